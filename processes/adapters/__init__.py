@@ -1,0 +1,1 @@
+"""The hands that several processes share: input and output, no decisions."""

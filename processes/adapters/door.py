@@ -1,0 +1,150 @@
+"""The door of every process under supervisord: the same order of opening, the same ways out.
+
+A process's `__main__` is `run("hub", main)`; `main` gets a Process and returns when it has closed what it opened. SIGTERM and
+SIGINT set `process.stop`. Any exception ends the process with 70: supervisord starts it anew, which is always better than to
+go on half broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import uvloop
+
+from processes.adapters import lock, logs, settings
+from processes.adapters.pulse_file import PulseFile
+from processes.adapters.settings import Settings, SettingsError
+from processes.core.errors import FleethubError
+
+EXIT_OK: Final = 0
+EXIT_SETTINGS: Final = 78  # EX_CONFIG of sysexits.h
+EXIT_BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
+STOP_S_MAX: Final = 4.5  # from SIGTERM to the end; a promise of 5 s to users, less the interpreter's own start and end
+SWITCH_INTERVAL_S: Final = 0.0005  # measured: a loop spinning at 100 % starves its helper threads for seconds with the default
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the installation, opened."""
+
+    name: str  # the contract's: hub, gateway or gateway:1 …
+    boot: str  # random, new at each start
+    settings: Settings
+    log: logs.Log
+    pulse: PulseFile
+    stop: asyncio.Event  # set once SIGTERM or SIGINT came
+
+
+def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], number: int = 0) -> NoReturn:
+    """Runs `main` to its end and exits: 0 after a stop, 70 after an exception, 78 with wrong settings."""
+    try:
+        found = settings.load()
+    except SettingsError as error:
+        print(f"fleethub {kind}: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_SETTINGS)
+    code = EXIT_BROKEN
+    name = found.names(kind)[number]
+    os.umask(0o077)
+    die_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the witness thread takes it
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    log = logs.open_log(found.log, name)
+    try:
+        lock.hold(found.run / "lock" / name, wait_s=5.0)
+        stacks = open_stacks(found.run / "stacks", name)
+        pulse = PulseFile(found.pulses, name)
+        process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event())
+        log.info("started", pid=os.getpid())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_guarded(process, main, stacks))
+        code = EXIT_OK
+        log.info("stopped")
+    except FleethubError as error:
+        log.error("gave up", error=str(error))
+        print(f"fleethub {name}: {error}", file=sys.stderr, flush=True)
+    except BaseException:
+        log.error("died of an exception", exc_info=True)
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process now, whatever threads still run, with the log written (for half a second at most)."""
+    flusher = threading.Thread(target=logs.close, daemon=True)
+    flusher.start()
+    flusher.join(0.5)
+    os._exit(code)
+
+
+async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, None, None]], stacks: Path) -> None:
+    loop = asyncio.get_running_loop()
+    _witness_tasks(loop, stacks.with_suffix(".tasks"))
+
+    def stop() -> None:
+        process.log.info("stopping")
+        process.stop.set()
+        overdue = threading.Timer(STOP_S_MAX, leave, (EXIT_BROKEN,))  # a thread: the loop may be what hangs
+        overdue.daemon = True
+        overdue.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await main(process)
+
+
+def die_with_parent() -> None:
+    """When supervisord dies, so does this process, at once: no orphan ever serves beside its successor.
+
+    The parent may have died before the prctl: then nobody reads our stderr any more, and poll says so. (Comparing getppid is
+    fooled where supervisord is process 1.)
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    poll = select.poll()
+    poll.register(2, 0)
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        os._exit(EXIT_BROKEN)
+
+
+def open_stacks(folder: Path, name: str) -> Path:
+    """SIGUSR1 writes all Python stacks to FOLDER/NAME.stacks, even in C code or with a lock held. Returns that path."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{name}.stacks"
+    file = path.open("w")
+    faulthandler.enable(file)
+    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True, chain=False)
+    return path
+
+
+def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
+    """A thread that writes the asyncio tasks' stacks to `path` whenever SIGUSR2 comes, whatever the loop does meanwhile."""
+
+    def witness() -> None:
+        while True:
+            signal.sigwait({signal.SIGUSR2})
+            try:
+                fresh = path.with_suffix(".new")
+                with fresh.open("w") as file:
+                    file.write(f"# {time.monotonic_ns()}\n")
+                    for task in asyncio.all_tasks(loop):
+                        task.print_stack(file=file)
+                fresh.replace(path)
+            except (OSError, RuntimeError):
+                continue  # the disk is full, or the set of tasks changed while it was read: the next signal tries again
+
+    threading.Thread(target=witness, name="witness", daemon=True).start()

@@ -1,0 +1,117 @@
+"""Logs: key=value, one line an event, into a rotating file of the process's own; never blocking its loop.
+
+A full disk or a stopped supervisord must not freeze a loop through its log, so lines go over a bounded queue to a thread that
+writes them; when it is full they are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import sys
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+LINES_MAX: Final = 10_000  # waiting for the disk; guess: a few seconds of a very noisy process
+FILE_BYTES_MAX: Final = 5_000_000
+FILES_KEPT: Final = 3
+
+Log = structlog.stdlib.BoundLogger
+
+
+class _Dropping(QueueHandler):
+    """Never blocks, never raises: what does not fit is counted and told with the next line that fits."""
+
+    dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record  # rendered by structlog already; copying it would cost for nothing
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+class _Line(logging.Formatter):
+    """One line a record; structlog has rendered ours already, with its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = record.getMessage()
+        if record.exc_info and record.name != "fleethub":
+            line += " " + self.formatException(record.exc_info)
+        return line if line.isprintable() else line.encode("unicode_escape").decode()
+
+
+class _File(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The disk is full or gone: the line is lost, the process is not."""
+
+
+def _escape(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and key != "exception":
+            event[key] = value.encode("unicode_escape").decode()
+    return event
+
+
+def _one_line(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    if "exception" in event:
+        event["exception"] = event["exception"].encode("unicode_escape").decode()
+    return event
+
+
+_listeners: list[QueueListener] = []
+
+
+def close() -> None:
+    """Writes what waits and ends the writing threads. Twice is harmless."""
+    while _listeners:
+        _listeners.pop().stop()
+
+
+def open_log(folder: Path | None, name: str, level: str = "INFO") -> Log:
+    """The process's log: FOLDER/NAME.log, or stderr without a folder. Standard logging of libraries goes there too, from WARNING."""
+    target: logging.Handler
+    if folder is None:
+        target = logging.StreamHandler(sys.stderr)
+    else:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = _File(
+            folder / f"{name.replace(':', '-')}.log",
+            maxBytes=FILE_BYTES_MAX,
+            backupCount=FILES_KEPT,
+            delay=True,
+            errors="replace",
+        )
+    target.setFormatter(_Line())
+    waiting: queue.Queue[logging.LogRecord] = queue.Queue(LINES_MAX)
+    listener = QueueListener(waiting, target)
+    listener.start()
+    _listeners.append(listener)
+    atexit.register(close)
+    chain: list[structlog.types.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _escape,
+        _one_line,
+        structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "process", "event"]),
+    ]
+    structlog.configure(
+        processors=chain,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Dropping(waiting)]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("fleethub").setLevel(level)
+    log: Log = structlog.stdlib.get_logger("fleethub")
+    return log.bind(process=name)

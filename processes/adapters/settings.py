@@ -1,0 +1,292 @@
+"""Settings: `fleethub.toml` of the state folder, each key overridable as FLEETHUB_SECTION_KEY, every mistake named."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sysconfig
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from processes.core.errors import FleethubError
+from processes.core.values import process_name
+
+RESERVED: Final = {  # set by us for supervisord.conf, not settings
+    "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
+    "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
+}  # fmt: skip
+SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names take a few
+
+
+class SettingsError(FleethubError):
+    """A setting is wrong; the text says which and what to do."""
+
+
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Several = Annotated[int, Meta(ge=1, le=64)]
+
+
+class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where operators connect."""
+
+    listen: str = "127.0.0.1:7700"
+    url: str = ""
+
+
+class Agents(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where agents connect."""
+
+    listen: str = "127.0.0.1:7701"
+
+
+class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """PEM files; both or none."""
+
+    certificate: str = ""
+    key: str = ""
+
+
+class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How many gateways share the agents' port."""
+
+    processes: Several = 1
+
+
+class Fanout(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How many fanouts share the operators' port."""
+
+    processes: Several = 1
+
+
+class Watchdog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """stall_s: no turn for so long is frozen."""
+
+    stall_s: Annotated[float, Meta(ge=0.2, le=600)] = 2.0
+
+
+class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """ttl_s: how long a command may wait for its host (at most 7 days); lost_after_s: silence after which a sent one is lost."""
+
+    ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 3600.0
+    lost_after_s: Positive = 86400.0
+
+
+class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How much of the past is kept."""
+
+    commands_days: Positive = 90.0
+    output_mb: Positive = 1024.0
+    incidents: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+
+
+class Drills(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """enabled: faults may be rehearsed inside the processes."""
+
+    enabled: bool = False
+
+
+class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """fleethub.toml. insecure: listen beyond loopback without TLS."""
+
+    insecure: bool = False
+    operators: Operators = Operators()
+    agents: Agents = Agents()
+    tls: Tls = Tls()
+    gateway: Gateway = Gateway()
+    fanout: Fanout = Fanout()
+    watchdog: Watchdog = Watchdog()
+    commands: Commands = Commands()
+    retention: Retention = Retention()
+    drills: Drills = Drills()
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The settings of one installation, and the places that follow from its state folder."""
+
+    state: Path
+    config: Path
+    file: File
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pulses, locks; 0700."""
+        return self.state / "run"
+
+    @property
+    def pulses(self) -> Path:
+        """One pulse file a process."""
+        return self.run / "pulse"
+
+    @property
+    def log(self) -> Path:
+        """One rotating log a process."""
+        return self.state / "log"
+
+    @property
+    def database(self) -> Path:
+        """Hosts, commands, output: written by the hub alone."""
+        return self.state / "fleet.db"
+
+    @property
+    def incidents_database(self) -> Path:
+        """Incidents: written by the watchdog alone."""
+        return self.state / "incidents.db"
+
+    @property
+    def evidence(self) -> Path:
+        """One folder an incident."""
+        return self.state / "incidents"
+
+    @property
+    def operator_token(self) -> Path:
+        """The installation's own admin token; 0600."""
+        return self.state / "operator.token"
+
+    @property
+    def queues_socket(self) -> Path:
+        """Where `queues` listens."""
+        return self.run / "queues.sock"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Where supervisord's XML-RPC listens."""
+        return self.run / "supervisor.sock"
+
+    @property
+    def report(self) -> Path:
+        """The watchdog's view, rewritten by rename at each of its turns; JSON, core/report.py."""
+        return self.run / "watchdog.json"
+
+    @property
+    def wanted(self) -> Path:
+        """What the operator wants of each process; JSON {NAME: "running" | "stopped"}; absent: all running but the agent."""
+        return self.run / "wanted.json"
+
+    @property
+    def canary(self) -> Path:
+        """The canary's tokens (core/canary.py); 0600, new at each start of the watchdog."""
+        return self.run / "canary.json"
+
+    def names(self, kind: str) -> list[str]:
+        """The contract's names of the processes of a kind, in order."""
+        count = {"gateway": self.file.gateway.processes, "fanout": self.file.fanout.processes}.get(kind, 1)
+        return [process_name(kind, number, count) for number in range(count)]
+
+    def all_names(self) -> list[str]:
+        """Every process of the installation, in start order."""
+        return [name for kind in KINDS for name in self.names(kind)]
+
+
+KINDS: Final = ("queues", "hub", "gateway", "fanout", "watchdog", "agent")
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in force: defaults, then the file, then the environment.
+
+    Raises: SettingsError, naming the key, the value and the nearest known key.
+    """
+    state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
+    if "%" in str(state):
+        raise SettingsError(f"the state folder {state} has a % in its path, which supervisord cannot take: choose another FLEETHUB_STATE")
+    if len(os.fsencode(state / "run" / "supervisor.sock")) > SOCKET_PATH_MAX:
+        raise SettingsError(f"the path of the state folder is too long for a socket in it: {state}; choose a shorter FLEETHUB_STATE")
+    named = environ.get("FLEETHUB_CONFIG")
+    config = Path(named or state / "fleethub.toml").absolute()
+    values: dict[str, Any] = {}
+    try:
+        values = tomllib.loads(config.read_text())
+    except FileNotFoundError:
+        if named:
+            raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config} cannot be read: {error}") from None
+    known = dict(_keys())
+    for name, value in environ.items():
+        if name.startswith("FLEETHUB_") and name not in RESERVED:
+            if name not in known:
+                raise SettingsError(f"unknown setting {name} in the environment{_nearest(name, [*known, *RESERVED])}")
+            section, key = known[name]
+            (values.setdefault(section, {}) if section else values)[key] = value
+    _refuse_unknown(values, config)
+    try:
+        file = msgspec.convert(values, File, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{config} or the environment: {_readable(error)}") from None
+    _check(file)
+    return Settings(state, config, file)
+
+
+def address(listen: str) -> tuple[str, int]:
+    """Host and port of a `listen` setting. Raises: SettingsError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"listen = {listen!r} is not HOST:PORT")
+    if ":" in host or "[" in host:
+        raise SettingsError(f"listen = {listen!r}: IPv6 literals are not possible, give an IPv4 address or a name")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+def default_state() -> Path:
+    """`var/` in a checkout, /var/lib/fleethub installed."""
+    home = checkout()
+    return home / "var" if home else Path("/var/lib/fleethub")
+
+
+def checkout() -> Path | None:
+    """The checkout that this code runs from; None when it is installed as a package."""
+    home = Path(__file__).resolve().parents[2]
+    return None if home == Path(sysconfig.get_paths()["purelib"]).resolve() or not (home / "supervisord.conf").exists() else home
+
+
+def _keys() -> Iterator[tuple[str, tuple[str, str]]]:
+    for field in msgspec.structs.fields(File):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            for inner in msgspec.structs.fields(field.type):
+                yield f"FLEETHUB_{field.name}_{inner.name}".upper(), (field.name, inner.name)
+        else:
+            yield f"FLEETHUB_{field.name}".upper(), ("", field.name)
+
+
+def _refuse_unknown(values: Mapping[str, Any], config: Path) -> None:
+    known = {f"{section}.{key}" if section else key for _, (section, key) in _keys()}
+    sections = {name.partition(".")[0] for name in known if "." in name}
+    for name, value in values.items():
+        inner = [f"{name}.{key}" for key in value] if name in sections and isinstance(value, dict) else [name]
+        for key in inner:
+            if key not in known and not (key in sections and not isinstance(value, dict)):
+                raise SettingsError(f"unknown setting {key} in {config}{_nearest(key, sorted(known))}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    return re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
+
+
+def _check(file: File) -> None:
+    for listen in (file.operators.listen, file.agents.listen):
+        host, _ = address(listen)
+        if not is_loopback(host) and not file.tls.certificate and not file.insecure:
+            raise SettingsError(
+                f"listen = {listen!r} is reachable from elsewhere and there is no TLS: "
+                "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
+            )
+    if bool(file.tls.certificate) != bool(file.tls.key):
+        raise SettingsError("tls.certificate and tls.key belong together: set both or none")
+    for name in filter(None, (file.tls.certificate, file.tls.key)):
+        if not os.access(name, os.R_OK):
+            raise SettingsError(f"tls: {name} cannot be read")

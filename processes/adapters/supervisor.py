@@ -1,0 +1,116 @@
+"""supervisord's XML-RPC over its Unix socket, with deadlines; and the names it knows our processes by."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from processes.core.errors import ResourceError
+
+TIMEOUT_S: Final = 2.0  # supervisord answers within a poll; one that is stopped never does
+HELD: Final = ("gateway", "fanout")  # kinds whose sockets supervisord holds: number 0 of their group is the holder
+
+
+class SupervisorAway(ResourceError):
+    """supervisord does not answer: not running, stopped or busy."""
+
+
+class SupervisorFault(ResourceError):
+    """supervisord refused a call; `code` as in supervisor/xmlrpc.py Faults, e.g. 60 ALREADY_STARTED, 70 NOT_RUNNING."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ProcessInfo(NamedTuple):
+    """supervisord's view of a process. state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN. pid 0: not running."""
+
+    name: str
+    state: str
+    pid: int
+    started_wall_s: float
+    exit_status: int
+    message: str
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__()
+        self._path, self._timeout_s = path, timeout_s
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path, self._timeout_s)  # a fresh one each call: an old one may hang for ever
+
+
+class Supervisor:
+    """Calls to one supervisord. They block (at most `timeout_s`): from an event loop, call them on a thread."""
+
+    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
+        self._path, self._timeout_s = str(path), timeout_s
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """The result of `supervisor.METHOD`. Raises: SupervisorAway, SupervisorFault."""
+        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(self._path, self._timeout_s))
+        try:
+            return getattr(proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise SupervisorFault(fault.faultCode, fault.faultString) from None
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            raise SupervisorAway(f"supervisord at {self._path} does not answer: {error}") from None
+
+    def processes(self) -> dict[str, ProcessInfo]:
+        """All processes but the socket holders, by the contract's name."""
+        rows = self.call("getAllProcessInfo")
+        found: dict[str, ProcessInfo] = {}
+        for row in rows:
+            name = contract_name(row["group"], row["name"], len([r for r in rows if r["group"] == row["group"]]))
+            if name is not None:
+                found[name] = ProcessInfo(name, row["statename"], row["pid"], row["start"], row["exitstatus"], row["spawnerr"])
+        return found
+
+    def kill(self, name: str) -> None:
+        """SIGKILL. supervisord starts the successor as soon as it sees the death."""
+        self.call("signalProcess", supervisor_name(name), "KILL")
+
+    def start(self, name: str) -> None:
+        """Starts a stopped or fatal process, without waiting for it."""
+        self.call("startProcess", supervisor_name(name), False)
+
+    def stop(self, name: str, wait: bool = False) -> None:
+        """SIGTERM, and SIGKILL if it does not end; it then stays stopped. For an operator's wish only, never as a remedy."""
+        self.call("stopProcess", supervisor_name(name), wait)
+
+    def poke(self) -> None:
+        """Wakes supervisord's poll, so that it sees a death now and not in a second or two."""
+        self.call("getState")
+
+
+def supervisor_name(name: str) -> str:
+    """GROUP:NAME as supervisord knows the process of a contract's name: `gateway:1` is member 2 of its group, behind the holder."""
+    kind, _, number = name.partition(":")
+    return f"{kind}:{kind}_{int(number or 0) + 1}" if kind in HELD else f"{kind}:{kind}"
+
+
+def contract_name(group: str, name: str, members: int) -> str | None:
+    """The contract's name of supervisord's GROUP:NAME; None for a socket holder."""
+    if group not in HELD:
+        return name
+    member = int(name.rpartition("_")[2])
+    if member == 0:
+        return None
+    return group if members == 2 else f"{group}:{member - 1}"

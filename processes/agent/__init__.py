@@ -1,0 +1,1 @@
+"""One fleet server: metrics, running commands, their journal."""

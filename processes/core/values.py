@@ -1,0 +1,102 @@
+"""The small values that every room speaks of. Pure."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+HOST_NAME_MAX: Final = 253  # characters; RFC 1123 section 2.1
+HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+                              r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")  # fmt: skip
+OP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+CANARY_HOST: Final = "_canary"  # not an RFC 1123 name, so nobody can enrol or command it
+CANARY_OP: Final = "noop"
+PROTOCOL: Final = 1  # what fleethub's own agents say in `register`; 0 is a foreign agent
+
+NIXFLEET_OPS: Final = (  # what a host without `protocol: 1` offers; source: NixFleet's agent 3.1.5
+    "pull", "switch", "pull-switch", "test", "rollback", "update", "force-update", "refresh-git", "refresh-lock",
+    "refresh-system", "refresh-all", "check-version", "stop", "restart", "reboot",
+)  # fmt: skip
+
+
+class Now(NamedTuple):
+    """One reading of both clocks, handed to the pure core.
+
+    Units: `boot_s` seconds of CLOCK_BOOTTIME (deadlines), `wall_s` seconds since 1970 UTC (for people, and across reboots).
+    """
+
+    boot_s: float
+    wall_s: float
+
+
+class Position(NamedTuple):
+    """A place in a queue: the epoch of the queue's memory, and the sequence number of the last item dealt with.
+
+    Sequences begin at 1; `Position(epoch, 0)` stands before the first item, epoch 0 means "from the beginning of whatever is there".
+    """
+
+    epoch: int
+    sequence: int
+
+
+class Presence(enum.StrEnum):
+    """What is known of a host's connection. `stale`: restored from disk, not yet heard of by this hub."""
+
+    ONLINE = "online"
+    STALE = "stale"
+    OFFLINE = "offline"
+
+
+class Role(enum.StrEnum):
+    """What an operator may do: look, command, or also change the fleet and the tokens."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    def may(self, needed: Role) -> bool:
+        """True when this role includes `needed`."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+class Stream(enum.StrEnum):
+    """Which stream of a command a piece of output came from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class OutputRecord(msgspec.Struct, frozen=True):
+    """One line of a command's output (without its newline), or a piece of at most 8 KiB of a long one.
+
+    `offset` is its running number over both streams, from 0; None from an agent that does not number.
+    """
+
+    offset: int | None
+    stream: Stream
+    data: str
+
+
+class CloseCode(enum.IntEnum):
+    """Every way a WebSocket of ours is closed. 1001, 1012 and 4000–4499: come back; 4500–4999: do not."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    POLICY = 1008  # ten malformed frames within a minute
+    TOO_BIG = 1009
+    RESTART = 1012
+    KEEPALIVE = 4000  # nothing was heard for too long
+    SLOW = 4008  # the peer does not read
+    REPLACED = 4409  # a newer connection with the same token
+    RENAMED = 4503  # `register` named another host than the token's
+    REVOKED = 4501  # the token is no longer valid
+
+
+def process_name(kind: str, number: int, count: int) -> str:
+    """The contract's name of a process: `gateway` when there is one, `gateway:0` … when there are several."""
+    return kind if count == 1 else f"{kind}:{number}"

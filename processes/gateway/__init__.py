@@ -1,0 +1,1 @@
+"""The agents' WebSockets: who is connected, and nothing else."""

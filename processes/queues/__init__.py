@@ -1,0 +1,1 @@
+"""The bounded, replayable queues between the other processes."""

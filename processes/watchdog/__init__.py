@@ -1,0 +1,1 @@
+"""The judgement of the others: pulses, canary, evidence, remedy, incidents."""
