@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 import re
 from typing import Final, NamedTuple
@@ -95,6 +96,14 @@ class CloseCode(enum.IntEnum):
     REPLACED = 4409  # a newer connection with the same token
     RENAMED = 4503  # `register` named another host than the token's
     REVOKED = 4501  # the token is no longer valid
+
+
+def rfc3339(wall_s: float | None) -> str | None:
+    """The time as the contract writes it: RFC 3339, UTC, milliseconds. None stays None."""
+    if wall_s is None:
+        return None
+    at = datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def process_name(kind: str, number: int, count: int) -> str:

@@ -1,0 +1,201 @@
+"""The fleet's database: its schema, how it is opened, and how it is read. The hub alone writes it (hub/journal.py).
+
+Records are JSON of the core's types, so that `sqlite3 fleet.db` is enough to read them at a bad moment. Every function here is
+one short call on a connection's own thread: no long reader keeps the write-ahead log from being folded in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from processes.core.command import Command, State, Transition
+from processes.core.host import HostRecord
+from processes.core.values import OutputRecord, Position, Role, Stream
+from processes.core.views import Ledger
+
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
+
+SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE hosts (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE commands (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, host TEXT NOT NULL, state TEXT NOT NULL, open INTEGER NOT NULL,
+  created_wall_s REAL NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
+CREATE INDEX commands_open ON commands (number) WHERE open;
+CREATE INDEX commands_host ON commands (host, number);
+CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
+CREATE TABLE transitions (
+  number INTEGER PRIMARY KEY, command_id TEXT NOT NULL, at_wall_s REAL NOT NULL, before TEXT, after TEXT NOT NULL,
+  reason TEXT NOT NULL, actor TEXT NOT NULL);
+CREATE INDEX transitions_command ON transitions (command_id);
+CREATE TABLE output (
+  command_id TEXT NOT NULL, offset INTEGER NOT NULL, stream TEXT NOT NULL, data TEXT NOT NULL,
+  PRIMARY KEY (command_id, offset)) WITHOUT ROWID;
+CREATE TABLE replies (request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX replies_at ON replies (at_wall_s);
+CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL, at_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, created_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE deadletters (
+  id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, event BLOB NOT NULL, error TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+T = TypeVar("T")
+
+
+class DatabaseUnreadable(Exception):
+    """The file is not there yet, of another version, locked or damaged; the text says which."""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """The hub's connection: WAL, every commit synced to disk, transactions begun by hand. Makes the file if there is none.
+
+    Raises: sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    elif version != SCHEMA_VERSION:
+        connection.close()
+        raise DatabaseUnreadable(f"{path} is of version {version}, this fleethub knows {SCHEMA_VERSION}")
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that can only read, while the hub writes or is down.
+
+    Raises: DatabaseUnreadable.
+    """
+    if not path.exists():
+        raise DatabaseUnreadable(f"there is no database at {path} yet")
+    try:
+        connection = sqlite3.connect(
+            f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("SELECT 1 FROM meta LIMIT 1")
+    except sqlite3.Error as error:
+        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+    return connection
+
+
+def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of one reading function on a connection of its own. Raises: DatabaseUnreadable."""
+    connection = open_for_reading(path)
+    try:
+        return read(connection)
+    except sqlite3.Error as error:
+        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+    finally:
+        connection.close()
+
+
+_command = msgspec.json.Decoder(Command)
+_host = msgspec.json.Decoder(HostRecord)
+
+
+def meta(connection: sqlite3.Connection, key: str) -> str | None:
+    """A value of the meta table: epoch, position, boot, ledger, number."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def epoch(connection: sqlite3.Connection) -> int:
+    """The newest hub epoch that committed anything."""
+    return int(meta(connection, "epoch") or 0)
+
+
+def ledger(connection: sqlite3.Connection) -> Ledger:
+    """The counts of commands by state, pruned ones included."""
+    text = meta(connection, "ledger")
+    return msgspec.json.decode(text, type=Ledger) if text else Ledger()
+
+
+def position(connection: sqlite3.Connection) -> Position:
+    """Up to where the events queue is dealt with."""
+    text = meta(connection, "position")
+    return msgspec.json.decode(text, type=Position) if text else Position(0, 0)
+
+
+def hosts(connection: sqlite3.Connection) -> list[HostRecord]:
+    """All enrolled hosts, by name."""
+    return [_host.decode(text) for (text,) in connection.execute("SELECT record FROM hosts ORDER BY name")]
+
+
+def host(connection: sqlite3.Connection, name: str) -> HostRecord | None:
+    """One host."""
+    row = connection.execute("SELECT record FROM hosts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _host.decode(row[0])
+
+
+def command(connection: sqlite3.Connection, command_id: str) -> Command | None:
+    """One command."""
+    row = connection.execute("SELECT record FROM commands WHERE id = ?", (command_id,)).fetchone()
+    return None if row is None else _command.decode(row[0])
+
+
+def commands(
+    connection: sqlite3.Connection,
+    *,
+    limit: int = 100,
+    before: int | None = None,
+    host: str | None = None,
+    state: State | None = None,
+    open_only: bool = False,
+) -> list[Command]:
+    """Commands, newest first; `before` is the `number` of the last one of the page before."""
+    conditions, values = ["1"], list[Any]()
+    for condition, value in (("number < ?", before), ("host = ?", host), ("state = ?", state)):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if open_only:
+        conditions.append("open")
+    where = " AND ".join(conditions)
+    rows = connection.execute(f"SELECT record FROM commands WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))  # noqa: S608  # only constants are joined
+    return [_command.decode(text) for (text,) in rows]
+
+
+def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:
+    """A command's history, oldest first."""
+    rows = connection.execute(
+        "SELECT at_wall_s, before, after, reason, actor FROM transitions WHERE command_id = ? ORDER BY number", (command_id,)
+    )
+    return [
+        Transition(command_id, at, State(before) if before else None, State(after), reason, actor)
+        for at, before, after, reason, actor in rows
+    ]
+
+
+def output(connection: sqlite3.Connection, command_id: str, first: int, limit: int = 1000, bytes_max: int = 1 << 20) -> list[OutputRecord]:
+    """Consecutive output records from offset `first`, at most `limit` records and about `bytes_max` bytes (at least one)."""
+    found: list[OutputRecord] = []
+    size = 0
+    for offset, stream, text in connection.execute(
+        "SELECT offset, stream, data FROM output WHERE command_id = ? AND offset >= ? ORDER BY offset LIMIT ?", (command_id, first, limit)
+    ):
+        size += len(text)
+        if found and size > bytes_max:
+            break
+        found.append(OutputRecord(offset, Stream(stream), text))
+    return found
+
+
+def tokens(connection: sqlite3.Connection) -> dict[str, tuple[Role, str]]:
+    """Operator tokens beyond the installation's own: SHA-256 (hex) → role and label."""
+    rows = connection.execute("SELECT token_hash, role, label FROM tokens")
+    return {token_hash: (Role(role), label) for token_hash, role, label in rows}

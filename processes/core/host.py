@@ -1,0 +1,56 @@
+"""A host: what is kept of it on disk, and what only a living hub knows. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from processes.core.messages import Json
+from processes.core.values import NIXFLEET_OPS, Presence
+from processes.core.wire import Heartbeat, Register
+
+
+class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One enrolled host as it stands in the database. `token_hash` None: revoked. `register` None: never seen."""
+
+    name: str
+    enrolment: str
+    token_hash: str | None
+    enrolled_wall_s: float
+    register: Register | None = None
+    facts: Json = Json(b"{}")
+    heartbeat: Heartbeat | None = None
+    heartbeat_facts: Json = Json(b"{}")
+    seen_wall_s: float | None = None
+    address: str = ""
+
+    @property
+    def foreign(self) -> bool:
+        """True for an agent without a journal and without `ack`."""
+        return self.register is not None and self.register.protocol == 0
+
+    def offers(self, op: str) -> bool:
+        """True unless the host said what it offers and this is not among it."""
+        offered = self.offered()
+        return offered is None or op in offered
+
+    def offered(self) -> list[str] | None:
+        """The ops this host offers; None: unknown, it was never seen."""
+        if self.register is None:
+            return None
+        if self.register.protocol == 0:
+            return list(NIXFLEET_OPS)
+        return self.register.commands or []
+
+    def concurrent(self, op: str) -> bool:
+        """True if the agent said that this op may run beside another."""
+        options = (self.register.command_options or {}).get(op) if self.register else None
+        return options is not None and options.concurrent
+
+
+class Link(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A host's current connection, as this hub knows it. Volatile."""
+
+    presence: Presence
+    connection: str = ""
+    gateway: str = ""
+    since_wall_s: float | None = None
