@@ -93,6 +93,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     started_wall_s: float | None = None
     finished_wall_s: float | None = None
     lost_wall_s: float | None = None  # kept when a late report ends a lost command
+    unheard_wall_s: float | None = None  # since when its host is not connected, while it is sent or running
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
     key: str | None = None

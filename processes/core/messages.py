@@ -37,6 +37,7 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     register: Register
     facts: Json = Json(b"{}")
     address: str = ""
+    since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`: of two connections of one host the later is current
     written: list[str] = []
 
 

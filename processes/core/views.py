@@ -31,6 +31,7 @@ class CommandView(msgspec.Struct, frozen=True):
     expires_at: str | None
     cancel_requested_at: str | None
     lost_at: str | None
+    unheard_since: str | None
     ttl_s: float
     attempt: int
     actor: str
@@ -137,6 +138,7 @@ def command_view(command: Command) -> CommandView:
         expires_at=rfc3339(command.expires_wall_s),
         cancel_requested_at=rfc3339(command.cancel_wall_s),
         lost_at=rfc3339(command.lost_wall_s),
+        unheard_since=rfc3339(command.unheard_wall_s),
         ttl_s=command.ttl_s,
         attempt=command.attempt,
         actor=command.actor,

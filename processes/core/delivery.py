@@ -1,0 +1,342 @@
+"""Commands on their way: which is sent when, what agents answer, what silence means. Pure.
+
+Delivery is at least once; the agent's journal makes the execution at most once. A foreign agent has no journal: to it a command
+is marked `sent` before it is delivered, and never redelivered unless it is certain that the frame was not written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from processes.core.command import Command, State
+from processes.core.draft import Draft
+from processes.core.effects import AddDeadLetter, AddOutput
+from processes.core.host import HostRecord
+from processes.core.messages import (
+    AckReceived,
+    AgentEvent,
+    Connection,
+    DeliverAck,
+    DeliverCommand,
+    DeliverKill,
+    HeartbeatReceived,
+    OutputGrew,
+    OutputReceived,
+    ProgressReceived,
+    RejectReceived,
+    StatusReceived,
+    Undelivered,
+)  # fmt: skip
+from processes.core.values import CANARY_HOST, OutputRecord, Presence, Stream
+
+ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and reason
+    "ok": (State.SUCCEEDED, ""),
+    "warning": (State.SUCCEEDED, "warning"),
+    "error": (State.FAILED, ""),
+    "timed_out": (State.FAILED, "timed_out"),
+    "cancelled": (State.CANCELLED, "cancelled"),
+    "stopped": (State.CANCELLED, "stopped"),
+}
+WAY_S_MAX: Final = 10.0  # from the hub's decision to the agent's start; guess: a hub that is replaced takes 5 s
+TRUNCATED: Final = "… output cut here: the limit of a command's output was reached"
+
+
+# sending
+
+
+def send_due(draft: Draft, name: str) -> None:
+    """Whatever this host can get now is on its way to it: queued commands in order, one at a time unless an op is concurrent."""
+    host, link = draft.host(name), draft.link(name)
+    if host is None or not link.connection or host.register is None:
+        return
+    exclusive = waiting = False
+    concurrent = 0
+    for command in draft.queue(name):
+        beside = host.concurrent(command.op) or (host.foreign and command.op == "stop")
+        if command.state is not State.QUEUED:
+            exclusive |= not beside
+            concurrent += beside
+        elif beside:
+            if concurrent < draft.rules.running_concurrent_max:
+                send(draft, host, command)
+                concurrent += 1
+        elif not exclusive and not waiting:
+            send(draft, host, command)
+            exclusive = True
+        else:
+            waiting = True
+
+
+def send(draft: Draft, host: HostRecord, command: Command) -> None:
+    """The command goes to the host's current connection, once more if it was sent before."""
+    link = draft.link(host.name)
+    assert link.connection
+    fields: dict[str, Any] = {
+        "attempt": command.attempt + 1,
+        "connection": link.connection,
+        "journal": host.register.journal_id if host.register else "",
+        "sent_boot_s": draft.now.boot_s,
+        "unheard_wall_s": None,
+    }
+    if command.state is State.QUEUED:
+        command = draft.move(command, State.SENT, "hub", **fields)
+    else:
+        command = msgspec.structs.replace(command, **fields)
+        draft.put_command(command)
+    expires_boot_s = command.expires_boot_s
+    if command.attempt == 1:  # it was in time when it left: the way to the agent must not make it late
+        expires_boot_s = max(expires_boot_s, draft.now.boot_s + WAY_S_MAX)
+    draft.deliver(
+        link.gateway,
+        DeliverCommand(draft.memory.epoch, link.connection, host.name, command.id, command.op, command.attempt, expires_boot_s),
+    )
+    if command.cancel_wall_s is not None:
+        draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
+    draft.timers.append((draft.now.boot_s + draft.rules.redeliver_s, "redeliver", command.id))
+    draft.timers.append((draft.now.boot_s + draft.rules.lost_after_s, "silence", command.id))
+
+
+# timers
+
+
+def expire(draft: Draft, command_id: str) -> None:
+    """A queued command's time is over. `sent` and `running` never expire: the agent may have begun."""
+    command = draft.command(command_id)
+    if command is None or command.state is not State.QUEUED:
+        return
+    if command.expires_boot_s > draft.now.boot_s:
+        draft.timers.append((command.expires_boot_s, "expire", command_id))
+        return
+    online = draft.link(command.host).presence is Presence.ONLINE
+    draft.move(command, State.EXPIRED, "hub", "waited_too_long" if online else "host_offline")
+
+
+def redeliver(draft: Draft, command_id: str) -> None:
+    """A `sent` without an answer on a connection that lives goes out once more; the journal answers a duplicate."""
+    command = draft.command(command_id)
+    if command is None or command.state is not State.SENT:
+        return
+    host, link = draft.host(command.host), draft.link(command.host)
+    if host is None or host.foreign or not link.connection or link.connection != command.connection:
+        return
+    if command.sent_boot_s + draft.rules.redeliver_s > draft.now.boot_s:
+        return  # sent again meanwhile: that one has its own timer
+    send(draft, host, command)
+
+
+def silence(draft: Draft, command_id: str) -> None:
+    """A command whose host was not heard of for so long that nobody should wait on it is lost, and said to be."""
+    command = draft.command(command_id)
+    if command is None or command.state not in (State.SENT, State.RUNNING):
+        return
+    host, link = draft.host(command.host), draft.link(command.host)
+    unheard_s = draft.now.wall_s - (command.unheard_wall_s or (host.seen_wall_s if host else None) or command.sent_wall_s or 0.0)
+    if link.connection or unheard_s < draft.rules.lost_after_s:
+        wait_s = draft.rules.lost_after_s if link.connection else max(1.0, draft.rules.lost_after_s - unheard_s)
+        draft.timers.append((draft.now.boot_s + wait_s, "silence", command_id))
+        return
+    draft.move(command, State.LOST, "hub", "silence", message=f"the host was not heard of for {unheard_s:.0f} s")
+
+
+# a host comes back
+
+
+def reconcile(draft: Draft, name: str) -> None:
+    """What the host's registration says of its commands is taken into account.
+
+    A registration is evidence about a command only if that was last sent on another connection: what was sent on this one came
+    after it. (A census repeats an old registration; it must not make a running command look forgotten.)
+    """
+    host, link = draft.host(name), draft.link(name)
+    info = draft.connection(link.connection)
+    if host is None or info is None or name == CANARY_HOST:
+        return
+    known = {entry.command_id for entry in info.register.known or []}
+    for command in draft.queue(name):
+        if command.state is State.QUEUED:
+            continue
+        if command.connection != info.connection:
+            _reconcile_one(draft, host, info, command, command.id in known)
+        elif command.state is State.SENT and command.sent_boot_s < draft.memory.started_boot_s and _unwritten(host, info, command):
+            send(draft, host, command)  # the hub before this one may have died between the commit and the delivery
+        current = draft.command(command.id)
+        if current is not None and current.open and current.cancel_wall_s is not None:
+            draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
+
+
+def _unwritten(host: HostRecord, info: Connection, command: Command) -> bool:
+    return not host.foreign or command.id not in info.written
+
+
+def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Command, named: bool) -> None:
+    if host.foreign:
+        if command.state is State.SENT and not command.connection:
+            send(draft, host, command)  # Undelivered said that it was never written
+        return  # its first heartbeat says whether it still runs
+    if named:
+        command = msgspec.structs.replace(command, connection=info.connection, unheard_wall_s=None)
+        draft.put_command(command)
+        if command.state is State.SENT:
+            draft.move(command, State.RUNNING, "agent")
+    elif command.state is State.RUNNING:
+        draft.move(command, State.LOST, "hub", "forgotten", message="the agent came back and does not know this command")
+    elif info.register.journal_id == command.journal:
+        send(draft, host, command)
+    else:
+        draft.move(command, State.LOST, "hub", "journal_replaced", message="the agent came back with a new journal: it may have run")
+
+
+def foreign_beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> None:
+    """A foreign agent's heartbeat: the command it names runs; one from before this connection that it does not name is lost."""
+    pending = event.heartbeat.pending_command
+    for command in draft.queue(host.name):
+        if command.state is State.QUEUED:
+            continue
+        if command.connection == event.connection:
+            if command.state is State.SENT and pending == command.op:
+                draft.move(command, State.RUNNING, "agent")
+        elif pending == command.op:
+            moved = msgspec.structs.replace(command, connection=event.connection, unheard_wall_s=None)
+            draft.put_command(moved)
+            if moved.state is State.SENT:
+                draft.move(moved, State.RUNNING, "agent")
+        elif command.connection:
+            draft.move(
+                command, State.LOST, "hub", "connection_lost",
+                message="the connection was lost before a report, and the agent came back without it: it may have run",
+            )  # fmt: skip
+
+
+def unheard(draft: Draft, name: str) -> None:
+    """The host's connection is gone: commands with it say since when nothing is heard of them."""
+    for command in draft.queue(name):
+        if command.state is not State.QUEUED and command.unheard_wall_s is None:
+            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=draft.now.wall_s), durable=False)
+
+
+# agents' answers
+
+
+def undelivered(draft: Draft, event: Undelivered) -> None:
+    """The frame was never written: a journal's agent is asked when it comes back, a foreign one may get it then."""
+    command = draft.command(event.command_id)
+    if command is not None and command.state is State.SENT and command.attempt == event.attempt and command.host == event.host:
+        draft.put_command(msgspec.structs.replace(command, connection=""))
+        draft.due[command.host] = None
+
+
+def acknowledged(draft: Draft, event: AckReceived) -> None:
+    """The agent has it in its journal: it runs, or will at once."""
+    command = _own(draft, event, event.command_id)
+    if command is not None and command.state is State.SENT:
+        draft.move(command, State.RUNNING, "agent")
+
+
+def progressed(draft: Draft, event: ProgressReceived) -> None:
+    """A foreign agent's progress: its one command runs."""
+    command = _own(draft, event, None)
+    if command is not None and command.state is State.SENT:
+        draft.move(command, State.RUNNING, "agent")
+
+
+def rejected(draft: Draft, event: RejectReceived) -> None:
+    """The agent will not run it. A busy journal's agent that rejects one it was sent twice has it running: its ack came first."""
+    command = _own(draft, event, event.command_id, newest=True)
+    if command is None:
+        _ack(draft, event, event.command_id)
+        return
+    if command.state is State.SENT:
+        message = f"it runs {event.current_command}" if event.current_command else ""
+        draft.move(command, State.REJECTED, "agent", event.reason[:200] or "rejected", message=message)
+    _ack(draft, event, command.id)
+
+
+def reported(draft: Draft, event: StatusReceived) -> None:
+    """The command has ended, by the agent's word. The report is acknowledged, however late or often it comes."""
+    command = _own(draft, event, event.command_id)
+    if command is None:
+        if event.command_id is not None:
+            _stray(draft, event, "a report for a command that is not this host's, or not known any more")
+            _ack(draft, event, event.command_id, quarantined=True)
+        return
+    after, reason = ENDS.get(event.status, (State.FAILED, f"status {event.status[:100]}"))
+    if after is State.SUCCEEDED and event.exit_code:
+        after, reason = State.FAILED, reason or "exit_code"
+    if command.state is State.LOST and after is State.CANCELLED:
+        after = State.FAILED  # the table's one way out of lost has two ends: it did not succeed
+    if command.open or (command.state is State.LOST and after in (State.SUCCEEDED, State.FAILED)):
+        draft.move(command, after, "agent", reason, exit_code=event.exit_code, message=event.message[:1000], unheard_wall_s=None)
+        draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, command.output_next, True))
+    _ack(draft, event, command.id)
+
+
+def output(draft: Draft, event: OutputReceived) -> None:
+    """Output is kept, each record once, up to the limit; what is durable is acknowledged by its offset."""
+    command = _own(draft, event, event.command_id)
+    if command is None:
+        return
+    if command.state is State.SENT:
+        command = draft.move(command, State.RUNNING, "agent")
+    fresh: list[OutputRecord] = []
+    next_offset, size = command.output_next, command.output_bytes
+    truncated = command.output_truncated
+    for record in event.records:
+        offset = next_offset if record.offset is None else record.offset
+        if offset < next_offset:
+            continue  # a duplicate
+        if offset > next_offset:
+            break  # something is missing before it: the agent goes on from what is acknowledged
+        next_offset += 1
+        if truncated:
+            continue  # counted and acknowledged, not kept
+        size += len(record.data.encode())
+        truncated = size > draft.rules.output_bytes_max
+        kept = OutputRecord(offset, Stream.STDERR, TRUNCATED) if truncated else OutputRecord(offset, record.stream, record.data)
+        fresh.append(kept)
+    if next_offset > command.output_next:
+        draft.put_command(msgspec.structs.replace(command, output_next=next_offset, output_bytes=size, output_truncated=truncated))
+        if fresh:
+            draft.effects.writes.append(AddOutput(command.id, tuple(fresh)))
+        draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, next_offset))
+    host = draft.host(event.host)
+    if host is not None and not host.foreign:
+        draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command.id, next_offset))
+
+
+def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None:
+    """A report that could not be stepped is acknowledged as such, so that its agent forgets it; its command ends as lost."""
+    command = _own(draft, event, command_id)
+    if command is not None and command.state in (State.SENT, State.RUNNING):
+        draft.move(command, State.LOST, "hub", "quarantined", message="its report was put aside: see the dead letters")
+    _ack(draft, event, command.id if command else command_id, quarantined=True)
+
+
+def _own(draft: Draft, event: AgentEvent, command_id: str | None, *, newest: bool = False) -> Command | None:
+    """The command that an agent's word is about; None unless it belongs to this very host and enrolment.
+
+    Without an id (foreign agents) it is the one command that was sent on this connection: the oldest, or for a rejection the
+    newest.
+    """
+    host = draft.host(event.host)
+    if host is None:
+        return None
+    if command_id is not None:
+        command = draft.command(command_id)
+        return command if command is not None and command.host == host.name and command.enrolment == host.enrolment else None
+    if not host.foreign:
+        return None
+    sent = [c for c in draft.queue(host.name) if c.state in (State.SENT, State.RUNNING) and c.connection == event.connection]
+    return sent[-1 if newest else 0] if sent else None
+
+
+def _ack(draft: Draft, event: AgentEvent, command_id: str | None, *, quarantined: bool = False) -> None:
+    host = draft.host(event.host)
+    if command_id is not None and host is not None and not host.foreign:
+        draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command_id, None, quarantined))
+
+
+def _stray(draft: Draft, event: StatusReceived, error: str) -> None:
+    letter = f"{event.host}/{event.command_id}"
+    draft.effects.writes.append(AddDeadLetter(letter, draft.now.wall_s, "StatusReceived", msgspec.json.encode(event), error))

@@ -1,0 +1,131 @@
+"""What a step asks for: rows to write, changes to publish, messages to deliver, answers. Pure values.
+
+The order in which the hub carries them out is stated in hub/loop.py; here is only what they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from processes.core.command import Command, Transition
+from processes.core.host import HostRecord
+from processes.core.messages import Change, Delivery, Json, OutputGrew, Replied
+from processes.core.values import OutputRecord
+
+# Rows. One transaction writes those of a batch, in order, with the ledger and the events position.
+
+
+@dataclass(frozen=True, slots=True)
+class PutHost:
+    """The host's record is this."""
+
+    host: HostRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropHost:
+    """The host is no more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutCommand:
+    """The command's record is this."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class DropCommand:
+    """The command leaves no trace (the canary's only)."""
+
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddTransition:
+    """One more line in the audit trail."""
+
+    transition: Transition
+
+
+@dataclass(frozen=True, slots=True)
+class AddOutput:
+    """Consecutive records of a command's output."""
+
+    command_id: str
+    records: tuple[OutputRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutReply:
+    """The answer to a request, kept so that asking again gives the same."""
+
+    request_id: str
+    at_wall_s: float
+    status: int
+    body: Json
+
+
+@dataclass(frozen=True, slots=True)
+class PutKey:
+    """An idempotency key names this request and these commands."""
+
+    key: str
+    digest: str
+    command_ids: tuple[str, ...]
+    at_wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutToken:
+    """A further operator token."""
+
+    token_hash: str
+    role: str
+    label: str
+    at_wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AddDeadLetter:
+    """A message put aside, with why."""
+
+    id: str
+    at_wall_s: float
+    kind: str
+    event: bytes
+    error: str
+
+
+Write = PutHost | DropHost | PutCommand | DropCommand | AddTransition | AddOutput | PutReply | PutKey | PutToken | AddDeadLetter
+
+
+@dataclass(slots=True)
+class Effects:
+    """All that one step, or one batch of steps, asks for.
+
+    With writes, everything here waits until they are committed; without, it may be carried out at once.
+    """
+
+    writes: list[Write] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    deliveries: list[tuple[str, Delivery]] = field(default_factory=list)  # gateway, message
+    replies: list[tuple[str, Replied]] = field(default_factory=list)  # fanout, message
+    grew: list[OutputGrew] = field(default_factory=list)
+    snapshots: list[tuple[str, str]] = field(default_factory=list)  # fanout, the snapshot's name
+
+    @property
+    def durable(self) -> bool:
+        """True when something must be on disk before any of it is seen."""
+        return bool(self.writes)
+
+    def extend(self, later: Effects) -> None:
+        """These effects, and then those."""
+        self.writes += later.writes
+        self.changes += later.changes
+        self.deliveries += later.deliveries
+        self.replies += later.replies
+        self.grew += later.grew
+        self.snapshots += later.snapshots

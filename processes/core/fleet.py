@@ -1,0 +1,224 @@
+"""The fleet: one event in, effects out. The heart of the hub. Pure.
+
+    step(memory, event, now)  →  a Draft, not yet applied: draft.effects.durable says whether it must wait for the disk
+    draft.apply()             →  its effects; the memory is the next one
+
+Events that come from outside are those of core/messages.py. Three come from the hub's own loop: Tick (volatile timers: presence),
+and, only while no commit is in flight, Due (a host whose commands should be looked at) and Elapsed (a command's timer).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from processes.core import delivery, presence, requests
+from processes.core.command import Command, State
+from processes.core.draft import OFFLINE, Draft, KeyEntry, Memory, Rules
+from processes.core.effects import AddDeadLetter
+from processes.core.host import HostRecord, Link
+from processes.core.messages import (
+    AckReceived,
+    AgentDisconnected,
+    AgentRegistered,
+    CensusTaken,
+    Change,
+    Event,
+    HeartbeatReceived,
+    OutputReceived,
+    ProgressReceived,
+    RejectReceived,
+    Replied,
+    RequestReceived,
+    SnapshotWanted,
+    StatusReceived,
+    Undelivered,
+)
+from processes.core.values import CANARY_HOST, Now, Presence
+from processes.core.views import Ledger, command_view, encode, host_view
+
+DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it stays short; the rest waits for the next
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has gone on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A host registered, or one of its commands moved: what it can get now should go to it."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """A command's timer, the first of the heap, is due. kind: expire, redeliver, silence."""
+
+    kind: str
+    command_id: str
+
+
+OwnEvent = Tick | Due | Elapsed
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the database held when the hub started."""
+
+    hosts: Iterable[HostRecord]
+    commands: Iterable[Command]  # all open ones, and the final ones that are worth remembering, oldest first
+    ledger: Ledger
+    next_number: int
+    keys: dict[str, KeyEntry]
+    replies: Iterable[Replied]
+
+
+def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Memory:
+    """The memory of a hub that starts: hosts are stale until a census says otherwise, timers run on.
+
+    Deadlines of another boot of the machine are taken from wall time, their rest clamped to 0 … ttl.
+    """
+    memory = Memory(rules, epoch, boot, now.boot_s, kept.next_number, ledger=kept.ledger, keys=kept.keys)
+    memory.hosts = {host.name: host for host in kept.hosts}
+    memory.hosts[CANARY_HOST] = HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s)
+    memory.links = {name: Link(Presence.STALE) for name in memory.hosts}
+    memory.links[CANARY_HOST] = Link(Presence.OFFLINE)
+    for stored in kept.commands:
+        command = _rebooted(stored, boot, now)
+        memory.commands[command.id] = command
+        if command.open:
+            memory.queues[command.host] = (*memory.queues.get(command.host, ()), command.id)
+            queued = command.state is State.QUEUED
+            memory.timers.append((command.expires_boot_s, "expire", command.id) if queued else (now.boot_s, "silence", command.id))
+        else:
+            (memory.losts if command.state is State.LOST else memory.finals)[command.id] = None
+    heapq.heapify(memory.timers)
+    for reply in kept.replies:
+        memory.replies[reply.request_id] = reply
+    return memory
+
+
+def _rebooted(command: Command, boot: str, now: Now) -> Command:
+    if not command.open or command.boot == boot:
+        return command
+    rest_s = min(max(0.0, command.expires_wall_s - now.wall_s), command.ttl_s)
+    return msgspec.structs.replace(command, boot=boot, expires_boot_s=now.boot_s + rest_s, sent_boot_s=0.0)
+
+
+def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
+    """What the event makes of the memory, as a draft. Raises: anything, and then nothing has changed."""
+    draft = Draft(memory, now)
+    match event:
+        case HeartbeatReceived():
+            presence.heartbeat(draft, event)
+        case Tick():
+            presence.tick(draft)
+        case Due():
+            _due(draft, event.host)
+        case Elapsed():
+            _elapsed(draft, event)
+        case AgentRegistered():
+            presence.registered(draft, event)
+        case AgentDisconnected():
+            presence.disconnected(draft, event)
+        case CensusTaken():
+            presence.census(draft, event)
+        case AckReceived():
+            delivery.acknowledged(draft, event)
+        case RejectReceived():
+            delivery.rejected(draft, event)
+        case OutputReceived():
+            delivery.output(draft, event)
+        case StatusReceived():
+            delivery.reported(draft, event)
+        case ProgressReceived():
+            delivery.progressed(draft, event)
+        case Undelivered():
+            delivery.undelivered(draft, event)
+        case RequestReceived():
+            requests.step(draft, event)
+        case SnapshotWanted():
+            draft.effects.snapshots.append((event.fanout, event.snapshot))
+        case _:
+            assert_never(event)
+    return draft
+
+
+def put_aside(memory: Memory, event: Event | OwnEvent, letter_id: str, error: str, now: Now) -> Draft:
+    """The draft that stands in for a step that raised: a dead letter, and whoever waits for an answer gets one."""
+    draft = Draft(memory, now)
+    kind = type(event).__name__
+    encoded = b"" if isinstance(event, OwnEvent) else msgspec.json.encode(event)
+    draft.effects.writes.append(AddDeadLetter(letter_id, now.wall_s, kind, encoded, error))
+    match event:
+        case RequestReceived():
+            requests.refuse(draft, event, requests.Refused(500, "internal", f"the hub could not do it: see dead letter {letter_id}"))
+        case StatusReceived() | RejectReceived():
+            delivery.quarantined(draft, event, event.command_id)
+        case Tick():
+            draft.take_presence_timers(presence.TIMERS_MAX)  # or the same one would raise at every tick
+        case Due():
+            draft.looked_at.append(event.host)
+        case Elapsed():
+            draft.take_timer()
+        case _:
+            pass
+    return draft
+
+
+def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draft:
+    """The refusal of a request that would have to be written while the database cannot be."""
+    draft = Draft(memory, now)
+    requests.refuse(
+        draft,
+        event,
+        requests.Refused(503, "storage_blocked", "the hub's database cannot be written now; nothing was done, ask again later"),
+    )
+    return draft
+
+
+def all_changes(memory: Memory) -> list[Change]:
+    """Every row that operators see, whole: what a replica begins with."""
+    changes = [Change("host", name, encode(host_view(host, memory.links.get(name, OFFLINE)))) for name, host in memory.hosts.items()]
+    changes += [Change("command", command.id, encode(command_view(command))) for command in memory.commands.values()]
+    return [*changes, Change("ledger", "ledger", encode(memory.ledger))]
+
+
+def due(memory: Memory) -> list[Due]:
+    """The hosts to look at now, at most DUE_MAX."""
+    return [Due(name) for name in itertools.islice(memory.due, DUE_MAX)]
+
+
+def elapsed(memory: Memory, now: Now) -> Elapsed | None:
+    """The durable timer to look at now, if one is due."""
+    if memory.timers and memory.timers[0][0] <= now.boot_s:
+        return Elapsed(*memory.timers[0][1:])
+    return None
+
+
+def _due(draft: Draft, host: str) -> None:
+    draft.looked_at.append(host)
+    if host in draft.memory.arrived:
+        delivery.reconcile(draft, host)
+    delivery.send_due(draft, host)
+    draft.due.pop(host, None)  # its commands that moved just now have been looked at
+
+
+def _elapsed(draft: Draft, event: Elapsed) -> None:
+    draft.take_timer()
+    match event.kind:
+        case "expire":
+            delivery.expire(draft, event.command_id)
+        case "redeliver":
+            delivery.redeliver(draft, event.command_id)
+        case "silence":
+            delivery.silence(draft, event.command_id)
+        case _:
+            raise AssertionError(event.kind)

@@ -1,0 +1,61 @@
+"""The hub's door: settings → lock, database, epoch, memory, queues → loop → close."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from processes.adapters import clock, door
+from processes.adapters.door import Process
+from processes.adapters.queue_link import QueueLink
+from processes.core import fleet
+from processes.core.draft import Memory, Rules
+from processes.core.pulse import Blocked
+from processes.core.values import Position
+from processes.hub.journal import Journal, StorageBlocked
+from processes.hub.loop import Loop
+
+RETRY_S: Final = 0.2  # between tries to open a database that is locked or full
+
+
+async def main(process: Process) -> None:
+    """A hub of a new epoch, from what the database holds to a clean stop."""
+    opened = await _open(process)
+    if opened is None:
+        return
+    journal, memory, position = opened
+    link = QueueLink(process.settings.queues_socket, process.name)
+    link.epoch = process.pulse.pulse.epoch = memory.epoch
+    process.log.info("the hub begins", epoch=memory.epoch, hosts=len(memory.hosts) - 1, ledger=str(memory.ledger))
+    try:
+        await Loop(process, journal, memory, link, position).run()
+    finally:
+        await asyncio.wait_for(journal.close(), 1.0)
+        await asyncio.wait_for(link.close(), 1.0)
+
+
+async def _open(process: Process) -> tuple[Journal, Memory, Position] | None:
+    """The database and the memory in it; waits, with a pulse, while it is locked or the disk is full. None: stopped before."""
+    settings = process.settings
+    rules = Rules(
+        gateways=tuple(settings.names("gateway")),
+        fanouts=tuple(settings.names("fanout")),
+        ttl_s=settings.file.commands.ttl_s,
+        lost_after_s=settings.file.commands.lost_after_s,
+    )
+    while not process.stop.is_set():
+        try:
+            journal = await Journal.open(settings.database, settings.state / "epoch")
+            now = clock.now()
+            memory = fleet.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored(now))
+            return journal, memory, await journal.position()
+        except StorageBlocked as error:
+            process.log.warning("the database cannot be opened now", error=str(error))
+            process.pulse.pulse.blocked_on = str(Blocked.STORAGE)
+            process.pulse.beat()
+            await asyncio.sleep(RETRY_S)
+    return None
+
+
+if __name__ == "__main__":
+    door.run("hub", main)

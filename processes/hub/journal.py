@@ -1,0 +1,297 @@
+"""The hub's one writer of the database: a batch of rows, the ledger and the events position in one transaction, on one thread.
+
+Every transaction is one function call on aiosqlite's thread, so a loop that is cancelled or dies can never leave one open. BUSY
+and FULL are the world's fault: the same batch is tried again. An I/O error or a damaged file is not: the hub must end, and
+rebuild its memory from what is on disk (a failed fsync may have thrown away what the cache pretends to hold).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, TypeVar, assert_never
+
+import aiosqlite
+import msgspec
+
+from processes.adapters import database
+from processes.core.command import Command, State
+from processes.core.draft import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, KeyEntry
+from processes.core.effects import (
+    AddDeadLetter,
+    AddOutput,
+    AddTransition,
+    DropCommand,
+    DropHost,
+    PutCommand,
+    PutHost,
+    PutKey,
+    PutReply,
+    PutToken,
+    Write,
+)
+from processes.core.errors import LocalError
+from processes.core.fleet import Restored
+from processes.core.messages import Json, Replied
+from processes.core.values import Now, Position
+from processes.core.views import Ledger
+
+REPLIES_KEPT_S: Final = 600.0  # a request is asked again within its deadline of seconds; ten minutes is generous
+KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
+PRUNED_MAX: Final = 500  # rows let go in one transaction, so that commands never wait for housekeeping
+RETRY_S: Final = (0.05, 0.1, 0.2, 0.5)  # between tries of a batch; the last one repeats
+
+T = TypeVar("T")
+
+
+class StorageBroken(LocalError):
+    """The database failed in a way that no retry mends: end, and start anew from the disk."""
+
+
+class StorageBlocked(Exception):
+    """The database is locked or the disk is full: try the same again."""
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """What one transaction writes."""
+
+    writes: list[Write]
+    ledger: Ledger
+    next_number: int
+    position: Position
+    now: Now
+
+
+class Journal:
+    """The open database. One caller at a time (the hub's loop has at most one batch in commit)."""
+
+    def __init__(self, path: Path, connection: aiosqlite.Connection, epoch: int) -> None:
+        self._path, self._connection, self.epoch = path, connection, epoch
+        self._inode = os.stat(path).st_ino
+
+    @classmethod
+    async def open(cls, path: Path, epoch_file: Path) -> Journal:
+        """The database, checked, with an epoch newer than any before: max(database, the file beside it) + 1, durable in both.
+
+        Raises: StorageBlocked, if it is locked or the disk is full (try again); StorageBroken, with what to do.
+        """
+        connection = await aiosqlite.Connection(lambda: database.open_for_writing(path), iter_chunk_size=64)
+        try:
+            epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, epoch_file))
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(path, connection, epoch)
+
+    async def restored(self, now: Now) -> Restored:
+        """All that a starting hub needs to know. Raises: StorageBlocked, StorageBroken."""
+        return await _on_thread(self._connection, lambda sqlite: _restored(sqlite, now))
+
+    async def position(self) -> Position:
+        """Up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
+        return await _on_thread(self._connection, database.position)
+
+    async def commit(self, batch: Commit, blocked: Callable[[str], None]) -> None:
+        """The batch is on disk. Tried again for ever while the database is locked or full; `blocked` is told of each failure.
+
+        Raises: StorageBroken.
+        """
+        tries = 0
+        while True:
+            if not self._path.exists() or os.stat(self._path).st_ino != self._inode:
+                raise StorageBroken(f"{self._path} was removed or replaced under the hub: writing on would lose everything silently")
+            try:
+                await _on_thread(self._connection, lambda sqlite: _write(sqlite, batch, self.epoch))
+                return
+            except StorageBlocked as error:
+                blocked(str(error))
+                await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                tries += 1
+
+    async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
+        """Some of what is past its time is gone; how many rows, 0 when nothing is left to do. Raises: StorageBlocked, StorageBroken."""
+        return await _on_thread(self._connection, lambda sqlite: _prune(sqlite, now, commands_before_wall_s, output_bytes_max))
+
+    async def close(self) -> None:
+        """Closes the database, its log folded in."""
+        await self._connection.close()
+
+
+async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of one call on the database's thread. Raises: StorageBlocked, StorageBroken."""
+    try:
+        result: T = await connection._execute(call, connection._conn)  # type: ignore[no-untyped-call]  # one function, one transaction: aiosqlite has no public way
+        return result
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL):
+            raise StorageBlocked(f"{getattr(error, 'sqlite_errorname', 'error')}: {error}") from None
+        raise StorageBroken(f"the database failed: {getattr(error, 'sqlite_errorname', 'error')}: {error}") from error
+
+
+def _in_transaction(sqlite: sqlite3.Connection, work: Callable[[], T]) -> T:
+    sqlite.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+        sqlite.execute("COMMIT")
+        return result
+    except BaseException:
+        if sqlite.in_transaction:
+            sqlite.execute("ROLLBACK")
+        raise
+
+
+def _put_meta(sqlite: sqlite3.Connection, key: str, value: str) -> None:
+    sqlite.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+
+
+def _begin_epoch(sqlite: sqlite3.Connection, epoch_file: Path) -> int:
+    damage = [row[0] for row in sqlite.execute("PRAGMA quick_check(5)")]
+    if damage != ["ok"]:
+        raise StorageBroken(f"the database is damaged and is not touched; restore a backup. It says: {'; '.join(map(str, damage))}")
+    beside = int(epoch_file.read_text()) if epoch_file.exists() else 0
+    epoch = max(database.epoch(sqlite), beside) + 1
+    fresh = epoch_file.with_suffix(".new")
+    with fresh.open("w") as file:
+        file.write(f"{epoch}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(epoch_file)
+    folder = os.open(epoch_file.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    _in_transaction(sqlite, lambda: _put_meta(sqlite, "epoch", str(epoch)))
+    return epoch
+
+
+def _restored(sqlite: sqlite3.Connection, now: Now) -> Restored:
+    decoder = msgspec.json.Decoder(Command)
+
+    def some(condition: str, limit: int) -> Iterable[Command]:
+        rows = sqlite.execute(f"SELECT record FROM commands WHERE {condition} ORDER BY number DESC LIMIT ?", (limit,))  # noqa: S608  # constants
+        return reversed([decoder.decode(text) for (text,) in rows])
+
+    keys = {
+        key: KeyEntry(digest, tuple(msgspec.json.decode(ids)))
+        for key, digest, ids in sqlite.execute("SELECT key, digest, command_ids FROM keys")
+    }
+    replies = sqlite.execute(
+        "SELECT request_id, status, body FROM replies WHERE at_wall_s > ? ORDER BY at_wall_s DESC LIMIT ?",
+        (now.wall_s - REPLIES_KEPT_S, REPLIES_KEPT_MAX),
+    )
+    (newest,) = sqlite.execute("SELECT coalesce(max(number), 0) FROM commands").fetchone()
+    return Restored(
+        hosts=database.hosts(sqlite),
+        commands=[
+            *some(f"NOT open AND state != '{State.LOST}'", FINAL_KEPT_MAX),
+            *some(f"state = '{State.LOST}'", LOST_KEPT_MAX),
+            *some("open", -1),
+        ],
+        ledger=database.ledger(sqlite),
+        next_number=max(int(newest), int(database.meta(sqlite, "number") or 0)) + 1,
+        keys=keys,
+        replies=[Replied(0, request_id, status, Json(body.encode())) for request_id, status, body in reversed(replies.fetchall())],
+    )
+
+
+def _write(sqlite: sqlite3.Connection, batch: Commit, epoch: int) -> None:
+    def work() -> None:
+        if database.epoch(sqlite) != epoch:
+            raise StorageBroken("another hub has taken over this database")
+        for write in batch.writes:
+            _write_one(sqlite, write)
+        _put_meta(sqlite, "ledger", msgspec.json.encode(batch.ledger).decode())
+        _put_meta(sqlite, "number", str(batch.next_number - 1))
+        _put_meta(sqlite, "position", msgspec.json.encode(batch.position).decode())
+
+    _in_transaction(sqlite, work)
+
+
+def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
+    match write:
+        case PutCommand(command):
+            record = msgspec.json.encode(command).decode()
+            sqlite.execute(
+                "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
+                "state = excluded.state, open = excluded.open, finished_wall_s = excluded.finished_wall_s, record = excluded.record",
+                (
+                    command.number, command.id, command.host, command.state, command.open,
+                    command.created_wall_s, command.finished_wall_s, record,
+                ),
+            )  # fmt: skip
+        case AddTransition(line):
+            sqlite.execute(
+                "INSERT INTO transitions (command_id, at_wall_s, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?)",
+                (line.command_id, line.at_wall_s, line.before, line.after, line.reason, line.actor),
+            )
+        case AddOutput(command_id, records):
+            sqlite.executemany(
+                "INSERT OR IGNORE INTO output VALUES (?, ?, ?, ?)",
+                [(command_id, record.offset, record.stream, record.data) for record in records],
+            )
+        case PutHost(host):
+            sqlite.execute(
+                "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record",
+                (host.name, msgspec.json.encode(host).decode()),
+            )
+        case DropHost(name):
+            sqlite.execute("DELETE FROM hosts WHERE name = ?", (name,))
+        case DropCommand(command_id):
+            sqlite.execute("DELETE FROM commands WHERE id = ?", (command_id,))
+        case PutReply(request_id, at_wall_s, status, body):
+            sqlite.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (request_id, at_wall_s, status, body.decode()))
+        case PutKey(key, digest, command_ids, at_wall_s):
+            sqlite.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (key, digest, msgspec.json.encode(command_ids).decode(), at_wall_s))
+        case PutToken(token_hash, role, label, at_wall_s):
+            sqlite.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)", (token_hash, role, label, at_wall_s))
+        case AddDeadLetter(letter_id, at_wall_s, kind, event, error):
+            sqlite.execute("INSERT OR REPLACE INTO deadletters VALUES (?, ?, ?, ?, ?)", (letter_id, at_wall_s, kind, event, error))
+        case _:
+            assert_never(write)
+
+
+def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
+    def work() -> int:
+        gone = sqlite.execute(
+            "DELETE FROM replies WHERE request_id IN (SELECT request_id FROM replies WHERE at_wall_s < ? LIMIT ?)",
+            (now.wall_s - REPLIES_KEPT_S, PRUNED_MAX),
+        ).rowcount
+        old = "SELECT id FROM commands WHERE NOT open AND finished_wall_s < ? ORDER BY finished_wall_s LIMIT ?"
+        ids = [(row[0],) for row in sqlite.execute(old, (commands_before_wall_s, PRUNED_MAX))]
+        if not ids and output_bytes_max >= 0:
+            return gone + _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, now)
+        for statement in ("output WHERE command_id", "transitions WHERE command_id", "commands WHERE id"):
+            sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants
+        return gone + len(ids)
+
+    return _in_transaction(sqlite, work)
+
+
+def _prune_output(sqlite: sqlite3.Connection, bytes_max: int) -> int:
+    """Output of the commands that ended longest ago goes, until the rest is within the limit."""
+    (total,) = sqlite.execute("SELECT coalesce(sum(json_extract(record, '$.output_bytes')), 0) FROM commands").fetchone()
+    gone = 0
+    rows = sqlite.execute(
+        "SELECT id, number, record FROM commands WHERE NOT open AND json_extract(record, '$.output_bytes') > 0 "
+        "ORDER BY finished_wall_s LIMIT ?", (PRUNED_MAX,),
+    ).fetchall()  # fmt: skip
+    for command_id, number, text in rows:
+        if total <= bytes_max:
+            break
+        command = msgspec.json.decode(text, type=Command)
+        total -= command.output_bytes
+        emptied = msgspec.structs.replace(command, output_bytes=0, output_truncated=True)
+        gone += sqlite.execute("DELETE FROM output WHERE command_id = ?", (command_id,)).rowcount
+        sqlite.execute("UPDATE commands SET record = ? WHERE number = ?", (msgspec.json.encode(emptied).decode(), number))
+    return gone
+
+
+def _prune_keys(sqlite: sqlite3.Connection, now: Now) -> int:
+    return sqlite.execute(
+        "DELETE FROM keys WHERE at_wall_s < ? AND NOT EXISTS (SELECT 1 FROM json_each(keys.command_ids) AS ids "
+        "JOIN commands ON commands.id = ids.value)",
+        (now.wall_s - KEYS_KEPT_S,),
+    ).rowcount

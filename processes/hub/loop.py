@@ -1,0 +1,357 @@
+"""The hub's one state loop. A turn, in order:
+
+1. take a batch of events (an idle loop gets a Tick by the same way);
+2. step each, behind an exception barrier: one that raises has changed nothing and is put aside;
+3. commit what must last, in one transaction a batch, with the events position;
+4. publish, deliver, answer, acknowledge: only what is committed;
+5. write the pulse.
+
+A slow, locked or full database does not stop the turning. At most one batch is in commit; meanwhile events that need no disk go
+on, and those that do are parked, in order. When it lasts (STORAGE_BLOCKED_S), new requests are refused, reports are left
+unacknowledged (agents send them again), and the pulse says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+import traceback
+from collections import deque
+from collections.abc import Coroutine
+from typing import Final, NamedTuple
+
+from processes.adapters import clock
+from processes.adapters.door import Process
+from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.core import fleet, messages
+from processes.core.draft import Draft, Memory
+from processes.core.effects import Effects, PutHost
+from processes.core.fleet import OwnEvent, Tick
+from processes.core.messages import Drill, Event, RequestReceived
+from processes.core.pulse import Blocked
+from processes.core.replica import Replica
+from processes.core.requests import Refused
+from processes.core.values import Position, Presence
+from processes.hub import drill
+from processes.hub.journal import Commit, Journal
+from processes.hub.publisher import Publisher
+
+BATCH_MAX: Final = 200  # events a turn; at about 50 µs each a turn stays near 10 ms
+TICK_S: Final = 0.1
+INBOX_MAX: Final = 4_000  # events read ahead; the rest waits in the queue
+PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked
+STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; one that takes this long is no hiccup
+WRITE_BEHIND_S: Final = 1.0  # heartbeats reach the disk this much later at most
+PRUNE_S: Final = 60.0  # a bite each time, so that commands never wait long behind housekeeping
+SNAPSHOT_ROWS: Final = 200  # a piece
+
+
+class Taken(NamedTuple):
+    """One event of the inbox."""
+
+    event: Event
+    name: str  # its kind and digest, for the pulse
+    position: Position
+    since_ns: int
+
+
+class Loop:
+    """One hub's life, from a restored memory to its stop."""
+
+    def __init__(self, process: Process, journal: Journal, memory: Memory, link: QueueLink, position: Position) -> None:
+        self._process, self._journal, self._memory, self._link = process, journal, memory, link
+        self._log, self._pulse = process.log, process.pulse.pulse
+        self._drills = process.settings.file.drills.enabled
+        self._retention = process.settings.file.retention
+        self._inbox: deque[Taken] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._read_position = self._taken_position = position
+        self._parked: deque[Taken] = deque()
+        self._replica = _replica_of(memory)
+        queues = [
+            *map(messages.broadcasts_of, memory.rules.fanouts),
+            *map(messages.deliveries_of, memory.rules.gateways),
+        ]
+        self._publisher = Publisher(link, queues, memory.epoch, process.log)
+        self._commit: asyncio.Task[None] | None = None
+        self._commit_since_s = 0.0
+        self._commit_says = ""
+        self._held = Effects()  # of the batch that is being gathered, until its commit begins
+        self._ticked_s = self._flushed_s = self._pruned_s = time.monotonic()
+        self._letters = 0
+
+    async def run(self) -> None:
+        """Turns until the process is to stop. Raises: whatever must end the process."""
+        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._publisher.run())]
+        for task in tasks:
+            task.add_done_callback(lambda _: self._wake.set())
+        stopping = asyncio.create_task(self._process.stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not self._process.stop.is_set():
+                await self._turn()
+                for task in tasks:
+                    if task.done():
+                        task.result()  # raises what it died of: the process ends with it
+            await self._finish()
+        finally:
+            for waiting in (*tasks, stopping):
+                waiting.cancel()
+
+    async def _turn(self) -> None:
+        if not self._inbox:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+        else:
+            await asyncio.sleep(0)
+        self._wake.clear()
+        if self._commit is not None and self._commit.done():
+            self._commit.result()
+            self._commit = None
+        if self._commit is None:
+            for _ in range(len(self._parked)):
+                self._step(self._parked.popleft())
+        elif self._storage_blocked():
+            self._let_go_parked()
+        for _ in range(min(BATCH_MAX, len(self._inbox))):
+            taken = self._inbox.popleft()
+            self._taken_position = taken.position
+            self._step(taken)
+        if len(self._inbox) < INBOX_MAX:
+            self._room.set()
+        self._time_passes()
+        self._begin_commit()
+        self._beat()
+
+    # step
+
+    def _step(self, taken: Taken) -> None:
+        """The event is stepped, or parked if it needs a disk that is busy."""
+        self._process.pulse.take(taken.name)
+        draft = self._stepped(taken.event)
+        self._process.pulse.put_down()
+        if draft.effects.durable and self._commit is not None:
+            self._park(taken)
+            return
+        self._pulse.stepped += 1
+        self._apply(draft)
+
+    def _stepped(self, event: Event | OwnEvent) -> Draft:
+        """The exception barrier: the draft of the step, or of putting its event aside."""
+        now = clock.now()
+        try:
+            if isinstance(event, RequestReceived) and isinstance(event.request, Drill) and self._drills:
+                return self._rehearsed(event, event.request)
+            return fleet.step(self._memory, event, now)
+        except Exception as error:
+            self._letters += 1
+            self._pulse.errors += 1
+            letter = f"{self._memory.epoch}-{self._letters}"
+            kind = type(event).__name__
+            self._log.error("a step raised; its event is put aside", letter=letter, kind=kind, exc_info=True)
+            told = "".join(traceback.format_exception(error))
+            return fleet.put_aside(self._memory, event, letter, told, now)
+
+    def _rehearsed(self, event: RequestReceived, request: Drill) -> Draft:
+        draft = Draft(self._memory, clock.now())
+        try:
+            if request.epoch == self._memory.epoch:
+                drill.rehearse(request)
+            body = messages.Json(b'{"fault":"rehearsed"}')
+            draft.reply(event.fanout, event.request_id, 200, body, durable=False)
+        except Refused as refused:
+            draft.reply(event.fanout, event.request_id, refused.status, refused.body(), durable=False)
+        return draft
+
+    def _park(self, taken: Taken) -> None:
+        if self._storage_blocked() or len(self._parked) >= PARKED_MAX:
+            self._let_go(taken)
+        else:
+            self._parked.append(taken)
+
+    def _let_go_parked(self) -> None:
+        while self._parked:
+            self._let_go(self._parked.popleft())
+
+    def _let_go(self, taken: Taken) -> None:
+        """A request is refused aloud; what agents reported stays unacknowledged, and they report it again."""
+        if isinstance(taken.event, RequestReceived):
+            self._carry_out(fleet.refuse_for_storage(self._memory, taken.event, clock.now()).apply())
+
+    def _apply(self, draft: Draft) -> None:
+        effects = draft.apply()
+        if effects.durable:
+            self._held.extend(effects)
+        else:
+            self._carry_out(effects)
+
+    def _time_passes(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._ticked_s >= TICK_S:
+            self._ticked_s = now_s
+            self._apply(self._stepped(Tick()))
+        if self._commit is not None:
+            return
+        for event in fleet.due(self._memory):
+            self._apply(self._stepped(event))
+        for _ in range(fleet.DUE_MAX):
+            timer = fleet.elapsed(self._memory, clock.now())
+            if timer is None:
+                break
+            self._apply(self._stepped(timer))
+
+    # commit
+
+    def _storage_blocked(self) -> bool:
+        return self._commit is not None and time.monotonic() - self._commit_since_s > STORAGE_BLOCKED_S
+
+    def _begin_commit(self) -> None:
+        now_s = time.monotonic()
+        if self._commit is not None:
+            return
+        if now_s - self._flushed_s >= WRITE_BEHIND_S:
+            self._flushed_s = now_s
+            dirty = self._memory.dirty
+            self._held.writes += [PutHost(self._memory.hosts[name]) for name in dirty]
+            dirty.clear()
+        if self._held.durable:
+            held, self._held = self._held, Effects()
+            batch = Commit(held.writes, self._memory.ledger, self._memory.next_number, self._settled_position(), clock.now())
+            self._commit_task(self._committed(batch, held))
+        else:
+            if now_s - self._pruned_s >= PRUNE_S:
+                self._pruned_s = now_s
+                self._commit_task(self._prune())
+            self._publisher.acknowledge(self._settled_position())
+
+    def _commit_task(self, work: Coroutine[None, None, None]) -> None:
+        self._commit_since_s, self._commit_says = time.monotonic(), ""
+        self._commit = asyncio.create_task(work)
+        self._commit.add_done_callback(lambda _: self._wake.set())
+
+    async def _committed(self, batch: Commit, held: Effects) -> None:
+        await self._journal.commit(batch, self._told_blocked)
+        self._pulse.committed += len(batch.writes)
+        self._carry_out(held)
+        self._publisher.acknowledge(batch.position)
+
+    def _told_blocked(self, says: str) -> None:
+        if says != self._commit_says:
+            self._commit_says = says
+            self._log.warning("the database cannot be written now; the same batch is tried again", error=says)
+
+    def _settled_position(self) -> Position:
+        """Everything up to here has been stepped, and is in this commit or in one before."""
+        if not self._parked:
+            return self._taken_position
+        first = self._parked[0].position
+        return Position(first.epoch, first.sequence - 1)
+
+    async def _prune(self) -> None:
+        now = clock.now()
+        before_wall_s = now.wall_s - self._retention.commands_days * 86400
+        await self._journal.prune(now, before_wall_s, int(self._retention.output_mb * 2**20))
+
+    # publish, deliver, answer
+
+    def _carry_out(self, effects: Effects) -> None:
+        epoch, publisher, rules = self._memory.epoch, self._publisher, self._memory.rules
+        for gateway, delivery in effects.deliveries:
+            if gateway in rules.gateways:  # one that was configured away is not told any more
+                publisher.put(messages.deliveries_of(gateway), delivery)
+                self._pulse.delivered += 1
+        for change in effects.changes:
+            self._replica.apply(change)
+        for fanout in rules.fanouts:
+            queue = messages.broadcasts_of(fanout)
+            if effects.changes:
+                publisher.put(queue, messages.Changed(epoch, effects.changes))
+            for grew in effects.grew:
+                publisher.put(queue, grew)
+        for fanout, snapshot in effects.snapshots:
+            if fanout in rules.fanouts:
+                self._put_snapshot(messages.broadcasts_of(fanout), snapshot)
+        for fanout, reply in effects.replies:
+            if fanout in rules.fanouts:
+                publisher.put(messages.broadcasts_of(fanout), reply, bulk=False)
+
+    def _put_snapshot(self, queue: str, snapshot: str) -> None:
+        pieces = list(self._replica.pieces(SNAPSHOT_ROWS))
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            self._publisher.put(queue, messages.SnapshotPiece(self._memory.epoch, snapshot, number, last, piece))
+
+    # the inbox
+
+    async def _read(self) -> None:
+        """Fills the inbox from the events queue, as fast as there is room."""
+        while True:
+            await self._room.wait()
+            try:
+                batch = await self._link.read(messages.EVENTS, self._read_position, items_max=1000, wait_s=1.0)
+            except QueuesAway:
+                await asyncio.sleep(0.05)
+                continue
+            if batch.gap:
+                self._log.warning("events were lost with their queue; censuses and repeats mend it", epoch=batch.position.epoch)
+            self._receive(batch.items, batch.position)
+
+    def _receive(self, items: list[bytes], position: Position) -> None:
+        first = position.sequence - len(items) + 1
+        since_ns = time.monotonic_ns()
+        for number, item in enumerate(items):
+            try:
+                event = messages.decode_event(item)
+            except Exception:  # a message of a newer version, or a broken one: it must not stop the others
+                self._pulse.errors += 1
+                self._log.error("an event cannot be decoded and is dropped", size=len(item), exc_info=True)
+                continue
+            name = f"{type(event).__name__} {hashlib.blake2b(item, digest_size=8).hexdigest()}"
+            self._inbox.append(Taken(event, name, Position(position.epoch, first + number), since_ns))
+        self._pulse.received += len(items)
+        self._read_position = position
+        if not items:
+            if not self._inbox:
+                self._taken_position = max(self._taken_position, position) if position.epoch == self._taken_position.epoch else position
+            return
+        if len(self._inbox) >= INBOX_MAX:
+            self._room.clear()
+        self._wake.set()
+
+    # pulse and end
+
+    def _beat(self) -> None:
+        pulse, counts = self._pulse, self._memory.counts()
+        pulse.backlog = len(self._inbox) + len(self._parked)
+        oldest = self._parked[0] if self._parked else self._inbox[0] if self._inbox else None
+        pulse.oldest_ns = oldest.since_ns if oldest else 0
+        pulse.published, pulse.dropped = self._publisher.published, self._publisher.dropped
+        pulse.online, pulse.stale, pulse.offline = (counts[presence] for presence in Presence)
+        pulse.connections, pulse.hosts = pulse.online, sum(counts.values())
+        blocked = Blocked.STORAGE if self._storage_blocked() else Blocked.QUEUES if self._publisher.away else Blocked.NOTHING
+        pulse.blocked_on = str(blocked)
+        self._process.pulse.beat()
+
+    async def _finish(self) -> None:
+        """The state is flushed: what was stepped is committed, what is committed is told."""
+        deadline = asyncio.get_running_loop().time() + 2.0
+        if self._commit is not None:
+            await asyncio.wait_for(asyncio.shield(self._commit), max(0.0, deadline - asyncio.get_running_loop().time()))
+            self._commit = None
+        self._flushed_s = 0.0
+        self._begin_commit()
+        if self._commit is not None:
+            await asyncio.wait_for(self._commit, 1.0)
+        await self._publisher.drain(0.5)
+
+
+def _replica_of(memory: Memory) -> Replica:
+    """The rows that operators see, as they are when a hub starts."""
+    replica = Replica()
+    for change in fleet.all_changes(memory):
+        replica.apply(change)
+    return replica

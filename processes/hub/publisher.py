@@ -1,0 +1,135 @@
+"""From the hub to the queues: messages in order, taken there by a task of its own, so that the hub's loop never waits for a queue.
+
+Each queue's waiting messages are bounded; past that they are dropped, counted, and the queue's reader is told to take everything
+anew (HubStarted) once it can be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from processes.adapters.logs import Log
+from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.core import messages
+from processes.core.messages import BroadcastMessage, Delivery, HubStarted
+from processes.core.values import Position
+
+WAITING_BYTES_MAX: Final = 32 << 20  # per queue, while `queues` is away; as much as the queue itself holds
+CHUNK_ITEMS_MAX: Final = 1000
+CHUNK_BYTES_MAX: Final = 4 << 20
+RETRY_S: Final = 0.05
+
+
+class Waiting:
+    """What waits for one queue."""
+
+    def __init__(self) -> None:
+        self.items: deque[tuple[bytes, bool]] = deque()  # the item, and whether it is bulk
+        self.bytes = 0
+        self.start_anew = True  # the reader must be told so before anything else
+
+    def chunk(self) -> tuple[list[bytes], bool]:
+        """The next items that may be one append: of one kind, within the limits. They stay until `done`."""
+        found: list[bytes] = []
+        size, kind = 0, self.items[0][1]
+        for item, bulk in self.items:
+            size += len(item)
+            if bulk != kind or len(found) == CHUNK_ITEMS_MAX or (found and size > CHUNK_BYTES_MAX):
+                break
+            found.append(item)
+        return found, kind
+
+    def done(self, count: int) -> None:
+        """The first `count` items are in the queue."""
+        for _ in range(count):
+            item, _ = self.items.popleft()
+            self.bytes -= len(item)
+
+
+class Publisher:
+    """All queues that the hub writes."""
+
+    def __init__(self, link: QueueLink, queues: Iterable[str], epoch: int, log: Log) -> None:
+        self._link, self._epoch, self._log = link, epoch, log
+        self._waiting = {queue: Waiting() for queue in queues}
+        self._wake = asyncio.Event()
+        self._acknowledge: Position | None = None
+        self._acknowledged = Position(0, 0)
+        self.published = self.dropped = 0
+        self.away = False  # the last call failed
+        self._wake.set()
+
+    def put(self, queue: str, message: BroadcastMessage | Delivery, *, bulk: bool = True) -> None:
+        """The message will be in the queue, after those put before. Only replies are not bulk: they may use its last tenth."""
+        waiting = self._waiting[queue]
+        item = messages.encode(message)
+        if waiting.bytes + len(item) > WAITING_BYTES_MAX:
+            self.dropped += len(waiting.items) + 1
+            self._log.warning("dropped messages that waited for queues", queue=queue, count=len(waiting.items) + 1)
+            self._waiting[queue] = Waiting()
+        else:
+            waiting.items.append((item, bulk))
+            waiting.bytes += len(item)
+        self._wake.set()
+
+    def acknowledge(self, position: Position) -> None:
+        """The events up to here are dealt with."""
+        if position != self._acknowledged:
+            self._acknowledge = self._acknowledged = position
+            self._wake.set()
+
+    @property
+    def backlog(self) -> int:
+        """Messages that wait."""
+        return sum(len(waiting.items) for waiting in self._waiting.values())
+
+    async def run(self) -> None:
+        """Carries messages until cancelled. Raises: Fenced, when a newer hub has taken over."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._carry()
+                self.away = False
+            except QueuesAway as error:
+                if not self.away:
+                    self._log.warning("queues is away", error=str(error))
+                self.away = True
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Everything put before is in its queue, or the time is over."""
+        with contextlib.suppress(QueuesAway, TimeoutError):
+            await asyncio.wait_for(self._carry(), timeout_s)
+
+    async def _carry(self) -> None:
+        for queue in self._waiting:
+            while (waiting := self._waiting[queue]).items or waiting.start_anew:
+                await self._carry_chunk(queue, waiting)
+        if (position := self._acknowledge) is not None:
+            await self._link.acknowledge(messages.EVENTS, position)
+            if self._acknowledge == position:
+                self._acknowledge = None
+
+    async def _carry_chunk(self, queue: str, waiting: Waiting) -> None:
+        if waiting.start_anew:
+            await self._append(queue, [messages.encode(HubStarted(self._epoch))], False)
+            waiting.start_anew = False
+            return
+        items, bulk = waiting.chunk()
+        await self._append(queue, items, bulk)
+        if self._waiting[queue] is waiting:  # not dropped meanwhile
+            waiting.done(len(items))
+
+    async def _append(self, queue: str, items: list[bytes], bulk: bool) -> None:
+        appended = await self._link.append(queue, items, bulk=bulk, lossy=True)
+        if appended.accepted:
+            self.published += len(items)
+        else:  # burned: the reader meets a gap and takes everything anew
+            self.dropped += len(items)
+            self._log.warning("a queue is full, dropped", queue=queue, count=len(items))
