@@ -56,7 +56,7 @@ class Publisher:
     def __init__(self, link: QueueLink, queues: Iterable[str], epoch: int, log: Log) -> None:
         self._link, self._epoch, self._log = link, epoch, log
         self._waiting = {queue: Waiting() for queue in queues}
-        self._wake = asyncio.Event()
+        self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._acknowledge: Position | None = None
         self._acknowledged = Position(0, 0)
         self.published = self.dropped = 0
@@ -74,6 +74,7 @@ class Publisher:
         else:
             waiting.items.append((item, bulk))
             waiting.bytes += len(item)
+        self._idle.clear()
         self._wake.set()
 
     def acknowledge(self, position: Position) -> None:
@@ -95,6 +96,8 @@ class Publisher:
             try:
                 await self._carry()
                 self.away = False
+                if not self.backlog:
+                    self._idle.set()
             except QueuesAway as error:
                 if not self.away:
                     self._log.warning("queues is away", error=str(error))
@@ -104,8 +107,8 @@ class Publisher:
 
     async def drain(self, timeout_s: float) -> None:
         """Everything put before is in its queue, or the time is over."""
-        with contextlib.suppress(QueuesAway, TimeoutError):
-            await asyncio.wait_for(self._carry(), timeout_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     async def _carry(self) -> None:
         for queue in self._waiting:

@@ -484,7 +484,7 @@ def test_the_canary_goes_round_and_leaves_no_trace_in_ledger_and_counts(play: Pl
     info = messages.Connection("can", "gateway", CANARY_HOST, CANARY_HOST, Register(CANARY_HOST, protocol=1, commands=["noop"]))
     play.do(messages.AgentRegistered("can", "gateway", CANARY_HOST, info))
     beat = play.do(messages.HeartbeatReceived("can", "gateway", CANARY_HOST, Heartbeat(command_pid=7)))
-    assert b'"beat":7' in beat.changes[0].fields
+    assert bytes(beat.changes[0].fields).count(b'"beat":7') == 1
     before = play.memory.ledger
     (command_id,) = play.give("noop", CANARY_HOST)
     play.ack(CANARY_HOST, "can", command_id)
