@@ -29,7 +29,7 @@ from processes.core.messages import (
     StatusReceived,
     Undelivered,
 )  # fmt: skip
-from processes.core.values import CANARY_HOST, OutputRecord, Presence, Stream
+from processes.core.values import OutputRecord, Presence, Stream
 
 ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and reason
     "ok": (State.SUCCEEDED, ""),
@@ -151,7 +151,7 @@ def reconcile(draft: Draft, name: str) -> None:
     """
     host, link = draft.host(name), draft.link(name)
     info = draft.connection(link.connection)
-    if host is None or info is None or name == CANARY_HOST:
+    if host is None or info is None:
         return
     known = {entry.command_id for entry in info.register.known or []}
     for command in draft.queue(name):

@@ -51,7 +51,8 @@ def connect(draft: Draft, info: Connection) -> None:
             return
         draft.deliver(current.gateway, CloseConnection(draft.memory.epoch, current.connection, CloseCode.REPLACED, "replaced"))
     if current is None or current.connection != info.connection:
-        draft.put_link(host.name, Link(Presence.ONLINE, info.connection, info.gateway, draft.now.wall_s), info)
+        since_wall_s = draft.now.wall_s - max(0.0, draft.now.boot_s - info.since_boot_s)  # of its register, whichever hub asks
+        draft.put_link(host.name, Link(Presence.ONLINE, info.connection, info.gateway, since_wall_s), info)
         host = msgspec.structs.replace(host, register=info.register, facts=info.facts, address=info.address, seen_wall_s=draft.now.wall_s)
         draft.put_host(host, durable=False)
         _arm(draft, host)

@@ -6,6 +6,7 @@ Written as JSON to run/watchdog.json at each of the watchdog's turns; the CLI an
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -164,6 +165,11 @@ class CanaryFile(msgspec.Struct, frozen=True):
     operator_token_hash: str
 
 
+def is_wanted(name: str, wishes: Mapping[str, str]) -> bool:
+    """True if the process is meant to run. Unasked: all but the agent, which `up` wants by name."""
+    return wishes.get(name, "stopped" if name == "agent" else "running") == "running"
+
+
 HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary command went round within it
 
 
@@ -182,7 +188,7 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     elif hub.verdict in (Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE):
         grade = Overall.STALLED
         reasons.append(f"the hub is {hub.verdict}: {hub.reason}".rstrip(": "))
-    elif not canary.ok:
+    elif not canary.ok and not silent:  # a silent watchdog's canary says nothing of the hub
         grade = Overall.STALLED
         reasons.append("no canary command went round lately")
     others = [p for p in processes if p.wanted and p.verdict is not Verdict.ADVANCING and not (p.name == "hub" and reasons)]

@@ -494,6 +494,17 @@ def test_the_canary_goes_round_and_leaves_no_trace_in_ledger_and_counts(play: Pl
     assert sum(play.memory.counts().values()) == 2
 
 
+def test_the_canarys_next_round_is_not_held_up_by_one_that_a_gateway_took_with_it(play: Play) -> None:
+    register = Register(CANARY_HOST, protocol=1, journal_id="journal", commands=["noop"])
+    info = messages.Connection("can", "gateway", CANARY_HOST, CANARY_HOST, register)
+    play.do(messages.AgentRegistered("can", "gateway", CANARY_HOST, info))
+    (first,), (second,) = play.give("noop", CANARY_HOST), play.give("noop", CANARY_HOST)
+    play.do(messages.CensusTaken("gateway", 1, "next", 0, True, []))
+    again = msgspec.structs.replace(info, connection="can2", since_boot_s=play.at_s)
+    assert sent(play.do(messages.AgentRegistered("can2", "gateway", CANARY_HOST, again))) == [first]
+    assert sent(play.report(CANARY_HOST, "can2", first)) == [second]
+
+
 # the barrier
 
 

@@ -1,0 +1,243 @@
+"""A whole installation for a test: real supervisord, real processes, its own folder and ports, used through bin/fleethub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import websockets
+
+from processes.adapters import pulse_file
+from processes.adapters.settings import Settings, load
+from processes.core.pulse import Pulse
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SLACK_S = 10.0  # the bound that a drill keeps in a test; what is promised to users is tighter, and measured elsewhere
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class House:
+    """One installation. Use as a context; at its end everything it started is gone."""
+
+    def __init__(self, **environment: str) -> None:
+        self.state = Path(tempfile.mkdtemp(prefix="fh"))
+        self.operators, self.agents = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
+        self.environment = {
+            **clean,
+            "FLEETHUB_STATE": str(self.state),
+            "FLEETHUB_OPERATORS_LISTEN": self.operators,
+            "FLEETHUB_AGENTS_LISTEN": self.agents,
+            "FLEETHUB_DRILLS_ENABLED": "true",
+            **environment,
+        }
+        self._agents: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> House:
+        done = self.cli("up")
+        assert done.returncode == 0, done.stdout + done.stderr + self.logs()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for agent in self._agents:
+            agent.kill()
+            agent.wait()
+        self.cli("down")
+        for pid in self.pids():  # only after a test that failed: what `down` should have ended
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    @property
+    def settings(self) -> Settings:
+        """The installation's settings and places."""
+        return load({key: value for key, value in self.environment.items() if key.startswith("FLEETHUB_")})
+
+    def cli(self, *arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+        """Runs bin/fleethub to its end."""
+        return subprocess.run(
+            [str(CHECKOUT / "bin" / "fleethub"), *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout_s
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """The JSON document that a listing prints, whatever its exit code."""
+        return json.loads(self.cli(*arguments, "--json").stdout)
+
+    def pids(self) -> list[int]:
+        """Living processes whose environment names this state folder: the installation's own, and nobody else's."""
+        mark = f"FLEETHUB_STATE={self.state}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes().split(b"\0")
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if mark in environment and state != "Z" and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+        return found
+
+    def pulse(self, name: str) -> Pulse:
+        """A process's last pulse; an empty one before the first."""
+        return pulse_file.read(self.settings.pulses, name) or Pulse()
+
+    def logs(self) -> str:
+        """The end of every log, for a failure's message."""
+        found = ""
+        for path in sorted((self.state / "log").glob("*")):
+            found += f"\n== {path.name}\n" + path.read_text(errors="replace")[-1500:]
+        return found
+
+    def enroll(self, name: str) -> str:
+        """A new host's token."""
+        return str(self.json("enroll", name)["token"])
+
+    def agent(self, name: str, commands: dict[str, list[str]]) -> Path:
+        """Enrols a host and starts a real agent for it; its folder."""
+        folder = self.state / f"host-{name}"
+        folder.mkdir()
+        (folder / "agent.token").write_text(self.enroll(name))
+        (folder / "agent.token").chmod(0o600)
+        lines = [f'hub = "ws://{self.agents}/ws"', f'name = "{name}"', 'token_file = "agent.token"', "heartbeat_s = 1", 'state = "state"']
+        for op, argv in commands.items():
+            lines += [f"[commands.{op}]", f"argv = {json.dumps(argv)}"]
+        (folder / "agent.toml").write_text("\n".join(lines))
+        self.start_agent(folder)
+        return folder
+
+    def start_agent(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Starts the agent of a host's folder; ended with the house."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
+        log = (folder / "agent.log").open("ab")
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "processes.agent", "--config", str(folder / "agent.toml")], env=clean, stderr=log, stdout=log
+        )
+        log.close()
+        self._agents.append(agent)
+        return agent
+
+
+class Operator:
+    """A script that commands and looks: HTTP with the installation's token, and one WebSocket that must never break."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        token = (house.state / "operator.token").read_text().strip()
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self.http = httpx.AsyncClient(base_url=f"http://{house.operators}", headers=self._headers, timeout=20)
+        self.breaks: list[str] = []  # how its WebSocket broke, each time
+        self.frames = 0
+        self.versions: list[tuple[int, int]] = []
+        self.hosts: dict[str, dict[str, Any]] = {}
+        self.commands: dict[str, dict[str, Any]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Operator:
+        self._task = asyncio.create_task(self._look())
+        await self.until(lambda: bool(self.hosts))
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self.http.aclose()
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                async with websockets.connect(
+                    f"ws://{self.house.operators}/ws", additional_headers=self._headers, max_size=None, proxy=None
+                ) as socket:
+                    async for text in socket:
+                        self._take(json.loads(text))
+                self.breaks.append(f"closed {socket.close_code}")
+            except (OSError, websockets.WebSocketException) as error:
+                self.breaks.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(0.05)
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        self.frames += 1
+        if frame["type"] == "full_state":
+            self.hosts = {row["name"]: row for row in frame["state"]["hosts"]}
+            self.commands = {row["id"]: row for row in frame["state"]["commands"]}
+        if frame["type"] in ("full_state", "delta"):
+            self.versions.append((frame["epoch"], frame["version"]))
+        for change in frame.get("changes", []):
+            rows = {"host": self.hosts, "command": self.commands}.get(change["kind"])
+            if rows is not None:
+                rows.setdefault(change["id"], {}).update(change["fields"])
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Waits for something, with a deadline."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"did not happen within {seconds} s{self.house.logs()}"
+            await asyncio.sleep(0.02)
+
+    async def healthy(self, seconds: float = SLACK_S) -> None:
+        """Waits until /healthz is 200."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                answer = await self.http.get("/healthz", timeout=2)
+                if answer.status_code == 200:
+                    return
+                said = answer.text
+            except httpx.HTTPError as error:
+                said = repr(error)
+            assert time.monotonic() < deadline, f"not healthy within {seconds} s: {said}{self.house.logs()}"
+            await asyncio.sleep(0.05)
+
+    async def give(self, op: str, *hosts: str) -> list[str]:
+        """Gives a command as a careful script does: with a key, asked again until it is accepted. The ids."""
+        key = uuid.uuid4().hex
+        deadline = time.monotonic() + 40
+        while True:
+            said = ""
+            try:
+                answer = await self.http.post("/api/v1/commands", json={"op": op, "hosts": list(hosts), "key": key})
+                if answer.status_code in (200, 202):
+                    return [command["id"] for command in answer.json()["commands"]]
+                assert answer.status_code in (503, 504), answer.text
+                said = answer.text
+            except httpx.HTTPError as error:
+                said = repr(error)
+            assert time.monotonic() < deadline, f"not accepted: {said}{self.house.logs()}"
+            await asyncio.sleep(0.1)
+
+    async def command(self, command_id: str) -> dict[str, Any]:
+        """One command as the API shows it."""
+        answer = await self.http.get(f"/api/v1/commands/{command_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def ended(self, command_id: str, seconds: float = 40.0) -> dict[str, Any]:
+        """Waits until a command is final."""
+        deadline = time.monotonic() + seconds
+        while True:
+            command = await self.command(command_id)
+            if command["state"] not in ("queued", "sent", "running"):
+                return command
+            assert time.monotonic() < deadline, f"{command}{self.house.logs()}"
+            await asyncio.sleep(0.1)
