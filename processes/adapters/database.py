@@ -15,6 +15,7 @@ import msgspec
 
 from processes.core.command import Command, State, Transition
 from processes.core.host import HostRecord
+from processes.core.run import Run
 from processes.core.values import OutputRecord, Position, Role, Stream
 from processes.core.views import Ledger
 
@@ -30,6 +31,8 @@ CREATE TABLE commands (
 CREATE INDEX commands_open ON commands (number) WHERE open;
 CREATE INDEX commands_host ON commands (host, number);
 CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
+CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
+CREATE INDEX runs_open ON runs (number) WHERE open;
 CREATE TABLE transitions (
   number INTEGER PRIMARY KEY, command_id TEXT NOT NULL, at_wall_s REAL NOT NULL, before TEXT, after TEXT NOT NULL,
   reason TEXT NOT NULL, actor TEXT NOT NULL);
@@ -106,6 +109,7 @@ def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
 
 _command = msgspec.json.Decoder(Command)
 _host = msgspec.json.Decoder(HostRecord)
+_run = msgspec.json.Decoder(Run)
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
@@ -168,6 +172,18 @@ def commands(
     where = " AND ".join(conditions)
     rows = connection.execute(f"SELECT record FROM commands WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))  # noqa: S608  # only constants are joined
     return [_command.decode(text) for (text,) in rows]
+
+
+def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
+    """One fleet run."""
+    row = connection.execute("SELECT record FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return None if row is None else _run.decode(row[0])
+
+
+def runs(connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None) -> list[Run]:
+    """Fleet runs, newest first; `before` is the `number` of the last one of the page before."""
+    rows = connection.execute("SELECT record FROM runs WHERE number < ? ORDER BY number DESC LIMIT ?", (before or 2**62, limit))
+    return [_run.decode(text) for (text,) in rows]
 
 
 def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:

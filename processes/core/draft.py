@@ -14,15 +14,17 @@ from typing import Final
 import msgspec
 
 from processes.core.command import Command, State, Transition, moved
-from processes.core.effects import AddTransition, DropCommand, DropHost, Effects, PutCommand, PutHost, PutKey, PutReply
+from processes.core.effects import AddTransition, DropCommand, DropHost, Effects, PutCommand, PutHost, PutKey, PutReply, PutRun
 from processes.core.errors import LocalError
 from processes.core.host import HostRecord, Link
 from processes.core.messages import Change, Connection, Delivery, Json, Replied
+from processes.core.run import Run
 from processes.core.values import CANARY_HOST, Now, Presence
 from processes.core.views import Ledger, command_view, encode, host_view
 
 FINAL_KEPT_MAX: Final = 2_000  # final commands in memory, for late duplicates; all others are on disk. Guess
 LOST_KEPT_MAX: Final = 10_000  # lost commands in memory: a late report may still end them. Guess
+RUNS_KEPT_MAX: Final = 200  # ended runs in memory, so that a key asked again finds its run; all others are on disk. Guess
 REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are asked again within their deadline. Guess
 
 OFFLINE: Final = Link(Presence.OFFLINE)
@@ -87,6 +89,8 @@ class Memory:
     finals: OrderedDict[str, None] = field(default_factory=OrderedDict)
     losts: OrderedDict[str, None] = field(default_factory=OrderedDict)
     ledger: Ledger = field(default_factory=Ledger)
+    runs: dict[str, Run] = field(default_factory=dict)
+    due_runs: dict[str, None] = field(default_factory=dict)  # runs one of whose commands has ended; in order
     keys: dict[str, KeyEntry] = field(default_factory=dict)
     replies: OrderedDict[str, Replied] = field(default_factory=OrderedDict)
     censuses: dict[str, Census] = field(default_factory=dict)
@@ -117,6 +121,8 @@ class Draft:
         self.timers: list[tuple[float, str, str]] = []
         self.presence_timers: list[tuple[float, str]] = []
         self.due: dict[str, None] = {}
+        self.due_runs: dict[str, None] = {}
+        self.judged_run = ""  # a run that is not due any more
         self.arrived: dict[str, None] = {}
         self.settled = memory.settled
         self.looked_at: list[str] = []  # hosts that are not due any more
@@ -128,6 +134,7 @@ class Draft:
         self._connections: dict[str, Connection | None] = {}
         self._commands: dict[str, Command | None] = {}
         self._queues: dict[str, tuple[str, ...]] = {}
+        self._runs: dict[str, Run] = {}
         self._keys: dict[str, KeyEntry] = {}
         self._replies: dict[str, Replied] = {}
         self._dirty: set[str] = set()
@@ -158,6 +165,10 @@ class Draft:
     def queue_ids(self, host: str) -> tuple[str, ...]:
         """Their ids."""
         return self._queues[host] if host in self._queues else self.memory.queues.get(host, ())
+
+    def run(self, run_id: str) -> Run | None:
+        """The run of this id, if it is open or ended not long ago."""
+        return self._runs.get(run_id) or self.memory.runs.get(run_id)
 
     def key(self, key: str) -> KeyEntry | None:
         """What this idempotency key stands for already."""
@@ -238,6 +249,8 @@ class Draft:
         if after.final:
             self._queues[command.host] = tuple(i for i in self.queue_ids(command.host) if i != command.id)
             self.due[command.host] = None
+            if command.run is not None:
+                self.due_runs[command.run] = None
         if canary:
             self.effects.writes.append(DropCommand(command.id) if after.final else PutCommand(next_command))
             return next_command
@@ -245,6 +258,12 @@ class Draft:
         self._add_transition(command.id, command.state, after, reason, actor)
         self._count(command.state, after)
         return next_command
+
+    def put_run(self, run: Run) -> None:
+        """The run's record."""
+        self._runs[run.id] = run
+        self.next_number = max(self.next_number, run.number + 1)
+        self.effects.writes.append(PutRun(run))
 
     def put_key(self, key: str, digest: str, command_ids: tuple[str, ...]) -> None:
         """From now on this key stands for this request."""
@@ -309,6 +328,12 @@ class Draft:
                 memory.queues[name] = queue
             else:
                 memory.queues.pop(name, None)
+        memory.runs.update(self._runs)
+        ended = [run_id for run_id, run in memory.runs.items() if not run.open] if self._runs else []
+        for run_id in ended[: max(0, len(ended) - RUNS_KEPT_MAX)]:
+            del memory.runs[run_id]
+        memory.due_runs.pop(self.judged_run, None)
+        memory.due_runs.update(self.due_runs)
         memory.keys.update(self._keys)
         for request_id, reply in self._replies.items():
             memory.replies[request_id] = reply

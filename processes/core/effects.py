@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from processes.core.command import Command, Transition
 from processes.core.host import HostRecord
 from processes.core.messages import Change, Delivery, Json, OutputGrew, Replied
+from processes.core.run import Run
 from processes.core.values import OutputRecord
 
 # Rows. One transaction writes those of a batch, in order, with the ledger and the events position.
@@ -41,6 +42,13 @@ class DropCommand:
     """The command leaves no trace (the canary's only)."""
 
     command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutRun:
+    """The run's record is this."""
+
+    run: Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ class AddDeadLetter:
     error: str
 
 
-Write = PutHost | DropHost | PutCommand | DropCommand | AddTransition | AddOutput | PutReply | PutKey | PutToken | AddDeadLetter
+Write = PutHost | DropHost | PutCommand | DropCommand | PutRun | AddTransition | AddOutput | PutReply | PutKey | PutToken | AddDeadLetter
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@
     step(memory, event, now)  →  a Draft, not yet applied: draft.effects.durable says whether it must wait for the disk
     draft.apply()             →  its effects; the memory is the next one
 
-Events that come from outside are those of core/messages.py. Three come from the hub's own loop: Tick (volatile timers: presence),
-and, only while no commit is in flight, Due (a host whose commands should be looked at) and Elapsed (a command's timer).
+Events that come from outside are those of core/messages.py. Four come from the hub's own loop: Tick (volatile timers: presence),
+and, only while no commit is in flight, RunDue (a run that goes on), Due (a host whose commands should be looked at) and Elapsed
+(a command's timer).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from processes.core import delivery, presence, requests
+from processes.core import delivery, presence, requests, runs
 from processes.core.command import Command, State
 from processes.core.draft import OFFLINE, Draft, KeyEntry, Memory, Rules
 from processes.core.effects import AddDeadLetter
@@ -39,6 +40,7 @@ from processes.core.messages import (
     StatusReceived,
     Undelivered,
 )
+from processes.core.run import Run
 from processes.core.values import CANARY_HOST, Now, Presence
 from processes.core.views import Ledger, command_view, encode, host_view
 
@@ -65,7 +67,14 @@ class Elapsed:
     command_id: str
 
 
-OwnEvent = Tick | Due | Elapsed
+@dataclass(frozen=True, slots=True)
+class RunDue:
+    """A run began, or one of its commands has ended: it goes on."""
+
+    run_id: str
+
+
+OwnEvent = Tick | Due | Elapsed | RunDue
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Restored:
     next_number: int
     keys: dict[str, KeyEntry]
     replies: Iterable[Replied]
+    runs: Iterable[Run] = ()  # all open ones, and some that ended, oldest first
 
 
 def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Memory:
@@ -100,6 +110,10 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Me
         else:
             (memory.losts if command.state is State.LOST else memory.finals)[command.id] = None
     heapq.heapify(memory.timers)
+    for run in kept.runs:
+        memory.runs[run.id] = run
+        if run.open:
+            memory.due_runs[run.id] = None
     for reply in kept.replies:
         memory.replies[reply.request_id] = reply
     return memory
@@ -124,6 +138,8 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             _due(draft, event.host)
         case Elapsed():
             _elapsed(draft, event)
+        case RunDue():
+            runs.advance(draft, event.run_id)
         case AgentRegistered():
             presence.registered(draft, event)
         case AgentDisconnected():
@@ -168,6 +184,8 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter_id: str, error: st
             draft.looked_at.append(event.host)
         case Elapsed():
             draft.take_timer()
+        case RunDue():
+            draft.judged_run = event.run_id
         case _:
             pass
     return draft
@@ -191,9 +209,10 @@ def all_changes(memory: Memory) -> list[Change]:
     return [*changes, Change("ledger", "ledger", encode(memory.ledger))]
 
 
-def due(memory: Memory) -> list[Due]:
-    """The hosts to look at now, at most DUE_MAX."""
-    return [Due(name) for name in itertools.islice(memory.due, DUE_MAX)]
+def due(memory: Memory) -> list[Due | RunDue]:
+    """The runs and then the hosts to look at now, at most DUE_MAX of each."""
+    due_runs = [RunDue(run_id) for run_id in itertools.islice(memory.due_runs, DUE_MAX)]
+    return [*due_runs, *(Due(name) for name in itertools.islice(memory.due, DUE_MAX))]
 
 
 def elapsed(memory: Memory, now: Now) -> Elapsed | None:

@@ -151,6 +151,24 @@ class CancelCommand(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     command_id: str
 
 
+class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/runs. Hosts by name, or `where`: fields of the host and their values; {} is every host. parallel None: all."""
+
+    steps: list[str]
+    hosts: list[str] | None = None
+    where: dict[str, str] | None = None
+    parallel: int | None = None
+    max_failures: int | None = None
+    ttl_s: float | None = None
+    key: str | None = None
+
+
+class CancelRun(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """POST /api/v1/runs/ID/cancel."""
+
+    run_id: str
+
+
 class EnrollHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     """POST /api/v1/hosts. The token itself never leaves the asking fanout; `token_hash` is its SHA-256 in hex."""
 
@@ -189,7 +207,7 @@ class Drill(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=
     epoch: int
 
 
-Request = GiveCommand | CancelCommand | EnrollHost | RevokeHost | RemoveHost | CreateToken | Drill
+Request = GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | CreateToken | Drill
 
 
 class RequestReceived(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):

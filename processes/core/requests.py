@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from processes.core import runs
 from processes.core.command import Command, State
 from processes.core.draft import Draft, derived_id
 from processes.core.effects import PutToken
@@ -18,6 +19,7 @@ from processes.core.errors import RemoteError
 from processes.core.host import HostRecord
 from processes.core.messages import (
     CancelCommand,
+    CancelRun,
     CreateToken,
     DeliverKill,
     Drill,
@@ -27,13 +29,17 @@ from processes.core.messages import (
     RemoveHost,
     RequestReceived,
     RevokeHost,
+    StartRun,
     Token,
     TokenChanged,
 )  # fmt: skip
+from processes.core.run import HostPart, Part, Run, run_view
 from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role
 from processes.core.views import command_view, encode, host_view
 
 TTL_S_MAX: Final = 7 * 86400.0  # contract: at most 7 days
+STEPS_MAX: Final = 20  # of a run; guess
+RUNS_MAX: Final = 100  # under way at once; guess
 HOSTS_MAX: Final = 10_000  # in one request; the largest fleet that one hub is measured with
 
 
@@ -78,6 +84,10 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _give(draft, event, event.request)
         case CancelCommand():
             return _cancel(draft, event, event.request)
+        case StartRun():
+            return _start_run(draft, event, event.request)
+        case CancelRun():
+            return _cancel_run(draft, event, event.request)
         case EnrollHost():
             return _enroll(draft, event, event.request)
         case RevokeHost():
@@ -94,31 +104,20 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
 
 
 def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[int, Json]:
-    hosts = _wanted_hosts(draft, request)
+    _check_op(request.op)
+    hosts = _named_hosts(draft, request.hosts)
+    _check_limits(draft, request.key, request.ttl_s)
+    _check_offers(hosts, [request.op])
     digest = _digest(request)
-    if request.key is not None:
-        entry = draft.key(request.key)
-        if entry is not None:
-            return _again(draft, request.key, entry.digest == digest, entry.command_ids)
+    known = _known_key(draft, request.key, digest)
+    if known is not None:
+        return 200, _commands_body(draft, list(known))
     _check_room(draft, hosts)
     ttl_s = draft.rules.ttl_s if request.ttl_s is None else request.ttl_s
     given: list[str] = []
     for host in hosts:
-        command = Command(
-            id=derived_id(event.request_id, host.name),
-            number=draft.next_number,
-            host=host.name,
-            enrolment=host.enrolment,
-            op=request.op,
-            actor=event.actor,
-            created_wall_s=draft.now.wall_s,
-            ttl_s=ttl_s,
-            expires_wall_s=draft.now.wall_s + ttl_s,
-            expires_boot_s=draft.now.boot_s + ttl_s,
-            boot=draft.memory.boot,
-            key=request.key,
-        )
-        draft.accept(command)
+        command_id = derived_id(event.request_id, host.name)
+        command = runs.accept(draft, host, request.op, command_id, ttl_s=ttl_s, actor=event.actor, key=request.key)
         given.append(command.id)
         if ttl_s == 0 and draft.link(host.name).presence is not Presence.ONLINE:
             draft.move(command, State.EXPIRED, "hub", "host_offline")
@@ -127,30 +126,47 @@ def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[i
     return 202, _commands_body(draft, given)
 
 
-def _wanted_hosts(draft: Draft, request: GiveCommand) -> list[HostRecord]:
-    if not OP_NAME.fullmatch(request.op):
-        raise Refused(400, "malformed", f"op {request.op!r} is not a name: letters, digits, dot, dash, underscore, at most 64")
-    if not request.hosts:
-        raise Refused(400, "malformed", "hosts is empty: name at least one")
-    if len(request.hosts) > HOSTS_MAX:
-        raise Refused(413, "too_large", f"{len(request.hosts)} hosts in one request; at most {HOSTS_MAX}")
-    if len(set(request.hosts)) < len(request.hosts):
-        twice = next(name for name in request.hosts if request.hosts.count(name) > 1)
-        raise Refused(400, "malformed", f"host {twice!r} is named twice", host=twice)
-    if request.key is not None and not 1 <= len(request.key) <= draft.rules.key_chars_max:
+def _check_op(op: str) -> None:
+    if not OP_NAME.fullmatch(op):
+        raise Refused(400, "malformed", f"op {op!r} is not a name: letters, digits, dot, dash, underscore, at most 64")
+
+
+def _check_limits(draft: Draft, key: str | None, ttl_s: float | None) -> None:
+    if key is not None and not 1 <= len(key) <= draft.rules.key_chars_max:
         raise Refused(400, "malformed", f"key must have 1 to {draft.rules.key_chars_max} characters")
-    if request.ttl_s is not None and not 0 <= request.ttl_s <= TTL_S_MAX:
+    if ttl_s is not None and not 0 <= ttl_s <= TTL_S_MAX:
         raise Refused(400, "malformed", f"ttl_s must be 0 to {TTL_S_MAX:.0f} (7 days)")
+
+
+def _named_hosts(draft: Draft, names: list[str]) -> list[HostRecord]:
+    if not names:
+        raise Refused(400, "malformed", "hosts is empty: name at least one")
+    if len(names) > HOSTS_MAX:
+        raise Refused(413, "too_large", f"{len(names)} hosts in one request; at most {HOSTS_MAX}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refused(400, "malformed", f"host {twice!r} is named twice", host=twice)
     hosts: list[HostRecord] = []
-    for name in request.hosts:
+    for name in names:
         host = draft.host(name)
-        if host is None or (name == CANARY_HOST) != (request.op == CANARY_OP and name == CANARY_HOST):
-            raise Refused(404, "unknown_host", f"there is no host {name!r}: see `fleethub hosts`", host=name)
-        if not host.offers(request.op):
-            offered = ", ".join(host.offered() or []) or "nothing"
-            raise Refused(422, "unknown_op", f"host {name} does not offer {request.op!r}; it offers: {offered}", host=name)
+        if host is None:
+            raise _unknown_host(name)
         hosts.append(host)
     return hosts
+
+
+def _unknown_host(name: str) -> Refused:
+    return Refused(404, "unknown_host", f"there is no host {name!r}: see `fleethub hosts`", host=name)
+
+
+def _check_offers(hosts: list[HostRecord], ops: list[str]) -> None:
+    for host in hosts:
+        for op in ops:
+            if host.name == CANARY_HOST and op != CANARY_OP:
+                raise _unknown_host(host.name)
+            if not host.offers(op):
+                offered = ", ".join(host.offered() or []) or "nothing"
+                raise Refused(422, "unknown_op", f"host {host.name} does not offer {op!r}; it offers: {offered}", host=host.name)
 
 
 def _check_room(draft: Draft, hosts: list[HostRecord]) -> None:
@@ -167,15 +183,18 @@ def _check_room(draft: Draft, hosts: list[HostRecord]) -> None:
             )
 
 
-def _digest(request: GiveCommand) -> str:
+def _digest(request: GiveCommand | StartRun) -> str:
     named = msgspec.structs.replace(request, key=None)
     return hashlib.sha256(msgspec.json.encode(named)).hexdigest()
 
 
-def _again(draft: Draft, key: str, same: bool, command_ids: tuple[str, ...]) -> tuple[int, Json]:
-    if not same:
+def _known_key(draft: Draft, key: str | None, digest: str) -> tuple[str, ...] | None:
+    entry = draft.key(key) if key is not None else None
+    if entry is None:
+        return None
+    if entry.digest != digest:
         raise Refused(409, "key_used", f"key {key!r} was used for a different request: take a new one")
-    return 200, _commands_body(draft, list(command_ids))
+    return entry.command_ids
 
 
 def _commands_body(draft: Draft, command_ids: list[str]) -> Json:
@@ -196,13 +215,16 @@ def _cancel(draft: Draft, event: RequestReceived, request: CancelCommand) -> tup
         raise Refused(404, "unknown_command", f"no command {request.command_id!r} that is open or ended lately")
     if not command.open:
         raise Refused(409, "final", f"command {command.id} has ended already: {command.state}", command=command_view(command))
-    command = msgspec.structs.replace(command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=event.actor)
-    draft.put_command(command)
-    if command.state is State.QUEUED:
-        command = draft.move(command, State.CANCELLED, event.actor, "cancelled")
-    else:
-        kill(draft, command)
-    return 202, encode(command_view(command))
+    return 202, encode(command_view(_cancel_command(draft, command, event.actor)))
+
+
+def _cancel_command(draft: Draft, command: Command, actor: str) -> Command:
+    asked = msgspec.structs.replace(command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=actor)
+    draft.put_command(asked)
+    if asked.state is State.QUEUED:
+        return draft.move(asked, State.CANCELLED, actor, "cancelled")
+    kill(draft, asked)
+    return asked
 
 
 def kill(draft: Draft, command: Command) -> None:
@@ -212,13 +234,79 @@ def kill(draft: Draft, command: Command) -> None:
         draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
 
 
+# fleet runs
+
+
+def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple[int, Json]:
+    if not 1 <= len(request.steps) <= STEPS_MAX:
+        raise Refused(400, "malformed", f"steps must name 1 to {STEPS_MAX} ops")
+    for op in request.steps:
+        _check_op(op)
+    _check_limits(draft, request.key, request.ttl_s)
+    if (request.hosts is None) == (request.where is None):
+        raise Refused(400, "malformed", "give either hosts or where")
+    if request.parallel is not None and request.parallel < 1:
+        raise Refused(400, "malformed", "parallel must be at least 1")
+    if request.max_failures is not None and request.max_failures < 0:
+        raise Refused(400, "malformed", "max_failures must not be negative")
+    digest = _digest(request)
+    known = _known_key(draft, request.key, digest)
+    if known is not None:
+        run = draft.run(known[0])
+        return 200, encode(run_view(run)) if run else encode({"id": known[0]})
+    hosts = _named_hosts(draft, request.hosts) if request.hosts is not None else runs.chosen(draft, request.where or {})
+    if not hosts:
+        raise Refused(404, "unknown_host", "no host is chosen by where: see `fleethub hosts --json`")
+    if CANARY_HOST in (host.name for host in hosts):
+        raise _unknown_host(CANARY_HOST)
+    _check_offers(hosts, request.steps)
+    if sum(1 for run in draft.memory.runs.values() if run.open) >= RUNS_MAX:
+        raise Refused(429, "too_many", f"{RUNS_MAX} runs are under way: wait until some have ended, or cancel some")
+    run = Run(
+        id=derived_id(event.request_id, "run"),
+        number=draft.next_number,
+        steps=request.steps,
+        parts=[HostPart(host.name) for host in hosts],
+        parallel=min(request.parallel or len(hosts), len(hosts)),
+        max_failures=request.max_failures,
+        ttl_s=draft.rules.ttl_s if request.ttl_s is None else request.ttl_s,
+        actor=event.actor,
+        created_wall_s=draft.now.wall_s,
+        key=request.key,
+    )
+    draft.put_run(run)
+    if request.key is not None:
+        draft.put_key(request.key, digest, (run.id,))
+    runs.advance(draft, run.id)
+    begun = draft.run(run.id)
+    assert begun is not None
+    return 202, encode(run_view(begun))
+
+
+def _cancel_run(draft: Draft, event: RequestReceived, request: CancelRun) -> tuple[int, Json]:
+    run = draft.run(request.run_id)
+    if run is None:
+        raise Refused(404, "unknown_run", f"no run {request.run_id!r} that is under way or ended lately")
+    if not run.open:
+        raise Refused(409, "final", f"run {run.id} has ended already: {run.state}", run=run_view(run))
+    draft.put_run(msgspec.structs.replace(run, cancel_wall_s=run.cancel_wall_s or draft.now.wall_s, cancel_actor=event.actor))
+    for part in run.parts:
+        command = draft.command(part.command_id) if part.part is Part.ACTIVE else None
+        if command is not None and command.open:
+            _cancel_command(draft, command, event.actor)
+    runs.advance(draft, run.id)
+    after = draft.run(run.id)
+    assert after is not None
+    return 202, encode(run_view(after))
+
+
 # the fleet
 
 
 def _known_host(draft: Draft, name: str) -> HostRecord:
     host = draft.host(name)
     if host is None or name == CANARY_HOST:
-        raise Refused(404, "unknown_host", f"there is no host {name!r}: see `fleethub hosts`", host=name)
+        raise _unknown_host(name)
     return host
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from processes.adapters import clock, door
+from processes.adapters import clock, door, failpoint
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
 from processes.core import fleet
@@ -20,6 +20,8 @@ RETRY_S: Final = 0.2  # between tries to open a database that is locked or full
 
 async def main(process: Process) -> None:
     """A hub of a new epoch, from what the database holds to a clean stop."""
+    if process.settings.file.drills.enabled:
+        failpoint.allow(process.settings.run / "failpoint")
     opened = await _open(process)
     if opened is None:
         return

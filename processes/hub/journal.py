@@ -17,9 +17,9 @@ from typing import Final, TypeVar, assert_never
 import aiosqlite
 import msgspec
 
-from processes.adapters import database
+from processes.adapters import database, failpoint
 from processes.core.command import Command, State
-from processes.core.draft import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, KeyEntry
+from processes.core.draft import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX, KeyEntry
 from processes.core.effects import (
     AddDeadLetter,
     AddOutput,
@@ -30,12 +30,14 @@ from processes.core.effects import (
     PutHost,
     PutKey,
     PutReply,
+    PutRun,
     PutToken,
     Write,
 )
 from processes.core.errors import LocalError
 from processes.core.fleet import Restored
 from processes.core.messages import Json, Replied
+from processes.core.run import Run
 from processes.core.values import Now, Position
 from processes.core.views import Ledger
 
@@ -182,7 +184,9 @@ def _restored(sqlite: sqlite3.Connection, now: Now) -> Restored:
         "SELECT request_id, status, body FROM replies WHERE at_wall_s > ? ORDER BY at_wall_s DESC LIMIT ?",
         (now.wall_s - REPLIES_KEPT_S, REPLIES_KEPT_MAX),
     )
-    (newest,) = sqlite.execute("SELECT coalesce(max(number), 0) FROM commands").fetchone()
+    (newest,) = sqlite.execute(
+        "SELECT max(coalesce((SELECT max(number) FROM commands), 0), coalesce((SELECT max(number) FROM runs), 0))"
+    ).fetchone()
     return Restored(
         hosts=database.hosts(sqlite),
         commands=[
@@ -193,19 +197,32 @@ def _restored(sqlite: sqlite3.Connection, now: Now) -> Restored:
         ledger=database.ledger(sqlite),
         next_number=max(int(newest), int(database.meta(sqlite, "number") or 0)) + 1,
         keys=keys,
+        runs=_runs(sqlite),
         replies=[Replied(0, request_id, status, Json(body.encode())) for request_id, status, body in reversed(replies.fetchall())],
     )
 
 
+def _runs(sqlite: sqlite3.Connection) -> list[Run]:
+    ended = "SELECT record FROM runs WHERE NOT open ORDER BY number DESC LIMIT ?"
+    rows = [
+        *reversed(sqlite.execute(ended, (RUNS_KEPT_MAX,)).fetchall()),
+        *sqlite.execute("SELECT record FROM runs WHERE open ORDER BY number"),
+    ]
+    return [msgspec.json.decode(text, type=Run) for (text,) in rows]
+
+
 def _write(sqlite: sqlite3.Connection, batch: Commit, epoch: int) -> None:
     def work() -> None:
+        failpoint.reach("hub.after_begin")
         if database.epoch(sqlite) != epoch:
             raise StorageBroken("another hub has taken over this database")
         for write in batch.writes:
             _write_one(sqlite, write)
+        failpoint.reach("hub.after_insert")
         _put_meta(sqlite, "ledger", msgspec.json.encode(batch.ledger).decode())
         _put_meta(sqlite, "number", str(batch.next_number - 1))
         _put_meta(sqlite, "position", msgspec.json.encode(batch.position).decode())
+        failpoint.reach("hub.before_commit")
 
     _in_transaction(sqlite, work)
 
@@ -222,6 +239,12 @@ def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
                     command.created_wall_s, command.finished_wall_s, record,
                 ),
             )  # fmt: skip
+        case PutRun(run):
+            sqlite.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
+                "open = excluded.open, finished_wall_s = excluded.finished_wall_s, record = excluded.record",
+                (run.number, run.id, run.open, run.finished_wall_s, msgspec.json.encode(run).decode()),
+            )
         case AddTransition(line):
             sqlite.execute(
                 "INSERT INTO transitions (command_id, at_wall_s, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?)",
@@ -261,7 +284,8 @@ def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, 
         ).rowcount
         old = "SELECT id FROM commands WHERE NOT open AND finished_wall_s < ? ORDER BY finished_wall_s LIMIT ?"
         ids = [(row[0],) for row in sqlite.execute(old, (commands_before_wall_s, PRUNED_MAX))]
-        if not ids and output_bytes_max >= 0:
+        gone += sqlite.execute("DELETE FROM runs WHERE NOT open AND finished_wall_s < ?", (commands_before_wall_s,)).rowcount
+        if not ids:
             return gone + _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, now)
         for statement in ("output WHERE command_id", "transitions WHERE command_id", "commands WHERE id"):
             sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants

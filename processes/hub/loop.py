@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Final, NamedTuple
 
-from processes.adapters import clock
+from processes.adapters import clock, failpoint
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.core import fleet, messages
@@ -139,6 +139,8 @@ class Loop:
             return
         self._pulse.stepped += 1
         self._apply(draft)
+        if isinstance(taken.event, messages.StatusReceived):
+            failpoint.reach("hub.report_stepped")
 
     def _stepped(self, event: Event | OwnEvent) -> Draft:
         """The exception barrier: the draft of the step, or of putting its event aside."""
@@ -234,7 +236,9 @@ class Loop:
         self._commit.add_done_callback(lambda _: self._wake.set())
 
     async def _committed(self, batch: Commit, held: Effects) -> None:
+        failpoint.reach("hub.before_begin")
         await self._journal.commit(batch, self._told_blocked)
+        failpoint.reach("hub.after_commit")
         self._pulse.committed += len(batch.writes)
         self._carry_out(held)
         self._publisher.acknowledge(batch.position)
@@ -261,6 +265,8 @@ class Loop:
     def _carry_out(self, effects: Effects) -> None:
         epoch, publisher, rules = self._memory.epoch, self._publisher, self._memory.rules
         for gateway, delivery in effects.deliveries:
+            if isinstance(delivery, messages.DeliverAck) and delivery.offset is None:
+                failpoint.reach("hub.report_committed")
             if gateway in rules.gateways:  # one that was configured away is not told any more
                 publisher.put(messages.deliveries_of(gateway), delivery)
                 self._pulse.delivered += 1

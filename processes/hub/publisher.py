@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from processes.adapters import failpoint
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.core import messages
@@ -116,6 +117,7 @@ class Publisher:
                 await self._carry_chunk(queue, waiting)
         if (position := self._acknowledge) is not None:
             await self._link.acknowledge(messages.EVENTS, position)
+            failpoint.reach("hub.after_acknowledge")
             if self._acknowledge == position:
                 self._acknowledge = None
 
@@ -125,7 +127,11 @@ class Publisher:
             waiting.start_anew = False
             return
         items, bulk = waiting.chunk()
+        delivers = queue.startswith(messages.deliveries_of(""))
+        if delivers:
+            failpoint.reach("hub.before_send")
         await self._append(queue, items, bulk)
+        failpoint.reach("hub.after_send" if delivers else "hub.answered" if not bulk else "")
         if self._waiting[queue] is waiting:  # not dropped meanwhile
             waiting.done(len(items))
 

@@ -66,7 +66,7 @@ class Play:
         kept = Restored(
             [host for name, host in memory.hosts.items() if name != "_canary"],
             [msgspec.convert(msgspec.to_builtins(command), Command) for command in memory.commands.values()],
-            memory.ledger, memory.next_number, memory.keys, list(memory.replies.values()),
+            memory.ledger, memory.next_number, memory.keys, list(memory.replies.values()), list(memory.runs.values()),
         )  # fmt: skip
         self.memory = fleet.restore(self.rules, memory.epoch + 1, "boot", self.now, kept)
 
