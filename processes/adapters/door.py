@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 
 import uvloop
 
-from processes.adapters import lock, logs, settings
+from processes.adapters import farewell, lock, logs, settings
 from processes.adapters.pulse_file import PulseFile
 from processes.adapters.settings import Settings, SettingsError
 from processes.core.errors import FleethubError
@@ -98,6 +98,7 @@ async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, N
 
     def stop() -> None:
         process.log.info("stopping")
+        farewell.say(process.settings.run, process.name)
         process.stop.set()
         overdue = threading.Timer(STOP_S_MAX, leave, (EXIT_BROKEN,))  # a thread: the loop may be what hangs
         overdue.daemon = True
@@ -142,9 +143,22 @@ def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
                 with fresh.open("w") as file:
                     file.write(f"# {time.monotonic_ns()}\n")
                     for task in asyncio.all_tasks(loop):
-                        task.print_stack(file=file)
+                        file.write(_awaits(task))
                 fresh.replace(path)
             except (OSError, RuntimeError):
                 continue  # the disk is full, or the set of tasks changed while it was read: the next signal tries again
 
     threading.Thread(target=witness, name="witness", daemon=True).start()
+
+
+def _awaits(task: asyncio.Task[object]) -> str:
+    """The task and where it waits, outermost frame first. (Task.print_stack shows only the first frame of a waiting coroutine.)"""
+    lines = [f"{task!r}\n"]
+    waiting: object = task.get_coro()
+    for _ in range(100):
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        if frame is None:
+            break
+        lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n')
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None) or getattr(waiting, "ag_await", None)
+    return "".join(lines)

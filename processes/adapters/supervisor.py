@@ -54,7 +54,9 @@ class _UnixTransport(xmlrpc.client.Transport):
         self._path, self._timeout_s = path, timeout_s
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _UnixConnection(self._path, self._timeout_s)  # a fresh one each call: an old one may hang for ever
+        connection = _UnixConnection(self._path, self._timeout_s)  # a fresh one each call: an old one may hang for ever
+        self._connection = host, connection  # so that close() closes it
+        return connection
 
 
 class Supervisor:
@@ -65,9 +67,10 @@ class Supervisor:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of `supervisor.METHOD`. Raises: SupervisorAway, SupervisorFault."""
-        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(self._path, self._timeout_s))
+        transport = _UnixTransport(self._path, self._timeout_s)
         try:
-            return getattr(proxy.supervisor, method)(*arguments)
+            with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport) as proxy:
+                return getattr(proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as fault:
             raise SupervisorFault(fault.faultCode, fault.faultString) from None
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:

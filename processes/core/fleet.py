@@ -95,7 +95,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Me
 
     Deadlines of another boot of the machine are taken from wall time, their rest clamped to 0 … ttl.
     """
-    memory = Memory(rules, epoch, boot, now.boot_s, kept.next_number, ledger=kept.ledger, keys=kept.keys)
+    memory = Memory(rules, epoch, boot, now.boot_s, kept.next_number, ledger=kept.ledger, keys=dict(kept.keys))
     memory.hosts = {host.name: host for host in kept.hosts}
     memory.hosts[CANARY_HOST] = HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s)
     memory.links = {name: Link(Presence.STALE) for name in memory.hosts}

@@ -113,6 +113,12 @@ class House:
 
     def agent(self, name: str, commands: dict[str, list[str]]) -> Path:
         """Enrols a host and starts a real agent for it; its folder."""
+        folder = self.host(name, commands)
+        self.start_agent(folder)
+        return folder
+
+    def host(self, name: str, commands: dict[str, list[str]]) -> Path:
+        """Enrols a host and makes all that its agent needs, in a folder of its own; that folder."""
         folder = self.state / f"host-{name}"
         folder.mkdir()
         (folder / "agent.token").write_text(self.enroll(name))
@@ -121,15 +127,17 @@ class House:
         for op, argv in commands.items():
             lines += [f"[commands.{op}]", f"argv = {json.dumps(argv)}"]
         (folder / "agent.toml").write_text("\n".join(lines))
-        self.start_agent(folder)
         return folder
 
-    def start_agent(self, folder: Path) -> subprocess.Popen[bytes]:
+    def start_agent(self, folder: Path, **environment: str) -> subprocess.Popen[bytes]:
         """Starts the agent of a host's folder; ended with the house."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
         log = (folder / "agent.log").open("ab")
         agent = subprocess.Popen(
-            [sys.executable, "-m", "processes.agent", "--config", str(folder / "agent.toml")], env=clean, stderr=log, stdout=log
+            [sys.executable, "-m", "processes.agent", "--config", str(folder / "agent.toml")],
+            env={**clean, **environment},
+            stderr=log,
+            stdout=log,
         )
         log.close()
         self._agents.append(agent)
