@@ -276,6 +276,7 @@ def output(draft: Draft, event: OutputReceived) -> None:
     """Output is kept, each record once, up to the limit; what is durable is acknowledged by its offset."""
     command = _own(draft, event, event.command_id)
     if command is None:
+        _ack_stray_output(draft, event)
         return
     if command.state is State.SENT:
         command = draft.move(command, State.RUNNING, "agent")
@@ -303,6 +304,13 @@ def output(draft: Draft, event: OutputReceived) -> None:
     host = draft.host(event.host)
     if host is not None and not host.foreign:
         draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command.id, next_offset))
+
+
+def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
+    """Output of a command that is not known any more is not kept, but acknowledged: its agent would wait with the report."""
+    offsets = [record.offset for record in event.records if record.offset is not None]
+    if event.command_id is not None and offsets:
+        draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, event.command_id, max(offsets) + 1))
 
 
 def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None:

@@ -416,6 +416,11 @@ def test_output_is_kept_once_and_acknowledged_by_offset(play: Play) -> None:
     assert [record.offset for row in rows for record in row.records] == [0, 1, 2]  # type: ignore[union-attr]
 
 
+def test_output_of_a_command_that_is_not_known_is_acknowledged_and_not_kept(play: Play) -> None:
+    assert output(play, "nothing", 0, 1) == [2]
+    assert not [w for w in play.effects.writes if type(w).__name__ == "AddOutput"]
+
+
 def test_output_past_the_limit_is_marked_once_and_still_acknowledged(play: Play) -> None:
     play.memory.rules = Rules(output_bytes_max=100)
     (command_id,) = play.give("pull", "a")

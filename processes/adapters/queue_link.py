@@ -1,0 +1,105 @@
+"""The client of `queues`: calls that never block the event loop, always have a deadline, and find a restarted server by themselves.
+
+Every call runs on a thread of the link: one for appends, acknowledgements and stats (so they happen in the order in which they
+were called), one for each queue that is read, one for pings. A call that fails says so; the next one opens a fresh connection.
+After QueuesAway an append may have happened or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from processes.adapters.queue_line import Line
+from processes.adapters.queue_socket import FAILURES
+from processes.core import queue_calls
+from processes.core.bounded_queue import Appended, Batch, QueueRefused, QueueStats, check_append, limits_of
+from processes.core.errors import Fenced, LocalError, ResourceError
+from processes.core.queue_calls import AnyCall, AppendedReply, BatchReply, DoneReply, FencedReply, RefusedReply, StatsReply
+from processes.core.values import Position
+
+READING_MAX: Final = 64  # queues read over one link; every process reads one
+
+_Reply = TypeVar("_Reply", AppendedReply, BatchReply, StatsReply, DoneReply)
+
+
+class QueuesAway(ResourceError):
+    """`queues` does not answer: not running, stopped, or busy past the deadline. Try again, later and later."""
+
+
+class QueueLink:
+    """A process's way to all queues. `epoch`: the hub epoch said with every call, set by the owner."""
+
+    def __init__(self, socket: Path, role: str, *, timeout_s: float = 2.0) -> None:
+        self.epoch = 0
+        self._socket, self._role, self._timeout_s = socket, role, timeout_s
+        self._calls = Line(socket, "calls")
+        self._pings = Line(socket, "pings", keep=False)
+        self._reads: dict[str, Line] = {}
+        self._closed = False
+
+    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended:
+        """Appends all, or nothing if the queue is full (bulk: nine tenths full); lossy: their numbers are then burned.
+
+        Raises: QueuesAway; Fenced; QueueRefused, for more than one append may carry or a queue that cannot be.
+        """
+        limits_of(queue)
+        check_append(items)
+        call = queue_calls.AppendCall(self._role, self.epoch, queue, list(items), bulk, lossy)
+        return (await self._ask(self._calls, call, AppendedReply)).appended
+
+    async def read(
+        self, queue: str, after: Position, *, items_max: int = 1000, bytes_max: int = 1 << 20, wait_s: float = 1.0
+    ) -> Batch:  # fmt: skip
+        """The next items after a position, or none after `wait_s` (at most 10 s). Nothing is removed.
+
+        Raises: QueuesAway; Fenced; QueueRefused.
+        """
+        line = self._reads.get(queue)
+        if line is None:
+            limits_of(queue)
+            if len(self._reads) >= READING_MAX:
+                raise LocalError(f"a link that reads {READING_MAX} queues cannot read {queue} too")
+            line = self._reads[queue] = Line(self._socket, queue)
+        call = queue_calls.read_call(self._role, self.epoch, queue, after, items_max=items_max, bytes_max=bytes_max, wait_s=wait_s)
+        return (await self._ask(line, call, BatchReply, call.wait_s)).batch
+
+    async def acknowledge(self, queue: str, position: Position) -> None:
+        """Everything up to the position has been dealt with and may go. Raises: QueuesAway; Fenced; QueueRefused."""
+        limits_of(queue)
+        await self._ask(self._calls, queue_calls.AcknowledgeCall(self._role, self.epoch, queue, *position), DoneReply)
+
+    async def stats(self) -> list[QueueStats]:
+        """Every queue as it is now. Raises: QueuesAway."""
+        return (await self._ask(self._calls, queue_calls.StatsCall(self._role, self.epoch), StatsReply)).queues
+
+    async def ping(self) -> float:
+        """Seconds of a round trip over a fresh connection: the server accepts, and its queues can be had. Raises: QueuesAway."""
+        started_s = time.monotonic()
+        await self._ask(self._pings, queue_calls.PingCall(self._role, self.epoch), DoneReply)
+        return time.monotonic() - started_s
+
+    async def close(self) -> None:
+        """Ends the threads and connections; a call that still waits fails."""
+        self._closed = True
+        await asyncio.gather(*(line.close() for line in (self._calls, self._pings, *self._reads.values())))
+
+    async def _ask(self, line: Line, call: AnyCall, kind: type[_Reply], wait_s: float = 0.0) -> _Reply:
+        if self._closed:
+            raise QueuesAway("the link is closed")
+        try:
+            answer = await line.exchange(queue_calls.encode(call), self._timeout_s, wait_s)
+        except FAILURES as error:
+            raise QueuesAway(f"queues at {self._socket} is away: {error or type(error).__name__}") from error
+        reply = queue_calls.decode_reply(answer)
+        match reply:
+            case FencedReply(own_epoch, newest_epoch):
+                raise Fenced(own_epoch, newest_epoch)
+            case RefusedReply(code, message):
+                raise QueueRefused(code, message)
+            case _ if isinstance(reply, kind):
+                return reply
+        raise LocalError(f"queues answered {type(call).__name__} with {type(reply).__name__}")

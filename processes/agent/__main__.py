@@ -1,0 +1,108 @@
+"""`python -m processes.agent --config FILE`: the agent of one server, by itself or under the hub's own supervisord.
+
+By itself it needs no installation: log to stderr, lock and pulse in its own state folder. Under fleethub's supervisord (which
+names the program `agent` and gives FLEETHUB_STATE) it is one of the installation's processes: its log, pulse and lock are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+
+from processes.adapters import door, failpoint, lock, logs
+from processes.adapters.pulse_file import PulseFile
+from processes.agent.config import Config, ConfigError, load
+from processes.agent.loop import Agent
+from processes.core.errors import FleethubError, ResourceError
+
+NAME = "agent"
+LOCK_WAIT_S = 5.0  # a predecessor that was killed or is stopping
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until SIGTERM. Returns 0 after a stop, 70 after a failure, 78 with a wrong file."""
+    parser = argparse.ArgumentParser(prog="fleethub agent", description="The agent of one fleet server.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the agent's file (TOML)")
+    try:
+        config = load(parser.parse_args(arguments).config)
+    except ConfigError as error:
+        print(f"fleethub agent: {error}", file=sys.stderr, flush=True)
+        return door.EXIT_SETTINGS
+    try:
+        lock.hold(config.state / "lock", LOCK_WAIT_S)  # kept open until the end: two agents with one journal would not do
+    except (ResourceError, OSError) as error:
+        print(f"fleethub agent: {error}", file=sys.stderr, flush=True)
+        return door.EXIT_BROKEN
+    if _is_installed():
+        door.run(NAME, lambda process: _serve(config, process.log, process.pulse, process.stop))
+    _run_alone(config)
+
+
+def _is_installed() -> bool:
+    environ = os.environ
+    return bool(environ.get("SUPERVISOR_ENABLED") and environ.get("SUPERVISOR_GROUP_NAME") == NAME and environ.get("FLEETHUB_STATE"))
+
+
+async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.Event) -> None:
+    if os.environ.get("FLEETHUB_DRILLS_ENABLED", "").lower() in ("1", "true"):
+        failpoint.allow(config.state / "failpoint")
+    if config.token_file.stat().st_mode & 0o077:
+        log.warning("the token file can be read by others: chmod 600", path=str(config.token_file))
+    if config.hub.startswith("ws://") and not _is_near(config.hub):
+        log.warning("the hub is reached without TLS: the token can be read on the way", hub=config.hub)
+    await Agent(config, log, pulse, stop).run()
+
+
+def _is_near(hub: str) -> bool:
+    return hub.startswith(("ws://127.", "ws://localhost", "ws://[::1]"))
+
+
+def _run_alone(config: Config) -> NoReturn:
+    os.umask(0o077)
+    sys.setswitchinterval(door.SWITCH_INTERVAL_S)
+    log = logs.open_log(None, NAME)
+    code = door.EXIT_BROKEN
+    try:
+        door.open_stacks(config.state / "stacks", NAME)
+        pulse = PulseFile(config.state / "pulse", NAME)
+        log.info("started", pid=os.getpid(), name=config.name)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_stopped(config, log, pulse))
+        code = door.EXIT_OK
+        log.info("stopped")
+    except FleethubError as error:
+        log.error("gave up", error=str(error))
+    except BaseExceptionGroup as group:
+        log.error("died of an exception", error=str(group.exceptions[0]), exc_info=True)
+    except BaseException:
+        log.error("died of an exception", exc_info=True)
+        traceback.print_exc()
+    door.leave(code)
+
+
+async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> None:
+    stop = asyncio.Event()
+
+    def stopping() -> None:
+        log.info("stopping")
+        stop.set()
+        overdue = threading.Timer(door.STOP_S_MAX, door.leave, (door.EXIT_BROKEN,))  # a thread: the loop may be what hangs
+        overdue.daemon = True
+        overdue.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping)
+    await _serve(config, log, pulse, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""The agent's file: read, checked, every mistake named."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import socket
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from processes.core.errors import FleethubError
+from processes.core.values import HOST_NAME, OP_NAME
+
+COMMANDS_MAX: Final = 1000  # what `register` can hold
+TOKEN_BYTES_MAX: Final = 4096
+UPTIME: Final = (  # where there is no uptime(1): the same words
+    "import os,time\n"
+    "up=int(float(open('/proc/uptime').read().split()[0]))\n"
+    "print(time.strftime(' %H:%M:%S'),'up',f'{up//86400} days, {up%86400//3600:2}:{up%3600//60:02},  load average:',"
+    "', '.join(f'{x:.2f}' for x in os.getloadavg()))"
+)
+
+
+class ConfigError(FleethubError):
+    """The agent's file is wrong; the text says where, and what to do."""
+
+
+Words = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+
+
+class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One op: what it runs. concurrent: may run beside another command of this host."""
+
+    argv: Words
+    timeout_s: Annotated[float, Meta(gt=0, le=30 * 86400)] = 3600.0
+    concurrent: bool = False
+
+
+class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """agent.toml. ca_file: PEM file of the authority to trust for wss://, instead of the system's."""
+
+    hub: str
+    name: str = ""
+    token_file: str = "agent.token"  # noqa: S105 - a path
+    heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    state: str = "agent-state"
+    output_mb: Annotated[float, Meta(gt=0, le=1024)] = 16.0
+    ca_file: str = ""
+    commands: Annotated[dict[str, Offer], Meta(max_length=COMMANDS_MAX)] = {}
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The agent's file with its paths made absolute and its defaults filled in."""
+
+    path: Path
+    hub: str
+    name: str
+    token_file: Path
+    heartbeat_s: float
+    state: Path
+    output_bytes_max: int
+    ca_file: Path | None
+    commands: Mapping[str, Offer]
+
+
+def load(path: Path) -> Config:
+    """The file's content, checked; the token can be read.
+
+    Raises: ConfigError, naming the key, the value and the nearest known key.
+    """
+    path = path.absolute()
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    _refuse_unknown(values, path)
+    try:
+        file = msgspec.convert(values, File)
+    except msgspec.ValidationError as error:
+        text = re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
+        if "argv" in text:
+            text += '; argv is a list of words such as ["git", "pull"], not a line for a shell'
+        raise ConfigError(f"{path}: {text}") from None
+    home = path.parent
+    config = Config(
+        path=path,
+        hub=file.hub,
+        name=file.name or socket.gethostname(),
+        token_file=home / file.token_file,
+        heartbeat_s=file.heartbeat_s,
+        state=home / file.state,
+        output_bytes_max=int(file.output_mb * 1024 * 1024),
+        ca_file=home / file.ca_file if file.ca_file else None,
+        commands={op: _resolved(offer, home) for op, offer in file.commands.items()} or builtins(),
+    )
+    _check(config)
+    read_token(config.token_file)
+    return config
+
+
+def read_token(path: Path) -> str:
+    """The host's token. Raises: ConfigError."""
+    try:
+        token = path.read_bytes()[:TOKEN_BYTES_MAX].decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error}") from None
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError(f"the token file {path} does not hold one token; `fleethub enroll NAME` prints it")
+    return token
+
+
+def builtins() -> dict[str, Offer]:
+    """What an agent without commands of its own offers: looks, no changes."""
+    uptime = [found] if (found := shutil.which("uptime")) else [sys.executable, "-I", "-S", "-c", UPTIME]
+    facts = [sys.executable, "-I", "-S", str(Path(__file__).with_name("facts.py"))]
+    return {"uptime": Offer(uptime, 30.0, True), "facts": Offer(facts, 30.0, True)}
+
+
+def _resolved(offer: Offer, home: Path) -> Offer:
+    program = offer.argv[0]
+    if "/" in program and not program.startswith("/"):
+        return msgspec.structs.replace(offer, argv=[str(home / program), *offer.argv[1:]])
+    return offer
+
+
+def _check(config: Config) -> None:
+    try:
+        url = urlsplit(config.hub)
+        port_is_fine = url.port is None or url.port > 0
+    except ValueError:
+        raise ConfigError(f"{config.path}: hub = {config.hub!r} is not a URL") from None
+    if url.scheme not in ("ws", "wss") or not url.hostname or not port_is_fine or url.username:
+        raise ConfigError(f"{config.path}: hub = {config.hub!r} must be ws://HOST:PORT/ws or wss://HOST/ws")
+    if not HOST_NAME.fullmatch(config.name):
+        raise ConfigError(f"{config.path}: name = {config.name!r} is not a host name (letters, digits, hyphens, dots)")
+    for op, offer in config.commands.items():
+        if not OP_NAME.fullmatch(op):
+            raise ConfigError(f"{config.path}: commands.{op!r}: a name of letters, digits, _ . - is needed, at most 64")
+        if any("\0" in word for word in offer.argv):
+            raise ConfigError(f"{config.path}: commands.{op}.argv holds a NUL character")
+    if config.ca_file is not None and not os.access(config.ca_file, os.R_OK):
+        raise ConfigError(f"{config.path}: ca_file = {config.ca_file} cannot be read")
+
+
+def _refuse_unknown(values: Mapping[str, Any], path: Path) -> None:
+    commands = values.get("commands")
+    tables: list[tuple[str, Mapping[str, Any], type[File | Offer]]] = [("", values, File)]
+    if isinstance(commands, dict):
+        tables += [(f"commands.{op}.", offer, Offer) for op, offer in commands.items() if isinstance(offer, dict)]
+    for prefix, table, kind in tables:
+        known = [field.name for field in msgspec.structs.fields(kind)]
+        for key in table:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, 1, 0.5)
+                hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(known)}"
+                raise ConfigError(f"{path}: unknown key {prefix}{key}{hint}")

@@ -1,0 +1,128 @@
+"""The agent's journal: every command id it ever answered, durable before it is answered. SQLite on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from processes.core.agent_values import Row
+from processes.core.errors import ResourceError
+
+KEPT_S: Final = 30 * 86400.0  # contract: ids are known so long; a command's time to live is 7 days at most
+ROWS_MAX: Final = 200_000  # beyond, the oldest settled ones go; guess: 30 days of one command every 13 s
+SCHEMA_VERSION: Final = 1
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS command (
+  number INTEGER PRIMARY KEY,           -- the order of admission
+  command_id TEXT NOT NULL UNIQUE,
+  state TEXT NOT NULL,                  -- agent_values.RowState
+  written_wall_s REAL NOT NULL,
+  record TEXT NOT NULL                  -- agent_values.Row as JSON
+);
+CREATE INDEX IF NOT EXISTS command_open ON command (number) WHERE state IN ('accepted', 'cancelled');
+"""
+
+_Result = TypeVar("_Result")
+
+
+class JournalFailed(ResourceError):
+    """The journal could not be read or made durable: what depends on it must not happen."""
+
+
+class Journal:
+    """Opened by `open`. All calls run one after the other on one thread, and are durable when they return."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._base: sqlite3.Connection | None = None
+        self.id = ""
+
+    async def open(self) -> list[Row]:
+        """The commands not yet settled, in the order of admission. A journal that is missing is made, with a new id.
+
+        Raises: JournalFailed; a damaged one is never replaced by an empty one, for that could run commands twice.
+        """
+        return await self._call(self._open)
+
+    async def record(self, row: Row) -> Row | None:
+        """None: the row is new, and durable. Else the row that was there, which stays. Raises: JournalFailed."""
+        return await self._call(lambda: self._record(row))
+
+    async def settle(self, row: Row) -> None:
+        """The row replaces the one of its id. Raises: JournalFailed."""
+        statement = "UPDATE command SET state = ?, record = ? WHERE command_id = ?"
+        await self._call(lambda: self._write(statement, (row.state.value, _json(row), row.command_id)))
+
+    async def prune(self, now_wall_s: float) -> None:
+        """Settled and rejected rows that are too old or too many are gone. Raises: JournalFailed."""
+        await self._call(lambda: self._prune(now_wall_s))
+
+    def close(self) -> None:
+        """Closes it, after what is under way."""
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, call: Callable[[], _Result]) -> _Result:
+        def guarded() -> _Result:
+            try:
+                return call()
+            except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
+                raise JournalFailed(f"the journal {self._path}: {error}") from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    # on the thread
+
+    def _open(self) -> list[Row]:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        base = self._base = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+        base.execute("PRAGMA journal_mode=DELETE")  # one file, no -wal; and writes into an unlinked one are refused
+        base.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder too, so that a finished transaction stays finished
+        verdict = base.execute("PRAGMA quick_check(1)").fetchone()[0]
+        version = base.execute("PRAGMA user_version").fetchone()[0]
+        if verdict != "ok" or version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"damaged: {verdict}" if verdict != "ok" else f"made by a newer version ({version})")
+        base.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        base.execute("INSERT OR IGNORE INTO meta VALUES ('journal_id', ?)", (uuid.uuid4().hex,))
+        self.id = str(base.execute("SELECT value FROM meta WHERE key = 'journal_id'").fetchone()[0])
+        rows = base.execute("SELECT record FROM command WHERE state IN ('accepted', 'cancelled') ORDER BY number")
+        return [_row(record) for (record,) in rows]
+
+    def _record(self, row: Row) -> Row | None:
+        statement = "INSERT OR IGNORE INTO command (command_id, state, written_wall_s, record) VALUES (?, ?, ?, ?)"
+        if self._write(statement, (row.command_id, row.state.value, row.written_wall_s, _json(row))):
+            return None
+        assert self._base is not None, "not open"
+        (found,) = self._base.execute("SELECT record FROM command WHERE command_id = ?", (row.command_id,)).fetchone()
+        return _row(found)
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> int:
+        assert self._base is not None, "not open"
+        return self._base.execute(statement, values).rowcount
+
+    def _prune(self, now_wall_s: float) -> None:
+        self._write("DELETE FROM command WHERE state IN ('settled', 'rejected') AND written_wall_s < ?", (now_wall_s - KEPT_S,))
+        self._write(
+            "DELETE FROM command WHERE state IN ('settled', 'rejected') AND number <= (SELECT max(number) FROM command) - ?", (ROWS_MAX,)
+        )
+
+    def _close(self) -> None:
+        if self._base is not None:
+            self._base.close()
+
+
+def _json(row: Row) -> str:
+    return msgspec.json.encode(row).decode()
+
+
+def _row(record: str) -> Row:
+    return msgspec.json.decode(record, type=Row)

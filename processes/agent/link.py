@@ -1,0 +1,191 @@
+"""The agent's connection to the hub: dials, comes back, carries frames. What they mean is the session's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from processes.adapters import failpoint
+from processes.adapters.logs import Log
+from processes.agent.config import Config, ConfigError, read_token
+from processes.core import agent_reconnect, wire
+from processes.core.agent_effects import Connected, Disconnected, Input, Received
+from processes.core.errors import BadFrame
+from processes.core.values import CloseCode
+
+PING_S: Final = 10.0
+SILENT_S_MAX: Final = 45.0  # without any inbound byte; what foreign agents allow too
+OPEN_S_MAX: Final = 10.0
+CLOSE_S_MAX: Final = 2.0
+OUTBOX_BYTES_MAX: Final = 8 << 20  # unsent; then the hub does not read, and the connection is given up
+OUTBOX_BYTES_HIGH: Final = 1 << 20  # above it no more output is read from disk
+
+
+class _Connection(ClientConnection):
+    """Knows when anything came in: pongs need not match, some gateways answer with their own."""
+
+    heard_mono_s = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_mono_s = time.monotonic()
+        super().data_received(data)
+
+
+class Link:
+    """At most one connection at a time. `tell` gets Connected, Received… and Disconnected, in order; it may wait."""
+
+    def __init__(self, config: Config, version: str, tell: Callable[[Input], Awaitable[None]], log: Log) -> None:
+        self._config = config
+        self._version = version
+        self._tell = tell
+        self._log = log
+        self._number = 0
+        self._connection: _Connection | None = None
+        self._outbox: deque[tuple[bytes, str]] = deque()  # the text, and the failpoint behind it
+        self._filled = asyncio.Event()
+        self._failures = 0  # tries since the hub last registered us
+        self.unsent_bytes = 0
+        self.malformed = 0
+
+    async def run(self) -> None:
+        """Connects again and again, until cancelled."""
+        while True:
+            wait_s = await self._once()
+            self._failures += 1
+            await asyncio.sleep(wait_s)
+
+    def send(self, number: int, text: bytes, mark: str = "") -> None:
+        """Writes a text frame to connection `number`; nothing, if that is no longer the one. Never waits."""
+        if self._connection is None or number != self._number:
+            return
+        self._outbox.append((text, mark))
+        self.unsent_bytes += len(text)
+        self._filled.set()
+        if self.unsent_bytes > OUTBOX_BYTES_MAX:
+            self._log.warning("hub does not read: connection given up", unsent_bytes=self.unsent_bytes)
+            self._drop(self._connection)
+
+    async def close(self) -> None:
+        """Says goodbye, within CLOSE_S_MAX."""
+        if self._connection is not None:
+            with contextlib.suppress(ConnectionClosed, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await self._connection.close(CloseCode.GOING_AWAY, "the agent stops")
+
+    async def _once(self) -> float:
+        """One connection from dialling to its end; returns how long to wait then."""
+        config, chance = self._config, random.random()  # noqa: S311 - jitter
+        try:
+            token = read_token(config.token_file)
+            connection = await connect(
+                config.hub,
+                additional_headers={"Authorization": f"Bearer {token}"},
+                user_agent_header=f"fleethub-agent/{self._version}",
+                create_connection=_Connection,
+                ssl=self._trust(),
+                compression=None,
+                proxy=None,
+                open_timeout=OPEN_S_MAX,
+                ping_interval=PING_S,
+                ping_timeout=None,  # any inbound byte is proof of life: _watch
+                close_timeout=CLOSE_S_MAX,
+                max_size=wire.FRAME_BYTES_MAX,
+            )
+        except InvalidStatus as refusal:
+            status, headers = refusal.response.status_code, refusal.response.headers
+            wait_s = agent_reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
+            self._log.warning("refused", hub=config.hub, status=status, retry_s=round(wait_s, 1))
+            return wait_s
+        except ConfigError as error:
+            self._log.error("no token", error=str(error), retry_s=agent_reconnect.REFUSED_S)
+            return agent_reconnect.REFUSED_S
+        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+            wait_s = agent_reconnect.backoff_s(self._failures, chance)
+            self._log.warning("hub not reached", hub=config.hub, error=str(error) or type(error).__name__, retry_s=round(wait_s, 1))
+            return wait_s
+        assert isinstance(connection, _Connection), "connect made something else"
+        code = await self._serve(connection)
+        wait_s = agent_reconnect.after_close_s(code, self._failures, chance)
+        reason = connection.close_reason or ""
+        self._log.info("disconnected", code=code, reason=reason, retry_s=round(wait_s, 1))
+        return wait_s
+
+    async def _serve(self, connection: _Connection) -> int | None:
+        self._number += 1
+        self._connection = connection
+        self._log.info("connected", hub=self._config.hub)
+        around = [asyncio.create_task(self._write(connection)), asyncio.create_task(self._watch(connection))]
+        try:
+            await self._tell(Connected(self._number))
+            await self._read(connection)
+        finally:
+            self._connection = None
+            self._outbox.clear()
+            self.unsent_bytes = 0
+            for task in around:
+                task.cancel()
+            connection.transport.abort()
+        await self._tell(Disconnected())
+        return connection.close_code
+
+    async def _read(self, connection: _Connection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                text = await connection.recv(decode=False)
+                try:
+                    frame = wire.decode_hub(text)
+                except BadFrame as error:
+                    self.malformed += 1
+                    self._log.warning("malformed frame of the hub", error=str(error))
+                    continue
+                if isinstance(frame, wire.Registered):
+                    self._failures = 0
+                if frame is not None:
+                    await self._tell(Received(frame))
+
+    async def _write(self, connection: _Connection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self._filled.clear()
+                while self._outbox:
+                    text, mark = self._outbox[0]
+                    await connection.send(text, text=True)
+                    if mark:  # the event loop writes at the end of its turn: in the next one the frame is on the wire
+                        asyncio.get_running_loop().call_soon(failpoint.reach, mark)
+                    self._outbox.popleft()
+                    self.unsent_bytes -= len(text)
+                await self._filled.wait()
+
+    async def _watch(self, connection: _Connection) -> None:
+        """Ends a connection on which nothing comes in. Two looks in a row, for after a pause of our own the first one errs."""
+        connection.heard_mono_s = time.monotonic()
+        overdue = 0
+        while overdue < 2:
+            await asyncio.sleep(1.0)
+            overdue = overdue + 1 if time.monotonic() - connection.heard_mono_s > SILENT_S_MAX else 0
+        self._log.warning("hub is mute: connection given up", silent_s=SILENT_S_MAX)
+        self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        connection.transport.abort()
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if not self._config.hub.startswith("wss:"):
+            return None
+        return ssl.create_default_context(cafile=self._config.ca_file)
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return None if header is None else float(header)
+    except ValueError:
+        return None

@@ -1,0 +1,217 @@
+"""The agent's loop: take a batch → step → carry out → look at what runs → pulse."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from collections.abc import Coroutine
+from importlib import metadata
+from typing import Any, Final
+
+from processes.adapters import clock, failpoint
+from processes.adapters.logs import Log
+from processes.adapters.pulse_file import PulseFile
+from processes.agent.config import Config
+from processes.agent.journal import Journal, JournalFailed
+from processes.agent.link import OUTBOX_BYTES_HIGH, Link
+from processes.agent.metrics import Gauge
+from processes.agent.runner import Runner
+from processes.core import wire
+from processes.core.agent_effects import Effect, Input, Kill, Launch, Recorded, RecordFailed, RecordRow, Send, SettleRow, Ticked
+from processes.core.agent_session import Identity, Session
+
+INBOX_MAX: Final = 1000  # inputs; past it the link reads no more
+BATCH_MAX: Final = 200
+TICK_S: Final = 0.2
+TICK_RUNNING_S: Final = 0.05  # while a command runs: its output is looked for so often
+PRUNE_S: Final = 86400.0
+SENT: Final = {wire.CommandAck: "agent.acked", wire.Status: "agent.reported"}  # failpoints when such a frame is on the wire
+
+
+class Agent:
+    """One agent, from its journal's opening to its stop."""
+
+    def __init__(self, config: Config, log: Log, pulse: PulseFile, stop: asyncio.Event) -> None:
+        self._config = config
+        self._log = log
+        self._pulse = pulse
+        self._stop = stop
+        self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
+        self._journal = Journal(config.state / "journal.db")
+        self._boot_id = clock.boot_id()
+        self._runner = Runner(config, self._boot_id)
+        self._gauge = Gauge(config.heartbeat_s)
+        self._version = metadata.version("fleethub")
+        self._link = Link(config, self._version, self._inbox.put, log)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking = False
+        self._look_mono_s = 0.0  # when to look again
+        self._prune_mono_s = 0.0
+        self._session: Session
+
+    async def run(self) -> None:
+        """Serves until `stop`. Raises: JournalFailed, if there is no journal to rely on."""
+        unsettled = await self._journal.open()
+        offers = {op: wire.CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in self._config.commands.items()}
+        identity = Identity(
+            self._config.name, self._boot_id, self._journal.id, self._config.heartbeat_s, offers, self._version, _os_version()
+        )
+        self._session = Session(identity, unsettled)
+        for removed in await self._runner.tidy({row.command_id for row in unsettled}):
+            self._log.info("run folder without a command removed", folder=removed)
+        self._log.info("journal open", journal_id=self._journal.id, unacknowledged=len(unsettled), ops=",".join(offers))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._look_back()
+                self._start(self._link.run())
+                while not self._stop.is_set():
+                    await self._turn()
+                await self._link.close()
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._runner.close()
+            self._gauge.close()
+            self._journal.close()
+
+    async def _turn(self) -> None:
+        pulse = self._pulse.pulse
+        for happened in await self._batch():
+            self._step(happened)
+            pulse.received += 1
+        self._step(Ticked(self._gauge.poll()))
+        self._look()
+        self._prune()
+        pulse.stepped = pulse.received
+        pulse.backlog = self._inbox.qsize()
+        pulse.connections = self._session.running
+        pulse.hosts, pulse.online = 1, int(self._session.registered)
+        pulse.errors = self._link.malformed
+        self._pulse.beat()
+
+    async def _batch(self) -> list[Input]:
+        batch: list[Input] = []
+        try:
+            async with asyncio.timeout(TICK_RUNNING_S if self._session.looks() else TICK_S):
+                batch.append(await self._inbox.get())
+        except TimeoutError:
+            return batch
+        while len(batch) < BATCH_MAX and not self._inbox.empty():
+            batch.append(self._inbox.get_nowait())
+        return batch
+
+    def _step(self, happened: Input) -> None:
+        for effect in self._session.step(happened, clock.now()):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(number, frame):
+                self._link.send(number, wire.encode(frame), SENT.get(type(frame), ""))
+                self._pulse.pulse.delivered += 1
+            case RecordRow():
+                self._start(self._record(effect))
+            case SettleRow():
+                self._start(self._settle(effect))
+            case Launch(command_id, op):
+                self._log.info("starting", command_id=command_id, op=op)
+                self._start(self._guarded(self._runner.launch(command_id, op), "could not start", command_id))
+            case Kill(command_id, signal):
+                self._log.info("cancelling", command_id=command_id, signal=signal)
+                self._start(self._guarded(self._runner.kill(command_id, signal), "could not cancel", command_id))
+
+    async def _record(self, effect: RecordRow) -> None:
+        row = effect.row
+        failpoint.reach("agent.received")
+        try:
+            known = await self._journal.record(row)
+        except JournalFailed as error:
+            self._log.error("journal failed: command refused", command_id=row.command_id, op=row.op, error=str(error))
+            await self._inbox.put(RecordFailed(row.command_id, str(error)))
+        else:
+            failpoint.reach("agent.journalled")
+            self._pulse.pulse.committed += 1
+            await self._inbox.put(Recorded(row.command_id, known))
+
+    async def _settle(self, effect: SettleRow) -> None:
+        failpoint.reach("agent.acknowledged")
+        try:
+            await self._journal.settle(effect.row)
+        except JournalFailed as error:
+            self._log.error("journal failed: a report will be sent again", command_id=effect.row.command_id, error=str(error))
+            return
+        failpoint.reach("agent.settled")
+        if effect.forget:
+            await self._runner.remove(effect.row.command_id)
+
+    async def _guarded(self, call: Coroutine[Any, Any, None], failed: str, command_id: str) -> None:
+        try:
+            await call
+        except OSError as error:  # the next look finds it not started, and it is tried again or reported
+            self._log.error(failed, command_id=command_id, error=str(error))
+
+    async def _look_back(self) -> None:
+        """What became of the commands of an agent before this one is known: what has ended must not make this one busy."""
+        for look in self._session.looks():
+            try:
+                self._step(await self._runner.look(look))
+            except OSError as error:
+                self._log.error("could not look into a run folder", command_id=look.command_id, error=str(error))
+
+    def _look(self) -> None:
+        """One round of looks at a time, on the runner's thread; the results come through the inbox."""
+        if self._looking or time.monotonic() < self._look_mono_s:
+            return
+        looks = self._session.looks()
+        if not looks:
+            return
+        if self._link.unsent_bytes > OUTBOX_BYTES_HIGH:
+            looks = [look._replace(room_bytes=0) for look in looks]
+        self._looking = True
+        self._look_mono_s = time.monotonic() + TICK_RUNNING_S
+
+        async def round_of_looks() -> None:
+            try:
+                for look in looks:
+                    seen = await self._runner.look(look)
+                    if seen.ended is not None:
+                        failpoint.reach("agent.exited")
+                    if seen.records:
+                        self._look_mono_s = 0.0  # there may be more: at once
+                    await self._inbox.put(seen)
+            except OSError as error:
+                self._log.error("could not look into a run folder", error=str(error))
+                await asyncio.sleep(1.0)
+            finally:
+                self._looking = False
+
+        self._start(round_of_looks())
+
+    def _prune(self) -> None:
+        if time.monotonic() < self._prune_mono_s:
+            return
+        self._prune_mono_s = time.monotonic() + PRUNE_S
+
+        async def prune() -> None:
+            try:
+                await self._journal.prune(time.time())
+            except JournalFailed as error:
+                self._log.error("journal not pruned", error=str(error))
+
+        self._start(prune())
+
+    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+        """Runs it beside the loop; if it raises, the whole agent ends and is started anew."""
+        task = self._group.create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _os_version() -> str:
+    try:
+        found = platform.freedesktop_os_release()
+    except OSError:
+        return platform.release()
+    return found.get("PRETTY_NAME", found.get("NAME", ""))[:1024]

@@ -1,0 +1,144 @@
+"""Starts shims, looks into their run folders, cancels and clears them away: all on one thread, in the order of the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from processes.adapters import failpoint
+from processes.agent import folder, shim
+from processes.agent.config import Config
+from processes.agent.folder import SpoolReader
+from processes.core.agent_effects import Look, Observed
+from processes.core.agent_values import Run, judge
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
+_SHIM: Final = str(Path(shim.__file__))
+
+_Result = TypeVar("_Result")
+
+
+class Runner:
+    """The commands of one agent, as processes and folders. Shims that it started are its children until they or it ends."""
+
+    def __init__(self, config: Config, boot_id: str) -> None:
+        self._config = config
+        self._boot_id = boot_id
+        self._runs = config.state / "runs"
+        self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._thread = ThreadPoolExecutor(1, "runner")
+        self._shims: dict[str, subprocess.Popen[bytes]] = {}
+        self._spools: dict[str, SpoolReader] = {}
+        self._leaving: list[subprocess.Popen[bytes]] = []  # their commands are forgotten, their exit not yet collected
+
+    async def launch(self, command_id: str, op: str) -> None:
+        """A shim is started. Raises: OSError, then there is none."""
+        await self._call(lambda: self._launch(command_id, op))
+
+    async def kill(self, command_id: str, signal: str) -> None:
+        """The cancel stands in the run folder, and its shim knows. Raises: OSError."""
+        await self._call(lambda: folder.cancel(self._place(command_id), signal))
+
+    async def look(self, wanted: Look) -> Observed:
+        """What is true of a command now, with output from where it was wanted. Raises: OSError."""
+        return await self._call(lambda: self._look(wanted))
+
+    async def remove(self, command_id: str) -> None:
+        """Nothing is left of the command's run."""
+        await self._call(lambda: self._remove(command_id))
+
+    async def tidy(self, open_ids: Collection[str]) -> list[str]:
+        """Run folders of none of these commands are gone, unless something still runs there. Returns their names."""
+        return await self._call(lambda: self._tidy(open_ids))
+
+    def close(self) -> None:
+        """No more calls. What runs, runs on."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, call: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    # on the thread
+
+    def _place(self, command_id: str) -> Path:
+        return folder.place(self._runs, command_id)
+
+    def _launch(self, command_id: str, op: str) -> None:
+        self._reap()
+        offer = self._config.commands[op]
+        place = self._place(command_id)
+        folder.prepare(place)
+        failpoint.reach("agent.starting")
+        drills = {} if (armed_by := failpoint.allowed()) is None else {shim.FAILPOINTS: str(armed_by)}
+        arguments = [str(place), str(offer.timeout_s), str(self._config.output_bytes_max), *offer.argv]
+        with (place / "shim.err").open("ab") as said:
+            started = subprocess.Popen(  # noqa: S603 - argv comes from the agent's file, and never meets a shell
+                [sys.executable, "-I", "-S", _SHIM, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env=clean_environment(command_id, op, self._config.name) | drills,
+                start_new_session=True,  # a signal to the agent's group is not for it; it has no parent-death signal either
+                cwd="/",
+            )
+        failpoint.reach("agent.started")
+        before = self._shims.get(command_id)
+        if before is not None:
+            self._leaving.append(before)
+        self._shims[command_id] = started
+
+    def _look(self, wanted: Look) -> Observed:
+        launched = self._shims.get(wanted.command_id)
+        launching = launched is not None and launched.poll() is None  # asked first: see agent_values.Folder
+        place = self._place(wanted.command_id)
+        found = folder.facts(place, launching)
+        run, ended = judge(found, self._boot_id)
+        spool = self._spools.setdefault(wanted.command_id, SpoolReader(place))
+        records = spool.read(wanted.first, wanted.room_bytes) if wanted.room_bytes else []
+        total = None
+        if run is Run.ENDED:
+            total = spool.total()
+        pid = found.started.pid if found.started is not None else None
+        return Observed(wanted.command_id, run, pid, wanted.first, records, ended, total)
+
+    def _remove(self, command_id: str) -> None:
+        folder.remove(self._place(command_id))
+        self._spools.pop(command_id, None)
+        launched = self._shims.pop(command_id, None)
+        if launched is not None:
+            self._leaving.append(launched)
+        self._reap()
+
+    def _tidy(self, open_ids: Collection[str]) -> list[str]:
+        needed = {self._place(command_id).name for command_id in open_ids}
+        stale = [place for place in self._runs.iterdir() if place.name not in needed and not folder.facts(place, False).locked]
+        for place in stale:
+            folder.remove(place)
+        return [place.name for place in stale]
+
+    def _reap(self) -> None:
+        self._leaving = [leaving for leaving in self._leaving if leaving.poll() is None]
+
+
+def clean_environment(command_id: str, op: str, host: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """All that a command gets: nothing of the agent's own settings or secrets."""
+    try:
+        user, home = (entry := pwd.getpwuid(os.getuid())).pw_name, entry.pw_dir
+    except KeyError:
+        user, home = str(os.getuid()), "/"
+    return {
+        "PATH": environ.get("PATH") or PATH,
+        "HOME": home,
+        "LANG": environ.get("LANG") or "C.UTF-8",
+        "USER": user,
+        "FLEETHUB_COMMAND_ID": command_id,
+        "FLEETHUB_OP": op,
+        "FLEETHUB_HOST": host,
+    }

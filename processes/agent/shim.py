@@ -1,0 +1,377 @@
+"""The program that runs one command and outlives the agent: `shim.py FOLDER TIMEOUT_S OUTPUT_BYTES_MAX ARGV…`.
+
+In its run folder, in this order:
+
+    lock      held while the shim lives; nobody else starts this command meanwhile
+    started   made with O_EXCL and fsynced as the last act before exec: with it, the command never runs again
+    spool     the output's records, each a head (stream, length) and its bytes
+    exit      how it ended, fsynced; written once, before the lock goes
+    cancel    written by an agent: the name of a signal
+
+It takes its wake-ups by SIGUSR1 and ignores what a dying session sends. Its imports are few: they are the start time of each
+command, and nothing may be imported later, when an upgrade may have replaced the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+import time
+
+RECORD = struct.Struct("<BI")  # stream (1 stdout, 2 stderr), length
+PIECE_BYTES_MAX = 8 * 1024  # contract
+READ_BYTES = 64 * 1024
+KILL_AFTER_S = 10.0  # from SIGTERM to SIGKILL
+DRAIN_S = 1.0  # after the program's end: a child that it left behind may hold its output open for ever
+LOCK_WAIT_S = 2.0  # an agent may be probing the lock, or another shim be about to end
+POLL_S = 0.5  # looks for `cancel` even if the signal went astray
+LOST_BYTES_MARK = "[fleethub: more than {} bytes of output; what follows is discarded]"
+STDOUT, STDERR = 1, 2
+EXIT_NOT_RUN = 75  # EX_TEMPFAIL of sysexits.h
+FAILPOINTS = "FLEETHUB_FAILPOINTS"  # in the environment under drills, never in the command's: the file that arms them
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command to its end, unless it was started before. 0: `exit` is written; 75: this shim ran nothing."""
+    folder, timeout_s, output_bytes_max, argv = arguments[0], float(arguments[1]), int(arguments[2]), arguments[3:]
+    os.chdir(folder)
+    os.umask(0o077)
+    armed_by = os.environ.pop(FAILPOINTS, "")
+    wake = _listen()
+    if not _lock("lock") or os.path.exists("started") or os.path.exists("exit"):
+        return EXIT_NOT_RUN
+    if os.path.exists("cancel"):
+        _write_exit("cancelled", None, "cancelled before it was started")
+        return 0
+    _reach("shim.locked", armed_by)
+    spool = Spool("spool", output_bytes_max)
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    word_read, word_write = os.pipe2(os.O_CLOEXEC)  # closed by exec; else the child says what went wrong
+    pid = os.fork()
+    if pid == 0:
+        _become(argv, out_write, err_write, word_write, armed_by)
+    for fd in (out_write, err_write, word_write):
+        os.close(fd)
+    word = _read_all(word_read)
+    if word.startswith(b"exec "):
+        os.waitpid(pid, 0)
+        _write_exit("error", 127, word.decode(errors="replace"))
+        return 0
+    if word or not os.path.exists("started"):  # not written, or the child was killed before it: nothing ran
+        os.waitpid(pid, 0)
+        sys.stderr.write((word.decode(errors="replace") or "killed before it was started") + "\n")
+        return EXIT_NOT_RUN
+    verdict = Watch(pid, timeout_s, spool, {out_read: STDOUT, err_read: STDERR}, wake).run()
+    _reach("shim.exited", armed_by)
+    _write_exit(*verdict)
+    _reach("shim.written", armed_by)
+    return 0
+
+
+class Spool:
+    """The output's file: whole records only, at most `bytes_max`; what comes after is counted and marked, not kept."""
+
+    def __init__(self, path: str, bytes_max: int) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._bytes_max = bytes_max
+        self._written = 0
+        self.discarded_bytes = 0
+        self._rest = {STDOUT: b"", STDERR: b""}  # the beginning of a line, each shorter than a piece
+
+    def take(self, stream: int, chunk: bytes) -> None:
+        """Writes the lines that `chunk` completes."""
+        *lines, rest = (self._rest[stream] + chunk).split(b"\n")
+        pieces = [piece for line in lines for piece in _pieces(line)]
+        if len(rest) >= PIECE_BYTES_MAX:
+            *whole, rest = _pieces(rest)
+            pieces += whole
+        self._rest[stream] = rest
+        self._write(stream, pieces)
+
+    def finish(self) -> None:
+        """Writes lines without an end, and makes all of it durable."""
+        for stream, rest in self._rest.items():
+            if rest:
+                self._write(stream, _pieces(rest))
+        with contextlib.suppress(OSError):
+            os.fsync(self._fd)
+
+    def _write(self, stream: int, pieces: list[bytes]) -> None:
+        records = b""
+        for piece in pieces:
+            if not self.discarded_bytes and self._written + len(records) + RECORD.size + len(piece) <= self._bytes_max:
+                records += RECORD.pack(stream, len(piece)) + piece
+                continue
+            if not self.discarded_bytes:
+                mark = LOST_BYTES_MARK.format(self._bytes_max).encode()
+                records += RECORD.pack(STDERR, len(mark)) + mark
+            self.discarded_bytes += len(piece) + 1
+        if records:
+            self._append(records)
+
+    def _append(self, records: bytes) -> None:
+        """Appends all or nothing of it: a full disk costs output, never the command, and never leaves half a record."""
+        done = 0
+        try:
+            while done < len(records):
+                done += os.write(self._fd, records[done:])
+            self._written += done
+        except OSError:
+            self.discarded_bytes += len(records)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._written)
+
+
+class Watch:
+    """A running program: its output, its time, its cancel, its end."""
+
+    def __init__(self, pid: int, timeout_s: float, spool: Spool, streams: dict[int, int], wake: int) -> None:
+        self._pid = pid
+        self._spool = spool
+        self._streams = streams
+        self._wake = wake
+        self._why = ""  # cancelled or timed_out, once we have begun to end it
+        self._timeout_mono_s = time.monotonic() + timeout_s
+        self._kill_mono_s = float("inf")
+        self._cancel_seen = ""
+        self._poll = select.poll()
+        for fd in (*streams, wake):
+            os.set_blocking(fd, False)
+            self._poll.register(fd, select.POLLIN)
+
+    def run(self) -> tuple[str, int, str]:
+        """How it ended, when it has, for `exit`: status, exit code, message. The spool is durable."""
+        while not self._ended():
+            self._turn(POLL_S)
+            self._watch_time()
+        if self._why:
+            self._signal(signal.SIGKILL)  # what it left behind; the group's number is ours as long as the zombie is
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._timeout_mono_s = self._kill_mono_s = float("inf")
+        until_mono_s = time.monotonic() + DRAIN_S
+        while self._streams and time.monotonic() < until_mono_s:
+            self._turn(0.05)
+        self._spool.finish()
+        return self._verdict(code)
+
+    def _ended(self) -> bool:
+        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _turn(self, wait_s: float) -> None:
+        due_s = min(self._timeout_mono_s, self._kill_mono_s) - time.monotonic()
+        for fd, _ in self._poll.poll(max(0.0, min(wait_s, due_s)) * 1000):
+            try:
+                chunk = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            if fd == self._wake:
+                continue
+            if chunk:
+                self._spool.take(self._streams[fd], chunk)
+            else:
+                self._poll.unregister(fd)
+                os.close(fd)
+                del self._streams[fd]
+
+    def _watch_time(self) -> None:
+        now_mono_s = time.monotonic()
+        wanted = _cancel_wanted()
+        if wanted and wanted != self._cancel_seen:
+            self._cancel_seen = wanted
+            self._begin_to_end("cancelled", wanted)
+        if now_mono_s >= self._timeout_mono_s:
+            self._timeout_mono_s = float("inf")
+            self._begin_to_end("timed_out", "SIGTERM")
+        if now_mono_s >= self._kill_mono_s:
+            self._kill_mono_s = now_mono_s + KILL_AFTER_S  # again, should a member have been about to fork
+            self._signal(signal.SIGKILL)
+
+    def _begin_to_end(self, why: str, name: str) -> None:
+        self._why = self._why or why
+        self._signal(getattr(signal, name, signal.SIGTERM))
+        self._kill_mono_s = min(self._kill_mono_s, time.monotonic() + KILL_AFTER_S)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, number)
+
+    def _verdict(self, code: int) -> tuple[str, int, str]:
+        """Status, exit code (128 + the signal's number, as shells have it) and message. A completed exit wins over a cancel."""
+        said = [f"ended by {_signal_name(-code)}"] if code < 0 else []
+        status = "ok" if code == 0 else "error"
+        if self._why == "timed_out":
+            status = "timed_out"
+            said.insert(0, "over its time limit")
+        elif self._why and code != 0:
+            status = self._why
+        if self._spool.discarded_bytes:
+            said.append(f"{self._spool.discarded_bytes} bytes of output were discarded")
+        return status, 128 - code if code < 0 else code, "; ".join(said)
+
+
+def _listen() -> int:
+    """A descriptor that becomes readable with SIGCHLD and SIGUSR1. What a session's end sends is ignored from now on."""
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return wake_read
+
+
+def _lock(path: str) -> bool:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # never closed: it is the lock
+    until_mono_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until_mono_s:
+                return False
+            time.sleep(0.01)
+            continue
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\n".encode(), 0)
+        return True
+
+
+def _become(argv: list[str], out: int, err: int, word: int, armed_by: str) -> None:
+    """Turns the forked child into the program. Never returns."""
+    said = b"start"
+    try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
+                       signal.SIGPIPE, signal.SIGXFSZ):  # fmt: skip
+            signal.signal(number, signal.SIG_DFL)
+        home = os.environ.get("HOME", "/")
+        os.umask(0o022)
+        _reach("shim.before_started", armed_by)
+        _write_started()
+        _reach("shim.after_started", armed_by)
+        os.chdir(home if os.path.isdir(home) else "/")
+        said = b"exec"
+        os.execvp(argv[0], argv)  # noqa: S606 - argv comes from the agent's file, and never meets a shell
+    except BaseException as error:  # whatever it is, the shim is told and this copy of it ends
+        text = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+        os.write(word, said + b" " + f"{argv[0]}: {text}".encode(errors="replace")[:1000])
+    finally:
+        os._exit(127)
+
+
+def _write_started() -> None:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot_id = file.read().strip()
+    content = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\nboot_id={boot_id}\n"
+    fd = os.open("started", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content.encode())
+        os.fsync(fd)
+        _sync_folder()
+    except OSError:
+        os.unlink("started")  # nothing was run, and nothing says so
+        raise
+    finally:
+        os.close(fd)
+
+
+def _write_exit(status: str, code: int | None, message: str) -> None:
+    """Until it is written: a full disk may become free again, and the outcome is known nowhere else."""
+    text = " ".join(message.split())
+    content = f"status={status}\ncode={'' if code is None else code}\nmessage={text}\n".encode()
+    while True:
+        try:
+            fd = os.open("exit.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, content)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename("exit.new", "exit")
+            _sync_folder()
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR):
+                raise
+            time.sleep(1.0)
+
+
+def _sync_folder() -> None:
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _reach(name: str, armed_by: str) -> None:
+    """A failpoint, as in processes/adapters/failpoint.py, which cannot be imported here."""
+    if not armed_by:
+        return
+    try:
+        with open(armed_by) as file:
+            armed, _, count = file.read(100).partition(" ")
+    except FileNotFoundError:
+        return
+    if armed == name and int(count) == 1:
+        os.unlink(armed_by)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _cancel_wanted() -> str:
+    try:
+        with open("cancel") as file:
+            return file.read(16).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """The line in pieces of at most PIECE_BYTES_MAX, no UTF-8 character cut in two."""
+    pieces = []
+    while len(line) > PIECE_BYTES_MAX:
+        end = PIECE_BYTES_MAX
+        while end > PIECE_BYTES_MAX - 4 and line[end] & 0xC0 == 0x80:
+            end -= 1
+        if line[end] & 0xC0 == 0x80:
+            end = PIECE_BYTES_MAX  # not UTF-8 at all
+        pieces.append(line[:end])
+        line = line[end:]
+    return [*pieces, line]
+
+
+def _read_all(fd: int) -> bytes:
+    said = b""
+    while chunk := os.read(fd, 4096):
+        said += chunk
+    os.close(fd)
+    return said
+
+
+def _start_ticks() -> str:
+    with open("/proc/self/stat", "rb") as file:
+        stat = file.read()
+    return stat[stat.rindex(b")") + 2 :].split()[19].decode()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

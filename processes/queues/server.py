@@ -1,0 +1,278 @@
+"""The server: a thread for each connection, one lock around all queues, and an accepter that never dies unseen.
+
+Thread by thread: the accepter takes connections and starts their threads; a connection's thread shakes hands, then answers one
+call after the other, waiting for items on its queue's condition. Nothing here is ever waited for without an end, but the next
+call of a connection that is idle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Final, NamedTuple, assert_never
+
+from processes.adapters.logs import Log
+from processes.adapters.queue_socket import FAILURES, FULL, Wire, key_path, limit_waits
+from processes.core import queue_calls
+from processes.core.bounded_queue import EPOCH_MAX, QueueRefused, Queues, check_append
+from processes.core.errors import Fenced
+from processes.core.queue_calls import AnyCall, AnyReply
+from processes.core.values import Position
+
+CONNECTIONS_MAX: Final = 256  # two for each gateway and fanout, and the watchdog's; a thread and two descriptors each
+BACKLOG: Final = 128
+HANDSHAKE_S_MAX: Final = 2.0
+MESSAGE_S_MAX: Final = 5.0  # one read or write within a message; guess: far over what a busy machine needs
+FAILING_S_MAX: Final = 5.0  # accepting fails for so long: the process gives up and is started anew
+CLOSING_S_MAX: Final = 0.5  # the process ends anyway
+FAILING_PAUSE_S: Final = 0.05  # no descriptor, no thread: try again, without spinning
+_PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
+
+
+class Counts(NamedTuple):
+    """What the pulse tells, since the start: items received, acknowledged and dropped; items kept; connections of others."""
+
+    received: int
+    delivered: int
+    dropped: int
+    backlog: int
+    connections: int
+
+
+class _Peer:
+    """One connection. `proven`: it has shown the key."""
+
+    def __init__(self, wire: Wire, pid: int) -> None:
+        self.wire, self.pid = wire, pid
+        self.since_s = time.monotonic()
+        self.proven = False
+        self.reading = ""  # the queue of its last read
+
+
+class Server:
+    """All queues, served at `path`. `broken`: why it can accept nobody any more; its process must then end."""
+
+    def __init__(
+        self, path: Path, log: Log, *, connections_max: int = CONNECTIONS_MAX, failing_s_max: float = FAILING_S_MAX
+    ) -> None:  # fmt: skip
+        self.broken = ""
+        self._path, self._log = path, log
+        self._connections_max, self.failing_s_max = connections_max, failing_s_max
+        self._queues = Queues(secrets.randbelow(EPOCH_MAX - 1) + 1)
+        self._lock = threading.Lock()  # around the queues
+        self._grown: dict[str, threading.Condition] = {}  # by queue: it has something new, or the hub has
+        self._peers: set[_Peer] = set()
+        self._peers_lock = threading.Lock()
+        self._key = b""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._closing = False
+
+    def start(self) -> None:
+        """Can be connected to. Whoever calls this holds the lock of the process name, so a socket that lies there is a dead one's.
+
+        Raises: OSError.
+        """
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # the real fence: who cannot enter the folder cannot connect
+        self._key = _fresh_key(key_path(self._path))
+        fresh = self._path.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        self._listener.bind(os.fspath(fresh))
+        fresh.chmod(0o600)
+        self._listener.listen(BACKLOG)
+        fresh.rename(self._path)  # in one step: there is always either the old socket, which refuses, or one that answers
+        threading.Thread(target=self._accept, name="accepter", daemon=True).start()
+
+    def close(self) -> None:
+        """Nobody can connect any more, and every reader has met the end of its connection."""
+        self._closing = True
+        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._peers_lock:
+            for peer in self._peers:
+                peer.wire.shut()
+        if self._lock.acquire(timeout=CLOSING_S_MAX):
+            for condition in self._grown.values():
+                condition.notify_all()  # whoever waits for items has nobody to give them to
+            self._lock.release()
+
+    @property
+    def hub_epoch(self) -> int:
+        """The newest that anybody spoke of."""
+        return self._queues.hub_epoch
+
+    def counts(self) -> Counts:
+        """Sums over all queues."""
+        with self._lock:
+            queues = self._queues.all()
+            received, delivered = sum(queue.appended for queue in queues), sum(queue.acknowledged for queue in queues)
+            dropped, backlog = sum(queue.dropped for queue in queues), sum(map(len, queues))
+        with self._peers_lock:
+            connections = sum(peer.pid != os.getpid() for peer in self._peers)
+        return Counts(received, delivered, dropped, backlog, connections)
+
+    def reap(self, now_mono_s: float) -> int:
+        """Ends the connections that are past the deadline of the handshake (a peer may trickle it); how many."""
+        before_s = now_mono_s - HANDSHAKE_S_MAX
+        with self._peers_lock:
+            overdue = [peer for peer in self._peers if not peer.proven and peer.since_s < before_s]
+            for peer in overdue:
+                peer.wire.shut()
+        return len(overdue)
+
+    # the accepter
+
+    def _accept(self) -> None:
+        failing_since_s = 0.0
+        try:
+            while not self._closing:
+                try:
+                    self._take(self._listener.accept()[0])
+                    failing_since_s = 0.0
+                except (OSError, RuntimeError) as error:  # no descriptor, no memory; "can't start new thread"
+                    failing_since_s = failing_since_s or time.monotonic()
+                    if time.monotonic() - failing_since_s > self.failing_s_max:
+                        raise
+                    if not self._closing:
+                        self._log.warning("cannot accept", error=str(error))
+                        time.sleep(FAILING_PAUSE_S)
+        except Exception as error:
+            self.broken = f"no connection can be accepted: {error!r}"
+
+    def _take(self, sock: socket.socket) -> None:
+        try:
+            pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            limit_waits(sock, HANDSHAKE_S_MAX)
+            wire = Wire(sock)
+        except BaseException:
+            sock.close()
+            raise
+        peer = _Peer(wire, pid)
+        try:
+            if uid not in (os.getuid(), 0):
+                raise PermissionError(f"a connection of user {uid}")
+            with self._peers_lock:
+                # our own pings come in at any time: a full house is no frozen one
+                full = len(self._peers) >= self._connections_max and pid != os.getpid()
+                if not full:
+                    self._peers.add(peer)
+            if full:
+                self._log.warning("refused a connection", connections=self._connections_max, pid=pid)
+                with contextlib.suppress(*FAILURES):
+                    wire.send(FULL)
+                wire.close()
+            else:
+                threading.Thread(target=self._serve, args=(peer,), name=f"peer-{pid}", daemon=True).start()
+        except BaseException:
+            self._forget(peer)
+            raise
+
+    def _forget(self, peer: _Peer) -> None:
+        with self._peers_lock:
+            self._peers.discard(peer)
+            peer.wire.close()  # under the lock: nobody may shut a descriptor that has become another's
+
+    # a connection's thread
+
+    def _serve(self, peer: _Peer) -> None:
+        try:
+            peer.wire.prove_as_server(self._key)
+            peer.proven = True
+            peer.wire.limit(MESSAGE_S_MAX)
+            while peer.wire.readable(None):
+                peer.wire.send(queue_calls.encode(self._answer(peer, peer.wire.receive())))
+        except EOFError:
+            pass  # it has closed, or died
+        except FAILURES as error:
+            if not self._closing:
+                self._log.info("a connection broke", pid=peer.pid, proven=peer.proven, error=str(error))
+        except Exception:
+            self._log.error("a connection's thread failed", pid=peer.pid, exc_info=True)
+        finally:
+            self._forget(peer)
+
+    def _answer(self, peer: _Peer, message: bytes) -> AnyReply:
+        try:
+            call = queue_calls.decode_call(message)
+            return self._perform(peer, call)
+        except Fenced as error:
+            return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
+        except QueueRefused as error:
+            self._log.warning("refused a call", pid=peer.pid, code=error.code, error=str(error))
+            return queue_calls.RefusedReply(error.code, str(error))
+
+    def _perform(self, peer: _Peer, call: AnyCall) -> AnyReply:
+        with self._lock:
+            self._admit(call)
+            match call:
+                case queue_calls.AppendCall():
+                    check_append(call.items)
+                    queue = self._queues.named(call.queue)
+                    appended = queue.append(call.items, time.monotonic(), bulk=call.bulk, lossy=call.lossy)
+                    self._condition(call.queue).notify_all()
+                    return queue_calls.AppendedReply(appended)
+                case queue_calls.ReadCall():
+                    return self._read(peer, call)
+                case queue_calls.AcknowledgeCall():
+                    self._queues.named(call.queue).acknowledge(Position(call.epoch, call.sequence))
+                    return queue_calls.DoneReply()
+                case queue_calls.StatsCall():
+                    return self._stats()
+                case queue_calls.PingCall():
+                    return queue_calls.DoneReply()
+                case _:
+                    assert_never(call)
+
+    def _read(self, peer: _Peer, call: queue_calls.ReadCall) -> AnyReply:
+        queue = self._queues.named(call.queue)
+        peer.reading = call.queue
+        after = Position(call.epoch, call.sequence)
+        deadline_s = time.monotonic() + call.wait_s
+        while True:
+            batch = queue.read(after, call.items_max, call.bytes_max)
+            left_s = deadline_s - time.monotonic()
+            if batch.items or batch.gap or left_s <= 0 or self._closing:
+                return queue_calls.BatchReply(batch)
+            after = batch.position
+            self._condition(call.queue).wait(left_s)
+            self._admit(call)  # a newer hub may have come meanwhile
+
+    def _stats(self) -> AnyReply:
+        with self._peers_lock:
+            reading = [peer.reading for peer in self._peers]
+        now_s = time.monotonic()
+        return queue_calls.StatsReply([queue.stats(now_s, reading.count(queue.name)) for queue in self._queues.all()])
+
+    def _admit(self, call: AnyCall) -> None:
+        if self._queues.admit(call.role, call.hub_epoch):
+            for condition in self._grown.values():
+                condition.notify_all()  # a hub of an older epoch that waits here is told at once
+
+    def _condition(self, name: str) -> threading.Condition:
+        condition = self._grown.get(name)
+        if condition is None:
+            condition = self._grown[name] = threading.Condition(self._lock)
+        return condition
+
+
+def _fresh_key(path: Path) -> bytes:
+    """A new random key, readable by this user alone, in place of the one before."""
+    key = secrets.token_bytes(32)
+    fresh = path.with_suffix(".key-new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, key)
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+    return key

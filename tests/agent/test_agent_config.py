@@ -1,0 +1,82 @@
+"""The agent's file: defaults, and every mistake named."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from processes.agent.config import ConfigError, load
+
+HUB = 'hub = "ws://127.0.0.1:7701/ws"\n'
+
+
+def write(home: Path, text: str, token: str | None = "a-token\n") -> Path:
+    if token is not None:
+        (home / "agent.token").write_text(token)
+    path = home / "agent.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_machines_name_and_paths_beside_the_file(tmp_path: Path) -> None:
+    config = load(write(tmp_path, HUB))
+    assert config.name == socket.gethostname()
+    assert (config.token_file, config.state) == (tmp_path / "agent.token", tmp_path / "agent-state")
+    assert sorted(config.commands) == ["facts", "uptime"]
+    assert config.heartbeat_s == 5.0
+
+
+def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
+    text = HUB + '[commands.a]\nargv = ["./run.sh", "./x"]\n[commands.b]\nargv = ["git"]\n[commands.c]\nargv = ["/bin/true"]\n'
+    commands = load(write(tmp_path, text)).commands
+    assert commands["a"].argv == [f"{tmp_path}/run.sh", "./x"]
+    assert (commands["b"].argv, commands["c"].argv) == (["git"], ["/bin/true"])
+    assert (commands["b"].timeout_s, commands["b"].concurrent) == (3600.0, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "hub"),
+        ("hub = 7", "for hub"),
+        ('hub = "http://x/ws"', "must be ws://"),
+        ('hub = "ws://u:p@x/ws"', "must be ws://"),
+        ('hub = "ws://x:99999/ws"', "not a URL"),
+        (HUB + "heartbeats = 5", "unknown key heartbeats; did you mean heartbeat_s?"),
+        (HUB + "heartbeat_s = 0", "for heartbeat_s"),
+        (HUB + 'name = "a b"', "not a host name"),
+        (HUB + '[commands.pull]\nargv = "git pull"', "not a line for a shell"),
+        (HUB + "[commands.pull]\nargv = []", "argv"),
+        (HUB + '[commands.pull]\nargv = [""]', "argv"),
+        (HUB + '[commands.pull]\nargv = ["a\\u0000b"]', "NUL"),
+        (HUB + "[commands.pull]\n", "argv"),
+        (HUB + '[commands.pull]\nargv = ["true"]\ntimeout = 3', "unknown key commands.pull.timeout; did you mean commands.pull.timeout_s?"),
+        (HUB + '[commands."a b"]\nargv = ["true"]', "commands.'a b'"),
+        (HUB + 'ca_file = "none.pem"', "ca_file"),
+        ("hub = ", "cannot be read"),
+    ],
+)
+def test_mistake_is_named_with_the_file(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    assert words in str(caught.value)
+    assert "agent.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [None, "", "two words\n", "ключ\n"])
+def test_token_file_that_holds_no_token_is_named_and_its_content_is_not_shown(tmp_path: Path, token: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"agent\.token") as caught:
+        load(write(tmp_path, HUB, token))
+    assert "two words" not in str(caught.value)
+
+
+def test_wrong_file_ends_the_program_with_78_and_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, HUB + "nam = 1")
+    ended = subprocess.run([sys.executable, "-m", "processes.agent", "--config", str(path)], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 78
+    assert ended.stderr.count("\n") == 1
+    assert "did you mean name?" in ended.stderr

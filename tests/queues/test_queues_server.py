@@ -1,0 +1,392 @@
+"""The server at its limits: strangers, silence, too many, no descriptors, no threads; and its main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import shutil
+import socket as sockets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Client
+from pathlib import Path
+
+import pytest
+import structlog
+
+from processes.adapters import pulse_file
+from processes.adapters.pulse_file import PulseFile
+from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_socket import FAILURES, open_wire
+from processes.core import queue_calls
+from processes.core.errors import LocalError
+from processes.core.values import Position
+from processes.queues import loop
+from processes.queues.server import Server
+
+WAIT_S = 20.0
+LOG = structlog.stdlib.get_logger("fleethub")
+
+
+@pytest.fixture
+def socket() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="fhq"))
+    yield folder / "queues.sock"
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def serving(socket: Path, connections_max: int = 256, failing_s_max: float = 5.0) -> Iterator[Server]:
+    server = Server(socket, LOG, connections_max=connections_max, failing_s_max=failing_s_max)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        until(lambda: not any(thread.name.startswith("peer-") for thread in threading.enumerate()))
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Returns once it is true."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+
+
+def ping(socket: Path, timeout_s: float = 5.0) -> float:
+    async def once() -> float:
+        link = QueueLink(socket, "watchdog", timeout_s=timeout_s)
+        try:
+            return await link.ping()
+        finally:
+            await link.close()
+
+    return asyncio.run(once())
+
+
+def connect(socket: Path) -> sockets.socket:
+    """A connection that proves nothing."""
+    silent = sockets.socket(sockets.AF_UNIX)
+    silent.settimeout(WAIT_S)
+    silent.connect(str(socket))
+    return silent
+
+
+def is_ended(connection: sockets.socket) -> bool:
+    """True when the other end has closed, within the socket's own timeout."""
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+# Strangers
+
+
+def test_silent_connections_hold_nobody_up_and_are_ended(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handshake of each is in its own thread, and has a deadline even for a peer that trickles."""
+    monkeypatch.setattr("processes.queues.server.HANDSHAKE_S_MAX", 60.0)  # so that nothing but the reaping can end them
+    with serving(socket) as server:
+        silent = [connect(socket) for _ in range(20)]
+        assert ping(socket) < WAIT_S
+        for connection in silent[:10]:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"\0\0\0\x10")  # a length, and never the rest
+        until(lambda: len(peer_threads()) == 20)
+        assert server.reap(time.monotonic()) == 0
+        assert server.reap(time.monotonic() + 61) == 20
+        assert all(is_ended(connection) for connection in silent)
+        until(lambda: server.counts().connections == 0)
+        for connection in silent:
+            connection.close()
+
+
+def test_a_peer_without_the_key_gets_nothing_done(socket: Path) -> None:
+    with serving(socket) as server:
+        with pytest.raises(FAILURES):
+            Client(str(socket), "AF_UNIX", authkey=b"0" * 32)
+        connection = connect(socket)
+        connection.sendall((5).to_bytes(4, "big") + b"hello")
+        assert is_ended(connection)
+        connection.close()
+        assert server.counts().received == 0
+        assert ping(socket) < WAIT_S
+
+
+def test_a_pickle_is_refused_as_what_it_is_not(socket: Path) -> None:
+    """A peer that has the key and speaks multiprocessing's own language gets an answer that is no pickle, and runs nothing."""
+    ran = socket.parent / "ran"
+    with serving(socket):
+        key = socket.with_suffix(".key").read_bytes()
+        with Client(str(socket), "AF_UNIX", authkey=key) as client:
+            client.send_bytes(pickle.dumps(Touch(ran)))
+            reply = queue_calls.decode_reply(client.recv_bytes())
+    assert isinstance(reply, queue_calls.RefusedReply)
+    assert reply.code == "format"
+    assert not ran.exists()
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self._path}",)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [(b"", "format"), (b"\x02\x80", "format"), (b"\x01", "malformed"), (b"\x01\x80", "malformed"), (b"\x01" + b"\x91" * 5000, "malformed")],
+)
+def test_bytes_that_are_no_call_are_refused_and_the_connection_lives_on(socket: Path, message: bytes, code: str) -> None:
+    with serving(socket):
+        wire = open_wire(socket, 5.0)
+        wire.send(message)
+        reply = queue_calls.decode_reply(wire.receive())
+        assert isinstance(reply, queue_calls.RefusedReply)
+        assert reply.code == code
+        wire.send(queue_calls.encode(queue_calls.PingCall("watchdog", 0)))
+        assert queue_calls.decode_reply(wire.receive()) == queue_calls.DoneReply()
+        wire.close()
+
+
+def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processes.queues.server.MESSAGE_S_MAX", 60.0)
+    with serving(socket):
+        with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
+            os.write(client.fileno(), (queue_calls.MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
+            with pytest.raises(FAILURES):
+                client.recv_bytes()
+        assert ping(socket) < WAIT_S
+
+
+def test_half_a_message_ends_its_connection_after_a_while(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processes.queues.server.MESSAGE_S_MAX", 0.05)
+    with serving(socket):
+        with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
+            os.write(client.fileno(), (1000).to_bytes(4, "big") + b"half")
+            with pytest.raises(FAILURES):
+                client.recv_bytes()
+        assert ping(socket) < WAIT_S
+
+
+def peer_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("peer-")]
+
+
+# Too many
+
+
+def test_one_connection_too_many_is_told_so_and_takes_nobodys_place(socket: Path) -> None:
+    """Counted are the connections of other processes; the server's own ping gets in at any time, or a full house would look frozen."""
+    with serving(socket, connections_max=3) as server:
+        others = [
+            subprocess.Popen([sys.executable, "-c", HOLD, str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+        ]
+        for other in others:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"in\n"
+        late = subprocess.run([sys.executable, "-c", HOLD, str(socket)], capture_output=True, text=True, timeout=WAIT_S)
+        assert "too many connections" in late.stderr
+        assert ping(socket) < WAIT_S
+        assert server.counts().connections == 3
+        others[0].communicate()
+        until(lambda: server.counts().connections == 2)
+        again = subprocess.run([sys.executable, "-c", HOLD, str(socket)], capture_output=True, text=True, timeout=WAIT_S, input="")
+        assert again.stdout == "in\n"
+        for other in others[1:]:
+            other.communicate()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from processes.adapters.queue_socket import open_wire
+wire = open_wire(Path(sys.argv[1]), 5.0)
+print("in", flush=True)
+sys.stdin.read()
+wire.close()
+"""
+
+
+# No descriptors, no threads
+
+
+@pytest.mark.parametrize("callers", [0, 1])
+def test_a_process_without_descriptors_ends_whether_or_not_anybody_calls(socket: Path, callers: int) -> None:
+    """The main loop raises, and the door exits with 70. Whoever calls meanwhile is told that `queues` is away."""
+    with subprocess.Popen(
+        [sys.executable, "-c", EXHAUSTED, str(socket)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "exhausted\n"
+        while callers and process.poll() is None:
+            with pytest.raises(QueuesAway):
+                ping(socket, timeout_s=0.1)
+        _, said = process.communicate(timeout=WAIT_S)
+    assert "LocalError: no connection can be" in said
+    assert "Too many open files" in said
+
+
+EXHAUSTED = """
+import asyncio, os, resource, sys
+from pathlib import Path
+import structlog
+from processes.adapters.pulse_file import PulseFile
+from processes.adapters.queue_link import QueueLink
+from processes.queues import loop
+from processes.queues.server import Server
+path = Path(sys.argv[1])
+log = structlog.wrap_logger(structlog.PrintLogger(open("/dev/null", "w")))
+server = Server(path, log, failing_s_max=0.3)
+server.start()
+async def main():
+    link = QueueLink(path, "queues", timeout_s=0.2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    while True:
+        try:
+            os.open("/dev/null", os.O_RDONLY)
+        except OSError:
+            break
+    print("exhausted", flush=True)
+    await loop.run(server, link, PulseFile.__new__(PulseFile), asyncio.Event(), log, turn_s=0.05)
+asyncio.run(main())
+"""
+
+
+def test_a_thread_that_cannot_be_started_costs_that_connection_only(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(socket) as server:
+        start, refused = threading.Thread.start, [3]
+
+        def start_or_not(thread: threading.Thread) -> None:
+            if thread.name.startswith("peer-") and refused[0]:
+                refused[0] -= 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_or_not)
+        for _ in range(3):
+            with pytest.raises(QueuesAway):
+                ping(socket)
+        assert ping(socket) < WAIT_S
+        assert server.broken == ""
+
+
+def test_an_accepter_that_cannot_go_on_says_so(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(socket, failing_s_max=0.1) as server:
+        start = threading.Thread.start
+
+        def start_or_not(thread: threading.Thread) -> None:
+            if thread.name.startswith("peer-"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_or_not)
+        deadline_s = time.monotonic() + WAIT_S
+        while not server.broken:
+            assert time.monotonic() < deadline_s
+            with contextlib.suppress(QueuesAway):
+                ping(socket, timeout_s=0.2)
+        assert "can't start new thread" in server.broken
+        with pytest.raises(LocalError, match="can't start new thread"):
+            asyncio.run(Loop(socket, server).until(lambda: False))
+
+
+def test_descriptors_do_not_leak(socket: Path) -> None:
+    with serving(socket):
+        ping(socket)
+        until(lambda: not peer_threads())
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(30):
+            ping(socket)
+            connect(socket).close()
+        until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+# The socket
+
+
+def test_a_dead_ones_socket_is_replaced_and_a_closed_ones_is_gone(socket: Path) -> None:
+    with sockets.socket(sockets.AF_UNIX) as dead:
+        dead.bind(str(socket))
+    socket.with_suffix(".new").touch()  # died between binding and renaming
+    with serving(socket):
+        assert ping(socket) < WAIT_S
+    assert not socket.exists()
+
+
+# The main loop
+
+
+class Loop:
+    """The main loop over a server, in a thread's place: run until a condition, then stopped."""
+
+    def __init__(self, socket: Path, server: Server) -> None:
+        self.link = QueueLink(socket, "queues", timeout_s=0.5)
+        self.server = server
+        self.folder = socket.parent / "pulse"
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        pulse, stop = PulseFile(self.folder, "queues"), asyncio.Event()
+        running = asyncio.create_task(loop.run(self.server, self.link, pulse, stop, LOG, turn_s=0.01))
+        deadline_s = time.monotonic() + WAIT_S
+        while not true() and not running.done():
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.005)
+        stop.set()
+        await running
+        pulse.close()
+        await self.link.close()
+
+    def turn(self) -> int:
+        found = pulse_file.read(self.folder, "queues")
+        return found.turn if found else 0
+
+
+def test_the_pulse_tells_turns_and_what_the_queues_hold(socket: Path) -> None:
+    async def claim(server: Server) -> None:
+        link, main_loop = QueueLink(socket, "hub"), Loop(socket, server)
+        link.epoch = 5
+        await link.append("events", [b"a", b"b", b"c"])
+        await link.acknowledge("events", (await link.read("events", Position(0, 0), items_max=1)).position)
+        await main_loop.until(lambda: main_loop.turn() >= 3)
+        await link.close()
+        pulse = pulse_file.read(main_loop.folder, "queues")
+        assert pulse is not None
+        assert (pulse.received, pulse.delivered, pulse.backlog, pulse.dropped, pulse.epoch) == (3, 1, 2, 0, 5)
+
+    with serving(socket) as server:
+        asyncio.run(claim(server))
+
+
+def test_the_pulse_stands_still_while_the_queues_cannot_be_had(socket: Path) -> None:
+    """A lock that is held freezes the proof, though the main loop and the accepter run; let go, it goes on."""
+    held: list[int] = []
+
+    def hold(server: Server, main_loop: Loop) -> None:
+        until(lambda: main_loop.turn() >= 2)
+        with server._lock:
+            held.append(main_loop.turn())
+            for _ in range(2):
+                with pytest.raises(QueuesAway):
+                    ping(socket, timeout_s=0.2)
+            held.append(main_loop.turn())
+
+    with serving(socket) as server:
+        main_loop = Loop(socket, server)
+        holder = threading.Thread(target=hold, args=(server, main_loop))
+        holder.start()
+        asyncio.run(main_loop.until(lambda: not holder.is_alive() and main_loop.turn() > held[1] + 1))
+        holder.join()
+    assert held[1] <= held[0] + 1  # the one that was under way
