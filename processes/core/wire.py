@@ -22,6 +22,7 @@ Text = Annotated[str, Meta(max_length=1024)]
 Id = Annotated[str, Meta(max_length=128)]
 Line = Annotated[str, Meta(max_length=FRAME_BYTES_MAX)]
 Percent = Annotated[float, Meta(ge=0, le=1_000_000)]  # a percentage; a little over 100 is a rounding of the agent's
+Pid = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -72,7 +73,7 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
 
     metrics: Metrics | None = None
     pending_command: Text | None = None
-    command_pid: int | None = None
+    command_pid: Pid | None = None
 
 
 class CommandAck(msgspec.Struct, frozen=True):
@@ -88,7 +89,7 @@ class CommandRejected(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: Text = ""
     command_id: Id | None = None
     current_command: Text | None = None
-    current_pid: int | None = None
+    current_pid: Pid | None = None
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):

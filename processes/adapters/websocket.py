@@ -1,0 +1,395 @@
+"""One WebSocket, server side: the sans-I/O protocol of `websockets` on an asyncio or uvloop transport.
+
+Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_closed`. All calls belong to the loop's thread.
+
+What holds whatever the peer does: `send` and `close` never raise and never wait; the head of a request, a message, the
+fragments of a message and the unsent bytes are bounded; each way of being silent (no request, not reading, nothing said, no
+answer to a close) ends with an abort at its deadline. Any inbound byte is a proof of life: pong payloads are not matched,
+because some agents answer every ping with an empty pong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
+
+from websockets.exceptions import InvalidState, ProtocolError
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from processes.core.values import CloseCode
+
+HEAD_BYTES_MAX: Final = 32 * 1024  # of an upgrade request; a browser's with all its cookies is about 8 KiB
+FRAGMENTS_MAX: Final = 4096  # of one message; source: websockets' own limit in its asyncio layer
+REASON_BYTES_MAX: Final = 120  # RFC 6455 section 5.5: a control frame holds 125, two of them are the code
+LATE_S: Final = 1.0  # a keepalive timer that comes later than this says that *we* were away: no verdict on the peer
+ABNORMAL: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
+
+
+class Limits(NamedTuple):
+    """The bounds of one connection.
+
+    Units: bytes and seconds. `buffer_bytes_high`: unsent bytes above which the peer counts as slow (`on_slow`); so for
+    `slow_s_max`, or at once above `buffer_bytes_max`, it is aborted. `ping_s`: between keepalives; `dead_s`: silence that
+    ends the connection; `open_s_max`: for the whole upgrade request; `close_s_max`: from our close to the abort.
+    """
+
+    message_bytes_max: int
+    buffer_bytes_high: int = 1 << 20
+    buffer_bytes_max: int = 4 << 20
+    slow_s_max: float = 10.0
+    ping_s: float = 10.0
+    dead_s: float = 30.0
+    open_s_max: float = 10.0
+    close_s_max: float = 2.0
+
+
+class Message(NamedTuple):
+    """One message as it came. A text's UTF-8 is not checked yet: decode it with something that does."""
+
+    data: bytes
+    is_text: bool
+
+
+def frame_text(text: bytes) -> bytes:
+    """The bytes on the wire of one text message, for `write` on many connections."""
+    return Frame(Opcode.TEXT, text).serialize(mask=False)
+
+
+class Pacer:
+    """Runs calls soon, in order, at most `calls_max` in one pass of the loop: a herd that connects at once does not stop the rest.
+
+    Measured: 5,000 upgrades in one pass keep everything else waiting for 1.1 s. Bounded by whoever calls: once for each socket.
+    """
+
+    def __init__(self, calls_max: int) -> None:
+        self._calls_max = calls_max
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, call: Callable[[], None]) -> None:
+        """`call` runs in one of the next passes."""
+        self._waiting.append(call)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        """Hands them to the loop one by one, so that none that raises takes others with it."""
+        for _ in range(min(self._calls_max, len(self._waiting))):
+            self._loop.call_soon(self._waiting.popleft())
+        if self._waiting:
+            self._loop.call_soon(self._run)
+
+
+class WebSocket(asyncio.Protocol):
+    """One connection, from its first byte to its last. `pacer`: shared by all of a server, paces the upgrades.
+
+    Invariant: `on_closed` is called exactly once for every connection that was made, opened or not, and last of all.
+    """
+
+    def __init__(self, limits: Limits, pacer: Pacer | None = None) -> None:
+        self.limits = limits
+        self._pacer = pacer
+        self.opened = False  # stays True after the end
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._head: bytearray | None = bytearray()  # until the request is answered
+        self._head_end = -1  # where it is complete
+        self._parts: list[bytes] = []  # of a fragmented message
+        self._parts_text = False
+        self._own: tuple[int, str] | None = None  # how we ended it, if we did
+        self._paused = False
+        self._ending = False  # a close frame or a refusal is under way
+        self._heard_s = self._loop.time()
+        self._deadline: asyncio.TimerHandle | None = None  # of opening, later of closing
+        self._slow: asyncio.TimerHandle | None = None
+        self._keepalive: asyncio.TimerHandle | None = None
+
+    # What a subclass says
+
+    def on_request(self, request: Request) -> Response | None:
+        """None lets the peer in; a Response (of `refusal`) does not."""
+        return None
+
+    def on_open(self) -> None:
+        """The upgrade is done."""
+
+    def on_messages(self, messages: list[Message]) -> None:
+        """All messages that were complete in one read, in order; never empty."""
+
+    def on_slow(self) -> None:
+        """Unsent bytes exceed buffer_bytes_high."""
+
+    def on_drained(self) -> None:
+        """The peer caught up after `on_slow`."""
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """The connection is gone: our code if we ended it, else the peer's, else 1006."""
+
+    # What a subclass, or its owner, may do at any time
+
+    @property
+    def is_open(self) -> bool:
+        """True while messages can be sent."""
+        return self._transport is not None and self._protocol.state is State.OPEN and not self._transport.is_closing()
+
+    @property
+    def is_slow(self) -> bool:
+        """True between `on_slow` and `on_drained`."""
+        return self._slow is not None
+
+    @property
+    def is_paused(self) -> bool:
+        """True between `pause` and `resume`."""
+        return self._paused
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None before the connection is made and after it is lost."""
+        return self._transport
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What was sent here and has not left for the kernel yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, empty when it has none."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
+    def send(self, text: bytes) -> bool:
+        """Sends one text message. False: the connection is not open (any more), nothing was sent. Never raises, never waits.
+
+        True means handed over, not arrived: the peer may be gone already.
+        """
+        if not self.is_open:
+            return False
+        self._protocol.send_text(text)
+        self._flush()
+        return True
+
+    def write(self, frames: bytes) -> bool:
+        """As `send`, with ready frames (`frame_text`)."""
+        if not self.is_open:
+            return False
+        cast(asyncio.Transport, self._transport).write(frames)
+        self._bound()
+        return True
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Starts the closing handshake and aborts after `close_s_max`. Never raises; twice is harmless; the first code counts."""
+        if self._transport is None or self._own is not None:
+            return
+        if self._protocol.state is State.CONNECTING:
+            self.abort(code, reason)
+            return
+        self._own = (code, reason)
+        self.resume()  # or the peer's answer would never be read
+        try:
+            self._protocol.send_close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
+        except InvalidState:
+            self._own = None  # the peer was first: its code counts
+        except ProtocolError:
+            self.abort(code, reason)  # not a code that may travel
+            return
+        self._flush()
+        self._arm_closing()
+
+    def abort(self, code: int = ABNORMAL, reason: str = "") -> None:
+        """Ends the connection now, whatever is unsent. Never raises; twice is harmless."""
+        if self._transport is not None:
+            self._own = self._own or (code, reason)
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Reads nothing more until `resume`. Meanwhile the silence of the peer is not held against it, and pongs tell it we live."""
+        if not self._paused and self.is_open:
+            self._paused = True
+            cast(asyncio.Transport, self._transport).pause_reading()
+
+    def resume(self) -> None:
+        """Reads again; the peer's silence counts from now."""
+        if self._paused:
+            self._paused = False
+            self._heard_s = self._loop.time()
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    @staticmethod
+    def refusal(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+        """A plain answer instead of an upgrade, for `on_request`."""
+        response = ServerProtocol().reject(http.HTTPStatus(status), text)
+        for name, value in (headers or {}).items():
+            response.headers[name] = value
+        return response
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of asyncio.Protocol."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self.limits.buffer_bytes_high)
+        self._deadline = self._loop.call_later(self.limits.open_s_max, self.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of asyncio.Protocol."""
+        self._heard_s = self._loop.time()
+        if self._head is not None:
+            self._read_head(data)
+        else:
+            self._read_frames(data)
+
+    def eof_received(self) -> None:
+        """Part of asyncio.Protocol: the peer says no more, and the transport closes itself."""
+
+    def pause_writing(self) -> None:
+        """Part of asyncio.Protocol: the high-water mark was passed."""
+        if self._slow is None:
+            self._slow = self._loop.call_later(self.limits.slow_s_max, self.abort, CloseCode.SLOW, "does not read")
+            self.on_slow()
+
+    def resume_writing(self) -> None:
+        """Part of asyncio.Protocol: the low-water mark was reached."""
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+            self.on_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of asyncio.Protocol."""
+        self._transport = None
+        for timer in (self._deadline, self._slow, self._keepalive):
+            if timer is not None:
+                timer.cancel()
+        self._slow = None
+        said = self._protocol.close_rcvd or self._protocol.close_sent  # sent without our asking: a frame that broke the protocol
+        self.on_closed(*(self._own or ((said.code, said.reason) if said else (ABNORMAL, ""))))
+
+    # Inside
+
+    def _read_head(self, data: bytes) -> None:
+        """Collects the request's head, and what comes behind it until it is answered."""
+        head = cast(bytearray, self._head)
+        looked = max(len(head) - 3, 0)
+        head += data
+        waiting = self._head_end >= 0  # for its turn
+        if not waiting:
+            self._head_end = head.find(b"\r\n\r\n", looked)
+            if self._head_end < 0 and len(head) <= HEAD_BYTES_MAX:
+                return
+        if self._pacer is None or self._head_end < 0:
+            self._answer_head()
+        elif len(head) > 2 * HEAD_BYTES_MAX:
+            self.abort()  # nobody has a reason to say so much before the answer
+        elif not waiting:
+            self._pacer(self._answer_head)
+
+    def _answer_head(self) -> None:
+        """Lets the peer in or refuses it.
+
+        The protocol gets the head alone: frames in the same segment would be parsed, and answered, before the upgrade is.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return
+        head, end = cast(bytearray, self._head), self._head_end
+        self._head = None
+        if end < 0 or end > HEAD_BYTES_MAX:
+            self._protocol.send_response(self.refusal(431, "The head of the request is too large.\n"))
+        else:
+            self._protocol.receive_data(bytes(head[: end + 4]))
+            for event in self._protocol.events_received():
+                if isinstance(event, Request):
+                    self._protocol.send_response(self.on_request(event) or self._protocol.accept(event))
+        self._flush()
+        if not self.is_open:
+            self._arm_closing()
+            return
+        self.opened = True
+        cast(asyncio.TimerHandle, self._deadline).cancel()
+        self._arm_keepalive(first=True)
+        self.on_open()
+        if len(head) > end + 4:
+            self._read_frames(bytes(head[end + 4 :]))
+
+    def _read_frames(self, data: bytes) -> None:
+        messages: list[Message] = []
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and self._own is None:  # what comes after our own close is not read any more
+                self._assemble(event, messages)
+        self._flush()
+        if not self.is_open:
+            self._arm_closing()
+        if messages:
+            self.on_messages(messages)
+
+    def _assemble(self, frame: Frame, messages: list[Message]) -> None:
+        if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
+            self._parts, self._parts_text = [], frame.opcode is Opcode.TEXT
+        elif frame.opcode is not Opcode.CONT:
+            return  # control frames are answered by the protocol itself
+        if frame.fin and not self._parts:
+            messages.append(Message(bytes(frame.data), self._parts_text))
+            return
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            messages.append(Message(b"".join(self._parts), self._parts_text))
+            self._parts = []
+        elif len(self._parts) >= FRAGMENTS_MAX:
+            self.close(CloseCode.TOO_BIG, "too many fragments")
+            self._parts = []
+
+    def _flush(self) -> None:
+        """Hands the protocol's bytes to the transport. A half-closed TLS connection is not possible: that is closed whole."""
+        transport = self._transport
+        writes = self._protocol.data_to_send()
+        if transport is None or transport.is_closing():
+            return
+        for data in writes:
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()
+        self._bound()
+
+    def _bound(self) -> None:
+        if self.buffer_bytes > self.limits.buffer_bytes_max:
+            self.abort(CloseCode.SLOW, "does not read")
+
+    def _arm_closing(self) -> None:
+        """The connection is ending: whatever the peer still sends, it is gone after close_s_max."""
+        if self._transport is None or self._ending:
+            return
+        self._ending = True
+        for timer in (self._keepalive, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._loop.call_later(self.limits.close_s_max, self.abort)
+
+    def _arm_keepalive(self, first: bool = False) -> None:
+        share = 0.5 + (self._protocol.id.int & 0xFFFF) / 0x20000 if first else 1.0  # or a herd would be pinged in one turn for ever
+        due_s = self._loop.time() + self.limits.ping_s * share
+        self._keepalive = self._loop.call_at(due_s, self._keep_alive, due_s)
+
+    def _keep_alive(self, due_s: float) -> None:
+        now_s = self._loop.time()
+        if self._paused:
+            self._protocol.send_pong(b"")
+            self._flush()
+        elif now_s - self._heard_s > self.limits.dead_s and now_s - due_s < LATE_S:
+            self.close(CloseCode.KEEPALIVE, "nothing heard")
+            return
+        elif self.is_open:
+            self._protocol.send_ping(b"")
+            self._flush()
+        self._arm_keepalive()

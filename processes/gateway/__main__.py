@@ -1,0 +1,41 @@
+"""`python -m processes.gateway MEMBER`: the agents' WebSockets. MEMBER counts from 1; 0 of the group holds the socket."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from processes.adapters import door
+from processes.adapters.door import Process
+from processes.adapters.queue_link import QueueLink
+from processes.gateway import server
+from processes.gateway.gate import Gate
+from processes.gateway.loop import Loop
+from processes.gateway.tokens import Tokens
+
+QUEUES_S_MAX: Final = 2.0  # for one call
+
+
+async def main(process: Process) -> None:
+    """Opens left to right, loops, closes right to left."""
+    settings = process.settings
+    sock = server.take_socket()
+    tls = server.tls_context(settings.file.tls)
+    link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
+    gate = Gate(process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=server.sockets_max())
+    listener = await server.serve(sock, tls, gate.connection)
+    loop = Loop(gate, link, process.pulse, process.stop)
+    try:
+        await loop.run()
+        listener.close()  # supervisord holds the socket: whoever connects from now on waits there for the successor
+        await loop.farewell()
+    finally:
+        await link.close()
+
+
+if __name__ == "__main__":
+    member = sys.argv[1] if len(sys.argv) == 2 else ""
+    if not member.isascii() or not member.isdigit() or int(member) < 1:
+        print("usage: python -m processes.gateway MEMBER (from 1)", file=sys.stderr)
+        sys.exit(64)  # EX_USAGE of sysexits.h
+    door.run("gateway", main, int(member) - 1)

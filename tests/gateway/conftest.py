@@ -1,0 +1,93 @@
+"""A gateway in the test's own loop, on a real port, with its queues in memory and the hub's side in the test's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from doubles.agent_wire import WAIT_S, AgentWire
+from doubles.hub_side import HubSide
+from doubles.queue_link import MemoryQueueLink, MemoryQueues
+
+from processes.adapters.pulse_file import PulseFile
+from processes.core.messages import AgentRegistered, DeliverRegistered
+from processes.gateway import server
+from processes.gateway.gate import Gate
+from processes.gateway.loop import Loop
+from processes.gateway.tokens import Tokens
+
+
+class House:
+    """One gateway and everything around it."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.memory = MemoryQueues()
+        self.hub = HubSide(MemoryQueueLink(self.memory, "hub"))
+        self.canary = folder / "canary.json"
+        self.log = structlog.testing.CapturingLogger()
+        self.gate = Gate("gateway", "boot", Tokens(self.canary), self.log, **{"sockets_max": 1000, **options})  # type: ignore[arg-type]
+        self.pulse = PulseFile(folder / "pulse", "gateway")
+        self.stop = asyncio.Event()
+        self.loop = Loop(self.gate, MemoryQueueLink(self.memory, "gateway"), self.pulse, self.stop)
+        self.port = 0
+        self.wires: list[AgentWire] = []
+
+    async def agent(self, token: str, name: str = "", **payload: Any) -> AgentWire:
+        """An agent that has connected, registered, and was told so by the hub."""
+        wire = await self.dial(token)
+        wire.register(name or token, **payload)
+        registered = await self.hub.event(AgentRegistered, host=token)
+        await self.hub.deliver(DeliverRegistered(self.hub.epoch, registered.connection, token, f"id-of-{token}"))
+        await wire.hear("registered")
+        return wire
+
+    async def dial(self, token: str | None, **options: Any) -> AgentWire:
+        """A connection that was let in. Raises: NotLetIn."""
+        wire = await AgentWire.dial(self.port, token, **options)
+        self.wires.append(wire)
+        return wire
+
+    def connection(self, host: str) -> str:
+        """The id of the host's registered connection."""
+        connection = self.gate.roster.of_host(host)
+        assert connection is not None
+        assert connection.session is not None
+        return connection.session.connection
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Waits for a condition inside this process."""
+        async with asyncio.timeout(WAIT_S):
+            while not holds():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
+    house = House(folder, **options)
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    house.port = sock.getsockname()[1]
+    listener = await server.serve(sock, None, house.gate.connection)
+    task = asyncio.create_task(house.loop.run())
+    try:
+        yield house
+        assert not task.done(), task.exception()
+    finally:
+        for wire in house.wires:
+            await wire.hang_up()
+        house.stop.set()
+        await asyncio.wait_for(task, WAIT_S)
+        listener.close()
+        await house.loop.farewell()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[House]]:
+    """Opens a gateway: `async with house() as h`."""
+    return lambda **options: _house(tmp_path, **options)

@@ -1,0 +1,223 @@
+"""The real process, with real queues, on a socket that it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from doubles.agent_wire import AgentWire, NotLetIn
+from doubles.hub_side import HubSide
+
+from processes.adapters import pulse_file
+from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.core.messages import AgentDisconnected, AgentRegistered, DeliverRegistered, HeartbeatReceived
+
+T = TypeVar("T")
+STOP_S_MAX = 5.0  # what DESIGN promises after SIGTERM
+
+
+class Installation:
+    """queues and a gateway, without supervisord; the test holds the listening socket as supervisord would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port: int = self.sock.getsockname()[1]
+        self.environ = {**os.environ, "FLEETHUB_STATE": str(folder)}
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
+        """python -m ARGUMENTS."""
+        with (self.folder / "stderr").open("ab") as stderr:
+            child = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stderr,
+                stderr=stderr,
+                env=self.environ,
+            )
+        self.children.append(child)
+        return child
+
+    def start_queues(self) -> subprocess.Popen[bytes]:
+        return self.start("processes.queues")
+
+    def start_gateway(self) -> subprocess.Popen[bytes]:
+        return self.start("processes.gateway", "1", stdin=self.sock.fileno())
+
+    def close(self) -> None:
+        """Nothing of it is left."""
+        self.sock.close()
+        for child in self.children:
+            child.kill()
+            child.wait()
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+def installed() -> Iterator[Installation]:
+    found = Installation(Path(tempfile.mkdtemp(prefix="fh")))
+    yield found
+    found.close()
+
+
+async def eventually(attempt: Callable[[], Awaitable[T]], wait_s: float = 15.0) -> T:
+    """The result of the first attempt that neither meets a refusal nor an absence."""
+    async with asyncio.timeout(wait_s):
+        while True:
+            try:
+                return await attempt()
+            except (NotLetIn, OSError, QueuesAway, AssertionError):
+                await asyncio.sleep(0.02)
+
+
+async def open_hub(installed: Installation, *hosts: str, epoch: int = 1) -> HubSide:
+    hub = HubSide(QueueLink(installed.folder / "run" / "queues.sock", "hub"), epoch=epoch)
+    await eventually(lambda: hub.start(*hosts))
+    return hub
+
+
+async def register(installed: Installation, hub: HubSide, host: str) -> AgentWire:
+    wire = await eventually(lambda: AgentWire.dial(installed.port, host))
+    wire.register(host)
+    event = await hub.event(AgentRegistered, host=host)
+    await hub.deliver(DeliverRegistered(hub.epoch, event.connection, host, f"id-of-{host}"))
+    await wire.hear("registered")
+    return wire
+
+
+def test_sigterm_closes_every_agent_with_1012_tells_the_hub_and_exits_0(installed: Installation) -> None:
+    async def scenario() -> None:
+        installed.start_queues()
+        gateway = installed.start_gateway()
+        hub = await open_hub(installed, "web1", "web2")
+        wires = [await register(installed, hub, host) for host in ("web1", "web2")]
+        wires[0].say("heartbeat")
+        await hub.event(HeartbeatReceived, host="web1")
+        started_s = time.monotonic()
+        gateway.send_signal(signal.SIGTERM)
+        assert [await wire.ended() for wire in wires] == [1012, 1012]
+        assert await asyncio.to_thread(gateway.wait, STOP_S_MAX) == 0
+        assert time.monotonic() - started_s < STOP_S_MAX
+        assert [(await hub.event(AgentDisconnected, host=host)).code for host in ("web1", "web2")] == [1012, 1012]
+        pulse = pulse_file.read(installed.folder / "run" / "pulse", "gateway")
+        assert pulse is not None
+        assert (pulse.epoch, pulse.connections, pulse.delivered) == (1, 0, 4)
+
+    asyncio.run(scenario())
+
+
+def test_sigterm_ends_within_5_s_with_agents_that_do_not_answer_and_queues_frozen(installed: Installation) -> None:
+    async def scenario() -> None:
+        queues = installed.start_queues()
+        gateway = installed.start_gateway()
+        hub = await open_hub(installed, "web1", "web2")
+        mute, deaf = [await register(installed, hub, host) for host in ("web1", "web2")]
+        mute.mute = True
+        deaf.stop_reading()
+        stranger = await asyncio.open_connection("127.0.0.1", installed.port)
+        queues.send_signal(signal.SIGSTOP)
+        gateway.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(gateway.wait, STOP_S_MAX) == 0
+        stranger[1].close()
+        await mute.hang_up()
+        await deaf.hang_up()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_connects_while_the_gateway_is_replaced_waits_and_is_served(installed: Installation) -> None:
+    async def scenario() -> None:
+        installed.start_queues()
+        gateway = installed.start_gateway()
+        hub = await open_hub(installed, "web1")
+        wire = await register(installed, hub, "web1")
+        gateway.kill()
+        await wire.ended()
+        gateway.wait()
+        waiting = asyncio.create_task(AgentWire.dial(installed.port, "web1"))
+        installed.start_gateway()
+        (answer,) = await asyncio.gather(waiting, return_exceptions=True)
+        if isinstance(answer, NotLetIn):  # served all the same: only the token table is not there yet
+            assert answer.status == 503
+        else:
+            assert isinstance(answer, AgentWire), answer
+            await answer.hang_up()
+        await hub.start("web1")
+        wire = await eventually(lambda: AgentWire.dial(installed.port, "web1"))
+        wire.register("web1")
+        await hub.event(AgentRegistered, host="web1")
+        await wire.hang_up()
+
+    asyncio.run(scenario())
+
+
+def test_agents_stay_connected_while_queues_is_killed_and_the_hub_gets_a_census(installed: Installation) -> None:
+    async def scenario() -> None:
+        queues = installed.start_queues()
+        installed.start_gateway()
+        hub = await open_hub(installed, "web1")
+        wire = await register(installed, hub, "web1")
+        queues.kill()
+        queues.wait()
+        wire.say("heartbeat", metrics={"load": 7})
+        installed.start_queues()
+        successor = await open_hub(installed, "web1", epoch=2)
+        async with asyncio.timeout(15):
+            while [c.connection for c in await successor.census()] != [f"{wire_boot(hub)}.1"]:
+                pass
+        assert (await successor.event(HeartbeatReceived, host="web1")).heartbeat.metrics is not None
+        await wire.hang_up()
+
+    def wire_boot(hub: HubSide) -> str:
+        return next(event.boot for event in hub.seen if hasattr(event, "boot"))
+
+    asyncio.run(scenario())
+
+
+def test_tls_from_the_settings_is_served(installed: Installation) -> None:
+    certificate, key = installed.folder / "cert.pem", installed.folder / "key.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        capture_output=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    installed.environ |= {"FLEETHUB_TLS_CERTIFICATE": str(certificate), "FLEETHUB_TLS_KEY": str(key)}
+    trusting = ssl.create_default_context(cafile=str(certificate))
+
+    async def scenario() -> None:
+        installed.start_queues()
+        gateway = installed.start_gateway()
+        hub = await open_hub(installed, "web1")
+        wire = await eventually(lambda: AgentWire.dial(installed.port, "web1", tls=trusting))
+        wire.register("web1")
+        assert (await hub.event(AgentRegistered)).host == "web1"
+        gateway.send_signal(signal.SIGTERM)
+        assert await wire.ended() == 1012
+        assert await asyncio.to_thread(gateway.wait, STOP_S_MAX) == 0
+
+    asyncio.run(scenario())
+
+
+def test_without_a_listening_socket_or_a_member_it_says_so(installed: Installation) -> None:
+    assert installed.start("processes.gateway", "1").wait(15) == 70
+    assert installed.start("processes.gateway", "0").wait(15) == 64
+    with socket.socket() as unbound:
+        assert installed.start("processes.gateway", "1", stdin=unbound.fileno()).wait(15) == 70
+    said = (installed.folder / "stderr").read_text()
+    assert "descriptor 0 is no socket" in said
+    assert "descriptor 0 is a socket that does not listen" in said
+    assert "usage: python -m processes.gateway MEMBER" in said
