@@ -1,0 +1,86 @@
+"""What a person types: `fleethub VERB …`. Every way out is here: an exit code, and never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from processes.adapters.settings import SettingsError, load
+from processes.cli import commands, fleet, incidents, installation, output, run, status
+from processes.cli.client import HubAway
+from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.core.errors import FleethubError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="fleethub", prog_name="fleethub", message="%(prog)s %(version)s")
+def cli() -> None:
+    """A hub for fleets of servers that cannot freeze unnoticed and loses no command."""
+
+
+for verb in (
+    installation.up, installation.down, installation.restart, installation.stop, installation.start, installation.env, status.status,
+    fleet.hosts, fleet.host, fleet.remove, fleet.enroll, fleet.revoke,
+    run.run, commands.commands, commands.command, commands.cancel, commands.logs,
+    incidents.incidents, incidents.incident, installation.agent, fleet.token,
+):  # fmt: skip
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Runs the verb of this process's arguments, and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is shown its number
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document too."""
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(args=list(arguments), prog_name="fleethub", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        advice = f"See: {context.command_path} --help" if context else ""
+        return output.fail(Failure("usage", error.format_message(), advice, EXIT_USAGE), as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        output.leave_quietly()
+        return EXIT_FAILED
+    except Failure as failure:
+        return output.fail(failure, as_json)
+    except SettingsError as error:
+        return output.fail(Failure("settings", str(error), exit_code=EXIT_SETTINGS), as_json)
+    except HubAway as error:
+        return output.fail(Failure("hub_away", str(error), "Is it running? fleethub status"), as_json)
+    except FleethubError as error:
+        return output.fail(Failure("failed", str(error)), as_json)
+    except Exception as error:
+        return output.fail(_unexpected(error), as_json)
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _unexpected(error: Exception) -> Failure:
+    """A mistake of ours: a line for the person, the traceback for whoever mends it."""
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    with contextlib.suppress(Exception):
+        path = load().log / "cli.log"
+        with path.open("a") as file:
+            file.write("".join(traceback.format_exception(error)))
+        return Failure("unexpected", f"this should not happen: {what}", f"Its traceback is in {path}")
+    return Failure("unexpected", f"this should not happen: {what}")
+
+
+if __name__ == "__main__":
+    main()

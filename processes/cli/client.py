@@ -1,0 +1,231 @@
+"""The operators' API as a small, typed client: one short call a question, each with a deadline."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from processes.adapters.settings import Settings, address
+from processes.cli.failure import Failure
+from processes.core.errors import ResourceError
+from processes.core.views import CommandView, HostView, OutputPage
+
+TIMEOUT_S: Final = httpx.Timeout(12.0, connect=2.0)  # the API answers 504 after 10 s
+READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again for so long
+ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
+PAUSE_S: Final = 0.3
+
+T = TypeVar("T")
+
+
+class Refused(Failure):
+    """The API answered with an error; `status` is HTTP's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        advice = {401: "The token is not valid here.", 403: "The token's role may not do this."}.get(status, "")
+        super().__init__(code, message, advice)
+        self.status = status
+
+
+class HubAway(ResourceError):
+    """Nobody answered, or not in time. Whether a request was carried out is unknown."""
+
+
+class HostsPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/hosts."""
+
+    hosts: list[HostView]
+
+
+class CommandsPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/commands. next: the `before` of the following page, None at the end."""
+
+    commands: list[CommandView]
+    next: str | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """One command as it was accepted."""
+
+    id: str
+    host: str
+    op: str
+    state: str
+
+
+class AcceptedPage(msgspec.Struct, frozen=True):
+    """POST /api/v1/commands."""
+
+    commands: list[Accepted]
+
+
+class _Error(msgspec.Struct, frozen=True):
+    error: str = "unknown"
+    message: str = ""
+
+
+class Api:
+    """One operators' port and one token."""
+
+    def __init__(self, url: str, token: str, trust: ssl.SSLContext | None = None, local: bool = True) -> None:
+        self.url, self.token, self.trust = url.rstrip("/"), token, trust
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT_S,
+            verify=trust if trust is not None else True,
+            trust_env=not local,  # a proxy for the outside has no business with our own port
+        )
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._http.close()
+
+    def read(self, path: str, query: Mapping[str, str | int] | None = None) -> bytes:
+        """The body of a GET. Asks again for READ_AGAIN_S when the hub is away for a moment.
+
+        Raises: Refused, HubAway.
+        """
+        deadline_mono_s = time.monotonic() + READ_AGAIN_S
+        while True:
+            try:
+                return self.once("GET", path, query=query)
+            except (Refused, HubAway) as error:
+                passing = isinstance(error.__cause__, httpx.TransportError) and not isinstance(error.__cause__, httpx.ConnectError)
+                if isinstance(error, Refused):
+                    passing = error.status in (503, 504)
+                if not passing or time.monotonic() > deadline_mono_s:
+                    raise
+            time.sleep(PAUSE_S)  # nothing tells us when it is back: ask again
+
+    def once(self, method: str, path: str, body: object = None, query: Mapping[str, str | int] | None = None) -> bytes:
+        """The body of one answer. Raises: Refused, HubAway."""
+        content = None if body is None else msgspec.json.encode(body)
+        kind = {"Content-Type": "application/json"} if content else {}
+        try:
+            answer = self._http.request(method, f"/api/v1{path}", content=content, headers=kind, params=dict(query) if query else None)
+        except httpx.TransportError as error:
+            raise HubAway(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
+        if answer.status_code >= 400:
+            raise _refusal(answer)
+        return answer.content
+
+    def healthy(self) -> bool:
+        """True when /healthz says 200."""
+        try:
+            return self._http.get("/healthz", timeout=2.0).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def host(self, name: str) -> HostView | None:
+        """One host; None if it is not enrolled. Raises: Refused, HubAway."""
+        try:
+            return decoded(self.read(f"/hosts/{segment(name)}"), HostView)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def hosts(self) -> list[HostView]:
+        """All hosts. Raises: Refused, HubAway."""
+        return decoded(self.read("/hosts"), HostsPage).hosts
+
+    def command(self, command_id: str) -> CommandView:
+        """One command. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/commands/{segment(command_id)}"), CommandView)
+
+    def output(self, command_id: str, first: int) -> OutputPage:
+        """A page of a command's output, from offset `first`. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/commands/{segment(command_id)}/output", {"from": first}), OutputPage)
+
+    def give(self, body: Mapping[str, Any]) -> AcceptedPage:
+        """The commands that were accepted. Asked again with the same key until it is certain, for ASK_AGAIN_S.
+
+        Raises: Refused, with any other status than 503 and 504; HubAway, when the time is over.
+        """
+        assert body.get("key"), "without a key, asking again would give it twice"
+        deadline_mono_s = time.monotonic() + ASK_AGAIN_S
+        while True:
+            try:
+                return decoded(self.once("POST", "/commands", body), AcceptedPage)
+            except (Refused, HubAway) as error:
+                if isinstance(error, Refused) and error.status not in (503, 504):
+                    raise
+                if time.monotonic() > deadline_mono_s:
+                    raise HubAway(f"the hub could not accept it within {ASK_AGAIN_S:.0f} s: {error}") from error
+            time.sleep(PAUSE_S)
+
+
+def open_api(settings: Settings, hub: str | None = None, token_file: Path | None = None) -> Api:
+    """The API of `hub`, or of this installation.
+
+    Raises: Failure, if there is no token to ask with.
+    """
+    if hub is not None and token_file is None:
+        raise Failure("no_token", f"--hub {hub} needs --token-file", "The local operator token is not sent elsewhere.", 2)
+    path = token_file or settings.operator_token
+    try:
+        token = path.read_text().strip()
+    except FileNotFoundError:
+        raise Failure("not_running", f"there is no token at {path}: nothing was started here yet", "Start it: fleethub up") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure("no_token", f"the token file {path} cannot be read: {error}", "Run this as the user who runs fleethub.") from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise Failure("no_token", f"the token file {path} does not hold a token")
+    if hub is not None:
+        return Api(hub, token, local=False)
+    return Api(own_url(settings), token, _trust(settings))
+
+
+def own_url(settings: Settings, listen: str | None = None) -> str:
+    """The URL under which this machine reaches the operators' port."""
+    return f"{'https' if settings.file.tls.certificate else 'http'}://{_reachable(listen or settings.file.operators.listen)}"
+
+
+def agents_url(settings: Settings, listen: str | None = None) -> str:
+    """The URL under which this machine reaches the agents' port."""
+    return f"{'wss' if settings.file.tls.certificate else 'ws'}://{_reachable(listen or settings.file.agents.listen)}/ws"
+
+
+def segment(name: str) -> str:
+    """The name as one segment of a URL's path, whatever it holds."""
+    return quote(name, safe="") if name.strip(".") else f"%2E{name[1:]}"  # "." and ".." would be resolved on the way
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """The answer as what it should be. Raises: Refused, if it is not."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refused(502, "bad_answer", f"the answer is not of this API: {error}") from None
+
+
+def _reachable(listen: str) -> str:
+    host, port = address(listen)
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared, not listened on
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | None:
+    """Our own certificate is trusted as it is, whatever name it is for: this is our own machine, and our own port."""
+    if not settings.file.tls.certificate:
+        return None
+    context = ssl.create_default_context(cafile=os.fspath(settings.file.tls.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    try:
+        error = msgspec.json.decode(answer.content, type=_Error)
+    except msgspec.DecodeError:
+        error = _Error("http", f"HTTP {answer.status_code} {answer.reason_phrase}")
+    return Refused(answer.status_code, error.error, error.message or f"HTTP {answer.status_code} {error.error}")

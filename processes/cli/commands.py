@@ -1,0 +1,138 @@
+"""The verbs of given commands: commands, command, cancel, logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from processes.cli import output
+from processes.cli.client import Api, CommandsPage, decoded, segment
+from processes.cli.follow import Following
+from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.watch import watched
+from processes.core.command import State
+from processes.core.views import CommandView, OutputPage, OutputView, TransitionView
+
+PAGE_MAX: Final = 500
+
+
+class CommandPage(msgspec.Struct, frozen=True):
+    """The part of GET /api/v1/commands/ID that a command's view does not have."""
+
+    history: list[TransitionView] = []
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, newest first.")
+@click.option("--host", "host", help="Of this host only.")
+@click.option("--state", "state", type=click.Choice([state.value for state in State]), help="In this state only.")
+@as_json
+@asks_hub
+def commands(*, limit: int, host: str | None, state: str | None, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """List commands, newest first."""
+    with asking(hub, token_file) as api:
+        found, following = _pages(api, limit, host, state)
+    if as_json:
+        output.document({"commands": found, "next": following})
+        return
+    rows = [[view.id, view.created_at or "", view.host, view.op, view.state, _end(view)] for view in found]
+    output.table(["ID", "GIVEN", "HOST", "OPERATION", "STATE", ""], rows, "no commands yet: fleethub run OP HOST")
+
+
+@click.command()
+@click.argument("command_id", metavar="ID")
+@as_json
+@asks_hub
+def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Show one command with its history."""
+    with asking(hub, token_file) as api:
+        body = api.read(f"/commands/{segment(command_id)}")
+    view, page = decoded(body, CommandView), decoded(body, CommandPage)
+    if as_json:
+        output.document(body)
+        return
+    output.fields([
+        ("id", view.id),
+        ("host", view.host),
+        ("operation", view.op),
+        ("state", f"{view.state} {_end(view)}".rstrip()),
+        ("message", view.message),
+        ("given", f"{view.created_at} by {view.actor}"),
+        ("expires", view.expires_at or "" if view.state == State.QUEUED else ""),
+        ("cancel asked", view.cancel_requested_at or ""),
+        ("attempts", str(view.attempt)),
+        ("output", f"{view.output_next} records" + (", truncated" if view.output_truncated else "")),
+    ])  # fmt: skip
+    for step in page.history:
+        output.say(f"  {step.at}  {step.before or 'accepted'} → {step.after}  {step.reason}  {step.actor}".rstrip())
+
+
+@click.command()
+@click.argument("command_id", metavar="ID")
+@as_json
+@asks_hub
+def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Ask for a command's end. Once it was sent, only its agent's word ends it."""
+    with asking(hub, token_file) as api:
+        body = api.once("POST", f"/commands/{segment(command_id)}/cancel")
+    view = decoded(body, CommandView)
+    if as_json:
+        output.document(body)
+        return
+    output.say(f"{view.id}: cancelled" if view.state == State.CANCELLED else f"{view.id}: {view.state}, its agent is asked to end it")
+
+
+@click.command()
+@click.argument("command_id", metavar="ID")
+@click.option("--follow", is_flag=True, help="Go on until the command has ended.")
+@as_json
+@asks_hub
+def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Print a command's output: its stdout on stdout, its stderr on stderr."""
+    if follow and as_json:
+        raise click.UsageError("--json is one document, which --follow has no end for: choose one of them")
+    with asking(hub, token_file) as api:
+        view = api.command(command_id)
+        if follow:
+            Following(api, [watched(view)], prefixed=False).run()
+            return
+        records, last = _all_output(api, command_id)
+    if as_json:
+        page = OutputPage(view.id, records, last.next_offset, last.complete, last.truncated)
+        output.document(page)
+        return
+    for record in records:
+        output.stream(record.data, record.stream == "stderr")
+    if last.truncated:
+        output.note("fleethub: the output was longer than what is kept")
+
+
+def _pages(api: Api, limit: int, host: str | None, state: str | None) -> tuple[list[CommandView], str | None]:
+    found: list[CommandView] = []
+    query: dict[str, str | int] = {key: value for key, value in (("host", host), ("state", state)) if value is not None}
+    while True:
+        page = decoded(api.read("/commands", {**query, "limit": min(limit - len(found), PAGE_MAX)}), CommandsPage)
+        found += page.commands
+        if page.next is None or len(found) >= limit:
+            return found[:limit], page.next
+        query["before"] = page.next
+
+
+def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage]:
+    records: list[OutputView] = []
+    first = 0
+    while True:
+        page = api.output(command_id, first)
+        records += page.records
+        if page.complete or not page.records:
+            return records, page
+        first = page.next_offset
+
+
+def _end(view: CommandView) -> str:
+    code = f"exit code {view.exit_code}" if view.exit_code else ""
+    reason = "" if view.reason == view.state else view.reason
+    return ", ".join(filter(None, (reason, code)))

@@ -1,0 +1,114 @@
+"""The agent of this very machine: enrolled, its file and token written, so that the first `up` has a first host."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processes.adapters.settings import Settings
+from processes.cli.client import Api, decoded
+from processes.cli.failure import Failure
+from processes.cli.sign_in import write_secret
+from processes.core.values import Presence
+
+ONLINE_S_MAX: Final = 30.0
+POLL_S: Final = 0.1
+
+
+class Enrolled(msgspec.Struct, frozen=True):
+    """POST /api/v1/hosts. The token is shown this once."""
+
+    name: str
+    token: str
+    host_id: str = ""
+
+
+class _AgentFile(msgspec.Struct, frozen=True):
+    hub: str = ""
+    name: str = ""
+
+
+def host_name(raw: str) -> str:
+    """The machine's name as RFC 1123 allows it: other characters become hyphens; `localhost` if nothing is left. Pure."""
+    labels = [re.sub(r"[^A-Za-z0-9-]+", "-", label).strip("-")[:63].strip("-") for label in raw.split(".")]
+    kept = [label for label in labels if label]
+    while len(".".join(kept)) > 253:
+        kept.pop()
+    return ".".join(kept) or "localhost"
+
+
+def enroll(api: Api, name: str, again: bool) -> Enrolled:
+    """The host has a new token. Raises: Refused, HubAway."""
+    return decoded(api.once("POST", "/hosts", {"name": name, "again": again}), Enrolled)
+
+
+def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool]:
+    """This machine is enrolled, and agent.toml and agent.token are written. Its name, and True if a running agent must read them anew.
+
+    A file that is there is the operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
+    """
+    path, token = settings.state / "agent.toml", settings.state / "agent.token"
+    file = _existing(path)
+    name = file.name or host_name(socket.gethostname())
+    changed = False
+    if file.hub != hub_url:
+        _write_file(path, hub_url, name, settings)
+        changed = True
+    known = api.host(name)
+    if known is None or known.revoked or not token.exists():
+        write_secret(token, enroll(api, name, again=known is not None).token)
+        changed = True
+    return name, changed
+
+
+def wait_online(api: Api, name: str) -> None:
+    """The host is online. Raises: Failure, after ONLINE_S_MAX; Refused, HubAway."""
+    deadline_mono_s = time.monotonic() + ONLINE_S_MAX
+    while True:
+        host = api.host(name)
+        if host is not None and host.presence == Presence.ONLINE:
+            return
+        if time.monotonic() > deadline_mono_s:
+            said = host.presence if host else "unknown"
+            raise Failure(
+                "not_online",
+                f"this machine's agent started, and {name} is still {said} after {ONLINE_S_MAX:.0f} s",
+                "Look at log/agent.log.",
+            )
+        time.sleep(POLL_S)
+
+
+def _existing(path: Path) -> _AgentFile:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), _AgentFile)
+    except FileNotFoundError:
+        return _AgentFile()
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise Failure("bad_agent_file", f"{path} cannot be read: {error}", "Mend it, or remove it: then it is written anew.") from None
+
+
+def _write_file(path: Path, hub_url: str, name: str, settings: Settings) -> None:
+    line = f"hub = {_toml(hub_url)}"
+    if path.exists():
+        text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, path.read_text(), count=1)
+        text = text if count else f"{line}\n{text}"
+    else:
+        text = (
+            "# The agent of this machine, written by `fleethub up`. What is added under [commands.NAME] can be run here.\n"
+            f'{line}\nname = {_toml(name)}\ntoken_file = "agent.token"\nheartbeat_s = 5\nstate = "agent-state"\n'
+        )
+        if settings.file.tls.certificate:
+            text += f"ca_file = {_toml(str(Path(settings.file.tls.certificate).absolute()))}\n"
+    fresh = path.with_name(".agent.toml.new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def _toml(text: str) -> str:
+    return msgspec.json.encode(text).decode()  # a JSON string is a TOML basic string too

@@ -1,0 +1,41 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from processes.adapters.settings import load
+from processes.cli.client import Api, open_api
+
+Verb = TypeVar("Verb", bound=Callable[..., object])
+
+
+def as_json(verb: Verb) -> Verb:
+    """--json: one JSON document on stdout, and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(verb)
+
+
+def asks_hub(verb: Verb) -> Verb:
+    """--hub and --token-file: ask another installation than this machine's."""
+    verb = click.option("--hub", envvar="FLEETHUB_HUB", help="URL of the operators' port, if not this machine's.")(verb)
+    return click.option(
+        "--token-file",
+        envvar="FLEETHUB_TOKEN_FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File with the token to ask with.",
+    )(verb)
+
+
+@contextlib.contextmanager
+def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
+    """The API, closed afterwards. Raises: SettingsError, Failure."""
+    api = open_api(load(), hub, token_file)
+    try:
+        yield api
+    finally:
+        api.close()

@@ -1,0 +1,96 @@
+"""What a verb shows: tables, lines, one JSON document, and errors. Everything from outside is escaped here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from processes.cli.failure import Failure
+from processes.cli.text import columns, plain
+
+STYLES: Final = {
+    "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
+    "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow", "silent": "yellow",
+    "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red", "lost": "red",
+    "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
+}  # fmt: skip
+
+
+def say(line: str = "") -> None:
+    """One line on stdout."""
+    print(plain(line), flush=True)
+
+
+def note(line: str) -> None:
+    """One line on stderr: progress and summaries, never what a script reads."""
+    print(plain(line), file=sys.stderr, flush=True)
+
+
+def progress(line: str) -> None:
+    """One line on stderr, only if a person watches."""
+    if sys.stderr.isatty():
+        note(line)
+
+
+def stream(line: str, to_stderr: bool) -> None:
+    """One line of a command's output; tabs stay."""
+    print(plain(line, keep="\t"), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+def document(value: bytes | msgspec.Struct | Mapping[str, object]) -> None:
+    """The one JSON document of a `--json` verb; bytes are a document already."""
+    text = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    print(msgspec.json.format(text, indent=2).decode(), flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
+    """Rows under a header: with colours and the terminal's width on a terminal, else plain columns of which nothing is cut off."""
+    clean = [[plain(cell) for cell in row] for row in rows]
+    if not clean:
+        say(empty)
+    elif sys.stdout.isatty():
+        Console().print(rich_table(header, clean))
+    else:
+        for line in columns(header, clean):
+            print(line)
+        sys.stdout.flush()
+
+
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The table for a terminal. Cells are Text, so that nothing in them is taken for markup."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        made.add_column(name, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
+    return made
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one a line; empty values are left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        say(f"{name.ljust(width)}  {value}")
+
+
+def fail(failure: Failure, as_json: bool) -> int:
+    """Shows the failure, on stderr for a person and with --json as the one document too. Returns its exit code."""
+    note(f"fleethub: {failure.message}")
+    if failure.advice:
+        note(f"  {failure.advice}")
+    if as_json:
+        document({"error": failure.code, "message": failure.message})
+    return failure.exit_code
+
+
+def leave_quietly() -> None:
+    """Whoever read our stdout is gone: nothing more is written to it, not even by the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,69 @@
+"""What is known of commands that someone waits for: which output comes next, and who has ended. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from processes.core.command import State
+from processes.core.views import CommandView, OutputView
+
+
+class Brief(msgspec.Struct, frozen=True):
+    """What is known of a command without asking again."""
+
+    id: str
+    host: str
+    op: str
+    state: State
+    reason: str
+    exit_code: int | None
+
+
+class Watched:
+    """One command. Invariant: `next_offset` only grows, and what is below it was shown exactly once, in order."""
+
+    def __init__(self, command_id: str, host: str, op: str, state: State) -> None:
+        self.id, self.host, self.op, self.state = command_id, host, op, state
+        self.reason = ""
+        self.exit_code: int | None = None
+        self.next_offset = 0
+        self.confirmed = False  # the API itself said that it has ended, and how
+        self.complete = False  # nothing will come after next_offset
+
+    def learn(self, fields: Mapping[str, Any]) -> None:
+        """The command as the hub now says it is; a part of its fields is enough. A final state is not left for an open one."""
+        state = State(fields.get("state", self.state))
+        if self.state.final and not state.final:
+            return  # an older message, overtaken by an answer of the API
+        self.state = state
+        self.reason = str(fields.get("reason", self.reason))
+        code = fields.get("exit_code", self.exit_code)
+        self.exit_code = code if isinstance(code, int) else None
+
+    def take(self, records: Iterable[OutputView]) -> list[OutputView]:
+        """Those to show now: records seen already are left out, and nothing after a gap is taken."""
+        shown = []
+        for record in records:
+            if record.offset == self.next_offset:
+                shown.append(record)
+                self.next_offset += 1
+        return shown
+
+    def brief(self) -> Brief:
+        """What is known of it."""
+        return Brief(self.id, self.host, self.op, self.state, self.reason, self.exit_code)
+
+    @property
+    def over(self) -> bool:
+        """True when it has ended and all its output was shown."""
+        return self.confirmed and self.complete
+
+
+def watched(view: CommandView) -> Watched:
+    """A command to be waited for, from its view."""
+    found = Watched(view.id, view.host, view.op, view.state)
+    found.reason, found.exit_code = view.reason, view.exit_code
+    return found

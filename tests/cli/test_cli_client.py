@@ -1,0 +1,108 @@
+"""The API's client: what is asked again, what is not, and with which key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from doubles.api_server import ApiServer, running
+
+from processes.adapters.settings import load
+from processes.cli import client
+from processes.cli.client import Api, HubAway, Refused
+from processes.cli.failure import Failure
+
+ACCEPTED = {"commands": [{"id": "c1", "host": "web1", "op": "pull", "state": "queued"}]}
+UNAVAILABLE = (503, {"error": "hub_unavailable", "message": "the hub is away"})
+UNKNOWN = (504, {"error": "outcome_unknown", "message": "ask again"})
+COMMANDS = "/api/v1/commands"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    monkeypatch.setattr(client, "PAUSE_S", 0.01)
+    with running() as found:
+        yield found
+
+
+@pytest.fixture
+def api(server: ApiServer) -> Iterator[Api]:
+    found = Api(server.url, "secret")
+    yield found
+    found.close()
+
+
+def give(api: Api) -> str:
+    return api.give({"op": "pull", "hosts": ["web1"], "key": "k1"}).commands[0].id
+
+
+def test_a_command_is_asked_again_with_the_same_key_until_it_is_accepted(server: ApiServer, api: Api) -> None:
+    """Refused, unknown and a connection that ends without a word: each time the very same request."""
+    server.on("POST", COMMANDS, UNAVAILABLE, UNKNOWN, None, (202, ACCEPTED))
+    assert give(api) == "c1"
+    bodies = [each.body for each in server.asked_for("POST", COMMANDS)]
+    assert bodies == [{"op": "pull", "hosts": ["web1"], "key": "k1"}] * 4
+    assert {each.token for each in server.asked} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 429, 500])
+def test_a_refusal_that_will_not_pass_is_not_asked_again(server: ApiServer, api: Api, status: int) -> None:
+    server.on("POST", COMMANDS, (status, {"error": "word", "message": "because"}), (202, ACCEPTED))
+    with pytest.raises(Refused) as caught:
+        give(api)
+    assert (caught.value.status, caught.value.code, caught.value.message) == (status, "word", "because")
+    assert len(server.asked_for("POST", COMMANDS)) == 1
+
+
+def test_a_hub_that_stays_away_ends_the_asking(server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.1)
+    server.on("POST", COMMANDS, UNAVAILABLE)
+    with pytest.raises(HubAway, match="could not accept"):
+        give(api)
+    assert len(server.asked_for("POST", COMMANDS)) > 1
+
+
+def test_a_read_waits_for_a_hub_that_is_being_replaced(server: ApiServer, api: Api) -> None:
+    server.on("GET", "/api/v1/hosts", UNAVAILABLE, None, (200, {"hosts": []}))
+    assert api.hosts() == []
+
+
+def test_a_read_from_a_port_that_nobody_has_fails_at_once() -> None:
+    with running() as gone:
+        api = Api(gone.url, "secret")
+    with pytest.raises(HubAway, match="does not answer"):
+        api.read("/hosts")
+    api.close()
+
+
+def test_a_name_from_the_command_line_stays_one_segment_of_the_path(server: ApiServer, api: Api) -> None:
+    """The bug it would catch: `remove ../commands/x` deletes something else."""
+    for name in ("../tokens", "..", "a?b#c", "a/b"):
+        assert api.host(name) is None
+    assert {each.path for each in server.asked} == {
+        "/api/v1/hosts/..%2Ftokens",
+        "/api/v1/hosts/%2E.",
+        "/api/v1/hosts/a%3Fb%23c",
+        "/api/v1/hosts/a%2Fb",
+    }
+
+
+def test_an_answer_that_is_not_of_the_api_is_an_error_and_no_crash(server: ApiServer, api: Api) -> None:
+    server.on("GET", "/api/v1/hosts", (200, ["what"]))
+    with pytest.raises(Refused, match="not of this API"):
+        api.hosts()
+
+
+def test_the_local_token_is_not_sent_to_another_hub(tmp_path: Path) -> None:
+    settings = load({"FLEETHUB_STATE": str(tmp_path)})
+    settings.operator_token.write_text("secret\n")
+    with pytest.raises(Failure, match="needs --token-file"):
+        client.open_api(settings, "https://elsewhere.example")
+
+
+def test_a_state_folder_without_a_token_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        client.open_api(load({"FLEETHUB_STATE": str(tmp_path)}))
+    assert caught.value.code == "not_running"
+    assert "fleethub up" in caught.value.advice

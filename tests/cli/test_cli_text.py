@@ -1,0 +1,55 @@
+"""Text from outside can do nothing to a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processes.cli.text import columns, plain
+
+HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_no_control_or_bidi_character_of_any_text_comes_through(text: str) -> None:
+    """The bug it would catch: an escape sequence, a bidi override or a lone surrogate in a host's name or a command's output."""
+    shown = plain(text)
+    assert not [c for c in shown if unicodedata.category(c) in HARMFUL and c not in "\u200c\u200d"]
+    shown.encode()
+
+
+@given(st.binary())
+def test_no_bytes_of_an_agent_reach_the_terminal_as_controls(raw: bytes) -> None:
+    shown = plain(raw.decode(errors="replace"), keep="\t")
+    assert all(c == "\t" or ord(c) >= 32 for c in shown)
+    assert "\x9b" not in shown  # CSI as one C1 character
+    assert "\x7f" not in shown
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\\")))
+def test_text_that_is_harmless_stays_as_it_is(text: str) -> None:
+    assert plain(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),
+        ("\x1b]52;c;AAAA\x1b\\", "\\x1b]52;c;AAAA\\x1b\\"),
+        ("user\u202etxt.exe", "user\\u202etxt.exe"),
+        ("\ud800", "\\ud800"),
+        ("a\rb\nc", "a\\x0db\\x0ac"),
+        ("\U000e0041", "\\U000e0041"),
+        ("Zürich 🧑‍🚒", "Zürich 🧑‍🚒"),
+    ],
+)
+def test_what_is_escaped_is_shown_as_its_number(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+def test_columns_are_aligned_and_nothing_is_cut_off() -> None:
+    long = "x" * 300
+    assert columns(["A", "BB"], [["1", long], ["333", "4"]]) == ["A    BB", f"1    {long}", "333  4"]

@@ -1,0 +1,130 @@
+"""Who may import whom, read from the source: the rooms of the house keep apart."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).resolve().parents[2]
+PACKAGE = HOME / "processes"
+ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+PROCESSES = [room for room in ROOMS if room not in ("core", "adapters")]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
+PURE = {
+    "__future__", "abc", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "difflib", "enum", "functools",
+    "hashlib", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct", "textwrap", "types",
+    "typing", "typing_extensions", "unicodedata", "urllib.parse",
+}  # fmt: skip
+IMPURE_CALLS = re.compile(r"\b(datetime\.(now|today|utcnow)|open|print|input)\(")
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(HOME))
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Each module that the file imports, anywhere in it, with the line; `from a import b` counts as a and a.b where that is ours."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module, node.lineno
+            if module.startswith("processes"):
+                yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room_of(module: str) -> str | None:
+    """Which room of ours a module belongs to; None if it is not ours."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "processes" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def breaks(path: Path) -> list[str]:
+    """The file's imports that its room may not have."""
+    own = path.relative_to(PACKAGE).parts[0]
+    found = []
+    for module, line in imports(path):
+        room = room_of(module)
+        if own == "core":
+            top = module.split(".")[0]
+            allowed = room == "core" or module == "processes" or top == "msgspec" or module in PURE or top in PURE
+        elif own == "adapters":
+            allowed = room in (None, "core", "adapters")
+        else:
+            allowed = room in (None, "core", "adapters", own)
+        if not allowed:
+            found.append(f"{relative(path)}:{line} imports {module}")
+    return found
+
+
+def test_each_room_imports_only_what_it_may() -> None:
+    """core: pure parts and core. adapters: core and third parties. A process: itself, core, adapters, never another process."""
+    assert len(SOURCES) > 20
+    assert [line for path in SOURCES for line in breaks(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("core", "import time"), ("core", "from processes.adapters import clock"), ("core", "import asyncio"),
+        ("core", "from urllib import request"),
+        ("adapters", "from processes.hub import loop"), ("hub", "import processes.gateway.loop"), ("cli", "from processes import watchdog"),
+    ],
+)  # fmt: skip
+def test_a_forbidden_import_is_found(room: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule itself: each of these would be caught."""
+    path = tmp_path / "processes" / room / "sample.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"def late():\n    {line}\n")
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "processes")
+    monkeypatch.setattr(sys.modules[__name__], "HOME", tmp_path)
+    assert len(breaks(path)) >= 1
+
+
+def test_no_relative_and_no_star_imports() -> None:
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.level or any(alias.name == "*" for alias in node.names)):
+                found.append(f"{relative(path)}:{node.lineno}")
+    assert found == []
+
+
+def test_rooms_do_not_re_export() -> None:
+    """Every `__init__.py` is a text about its room, and no code."""
+    for path in PACKAGE.rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), relative(path)
+        assert body, f"{relative(path)} says nothing"
+
+
+def test_the_core_has_no_clock_no_file_and_no_output() -> None:
+    for path in (PACKAGE / "core").glob("*.py"):
+        calls = [ast.unparse(node.func) + "(" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert [call for call in calls if IMPURE_CALLS.match(call)] == [], relative(path)
+
+
+def test_importing_a_module_does_nothing() -> None:
+    """At a module's top there are definitions and constants; a call alone there would be an effect."""
+    found = []
+    for path in SOURCES:
+        if path.name == "__main__.py":
+            continue
+        for node in ast.parse(path.read_text()).body:
+            effect = isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+            if effect or isinstance(node, ast.For | ast.While | ast.With | ast.Delete):
+                found.append(f"{relative(path)}:{node.lineno}")
+    assert found == []
+
+
+def test_each_process_has_the_same_two_doors() -> None:
+    for room in PROCESSES:
+        assert (PACKAGE / room / "__main__.py").exists(), room
+        assert room == "cli" or (PACKAGE / room / "loop.py").exists(), room

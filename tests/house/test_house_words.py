@@ -1,0 +1,103 @@
+"""The words, the docstrings and what must not be left lying about, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[2]
+SOURCES = sorted((HOME / "processes").rglob("*.py"))
+TESTS = sorted((HOME / "tests").rglob("*.py"))
+WORDS_NOT_USED = {"manager", "handler", "helper", "util", "utils", "service", "data", "info", "worker", "node", "job", "master"}
+GIVEN = {"data_received", "ProcessInfo"}  # names that others dictate: asyncio's protocols, supervisord's getProcessInfo
+LEFT_OVERS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+LINES_MAX = 450  # 50 to 250 are usual; more than this is two things
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(HOME))
+
+
+def definitions(path: Path) -> Iterator[tuple[Definition, bool]]:
+    """Every class and function of the file; True with those that are public: not private, and not inside a function or a private class."""
+
+    def inside(body: list[ast.stmt], public: bool) -> Iterator[tuple[Definition, bool]]:
+        for statement in body:
+            if isinstance(statement, Definition):
+                visible = public and not statement.name.startswith("_")
+                yield statement, visible
+                yield from inside(statement.body, visible and isinstance(statement, ast.ClassDef) and not is_protocol(statement))
+            elif isinstance(statement, ast.If | ast.With | ast.Try):
+                yield from inside(statement.body, public)
+
+    yield from inside(ast.parse(path.read_text()).body, True)
+
+
+def is_protocol(definition: ast.ClassDef) -> bool:
+    """Its methods are described where they are written out."""
+    return any(ast.unparse(base).startswith("Protocol") for base in definition.bases)
+
+
+def overrides(definition: Definition) -> bool:
+    return any("override" in ast.unparse(decorator) or ".setter" in ast.unparse(decorator) for decorator in definition.decorator_list)
+
+
+def words(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+
+
+def test_words_are_split_as_they_are_read() -> None:
+    assert words("HTTPServerData_of_job2") == {"http", "server", "data", "of", "job"}
+
+
+def test_every_public_function_and_class_says_what_it_is() -> None:
+    found = [
+        f"{relative(path)}:{definition.lineno} {definition.name}"
+        for path in SOURCES
+        for definition, public in definitions(path)
+        if public and not ast.get_docstring(definition) and not overrides(definition) and definition.name not in GIVEN
+    ]
+    assert found == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [relative(path) for path in SOURCES + TESTS if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_the_words_that_are_not_used_name_nothing() -> None:
+    found = [
+        f"{relative(path)}:{definition.lineno} {definition.name}"
+        for path in SOURCES
+        for definition, _ in definitions(path)
+        if words(definition.name) & WORDS_NOT_USED and definition.name not in GIVEN
+    ]
+    files = [relative(path) for path in SOURCES + TESTS if words(path.stem) & WORDS_NOT_USED]
+    assert found + files == []
+
+
+def test_nothing_is_left_for_later() -> None:
+    folders = ["processes", "tests", "bin", ".ci"]
+    files = [path for folder in folders for path in (HOME / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    found = [
+        f"{relative(path)}:{number}"
+        for path in [*files, *(path for path in HOME.glob("*.*") if path.is_file())]
+        if path.suffix not in (".png", ".woff2", ".ico", ".zip")
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if LEFT_OVERS.search(line)
+    ]
+    assert found == []
+
+
+def test_modules_stay_small_enough_to_read() -> None:
+    sizes = {relative(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: size for name, size in sizes.items() if size > LINES_MAX} == {}
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """They share one namespace: two of the same name would hide each other."""
+    names = [path.name for path in TESTS if path.name.startswith("test_")]
+    assert sorted(names) == sorted(set(names))
