@@ -9,7 +9,8 @@ One command's way through an agent:
 The theory: a command's id enters the journal before anything is said of it, by one insert that tells new from known; so of any
 number of deliveries one is accepted. What happened since is read from the run folder, which only the shim writes. Everything
 that the hub has not acknowledged is sent again: after 5 s, and from the start of what is missing on each new connection.
-A report follows all output of its command, because both are sent in one order on one connection.
+A report follows the hub's acknowledgement of all output: what is sent in order may still be lost in part, with the hub's queues,
+and a report that came through would leave a final command whose output nobody sends again.
 
 What bothers the author: a rejection is journalled too. Without that a redelivery that crossed it on the wire could be run after
 the hub had already told its operator `rejected`.
@@ -342,11 +343,11 @@ class Session:
             self._send(wire.Heartbeat(metrics, op, pid), effects)
 
     def _report(self, now: Now, effects: list[Effect]) -> None:
-        """Sends each report that is due: when all output is sent, on a connection that is registered."""
+        """Sends each report that is due: when the hub has all output, on a connection that is registered."""
         if not self._registered:
             return
         for command in self._open.values():
-            if command.ended is None or command.total is None or command.reported or command.flow.next < command.total:
+            if command.ended is None or command.total is None or command.reported or command.flow.acked < command.total:
                 continue
             self._send(_status(command.row, command.ended), effects)
             command.reported, command.report_boot_s = True, now.boot_s + RESEND_S

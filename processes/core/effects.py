@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from processes.core.command import Command, Transition
 from processes.core.host import HostRecord
-from processes.core.messages import Change, Delivery, Json, OutputGrew, Replied
+from processes.core.messages import Change, DeliverAck, Delivery, Json, OutputGrew, Replied
 from processes.core.run import Run
 from processes.core.values import OutputRecord
 
@@ -128,6 +128,11 @@ class Effects:
     def durable(self) -> bool:
         """True when something must be on disk before any of it is seen."""
         return bool(self.writes)
+
+    @property
+    def promises(self) -> bool:
+        """True when somebody is told that something is kept, perhaps something of a step before: it may not overtake the disk."""
+        return bool(self.replies) or any(isinstance(message, DeliverAck) for _, message in self.deliveries)
 
     def extend(self, later: Effects) -> None:
         """These effects, and then those."""

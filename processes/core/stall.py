@@ -51,7 +51,7 @@ class Facts(NamedTuple):
     pulse: Pulse | None = None  # None: no file, or `unreadable` says why
     unreadable: str = ""
     state: str = "S"  # of /proc/PID/stat
-    cpu_ns: int = 0  # of its main thread
+    cpu_ns: int = 0  # of its main thread; -1: not looked at, because its pulse is fresh
     run_delay_ns: int = 0
     killed_s: float | None = None  # when the watchdog sent this very process SIGKILL
     pressed: bool = False  # the queue it fills is full: its waiting is the readers' doing
@@ -69,7 +69,7 @@ class Track(msgspec.Struct, frozen=True):
     lag_s: float = 0.0  # the watchdog's own lag since then: it is not held against the process
     pulsed: bool = False  # it has turned at least once under our eyes, or before
     since_birth: bool = False  # seen from its start on
-    cpu_ns: int = 0  # at the baseline
+    cpu_ns: int = 0  # at the baseline; -1: at the next look that knows it
     run_delay_ns: int = 0
     away: bool = False  # the baseline is the watchdog's own return
     moved: int = 0  # sum of the stage counters
@@ -122,7 +122,7 @@ def _followed(kind: str, track: Track, facts: Facts, now_s: float) -> Track:
             away=True,  # nobody listened before: a silence that began earlier counts from now
             moved_s=now_s,
         )
-    elif track.cpu_ns < 0:  # the watchdog was away: what the process did meanwhile is not judged
+    elif track.cpu_ns < 0:  # the watchdog was away, or looks at a silence for the first time: what was before is not judged
         track = msgspec.structs.replace(track, cpu_ns=facts.cpu_ns, run_delay_ns=facts.run_delay_ns)
     pulse = facts.pulse
     if pulse is None or pulse.turn == 0 or not _is_of(pulse, facts):

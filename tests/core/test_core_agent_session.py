@@ -236,7 +236,7 @@ def test_duplicate_of_a_rejected_id_is_never_accepted_even_when_idle() -> None:
     assert play.did(Launch) == []
 
 
-def test_output_is_numbered_and_the_report_follows_all_of_it() -> None:
+def test_output_is_numbered_and_the_report_follows_when_the_hub_has_all_of_it() -> None:
     play = Play()
     play.command()
     play.step(Observed("c1", Run.RUNNING, 7, 0, text("a", "b")))
@@ -245,6 +245,9 @@ def test_output_is_numbered_and_the_report_follows_all_of_it() -> None:
     assert [look.first for look in play.session.looks()] == [3]
     play.step(Observed("c1", Run.ENDED, 7, 3, text("d"), OK, 4))
     assert [(frame.offset, frame.line) for frame in play.frames(wire.Output)] == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+    play.ack(offset=3)
+    assert play.frames(wire.Status) == [], "the last record may be lost with the hub's queues, and the report come through"
+    play.ack(offset=4)
     assert play.frames(wire.Status) == [wire.Status("ok", "c1", "pull", 0)]
     kinds = [type(effect.frame) for effect in play.did(Send)]
     assert kinds.index(wire.Status) > max(index for index, kind in enumerate(kinds) if kind is wire.Output)
@@ -264,7 +267,7 @@ def test_reconnect_resumes_output_from_what_was_acknowledged_and_reports_again()
     play.command()
     play.ended(total=3, records=text("a", "b", "c"))
     play.ack(offset=1)
-    assert len(play.frames(wire.Status)) == 1
+    assert play.frames(wire.Status) == []
     play.step(Disconnected())
     play.forget()
     play.connect()
@@ -273,6 +276,7 @@ def test_reconnect_resumes_output_from_what_was_acknowledged_and_reports_again()
     assert [look.first for look in play.session.looks()] == [1]
     play.step(Observed("c1", Run.ENDED, 7, 1, text("b", "c"), OK, 3))
     assert [frame.offset for frame in play.frames(wire.Output)] == [1, 2]
+    play.ack(offset=3)
     assert len(play.frames(wire.Status)) == 1
 
 
@@ -285,6 +289,7 @@ def test_nothing_but_register_is_sent_before_registered() -> None:
     assert [look.room_bytes for look in play.session.looks()] == []
     play.step(Received(wire.Registered("h", 1, 5.0)))
     play.step(Observed("c1", Run.ENDED, 7, 0, text("a"), OK, 1))
+    play.ack(offset=1)
     assert [type(frame.frame) for frame in play.did(Send)] == [wire.Register, wire.Output, wire.Status]
 
 

@@ -1,0 +1,62 @@
+"""incidents.db: what went wrong and what was done, read by whoever shows it. The watchdog alone writes it (watchdog/incidents.py)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from processes.core.report import IncidentsReport, IncidentView
+
+SCHEMA: Final = "CREATE TABLE IF NOT EXISTS incidents (id TEXT PRIMARY KEY, number INTEGER NOT NULL, record TEXT NOT NULL)"
+BUSY_TIMEOUT_S: Final = 0.3  # readers answer within a second, whatever is locked
+LIST_MAX: Final = 1000  # one listing; retention.incidents is 200 by default
+
+T = TypeVar("T")
+_view = msgspec.json.Decoder(IncidentView)
+
+
+def incidents(path: Path, limit: int = 200) -> list[IncidentView]:
+    """The newest incidents, newest first; none if the file is missing or unreadable."""
+
+    def read(connection: sqlite3.Connection) -> list[IncidentView]:
+        rows = connection.execute("SELECT record FROM incidents ORDER BY number DESC LIMIT ?", (min(limit, LIST_MAX),))
+        return [_view.decode(record) for (record,) in rows]
+
+    return _reading(path, read, [])
+
+
+def incident(path: Path, incident_id: str) -> IncidentView | None:
+    """One incident; None if it is unknown, pruned or unreadable."""
+
+    def read(connection: sqlite3.Connection) -> IncidentView | None:
+        row = connection.execute("SELECT record FROM incidents WHERE id = ?", (incident_id,)).fetchone()
+        return None if row is None else _view.decode(row[0])
+
+    return _reading(path, read, None)
+
+
+def totals(path: Path) -> IncidentsReport:
+    """How many there ever were (pruned ones included), and the newest one's id."""
+
+    def read(connection: sqlite3.Connection) -> IncidentsReport:
+        row = connection.execute("SELECT number, id FROM incidents ORDER BY number DESC LIMIT 1").fetchone()
+        return IncidentsReport() if row is None else IncidentsReport(row[0], row[1])
+
+    return _reading(path, read, IncidentsReport())
+
+
+def _reading(path: Path, read: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+    if not path.exists():
+        return nothing
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            return read(connection)
+        finally:
+            connection.close()
+    except (sqlite3.Error, msgspec.DecodeError):
+        return nothing

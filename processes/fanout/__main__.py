@@ -1,0 +1,61 @@
+"""`python -m processes.fanout MEMBER`: the operators' WebSockets, API and page. MEMBER counts from 1; 0 of the group holds the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Final
+
+from processes.adapters import door
+from processes.adapters.door import Process
+from processes.adapters.queue_link import QueueLink
+from processes.core.mirror import Mirror
+from processes.fanout import server, sights
+from processes.fanout.api import Api, application
+from processes.fanout.auth import Auth, cookie_key
+from processes.fanout.loop import Loop, Parts
+from processes.fanout.metrics import Metrics
+from processes.fanout.outputs import Outputs
+from processes.fanout.reader import Reader
+from processes.fanout.reads import Reads
+from processes.fanout.requests import Requests
+from processes.fanout.sights import Looking
+from processes.fanout.subscribers import Audience
+
+QUEUES_S_MAX: Final = 2.0  # for one call
+FAREWELL_S_MAX: Final = 3.5  # for answers and closing handshakes
+
+
+async def main(process: Process) -> None:
+    """Opens left to right, loops, closes right to left."""
+    settings = process.settings
+    sock = server.take_socket()
+    looking = Looking(settings, await asyncio.to_thread(sights.look, settings, None))
+    auth = Auth(settings, looking, cookie_key(settings.run / "cookie.key"))
+    link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
+    reader = Reader(settings.database)
+    mirror = Mirror()
+    audience = Audience(mirror, process.log)
+    requests = Requests(link, process.name, process.log)
+    parts = Parts(link, mirror, audience, Outputs(reader), requests, looking, auth, reader)
+    reads = Reads(settings, mirror, reader, Metrics(settings))
+    app = application(Api(settings, auth, requests, mirror), reads, auth)
+    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
+    loop = Loop(process.name, parts, process.pulse, process.log)
+    serving = asyncio.create_task(web.serve(sockets=[sock]))
+    serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong
+    try:
+        await loop.run(process.stop)
+    finally:
+        web.should_exit = True  # it tells every connection, WebSockets included
+        await asyncio.wait_for(serving, FAREWELL_S_MAX)
+        reader.close()
+        await link.close()
+
+
+if __name__ == "__main__":
+    member = sys.argv[1] if len(sys.argv) == 2 else ""
+    if not member.isascii() or not member.isdigit() or int(member) < 1:
+        print("usage: python -m processes.fanout MEMBER (from 1)", file=sys.stderr)
+        sys.exit(64)  # EX_USAGE of sysexits.h
+    door.run("fanout", main, int(member) - 1)

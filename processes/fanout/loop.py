@@ -1,0 +1,267 @@
+"""The fanout's turn: broadcasts into the mirror → to the subscribers → what the state folder shows → requests for a snapshot → pulse.
+
+Calls to `queues`, the database and the disk run beside the turns; a turn only looks at what they brought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from processes.adapters import database
+from processes.adapters.database import DatabaseUnreadable
+from processes.adapters.logs import Log
+from processes.adapters.pulse_file import PulseFile
+from processes.adapters.queue_link import QueuesAway
+from processes.core import messages
+from processes.core.bounded_queue import Appended, Batch
+from processes.core.errors import LocalError
+from processes.core.host import Link
+from processes.core.messages import Change, Json, SnapshotWanted
+from processes.core.mirror import Mirror
+from processes.core.pulse import Blocked
+from processes.core.replica import FINAL_COMMANDS_MAX
+from processes.core.values import Position, Presence, rfc3339
+from processes.core.views import command_view, encode, host_view
+from processes.fanout import sights as sights_of
+from processes.fanout.auth import Auth
+from processes.fanout.outputs import Outputs
+from processes.fanout.reader import Reader
+from processes.fanout.requests import Requests
+from processes.fanout.sights import Looking
+from processes.fanout.subscribers import Audience
+
+TURN_S_MAX: Final = 0.2  # an idle loop turns too
+BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
+AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles
+AWAY_S_MAX: Final = 1.0
+LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
+
+
+class Queues(Protocol):
+    """What is needed of adapters.queue_link.QueueLink."""
+
+    epoch: int
+
+    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
+
+    async def read(self, queue: str, after: Position, *, items_max: int = 1000) -> Batch: ...
+
+    async def acknowledge(self, queue: str, position: Position) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop puts in order."""
+
+    link: Queues
+    mirror: Mirror
+    audience: Audience
+    outputs: Outputs
+    requests: Requests
+    looking: Looking
+    auth: Auth
+    reader: Reader
+
+
+class Loop:
+    """One fanout's loop."""
+
+    def __init__(self, name: str, parts: Parts, pulse: PulseFile, log: Log) -> None:
+        self.wake = asyncio.Event()
+        self._name, self._pulse, self._log = name, pulse, log
+        self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
+        self._outputs, self._requests = parts.outputs, parts.requests
+        self._looking, self._auth, self._reader = parts.looking, parts.auth, parts.reader
+        self._audience.on_subscribe = self._outputs.subscribe
+        self._audience.on_unsubscribe = self._outputs.unsubscribe
+        self._audience.on_room = self._outputs.has_room
+        self._loop = asyncio.get_running_loop()
+        self._queue = messages.broadcasts_of(name)
+        self._position = Position(0, 0)
+        self._reading: asyncio.Task[Batch] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._load_s = 0.0
+        self._away = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Turns until stopped."""
+        stopping = self._loop.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self.wake.set())
+        self._show_sights()
+        while not stop.is_set():
+            await self._wait()
+            self._turn()
+        for task in (self._reading, self._asking, self._loading):
+            if task is not None:
+                task.cancel()
+
+    async def _wait(self) -> None:
+        due_s = self._audience.due_s()
+        wait_s = TURN_S_MAX if due_s is None else min(max(due_s - self._loop.time(), 0.0), TURN_S_MAX)
+        if wait_s and not self.wake.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self.wake.wait()
+        else:
+            await asyncio.sleep(0)
+        self.wake.clear()
+
+    def _turn(self) -> None:
+        now_s = self._loop.time()
+        self._take_broadcasts(now_s)
+        self._audience.flush()
+        self._outputs.turn()
+        if self._looking.turn(now_s) is not None:
+            self._show_sights()
+        self._load_if_alone(now_s)
+        self._ask_for_snapshot(now_s)
+        self._beat()
+
+    # broadcasts
+
+    def _take_broadcasts(self, now_s: float) -> None:
+        handled = False
+        if self._reading is not None:
+            if not self._reading.done():
+                return
+            batch = self._reading.result()
+            self._position = batch.position
+            handled = bool(batch.items) or batch.gap
+            if batch.gap:
+                self._log.warning("broadcasts were lost", queue=self._queue)
+                self._pulse.pulse.dropped += 1
+                self._mirror.gap()
+                self._ask_for_snapshot(now_s)
+                self._requests.again()
+                self._outputs.grew_all()
+            for item in batch.items:
+                self._take_one(item, now_s)
+            self._link.epoch = self._mirror.epoch
+        self._reading = self._loop.create_task(self._read(self._position, handled))
+        self._reading.add_done_callback(lambda _: self.wake.set())
+
+    def _take_one(self, item: bytes, now_s: float) -> None:
+        """The message is dealt with; one that cannot be is counted and told, and the rows are fetched anew."""
+        pulse = self._pulse
+        pulse.pulse.received += 1
+        pulse.take(f"broadcast {hashlib.sha256(item).hexdigest()[:16]}")
+        try:
+            self._show(item, now_s)
+        except (LocalError, ValueError, msgspec.DecodeError):  # of a hub to come, or of a broken one
+            pulse.pulse.errors += 1
+            self._log.error("a broadcast that could not be shown", exc_info=True)
+        finally:
+            pulse.put_down()
+        pulse.pulse.stepped += 1
+
+    def _show(self, item: bytes, now_s: float) -> None:
+        seen = self._mirror.take(messages.decode_broadcast(item), now_s)
+        if seen.new_hub:
+            self._log.info("a new hub", epoch=self._mirror.epoch)
+            self._ask_for_snapshot(now_s)  # before the requests: what they change must come after what was before
+            self._requests.again()
+        self._audience.show(seen.changes)
+        for change, _ in seen.changes:
+            if change.kind == "command":
+                self._outputs.grew(change.id)
+        if seen.renewed:
+            self._show_source()
+            self._audience.renew()
+            self._outputs.grew_all()
+        if seen.replied is not None:
+            self._requests.replied(seen.replied)
+        if seen.grew is not None:
+            self._outputs.grew(seen.grew.command_id)
+
+    async def _read(self, after: Position, handled: bool) -> Batch:
+        """The next broadcasts, once there is an answer; everything up to `after` is acknowledged first, if it was handled."""
+        wait_s = AWAY_S_MIN
+        while True:
+            try:
+                if handled:
+                    await self._link.acknowledge(self._queue, after)
+                batch = await self._link.read(self._queue, after, items_max=BATCH_ITEMS_MAX)
+                self._away = False
+                return batch
+            except QueuesAway:
+                self._away = True
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, AWAY_S_MAX)
+
+    # snapshots
+
+    def _ask_for_snapshot(self, now_s: float) -> None:
+        if self._mirror.wants(now_s):
+            snapshot = uuid.uuid4().hex
+            self._mirror.ask(snapshot, now_s)
+            if self._asking is not None:
+                self._asking.cancel()
+            self._asking = self._loop.create_task(self._append(messages.encode(SnapshotWanted(self._name, snapshot))))
+
+    async def _append(self, item: bytes) -> None:
+        with contextlib.suppress(QueuesAway):  # asked again a second later
+            await self._link.append(messages.EVENTS, [item])
+
+    # the database, while no hub has spoken
+
+    def _load_if_alone(self, now_s: float) -> None:
+        if self._mirror.live or now_s < self._load_s or (self._loading is not None and not self._loading.done()):
+            return
+        self._load_s = now_s + LOAD_S
+        self._loading = self._loop.create_task(self._load())
+
+    async def _load(self) -> None:
+        with contextlib.suppress(DatabaseUnreadable):
+            epoch, changes = await self._reader.read(_rows)
+            if not self._mirror.live:
+                self._mirror.load(epoch, changes)
+                self._show_source()
+                self._audience.renew()
+                self.wake.set()
+
+    # the state folder
+
+    def _show_sights(self) -> None:
+        sights = self._looking.sights
+        for kind, rows in sights_of.rows(sights).items():
+            self._audience.show_rows(kind, rows)
+        self._show_source()
+        self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
+
+    def _show_source(self) -> None:
+        """Where the rows on show come from, and from when they are if no hub vouches for them."""
+        as_of = None if self._mirror.live else rfc3339(self._looking.sights.hub_record_wall_s or None)
+        source = {"from": "hub" if self._mirror.live else "database", "as_of": as_of, "fanout": self._name}
+        self._audience.show_rows("source", {"source": Json(msgspec.json.encode(source))})
+
+    # the pulse
+
+    def _beat(self) -> None:
+        pulse, audience = self._pulse.pulse, self._audience
+        pulse.epoch = self._mirror.epoch
+        pulse.published = audience.sent + audience.full_states
+        pulse.connections = len(audience.subscribers)
+        pulse.blocked_on = Blocked.QUEUES if self._away else Blocked.NOTHING
+        self._pulse.beat()
+
+
+def _rows(connection: sqlite3.Connection) -> tuple[int, list[Change]]:
+    """The state as the database has it: hosts unheard of, open commands and the newest others, the ledger."""
+    found = [Change("host", host.name, encode(host_view(host, Link(Presence.STALE)))) for host in database.hosts(connection)]
+    opened = database.commands(connection, limit=100_000, open_only=True)
+    newest = database.commands(connection, limit=FINAL_COMMANDS_MAX)
+    both = {command.id: command for command in (*newest, *opened)}
+    for command in sorted(both.values(), key=lambda command: command.number):
+        found.append(Change("command", command.id, encode(command_view(command))))
+    found.append(Change("ledger", "ledger", encode(database.ledger(connection))))
+    return database.epoch(connection), found

@@ -1,0 +1,133 @@
+"""Commands' output for those who watch it: read from the database when it grew, sent to each from its own offset on.
+
+A watcher that does not read is left where it is, and goes on from there when it has room: nothing of the output is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import Final
+
+import msgspec
+
+from processes.adapters import database
+from processes.adapters.database import DatabaseUnreadable
+from processes.adapters.websocket import frame_text
+from processes.core.values import CANARY_HOST
+from processes.core.views import OutputPage, output_page
+from processes.fanout.reader import Reader
+from processes.fanout.subscribers import Subscriber
+
+WATCHING_MAX: Final = 20  # commands that one connection watches; guess: a few windows
+PAGE_RECORDS: Final = 1000
+PAGE_BYTES_MAX: Final = 256 * 1024  # of one reading; a quarter of what makes a connection slow
+
+
+class Outputs:
+    """Who watches which command, and from which offset on. All calls belong to the loop's thread."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._watchers: dict[str, set[Subscriber]] = {}
+        self._ended: dict[tuple[Subscriber, str], int] = {}  # the next_offset of an `output_end` that was sent
+        self._dirty: dict[str, None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.unreadable = False
+
+    def subscribe(self, subscriber: Subscriber, command_id: str, offset: int) -> None:
+        """The connection gets the command's output from `offset` on."""
+        if command_id not in subscriber.watching and len(subscriber.watching) >= WATCHING_MAX:
+            subscriber.tell_error("too_many", f"{WATCHING_MAX} commands at a time", command_id=command_id)
+            return
+        subscriber.watching[command_id] = offset
+        self._ended.pop((subscriber, command_id), None)
+        self._watchers.setdefault(command_id, set()).add(subscriber)
+        self.grew(command_id)
+
+    def unsubscribe(self, subscriber: Subscriber, command_id: str | None) -> None:
+        """It gets no more of this command, or of none."""
+        for watched in list(subscriber.watching) if command_id is None else [command_id]:
+            subscriber.watching.pop(watched, None)
+            self._ended.pop((subscriber, watched), None)
+            watchers = self._watchers.get(watched, set())
+            watchers.discard(subscriber)
+            if not watchers:
+                self._watchers.pop(watched, None)
+                self._dirty.pop(watched, None)
+
+    def grew(self, command_id: str) -> None:
+        """There is more output, or the command has ended."""
+        if command_id in self._watchers:
+            self._dirty[command_id] = None
+            self.turn()
+
+    def grew_all(self) -> None:
+        """Messages were lost: any output may have grown."""
+        for command_id in self._watchers:
+            self.grew(command_id)
+
+    def has_room(self, subscriber: Subscriber) -> None:
+        """A slow connection has caught up."""
+        for command_id in subscriber.watching:
+            self.grew(command_id)
+
+    def turn(self) -> None:
+        """Starts reading, if there is something to read and nobody reads."""
+        if self._dirty and (self._task is None or self._task.done()):
+            if self._task is not None and not self._task.cancelled() and (error := self._task.exception()) is not None:
+                raise error
+            self._task = asyncio.get_running_loop().create_task(self._pump())
+
+    async def _pump(self) -> None:
+        while self._dirty:
+            command_id = next(iter(self._dirty))
+            del self._dirty[command_id]
+            waiting = [s for s in self._watchers.get(command_id, ()) if not s.is_slow]
+            for offset in sorted({s.watching[command_id] for s in waiting}):
+                try:
+                    page = await self._reader.read(lambda c, id=command_id, at=offset: _page(c, id, at))  # type: ignore[misc]
+                    self.unreadable = False
+                except DatabaseUnreadable:
+                    self.unreadable = True
+                    self._dirty[command_id] = None
+                    return  # the loop's next turn tries again
+                self._send(command_id, offset, page)
+
+    def _send(self, command_id: str, offset: int, page: OutputPage | None) -> None:
+        frames = b"" if page is None else b"".join(_frames(page))
+        for subscriber in list(self._watchers.get(command_id, ())):
+            if subscriber.watching.get(command_id) != offset or subscriber.is_slow:
+                continue
+            if page is None:
+                self.unsubscribe(subscriber, command_id)
+                subscriber.tell_error("not_found", "there is no such command", command_id=command_id)
+                continue
+            if frames:
+                subscriber.write(frames)
+                subscriber.watching[command_id] = page.next_offset
+            if page.complete and self._ended.get((subscriber, command_id)) != page.next_offset:
+                self._ended[subscriber, command_id] = page.next_offset
+                subscriber.send(
+                    msgspec.json.encode(
+                        {"type": "output_end", "command_id": command_id, "next_offset": page.next_offset, "truncated": page.truncated}
+                    )
+                )
+            elif frames:
+                self._dirty[command_id] = None  # perhaps there is more
+
+
+def _page(connection: sqlite3.Connection, command_id: str, offset: int) -> OutputPage | None:
+    command = database.command(connection, command_id)
+    if command is None or command.host == CANARY_HOST:
+        return None
+    return output_page(command, database.output(connection, command_id, offset, PAGE_RECORDS, PAGE_BYTES_MAX))
+
+
+def _frames(page: OutputPage) -> list[bytes]:
+    return [
+        frame_text(
+            msgspec.json.encode({"type": "output", "command_id": page.command_id, "offset": r.offset, "stream": r.stream, "data": r.data})
+        )
+        for r in page.records
+    ]

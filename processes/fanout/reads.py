@@ -1,0 +1,232 @@
+"""The endpoints that only look: from the replica, the database, the state folder. None of them needs the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from processes.adapters import database, incident_file, proc, pulse_file, watchdog_view
+from processes.adapters.settings import Settings
+from processes.core import health
+from processes.core.command import Command, State
+from processes.core.messages import Json
+from processes.core.mirror import Mirror
+from processes.core.pulse import Pulse, Unreadable
+from processes.core.report import Overall
+from processes.core.run import Run, run_view
+from processes.core.values import CANARY_HOST, Presence
+from processes.core.views import CommandView, OutputPage, TransitionView, command_view, output_page, transition_view
+from processes.fanout import metrics
+from processes.fanout.reader import Reader
+from processes.fanout.web import Problem, integer, json, principal_of
+
+LISTED_MAX: Final = 1000  # commands or incidents in one answer
+OUTPUT_RECORDS_MAX: Final = 1000
+EVIDENCE_BYTES_MAX: Final = 64 * 1024  # of one file; stacks of all threads are about 20 KiB
+EVIDENCE_FILES_MAX: Final = 12
+HEALTH_S_MAX: Final = 2.0  # a state folder that does not answer is not well either
+
+
+class CommandWithHistory(CommandView, frozen=True):
+    """GET /api/v1/commands/ID."""
+
+    history: list[TransitionView] = msgspec.field(default_factory=list)
+
+
+class _HostKeys(msgspec.Struct):
+    presence: str = ""
+
+
+_host_keys = msgspec.json.Decoder(_HostKeys)
+
+
+class Reads:
+    """Each method is an endpoint."""
+
+    def __init__(self, settings: Settings, mirror: Mirror, reader: Reader, metric: metrics.Metrics) -> None:
+        self._settings, self._mirror, self._reader, self._metrics = settings, mirror, reader, metric
+        self._exported = asyncio.Lock()
+        self._judging: asyncio.Task[health.Health] | None = None
+
+    async def livez(self, request: Request) -> Response:
+        """200 while this process lives."""
+        return json({"live": True})
+
+    async def healthz(self, request: Request) -> Response:
+        """200 only while the whole works: the hub advances, and a canary command went round lately."""
+        if self._judging is None or self._judging.done():  # one at a time, for all who ask: it needs no sign-in
+            self._judging = asyncio.get_running_loop().create_task(asyncio.to_thread(_health, self._settings))
+        try:
+            found = await asyncio.wait_for(asyncio.shield(self._judging), HEALTH_S_MAX)
+        except TimeoutError:
+            found = health.Health(Overall.DEGRADED, "state_folder_mute")
+        body = {"verdict": found.verdict, "reason": found.reason}
+        return json(body, 200 if found.ok else 503, None if found.ok else {"retry-after": "2"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        async with self._exported:  # one at a time, whoever asks
+            content = await asyncio.to_thread(self._metrics.export)
+        return Response(content, media_type=metrics.CONTENT_TYPE)
+
+    async def status(self, request: Request) -> Response:
+        """As `fleethub status --json`."""
+        return json(await asyncio.to_thread(watchdog_view.current_report, self._settings))
+
+    async def me(self, request: Request) -> Response:
+        """Who asks, and what this installation allows."""
+        principal = principal_of(request)
+        return json({"role": principal.role, "actor": principal.actor, "drills_enabled": self._settings.file.drills.enabled})
+
+    async def hosts(self, request: Request) -> Response:
+        """All hosts, by name; ?presence=online."""
+        wanted = request.query_params.get("presence")
+        if wanted is not None and wanted not in list(Presence):
+            raise Problem(400, "malformed", f"presence must be one of {', '.join(Presence)}", None, field="presence")
+        changes = sorted((c for c in self._mirror.shown.changes("host") if c.id != CANARY_HOST), key=lambda c: c.id)
+        rows = [msgspec.Raw(c.fields) for c in changes if wanted is None or _host_keys.decode(c.fields).presence == wanted]
+        return json({"hosts": rows, "source": "hub" if self._mirror.live else "database"})
+
+    async def host(self, request: Request) -> Response:
+        """One host."""
+        name = request.path_params["name"]
+        row = None if name == CANARY_HOST else self._mirror.shown.row("host", name)
+        if row is None:
+            raise Problem(404, "unknown_host", f"there is no host {name!r}", None, host=name)
+        return json(row)
+
+    async def commands(self, request: Request) -> Response:
+        """Commands, newest first; ?limit, ?before=ID, ?host, ?state, ?open=1. `next`: the `before` of the next page."""
+        limit = integer(request, "limit", 100, 1, LISTED_MAX)
+        query = request.query_params
+        state = query.get("state")
+        if state is not None and state not in list(State):
+            raise Problem(400, "malformed", f"state must be one of {', '.join(State)}", None, field="state")
+
+        def read(connection: sqlite3.Connection) -> list[Command] | None:
+            before = query.get("before")
+            last = None if before is None else database.command(connection, before)
+            if before is not None and last is None:
+                return None
+            return database.commands(
+                connection,
+                limit=limit,
+                before=last.number if last else None,
+                host=query.get("host"),
+                state=None if state is None else State(state),
+                open_only=query.get("open") in ("1", "true"),
+            )
+
+        found = await self._reader.read(read)
+        if found is None:
+            raise Problem(404, "unknown_command", f"there is no command {query.get('before')!r}", None, field="before")
+        views = [command_view(command) for command in found if command.host != CANARY_HOST]
+        return json({"commands": views, "next": found[-1].id if len(found) == limit else None})
+
+    async def command(self, request: Request) -> Response:
+        """One command, with its history."""
+        command_id, canary = request.path_params["id"], principal_of(request).canary
+
+        def read(connection: sqlite3.Connection) -> CommandWithHistory | None:
+            command = database.command(connection, command_id)
+            if command is None or (command.host == CANARY_HOST) is not canary:
+                return None
+            history = [transition_view(transition) for transition in database.transitions(connection, command_id)]
+            return CommandWithHistory(**msgspec.structs.asdict(command_view(command)), history=history)
+
+        return json(_known(await self._reader.read(read), command_id))
+
+    async def output(self, request: Request) -> Response:
+        """A page of a command's output; ?from=OFFSET."""
+        command_id = request.path_params["id"]
+        first = integer(request, "from", 0, 0, 2**53)
+
+        def read(connection: sqlite3.Connection) -> OutputPage | None:
+            command = database.command(connection, command_id)
+            if command is None or command.host == CANARY_HOST:
+                return None
+            return output_page(command, database.output(connection, command_id, first, OUTPUT_RECORDS_MAX))
+
+        return json(_known(await self._reader.read(read), command_id))
+
+    async def runs(self, request: Request) -> Response:
+        """Fleet runs, newest first; ?limit, ?before=ID. `next`: the `before` of the next page."""
+        limit = integer(request, "limit", 100, 1, LISTED_MAX)
+        before = request.query_params.get("before")
+
+        def read(connection: sqlite3.Connection) -> list[Run] | None:
+            last = None if before is None else database.run(connection, before)
+            if before is not None and last is None:
+                return None
+            return database.runs(connection, limit=limit, before=last.number if last else None)
+
+        found = await self._reader.read(read)
+        if found is None:
+            raise Problem(404, "unknown_run", f"there is no run {before!r}", None, field="before")
+        return json({"runs": [run_view(run) for run in found], "next": found[-1].id if len(found) == limit else None})
+
+    async def run(self, request: Request) -> Response:
+        """One fleet run, host by host."""
+        run_id = request.path_params["id"]
+        found = await self._reader.read(lambda connection: database.run(connection, run_id))
+        if found is None:
+            raise Problem(404, "unknown_run", f"there is no run {run_id!r}")
+        return json(run_view(found))
+
+    async def incidents(self, request: Request) -> Response:
+        """The newest incidents, newest first."""
+        limit = integer(request, "limit", 200, 1, LISTED_MAX)
+        return json({"incidents": await asyncio.to_thread(incident_file.incidents, self._settings.incidents_database, limit)})
+
+    async def incident(self, request: Request) -> Response:
+        """One incident, with its evidence as text."""
+        incident_id = request.path_params["id"]
+        found = await asyncio.to_thread(_incident, self._settings, incident_id)
+        if found is None:
+            raise Problem(404, "unknown_incident", f"there is no incident {incident_id!r}")
+        return json(found)
+
+    async def upgrade_required(self, request: Request) -> Response:
+        """GET /ws that is no upgrade request."""
+        raise Problem(426, "upgrade_required", "this is a WebSocket", {"upgrade": "websocket", "connection": "upgrade"})
+
+
+def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:
+    if found is None:
+        raise Problem(404, "unknown_command", f"there is no command {command_id!r}")
+    return found
+
+
+def _health(settings: Settings) -> health.Health:
+    hub: Pulse | None = None  # no pulse is bad news
+    with contextlib.suppress(Unreadable, OSError):
+        hub = pulse_file.read(settings.pulses, "hub")
+    alive = hub is not None and proc.alive(hub.pid, hub.start_ticks)
+    report = watchdog_view.last_report(settings.report)
+    return health.judge(hub, alive, report, time.monotonic(), settings.file.watchdog.stall_s)
+
+
+def _incident(settings: Settings, incident_id: str) -> Json | None:
+    found = incident_file.incident(settings.incidents_database, incident_id)
+    if found is None:
+        return None
+    folder = settings.evidence / found.id
+    names = [name for name in found.evidence if name == Path(name).name][:EVIDENCE_FILES_MAX]
+    texts = {name: _text(folder / name) for name in names}
+    return Json(msgspec.json.encode({**msgspec.structs.asdict(found), "evidence_text": texts}))
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(EVIDENCE_BYTES_MAX).decode(errors="replace")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

@@ -1,0 +1,139 @@
+"""Operators' requests on their way to the hub and back: appended to `events`, answered in the broadcasts.
+
+Said is only what is known: 503 if the hub can never see the request, 504 if nobody here knows whether it did. Appending twice does no
+harm: the hub gives the same answer to the same `request_id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from processes.adapters.logs import Log
+from processes.adapters.queue_link import QueuesAway
+from processes.core import messages
+from processes.core.bounded_queue import Appended
+from processes.core.messages import Json, Replied, Request, RequestReceived
+
+DEADLINE_S: Final = 5.0  # contract: the hub refuses a request that it steps later
+GRACE_S: Final = 1.0  # for an answer that was given at the last moment
+AWAY_S_MAX: Final = 2.0  # for which `queues` may be away before 503; it is back within one second
+AGAIN_S: Final = 0.1  # between two tries to append
+OPEN_MAX: Final = 1000  # requests that wait for the hub; beyond it 503
+
+NOTHING_SENT: Final = (FileNotFoundError, ConnectionRefusedError)  # causes of QueuesAway from before anything was written
+
+
+class Answer(NamedTuple):
+    """An HTTP status and a JSON body."""
+
+    status: int
+    body: Json
+
+
+class Queues(Protocol):
+    """What is needed of adapters.queue_link.QueueLink."""
+
+    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
+
+
+class _Open:
+    def __init__(self, item: bytes, future: asyncio.Future[Replied]) -> None:
+        self.item, self.future = item, future
+        self.appended = False  # perhaps
+
+
+def problem(code: str, message: str, **more: object) -> Json:
+    """The body of an answer that is not what was asked for."""
+    return Json(msgspec.json.encode({"error": code, "message": message, **more}))
+
+
+UNAVAILABLE: Final = Answer(503, problem("hub_unavailable", "the request did not reach the hub and will not be carried out: ask again"))
+UNKNOWN: Final = Answer(504, problem("outcome_unknown", "no answer in time, but it may yet be carried out: ask again with the same key"))
+
+
+class Requests:
+    """The requests that wait for an answer."""
+
+    def __init__(self, link: Queues, fanout: str, log: Log) -> None:
+        self._link, self._fanout, self._log = link, fanout, log
+        self._open: dict[str, _Open] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.asked = self.unavailable = self.unknown = 0
+
+    def __len__(self) -> int:
+        """How many wait now."""
+        return len(self._open)
+
+    async def ask(self, actor: str, request: Request) -> Answer:
+        """The hub's answer, or UNAVAILABLE or UNKNOWN. Takes at most DEADLINE_S + GRACE_S."""
+        self.asked += 1
+        if len(self._open) >= OPEN_MAX:
+            self.unavailable += 1
+            return UNAVAILABLE
+        loop = asyncio.get_running_loop()
+        request_id = uuid.uuid4().hex
+        deadline_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME) + DEADLINE_S
+        deadline_s = loop.time() + DEADLINE_S
+        event = RequestReceived(request_id, self._fanout, actor, deadline_boot_s, request)
+        waiting = self._open[request_id] = _Open(messages.encode(event), loop.create_future())
+        try:
+            if not await self._append(waiting, deadline_s):
+                self.unavailable += 1
+                return UNAVAILABLE
+            async with asyncio.timeout_at(deadline_s + GRACE_S):
+                replied = await waiting.future
+            return Answer(replied.status, replied.body)
+        except TimeoutError:
+            self.unknown += 1
+            self._log.warning("a request got no answer", request=request_id, kind=type(request).__name__)
+            return UNKNOWN
+        finally:
+            del self._open[request_id]
+
+    def replied(self, message: Replied) -> None:
+        """An answer came, perhaps for somebody who is gone, or a second time."""
+        waiting = self._open.get(message.request_id)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_result(message)
+
+    def again(self) -> None:
+        """Answers may be lost, or requests: every one that waits is asked again."""
+        items = [waiting.item for waiting in self._open.values() if waiting.appended and not waiting.future.done()]
+        if items:
+            task = asyncio.get_running_loop().create_task(self._append_again(items))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _append(self, waiting: _Open, deadline_s: float) -> bool:
+        """False: the hub can never see it."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        while not waiting.future.done() and loop.time() < deadline_s:
+            try:
+                appended = await self._link.append(messages.EVENTS, [waiting.item])
+            except QueuesAway as away:
+                if not isinstance(away.__cause__, NOTHING_SENT):
+                    waiting.appended = True
+                elif not waiting.appended and loop.time() - started_s > AWAY_S_MAX:
+                    return False
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if appended.accepted:
+                waiting.appended = True
+            return waiting.appended
+        return waiting.appended
+
+    async def _append_again(self, items: list[bytes]) -> None:
+        for _ in range(int(DEADLINE_S / AGAIN_S)):
+            try:
+                if (await self._link.append(messages.EVENTS, items)).accepted:
+                    return
+            except QueuesAway:
+                pass
+            await asyncio.sleep(AGAIN_S)

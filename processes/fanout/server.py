@@ -1,0 +1,205 @@
+"""The operators' port: uvicorn's HTTP with our deadlines and headers, and its seam for WebSockets with our protocol.
+
+uvicorn hands an upgrade request to the class given as `ws=`, built with (config, server_state, app_state) by keyword; the minor
+version is pinned because of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final, cast
+
+import h11
+import msgspec
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+from websockets.http11 import Request, Response
+
+from processes.adapters.settings import Tls
+from processes.core.errors import ResourceError
+from processes.core.signin import Principal
+from processes.fanout.auth import Auth
+from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
+
+BACKLOG: Final = 4096  # measured: 5,000 connects at once take 1.4 s with it, 3.1 s with asyncio's 100
+HEAD_S_MAX: Final = 10.0  # for the whole head of a request
+HEAD_BYTES_MAX: Final = 32 * 1024
+CONNECTIONS_MAX: Final = 2048  # HTTP connections at a time; half of the descriptors that every default limit gives
+GRACE_S: Final = 2  # for answers that are being written when the server stops
+
+HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+def take_socket(descriptor: int = 0) -> socket.socket:
+    """The listening socket, which supervisord holds. Raises: ResourceError, if there is none."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ResourceError(f"descriptor {descriptor} is no socket ({error}): supervisord starts the fanout with one") from None
+    if not listening:
+        raise ResourceError(f"descriptor {descriptor} is a socket that does not listen")
+    sock.setblocking(False)
+    return sock
+
+
+class HttpProtocol(H11Protocol):
+    """uvicorn's, with a deadline on the request's head, a bound on connections, and our words for what is malformed."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Part of asyncio.Protocol."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.write(raw_answer(503, "Service Unavailable", "too_many", "too many connections: come back soon"))
+            transport.close()
+            return
+        self._head = self.loop.call_later(HEAD_S_MAX, self._too_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of asyncio.Protocol."""
+        super().data_received(data)
+        reading = self.conn.their_state is h11.IDLE and not self.transport.is_closing() and self.transport.get_protocol() is self
+        if not reading:
+            self._disarm()
+        elif self._head is None:  # the head of a further request has begun
+            self._head = self.loop.call_later(HEAD_S_MAX, self._too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of asyncio.Protocol."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """As uvicorn's, but what came behind the request in one segment is not lost."""
+        self._disarm()
+        behind = self.conn.trailing_data[0]
+        super().handle_websocket_upgrade(event)
+        if behind and not self.transport.is_closing():
+            cast(asyncio.Protocol, self.transport.get_protocol()).data_received(behind)
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, with our headers."""
+        if not self.transport.is_closing():
+            self.transport.write(raw_answer(400, "Bad Request", "malformed", msg))
+            self.transport.close()
+
+    def _too_late(self) -> None:
+        self._head = None
+        if not self.transport.is_closing():
+            self.transport.write(raw_answer(408, "Request Timeout", "too_late", f"no request within {HEAD_S_MAX:g} s"))
+            self.transport.close()
+
+    def _disarm(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, without its signal handling: that is the door's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
+    """A whole answer as bytes, for where there is no application to make one."""
+    body = msgspec.json.encode({"error": code, "message": message})
+    lines = [f"HTTP/1.1 {status} {phrase}", "content-type: application/json", f"content-length: {len(body)}", "connection: close"]
+    lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
+    """The protocol class for uvicorn's `ws=`: checks the request, then belongs to the audience."""
+
+    def refuse(status: int, code: str, message: str, **more: str) -> Response:
+        body = msgspec.json.encode({"error": code, "message": message})
+        response = Subscriber.refusal(status, body.decode(), {**HEADERS, **more})
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = "application/json"
+        return response
+
+    def admit(request: Request, subscriber: Subscriber) -> Principal | Response:
+        headers = request.headers
+        host = ",".join(headers.get_all("Host"))
+        if not auth.host_ok(host):
+            return refuse(421, "misdirected", "this is not the host that you asked for: set operators.url")
+        if request.path.partition("?")[0] != "/ws":
+            return refuse(404, "not_found", "WebSockets are at /ws")
+        origins = headers.get_all("Origin")
+        if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], host)):
+            return refuse(403, "foreign_origin", "this page is not ours")
+        authorization = headers.get_all("Authorization")
+        principal = auth.known(authorization[0] if len(authorization) == 1 else "", cookies_of(headers.get_all("Cookie")))
+        if principal is None:
+            return refuse(401, "not_signed_in", "sign in first", **{"WWW-Authenticate": "Bearer"})
+        if principal.by_cookie and not origins:
+            return refuse(403, "foreign_origin", "a browser names its origin; scripts sign in with a token")
+        if len(audience.subscribers) >= SUBSCRIBERS_MAX:
+            return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
+        return principal
+
+    class Bound(Subscriber):
+        headers = HEADERS
+
+        def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+            super().__init__(audience, admit)
+            self._connections = cast(set[Any], server_state.connections)
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._connections.add(self)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._connections.discard(self)
+            super().connection_lost(exc)
+
+    return Bound
+
+
+def cookies_of(headers: list[str]) -> dict[str, str]:
+    """The cookies of a request, by name; none if they cannot be read."""
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie("; ".join(headers)).items()}
+    except CookieError:
+        return {}
+
+
+def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
+    """The server, to be run with `serve(sockets=[…])` and stopped with `should_exit`."""
+    config = uvicorn.Config(
+        cast(Any, app),
+        http=HttpProtocol,
+        ws=subscriber,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        ssl_certfile=tls.certificate or None,
+        ssl_keyfile=tls.key or None,
+        headers=list(HEADERS.items()),
+    )
+    return Server(config)

@@ -1,0 +1,294 @@
+"""The operators' WebSockets: each is a Subscriber, all of them are the Audience. A delta is encoded and framed once.
+
+The canary's rows go to the canary's own connection only, at once and unconflated: each of its steps is a proof. Nobody else sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+from websockets.http11 import Request, Response
+
+from processes.adapters.logs import Log
+from processes.adapters.websocket import Limits, Message, WebSocket, frame_text
+from processes.core import feed
+from processes.core.feed import Feed, Gathering, Step
+from processes.core.messages import Change, Json
+from processes.core.mirror import Mirror
+from processes.core.signin import Principal
+from processes.core.values import CANARY_HOST, CloseCode
+
+SUBSCRIBERS_MAX: Final = 1000  # connections; beyond it 503
+MALFORMED_MAX: Final = 10  # frames, then 1008
+FRAME_BYTES_MAX: Final = 64 * 1024  # of an operator's frame; the longest request names one command
+FULL_S_MIN: Final = 0.25  # between two full states that one connection asks for
+VERSIONS: Final = 1 << 20  # first versions are below it; anywhere, so that nobody counts on 1
+
+LIMITS: Final = Limits(
+    message_bytes_max=FRAME_BYTES_MAX,
+    buffer_bytes_high=feed.BUFFER_BYTES_HIGH,
+    buffer_bytes_max=feed.BUFFER_BYTES_MAX,
+    slow_s_max=feed.SLOW_S_MAX,
+    ping_s=20.0,
+    dead_s=45.0,
+)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A frame of an operator's."""
+
+    type: str
+    command_id: Annotated[str, Meta(max_length=128)] = ""
+    offset: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
+_asked = msgspec.json.Decoder(Asked)
+
+
+class Subscriber(WebSocket):
+    """One operator's connection. `admit` says at the request who it is, or refuses."""
+
+    headers: Mapping[str, str] = {}  # on every answer to an upgrade request
+
+    def __init__(self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response]) -> None:
+        super().__init__(LIMITS)
+        self._audience, self._admit = audience, admit
+        self.principal: Principal | None = None
+        self.feed = Feed(0)
+        self.full_s = 0.0  # when it was last sent a full state
+        self.malformed = 0
+        self.watching: dict[str, int] = {}  # command id → offset of its next output record
+
+    @property
+    def is_canary(self) -> bool:
+        """True for the watchdog's own connection."""
+        return self.principal is not None and self.principal.canary
+
+    def on_request(self, request: Request) -> Response | None:
+        """Part of WebSocket."""
+        admitted = self._admit(request, self)
+        if isinstance(admitted, Response):
+            return admitted
+        self.principal = admitted
+        response = self._protocol.accept(request)  # or a refusal, if it is no upgrade request after all
+        for name, value in self.headers.items():
+            response.headers[name] = value
+        return response
+
+    def on_open(self) -> None:
+        """Part of WebSocket."""
+        self._audience.join(self)
+
+    def on_messages(self, messages: list[Message]) -> None:
+        """Part of WebSocket."""
+        for message in messages:
+            try:
+                if not message.is_text:
+                    raise msgspec.DecodeError("not a text frame")
+                self._audience.asked(self, _asked.decode(message.data))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                self.malformed += 1
+                self._audience.malformed += 1
+                self.tell_error("malformed", str(error)[:200])
+                if self.malformed >= MALFORMED_MAX:
+                    self.close(CloseCode.POLICY, "malformed frames")
+                    return
+
+    def on_drained(self) -> None:
+        """Part of WebSocket."""
+        self._audience.drained(self)
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """Part of WebSocket."""
+        self._audience.leave(self, code)
+
+    def tell_error(self, code: str, message: str, **more: str) -> None:
+        """A frame that says what was wrong with a frame of the operator's."""
+        if not self.is_slow:
+            self.send(msgspec.json.encode({"type": "error", "error": code, "message": message, **more}))
+
+    def shutdown(self) -> None:
+        """Said by uvicorn when the server stops."""
+        self.close(CloseCode.RESTART, "fanout restarts")
+
+    def widen(self, full_state_bytes: int) -> None:
+        """The bounds of unsent bytes, for a full state that is sent now."""
+        room = feed.room(full_state_bytes)
+        self.limits = self.limits._replace(
+            buffer_bytes_high=room.buffer_bytes_high, buffer_bytes_max=room.buffer_bytes_max, slow_s_max=room.slow_s_max
+        )
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=room.buffer_bytes_high, low=feed.BUFFER_BYTES_HIGH // 4)
+
+
+class Audience:
+    """All subscribers and what they are shown. All calls belong to the loop's thread."""
+
+    def __init__(self, mirror: Mirror, log: Log) -> None:
+        self.subscribers: set[Subscriber] = set()
+        self.on_subscribe: Callable[[Subscriber, str, int], None] = lambda *_: None
+        self.on_unsubscribe: Callable[[Subscriber, str | None], None] = lambda *_: None
+        self.on_room: Callable[[Subscriber], None] = lambda _: None
+        self.malformed = self.skipped = self.sent = self.full_states = self.slow_closed = 0
+        self._mirror, self._log = mirror, log
+        self._loop = asyncio.get_running_loop()
+        self._gathering = Gathering()
+        self._canary_changes: list[Change] = []
+        self._rows: dict[str, dict[str, Json]] = {"process": {}, "incident": {}, "overall": {}, "source": {}}
+        self._revision = 0
+        self._bodies: dict[bool, tuple[tuple[int, ...], bytes]] = {}
+        self._sync_s = 0.0
+        self._version = uuid.uuid4().int % VERSIONS
+
+    # what is shown
+
+    def show(self, changes: list[tuple[Change, str]]) -> None:
+        """Changes of the mirror, each with its host."""
+        for change, host in changes:
+            if host == CANARY_HOST:
+                self._canary_changes.append(change)
+            else:
+                self._gathering.add(change)
+
+    def show_rows(self, kind: str, rows: Mapping[str, Json]) -> None:
+        """All rows of a kind that is not the hub's: process, incident, overall, source."""
+        changes = feed.differences(kind, self._rows[kind], rows)
+        if changes:
+            self._rows[kind] = dict(rows)
+            self._revision += 1
+        for change in changes:
+            self._gathering.add(change)
+
+    def row(self, kind: str, id: str) -> Json | None:
+        """One row of a kind that is not the hub's."""
+        return self._rows[kind].get(id)
+
+    def renew(self) -> None:
+        """Everything is another state now: a full state for all."""
+        self._canary_changes.clear()
+        for subscriber in list(self.subscribers):
+            self._full(subscriber)
+
+    def due_s(self) -> float | None:
+        """When something is to be sent."""
+        return self._loop.time() if self._canary_changes else self._gathering.due_s()
+
+    def flush(self) -> None:
+        """What is due is on its way. Never waits."""
+        now_s = self._loop.time()
+        if self._canary_changes:
+            changes, self._canary_changes = self._canary_changes, []
+            self._publish(changes, [s for s in self.subscribers if s.is_canary])
+        due_s = self._gathering.due_s()
+        if due_s is not None and now_s >= due_s:
+            self._version += 1
+            self._publish(self._gathering.take(now_s), [s for s in self.subscribers if not s.is_canary])
+        if now_s - self._sync_s >= feed.SYNC_S:
+            self._sync_s = now_s
+            self._sync(now_s)
+
+    def _publish(self, changes: list[Change], subscribers: list[Subscriber]) -> None:
+        epoch = self._mirror.shown_epoch
+        body = feed.delta_body(changes) if subscribers else b""
+        frames: dict[int, bytes] = {}  # by version: most connections are at the same one, and get the same bytes
+        for subscriber in subscribers:
+            match subscriber.feed.delta(epoch, subscriber.is_slow):
+                case Step.SEND:
+                    version = subscriber.feed.version
+                    ready = frames.get(version)
+                    if ready is None:
+                        ready = frames[version] = frame_text(feed.frame("delta", epoch, version, body))
+                    subscriber.write(ready)
+                    self.sent += 1
+                case Step.FULL:
+                    self._send_full(subscriber)
+                case Step.SKIP:
+                    self.skipped += 1
+
+    def _sync(self, now_s: float) -> None:
+        for subscriber in list(self.subscribers):
+            if subscriber.feed.behind:
+                self._full(subscriber)
+            elif not subscriber.is_slow:
+                subscriber.send(feed.frame("sync", subscriber.feed.epoch, subscriber.feed.version))
+
+    def _full(self, subscriber: Subscriber) -> None:
+        if subscriber.feed.whole(self._mirror.shown_epoch, subscriber.is_slow) is Step.FULL:
+            self._send_full(subscriber)
+
+    def _send_full(self, subscriber: Subscriber) -> None:
+        text = feed.frame("full_state", self._mirror.shown_epoch, subscriber.feed.version, self._body(subscriber.is_canary))
+        subscriber.widen(len(text))
+        subscriber.full_s = self._loop.time()
+        self.full_states += 1
+        subscriber.send(text)
+
+    def _body(self, canary: bool) -> bytes:
+        """The state, encoded once for all who ask for it before it changes."""
+        at = (id(self._mirror.shown), self._mirror.shown.mutations, self._revision)
+        cached = self._bodies.get(canary)
+        if cached is None or cached[0] != at:
+            shown = self._mirror.shown
+            hosts = [c.fields for c in shown.changes("host") if (c.id == CANARY_HOST) is canary]
+            commands = [c.fields for c in shown.changes("command") if (shown.host_of(c) == CANARY_HOST) is canary]
+            rows = {} if canary else self._rows
+            ledger = shown.rows("ledger")
+            single = {"ledger": ledger[0]} if ledger and not canary else {}
+            single |= {kind: row for kind in ("overall", "source") for row in rows.get(kind, {}).values()}
+            parts = {
+                "hosts": hosts,
+                "commands": commands,
+                "processes": list(rows.get("process", {}).values()),
+                "incidents": list(rows.get("incident", {}).values()),
+            }
+            cached = self._bodies[canary] = (at, feed.state_body(parts, single))
+        return cached[1]
+
+    # what subscribers do
+
+    def join(self, subscriber: Subscriber) -> None:
+        """A connection was opened."""
+        self.subscribers.add(subscriber)
+        subscriber.feed.version = self._version  # one version for all who miss nothing, so that they get the same bytes
+        self._full(subscriber)
+
+    def leave(self, subscriber: Subscriber, code: int) -> None:
+        """A connection is gone."""
+        if subscriber in self.subscribers:
+            self.subscribers.discard(subscriber)
+            self.on_unsubscribe(subscriber, None)
+            if code == CloseCode.SLOW:
+                self.slow_closed += 1
+                self._log.warning("a slow operator was disconnected", peer=subscriber.peer)
+
+    def asked(self, subscriber: Subscriber, asked: Asked) -> None:
+        """A frame of an operator's. Raises: msgspec.DecodeError, for a type that is not of the protocol."""
+        match asked.type:
+            case "get_state":
+                if self._loop.time() - subscriber.full_s < FULL_S_MIN:
+                    subscriber.feed.behind = True  # with the next delta or sync
+                else:
+                    self._full(subscriber)
+            case "subscribe" if asked.command_id:
+                self.on_subscribe(subscriber, asked.command_id, asked.offset)
+            case "unsubscribe" if asked.command_id:
+                self.on_unsubscribe(subscriber, asked.command_id)
+            case _:
+                raise msgspec.DecodeError("type is none of get_state, subscribe, unsubscribe (with command_id)")
+
+    def drained(self, subscriber: Subscriber) -> None:
+        """A slow connection has room again."""
+        if subscriber.feed.behind:
+            self._full(subscriber)
+        self.on_room(subscriber)
+
+    def close_those(self, gone: Callable[[Principal], bool], reason: str) -> None:
+        """Ends the connections of whoever may not be here any more."""
+        for subscriber in list(self.subscribers):
+            if subscriber.principal is not None and gone(subscriber.principal):
+                subscriber.close(CloseCode.REVOKED, reason)

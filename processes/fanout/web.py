@@ -1,0 +1,160 @@
+"""What every HTTP endpoint has in common: who asks, whether that role may, JSON in and out, errors in one form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from processes.adapters.database import DatabaseUnreadable
+from processes.core.messages import Json
+from processes.core.signin import Principal
+from processes.core.values import Role
+from processes.fanout.auth import Auth
+from processes.fanout.requests import Answer
+from processes.fanout.requests import problem as problem_body
+
+BODY_BYTES_MAX: Final = 1 << 20  # contract: 413 beyond it
+BODY_S_MAX: Final = 10.0  # for the whole body of a request
+RETRY_AFTER_S: Final = 2  # a hub is replaced within 5 s, `queues` within 1 s
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Problem(Exception):
+    """An answer that is not what was asked for."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None, **more: object) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, dict(headers or {})
+        self.body = problem_body(code, message, **more)
+        if status in (429, 503):
+            self.headers.setdefault("retry-after", str(RETRY_AFTER_S))
+
+
+def json(body: Json | bytes | msgspec.Struct | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; bytes are JSON already."""
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return Response(content, status, headers, "application/json")
+
+
+def answered(answer: Answer) -> Response:
+    """The hub's answer as it is."""
+    headers = {"retry-after": str(RETRY_AFTER_S)} if answer.status in (429, 503) else None
+    return json(answer.body, answer.status, headers)
+
+
+def told(problem: Problem) -> Response:
+    """The problem as an answer."""
+    return json(problem.body, problem.status, problem.headers)
+
+
+async def body_of(request: Request, kind: type[S]) -> S:
+    """The request's body, strictly of this type. Raises: Problem 400 (naming the field), 408, 413."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S_MAX):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_BYTES_MAX:
+                    raise Problem(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes", {"connection": "close"})
+    except TimeoutError:
+        raise Problem(408, "too_late", f"no whole body within {BODY_S_MAX:g} s", {"connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "malformed", "the body ended early") from None
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text, _, place = str(error).partition(" - at `$")
+        more = {"field": place.rstrip("`").lstrip(".")} if place else {}
+        message = f"{text} in {more['field']}" if more.get("field") else text
+        raise Problem(400, "malformed", message, None, **more) from None
+
+
+def integer(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """A number of the query. Raises: Problem 400."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 16 or not least <= int(text) <= most:
+        raise Problem(400, "malformed", f"{name} must be a number from {least} to {most}", None, field=name)
+    return int(text)
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks, in a guarded endpoint."""
+    found = request.state.principal
+    assert isinstance(found, Principal)
+    return found
+
+
+def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False) -> Endpoint:
+    """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too."""
+
+    async def enter(request: Request) -> Response:
+        try:
+            if role is not None:
+                request.state.principal = await _admit(auth, request, role, canary)
+            return await endpoint(request)
+        except Problem as problem:
+            return told(problem)
+        except DatabaseUnreadable as error:
+            return told(Problem(503, "database_unreadable", str(error)))
+
+    return enter
+
+
+async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Principal:
+    authorization = request.headers.getlist("authorization")
+    found = await auth.find(authorization[0] if len(authorization) == 1 else "", request.cookies)
+    if found is None:
+        raise Problem(401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"})
+    if found.by_cookie and request.method not in ("GET", "HEAD"):
+        check_origin(auth, request)
+    if found.canary and not canary:
+        raise Problem(403, "forbidden", "the canary may not")
+    if not found.role.may(role):
+        raise Problem(403, "forbidden", f"the role {found.role} may not; {role} may")
+    return found
+
+
+def check_origin(auth: Auth, request: Request) -> None:
+    """Passes unless a foreign page made the browser ask. Raises: Problem 403."""
+    origins = request.headers.getlist("origin")
+    if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], request.headers.get("host", ""))):
+        raise Problem(403, "foreign_origin", "this page is not ours")
+
+
+class HostCheck:
+    """The application behind the check of the Host header: 421 for a name that is not ours."""
+
+    def __init__(self, app: ASGIApp, auth: Auth) -> None:
+        self._app, self._auth = app, auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Part of ASGI."""
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) == 1 and self._auth.host_ok(hosts[0]):
+            await self._app(scope, receive, send)
+        else:
+            problem = Problem(421, "misdirected", "this is not the host that you asked for: set operators.url to its public address")
+            await told(problem)(scope, receive, send)
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """What routing refuses (404, 405), in our form."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "refused")
+    return json(problem_body(code, str(error.detail)), error.status_code, dict(error.headers or {}))
+
+
+async def internal_error(request: Request, error: Exception) -> Response:
+    """An exception of ours: the log has its traceback."""
+    return json(problem_body("internal", "the fanout could not do it: its log says why"), 500)

@@ -1,0 +1,173 @@
+"""Every branch of the remedy: whom to blame, what to do, how often."""
+
+from __future__ import annotations
+
+import pytest
+
+from processes.core.pulse import Pulse
+from processes.core.remedy import BUDGET_KILLS, BUDGET_S, KILL_WAIT_S, REVIVE_S, YOUNG_S, Act, Decision, Past, blame, decide
+from processes.core.report import Verdict
+from processes.core.stall import Facts, Judgement
+
+OLD = Facts(pid=7, start_ticks=70, age_s=600.0, pulse=Pulse())
+WELL = Judgement(Verdict.ADVANCING)
+FROZEN = Judgement(Verdict.FROZEN, "no turn")
+STALLED = Judgement(Verdict.STALLED, "stuck")
+HOUSE = ("queues", "hub", "gateway", "fanout", "agent")
+
+
+def house(**judgements: Judgement) -> dict[str, Judgement]:
+    return {name: judgements.get(name, WELL) for name in HOUSE}
+
+
+def facts(**special: Facts) -> dict[str, Facts]:
+    return {name: special.get(name, OLD) for name in HOUSE}
+
+
+def one(judgement: Judgement, seen: Facts = OLD, past: Past = Past(), now_s: float = 1000.0, name: str = "hub") -> tuple[Past, Decision]:  # noqa: B008  # frozen
+    pasts, decisions = decide(house(**{name: judgement}), facts(**{name: seen}), {name: past}, now_s)
+    assert all(decision.act is Act.NOTHING for other, decision in decisions.items() if other != name)
+    return pasts[name], decisions[name]
+
+
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.FROZEN, Verdict.STALLED}))
+def test_nothing_is_done_about_any_other_verdict(verdict: Verdict) -> None:
+    assert one(Judgement(verdict))[1] == Decision()
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_frozen_is_killed_whoever_it_is(name: str) -> None:
+    past, decision = one(FROZEN, name=name)
+    assert decision.act is Act.KILL
+    assert past.kills_s == (1000.0,)
+
+
+def test_stalled_is_killed_when_all_before_it_are_well() -> None:
+    assert one(STALLED)[1].act is Act.KILL
+    assert one(STALLED, name="gateway")[1].act is Act.KILL
+
+
+UNWELL = (Verdict.STARTING, Verdict.LAGGING, Verdict.STALLED, Verdict.FROZEN, Verdict.DEAD, Verdict.EXCUSED, Verdict.UNKILLABLE)
+
+
+BEFORE = [("queues", "hub"), ("queues", "gateway"), ("queues", "fanout"), ("hub", "gateway"), ("hub", "fanout")]
+
+
+@pytest.mark.parametrize("verdict", UNWELL)
+@pytest.mark.parametrize(("first", "later"), BEFORE)
+def test_stalled_behind_an_unwell_one_is_a_consequence(first: str, later: str, verdict: Verdict) -> None:
+    _, decisions = decide(house(**{first: Judgement(verdict), later: STALLED}), facts(), {}, 1000.0)
+    assert decisions[later].act is Act.NOTHING
+    assert first in decisions[later].note
+
+
+@pytest.mark.parametrize(("first", "later"), BEFORE)
+def test_stalled_behind_a_young_one_is_a_consequence(first: str, later: str) -> None:
+    young = facts(**{first: OLD._replace(age_s=YOUNG_S - 0.1)})
+    _, decisions = decide(house(**{later: STALLED}), young, {}, 1000.0)
+    assert decisions[later].act is Act.NOTHING
+    grown = facts(**{first: OLD._replace(age_s=YOUNG_S)})
+    assert decide(house(**{later: STALLED}), grown, {}, 1000.0)[1][later].act is Act.KILL
+
+
+@pytest.mark.parametrize(("later", "first"), BEFORE)
+def test_nobody_is_excused_by_one_behind_him(first: str, later: str) -> None:
+    assert blame(later, house(**{first: FROZEN}), facts()) == ""
+
+
+def test_gateway_and_fanout_do_not_excuse_each_other() -> None:
+    assert blame("fanout", house(gateway=FROZEN), facts()) == ""
+    assert blame("gateway", house(fanout=FROZEN), facts()) == ""
+
+
+def test_who_is_not_wanted_excuses_nobody() -> None:
+    stopped = facts(queues=Facts(wanted=False))
+    assert decide(house(queues=Judgement(Verdict.STOPPED), hub=STALLED), stopped, {}, 1000.0)[1]["hub"].act is Act.KILL
+
+
+def test_blocked_storage_is_blamed_first() -> None:
+    blocked = facts(hub=OLD._replace(pulse=Pulse(blocked_on="storage")))
+    for name in ("queues", "hub", "gateway", "fanout"):
+        assert blame(name, house(), blocked) == "storage"
+
+
+def test_a_numbered_process_has_its_kinds_place() -> None:
+    judgements = {"hub": FROZEN, "gateway:1": STALLED}
+    _, decisions = decide(judgements, {"hub": OLD, "gateway:1": OLD}, {}, 1000.0)
+    assert decisions["gateway:1"].act is Act.NOTHING
+
+
+def test_what_nobody_wants_is_left_alone() -> None:
+    assert one(FROZEN, OLD._replace(wanted=False))[1] == Decision()
+    assert one(Judgement(Verdict.STOPPED), Facts(wanted=False, supervised="FATAL"))[1] == Decision()
+
+
+def test_a_kill_within_startsecs_is_held_off_unless_stuck_for_long() -> None:
+    assert one(FROZEN, OLD._replace(supervised="STARTING", age_s=0.9))[1].act is Act.NOTHING
+    assert one(FROZEN, OLD._replace(supervised="STARTING", age_s=10.1))[1].act is Act.KILL
+
+
+def test_a_kill_under_way_is_not_repeated_at_once() -> None:
+    past, decision = one(FROZEN, OLD._replace(killed_s=1000.0 - KILL_WAIT_S + 0.1))
+    assert decision.act is Act.NOTHING
+    assert past.kills_s == ()
+    assert one(FROZEN, OLD._replace(killed_s=1000.0 - KILL_WAIT_S))[1].act is Act.KILL
+
+
+def killed_every(gap_s: float, until_s: float) -> tuple[list[float], list[float]]:
+    """When a process that freezes again `gap_s` after each kill is killed, and when there was an alarm."""
+    past, kills, alarms, now_s = Past(), list[float](), list[float](), 0.0
+    while now_s < until_s:
+        well = bool(kills) and now_s - kills[-1] < gap_s
+        past, decision = one(WELL if well else FROZEN, past=past, now_s=now_s)
+        if decision.act is Act.KILL:
+            kills.append(now_s)
+        if decision.alarm:
+            alarms.append(now_s)
+        now_s += 0.5
+    return kills, alarms
+
+
+def test_after_five_kills_in_a_minute_it_is_tried_once_a_minute() -> None:
+    kills, alarms = killed_every(3.0, 300.0)
+    assert kills[:5] == [0.0, 3.0, 6.0, 9.0, 12.0]
+    assert alarms[0] == 15.0
+    assert kills[5:] == [12.0 + BUDGET_S * n for n in (1, 2, 3, 4)]
+
+
+def test_rare_kills_are_within_the_budget() -> None:
+    kills, alarms = killed_every(BUDGET_S / BUDGET_KILLS, 600.0)
+    assert len(kills) > 20
+    assert not alarms
+
+
+def test_the_alarm_ends_after_a_minute_of_health() -> None:
+    past = Past(kills_s=(900.0,), alarmed=True, well_s=1000.0)
+    assert one(WELL, past=past, now_s=1000.0 + BUDGET_S - 1)[0].alarmed
+    assert not one(WELL, past=past, now_s=1000.0 + BUDGET_S)[0].alarmed
+
+
+@pytest.mark.parametrize("state", ["FATAL", "STOPPED", "EXITED"])
+def test_what_supervisord_gave_up_is_started_with_backoff(state: str) -> None:
+    """At 1, 2, 5, 10, 30 and again 30 s after the last try: always within a minute."""
+    gone, past, starts, now_s = Facts(supervised=state), Past(), list[float](), 0.0
+    while now_s < 120.0:
+        past, decision = one(Judgement(Verdict.DEAD), gone, past, now_s)
+        if decision.act is Act.START:
+            starts.append(now_s)
+        now_s += 0.5
+    gaps = [later - earlier for earlier, later in zip([0.0, *starts], starts, strict=False)]
+    assert gaps == [*REVIVE_S, REVIVE_S[-1], REVIVE_S[-1]]
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "STARTING", "BACKOFF", "STOPPING", ""])
+def test_what_supervisord_still_has_in_hand_is_left_to_it(state: str) -> None:
+    past = Past(given_up_s=0.0)
+    assert one(Judgement(Verdict.DEAD), Facts(supervised=state), past)[1] == Decision()
+
+
+def test_a_revival_after_health_is_a_first_one_again() -> None:
+    past, _ = one(WELL, past=Past(revivals=4, well_s=960.0))
+    assert past.revivals == 0
+    past, _ = one(WELL, past=Past(revivals=4, well_s=990.0))
+    assert past.revivals == 4

@@ -1,0 +1,93 @@
+"""The verdict on the whole."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from processes.core.report import CanaryReport, Overall, ProcessReport, PulseReport, Report, Verdict, is_wanted, overall
+
+GREEN = CanaryReport(ok=True)
+RED = CanaryReport(ok=False)
+
+
+def row(name: str, verdict: Verdict = Verdict.ADVANCING, *, wanted: bool = True, blocked_on: str | None = None) -> ProcessReport:
+    pulse = PulseReport(blocked_on=blocked_on)
+    return ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict, pulse=pulse, wanted=wanted)
+
+
+def house(hub: Verdict = Verdict.ADVANCING, other: Verdict = Verdict.ADVANCING) -> list[ProcessReport]:
+    return [row("queues", other), row("hub", hub), row("watchdog"), row("agent", Verdict.STOPPED, wanted=False)]
+
+
+def test_all_well_is_ok_without_a_reason() -> None:
+    assert overall(house(), GREEN, silent=False) == (Overall.OK, [])
+
+
+@pytest.mark.parametrize(
+    ("hub", "expected"),
+    [
+        (Verdict.DEAD, Overall.DOWN),
+        (Verdict.STARTING, Overall.DOWN),
+        (Verdict.STOPPED, Overall.DOWN),
+        (Verdict.FROZEN, Overall.STALLED),
+        (Verdict.STALLED, Overall.STALLED),
+        (Verdict.UNKILLABLE, Overall.STALLED),
+        (Verdict.LAGGING, Overall.DEGRADED),
+        (Verdict.EXCUSED, Overall.DEGRADED),
+        (Verdict.ADVANCING, Overall.OK),
+    ],
+)
+def test_the_hub_decides(hub: Verdict, expected: Overall) -> None:
+    grade, reasons = overall(house(hub), GREEN, silent=False)
+    assert grade is expected
+    assert bool(reasons) == (expected is not Overall.OK)
+
+
+def test_no_hub_at_all_is_down() -> None:
+    assert overall([row("queues")], GREEN, silent=False)[0] is Overall.DOWN
+
+
+def test_a_red_canary_is_stalled() -> None:
+    assert overall(house(), RED, silent=False)[0] is Overall.STALLED
+
+
+def test_a_silent_watchdog_is_degraded_and_its_canary_says_nothing() -> None:
+    grade, reasons = overall(house(), RED, silent=True)
+    assert grade is Overall.DEGRADED
+    assert reasons == ["the watchdog is silent"]
+    assert overall(house(Verdict.FROZEN), RED, silent=True)[0] is Overall.STALLED
+
+
+@pytest.mark.parametrize("other", sorted(set(Verdict) - {Verdict.ADVANCING}))
+def test_any_other_process_that_is_not_well_degrades(other: Verdict) -> None:
+    assert overall(house(other=other), GREEN, silent=False)[0] is Overall.DEGRADED
+
+
+def test_what_an_operator_stopped_is_not_counted() -> None:
+    assert overall([*house(), row("fanout", Verdict.STOPPED, wanted=False)], GREEN, silent=False)[0] is Overall.OK
+
+
+def test_blocked_storage_degrades() -> None:
+    grade, reasons = overall([row("hub", blocked_on="storage")], GREEN, silent=False)
+    assert grade is Overall.DEGRADED
+    assert reasons == ["hub is blocked on storage"]
+
+
+@pytest.mark.parametrize(("grade", "code"), [(Overall.OK, 0), (Overall.DEGRADED, 1), (Overall.STALLED, 2), (Overall.DOWN, 2)])
+def test_exit_codes_are_those_of_monitoring_plugins(grade: Overall, code: int) -> None:
+    assert grade.exit_code == code
+
+
+def test_only_the_agent_must_be_asked_for() -> None:
+    assert is_wanted("hub", {})
+    assert not is_wanted("hub", {"hub": "stopped"})
+    assert not is_wanted("agent", {})
+    assert is_wanted("agent", {"agent": "running"})
+
+
+def test_a_report_survives_its_json() -> None:
+    report = msgspec.json.decode(
+        b'{"verdict":"ok","epoch":3,"processes":[],"canary":{"ok":true},"fleet":{},"commands":{},"incidents":{}}', type=Report
+    )
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report

@@ -1,0 +1,35 @@
+"""The README's tour, run word for word as a new user would."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from doubles.house import CHECKOUT, House
+
+pytestmark = [pytest.mark.house, pytest.mark.timeout(180)]
+
+
+def test_the_first_tour_works_line_by_line() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    section = text.partition("## First tour")[2]
+    (tour,) = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    lines = [line for line in tour.splitlines() if line]
+    assert lines[0] == "bin/fleethub up"
+    assert lines[-1] == "bin/fleethub down"
+    house = House()
+    said = {}
+    try:
+        for line in lines:
+            here = line.replace("var/", f"{shlex.quote(str(house.state))}/")  # the tour's own place, instead of a checkout's var/
+            done = subprocess.run(["sh", "-ec", here], cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}{house.logs()}"
+            said[line] = done.stdout
+        assert "load average:" in said['bin/fleethub run uptime "$(hostname)"']
+        assert "hub" in said["bin/fleethub incidents"]
+        assert "web1" in said["bin/fleethub hosts"]
+        assert house.pids() == []
+    finally:
+        house.__exit__(None, None, None)

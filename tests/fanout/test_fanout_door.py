@@ -1,0 +1,251 @@
+"""The operators' door: who comes in, with which headers, and what a foreign page gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+import time
+
+import httpx
+import pytest
+from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+GUARDED = [
+    "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands", "/api/v1/commands/a",
+    "/api/v1/commands/a/output", "/api/v1/incidents", "/api/v1/incidents/a",
+]  # fmt: skip
+
+
+def raw(house: FanoutHouse, request: bytes) -> bytes:
+    """What comes back for these bytes, until the server closes."""
+    with socket.create_connection(("127.0.0.1", house.port), timeout=20) as sock:
+        sock.sendall(request)
+        found = b""
+        while piece := sock.recv(65536):
+            found += piece
+        return found
+
+
+def test_nothing_but_health_page_and_sign_in_is_to_be_had_without_signing_in() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with house.client(None) as anyone, house.client("wrong") as guesser:
+            for client in (anyone, guesser):
+                for path in GUARDED:
+                    answer = await client.get(path)
+                    assert answer.status_code == 401, path
+                    assert answer.headers["www-authenticate"] == "Bearer"
+                    assert answer.json()["error"] == "not_signed_in"
+                for method, path in [
+                    ("POST", "/api/v1/commands"), ("POST", "/api/v1/commands/a/cancel"), ("POST", "/api/v1/hosts"),
+                    ("DELETE", "/api/v1/hosts/a"),                    ("POST", "/api/v1/hosts/a/revoke"),
+                    ("POST", "/api/v1/tokens"), ("POST", "/api/v1/drill"), ("POST", "/logout"),
+                ]:  # fmt: skip
+                    assert (await client.request(method, path, json={})).status_code == 401, path
+            for path in ("/", "/app.js", "/view.js", "/style.css", "/favicon.svg", "/livez", "/openapi.json"):
+                assert (await anyone.get(path)).status_code == 200, path
+            assert (await anyone.get("/healthz")).status_code == 503
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers=headers, proxy=None)
+            assert refused.value.response.status_code == 401
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_a_code_is_good_once_and_makes_a_session_that_signing_out_ends_everywhere() -> None:
+    async def run(house: FanoutHouse) -> None:
+        house.code("late", valid_s=-1)
+        house.code("good", role="viewer")
+        async with house.client(None) as browser, house.client(None) as thief:
+            assert (await browser.post("/login", json={"code": "late"})).status_code == 401
+            answer = await browser.post("/login", json={"code": "good"})
+            assert (answer.status_code, answer.json()) == (200, {"role": "viewer", "actor": "viewer"})
+            flags = answer.headers["set-cookie"].lower()
+            assert "httponly" in flags
+            assert "samesite=strict" in flags
+            assert "path=/" in flags
+            assert "secure" not in flags  # plain on loopback
+            assert (await thief.post("/login", json={"code": "good"})).status_code == 401
+            assert (await browser.get("/api/v1/me")).json()["role"] == "viewer"
+            assert (await browser.post("/api/v1/commands", json={"op": "pull", "hosts": ["a"]})).status_code == 403
+            cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            async with operator(house, None, Cookie=cookies, Origin=house.url) as op:
+                await op.until(lambda o: o.full_states)
+                assert (await browser.post("/logout")).status_code == 200
+                assert (await op.ended())[0] == 4501
+            assert (await thief.get("/api/v1/me", headers={"cookie": cookies})).status_code == 401
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+        key = house.state / "run" / "cookie.key"
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_a_session_for_a_token_outlives_the_fanout_and_bears_the_proxys_flags() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with house.client(None, cookies=httpx.Cookies()) as browser:
+            headers = {"host": "fleet.example", "origin": "https://fleet.example"}
+            answer = await browser.post("/login", json={"token": TOKEN}, headers=headers)
+            assert answer.status_code == 200
+            cookie = answer.headers["set-cookie"]
+            assert cookie.startswith("__Host-")
+            assert "; secure" in cookie.lower()
+            house.kill("fanout")
+            house.start("fanout")
+            assert (await browser.get("/api/v1/me", headers={**headers, "cookie": cookie.partition(";")[0]})).json()["role"] == "admin"
+
+    with FanoutHouse(FLEETHUB_OPERATORS_URL="https://fleet.example") as house:
+        asyncio.run(run(house))
+
+
+def test_guessing_is_stopped_after_ten_tries_and_a_token_still_works() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with house.client(None) as client, house.client() as operator_client:
+            codes = [(await client.post("/login", json={"token": f"guess{n}"})).status_code for n in range(13)]
+            assert codes == [401] * 10 + [429] * 3
+            assert (await operator_client.get("/api/v1/me")).status_code == 200
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_a_foreign_page_can_do_nothing_with_an_operators_cookie() -> None:
+    async def run(house: FanoutHouse) -> None:
+        foreign = [
+            "http://evil.example",
+            "null",
+            f"{house.url}.evil.example",
+            f"http://localhost:{house.port}",
+            "http://127.0.0.1",
+            f"{house.url}/",
+        ]
+        async with house.client(None) as browser:
+            assert (await browser.post("/login", json={"token": TOKEN}, headers={"origin": "http://evil.example"})).status_code == 403
+            assert (await browser.post("/login", json={"token": TOKEN}, headers={"origin": house.url})).status_code == 200
+            cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            for origin in foreign:
+                answer = await browser.post("/api/v1/commands", json={"op": "pull", "hosts": ["a"]}, headers={"origin": origin})
+                assert (answer.status_code, answer.json()["error"]) == (403, "foreign_origin"), origin
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers={"Cookie": cookies, "Origin": origin}, proxy=None)
+                assert refused.value.response.status_code == 403, origin
+            with pytest.raises(InvalidStatus) as refused:  # no browser leaves it out
+                await connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers={"Cookie": cookies}, proxy=None)
+            assert refused.value.response.status_code == 403
+        async with operator(house, TOKEN) as op:  # a script with a token has no origin
+            await op.until(lambda o: o.full_states)
+        with pytest.raises(InvalidStatus):
+            async with operator(house, TOKEN, Origin="http://evil.example"):
+                pass
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_every_answer_has_the_policy_and_nothing_says_what_serves_it() -> None:
+    with FanoutHouse() as house:
+        with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            answers = [
+                client.get(path) for path in ("/", "/healthz", "/nope", "/ws", "/api/v1/hosts/none", "/../etc/passwd", "/%2e%2e/app.js")
+            ]
+            answers.append(client.post("/livez"))
+            answers.append(client.get("/", headers={"host": "evil.example"}))
+            answers.append(client.post("/api/v1/commands", content=b"{"))
+            answers.append(client.post("/api/v1/commands", content=b" " * (1 << 20) + b"{}"))
+        assert [answer.status_code for answer in answers] == [200, 503, 404, 426, 404, 404, 404, 405, 421, 400, 413]
+        upgrade = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        raws = [
+            raw(house, b"nonsense\r\n\r\n"),
+            raw(house, f"{upgrade}\r\n".encode()),
+            raw(house, f"{upgrade}Authorization: Bearer {TOKEN}\r\n\r\n".encode()),
+        ]
+        for path in ("//app.js", "/../../etc/passwd", "/app.js/../app.js", "/%00", "/page/app.js"):
+            raws.append(raw(house, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()))
+        assert [found.split(b" ")[1] for found in raws] == [b"400", b"401", b"400", *[b"404"] * 5]
+        for answer in answers:
+            assert "script-src 'self'" in answer.headers["content-security-policy"], answer.url
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+            assert "unsafe" not in answer.headers["content-security-policy"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert "server" not in answer.headers
+            if answer.status_code >= 400:
+                assert set(answer.json()) >= ({"verdict", "reason"} if answer.url.path == "/healthz" else {"error", "message"})
+        for found in raws:
+            assert b"content-security-policy: default-src 'none'" in found.lower().replace(b"Content", b"content")
+
+
+def test_half_a_request_is_not_waited_for_and_disturbs_nobody() -> None:
+    with FanoutHouse() as house:
+        slow = [socket.create_connection(("127.0.0.1", house.port), timeout=25) for _ in range(200)]
+        for sock in slow:
+            sock.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        begun_s = time.monotonic()
+        assert httpx.get(f"{house.url}/livez", timeout=5).status_code == 200
+        for sock in slow:
+            assert b"408" in sock.recv(65536)
+            sock.close()
+        assert time.monotonic() - begun_s < 20
+
+
+def test_a_frame_that_comes_with_the_upgrade_request_is_not_lost() -> None:
+    async def run(house: FanoutHouse) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        text = json.dumps({"type": "subscribe", "command_id": "nobody's"}).encode()
+        frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+        writer.write(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+            + frame
+        )
+        async with asyncio.timeout(10):
+            found = b""
+            while b"not_found" not in found:
+                piece = await reader.read(65536)
+                assert piece
+                found += piece
+        writer.close()
+
+    with FanoutHouse() as house:
+        house.database().close()
+        asyncio.run(run(house))
+
+
+def test_the_canary_may_command_itself_and_sees_itself_only_and_nobody_sees_it() -> None:
+    async def run(house: FanoutHouse) -> None:
+        house.canary("canary-token")
+        async with HubPlay(house) as hub, house.client("canary-token") as client, house.client() as boss:
+            await hub.host("web1")
+            await hub.host("_canary")
+            async with operator(house, "canary-token") as canary, operator(house) as op:
+                await op.until(lambda o: "web1" in o.hosts)
+                await canary.until(lambda o: "_canary" in o.hosts)
+                await hub.change("command", "c1", id="c1", host="_canary", op="noop", state="queued")
+                await hub.change("command", "c1", state="succeeded")
+                await hub.change("command_removed", "c1")
+                await hub.host("_canary", beat=7)
+                await hub.host("web1", beat=8)
+                await canary.until(lambda o: o.hosts["_canary"].get("beat") == 7)
+                states = [c["fields"]["state"] for f in canary.frames for c in f.get("changes", ()) if c["kind"] == "command"]
+                assert states == ["queued", "succeeded"]  # each step is a proof
+                await op.until(lambda o: o.hosts["web1"].get("beat") == 8)
+                assert "canary" not in json.dumps([f for f in op.frames if f["type"] != "full_state"] + [op.hosts, op.commands]).replace(
+                    '"canary":', ""
+                )
+                assert set(canary.hosts) == {"_canary"}
+            assert (await client.post("/api/v1/commands", json={"op": "noop", "hosts": ["_canary"]})).status_code == 202
+            assert (await client.post("/api/v1/commands", json={"op": "noop", "hosts": ["web1"]})).status_code == 403
+            assert (await client.post("/api/v1/commands", json={"op": "pull", "hosts": ["_canary"]})).status_code == 403
+            assert (await client.get("/api/v1/hosts")).status_code == 403
+            assert (await client.post("/login", json={"token": "canary-token"})).status_code == 401
+            assert (await boss.post("/api/v1/commands", json={"op": "noop", "hosts": ["_canary"]})).status_code == 404
+            assert [host["name"] for host in (await boss.get("/api/v1/hosts")).json()["hosts"]] == ["web1"]
+            assert (await boss.get("/api/v1/hosts/_canary")).status_code == 404
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
