@@ -1,22 +1,25 @@
 """The pulse: one fixed record in which a process proves that its main loop advances. Pure: its fields, packing, reading.
 
 Written by the main loop itself after a complete turn (adapters/pulse_file carries it out). A thread or timer that wrote it would
-prove nothing. The record is protected by a seqlock: a counter before and after the body, both equal when nobody was writing.
+prove nothing. A file has two slots, written in turn, each with its sequence number and a checksum: a reader takes the newer one
+that is whole. So a writer that is stopped or killed in the middle of a write never hides the turn before.
 """
 
 from __future__ import annotations
 
 import enum
 import struct
+import zlib
 from typing import Final
 
 import msgspec
 
 MAGIC: Final = b"fhpulse1"
-_HEAD: Final = struct.Struct("<8sQ")  # magic, sequence before
+_HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
 _BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ")
-_TAIL: Final = struct.Struct("<Q")  # sequence after
-SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
+_TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
+SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
+SIZE: Final = 2 * SLOT_SIZE
 
 
 class Blocked(enum.StrEnum):
@@ -58,15 +61,14 @@ class Pulse(msgspec.Struct, omit_defaults=True):
 
 
 class Unreadable(Exception):
-    """Not a pulse: `reason` is `garbage` (wrong size or magic) or `torn` (always being written while read)."""
+    """What is there is not a pulse: neither slot is whole."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self) -> None:
+        super().__init__("garbage")
 
 
 def pack(pulse: Pulse, sequence: int) -> bytes:
-    """The record's bytes, `sequence` on both sides."""
+    """One slot's bytes."""
     body = _BODY.pack(
         pulse.pid, 0, pulse.start_ticks, pulse.epoch, pulse.turn, pulse.written_ns,
         pulse.received, pulse.stepped, pulse.committed, pulse.published, pulse.delivered,
@@ -74,24 +76,23 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
     )  # fmt: skip
-    return _HEAD.pack(MAGIC, sequence) + body + _TAIL.pack(sequence)
+    slot = _HEAD.pack(MAGIC, sequence) + body
+    return slot + _TAIL.pack(zlib.crc32(slot))
 
 
-def unpack(record: bytes) -> Pulse | None:
-    """The pulse in a record; None while it is being written (read again).
+def unpack(record: bytes) -> Pulse:
+    """The newest pulse in a file's two slots.
 
-    Raises: Unreadable("garbage").
+    Raises: Unreadable.
     """
-    if len(record) < SIZE or record[:8] != MAGIC:
-        raise Unreadable("garbage")
-    _, before = _HEAD.unpack_from(record)
-    (after,) = _TAIL.unpack_from(record, _HEAD.size + _BODY.size)
-    if before != after:
-        return None
+    whole = [found for at in (0, SLOT_SIZE) if (found := _whole(record[at : at + SLOT_SIZE])) is not None]
+    if not whole:
+        raise Unreadable
+    _, slot = max(whole)
     (
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped, errors,
-    ) = _BODY.unpack_from(record, _HEAD.size)  # fmt: skip
+    ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
@@ -99,9 +100,14 @@ def unpack(record: bytes) -> Pulse | None:
     )  # fmt: skip
 
 
-HEAD_SIZE: Final = _HEAD.size
-BODY_SIZE: Final = _BODY.size
-
-
 def _text(field: bytes) -> str:
     return field.rstrip(b"\0").decode(errors="replace")
+
+
+def _whole(slot: bytes) -> tuple[int, bytes] | None:
+    if len(slot) < SLOT_SIZE or slot[: len(MAGIC)] != MAGIC:
+        return None
+    (checksum,) = _TAIL.unpack_from(slot, SLOT_SIZE - _TAIL.size)
+    if zlib.crc32(slot[: -_TAIL.size]) != checksum:
+        return None  # being written
+    return _HEAD.unpack_from(slot)[1], slot

@@ -402,7 +402,10 @@ def test_a_refused_peer_that_goes_on_sending_is_aborted(run: Run) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("behind", [b"", Frame(Opcode.PING, b"p").serialize(mask=True), b"\xff\xff garbage", b"\x81\xfe"])
+BEHIND = {"nothing": b"", "ping": Frame(Opcode.PING, b"p").serialize(mask=True), "garbage": b"\xff\xff garbage", "half": b"\x81\xfe"}
+
+
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)  # named: the mask is random, and so would be the test's name
 def test_frames_right_behind_the_request_never_precede_its_answer(run: Run, behind: bytes) -> None:
     async def scenario() -> None:
         for refuse in (0, 401):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import shutil
@@ -122,7 +123,7 @@ class Peer:
             position = batch.position
             for item in batch.items:
                 keep(item)
-            if batch.items:
+            with contextlib.suppress(QueuesAway):  # what is not acknowledged is let go with the next one
                 await self.link.acknowledge(queue, position)
 
     def epochs(self) -> list[int]:

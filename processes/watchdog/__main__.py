@@ -1,0 +1,45 @@
+"""The watchdog's door: settings → tokens, views, book, canary → loop → close."""
+
+from __future__ import annotations
+
+import asyncio
+
+from processes.adapters import clock, door
+from processes.adapters.door import Process
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.supervisor import Supervisor
+from processes.watchdog.book import Book
+from processes.watchdog.canary import Canary
+from processes.watchdog.incidents import Store
+from processes.watchdog.loop import Loop, for_ever
+from processes.watchdog.views import Views
+
+
+async def main(process: Process) -> None:
+    """Judges until it is to stop. A part that ends by itself ends the whole: supervisord starts it anew."""
+    settings = process.settings
+    supervisor = Supervisor(settings.supervisor_socket)
+    link = QueueLink(settings.queues_socket, process.name)
+    views = Views(settings, supervisor, link, process.log)
+    store = Store(settings.incidents_database, settings.evidence, settings.file.retention.incidents)
+    book = Book(store, clock.boot_id(), process.log)
+    canary = Canary(settings)
+    canary.write_tokens()
+    beside = {
+        "view of supervisord": views.run_supervisor(),
+        "view of the ledger": views.run_ledger(),
+        "view of the queues": views.run_queues(),
+        "book": book.run(),
+        "canary agent": canary.run_agent(),
+        "canary subscriber": canary.run_subscriber(),
+        "canary rounds": canary.run_rounds(),
+    }
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(for_ever(name, work)) for name, work in beside.items()]
+        await Loop(process, supervisor, views, book, canary).run()
+        for task in tasks:
+            task.cancel()
+
+
+if __name__ == "__main__":
+    door.run("watchdog", main)

@@ -1,0 +1,324 @@
+"""The canary: an agent and a subscriber of its own, through which the whole way is walked every ROUND_S.
+
+A no-op command goes in at the operators' HTTP port, to the canary agent at the agents' port, and its end must come back on the
+operators' WebSocket. So does the number of a heartbeat, every second. Its own failures are results, never exceptions: the judging
+loop reads `report()` and goes on. Every wait has a deadline.
+
+Its tokens are new at each start; gateway and fanout know their hashes from run/canary.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import hashlib
+import os
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from processes.adapters import settings as settings_of
+from processes.adapters.settings import Settings
+from processes.core import wire
+from processes.core.errors import BadFrame
+from processes.core.report import CanaryFile, CanaryReport
+from processes.core.values import CANARY_HOST, CANARY_OP, PROTOCOL
+from processes.watchdog import http_client
+from processes.watchdog.evidence import within
+
+BEAT_S: Final = 1.0
+ROUND_S: Final = 2.0
+RETRY_S: Final = 0.1
+STEP_S_MAX: Final = 2.0  # of one wait: connect, answer of the API, the command's way round
+HURRY_S: Final = 0.5  # a round that takes longer gives way to one that was asked for meanwhile
+GREEN_S: Final = 6.0  # a round younger than this, under the current hub epoch: two may fail in a row
+TTL_S: Final = 30.0
+BEATS_KEPT: Final = 64  # sent and not yet seen
+IDS_KEPT: Final = 256  # commands answered, to say `duplicate`
+STATE_BYTES_MAX: Final = 64 << 20  # one full_state; 10,000 hosts are about 10 MiB
+
+
+class _Change(msgspec.Struct):
+    kind: str
+    id: str
+    fields: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Frame(msgspec.Struct):
+    type: str
+    epoch: int = 0
+    changes: list[_Change] = []
+
+
+class _Fields(msgspec.Struct):
+    state: str | None = None
+    beat: int | None = None
+
+
+class _Accepted(msgspec.Struct):
+    id: str
+    state: str = ""
+
+
+class _Answer(msgspec.Struct):
+    commands: list[_Accepted] = []
+
+
+_frame = msgspec.json.Decoder(_Frame)
+_fields = msgspec.json.Decoder(_Fields)
+_answer = msgspec.json.Decoder(_Answer)
+_command = msgspec.json.Decoder(_Accepted)
+_encode = msgspec.json.encode
+
+FAILURES: Final = (OSError, TimeoutError, WebSocketException, EOFError, http_client.BadAnswer, msgspec.DecodeError, BadFrame)
+
+
+class Canary:
+    """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run beside each other, for ever."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._agent_token, self._operator_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        self._journal_id = secrets.token_hex(8)
+        self.registered = False  # the agent's side stands
+        self.subscribed = False  # the operator's side stands
+        self.epoch = 0  # the newest the subscriber was told
+        self.problem = "not yet connected"
+        self.round_began_s: float | None = None  # of the last complete round
+        self._round_over_s: float | None = None
+        self._round_epoch = 0
+        self._latency_s: float | None = None
+        self._kicked = asyncio.Event()
+        self._awaited: dict[str, asyncio.Event] = {}
+        self._ended: collections.deque[str] = collections.deque(maxlen=IDS_KEPT)
+        self._beat = 0
+        self._beats: collections.OrderedDict[int, float] = collections.OrderedDict()
+        self._beat_seen_s: float | None = None
+
+    def write_tokens(self) -> None:
+        """Makes the tokens known to gateway and fanout. Raises: OSError."""
+        hashes = CanaryFile(_hash(self._agent_token), _hash(self._operator_token))
+        write_private(self._settings.canary, _encode(hashes))
+
+    def kick(self) -> None:
+        """A round now: the hub is a new one."""
+        self._kicked.set()
+
+    def report(self, hub_epoch: int, now_s: float) -> CanaryReport:
+        """The state of the canary as the report shows it. Green: a round within GREEN_S under the current hub epoch."""
+        age_s = None if self._round_over_s is None else now_s - self._round_over_s
+        return CanaryReport(
+            ok=age_s is not None and age_s <= GREEN_S and self._round_epoch == hub_epoch,
+            age_s=None if age_s is None else round(age_s, 3),
+            latency_ms=None if self._latency_s is None else round(self._latency_s * 1000, 2),
+            epoch=self._round_epoch,
+            round_mono_s=self._round_over_s,
+            heartbeat_age_s=None if self._beat_seen_s is None else round(now_s - self._beat_seen_s, 3),
+        )
+
+    async def run_agent(self) -> None:
+        """The fleet's side: registers, beats, answers every command at once."""
+        while True:
+            try:
+                async with self._connected(self._settings.file.agents.listen, self._agent_token) as socket:
+                    await self._agent(socket)
+            except FAILURES as error:
+                self.problem = f"agent side: {error or type(error).__name__}"
+            self.registered = False
+            await asyncio.sleep(RETRY_S)
+
+    async def run_subscriber(self) -> None:
+        """The operators' side: sees the heartbeat and the commands' ends come out."""
+        while True:
+            try:
+                async with self._connected(self._settings.file.operators.listen, self._operator_token) as socket:
+                    self.subscribed = True
+                    self.kick()
+                    async for message in socket:
+                        self._see(message)
+            except FAILURES as error:
+                self.problem = f"operator side: {error or type(error).__name__}"
+            self.subscribed = False
+            await asyncio.sleep(RETRY_S)
+
+    async def run_rounds(self) -> None:
+        """A round every ROUND_S; at once after a kick; every RETRY_S until one is complete."""
+        while True:
+            self._kicked.clear()
+            began_s = time.monotonic()
+            complete = False
+            if self.registered and self.subscribed:
+                try:
+                    complete = await self._round()
+                except FAILURES as error:
+                    self.problem = f"round: {error or type(error).__name__}"
+            if complete:
+                self.problem = ""
+                await self._until_kicked(max(RETRY_S, began_s + ROUND_S - time.monotonic()))
+            else:
+                await asyncio.sleep(RETRY_S)
+
+    async def _round(self) -> bool:
+        """One no-op command all the way round. False: it was refused, or did not come back in time."""
+        began_s = time.monotonic()
+        body = _encode({"op": CANARY_OP, "hosts": [CANARY_HOST], "ttl_s": TTL_S})
+        status, answer = await self._ask("POST", "/api/v1/commands", body)
+        if status not in (200, 202):
+            self.problem = f"round: the API answered {status}"
+            return False
+        command_id = next((command.id for command in _answer.decode(answer).commands), "")
+        if not await self._ended_in_time(command_id):
+            status, answer = await self._ask("GET", f"/api/v1/commands/{command_id}", b"")
+            if status != 200 or _command.decode(answer).state != "succeeded":
+                self.problem = "round: the command did not come back"
+                return False
+        now_s = time.monotonic()
+        self.round_began_s, self._round_over_s, self._latency_s = began_s, now_s, now_s - began_s
+        self._round_epoch = self.epoch
+        return True
+
+    async def _ended_in_time(self, command_id: str) -> bool:
+        if command_id in self._ended:
+            return True
+        event = self._awaited.setdefault(command_id, asyncio.Event())
+        deadline_s = time.monotonic() + STEP_S_MAX
+        try:
+            while time.monotonic() < deadline_s and not event.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await within(min(HURRY_S, STEP_S_MAX), event.wait())
+                if self._kicked.is_set():
+                    break  # something died meanwhile, perhaps with this command: a new round tells sooner
+        finally:
+            self._awaited.pop(command_id, None)
+        return event.is_set()
+
+    async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        host, port = _reachable(self._settings.file.operators.listen)
+        headers = {"Authorization": f"Bearer {self._operator_token}", "Content-Type": "application/json"}
+        request = http_client.Request(method, path, headers, body)
+        return await within(STEP_S_MAX, http_client.ask(host, port, request, tls_context(self._settings)))
+
+    async def _until_kicked(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await within(timeout_s, self._kicked.wait())
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, listen: str, token: str) -> AsyncIterator[ClientConnection]:
+        host, port = _reachable(listen)
+        context = tls_context(self._settings)
+        socket = await connect(
+            f"{'wss' if context else 'ws'}://{host}:{port}/ws",
+            ssl=context,
+            additional_headers={"Authorization": f"Bearer {token}"},
+            compression=None,
+            proxy=None,
+            open_timeout=STEP_S_MAX,
+            ping_interval=STEP_S_MAX,
+            ping_timeout=STEP_S_MAX,
+            close_timeout=RETRY_S,
+            max_size=STATE_BYTES_MAX,
+        )
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
+    async def _agent(self, socket: ClientConnection) -> None:
+        register = wire.Register(
+            CANARY_HOST, host_type="canary", heartbeat_interval=BEAT_S, protocol=PROTOCOL, boot_id=self._journal_id,
+            journal_id=self._journal_id, commands=[CANARY_OP], known=[],
+        )  # fmt: skip
+        await self._send(socket, register)
+        beats = asyncio.create_task(self._send_beats(socket))
+        answered: collections.deque[str] = collections.deque(maxlen=IDS_KEPT)
+        try:
+            async for message in socket:
+                frame = wire.decode_hub(message.encode() if isinstance(message, str) else message)
+                if isinstance(frame, wire.Registered):
+                    self.registered = True
+                    self.kick()
+                elif isinstance(frame, wire.Command):
+                    state = "duplicate" if frame.command_id in answered else "accepted"
+                    answered.append(frame.command_id)
+                    await self._send(socket, wire.CommandAck(frame.command_id, state))
+                    await self._send(socket, wire.Status("ok", frame.command_id, frame.command, 0))
+        finally:
+            beats.cancel()
+            with contextlib.suppress(asyncio.CancelledError, *FAILURES):
+                await beats
+
+    async def _send_beats(self, socket: ClientConnection) -> None:
+        """A numbered heartbeat every BEAT_S; the number travels where a command's pid would."""
+        while True:
+            if self.registered:
+                self._beat += 1
+                self._beats[self._beat] = time.monotonic()
+                while len(self._beats) > BEATS_KEPT:
+                    self._beats.popitem(last=False)
+                await self._send(socket, wire.Heartbeat(command_pid=self._beat))
+            await asyncio.sleep(BEAT_S)
+
+    async def _send(self, socket: ClientConnection, frame: wire.AgentFrame) -> None:
+        await within(STEP_S_MAX, socket.send(wire.encode(frame), text=True))
+
+    def _see(self, message: str | bytes) -> None:
+        frame = _frame.decode(message)
+        if frame.epoch > self.epoch:
+            self.epoch = frame.epoch
+            self.kick()
+        for change in frame.changes:
+            if change.kind == "command":
+                self._see_command(change)
+            elif change.kind == "host" and change.id == CANARY_HOST:
+                self._see_beat(_fields.decode(change.fields).beat)
+
+    def _see_command(self, change: _Change) -> None:
+        if _fields.decode(change.fields).state != "succeeded":
+            return
+        self._ended.append(change.id)  # the API's answer may come after the command's end
+        if change.id in self._awaited:
+            self._awaited[change.id].set()
+
+    def _see_beat(self, beat: int | None) -> None:
+        sent_s = self._beats.pop(beat, None) if beat is not None else None
+        if sent_s is not None:
+            self._beat_seen_s = sent_s
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Trusts exactly the configured certificate, under whatever name it is for. None: the installation listens plainly."""
+    certificate = settings.file.tls.certificate
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # the certificate's public name is not the loopback address that the canary uses
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file may hold a leaf without its root
+    context.load_verify_locations(certificate)
+    return context
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces the file in one step, readable by this user alone. Raises: OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+    fresh.replace(path)
+
+
+def _reachable(listen: str) -> tuple[str, int]:
+    host, port = settings_of.address(listen)
+    return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,273 @@
+"""What a frozen process leaves behind, collected before it is killed: its parts in parallel, EVIDENCE_S_MAX in all.
+
+A part that fails or hangs costs itself and nothing else: what it would have said is replaced by a line that says why not.
+No local variables are ever collected: they would hold secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import psutil
+
+from processes.adapters import proc
+from processes.adapters.settings import Settings
+from processes.adapters.supervisor import HELD
+from processes.core.report import QueueReport
+from processes.watchdog import witness
+from processes.watchdog.witness import Subject
+
+EVIDENCE_S_MAX: Final = 1.0  # the kill waits no longer
+TAIL_BYTES: Final = 64 * 1024
+PART_BYTES_MAX: Final = 1 << 20  # of one file in an incident's folder
+POLL_S: Final = 0.01
+SETTLED_S: Final = 0.03  # a dump that did not grow for so long is complete; faulthandler writes it in about 2 ms
+
+_FRAME: Final = re.compile(r'^\s+File "(.+)", line (\d+|\?\?\?) in (.+)$')
+_PYSPY_FRAME: Final = re.compile(r"^\s+(\S.*) \((.+):(\d+)\)$")
+_PACKAGE: Final = Path(__file__).resolve().parents[2]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was collected: file names in the incident's folder, and where the main thread stands, if anybody could say."""
+
+    files: list[str]
+    stuck_at: str | None
+    waits_at: str | None = None  # where the main task waits, when the main thread stands in the event loop itself
+
+
+async def collect(folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport]) -> Evidence:
+    """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the files)."""
+    stacks = settings.run / "stacks" / subject.name
+    stopped = subject.stat is not None and subject.stat.state in "Tt"
+    parts: dict[str, Awaitable[str]] = {
+        "pulse.json": _given(_json(subject.pulse)),
+        "queues.json": _given(_json(queues)),
+        "proc.json": on_thread(lambda: facts(subject.pid)),
+        "stacks.txt": stacks_of(subject, stacks.with_suffix(".stacks"), stopped),
+        "tasks.txt": tasks_of(subject, stacks.with_suffix(".tasks"), stopped),
+        "pyspy.txt": pyspy(subject.pid),
+        "log.txt": on_thread(lambda: logs_of(settings.log, subject.name)),
+    }
+    tasks = {name: asyncio.ensure_future(part) for name, part in parts.items()}
+    await asyncio.wait(tasks.values(), timeout=EVIDENCE_S_MAX)
+    texts: dict[str, str] = {}
+    for name, task in tasks.items():
+        if not task.done():
+            task.cancel()
+            texts[name] = f"# nothing within {EVIDENCE_S_MAX} s\n"
+        elif task.cancelled() or task.exception() is not None:
+            texts[name] = f"# could not be collected: {task.exception() if not task.cancelled() else 'cancelled'}\n"
+        else:
+            texts[name] = task.result()
+    where = where_stuck(texts["stacks.txt"]) or where_stuck_pyspy(texts["pyspy.txt"])
+    written: list[str] = []
+    with contextlib.suppress(TimeoutError, OSError):  # a full or hanging disk must not keep a frozen process alive
+        written = await within(EVIDENCE_S_MAX, on_thread(lambda: _write(folder, texts)))
+    return Evidence(written, where, where_waiting(texts["tasks.txt"]))
+
+
+async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
+    """All Python stacks, as faulthandler writes them at SIGUSR1: in C code and with held locks too."""
+    if stopped:
+        return "# not asked for: the process is stopped and takes no signals\n"
+    before = _size(path)
+    if not witness.send(subject, signal.SIGUSR1):
+        return "# the process is gone\n"
+    size, since_s = before, time.monotonic()
+    while size == before or time.monotonic() - since_s < SETTLED_S:
+        await asyncio.sleep(POLL_S)
+        if (now := _size(path)) != size:
+            size, since_s = now, time.monotonic()
+    with path.open("rb") as file:
+        file.seek(before)
+        return file.read(PART_BYTES_MAX).decode(errors="replace")
+
+
+async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
+    """The asyncio tasks with their stacks, as the process's witness thread writes them at SIGUSR2."""
+    if stopped:
+        return "# not asked for: the process is stopped and takes no signals\n"
+    before = _mark(path)
+    if not witness.send(subject, signal.SIGUSR2):
+        return "# the process is gone\n"
+    while _mark(path) == before:  # noqa: ASYNC110  # another process's file: there is no event to wait for
+        await asyncio.sleep(POLL_S)
+    with path.open("rb") as file:
+        return file.read(PART_BYTES_MAX).decode(errors="replace")
+
+
+async def pyspy(pid: int, program: Path | None = None) -> str:
+    """py-spy's dump, the second witness: works on stopped processes too. `program`: by default beside the interpreter."""
+    path = program or Path(sys.executable).parent / "py-spy"
+    child = await asyncio.create_subprocess_exec(
+        path, "dump", "--nonblocking", "--full-filenames", "--pid", str(pid), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        output, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+    return output[:PART_BYTES_MAX].decode(errors="replace")
+
+
+def facts(pid: int) -> str:
+    """What /proc and psutil say, as JSON. May hang for a process in state D."""
+    process = psutil.Process(pid)
+    with process.oneshot():
+        times, memory = process.cpu_times(), process.memory_info()
+        found: dict[str, object] = {
+            "pid": pid,
+            "state": process.status(),
+            "threads": process.num_threads(),
+            "cpu_user_s": times.user,
+            "cpu_system_s": times.system,
+            "rss_bytes": memory.rss,
+            "descriptors": proc.descriptors(pid),
+            "switches": process.num_ctx_switches()._asdict(),
+        }
+    for name in ("wchan", "schedstat", "status", "cgroup", "io"):
+        found[name] = proc.text(pid, name).strip()
+    return _json(found)
+
+
+def logs_of(folder: Path, name: str) -> str:
+    """The tails of the process's own log and of what supervisord captured."""
+    kind, _, number = name.partition(":")
+    captured = f"{kind}-{int(number or 0) + 1}.out" if kind in HELD else f"{kind}.out"
+    text = ""
+    for file in (f"{name.replace(':', '-')}.log", captured):
+        text += f"# {file}\n{_tail(folder / file)}\n"
+    return text
+
+
+def where_stuck(stacks: str) -> str | None:
+    """FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it is not in there.
+
+    faulthandler lists the newest thread first, so the main thread is the last one, unless there were more than it lists.
+    """
+    blocks = re.split(r"^(?:Current thread|Thread) 0x", stacks, flags=re.MULTILINE)[1:]
+    if not blocks or stacks.rstrip().endswith("..."):
+        return None
+    for line in blocks[-1].splitlines()[1:]:
+        if frame := _FRAME.match(line):
+            return f"{short(frame[1])}:{frame[2]} {frame[3]}"
+    return None
+
+
+def where_stuck_pyspy(dump: str) -> str | None:
+    """The same from py-spy's text, which names the main thread, or at least numbers it like its process."""
+    pid = re.match(r"Process (\d+):", dump)
+    lines = iter(dump.splitlines())
+    for line in lines:
+        if line.startswith("Thread ") and ('"MainThread"' in line or (pid and line.startswith(f"Thread {pid[1]} "))):
+            frame = _PYSPY_FRAME.match(next(lines, ""))
+            return f"{short(frame[2])}:{frame[3]} {frame[1]}" if frame else None
+    return None
+
+
+def where_waiting(tasks: str) -> str | None:
+    """FILE:LINE FUNCTION of the innermost await of the main task (asyncio's first) in the witness thread's text."""
+    for block in re.split(r"^(?=<Task)", tasks, flags=re.MULTILINE):
+        frames = [frame for line in block.splitlines() if (frame := _FRAME.match(line))]
+        if "name='Task-1'" in block.partition("\n")[0] and frames:
+            return f"{short(frames[-1][1])}:{frames[-1][2]} {frames[-1][3]}"
+    return None
+
+
+def short(path: str) -> str:
+    """The path relative to the package's root if it is in the package (processes/hub/loop.py), else as it is."""
+    relative = os.path.relpath(path, _PACKAGE) if path.startswith(f"{_PACKAGE}/") else path
+    return relative if relative.startswith("processes/") else path
+
+
+def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """The call's result from a thread of its own, which is left behind if it hangs: no pool can be used up by it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # T itself may be None
+
+    def run() -> None:
+        result: T | None = None
+        problem: BaseException | None = None
+        try:
+            result = call()
+        except Exception as error:  # it belongs to whoever awaits the result
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(settle, result, problem)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+async def within(timeout_s: float, awaitable: Awaitable[T]) -> T:
+    """Its result. Raises: TimeoutError. (asyncio.wait_for of 3.11 swallows a cancellation that meets a result.)"""
+    async with asyncio.timeout(timeout_s):
+        return await awaitable
+
+
+async def _given(text: str) -> str:
+    return text
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n"
+
+
+def _write(folder: Path, texts: dict[str, str]) -> list[str]:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    written = []
+    for name, text in texts.items():
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(text)
+            written.append(name)
+    return written
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            return file.read(TAIL_BYTES).decode(errors="replace")
+    except OSError as error:
+        return f"# {error}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns

@@ -1,0 +1,80 @@
+"""A process of the house that only turns, until a file tells it to stop turning: python frozen_process.py KIND.
+
+A file STATE/fault-NAME with one word makes it freeze that way: sleep, deadlock, busy, await, exit. The file is taken away
+first, so its successor is well. It keeps its loop as every process does: adapters/door opens it, each turn ends with a pulse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from processes.adapters import door
+from processes.adapters.door import Process
+
+TURN_S = 0.05
+
+
+async def main(process: Process) -> None:
+    """Turns, and freezes when asked to."""
+    process.pulse.pulse.epoch = 1
+    process.pulse.pulse.hosts = process.pulse.pulse.online = 3
+    fault = process.settings.state / f"fault-{process.name}"
+    while not process.stop.is_set():
+        word = taken(fault)
+        if word == "await":
+            await wait_for_ever()
+        elif word == "stalled":
+            process.pulse.pulse.backlog, process.pulse.pulse.oldest_ns = 7, time.monotonic_ns()
+        elif word:
+            FAULTS[word]()
+        process.pulse.beat()
+        await asyncio.sleep(TURN_S)
+
+
+def taken(fault: Path) -> str:
+    """The fault's word, which is then gone; empty if there is none."""
+    try:
+        word = fault.read_text()
+        fault.unlink()
+    except FileNotFoundError:
+        return ""
+    return word.strip()
+
+
+def sleep_for_ever() -> None:
+    """A blocking call where none may be."""
+    time.sleep(3600)
+
+
+def take_twice() -> None:
+    """A lock that is taken by who holds it."""
+    lock = threading.Lock()
+    with lock, lock:
+        pass
+
+
+def turn_for_ever() -> None:
+    """A busy loop."""
+    while True:
+        pass
+
+
+async def wait_for_ever() -> None:
+    """The loop's one task waits for what never comes, while the event loop itself is well."""
+    await asyncio.Event().wait()
+
+
+def leave() -> None:
+    """A death by its own hand."""
+    os._exit(1)
+
+
+FAULTS = {"sleep": sleep_for_ever, "deadlock": take_twice, "busy": turn_for_ever, "exit": leave}
+
+if __name__ == "__main__":
+    door.run(sys.argv[1], main)

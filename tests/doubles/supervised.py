@@ -1,0 +1,126 @@
+"""A small installation under a real supervisord: frozen_process.py as queues and hub, the real watchdog, the canary's house in the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from doubles.canary_house import CanaryHouse, running
+
+from processes.adapters import incident_file, settings, watchdog_view
+from processes.adapters.settings import Settings
+from processes.adapters.supervisor import Supervisor
+from processes.core.report import IncidentView, ProcessReport, Report
+
+FROZEN = Path(__file__).parent / "frozen_process.py"
+T = TypeVar("T")
+
+CONF = """
+[supervisord]
+logfile={state}/log/supervisord.log
+pidfile={state}/run/supervisord.pid
+nodaemon=true
+[unix_http_server]
+file={state}/run/supervisor.sock
+chmod=0600
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """
+[program:{name}]
+command={command}
+autorestart=true
+startsecs=1
+startretries={startretries}
+stopwaitsecs=6
+redirect_stderr=true
+stdout_logfile={state}/log/{name}.out
+"""
+
+
+class Supervised:
+    """The installation, and what a test asks of it."""
+
+    def __init__(self, found: Settings, supervisord: subprocess.Popen[bytes], house: CanaryHouse) -> None:
+        self.settings, self.supervisord, self.house = found, supervisord, house
+        self.supervisor = Supervisor(found.supervisor_socket)
+
+    def report(self) -> Report:
+        """The newest."""
+        return watchdog_view.current_report(self.settings)
+
+    def process(self, name: str) -> ProcessReport:
+        """A row of the newest report."""
+        return next(p for p in self.report().processes if p.name == name)
+
+    def incidents(self) -> list[IncidentView]:
+        """Newest first."""
+        return incident_file.incidents(self.settings.incidents_database)
+
+    def fault(self, name: str, word: str) -> None:
+        """The process freezes at its next turn."""
+        fresh = self.settings.state / f".fault-{name}"
+        fresh.write_text(word)
+        fresh.replace(self.settings.state / f"fault-{name}")
+
+    def wish(self, **wishes: str) -> None:
+        """What the operator wants of the processes."""
+        fresh = self.settings.wanted.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode({"gateway": "stopped", "fanout": "stopped", **wishes}))
+        fresh.replace(self.settings.wanted)
+
+
+def wait_for(what: Callable[[], T], timeout_s: float = 20.0) -> T:
+    """The first true value of `what`. Raises: AssertionError, when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.01)  # between two looks
+    return found
+
+
+@contextlib.contextmanager
+def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), *, startretries: int = 5) -> Iterator[Supervised]:
+    """The installation from its start to its end; nothing of it lives on."""
+    state = Path(tempfile.mkdtemp(prefix="fh"))
+    for folder in ("run", "log"):
+        (state / folder).mkdir(mode=0o700)
+    with running(CanaryHouse(state / "run" / "canary.json")) as house:
+        environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")},
+            "FLEETHUB_STATE": str(state),
+            "FLEETHUB_AGENTS_LISTEN": f"127.0.0.1:{house.agents_port}",
+            "FLEETHUB_OPERATORS_LISTEN": f"127.0.0.1:{house.operators_port}",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        conf = CONF.format(state=state)
+        for name in programs:
+            command = f"{sys.executable} -m processes.watchdog" if name == "watchdog" else f"{sys.executable} {FROZEN} {name}"
+            conf += PROGRAM.format(name=name, command=command, state=state, startretries=startretries)
+        (state / "supervisord.conf").write_text(conf)
+        (state / "run" / "wanted.json").write_text('{"gateway": "stopped", "fanout": "stopped"}')
+        program = Path(sys.executable).parent / "supervisord"
+        output = (state / "supervisord.out").open("wb")
+        child = subprocess.Popen([program, "-n", "-c", state / "supervisord.conf"], env=environ, stdout=output, stderr=output)
+        output.close()
+        try:
+            yield Supervised(settings.load(environ), child, house)
+        finally:
+            child.send_signal(signal.SIGCONT)
+            child.terminate()
+            try:
+                child.wait(15)
+            except subprocess.TimeoutExpired:
+                child.kill()  # its children die with it
+                child.wait(5)
+            shutil.rmtree(state, ignore_errors=True)

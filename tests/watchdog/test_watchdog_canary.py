@@ -1,0 +1,188 @@
+"""The canary against a small house of its own: green when all goes round, red when anything does not, never an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles.canary_house import CanaryHouse
+
+from processes.adapters.settings import Agents, File, Operators, Settings, Tls
+from processes.watchdog import canary as canary_module
+from processes.watchdog.canary import GREEN_S, Canary
+
+
+async def until(what: Callable[[], Any], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.01)
+
+
+def settings_for(tmp_path: Path, house: CanaryHouse, tls: Tls = Tls()) -> Settings:  # noqa: B008  # frozen
+    operators, agents = (f"127.0.0.1:{port}" for port in (house.operators_port, house.agents_port))
+    return Settings(tmp_path, tmp_path / "x", File(operators=Operators(operators), agents=Agents(agents), tls=tls))
+
+
+@contextlib.asynccontextmanager
+async def flying(tmp_path: Path, context: ssl.SSLContext | None = None, tls: Tls = Tls()) -> AsyncIterator[tuple[Canary, CanaryHouse]]:  # noqa: B008
+    house = CanaryHouse(tmp_path / "run" / "canary.json", context)
+    await house.start()
+    canary = Canary(settings_for(tmp_path, house, tls))
+    canary.write_tokens()
+    tasks = [asyncio.create_task(work) for work in (canary.run_agent(), canary.run_subscriber(), canary.run_rounds())]
+    try:
+        yield canary, house
+        for task in tasks:
+            assert not task.done(), task  # nothing that happens ends the canary
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await house.stop()
+
+
+def fly(tmp_path: Path, test: Callable[[Canary, CanaryHouse], Coroutine[None, None, None]], **arguments: Any) -> None:
+    async def run() -> None:
+        async with flying(tmp_path, **arguments) as (canary, house):
+            await test(canary, house)
+
+    asyncio.run(run())
+
+
+def green(canary: Canary, house: CanaryHouse) -> bool:
+    return canary.report(house.epoch, time.monotonic()).ok
+
+
+def test_it_is_red_until_a_round_is_complete_then_green(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        assert not green(canary, house)
+        await until(lambda: green(canary, house))
+        report = canary.report(house.epoch, time.monotonic())
+        assert report.epoch == 1
+        assert report.latency_ms is not None
+        assert report.latency_ms > 0
+        assert canary.round_began_s is not None
+
+    fly(tmp_path, test)
+
+
+def test_its_tokens_are_for_this_user_alone_and_new_each_time(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        assert house.canary_file.stat().st_mode & 0o777 == 0o600
+        before = house.canary_file.read_bytes()
+        canary.__class__(canary._settings).write_tokens()
+        assert house.canary_file.read_bytes() != before
+
+    fly(tmp_path, test)
+
+
+def test_its_heartbeats_are_numbered_and_their_age_is_known(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: house.beats == [1, 2, 3])
+        await until(lambda: (canary.report(1, time.monotonic()).heartbeat_age_s or 9) < 1.5)
+
+    fly(tmp_path, test)
+
+
+@pytest.mark.parametrize("mute", ["command", "answer", "delta"])
+def test_a_part_that_swallows_is_seen_unless_the_way_is_whole(tmp_path: Path, mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without deltas the API's word on the command will do; without an agent or an API nothing does."""
+    monkeypatch.setattr(canary_module, "STEP_S_MAX", 0.3)
+
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+        house.mute.add(mute)
+        if mute == "delta":
+            began = canary.round_began_s
+            await until(lambda: canary.round_began_s != began)
+            return
+        house.say_state = "queued"
+        await until(lambda: canary.problem.startswith("round"))
+        last = canary.report(house.epoch, time.monotonic())
+        assert last.round_mono_s is not None
+        assert not canary.report(house.epoch, last.round_mono_s + GREEN_S + 0.1).ok
+        house.mute.clear()
+        await until(lambda: canary.report(house.epoch, time.monotonic()).round_mono_s != last.round_mono_s)
+
+    fly(tmp_path, test)
+
+
+def test_a_round_of_an_older_hub_is_not_green(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+        house.epoch = 2
+        assert not green(canary, house)
+        house.say({"type": "sync", "version": 1})
+        began_s = time.monotonic()
+        await until(lambda: green(canary, house))
+        assert time.monotonic() - began_s < canary_module.ROUND_S  # at once, not when the next round is due
+
+    fly(tmp_path, test)
+
+
+def test_it_comes_back_by_itself_after_both_sides_were_cut(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+        cut_s = time.monotonic()
+        for socket in (*house.agents, *house.subscribers):
+            socket.abort()
+        await until(lambda: (canary.round_began_s or 0) > cut_s)
+
+    fly(tmp_path, test)
+
+
+def test_nonsense_from_the_house_is_a_result_and_no_exception(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+        for socket in (*house.agents, *house.subscribers):
+            socket.send(b"{nonsense")
+        at_s = time.monotonic()
+        await until(lambda: (canary.round_began_s or 0) > at_s)
+
+    fly(tmp_path, test)
+
+
+def test_a_house_that_is_not_there_leaves_it_red(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with flying(tmp_path) as (canary, house):
+            await until(lambda: green(canary, house))
+            await house.stop()
+            await until(lambda: not canary.registered and not canary.subscribed)
+
+    asyncio.run(run())
+
+
+def test_under_tls_exactly_the_configured_certificate_is_trusted(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=fleet.example", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+
+    fly(tmp_path, test, context=context, tls=Tls(str(certificate), str(key)))
+    other, other_key = tmp_path / "o.pem", tmp_path / "ok.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=fleet.example", "-keyout", other_key, "-out", other],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+    async def refused(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: "CERTIFICATE_VERIFY_FAILED" in canary.problem)
+        assert not green(canary, house)
+
+    fly(tmp_path, refused, context=context, tls=Tls(str(other), str(other_key)))

@@ -1,0 +1,181 @@
+"""Evidence: what it names, and that nothing which hangs or is missing delays the kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from processes.adapters import proc
+from processes.adapters.settings import File, Settings
+from processes.watchdog import evidence
+from processes.watchdog.evidence import EVIDENCE_S_MAX, collect, on_thread, pyspy, short, where_stuck, where_stuck_pyspy, where_waiting
+from processes.watchdog.witness import Subject
+
+ROOT = Path(evidence.__file__).parents[2]
+
+STACKS = f'''Thread 0x00007f0000000002 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 320 in wait
+Current thread 0x00007f0000000001 (most recent call first):
+  File "{ROOT}/processes/hub/loop.py", line 120 in step
+  File "/x/asyncio/runners.py", line 118 in run
+'''
+
+PYSPY = f"""Process 7: python -m processes.hub
+Python v3.11.7 (/usr/bin/python3.11)
+
+Thread 12 (idle): "witness"
+    sigwait (door.py:12)
+Thread 7 (idle): "MainThread"
+    step (hub side) ({ROOT}/processes/hub/loop.py:120)
+    run (asyncio/runners.py:118)
+"""
+
+
+def test_the_main_threads_innermost_frame_is_named_relative_to_the_package() -> None:
+    assert where_stuck(STACKS) == "processes/hub/loop.py:120 step"
+
+
+def test_when_more_threads_live_than_are_listed_the_last_is_not_taken_for_the_main_one() -> None:
+    """faulthandler lists a hundred and writes three dots."""
+    assert where_stuck(STACKS + "...\n") is None
+
+
+@pytest.mark.parametrize("nothing", ["", "# the process is gone\n", "garbage\n" * 3])
+def test_no_stacks_name_nothing(nothing: str) -> None:
+    assert where_stuck(nothing) is None
+    assert where_stuck_pyspy(nothing) is None
+    assert where_waiting(nothing) is None
+
+
+def test_the_second_witness_names_the_main_thread() -> None:
+    assert where_stuck_pyspy(PYSPY) == "processes/hub/loop.py:120 step (hub side)"
+
+
+def test_the_main_tasks_innermost_await_is_named() -> None:
+    tasks = """# 1
+<Task pending name='Task-7' coro=<a()>>
+  File "/x/a.py", line 1 in a
+<Task pending name='Task-1' coro=<b()>>
+  File "/x/b.py", line 2 in b
+  File "/x/c.py", line 3 in c
+"""
+    assert where_waiting(tasks) == "/x/c.py:3 c"
+
+
+def test_only_paths_of_the_package_are_shortened() -> None:
+    assert short(f"{ROOT}/processes/hub/loop.py") == "processes/hub/loop.py"
+    assert short(f"{ROOT}/tests/x.py") == f"{ROOT}/tests/x.py"
+    assert short("/usr/lib/x.py") == "/usr/lib/x.py"
+
+
+def test_pyspy_that_is_missing_or_hangs_costs_only_itself(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(pyspy(1, tmp_path / "none"))
+    hanging = tmp_path / "py-spy"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o755)
+
+    async def hang() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pyspy(1, hanging), 0.3)
+        children = await asyncio.to_thread(lambda: Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+        assert not [pid for pid in children if "sleep" in proc.text(int(pid), "cmdline") and (proc.stat(int(pid)) or [""])[0] not in "ZX"]
+
+    asyncio.run(hang())
+
+
+def test_a_call_that_hangs_on_a_thread_is_left_behind() -> None:
+    async def ask() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(on_thread(lambda: time.sleep(5)), 0.05)
+        assert await on_thread(lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            await on_thread(lambda: 1 / 0)
+
+    asyncio.run(ask())
+
+
+async def _collected(tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S") -> tuple[evidence.Evidence, float]:
+    found = Settings(tmp_path, tmp_path / "fleethub.toml", File())
+    stat = proc.stat(child.pid)
+    assert stat is not None
+    subject = Subject("hub", child.pid, stat.start_ticks, os.pidfd_open(child.pid), stat=stat._replace(state=state))
+    began_s = time.monotonic()
+    collected = await collect(tmp_path / "incidents" / "x", subject, found, [])
+    os.close(subject.pidfd)
+    return collected, time.monotonic() - began_s
+
+
+def test_a_process_that_answers_no_signal_costs_one_second_and_leaves_the_rest(tmp_path: Path) -> None:
+    """It ignores SIGUSR1 and SIGUSR2 and writes no files: stacks and tasks are missing, the second witness is not."""
+    code = (
+        "import signal,time\nfor n in (10, 12): signal.signal(n, signal.SIG_IGN)\nprint(flush=True)\ndef stuck(): time.sleep(600)\nstuck()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        collected, took_s = asyncio.run(_collected(tmp_path, child))
+        assert EVIDENCE_S_MAX <= took_s < EVIDENCE_S_MAX + 1
+        assert collected.stuck_at is not None
+        assert collected.stuck_at.endswith(" stuck")
+        folder = tmp_path / "incidents" / "x"
+        assert "nothing within" in (folder / "stacks.txt").read_text()
+        assert "nothing within" in (folder / "tasks.txt").read_text()
+        assert str(child.pid) in (folder / "proc.json").read_text()
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_process_that_is_gone_leaves_what_there_is(tmp_path: Path) -> None:
+    """Neither facts nor witnesses; the files say why not, and nothing raises."""
+    child = subprocess.Popen([sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+
+    async def gone() -> evidence.Evidence:
+        found = Settings(tmp_path, tmp_path / "fleethub.toml", File())
+        subject = Subject("hub", child.pid, 1, os.pidfd_open(child.pid))
+        child.kill()
+        child.communicate()
+        collected = await collect(tmp_path / "incidents" / "x", subject, found, [])
+        os.close(subject.pidfd)
+        return collected
+
+    collected = asyncio.run(gone())
+    assert collected.stuck_at is None
+    assert "gone" in (tmp_path / "incidents" / "x" / "stacks.txt").read_text()
+    assert "could not be collected" in (tmp_path / "incidents" / "x" / "proc.json").read_text()
+
+
+def test_a_disk_that_takes_nothing_still_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "incidents").write_text("a file where the folder should be")
+    child = subprocess.Popen([sys.executable, "-c", "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"], stdout=-1)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        collected, _ = asyncio.run(_collected(tmp_path, child, "T"))
+        assert collected.files == []
+        assert collected.stuck_at is not None
+        assert collected.stuck_at.endswith(" stuck")
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_logs_are_cut_to_their_tails(tmp_path: Path) -> None:
+    (tmp_path / "gateway-1.log").write_text("old\n" + "x" * evidence.TAIL_BYTES)
+    (tmp_path / "gateway-2.out").write_text("last words\n")
+    text = evidence.logs_of(tmp_path, "gateway:1")
+    assert "old" not in text
+    assert "last words" in text
+    assert "No such file" in evidence.logs_of(tmp_path, "hub")

@@ -1,0 +1,135 @@
+"""What is shown when the watchdog is silent or gone: never nothing, never an exception, within a second."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from processes.adapters import database, pulse_file, watchdog_view
+from processes.adapters.pulse_file import PulseFile
+from processes.adapters.settings import File, Settings
+from processes.core.report import SILENT_AFTER_S, CanaryReport, FleetReport, IncidentsReport, Overall, Report, Verdict
+from processes.core.views import Ledger
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "run").mkdir()
+    return Settings(tmp_path, tmp_path / "x", File())
+
+
+def written(settings: Settings, age_s: float, **fields: object) -> Report:
+    values = {
+        "verdict": Overall.OK, "epoch": 4, "processes": [], "canary": CanaryReport(True, 0.5, 3.0, 4, time.monotonic() - 0.5),
+        "fleet": FleetReport(9, 9), "commands": Ledger(), "incidents": IncidentsReport(), "at_mono_s": time.monotonic() - age_s,
+    }  # fmt: skip
+    report = Report(**{**values, **fields})  # type: ignore[arg-type]
+    settings.report.write_bytes(msgspec.json.encode(report))
+    return report
+
+
+def rows(report: Report) -> dict[str, Verdict]:
+    return {process.name: process.verdict for process in report.processes}
+
+
+def test_a_fresh_report_is_handed_on_as_it_is(settings: Settings) -> None:
+    report = written(settings, SILENT_AFTER_S - 1)
+    assert watchdog_view.current_report(settings) == report
+
+
+@pytest.mark.parametrize("age_s", [SILENT_AFTER_S + 0.1, 1e6, -1e6])
+def test_an_old_report_or_one_of_another_boot_is_not(settings: Settings, age_s: float) -> None:
+    written(settings, age_s)
+    report = watchdog_view.current_report(settings)
+    assert report.verdict is Overall.DOWN
+    assert report.watchdog_silent_s is not None
+    assert not report.canary.ok
+    assert "the watchdog is silent" in report.reasons
+
+
+def test_without_anything_all_is_down_and_only_the_agent_may_be(settings: Settings) -> None:
+    report = watchdog_view.current_report(settings)
+    assert report.verdict is Overall.DOWN
+    assert set(rows(report).values()) == {Verdict.DEAD, Verdict.STOPPED}
+    assert rows(report)["agent"] is Verdict.STOPPED
+
+
+def test_a_turning_house_under_a_silent_watchdog_is_degraded(settings: Settings) -> None:
+    """Every pulse here is this very process's."""
+    written(settings, SILENT_AFTER_S + 1)
+    for name in ("queues", "hub", "gateway", "fanout", "watchdog"):
+        file = PulseFile(settings.pulses, name)
+        file.pulse.epoch, file.pulse.hosts, file.pulse.online = 4, 3, 2
+        file.beat()
+        file.close()
+    report = watchdog_view.current_report(settings)
+    assert report.verdict is Overall.DEGRADED
+    assert report.epoch == 4
+    assert (report.fleet.hosts, report.fleet.online) == (3, 2)
+    assert rows(report)["hub"] is Verdict.ADVANCING
+    assert rows(report)["watchdog"] is Verdict.SILENT
+    hub = next(p for p in report.processes if p.name == "hub")
+    assert hub.pid == os.getpid()
+    assert hub.pulse is not None
+    assert hub.pulse.turn == 1
+
+
+def test_a_hub_that_does_not_turn_is_frozen_even_without_a_watchdog(settings: Settings) -> None:
+    file = PulseFile(settings.pulses, "hub")
+    file.beat()
+    file.pulse.written_ns -= int(3e9)
+    file._write()
+    file.close()
+    report = watchdog_view.current_report(settings)
+    assert rows(report)["hub"] is Verdict.FROZEN
+    assert report.verdict is Overall.STALLED
+
+
+def test_a_pulse_of_a_dead_process_is_dead(settings: Settings) -> None:
+    code = "import sys, pathlib; from processes.adapters import pulse_file as p; p.PulseFile(pathlib.Path(sys.argv[1]), 'hub').beat()"
+    subprocess.run([sys.executable, "-c", code, str(settings.pulses)], check=True)
+    assert pulse_file.read(settings.pulses, "hub") is not None
+    assert rows(watchdog_view.current_report(settings))["hub"] is Verdict.DEAD
+
+
+@pytest.mark.parametrize("name", ["run/watchdog.json", "run/wanted.json", "run/pulse/hub", "fleet.db", "incidents.db"])
+def test_garbage_anywhere_raises_nothing(settings: Settings, name: str) -> None:
+    path = settings.state / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\xff{garbage" * 100)
+    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+
+
+def test_the_ledger_is_read_from_the_database(settings: Settings) -> None:
+    connection = database.open_for_writing(settings.database)
+    ledger = msgspec.json.encode(Ledger(3, succeeded=3)).decode()
+    connection.execute("INSERT INTO meta VALUES ('epoch', '8'), ('ledger', ?)", (ledger,))
+    connection.close()
+    report = watchdog_view.current_report(settings)
+    assert report.commands == Ledger(3, succeeded=3)
+    assert report.epoch == 8
+
+
+def test_a_locked_database_costs_half_a_second_and_the_ledger(settings: Settings) -> None:
+    connection = sqlite3.connect(settings.database, isolation_level=None)
+    connection.execute("CREATE TABLE meta (key, value)")
+    connection.execute("BEGIN EXCLUSIVE")
+    began_s = time.monotonic()
+    report = watchdog_view.current_report(settings)
+    assert time.monotonic() - began_s < 1.0
+    assert report.commands == Ledger()
+    connection.close()
+
+
+def test_wishes_are_read_and_no_file_is_no_wish(settings: Settings) -> None:
+    assert watchdog_view.wishes(settings) == {}
+    settings.wanted.write_text('{"fanout": "stopped"}')
+    assert watchdog_view.wishes(settings) == {"fanout": "stopped"}
+    assert rows(watchdog_view.current_report(settings))["fanout"] is Verdict.STOPPED
