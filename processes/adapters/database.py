@@ -15,9 +15,9 @@ import msgspec
 
 from processes.core.command import Command, State, Transition
 from processes.core.host import HostRecord
+from processes.core.ledger import Ledger
 from processes.core.run import Run
 from processes.core.values import OutputRecord, Position, Role, Stream
-from processes.core.views import Ledger
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so

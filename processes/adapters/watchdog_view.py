@@ -15,9 +15,9 @@ import msgspec
 from processes.adapters import database, incident_file, proc, pulse_file
 from processes.adapters.settings import Settings
 from processes.core import report as reports
+from processes.core.ledger import Ledger
 from processes.core.pulse import Pulse, Unreadable
 from processes.core.report import SILENT_AFTER_S, CanaryReport, FleetReport, ProcessReport, PulseReport, Report, Verdict
-from processes.core.views import Ledger
 
 DATABASE_S_MAX: Final = 0.5  # of the promised second; a database that is locked longer is left out
 FROZEN_S_MIN: Final = 2.0  # without the watchdog's knowledge of starvation, judge no faster than this

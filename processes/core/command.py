@@ -96,6 +96,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     unheard_wall_s: float | None = None  # since when its host is not connected, while it is sent or running
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
+    evidence: dict[str, str] = {}  # of a foreign host's system, when it was sent
     key: str | None = None
     run: str | None = None
     output_next: int = 0  # offset of the next output record

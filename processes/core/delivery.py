@@ -39,9 +39,14 @@ ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and r
     "cancelled": (State.CANCELLED, "cancelled"),
     "stopped": (State.CANCELLED, "stopped"),
 }
+EVIDENCE: Final = ("generation", "store_path", "binary_hash")  # NixFleet's: what a switch changes
+SWITCHES: Final = frozenset({"switch", "pull-switch"})  # after these a NixFleet agent exits, to be started anew by its init
 WAY_S_MAX: Final = 10.0  # from the hub's decision to the agent's start; guess: a hub that is replaced takes 5 s
+UNREPORTED_S: Final = 30.0  # a foreign agent says a status before it beats without the command; guess: older beats are through by then
 TRUNCATED: Final = "… output cut here: the limit of a command's output was reached"
 
+
+_facts = msgspec.json.Decoder(dict[str, Any])
 
 # sending
 
@@ -79,6 +84,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
         "journal": host.register.journal_id if host.register else "",
         "sent_boot_s": draft.now.boot_s,
         "unheard_wall_s": None,
+        "evidence": evidence(host) if host.foreign else {},
     }
     if command.state is State.QUEUED:
         command = draft.move(command, State.SENT, "hub", **fields)
@@ -197,16 +203,43 @@ def foreign_beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> No
         if command.connection == event.connection:
             if command.state is State.SENT and pending == command.op:
                 draft.move(command, State.RUNNING, "agent")
+            elif pending is None and command.sent_boot_s + UNREPORTED_S < draft.now.boot_s:
+                draft.move(command, State.LOST, "hub", "unreported", message="the agent runs nothing, and its report did not arrive")
         elif pending == command.op:
             moved = msgspec.structs.replace(command, connection=event.connection, unheard_wall_s=None)
             draft.put_command(moved)
             if moved.state is State.SENT:
                 draft.move(moved, State.RUNNING, "agent")
         elif command.connection:
-            draft.move(
-                command, State.LOST, "hub", "connection_lost",
-                message="the connection was lost before a report, and the agent came back without it: it may have run",
-            )  # fmt: skip
+            _judge_by_evidence(draft, command, evidence(host))
+
+
+def evidence(host: HostRecord) -> dict[str, str]:
+    """What tells one state of a foreign host's system from another, as far as its agent says."""
+    facts = {**_facts.decode(host.facts), **_facts.decode(host.heartbeat_facts)}
+    return {name: str(facts[name]) for name in EVIDENCE if facts.get(name)}
+
+
+def _judge_by_evidence(draft: Draft, command: Command, after: dict[str, str]) -> None:
+    """A foreign agent came back without the command, and nobody reported its end.
+
+    A switch that replaced its own agent shows in what the host says of itself; everything else is lost, never guessed.
+    """
+    before = command.evidence
+    told = f"before: {_told(before)}; after: {_told(after)}"
+    changed = any(before[name] != after[name] for name in before.keys() & after.keys())
+    if command.op in SWITCHES and changed:
+        state = draft.move(command, State.RUNNING, "agent") if command.state is State.SENT else command
+        draft.move(state, State.SUCCEEDED, "hub", "changed_evidence", message=told)
+        return
+    draft.move(
+        command, State.LOST, "hub", "connection_lost",
+        message=f"the connection was lost before a report, and the agent came back without it: it may have run; {told}",
+    )  # fmt: skip
+
+
+def _told(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value[:64]}" for name, value in found.items()) or "nothing known"
 
 
 def unheard(draft: Draft, name: str) -> None:
@@ -225,6 +258,8 @@ def undelivered(draft: Draft, event: Undelivered) -> None:
     if command is not None and command.state is State.SENT and command.attempt == event.attempt and command.host == event.host:
         draft.put_command(msgspec.structs.replace(command, connection=""))
         draft.due[command.host] = None
+        if draft.link(command.host).connection not in ("", event.connection):
+            draft.arrived[command.host] = None  # it came back before this was known: that registration is looked at once more
 
 
 def acknowledged(draft: Draft, event: AckReceived) -> None:
@@ -278,6 +313,8 @@ def output(draft: Draft, event: OutputReceived) -> None:
     if command is None:
         _ack_stray_output(draft, event)
         return
+    if not command.open and event.records[0].offset is None:
+        return  # said twice on its way here: without offsets it cannot be told from more
     if command.state is State.SENT:
         command = draft.move(command, State.RUNNING, "agent")
     fresh: list[OutputRecord] = []

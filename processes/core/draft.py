@@ -17,10 +17,11 @@ from processes.core.command import Command, State, Transition, moved
 from processes.core.effects import AddTransition, DropCommand, DropHost, Effects, PutCommand, PutHost, PutKey, PutReply, PutRun
 from processes.core.errors import LocalError
 from processes.core.host import HostRecord, Link
+from processes.core.ledger import Ledger
 from processes.core.messages import Change, Connection, Delivery, Json, Replied
 from processes.core.run import Run
 from processes.core.values import CANARY_HOST, Now, Presence
-from processes.core.views import Ledger, command_view, encode, host_view
+from processes.core.views import command_view, encode, host_view
 
 FINAL_KEPT_MAX: Final = 2_000  # final commands in memory, for late duplicates; all others are on disk. Guess
 LOST_KEPT_MAX: Final = 10_000  # lost commands in memory: a late report may still end them. Guess
@@ -228,7 +229,7 @@ class Draft:
         self.effects.writes.append(PutCommand(command))
         if command.host != CANARY_HOST:
             self._add_transition(command.id, None, command.state, "", command.actor)
-            self._count(None, command.state)
+            self._count(command.host, None, command.state)
         self.timers.append((command.expires_boot_s, "expire", command.id))
         self.due[command.host] = None
 
@@ -256,7 +257,7 @@ class Draft:
             return next_command
         self.effects.writes.append(PutCommand(next_command))
         self._add_transition(command.id, command.state, after, reason, actor)
-        self._count(command.state, after)
+        self._count(command.host, command.state, after)
         return next_command
 
     def put_run(self, run: Run) -> None:
@@ -290,13 +291,12 @@ class Draft:
     def _add_transition(self, command_id: str, before: State | None, after: State, reason: str, actor: str) -> None:
         self.effects.writes.append(AddTransition(Transition(command_id, self.now.wall_s, before, after, reason, actor)))
 
-    def _count(self, before: State | None, after: State) -> None:
-        fields = {str(after): getattr(self.ledger, after) + 1}
-        if before is None:
-            fields["accepted"] = self.ledger.accepted + 1
-        else:
-            fields[str(before)] = getattr(self.ledger, before) - 1
-        self.ledger = msgspec.structs.replace(self.ledger, **fields)
+    def _count(self, name: str, before: State | None, after: State) -> None:
+        """Both ledgers: of all, and of the host (a command may outlive its host's record)."""
+        self.ledger = self.ledger.moved(before, after)
+        host = self.host(name)
+        if host is not None:
+            self.put_host(msgspec.structs.replace(host, ledger=host.ledger.moved(before, after)), durable=True)
 
     # the end
 

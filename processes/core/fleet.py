@@ -23,6 +23,7 @@ from processes.core.command import Command, State
 from processes.core.draft import OFFLINE, Draft, KeyEntry, Memory, Rules
 from processes.core.effects import AddDeadLetter
 from processes.core.host import HostRecord, Link
+from processes.core.ledger import Ledger
 from processes.core.messages import (
     AckReceived,
     AgentDisconnected,
@@ -42,7 +43,7 @@ from processes.core.messages import (
 )
 from processes.core.run import Run
 from processes.core.values import CANARY_HOST, Now, Presence
-from processes.core.views import Ledger, command_view, encode, host_view
+from processes.core.views import command_view, encode, host_view
 
 DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it stays short; the rest waits for the next
 
@@ -200,6 +201,14 @@ def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draf
         requests.Refused(503, "storage_blocked", "the hub's database cannot be written now; nothing was done, ask again later"),
     )
     return draft
+
+
+def said_once(memory: Memory, event: Event) -> bool:
+    """True for a foreign agent's word about its command: it never repeats it, so the hub may not let go of it."""
+    if not isinstance(event, StatusReceived | RejectReceived | OutputReceived | ProgressReceived):
+        return False
+    host = memory.hosts.get(event.host)
+    return host is not None and host.foreign
 
 
 def all_changes(memory: Memory) -> list[Change]:

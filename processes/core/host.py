@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
+from processes.core.ledger import Ledger
 from processes.core.messages import Json
 from processes.core.values import NIXFLEET_OPS, Presence
 from processes.core.wire import Heartbeat, Register
 
 
 class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One enrolled host as it stands in the database. `token_hash` None: revoked. `register` None: never seen."""
+    """One enrolled host as it stands in the database. `token_hash` None: revoked. `register` None: never seen.
+
+    `ledger` counts the commands of this host; it is balanced as the ledger of all is.
+    """
 
     name: str
     enrolment: str
@@ -22,6 +26,7 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     heartbeat_facts: Json = Json(b"{}")
     seen_wall_s: float | None = None
     address: str = ""
+    ledger: Ledger = Ledger()
 
     @property
     def foreign(self) -> bool:

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
+from processes.core.ledger import Ledger
 from processes.core.report import IncidentView
 from processes.core.values import rfc3339
-from processes.core.views import Ledger
 
 EVENTS_MAX: Final = 200  # lines of one incident's story; a process that dies for ever must not grow it for ever
 THROUGH: Final = frozenset({"queues", "hub", "gateway", "fanout"})  # kinds that a canary command runs through

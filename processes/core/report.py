@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from processes.core.views import Ledger
+from processes.core.ledger import Ledger
 
 SILENT_AFTER_S: Final = 3.0  # a report older than this: the watchdog is silent. It writes one a second; guess: two missed
 

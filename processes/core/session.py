@@ -86,6 +86,7 @@ class Session:
         self.info: Connection | None = None
         self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
         self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
+        self._unended: deque[str] = deque(maxlen=WRITTEN_MAX)  # of those, what has no status yet; oldest first
 
     @property
     def host(self) -> str:
@@ -138,6 +139,7 @@ class Session:
         """The command's frame was handed to the socket."""
         if self.is_foreign:
             self._written.append(command_id)
+            self._unended.append(command_id)
 
     def census(self) -> Connection | None:
         """The connection as a census names it; None if it is not to be named."""
@@ -182,11 +184,12 @@ class Session:
             case wire.CommandAck():
                 return AckReceived(*who, frame.command_id, frame.state)
             case wire.CommandRejected():
-                return RejectReceived(*who, frame.reason, frame.command_id, frame.current_command)
+                return RejectReceived(*who, frame.reason, frame.command_id or self._rejected(), frame.current_command)
             case wire.Output():
-                return OutputReceived(*who, [frame.record()], frame.command_id)
+                return OutputReceived(*who, [frame.record()], frame.command_id or self._oldest())
             case wire.Status():
-                return StatusReceived(*who, frame.status, frame.exit_code, frame.message, frame.command_id, frame.command)
+                command_id = frame.command_id or self._ended()
+                return StatusReceived(*who, frame.status, frame.exit_code, frame.message, command_id, frame.command)
             case wire.OperationProgress():
                 return ProgressReceived(*who, _progress(frame))
             case wire.CommandComplete() | wire.TestProgress():
@@ -195,6 +198,18 @@ class Session:
                 raise AssertionError("register has its own step")
             case _:
                 assert_never(frame)
+
+    # What a foreign agent, which gives no ids, speaks of. Said here, where the order is known: an event that comes to the hub twice
+    # must not be taken for one of the next command. None: of a command of an earlier connection.
+
+    def _oldest(self) -> str | None:
+        return self._unended[0] if self._unended else None
+
+    def _ended(self) -> str | None:
+        return self._unended.popleft() if self._unended else None
+
+    def _rejected(self) -> str | None:
+        return self._unended.pop() if self._unended else None
 
     def _complain(self, boot_s: float) -> tuple[CloseCode, str] | None:
         times = self._malformed_s

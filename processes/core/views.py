@@ -9,6 +9,7 @@ import msgspec
 
 from processes.core.command import Command, State, Transition
 from processes.core.host import HostRecord, Link
+from processes.core.ledger import Ledger
 from processes.core.messages import Json
 from processes.core.values import OutputRecord, Stream, rfc3339
 from processes.core.wire import CommandOptions, Metrics
@@ -73,6 +74,7 @@ class HostView(msgspec.Struct, frozen=True):
     pending_command: str | None
     facts: msgspec.Raw
     heartbeat_facts: msgspec.Raw
+    ledger: Ledger
 
 
 class OutputView(msgspec.Struct, frozen=True):
@@ -91,26 +93,6 @@ class OutputPage(msgspec.Struct, frozen=True):
     next_offset: int
     complete: bool
     truncated: bool
-
-
-class Ledger(msgspec.Struct, frozen=True):
-    """How many commands were ever accepted, and in which state they are. accepted is always the sum of the others."""
-
-    accepted: int = 0
-    queued: int = 0
-    sent: int = 0
-    running: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    rejected: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    lost: int = 0
-
-    @property
-    def balanced(self) -> bool:
-        """True when it adds up."""
-        return self.accepted == sum(int(getattr(self, state)) for state in State)
 
 
 _encoder = msgspec.json.Encoder()
@@ -177,6 +159,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         pending_command=heartbeat.pending_command if heartbeat else None,
         facts=msgspec.Raw(host.facts),
         heartbeat_facts=msgspec.Raw(host.heartbeat_facts),
+        ledger=host.ledger,
     )
 
 

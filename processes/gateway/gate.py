@@ -33,6 +33,7 @@ from processes.core.messages import (
 from processes.core.outbox import Answer, Bounds, Outbox
 from processes.core.session import Emitted, Session, Stage
 from processes.core.values import CloseCode
+from processes.core.written import Written
 from processes.gateway.connection import AgentConnection
 from processes.gateway.roster import Roster
 from processes.gateway.tokens import Tokens
@@ -59,6 +60,7 @@ class Gate:
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
         self.roster = Roster(sockets_max)
         self.outbox = Outbox(bounds)
+        self._written = Written(boot)
         self.epoch = 0  # the newest of a hub that was seen
         self.stopping = False
         self.wake = asyncio.Event()  # something may be done in the next turn
@@ -256,7 +258,11 @@ class Gate:
         frame = wire.Command(message.op, message.command_id, message.attempt, ttl_s)
         if connection is not None and session is not None and connection.send(wire.encode(frame)):
             session.wrote(message.command_id)
+            if session.is_foreign:
+                self._written.add(session.connection, message.command_id)
             return
+        if not self._written.never(message.connection, message.command_id):
+            return  # written before, or by a gateway before this one: the hub learns by the connection's end
         event = Undelivered(message.connection, self.name, message.host, message.command_id, message.attempt)
         if self.outbox.put(message.host, messages.encode(event), self._loop.time()) is Answer.REFUSED:
             self.dropped += 1  # the hub finds out by the disconnect, or by the silence

@@ -36,10 +36,10 @@ from processes.core.effects import (
 )
 from processes.core.errors import LocalError
 from processes.core.fleet import Restored
+from processes.core.ledger import Ledger
 from processes.core.messages import Json, Replied
 from processes.core.run import Run
 from processes.core.values import Now, Position
-from processes.core.views import Ledger
 
 REPLIES_KEPT_S: Final = 600.0  # a request is asked again within its deadline of seconds; ten minutes is generous
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days

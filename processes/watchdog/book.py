@@ -12,9 +12,9 @@ import msgspec
 
 from processes.adapters.logs import Log
 from processes.core.incident import Incident
+from processes.core.ledger import Ledger
 from processes.core.report import IncidentsReport
 from processes.core.stall import Judgement
-from processes.core.views import Ledger
 from processes.watchdog import incidents
 from processes.watchdog.evidence import on_thread, within
 from processes.watchdog.incidents import Store

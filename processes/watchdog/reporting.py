@@ -13,10 +13,10 @@ import msgspec
 from processes.adapters import proc, watchdog_view
 from processes.adapters.logs import Log
 from processes.core import report as reports
+from processes.core.ledger import Ledger
 from processes.core.report import CanaryReport, FleetReport, IncidentsReport, ProcessReport, Report
 from processes.core.stall import Judgement
 from processes.core.values import rfc3339
-from processes.core.views import Ledger
 from processes.watchdog.evidence import on_thread
 from processes.watchdog.views import Views
 from processes.watchdog.witness import Subject

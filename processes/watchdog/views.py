@@ -16,9 +16,9 @@ from processes.adapters.settings import Settings
 from processes.adapters.supervisor import ProcessInfo, Supervisor, SupervisorAway, SupervisorFault
 from processes.core.bounded_queue import QueueRefused
 from processes.core.errors import Fenced
+from processes.core.ledger import Ledger
 from processes.core.messages import EVENTS
 from processes.core.report import QueueReport
-from processes.core.views import Ledger
 from processes.watchdog.evidence import on_thread, within
 
 ASK_S: Final = 1.0  # between two questions to the same one

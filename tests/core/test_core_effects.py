@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from doubles.fleet_play import Play
 
-from processes.core import fleet, messages
-from processes.core.messages import GiveCommand, RequestReceived, StatusReceived
+from processes.core import fleet
+from processes.core.messages import GiveCommand, HeartbeatReceived, RequestReceived, StatusReceived
+from processes.core.wire import Heartbeat
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_report_said_twice_is_acknowledged_no_sooner_than_the_first(play: Play
 
 def test_presence_promises_nothing(play: Play) -> None:
     """It goes on while the database is locked."""
-    beat = messages.HeartbeatReceived("c1", "gateway", "h1", messages.Heartbeat())
+    beat = HeartbeatReceived("c1", "gateway", "h1", Heartbeat())
     effects = fleet.step(play.memory, beat, play.now).effects
     assert not effects.durable
     assert not effects.promises

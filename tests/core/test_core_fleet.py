@@ -482,6 +482,38 @@ def test_a_foreign_command_whose_connection_was_lost_is_lost_unless_the_agent_na
     assert (foreign.state(command_id), foreign.command(command_id).reason) == (State.LOST, "connection_lost")
 
 
+def comes_back(play: Play, before: bytes, after: bytes, op: str) -> str:
+    """A foreign host that says `before` of itself gets an op, its connection is lost, and it comes back saying `after`."""
+    for connection, facts in (("f1", before), ("f2", after)):
+        play.at_s += 1
+        info = play.connection("f", connection, register=Register("f"))
+        play.do(messages.AgentRegistered(connection, "gateway", "f", msgspec.structs.replace(info, facts=messages.Json(facts))))
+        if connection == "f1":
+            (command_id,) = play.give(op, "f")
+            play.disconnect("f", connection)
+    play.do(messages.HeartbeatReceived("f2", "gateway", "f", Heartbeat(), messages.Json(after)))
+    return command_id
+
+
+@pytest.mark.parametrize(
+    ("op", "after", "state"),
+    [
+        ("switch", b'{"generation":"2"}', State.SUCCEEDED),
+        ("pull-switch", b'{"generation":"2"}', State.SUCCEEDED),
+        ("switch", b'{"generation":"1"}', State.LOST),
+        ("switch", b"{}", State.LOST),
+        ("reboot", b'{"generation":"2"}', State.LOST),
+    ],
+)
+def test_a_switch_without_a_report_succeeded_only_if_the_host_shows_it(op: str, after: bytes, state: State) -> None:
+    play = Play()
+    play.enroll("f")
+    command = play.command(comes_back(play, b'{"generation":"1"}', after, op))
+    assert command.state is state
+    assert "before: generation 1" in command.message, "both sets of evidence are told"
+    assert "after: " in command.message
+
+
 # the canary
 
 
@@ -547,3 +579,18 @@ def test_the_ledger_adds_up_after_all_of_it(play: Play) -> None:
         play.wait(1)
     assert play.memory.ledger.accepted == 20
     assert play.memory.ledger.balanced
+
+
+def test_the_ledger_of_each_host_adds_up_to_that_of_all(play: Play) -> None:
+    for number in range(12):
+        name, connection = ("a", "c1") if number % 3 else ("b", "c2")
+        (command_id,) = play.give("pull", name)
+        if number == 11:
+            play.ask(CancelCommand(command_id))
+        play.report(name, connection, command_id, "error" if number % 2 else "ok")
+    a, b, both = play.memory.hosts["a"].ledger, play.memory.hosts["b"].ledger, play.memory.ledger
+    assert (a.accepted, a.succeeded, a.failed) == (8, 4, 4)
+    assert (b.accepted, b.succeeded, b.failed) == (4, 2, 2)
+    assert a.balanced
+    assert b.balanced
+    assert all(getattr(a, name) + getattr(b, name) == getattr(both, name) for name in both.__struct_fields__)

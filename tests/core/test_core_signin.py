@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from processes.core import health
+from processes.core.ledger import Ledger
 from processes.core.pulse import Pulse
 from processes.core.report import CanaryReport, FleetReport, IncidentsReport, Overall, ProcessReport, Report, Verdict
 from processes.core.signin import (
@@ -19,7 +20,6 @@ from processes.core.signin import (
     read_cookie,
 )
 from processes.core.values import Role
-from processes.core.views import Ledger
 
 KEY = b"k" * 32
 PLAIN = Public.of("", "127.0.0.1:7700", False)

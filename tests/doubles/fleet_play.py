@@ -12,9 +12,9 @@ from processes.core.command import Command, State
 from processes.core.draft import Memory, Rules
 from processes.core.effects import Effects
 from processes.core.fleet import Restored, Tick
+from processes.core.ledger import Ledger
 from processes.core.messages import Delivery, Event, GiveCommand, Replied, Request
 from processes.core.values import Now
-from processes.core.views import Ledger
 from processes.core.wire import Heartbeat, Known, Metrics, Register
 
 NOTHING = Restored((), (), Ledger(), 1, {}, ())

@@ -14,9 +14,9 @@ import structlog
 from processes.adapters import incident_file
 from processes.adapters.watchdog_view import last_report
 from processes.core.incident import EVENTS_MAX, Incident, is_over, lost_between
+from processes.core.ledger import Ledger
 from processes.core.report import IncidentsReport, Report, Verdict
 from processes.core.stall import Judgement
-from processes.core.views import Ledger
 from processes.watchdog.book import Book
 from processes.watchdog.incidents import Store, new_id
 from processes.watchdog.reporting import restarts_before

@@ -15,8 +15,8 @@ import pytest
 from processes.adapters import database, pulse_file, watchdog_view
 from processes.adapters.pulse_file import PulseFile
 from processes.adapters.settings import File, Settings
+from processes.core.ledger import Ledger
 from processes.core.report import SILENT_AFTER_S, CanaryReport, FleetReport, IncidentsReport, Overall, Report, Verdict
-from processes.core.views import Ledger
 
 
 @pytest.fixture
