@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from processes.adapters.settings import SettingsError, load
-from processes.cli import commands, fleet, incidents, installation, output, run, status
+from processes.cli import commands, fleet, incidents, installation, output, run, runs, status, systemd_unit
 from processes.cli.client import HubAway
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
 from processes.core.errors import FleethubError
@@ -26,8 +26,8 @@ def cli() -> None:
 for verb in (
     installation.up, installation.down, installation.restart, installation.stop, installation.start, installation.env, status.status,
     fleet.hosts, fleet.host, fleet.remove, fleet.enroll, fleet.revoke,
-    run.run, commands.commands, commands.command, commands.cancel, commands.logs,
-    incidents.incidents, incidents.incident, installation.agent, fleet.token,
+    run.run, runs.runs, commands.commands, commands.command, commands.cancel, commands.logs,
+    incidents.incidents, incidents.incident, installation.agent, fleet.token, systemd_unit.systemd_unit,
 ):  # fmt: skip
     cli.add_command(verb)
 

@@ -16,12 +16,15 @@ import msgspec
 from processes.adapters.settings import Settings, address
 from processes.cli.failure import Failure
 from processes.core.errors import ResourceError
+from processes.core.run import RunView
 from processes.core.views import CommandView, HostView, OutputPage
 
 TIMEOUT_S: Final = httpx.Timeout(12.0, connect=2.0)  # the API answers 504 after 10 s
 READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again for so long
 ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
 PAUSE_S: Final = 0.3
+PAGE_MAX: Final = 500  # commands in one answer
+PAGES_MAX: Final = 40  # 20,000 commands are looked through for those of one run; the largest fleet, twice
 
 T = TypeVar("T")
 
@@ -52,19 +55,17 @@ class CommandsPage(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
-class Accepted(msgspec.Struct, frozen=True):
-    """One command as it was accepted."""
+class RunsPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/runs. next: the `before` of the following page, None at the end."""
+
+    runs: list[RunView]
+    next: str | None = None
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """The part of a run that the hub always tells: of one that ended long ago, no more."""
 
     id: str
-    host: str
-    op: str
-    state: str
-
-
-class AcceptedPage(msgspec.Struct, frozen=True):
-    """POST /api/v1/commands."""
-
-    commands: list[Accepted]
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -134,10 +135,6 @@ class Api:
                 return None
             raise
 
-    def hosts(self) -> list[HostView]:
-        """All hosts. Raises: Refused, HubAway."""
-        return decoded(self.read("/hosts"), HostsPage).hosts
-
     def command(self, command_id: str) -> CommandView:
         """One command. Raises: Refused, HubAway."""
         return decoded(self.read(f"/commands/{segment(command_id)}"), CommandView)
@@ -146,16 +143,52 @@ class Api:
         """A page of a command's output, from offset `first`. Raises: Refused, HubAway."""
         return decoded(self.read(f"/commands/{segment(command_id)}/output", {"from": first}), OutputPage)
 
-    def give(self, body: Mapping[str, Any]) -> AcceptedPage:
-        """The commands that were accepted. Asked again with the same key until it is certain, for ASK_AGAIN_S.
+    def run(self, run_id: str) -> RunView:
+        """One fleet run. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/runs/{segment(run_id)}"), RunView)
+
+    def commands_of(self, run_id: str, count: int, host: str | None = None) -> list[CommandView]:
+        """The newest `count` commands of a run, oldest first; fewer if there are no more among the newest of all.
+
+        Raises: Refused, HubAway.
+        """
+        found: list[CommandView] = []
+        query: dict[str, str | int] = {"limit": PAGE_MAX} if host is None else {"limit": PAGE_MAX, "host": host}
+        for _ in range(PAGES_MAX):
+            if len(found) >= count:
+                break
+            page = decoded(self.read("/commands", query), CommandsPage)
+            found += [view for view in page.commands if view.run == run_id]
+            if page.next is None:
+                break
+            query["before"] = page.next
+        return found[:count][::-1]
+
+    def start_run(self, body: Mapping[str, Any]) -> RunView:
+        """The run that was accepted. Asked again with the same key until it is certain, for ASK_AGAIN_S.
 
         Raises: Refused, with any other status than 503 and 504; HubAway, when the time is over.
         """
-        assert body.get("key"), "without a key, asking again would give it twice"
+        assert body.get("key"), "without a key, asking again would start it twice"
+        answer = self._insist("/runs", body)
+        try:
+            return msgspec.json.decode(answer, type=RunView)
+        except msgspec.ValidationError:
+            return self.run(decoded(answer, _Named).id)
+
+    def cancel_run(self, run_id: str) -> RunView:
+        """The run, which begins nothing more. Asked again for ASK_AGAIN_S: twice is as good as once.
+
+        Raises: Refused, with 409 if it has ended; HubAway, when the time is over.
+        """
+        return decoded(self._insist(f"/runs/{segment(run_id)}/cancel"), RunView)
+
+    def _insist(self, path: str, body: object = None) -> bytes:
+        """The answer to a POST that may be asked again without harm."""
         deadline_mono_s = time.monotonic() + ASK_AGAIN_S
         while True:
             try:
-                return decoded(self.once("POST", "/commands", body), AcceptedPage)
+                return self.once("POST", path, body)
             except (Refused, HubAway) as error:
                 if isinstance(error, Refused) and error.status not in (503, 504):
                     raise

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import click
 import msgspec
 
 from processes.cli import output
-from processes.cli.client import Api, CommandsPage, decoded, segment
+from processes.cli.client import PAGE_MAX, Api, CommandsPage, Refused, decoded, segment
+from processes.cli.failure import Failure
 from processes.cli.follow import Following
 from processes.cli.options import as_json, asking, asks_hub
 from processes.cli.watch import watched
 from processes.core.command import State
+from processes.core.run import RunState
 from processes.core.views import CommandView, OutputPage, OutputView, TransitionView
-
-PAGE_MAX: Final = 500
 
 
 class CommandPage(msgspec.Struct, frozen=True):
@@ -75,14 +74,36 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
 @as_json
 @asks_hub
 def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Ask for a command's end. Once it was sent, only its agent's word ends it."""
+    """Ask for the end of a command or of a run. What was sent ends only by its agent's word."""
     with asking(hub, token_file) as api:
-        body = api.once("POST", f"/commands/{segment(command_id)}/cancel")
+        try:
+            body = api.once("POST", f"/commands/{segment(command_id)}/cancel")
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            _cancel_run(api, command_id, as_json)
+            return
     view = decoded(body, CommandView)
     if as_json:
         output.document(body)
         return
     output.say(f"{view.id}: cancelled" if view.state == State.CANCELLED else f"{view.id}: {view.state}, its agent is asked to end it")
+
+
+def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
+    try:
+        view = api.cancel_run(run_id)
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        message = f"no command and no run {run_id!r} that is open or ended lately"
+        raise Failure("unknown_id", message, "fleethub commands and fleethub runs list them.") from None
+    if as_json:
+        output.document(view)
+    elif view.state is RunState.RUNNING:
+        output.say(f"{view.id}: no further host is begun, and the agents of {view.active} are asked to end what they run")
+    else:
+        output.say(f"{view.id}: {view.state}")
 
 
 @click.command()

@@ -1,14 +1,16 @@
-"""Follows commands to their end and streams their output: by the operators' WebSocket, or by asking when there is none.
+"""Follows commands, or a fleet run with its commands, and streams their output: by the operators' WebSocket, or by asking without.
 
 What was shown is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses nor repeats a
-line. The WebSocket brings news early; the API is believed: every end is asked for once.
+line. The WebSocket brings news early; the API is believed: every end is asked for once, and the run says which commands it made.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -18,7 +20,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from processes.cli import output
 from processes.cli.client import Api, HubAway, Refused
-from processes.cli.watch import Watched
+from processes.cli.watch import Watched, WatchedRun, commands_made, watched
+from processes.core.command import State
+from processes.core.run import RunView
 from processes.core.values import Stream
 from processes.core.views import OutputView
 
@@ -26,6 +30,10 @@ FRAME_BYTES_MAX: Final = 64 << 20  # a full_state of a large fleet
 OPEN_S_MAX: Final = 5.0
 LOOK_S: Final = 5.0  # without news, every command is asked for so often
 POLL_S: Final = 0.5  # without a WebSocket
+RUN_POLL_S: Final = 0.4  # a run is asked for so often
+NEWS_S: Final = 0.1  # and so soon after one of its commands ended
+SHARE: Final = 5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
+WATCHING_MAX: Final = 20  # outputs that one connection brings, by the fanout's own limit
 SILENT_S_MAX: Final = 600.0  # nobody answers for so long: give up, and say so
 
 
@@ -54,41 +62,52 @@ _frame = msgspec.json.Decoder(_Frame)
 
 
 class Following:
-    """Commands that are followed. `run` returns when all are over or the time is."""
+    """Commands that are followed, and the run that makes more of them. `run` returns when all are over or the time is.
+
+    `on_run` is called with each look at the run. `between` is called between two pieces of news: it may ask the person something.
+    """
 
     def __init__(
         self,
         api: Api,
-        commands: Iterable[Watched],
+        commands: Iterable[Watched] = (),
         *,
+        fleet_run: WatchedRun | None = None,
         prefixed: bool = True,
         quiet: bool = False,
-        on_end: Callable[[Watched], None] | None = None,
+        on_run: Callable[[RunView], None] = lambda _: None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        self._api = api
-        self.commands = {each.id: each for each in commands}
-        self._prefixed, self._quiet, self._on_end = prefixed, quiet, on_end
-        self._width = max((len(each.host) for each in self.commands.values()), default=0)
-        self._looked_mono_s = self._heard_mono_s = time.monotonic()
+        self._api, self._run = api, fleet_run
+        self.commands: dict[str, Watched] = {}
+        self._seen: Counter[str] = Counter()  # commands by host
+        self._prefixed, self._quiet, self._on_run, self._between = prefixed, quiet, on_run, between
+        for each in commands:
+            self._add(each)
+        hosts = [part.host for part in fleet_run.view.hosts] if fleet_run else self._seen
+        self._width = max(map(len, hosts), default=0)
+        self._look_due_mono_s = self._heard_mono_s = time.monotonic()
+        self._run_looked_mono_s, self._run_pause_s = 0.0, 0.0
+        self._news = True  # something happened that may have moved the run
         self._away = False
 
     def run(self, wait_s: float | None = None) -> bool:
         """True when all have ended; False after `wait_s`.
 
-        Raises: Refused, if it may not be seen; HubAway, when nobody answered for SILENT_S_MAX.
+        Raises: Refused, if it may not be seen; HubAway, when nobody answered for SILENT_S_MAX; whatever `between` raises.
         """
         deadline_mono_s = None if wait_s is None else time.monotonic() + wait_s
-        self._look(self._open())
-        while self._open():
+        self._look_at_all()
+        while not self._over():
             try:
                 with self._connected() as socket:
                     self._listen(socket, deadline_mono_s)
             except (OSError, WebSocketException):
-                self._look(self._open())
+                self._look_at_all()
                 time.sleep(self._left(deadline_mono_s, POLL_S))  # then connect again; meanwhile asking shows what there is
             if deadline_mono_s is not None and time.monotonic() >= deadline_mono_s:
-                self._look(self._open())
-                return not self._open()
+                self._look_at_all()
+                return self._over()
         return True
 
     @contextlib.contextmanager
@@ -110,27 +129,42 @@ class Following:
             raise OSError(str(error)) from None
 
     def _listen(self, socket: ClientConnection, deadline_mono_s: float | None) -> None:
-        for each in self._open():
-            socket.send(msgspec.json.encode({"type": "subscribe", "command_id": each.id, "offset": each.next_offset}).decode())
+        subscribed: set[str] = set()
+        self._subscribe(socket, subscribed)
         version = 0
-        self._look(self._open())  # what happened while we were not connected
-        while self._open():
-            left_s = self._left(deadline_mono_s, LOOK_S)
+        self._look_at_all()  # what happened while we were not connected
+        while not self._over():
+            self._between()
+            self._subscribe(socket, subscribed)
+            left_s = self._left(deadline_mono_s, LOOK_S if self._run is None else RUN_POLL_S)
             if left_s <= 0:
                 return
             try:
                 frame = _decoded(socket.recv(timeout=left_s))
             except TimeoutError:
-                self._look(self._open())
-                continue
-            if frame is None:
-                continue
-            if frame.type == "delta" and version and frame.version != version + 1:
-                socket.send('{"type":"get_state"}')
-            version = frame.version or version
-            self._hear(frame)
-            if time.monotonic() - self._looked_mono_s > LOOK_S:
-                self._look(self._open())
+                frame = None
+            if frame is not None:
+                if frame.type == "delta" and version and frame.version != version + 1:
+                    socket.send('{"type":"get_state"}')
+                version = frame.version or version
+                self._hear(frame)
+            if time.monotonic() > self._look_due_mono_s:
+                self._look_at_all()
+            elif self._run_due():
+                self._look_at_run()
+
+    def _subscribe(self, socket: ClientConnection, subscribed: set[str]) -> None:
+        """The connection brings the output of as many open commands as it may; the others are asked for."""
+        if self._quiet:
+            return
+        for command_id in [command_id for command_id in subscribed if self.commands[command_id].over]:
+            socket.send(_asking("unsubscribe", command_id))
+            subscribed.discard(command_id)
+        if len(subscribed) >= WATCHING_MAX:
+            return
+        for each in [each for each in self._open() if each.id not in subscribed][: WATCHING_MAX - len(subscribed)]:
+            subscribed.add(each.id)
+            socket.send(_asking("subscribe", each.id, offset=each.next_offset))
 
     def _hear(self, frame: _Frame) -> None:
         ended: list[Watched] = []
@@ -142,55 +176,120 @@ class Following:
             news = [(change.id, change.fields) for change in frame.changes if change.kind == "command"]
             ended = [each for command_id, fields in news if (each := self._learned(command_id, fields))]
         elif frame.type == "full_state":
+            self._news = True  # perhaps a new hub
             news = [(str(fields.get("id")), fields) for fields in frame.state.commands]
             ended = [each for command_id, fields in news if (each := self._learned(command_id, fields))]
         if ended:
             self._look(ended)
 
     def _learned(self, command_id: str, fields: dict[str, Any]) -> Watched | None:
-        each = self.commands.get(command_id)
-        if each is None or each.over:
+        """The command, if it has ended with this."""
+        if command_id not in self.commands:
+            if self._run is not None and fields.get("run") == self._run.id:
+                self._news = True  # one of ours that is not known yet: the run tells which, and what came before it
+            return None
+        each = self.commands[command_id]
+        if each.over:
             return None
         with contextlib.suppress(ValueError):  # a state that this version does not know
             each.learn(fields)
         return each if each.state.final else None
 
+    def _look_at_all(self) -> None:
+        """Asks for everything that is open: first the run, which may name commands that are not known yet."""
+        started_mono_s = time.monotonic()
+        self._between()
+        if self._run is not None and not self._run.over:
+            self._look_at_run()
+        self._look(self._open())
+        now_mono_s = time.monotonic()
+        self._look_due_mono_s = now_mono_s + max(LOOK_S, SHARE * (now_mono_s - started_mono_s))
+
     def _look(self, wanted: Iterable[Watched]) -> None:
         """Asks the API for each command's state and for the output that is not shown yet."""
-        self._looked_mono_s = time.monotonic()
         for each in wanted:
-            try:
-                if not each.confirmed:
-                    each.learn(msgspec.to_builtins(self._api.command(each.id)))
-                    each.confirmed = each.state.final
-                self._fetch(each)
-            except HubAway as error:
-                self._missing(error)
+            if not self._asked(partial(self._look_at, each)):
                 return
-            except Refused as refused:
-                if refused.status not in (503, 504):
-                    raise
-                self._missing(HubAway(refused.message))
-                return
-            self._heard_mono_s, self._away = time.monotonic(), False
-            if each.over and self._on_end:
-                self._on_end(each)
+            self._news = self._news or each.over
+            self._between()
+
+    def _look_at(self, each: Watched) -> None:
+        if not each.confirmed:
+            each.view = self._api.command(each.id)
+            each.learn(msgspec.to_builtins(each.view))
+            each.confirmed = each.state.final
+        self._fetch(each)
+
+    def _run_due(self) -> bool:
+        """True when the run is to be asked for: soon after news, else now and then; a large one, that takes long, more seldom."""
+        if self._run is None or self._run.over:
+            return False
+        least_s = NEWS_S if self._news else RUN_POLL_S
+        return time.monotonic() - self._run_looked_mono_s >= max(least_s, self._run_pause_s)
+
+    def _look_at_run(self) -> None:
+        """Asks for the run, and takes up the commands that it has made since: all of each host's, in their order."""
+        started_mono_s = time.monotonic()
+        self._news = False
+        self._asked(self._learn_run)
+        self._run_looked_mono_s = time.monotonic()
+        self._run_pause_s = SHARE * (self._run_looked_mono_s - started_mono_s)
+
+    def _learn_run(self) -> None:
+        assert self._run is not None
+        view = self._api.run(self._run.id)
+        for part in self._run.unseen(view, self._seen):
+            if commands_made(part) == self._seen[part.host] + 1 and part.command_id is not None:
+                self._add(Watched(part.command_id, part.host, part.op, State.QUEUED))
+            else:  # it was quicker than we looked
+                for command in self._api.commands_of(view.id, commands_made(part), part.host):
+                    self._add(watched(command))
+                self._run.searched(part)
+        self._run.learn(view)  # last: an ended run is not asked for again, so by then all its commands are known
+        self._on_run(self._run.view)
+
+    def _add(self, each: Watched) -> None:
+        if each.id not in self.commands:
+            self.commands[each.id] = each
+            self._seen[each.host] += 1
+
+    def _asked(self, ask: Callable[[], None]) -> bool:
+        """False: nobody answered it, this time.
+
+        Raises: Refused, HubAway, after SILENT_S_MAX.
+        """
+        try:
+            ask()
+        except HubAway as error:
+            self._missing(error)
+            return False
+        except Refused as refused:
+            if refused.status not in (503, 504):
+                raise
+            self._missing(HubAway(refused.message))
+            return False
+        self._heard_mono_s, self._away = time.monotonic(), False
+        return True
 
     def _fetch(self, each: Watched) -> None:
+        if self._quiet:  # nobody reads it
+            each.complete = each.confirmed
+            return
         while not each.complete:
             page = self._api.output(each.id, each.next_offset)
             self._show(each, page.records)
             each.complete = page.complete
-            if page.complete and page.truncated and not self._quiet:
+            if page.complete and page.truncated:
                 output.note(f"{each.host}: the output was longer than what is kept")
             if not page.records:
                 return
 
     def _show(self, each: Watched, records: Iterable[OutputView]) -> None:
+        if self._quiet:
+            return
         for record in each.take(records):
-            if not self._quiet:
-                prefix = f"{each.host.ljust(self._width)} | " if self._prefixed else ""
-                output.stream(prefix + record.data, record.stream == "stderr")
+            prefix = f"{each.host.ljust(self._width)} | " if self._prefixed else ""
+            output.stream(prefix + record.data, record.stream == "stderr")
 
     def _missing(self, error: HubAway) -> None:
         if time.monotonic() - self._heard_mono_s > SILENT_S_MAX:
@@ -202,8 +301,15 @@ class Following:
     def _open(self) -> list[Watched]:
         return [each for each in self.commands.values() if not each.over]
 
+    def _over(self) -> bool:
+        return (self._run is None or self._run.over) and all(each.over for each in self.commands.values())
+
     def _left(self, deadline_mono_s: float | None, most_s: float) -> float:
         return most_s if deadline_mono_s is None else min(most_s, max(0.0, deadline_mono_s - time.monotonic()))
+
+
+def _asking(what: str, command_id: str, **more: int) -> str:
+    return msgspec.json.encode({"type": what, "command_id": command_id, **more}).decode()
 
 
 def _decoded(message: str | bytes) -> _Frame | None:

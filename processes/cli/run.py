@@ -1,11 +1,10 @@
-"""The verb `run`: gives a command, streams its output, and says by its exit code how it ended everywhere."""
+"""The verb `run`: a fleet run, which the hub carries on whatever happens here; and how one is followed to its end."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -14,33 +13,47 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from processes.cli import output
-from processes.cli.client import Api, HubAway
-from processes.cli.failure import EXIT_FAILED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
+from processes.cli import interrupt, output
+from processes.cli.client import Api, HubAway, Refused
+from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
 from processes.cli.follow import Following
 from processes.cli.options import as_json, asking, asks_hub
-from processes.cli.watch import Watched
+from processes.cli.watch import Brief, Watched, WatchedRun
 from processes.core.command import State
+from processes.core.run import Part, PartView, RunView
 from processes.core.values import OP_NAME
-from processes.core.views import HostView
+from processes.core.views import CommandView
+
+WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
+
+
+class RunDocument(msgspec.Struct, frozen=True):
+    """What --json prints: the run, and those of its commands that were seen."""
+
+    run: RunView
+    commands: list[CommandView | Brief]
 
 
 @click.command()
-@click.argument("op", metavar="OP")
+@click.argument("ops", metavar="OP[,OP...]")
 @click.argument("hosts", metavar="HOST...", nargs=-1)
 @click.option("--all", "everywhere", is_flag=True, help="On every host.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="With --all: on those hosts whose KEY is VALUE. May be repeated.")
-@click.option("--ttl", "ttl_s", type=click.FloatRange(0), metavar="S", help="How long it may wait for its host.")
+@click.option("--parallel", type=click.IntRange(1), metavar="N", help="On so many hosts at a time. [default: all]")
+@click.option("--max-failures", type=click.IntRange(0), metavar="N", help="Begin no further host once more than N have failed.")
+@click.option("--ttl", "ttl_s", type=click.FloatRange(0), metavar="S", help="How long each command may wait for its host.")
 @click.option("--no-wait", is_flag=True, help="Return once it is accepted.")
 @click.option("--wait", "wait_s", type=click.FloatRange(0), metavar="S", help="How long to wait for the end.")
 @as_json
 @asks_hub
 def run(
     *,
-    op: str,
+    ops: str,
     hosts: tuple[str, ...],
     everywhere: bool,
     where: tuple[str, ...],
+    parallel: int | None,
+    max_failures: int | None,
     ttl_s: float | None,
     no_wait: bool,
     wait_s: float | None,
@@ -48,110 +61,163 @@ def run(
     hub: str | None,
     token_file: Path | None,
 ) -> int:
-    """Run an operation on hosts. Exit code 0 only if it succeeded on every one."""
-    _check(op, hosts, everywhere, where)
+    """Run operations on hosts, one after the other on each; a host that fails leaves.
+
+    Exit code 0 only if all succeeded on every host.
+    """
+    body: dict[str, object] = {"steps": _steps(ops), **_chosen(hosts, everywhere, where), "key": uuid.uuid4().hex}
+    limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
+    body.update({name: value for name, value in limits.items() if value is not None})
     with asking(hub, token_file) as api:
-        names = _matching(api.hosts(), where) if everywhere else list(hosts)
-        body: dict[str, object] = {"op": op, "hosts": names, "key": uuid.uuid4().hex}
-        if ttl_s is not None:
-            body["ttl_s"] = ttl_s
-        try:
-            accepted = api.give(body).commands
-        except HubAway as away:
-            raise Failure(
-                "not_accepted",
-                str(away),
-                f"If it was accepted after all, fleethub commands shows it with the key {body['key']}.",
-                EXIT_NOT_ACCEPTED,
-            ) from None
-        if no_wait:
-            if as_json:
-                output.document({"commands": accepted})
-            else:
-                output.table(["ID", "HOST", "OPERATION", "STATE"], [[each.id, each.host, each.op, each.state] for each in accepted])
-            return EXIT_OK
-        commands = [Watched(each.id, each.host, each.op, State(each.state)) for each in accepted]
-        return _follow(api, commands, wait_s, as_json)
+        view = _started(api, body)
+        if not no_wait:
+            return followed(api, view, wait_s, as_json)
+        if as_json:
+            output.document(RunDocument(view, list(_commands_now(api, view))))
+        else:
+            output.say(view.id)
+        return EXIT_OK
 
 
-def exit_code(states: Iterable[State]) -> int:
-    """0: all succeeded. 1: any ended otherwise. 4: none did, and some have not ended."""
-    found = set(states)
-    if any(state.final and state is not State.SUCCEEDED for state in found):
-        return EXIT_FAILED
-    return EXIT_UNANSWERED if any(not state.final for state in found) else EXIT_OK
+def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> int:
+    """The exit code of a run, followed until it is over or the time is."""
+    fleet_run = WatchedRun(view)
+    if not as_json:
+        output.progress(f"run {view.id} on {view.total} hosts")
+    with _bar(view, as_json) as (show, paused), contextlib.ExitStack() as stack:
+        between: Callable[[], None] = lambda: None  # noqa: E731  # the other one is a closure too
+        if interrupt.asks():
+            interrupts = stack.enter_context(interrupt.Interrupts())
 
+            def between() -> None:
+                if interrupts.noted:
+                    with paused():
+                        _leave_or_cancel(api, fleet_run, interrupts)
 
-def _follow(api: Api, commands: list[Watched], wait_s: float | None, as_json: bool) -> int:
-    with _bar(len(commands), as_json) as advance:
-        following = Following(api, commands, quiet=as_json, on_end=lambda _: advance())
+        following = Following(api, fleet_run=fleet_run, quiet=as_json, on_run=show, between=between)
+        left = False
         try:
             following.run(wait_s)
         except KeyboardInterrupt:
-            output.note("fleethub: the commands go on: fleethub commands shows them, fleethub cancel ID ends one")
-            raise
+            left = True
         except HubAway as away:
             output.note(f"fleethub: {away}")
+    commands = following.commands
     if as_json:
-        output.document({"commands": [_view(api, each) for each in following.commands.values()]})
-    else:
-        _summarize(list(following.commands.values()))
-    return exit_code(each.state for each in following.commands.values())
+        output.document(RunDocument(fleet_run.view, [each.shown() for each in commands.values()]))
+    if left:
+        output.note(f"fleethub: the run goes on: fleethub runs {view.id} --follow shows it, fleethub cancel {view.id} ends it")
+        return EXIT_INTERRUPTED
+    if not as_json:
+        summarize(fleet_run.view, commands)
+    return exit_code(fleet_run.view, (each.state for each in commands.values()))
 
 
-def _view(api: Api, each: Watched) -> msgspec.Struct:
-    with contextlib.suppress(HubAway, Failure):
-        return api.command(each.id)
-    return each.brief()
+def exit_code(view: RunView, states: Iterable[State]) -> int:
+    """0: succeeded on every host. 1: any host ended otherwise, or was not attempted. 4: none did, and some have not ended."""
+    bad = any(state.final and state is not State.SUCCEEDED for state in states)
+    if bad or view.failed or view.not_attempted:
+        return EXIT_FAILED
+    return EXIT_UNANSWERED if view.succeeded < view.total else EXIT_OK
 
 
-def _summarize(commands: list[Watched]) -> None:
-    for each in commands:
-        if each.state is not State.SUCCEEDED:
-            code = f"exit code {each.exit_code}" if each.exit_code else ""
-            output.note(
-                f"{each.host}: {each.state} {', '.join(filter(None, (each.reason, code)))}".rstrip() + f"  (fleethub command {each.id})"
-            )
-    counts = Counter(str(each.state) for each in commands)
-    output.note(", ".join(f"{count} {state}" for state, count in counts.most_common()))
+def summarize(view: RunView, commands: dict[str, Watched]) -> None:
+    """On stderr: a line for each host that did not succeed, and how many ended how."""
+    for part in view.hosts:
+        if part.state is not Part.SUCCEEDED:
+            output.note(_line(part, commands.get(part.command_id or "")))
+    output.note(f"run {view.id} {view.state}: {counts(view)}")
+
+
+def counts(view: RunView) -> str:
+    """How many of the run's hosts are how far, in words."""
+    return ", ".join(f"{count} {WORDS.get(part, part)}" for part in Part if (count := getattr(view, part)))
+
+
+def _line(part: PartView, command: Watched | None) -> str:
+    if part.state in (Part.PENDING, Part.NOT_ATTEMPTED):
+        return f"{part.host}: {WORDS[part.state]}"
+    state = str(command.state) if command else WORDS.get(part.state, part.state)
+    reason = command.reason if command and command.reason else part.reason
+    code = f"exit code {command.exit_code}" if command and command.exit_code else ""
+    why = ", ".join(filter(None, ("" if reason == state else reason, code)))
+    shown = f"  (fleethub command {part.command_id})" if part.command_id else ""
+    return f"{part.host}: {state} at {part.op}" + (f": {why}" if why else "") + shown
+
+
+def _started(api: Api, body: dict[str, object]) -> RunView:
+    known = f"If it was accepted after all, fleethub runs shows it with the key {body['key']}."
+    try:
+        return api.start_run(body)
+    except HubAway as away:
+        raise Failure("not_accepted", str(away), known, EXIT_NOT_ACCEPTED) from None
+    except KeyboardInterrupt:
+        output.note(f"fleethub: interrupted before the hub answered. {known}")
+        raise
+
+
+def _leave_or_cancel(api: Api, fleet_run: WatchedRun, interrupts: interrupt.Interrupts) -> None:
+    """The run is cancelled, if the person wants that; it is followed further. Raises: KeyboardInterrupt, if it is to be left."""
+    if not interrupts.wants_cancel():
+        return
+    try:
+        view = api.cancel_run(fleet_run.id)
+        output.note(f"run {view.id}: no further host is begun, and the agents of {view.active} are asked to end what they run")
+    except (HubAway, Refused) as error:  # it may have ended meanwhile; what it is now, the following tells
+        output.note(f"fleethub: not cancelled: {error}")
+
+
+def _commands_now(api: Api, view: RunView) -> Iterator[CommandView | Brief]:
+    """The commands that the run began with. That it was accepted is true even if they cannot be seen now."""
+    made = [part for part in view.hosts if part.command_id is not None]
+    seen: dict[str, CommandView] = {}
+    with contextlib.suppress(HubAway, Refused):
+        seen = {command.id: command for command in api.commands_of(view.id, len(made))}
+    for part in made:
+        assert part.command_id is not None
+        yield seen.get(part.command_id) or Brief(part.command_id, part.host, part.op, State.QUEUED, "", None)
 
 
 @contextlib.contextmanager
-def _bar(total: int, as_json: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar under the output, if a person watches both streams; else nothing."""
+def _bar(view: RunView, as_json: bool) -> Iterator[tuple[Callable[[RunView], None], Callable[[], contextlib.AbstractContextManager[None]]]]:
+    """A progress bar under the output, if a person watches both streams; else nothing. It can be paused, for a question."""
     if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
-        yield lambda: None
+        yield lambda _: None, contextlib.nullcontext
         return
     shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("hosts", total=total)
-        yield lambda: progress.advance(task)
+        task = progress.add_task("hosts", total=view.total)
+
+        def show(now: RunView) -> None:
+            progress.update(task, completed=now.total - now.pending - now.active)
+
+        @contextlib.contextmanager
+        def paused() -> Iterator[None]:
+            progress.stop()
+            yield
+            progress.start()
+
+        yield show, paused
 
 
-def _check(op: str, hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> None:
-    if not OP_NAME.fullmatch(op):
-        raise click.UsageError(f"OP is one operation's name, and {op!r} is not")
+def _steps(ops: str) -> list[str]:
+    steps = ops.split(",")
+    for op in steps:
+        if not OP_NAME.fullmatch(op):
+            raise click.UsageError(f"OP is an operation's name, or several with commas between them, and {op!r} is not a name")
+    return steps
+
+
+def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> dict[str, object]:
     if everywhere == bool(hosts):
         raise click.UsageError("name the hosts, or say --all" if not hosts else "name the hosts or say --all, not both")
     if where and not everywhere:
         raise click.UsageError("--where chooses among all hosts: say --all with it")
+    conditions: dict[str, str] = {}
     for condition in where:
-        if not condition.partition("=")[1] or not condition.partition("=")[0]:
+        key, equals, value = condition.partition("=")
+        if not key or not equals:
             raise click.UsageError(f"--where {condition!r} is not KEY=VALUE")
-
-
-def _matching(hosts: list[HostView], where: tuple[str, ...]) -> list[str]:
-    """Names of the hosts that meet every condition, on a field of the host or on a fact that its agent told."""
-    conditions = [condition.partition("=")[::2] for condition in where]
-    found = [host.name for host in hosts if all(_text(host, key) == value for key, value in conditions)]
-    if not found:
-        raise Failure("no_host", f"no host has {' and '.join(where)}" if where else "there are no hosts", "fleethub hosts lists them.")
-    return found
-
-
-def _text(host: HostView, key: str) -> str | None:
-    facts = msgspec.json.decode(host.facts, type=dict[str, object])
-    value = getattr(host, key) if key in host.__struct_fields__ else facts.get(key)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, str | int | float) else None
+        if conditions.setdefault(key, value) != value:
+            raise click.UsageError(f"--where {key} is given twice, and no host has both values")
+    return {"where": conditions} if everywhere else {"hosts": list(hosts)}

@@ -1,13 +1,15 @@
-"""What is known of commands that someone waits for: which output comes next, and who has ended. Pure."""
+"""What is known of commands and runs that someone waits for: which output comes next, and who has ended. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from processes.core.command import State
+from processes.core.run import PartView, RunState, RunView
 from processes.core.views import CommandView, OutputView
 
 
@@ -32,6 +34,7 @@ class Watched:
         self.next_offset = 0
         self.confirmed = False  # the API itself said that it has ended, and how
         self.complete = False  # nothing will come after next_offset
+        self.view: CommandView | None = None  # as the API told it last
 
     def learn(self, fields: Mapping[str, Any]) -> None:
         """The command as the hub now says it is; a part of its fields is enough. A final state is not left for an open one."""
@@ -52,9 +55,9 @@ class Watched:
                 self.next_offset += 1
         return shown
 
-    def brief(self) -> Brief:
-        """What is known of it."""
-        return Brief(self.id, self.host, self.op, self.state, self.reason, self.exit_code)
+    def shown(self) -> CommandView | Brief:
+        """All that the API said of it, or what else is known."""
+        return self.view or Brief(self.id, self.host, self.op, self.state, self.reason, self.exit_code)
 
     @property
     def over(self) -> bool:
@@ -67,3 +70,39 @@ def watched(view: CommandView) -> Watched:
     found = Watched(view.id, view.host, view.op, view.state)
     found.reason, found.exit_code = view.reason, view.exit_code
     return found
+
+
+class WatchedRun:
+    """One fleet run. Invariant: an end is not taken back."""
+
+    def __init__(self, view: RunView) -> None:
+        self.view = view
+        self._searched: dict[str, int] = {}  # host → how many of its commands there were when they were searched for
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.view.id
+
+    @property
+    def over(self) -> bool:
+        """True when it has ended."""
+        return self.view.state is not RunState.RUNNING
+
+    def learn(self, view: RunView) -> None:
+        """The run as the API now says it is."""
+        if not self.over:
+            self.view = view
+
+    def unseen(self, view: RunView, seen: Counter[str]) -> list[PartView]:
+        """The hosts that have more commands of this run than were seen of them, and were not searched for yet."""
+        return [part for part in view.hosts if (made := commands_made(part)) > seen[part.host] and made > self._searched.get(part.host, 0)]
+
+    def searched(self, part: PartView) -> None:
+        """All commands that this part tells of were searched for: what was not found is not there."""
+        self._searched[part.host] = commands_made(part)
+
+
+def commands_made(part: PartView) -> int:
+    """How many commands of a run were made for this host so far: one for each step that it has begun."""
+    return part.step + (part.command_id is not None)

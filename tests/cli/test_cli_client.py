@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from doubles.api_server import ApiServer, running
+from doubles.api_server import ApiServer, active, command, fleet_run, running
 
 from processes.adapters.settings import load
 from processes.cli import client
 from processes.cli.client import Api, HubAway, Refused
 from processes.cli.failure import Failure
 
-ACCEPTED = {"commands": [{"id": "c1", "host": "web1", "op": "pull", "state": "queued"}]}
 UNAVAILABLE = (503, {"error": "hub_unavailable", "message": "the hub is away"})
 UNKNOWN = (504, {"error": "outcome_unknown", "message": "ask again"})
-COMMANDS = "/api/v1/commands"
+COMMANDS, RUNS, RUN = "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/r1"
+BODY = {"steps": ["pull"], "hosts": ["web1"], "key": "k1"}
+ACCEPTED = fleet_run(active("web1", "c1"))
 
 
 @pytest.fixture
@@ -33,39 +34,67 @@ def api(server: ApiServer) -> Iterator[Api]:
     found.close()
 
 
-def give(api: Api) -> str:
-    return api.give({"op": "pull", "hosts": ["web1"], "key": "k1"}).commands[0].id
+def start(api: Api) -> str:
+    return api.start_run(BODY).id
 
 
-def test_a_command_is_asked_again_with_the_same_key_until_it_is_accepted(server: ApiServer, api: Api) -> None:
+def test_a_run_is_asked_again_with_the_same_key_until_it_is_accepted(server: ApiServer, api: Api) -> None:
     """Refused, unknown and a connection that ends without a word: each time the very same request."""
-    server.on("POST", COMMANDS, UNAVAILABLE, UNKNOWN, None, (202, ACCEPTED))
-    assert give(api) == "c1"
-    bodies = [each.body for each in server.asked_for("POST", COMMANDS)]
-    assert bodies == [{"op": "pull", "hosts": ["web1"], "key": "k1"}] * 4
+    server.on("POST", RUNS, UNAVAILABLE, UNKNOWN, None, (202, ACCEPTED))
+    assert start(api) == "r1"
+    assert [each.body for each in server.asked_for("POST", RUNS)] == [BODY] * 4
     assert {each.token for each in server.asked} == {"Bearer secret"}
+
+
+def test_a_run_of_which_the_hub_remembers_only_the_id_is_read(server: ApiServer, api: Api) -> None:
+    server.on("POST", RUNS, (200, {"id": "r1"}))
+    server.on("GET", RUN, (200, ACCEPTED))
+    assert start(api) == "r1"
+
+
+def test_a_cancel_is_asked_again_until_it_is_certain_and_not_after_a_refusal(server: ApiServer, api: Api) -> None:
+    server.on("POST", f"{RUN}/cancel", UNAVAILABLE, None, UNKNOWN, (202, ACCEPTED), (409, {"error": "final", "message": "over"}))
+    assert api.cancel_run("r1").id == "r1"
+    with pytest.raises(Refused, match="over"):
+        api.cancel_run("r1")
+    assert len(server.asked_for("POST", f"{RUN}/cancel")) == 5
+
+
+def test_the_commands_of_a_run_are_found_page_by_page_and_told_oldest_first(server: ApiServer, api: Api) -> None:
+    """The bug it would catch: among many commands of the same host, those of the run are missed, or come in the wrong order."""
+    first = {"commands": [command("c3", "web1", run="r1"), command("x", "web1")], "next": "x"}
+    second = {"commands": [command("c2", "web1", run="r1"), command("y", "web1", run="r0")], "next": "y"}
+    server.on("GET", COMMANDS, (200, first), (200, second))
+    assert [view.id for view in api.commands_of("r1", 2, "web1")] == ["c2", "c3"]
+    assert [each.query for each in server.asked] == ["limit=500&host=web1", "limit=500&host=web1&before=x"]
+
+
+def test_commands_that_are_not_found_are_not_looked_for_without_end(server: ApiServer, api: Api) -> None:
+    server.on("GET", COMMANDS, (200, {"commands": [command("x", "web1")], "next": "x"}))
+    assert api.commands_of("r1", 1) == []
+    assert len(server.asked) == client.PAGES_MAX
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 429, 500])
 def test_a_refusal_that_will_not_pass_is_not_asked_again(server: ApiServer, api: Api, status: int) -> None:
-    server.on("POST", COMMANDS, (status, {"error": "word", "message": "because"}), (202, ACCEPTED))
+    server.on("POST", RUNS, (status, {"error": "word", "message": "because"}), (202, ACCEPTED))
     with pytest.raises(Refused) as caught:
-        give(api)
+        start(api)
     assert (caught.value.status, caught.value.code, caught.value.message) == (status, "word", "because")
-    assert len(server.asked_for("POST", COMMANDS)) == 1
+    assert len(server.asked_for("POST", RUNS)) == 1
 
 
 def test_a_hub_that_stays_away_ends_the_asking(server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ASK_AGAIN_S", 0.1)
-    server.on("POST", COMMANDS, UNAVAILABLE)
+    server.on("POST", RUNS, UNAVAILABLE)
     with pytest.raises(HubAway, match="could not accept"):
-        give(api)
-    assert len(server.asked_for("POST", COMMANDS)) > 1
+        start(api)
+    assert len(server.asked_for("POST", RUNS)) > 1
 
 
 def test_a_read_waits_for_a_hub_that_is_being_replaced(server: ApiServer, api: Api) -> None:
-    server.on("GET", "/api/v1/hosts", UNAVAILABLE, None, (200, {"hosts": []}))
-    assert api.hosts() == []
+    server.on("GET", RUN, UNAVAILABLE, None, (200, ACCEPTED))
+    assert api.run("r1").id == "r1"
 
 
 def test_a_read_from_a_port_that_nobody_has_fails_at_once() -> None:
@@ -89,9 +118,9 @@ def test_a_name_from_the_command_line_stays_one_segment_of_the_path(server: ApiS
 
 
 def test_an_answer_that_is_not_of_the_api_is_an_error_and_no_crash(server: ApiServer, api: Api) -> None:
-    server.on("GET", "/api/v1/hosts", (200, ["what"]))
+    server.on("GET", RUN, (200, ["what"]))
     with pytest.raises(Refused, match="not of this API"):
-        api.hosts()
+        api.run("r1")
 
 
 def test_the_local_token_is_not_sent_to_another_hub(tmp_path: Path) -> None:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
-from doubles.api_server import ApiServer, FeedServer, feeding, running
+from doubles.api_server import ApiServer, FeedServer, active, command, feeding, fleet_run, part, running
 
 from processes.cli import follow
 from processes.cli.client import Api
 from processes.cli.follow import Following
-from processes.cli.watch import Watched
+from processes.cli.watch import Watched, WatchedRun
 from processes.core.command import State
+from processes.core.run import RunState, RunView
 
-BASE = {
-    "id": "c1", "host": "web1", "op": "pull", "reason": "", "message": "", "exit_code": None, "created_at": None, "sent_at": None,
-    "started_at": None, "finished_at": None, "expires_at": None, "cancel_requested_at": None, "lost_at": None, "unheard_since": None,
-    "ttl_s": 1.0, "attempt": 1, "actor": "admin", "key": None, "run": None, "output_next": 0, "output_truncated": False,
-}  # fmt: skip
 COMMAND, OUTPUT = "/api/v1/commands/c1", "/api/v1/commands/c1/output"
 
 
 def view(state: str, **more: Any) -> tuple[int, dict[str, Any]]:
-    return 200, {**BASE, "state": state, **more}
+    return 200, command("c1", "web1", state, **more)
 
 
 def page(first: int, *lines: str, complete: bool = False) -> tuple[int, dict[str, Any]]:
@@ -117,3 +114,114 @@ def test_a_skipped_version_asks_for_the_whole_state() -> None:
         feed, over, _ = with_feed(http, [{"type": "sync", "version": 7}, late, full])
     assert over
     assert {"type": "get_state"} in feed.heard
+
+
+RUN, COMMANDS = "/api/v1/runs/r1", "/api/v1/commands"
+
+
+def run_followed(http: ApiServer, feed: str, begun: dict[str, Any], wait_s: float | None = 10.0, **how: Any) -> tuple[bool, Following]:
+    api = Split(http, feed)
+    try:
+        following = Following(api, fleet_run=WatchedRun(msgspec.convert(begun, RunView)), **how)
+        return following.run(wait_s), following
+    finally:
+        api.close()
+
+
+def made(http: ApiServer, command_id: str, host: str, *lines: str, op: str = "pull") -> dict[str, Any]:
+    """A command of the run that has succeeded, with its output."""
+    view = command(command_id, host, "succeeded", run="r1", op=op)
+    records = [{"offset": number, "stream": "stdout", "data": line} for number, line in enumerate(lines)]
+    page = {"command_id": command_id, "records": records, "next_offset": len(lines), "complete": True, "truncated": False}
+    http.on("GET", f"{COMMANDS}/{command_id}", (200, view))
+    http.on("GET", f"{COMMANDS}/{command_id}/output", (200, page))
+    return view
+
+
+def test_steps_that_nobody_saw_come_and_go_are_shown_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bug it would catch: only a host's current command is shown, and a quick step before it is lost."""
+    with running() as http:
+        views = [made(http, "c3", "db", "z", op="switch"), made(http, "c2", "db", "y"), command("old", "db", run="r0")]
+        made(http, "c1", "web", "x")
+        http.on("GET", COMMANDS, (200, {"commands": views, "next": None}))
+        ended = fleet_run(part("web", "succeeded", 0, "c1"), part("db", "succeeded", 1, "c3"), state="succeeded")
+        http.on("GET", RUN, (200, ended))
+        over, following = run_followed(http, http.url, fleet_run(active("web", "c1"), part("db", "pending")))
+    assert over
+    assert capsys.readouterr().out == "web | x\ndb  | y\ndb  | z\n"
+    assert [each.op for each in following.commands.values()] == ["pull", "pull", "switch"]
+    assert http.asked_for("GET", COMMANDS)[0].query == "limit=500&host=db"
+
+
+def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would ask while it listens: the regular looks are put off."""
+    for name in ("RUN_POLL_S", "LOOK_S"):
+        monkeypatch.setattr(follow, name, 60.0)
+    for name in ("NEWS_S", "SHARE"):
+        monkeypatch.setattr(follow, name, 0.0)
+    new = command("c2", "db", "queued", run="r1")
+    news = [("c2", new), ("c2", {"state": "succeeded"}), ("c1", {"state": "succeeded"})]
+    deltas = [
+        {"type": "delta", "epoch": 1, "version": number, "changes": [{"kind": "command", "id": command_id, "fields": fields}]}
+        for number, (command_id, fields) in enumerate(news, 1)
+    ]
+    first, then = fleet_run(active("web1", "c1"), part("db", "pending")), fleet_run(active("web1", "c1"), active("db", "c2"))
+    ended = fleet_run(part("web1", "succeeded", 0, "c1"), part("db", "succeeded", 0, "c2"), state="succeeded")
+    with running() as http, feeding([deltas]) as feed:
+        made(http, "c2", "db", "b")
+        http.on("GET", COMMAND, view("running"), view("running"), view("succeeded"))
+        http.on("GET", OUTPUT, page(0), page(0), page(0, "a", complete=True))
+        http.on("GET", RUN, (200, first), (200, first), (200, then), (200, then), (200, ended))
+        over, _ = run_followed(http, feed.url, first, wait_s=20.0)
+    assert over
+    assert [heard["command_id"] for heard in feed.heard if heard["type"] == "subscribe"] == ["c1", "c2"]
+    assert len(http.asked_for("GET", RUN)) == 5
+    assert capsys.readouterr().out == "db   | b\nweb1 | a\n"
+
+
+def test_a_run_that_cannot_be_asked_for_is_asked_again_and_no_command_of_its_end_is_missed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: the run is over, its last commands could not be listed just then, and nobody asks again."""
+    monkeypatch.setattr(follow, "POLL_S", 0.01)
+    monkeypatch.setattr("processes.cli.client.READ_AGAIN_S", 0.0)
+    away = (503, {"error": "hub_unavailable", "message": "wait"})
+    with running() as http:
+        views = [made(http, "c2", "db", "y", op="switch"), made(http, "c1", "db", "x")]
+        http.on("GET", RUN, away, (200, fleet_run(part("db", "succeeded", 1, "c2"), state="succeeded")))
+        http.on("GET", COMMANDS, away, (200, {"commands": views, "next": None}))
+        over, _ = run_followed(http, http.url, fleet_run(part("db", "pending")))
+    out, err = capsys.readouterr()
+    assert (over, out) == (True, "db | x\ndb | y\n")
+    assert "asking again" in err
+
+
+def test_a_run_that_does_not_end_is_given_up_at_the_deadline() -> None:
+    with running() as http:
+        http.on("GET", COMMAND, view("running"))
+        http.on("GET", OUTPUT, page(0))
+        http.on("GET", RUN, (200, fleet_run(active("web1", "c1"), part("db", "pending"))))
+        shown: list[RunView] = []
+        over, following = run_followed(http, http.url, fleet_run(active("web1", "c1"), part("db", "pending")), 0.2, on_run=shown.append)
+    assert (over, following.commands["c1"].state) == (False, State.RUNNING)
+    assert {each.state for each in shown} == {RunState.RUNNING}
+
+
+def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug it would catch: after twenty commands nothing streams any more."""
+    monkeypatch.setattr(follow, "WATCHING_MAX", 1)
+    end = {"type": "delta", "epoch": 1, "version": 1, "changes": [{"kind": "command", "id": "c1", "fields": {"state": "succeeded"}}]}
+    with running() as http, feeding([[end]]) as feed:
+        http.on("GET", COMMAND, view("running"), view("running"), view("succeeded"))
+        http.on("GET", OUTPUT, page(0), page(0), page(0, complete=True))
+        http.on("GET", f"{COMMANDS}/c2", (200, command("c2", "db")))
+        http.on("GET", f"{COMMANDS}/c2/output", page(0))
+        http.on("GET", RUN, (200, fleet_run(active("web1", "c1"), active("db", "c2"))))
+        run_followed(http, feed.url, fleet_run(active("web1", "c1"), active("db", "c2")), 1.0)
+    assert [(heard["type"], heard["command_id"]) for heard in feed.heard] == [
+        ("subscribe", "c1"),
+        ("unsubscribe", "c1"),
+        ("subscribe", "c2"),
+    ]

@@ -6,17 +6,17 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import pytest
-from doubles.api_server import ApiServer, running
+from doubles.api_server import ApiServer, active, command, fleet_run, part, running
 
 from processes.adapters.settings import Settings, load
 from processes.cli import client
 from processes.cli.__main__ import cli, execute
+from processes.core.ledger import Ledger
 from processes.core.report import CanaryReport, FleetReport, IncidentsReport, Overall, Report
-from processes.core.views import Ledger
 
 
 class Done(NamedTuple):
@@ -54,7 +54,7 @@ def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiS
 
 LISTINGS = [
     ("hosts",), ("host", "web1"), ("commands",), ("command", "c1"), ("logs", "c1"), ("incidents",), ("incident", "i1"), ("status",),
-    ("remove", "web1"), ("enroll", "web1"), ("revoke", "web1"), ("cancel", "c1"), ("run", "pull", "web1"),
+    ("runs",), ("runs", "r1"), ("remove", "web1"), ("enroll", "web1"), ("revoke", "web1"), ("cancel", "c1"), ("run", "pull", "web1"),
     ("token", "create", "--role", "viewer"),
 ]  # fmt: skip
 
@@ -81,7 +81,9 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
 @pytest.mark.parametrize(
     "verb",
     [
-        ("run", "pull"), ("run", "pull", "web1", "--all"), ("run", "pull,switch", "web1"), ("run", "pull", "web1", "--where", "a=b"),
+        ("run", "pull"), ("run", "pull", "web1", "--all"), ("run", "pull,", "web1"), ("run", "pull switch", "web1"),
+        ("run", "pull", "web1", "--parallel", "0"), ("run", "pull", "web1", "--max-failures", "-1"), ("runs", "--follow"),
+        ("run", "pull", "--all", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
         ("run", "pull", "--all", "--where", "ab"), ("logs", "c1", "--follow", "--json"), ("status", "--watch", "--json"),
         ("stop", "hup"), ("enroll", "bad_name"), ("token", "create", "--role", "king"), ("nonsense",), (),
     ],
@@ -145,40 +147,115 @@ def test_env_makes_what_supervisord_needs(run: Run, settings: Settings) -> None:
     assert settings.operator_token.exists()
 
 
-COMMANDS = "/api/v1/commands"
+COMMANDS, RUNS, RUN = "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/r1"
 UNAVAILABLE = (503, {"error": "hub_unavailable", "message": "away"})
-
-
-def accepted(*hosts: str) -> tuple[int, Any]:
-    return 202, {"commands": [{"id": f"c-{host}", "host": host, "op": "pull", "state": "queued"} for host in hosts]}
+UNKNOWN_COMMAND = (404, {"error": "unknown_command", "message": "no command"})
+BEGUN = fleet_run(active("a", "c1"), part("b", "pending"))
 
 
 def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ASK_AGAIN_S", 0.05)
-    server.on("POST", COMMANDS, UNAVAILABLE)
+    server.on("POST", RUNS, UNAVAILABLE)
     done = run("run", "pull", "web1")
     assert done.code == 5
-    keys = {each.body["key"] for each in server.asked_for("POST", COMMANDS)}
+    keys = {each.body["key"] for each in server.asked_for("POST", RUNS)}
     assert len(keys) == 1
     assert keys.pop() in done.err
 
 
 def test_every_run_has_a_key_of_its_own_and_no_wait_returns_once_accepted(run: Run, server: ApiServer) -> None:
-    server.on("POST", COMMANDS, accepted("a", "b"))
-    for _ in range(2):
-        done = run("run", "pull", "a", "b", "--no-wait", "--json", "--ttl", "0")
-        assert done.code == 0
-        assert [each["id"] for each in json.loads(done.out)["commands"]] == ["c-a", "c-b"]
-    first, second = server.asked_for("POST", COMMANDS)
-    assert first.body["key"] != second.body["key"]
-    assert (first.body["hosts"], first.body["ttl_s"]) == (["a", "b"], 0)
+    server.on("POST", RUNS, (202, BEGUN))
+    server.on("GET", COMMANDS, (200, {"commands": [command("c1", "a", "sent", run="r1")], "next": None}))
+    assert run("run", "pull,switch", "a", "b", "--no-wait") == (0, "r1\n", "")
+    limits = ("--ttl", "0", "--parallel", "1", "--max-failures", "0")
+    done = run("run", "pull", "--all", "--where", "x=1", "--where", "y=a=b", "--no-wait", "--json", *limits)
+    document = json.loads(done.out)
+    assert (done.code, document["run"]["id"], [each["state"] for each in document["commands"]]) == (0, "r1", ["sent"])
+    first, second = (each.body for each in server.asked_for("POST", RUNS))
+    assert first.pop("key") != second.pop("key")
+    assert first == {"steps": ["pull", "switch"], "hosts": ["a", "b"]}
+    assert second == {"steps": ["pull"], "where": {"x": "1", "y": "a=b"}, "ttl_s": 0, "parallel": 1, "max_failures": 0}
+
+
+def test_a_run_that_was_accepted_is_told_even_if_its_commands_cannot_be_seen(run: Run, server: ApiServer) -> None:
+    server.on("POST", RUNS, (202, BEGUN))
+    done = run("run", "pull", "a", "b", "--no-wait", "--json")
+    assert (done.code, [each["id"] for each in json.loads(done.out)["commands"]]) == (0, ["c1"])
+
+
+def test_all_chooses_every_host_on_the_server(run: Run, server: ApiServer) -> None:
+    server.on("POST", RUNS, (202, BEGUN))
+    assert run("run", "pull", "--all", "--no-wait").code == 0
+    assert [each.body["where"] for each in server.asked] == [{}]
 
 
 def test_run_refused_by_the_hub_exits_1_and_is_not_repeated(run: Run, server: ApiServer) -> None:
-    server.on("POST", COMMANDS, (404, {"error": "unknown_host", "message": "there is no host 'x'"}))
+    server.on("POST", RUNS, (404, {"error": "unknown_host", "message": "there is no host 'x'"}))
     done = run("run", "pull", "x", "--json")
     assert (done.code, json.loads(done.out)["error"]) == (1, "unknown_host")
     assert len(server.asked) == 1
+
+
+def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, server: ApiServer) -> None:
+    ended = fleet_run(
+        part("a", "succeeded", 1, "c2"), part("b", "failed", 1, "c4", "exit"), part("c", "failed", 1, None, "host_removed"),
+        part("d", "not_attempted"), state="failed",
+    )  # fmt: skip
+    server.on("POST", RUNS, (202, fleet_run(active("a", "c1"), part("b", "pending"), part("c", "pending"), part("d", "pending"))))
+    server.on("GET", RUN, (200, ended))
+    views = [command("c5", "c"), command("c4", "b"), command("c3", "b"), command("c2", "a"), command("c1", "a")]
+    server.on("GET", COMMANDS, (200, {"commands": [{**each, "run": "r1"} for each in views], "next": None}))
+    for each in ("c1", "c2", "c3", "c5"):
+        server.on("GET", f"{COMMANDS}/{each}", (200, command(each, "x", "succeeded")))
+    server.on("GET", f"{COMMANDS}/c4", (200, command("c4", "b", "failed", exit_code=3, reason="exit")))
+    for each in ("c1", "c2", "c3", "c4", "c5"):
+        page = {"command_id": each, "records": [], "next_offset": 0, "complete": True, "truncated": False}
+        server.on("GET", f"{COMMANDS}/{each}/output", (200, page))
+    done = run("run", "pull,switch", "a", "b", "c", "d")
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "b: failed at switch: exit, exit code 3  (fleethub command c4)",
+        "c: failed at switch: host_removed",
+        "d: not attempted",
+        "run r1 failed: 1 succeeded, 2 failed, 1 not attempted",
+    ]
+    document = json.loads(run("run", "pull,switch", "a", "b", "c", "d", "--json").out)
+    assert document["run"]["not_attempted"] == 1
+    assert {each["id"]: each["state"] for each in document["commands"]}["c4"] == "failed"
+    assert {"actor", "attempt", "ttl_s"} < set(document["commands"][0])
+
+
+def test_cancel_takes_a_command_or_a_run_and_says_which_is_unknown(run: Run, server: ApiServer) -> None:
+    server.on("POST", f"{COMMANDS}/c1/cancel", (202, command("c1", "a", "cancelled")))
+    assert run("cancel", "c1") == (0, "c1: cancelled\n", "")
+    server.on("POST", f"{COMMANDS}/r1/cancel", UNKNOWN_COMMAND)
+    server.on("POST", f"{RUN}/cancel", (202, BEGUN), (202, {**BEGUN, "state": "cancelled"}), (409, {"error": "final", "message": "over"}))
+    assert run("cancel", "r1").out == "r1: no further host is begun, and the agents of 1 are asked to end what they run\n"
+    assert json.loads(run("cancel", "r1", "--json").out)["state"] == "cancelled"
+    assert run("cancel", "r1") == (1, "", "fleethub: over\n")
+    unknown = run("cancel", "x", "--json")
+    assert (unknown.code, json.loads(unknown.out)["error"]) == (1, "unknown_id")
+
+
+def test_cancel_of_a_command_that_has_ended_does_not_ask_for_a_run(run: Run, server: ApiServer) -> None:
+    server.on("POST", f"{COMMANDS}/c1/cancel", (409, {"error": "final", "message": "over"}))
+    assert run("cancel", "c1").code == 1
+    assert len(server.asked) == 1
+
+
+def test_runs_lists_them_and_shows_one_host_by_host(run: Run, server: ApiServer) -> None:
+    server.on("GET", RUNS, (200, {"runs": [BEGUN], "next": "r1"}), (200, {"runs": [{**BEGUN, "id": "r0"}], "next": None}))
+    assert [each["id"] for each in json.loads(run("runs", "--json").out)["runs"]] == ["r1", "r0"]
+    assert [each.query for each in server.asked] == ["limit=20", "before=r1&limit=19"]
+    row = run("runs").out.splitlines()[1]
+    assert row.split()[0] == "r0"
+    assert "pull,switch" in row
+    assert row.endswith("1 waiting, 1 under way")
+    server.on("GET", RUN, (200, BEGUN))
+    assert json.loads(run("runs", "r1", "--json").out) == BEGUN
+    lines = [line.split() for line in run("runs", "r1").out.splitlines()]
+    assert ["a", "under", "way", "pull", "c1"] in lines
+    assert ["b", "waiting"] in lines
 
 
 def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) -> None:
@@ -198,7 +275,7 @@ def test_errors_from_the_hub_are_shown_without_their_control_characters(run: Run
 
 def test_every_verb_of_the_contract_is_there_and_has_a_help(run: Run) -> None:
     wanted = {
-        "up", "down", "restart", "stop", "start", "env", "status", "hosts", "host", "remove", "enroll", "revoke", "run", "commands",
+        "up", "down", "restart", "stop", "start", "env", "status", "hosts", "host", "remove", "enroll", "revoke", "run", "runs", "commands",
         "command", "cancel", "logs", "incidents", "incident", "agent", "token",
     }  # fmt: skip
     assert wanted <= set(cli.commands)

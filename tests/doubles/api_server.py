@@ -20,6 +20,35 @@ import msgspec
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
 
+STAMP = "2026-01-02T03:04:05.678Z"
+
+
+def command(command_id: str, host: str, state: str = "running", **more: Any) -> dict[str, Any]:
+    """A command as the API shows it."""
+    times = dict.fromkeys(("sent_at", "started_at", "finished_at", "expires_at", "cancel_requested_at", "lost_at", "unheard_since"))
+    words = {"op": "pull", "reason": "", "message": "", "actor": "admin", "key": None, "run": None, "exit_code": None}
+    counts = {"ttl_s": 1.0, "attempt": 1, "output_next": 0, "output_truncated": False}
+    return {"id": command_id, "host": host, "state": state, "created_at": STAMP, **times, **words, **counts, **more}
+
+
+def part(host: str, state: str, step: int = 0, command_id: str | None = None, reason: str = "") -> dict[str, Any]:
+    """One host's part in a run."""
+    return {"host": host, "state": state, "step": step, "command_id": command_id, "reason": reason}
+
+
+def active(host: str, command_id: str, step: int = 0) -> dict[str, Any]:
+    """The part of a host that is at a step."""
+    return part(host, "active", step, command_id)
+
+
+def fleet_run(*hosts: dict[str, Any], state: str = "running", steps: tuple[str, ...] = ("pull", "switch")) -> dict[str, Any]:
+    """The run r1 as the API shows it, counted."""
+    counts = {name: sum(each["state"] == name for each in hosts) for name in ("pending", "active", "succeeded", "failed", "not_attempted")}
+    words = {"actor": "admin", "key": "k1", "created_at": STAMP, "finished_at": None, "cancel_requested_at": None}
+    limits = {"parallel": len(hosts), "max_failures": None, "ttl_s": 1.0}
+    shown = [{**each, "op": steps[each["step"]]} for each in hosts]
+    return {"id": "r1", "state": state, "steps": list(steps), **limits, **words, "total": len(hosts), **counts, "hosts": shown}
+
 
 @dataclass
 class Asked:
