@@ -42,6 +42,7 @@ async def main(process: Process) -> None:
     app = application(Api(settings, auth, requests, mirror), reads, auth)
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
     loop = Loop(process.name, parts, process.pulse, process.log)
+    await loop.load()
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong
     try:

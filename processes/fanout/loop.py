@@ -44,6 +44,7 @@ BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
 AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles
 AWAY_S_MAX: Final = 1.0
 LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
+FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
 
 
 class Queues(Protocol):
@@ -92,6 +93,12 @@ class Loop:
         self._loading: asyncio.Task[None] | None = None
         self._load_s = 0.0
         self._away = False
+
+    async def load(self) -> None:
+        """The database's rows are on show, if they could be had in time: whoever comes now is not shown an empty fleet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOAD_S_MAX):
+                await self._load()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Turns until stopped."""

@@ -183,7 +183,7 @@ def test_agent_killed_in_mid_command_comes_back_streams_on_and_reports_once_run(
         await until(lambda: b"unseen" in spool.read_bytes(), "output while no agent lives")
         agent.start()
         again = await hub.registered(2)
-        assert again["known"] == [{"command_id": "c1", "state": "accepted"}]
+        assert again["known"] == [{"command_id": "c1", "state": "started"}], "it has looked before it speaks"
         await hub.until(lambda: 1 in hub.output["c1"], "what was spooled meanwhile")
         assert "c1" not in hub.reports
         (tmp_path / "three").touch()

@@ -1,0 +1,412 @@
+"""An agent's machine: its disk, its shims, and the real agent loop with a journal, a runner and a link made of virtual things.
+
+Copied from the shell, in small: journal.py (a row is durable when the call returns; killed in the middle it is there or not),
+runner.py with folder.py and shim.py (what a run folder says and in which order it comes to say so), link.py (dial, serve, come back).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from simulation import hub_side
+from simulation.timeline import LIFE, Clock, Life
+from simulation.wire import Refusal, Wire
+
+from processes.agent.loop import Agent
+from processes.core import agent_reconnect, wire
+from processes.core.agent_effects import Connected, Disconnected, Input, Look, Observed, Received
+from processes.core.agent_flow import RECORD_BYTES
+from processes.core.agent_values import Ended, Folder, Record, Row, RowState, Run, Started, Status, judge
+from processes.core.values import CloseCode, Stream
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+OPS = {"pull": (1.0, False), "switch": (12.0, False), "test": (6.0, False), "probe": (3.0, True)}  # how long at most; concurrent?
+
+
+@dataclass
+class Execution:
+    """One run of one command, as it really was."""
+
+    command_id: str
+    op: str
+    begun_s: float
+    exit_code: int | None = None  # None: it never came to its end
+    ended: Ended | None = None  # as the shim wrote it
+
+
+@dataclass
+class RunFolder:
+    """What stands in a run folder."""
+
+    shim: Shim | None = None  # holds the lock
+    started: Started | None = None
+    ended: Ended | None = None
+    cancel: str = ""
+    spool: list[Record] = field(default_factory=list)
+    synced: int = 0  # records that a power loss leaves
+
+
+class Machine:
+    """One host. Everything in `rows`, `journal_id` and the folders is on its disk."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.token = ""
+        self.clock = Clock(world.loop, name)
+        self.clock.wall_offset_s += world.dice.choice((0.0, 0.0, -3600.0, 86400.0))
+        self.clock.reboot()
+        self.life: Life | None = None
+        self.off = False  # for ever
+        self.journal_id = ""
+        self.journals = itertools.count(1)
+        self.rows: dict[str, Row] = {}
+        self.folders: dict[str, RunFolder] = {}
+        self.shims: dict[Shim, None] = {}
+        self.executions: list[Execution] = []
+        self.replaced_s: list[float] = []  # when the journal was lost
+        self.rebooted_s: list[float] = []
+        self.down_until_s = 0.0
+
+    # where Agent expects the folder of its state
+    def __truediv__(self, _: str) -> Machine:
+        return self
+
+    def start(self) -> None:
+        """The agent runs, if the machine does."""
+        world = self.world
+        if self.off or (self.life is not None and self.life.alive) or world.loop.now_s < self.down_until_s:
+            return
+        self.life = life = Life(world.loop, f"agent:{self.name}", self.clock, world.ended)
+        life.machine = self
+        life.begin(self._main(life))
+
+    async def _main(self, life: Life) -> None:
+        await asyncio.sleep(self.world.dice.uniform(0.01, 0.3))
+        config: Any = SimpleNamespace(
+            name=self.name, state=self, heartbeat_s=self.world.heartbeat_s, output_bytes_max=1 << 20, hub="ws://house/ws",
+            commands={op: SimpleNamespace(timeout_s=30.0, concurrent=beside) for op, (_, beside) in OPS.items()},
+        )  # fmt: skip
+        agent = Agent(config, self.world.log(life), hub_side.QuietPulse(), asyncio.Event())  # type: ignore[arg-type]
+        self.agent = agent
+        await agent.run()
+
+    # faults
+
+    def reboot(self, down_s: float) -> None:
+        """Power loss: what was not synced is gone, whatever ran has ended without a word."""
+        if self.off:
+            return
+        self.rebooted_s.append(self.world.loop.now_s)
+        if self.life is not None:
+            self.life.end("power loss")
+        for shim in list(self.shims):
+            shim.die()
+        for folder in self.folders.values():
+            del folder.spool[self.world.dice.randint(folder.synced, max(folder.synced, len(folder.spool))) :]
+        self.clock.reboot()
+        self.down_until_s = self.world.loop.now_s + down_s
+        self.world.after(down_s + 0.001, self.start)
+
+    def lose_journal(self) -> None:
+        """Somebody replaced the state folder: journal and run folders are gone, the agent starts anew. What runs, runs on."""
+        if self.life is not None:
+            self.life.end("state folder replaced")
+        self.replaced_s.append(self.world.loop.now_s)
+        self.rows, self.folders, self.journal_id = {}, {}, ""
+
+    def kill_shim(self) -> bool:
+        """The oldest running shim dies (out of memory), and its program with it."""
+        shim = next(iter(self.shims), None)
+        if shim is not None:
+            shim.die()
+        return shim is not None
+
+
+class Shim:
+    """One shim, as shim.py: lock, looks, `started`, run, spool, `exit`. It outlives the agent, not the machine."""
+
+    def __init__(self, machine: Machine, command_id: str, op: str, folder: RunFolder, timeout_s: float) -> None:
+        self._machine, self._world = machine, machine.world
+        self._command_id, self._op, self._folder, self._timeout_s = command_id, op, folder, timeout_s
+        self.alive = True
+        self._execution: Execution | None = None
+        self._waits = 0
+        machine.shims[self] = None
+        self._after(self._world.dice.uniform(0.001, 0.2), self._lock)
+
+    def die(self) -> None:
+        """It is gone, with its lock."""
+        self.alive = False
+        self._machine.shims.pop(self, None)
+        if self._folder.shim is self:
+            self._folder.shim = None
+
+    def wake(self) -> None:
+        """SIGUSR1: look at `cancel`."""
+        self._after(0.002, self._look_at_cancel)
+
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        self._world.after(seconds, lambda: call() if self.alive else None)
+
+    def _lock(self) -> None:
+        folder = self._folder
+        if folder.shim is not None and self._waits < 20:
+            self._waits += 1
+            self._after(0.1, self._lock)
+            return
+        if folder.shim is not None:
+            self.die()
+            return
+        folder.shim = self
+        if folder.started is not None or folder.ended is not None:
+            self.die()
+        elif folder.cancel:
+            self._end(Ended(Status.CANCELLED, None, "cancelled before it was started"))
+        else:
+            self._after(self._world.io_s(), self._start)
+
+    def _start(self) -> None:
+        dice = self._world.dice
+        self._folder.started = Started(next(self._world.numbers), 1, self._machine.clock.boot_id)
+        self._execution = Execution(self._command_id, self._op, self._world.loop.now_s)
+        self._machine.executions.append(self._execution)
+        self._world.witness.executed(self._machine, self._execution)
+        lasts_s = dice.uniform(0.02, OPS[self._op][0])
+        for number in range(dice.randint(0, 4)):
+            self._after(dice.uniform(0.0, lasts_s), functools.partial(self._say, f"{self._command_id} {number}"))
+        code = dice.choice((0, 0, 0, 1, 7))
+        self._after(lasts_s, lambda: self._exit(code, Status.OK if code == 0 else Status.ERROR))
+        if self._folder.cancel:
+            self.wake()
+
+    def _say(self, text: str) -> None:
+        self._folder.spool.append(Record(Stream.STDOUT, text))
+
+    def _look_at_cancel(self) -> None:
+        if self._folder.cancel and self._execution is not None and self._execution.exit_code is None:
+            if self._world.dice.random() < 0.1:
+                self._exit(0, Status.OK)  # it had its own idea of SIGTERM; a completed exit wins
+            else:
+                self._exit(143, Status.CANCELLED)
+
+    def _exit(self, code: int, status: Status) -> None:
+        assert self._execution is not None
+        if self._execution.exit_code is None:
+            self._execution.exit_code = code
+            self._folder.synced = len(self._folder.spool)
+            self._after(self._world.io_s(), lambda: self._end(Ended(status, code, "")))
+
+    def _end(self, ended: Ended) -> None:
+        self._folder.ended = ended
+        if self._execution is not None:
+            self._execution.ended = ended
+        self.die()
+
+
+class VirtualJournal:
+    """Stands in for agent.journal.Journal."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._life = machine, LIFE.get()
+        self._rows = machine.rows
+        self._turns = asyncio.Lock()  # one thread
+        self.id = ""
+
+    async def open(self) -> list[Row]:
+        """As Journal."""
+        await asyncio.sleep(self._machine.world.io_s())
+        self._life.spend("journal open")
+        machine = self._machine
+        if not machine.journal_id:
+            machine.journal_id = f"{machine.name}-journal-{next(machine.journals)}"
+        self.id = machine.journal_id
+        return [row for row in self._rows.values() if row.state in (RowState.ACCEPTED, RowState.CANCELLED)]
+
+    async def record(self, row: Row) -> Row | None:
+        """As Journal."""
+        known = await self._durably(row.command_id, lambda: self._record(row))
+        return known
+
+    async def settle(self, row: Row) -> None:
+        """As Journal."""
+        await self._durably(row.command_id, lambda: self._settle(row))
+
+    async def prune(self, now_wall_s: float) -> None:
+        """Nothing is old enough here."""
+
+    def close(self) -> None:
+        """Part of Journal."""
+
+    async def _durably(self, command_id: str, call: Callable[[], Row | None]) -> Row | None:
+        async with self._turns:
+            self._life.spend("before a row")
+            await asyncio.sleep(self._machine.world.io_s())
+            self._life.spend("a row")
+            result = call()
+            await asyncio.sleep(self._machine.world.io_s())
+            self._life.spend("after a row")
+            return result
+
+    def _record(self, row: Row) -> Row | None:
+        known = self._rows.get(row.command_id)
+        if known is None:
+            self._rows[row.command_id] = msgspec.convert(msgspec.to_builtins(row), Row)
+        return known
+
+    def _settle(self, row: Row) -> None:
+        if row.command_id in self._rows:
+            self._rows[row.command_id] = row
+
+
+class VirtualRunner:
+    """Stands in for agent.runner.Runner."""
+
+    def __init__(self, config: Any, boot_id: str) -> None:
+        self._machine: Machine = config.state
+        self._config, self._boot_id, self._life = config, boot_id, LIFE.get()
+        self._folders = self._machine.folders
+        self._launched: dict[str, Shim] = {}
+        self._turns = asyncio.Lock()
+
+    async def launch(self, command_id: str, op: str) -> None:
+        """As Runner."""
+        async with self._turns:
+            await self._thread("before a launch")
+            folder = self._folders.setdefault(command_id, RunFolder())
+            timeout_s = self._config.commands[op].timeout_s
+            self._launched[command_id] = Shim(self._machine, command_id, op, folder, timeout_s)
+            self._life.spend("after a launch")
+
+    async def kill(self, command_id: str, signal: str) -> None:
+        """As Runner."""
+        async with self._turns:
+            await self._thread("before a cancel")
+            folder = self._folders.setdefault(command_id, RunFolder())
+            folder.cancel = signal
+            if folder.shim is not None:
+                folder.shim.wake()
+
+    async def look(self, wanted: Look) -> Observed:
+        """As Runner."""
+        async with self._turns:
+            await self._thread("a look")
+            shim = self._launched.get(wanted.command_id)
+            launching = shim is not None and shim.alive
+            folder = self._folders.get(wanted.command_id) or RunFolder()
+            found = Folder(launching, folder.started, folder.shim is not None, folder.ended)
+            run, ended = judge(found, self._boot_id)
+            records, room = [], wanted.room_bytes
+            for record in folder.spool[wanted.first :]:
+                if room <= 0:
+                    break
+                records.append(record)
+                room -= len(record.text) + RECORD_BYTES
+            pid = found.started.pid if found.started else None
+            total = len(folder.spool) if run is Run.ENDED else None
+            return Observed(wanted.command_id, run, pid, wanted.first, records if wanted.room_bytes else [], ended, total)
+
+    async def remove(self, command_id: str) -> None:
+        """As Runner."""
+        async with self._turns:
+            await self._thread("a removal")
+            self._folders.pop(command_id, None)
+            self._launched.pop(command_id, None)
+
+    async def tidy(self, open_ids: Collection[str]) -> list[str]:
+        """As Runner."""
+        stale = [name for name, folder in self._folders.items() if name not in open_ids and folder.shim is None]
+        for name in stale:
+            del self._folders[name]
+        return stale
+
+    def close(self) -> None:
+        """Part of Runner."""
+
+    async def _thread(self, what: str) -> None:
+        await asyncio.sleep(self._machine.world.io_s())
+        self._life.spend(what)
+
+
+class VirtualAgentLink:
+    """Stands in for agent.link.Link."""
+
+    def __init__(self, config: Any, version: str, tell: Callable[[Input], Awaitable[None]], log: object) -> None:
+        self._machine: Machine = config.state
+        self._world, self._life = self._machine.world, LIFE.get()
+        self._tell = tell
+        self._number = self._failures = 0
+        self._wire: Wire | None = None
+        self._heard: asyncio.Queue[bytes | int] = asyncio.Queue()
+        self.unsent_bytes = self.malformed = 0
+
+    async def run(self) -> None:
+        """As Link."""
+        while True:
+            wait_s = await self._once()
+            self._failures += 1
+            await asyncio.sleep(wait_s)
+
+    def send(self, number: int, text: bytes, mark: str = "") -> None:
+        """As Link."""
+        if self._wire is not None and number == self._number:
+            self._life.spend("before a frame")
+            self._world.witness.said(self._machine, text)
+            self._wire.up(text)
+
+    async def close(self) -> None:
+        """As Link."""
+        if self._wire is not None:
+            self._wire.close(self._life, CloseCode.GOING_AWAY)
+
+    async def _once(self) -> float:
+        chance = self._world.dice.random()
+        await asyncio.sleep(self._world.net_s())
+        heard: asyncio.Queue[bytes | int] = asyncio.Queue()
+        self._life.spend("dial")
+        dialled = Wire.dial(
+            self._world, self._life, self._machine.token, self._machine.name, hear=heard.put_nowait, lost=heard.put_nowait
+        )  # fmt: skip
+        if dialled is None:
+            return agent_reconnect.backoff_s(self._failures, chance)
+        if isinstance(dialled, Refusal):
+            return agent_reconnect.after_refusal_s(dialled.status, dialled.retry_after_s, self._failures, chance)
+        self._number += 1
+        self._wire = dialled
+        await self._tell(Connected(self._number))
+        code = await self._serve(heard)
+        self._wire = None
+        await self._tell(Disconnected())
+        return agent_reconnect.after_close_s(code, self._failures, chance)
+
+    async def _serve(self, heard: asyncio.Queue[bytes | int]) -> int:
+        while True:
+            text = await heard.get()
+            if isinstance(text, int):
+                return text
+            frame = wire.decode_hub(text)
+            if isinstance(frame, wire.Registered):
+                self._failures = 0
+            if frame is not None:
+                await self._tell(Received(frame))
+
+
+class NoGauge:
+    """Stands in for agent.metrics.Gauge."""
+
+    def __init__(self, every_s: float) -> None:
+        pass
+
+    def poll(self) -> None:
+        """No numbers."""
+
+    def close(self) -> None:
+        """Part of Gauge."""

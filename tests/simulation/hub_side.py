@@ -1,0 +1,141 @@
+"""The hub: the real Loop, Publisher and the journal's own statements, on virtual time and a disk that can be slow, locked, or cut off.
+
+Of the shell only `__main__` (open, restore, run) and the journal's thread are copied: begin an epoch, write, and tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from simulation.timeline import Life
+
+from processes.adapters import database
+from processes.core import fleet
+from processes.core.draft import Rules
+from processes.core.fleet import Restored
+from processes.core.pulse import Pulse
+from processes.core.values import Now, Position
+from processes.hub import journal as hub_journal
+from processes.hub.journal import Commit, Journal, StorageBroken
+from processes.hub.loop import Loop
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+LOST_AFTER_S = 90.0  # a day in the installation; here short enough to be met in every other run
+
+
+class HubDisk:
+    """fleet.db: one SQLite in memory with the real schema. A transaction is there wholly or not at all."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sqlite = database.open_for_writing(Path(":memory:"))
+        self.locked_until_s = 0.0
+        self.slow_s = 0.0  # a commit takes up to so much longer
+
+    def begin_epoch(self) -> int:
+        """As the journal's: one more than ever before, durably."""
+        epoch = database.epoch(self.sqlite) + 1
+        hub_journal._put_meta(self.sqlite, "epoch", str(epoch))
+        return epoch
+
+
+class VirtualJournal(Journal):
+    """The journal on such a disk."""
+
+    def __init__(self, disk: HubDisk, life: Life, epoch: int) -> None:
+        self._disk, self._life, self.epoch = disk, life, epoch
+
+    async def restored(self, now: Now) -> Restored:
+        """As the journal's."""
+        return hub_journal._restored(self._disk.sqlite, now)
+
+    async def position(self) -> Position:
+        """As the journal's."""
+        return database.position(self._disk.sqlite)
+
+    async def commit(self, batch: Commit, blocked: Callable[[str], None]) -> None:
+        """As the journal's."""
+        world = self._disk.world
+        self._life.spend("before commit")
+        await self._disk_takes(world.io_s() + world.dice.random() * self._disk.slow_s)
+        while self._disk.locked_until_s > world.loop.now_s:
+            blocked("database is locked")
+            await asyncio.sleep(0.2)
+        self._life.spend("commit")
+        hub_journal._write(self._disk.sqlite, batch, self.epoch)
+        world.witness.committed(batch, self.epoch)
+        await self._disk_takes(world.io_s())
+        self._life.spend("after commit")
+
+    async def _disk_takes(self, seconds: float) -> None:
+        done = asyncio.Event()
+        self._life.later(seconds, done.set)
+        await done.wait()
+
+    async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
+        """As the journal's."""
+        return hub_journal._prune(self._disk.sqlite, now, commands_before_wall_s, output_bytes_max)
+
+    async def close(self) -> None:
+        """Nothing: the disk stays."""
+
+
+class QuietPulse:
+    """A pulse that nobody reads."""
+
+    def __init__(self) -> None:
+        self.pulse = Pulse(pid=1, start_ticks=1)
+
+    def beat(self) -> None:
+        self.pulse.turn += 1
+
+    def take(self, event: str) -> None:
+        pass
+
+    def put_down(self) -> None:
+        pass
+
+
+def process(world: World, life: Life, boot: str) -> Any:
+    """What a process's door hands to it."""
+    file = SimpleNamespace(
+        drills=SimpleNamespace(enabled=False),
+        retention=SimpleNamespace(commands_days=90, output_mb=1024),
+        commands=SimpleNamespace(ttl_s=3600.0, lost_after_s=LOST_AFTER_S),
+    )
+    settings = SimpleNamespace(file=file)
+    return SimpleNamespace(
+        name=life.name, boot=boot, settings=settings, log=world.log(life), pulse=QuietPulse(), stop=asyncio.Event()
+    )  # fmt: skip
+
+
+async def main(world: World, life: Life) -> None:
+    """A hub's life, as `processes/hub/__main__.py` has it."""
+    await asyncio.sleep(world.dice.uniform(0.05, 0.4))
+    life.spend("open")
+    disk = world.disk
+    while disk.locked_until_s > world.loop.now_s:
+        await asyncio.sleep(0.2)
+    journal = VirtualJournal(disk, life, disk.begin_epoch())
+    world.witness.hub_began(journal.epoch)
+    now = life.clock.now()
+    rules = Rules(gateways=world.gateway_names, fanouts=world.fanout_names, lost_after_s=LOST_AFTER_S)
+    kept = await journal.restored(now)
+    memory = fleet.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
+    link: Any = world.link(life, "hub")
+    link.epoch = memory.epoch
+    door = process(world, life, f"hub-{journal.epoch}")
+    life.machine = door
+    loop = Loop(door, journal, memory, link, await journal.position())
+    world.hubs.append((life, loop, memory))
+    try:
+        await loop.run()
+    except StorageBroken:
+        world.count("hub refused by the database")
+        raise

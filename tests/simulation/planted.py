@@ -1,0 +1,208 @@
+"""Known bugs, each as one small change of the source, and what must catch it. Used by bin/plant, on a copy."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Bug(NamedTuple):
+    """`old` stands exactly once in `file` and becomes `new`. `caught_by`: simulation, or the path of tests."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    caught_by: str = "simulation"
+
+
+BUGS: Final = (
+    Bug(
+        "told before the commit",
+        "processes/hub/loop.py",
+        "        await self._journal.commit(batch, self._told_blocked)\n",
+        "        self._carry_out(held)\n        held = Effects()\n        await self._journal.commit(batch, self._told_blocked)\n",
+    ),
+    Bug(
+        "a volatile change overtakes the row that it is of",
+        "processes/hub/loop.py",
+        "        if self._held.durable or self._commit is not None:  # the row",
+        "        if False:  # the row",
+        "tests/hub/test_hub_order.py",
+    ),
+    Bug(
+        "a foreign agent's words are not tied to their command",
+        "processes/core/session.py",
+        "                command_id = frame.command_id or self._ended()\n",
+        "                command_id = frame.command_id\n",
+        "tests/core/test_core_foreign.py",
+    ),
+    Bug(
+        "a command never written waits for the next connection after this one",
+        "processes/core/delivery.py",
+        '        if draft.link(command.host).connection not in ("", event.connection):\n',
+        "        if False:\n",
+        "tests/core/test_core_foreign.py",
+    ),
+    Bug(
+        "a foreign agent's lost report is waited for without an end",
+        "processes/core/delivery.py",
+        "            elif pending is None and command.sent_boot_s + UNREPORTED_S < draft.now.boot_s:\n",
+        "            elif False:\n",
+        "tests/core/test_core_foreign.py",
+    ),
+    Bug(
+        "a question asked again overtakes the commit of its answer",
+        "processes/hub/loop.py",
+        "if self._commit is not None and (draft.effects.durable or draft.effects.promises):",
+        "if self._commit is not None and draft.effects.durable:",
+    ),
+    Bug(
+        "the agent's journal does not know its ids",
+        "processes/core/agent_session.py",
+        "        if known is not None:\n            del self._open",
+        "        if known is not None and known.state is RowState.REJECTED:\n            del self._open",
+        "tests/core/test_core_agent_session.py",
+    ),
+    Bug(
+        "the agent answers before its journal is durable",
+        "processes/core/agent_session.py",
+        "        effects.append(RecordRow(row))\n\n    def _refusal",
+        "        self._send(wire.CommandAck(frame.command_id), effects)\n        effects.append(RecordRow(row))\n\n    def _refusal",
+    ),
+    Bug(
+        "started, then a free lock, is taken for never started",
+        "processes/core/agent_values.py",
+        "    if folder.started is not None:\n        if folder.started.boot_id",
+        "    if folder.started is not None and folder.launching:\n        if folder.started.boot_id",
+    ),
+    Bug(
+        "reading the queue removes",
+        "processes/core/bounded_queue.py",
+        "        return Batch(self._items[first:last], Position(self.epoch, self._sequences[last - 1]), gap)",
+        "        batch = Batch(self._items[first:last], Position(self.epoch, self._sequences[last - 1]), gap)\n"
+        "        self.acknowledge(batch.position)\n        return batch",
+        "tests/core/test_core_bounded_queue.py tests/properties/test_properties_bounded_queue.py",
+    ),
+    Bug(
+        "an emptied queue is no gap",
+        "processes/core/bounded_queue.py",
+        "        return oldest, after.epoch != 0\n",
+        "        return oldest, False\n",
+        "tests/core/test_core_bounded_queue.py",
+    ),
+    Bug(
+        "the gateway ignores epochs",
+        "processes/gateway/gate.py",
+        "        if message.epoch < self.epoch:\n",
+        "        if message.epoch < 0:\n",
+        "tests/gateway/test_gateway_events.py::test_deliveries_of_an_older_hub_are_dropped",
+    ),
+    Bug(
+        "the queues do not fence an older hub",
+        "processes/core/bounded_queue.py",
+        "        if role == HUB and hub_epoch < self.hub_epoch:",
+        "        if role == HUB and hub_epoch < 0:",
+        "tests/core/test_core_bounded_queue.py",
+    ),
+    Bug(
+        "the mirror follows an older hub",
+        "processes/core/mirror.py",
+        "        if message.epoch < self.epoch:\n",
+        "        if message.epoch < 0:\n",
+        "tests/core/test_core_feed.py",
+    ),
+    Bug(
+        "the mirror keeps its rows over a new hub",
+        "processes/core/mirror.py",
+        "            self.epoch = message.epoch\n            self.gap()\n",
+        "            self.epoch = self.shown_epoch = message.epoch\n",
+    ),
+    Bug(
+        "a report is sent once, and dropped with its gateway",
+        "processes/core/agent_session.py",
+        "                    command.flow.begin_anew()\n                    command.reported = False\n",
+        "                    command.flow.begin_anew()\n",
+        "tests/core/test_core_agent_session.py",
+    ),
+    Bug(
+        "the offset of the spool is ignored",
+        "processes/core/agent_session.py",
+        "        if self._registered and seen.first == command.flow.next:",
+        "        if self._registered:",
+    ),
+    Bug(
+        "output is kept whatever its offset",
+        "processes/core/delivery.py",
+        "        if offset < next_offset:\n            continue  # a duplicate\n",
+        "",
+    ),
+    Bug(
+        "a registration is no evidence",
+        "processes/core/delivery.py",
+        "        if command.connection != info.connection:\n            _reconcile_one",
+        "        if False:\n            _reconcile_one",
+    ),
+    Bug(
+        "a new journal is taken for the old one",
+        "processes/core/delivery.py",
+        "    elif info.register.journal_id == command.journal:\n",
+        "    elif info.register.journal_id:\n",
+    ),
+    Bug(
+        "a foreign agent is sent again what it may have got",
+        "processes/core/delivery.py",
+        "    if host is None or host.foreign or not link.connection or link.connection != command.connection:",
+        "    if host is None or not link.connection or link.connection != command.connection:",
+    ),
+    Bug(
+        "a gateway vouches for what the one before it wrote",
+        "processes/core/written.py",
+        "        if not connection.startswith(self._prefix) or self._number(connection) <= self._forgotten:\n            return False\n",
+        "",
+        "tests/core/test_core_written.py",
+    ),
+    Bug(
+        "a name enrolled anew gets what its predecessor had",
+        "processes/core/delivery.py",
+        "command.host == host.name and command.enrolment == host.enrolment else None",
+        "command.host == host.name else None",
+        "tests/core/test_core_fleet.py",
+    ),
+    Bug(
+        "any host may report for any other",
+        "processes/core/delivery.py",
+        "command is not None and command.host == host.name and command.enrolment == host.enrolment else None",
+        "command is not None else None",
+    ),
+    Bug(
+        "a key is not looked for",
+        "processes/core/requests.py",
+        "    entry = draft.key(key) if key is not None else None\n",
+        "    entry = None\n",
+    ),
+    Bug(
+        "two commands at a time",
+        "processes/core/delivery.py",
+        "        elif not exclusive and not waiting:\n",
+        "        elif not waiting:\n",
+    ),
+    Bug(
+        "lost commands are not in the ledger",
+        "processes/core/draft.py",
+        "        self.ledger = self.ledger.moved(before, after)\n",
+        "        self.ledger = self.ledger if after is State.LOST else self.ledger.moved(before, after)\n",
+    ),
+    Bug(
+        "sent expires",
+        "processes/core/delivery.py",
+        "    if command is None or command.state is not State.QUEUED:\n        return\n    if command.expires_boot_s",
+        "    if command is None or not command.open:\n        return\n    if command.expires_boot_s",
+    ),
+    Bug(
+        "a census forgets whoever registered meanwhile",
+        "processes/core/presence.py",
+        "    connect(draft, event.info)\n    _name(draft, event.gateway, event.connection)\n",
+        "    connect(draft, event.info)\n",
+        "tests/core/test_core_fleet.py",
+    ),
+)

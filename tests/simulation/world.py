@@ -1,0 +1,306 @@
+"""One simulated house: its processes, its hosts, its operators, and what befalls them. A seed is a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import itertools
+import random
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from simulation import agent_side, gateway_side, hub_side, operator_side
+from simulation.agent_side import OPS, Machine
+from simulation.faults import Faults
+from simulation.foreign_side import FOREIGN_OPS, ForeignMachine
+from simulation.invariants import Witness
+from simulation.operator_side import Operator
+from simulation.queues_side import VirtualLink, VirtualQueues
+from simulation.timeline import Clock, Life, VirtualLoop, VirtualTime, task_of_a_life
+
+import processes.agent.loop
+import processes.fanout.requests
+import processes.gateway.gate
+import processes.gateway.loop
+import processes.hub.loop
+from processes.adapters.queue_link import QueuesAway
+from processes.core.errors import Fenced
+from processes.hub.journal import StorageBroken
+
+HEAL_S_MAX = 500.0  # then whatever has not settled is stuck; the longest legitimate wait is hub_side.LOST_AFTER_S and a backoff
+LOOK_S = 2.0
+STEADY_LOOKS = 2  # settled for so many looks in a row
+
+
+class Outcome(NamedTuple):
+    """How a run went."""
+
+    seed: int
+    wrong: list[str]
+    counts: Counter[str]
+    simulated_s: float
+
+
+class World:
+    """Everything there is."""
+
+    def __init__(self, seed: int, tell: Callable[[str], None] | None = None) -> None:
+        self.dice = random.Random(seed)
+        self.loop = VirtualLoop()
+        self.loop.set_task_factory(task_of_a_life)  # type: ignore[arg-type]
+        self.loop.set_exception_handler(self._unhandled)
+        self._tell = tell
+        self.counts: Counter[str] = Counter()
+        self.numbers = itertools.count(1)
+        self.heartbeat_s = self.dice.choice((5.0, 10.0))
+        self.gateway_names = ("gateway",) if self.dice.random() < 0.7 else ("gateway:0", "gateway:1")
+        self.fanout_names = ("fanout",) if self.dice.random() < 0.8 else ("fanout:0", "fanout:1")
+        self.house_clock = Clock(self.loop, "house")
+        self.witness = Witness(self)
+        self.disk = hub_side.HubDisk(self)
+        self.queues = VirtualQueues(self)
+        self.hubs: list[tuple[Life, Any, Any]] = []
+        self.gateways: list[tuple[Life, Any]] = []
+        self.fanouts: list[tuple[Life, Any]] = []
+        self.wires: dict[Any, None] = {}
+        self.machines: list[Any] = [Machine(self, f"h{number}") for number in range(self.dice.randint(1, 3))]
+        if self.dice.random() < 0.35:
+            self.machines.append(ForeignMachine(self, "nix"))
+        self.operator = Operator(self)
+        self.faults = Faults(self)
+        self.house: list[Life] = []
+        self._scripts: dict[asyncio.Task[Any], None] = {}
+        self._chaos_s = self.dice.uniform(20.0, 90.0)
+
+    # what everybody uses
+
+    def trace(self, who: str, text: str) -> None:
+        """A line for a person, if one reads."""
+        if self._tell is not None:
+            self._tell(f"{self.loop.now_s - 1000:9.3f} {who:<12} {text}")
+
+    def count(self, name: str) -> None:
+        """One more of these."""
+        self.counts[name] += 1
+
+    def io_s(self) -> float:
+        """How long one local I/O takes: mostly a moment, sometimes long."""
+        chance = self.dice.random()
+        return 0.0002 + chance * 0.003 if chance < 0.97 else self.dice.uniform(0.01, 0.3)
+
+    def net_s(self) -> float:
+        """How long one frame is on its way."""
+        chance = self.dice.random()
+        return 0.001 + chance * 0.02 if chance < 0.97 else self.dice.uniform(0.05, 1.5)
+
+    def after(self, delay_s: float, call: Callable[[], object]) -> None:
+        """Something happens that belongs to no process."""
+        self.loop.call_later(delay_s, call)
+
+    def hash(self, token: str) -> str:
+        """As the house keeps tokens."""
+        return hashlib.sha256(token.encode()).hexdigest()
+
+    def link(self, life: Life, role: str) -> VirtualLink:
+        """A way to the queues."""
+        return VirtualLink(self, life, role)
+
+    def log(self, life: Life) -> Any:
+        """A log that goes to the trace; a step that raised is a fault of ours."""
+
+        def line(text: str, **more: Any) -> None:
+            if self._tell is not None:
+                more.pop("exc_info", None)
+                self.trace(life.name, f"{text} {more if more else ''}")
+
+        def error(text: str, **more: Any) -> None:
+            if text.startswith("a step raised"):
+                self.witness.blame("I3", f"{text}: {traceback.format_exc(limit=-4)}")
+            line(text, **more)
+
+        return SimpleNamespace(debug=line, info=line, warning=line, error=error)
+
+    def lives(self) -> list[Life]:
+        """All processes and agents that live."""
+        return [life for life in (*self.house, *(m.life for m in self.machines if m.life is not None)) if life.alive]
+
+    def hub_of_now(self) -> tuple[Life, Any, Any] | None:
+        """The hub of the newest epoch, if it lives."""
+        return next((hub for hub in reversed(self.hubs) if hub[0].alive), None)
+
+    # processes
+
+    def start_hub(self) -> None:
+        """One more hub."""
+        self._start("hub", hub_side.main)
+
+    def _start(self, name: str, main: Callable[[World, Life], Coroutine[Any, Any, None]]) -> None:
+        life = Life(self.loop, name, self.house_clock, self.ended)
+        self.house = [other for other in self.house if other.alive]
+        self.house.append(life)
+        self.trace(name, "starts")
+        life.begin(main(self, life))
+
+    def ended(self, life: Life, error: BaseException | None) -> None:
+        """A life has ended: its connections break, and its supervisor starts the next one."""
+        self.trace(life.name, f"ends: {life.ended_by}")
+        stopping = isinstance(error, TimeoutError) and life.machine is not None and life.machine.stop.is_set()  # its last commit
+        if error is not None and not stopping and not isinstance(error, Fenced | StorageBroken):
+            self.witness.blame("L4", f"{life.name} died of {error!r}")
+        for wire in [wire for wire in self.wires if wire.belongs(life)]:
+            wire.ended_by(life)
+        delay_s = self.dice.uniform(0.05, 1.5)
+        if life.name == "hub":
+            self.after(delay_s, self._hub_again)
+        elif life.name.startswith("gateway"):
+            self.after(delay_s, lambda: self._start(life.name, gateway_side.main))
+        elif life.name.startswith("fanout"):
+            self.after(delay_s, lambda: self._start(life.name, operator_side.main))
+        elif isinstance(life.machine, Machine | ForeignMachine):
+            self.after(self.dice.uniform(0.1, 3.0), life.machine.start)
+
+    def _hub_again(self) -> None:
+        if not any(life.alive and life.name == "hub" for life in self.house):
+            self.start_hub()
+
+    def _unhandled(self, loop: Any, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        expected = (asyncio.CancelledError, Fenced, StorageBroken, QueuesAway)
+        if error is not None and not isinstance(error, expected):
+            self.witness.blame("L4", f"unhandled: {context.get('message')}: {error!r}")
+
+    # the run
+
+    def run(self) -> Outcome:
+        """Faults, healing, judgement."""
+        with on_virtual_time(self):
+            main = self.loop.create_task(self._run())
+            try:
+                self.loop.run_until_complete(main)
+            finally:
+                self._end_all()
+        self.disk.sqlite.close()
+        return Outcome(0, self.witness.wrong, self.counts, self.loop.now_s - 1000.0)
+
+    async def _run(self) -> None:
+        self.queues.start()
+        self.start_hub()
+        for name in self.gateway_names:
+            self._start(name, gateway_side.main)
+        for name in self.fanout_names:
+            self._start(name, operator_side.main)
+        for machine in self.machines:
+            self._script(self.operator.enroll(machine))
+        await asyncio.sleep(self.dice.uniform(0.5, 3.0))
+        for _ in range(self.dice.randint(3, 14)):
+            self._script(self._story())
+        for _ in range(self.dice.randint(6, 30)):
+            self.after(self.dice.uniform(0.0, self._chaos_s), self.faults.strike)
+        await asyncio.sleep(self._chaos_s)
+        self.trace("world", "healed")
+        self.faults.heal()
+        await self._settle()
+        if not self.witness.wrong:
+            self.witness.judge()
+
+    async def _settle(self) -> None:
+        until_s, steady, why = self.loop.now_s + HEAL_S_MAX, 0, [""]
+        while steady < STEADY_LOOKS and not self.witness.wrong:
+            await asyncio.sleep(LOOK_S)
+            why = self.witness.unsettled()
+            steady = 0 if why else steady + 1
+            if self.loop.now_s > until_s:
+                for text in why[:5] or ["L3: never steady"]:
+                    self.witness.blame(*text.split(": ", 1))
+                return
+
+    def _script(self, script: Coroutine[Any, Any, Any]) -> None:
+        task = self.loop.create_task(script)
+        self._scripts[task] = None
+        task.add_done_callback(lambda done: self._scripts.pop(done, None))
+
+    async def _story(self) -> None:
+        """What one operator does: a command for some hosts, perhaps its cancel, perhaps a host that moves."""
+        dice = self.dice
+        await asyncio.sleep(dice.uniform(0.0, self._chaos_s))
+        if dice.random() < 0.05:
+            await self.operator.move(dice.choice(self.machines))
+            return
+        op = dice.choice(sorted(OPS.keys() | FOREIGN_OPS.keys()))
+        machines = dice.sample(self.machines, dice.randint(1, min(2, len(self.machines))))
+        ttl_s = dice.choice((0.0, 3.0, 20.0, 60.0, 120.0))
+        ids = await self.operator.give(op, machines, f"key-{next(self.numbers)}", ttl_s)
+        self.counts["commands"] += len(ids)
+        if ids and dice.random() < 0.25:
+            await asyncio.sleep(dice.uniform(0.0, 8.0))
+            await self.operator.cancel(dice.choice(ids))
+
+    def _end_all(self) -> None:
+        for life in self.lives():
+            life._on_end = lambda *_: None
+            life.end("the end")
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        with contextlib.suppress(Exception):
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.forget_all()
+        self.loop.close()
+
+
+PATIENT = {  # waits that only cost turns here
+    processes.hub.loop: {"TICK_S": 1.0},
+    processes.gateway.loop: {"TURN_S_MAX": 4.0},
+    processes.agent.loop: {"TICK_S": 1.0, "TICK_RUNNING_S": 0.4},
+}
+
+
+@contextlib.contextmanager
+def on_virtual_time(world: World) -> Iterator[None]:
+    """The processes' modules look at the world's clocks, and an agent is made of virtual things."""
+    time = VirtualTime(world.loop, world.dice)
+    stands_in: list[tuple[ModuleType, dict[str, Any]]] = [
+        (processes.hub.loop, {"time": time, "clock": time}),
+        (processes.gateway.gate, {"clock": time}),
+        (processes.gateway.loop, {"time": time}),
+        (processes.fanout.requests, {"time": time, "uuid": time}),
+        (
+            processes.agent.loop,
+            {
+                "time": time,
+                "clock": time,
+                "Journal": agent_side.VirtualJournal,
+                "Runner": agent_side.VirtualRunner,
+                "Link": agent_side.VirtualAgentLink,
+                "Gauge": agent_side.NoGauge,
+                "metadata": SimpleNamespace(version=lambda _: "0"),
+                "_os_version": lambda: "simulated",
+            },
+        ),
+        *PATIENT.items(),
+    ]
+    with contextlib.ExitStack() as stack:
+        for module, names in stands_in:
+            for name, value in names.items():
+                stack.enter_context(patch.object(module, name, value))
+        yield
+
+
+def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
+    """One run, from its seed to its judgement."""
+    was_on = gc.isenabled()
+    gc.disable()  # a coroutine that a cycle keeps would else be closed at a time of the collector's choice
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return World(seed, tell).run()._replace(seed=seed)
+    finally:
+        if was_on:
+            gc.enable()
