@@ -74,7 +74,7 @@ class HostView(msgspec.Struct, frozen=True):
     pending_command: str | None
     facts: msgspec.Raw
     heartbeat_facts: msgspec.Raw
-    ledger: Ledger
+    ledger: Ledger = Ledger()
 
 
 class OutputView(msgspec.Struct, frozen=True):

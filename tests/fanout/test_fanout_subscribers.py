@@ -86,7 +86,7 @@ def test_an_operator_who_stops_reading_delays_nobody_and_is_let_go_and_one_who_i
                     assert worst_s < 2
                     slow.socket.transport.resume_reading()
                     await slow.until(lambda o: o.hosts["big"].get("n") == 80)
-                    assert slow.full_states > quick.full_states
+                    assert slow.full_states > 1, "what it missed came as a whole"
                     assert slow.deltas < 80
                 await quick.until(lambda o: "slow operator" in house.log("fanout"), 20)
                 assert house.pulse("fanout").connections == 1

@@ -108,8 +108,17 @@ class Witness:
         if before is None or before.state != command.state:
             self._states[state] += 1
             self._world.trace("disk", f"{command.id[:6]} {command.host} {command.op} {state} {command.reason}")
+        if state == "sent" and not OPS.get(command.op, (0.0, False))[1]:
+            self._expect_alone(command)
         self.disk[command.id] = command
         self._was.setdefault(command.id, set()).add(state)
+
+    def _expect_alone(self, command: Command) -> None:
+        """Of those that may not run beside another, one at a time is with its host."""
+        for other in self.disk.values():
+            beside = other.host == command.host and other.id != command.id and str(other.state) in ("sent", "running")
+            if beside and not OPS.get(other.op, (0.0, False))[1]:
+                self.blame("I3", f"{command.id[:6]} is sent to {command.host} beside {other.id[:6]}")
 
     # what the hub says
 

@@ -118,17 +118,17 @@ BUGS: Final = (
         "            self.epoch = self.shown_epoch = message.epoch\n",
     ),
     Bug(
-        "a report is sent once, and dropped with its gateway",
+        "a report is said once on a connection, and dropped with its queue",
         "processes/core/agent_session.py",
-        "                    command.flow.begin_anew()\n                    command.reported = False\n",
-        "                    command.flow.begin_anew()\n",
-        "tests/core/test_core_agent_session.py",
+        "elif command.reported and now.boot_s >= command.report_boot_s:",
+        "elif command.reported and now.boot_s < 0:",
     ),
     Bug(
         "the offset of the spool is ignored",
         "processes/core/agent_session.py",
         "        if self._registered and seen.first == command.flow.next:",
         "        if self._registered:",
+        "tests/core/test_core_agent_session.py",
     ),
     Bug(
         "output is kept whatever its offset",
@@ -147,6 +147,7 @@ BUGS: Final = (
         "processes/core/delivery.py",
         "    elif info.register.journal_id == command.journal:\n",
         "    elif info.register.journal_id:\n",
+        "tests/core/test_core_fleet.py",
     ),
     Bug(
         "a foreign agent is sent again what it may have got",
