@@ -246,7 +246,7 @@ def unheard(draft: Draft, name: str) -> None:
     """The host's connection is gone: commands with it say since when nothing is heard of them."""
     for command in draft.queue(name):
         if command.state is not State.QUEUED and command.unheard_wall_s is None:
-            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=draft.now.wall_s), durable=False)
+            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=draft.now.wall_s))
 
 
 # agents' answers
@@ -290,7 +290,7 @@ def rejected(draft: Draft, event: RejectReceived) -> None:
 
 def reported(draft: Draft, event: StatusReceived) -> None:
     """The command has ended, by the agent's word. The report is acknowledged, however late or often it comes."""
-    command = _own(draft, event, event.command_id)
+    command = _own(draft, event, event.command_id, op=event.op)
     if command is None:
         if event.command_id is not None:
             _stray(draft, event, "a report for a command that is not this host's, or not known any more")
@@ -358,7 +358,7 @@ def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None
     _ack(draft, event, command.id if command else command_id, quarantined=True)
 
 
-def _own(draft: Draft, event: AgentEvent, command_id: str | None, *, newest: bool = False) -> Command | None:
+def _own(draft: Draft, event: AgentEvent, command_id: str | None, *, newest: bool = False, op: str = "") -> Command | None:
     """The command that an agent's word is about; None unless it belongs to this very host and enrolment.
 
     Without an id (foreign agents) it is the one command that was sent on this connection: the oldest, or for a rejection the
@@ -373,6 +373,7 @@ def _own(draft: Draft, event: AgentEvent, command_id: str | None, *, newest: boo
     if not host.foreign:
         return None
     sent = [c for c in draft.queue(host.name) if c.state in (State.SENT, State.RUNNING) and c.connection == event.connection]
+    sent = [c for c in sent if not op or c.op == op]
     return sent[-1 if newest else 0] if sent else None
 
 

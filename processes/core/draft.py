@@ -233,14 +233,13 @@ class Draft:
         self.timers.append((command.expires_boot_s, "expire", command.id))
         self.due[command.host] = None
 
-    def put_command(self, command: Command, *, durable: bool = True) -> None:
+    def put_command(self, command: Command) -> None:
         """The command, changed without a change of state."""
         before = self.command(command.id)
         assert before is not None
         assert before.state is command.state
         self._commands[command.id] = command
-        if durable:
-            self.effects.writes.append(PutCommand(command))
+        self.effects.writes.append(PutCommand(command))
 
     def move(self, command: Command, after: State, actor: str, reason: str = "", **fields: object) -> Command:
         """The command in its next state. Raises: UnknownTransition."""

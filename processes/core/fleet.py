@@ -235,6 +235,8 @@ def _due(draft: Draft, host: str) -> None:
     draft.looked_at.append(host)
     if host in draft.memory.arrived:
         delivery.reconcile(draft, host)
+    if not draft.link(host).connection:
+        delivery.unheard(draft, host)
     delivery.send_due(draft, host)
     draft.due.pop(host, None)  # its commands that moved just now have been looked at
 

@@ -142,7 +142,6 @@ class GiveCommand(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r"
     hosts: list[str]
     key: str | None = None
     ttl_s: float | None = None
-    only_if_online: bool = False
 
 
 class CancelCommand(msgspec.Struct, frozen=True, tag_field="r", tag=True):

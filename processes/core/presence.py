@@ -69,7 +69,7 @@ def disconnected(draft: Draft, event: AgentDisconnected) -> None:
 
 def _gone(draft: Draft, name: str) -> None:
     draft.put_link(name, Link(Presence.OFFLINE))
-    delivery.unheard(draft, name)
+    draft.due[name] = None  # its commands say since when nothing is heard of them
 
 
 def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:

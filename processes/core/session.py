@@ -37,6 +37,7 @@ from processes.core.values import PROTOCOL, CloseCode
 
 MALFORMED_MAX: Final = 10  # within MALFORMED_S; contract
 MALFORMED_S: Final = 60.0
+STOP: Final = "stop"  # NixFleet's op that works beside another, and on it
 WRITTEN_MAX: Final = 32  # ids remembered on a foreign agent's connection; it runs one command at a time
 MERGED_CHARS_MAX: Final = 64 * 1024  # of output in one event; guess: well below what one append may hold
 PROGRESS_BYTES_MAX: Final = 16 * 1024  # guess: NixFleet's largest is 1 KiB
@@ -86,7 +87,7 @@ class Session:
         self.info: Connection | None = None
         self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
         self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
-        self._unended: deque[str] = deque(maxlen=WRITTEN_MAX)  # of those, what has no status yet; oldest first
+        self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)  # of those, id and op of what has no status yet; oldest first
 
     @property
     def host(self) -> str:
@@ -135,11 +136,11 @@ class Session:
         """False if a foreign agent got this very command on this connection: it would run it twice."""
         return not (self.is_foreign and command_id in self._written)
 
-    def wrote(self, command_id: str) -> None:
+    def wrote(self, command_id: str, op: str) -> None:
         """The command's frame was handed to the socket."""
         if self.is_foreign:
             self._written.append(command_id)
-            self._unended.append(command_id)
+            self._unended.append((command_id, op))
 
     def census(self) -> Connection | None:
         """The connection as a census names it; None if it is not to be named."""
@@ -188,7 +189,7 @@ class Session:
             case wire.Output():
                 return OutputReceived(*who, [frame.record()], frame.command_id or self._oldest())
             case wire.Status():
-                command_id = frame.command_id or self._ended()
+                command_id, frame = (frame.command_id, frame) if frame.command_id or not self.is_foreign else self._ended(frame)
                 return StatusReceived(*who, frame.status, frame.exit_code, frame.message, command_id, frame.command)
             case wire.OperationProgress():
                 return ProgressReceived(*who, _progress(frame))
@@ -203,13 +204,28 @@ class Session:
     # must not be taken for one of the next command. None: of a command of an earlier connection.
 
     def _oldest(self) -> str | None:
-        return self._unended[0] if self._unended else None
+        return self._unended[0][0] if self._unended else None
 
-    def _ended(self) -> str | None:
-        return self._unended.popleft() if self._unended else None
+    def _ended(self, frame: wire.Status) -> tuple[str | None, wire.Status]:
+        """Which command a status ends, and with which words.
+
+        A `stop` sends two statuses of the command that it ended, stopped/130 and error/-1, in either order, and none of its own: the
+        first is that command's, and says stopped; the second says that the stop is done.
+        """
+        named = [each for each in self._unended if each[1] == frame.command or not frame.command]
+        stops = [each for each in self._unended if each[1] == STOP]
+        if named:
+            self._unended.remove(named[0])
+            if stops and named[0][1] != STOP and frame.status != "ok":
+                frame = msgspec.structs.replace(frame, status="stopped")
+            return named[0][0], frame
+        if stops:
+            self._unended.remove(stops[0])
+            return stops[0][0], msgspec.structs.replace(frame, status="ok", exit_code=0, command=STOP, message=f"stopped {frame.command}")
+        return None, frame
 
     def _rejected(self) -> str | None:
-        return self._unended.pop() if self._unended else None
+        return self._unended.pop()[0] if self._unended else None
 
     def _complain(self, boot_s: float) -> tuple[CloseCode, str] | None:
         times = self._malformed_s

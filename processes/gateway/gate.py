@@ -257,7 +257,7 @@ class Gate:
             ttl_s = max(message.expires_boot_s - clock.now().boot_s, 0.0)
         frame = wire.Command(message.op, message.command_id, message.attempt, ttl_s)
         if connection is not None and session is not None and connection.send(wire.encode(frame)):
-            session.wrote(message.command_id)
+            session.wrote(message.command_id, message.op)
             if session.is_foreign:
                 self._written.add(session.connection, message.command_id)
             return

@@ -29,7 +29,7 @@ from processes.core import fleet, messages
 from processes.core.draft import Draft, Memory
 from processes.core.effects import Effects, PutHost
 from processes.core.fleet import OwnEvent, Tick
-from processes.core.messages import Change, Drill, Event, RequestReceived
+from processes.core.messages import Drill, Event, RequestReceived
 from processes.core.pulse import Blocked
 from processes.core.replica import Replica
 from processes.core.requests import Refused
@@ -81,7 +81,6 @@ class Loop:
         self._commit_since_s = 0.0
         self._commit_says = ""
         self._held = Effects()  # of the batch that is being gathered, until its commit begins
-        self._behind: list[Change] = []  # volatile changes of commands, told after the commit that is under way
         self._ticked_s = self._flushed_s = self._pruned_s = time.monotonic()
         self._letters = 0
 
@@ -113,8 +112,6 @@ class Loop:
         if self._commit is not None and self._commit.done():
             self._commit.result()
             self._commit = None
-            behind, self._behind = self._behind, []
-            self._carry_out(Effects(changes=behind))
         if self._commit is None:
             for _ in range(len(self._parked)):
                 self._step(self._parked.popleft())
@@ -193,12 +190,8 @@ class Loop:
         effects = draft.apply()
         if effects.durable or (effects.promises and self._held.durable):  # a request asked twice in one batch is answered after it
             self._held.extend(effects)
-            return
-        if self._held.durable or self._commit is not None:  # the row that such a change is of may not be told yet
-            waiting = [change for change in effects.changes if change.kind == "command"]
-            effects.changes = [change for change in effects.changes if change.kind != "command"]
-            (self._held.changes if self._held.durable else self._behind).extend(waiting)
-        self._carry_out(effects)
+        else:
+            self._carry_out(effects)
 
     def _time_passes(self) -> None:
         now_s = time.monotonic()

@@ -24,8 +24,8 @@ def _said(session: Session, *frames: wire.AgentFrame) -> list[object]:
 def test_each_word_is_tied_to_the_command_it_is_of() -> None:
     """So that an event which comes to the hub twice is never taken for one of the next command."""
     session = _session()
-    session.wrote("c1")
-    session.wrote("c2")
+    session.wrote("c1", "pull")
+    session.wrote("c2", "test")
     output, first, second, third = _said(
         session, wire.Output("line"), wire.Status("ok"), wire.Status("error"), wire.Status("ok"),
     )  # fmt: skip
@@ -36,8 +36,8 @@ def test_each_word_is_tied_to_the_command_it_is_of() -> None:
 
 def test_a_rejection_is_of_the_newest_command() -> None:
     session = _session()
-    session.wrote("c1")
-    session.wrote("c2")
+    session.wrote("c1", "pull")
+    session.wrote("c2", "test")
     (event,) = _said(session, wire.CommandRejected("command already running"))
     assert isinstance(event, RejectReceived)
     assert event.command_id == "c2"

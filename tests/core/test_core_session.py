@@ -174,7 +174,7 @@ def test_a_foreign_agent_is_never_written_the_same_command_twice_and_its_census_
     assert session.is_foreign
     for number in range(WRITTEN_MAX + 1):
         assert session.may_write(f"c{number}")
-        session.wrote(f"c{number}")
+        session.wrote(f"c{number}", "pull")
         assert not session.may_write(f"c{number}")
     connection = session.census()
     assert connection is not None
@@ -183,7 +183,7 @@ def test_a_foreign_agent_is_never_written_the_same_command_twice_and_its_census_
 
 def test_a_fleethub_agent_may_be_written_a_command_again() -> None:
     session = registered()
-    session.wrote("c")
+    session.wrote("c", "pull")
     assert session.may_write("c")
     connection = session.census()
     assert connection is not None

@@ -119,8 +119,12 @@ class ForeignMachine:
             return
         self._say("operation_progress", {"progress": {op: {"current": 0, "total": 4, "status": "in_progress"}}})
         lasts_s = self.world.dice.uniform(0.02, FOREIGN_OPS[op])
-        self.life.later(lasts_s / 2, self._say, "output", {"line": f"{execution.command_id} 0", "stream": "stdout", "command": ""})
+        self.life.later(lasts_s / 2, self._print, execution)
         self.life.later(lasts_s, self._finish, execution, self.world.dice.choice((0, 0, 0, 1)))
+
+    def _print(self, execution: Execution) -> None:
+        if execution.exit_code is None:
+            self._say("output", {"line": f"{execution.command_id} 0", "stream": "stdout", "command": ""})
 
     def _finish(self, execution: Execution, code: int) -> None:
         if execution.exit_code is not None:

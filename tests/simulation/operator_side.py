@@ -16,11 +16,12 @@ from processes.core import messages
 from processes.core.messages import CancelCommand, EnrollHost, GiveCommand, RemoveHost, Request, SnapshotWanted
 from processes.core.mirror import Mirror
 from processes.core.values import Position
-from processes.fanout.requests import Answer, Requests
+from processes.fanout.requests import DEADLINE_S, Answer, Requests
 
 if TYPE_CHECKING:
     from simulation.world import World
 
+KEYED = (GiveCommand, CancelCommand)  # asking again changes nothing; of others the first asking may yet be carried out until its deadline
 ASK_S = 1.1  # between two looks whether a snapshot should be asked for
 
 
@@ -92,6 +93,7 @@ class Operator:
     def __init__(self, world: World) -> None:
         self._world = world
         self.open = 0  # requests without an answer yet
+        self._moving: dict[str, asyncio.Lock] = {}  # by host: nobody removes what another is enrolling
 
     async def ask(self, request: Request) -> Answer | None:
         """One try: the answer; None: silence, for the fanout is not there or died."""
@@ -116,7 +118,7 @@ class Operator:
                 self._world.count(f"request answered {answer.status}")
                 if answer.status == 500:
                     self._world.witness.blame("I1", f"the hub could not do {request}: {answer.body!r}")
-            await asyncio.sleep(self._world.dice.uniform(0.2, 3.0))
+            await asyncio.sleep(self._world.dice.uniform(0.2, 3.0) + (0.0 if isinstance(request, KEYED) else DEADLINE_S))
 
     async def enroll(self, machine: Any) -> None:
         """The host has a token, and its agent knows it."""
@@ -142,6 +144,7 @@ class Operator:
 
     async def move(self, machine: Any) -> None:
         """The host is removed and enrolled anew under its name."""
-        await self.insist(RemoveHost(machine.name))
-        await asyncio.sleep(self._world.dice.uniform(0.0, 2.0))
-        await self.enroll(machine)
+        async with self._moving.setdefault(machine.name, asyncio.Lock()):
+            await self.insist(RemoveHost(machine.name))
+            await asyncio.sleep(self._world.dice.uniform(0.0, 2.0))
+            await self.enroll(machine)
