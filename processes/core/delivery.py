@@ -42,6 +42,7 @@ ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and r
 EVIDENCE: Final = ("generation", "store_path", "binary_hash")  # NixFleet's: what a switch changes
 SWITCHES: Final = frozenset({"switch", "pull-switch"})  # after these a NixFleet agent exits, to be started anew by its init
 WAY_S_MAX: Final = 10.0  # from the hub's decision to the agent's start; guess: a hub that is replaced takes 5 s
+_OTHER_JOURNAL: Final = ("journal_replaced", "forgotten")  # reasons of lost
 UNREPORTED_S: Final = 30.0  # a foreign agent says a status before it beats without the command; guess: older beats are through by then
 TRUNCATED: Final = "… output cut here: the limit of a command's output was reached"
 
@@ -299,6 +300,9 @@ def reported(draft: Draft, event: StatusReceived) -> None:
     after, reason = ENDS.get(event.status, (State.FAILED, f"status {event.status[:100]}"))
     if after is State.SUCCEEDED and event.exit_code:
         after, reason = State.FAILED, reason or "exit_code"
+    if command.state is State.LOST and after is State.CANCELLED and event.exit_code is None and command.reason in _OTHER_JOURNAL:
+        _ack(draft, event, command.id)  # cancelled before it was started, says a journal that never knew it: it may run all the same
+        return
     if command.state is State.LOST and after is State.CANCELLED:
         after = State.FAILED  # the table's one way out of lost has two ends: it did not succeed
     if command.open or (command.state is State.LOST and after in (State.SUCCEEDED, State.FAILED)):

@@ -122,6 +122,10 @@ class Operator:
 
     async def enroll(self, machine: Any) -> None:
         """The host has a token, and its agent knows it."""
+        async with self._moving.setdefault(machine.name, asyncio.Lock()):
+            await self._enroll(machine)
+
+    async def _enroll(self, machine: Any) -> None:
         token = f"token-{machine.name}-{next(self._world.numbers)}"
         answer = await self.insist(EnrollHost(machine.name, self._world.hash(token), again=True))
         self._world.witness.expect("I1", answer.status == 201, f"enrolling {machine.name}: {answer}")
@@ -147,4 +151,4 @@ class Operator:
         async with self._moving.setdefault(machine.name, asyncio.Lock()):
             await self.insist(RemoveHost(machine.name))
             await asyncio.sleep(self._world.dice.uniform(0.0, 2.0))
-            await self.enroll(machine)
+            await self._enroll(machine)
