@@ -24,6 +24,14 @@ OVER = fleet_run(part("web1", "failed", 0, "c1", "cancelled"), part("db", "not_a
 WITHIN_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Children take SIGINT, even where this suite runs in the background of a shell, which ignores it for all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def page(*lines: str, first: int = 0, complete: bool = False) -> tuple[int, dict[str, object]]:
     records = [{"offset": first + number, "stream": "stdout", "data": line} for number, line in enumerate(lines)]
     return 200, {"command_id": "c1", "records": records, "next_offset": first + len(lines), "complete": complete, "truncated": False}

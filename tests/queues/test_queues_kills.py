@@ -149,12 +149,19 @@ def test_a_reader_killed_while_it_waits_takes_nothing_with_it(socket: Path) -> N
         asyncio.run(drill(readers))
 
 
+def stopped(task: Path) -> bool:
+    """True when this thread runs no more."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_a_stopped_server_costs_its_callers_their_deadline_and_goes_on_when_it_is_continued(socket: Path) -> None:
     async def drill(nursery: Nursery) -> None:
         link = QueueLink(socket, "gateway", timeout_s=0.5)
         known = (await appended(link)).position
         os.kill(nursery.pid, signal.SIGSTOP)
         loop = asyncio.get_running_loop()
+        while not all(stopped(task) for task in Path(f"/proc/{nursery.pid}/task").iterdir()):
+            await asyncio.sleep(0)  # the signal is on its way; the test's own deadline ends this
         for _ in range(3):
             started_s = loop.time()
             results = await asyncio.gather(link.append("events", [b"b"]), link.ping(), link.read("events", known, wait_s=0.1),

@@ -23,17 +23,10 @@ BUGS: Final = (
         "        self._carry_out(held)\n        held = Effects()\n        await self._journal.commit(batch, self._told_blocked)\n",
     ),
     Bug(
-        "a volatile change overtakes the row that it is of",
-        "processes/hub/loop.py",
-        "        if self._held.durable or self._commit is not None:  # the row",
-        "        if False:  # the row",
-        "tests/hub/test_hub_order.py",
-    ),
-    Bug(
         "a foreign agent's words are not tied to their command",
         "processes/core/session.py",
-        "                command_id = frame.command_id or self._ended()\n",
-        "                command_id = frame.command_id\n",
+        "command_id, frame = (frame.command_id, frame) if frame.command_id or not self.is_foreign else self._ended(frame)\n",
+        "command_id = frame.command_id\n",
         "tests/core/test_core_foreign.py",
     ),
     Bug(
