@@ -241,12 +241,14 @@ class Outbox:
 
     def refused(self, now_s: float) -> None:
         """The queue was full, or did not answer: the batch stays, and goes again later and smaller."""
+        under_way = self._under_way
         batch = self._taken()
         if batch.lane is Lane.HEARTBEATS:
             self._pace_beats.back_off(now_s)
             return
-        if self._stale_presence:
-            self._drop_presence()
+        if self._stale_presence:  # only what the census overtook: whoever came after it was made is not in it
+            self._stale_presence = False
+            self._let_presence_go(0, under_way)
         self._pace.back_off(now_s)
 
     # Inside
@@ -269,13 +271,17 @@ class Outbox:
 
     def _drop_presence(self) -> None:
         """All but what is on its way: if that fails, it is dropped then. Whatever overtakes the rest now, a census goes first."""
-        kept = deque(islice(self._ordered, self._under_way))
-        for entry in islice(self._ordered, self._under_way, None):
-            if entry.is_presence:
+        self._let_presence_go(self._under_way, len(self._ordered))
+        self._stale_presence = any(entry.is_presence for entry in islice(self._ordered, self._under_way))
+
+    def _let_presence_go(self, first: int, last: int) -> None:
+        """Of these entries of the ordered lane only the reports stay."""
+        kept: deque[_Entry] = deque()
+        for number, entry in enumerate(self._ordered):
+            if entry.is_presence and first <= number < last:
                 self._leave(entry)
             else:
                 kept.append(entry)
-        self._stale_presence = any(entry.is_presence for entry in islice(kept, self._under_way))
         self._ordered = kept
 
     def _advance_census(self) -> None:

@@ -193,6 +193,13 @@ BUGS: Final = (
         "    if command is None or not command.open:\n        return\n    if command.expires_boot_s",
     ),
     Bug(
+        "who registers while a batch fails is forgotten by the gateway",
+        "processes/core/outbox.py",
+        "            self._let_presence_go(0, under_way)\n",
+        "            self._let_presence_go(0, len(self._ordered))\n",
+        "tests/core/test_core_outbox_census.py",
+    ),
+    Bug(
         "a census forgets whoever registered meanwhile",
         "processes/core/presence.py",
         "    connect(draft, event.info)\n    _name(draft, event.gateway, event.connection)\n",
