@@ -6,6 +6,7 @@ one short call on a connection's own thread: no long reader keeps the write-ahea
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from processes.core.audit import AuditView
+from processes.core.audit import view as audit_view
 from processes.core.command import Command, State, Transition
+from processes.core.dead_letter import DeadLetter
 from processes.core.host import HostRecord
 from processes.core.ledger import Ledger
-from processes.core.run import Run
-from processes.core.values import OutputRecord, Position, Role, Stream
+from processes.core.pages import TokenView
+from processes.core.run import Run, RunState
+from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
@@ -30,22 +35,23 @@ CREATE TABLE commands (
   created_wall_s REAL NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
 CREATE INDEX commands_open ON commands (number) WHERE open;
 CREATE INDEX commands_host ON commands (host, number);
+CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number) WHERE json_extract(record, '$.run') IS NOT NULL;
 CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
 CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
 CREATE INDEX runs_open ON runs (number) WHERE open;
-CREATE TABLE transitions (
-  number INTEGER PRIMARY KEY, command_id TEXT NOT NULL, at_wall_s REAL NOT NULL, before TEXT, after TEXT NOT NULL,
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, before TEXT, after TEXT NOT NULL,
   reason TEXT NOT NULL, actor TEXT NOT NULL);
-CREATE INDEX transitions_command ON transitions (command_id);
+CREATE INDEX audit_subject ON audit (subject, number);
+CREATE INDEX audit_rest ON audit (number) WHERE kind != 'command';
 CREATE TABLE output (
   command_id TEXT NOT NULL, offset INTEGER NOT NULL, stream TEXT NOT NULL, data TEXT NOT NULL,
   PRIMARY KEY (command_id, offset)) WITHOUT ROWID;
 CREATE TABLE replies (request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL);
-CREATE INDEX replies_at ON replies (at_wall_s);
 CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL, at_wall_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE tokens (token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, created_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE deadletters (
-  id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, event BLOB NOT NULL, error TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE deadletters (id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL, event BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX deadletters_at ON deadletters (at_wall_s);
 """
 
 T = TypeVar("T")
@@ -79,6 +85,37 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def restored_name(path: Path) -> Path:
+    """Where a restored database stands, whole, until it takes the other's place."""
+    return path.with_name(path.name + ".restored")
+
+
+def finish_restore(path: Path) -> bool:
+    """A restore that was interrupted after it had become certain is carried out. False: there was none.
+
+    The old write-ahead log must go first, or SQLite would play it into the new file; the new file stands aside until then, so
+    whoever opens next finishes what a kill left. Only for who holds the hub's lock. Raises: OSError.
+    """
+    fresh = restored_name(path)
+    if not fresh.exists():
+        return False
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    sync_folder(path.parent)
+    fresh.replace(path)
+    sync_folder(path.parent)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """The folder's names are durable. Raises: OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that can only read, while the hub writes or is down.
 
@@ -110,6 +147,13 @@ def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
 _command = msgspec.json.Decoder(Command)
 _host = msgspec.json.Decoder(HostRecord)
 _run = msgspec.json.Decoder(Run)
+_letter = msgspec.json.Decoder(DeadLetter)
+
+
+def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
+    """An SQL condition of those whose value is given, and the values."""
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return " AND ".join(["1", *given]), list(given.values())
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
@@ -160,16 +204,12 @@ def commands(
     host: str | None = None,
     state: State | None = None,
     open_only: bool = False,
+    run: str | None = None,
 ) -> list[Command]:
     """Commands, newest first; `before` is the `number` of the last one of the page before."""
-    conditions, values = ["1"], list[Any]()
-    for condition, value in (("number < ?", before), ("host = ?", host), ("state = ?", state)):
-        if value is not None:
-            conditions.append(condition)
-            values.append(value)
+    where, values = _where({"number < ?": before, "host = ?": host, "state = ?": state, "json_extract(record, '$.run') = ?": run})
     if open_only:
-        conditions.append("open")
-    where = " AND ".join(conditions)
+        where += " AND open"
     rows = connection.execute(f"SELECT record FROM commands WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))  # noqa: S608  # only constants are joined
     return [_command.decode(text) for (text,) in rows]
 
@@ -180,21 +220,41 @@ def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
     return None if row is None else _run.decode(row[0])
 
 
-def runs(connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None) -> list[Run]:
+def runs(connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None, state: RunState | None = None) -> list[Run]:
     """Fleet runs, newest first; `before` is the `number` of the last one of the page before."""
-    rows = connection.execute("SELECT record FROM runs WHERE number < ? ORDER BY number DESC LIMIT ?", (before or 2**62, limit))
+    # `running` is the default state, and defaults are not written
+    where, values = _where({"number < ?": before, "coalesce(json_extract(record, '$.state'), 'running') = ?": state})
+    rows = connection.execute(f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))  # noqa: S608  # only constants are joined
     return [_run.decode(text) for (text,) in rows]
 
 
 def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:
     """A command's history, oldest first."""
     rows = connection.execute(
-        "SELECT at_wall_s, before, after, reason, actor FROM transitions WHERE command_id = ? ORDER BY number", (command_id,)
+        "SELECT at_wall_s, before, after, reason, actor FROM audit WHERE kind = 'command' AND subject = ? ORDER BY number", (command_id,)
     )
     return [
         Transition(command_id, at, State(before) if before else None, State(after), reason, actor)
         for at, before, after, reason, actor in rows
     ]
+
+
+def audit(
+    connection: sqlite3.Connection,
+    *,
+    limit: int = 100,
+    before: int | None = None,
+    kind: str | None = None,
+    subject: str | None = None,
+    actor: str | None = None,
+) -> list[AuditView]:
+    """The audit trail, newest first; `before` is the `number` of the last line of the page before."""
+    where, values = _where({"number < ?": before, "kind = ?": kind, "subject = ?": subject, "actor = ?": actor})
+    rows = connection.execute(
+        f"SELECT number, at_wall_s, kind, subject, before, after, reason, actor FROM audit WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608  # only constants are joined
+        (*values, limit),
+    )
+    return [audit_view(row) for row in rows]
 
 
 def output(connection: sqlite3.Connection, command_id: str, first: int, limit: int = 1000, bytes_max: int = 1 << 20) -> list[OutputRecord]:
@@ -209,6 +269,25 @@ def output(connection: sqlite3.Connection, command_id: str, first: int, limit: i
             break
         found.append(OutputRecord(offset, Stream(stream), text))
     return found
+
+
+def dead_letters(connection: sqlite3.Connection, *, limit: int, newest_first: bool = True) -> list[DeadLetter]:
+    """The newest dead letters, with what was put aside."""
+    rows = connection.execute("SELECT record, event FROM deadletters ORDER BY at_wall_s DESC, id DESC LIMIT ?", (limit,))
+    found = [msgspec.structs.replace(_letter.decode(record), event=event) for record, event in rows]
+    return found if newest_first else found[::-1]
+
+
+def dead_letter(connection: sqlite3.Connection, letter_id: str) -> DeadLetter | None:
+    """One dead letter."""
+    row = connection.execute("SELECT record, event FROM deadletters WHERE id = ?", (letter_id,)).fetchone()
+    return None if row is None else msgspec.structs.replace(_letter.decode(row[0]), event=row[1])
+
+
+def token_views(connection: sqlite3.Connection) -> list[tuple[str, TokenView]]:
+    """The same with what is shown of them, oldest first: SHA-256 (hex), view."""
+    rows = connection.execute("SELECT token_hash, role, label, created_wall_s FROM tokens ORDER BY created_wall_s, token_hash")
+    return [(token_hash, TokenView(token_id(token_hash), Role(role), label, rfc3339(at))) for token_hash, role, label, at in rows]
 
 
 def tokens(connection: sqlite3.Connection) -> dict[str, tuple[Role, str]]:

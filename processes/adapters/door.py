@@ -8,9 +8,11 @@ go on half broken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import faulthandler
 import os
+import resource
 import select
 import signal
 import sys
@@ -25,7 +27,8 @@ from typing import Final, NoReturn
 
 import uvloop
 
-from processes.adapters import farewell, lock, logs, settings
+from processes.adapters import farewell, lock, logs, poison_file, settings
+from processes.adapters.poison_file import Poison
 from processes.adapters.pulse_file import PulseFile
 from processes.adapters.settings import Settings, SettingsError
 from processes.core.errors import FleethubError
@@ -36,6 +39,10 @@ EXIT_BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
 STOP_S_MAX: Final = 4.5  # from SIGTERM to the end; a promise of 5 s to users, less the interpreter's own start and end
 SWITCH_INTERVAL_S: Final = 0.0005  # measured: a loop spinning at 100 % starves its helper threads for seconds with the default
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_PR_SET_PTRACER: Final = 0x59616D61  # prctl(2): "Yama"
+_PR_SET_PTRACER_ANY: Final = -1
+RUNAWAY_FACTOR: Final = 2  # of the memory limit: the watchdog replaces at the limit, but looks only a few times a second
+RUNAWAY_BYTES: Final = 512 << 20  # beyond it, for stacks and arenas of threads that are reserved and never touched
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Process:
     log: logs.Log
     pulse: PulseFile
     stop: asyncio.Event  # set once SIGTERM or SIGINT came
+    poison: Poison  # what is not to be stepped: it ended the predecessors
 
 
 def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], number: int = 0) -> NoReturn:
@@ -61,14 +69,17 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     name = found.names(kind)[number]
     os.umask(0o077)
     die_with_parent()
+    let_witness_in()
+    limit_memory(found.file.memory.bytes_max(kind), kind)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the witness thread takes it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = logs.open_log(found.log, name)
     try:
         lock.hold(found.run / "lock" / name, wait_s=5.0)
+        poison = poison_file.examine(found, name)  # before anything of the predecessor is written over
         stacks = open_stacks(found.run / "stacks", name)
         pulse = PulseFile(found.pulses, name)
-        process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event())
+        process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event(), poison)
         log.info("started", pid=os.getpid())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_guarded(process, main, stacks))
@@ -80,6 +91,8 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     except BaseException:
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
+        with contextlib.suppress(OSError), (found.run / "stacks" / f"{name}.stacks").open("a") as file:
+            traceback.print_exc(file=file)  # for the successor, should it have to say what an event did
     finally:
         leave(code)
 
@@ -120,6 +133,27 @@ def die_with_parent() -> None:
     poll.register(2, 0)
     if any(events & select.POLLERR for _, events in poll.poll(0)):
         os._exit(EXIT_BROKEN)
+
+
+def let_witness_in() -> None:
+    """py-spy, a child of the watchdog and no parent of ours, may read this process's stacks where Yama forbids it by default.
+
+    Only processes of this same user: what else the kernel asks of a tracer stays. A kernel without Yama says EINVAL, and asks nothing.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PTRACER, ctypes.c_long(_PR_SET_PTRACER_ANY), 0, 0, 0)
+
+
+def limit_memory(bytes_max: int, kind: str) -> None:
+    """An allocation that runs away fails here, as MemoryError, before the machine suffers.
+
+    RLIMIT_DATA: what is private and writable. (RLIMIT_AS would count the address space that threads and allocators only reserve.)
+    Not for the agent and the watchdog: their children, an operator's commands among them, would inherit it.
+    """
+    if bytes_max and kind not in ("agent", "watchdog"):
+        wanted = RUNAWAY_FACTOR * bytes_max + RUNAWAY_BYTES
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def open_stacks(folder: Path, name: str) -> Path:

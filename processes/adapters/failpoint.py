@@ -2,13 +2,15 @@
 
 A drill arms one by writing `NAME COUNT` into the file of the process (`arm`): FLEETHUB_STATE/run/failpoint of the hub,
 STATE/failpoint of an agent and its shims. The process that gets there for the COUNT-th time removes the file and then kills
-itself, as SIGKILL from outside would: nothing is flushed, nothing closed. Removed first, so it strikes once.
+itself, as SIGKILL from outside would: nothing is flushed, nothing closed. Removed first, so it strikes once. `NAME COUNT hang` makes
+the thread that gets there hang instead, as on a disk that never answers.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -44,7 +46,13 @@ SHIM: Final[Mapping[str, str]] = {
     "shim.exited": "the program has ended, `exit` is not written",
     "shim.written": "`exit` is durable",
 }
-NAMES: Final[Mapping[str, str]] = {**HUB, **AGENT, **SHIM}
+WATCHDOG: Final[Mapping[str, str]] = {
+    "watchdog.found": "a process is found frozen, its evidence not collected",
+    "watchdog.collected": "its evidence is kept, and it is not killed",
+    "watchdog.noted": "what the process has in hand is noted, and it is not killed",
+    "watchdog.killed": "it is killed, and nothing more was done",
+}
+NAMES: Final[Mapping[str, str]] = {**HUB, **AGENT, **SHIM, **WATCHDOG}
 
 _file: Path | None = None  # None: no drills here
 
@@ -66,24 +74,29 @@ def reach(name: str) -> None:
         _reach(_file, name)
 
 
-def arm(file: Path, name: str, count: int = 1) -> None:
-    """The process of this file dies when it reaches `name` for the `count`-th time from now on. Raises: KeyError, for no such name."""
+def arm(file: Path, name: str, count: int = 1, *, hang: bool = False) -> None:
+    """The process of this file dies when it reaches `name` for the `count`-th time from now on; with `hang`, that thread stops there.
+
+    Raises: KeyError, for no such name.
+    """
     if name not in NAMES:
         raise KeyError(name)
     fresh = file.with_suffix(".new")
-    fresh.write_text(f"{name} {count}\n")
+    fresh.write_text(f"{name} {count}{' hang' if hang else ''}\n")
     fresh.replace(file)
 
 
 def _reach(file: Path, name: str) -> None:
     try:
-        armed, _, count = file.read_text().partition(" ")
+        armed, count, *how = file.read_text().split()
     except FileNotFoundError:
         return
     if armed != name:
         return
     if int(count) > 1:
-        arm(file, name, int(count) - 1)
+        arm(file, name, int(count) - 1, hang=bool(how))
         return
     file.unlink(missing_ok=True)
+    if how:
+        threading.Event().wait()  # without an end: that is the fault
     os.kill(os.getpid(), signal.SIGKILL)

@@ -19,11 +19,15 @@ T = TypeVar("T")
 _view = msgspec.json.Decoder(IncidentView)
 
 
-def incidents(path: Path, limit: int = 200) -> list[IncidentView]:
-    """The newest incidents, newest first; none if the file is missing or unreadable."""
+def incidents(path: Path, limit: int = 200, before: str | None = None, process: str | None = None) -> list[IncidentView]:
+    """The newest incidents, newest first; none if the file is missing or unreadable. `before`: older than that one."""
 
     def read(connection: sqlite3.Connection) -> list[IncidentView]:
-        rows = connection.execute("SELECT record FROM incidents ORDER BY number DESC LIMIT ?", (min(limit, LIST_MAX),))
+        rows = connection.execute(
+            "SELECT record FROM incidents WHERE (?1 IS NULL OR number < (SELECT number FROM incidents WHERE id = ?1)) "
+            "AND (?2 IS NULL OR json_extract(record, '$.process') = ?2) ORDER BY number DESC LIMIT ?3",
+            (before, process, min(limit, LIST_MAX)),
+        )
         return [_view.decode(record) for (record,) in rows]
 
     return _reading(path, read, [])

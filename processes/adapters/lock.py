@@ -28,6 +28,7 @@ def hold(path: Path, wait_s: float = 0.0) -> int:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise ResourceError(f"{path} is held by process {holder}") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        holder_line = f"{os.getpid()}\n".encode()
+        os.pwrite(fd, holder_line, 0)  # before it is cut to length: room that was given back may be gone on a full disk
+        os.ftruncate(fd, len(holder_line))
         return fd

@@ -45,6 +45,24 @@ def scheduled(pid: int) -> Scheduled | None:
         return None
 
 
+def runs_any(pid: int) -> bool:
+    """True if any thread of the process is in state R: on a CPU, or waiting for one. Cost: some 20 µs a thread."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+        for thread in threads:
+            text = _read(f"/proc/{pid}/task/{thread}/stat")
+            if text[text.rindex(b")") + 2 :][:1] == b"R":
+                return True
+    except (OSError, ValueError):
+        return False  # it ends just now
+    return False
+
+
+def memory_bytes() -> int:
+    """How much memory this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
+
+
 def alive(pid: int, start_ticks: int) -> bool:
     """True while the very process that started at `start_ticks` lives; a zombie is dead."""
     found = stat(pid) if pid > 0 else None

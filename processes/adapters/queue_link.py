@@ -2,12 +2,14 @@
 
 Every call runs on a thread of the link: one for appends, acknowledgements and stats (so they happen in the order in which they
 were called), one for each queue that is read, one for pings. A call that fails says so; the next one opens a fresh connection.
-After QueuesAway an append may have happened or not.
+After QueuesAway an append may have happened or not, but it will not happen any more once a later one has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Final, TypeVar
 from processes.adapters.queue_line import Line
 from processes.adapters.queue_socket import FAILURES
 from processes.core import queue_calls
-from processes.core.bounded_queue import Appended, Batch, QueueRefused, QueueStats, check_append, limits_of
+from processes.core.bounded_queue import EPOCH_MAX, Appended, Batch, QueueRefused, QueueStats, check_append, limits_of
 from processes.core.errors import Fenced, LocalError, ResourceError
 from processes.core.queue_calls import AnyCall, AppendedReply, BatchReply, DoneReply, FencedReply, RefusedReply, StatsReply
 from processes.core.values import Position
@@ -39,6 +41,7 @@ class QueueLink:
         self._calls = Line(socket, "calls")
         self._pings = Line(socket, "pings", keep=False)
         self._reads: dict[str, Line] = {}
+        self._client, self._numbers = secrets.randbelow(EPOCH_MAX), itertools.count(1)
         self._closed = False
 
     async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended:
@@ -48,7 +51,7 @@ class QueueLink:
         """
         limits_of(queue)
         check_append(items)
-        call = queue_calls.AppendCall(self._role, self.epoch, queue, list(items), bulk, lossy)
+        call = queue_calls.AppendCall(self._role, self.epoch, queue, list(items), bulk, lossy, self._client, next(self._numbers))
         return (await self._ask(self._calls, call, AppendedReply)).appended
 
     async def read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import sysconfig
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from processes.core import alarm_target
+from processes.core.alarm import Severity
 from processes.core.errors import FleethubError
 from processes.core.values import process_name
 
@@ -21,6 +24,8 @@ RESERVED: Final = {  # set by us for supervisord.conf, not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
+REVOKED: Final = "revoked"  # beside the database: hashes of the tokens that were ever made void
+LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC"}  # in the environment: words, quoted as in a shell
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names take a few
 
 
@@ -29,6 +34,7 @@ class SettingsError(FleethubError):
 
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Memories = Annotated[int, Meta(ge=0, le=1 << 24)]
 Several = Annotated[int, Meta(ge=1, le=64)]
 
 
@@ -78,11 +84,42 @@ class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How much of the past is kept."""
+    """How much of the past is kept. incidents: how many; evidence_mb: of what was collected about them, the newest first."""
 
     commands_days: Positive = 90.0
     output_mb: Positive = 1024.0
     incidents: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    evidence_mb: Positive = 256.0
+
+
+class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Who is told when something is wrong. urls: of apprise; exec: a program, given the alarm as JSON; severity: the least that is told."""
+
+    urls: list[str] = []
+    exec: list[str] = []
+    severity: Severity = Severity.WARNING
+
+
+class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How much memory one process of a kind may hold, in MiB, before it is replaced; 0: as much as it likes."""
+
+    queues_mb: Memories = 1024
+    hub_mb: Memories = 1024
+    gateway_mb: Memories = 2048
+    fanout_mb: Memories = 2048
+    watchdog_mb: Memories = 256
+    agent_mb: Memories = 512
+
+    def bytes_max(self, kind: str) -> int:
+        """The limit of a kind of process; 0: none."""
+        found: int = getattr(self, f"{kind}_mb")
+        return found << 20
+
+
+class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """hosts: /metrics has series of each host too. For small fleets only: a dozen series a host."""
+
+    hosts: bool = False
 
 
 class Drills(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -103,6 +140,9 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     watchdog: Watchdog = Watchdog()
     commands: Commands = Commands()
     retention: Retention = Retention()
+    alarms: Alarms = Alarms()
+    memory: Memory = Memory()
+    metrics: Metrics = Metrics()
     drills: Drills = Drills()
 
 
@@ -137,6 +177,11 @@ class Settings(msgspec.Struct, frozen=True):
     def incidents_database(self) -> Path:
         """Incidents: written by the watchdog alone."""
         return self.state / "incidents.db"
+
+    @property
+    def alarms(self) -> Path:
+        """What was told to whom (core/alarm.py): written by the watchdog alone."""
+        return self.state / "alarms.json"
 
     @property
     def evidence(self) -> Path:
@@ -201,7 +246,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     values: dict[str, Any] = {}
     try:
         values = tomllib.loads(config.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of the folder itself `up` speaks
         if named:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -212,7 +257,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             if name not in known:
                 raise SettingsError(f"unknown setting {name} in the environment{_nearest(name, [*known, *RESERVED])}")
             section, key = known[name]
-            (values.setdefault(section, {}) if section else values)[key] = value
+            (values.setdefault(section, {}) if section else values)[key] = _words(name, value) if name in LISTS else value
     _refuse_unknown(values, config)
     try:
         file = msgspec.convert(values, File, strict=False)
@@ -273,6 +318,13 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def _words(name: str, value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise SettingsError(f"{name} is a list of words, quoted as in a shell: {error}") from None
+
+
 def _readable(error: msgspec.ValidationError) -> str:
     return re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
 
@@ -290,3 +342,14 @@ def _check(file: File) -> None:
     for name in filter(None, (file.tls.certificate, file.tls.key)):
         if not os.access(name, os.R_OK):
             raise SettingsError(f"tls: {name} cannot be read")
+    _check_alarms(file.alarms)
+
+
+def _check_alarms(alarms: Alarms) -> None:
+    for number, url in enumerate(alarms.urls):
+        if not alarm_target.is_url(url):  # never shown: it holds a password
+            raise SettingsError(f"alarms.urls: number {number + 1} is not the URL of a target, such as mailto://USER:PASSWORD@HOST")
+    if len(alarms.urls) > alarm_target.TARGETS_MAX:
+        raise SettingsError(f"alarms.urls: {len(alarms.urls)} targets are more than {alarm_target.TARGETS_MAX}")
+    if alarms.exec and not alarms.exec[0]:
+        raise SettingsError("alarms.exec: the first word is the program to run")

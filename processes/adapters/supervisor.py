@@ -26,7 +26,7 @@ class SupervisorFault(ResourceError):
         self.code = code
 
 
-class ProcessInfo(NamedTuple):
+class Supervised(NamedTuple):
     """supervisord's view of a process. state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN. pid 0: not running."""
 
     name: str
@@ -76,14 +76,14 @@ class Supervisor:
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             raise SupervisorAway(f"supervisord at {self._path} does not answer: {error}") from None
 
-    def processes(self) -> dict[str, ProcessInfo]:
+    def processes(self) -> dict[str, Supervised]:
         """All processes but the socket holders, by the contract's name."""
         rows = self.call("getAllProcessInfo")
-        found: dict[str, ProcessInfo] = {}
+        found: dict[str, Supervised] = {}
         for row in rows:
             name = contract_name(row["group"], row["name"], len([r for r in rows if r["group"] == row["group"]]))
             if name is not None:
-                found[name] = ProcessInfo(name, row["statename"], row["pid"], row["start"], row["exitstatus"], row["spawnerr"])
+                found[name] = Supervised(name, row["statename"], row["pid"], row["start"], row["exitstatus"], row["spawnerr"])
         return found
 
     def kill(self, name: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import shutil
 import socket
+import ssl
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -114,10 +114,19 @@ def read_token(path: Path) -> str:
     try:
         token = path.read_bytes()[:TOKEN_BYTES_MAX].decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {path} cannot be read: {error}") from None
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"the token file {path} cannot be read: {why}; it holds what `fleethub enroll NAME` prints") from None
     if not token or not token.isprintable() or " " in token:
         raise ConfigError(f"the token file {path} does not hold one token; `fleethub enroll NAME` prints it")
     return token
+
+
+def trust(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the authorities of this file, or the system's. Raises: ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError among them
+        raise ConfigError(f"ca_file = {ca_file} holds no certificate in PEM: {error}") from None
 
 
 def builtins() -> dict[str, Offer]:
@@ -149,8 +158,13 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{config.path}: commands.{op!r}: a name of letters, digits, _ . - is needed, at most 64")
         if any("\0" in word for word in offer.argv):
             raise ConfigError(f"{config.path}: commands.{op}.argv holds a NUL character")
-    if config.ca_file is not None and not os.access(config.ca_file, os.R_OK):
-        raise ConfigError(f"{config.path}: ca_file = {config.ca_file} cannot be read")
+    if config.ca_file is not None:
+        if url.scheme == "ws":
+            raise ConfigError(f"{config.path}: ca_file is for wss://, and hub = {config.hub!r} has no TLS")
+        try:
+            trust(config.ca_file)
+        except ConfigError as error:
+            raise ConfigError(f"{config.path}: {error}") from None
 
 
 def _refuse_unknown(values: Mapping[str, Any], path: Path) -> None:

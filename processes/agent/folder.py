@@ -15,7 +15,7 @@ from processes.adapters.pulse_file import start_ticks
 from processes.agent.shim import PIECE_BYTES_MAX, RECORD, STDERR
 from processes.core.agent_flow import RECORD_BYTES
 from processes.core.agent_values import Ended, Folder, Record, Started, Status
-from processes.core.values import Stream
+from processes.core.values import Stream, Unknown
 
 READ_BYTES_MAX: Final = 64 * 1024  # at one look: keeps the agent's turns short
 
@@ -165,7 +165,7 @@ def _ended(fields: dict[str, str]) -> Ended:
         code = fields.get("code", "")
         return Ended(Status(fields.get("status", "")), int(code) if code else None, fields.get("message", ""))
     except ValueError:
-        return Ended(Status.ERROR, None, "the record of its end cannot be read, outcome unknown")
+        return Ended(Status.ERROR, None, "the record of its end cannot be read, outcome unknown", Unknown.UNREADABLE)
 
 
 def _sync(folder: Path) -> None:

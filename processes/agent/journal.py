@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -16,25 +18,30 @@ from processes.core.agent_values import Row
 from processes.core.errors import ResourceError
 
 KEPT_S: Final = 30 * 86400.0  # contract: ids are known so long; a command's time to live is 7 days at most
-ROWS_MAX: Final = 200_000  # beyond, the oldest settled ones go; guess: 30 days of one command every 13 s
+ROWS_MAX: Final = 200_000  # beyond, the oldest settled ones go; guess: 30 days of one command every 13 s. About 100 MB
+PRUNE_EVERY_ROWS: Final = 1000  # whoever floods an agent with commands fills no disk until the day's pruning
 SCHEMA_VERSION: Final = 1
 SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS command (
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE command (
   number INTEGER PRIMARY KEY,           -- the order of admission
   command_id TEXT NOT NULL UNIQUE,
   state TEXT NOT NULL,                  -- agent_values.RowState
   written_wall_s REAL NOT NULL,
   record TEXT NOT NULL                  -- agent_values.Row as JSON
 );
-CREATE INDEX IF NOT EXISTS command_open ON command (number) WHERE state IN ('accepted', 'cancelled');
+CREATE INDEX command_open ON command (number) WHERE state IN ('accepted', 'cancelled');
 """
 
 _Result = TypeVar("_Result")
 
 
 class JournalFailed(ResourceError):
-    """The journal could not be read or made durable: what depends on it must not happen."""
+    """The journal could not be read or made durable: what depends on it must not happen. `reason`: the word for the hub."""
+
+    def __init__(self, text: str, *, is_full: bool = False) -> None:
+        super().__init__(text)
+        self.reason = "disk_full" if is_full else "journal_failed"
 
 
 class Journal:
@@ -76,7 +83,8 @@ class Journal:
             try:
                 return call()
             except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
-                raise JournalFailed(f"the journal {self._path}: {error}") from None
+                is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC
+                raise JournalFailed(f"the journal {self._path}: {error}", is_full=is_full) from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -91,17 +99,21 @@ class Journal:
         version = base.execute("PRAGMA user_version").fetchone()[0]
         if verdict != "ok" or version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"damaged: {verdict}" if verdict != "ok" else f"made by a newer version ({version})")
-        base.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        base.execute("INSERT OR IGNORE INTO meta VALUES ('journal_id', ?)", (uuid.uuid4().hex,))
+        if not version:  # else nothing is written: an agent starts on a full disk too, and reports what ran
+            new = f"INSERT INTO meta VALUES ('journal_id', '{uuid.uuid4().hex}');"  # noqa: S608 - hex digits
+            base.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {new} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         self.id = str(base.execute("SELECT value FROM meta WHERE key = 'journal_id'").fetchone()[0])
         rows = base.execute("SELECT record FROM command WHERE state IN ('accepted', 'cancelled') ORDER BY number")
         return [_row(record) for (record,) in rows]
 
     def _record(self, row: Row) -> Row | None:
-        statement = "INSERT OR IGNORE INTO command (command_id, state, written_wall_s, record) VALUES (?, ?, ?, ?)"
-        if self._write(statement, (row.command_id, row.state.value, row.written_wall_s, _json(row))):
-            return None
         assert self._base is not None, "not open"
+        statement = "INSERT OR IGNORE INTO command (command_id, state, written_wall_s, record) VALUES (?, ?, ?, ?)"
+        inserted = self._base.execute(statement, (row.command_id, row.state.value, row.written_wall_s, _json(row)))
+        if inserted.rowcount:
+            if inserted.lastrowid and inserted.lastrowid % PRUNE_EVERY_ROWS == 0:
+                self._drop_surplus()
+            return None
         (found,) = self._base.execute("SELECT record FROM command WHERE command_id = ?", (row.command_id,)).fetchone()
         return _row(found)
 
@@ -111,9 +123,12 @@ class Journal:
 
     def _prune(self, now_wall_s: float) -> None:
         self._write("DELETE FROM command WHERE state IN ('settled', 'rejected') AND written_wall_s < ?", (now_wall_s - KEPT_S,))
-        self._write(
-            "DELETE FROM command WHERE state IN ('settled', 'rejected') AND number <= (SELECT max(number) FROM command) - ?", (ROWS_MAX,)
-        )
+        self._drop_surplus()
+
+    def _drop_surplus(self) -> None:
+        statement = "DELETE FROM command WHERE state IN ('settled', 'rejected') AND number <= (SELECT max(number) FROM command) - ?"
+        with contextlib.suppress(sqlite3.Error):  # the row before it is durable; the next time is not far
+            self._write(statement, (ROWS_MAX,))
 
     def _close(self) -> None:
         if self._base is not None:

@@ -16,7 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
-from processes.agent.config import Config, ConfigError, read_token
+from processes.agent import advice
+from processes.agent.config import Config, ConfigError, read_token, trust
 from processes.core import agent_reconnect, wire
 from processes.core.agent_effects import Connected, Disconnected, Input, Received
 from processes.core.errors import BadFrame
@@ -85,13 +86,13 @@ class Link:
         """One connection from dialling to its end; returns how long to wait then."""
         config, chance = self._config, random.random()  # noqa: S311 - jitter
         try:
-            token = read_token(config.token_file)
+            token, trust = await asyncio.to_thread(self._credentials)  # files: a disk may be slow
             connection = await connect(
                 config.hub,
                 additional_headers={"Authorization": f"Bearer {token}"},
                 user_agent_header=f"fleethub-agent/{self._version}",
                 create_connection=_Connection,
-                ssl=self._trust(),
+                ssl=trust,
                 compression=None,
                 proxy=None,
                 open_timeout=OPEN_S_MAX,
@@ -103,20 +104,26 @@ class Link:
         except InvalidStatus as refusal:
             status, headers = refusal.response.status_code, refusal.response.headers
             wait_s = agent_reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
-            self._log.warning("refused", hub=config.hub, status=status, retry_s=round(wait_s, 1))
+            self._log.warning("refused", hub=config.hub, status=status, hint=advice.REFUSED.get(status, ""), retry_s=round(wait_s, 1))
             return wait_s
         except ConfigError as error:
-            self._log.error("no token", error=str(error), retry_s=agent_reconnect.REFUSED_S)
+            self._log.error("hub not dialled", error=str(error), retry_s=agent_reconnect.REFUSED_S)
             return agent_reconnect.REFUSED_S
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
             wait_s = agent_reconnect.backoff_s(self._failures, chance)
-            self._log.warning("hub not reached", hub=config.hub, error=str(error) or type(error).__name__, retry_s=round(wait_s, 1))
+            if isinstance(error, ssl.SSLCertVerificationError):
+                wait_s = agent_reconnect.REFUSED_S  # somebody has to change something first
+            self._log.warning(
+                "hub not reached", hub=config.hub, error=str(error) or type(error).__name__, hint=advice.unreached(error, config.hub),
+                retry_s=round(wait_s, 1),
+            )  # fmt: skip
             return wait_s
         assert isinstance(connection, _Connection), "connect made something else"
         code = await self._serve(connection)
         wait_s = agent_reconnect.after_close_s(code, self._failures, chance)
         reason = connection.close_reason or ""
-        self._log.info("disconnected", code=code, reason=reason, retry_s=round(wait_s, 1))
+        hint = advice.CLOSED.get(code, "")
+        (self._log.warning if hint else self._log.info)("disconnected", code=code, reason=reason, hint=hint, retry_s=round(wait_s, 1))
         return wait_s
 
     async def _serve(self, connection: _Connection) -> int | None:
@@ -178,10 +185,12 @@ class Link:
     def _drop(self, connection: _Connection) -> None:
         connection.transport.abort()
 
-    def _trust(self) -> ssl.SSLContext | None:
+    def _credentials(self) -> tuple[str, ssl.SSLContext | None]:
+        """The token, and whom to trust under wss. Read anew each time: both are renewed while agents run. Raises: ConfigError."""
+        token = read_token(self._config.token_file)
         if not self._config.hub.startswith("wss:"):
-            return None
-        return ssl.create_default_context(cafile=self._config.ca_file)
+            return token, None
+        return token, trust(self._config.ca_file)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -129,7 +129,7 @@ class Agent:
             known = await self._journal.record(row)
         except JournalFailed as error:
             self._log.error("journal failed: command refused", command_id=row.command_id, op=row.op, error=str(error))
-            await self._inbox.put(RecordFailed(row.command_id, str(error)))
+            await self._inbox.put(RecordFailed(row.command_id, error.reason))
         else:
             failpoint.reach("agent.journalled")
             self._pulse.pulse.committed += 1

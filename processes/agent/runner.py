@@ -12,12 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
+
 from processes.adapters import failpoint
-from processes.agent import folder, shim
+from processes.agent import folder, leftovers, shim
 from processes.agent.config import Config
 from processes.agent.folder import SpoolReader
 from processes.core.agent_effects import Look, Observed
-from processes.core.agent_values import Run, judge
+from processes.core.agent_values import Ended, Run, judge
+from processes.core.values import Unknown
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
 _SHIM: Final = str(Path(shim.__file__))
@@ -100,6 +103,8 @@ class Runner:
         place = self._place(wanted.command_id)
         found = folder.facts(place, launching)
         run, ended = judge(found, self._boot_id)
+        if ended is not None and ended.reason == Unknown.SHIM_DIED and found.started is not None:
+            ended = _told(ended, *leftovers.end(found.started, wanted.command_id))
         spool = self._spools.setdefault(wanted.command_id, SpoolReader(place))
         records = spool.read(wanted.first, wanted.room_bytes) if wanted.room_bytes else []
         total = None
@@ -125,6 +130,13 @@ class Runner:
 
     def _reap(self) -> None:
         self._leaving = [leaving for leaving in self._leaving if leaving.poll() is None]
+
+
+def _told(ended: Ended, killed: int, survived: int) -> Ended:
+    """The end, and what became of the rest of a program that nobody watches any more."""
+    text = f"; what was left of it was killed: {killed} processes" if killed else ""
+    text += f", {survived} of which cannot be killed" if survived else ""
+    return msgspec.structs.replace(ended, message=ended.message + text)
 
 
 def clean_environment(command_id: str, op: str, host: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

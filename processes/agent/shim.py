@@ -5,7 +5,8 @@ In its run folder, in this order:
     lock      held while the shim lives; nobody else starts this command meanwhile
     started   made with O_EXCL and fsynced as the last act before exec: with it, the command never runs again
     spool     the output's records, each a head (stream, length) and its bytes
-    exit      how it ended, fsynced; written once, before the lock goes
+    exit      how it ended, fsynced; written once, before the lock goes. Its room is taken before the start: a disk that is full
+              by then costs output, not the truth
     cancel    written by an agent: the name of a signal
 
 It takes its wake-ups by SIGUSR1 and ignores what a dying session sends. Its imports are few: they are the start time of each
@@ -31,6 +32,9 @@ KILL_AFTER_S = 10.0  # from SIGTERM to SIGKILL
 DRAIN_S = 1.0  # after the program's end: a child that it left behind may hold its output open for ever
 LOCK_WAIT_S = 2.0  # an agent may be probing the lock, or another shim be about to end
 POLL_S = 0.5  # looks for `cancel` even if the signal went astray
+EXIT_BYTES = 4096  # of `exit`, taken before the start
+EXIT_WAIT_S_MAX = 86400.0  # for a disk that takes it; then the end is known to nobody. As long as a hub waits for a silent host
+MISSING_MARK = "[fleethub: {} bytes of output are missing here: {}]"
 LOST_BYTES_MARK = "[fleethub: more than {} bytes of output; what follows is discarded]"
 STDOUT, STDERR = 1, 2
 EXIT_NOT_RUN = 75  # EX_TEMPFAIL of sysexits.h
@@ -49,6 +53,7 @@ def main(arguments: list[str]) -> int:
     if os.path.exists("cancel"):
         _write_exit("cancelled", None, "cancelled before it was started")
         return 0
+    _fill_exit(b" " * EXIT_BYTES)  # or nothing is started, and the agent tries again
     _reach("shim.locked", armed_by)
     spool = Spool("spool", output_bytes_max)
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -83,6 +88,8 @@ class Spool:
         self._bytes_max = bytes_max
         self._written = 0
         self.discarded_bytes = 0
+        self._over = False  # the limit was reached, and said
+        self._missing = (0, "")  # bytes that the disk did not take, and why; said with the next that it takes
         self._rest = {STDOUT: b"", STDERR: b""}  # the beginning of a line, each shorter than a piece
 
     def take(self, stream: int, chunk: bytes) -> None:
@@ -98,35 +105,40 @@ class Spool:
     def finish(self) -> None:
         """Writes lines without an end, and makes all of it durable."""
         for stream, rest in self._rest.items():
-            if rest:
-                self._write(stream, _pieces(rest))
+            self._write(stream, _pieces(rest) if rest else [])
         with contextlib.suppress(OSError):
             os.fsync(self._fd)
 
     def _write(self, stream: int, pieces: list[bytes]) -> None:
-        records = b""
+        missing, why = self._missing
+        records = _record(STDERR, MISSING_MARK.format(missing, why).encode()) if missing else b""
+        lost = missing
         for piece in pieces:
-            if not self.discarded_bytes and self._written + len(records) + RECORD.size + len(piece) <= self._bytes_max:
-                records += RECORD.pack(stream, len(piece)) + piece
+            if self._over or self._written + len(records) + RECORD.size + len(piece) > self._bytes_max:
+                if not self._over:
+                    records += _record(STDERR, LOST_BYTES_MARK.format(self._bytes_max).encode())
+                self._over = True
+                self.discarded_bytes += len(piece) + 1
                 continue
-            if not self.discarded_bytes:
-                mark = LOST_BYTES_MARK.format(self._bytes_max).encode()
-                records += RECORD.pack(STDERR, len(mark)) + mark
-            self.discarded_bytes += len(piece) + 1
+            records += _record(stream, piece)
+            lost += len(piece) + 1
         if records:
-            self._append(records)
+            error = self._append(records)
+            self._missing = (lost, error) if error else (0, "")
+            self.discarded_bytes += lost - missing if error else 0
 
-    def _append(self, records: bytes) -> None:
-        """Appends all or nothing of it: a full disk costs output, never the command, and never leaves half a record."""
+    def _append(self, records: bytes) -> str:
+        """Appends all or nothing of it, and says why not: a full disk costs output, never the command, nor leaves half a record."""
         done = 0
         try:
             while done < len(records):
                 done += os.write(self._fd, records[done:])
-            self._written += done
-        except OSError:
-            self.discarded_bytes += len(records)
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._written)
+            return error.strerror or repr(error)
+        self._written += done
+        return ""
 
 
 class Watch:
@@ -287,23 +299,30 @@ def _write_started() -> None:
         os.close(fd)
 
 
+def _fill_exit(content: bytes) -> None:
+    """`exit.new` holds this. Blanks of EXIT_BYTES, before the start, take its room. Raises: OSError."""
+    fd = os.open("exit.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, content, 0)
+        os.ftruncate(fd, len(content))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _write_exit(status: str, code: int | None, message: str) -> None:
-    """Until it is written: a full disk may become free again, and the outcome is known nowhere else."""
+    """Until it is written, for the outcome is known nowhere else: a disk may become free again. Raises: OSError, if it does not."""
     text = " ".join(message.split())
-    content = f"status={status}\ncode={'' if code is None else code}\nmessage={text}\n".encode()
+    content = f"status={status}\ncode={'' if code is None else code}\nmessage={text}\n".encode()[:EXIT_BYTES]
+    until_mono_s = time.monotonic() + EXIT_WAIT_S_MAX
     while True:
         try:
-            fd = os.open("exit.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, content)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _fill_exit(content)
             os.rename("exit.new", "exit")
             _sync_folder()
             return
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR) or time.monotonic() >= until_mono_s:
                 raise
             time.sleep(1.0)
 
@@ -336,6 +355,10 @@ def _cancel_wanted() -> str:
             return file.read(16).strip()
     except FileNotFoundError:
         return ""
+
+
+def _record(stream: int, text: bytes) -> bytes:
+    return RECORD.pack(stream, len(text)) + text
 
 
 def _pieces(line: bytes) -> list[bytes]:

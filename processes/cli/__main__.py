@@ -11,7 +11,26 @@ from collections.abc import Sequence
 import click
 
 from processes.adapters.settings import SettingsError, load
-from processes.cli import commands, fleet, incidents, installation, output, run, runs, status, systemd_unit
+from processes.cli import (
+    agent,
+    alarms,
+    backup,
+    commands,
+    dead_letters,
+    doctor,
+    drill,
+    fleet,
+    incidents,
+    installation,
+    manual,
+    output,
+    restore,
+    run,
+    runs,
+    status,
+    systemd_unit,
+    tokens,
+)
 from processes.cli.client import HubAway
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
 from processes.core.errors import FleethubError
@@ -26,8 +45,10 @@ def cli() -> None:
 for verb in (
     installation.up, installation.down, installation.restart, installation.stop, installation.start, installation.env, status.status,
     fleet.hosts, fleet.host, fleet.remove, fleet.enroll, fleet.revoke,
+    fleet.lift, dead_letters.deadletters, dead_letters.deadletter,
     run.run, runs.runs, commands.commands, commands.command, commands.cancel, commands.logs,
-    incidents.incidents, incidents.incident, installation.agent, fleet.token, systemd_unit.systemd_unit,
+    incidents.incidents, incidents.incident, drill.drill, agent.agent, tokens.token, tokens.audit, systemd_unit.systemd_unit,
+    alarms.alarms, backup.backup, restore.restore, doctor.doctor, manual.completion, manual.man,
 ):  # fmt: skip
     cli.add_command(verb)
 
@@ -49,6 +70,8 @@ def execute(arguments: Sequence[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
+    except click.NoSuchOption as error:
+        return output.fail(_no_such_option(error), as_json)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         advice = f"See: {context.command_path} --help" if context else ""
@@ -69,6 +92,13 @@ def execute(arguments: Sequence[str]) -> int:
     except Exception as error:
         return output.fail(_unexpected(error), as_json)
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _no_such_option(error: click.NoSuchOption) -> Failure:
+    verb = error.ctx.command_path if error.ctx else "this verb"
+    if error.option_name in ("--hub", "--token-file"):
+        return Failure("local_only", f"{verb} works on this machine's own installation only", "Run it on that machine.", EXIT_USAGE)
+    return Failure("usage", error.format_message(), f"See: {verb} --help", EXIT_USAGE)
 
 
 def _unexpected(error: Exception) -> Failure:

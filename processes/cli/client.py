@@ -16,6 +16,7 @@ import msgspec
 from processes.adapters.settings import Settings, address
 from processes.cli.failure import Failure
 from processes.core.errors import ResourceError
+from processes.core.pages import CommandsPage, Named
 from processes.core.run import RunView
 from processes.core.views import CommandView, HostView, OutputPage
 
@@ -24,7 +25,6 @@ READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again
 ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
 PAUSE_S: Final = 0.3
 PAGE_MAX: Final = 500  # commands in one answer
-PAGES_MAX: Final = 40  # 20,000 commands are looked through for those of one run; the largest fleet, twice
 
 T = TypeVar("T")
 
@@ -40,32 +40,6 @@ class Refused(Failure):
 
 class HubAway(ResourceError):
     """Nobody answered, or not in time. Whether a request was carried out is unknown."""
-
-
-class HostsPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/hosts."""
-
-    hosts: list[HostView]
-
-
-class CommandsPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/commands. next: the `before` of the following page, None at the end."""
-
-    commands: list[CommandView]
-    next: str | None = None
-
-
-class RunsPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/runs. next: the `before` of the following page, None at the end."""
-
-    runs: list[RunView]
-    next: str | None = None
-
-
-class _Named(msgspec.Struct, frozen=True):
-    """The part of a run that the hub always tells: of one that ended long ago, no more."""
-
-    id: str
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -113,7 +87,7 @@ class Api:
         kind = {"Content-Type": "application/json"} if content else {}
         try:
             answer = self._http.request(method, f"/api/v1{path}", content=content, headers=kind, params=dict(query) if query else None)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise HubAway(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
         if answer.status_code >= 400:
             raise _refusal(answer)
@@ -143,26 +117,27 @@ class Api:
         """A page of a command's output, from offset `first`. Raises: Refused, HubAway."""
         return decoded(self.read(f"/commands/{segment(command_id)}/output", {"from": first}), OutputPage)
 
-    def run(self, run_id: str) -> RunView:
-        """One fleet run. Raises: Refused, HubAway."""
-        return decoded(self.read(f"/runs/{segment(run_id)}"), RunView)
+    def run(self, run_id: str, *, hosts: bool = True) -> RunView:
+        """One fleet run, host by host or only counted. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/runs/{segment(run_id)}", {"hosts": int(hosts)}), RunView)
 
     def commands_of(self, run_id: str, count: int, host: str | None = None) -> list[CommandView]:
-        """The newest `count` commands of a run, oldest first; fewer if there are no more among the newest of all.
+        """The newest `count` commands of a run, oldest first; fewer if there are no more. Raises: Refused, HubAway."""
+        query: dict[str, str | int] = {"run": run_id} if host is None else {"run": run_id, "host": host}
+        return self.commands(query, count)[0][::-1]
 
-        Raises: Refused, HubAway.
-        """
+    def commands(self, query: Mapping[str, str | int], count: int) -> tuple[list[CommandView], str | None]:
+        """At most `count` commands, newest first, and where the listing goes on, in pages. Raises: Refused, HubAway."""
         found: list[CommandView] = []
-        query: dict[str, str | int] = {"limit": PAGE_MAX} if host is None else {"limit": PAGE_MAX, "host": host}
-        for _ in range(PAGES_MAX):
-            if len(found) >= count:
+        following: str | None = None
+        while len(found) < count:
+            more = {} if following is None else {"before": following}
+            page = decoded(self.read("/commands", {**query, **more, "limit": min(count - len(found), PAGE_MAX)}), CommandsPage)
+            found += page.commands
+            following = page.next
+            if following is None or not page.commands:
                 break
-            page = decoded(self.read("/commands", query), CommandsPage)
-            found += [view for view in page.commands if view.run == run_id]
-            if page.next is None:
-                break
-            query["before"] = page.next
-        return found[:count][::-1]
+        return found, following
 
     def start_run(self, body: Mapping[str, Any]) -> RunView:
         """The run that was accepted. Asked again with the same key until it is certain, for ASK_AGAIN_S.
@@ -174,7 +149,7 @@ class Api:
         try:
             return msgspec.json.decode(answer, type=RunView)
         except msgspec.ValidationError:
-            return self.run(decoded(answer, _Named).id)
+            return self.run(decoded(answer, Named).id)
 
     def cancel_run(self, run_id: str) -> RunView:
         """The run, which begins nothing more. Asked again for ASK_AGAIN_S: twice is as good as once.

@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
 from processes.cli import output
-from processes.cli.client import PAGE_MAX, Api, CommandsPage, Refused, decoded, segment
+from processes.cli.client import Api, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.follow import Following
 from processes.cli.options import as_json, asking, asks_hub
 from processes.cli.watch import watched
 from processes.core.command import State
+from processes.core.pages import CommandWithHistory
 from processes.core.run import RunState
-from processes.core.views import CommandView, OutputPage, OutputView, TransitionView
-
-
-class CommandPage(msgspec.Struct, frozen=True):
-    """The part of GET /api/v1/commands/ID that a command's view does not have."""
-
-    history: list[TransitionView] = []
+from processes.core.views import CommandView, OutputPage, OutputView
 
 
 @click.command()
@@ -32,8 +26,9 @@ class CommandPage(msgspec.Struct, frozen=True):
 @asks_hub
 def commands(*, limit: int, host: str | None, state: str | None, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List commands, newest first."""
+    filters = {"host": host, "state": state}
     with asking(hub, token_file) as api:
-        found, following = _pages(api, limit, host, state)
+        found, following = api.commands({key: value for key, value in filters.items() if value is not None}, limit)
     if as_json:
         output.document({"commands": found, "next": following})
         return
@@ -49,7 +44,7 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
     """Show one command with its history."""
     with asking(hub, token_file) as api:
         body = api.read(f"/commands/{segment(command_id)}")
-    view, page = decoded(body, CommandView), decoded(body, CommandPage)
+    view = decoded(body, CommandWithHistory)
     if as_json:
         output.document(body)
         return
@@ -65,7 +60,7 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
         ("attempts", str(view.attempt)),
         ("output", f"{view.output_next} records" + (", truncated" if view.output_truncated else "")),
     ])  # fmt: skip
-    for step in page.history:
+    for step in view.history:
         output.say(f"  {step.at}  {step.before or 'accepted'} → {step.after}  {step.reason}  {step.actor}".rstrip())
 
 
@@ -129,17 +124,6 @@ def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_fi
         output.stream(record.data, record.stream == "stderr")
     if last.truncated:
         output.note("fleethub: the output was longer than what is kept")
-
-
-def _pages(api: Api, limit: int, host: str | None, state: str | None) -> tuple[list[CommandView], str | None]:
-    found: list[CommandView] = []
-    query: dict[str, str | int] = {key: value for key, value in (("host", host), ("state", state)) if value is not None}
-    while True:
-        page = decoded(api.read("/commands", {**query, "limit": min(limit - len(found), PAGE_MAX)}), CommandsPage)
-        found += page.commands
-        if page.next is None or len(found) >= limit:
-            return found[:limit], page.next
-        query["before"] = page.next
 
 
 def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage]:

@@ -15,18 +15,11 @@ from processes.adapters.settings import Settings
 from processes.cli.client import Api, decoded
 from processes.cli.failure import Failure
 from processes.cli.sign_in import write_secret
+from processes.core.pages import HostEnrolled
 from processes.core.values import Presence
 
 ONLINE_S_MAX: Final = 30.0
 POLL_S: Final = 0.1
-
-
-class Enrolled(msgspec.Struct, frozen=True):
-    """POST /api/v1/hosts. The token is shown this once."""
-
-    name: str
-    token: str
-    host_id: str = ""
 
 
 class _AgentFile(msgspec.Struct, frozen=True):
@@ -43,9 +36,9 @@ def host_name(raw: str) -> str:
     return ".".join(kept) or "localhost"
 
 
-def enroll(api: Api, name: str, again: bool) -> Enrolled:
+def enroll(api: Api, name: str, again: bool) -> HostEnrolled:
     """The host has a new token. Raises: Refused, HubAway."""
-    return decoded(api.once("POST", "/hosts", {"name": name, "again": again}), Enrolled)
+    return decoded(api.once("POST", "/hosts", {"name": name, "again": again}), HostEnrolled)
 
 
 def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool]:
@@ -55,10 +48,10 @@ def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool
     """
     path, token = settings.state / "agent.toml", settings.state / "agent.token"
     file = _existing(path)
-    name = file.name or host_name(socket.gethostname())
+    name = file.name or own_name()
     changed = False
     if file.hub != hub_url:
-        _write_file(path, hub_url, name, settings)
+        write_agent_file(path, hub_url, name, ca=settings.file.tls.certificate)
         changed = True
     known = api.host(name)
     if known is None or known.revoked or not token.exists():
@@ -93,18 +86,24 @@ def _existing(path: Path) -> _AgentFile:
         raise Failure("bad_agent_file", f"{path} cannot be read: {error}", "Mend it, or remove it: then it is written anew.") from None
 
 
-def _write_file(path: Path, hub_url: str, name: str, settings: Settings) -> None:
+def own_name() -> str:
+    """This machine's name, as it may be enrolled."""
+    return host_name(socket.gethostname())
+
+
+def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str = "agent.token", ca: str = "") -> None:  # noqa: S107  # a path
+    """The agent's file names this hub. What else stands in one that is there stays. Raises: OSError."""
     line = f"hub = {_toml(hub_url)}"
     if path.exists():
         text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, path.read_text(), count=1)
         text = text if count else f"{line}\n{text}"
     else:
         text = (
-            "# The agent of this machine, written by `fleethub up`. What is added under [commands.NAME] can be run here.\n"
-            f'{line}\nname = {_toml(name)}\ntoken_file = "agent.token"\nheartbeat_s = 5\nstate = "agent-state"\n'
+            "# The agent of this machine, written by fleethub. What is added under [commands.NAME] can be run here.\n"
+            f'{line}\nname = {_toml(name)}\ntoken_file = {_toml(str(token))}\nheartbeat_s = 5\nstate = "agent-state"\n'
         )
-        if settings.file.tls.certificate:
-            text += f"ca_file = {_toml(str(Path(settings.file.tls.certificate).absolute()))}\n"
+        if ca:
+            text += f"ca_file = {_toml(str(Path(ca).absolute()))}\n"
     fresh = path.with_name(".agent.toml.new")
     fresh.write_text(text)
     fresh.replace(path)

@@ -1,4 +1,4 @@
-"""The verbs of the fleet: hosts, host, remove, enroll, revoke; and token create."""
+"""The verbs of the fleet: hosts, host, remove, enroll, revoke."""
 
 from __future__ import annotations
 
@@ -6,45 +6,50 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.console import RenderableType
 
-from processes.cli import enrolment, output
-from processes.cli.client import HostsPage, decoded, segment
+from processes.cli import enrolment, live, output
+from processes.cli.client import decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub
-from processes.core.values import HOST_NAME, Role
+from processes.core.pages import HostsPage
+from processes.core.values import HOST_NAME, Presence
 from processes.core.views import HostView
 
-
-class NewToken(msgspec.Struct, frozen=True):
-    """POST /api/v1/tokens. The token is shown this once."""
-
-    token: str
+HEADER = ["NAME", "PRESENCE", "LAST SEEN", "TYPE", "AGENT", "LOAD", "OPERATIONS"]
 
 
 @click.command()
+@click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
 @as_json
 @asks_hub
-def hosts(as_json: bool, hub: str | None, token_file: Path | None) -> None:
+def hosts(watch: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List the fleet."""
+    if watch and as_json:
+        raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
     with asking(hub, token_file) as api:
+        if watch:
+            live.watch(api, _picture)
         body = api.read("/hosts")
     page = decoded(body, HostsPage)
     if as_json:
         output.document(body)
         return
-    rows = [
-        [
-            host.name,
-            host.presence,
-            host.last_seen or "never",
-            host.host_type,
-            host.agent_version,
-            _load(host),
-            " ".join(host.commands or []),
-        ]
-        for host in page.hosts
-    ]
-    output.table(["NAME", "PRESENCE", "LAST SEEN", "TYPE", "AGENT", "LOAD", "OPERATIONS"], rows, "no hosts yet: fleethub enroll NAME")
+    output.table(HEADER, [_row(host) for host in page.hosts], "no hosts yet: fleethub enroll NAME")
+
+
+def _row(host: HostView) -> list[str]:
+    seen = host.last_seen or "never"
+    return [host.name, host.presence, seen, host.host_type, host.agent_version, _load(host), " ".join(host.commands or [])]
+
+
+def _picture(picture: live.Picture, said: str) -> RenderableType | None:
+    """The fleet now, the unwell first, as many as the screen holds."""
+    known = msgspec.json.decode(msgspec.json.encode(list(picture.rows.get("host", {}).values())), type=list[HostView])
+    order = list(Presence)[::-1]
+    rows = [_row(host) for host in sorted(known, key=lambda host: (order.index(Presence(host.presence)), host.name))]
+    counts = ", ".join(f"{sum(host.presence == presence for host in known)} {presence}" for presence in Presence)
+    return output.screen(f"{len(known)} hosts: {counts} ({said})", HEADER, rows)
 
 
 @click.command()
@@ -67,6 +72,8 @@ def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> 
         ("connected since", view.connected_since or ""),
         ("address", view.address),
         ("enrolled", (view.enrolled_at or "") + (", its token is revoked" if view.revoked else "")),
+        ("suspended", f"since {view.suspended_at}: {view.suspended}. Lift it: fleethub lift {view.name}" if view.suspended else ""),
+        ("not shown", view.put_aside),
         ("type", view.host_type),
         ("agent", view.agent_version),
         ("system", view.os_version),
@@ -117,26 +124,15 @@ def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
     _done(body, as_json, f"{name}: its token is void")
 
 
-@click.group()
-def token() -> None:
-    """Tokens of operators."""
-
-
-@token.command("create")
-@click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What it may do.")
-@click.option("--label", default="", help="Whose it is.")
+@click.command()
+@click.argument("name")
 @as_json
 @asks_hub
-def token_create(role: str, label: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Create an operator token. It is printed once, alone on stdout."""
+def lift(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Lift the suspension of a host's token; its agent is back within a minute."""
     with asking(hub, token_file) as api:
-        body = api.once("POST", "/tokens", {"role": role, "label": label})
-    created = decoded(body, NewToken)
-    if as_json:
-        output.document(body)
-        return
-    output.note(f"a token for a {role}, shown this once:")
-    output.say(created.token)
+        body = api.once("POST", f"/hosts/{segment(name)}/lift")
+    _done(body, as_json, f"{name}: its token is not suspended")
 
 
 def _done(body: bytes, as_json: bool, line: str) -> None:

@@ -9,29 +9,29 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
-from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection
 
 from processes.cli import output
 from processes.cli.client import Api, HubAway, Refused
+from processes.cli.live import socket_of
 from processes.cli.watch import Watched, WatchedRun, commands_made, watched
 from processes.core.command import State
-from processes.core.run import RunView
+from processes.core.run import RunState, RunView
 from processes.core.values import Stream
-from processes.core.views import OutputView
+from processes.core.views import CommandView, OutputView
 
-FRAME_BYTES_MAX: Final = 64 << 20  # a full_state of a large fleet
-OPEN_S_MAX: Final = 5.0
 LOOK_S: Final = 5.0  # without news, every command is asked for so often
 POLL_S: Final = 0.5  # without a WebSocket
 RUN_POLL_S: Final = 0.4  # a run is asked for so often
 NEWS_S: Final = 0.1  # and so soon after one of its commands ended
+MANY: Final = 50  # open commands, beyond which they are asked for together; guess
 SHARE: Final = 5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
 WATCHING_MAX: Final = 20  # outputs that one connection brings, by the fanout's own limit
 SILENT_S_MAX: Final = 600.0  # nobody answers for so long: give up, and say so
@@ -100,7 +100,7 @@ class Following:
         self._look_at_all()
         while not self._over():
             try:
-                with self._connected() as socket:
+                with socket_of(self._api) as socket:
                     self._listen(socket, deadline_mono_s)
             except (OSError, WebSocketException):
                 self._look_at_all()
@@ -109,24 +109,6 @@ class Following:
                 self._look_at_all()
                 return self._over()
         return True
-
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[ClientConnection]:
-        url = "ws" + self._api.url.removeprefix("http") + "/ws"
-        try:
-            with connect(
-                url,
-                additional_headers={"Authorization": f"Bearer {self._api.token}"},
-                ssl=self._api.trust,
-                compression=None,
-                open_timeout=OPEN_S_MAX,
-                close_timeout=1,
-                max_size=FRAME_BYTES_MAX,
-                proxy=None,
-            ) as socket:
-                yield socket
-        except (InvalidHandshake, InvalidURI, TimeoutError) as error:
-            raise OSError(str(error)) from None
 
     def _listen(self, socket: ClientConnection, deadline_mono_s: float | None) -> None:
         subscribed: set[str] = set()
@@ -185,9 +167,12 @@ class Following:
     def _learned(self, command_id: str, fields: dict[str, Any]) -> Watched | None:
         """The command, if it has ended with this."""
         if command_id not in self.commands:
-            if self._run is not None and fields.get("run") == self._run.id:
-                self._news = True  # one of ours that is not known yet: the run tells which, and what came before it
-            return None
+            if self._run is None or fields.get("run") != self._run.id:
+                return None
+            self._news = True  # one of ours that is not known yet
+            if "host" not in fields or "op" not in fields:
+                return None  # a part of it only: the run tells which, and what came before it
+            self._add(Watched(command_id, str(fields["host"]), str(fields["op"]), State.QUEUED))
         each = self.commands[command_id]
         if each.over:
             return None
@@ -200,8 +185,9 @@ class Following:
         started_mono_s = time.monotonic()
         self._between()
         if self._run is not None and not self._run.over:
-            self._look_at_run()
-        self._look(self._open())
+            self._look_at_run(whole=True)
+        opened = self._open()
+        self._look(opened if self._run is None or len(opened) <= MANY else self._behind(self._run.id, opened))
         now_mono_s = time.monotonic()
         self._look_due_mono_s = now_mono_s + max(LOOK_S, SHARE * (now_mono_s - started_mono_s))
 
@@ -220,6 +206,29 @@ class Following:
             each.confirmed = each.state.final
         self._fetch(each)
 
+    def _behind(self, run_id: str, opened: list[Watched]) -> list[Watched]:
+        """Those of which there is more to see, by a few long answers in place of one for each."""
+        found: dict[str, CommandView] = {}
+
+        def ask() -> None:
+            found.update((view.id, view) for view in self._api.commands({"run": run_id}, len(self.commands) + MANY)[0])
+
+        if not self._asked(ask):
+            return []
+        behind = []
+        for each in opened:
+            view = found.get(each.id)
+            if view is None:
+                behind.append(each)
+                continue
+            each.view = view
+            each.learn(msgspec.to_builtins(view))
+            each.confirmed = each.state.final
+            each.complete = each.confirmed and (self._quiet or (view.output_next <= each.next_offset and not view.output_truncated))
+            if not each.complete and (each.confirmed or view.output_next > each.next_offset):
+                behind.append(each)
+        return behind
+
     def _run_due(self) -> bool:
         """True when the run is to be asked for: soon after news, else now and then; a large one, that takes long, more seldom."""
         if self._run is None or self._run.over:
@@ -227,15 +236,25 @@ class Following:
         least_s = NEWS_S if self._news else RUN_POLL_S
         return time.monotonic() - self._run_looked_mono_s >= max(least_s, self._run_pause_s)
 
-    def _look_at_run(self) -> None:
-        """Asks for the run, and takes up the commands that it has made since: all of each host's, in their order."""
+    def _look_at_run(self, *, whole: bool = False) -> None:
+        """Asks for the run; of its hosts, which are many, only now and then and at its end."""
         started_mono_s = time.monotonic()
         self._news = False
-        self._asked(self._learn_run)
+        self._asked(self._learn_run if whole else self._count_run)
         self._run_looked_mono_s = time.monotonic()
         self._run_pause_s = SHARE * (self._run_looked_mono_s - started_mono_s)
 
+    def _count_run(self) -> None:
+        assert self._run is not None
+        counted = self._api.run(self._run.id, hosts=False)
+        made = sum(part.command_id is not None for part in self._run.view.hosts)
+        if counted.state is not RunState.RUNNING or (not made and counted.active):
+            self._learn_run()
+        else:
+            self._on_run(counted)
+
     def _learn_run(self) -> None:
+        """Takes up the commands that the run has made since: all of each host's, in their order."""
         assert self._run is not None
         view = self._api.run(self._run.id)
         for part in self._run.unseen(view, self._seen):

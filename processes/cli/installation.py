@@ -7,7 +7,6 @@ import difflib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -68,8 +67,8 @@ def up(foreground: bool, no_agent: bool) -> int:
         with _ending_with_us(settings) as child:
             _bring_up(settings, no_agent, fresh=True)
             _tell(settings)
-            os.close(held)
-            held = -1
+            free, held = held, -1  # in this order: a signal between the two must not close it twice
+            os.close(free)
             if code := child.wait():
                 raise Failure("ended", f"supervisord ended with {code}", f"Its log: {settings.log / 'supervisord.log'}")
         return EXIT_OK
@@ -133,14 +132,6 @@ def start(process: str) -> None:
         output.say(f"{name}: running")
 
 
-@click.command()
-@click.option("--config", "config", required=True, type=click.Path(exists=True, dir_okay=False), help="The agent's file.")
-def agent(config: str) -> None:
-    """Run an agent in the foreground, on a server of the fleet."""
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", config])  # noqa: S606  # our own program
-
-
 def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
     """Healthy, this machine's host online unless it is not wanted."""
     api = client.open_api(settings)
@@ -151,10 +142,11 @@ def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
             return
         output.progress("starting this machine's agent …")
         name, changed = enrolment.prepare_agent(settings, api, client.agents_url(settings))
-        wishes.wish(settings, {"agent": wishes.RUNNING})
         if changed and not fresh:
-            supervision.stop(settings, "agent")  # it may have failed on the old file; the wish brings it back should we die here
-        supervision.start(settings, "agent")
+            _restart(settings, "agent")  # it may have failed on the old file
+        else:
+            supervision.start(settings, "agent")
+            wishes.wish(settings, {"agent": wishes.RUNNING})  # only now: a slow start is no stop that nobody asked for
         enrolment.wait_online(api, name)
     except client.HubAway as error:
         raise Failure("hub_away", str(error), "It runs all the same: fleethub status; fleethub down ends it.") from None
@@ -230,9 +222,9 @@ def _restart(settings: Settings, name: str) -> None:
     wishes.wish(settings, {name: wishes.STOPPED})  # the watchdog leaves it alone meanwhile
     try:
         supervision.stop(settings, name)
+        supervision.start(settings, name)
     finally:
-        wishes.wish(settings, {name: wishes.RUNNING})  # were we interrupted, the watchdog starts it
-    supervision.start(settings, name)
+        wishes.wish(settings, {name: wishes.RUNNING})  # only now: a slow start is no stop that nobody asked for
 
 
 def _named(settings: Settings, process: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +19,7 @@ STYLES: Final = {
     "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
     "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow", "silent": "yellow",
     "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red", "lost": "red",
-    "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
+    "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
 }  # fmt: skip
 
 
@@ -71,6 +71,27 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         made.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
     return made
+
+
+def screen(first: str, header: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str] = ()) -> RenderableType | None:
+    """A table between lines, as much of it as the terminal holds. Without a terminal it is printed, and None returned."""
+    if not sys.stdout.isatty():
+        for line in (plain(first), *columns(header, [[plain(cell) for cell in row] for row in rows]), *map(plain, last)):
+            print(line)
+        print(flush=True)
+        return None
+    room = max(3, Console().size.height - 4 - len(last))
+    more = [] if len(rows) <= room else [f"… and {len(rows) - room} more"]
+    lines = [Text(plain(line)) for line in (*more, *last)]
+    return Group(Text(plain(first), style="bold"), rich_table(header, rows[:room]), *lines)
+
+
+def mark(word: str, line: str) -> None:
+    """A line that begins with a word, in the word's colour on a terminal."""
+    if sys.stdout.isatty():
+        Console().print(Text(f"{word:8} ", style=STYLES.get(word, "")) + Text(plain(line)))
+    else:
+        say(f"{word:8} {line}")
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from processes.cli import output
-from processes.cli.client import Api, RunsPage, decoded, segment
+from processes.cli.client import Api, decoded, segment
 from processes.cli.options import as_json, asking, asks_hub
 from processes.cli.run import WORDS, counts, followed
+from processes.core.pages import RunsPage
 from processes.core.run import Part, RunView
 
 PAGE_MAX = 100  # runs in one answer: each names all its hosts

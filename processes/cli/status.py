@@ -2,62 +2,126 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from pathlib import Path
 
 import click
-from rich.console import Console
+import msgspec
+from rich.console import Console, RenderableType
+from rich.live import Live
 
 from processes.adapters import watchdog_view
-from processes.adapters.settings import SettingsError, load
-from processes.cli import output
+from processes.adapters.settings import Settings, SettingsError, load
+from processes.cli import live, output
+from processes.cli.client import HubAway, decoded
 from processes.cli.failure import EXIT_UNKNOWN, Failure
-from processes.cli.options import as_json
+from processes.cli.options import as_json, asking, asks_hub
 from processes.core.report import ProcessReport, Report
 
+HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UPTIME", "RESTARTS", "TURN", "AGE", "BACKLOG", "REASON"]
 EVERY_S = 1.0  # of --watch
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
 @as_json
-def status(watch: bool, as_json: bool) -> int:
-    """Show how everything is. Exit code 0 ok, 1 degraded, 2 stalled or down, 3 unknown."""
+@asks_hub
+def status(watch: bool, as_json: bool, hub: str | None, token_file: Path | None) -> int:
+    """Show how everything is. Exit code 0 ok, 1 degraded, 2 stalled or down, 3 unknown.
+
+    Of this machine it is read from the state folder, whatever is down; with --hub it is asked for.
+    """
     if watch and as_json:
         raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
+    if hub is not None:
+        return _remote(hub, token_file, watch, as_json)
     try:
         settings = load()
     except SettingsError as error:
         raise Failure("settings", str(error), exit_code=EXIT_UNKNOWN) from None
     if not settings.run.exists():
         raise Failure("unknown", f"there is no installation at {settings.state}", "Start one: fleethub up", EXIT_UNKNOWN)
+    if watch:
+        _watch_folder(settings)
     report = watchdog_view.current_report(settings)
     if as_json:
         output.document(report)
-        return report.verdict.exit_code
-    _show(report)
-    while watch:
-        time.sleep(EVERY_S)
-        report = watchdog_view.current_report(settings)
-        if sys.stdout.isatty():
-            Console().clear()
+    else:
         _show(report)
     return report.verdict.exit_code
 
 
+def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> int:
+    try:
+        with asking(hub, token_file) as api:
+            if watch:
+                live.watch(api, _picture)
+            body = api.read("/status")
+            report = decoded(body, Report)
+    except (HubAway, SettingsError) as error:
+        raise Failure("unknown", str(error), "Is it running there, and is this its operators' URL?", EXIT_UNKNOWN) from None
+    if as_json:
+        output.document(body)
+    else:
+        _show(report)
+    return report.verdict.exit_code
+
+
+def _watch_folder(settings: Settings) -> None:
+    """A screen from the state folder: it lives while everything else is down. Raises: KeyboardInterrupt."""
+    with Live(console=Console(), screen=True, auto_refresh=False) if sys.stdout.isatty() else contextlib.nullcontext() as screen:
+        while True:
+            drawn = _drawn(watchdog_view.current_report(settings), "")
+            if screen is not None and drawn is not None:
+                screen.update(drawn, refresh=True)
+            time.sleep(EVERY_S)
+
+
+def _picture(picture: live.Picture, said: str) -> RenderableType | None:
+    rows = picture.rows
+    overall = rows.get("overall", {}).get("overall")
+    if overall is None:
+        return output.screen(said, HEADER, [])
+    newest = next(iter(rows.get("incident", {})), None)
+    report = msgspec.convert(
+        {
+            **overall,
+            "processes": list(rows.get("process", {}).values()),
+            "commands": rows.get("ledger", {}).get("ledger", {}),
+            "incidents": {"total": len(rows.get("incident", {})), "last": newest},
+        },
+        Report,
+        strict=False,
+    )
+    return _drawn(report, said)
+
+
+def _drawn(report: Report, said: str) -> RenderableType | None:
+    first = f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}{f'  ({said})' if said else ''}"
+    return output.screen(first, HEADER, [_row(process) for process in report.processes], _lines(report))
+
+
 def _show(report: Report) -> None:
     output.say(f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}")
-    rows = [_row(process) for process in report.processes]
-    output.table(["PROCESS", "VERDICT", "STATE", "PID", "UPTIME", "RESTARTS", "TURN", "AGE", "BACKLOG", "REASON"], rows)
+    output.table(HEADER, [_row(process) for process in report.processes])
+    for line in _lines(report):
+        output.say(line)
+
+
+def _lines(report: Report) -> list[str]:
     canary, fleet, commands = report.canary, report.fleet, report.commands
     latency = f", {canary.latency_ms:.1f} ms" if canary.latency_ms is not None else ""
     age = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else "never"
-    output.say(f"canary: last round {age}{latency}, hub epoch {report.epoch}")
-    output.say(f"hosts: {fleet.hosts}, {fleet.online} online, {fleet.stale} stale, {fleet.offline} offline")
     counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
-    output.say(f"commands: {', '.join(counts) or 'none'}")
     last = f", the last: fleethub incident {report.incidents.last}" if report.incidents.last else ""
-    output.say(f"incidents: {report.incidents.total}{last}")
+    return [
+        f"canary: last round {age}{latency}, hub epoch {report.epoch}",
+        f"hosts: {fleet.hosts}, {fleet.online} online, {fleet.stale} stale, {fleet.offline} offline",
+        f"commands: {', '.join(counts) or 'none'}",
+        f"incidents: {report.incidents.total}{last}",
+    ]
 
 
 def _row(process: ProcessReport) -> list[str]:

@@ -26,6 +26,7 @@ DOWN_S_MAX: Final = 15.0  # supervisord ends a group after the other; a frozen m
 POLL_S: Final = 0.1  # each XML-RPC call also wakes supervisord, so that children start now and not at its next second
 STOP_S_MAX: Final = 12.0  # stopwaitsecs and a margin
 TURN_S_MAX: Final = 30.0  # from a start to the first complete turns
+SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}  # a daemon answers to no unit, and surely not to our caller's
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -36,7 +37,8 @@ def launch(settings: Settings) -> None:
     """
     _remove_stale(settings)
     try:
-        done = subprocess.run(_command(), env=_environ(settings), capture_output=True, timeout=LAUNCH_S_MAX, check=False)  # noqa: S603  # our own words
+        environ = {name: value for name, value in _environ(settings).items() if name not in SYSTEMD}
+        done = subprocess.run(_command(), env=environ, capture_output=True, timeout=LAUNCH_S_MAX, check=False)  # noqa: S603  # our own words
     except subprocess.TimeoutExpired:
         raise Failure("not_started", f"supervisord did not start within {LAUNCH_S_MAX:.0f} s", _see_log(settings)) from None
     if done.returncode != 0:

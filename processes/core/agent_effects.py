@@ -35,7 +35,7 @@ class Recorded(NamedTuple):
 
 
 class RecordFailed(NamedTuple):
-    """A RecordRow could not be made durable: what it was for must not happen."""
+    """A RecordRow could not be made durable: what it was for must not happen. `reason`: the word for the hub."""
 
     command_id: str
     reason: str

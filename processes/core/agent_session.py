@@ -158,8 +158,8 @@ class Session:
                 self._on_frame(frame, now, effects)
             case Recorded(command_id, known):
                 self._on_recorded(self._open.get(command_id), known, now, effects)
-            case RecordFailed(command_id, _):
-                self._on_record_failed(command_id, effects)
+            case RecordFailed(command_id, reason):
+                self._on_record_failed(command_id, reason, effects)
             case Observed():
                 self._on_observed(happened, now, effects)
             case Ticked(metrics):
@@ -272,13 +272,13 @@ class Session:
                 effects.append(Kill(row.command_id, command.kill_signal))
             self._launch(command, now, effects)
 
-    def _on_record_failed(self, command_id: str, effects: list[Effect]) -> None:
+    def _on_record_failed(self, command_id: str, why: str, effects: list[Effect]) -> None:
         command = self._open.pop(command_id)
         if command.by_kill:
             return  # the hub asks again as long as it knows of no end
         if len(self._unjournalled) >= OPEN_MAX:
             del self._unjournalled[next(iter(self._unjournalled))]
-        self._unjournalled[command_id] = reason = command.row.reason or "journal_failed"
+        self._unjournalled[command_id] = reason = command.row.reason or why
         self._reject(command_id, reason, effects)
 
     def _answer(self, row: Row, effects: list[Effect], *, delivered: bool) -> None:
@@ -314,11 +314,11 @@ class Session:
 
     def _unstarted(self, command: _Open, now: Now, effects: list[Effect]) -> None:
         if command.launches == 0 and self._over(command.row, now):
-            command.end(Ended(Status.ERROR, None, "its time was over before it could be started: not run"), 0)
+            command.end(Ended(Status.ERROR, None, "its time was over before it could be started: not run", "expired"), 0)
         elif command.row.op not in self._me.offers:
-            command.end(Ended(Status.ERROR, None, "no longer offered when it could be started: not run"), 0)
+            command.end(Ended(Status.ERROR, None, "no longer offered when it could be started: not run", "not_offered"), 0)
         elif command.launches >= LAUNCHES_MAX:
-            command.end(Ended(Status.ERROR, None, "could not be started: not run"), 0)
+            command.end(Ended(Status.ERROR, None, "could not be started: not run", "not_started"), 0)
         elif command.launches == 0 or now.boot_s - command.launched_boot_s >= LAUNCH_PAUSE_S:
             self._launch(command, now, effects)
 
@@ -390,4 +390,4 @@ _CANCELLED: Final = Ended(Status.CANCELLED, None, "cancelled before it was start
 
 
 def _status(row: Row, ended: Ended) -> wire.Status:
-    return wire.Status(ended.status.value, row.command_id, row.op, ended.exit_code, ended.message)
+    return wire.Status(ended.status.value, row.command_id, row.op, ended.exit_code, ended.message[:1000], ended.reason)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from processes.core.values import Now, Stream
+from processes.core.values import Now, Stream, Unknown
 
 COMMAND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")  # it stands in an environment variable and in logs
 
@@ -32,11 +32,12 @@ class Status(enum.StrEnum):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A command's end: the content of its report."""
+    """A command's end: the content of its report. `reason`: of an error that was not the program's own."""
 
     status: Status
     exit_code: int | None = None
     message: str = ""
+    reason: str = ""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -111,6 +112,10 @@ def judge(folder: Folder, boot_id: str) -> tuple[Run, Ended | None]:
         return (Run.RUNNING if folder.started is not None else Run.LAUNCHING), None
     if folder.started is not None:
         if folder.started.boot_id != boot_id:
-            return Run.ENDED, Ended(Status.ERROR, None, "the machine rebooted during the command, outcome unknown")
-        return Run.ENDED, Ended(Status.ERROR, None, "the shim died, outcome unknown")
+            return Run.ENDED, _unknown("the machine rebooted during the command", Unknown.REBOOTED)
+        return Run.ENDED, _unknown("the shim died", Unknown.SHIM_DIED)
     return (Run.LAUNCHING if folder.launching else Run.UNSTARTED), None
+
+
+def _unknown(what: str, reason: Unknown) -> Ended:
+    return Ended(Status.ERROR, None, f"{what}, outcome unknown", reason)

@@ -9,6 +9,9 @@ dies in the middle takes nothing with it, and its successor goes on from its own
 A reader is told of every loss, once, as a gap: when the epoch is another one than its own (the memory began empty again), and where
 numbers were burned. A batch never reaches over a hole: the items behind it come in the next batch, and that one is the gap's.
 
+An append may stay under way after its caller has given it up (this process was stopped) and be carried out later, behind what that
+caller appended since. So a client numbers its appends, and one that comes after a higher number is refused: nobody waits for it.
+
 Two readers of one queue both see everything, and an acknowledgement of either lets go for both: nothing is shared out among
 readers. Who must be the only reader (the hub) is fenced by its epoch; the others hold the lock of their process name.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -28,6 +31,7 @@ HUB: Final = "hub"  # the only role that an older epoch shuts out
 QUEUES_MAX: Final = 200  # a queue for each gateway and fanout, and room for renumbered ones; guess
 APPEND_ITEMS_MAX: Final = 10_000  # of one append: half of the smallest queue, so that what is within it fits an empty one
 APPEND_BYTES_MAX: Final = 24 << 20  # of one append: a census piece of 200 long registers is about 20 MiB, nine tenths of 32 MiB are 28
+CLIENTS_MAX: Final = 1_000  # whose last number is remembered, the longest silent goes first; four times the connections there may be
 EPOCH_MAX: Final = 2**52  # exact in JSON and in a database's integer
 
 
@@ -47,7 +51,9 @@ _READER: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class QueueRefused(LocalError):
-    """A call that no queue could ever answer. `code`: malformed, format, unknown_queue, too_many_queues, too_big, bad_position."""
+    """A call that no queue could ever answer. `code`: malformed, format, unknown_queue, too_many_queues, too_big, bad_position,
+    given_up.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -228,6 +234,7 @@ class Queues:
         self.epoch = epoch
         self.hub_epoch = 0  # the newest that anybody spoke of
         self._queues: dict[str, BoundedQueue] = {}
+        self._clients: OrderedDict[int, int] = OrderedDict()  # number of the last append, by client; lately heard of last
 
     def admit(self, role: str, hub_epoch: int) -> bool:
         """Notes the caller's hub epoch; True if it is news.
@@ -240,6 +247,18 @@ class Queues:
         if role == HUB and hub_epoch < self.hub_epoch:
             raise Fenced(hub_epoch, self.hub_epoch)
         return False
+
+    def admit_append(self, client: int, number: int) -> None:
+        """Notes the append; one without a number passes. Raises: QueueRefused, for one that its caller has given up."""
+        if not number:
+            return
+        newest = self._clients.get(client, 0)
+        if number <= newest:
+            raise QueueRefused("given_up", f"append {number} comes after append {newest} of the same client")
+        self._clients[client] = number
+        self._clients.move_to_end(client)
+        if len(self._clients) > CLIENTS_MAX:
+            self._clients.popitem(last=False)
 
     def named(self, name: str) -> BoundedQueue:
         """The queue of this name. Raises: QueueRefused."""

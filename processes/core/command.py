@@ -3,13 +3,14 @@
         queued ──▶ sent ──▶ running ──▶ succeeded | failed | cancelled
           │          │         └──────▶ lost ──▶ succeeded | failed      (once, on a late report)
           │          ├───▶ succeeded | failed | rejected | cancelled | lost
-          └──▶ expired | cancelled | rejected | lost
+          └──▶ expired | cancelled | lost
 
 The theory: `queued` is in the hub's hands alone, so the hub may end it (its time is over, an operator cancels, its host is
 removed). From `sent` on the agent may have begun, so only the agent's word ends it, or a reason to give up knowing (`lost`),
 which says so and never guesses. `sent → queued` does not exist: a redelivery is another attempt of the same `sent`, and the
-agent's journal makes sure that it runs once. What bothers the author: `rejected` after `running` cannot be told from an agent
-that is broken; it is an unknown pair, and the hub's barrier puts such a report aside.
+agent's journal makes sure that it runs once. An agent's word about a command that is still `queued` proves that it was sent: it is
+made `sent` first. What bothers the author: an agent that says `rejected` after it said that it runs is broken, and which of its
+words is true nobody knows; that is `lost` (contradicted), for there is no edge from `running` to `rejected`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class State(enum.StrEnum):
 FINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.REJECTED, State.EXPIRED, State.CANCELLED, State.LOST})
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.QUEUED: frozenset({State.SENT, State.EXPIRED, State.CANCELLED, State.REJECTED, State.LOST}),
+    State.QUEUED: frozenset({State.SENT, State.EXPIRED, State.CANCELLED, State.LOST}),
     State.SENT: frozenset({State.RUNNING, State.SUCCEEDED, State.FAILED, State.REJECTED, State.CANCELLED, State.LOST}),
     State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST}),
     State.LOST: frozenset({State.SUCCEEDED, State.FAILED}),
@@ -93,7 +94,9 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     started_wall_s: float | None = None
     finished_wall_s: float | None = None
     lost_wall_s: float | None = None  # kept when a late report ends a lost command
+    adopted: bool = False  # on its connection it was found running: it was written on one before
     unheard_wall_s: float | None = None  # since when its host is not connected, while it is sent or running
+    unheard_boot_s: float = 0.0  # the same on the clock that deadlines run on
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
     evidence: dict[str, str] = {}  # of a foreign host's system, when it was sent

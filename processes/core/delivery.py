@@ -10,9 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
+from processes.core import dead_letter
 from processes.core.command import Command, State
-from processes.core.draft import Draft
-from processes.core.effects import AddDeadLetter, AddOutput
+from processes.core.dead_letter import Why
+from processes.core.draft import Draft, derived_id
+from processes.core.effects import AddOutput
+from processes.core.foreign import evidence
 from processes.core.host import HostRecord
 from processes.core.messages import (
     AckReceived,
@@ -21,7 +24,6 @@ from processes.core.messages import (
     DeliverAck,
     DeliverCommand,
     DeliverKill,
-    HeartbeatReceived,
     OutputGrew,
     OutputReceived,
     ProgressReceived,
@@ -29,7 +31,7 @@ from processes.core.messages import (
     StatusReceived,
     Undelivered,
 )  # fmt: skip
-from processes.core.values import OutputRecord, Presence, Stream
+from processes.core.values import STOP, OutputRecord, Presence, Stream, Unknown
 
 ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and reason
     "ok": (State.SUCCEEDED, ""),
@@ -39,15 +41,10 @@ ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and r
     "cancelled": (State.CANCELLED, "cancelled"),
     "stopped": (State.CANCELLED, "stopped"),
 }
-EVIDENCE: Final = ("generation", "store_path", "binary_hash")  # NixFleet's: what a switch changes
-SWITCHES: Final = frozenset({"switch", "pull-switch"})  # after these a NixFleet agent exits, to be started anew by its init
 WAY_S_MAX: Final = 10.0  # from the hub's decision to the agent's start; guess: a hub that is replaced takes 5 s
+_UNKNOWN: Final = frozenset(Unknown)  # reported by an agent that cannot know either
 _OTHER_JOURNAL: Final = ("journal_replaced", "forgotten")  # reasons of lost
-UNREPORTED_S: Final = 30.0  # a foreign agent says a status before it beats without the command; guess: older beats are through by then
 TRUNCATED: Final = "… output cut here: the limit of a command's output was reached"
-
-
-_facts = msgspec.json.Decoder(dict[str, Any])
 
 # sending
 
@@ -59,11 +56,17 @@ def send_due(draft: Draft, name: str) -> None:
         return
     exclusive = waiting = False
     concurrent = 0
+    ready = not host.foreign or link.idle
     for command in draft.queue(name):
-        beside = host.concurrent(command.op) or (host.foreign and command.op == "stop")
+        beside = host.concurrent(command.op) or (host.foreign and command.op == STOP)
         if command.state is not State.QUEUED:
+            if ready and host.foreign and not command.connection:
+                send(draft, host, command)  # Undelivered said that it was never written
+            ready |= command.adopted  # what runs there is known, and may be stopped
             exclusive |= not beside
             concurrent += beside
+        elif not ready:
+            return
         elif beside:
             if concurrent < draft.rules.running_concurrent_max:
                 send(draft, host, command)
@@ -84,6 +87,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
         "connection": link.connection,
         "journal": host.register.journal_id if host.register else "",
         "sent_boot_s": draft.now.boot_s,
+        "adopted": False,
         "unheard_wall_s": None,
         "evidence": evidence(host) if host.foreign else {},
     }
@@ -138,11 +142,10 @@ def silence(draft: Draft, command_id: str) -> None:
     command = draft.command(command_id)
     if command is None or command.state not in (State.SENT, State.RUNNING):
         return
-    host, link = draft.host(command.host), draft.link(command.host)
-    unheard_s = draft.now.wall_s - (command.unheard_wall_s or (host.seen_wall_s if host else None) or command.sent_wall_s or 0.0)
-    if link.connection or unheard_s < draft.rules.lost_after_s:
-        wait_s = draft.rules.lost_after_s if link.connection else max(1.0, draft.rules.lost_after_s - unheard_s)
-        draft.timers.append((draft.now.boot_s + wait_s, "silence", command_id))
+    unheard = command.unheard_wall_s is not None and not draft.link(command.host).connection
+    unheard_s = draft.now.boot_s - command.unheard_boot_s if unheard else 0.0
+    if unheard_s < draft.rules.lost_after_s:
+        draft.timers.append((draft.now.boot_s + max(1.0, draft.rules.lost_after_s - unheard_s), "silence", command_id))
         return
     draft.move(command, State.LOST, "hub", "silence", message=f"the host was not heard of for {unheard_s:.0f} s")
 
@@ -168,6 +171,8 @@ def reconcile(draft: Draft, name: str) -> None:
             _reconcile_one(draft, host, info, command, command.id in known)
         elif command.state is State.SENT and command.sent_boot_s < draft.memory.started_boot_s and _unwritten(host, info, command):
             send(draft, host, command)  # the hub before this one may have died between the commit and the delivery
+        elif command.unheard_wall_s is not None:  # this hub began before the census that names the connection
+            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=None))
         current = draft.command(command.id)
         if current is not None and current.open and current.cancel_wall_s is not None:
             draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
@@ -179,8 +184,6 @@ def _unwritten(host: HostRecord, info: Connection, command: Command) -> bool:
 
 def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Command, named: bool) -> None:
     if host.foreign:
-        if command.state is State.SENT and not command.connection:
-            send(draft, host, command)  # Undelivered said that it was never written
         return  # its first heartbeat says whether it still runs
     if named:
         command = msgspec.structs.replace(command, connection=info.connection, unheard_wall_s=None)
@@ -195,59 +198,12 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
         draft.move(command, State.LOST, "hub", "journal_replaced", message="the agent came back with a new journal: it may have run")
 
 
-def foreign_beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> None:
-    """A foreign agent's heartbeat: the command it names runs; one from before this connection that it does not name is lost."""
-    pending = event.heartbeat.pending_command
-    for command in draft.queue(host.name):
-        if command.state is State.QUEUED:
-            continue
-        if command.connection == event.connection:
-            if command.state is State.SENT and pending == command.op:
-                draft.move(command, State.RUNNING, "agent")
-            elif pending is None and command.sent_boot_s + UNREPORTED_S < draft.now.boot_s:
-                draft.move(command, State.LOST, "hub", "unreported", message="the agent runs nothing, and its report did not arrive")
-        elif pending == command.op:
-            moved = msgspec.structs.replace(command, connection=event.connection, unheard_wall_s=None)
-            draft.put_command(moved)
-            if moved.state is State.SENT:
-                draft.move(moved, State.RUNNING, "agent")
-        elif command.connection:
-            _judge_by_evidence(draft, command, evidence(host))
-
-
-def evidence(host: HostRecord) -> dict[str, str]:
-    """What tells one state of a foreign host's system from another, as far as its agent says."""
-    facts = {**_facts.decode(host.facts), **_facts.decode(host.heartbeat_facts)}
-    return {name: str(facts[name]) for name in EVIDENCE if facts.get(name)}
-
-
-def _judge_by_evidence(draft: Draft, command: Command, after: dict[str, str]) -> None:
-    """A foreign agent came back without the command, and nobody reported its end.
-
-    A switch that replaced its own agent shows in what the host says of itself; everything else is lost, never guessed.
-    """
-    before = command.evidence
-    told = f"before: {_told(before)}; after: {_told(after)}"
-    changed = any(before[name] != after[name] for name in before.keys() & after.keys())
-    if command.op in SWITCHES and changed:
-        state = draft.move(command, State.RUNNING, "agent") if command.state is State.SENT else command
-        draft.move(state, State.SUCCEEDED, "hub", "changed_evidence", message=told)
-        return
-    draft.move(
-        command, State.LOST, "hub", "connection_lost",
-        message=f"the connection was lost before a report, and the agent came back without it: it may have run; {told}",
-    )  # fmt: skip
-
-
-def _told(found: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value[:64]}" for name, value in found.items()) or "nothing known"
-
-
 def unheard(draft: Draft, name: str) -> None:
     """The host's connection is gone: commands with it say since when nothing is heard of them."""
     for command in draft.queue(name):
         if command.state is not State.QUEUED and command.unheard_wall_s is None:
-            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=draft.now.wall_s))
+            now = draft.now
+            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=now.wall_s, unheard_boot_s=now.boot_s))
 
 
 # agents' answers
@@ -256,42 +212,45 @@ def unheard(draft: Draft, name: str) -> None:
 def undelivered(draft: Draft, event: Undelivered) -> None:
     """The frame was never written: a journal's agent is asked when it comes back, a foreign one may get it then."""
     command = draft.command(event.command_id)
-    if command is not None and command.state is State.SENT and command.attempt == event.attempt and command.host == event.host:
+    if command is None or command.host != event.host or command.attempt != event.attempt or command.connection != event.connection:
+        return
+    host = draft.host(event.host)
+    late_beat = command.state is State.RUNNING and host is not None and host.foreign  # of a command before it, of the same op
+    if command.state is State.SENT or late_beat:
         draft.put_command(msgspec.structs.replace(command, connection=""))
-        draft.due[command.host] = None
-        if draft.link(command.host).connection not in ("", event.connection):
-            draft.arrived[command.host] = None  # it came back before this was known: that registration is looked at once more
 
 
 def acknowledged(draft: Draft, event: AckReceived) -> None:
     """The agent has it in its journal: it runs, or will at once."""
-    command = _own(draft, event, event.command_id)
+    command = _spoken_of(draft, event, event.command_id)
     if command is not None and command.state is State.SENT:
         draft.move(command, State.RUNNING, "agent")
 
 
 def progressed(draft: Draft, event: ProgressReceived) -> None:
     """A foreign agent's progress: its one command runs."""
-    command = _own(draft, event, None)
+    command = _spoken_of(draft, event, event.command_id)
     if command is not None and command.state is State.SENT:
         draft.move(command, State.RUNNING, "agent")
 
 
 def rejected(draft: Draft, event: RejectReceived) -> None:
-    """The agent will not run it. A busy journal's agent that rejects one it was sent twice has it running: its ack came first."""
-    command = _own(draft, event, event.command_id, newest=True)
+    """The agent will not run it. One that said before that it runs it contradicts itself: then nobody knows."""
+    command = _spoken_of(draft, event, event.command_id)
     if command is None:
         _ack(draft, event, event.command_id)
         return
+    reason, message = event.reason[:200] or "rejected", f"it runs {event.current_command}" if event.current_command else ""
     if command.state is State.SENT:
-        message = f"it runs {event.current_command}" if event.current_command else ""
-        draft.move(command, State.REJECTED, "agent", event.reason[:200] or "rejected", message=message)
+        draft.move(command, State.REJECTED, "agent", reason, message=message)
+    elif command.state is State.RUNNING:
+        draft.move(command, State.LOST, "hub", "contradicted", message=f"the agent said that it runs, and then rejected it: {reason}")
     _ack(draft, event, command.id)
 
 
 def reported(draft: Draft, event: StatusReceived) -> None:
     """The command has ended, by the agent's word. The report is acknowledged, however late or often it comes."""
-    command = _own(draft, event, event.command_id, op=event.op)
+    command = _spoken_of(draft, event, event.command_id, op=event.op)
     if command is None:
         if event.command_id is not None:
             _stray(draft, event, "a report for a command that is not this host's, or not known any more")
@@ -300,6 +259,8 @@ def reported(draft: Draft, event: StatusReceived) -> None:
     after, reason = ENDS.get(event.status, (State.FAILED, f"status {event.status[:100]}"))
     if after is State.SUCCEEDED and event.exit_code:
         after, reason = State.FAILED, reason or "exit_code"
+    if after is State.FAILED:
+        after, reason = (State.LOST if event.reason in _UNKNOWN else after), reason or event.reason[:200]
     if command.state is State.LOST and after is State.CANCELLED and event.exit_code is None and command.reason in _OTHER_JOURNAL:
         _ack(draft, event, command.id)  # cancelled before it was started, says a journal that never knew it: it may run all the same
         return
@@ -313,7 +274,7 @@ def reported(draft: Draft, event: StatusReceived) -> None:
 
 def output(draft: Draft, event: OutputReceived) -> None:
     """Output is kept, each record once, up to the limit; what is durable is acknowledged by its offset."""
-    command = _own(draft, event, event.command_id)
+    command = _spoken_of(draft, event, event.command_id)
     if command is None:
         _ack_stray_output(draft, event)
         return
@@ -347,6 +308,18 @@ def output(draft: Draft, event: OutputReceived) -> None:
         draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command.id, next_offset))
 
 
+def output_put_aside(draft: Draft, event: OutputReceived, letter_id: str) -> None:
+    """Output that could not be stepped is acknowledged, or its agent would wait with the report; a line in its place says so."""
+    command = _own(draft, event, event.command_id)
+    offsets = [record.offset for record in event.records if record.offset is not None]
+    if command is not None and offsets and max(offsets) >= command.output_next:
+        told = OutputRecord(command.output_next, Stream.STDERR, f"… output put aside here, and no more is kept: dead letter {letter_id}")
+        draft.put_command(msgspec.structs.replace(command, output_next=max(offsets) + 1, output_truncated=True))
+        draft.effects.writes.append(AddOutput(command.id, (told,)))
+        draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, max(offsets) + 1))
+    _ack_stray_output(draft, event)
+
+
 def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
     """Output of a command that is not known any more is not kept, but acknowledged: its agent would wait with the report."""
     offsets = [record.offset for record in event.records if record.offset is not None]
@@ -362,11 +335,23 @@ def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None
     _ack(draft, event, command.id if command else command_id, quarantined=True)
 
 
-def _own(draft: Draft, event: AgentEvent, command_id: str | None, *, newest: bool = False, op: str = "") -> Command | None:
+def _spoken_of(draft: Draft, event: AgentEvent, command_id: str | None, *, op: str = "") -> Command | None:
+    """The command that an agent's word is about, as `_own`. The word proves that it was sent: a hub that has it queued has forgotten
+    so (its database is older than that), and must not send it as if for the first time.
+    """
+    command = _own(draft, event, command_id, op)
+    if command is None or command.state is not State.QUEUED:
+        return command
+    host = draft.host(event.host)
+    journal = host.register.journal_id if host is not None and host.register is not None else ""
+    return draft.move(command, State.SENT, "agent", "known_to_agent", connection=event.connection, journal=journal, attempt=1)
+
+
+def _own(draft: Draft, event: AgentEvent, command_id: str | None, op: str = "") -> Command | None:
     """The command that an agent's word is about; None unless it belongs to this very host and enrolment.
 
-    Without an id (foreign agents) it is the one command that was sent on this connection: the oldest, or for a rejection the
-    newest.
+    Without an id (a foreign agent's, of nothing that was written on this connection) it is one of an earlier connection that was
+    not judged yet, or was found running on this one.
     """
     host = draft.host(event.host)
     if host is None:
@@ -376,9 +361,13 @@ def _own(draft: Draft, event: AgentEvent, command_id: str | None, *, newest: boo
         return command if command is not None and command.host == host.name and command.enrolment == host.enrolment else None
     if not host.foreign:
         return None
-    sent = [c for c in draft.queue(host.name) if c.state in (State.SENT, State.RUNNING) and c.connection == event.connection]
-    sent = [c for c in sent if not op or c.op == op]
-    return sent[-1 if newest else 0] if sent else None
+    current = draft.link(host.name).connection == event.connection
+    for earlier in draft.queue(host.name):
+        if earlier.state is State.QUEUED or not earlier.connection or (op and earlier.op != op):
+            continue
+        if earlier.adopted if earlier.connection == event.connection else current:
+            return earlier
+    return None
 
 
 def _ack(draft: Draft, event: AgentEvent, command_id: str | None, *, quarantined: bool = False) -> None:
@@ -388,5 +377,5 @@ def _ack(draft: Draft, event: AgentEvent, command_id: str | None, *, quarantined
 
 
 def _stray(draft: Draft, event: StatusReceived, error: str) -> None:
-    letter = f"{event.host}/{event.command_id}"
-    draft.effects.writes.append(AddDeadLetter(letter, draft.now.wall_s, "StatusReceived", msgspec.json.encode(event), error))
+    letter_id = derived_id("stray", event.host, event.command_id or "")  # said again, it is the same letter
+    draft.put_letter(dead_letter.of_event(letter_id, draft.now.wall_s, event, Why.STRAY, error=error))

@@ -13,12 +13,27 @@ from typing import Final
 
 import msgspec
 
+from processes.core import dead_letter
 from processes.core.command import Command, State, Transition, moved
-from processes.core.effects import AddTransition, DropCommand, DropHost, Effects, PutCommand, PutHost, PutKey, PutReply, PutRun
+from processes.core.dead_letter import DeadLetter
+from processes.core.effects import (
+    AddTransition,
+    DropCommand,
+    DropDeadLetter,
+    DropHost,
+    Effects,
+    PutCommand,
+    PutDeadLetter,
+    PutHost,
+    PutKey,
+    PutReply,
+    PutRun,
+)
 from processes.core.errors import LocalError
 from processes.core.host import HostRecord, Link
 from processes.core.ledger import Ledger
 from processes.core.messages import Change, Connection, Delivery, Json, Replied
+from processes.core.rules import Census, KeyEntry, Rules
 from processes.core.run import Run
 from processes.core.values import CANARY_HOST, Now, Presence
 from processes.core.views import command_view, encode, host_view
@@ -29,43 +44,6 @@ RUNS_KEPT_MAX: Final = 200  # ended runs in memory, so that a key asked again fi
 REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are asked again within their deadline. Guess
 
 OFFLINE: Final = Link(Presence.OFFLINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings that decide something in the core. Units: seconds."""
-
-    gateways: tuple[str, ...] = ("gateway",)
-    fanouts: tuple[str, ...] = ("fanout",)
-    ttl_s: float = 3600.0
-    lost_after_s: float = 86400.0
-    redeliver_s: float = 5.0  # a `sent` without ack on a live connection; DESIGN: redelivered after 5 s
-    settle_s: float = 5.0  # hosts restored from disk are stale until the census or this
-    stale_beats: float = 3.0  # missed heartbeats until a connected host is stale; guess: two may be late
-    stale_s_min: float = 10.0
-    queued_per_host_max: int = 100
-    open_max: int = 100_000
-    running_concurrent_max: int = 8  # per host; guess
-    output_bytes_max: int = 16 * 1024 * 1024  # per command; guess: a long build log is 5 MiB
-    key_chars_max: int = 128
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """What an idempotency key stands for."""
-
-    digest: str
-    command_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """A gateway's census while its pieces come in: the connections that live, named by a piece or registered meanwhile."""
-
-    number: int
-    boot: str
-    named: frozenset[str] = frozenset()
-    done: bool = False
 
 
 @dataclass(slots=True)
@@ -94,6 +72,9 @@ class Memory:
     due_runs: dict[str, None] = field(default_factory=dict)  # runs one of whose commands has ended; in order
     keys: dict[str, KeyEntry] = field(default_factory=dict)
     replies: OrderedDict[str, Replied] = field(default_factory=OrderedDict)
+    letters: dict[str, DeadLetter] = field(default_factory=dict)  # what was put aside; oldest first
+    suspended: set[str] = field(default_factory=set)  # hosts
+    asides: dict[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)  # host → when events of it were put aside, and how bad
     censuses: dict[str, Census] = field(default_factory=dict)
     timers: list[tuple[float, str, str]] = field(default_factory=list)  # a heap: at_boot_s, kind, id. Durable matters
     presence_timers: list[tuple[float, str]] = field(default_factory=list)  # a heap: at_boot_s, host. Volatile matters
@@ -128,6 +109,7 @@ class Draft:
         self.settled = memory.settled
         self.looked_at: list[str] = []  # hosts that are not due any more
         self.censuses: dict[str, Census] = {}
+        self.asides: dict[str, tuple[tuple[float, int], ...]] = {}
         self.counted: set[str] = set()
         self._taken = self._presence_taken = 0
         self._hosts: dict[str, HostRecord | None] = {}
@@ -137,6 +119,7 @@ class Draft:
         self._queues: dict[str, tuple[str, ...]] = {}
         self._runs: dict[str, Run] = {}
         self._keys: dict[str, KeyEntry] = {}
+        self._letters: dict[str, DeadLetter | None] = {}
         self._replies: dict[str, Replied] = {}
         self._dirty: set[str] = set()
         self._beats: dict[str, int] = {}
@@ -174,6 +157,10 @@ class Draft:
     def key(self, key: str) -> KeyEntry | None:
         """What this idempotency key stands for already."""
         return self._keys.get(key) or self.memory.keys.get(key)
+
+    def letter(self, letter_id: str) -> DeadLetter | None:
+        """The dead letter of this id."""
+        return self._letters[letter_id] if letter_id in self._letters else self.memory.letters.get(letter_id)
 
     # timers: taken from a heap only when the draft is applied
 
@@ -265,6 +252,19 @@ class Draft:
         self.next_number = max(self.next_number, run.number + 1)
         self.effects.writes.append(PutRun(run))
 
+    def put_letter(self, letter: DeadLetter) -> None:
+        """The dead letter; the oldest of too many go."""
+        self._letters[letter.id] = letter
+        self.effects.writes.append(PutDeadLetter(letter))
+        all_letters = {**self.memory.letters, **self._letters}
+        for old in dead_letter.too_many({id: kept for id, kept in all_letters.items() if kept is not None}):
+            self.drop_letter(old)
+
+    def drop_letter(self, letter_id: str) -> None:
+        """The dead letter is no more."""
+        self._letters[letter_id] = None
+        self.effects.writes.append(DropDeadLetter(letter_id))
+
     def put_key(self, key: str, digest: str, command_ids: tuple[str, ...]) -> None:
         """From now on this key stands for this request."""
         self._keys[key] = KeyEntry(digest, command_ids)
@@ -310,8 +310,13 @@ class Draft:
                 del memory.hosts[name]
                 memory.links.pop(name, None)
                 memory.dirty.discard(name)
+                memory.asides.pop(name, None)
             else:
                 memory.hosts[name] = host
+            if host is not None and host.suspended:
+                memory.suspended.add(name)
+            else:
+                memory.suspended.discard(name)
         for name, link in self._links.items():
             if name in memory.hosts:
                 memory.links[name] = link
@@ -334,6 +339,12 @@ class Draft:
         memory.due_runs.pop(self.judged_run, None)
         memory.due_runs.update(self.due_runs)
         memory.keys.update(self._keys)
+        for letter_id, letter in self._letters.items():
+            if letter is None:
+                memory.letters.pop(letter_id, None)
+            else:
+                memory.letters[letter_id] = letter
+        memory.asides.update(self.asides)
         for request_id, reply in self._replies.items():
             memory.replies[request_id] = reply
             if len(memory.replies) > REPLIES_KEPT_MAX:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from processes.core.audit import AuditLine
 from processes.core.command import Command, Transition
+from processes.core.dead_letter import DeadLetter
 from processes.core.host import HostRecord
 from processes.core.messages import Change, DeliverAck, Delivery, Json, OutputGrew, Replied
 from processes.core.run import Run
@@ -59,6 +61,27 @@ class AddTransition:
 
 
 @dataclass(frozen=True, slots=True)
+class AddAudit:
+    """One more line in the audit trail, of anything but a command."""
+
+    line: AuditLine
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """This token is void for ever, whatever backup is restored: its hash is kept outside of the database too."""
+
+    token_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropToken:
+    """The operator token is no more."""
+
+    token_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddOutput:
     """Consecutive records of a command's output."""
 
@@ -97,17 +120,23 @@ class PutToken:
 
 
 @dataclass(frozen=True, slots=True)
-class AddDeadLetter:
+class PutDeadLetter:
     """A message put aside, with why."""
 
-    id: str
-    at_wall_s: float
-    kind: str
-    event: bytes
-    error: str
+    letter: DeadLetter
 
 
-Write = PutHost | DropHost | PutCommand | DropCommand | PutRun | AddTransition | AddOutput | PutReply | PutKey | PutToken | AddDeadLetter
+@dataclass(frozen=True, slots=True)
+class DropDeadLetter:
+    """The letter is no more: it was stepped after all, discarded, or the oldest of too many."""
+
+    letter_id: str
+
+
+Write = (
+    PutHost | DropHost | PutCommand | DropCommand | PutRun | AddTransition | AddAudit | Revoke | AddOutput | PutReply | PutKey | PutToken
+    | DropToken | PutDeadLetter | DropDeadLetter
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -123,6 +152,8 @@ class Effects:
     replies: list[tuple[str, Replied]] = field(default_factory=list)  # fanout, message
     grew: list[OutputGrew] = field(default_factory=list)
     snapshots: list[tuple[str, str]] = field(default_factory=list)  # fanout, the snapshot's name
+    retries: list[DeadLetter] = field(default_factory=list)  # to be stepped once more
+    tried_again: list[tuple[str, str]] = field(default_factory=list)  # fanout, the name of what it left out
 
     @property
     def durable(self) -> bool:
@@ -142,3 +173,5 @@ class Effects:
         self.replies += later.replies
         self.grew += later.grew
         self.snapshots += later.snapshots
+        self.retries += later.retries
+        self.tried_again += later.tried_again

@@ -18,16 +18,20 @@ from typing import Final, assert_never
 
 import msgspec
 
-from processes.core import delivery, presence, requests, runs
+from processes.core import delivery, flood, presence, requests, runs
+from processes.core.aside_messages import PutAside
 from processes.core.command import Command, State
-from processes.core.draft import OFFLINE, Draft, KeyEntry, Memory, Rules
-from processes.core.effects import AddDeadLetter
+from processes.core.dead_letter import DeadLetter, Why
+from processes.core.draft import OFFLINE, Draft, Memory, derived_id
+from processes.core.effects import AddAudit
 from processes.core.host import HostRecord, Link
 from processes.core.ledger import Ledger
 from processes.core.messages import (
     AckReceived,
     AgentDisconnected,
+    AgentEvent,
     AgentRegistered,
+    AuditNoted,
     CensusTaken,
     Change,
     Event,
@@ -41,6 +45,7 @@ from processes.core.messages import (
     StatusReceived,
     Undelivered,
 )
+from processes.core.rules import KeyEntry, Rules
 from processes.core.run import Run
 from processes.core.values import CANARY_HOST, Now, Presence
 from processes.core.views import command_view, encode, host_view
@@ -89,6 +94,7 @@ class Restored:
     keys: dict[str, KeyEntry]
     replies: Iterable[Replied]
     runs: Iterable[Run] = ()  # all open ones, and some that ended, oldest first
+    letters: Iterable[DeadLetter] = ()  # oldest first
 
 
 def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Memory:
@@ -99,10 +105,11 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Me
     memory = Memory(rules, epoch, boot, now.boot_s, kept.next_number, ledger=kept.ledger, keys=dict(kept.keys))
     memory.hosts = {host.name: host for host in kept.hosts}
     memory.hosts[CANARY_HOST] = HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s)
+    memory.suspended = {host.name for host in memory.hosts.values() if host.suspended}
     memory.links = {name: Link(Presence.STALE) for name in memory.hosts}
     memory.links[CANARY_HOST] = Link(Presence.OFFLINE)
     for stored in kept.commands:
-        command = _rebooted(stored, boot, now)
+        command = _rebooted(stored, boot, now, rules.lost_after_s)
         memory.commands[command.id] = command
         if command.open:
             memory.queues[command.host] = (*memory.queues.get(command.host, ()), command.id)
@@ -117,19 +124,29 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: Restored) -> Me
             memory.due_runs[run.id] = None
     for reply in kept.replies:
         memory.replies[reply.request_id] = reply
+    for letter in kept.letters:
+        memory.letters[letter.id] = letter
+        if letter.host and letter.why in (Why.POISON, Why.RAISED):
+            flood.restored(memory, letter.host, letter.at_wall_s, deadly=letter.why == Why.POISON)
     return memory
 
 
-def _rebooted(command: Command, boot: str, now: Now) -> Command:
+def _rebooted(command: Command, boot: str, now: Now, lost_after_s: float) -> Command:
     if not command.open or command.boot == boot:
         return command
     rest_s = min(max(0.0, command.expires_wall_s - now.wall_s), command.ttl_s)
-    return msgspec.structs.replace(command, boot=boot, expires_boot_s=now.boot_s + rest_s, sent_boot_s=0.0)
+    unheard_s = min(max(0.0, now.wall_s - command.unheard_wall_s), lost_after_s) if command.unheard_wall_s is not None else 0.0
+    expires_boot_s, unheard_boot_s = now.boot_s + rest_s, now.boot_s - unheard_s
+    return msgspec.structs.replace(command, boot=boot, expires_boot_s=expires_boot_s, sent_boot_s=0.0, unheard_boot_s=unheard_boot_s)
 
 
 def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
     """What the event makes of the memory, as a draft. Raises: anything, and then nothing has changed."""
     draft = Draft(memory, now)
+    if flood.suspended(memory, event):
+        assert isinstance(event, AgentEvent)
+        flood.unheard(draft, event)
+        return draft
     match event:
         case HeartbeatReceived():
             presence.heartbeat(draft, event)
@@ -163,22 +180,36 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             requests.step(draft, event)
         case SnapshotWanted():
             draft.effects.snapshots.append((event.fanout, event.snapshot))
+        case PutAside():
+            _left_out(draft, event)
+        case AuditNoted():
+            draft.effects.writes += [AddAudit(line) for line in event.lines]
         case _:
             assert_never(event)
     return draft
 
 
-def put_aside(memory: Memory, event: Event | OwnEvent, letter_id: str, error: str, now: Now) -> Draft:
-    """The draft that stands in for a step that raised: a dead letter, and whoever waits for an answer gets one."""
+def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: Now, *, again: bool = False) -> Draft:
+    """The draft that stands in for a step that raised, or may not be tried: a dead letter, and whoever waits for an answer gets one.
+
+    `again`: a copy of what was put aside as this letter already.
+    """
     draft = Draft(memory, now)
-    kind = type(event).__name__
-    encoded = b"" if isinstance(event, OwnEvent) else msgspec.json.encode(event)
-    draft.effects.writes.append(AddDeadLetter(letter_id, now.wall_s, kind, encoded, error))
+    if flood.suspended(memory, event):
+        assert isinstance(event, AgentEvent)
+        flood.unheard(draft, event)
+        return draft
+    if not again:
+        draft.put_letter(letter)
     match event:
         case RequestReceived():
-            requests.refuse(draft, event, requests.Refused(500, "internal", f"the hub could not do it: see dead letter {letter_id}"))
+            requests.refuse(draft, event, requests.Refused(500, "internal", f"the hub could not do it: see dead letter {letter.id}"))
         case StatusReceived() | RejectReceived():
             delivery.quarantined(draft, event, event.command_id)
+        case OutputReceived():
+            delivery.output_put_aside(draft, event, letter.id)
+        case CensusTaken():
+            presence.census(draft, msgspec.structs.replace(event, connections=[]))
         case Tick():
             draft.take_presence_timers(presence.TIMERS_MAX)  # or the same one would raise at every tick
         case Due():
@@ -189,6 +220,15 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter_id: str, error: st
             draft.judged_run = event.run_id
         case _:
             pass
+    if letter.host and not letter.retries:
+        flood.put_aside(draft, letter.host, deadly=letter.why == Why.POISON)
+    return draft
+
+
+def keep(memory: Memory, letter: DeadLetter, now: Now) -> Draft:
+    """The draft that only keeps the letter: of what cannot be decoded, or when putting it aside raised too."""
+    draft = Draft(memory, now)
+    draft.put_letter(letter)
     return draft
 
 
@@ -204,7 +244,9 @@ def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draf
 
 
 def said_once(memory: Memory, event: Event) -> bool:
-    """True for a foreign agent's word about its command: it never repeats it, so the hub may not let go of it."""
+    """True for what nobody will repeat, so that the hub may not let go of it: a foreign agent's word, a line of the audit trail."""
+    if isinstance(event, AuditNoted):
+        return True
     if not isinstance(event, StatusReceived | RejectReceived | OutputReceived | ProgressReceived):
         return False
     host = memory.hosts.get(event.host)
@@ -229,6 +271,18 @@ def elapsed(memory: Memory, now: Now) -> Elapsed | None:
     if memory.timers and memory.timers[0][0] <= now.boot_s:
         return Elapsed(*memory.timers[0][1:])
     return None
+
+
+def _left_out(draft: Draft, event: PutAside) -> None:
+    """A fanout's letter: said again by the next one that leaves the same out, it is the same letter."""
+    letter_id = derived_id(event.fanout, event.name)
+    error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
+    draft.put_letter(
+        DeadLetter(
+            letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name, error=error, deaths=event.deaths,
+            event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
+        )
+    )  # fmt: skip
 
 
 def _due(draft: Draft, host: str) -> None:

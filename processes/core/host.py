@@ -27,6 +27,8 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     seen_wall_s: float | None = None
     address: str = ""
     ledger: Ledger = Ledger()
+    suspended: str = ""  # why nobody gets in with its token, until an operator lifts it
+    suspended_wall_s: float | None = None
 
     @property
     def foreign(self) -> bool:
@@ -53,9 +55,15 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Link(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A host's current connection, as this hub knows it. Volatile."""
+    """A host's current connection, as this hub knows it. Volatile.
+
+    `idle`: a foreign agent said on it that it runs nothing; before that nothing is sent to it, for what it runs may be of an
+    enrolment before this one, and its words carry no ids. Units: `heard_boot_s` seconds of CLOCK_BOOTTIME, of its last sign of life.
+    """
 
     presence: Presence
     connection: str = ""
     gateway: str = ""
     since_wall_s: float | None = None
+    heard_boot_s: float = 0.0
+    idle: bool = False

@@ -26,6 +26,11 @@ class Ledger(msgspec.Struct, frozen=True):
         """True when it adds up."""
         return self.accepted == sum(int(getattr(self, state)) for state in State)
 
+    @property
+    def open(self) -> int:
+        """How many have not ended."""
+        return self.queued + self.sent + self.running
+
     def moved(self, before: State | None, after: State) -> Ledger:
         """The ledger after one command's transition. `before` None: it was accepted just now."""
         counts = {str(after): getattr(self, after) + 1}

@@ -5,6 +5,7 @@ that a process of the version before understands them (upgrades go process by pr
 epoch; whoever meets an older one than it has seen drops it.
 
     events       gateway, fanout → hub        AgentRegistered HeartbeatReceived … CensusTaken RequestReceived SnapshotWanted
+                                              AuditNoted PutAside
     broadcasts   hub → each fanout            HubStarted Changed SnapshotPiece OutputGrew Replied
     deliveries   hub → each gateway           HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
 """
@@ -15,8 +16,10 @@ from typing import Final, NewType
 
 import msgspec
 
+from processes.core.aside_messages import DiscardLetter, LiftHost, PutAside, RetryLetter
+from processes.core.audit import AuditLine
 from processes.core.errors import LocalError
-from processes.core.values import OutputRecord
+from processes.core.values import CloseCode, OutputRecord
 from processes.core.wire import Heartbeat, Register
 
 FORMAT: Final = 1
@@ -28,7 +31,9 @@ Json = NewType("Json", bytes)  # one encoded JSON value, handed on without decod
 
 
 class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One agent's connection after its `register`. `written`: ids of the commands written on it (foreign agents only)."""
+    """One agent's connection after its `register`. Of foreign agents only: `written`, ids of the commands written on it; `idle`: on it
+    the agent said that it runs nothing, so whatever it runs from then on was written on it.
+    """
 
     connection: str
     gateway: str
@@ -39,6 +44,7 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     address: str = ""
     since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`: of two connections of one host the later is current
     written: list[str] = []
+    idle: bool = False
 
 
 class AgentEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):
@@ -77,7 +83,7 @@ class AckReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
 
 
 class RejectReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The agent will not run the command. No id from foreign agents."""
+    """The agent will not run the command. Without an id: of a foreign agent, about nothing that was written on this connection."""
 
     reason: str
     command_id: str | None = None
@@ -85,26 +91,28 @@ class RejectReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
 
 
 class OutputReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """Consecutive records of one command's output. No id from foreign agents."""
+    """Consecutive records of one command's output. Without an id: a foreign agent's, of a command from before this connection."""
 
     records: list[OutputRecord]
     command_id: str | None = None
 
 
 class StatusReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The agent's report of a command's end. No id from foreign agents."""
+    """The agent's report of a command's end. Without an id: a foreign agent's, of a command from before this connection."""
 
     status: str
     exit_code: int | None = None
     message: str = ""
     command_id: str | None = None
     op: str = ""
+    reason: str = ""
 
 
 class ProgressReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """A foreign agent's progress, as it came."""
+    """A foreign agent's progress, as it came. Without an id: of a command from before this connection."""
 
     progress: Json
+    command_id: str | None = None
 
 
 class Undelivered(AgentEvent, frozen=True, omit_defaults=True, tag=True):
@@ -199,14 +207,23 @@ class CreateToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 class Drill(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
     """Rehearse a fault inside the hub's step (only with drills.enabled). Meant for one epoch: a successor ignores it.
 
-    fault: deadlock, busy, blocked, exception, leak, exit.
+    fault: deadlock, busy, blocked, exception, leak, exit; poison and poison_exit happen in every epoch, until they are put aside.
     """
 
     fault: str
     epoch: int
 
 
-Request = GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | CreateToken | Drill
+class RevokeToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """DELETE /api/v1/tokens/ID, by the token's hash."""
+
+    token_hash: str
+
+
+Request = (
+    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken | RevokeToken
+    | RetryLetter | DiscardLetter | Drill
+)  # fmt: skip
 
 
 class RequestReceived(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
@@ -229,9 +246,16 @@ class SnapshotWanted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field=
     snapshot: str
 
 
+class AuditNoted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """What a fanout alone knows for the audit trail: sign-ins, and attempts that it refused itself."""
+
+    fanout: str
+    lines: list[AuditLine]
+
+
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived | StatusReceived
-    | ProgressReceived | Undelivered | CensusTaken | RequestReceived | SnapshotWanted
+    | ProgressReceived | Undelivered | CensusTaken | RequestReceived | SnapshotWanted | AuditNoted | PutAside
 )  # fmt: skip
 
 
@@ -291,7 +315,13 @@ class Replied(Broadcast, frozen=True, omit_defaults=True, tag=True):
     body: Json
 
 
-BroadcastMessage = HubStarted | Changed | SnapshotPiece | OutputGrew | Replied
+class TryAgain(Broadcast, frozen=True, omit_defaults=True, tag=True):
+    """What this fanout left out under this name is to be shown again: an operator wants it tried."""
+
+    name: str
+
+
+BroadcastMessage = HubStarted | Changed | SnapshotPiece | OutputGrew | Replied | TryAgain
 
 
 # Deliveries, hub → each gateway
@@ -314,10 +344,12 @@ class TokensPiece(Broadcast, frozen=True, omit_defaults=True, tag=True):
 
 
 class TokenChanged(Broadcast, frozen=True, omit_defaults=True, tag=True):
-    """`token` replaces whatever `host` had; None: it has none any more. Connections that used another one end now (4501)."""
+    """`token` replaces whatever `host` had; None: it has none (any more, or for now). Connections that used another one end now."""
 
     host: str
     token: Token | None
+    code: int = CloseCode.REVOKED.value
+    reason: str = "the token is no longer valid"
 
 
 class DeliverRegistered(Broadcast, frozen=True, omit_defaults=True, tag=True):

@@ -9,7 +9,7 @@ once its snapshot is whole, so that nobody sees rows of two hubs side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -21,6 +21,7 @@ from processes.core.messages import (
     OutputGrew,
     Replied,
     SnapshotPiece,
+    TryAgain,
 )  # fmt: skip
 from processes.core.replica import Replica
 
@@ -36,6 +37,21 @@ class Seen:
     new_hub: bool = False  # open requests must be asked again
     replied: Replied | None = None
     grew: OutputGrew | None = None
+    again: str = ""  # what was left out under this name may be tried again
+
+
+Admit = Callable[[Change, bool], Change | None]
+
+
+def _as_it_is(change: Change, known: bool) -> Change | None:
+    return change
+
+
+def _enter(rows: Replica, change: Change, admit: Admit) -> Change | None:
+    entered = admit(change, rows.row(change.kind, change.id) is not None)
+    if entered is not None:
+        rows.apply(entered)
+    return entered
 
 
 class Mirror:
@@ -56,13 +72,13 @@ class Mirror:
         self._asked_s = 0.0
         self._pieces = 0
 
-    def load(self, epoch: int, changes: Iterable[Change]) -> None:
+    def load(self, epoch: int, changes: Iterable[Change], admit: Admit = _as_it_is) -> None:
         """Rows from the database, until a hub's come."""
         if self.live:
             return
         self.shown = Replica()
         for change in changes:
-            self.shown.apply(change)
+            _enter(self.shown, change, admit)
         self.shown_epoch = epoch
         self.epoch = max(self.epoch, epoch)
 
@@ -80,8 +96,9 @@ class Mirror:
         self._coming, self._pieces = None, 0
         self._asked, self._asked_s = snapshot, now_s
 
-    def take(self, message: BroadcastMessage, now_s: float) -> Seen:
-        """The message is in the rows. Raises: msgspec.DecodeError, for a row that is not a JSON object."""
+    def take(self, message: BroadcastMessage, now_s: float, admit: Admit = _as_it_is) -> Seen:
+        """The message is in the rows. `admit` says of each change what is entered for it, and whether its row is known already; None:
+        nothing. Raises: msgspec.DecodeError, for a row that is not a JSON object."""
         seen = Seen()
         if message.epoch < self.epoch:
             self.older += 1
@@ -94,27 +111,30 @@ class Mirror:
             case HubStarted():
                 pass
             case Changed():
-                self._follow(message.changes, seen)
+                self._follow(message.changes, seen, admit)
             case SnapshotPiece():
-                self._assemble(message, now_s, seen)
+                self._assemble(message, now_s, seen, admit)
             case OutputGrew():
                 seen.grew = message
             case Replied():
                 seen.replied = message
+            case TryAgain():
+                seen.again = message.name
             case _:
                 assert_never(message)
         return seen
 
-    def _follow(self, changes: list[Change], seen: Seen) -> None:
+    def _follow(self, changes: list[Change], seen: Seen, admit: Admit) -> None:
         for change in changes:
             if self._coming is not None:
-                self._coming.apply(change)
+                _enter(self._coming, change, admit)
             if self.shown_epoch == self.epoch:
                 before = self.shown.host_of(change)
-                self.shown.apply(change)
-                seen.changes.append((change, before or self.shown.host_of(change)))
+                entered = _enter(self.shown, change, admit)
+                if entered is not None:
+                    seen.changes.append((entered, before or self.shown.host_of(entered)))
 
-    def _assemble(self, piece: SnapshotPiece, now_s: float, seen: Seen) -> None:
+    def _assemble(self, piece: SnapshotPiece, now_s: float, seen: Seen, admit: Admit) -> None:
         if piece.snapshot != self._asked or piece.piece != self._pieces:
             return  # of a snapshot that nobody waits for any more
         if piece.piece == 0:
@@ -123,7 +143,7 @@ class Mirror:
         self._pieces += 1
         self._asked_s = now_s
         for change in piece.changes:
-            self._coming.apply(change)
+            _enter(self._coming, change, admit)
         if piece.last:
             self.shown, self.shown_epoch, self.live = self._coming, self.epoch, True
             self._stale = False

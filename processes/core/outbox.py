@@ -67,6 +67,7 @@ class Batch(NamedTuple):
 
 
 class _Entry(NamedTuple):
+    number: int
     host: str
     item: bytes
     is_presence: bool
@@ -76,7 +77,7 @@ class _Entry(NamedTuple):
 class _Beat(NamedTuple):
     connection: str
     item: bytes
-    after: int  # entries of the ordered lane that must be gone before
+    after: int  # the newest entry of its host in the ordered lane: that must be gone before
     since_s: float
 
 
@@ -111,7 +112,8 @@ class Outbox:
         self.bounds = bounds
         self.census_wanted = False  # presence was let go: the owner takes a census
         self._ordered: deque[_Entry] = deque()
-        self._put = self._gone = 0  # entries of the ordered lane, ever
+        self._put = 0  # entries of the ordered lane, ever
+        self._newest: dict[str, int] = {}  # of each host that has some there
         self._presence = 0
         self._items: Counter[str] = Counter()  # reports waiting, by host
         self._bytes: Counter[str] = Counter()
@@ -149,7 +151,7 @@ class Outbox:
             return Answer.REFUSED
         if self._bytes_all >= 2 * self.bounds.all_bytes:
             return Answer.REFUSED
-        self._enter(_Entry(host, item, False, now_s))
+        self._enter(host, item, False, now_s)
         self._items[host] += 1
         self._bytes[host] += len(item)
         over = self._items[host] >= self.bounds.host_items or self._bytes[host] >= self.bounds.host_bytes
@@ -157,7 +159,7 @@ class Outbox:
 
     def put_presence(self, host: str, item: bytes, now_s: float) -> None:
         """A registration or a disconnect. Always accepted; too many of them become a wish for a census."""
-        self._enter(_Entry(host, item, True, now_s))
+        self._enter(host, item, True, now_s)
         self._presence += 1
         if self._presence > self.bounds.presence_items:
             self._drop_presence()
@@ -165,11 +167,11 @@ class Outbox:
 
     def put_heartbeat(self, host: str, connection: str, item: bytes, now_s: float) -> None:
         """The newest of this host. It keeps the place of the one it replaces."""
-        old = self._beats.get(host)
+        old, after = self._beats.get(host), self._newest.get(host, 0)
         if old is not None and old.connection == connection:
-            self._beats[host] = old._replace(item=item)
+            self._beats[host] = old._replace(item=item, after=after)
         else:
-            self._beats[host] = _Beat(connection, item, self._put, now_s)
+            self._beats[host] = _Beat(connection, item, after, now_s)
 
     def forget_heartbeat(self, host: str, connection: str) -> None:
         """The connection is gone: what it said of itself last is of no interest behind its disconnect."""
@@ -253,14 +255,16 @@ class Outbox:
 
     # Inside
 
-    def _enter(self, entry: _Entry) -> None:
-        self._ordered.append(entry)
+    def _enter(self, host: str, item: bytes, is_presence: bool, now_s: float) -> None:
         self._put += 1
-        self._bytes_all += len(entry.item)
+        self._newest[host] = self._put
+        self._ordered.append(_Entry(self._put, host, item, is_presence, now_s))
+        self._bytes_all += len(item)
 
     def _leave(self, entry: _Entry) -> None:
-        self._gone += 1
         self._bytes_all -= len(entry.item)
+        if self._newest.get(entry.host) == entry.number:
+            del self._newest[entry.host]
         if entry.is_presence:
             self._presence -= 1
             return
@@ -304,11 +308,12 @@ class Outbox:
     def _next_beats(self) -> Batch | None:
         self._sent_beats = []
         size = 0
+        oldest = self._ordered[0].number if self._ordered else self._put + 1
         for host, beat in self._beats.items():
             size += len(beat.item)
             if len(self._sent_beats) >= self._pace_beats.items or (self._sent_beats and size > self.bounds.batch_bytes):
                 break
-            if beat.after <= self._gone:
+            if beat.after < oldest:
                 self._sent_beats.append((host, beat))
         return Batch(Lane.HEARTBEATS, [beat.item for _, beat in self._sent_beats]) if self._sent_beats else None
 

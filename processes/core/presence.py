@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from processes.core import delivery
-from processes.core.draft import Census, Draft
+from processes.core import foreign
+from processes.core.draft import Draft
 from processes.core.host import HostRecord, Link
 from processes.core.messages import (
     AgentDisconnected,
@@ -25,6 +25,7 @@ from processes.core.messages import (
     Token,
     TokensPiece,
 )
+from processes.core.rules import Census
 from processes.core.values import CANARY_HOST, CloseCode, Presence
 
 TOKENS_PIECE: Final = 1000  # tokens in one message: about 150 KiB
@@ -43,6 +44,9 @@ def connect(draft: Draft, info: Connection) -> None:
     if host is None or host.enrolment != info.enrolment or (host.token_hash is None and host.name != CANARY_HOST):
         draft.deliver(info.gateway, CloseConnection(draft.memory.epoch, info.connection, CloseCode.REVOKED, "not enrolled"))
         return
+    if host.suspended:
+        draft.deliver(info.gateway, CloseConnection(draft.memory.epoch, info.connection, CloseCode.SUSPENDED, "suspended"))
+        return
     link = draft.link(host.name)
     current = draft.connection(link.connection) if link.connection else None
     if current is not None and current.connection != info.connection:
@@ -52,7 +56,8 @@ def connect(draft: Draft, info: Connection) -> None:
         draft.deliver(current.gateway, CloseConnection(draft.memory.epoch, current.connection, CloseCode.REPLACED, "replaced"))
     if current is None or current.connection != info.connection:
         since_wall_s = draft.now.wall_s - max(0.0, draft.now.boot_s - info.since_boot_s)  # of its register, whichever hub asks
-        draft.put_link(host.name, Link(Presence.ONLINE, info.connection, info.gateway, since_wall_s), info)
+        link = Link(Presence.ONLINE, info.connection, info.gateway, since_wall_s, heard_boot_s=draft.now.boot_s, idle=info.idle)
+        draft.put_link(host.name, link, info)
         host = msgspec.structs.replace(host, register=info.register, facts=info.facts, address=info.address, seen_wall_s=draft.now.wall_s)
         draft.put_host(host, durable=False)
         _arm(draft, host)
@@ -81,10 +86,12 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
     if host.name == CANARY_HOST:
         draft.beat(event.heartbeat.command_pid or 0)
     draft.put_host(host, durable=False)
-    if link.presence is not Presence.ONLINE:
-        draft.put_link(host.name, msgspec.structs.replace(link, presence=Presence.ONLINE))
+    idle = link.idle or (host.foreign and event.heartbeat.pending_command is None)
+    draft.put_link(host.name, msgspec.structs.replace(link, presence=Presence.ONLINE, heard_boot_s=draft.now.boot_s, idle=idle))
     if host.foreign:
-        delivery.foreign_beat(draft, host, event)
+        foreign.beat(draft, host, event)
+    if idle and not link.idle:
+        draft.due[host.name] = None
     _arm(draft, host)
 
 
@@ -105,8 +112,7 @@ def tick(draft: Draft) -> None:
         host, link = draft.host(name), draft.link(name)
         if host is None or link.presence is not Presence.ONLINE:
             continue
-        silent_s = draft.now.wall_s - (host.seen_wall_s or 0.0)
-        if silent_s < _patience_s(draft, host):
+        if draft.now.boot_s - link.heard_boot_s < _patience_s(draft, host):
             continue  # heard of since: that heartbeat set a timer of its own
         draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))
 
@@ -156,7 +162,7 @@ def _tell_tokens(draft: Draft, gateway: str) -> None:
     tokens = [
         Token(host.token_hash, host.name, host.enrolment)
         for host in draft.memory.hosts.values()
-        if host.token_hash is not None and host.name != CANARY_HOST
+        if host.token_hash is not None and not host.suspended and host.name != CANARY_HOST
     ]
     pieces = [tokens[at : at + TOKENS_PIECE] for at in range(0, len(tokens), TOKENS_PIECE)] or [[]]
     for number, piece in enumerate(pieces):

@@ -16,7 +16,7 @@ import msgspec
 
 MAGIC: Final = b"fhpulse1"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
-_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ")
+_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II")
 _TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
 SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
@@ -58,6 +58,9 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     offline: int = 0
     dropped: int = 0  # messages dropped because a queue was full
     errors: int = 0  # steps that raised, malformed frames
+    storage_ns: int = 0  # since when the database call that is under way has not returned; each retry is a new one
+    letters: int = 0  # dead letters that are kept (hub); rows left out because they ended its predecessors (fanout)
+    suspended: int = 0  # hosts suspended for a flood of poison
 
 
 class Unreadable(Exception):
@@ -75,6 +78,7 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         min(pulse.backlog, 2**32 - 1), pulse.connections, pulse.oldest_ns, pulse.in_hand_ns,
         pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
+        pulse.storage_ns, pulse.letters, pulse.suspended,
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
@@ -85,18 +89,20 @@ def unpack(record: bytes) -> Pulse:
 
     Raises: Unreadable.
     """
-    whole = [found for at in (0, SLOT_SIZE) if (found := _whole(record[at : at + SLOT_SIZE])) is not None]
-    if not whole:
+    slots = [record[at : at + SLOT_SIZE] for at in (0, SLOT_SIZE) if len(record) >= at + SLOT_SIZE]
+    slots.sort(key=_sequence, reverse=True)
+    slot = next(filter(_is_whole, slots), None)
+    if slot is None:
         raise Unreadable
-    _, slot = max(whole)
     (
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped, errors,
+        storage_ns, letters, suspended,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
-        hosts, online, stale, offline, dropped, errors,
+        hosts, online, stale, offline, dropped, errors, storage_ns, letters, suspended,
     )  # fmt: skip
 
 
@@ -104,10 +110,12 @@ def _text(field: bytes) -> str:
     return field.rstrip(b"\0").decode(errors="replace")
 
 
-def _whole(slot: bytes) -> tuple[int, bytes] | None:
-    if len(slot) < SLOT_SIZE or slot[: len(MAGIC)] != MAGIC:
-        return None
+def _sequence(slot: bytes) -> int:
+    found: int = _HEAD.unpack_from(slot)[1]
+    return found
+
+
+def _is_whole(slot: bytes) -> bool:
+    """False: it is being written, or was never one."""
     (checksum,) = _TAIL.unpack_from(slot, SLOT_SIZE - _TAIL.size)
-    if zlib.crc32(slot[: -_TAIL.size]) != checksum:
-        return None  # being written
-    return _HEAD.unpack_from(slot)[1], slot
+    return slot[: len(MAGIC)] == MAGIC and zlib.crc32(slot[: -_TAIL.size]) == checksum

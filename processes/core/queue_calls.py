@@ -23,6 +23,7 @@ WAIT_S_MAX: Final = 10.0  # of one long poll; a waiting thread of a dead peer li
 Name = Annotated[str, Meta(max_length=128)]
 HubEpoch = Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
 Sequence = Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
+Serial = Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
 
 
 class Call(msgspec.Struct, frozen=True, tag_field="c"):
@@ -33,12 +34,14 @@ class Call(msgspec.Struct, frozen=True, tag_field="c"):
 
 
 class AppendCall(Call, frozen=True, tag=True):
-    """Append all or nothing."""
+    """Append all or nothing. `client`: of one link, random; `number`: grows with each of its appends; 0: of the version before."""
 
     queue: Name
     items: Annotated[list[bytes], Meta(max_length=APPEND_ITEMS_MAX)]
     bulk: bool = False
     lossy: bool = False
+    client: Serial = 0
+    number: Serial = 0
 
 
 class ReadCall(Call, frozen=True, tag=True):

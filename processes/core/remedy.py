@@ -1,8 +1,9 @@
 """What to do about the verdicts: nothing, collect evidence and kill, or start. Pure.
 
 The order of blame is storage, queues, hub, then gateway and fanout. While one before it is unwell, or younger than YOUNG_S, a
-later one's `stalled` is a consequence: shown, not remedied. `frozen` is nobody's consequence: no loop of ours ever waits for
-another process.
+later one's `stalled` is a consequence: shown, not remedied. `frozen` and `memory` are nobody's consequence: no loop of ours ever
+waits for another process. A database call that does not return is remedied though storage is to blame, but once in STORAGE_S: a hub
+that starts anew opens the file anew, and more than that cannot be done from here.
 
 The budget limits the watchdog's own kills and nothing else: after BUDGET_KILLS of one process within BUDGET_S it raises the alarm
 and tries once in BUDGET_S. A process that died by itself is started by supervisord; one that supervisord has given up, or that was
@@ -21,18 +22,19 @@ import msgspec
 
 from processes.core.pulse import Blocked
 from processes.core.report import Verdict
-from processes.core.stall import STARTING_S_MAX, Facts, Judgement
+from processes.core.stall import STARTING_S_MAX, STORAGE, Facts, Judgement
 
 YOUNG_S: Final = 3.0  # so long after its start a process may still owe the later ones their work; guess: connect, census, snapshot
 BUDGET_KILLS: Final = 5
 BUDGET_S: Final = 60.0
+STORAGE_S: Final = 60.0  # between two kills for a database call; at most BUDGET_S, for which kills are remembered
 REVIVE_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each further start; the last one repeats. Promised: within 60 s
 WELL_S: Final = 30.0  # advancing for so long: the next revival is a first one again
 KILL_WAIT_S: Final = 3.0  # from the decision to kill a process (evidence takes 1 s of it) until it may be killed again
 
 RANK: Final = {"queues": 1, "hub": 2, "gateway": 3, "fanout": 3, "agent": 4}  # storage, 0, is what the hub says it waits for
 UNWELL: Final = frozenset(set(Verdict) - {Verdict.ADVANCING, Verdict.STOPPED, Verdict.SILENT})
-KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN})
+KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})
 GIVEN_UP: Final = frozenset({"FATAL", "STOPPED", "EXITED"})  # supervisord's states in which it starts nothing by itself
 
 
@@ -63,15 +65,15 @@ class Past(msgspec.Struct, frozen=True):
 
 
 def decide(
-    judgements: Mapping[str, Judgement], facts: Mapping[str, Facts], pasts: Mapping[str, Past], now_s: float
+    judgements: Mapping[str, Judgement], facts: Mapping[str, Facts], pasts: Mapping[str, Past], now_s: float, *, drill: bool = False
 ) -> tuple[dict[str, Past], dict[str, Decision]]:
-    """What to do about each process, and its past with that entered."""
+    """What to do about each process, and its past with that entered. `drill`: one is under way, and the budget counts no kill."""
     after: dict[str, Past] = {}
     decisions: dict[str, Decision] = {}
     for name, judgement in judgements.items():
         past = _aged(pasts.get(name, Past()), judgement, facts[name], now_s)
-        blamed = blame(name, judgements, facts)
-        after[name], decisions[name] = _one(judgement, facts[name], past, blamed, now_s)
+        blamed = blame(name, judgements, facts) if judgement.verdict is Verdict.STALLED else ""
+        after[name], decisions[name] = _one(judgement, facts[name], past, blamed, now_s, drill=drill)
     return after, decisions
 
 
@@ -101,19 +103,24 @@ def _aged(past: Past, judgement: Judgement, facts: Facts, now_s: float) -> Past:
     )
 
 
-def _one(judgement: Judgement, facts: Facts, past: Past, blamed: str, now_s: float) -> tuple[Past, Decision]:
+def _one(judgement: Judgement, facts: Facts, past: Past, blamed: str, now_s: float, *, drill: bool) -> tuple[Past, Decision]:
     if not facts.wanted:
         return past, Decision()
     if past.given_up_s is not None:
         return _revive(past, past.given_up_s, now_s)
     if judgement.verdict not in KILLED:
         return past, Decision()
-    if judgement.verdict is Verdict.STALLED and blamed:
+    if judgement.stage == STORAGE:
+        if past.kills_s and now_s - past.kills_s[-1] < STORAGE_S:
+            return past, Decision(note="its storage hangs: it is replaced at most once a minute")
+    elif judgement.verdict is Verdict.STALLED and blamed:
         return past, Decision(note=f"a consequence: {blamed} comes first")
     if facts.supervised == "STARTING" and facts.age_s <= STARTING_S_MAX:
         return past, Decision(note="held off: a kill within startsecs would count as a failed start")
     if facts.killed_s is not None and now_s - facts.killed_s < KILL_WAIT_S:
         return past, Decision(note="a kill is under way")
+    if drill:
+        return past, Decision(Act.KILL)
     alarmed = past.alarmed or len(past.kills_s) >= BUDGET_KILLS
     if alarmed and past.kills_s:
         note = f"{BUDGET_KILLS} kills within {BUDGET_S:.0f} s did not help: trying once a minute"

@@ -23,6 +23,7 @@ class Verdict(enum.StrEnum):
     ADVANCING = "advancing"
     LAGGING = "lagging"
     STALLED = "stalled"
+    MEMORY = "memory"  # holds more than it may
     FROZEN = "frozen"
     DEAD = "dead"
     EXCUSED = "excused"
@@ -62,6 +63,8 @@ class PulseReport(msgspec.Struct, frozen=True):
     dropped: int = 0
     errors: int = 0
     in_hand: str = ""
+    letters: int = 0
+    suspended: int = 0
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
@@ -134,6 +137,9 @@ class Report(msgspec.Struct, frozen=True):
     at: str | None = None
     at_mono_s: float = 0.0
     watchdog_silent_s: float | None = None
+    supervisord_silent_s: float | None = None  # None: it answers
+    writer_pid: int = 0  # the watchdog that wrote it, named for ever by both
+    writer_start_ticks: int = 0
 
 
 class IncidentView(msgspec.Struct, frozen=True):

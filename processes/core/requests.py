@@ -11,11 +11,14 @@ from typing import Final
 
 import msgspec
 
-from processes.core import runs
+from processes.core import audit, dead_letter, runs
+from processes.core.aside_messages import DiscardLetter, LiftHost, RetryLetter
+from processes.core.audit import Kind
 from processes.core.command import Command, State
+from processes.core.dead_letter import DeadLetter
 from processes.core.draft import Draft, derived_id
-from processes.core.effects import PutToken
-from processes.core.errors import RemoteError
+from processes.core.effects import AddAudit, DropToken, PutToken, Revoke
+from processes.core.errors import LocalError, RemoteError
 from processes.core.host import HostRecord
 from processes.core.messages import (
     CancelCommand,
@@ -29,12 +32,13 @@ from processes.core.messages import (
     RemoveHost,
     RequestReceived,
     RevokeHost,
+    RevokeToken,
     StartRun,
     Token,
     TokenChanged,
 )  # fmt: skip
 from processes.core.run import HostPart, Part, Run, run_view
-from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role
+from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role, token_id
 from processes.core.views import command_view, encode, host_view
 
 TTL_S_MAX: Final = 7 * 86400.0  # contract: at most 7 days
@@ -91,11 +95,19 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
         case EnrollHost():
             return _enroll(draft, event, event.request)
         case RevokeHost():
-            return _revoke(draft, event.request)
+            return _revoke(draft, event, event.request)
         case RemoveHost():
             return _remove(draft, event, event.request)
         case CreateToken():
-            return _create_token(draft, event.request)
+            return _create_token(draft, event, event.request)
+        case LiftHost():
+            return _lift(draft, event, event.request)
+        case RetryLetter():
+            return _retry(draft, event, event.request)
+        case DiscardLetter():
+            return _discard(draft, event, event.request)
+        case RevokeToken():
+            return _revoke_token(draft, event, event.request)
         case Drill():
             raise Refused(409, "drills_disabled", "drills are not enabled on this installation: set drills.enabled = true")
 
@@ -170,8 +182,7 @@ def _check_offers(hosts: list[HostRecord], ops: list[str]) -> None:
 
 
 def _check_room(draft: Draft, hosts: list[HostRecord]) -> None:
-    ledger = draft.ledger
-    if ledger.queued + ledger.sent + ledger.running + len(hosts) > draft.rules.open_max:
+    if draft.ledger.open + len(hosts) > draft.rules.open_max:
         raise Refused(429, "too_many", f"{draft.rules.open_max} commands are open in all: wait until some have ended, or cancel some")
     for host in hosts:
         if len(draft.queue_ids(host.name)) >= draft.rules.queued_per_host_max:
@@ -319,15 +330,21 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
     if host is None:
         host = HostRecord(request.name, derived_id(event.request_id, request.name), request.token_hash, draft.now.wall_s)
     else:
-        host = msgspec.structs.replace(host, token_hash=request.token_hash)
+        _void(draft, host.token_hash)
+        host = msgspec.structs.replace(host, token_hash=request.token_hash, suspended="", suspended_wall_s=None)
+        draft.asides[host.name] = ()
     draft.put_host(host, durable=True)
+    _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
     return 201, encode({"name": host.name, "host_id": host.enrolment})
 
 
-def _revoke(draft: Draft, request: RevokeHost) -> tuple[int, Json]:
-    host = msgspec.structs.replace(_known_host(draft, request.name), token_hash=None)
+def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[int, Json]:
+    host = _known_host(draft, request.name)
+    _void(draft, host.token_hash)
+    host = msgspec.structs.replace(host, token_hash=None)
     draft.put_host(host, durable=True)
+    _note(draft, event, (Kind.HOST, host.name), "revoked")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
     return 200, encode(host_view(host, draft.link(host.name)))
 
@@ -339,13 +356,78 @@ def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[
         after = State.CANCELLED if command.state is State.QUEUED else State.LOST
         draft.move(command, after, event.actor, "host_removed")
         ended += 1
+    _void(draft, host.token_hash)
     draft.drop_host(host.name)
+    _note(draft, event, (Kind.HOST, host.name), "removed")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
     return 200, encode({"name": host.name, "commands_ended": ended})
 
 
-def _create_token(draft: Draft, request: CreateToken) -> tuple[int, Json]:
+def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int, Json]:
+    host = _known_host(draft, request.name)
+    if host.suspended:
+        host = msgspec.structs.replace(host, suspended="", suspended_wall_s=None)
+        draft.put_host(host, durable=True)
+        draft.asides[host.name] = ()
+        _note(draft, event, (Kind.HOST, host.name), "lifted")
+        if host.token_hash is not None:
+            draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(host.token_hash, host.name, host.enrolment)))
+    return 200, encode(host_view(host, draft.link(host.name)))
+
+
+# dead letters
+
+
+def _known_letter(draft: Draft, letter_id: str) -> DeadLetter:
+    letter = draft.letter(letter_id)
+    if letter is None:
+        raise Refused(404, "unknown_letter", f"there is no dead letter {letter_id!r}: see `fleethub deadletters`")
+    return letter
+
+
+def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[int, Json]:
+    """It stays a letter until it has been stepped: a hub that dies before that begins with it."""
+    letter = _known_letter(draft, request.letter_id)
+    if letter.process != "hub":
+        draft.drop_letter(letter.id)
+        draft.effects.tried_again.append((letter.process, letter.name))
+    elif not letter.retrying:
+        try:
+            dead_letter.revived(letter)
+        except LocalError as error:
+            raise Refused(409, "not_retriable", f"dead letter {letter.id} cannot be tried again: {error}") from None
+        letter = msgspec.structs.replace(letter, retrying=True, retries=letter.retries + 1)
+        draft.put_letter(letter)
+        draft.effects.retries.append(letter)
+    _note(draft, event, (Kind.LETTER, letter.id), "tried_again", letter.kind)
+    return 202, encode(dead_letter.view(letter, whole=False))
+
+
+def _discard(draft: Draft, event: RequestReceived, request: DiscardLetter) -> tuple[int, Json]:
+    letter = _known_letter(draft, request.letter_id)
+    draft.drop_letter(letter.id)
+    _note(draft, event, (Kind.LETTER, letter.id), "discarded", letter.kind)
+    return 200, encode({"id": letter.id, "discarded": True})
+
+
+def _void(draft: Draft, token_hash: str | None) -> None:
+    if token_hash is not None:
+        draft.effects.writes.append(Revoke(token_hash))
+
+
+def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after: str, reason: str = "") -> None:
+    draft.effects.writes.append(AddAudit(audit.line(draft.now.wall_s, *subject, after, actor=event.actor, reason=reason)))
+
+
+def _create_token(draft: Draft, event: RequestReceived, request: CreateToken) -> tuple[int, Json]:
     if request.role not in list(Role):
         raise Refused(400, "malformed", f"role {request.role!r} is none of {', '.join(Role)}")
     draft.effects.writes.append(PutToken(request.token_hash, request.role, request.label, draft.now.wall_s))
-    return 201, encode({"role": request.role, "label": request.label})
+    _note(draft, event, (Kind.TOKEN, token_id(request.token_hash)), "created", f"{request.role} {request.label}".rstrip())
+    return 201, encode({"id": token_id(request.token_hash), "role": request.role, "label": request.label})
+
+
+def _revoke_token(draft: Draft, event: RequestReceived, request: RevokeToken) -> tuple[int, Json]:
+    draft.effects.writes += [Revoke(request.token_hash), DropToken(request.token_hash)]
+    _note(draft, event, (Kind.TOKEN, token_id(request.token_hash)), "revoked")
+    return 200, encode({"id": token_id(request.token_hash), "revoked": True})

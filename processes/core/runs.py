@@ -67,7 +67,7 @@ def advance(draft: Draft, run_id: str) -> None:
     after = run_rules.settled(after, draft.now.wall_s)
     if after != run:
         draft.put_run(after)
-    if any(part.part is Part.FAILED and not part.command_id for part in parts):
+    if any(now.part is Part.FAILED and was.part is not Part.FAILED for was, now in zip(run.parts, parts, strict=True)):
         draft.due_runs[run_id] = None  # a host could not be begun: that may make room for another, or stop the run
 
 
@@ -79,7 +79,7 @@ def _begin_step(draft: Draft, run: run_rules.Run, part: run_rules.HostPart) -> r
     host = draft.host(part.host)
     if host is None:
         return msgspec.structs.replace(part, part=Part.FAILED, reason="host_removed")
-    if len(draft.queue_ids(host.name)) >= draft.rules.queued_per_host_max:
+    if draft.ledger.open >= draft.rules.open_max or len(draft.queue_ids(host.name)) >= draft.rules.queued_per_host_max:
         return msgspec.structs.replace(part, part=Part.FAILED, reason="too_many")
     command_id = derived_id(run.id, part.host, str(part.step))
     accept(draft, host, run.steps[part.step], command_id, ttl_s=run.ttl_s, actor=run.actor, run=run.id)

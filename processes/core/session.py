@@ -33,11 +33,10 @@ from processes.core.messages import (
     StatusReceived,
     Token,
 )
-from processes.core.values import PROTOCOL, CloseCode
+from processes.core.values import PROTOCOL, STOP, CloseCode
 
 MALFORMED_MAX: Final = 10  # within MALFORMED_S; contract
 MALFORMED_S: Final = 60.0
-STOP: Final = "stop"  # NixFleet's op that works beside another, and on it
 WRITTEN_MAX: Final = 32  # ids remembered on a foreign agent's connection; it runs one command at a time
 MERGED_CHARS_MAX: Final = 64 * 1024  # of output in one event; guess: well below what one append may hold
 PROGRESS_BYTES_MAX: Final = 16 * 1024  # guess: NixFleet's largest is 1 KiB
@@ -88,6 +87,7 @@ class Session:
         self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
         self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
         self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)  # of those, id and op of what has no status yet; oldest first
+        self._idle = False  # a foreign agent said on this connection that it runs nothing
 
     @property
     def host(self) -> str:
@@ -146,7 +146,9 @@ class Session:
         """The connection as a census names it; None if it is not to be named."""
         if not self.is_live or self.info is None:
             return None
-        return msgspec.structs.replace(self.info, written=list(self._written)) if self._written else self.info
+        if not self.is_foreign:
+            return self.info
+        return msgspec.structs.replace(self.info, written=list(self._written), idle=self._idle)
 
     def end(self, code: int, reason: str) -> AgentDisconnected | None:
         """Ends it. Returns the event for the hub, the first time, if the hub ever heard of this connection."""
@@ -181,18 +183,19 @@ class Session:
         who = (self.connection, self.gateway, self.host)
         match frame:
             case wire.Heartbeat():
+                self._idle |= self.is_foreign and frame.pending_command is None
                 return HeartbeatReceived(*who, frame, Json(facts))
             case wire.CommandAck():
                 return AckReceived(*who, frame.command_id, frame.state)
             case wire.CommandRejected():
                 return RejectReceived(*who, frame.reason, frame.command_id or self._rejected(), frame.current_command)
             case wire.Output():
-                return OutputReceived(*who, [frame.record()], frame.command_id or self._oldest())
+                return OutputReceived(*who, frame.records(), frame.command_id or self._oldest())
             case wire.Status():
                 command_id, frame = (frame.command_id, frame) if frame.command_id or not self.is_foreign else self._ended(frame)
-                return StatusReceived(*who, frame.status, frame.exit_code, frame.message, command_id, frame.command)
+                return StatusReceived(*who, frame.status, frame.exit_code, frame.message, command_id, frame.command, frame.reason)
             case wire.OperationProgress():
-                return ProgressReceived(*who, _progress(frame))
+                return ProgressReceived(*who, _progress(frame), self._oldest())
             case wire.CommandComplete() | wire.TestProgress():
                 return None
             case wire.Register():
@@ -204,7 +207,7 @@ class Session:
     # must not be taken for one of the next command. None: of a command of an earlier connection.
 
     def _oldest(self) -> str | None:
-        return self._unended[0][0] if self._unended else None
+        return next((command_id for command_id, op in self._unended if op != STOP), None)  # a stop prints nothing of its own
 
     def _ended(self, frame: wire.Status) -> tuple[str | None, wire.Status]:
         """Which command a status ends, and with which words.
@@ -249,13 +252,12 @@ class _Gathered:
             self._seal()
             self._emitted.append(_encoded(event))
             return
-        chars = sum(len(record.data) for record in event.records)
-        if self._output is None or self._output.command_id != event.command_id or self._chars + chars > MERGED_CHARS_MAX:
-            self._seal()
-            self._output, self._chars = event, chars
-        else:
-            self._output.records.extend(event.records)
-            self._chars += chars
+        for record in event.records:
+            if self._output is None or self._output.command_id != event.command_id or self._chars + len(record.data) > MERGED_CHARS_MAX:
+                self._seal()
+                self._output, self._chars = msgspec.structs.replace(event, records=[]), 0
+            self._output.records.append(record)
+            self._chars += len(record.data)
 
     def finish(self) -> list[Emitted]:
         """All of them, in order."""

@@ -22,6 +22,7 @@ NIXFLEET_OPS: Final = (  # what a host without `protocol: 1` offers; source: Nix
     "pull", "switch", "pull-switch", "test", "rollback", "update", "force-update", "refresh-git", "refresh-lock",
     "refresh-system", "refresh-all", "check-version", "stop", "restart", "reboot",
 )  # fmt: skip
+STOP: Final = "stop"  # the one of them that works beside another, and on it
 
 
 class Now(NamedTuple):
@@ -72,6 +73,14 @@ class Stream(enum.StrEnum):
     STDERR = "stderr"
 
 
+class Unknown(enum.StrEnum):
+    """Reasons of an agent's report that says: it was begun, and nobody can know how it ended. A hub makes it `lost`."""
+
+    REBOOTED = "rebooted"  # the machine, between its start and its end
+    SHIM_DIED = "shim_died"  # what watched it was killed
+    UNREADABLE = "record_unreadable"  # the record of its end is damaged
+
+
 class OutputRecord(msgspec.Struct, frozen=True):
     """One line of a command's output (without its newline), or a piece of at most 8 KiB of a long one.
 
@@ -96,6 +105,7 @@ class CloseCode(enum.IntEnum):
     REPLACED = 4409  # a newer connection with the same token
     RENAMED = 4503  # `register` named another host than the token's
     REVOKED = 4501  # the token is no longer valid
+    SUSPENDED = 4502  # too many of its events were put aside; until an operator lifts it
 
 
 def rfc3339(wall_s: float | None) -> str | None:
@@ -104,6 +114,11 @@ def rfc3339(wall_s: float | None) -> str | None:
         return None
     at = datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def token_id(token_hash: str) -> str:
+    """How people name an operator token: the beginning of its hash, which is no secret."""
+    return token_hash[:12]
 
 
 def process_name(kind: str, number: int, count: int) -> str:

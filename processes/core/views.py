@@ -75,6 +75,9 @@ class HostView(msgspec.Struct, frozen=True):
     facts: msgspec.Raw
     heartbeat_facts: msgspec.Raw
     ledger: Ledger = Ledger()
+    suspended: str = ""  # why its token lets nobody in until an operator lifts it; empty: it is not suspended
+    suspended_at: str | None = None
+    put_aside: str = ""  # why what came of it last is not shown: said by a fanout that it ended each time
 
 
 class OutputView(msgspec.Struct, frozen=True):
@@ -160,6 +163,8 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         facts=msgspec.Raw(host.facts),
         heartbeat_facts=msgspec.Raw(host.heartbeat_facts),
         ledger=host.ledger,
+        suspended=host.suspended,
+        suspended_at=rfc3339(host.suspended_wall_s),
     )
 
 

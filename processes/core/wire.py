@@ -16,7 +16,8 @@ from processes.core.values import OutputRecord, Stream
 
 FRAME_BYTES_MAX: Final = 512 * 1024  # contract: over this a frame is answered 1009
 FACTS_BYTES_MAX: Final = 16 * 1024  # what is kept of fields we do not know; guess: NixFleet's largest heartbeat is 2 KiB
-PIECE_CHARS_MAX: Final = 8 * 1024  # one output record; contract
+PIECE_BYTES_MAX: Final = 8 * 1024  # of UTF-8, one output record; contract
+CUT: Final = "… [fleethub: a numbered piece of more than 8 KiB was cut here]"
 
 Text = Annotated[str, Meta(max_length=1024)]
 Id = Annotated[str, Meta(max_length=128)]
@@ -101,19 +102,41 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     stream: Stream = Stream.STDOUT
     offset: Count | None = None
 
-    def record(self) -> OutputRecord:
-        """The record in the form that travels inward, cut to the contract's size."""
-        return OutputRecord(self.offset, self.stream, self.line[:PIECE_CHARS_MAX])
+    def records(self) -> list[OutputRecord]:
+        """The line in the form that travels inward: pieces of the contract's size.
+
+        One that its agent has numbered stays one record, or its numbers would mean nothing: too long, it is cut, with a mark.
+        """
+        if self.offset is not None and len(self.line) > PIECE_BYTES_MAX:  # characters: bytes that are no UTF-8 grow on the way
+            return [OutputRecord(self.offset, self.stream, self.line[: PIECE_BYTES_MAX - len(CUT)] + CUT)]
+        return [OutputRecord(self.offset, self.stream, piece) for piece in ([self.line] if self.offset is not None else pieces(self.line))]
+
+
+def pieces(line: str) -> list[str]:
+    """The line in pieces of at most PIECE_BYTES_MAX of UTF-8, no character cut in two; at least one."""
+    encoded = line.encode()
+    found = []
+    while len(encoded) > PIECE_BYTES_MAX:
+        end = PIECE_BYTES_MAX
+        while encoded[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        found.append(encoded[:end].decode())
+        encoded = encoded[end:]
+    return [*found, encoded.decode()]
 
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A command's end. status: ok, error, cancelled, timed_out; NixFleet's also warning, stopped."""
+    """A command's end. status: ok, error, cancelled, timed_out; NixFleet's also warning, stopped.
+
+    `reason`: of an error that was not the program's own; one of values.Unknown says that nobody knows the end.
+    """
 
     status: Text
     command_id: Id | None = None
     command: Text = ""
     exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31)] | None = None
     message: Text = ""
+    reason: Text = ""
 
 
 class OperationProgress(msgspec.Struct, frozen=True):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Final
 
 from processes.adapters import door
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
+from processes.core.history import Histories
 from processes.core.mirror import Mirror
-from processes.fanout import server, sights
-from processes.fanout.api import Api, application
+from processes.fanout import drill, server, sights
+from processes.fanout.api import Api
+from processes.fanout.application import application
 from processes.fanout.auth import Auth, cookie_key
+from processes.fanout.guard import Guard
+from processes.fanout.letters import Letters
 from processes.fanout.loop import Loop, Parts
 from processes.fanout.metrics import Metrics
+from processes.fanout.notes import Notes
 from processes.fanout.outputs import Outputs
 from processes.fanout.reader import Reader
 from processes.fanout.reads import Reads
@@ -37,11 +43,14 @@ async def main(process: Process) -> None:
     mirror = Mirror()
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
-    parts = Parts(link, mirror, audience, Outputs(reader), requests, looking, auth, reader)
-    reads = Reads(settings, mirror, reader, Metrics(settings))
-    app = application(Api(settings, auth, requests, mirror), reads, auth)
+    histories = Histories(time.time())
+    parts = Parts(link, mirror, audience, Outputs(reader), requests, looking, auth, reader, histories)
+    reads = Reads(settings, mirror, reader, Metrics(settings), histories)
+    notes = Notes(link, process.name)
+    app = application(Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, Letters(reader, requests))
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
-    loop = Loop(process.name, parts, process.pulse, process.log)
+    guard = Guard(process.name, process.pulse, process.poison, link, process.log, drilled=drill.poison_row(settings))
+    loop = Loop(process.name, parts, process.pulse, guard, process.log)
     await loop.load()
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong

@@ -1,22 +1,19 @@
-"""The HTTP API: its table of operations, the endpoints that change something, and the application that uvicorn runs."""
+"""The endpoints of the HTTP API that change something: each is a request to the hub, or about the session."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from processes.adapters.settings import Settings
+from processes.core.aside_messages import LiftHost
+from processes.core.audit import Kind
 from processes.core.messages import (
     CancelCommand,
     CancelRun,
@@ -27,41 +24,26 @@ from processes.core.messages import (
     Json,
     RemoveHost,
     RevokeHost,
+    RevokeToken,
     StartRun,
 )  # fmt: skip
 from processes.core.messages import Request as HubRequest
 from processes.core.mirror import Mirror
-from processes.core.report import IncidentView, Report
-from processes.core.run import RunView
 from processes.core.signin import SESSION_S_MAX, digest
 from processes.core.values import CANARY_HOST, CANARY_OP, Role
-from processes.core.views import CommandView, HostView, OutputPage
 from processes.fanout.auth import Auth
-from processes.fanout.openapi import Described, document
-from processes.fanout.reads import CommandWithHistory, Reads
+from processes.fanout.notes import Notes
+from processes.fanout.reads import Reads
 from processes.fanout.requests import Answer, Requests
 from processes.fanout.web import (
-    Endpoint,
-    HostCheck,
     Problem,
     answered,
     body_of,
     check_origin,
-    guarded,
-    http_error,
-    internal_error,
     json,
     principal_of,
 )  # fmt: skip
 
-PAGE: Final = Path(__file__).parent / "page"
-PAGE_FILES: Final = {  # fixed: no path is ever made from a request
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/view.js": ("view.js", "text/javascript; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
-}
 HOSTS_MAX: Final = 10_000  # in one request
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 
@@ -114,22 +96,12 @@ class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
     token: Annotated[str, Meta(max_length=512)] | None = None
 
 
-class Operation(NamedTuple):
-    """One endpoint. `role` None: no sign-in."""
-
-    method: str
-    path: str
-    role: Role | None
-    endpoint: Endpoint
-    described: Described
-    canary: bool = False
-
-
 class Api:
     """The endpoints that change something: each is a request to the hub, or about the session."""
 
-    def __init__(self, settings: Settings, auth: Auth, requests: Requests, mirror: Mirror) -> None:
+    def __init__(self, settings: Settings, auth: Auth, requests: Requests, mirror: Mirror, reads: Reads, notes: Notes) -> None:  # noqa: PLR0917  # its parts
         self._settings, self._auth, self._requests, self._mirror = settings, auth, requests, mirror
+        self._reads, self._notes = reads, notes
 
     async def login(self, request: Request) -> Response:
         """A session cookie for a one-time code or a token."""
@@ -140,10 +112,11 @@ class Api:
         body = await body_of(request, LoginBody)
         if (body.code is None) == (body.token is None):
             raise Problem(400, "malformed", "give either code or token")
-        signed_in = await self._auth.sign_in(body.code, body.token)
+        signed_in = await self._auth.sign_in(body.code, body.token, address, request.headers.get("user-agent", ""))
         if signed_in is None:
             raise Problem(401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"})
         cookie, principal = signed_in
+        self._notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
         response = json({"role": principal.role, "actor": principal.actor})
         self._set_cookie(response, cookie, int(SESSION_S_MAX))
         return response
@@ -151,6 +124,8 @@ class Api:
     async def logout(self, request: Request) -> Response:
         """The session is over, everywhere."""
         await self._auth.sign_out(principal_of(request))
+        address = request.client.host if request.client else ""
+        self._notes.note(Kind.SESSION, address, "signed_out", actor=principal_of(request).actor)
         response = json({"signed_out": True})
         self._set_cookie(response, "", 0)
         return response
@@ -188,6 +163,10 @@ class Api:
         """The host's token is void."""
         return await self._ask(request, RevokeHost(request.path_params["name"]))
 
+    async def lift(self, request: Request) -> Response:
+        """The host's token is no longer suspended."""
+        return await self._ask(request, LiftHost(request.path_params["name"]))
+
     async def remove(self, request: Request) -> Response:
         """The host is gone; its open commands end."""
         return await self._ask(request, RemoveHost(request.path_params["name"]))
@@ -196,6 +175,14 @@ class Api:
         """A further operator token, told this once."""
         body = await body_of(request, TokenBody)
         return await self._with_token(request, lambda token: CreateToken(digest(token), body.role.value, body.label))
+
+    async def revoke_token(self, request: Request) -> Response:
+        """A further operator token is void; its sessions and connections end."""
+        named = request.path_params["id"]
+        found = [token_hash for token_hash, view in await self._reads.known_tokens() if view.id == named]
+        if len(found) != 1:
+            raise Problem(404, "unknown_token", f"there is no token {named!r}")
+        return await self._ask(request, RevokeToken(found[0]))
 
     async def drill(self, request: Request) -> Response:
         """Rehearses a fault inside the hub."""
@@ -220,71 +207,3 @@ class Api:
         response.set_cookie(
             self._auth.cookie_name, value, max_age=max_age_s, path="/", secure=self._auth.public.secure, httponly=True, samesite="strict"
         )
-
-
-def operations(api: Api, reads: Reads) -> list[Operation]:
-    """Everything that can be asked for, and by whom."""
-    looks, gives, rules = Role.VIEWER, Role.OPERATOR, Role.ADMIN
-    described = Described
-    commands = described("Gives commands; the same key again gives the same commands", GiveBody, 202)
-    return [
-        Operation("GET", "/healthz", None, reads.healthz, described("200 only while a canary command goes round")),
-        Operation("GET", "/livez", None, reads.livez, described("200 while this process lives")),
-        Operation("GET", "/metrics", looks, reads.metrics, described("Prometheus text")),
-        Operation("POST", "/login", None, api.login, described("A session cookie for a one-time code or a token", LoginBody)),
-        Operation("POST", "/logout", looks, api.logout, described("Ends the session")),
-        Operation("GET", "/ws", None, reads.upgrade_required, described("The WebSocket for operators", status=101)),
-        Operation("GET", "/api/v1/me", looks, reads.me, described("Who asks")),
-        Operation("GET", "/api/v1/status", looks, reads.status, described("The watchdog's view", answer=Report)),
-        Operation("GET", "/api/v1/hosts", looks, reads.hosts, described("All hosts", answer=HostView, listed="hosts")),
-        Operation("GET", "/api/v1/hosts/{name}", looks, reads.host, described("One host", answer=HostView)),
-        Operation("GET", "/api/v1/commands", looks, reads.commands, described("Commands", answer=CommandView, listed="commands")),
-        Operation("GET", "/api/v1/commands/{id}", looks, reads.command, described("One command", answer=CommandWithHistory), canary=True),
-        Operation("GET", "/api/v1/commands/{id}/output", looks, reads.output, described("Its output", answer=OutputPage)),
-        Operation("GET", "/api/v1/incidents", looks, reads.incidents, described("Incidents", answer=IncidentView, listed="incidents")),
-        Operation("GET", "/api/v1/incidents/{id}", looks, reads.incident, described("One incident", answer=IncidentView)),
-        Operation("POST", "/api/v1/commands", gives, api.give, commands._replace(answer=CommandView, listed="commands"), canary=True),
-        Operation("POST", "/api/v1/commands/{id}/cancel", gives, api.cancel, described("Cancels", None, 202, CommandView)),
-        Operation("GET", "/api/v1/runs", looks, reads.runs, described("Fleet runs", answer=RunView, listed="runs")),
-        Operation("GET", "/api/v1/runs/{id}", looks, reads.run, described("One fleet run", answer=RunView)),
-        Operation("POST", "/api/v1/runs", gives, api.start_run, described("Starts a fleet run", RunBody, 202, RunView)),
-        Operation("POST", "/api/v1/runs/{id}/cancel", gives, api.cancel_run, described("Cancels a run", None, 202, RunView)),
-        Operation("POST", "/api/v1/hosts", rules, api.enroll, described("Enrols a host and tells its token once", EnrollBody, 201)),
-        Operation("DELETE", "/api/v1/hosts/{name}", rules, api.remove, described("Removes a host")),
-        Operation("POST", "/api/v1/hosts/{name}/revoke", rules, api.revoke, described("Voids a host's token", answer=HostView)),
-        Operation("POST", "/api/v1/tokens", rules, api.create_token, described("A further operator token", TokenBody, 201)),
-        Operation("POST", "/api/v1/drill", rules, api.drill, described("Rehearses a fault inside the hub", DrillBody)),
-    ]
-
-
-def application(api: Api, reads: Reads, auth: Auth) -> ASGIApp:
-    """The whole HTTP side."""
-    table = operations(api, reads)
-    spec = json(document([(o.method, o.path, o.role is not None, o.described) for o in table])).body
-
-    async def openapi(request: Request) -> Response:
-        return json(bytes(spec))
-
-    routes = [
-        Route(o.path, guarded(auth, o.role, o.endpoint, canary=o.canary), methods=[o.method], name=f"{o.method} {o.path}")
-        for o in _by_path(table)
-    ]
-    routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
-    routes += [Route(path, _static(PAGE / name, kind), methods=["GET"]) for path, (name, kind) in PAGE_FILES.items()]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
-    app.router.redirect_slashes = False
-    return HostCheck(app, auth)
-
-
-def _by_path(table: list[Operation]) -> list[Operation]:
-    """One operation a route: Starlette answers 405 for the first route of a path unless another one of it fits whole, so order is free."""
-    return sorted(table, key=lambda o: o.path)
-
-
-def _static(path: Path, kind: str) -> Endpoint:
-    content = path.read_bytes()
-
-    async def page(request: Request) -> Response:
-        return Response(content, media_type=kind)
-
-    return page

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from processes.adapters.settings import Settings
 from processes.core.signin import SESSION_S_MAX, Attempts, Principal, Public, cookie, digest, host_allowed, origin_allowed, read_cookie
@@ -16,6 +19,17 @@ from processes.fanout.sights import Looking
 
 KEY_BYTES: Final = 32
 TOKEN_CHARS_MAX: Final = 512
+BROWSER_CHARS_MAX: Final = 200  # of what a browser says it is
+
+
+class SessionFile(msgspec.Struct, frozen=True):
+    """One open session in run/sessions, under its id. Units: at in seconds since 1970."""
+
+    actor: str
+    role: Role
+    at: float
+    address: str = ""
+    browser: str = ""
 
 
 class Auth:
@@ -27,6 +41,7 @@ class Auth:
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
         self._settings, self._looking, self._key = settings, looking, key
+        self.sessions = settings.run / "sessions"
         # cookies do not know ports: two installations on one machine must not overwrite each other's
         self.cookie_name = ("__Host-" if self.public.secure else "") + "fleethub-" + digest(key.hex())[:8]
 
@@ -57,7 +72,7 @@ class Auth:
         overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
         return not overdue and principal.credential not in self._looking.sights.signed_out
 
-    async def sign_in(self, code: str | None, token: str | None) -> tuple[str, Principal] | None:
+    async def sign_in(self, code: str | None, token: str | None, address: str = "", browser: str = "") -> tuple[str, Principal] | None:
         """A new session's cookie and whom it speaks for; None if the code or token is not good. A code is good once."""
         if code is not None:
             role = await asyncio.to_thread(self._use_code, code)
@@ -68,12 +83,18 @@ class Auth:
             return None
         session_id, now_s = secrets.token_urlsafe(18), time.time()
         session = Principal(found.role, found.actor, session_id, by_cookie=True, until_wall_s=now_s + SESSION_S_MAX)
+        file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX])
+        await asyncio.to_thread(self._put_session, session_id, file)
         return cookie(self._key, session_id, found.role, found.actor, now_s), session
 
     async def sign_out(self, principal: Principal) -> None:
         """Ends the session everywhere: every fanout sees it within a look."""
         if principal.by_cookie:
-            await asyncio.to_thread(self._put_signed_out, principal.credential)
+            await self.end(principal.credential)
+
+    async def end(self, session_id: str) -> None:
+        """The session of this id is over, everywhere."""
+        await asyncio.to_thread(self._put_signed_out, session_id)
 
     def _session(self, cookies: dict[str, str]) -> Principal | None:
         text = cookies.get(self.cookie_name)
@@ -84,6 +105,18 @@ class Auth:
         folder = self._settings.run / "signed_out"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / session_id).touch(mode=0o600)
+        (self.sessions / session_id).unlink(missing_ok=True)
+
+    def _put_session(self, session_id: str, file: SessionFile) -> None:
+        """Listed from now on. On a full disk it is not, and ends by its time: nobody is kept out at the worst moment."""
+        with contextlib.suppress(OSError):
+            self.sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.sessions / session_id, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as whole:
+                whole.write(msgspec.json.encode(file))
+            for path in self.sessions.iterdir():  # those that nobody ended; sign-ins are rare
+                if file.at - path.stat().st_mtime > SESSION_S_MAX:
+                    path.unlink(missing_ok=True)
 
     def _use_code(self, code: str) -> Role | None:
         """The code's role if it is good; whoever unlinks its file has used it."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import sqlite3
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from processes.adapters.queue_link import QueuesAway
 from processes.core import messages
 from processes.core.bounded_queue import Appended, Batch
 from processes.core.errors import LocalError
+from processes.core.history import Histories
 from processes.core.host import Link
 from processes.core.messages import Change, Json, SnapshotWanted
 from processes.core.mirror import Mirror
@@ -33,6 +35,7 @@ from processes.core.values import Position, Presence, rfc3339
 from processes.core.views import command_view, encode, host_view
 from processes.fanout import sights as sights_of
 from processes.fanout.auth import Auth
+from processes.fanout.guard import Guard
 from processes.fanout.outputs import Outputs
 from processes.fanout.reader import Reader
 from processes.fanout.requests import Requests
@@ -44,6 +47,7 @@ BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
 AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles
 AWAY_S_MAX: Final = 1.0
 LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
+FORGET_S: Final = 60.0  # between two looks whether what is left out may be tried again
 FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
 
 
@@ -71,17 +75,19 @@ class Parts:
     looking: Looking
     auth: Auth
     reader: Reader
+    histories: Histories
 
 
 class Loop:
     """One fanout's loop."""
 
-    def __init__(self, name: str, parts: Parts, pulse: PulseFile, log: Log) -> None:
+    def __init__(self, name: str, parts: Parts, pulse: PulseFile, guard: Guard, log: Log) -> None:
         self.wake = asyncio.Event()
         self._name, self._pulse, self._log = name, pulse, log
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
         self._outputs, self._requests = parts.outputs, parts.requests
         self._looking, self._auth, self._reader = parts.looking, parts.auth, parts.reader
+        self._histories, self._guard = parts.histories, guard
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
         self._audience.on_room = self._outputs.has_room
@@ -91,11 +97,13 @@ class Loop:
         self._reading: asyncio.Task[Batch] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._load_s = 0.0
+        self._load_s = self._forget_s = 0.0
+        self._asked_again: asyncio.Task[None] | None = None
         self._away = False
 
     async def load(self) -> None:
         """The database's rows are on show, if they could be had in time: whoever comes now is not shown an empty fleet."""
+        self._pulse.beat()  # what freezes from here on froze in the loop, not at its start
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOAD_S_MAX):
                 await self._load()
@@ -130,6 +138,10 @@ class Loop:
         self._outputs.turn()
         if self._looking.turn(now_s) is not None:
             self._show_sights()
+        if now_s >= self._forget_s:
+            self._forget_s = now_s + FORGET_S
+            if self._guard.forget_old():
+                self._take_anew()
         self._load_if_alone(now_s)
         self._ask_for_snapshot(now_s)
         self._beat()
@@ -161,32 +173,43 @@ class Loop:
         """The message is dealt with; one that cannot be is counted and told, and the rows are fetched anew."""
         pulse = self._pulse
         pulse.pulse.received += 1
-        pulse.take(f"broadcast {hashlib.sha256(item).hexdigest()[:16]}")
+        name = f"broadcast {hashlib.blake2b(item, digest_size=8).hexdigest()}"
+        if self._guard.is_poison(name):
+            return
+        pulse.take(name)
         try:
-            self._show(item, now_s)
+            self._show(item, name, now_s)
         except (LocalError, ValueError, msgspec.DecodeError):  # of a hub to come, or of a broken one
             pulse.pulse.errors += 1
             self._log.error("a broadcast that could not be shown", exc_info=True)
-        finally:
-            pulse.put_down()
+        pulse.put_down()  # not after what ends the process: that stays in hand, to be blamed
         pulse.pulse.stepped += 1
 
-    def _show(self, item: bytes, now_s: float) -> None:
-        seen = self._mirror.take(messages.decode_broadcast(item), now_s)
+    def _show(self, item: bytes, name: str, now_s: float) -> None:
+        seen = self._mirror.take(messages.decode_broadcast(item), now_s, self._guard.admit)
+        for shown in seen.changes:
+            self._guard.in_hand(shown[0])
+            self._audience.show([shown])
+        self._pulse.take(name)
         if seen.new_hub:
             self._log.info("a new hub", epoch=self._mirror.epoch)
             self._ask_for_snapshot(now_s)  # before the requests: what they change must come after what was before
             self._requests.again()
-        self._audience.show(seen.changes)
         for change, _ in seen.changes:
             if change.kind == "command":
                 self._outputs.grew(change.id)
+            else:
+                self._histories.take(change, time.time())
         if seen.renewed:
+            self._histories.renew(self._mirror.shown.changes("host"), time.time())
             self._show_source()
             self._audience.renew()
             self._outputs.grew_all()
         if seen.replied is not None:
             self._requests.replied(seen.replied)
+        if seen.again:
+            self._asked_again = self._loop.create_task(self._guard.forgive(seen.again))
+            self._asked_again.add_done_callback(lambda _: self._take_anew())
         if seen.grew is not None:
             self._outputs.grew(seen.grew.command_id)
 
@@ -206,6 +229,10 @@ class Loop:
                 wait_s = min(wait_s * 2, AWAY_S_MAX)
 
     # snapshots
+
+    def _take_anew(self) -> None:
+        self._mirror.gap()
+        self.wake.set()
 
     def _ask_for_snapshot(self, now_s: float) -> None:
         if self._mirror.wants(now_s):
@@ -231,7 +258,8 @@ class Loop:
         with contextlib.suppress(DatabaseUnreadable):
             epoch, changes = await self._reader.read(_rows)
             if not self._mirror.live:
-                self._mirror.load(epoch, changes)
+                self._mirror.load(epoch, changes, self._guard.admit)
+                self._pulse.put_down()
                 self._show_source()
                 self._audience.renew()
                 self.wake.set()
@@ -248,7 +276,9 @@ class Loop:
     def _show_source(self) -> None:
         """Where the rows on show come from, and from when they are if no hub vouches for them."""
         as_of = None if self._mirror.live else rfc3339(self._looking.sights.hub_record_wall_s or None)
-        source = {"from": "hub" if self._mirror.live else "database", "as_of": as_of, "fanout": self._name}
+        source: dict[str, object] = {"from": "hub" if self._mirror.live else "database", "as_of": as_of, "fanout": self._name}
+        if self._guard.left_out:
+            source["left_out"] = [{"kind": kind, "id": id} for kind, id in self._guard.left_out.values()]
         self._audience.show_rows("source", {"source": Json(msgspec.json.encode(source))})
 
     # the pulse
@@ -257,7 +287,7 @@ class Loop:
         pulse, audience = self._pulse.pulse, self._audience
         pulse.epoch = self._mirror.epoch
         pulse.published = audience.sent + audience.full_states
-        pulse.connections = len(audience.subscribers)
+        pulse.connections, pulse.letters = len(audience.subscribers), len(self._guard.left_out)
         pulse.blocked_on = Blocked.QUEUES if self._away else Blocked.NOTHING
         self._pulse.beat()
 

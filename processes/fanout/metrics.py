@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -12,8 +13,11 @@ from prometheus_client.registry import Collector
 
 from processes.adapters import watchdog_view
 from processes.adapters.settings import Settings
+from processes.core import wire
 from processes.core.command import State
+from processes.core.messages import Json
 from processes.core.report import Overall, Report, Verdict
+from processes.core.values import Presence
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -21,6 +25,8 @@ _GAUGES: Final = {  # of a process's pulse
     "age_s": ("pulse_age_seconds", "Since the last completed turn of the main loop"),
     "backlog": ("backlog_items", "Received and not yet dealt with"),
     "oldest_s": ("backlog_oldest_seconds", "For which the oldest item of the backlog waits"),
+    "letters": ("dead_letters", "Messages put aside and kept (hub), rows left out because they ended it each time (fanout)"),
+    "suspended": ("suspended", "Hosts whose token is suspended for a flood of poison (hub)"),
     "connections": ("connections", "Sockets (gateway, fanout), hosts online (hub), commands running (agent)"),
 }
 _COUNTERS: Final = {
@@ -40,16 +46,19 @@ class Metrics:
 
     def __init__(self, settings: Settings) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Fleet(settings))
+        self._fleet = _Fleet(settings)
+        self._registry.register(self._fleet)
 
-    def export(self) -> bytes:
-        """The text. Blocks: it reads files."""
+    def export(self, hosts: list[Json]) -> bytes:
+        """The text, with series of these hosts. One call at a time. Blocks: it reads files."""
+        self._fleet.hosts = hosts
         return generate_latest(self._registry)
 
 
 class _Fleet(Collector):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.hosts: list[Json] = []
 
     def collect(self) -> Iterator[Metric]:
         report = watchdog_view.current_report(self._settings)
@@ -57,6 +66,8 @@ class _Fleet(Collector):
         yield from _commands(report)
         for process_metrics in (_states(report), _pulses(report), _queues(report)):
             yield from process_metrics
+        if self.hosts:
+            yield from _hosts(self.hosts)
 
 
 def _whole(report: Report) -> Iterator[Metric]:
@@ -64,11 +75,13 @@ def _whole(report: Report) -> Iterator[Metric]:
     yield GaugeMetricFamily("fleethub_hub_epoch", "The newest hub epoch", value=report.epoch)
     yield GaugeMetricFamily("fleethub_watchdog_silent_seconds", "0 while the watchdog reports", value=report.watchdog_silent_s or 0.0)
     yield GaugeMetricFamily("fleethub_canary_ok", "1 while canary commands go round", value=float(report.canary.ok))
+    age = GaugeMetricFamily("fleethub_canary_age_seconds", "Since the last canary command went round")
+    latency = GaugeMetricFamily("fleethub_canary_latency_seconds", "How long the last canary command took")
     if report.canary.age_s is not None:
-        yield GaugeMetricFamily("fleethub_canary_age_seconds", "Since the last canary command went round", value=report.canary.age_s)
+        age.add_metric([], report.canary.age_s)
     if report.canary.latency_ms is not None:
-        seconds = report.canary.latency_ms / 1000
-        yield GaugeMetricFamily("fleethub_canary_latency_seconds", "How long the last canary command took", value=seconds)
+        latency.add_metric([], report.canary.latency_ms / 1000)
+    yield from (age, latency)
     yield CounterMetricFamily("fleethub_incidents", "Incidents ever", value=report.incidents.total)
     hosts = GaugeMetricFamily("fleethub_hosts", "Hosts by presence", labels=["presence"])
     for presence in ("online", "stale", "offline"):
@@ -134,6 +147,41 @@ def _queues(report: Report) -> Iterator[Metric]:
             family.add_metric([queue.name], value)
         dropped.add_metric([queue.name], queue.dropped)
     yield from (items, size, oldest, refused, dropped)
+
+
+_HOST_METRICS: Final = {  # of a host's last heartbeat; field → name, help, factor to the base unit
+    "cpu": ("cpu_ratio", "Busy share of all CPUs, 0 to 1", 0.01),
+    "ram": ("memory_ratio", "Used share of the memory, 0 to 1", 0.01),
+    "swap": ("swap_ratio", "Used share of the swap, 0 to 1", 0.01),
+    "disk": ("disk_ratio", "Used share of the disk, 0 to 1", 0.01),
+    "load": ("load", "Load average over a minute", 1.0),
+    "uptime_s": ("uptime_seconds", "Since the host's boot", 1.0),
+}
+
+
+def _hosts(rows: list[Json]) -> Iterator[Metric]:
+    online = GaugeMetricFamily("fleethub_host_online", "1 while the host is online", labels=["host"])
+    families = {
+        field: GaugeMetricFamily(f"fleethub_host_{name}", text, labels=["host"]) for field, (name, text, _) in _HOST_METRICS.items()
+    }
+    for row in rows:
+        host = _host_row.decode(row)
+        online.add_metric([host.name], float(host.presence == Presence.ONLINE))
+        for field, family in families.items():
+            value = getattr(host.metrics, field, None)
+            if host.presence == Presence.ONLINE and value is not None:  # what is not known is not shown as known
+                family.add_metric([host.name], value * _HOST_METRICS[field][2])
+    yield online
+    yield from families.values()
+
+
+class _HostRow(msgspec.Struct):
+    name: str
+    presence: str = ""
+    metrics: wire.Metrics | None = None
+
+
+_host_row = msgspec.json.Decoder(_HostRow)
 
 
 def _choice(name: str, text: str, label: str, values: list[Overall], chosen: Overall) -> Metric:

@@ -16,29 +16,26 @@ from starlette.responses import Response
 from processes.adapters import database, incident_file, proc, pulse_file, watchdog_view
 from processes.adapters.settings import Settings
 from processes.core import health
+from processes.core.audit import Kind
 from processes.core.command import Command, State
+from processes.core.history import Histories
 from processes.core.messages import Json
 from processes.core.mirror import Mirror
+from processes.core.pages import AuditPage, CommandWithHistory, IncidentsPage, TokensPage, TokenView
 from processes.core.pulse import Pulse, Unreadable
 from processes.core.report import Overall
-from processes.core.run import Run, run_view
+from processes.core.run import Run, RunState, RunView, run_view
 from processes.core.values import CANARY_HOST, Presence
-from processes.core.views import CommandView, OutputPage, TransitionView, command_view, output_page, transition_view
+from processes.core.views import OutputPage, command_view, output_page, transition_view
 from processes.fanout import metrics
+from processes.fanout.queries import HOSTS_MAX, LISTED_MAX, OFFSET_MAX
 from processes.fanout.reader import Reader
-from processes.fanout.web import Problem, integer, json, principal_of
+from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
-LISTED_MAX: Final = 1000  # commands or incidents in one answer
 OUTPUT_RECORDS_MAX: Final = 1000
 EVIDENCE_BYTES_MAX: Final = 64 * 1024  # of one file; stacks of all threads are about 20 KiB
 EVIDENCE_FILES_MAX: Final = 12
 HEALTH_S_MAX: Final = 2.0  # a state folder that does not answer is not well either
-
-
-class CommandWithHistory(CommandView, frozen=True):
-    """GET /api/v1/commands/ID."""
-
-    history: list[TransitionView] = msgspec.field(default_factory=list)
 
 
 class _HostKeys(msgspec.Struct):
@@ -51,8 +48,9 @@ _host_keys = msgspec.json.Decoder(_HostKeys)
 class Reads:
     """Each method is an endpoint."""
 
-    def __init__(self, settings: Settings, mirror: Mirror, reader: Reader, metric: metrics.Metrics) -> None:
+    def __init__(self, settings: Settings, mirror: Mirror, reader: Reader, metric: metrics.Metrics, histories: Histories) -> None:
         self._settings, self._mirror, self._reader, self._metrics = settings, mirror, reader, metric
+        self._histories = histories
         self._exported = asyncio.Lock()
         self._judging: asyncio.Task[health.Health] | None = None
 
@@ -74,7 +72,7 @@ class Reads:
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
         async with self._exported:  # one at a time, whoever asks
-            content = await asyncio.to_thread(self._metrics.export)
+            content = await asyncio.to_thread(self._metrics.export, self._own_rows() if self._settings.file.metrics.hosts else [])
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
@@ -87,47 +85,54 @@ class Reads:
         return json({"role": principal.role, "actor": principal.actor, "drills_enabled": self._settings.file.drills.enabled})
 
     async def hosts(self, request: Request) -> Response:
-        """All hosts, by name; ?presence=online."""
-        wanted = request.query_params.get("presence")
-        if wanted is not None and wanted not in list(Presence):
-            raise Problem(400, "malformed", f"presence must be one of {', '.join(Presence)}", None, field="presence")
-        changes = sorted((c for c in self._mirror.shown.changes("host") if c.id != CANARY_HOST), key=lambda c: c.id)
-        rows = [msgspec.Raw(c.fields) for c in changes if wanted is None or _host_keys.decode(c.fields).presence == wanted]
-        return json({"hosts": rows, "source": "hub" if self._mirror.live else "database"})
+        """Hosts, by name; all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART."""
+        limit = integer(request, "limit", HOSTS_MAX, 1, HOSTS_MAX)
+        presence, search, after = choice(request, "presence", Presence), text(request, "search"), text(request, "after")
+        changes = sorted((c for c in self._mirror.shown.changes("host") if _asked_for(c.id, after, search)), key=lambda c: c.id)
+        found = [c for c in changes if presence is None or _host_keys.decode(c.fields).presence == presence]
+        page = found[:limit] if "limit" in request.query_params else found
+        body = {
+            "hosts": [msgspec.Raw(c.fields) for c in page],
+            "source": "hub" if self._mirror.live else "database",
+            "next": page[-1].id if len(page) < len(found) else None,
+        }
+        return json(body)
 
     async def host(self, request: Request) -> Response:
         """One host."""
+        return json(self._host(request.path_params["name"]))
+
+    async def history(self, request: Request) -> Response:
+        """One host's numbers of the last hour and its comings and goings, as far as this fanout saw them."""
         name = request.path_params["name"]
+        self._host(name)
+        return json(self._histories.view(name))
+
+    def _own_rows(self) -> list[Json]:
+        return [change.fields for change in self._mirror.shown.changes("host") if change.id != CANARY_HOST]
+
+    def _host(self, name: str) -> Json:
         row = None if name == CANARY_HOST else self._mirror.shown.row("host", name)
         if row is None:
             raise Problem(404, "unknown_host", f"there is no host {name!r}", None, host=name)
-        return json(row)
+        return row
 
     async def commands(self, request: Request) -> Response:
-        """Commands, newest first; ?limit, ?before=ID, ?host, ?state, ?open=1. `next`: the `before` of the next page."""
+        """Commands, newest first; ?limit, ?before=ID, ?host, ?run, ?state, ?open=1. `next`: the `before` of the next page."""
         limit = integer(request, "limit", 100, 1, LISTED_MAX)
-        query = request.query_params
-        state = query.get("state")
-        if state is not None and state not in list(State):
-            raise Problem(400, "malformed", f"state must be one of {', '.join(State)}", None, field="state")
+        state, before = choice(request, "state", State), text(request, "before")
+        host, run, open_only = text(request, "host"), text(request, "run"), flag(request, "open", False)
 
         def read(connection: sqlite3.Connection) -> list[Command] | None:
-            before = query.get("before")
             last = None if before is None else database.command(connection, before)
             if before is not None and last is None:
                 return None
-            return database.commands(
-                connection,
-                limit=limit,
-                before=last.number if last else None,
-                host=query.get("host"),
-                state=None if state is None else State(state),
-                open_only=query.get("open") in ("1", "true"),
-            )
+            number = last.number if last else None
+            return database.commands(connection, limit=limit, before=number, host=host, run=run, state=state, open_only=open_only)
 
         found = await self._reader.read(read)
         if found is None:
-            raise Problem(404, "unknown_command", f"there is no command {query.get('before')!r}", None, field="before")
+            raise Problem(404, "unknown_command", f"there is no command {before!r}", None, field="before")
         views = [command_view(command) for command in found if command.host != CANARY_HOST]
         return json({"commands": views, "next": found[-1].id if len(found) == limit else None})
 
@@ -147,7 +152,7 @@ class Reads:
     async def output(self, request: Request) -> Response:
         """A page of a command's output; ?from=OFFSET."""
         command_id = request.path_params["id"]
-        first = integer(request, "from", 0, 0, 2**53)
+        first = integer(request, "from", 0, 0, OFFSET_MAX)
 
         def read(connection: sqlite3.Connection) -> OutputPage | None:
             command = database.command(connection, command_id)
@@ -158,33 +163,34 @@ class Reads:
         return json(_known(await self._reader.read(read), command_id))
 
     async def runs(self, request: Request) -> Response:
-        """Fleet runs, newest first; ?limit, ?before=ID. `next`: the `before` of the next page."""
+        """Fleet runs without their hosts, newest first; ?limit, ?before=ID, ?state. `next`: the `before` of the next page."""
         limit = integer(request, "limit", 100, 1, LISTED_MAX)
-        before = request.query_params.get("before")
+        before, state = text(request, "before"), choice(request, "state", RunState)
 
         def read(connection: sqlite3.Connection) -> list[Run] | None:
             last = None if before is None else database.run(connection, before)
             if before is not None and last is None:
                 return None
-            return database.runs(connection, limit=limit, before=last.number if last else None)
+            return database.runs(connection, limit=limit, before=last.number if last else None, state=state)
 
         found = await self._reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {before!r}", None, field="before")
-        return json({"runs": [run_view(run) for run in found], "next": found[-1].id if len(found) == limit else None})
+        return json({"runs": [_without_hosts(run_view(run)) for run in found], "next": found[-1].id if len(found) == limit else None})
 
     async def run(self, request: Request) -> Response:
-        """One fleet run, host by host."""
+        """One fleet run, host by host; ?hosts=0: only counted."""
         run_id = request.path_params["id"]
         found = await self._reader.read(lambda connection: database.run(connection, run_id))
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {run_id!r}")
-        return json(run_view(found))
+        return json(run_view(found) if flag(request, "hosts", True) else _without_hosts(run_view(found)))
 
     async def incidents(self, request: Request) -> Response:
-        """The newest incidents, newest first."""
-        limit = integer(request, "limit", 200, 1, LISTED_MAX)
-        return json({"incidents": await asyncio.to_thread(incident_file.incidents, self._settings.incidents_database, limit)})
+        """Incidents, newest first; ?limit, ?before=ID, ?process."""
+        limit, before, process = integer(request, "limit", 200, 1, LISTED_MAX), text(request, "before"), text(request, "process")
+        found = await asyncio.to_thread(incident_file.incidents, self._settings.incidents_database, limit, before, process)
+        return json(IncidentsPage(found, found[-1].id if len(found) == limit else None))
 
     async def incident(self, request: Request) -> Response:
         """One incident, with its evidence as text."""
@@ -194,9 +200,33 @@ class Reads:
             raise Problem(404, "unknown_incident", f"there is no incident {incident_id!r}")
         return json(found)
 
+    async def audit(self, request: Request) -> Response:
+        """The audit trail, newest first; ?limit, ?before=NUMBER, ?kind, ?subject, ?actor."""
+        limit, kind = integer(request, "limit", 100, 1, LISTED_MAX), choice(request, "kind", Kind)
+        before = integer(request, "before", OFFSET_MAX, 1, OFFSET_MAX)
+        subject, actor = text(request, "subject"), text(request, "actor")
+        found = await self._reader.read(lambda c: database.audit(c, limit=limit, before=before, kind=kind, subject=subject, actor=actor))
+        return json(AuditPage(found, found[-1].number if len(found) == limit else None))
+
+    async def tokens(self, request: Request) -> Response:
+        """The operator tokens that were created, but never the tokens themselves."""
+        return json(TokensPage([view for _, view in await self.known_tokens()]))
+
+    async def known_tokens(self) -> list[tuple[str, TokenView]]:
+        """Each with its hash. Raises: DatabaseUnreadable."""
+        return await self._reader.read(database.token_views)
+
     async def upgrade_required(self, request: Request) -> Response:
         """GET /ws that is no upgrade request."""
         raise Problem(426, "upgrade_required", "this is a WebSocket", {"upgrade": "websocket", "connection": "upgrade"})
+
+
+def _asked_for(name: str, after: str | None, search: str | None) -> bool:
+    return name != CANARY_HOST and (after is None or name > after) and (search is None or search.lower() in name.lower())
+
+
+def _without_hosts(view: RunView) -> RunView:
+    return msgspec.structs.replace(view, hosts=[])
 
 
 def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import enum
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -13,10 +16,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processes.adapters.database import DatabaseUnreadable
+from processes.core.audit import Kind
 from processes.core.messages import Json
 from processes.core.signin import Principal
-from processes.core.values import Role
+from processes.core.values import HOST_NAME_MAX, Role
 from processes.fanout.auth import Auth
+from processes.fanout.notes import Notes
 from processes.fanout.requests import Answer
 from processes.fanout.requests import problem as problem_body
 
@@ -88,6 +93,32 @@ def integer(request: Request, name: str, default: int, least: int, most: int) ->
     return int(text)
 
 
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+def choice(request: Request, name: str, kind: type[E]) -> E | None:
+    """One of a few words of the query. Raises: Problem 400."""
+    word = request.query_params.get(name)
+    if word is None:
+        return None
+    if word not in list(kind):
+        raise Problem(400, "malformed", f"{name} must be one of {', '.join(kind)}", None, field=name)
+    return kind(word)
+
+
+def flag(request: Request, name: str, default: bool) -> bool:
+    """0 or 1 of the query. Raises: Problem 400."""
+    return bool(integer(request, name, int(default), 0, 1))
+
+
+def text(request: Request, name: str) -> str | None:
+    """A text of the query, not longer than a host's name may be, which SQLite can take. Raises: Problem 400."""
+    found = request.query_params.get(name)
+    if found is not None and (len(found) > HOST_NAME_MAX or "\0" in found):
+        raise Problem(400, "malformed", f"{name} must be a text of at most {HOST_NAME_MAX} characters", None, field=name)
+    return found
+
+
 def principal_of(request: Request) -> Principal:
     """Who asks, in a guarded endpoint."""
     found = request.state.principal
@@ -95,10 +126,21 @@ def principal_of(request: Request) -> Principal:
     return found
 
 
-def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False) -> Endpoint:
-    """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too."""
+def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, notes: Notes | None = None) -> Endpoint:
+    """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too.
+
+    What was asked for and refused is noted in the audit trail, and a GET's answer has an ETag.
+    """
 
     async def enter(request: Request) -> Response:
+        response = await answer(request)
+        if request.method in ("GET", "HEAD"):
+            return _tagged(request, response) if role is not None and response.status_code == 200 else response
+        if notes is not None and 400 <= response.status_code < 500:
+            _note_refused(notes, request, response)
+        return response
+
+    async def answer(request: Request) -> Response:
         try:
             if role is not None:
                 request.state.principal = await _admit(auth, request, role, canary)
@@ -109,6 +151,32 @@ def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool =
             return told(Problem(503, "database_unreadable", str(error)))
 
     return enter
+
+
+def _tagged(request: Request, response: Response) -> Response:
+    """The answer with its ETag; 304 without a body for who has it already."""
+    tag = f'"{hashlib.blake2b(response.body, digest_size=16).hexdigest()}"'
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers={"etag": tag})
+    response.headers["etag"] = tag
+    return response
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: str = ""
+
+
+def _note_refused(notes: Notes, request: Request, response: Response) -> None:
+    principal = getattr(request.state, "principal", None)
+    if principal is not None and principal.canary:
+        return
+    address = request.client.host if request.client else ""
+    reason = f"HTTP {response.status_code}"
+    with contextlib.suppress(msgspec.DecodeError):
+        reason = msgspec.json.decode(response.body, type=_Refusal).error or reason
+    actor = principal.actor if principal is not None else f"nobody at {address}"
+    notes.note(Kind.REQUEST, f"{request.method} {request.url.path}", "refused", actor=actor, reason=reason)
 
 
 async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Principal:

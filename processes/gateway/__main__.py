@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Final
 
-from processes.adapters import door
+from processes.adapters import contested_file, door
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
 from processes.gateway import server
@@ -22,7 +23,11 @@ async def main(process: Process) -> None:
     sock = server.take_socket()
     tls = server.tls_context(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
-    gate = Gate(process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=server.sockets_max())
+    threads = asyncio.get_running_loop()  # a disk that hangs holds up no loop
+    gate = Gate(
+        process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=server.sockets_max(),
+        on_contested=lambda host: threads.run_in_executor(None, contested_file.say, settings.run, host),
+    )  # fmt: skip
     listener = await server.serve(sock, tls, gate.connection)
     loop = Loop(gate, link, process.pulse, process.stop)
     try:

@@ -6,7 +6,8 @@ Nothing here waits: everything is called by the loop's turn or by a socket, and 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from websockets.http11 import Request, Response
@@ -56,6 +57,7 @@ class Gate:
     def __init__(
         self, name: str, boot: str, tokens: Tokens, log: Log, *, sockets_max: int,
         bounds: Bounds = Bounds(), limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,  # noqa: B008  both are immutable
+        on_contested: Callable[[str], object] = lambda _: None,
     ) -> None:  # fmt: skip
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
         self.roster = Roster(sockets_max)
@@ -65,11 +67,12 @@ class Gate:
         self.stopping = False
         self.wake = asyncio.Event()  # something may be done in the next turn
         self.received = self.delivered = self.dropped = self.malformed = self.contested = 0
-        self._limits, self._register_s_max = limits, register_s_max
+        self._limits, self._register_s_max, self._on_contested = limits, register_s_max, on_contested
         self._loop = asyncio.get_running_loop()
         self._pacer = Pacer(UPGRADES_MAX)
         self._numbers = self._censuses = 0
         self._paused: dict[AgentConnection, str] = {}
+        self._rests: dict[AgentConnection, deque[Emitted]] = {}  # of paused ones: what one read brought too much
         self._refused: Counter[int] = Counter()
         self._census_s = self._counts_s = self._loop.time()
 
@@ -111,10 +114,7 @@ class Gate:
         for complaint in reading.malformed:
             self.malformed += 1
             self.log.warning("malformed frame", host=session.host, peer=session.address, why=complaint)
-        for emitted in reading.events:
-            if session.stage is Stage.ENDED:
-                break
-            self._enqueue(connection, session, emitted)
+        self._take(connection, session, deque(reading.events))
         if reading.close is not None:
             self.end(connection, *reading.close)
         self.wake.set()
@@ -185,7 +185,7 @@ class Gate:
         for connection, host in list(self._paused.items()):
             if self.outbox.may_resume(host):
                 del self._paused[connection]
-                connection.resume()
+                self._resume(connection)
         if self._refused and now_s - self._counts_s >= COUNTS_S:
             sums = {f"status_{status}" if status else "dawdled": count for status, count in sorted(self._refused.items())}
             self.log.info("refused connections", **sums)
@@ -193,6 +193,19 @@ class Gate:
             self._counts_s = now_s
 
     # Inside
+
+    def _take(self, connection: AgentConnection, session: Session, events: deque[Emitted]) -> None:
+        """Enqueues them, until its host has too much waiting: the rest of what was read already waits with the connection."""
+        while events and session.stage is not Stage.ENDED and connection not in self._paused:
+            self._enqueue(connection, session, events.popleft())
+        if events and session.stage is not Stage.ENDED:
+            self._rests.setdefault(connection, deque()).extend(events)
+
+    def _resume(self, connection: AgentConnection) -> None:
+        if connection.session is not None and connection in self._rests:
+            self._take(connection, connection.session, self._rests.pop(connection))
+        if connection not in self._paused:
+            connection.resume()
 
     def _enqueue(self, connection: AgentConnection, session: Session, emitted: Emitted) -> None:
         self.received += 1
@@ -220,13 +233,21 @@ class Gate:
         self.end(old, CloseCode.REPLACED, "replaced by a newer connection")
         if self.roster.contested(session.host, now_s):
             self.contested += 1
+            self._on_contested(session.host)
             self.log.warning("identity contested", host=session.host, peer=session.address)
 
     def _leave(self, connection: AgentConnection, code: int, reason: str) -> None:
         session = connection.session
         self._paused.pop(connection, None)
+        rest = self._rests.pop(connection, ())
         if session is None:
             return
+        for emitted in rest:  # said before the end, and read: it goes before the disconnect, as far as there is room
+            if isinstance(emitted.event, HeartbeatReceived):
+                continue
+            if self.outbox.put(session.host, emitted.item, self._loop.time()) is Answer.REFUSED:
+                self.dropped += 1
+                break
         event: AgentDisconnected | None = session.end(code, reason)
         if event is None:
             return
@@ -245,7 +266,7 @@ class Gate:
         for connection in list(self.roster.sockets):
             session = connection.session
             if session is not None and session.host == change.host and session.token != change.token:
-                self.end(connection, CloseCode.REVOKED, "the token is no longer valid")
+                self.end(connection, change.code, change.reason)
 
     def _deliver_command(self, message: DeliverCommand) -> None:
         connection = self.roster.find(message.connection)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Coroutine
+from typing import Final, TypeVar
 
 from processes.adapters import clock, door, failpoint
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
 from processes.core import fleet
-from processes.core.draft import Memory, Rules
+from processes.core.draft import Memory
 from processes.core.pulse import Blocked
+from processes.core.rules import Rules
 from processes.core.values import Position
 from processes.hub.journal import Journal, StorageBlocked
 from processes.hub.loop import Loop
 
 RETRY_S: Final = 0.2  # between tries to open a database that is locked or full
+PATIENCE_S: Final = 0.1  # an ordinary database is open by then
+
+T = TypeVar("T")
 
 
 async def main(process: Process) -> None:
@@ -36,6 +41,22 @@ async def main(process: Process) -> None:
         await asyncio.wait_for(link.close(), 1.0)
 
 
+async def _restored(process: Process, rules: Rules) -> tuple[Journal, Memory, Position]:
+    journal = await Journal.open(process.settings.database, process.settings.state / "epoch")
+    now = clock.now()
+    memory = fleet.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored())
+    return journal, memory, await journal.position()
+
+
+async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:
+    """Its result. A large database takes longer to check than a start may: the pulse says meanwhile that storage is waited for."""
+    task = asyncio.ensure_future(opening)
+    while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
+        process.pulse.pulse.blocked_on = str(Blocked.STORAGE)
+        process.pulse.beat()
+    return task.result()
+
+
 async def _open(process: Process) -> tuple[Journal, Memory, Position] | None:
     """The database and the memory in it; waits, with a pulse, while it is locked or the disk is full. None: stopped before."""
     settings = process.settings
@@ -47,10 +68,7 @@ async def _open(process: Process) -> tuple[Journal, Memory, Position] | None:
     )
     while not process.stop.is_set():
         try:
-            journal = await Journal.open(settings.database, settings.state / "epoch")
-            now = clock.now()
-            memory = fleet.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored(now))
-            return journal, memory, await journal.position()
+            return await _patiently(process, _restored(process, rules))
         except StorageBlocked as error:
             process.log.warning("the database cannot be opened now", error=str(error))
             process.pulse.pulse.blocked_on = str(Blocked.STORAGE)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Final
 
 from processes.core.messages import Drill
 from processes.core.requests import Refused
+
+FAULTS: Final = ("deadlock", "busy", "blocked", "exception", "exit", "leak", "poison", "poison_exit")
+POISON: Final = ("poison", "poison_exit")  # these happen whenever they are stepped, whatever the epoch
 
 
 def rehearse(drill: Drill) -> None:
@@ -25,8 +29,12 @@ def rehearse(drill: Drill) -> None:
             os._exit(1)
         case "leak":
             keep_memory()
+        case "poison":
+            take_a_lock_twice()
+        case "poison_exit":
+            os._exit(1)
         case _:
-            raise Refused(400, "malformed", f"no fault {drill.fault!r}: deadlock, busy, blocked, exception, exit, leak")
+            raise Refused(400, "malformed", f"no fault {drill.fault!r}: {', '.join(FAULTS)}")
 
 
 def take_a_lock_twice() -> None:

@@ -8,8 +8,10 @@ rebuild its memory from what is on disk (a failed fsync may have thrown away wha
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar, assert_never
@@ -17,31 +19,38 @@ from typing import Final, TypeVar, assert_never
 import aiosqlite
 import msgspec
 
-from processes.adapters import database, failpoint
+from processes.adapters import database, failpoint, revocations
+from processes.adapters.settings import REVOKED
+from processes.core.audit import Kind
 from processes.core.command import Command, State
-from processes.core.draft import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX, KeyEntry
+from processes.core.dead_letter import LETTERS_MAX
+from processes.core.draft import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX
 from processes.core.effects import (
-    AddDeadLetter,
+    AddAudit,
     AddOutput,
     AddTransition,
     DropCommand,
+    DropDeadLetter,
     DropHost,
+    DropToken,
     PutCommand,
+    PutDeadLetter,
     PutHost,
     PutKey,
     PutReply,
     PutRun,
     PutToken,
+    Revoke,
     Write,
 )
 from processes.core.errors import LocalError
 from processes.core.fleet import Restored
 from processes.core.ledger import Ledger
 from processes.core.messages import Json, Replied
+from processes.core.rules import KeyEntry
 from processes.core.run import Run
 from processes.core.values import Now, Position
 
-REPLIES_KEPT_S: Final = 600.0  # a request is asked again within its deadline of seconds; ten minutes is generous
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
 PRUNED_MAX: Final = 500  # rows let go in one transaction, so that commands never wait for housekeeping
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.5)  # between tries of a batch; the last one repeats
@@ -73,6 +82,7 @@ class Journal:
     def __init__(self, path: Path, connection: aiosqlite.Connection, epoch: int) -> None:
         self._path, self._connection, self.epoch = path, connection, epoch
         self._inode = os.stat(path).st_ino
+        self.call_since_ns = 0  # since when a writing call has not returned; 0: none is under way
 
     @classmethod
     async def open(cls, path: Path, epoch_file: Path) -> Journal:
@@ -80,6 +90,7 @@ class Journal:
 
         Raises: StorageBlocked, if it is locked or the disk is full (try again); StorageBroken, with what to do.
         """
+        database.finish_restore(path)
         connection = await aiosqlite.Connection(lambda: database.open_for_writing(path), iter_chunk_size=64)
         try:
             epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, epoch_file))
@@ -88,9 +99,9 @@ class Journal:
             raise
         return cls(path, connection, epoch)
 
-    async def restored(self, now: Now) -> Restored:
+    async def restored(self) -> Restored:
         """All that a starting hub needs to know. Raises: StorageBlocked, StorageBroken."""
-        return await _on_thread(self._connection, lambda sqlite: _restored(sqlite, now))
+        return await _on_thread(self._connection, _restored)
 
     async def position(self) -> Position:
         """Up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
@@ -106,7 +117,7 @@ class Journal:
             if not self._path.exists() or os.stat(self._path).st_ino != self._inode:
                 raise StorageBroken(f"{self._path} was removed or replaced under the hub: writing on would lose everything silently")
             try:
-                await _on_thread(self._connection, lambda sqlite: _write(sqlite, batch, self.epoch))
+                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, self._path.with_name(REVOKED)))
                 return
             except StorageBlocked as error:
                 blocked(str(error))
@@ -115,11 +126,18 @@ class Journal:
 
     async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
         """Some of what is past its time is gone; how many rows, 0 when nothing is left to do. Raises: StorageBlocked, StorageBroken."""
-        return await _on_thread(self._connection, lambda sqlite: _prune(sqlite, now, commands_before_wall_s, output_bytes_max))
+        return await self._call(lambda sqlite: _prune(sqlite, now, commands_before_wall_s, output_bytes_max))
 
     async def close(self) -> None:
         """Closes the database, its log folded in."""
         await self._connection.close()
+
+    async def _call(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        self.call_since_ns = time.monotonic_ns()
+        try:
+            return await _on_thread(self._connection, call)
+        finally:
+            self.call_since_ns = 0
 
 
 async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
@@ -169,7 +187,7 @@ def _begin_epoch(sqlite: sqlite3.Connection, epoch_file: Path) -> int:
     return epoch
 
 
-def _restored(sqlite: sqlite3.Connection, now: Now) -> Restored:
+def _restored(sqlite: sqlite3.Connection) -> Restored:
     decoder = msgspec.json.Decoder(Command)
 
     def some(condition: str, limit: int) -> Iterable[Command]:
@@ -181,8 +199,8 @@ def _restored(sqlite: sqlite3.Connection, now: Now) -> Restored:
         for key, digest, ids in sqlite.execute("SELECT key, digest, command_ids FROM keys")
     }
     replies = sqlite.execute(
-        "SELECT request_id, status, body FROM replies WHERE at_wall_s > ? ORDER BY at_wall_s DESC LIMIT ?",
-        (now.wall_s - REPLIES_KEPT_S, REPLIES_KEPT_MAX),
+        "SELECT request_id, status, body FROM replies ORDER BY rowid DESC LIMIT ?",
+        (REPLIES_KEPT_MAX,),
     )
     (newest,) = sqlite.execute(
         "SELECT max(coalesce((SELECT max(number) FROM commands), 0), coalesce((SELECT max(number) FROM runs), 0))"
@@ -198,6 +216,7 @@ def _restored(sqlite: sqlite3.Connection, now: Now) -> Restored:
         next_number=max(int(newest), int(database.meta(sqlite, "number") or 0)) + 1,
         keys=keys,
         runs=_runs(sqlite),
+        letters=database.dead_letters(sqlite, limit=LETTERS_MAX, newest_first=False),
         replies=[Replied(0, request_id, status, Json(body.encode())) for request_id, status, body in reversed(replies.fetchall())],
     )
 
@@ -209,6 +228,17 @@ def _runs(sqlite: sqlite3.Connection) -> list[Run]:
         *sqlite.execute("SELECT record FROM runs WHERE open ORDER BY number"),
     ]
     return [msgspec.json.decode(text, type=Run) for (text,) in rows]
+
+
+def _commit(sqlite: sqlite3.Connection, batch: Commit, epoch: int, revoked: Path) -> None:
+    """First the list beside the database: a token that is void there and not here is the lesser evil."""
+    try:
+        revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageBlocked(f"{revoked}: {error.strerror}") from None
+        raise StorageBroken(f"{revoked} cannot be written: {error.strerror}") from error
+    _write(sqlite, batch, epoch)
 
 
 def _write(sqlite: sqlite3.Connection, batch: Commit, epoch: int) -> None:
@@ -245,11 +275,12 @@ def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
                 "open = excluded.open, finished_wall_s = excluded.finished_wall_s, record = excluded.record",
                 (run.number, run.id, run.open, run.finished_wall_s, msgspec.json.encode(run).decode()),
             )
-        case AddTransition(line):
-            sqlite.execute(
-                "INSERT INTO transitions (command_id, at_wall_s, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?)",
-                (line.command_id, line.at_wall_s, line.before, line.after, line.reason, line.actor),
-            )
+        case AddTransition(step):
+            _add_audit(sqlite, (step.at_wall_s, Kind.COMMAND, step.command_id, step.before, step.after, step.reason, step.actor))
+        case AddAudit(line):
+            _add_audit(sqlite, (line.at_wall_s, line.kind, line.subject, None, line.after, line.reason, line.actor))
+        case Revoke():
+            pass  # outside of the database: _commit
         case AddOutput(command_id, records):
             sqlite.executemany(
                 "INSERT OR IGNORE INTO output VALUES (?, ?, ?, ?)",
@@ -270,24 +301,39 @@ def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
             sqlite.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (key, digest, msgspec.json.encode(command_ids).decode(), at_wall_s))
         case PutToken(token_hash, role, label, at_wall_s):
             sqlite.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)", (token_hash, role, label, at_wall_s))
-        case AddDeadLetter(letter_id, at_wall_s, kind, event, error):
-            sqlite.execute("INSERT OR REPLACE INTO deadletters VALUES (?, ?, ?, ?, ?)", (letter_id, at_wall_s, kind, event, error))
+        case DropToken(token_hash):
+            sqlite.execute("DELETE FROM tokens WHERE token_hash = ?", (token_hash,))
+        case PutDeadLetter(letter):
+            record = msgspec.json.encode(msgspec.structs.replace(letter, event=b"")).decode()
+            sqlite.execute("INSERT OR REPLACE INTO deadletters VALUES (?, ?, ?, ?)", (letter.id, letter.at_wall_s, record, letter.event))
+        case DropDeadLetter(letter_id):
+            sqlite.execute("DELETE FROM deadletters WHERE id = ?", (letter_id,))
         case _:
             assert_never(write)
+
+
+def _add_audit(sqlite: sqlite3.Connection, row: tuple[float, Kind, str, str | None, str, str, str]) -> None:
+    sqlite.execute("INSERT INTO audit (at_wall_s, kind, subject, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
     def work() -> int:
         gone = sqlite.execute(
-            "DELETE FROM replies WHERE request_id IN (SELECT request_id FROM replies WHERE at_wall_s < ? LIMIT ?)",
-            (now.wall_s - REPLIES_KEPT_S, PRUNED_MAX),
+            "DELETE FROM replies WHERE rowid IN (SELECT rowid FROM replies ORDER BY rowid DESC LIMIT ? OFFSET ?)",
+            (PRUNED_MAX, REPLIES_KEPT_MAX),
         ).rowcount
         old = "SELECT id FROM commands WHERE NOT open AND finished_wall_s < ? ORDER BY finished_wall_s LIMIT ?"
         ids = [(row[0],) for row in sqlite.execute(old, (commands_before_wall_s, PRUNED_MAX))]
         gone += sqlite.execute("DELETE FROM runs WHERE NOT open AND finished_wall_s < ?", (commands_before_wall_s,)).rowcount
+        gone += sqlite.execute("DELETE FROM deadletters WHERE at_wall_s < ?", (commands_before_wall_s,)).rowcount
+        rest = "SELECT number, at_wall_s FROM audit WHERE kind != 'command' ORDER BY number LIMIT ?"  # oldest first: by their index
+        gone += sqlite.execute(
+            f"DELETE FROM audit WHERE number IN (SELECT number FROM ({rest}) WHERE at_wall_s < ?)",  # noqa: S608  # constants
+            (PRUNED_MAX, commands_before_wall_s),
+        ).rowcount
         if not ids:
             return gone + _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, now)
-        for statement in ("output WHERE command_id", "transitions WHERE command_id", "commands WHERE id"):
+        for statement in ("output WHERE command_id", "audit WHERE kind = 'command' AND subject", "commands WHERE id"):
             sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants
         return gone + len(ids)
 

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
-import traceback
 from collections import deque
 from collections.abc import Coroutine
 from typing import Final, NamedTuple
@@ -25,16 +23,17 @@ from typing import Final, NamedTuple
 from processes.adapters import clock, failpoint
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core import fleet, messages
+from processes.core import dead_letter, fleet, messages, poison
+from processes.core.dead_letter import DeadLetter
 from processes.core.draft import Draft, Memory
 from processes.core.effects import Effects, PutHost
-from processes.core.fleet import OwnEvent, Tick
-from processes.core.messages import Drill, Event, RequestReceived
+from processes.core.errors import LocalError
+from processes.core.fleet import Tick
+from processes.core.messages import Event, RequestReceived
 from processes.core.pulse import Blocked
 from processes.core.replica import Replica
-from processes.core.requests import Refused
 from processes.core.values import Position, Presence
-from processes.hub import drill
+from processes.hub.barrier import Barrier
 from processes.hub.journal import Commit, Journal
 from processes.hub.publisher import Publisher
 
@@ -55,6 +54,7 @@ class Taken(NamedTuple):
     name: str  # its kind and digest, for the pulse
     position: Position
     since_ns: int
+    letter: DeadLetter | None = None  # it was put aside before, and is tried again
 
 
 class Loop:
@@ -63,7 +63,7 @@ class Loop:
     def __init__(self, process: Process, journal: Journal, memory: Memory, link: QueueLink, position: Position) -> None:
         self._process, self._journal, self._memory, self._link = process, journal, memory, link
         self._log, self._pulse = process.log, process.pulse.pulse
-        self._drills = process.settings.file.drills.enabled
+        self._barrier = Barrier(process, memory)
         self._retention = process.settings.file.retention
         self._inbox: deque[Taken] = deque()
         self._wake = asyncio.Event()
@@ -71,6 +71,10 @@ class Loop:
         self._room.set()
         self._read_position = self._taken_position = position
         self._parked: deque[Taken] = deque()
+        self._again: deque[Taken] = deque()  # dead letters to be tried again
+        for letter in memory.letters.values():
+            if letter.retrying:
+                self._try_again(letter)
         self._replica = _replica_of(memory)
         queues = [
             *map(messages.broadcasts_of, memory.rules.fanouts),
@@ -82,7 +86,6 @@ class Loop:
         self._commit_says = ""
         self._held = Effects()  # of the batch that is being gathered, until its commit begins
         self._ticked_s = self._flushed_s = self._pruned_s = time.monotonic()
-        self._letters = 0
 
     async def run(self) -> None:
         """Turns until the process is to stop. Raises: whatever must end the process."""
@@ -91,6 +94,7 @@ class Loop:
             task.add_done_callback(lambda _: self._wake.set())
         stopping = asyncio.create_task(self._process.stop.wait())
         stopping.add_done_callback(lambda _: self._wake.set())
+        self._beat()  # the memory stands: what freezes now froze in the loop, not at its start
         try:
             while not self._process.stop.is_set():
                 await self._turn()
@@ -117,6 +121,9 @@ class Loop:
                 self._step(self._parked.popleft())
         elif self._storage_blocked():
             self._let_go_parked()
+        for _ in range(len(self._again)):
+            first = Position(self._taken_position.epoch, self._taken_position.sequence + 1)  # parked, it holds nothing back
+            self._step(self._again.popleft()._replace(position=first))
         for _ in range(min(BATCH_MAX, len(self._inbox))):
             taken = self._inbox.popleft()
             self._taken_position = taken.position
@@ -131,9 +138,7 @@ class Loop:
 
     def _step(self, taken: Taken) -> None:
         """The event is stepped, or parked if it needs a disk that is busy."""
-        self._process.pulse.take(taken.name)
-        draft = self._stepped(taken.event)
-        self._process.pulse.put_down()
+        draft = self._barrier.step(taken.event, taken.name, taken.letter)
         if self._commit is not None and (draft.effects.durable or draft.effects.promises):
             self._park(taken)
             return
@@ -142,32 +147,14 @@ class Loop:
         if isinstance(taken.event, messages.StatusReceived):
             failpoint.reach("hub.report_stepped")
 
-    def _stepped(self, event: Event | OwnEvent) -> Draft:
-        """The exception barrier: the draft of the step, or of putting its event aside."""
-        now = clock.now()
+    def _try_again(self, letter: DeadLetter) -> None:
         try:
-            if isinstance(event, RequestReceived) and isinstance(event.request, Drill) and self._drills:
-                return self._rehearsed(event, event.request)
-            return fleet.step(self._memory, event, now)
-        except Exception as error:
-            self._letters += 1
-            self._pulse.errors += 1
-            letter = f"{self._memory.epoch}-{self._letters}"
-            kind = type(event).__name__
-            self._log.error("a step raised; its event is put aside", letter=letter, kind=kind, exc_info=True)
-            told = "".join(traceback.format_exception(error))
-            return fleet.put_aside(self._memory, event, letter, told, now)
-
-    def _rehearsed(self, event: RequestReceived, request: Drill) -> Draft:
-        draft = Draft(self._memory, clock.now())
-        try:
-            if request.epoch == self._memory.epoch:
-                drill.rehearse(request)
-            body = messages.Json(b'{"fault":"rehearsed"}')
-            draft.reply(event.fanout, event.request_id, 200, body, durable=False)
-        except Refused as refused:
-            draft.reply(event.fanout, event.request_id, refused.status, refused.body(), durable=False)
-        return draft
+            event = dead_letter.revived(letter)
+        except LocalError as error:  # kept by a version that could read it
+            self._log.error("a dead letter cannot be tried again", letter=letter.id, error=str(error))
+            return
+        self._again.append(Taken(event, dead_letter.name_again(letter), Position(0, 0), time.monotonic_ns(), letter))
+        self._wake.set()
 
     def _park(self, taken: Taken) -> None:
         if self._storage_blocked() or len(self._parked) >= PARKED_MAX:
@@ -181,13 +168,16 @@ class Loop:
 
     def _let_go(self, taken: Taken) -> None:
         """A request is refused aloud; what agents reported stays unacknowledged, and is said again; a foreign agent's word waits."""
-        if isinstance(taken.event, RequestReceived):
+        if taken.letter is not None:
+            self._again.append(taken)
+        elif isinstance(taken.event, RequestReceived):
             self._carry_out(fleet.refuse_for_storage(self._memory, taken.event, clock.now()).apply())
         elif fleet.said_once(self._memory, taken.event) and len(self._parked) < PARKED_MAX:
             self._parked.append(taken)
 
     def _apply(self, draft: Draft) -> None:
         effects = draft.apply()
+        self._barrier.applied(effects)
         if effects.durable or (effects.promises and self._held.durable):  # a request asked twice in one batch is answered after it
             self._held.extend(effects)
         else:
@@ -197,16 +187,16 @@ class Loop:
         now_s = time.monotonic()
         if now_s - self._ticked_s >= TICK_S:
             self._ticked_s = now_s
-            self._apply(self._stepped(Tick()))
+            self._apply(self._barrier.step(Tick(), "Tick"))
         if self._commit is not None:
             return
         for event in fleet.due(self._memory):
-            self._apply(self._stepped(event))
+            self._apply(self._barrier.step(event, poison.name_of_own(type(event).__name__, repr(event))))
         for _ in range(fleet.DUE_MAX):
             timer = fleet.elapsed(self._memory, clock.now())
             if timer is None:
                 break
-            self._apply(self._stepped(timer))
+            self._apply(self._barrier.step(timer, poison.name_of_own(timer.kind, timer.command_id)))
 
     # commit
 
@@ -283,6 +273,11 @@ class Loop:
         for fanout, snapshot in effects.snapshots:
             if fanout in rules.fanouts:
                 self._put_snapshot(messages.broadcasts_of(fanout), snapshot)
+        for fanout, name in effects.tried_again:
+            if fanout in rules.fanouts:
+                publisher.put(messages.broadcasts_of(fanout), messages.TryAgain(epoch, name))
+        for letter in effects.retries:
+            self._try_again(letter)
         for fanout, reply in effects.replies:
             if fanout in rules.fanouts:
                 publisher.put(messages.broadcasts_of(fanout), reply, bulk=False)
@@ -314,12 +309,12 @@ class Loop:
         for number, item in enumerate(items):
             try:
                 event = messages.decode_event(item)
-            except Exception:  # a message of a newer version, or a broken one: it must not stop the others
-                self._pulse.errors += 1
-                self._log.error("an event cannot be decoded and is dropped", size=len(item), exc_info=True)
+            except Exception as error:  # a message of a newer version, or a broken one: it must not stop the others
+                self._apply(self._barrier.undecodable(item, error))
                 continue
-            name = f"{type(event).__name__} {hashlib.blake2b(item, digest_size=8).hexdigest()}"
-            self._inbox.append(Taken(event, name, Position(position.epoch, first + number), since_ns))
+            place = Position(position.epoch, first + number)
+            for single in poison.singly(event) if isinstance(event, messages.CensusTaken) else (event,):
+                self._inbox.append(Taken(single, poison.name_of(single, item), place, since_ns))
         self._pulse.received += len(items)
         self._read_position = position
         if not items:
@@ -341,7 +336,8 @@ class Loop:
         pulse.online, pulse.stale, pulse.offline = (counts[presence] for presence in Presence)
         pulse.connections, pulse.hosts = pulse.online, sum(counts.values())
         blocked = Blocked.STORAGE if self._storage_blocked() else Blocked.QUEUES if self._publisher.away else Blocked.NOTHING
-        pulse.blocked_on = str(blocked)
+        pulse.blocked_on, pulse.storage_ns = str(blocked), self._journal.call_since_ns
+        pulse.letters, pulse.suspended = len(self._memory.letters), len(self._memory.suspended)
         self._process.pulse.beat()
 
     async def _finish(self) -> None:

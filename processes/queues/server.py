@@ -217,6 +217,7 @@ class Server:
                 case queue_calls.AppendCall():
                     check_append(call.items)
                     queue = self._queues.named(call.queue)
+                    self._queues.admit_append(call.client, call.number)
                     appended = queue.append(call.items, time.monotonic(), bulk=call.bulk, lossy=call.lossy)
                     self._condition(call.queue).notify_all()
                     return queue_calls.AppendedReply(appended)

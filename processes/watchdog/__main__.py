@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 
-from processes.adapters import clock, door
+from processes.adapters import clock, door, failpoint
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.supervisor import Supervisor
+from processes.watchdog.alarms import Alarms
 from processes.watchdog.book import Book
 from processes.watchdog.canary import Canary
 from processes.watchdog.incidents import Store
 from processes.watchdog.loop import Loop, for_ever
+from processes.watchdog.systemd import Systemd
 from processes.watchdog.views import Views
 
 
 async def main(process: Process) -> None:
     """Judges until it is to stop. A part that ends by itself ends the whole: supervisord starts it anew."""
     settings = process.settings
+    if settings.file.drills.enabled:
+        failpoint.allow(settings.run / "failpoint-watchdog")
     supervisor = Supervisor(settings.supervisor_socket)
     link = QueueLink(settings.queues_socket, process.name)
     views = Views(settings, supervisor, link, process.log)
-    store = Store(settings.incidents_database, settings.evidence, settings.file.retention.incidents)
+    retention = settings.file.retention
+    store = Store(settings.incidents_database, settings.evidence, retention.incidents, int(retention.evidence_mb * 2**20))
     book = Book(store, clock.boot_id(), process.log)
+    alarms, systemd = Alarms(settings, book, process.log), Systemd(process.log)
     canary = Canary(settings)
     canary.write_tokens()
     beside = {
@@ -30,13 +36,16 @@ async def main(process: Process) -> None:
         "view of the ledger": views.run_ledger(),
         "view of the queues": views.run_queues(),
         "book": book.run(),
+        "alarms": alarms.run(),
         "canary agent": canary.run_agent(),
         "canary subscriber": canary.run_subscriber(),
         "canary rounds": canary.run_rounds(),
     }
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(for_ever(name, work)) for name, work in beside.items()]
-        await Loop(process, supervisor, views, book, canary).run()
+        await Loop(process, supervisor, views, book, canary, alarms=alarms, systemd=systemd).run()
+        systemd.close()
+        await alarms.leave()
         for task in tasks:
             task.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import sqlite3
 import time
 from collections.abc import Callable
@@ -32,8 +33,10 @@ class Book:
     def __init__(self, store: Store, boot_id: str, log: Log) -> None:
         self.open: dict[str, Incident] = {}
         self.totals = IncidentsReport()
+        self.loaded = False  # what the last watchdog left open is among them
         self._store, self._boot_id, self._log = store, boot_id, log
         self._dirty: dict[str, Incident] = {}
+        self._ended: collections.deque[Incident] = collections.deque(maxlen=OPEN_MAX)
         self._changed = asyncio.Event()
 
     def new(self, process: str, judgement: Judgement, pid: int, epoch: int, ledger: Ledger | None) -> Incident:
@@ -73,9 +76,16 @@ class Book:
         """It is over. None: nobody can say since when."""
         incident.over_mono_s, incident.over_wall_s, incident.lost = over_mono_s, time.time(), lost
         self.open.pop(incident.id, None)
+        self._ended.append(incident)
         took_s = None if over_mono_s is None else round(over_mono_s - incident.good_mono_s, 3)
         self._log.info("incident over", id=incident.id, of=incident.process, recovered_after_s=took_s, lost=lost)
         self.changed(incident)
+
+    def take_ended(self) -> list[Incident]:
+        """Those that are over since the last call; the newest OPEN_MAX of them."""
+        taken = list(self._ended)
+        self._ended.clear()
+        return taken
 
     def changed(self, incident: Incident) -> None:
         """It is to be written."""
@@ -84,13 +94,13 @@ class Book:
 
     async def run(self) -> None:
         """Goes on with what the last watchdog left open, then writes what changes. A disk that refuses is tried again for ever."""
-        loaded = told = False
+        told = False
         while True:
             try:
-                if not loaded:
+                if not self.loaded:
                     self._resume(await _written(self._store.open_incidents))
                     self.totals = await _written(self._store.totals)
-                    loaded = True
+                    self.loaded = True
                 while self._dirty:
                     await self._write(next(iter(self._dirty.values())))
             except (sqlite3.Error, OSError, TimeoutError) as error:

@@ -37,8 +37,9 @@ _record = msgspec.json.Decoder(Record)
 class Store:
     """incidents.db. Raises: sqlite3.Error or OSError from every function; nothing is half done then."""
 
-    def __init__(self, path: Path, folder: Path, kept: int) -> None:
-        self._path, self._folder, self._kept = path, folder, kept
+    def __init__(self, path: Path, folder: Path, kept: int, bytes_max: int) -> None:
+        """`kept`: so many incidents; `bytes_max`: so much of what was collected about them. The newest stay."""
+        self._path, self._folder, self._kept, self._bytes_max = path, folder, kept, bytes_max
         self._connection: sqlite3.Connection | None = None
 
     def open_incidents(self) -> list[Incident]:
@@ -97,6 +98,26 @@ class Store:
             if os.sep not in incident_id:
                 shutil.rmtree(self._folder / incident_id, ignore_errors=True)
             connection.execute("DELETE FROM incidents WHERE id = ?", (incident_id,))
+        left = self._bytes_max
+        for number, folder in enumerate(sorted(_folders(self._folder), reverse=True)):  # their names sort by time
+            left -= _size(folder)
+            if left < 0 and number > 0:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # nothing was collected yet
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    with contextlib.suppress(OSError):  # it is being written, or taken away by hand
+        for entry in os.scandir(folder):
+            size += entry.stat(follow_symlinks=False).st_size
+    return size
 
 
 def new_id(wall_s: float) -> str:

@@ -20,24 +20,26 @@ import time
 from collections.abc import Coroutine
 from typing import Final
 
-from processes.adapters import farewell, pulse_file, watchdog_view
+from processes.adapters import drill_mark, failpoint, farewell, pulse_file, watchdog_view
 from processes.adapters.door import Process
 from processes.adapters.supervisor import Supervisor
-from processes.core import remedy, stall
+from processes.core import remedy, second_witness, stall
 from processes.core.errors import LocalError
 from processes.core.incident import Incident, is_over, lost_between
 from processes.core.pulse import Unreadable
 from processes.core.remedy import Act, Decision, Past
-from processes.core.report import Verdict, is_wanted
+from processes.core.report import CanaryReport, Verdict, is_wanted
 from processes.core.stall import Facts, Judgement, Track
-from processes.watchdog import evidence, reporting, restart
+from processes.watchdog import evidence, note, reporting, restart
+from processes.watchdog.alarms import Alarms
 from processes.watchdog.book import Book
 from processes.watchdog.canary import Canary
+from processes.watchdog.systemd import Systemd
 from processes.watchdog.views import Views
 from processes.watchdog.witness import Subject, Witness
 
 TURN_S: Final = 0.1
-CALM_S: Final = 0.25  # a turn while every pulse is fresh: nothing can be found before one is quiet, and a death wakes the loop
+CALM_S: Final = 0.5  # a turn while every pulse is fresh: nothing can be found before one is quiet, and a death wakes the loop
 WELL: Final = (Verdict.ADVANCING, Verdict.LAGGING)
 ASKED: Final = ("STOPPING", "STOPPED")  # supervisord's states of a process whose end somebody asked for
 OWN: Final = "watchdog"
@@ -46,11 +48,16 @@ OWN: Final = "watchdog"
 class Loop:
     """The judgement of one installation."""
 
-    def __init__(self, process: Process, supervisor: Supervisor, views: Views, book: Book, canary: Canary) -> None:
+    def __init__(
+        self, process: Process, supervisor: Supervisor, views: Views, book: Book, canary: Canary, *, alarms: Alarms, systemd: Systemd
+    ) -> None:
         self._process, self._settings, self._log = process, process.settings, process.log
         self._supervisor, self._views, self._book, self._canary = supervisor, views, book, canary
+        self._alarms, self._systemd = alarms, systemd
+        self._hub_remedies = 0  # kills and starts of the hub from here
         self._stall_s = process.settings.file.watchdog.stall_s
-        self._witness = Witness(self._settings.pulses, self._settings.all_names(), self._on_death)
+        limits = {name: self._settings.file.memory.bytes_max(name.partition(":")[0]) for name in self._settings.all_names()}
+        self._witness = Witness(self._settings.pulses, limits, self._on_death)
         self._writer = reporting.Writer(self._settings.report, self._log)
         self._tracks: dict[str, Track] = {}
         self._pasts: dict[str, Past] = {}
@@ -64,9 +71,10 @@ class Loop:
         self._rescues: dict[str, asyncio.Task[None]] = {}
         self._closing: set[str] = set()
         self._wake = asyncio.Event()
-        self._turned_s = self._began_s = time.monotonic()
+        self._turned_s = time.monotonic()
         self._pace_s = TURN_S
         self._hub_epoch = 0
+        self._round = (False, 0)  # the canary as it was last reported: green, under which epoch
         self._last = watchdog_view.last_report(self._settings.report)
         self._restarts: dict[str, int] | None = None  # of the watchdog before this one; None: not yet known
 
@@ -93,6 +101,7 @@ class Loop:
     def _turn(self) -> None:
         now_s = time.monotonic()
         gap_s, self._turned_s = now_s - self._turned_s, now_s
+        self._alarms.away(gap_s)
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
             task.result()  # a rescue never fails; if it does, this process is broken and must be replaced
@@ -100,27 +109,31 @@ class Loop:
         facts = self._facts(now_s)
         changed = self._judge(facts, gap_s, now_s)
         self._pasts, self._decisions = remedy.decide(
-            {name: judgement for name, judgement in self._judgements.items() if name != OWN}, facts, self._pasts, now_s
-        )
+            {name: judgement for name, judgement in self._judgements.items() if name != OWN}, facts, self._pasts, now_s,
+            drill=any(j.verdict in remedy.KILLED for j in self._judgements.values()) and drill_mark.is_held(self._settings.run),
+        )  # fmt: skip
         self._act(now_s)
         self._close_incidents(now_s)
-        if self._writer.due(changed, now_s):
-            self._report(now_s)
+        canary = self._canary.report(self._hub_epoch, now_s)
+        if self._writer.due(changed or self._round != (canary.ok, canary.epoch), now_s):
+            self._round = canary.ok, canary.epoch
+            self._report(canary, now_s)
         calm = not self._book.open and not self._witness.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
+        self._views.calm = calm and not any(d.note for d in self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 
     # look and judge
 
     def _facts(self, now_s: float) -> dict[str, Facts]:
-        wishes = self._read_wishes()
-        round_over_s = self._canary.report(self._hub_epoch, now_s).round_mono_s
-        red_s = now_s - (self._began_s if round_over_s is None else round_over_s)
+        wishes, views = self._read_wishes(), self._views
         found: dict[str, Facts] = {}
         for name, subject in self._witness.subjects.items():
             self._wanted[name] = is_wanted(name, wishes)
-            found[name] = self._witness.facts(subject, self._wanted[name], red_s, self._views.events_full)
+            doubted = subject.pulse is None or subject.pulse.pid != subject.pid
+            untouched_s = second_witness.untouched_since_s(name, views.readings, views.queues_unanswered_s) if doubted else None
+            found[name] = self._witness.facts(subject, self._wanted[name], untouched_s, views.events_full)
         return found
 
     def _read_wishes(self) -> dict[str, str]:
@@ -141,6 +154,8 @@ class Loop:
             track = stall.own_gap(self._tracks.get(name, Track()), gap_s, self._pace_s, now_s)
             self._tracks[name], judgement = stall.judge(name.partition(":")[0], track, seen, now_s, self._stall_s)
             if name == OWN:
+                if judgement.verdict is Verdict.MEMORY:
+                    raise LocalError(judgement.reason)  # the next one begins small
                 judgement = Judgement(Verdict.ADVANCING, "", now_s)
             before = self._judgements.get(name)
             self._judgements[name] = judgement
@@ -159,6 +174,7 @@ class Loop:
     def _act(self, now_s: float) -> None:
         for name, decision in self._decisions.items():
             subject, judgement = self._witness.subjects[name], self._judgements[name]
+            self._hub_remedies += name == "hub" and decision.act is not Act.NOTHING
             if decision.act is Act.KILL:
                 subject.killed_s = now_s
                 self._rescue(subject, judgement)
@@ -178,7 +194,9 @@ class Loop:
     async def _replace(self, subject: Subject, judgement: Judgement, incident: Incident) -> None:
         """Evidence, then the kill. The death is seen by its pidfd, which also wakes supervisord (`_on_death`)."""
         pid, turn = subject.pid, self._tracks[subject.name].turn
+        failpoint.reach("watchdog.found")
         collected = await evidence.collect(self._settings.evidence / incident.id, subject, self._settings, self._views.queues)
+        failpoint.reach("watchdog.collected")
         incident.evidence, incident.stuck_at = collected.files, collected.stuck_at or incident.stuck_at
         waits = f"; its main task waits at {collected.waits_at}" if collected.waits_at else ""
         self._book.tell(incident, f"evidence collected: stuck at {incident.stuck_at or 'an unknown place'}{waits}")
@@ -190,10 +208,14 @@ class Loop:
             incident.remedy = "none: it went on by itself"
             self._book.tell(incident, "it went on by itself and is left alone")
             return
+        if in_hand := await note.write(self._settings, subject, judgement.verdict, incident.id):
+            self._book.tell(incident, in_hand)
+        failpoint.reach("watchdog.noted")
         incident.killed = True
         subject.killed_s = time.monotonic()
         incident.remedy = "killed and replaced"
-        self._book.tell(incident, await restart.kill(self._supervisor, subject))
+        self._book.tell(incident, await restart.kill(self._supervisor, subject, mute=self._views.processes is None))
+        failpoint.reach("watchdog.killed")
 
     def _turned_again(self, subject: Subject, turn: int) -> bool:
         try:
@@ -211,10 +233,10 @@ class Loop:
         incident = self._book.of(subject.name, subject.pid)
         if incident is None:
             incident = self._new(subject.name, judgement, subject.pid)
-        note = decision.note or judgement.reason
-        if not any(note in line for line in incident.events):
+        line = decision.note or judgement.reason
+        if not any(line in told for told in incident.events):
             incident.verdict = str(judgement.verdict)
-            self._book.tell(incident, note)
+            self._book.tell(incident, line)
 
     def _on_death(self, subject: Subject, pid: int) -> None:
         """Called by the kernel's word, before any turn sees it."""
@@ -224,6 +246,7 @@ class Loop:
     async def _after_death(self, subject: Subject, pid: int, died_s: float, killed: bool) -> None:
         """Supervisord is asked what it knew of it, and woken so that the successor starts now."""
         name = subject.name
+        counting = asyncio.ensure_future(self._views.look_at_ledger())  # what was committed, before the successor adds to it
         known = self._views.processes.get(name) if self._views.processes else None
         self._views.ask_supervisor()
         if self._process.stop.is_set() or name == OWN:
@@ -240,6 +263,11 @@ class Loop:
         await restart.poke(self._supervisor)
         await self._views.look_at_processes()
         self._wake.set()
+        await counting
+        incident = self._book.of(name, pid)
+        if incident is not None:
+            incident.ledger = self._views.ledger or incident.ledger
+            self._book.changed(incident)
 
     def _record_death(self, name: str, pid: int, died_s: float) -> None:
         incident = self._book.of(name)
@@ -253,7 +281,9 @@ class Loop:
         self._book.changed(incident)
 
     def _new(self, name: str, judgement: Judgement, pid: int) -> Incident:
-        return self._book.new(name, judgement, pid, self._hub_epoch, self._views.ledger)
+        incident = self._book.new(name, judgement, pid, self._hub_epoch, self._views.ledger)
+        incident.drill = drill_mark.is_held(self._settings.run)  # the book writes it later: the loop's turn comes first
+        return incident
 
     # what is over
 
@@ -277,12 +307,12 @@ class Loop:
     async def _settle(self, incident: Incident, over_s: float | None) -> None:
         """The ledger is looked at once more: whatever was accepted before must still be there."""
         await self._views.look_at_ledger()
-        self._book.over(incident, over_s, lost_between(incident.ledger, self._views.ledger))
+        self._book.over(incident, over_s, max(lost_between(incident.ledger, self._views.ledger), self._views.missing))
         self._closing.discard(incident.id)
 
     # report
 
-    def _report(self, now_s: float) -> None:
+    def _report(self, canary: CanaryReport, now_s: float) -> None:
         subjects = self._witness.subjects
         if self._restarts is None:
             self._restarts = reporting.restarts_before(self._last, {name: subject.pid for name, subject in subjects.items()})
@@ -298,8 +328,11 @@ class Loop:
             )
             for name, subject in subjects.items()
         ]
-        canary = self._canary.report(self._hub_epoch, now_s)
-        self._writer.write(reporting.make_report(rows, canary, self._views, self._book.totals, subjects), now_s)
+        report = reporting.make_report(rows, canary, self._views, self._book.totals, subjects)
+        self._writer.write(report, now_s)
+        budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
+        self._alarms.look(report, budgets, self._views.ledger)
+        self._systemd.look(report, self._hub_remedies + subjects["hub"].starts, now_s)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

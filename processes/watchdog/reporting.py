@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import proc, watchdog_view
+from processes.adapters import proc, pulse_file, watchdog_view
 from processes.adapters.logs import Log
 from processes.core import report as reports
 from processes.core.ledger import Ledger
@@ -21,8 +21,9 @@ from processes.watchdog.evidence import on_thread
 from processes.watchdog.views import Views
 from processes.watchdog.witness import Subject
 
-WRITE_S: Final = 0.5  # at least so often, and at every change of a verdict
+WRITE_S: Final = 1.0  # at least so often, and at every change of a verdict or of the canary
 HANG_S: Final = 5.0  # a write that takes longer is left behind
+OWN_PID: Final = os.getpid()
 
 
 def process_report(subject: Subject, judgement: Judgement, now_s: float, *, wanted: bool, restarts: int, note: str) -> ProcessReport:
@@ -31,7 +32,7 @@ def process_report(subject: Subject, judgement: Judgement, now_s: float, *, want
     pulse = subject.pulse
     return ProcessReport(
         name=subject.name,
-        state=subject.info.state if subject.info else "UNKNOWN",
+        state=subject.supervised.state if subject.supervised else "UNKNOWN",
         pid=subject.pid or None,
         uptime_s=round(age_s, 2) if subject.alive else None,
         restarts=restarts,
@@ -48,8 +49,9 @@ def make_report(
     processes: list[ProcessReport], canary: CanaryReport, views: Views, incidents: IncidentsReport, subjects: dict[str, Subject]
 ) -> Report:
     """The whole report, now."""
-    hub = subjects["hub"].pulse
+    hub, now_s = subjects["hub"].pulse, time.monotonic()
     verdict, reasons = reports.overall(processes, canary, silent=False)
+    silent_s = None if views.supervisord_heard_s is None else round(now_s - views.supervisord_heard_s, 3)
     if views.processes is None:
         reasons = [*reasons, "supervisord does not answer"]
         verdict = reports.Overall.DEGRADED if verdict is reports.Overall.OK else verdict
@@ -64,7 +66,10 @@ def make_report(
         reasons=reasons,
         queues=views.queues,
         at=rfc3339(time.time()),
-        at_mono_s=time.monotonic(),
+        at_mono_s=now_s,
+        supervisord_silent_s=silent_s if views.processes is None else None,
+        writer_pid=OWN_PID,
+        writer_start_ticks=pulse_file.start_ticks(OWN_PID) or 0,
     )
 
 

@@ -17,13 +17,19 @@ POKE_S: Final = 0.003
 ANSWER_S_MAX: Final = 2.5  # supervisord's own deadline is 2 s; a thread that hangs beyond it is left behind
 
 
-async def kill(supervisor: Supervisor, subject: Subject) -> str:
-    """SIGKILL to exactly this process. Returns what was done, for the incident's story. Never raises."""
+async def kill(supervisor: Supervisor, subject: Subject, *, mute: bool = False) -> str:
+    """SIGKILL to exactly this process. Returns what was done, for the incident's story. Never raises.
+
+    Through supervisord, which then starts the successor at once. One that is `mute` is not asked: a frozen process serves nobody, and
+    whoever continues supervisord finds it dead and starts it.
+    """
     pid = subject.pid
     if not subject.alive:
         return "it was dead already"
     began_s = time.monotonic()
     try:
+        if mute:
+            raise SupervisorAway("supervisord does not answer")
         await _answer(supervisor, lambda: supervisor.kill(subject.name))
     except SupervisorFault as fault:
         problem = str(fault)

@@ -9,18 +9,20 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import proc, pulse_file
-from processes.adapters.supervisor import ProcessInfo
+from processes.adapters import cgroup, proc, pulse_file
+from processes.adapters.supervisor import Supervised
 from processes.core.pulse import Pulse, Unreadable
-from processes.core.stall import Facts
+from processes.core.stall import Facts, Spent
 
-QUIET_S: Final = 0.3  # a pulse older than this makes the kernel be asked at every turn; else once in LOOK_S
+QUIET_S: Final = 0.4  # a pulse older than this, or a backlog, makes the kernel be asked at every turn; else once in LOOK_S
 LOOK_S: Final = 1.0  # between two looks at CPU time and memory of a process that turns
+GROUP_S: Final = 10.0  # between two looks at which control group a process is in
+MEMORY_SHARE: Final = 0.5  # of the machine's memory: no process may hold more, whatever is configured
 
 
 @dataclass
@@ -35,13 +37,15 @@ class Subject:
     starts: int = 0  # different processes seen under this name
     pulse: Pulse | None = None
     unreadable: str = ""
-    info: ProcessInfo | None = None
+    supervised: Supervised | None = None
     stat: proc.Stat | None = None
     rss_bytes: int | None = None
+    rss_bytes_max: int = 0  # 0: no limit
     cpu_percent: float | None = None
-    cpu_ns: int = -1  # of the main thread; -1 while its pulse is fresh: nobody asks then
-    run_delay_ns: int = 0
-    looked_s: float = 0.0
+    spent: Spent | None = None  # None: nobody asked, for it turns and has nothing to do
+    runnable: bool = False
+    group: tuple[str, ...] = ()
+    group_s: float = -GROUP_S
     cpu_mark: tuple[float, int] = field(default=(0.0, 0))
 
     @property
@@ -53,13 +57,17 @@ class Subject:
 class Witness:
     """Follows all processes by their names. `on_death` is called on the loop's thread as soon as the kernel says that one is gone."""
 
-    def __init__(self, folder: Path, names: list[str], on_death: Callable[[Subject, int], None]) -> None:
-        self.subjects = {name: Subject(name) for name in names}
+    def __init__(self, folder: Path, limits: Mapping[str, int], on_death: Callable[[Subject, int], None]) -> None:
+        """`limits`: how many bytes of memory each process may hold; 0: as many as it likes."""
+        most = int(proc.memory_bytes() * MEMORY_SHARE)
+        self.subjects = {name: Subject(name, rss_bytes_max=min(limit, most)) for name, limit in limits.items()}
         self._folder, self._on_death = folder, on_death
+        self._groups = cgroup.Groups()
         self._loop = asyncio.get_running_loop()
 
-    def look(self, view: dict[str, ProcessInfo] | None, now_s: float) -> None:
+    def look(self, view: dict[str, Supervised] | None, now_s: float) -> None:
         """Enters what can be seen now. `view`: supervisord's, None while it does not answer."""
+        self._groups.begin_round()
         for subject in self.subjects.values():
             try:
                 subject.pulse, subject.unreadable = pulse_file.read(self._folder, subject.name), ""
@@ -67,29 +75,31 @@ class Witness:
                 subject.pulse, subject.unreadable = None, str(error)
             except OSError as error:
                 subject.pulse, subject.unreadable = None, os.strerror(error.errno or 0)
-            subject.info = view.get(subject.name) if view is not None else None
+            subject.supervised = view.get(subject.name) if view is not None else None
             if not subject.alive:
                 self._adopt(subject, now_s)
             if subject.alive:
                 self._measure(subject, now_s)
 
-    def facts(self, subject: Subject, wanted: bool, canary_red_s: float, pressed: bool) -> Facts:
+    def facts(self, subject: Subject, wanted: bool, untouched_since_s: float | None, pressed: bool) -> Facts:
         """The subject as the pure core judges it."""
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S if subject.alive else 0.0
         return Facts(
             wanted=wanted,
-            supervised=subject.info.state if subject.info else "",
+            supervised=subject.supervised.state if subject.supervised else "",
             pid=subject.pid,
             start_ticks=subject.start_ticks,
             age_s=age_s,
             pulse=subject.pulse,
             unreadable=subject.unreadable,
             state=subject.stat.state if subject.stat else "",
-            cpu_ns=subject.cpu_ns,
-            run_delay_ns=subject.run_delay_ns,
+            runnable=subject.runnable,
+            spent=subject.spent,
+            rss_bytes=subject.rss_bytes or 0,
+            rss_bytes_max=subject.rss_bytes_max,
             killed_s=subject.killed_s,
             pressed=pressed,
-            canary_red_s=canary_red_s,
+            untouched_since_s=untouched_since_s,
         )
 
     def quiet(self, now_s: float) -> bool:
@@ -103,10 +113,10 @@ class Witness:
 
     def _adopt(self, subject: Subject, now_s: float) -> None:
         """Looks for the living process of this name: the pulse knows first, supervisord knows all."""
-        pulse, info = subject.pulse, subject.info
+        pulse, known = subject.pulse, subject.supervised
         candidates = [pulse.pid] if pulse is not None and proc.alive(pulse.pid, pulse.start_ticks) else []
-        if info is not None and info.pid > 0 and info.pid not in candidates:
-            candidates.append(info.pid)
+        if known is not None and known.pid > 0 and known.pid not in candidates:
+            candidates.append(known.pid)
         for pid in candidates:
             try:
                 pidfd = os.pidfd_open(pid)
@@ -119,27 +129,36 @@ class Witness:
                 continue
             subject.pid, subject.start_ticks, subject.pidfd = pid, stat.start_ticks, pidfd
             subject.starts += 1
-            subject.killed_s, subject.looked_s, subject.cpu_percent = None, 0.0, None
+            subject.killed_s, subject.cpu_percent, subject.group_s = None, None, -GROUP_S
             subject.cpu_mark = (now_s, stat.cpu_ticks)
             self._loop.add_reader(pidfd, self._died, subject)
             return
 
     def _measure(self, subject: Subject, now_s: float) -> None:
         pulse = subject.pulse
-        quiet = pulse is None or pulse.pid != subject.pid or now_s - pulse.written_ns / 1e9 > QUIET_S
-        scheduled = proc.scheduled(subject.pid) if quiet else None
-        subject.cpu_ns, subject.run_delay_ns = scheduled or (-1, 0)
-        if not quiet and now_s - subject.looked_s < LOOK_S:
+        silent = pulse is None or pulse.pid != subject.pid or now_s - pulse.written_ns / 1e9 > QUIET_S
+        asked = silent or (pulse is not None and pulse.backlog > 0)
+        marked_s, ticks = subject.cpu_mark
+        subject.spent = None
+        if not asked and now_s < marked_s + LOOK_S:
             return
         stat = proc.stat(subject.pid)
         if stat is None:
             return  # its pidfd will say so
         subject.stat, subject.rss_bytes = stat, stat.rss_bytes
-        if now_s - subject.looked_s >= LOOK_S:
-            marked_s, ticks = subject.cpu_mark
-            if now_s > marked_s + 0.5:
-                subject.cpu_percent = round(100 * (stat.cpu_ticks - ticks) / proc.TICKS_PER_S / (now_s - marked_s), 1)
-            subject.cpu_mark, subject.looked_s = (now_s, stat.cpu_ticks), now_s
+        if now_s >= marked_s + LOOK_S:
+            subject.cpu_percent = round(100 * (stat.cpu_ticks - ticks) / proc.TICKS_PER_S / (now_s - marked_s), 1)
+            subject.cpu_mark = (now_s, stat.cpu_ticks)
+        if asked:
+            subject.spent = self._spent(subject, stat, now_s)
+            subject.runnable = stat.state == "R" or (silent and proc.runs_any(subject.pid))
+
+    def _spent(self, subject: Subject, stat: proc.Stat, now_s: float) -> Spent:
+        if now_s - subject.group_s >= GROUP_S:
+            subject.group, subject.group_s = self._groups.of(subject.pid), now_s
+        scheduled, used_s = proc.scheduled(subject.pid), stat.cpu_ticks / proc.TICKS_PER_S
+        ran_s, waited_s = (scheduled.cpu_ns / 1e9, scheduled.run_delay_ns / 1e9) if scheduled else (used_s, 0.0)
+        return Spent(ran_s, waited_s, used_s, *self._groups.held(subject.group))
 
     def _died(self, subject: Subject) -> None:
         pid = subject.pid

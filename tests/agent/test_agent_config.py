@@ -56,7 +56,9 @@ def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
         (HUB + "[commands.pull]\n", "argv"),
         (HUB + '[commands.pull]\nargv = ["true"]\ntimeout = 3', "unknown key commands.pull.timeout; did you mean commands.pull.timeout_s?"),
         (HUB + '[commands."a b"]\nargv = ["true"]', "commands.'a b'"),
-        (HUB + 'ca_file = "none.pem"', "ca_file"),
+        (HUB + 'ca_file = "none.pem"', "ca_file is for wss://"),
+        ('hub = "wss://x/ws"\nca_file = "none.pem"', "none.pem holds no certificate"),
+        ('hub = "wss://x/ws"\nca_file = "agent.toml"', "agent.toml holds no certificate"),
         ("hub = ", "cannot be read"),
     ],
 )

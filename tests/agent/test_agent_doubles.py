@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 from doubles.hub_wire import TOKEN, HubWire
 from doubles.nixfleet import NixFleet, Script
 from websockets.asyncio.server import serve
@@ -58,14 +59,19 @@ def test_nixfleet_rejects_a_second_command_without_an_id() -> None:
     play(claim)
 
 
-def test_nixfleet_stop_sends_two_statuses_for_what_ran() -> None:
+@pytest.mark.parametrize("stopped_last", [False, True])
+def test_nixfleet_stop_sends_two_statuses_for_what_ran_in_either_order(stopped_last: bool) -> None:
     async def claim(hub: HubWire, agent: NixFleet) -> None:
+        agent.stopped_last = stopped_last
         agent.scripts["pull"] = Script(waits=True)
         await hub.send("command", command="pull", command_id="c1")
         await agent.until(lambda: agent.executed, "its start")
         await hub.send("command", command="stop", command_id="c2")
         await hub.until(lambda: len(hub.of("status")) == 2, "both statuses")
-        assert sorted((status["status"], status["exit_code"]) for status in hub.of("status")) == [("error", -1), ("stopped", 130)]
+        told = [("stopped", 130), ("error", -1)]
+        wanted = told[::-1] if stopped_last else told
+        assert [(status["status"], status["exit_code"]) for status in hub.of("status")] == wanted
+        assert {status["command"] for status in hub.of("status")} == {"pull"}
 
     play(claim)
 
@@ -133,5 +139,116 @@ def test_nixfleet_retries_401_for_ever() -> None:
     async def scene() -> None:
         async with HubWire(token="another") as hub, NixFleet(hub.url, TOKEN, first_retry_s=0.01) as agent:
             await agent.until(lambda: agent.refusals.count(401) >= 3, "three refusals")
+
+    asyncio.run(scene())
+
+
+def test_nixfleet_dials_with_its_token_alone_and_goes_with_1000_at_sigterm() -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        names = {name.lower() for name in hub.headers[0]}
+        assert hub.headers[0]["Authorization"] == f"Bearer {TOKEN}"
+        assert not names & {"origin", "sec-websocket-protocol", "sec-websocket-extensions", "user-agent"}
+        await agent.terminate()
+        await hub.until(lambda: hub.close_codes, "the close")
+        assert (agent.exit_code, hub.close_codes) == (0, [1000])
+
+    play(claim)
+
+
+def test_nixfleet_registers_with_these_fields_and_says_nothing_of_what_runs() -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        fields = (
+            "hostname host_type agent_version os_version nixpkgs_version generation theme_color heartbeat_interval location device_type "
+            "repo_url repo_dir source_commit store_path binary_hash"
+        )
+        assert list(await hub.registered()) == fields.split()
+        beat = await hub.first("heartbeat")
+        fields = (
+            "generation nixpkgs_version pending_command command_pid metrics update_status source_commit store_path binary_hash lock_hash"
+        )
+        assert list(beat) == fields.split()
+        agent.metrics = None
+        await hub.until(lambda: hub.of("heartbeat")[-1]["metrics"] is None, "a heartbeat without metrics")
+
+    play(claim)
+
+
+def test_nixfleet_ignores_what_it_does_not_know_and_keeps_the_connection() -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        assert hub.live is not None
+        for text in ("not json", "[1]", '{"type": "ack", "payload": {"command_id": "c"}}', '{"type": "news", "payload": {"a": 1}, "b": 2}'):
+            await hub.live.send(text)
+        await hub.send("command", command="dance", command_id="c1", more=1)
+        status = await hub.first("status")
+        assert (status["status"], status["exit_code"], status["message"]) == ("error", 1, "unknown command")
+        assert (agent.connections, agent.executed) == (1, [])
+
+    play(claim)
+
+
+def test_nixfleet_drops_what_comes_beyond_100_waiting_messages() -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        agent.acts.clear()
+        for _ in range(150):
+            await hub.send("command", command="dance", command_id="c")
+        await agent.until(lambda: agent.dropped, "the first that is dropped")
+        await agent.until(lambda: len(agent.received) == 151, "all of them")
+        agent.acts.set()
+        await hub.until(lambda: len(hub.of("status")) >= 100, "the answers to those that waited")
+        assert 150 - agent.dropped == len(hub.of("status")) <= 101  # one was taken before it became busy
+
+    play(claim)
+
+
+@pytest.mark.parametrize(("dies", "end"), [(False, [("error", -1)]), (True, [])])
+def test_nixfleet_kill_signals_the_child_and_may_take_the_agent_with_it(dies: bool, end: list[tuple[str, int]]) -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        agent.dies_with_child = dies
+        agent.scripts["pull"] = Script(waits=True)
+        await hub.send("command", command="pull", command_id="c1")
+        await agent.until(lambda: agent.executed, "its start")
+        await hub.send("kill_command", signal="SIGTERM", pid=0)
+        if dies:
+            await hub.until(lambda: hub.close_codes, "the connection's end")
+            assert agent.exit_code == -15
+        else:
+            await hub.first("status")
+        assert [(status["status"], status["exit_code"]) for status in hub.of("status")] == end
+
+    play(claim)
+
+
+def test_nixfleet_may_warn() -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        agent.scripts["test"] = Script(status="warning")
+        await hub.send("command", command="test", command_id="c1")
+        status = await hub.first("status")
+        assert (status["status"], status["exit_code"]) == ("warning", 0)
+
+    play(claim)
+
+
+@pytest.mark.parametrize(("op", "lines", "codes"), [("restart", 0, [1000]), ("reboot", 1, [1006])])
+def test_nixfleet_restart_and_reboot_end_without_a_status(op: str, lines: int, codes: list[int]) -> None:
+    async def claim(hub: HubWire, agent: NixFleet) -> None:
+        await hub.send("command", command=op, command_id="c1")
+        await hub.until(lambda: hub.close_codes, "the end")
+        assert (hub.close_codes, agent.exit_code, len(hub.of("output")), hub.of("status")) == (codes, 0, lines, [])
+
+    play(claim)
+
+
+def test_nixfleet_comes_back_after_waits_that_double_and_begins_anew_once_it_was_let_in() -> None:
+    async def scene() -> None:
+        async with HubWire() as hub:
+            hub.refuses = 503
+            async with NixFleet(hub.url, TOKEN, first_retry_s=0.01) as agent:
+                await agent.until(lambda: len(agent.refusals) == 5, "five refusals")
+                hub.refuses = None
+                await agent.registered()
+                agent.break_connection()
+                await agent.until(lambda: agent.connections == 2, "its return")
+                assert agent.waits_s[:5] == [0.01, 0.02, 0.04, 0.08, 0.16]
+                assert agent.waits_s[5:] == [0.01]
 
     asyncio.run(scene())

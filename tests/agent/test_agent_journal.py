@@ -133,3 +133,40 @@ def test_every_commit_is_synced_to_the_disk(tmp_path: Path) -> None:
         assert await journal._call(pragma) == ("delete", 3)  # EXTRA
 
     play(tmp_path / "journal.db", claim)
+
+
+def test_a_flood_of_commands_grows_no_journal_beyond_its_rows_until_the_days_pruning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processes.agent.journal.ROWS_MAX", 20)
+    monkeypatch.setattr("processes.agent.journal.PRUNE_EVERY_ROWS", 10)
+
+    async def claim(journal: Journal, _: list[Row]) -> None:
+        await journal.record(row("open"))
+        for number in range(60):
+            await journal.record(row(f"r{number}", RowState.REJECTED))
+
+    play(tmp_path / "journal.db", claim)
+    base = sqlite3.connect(tmp_path / "journal.db")
+    known = [command_id for (command_id,) in base.execute("SELECT command_id FROM command ORDER BY number")]
+    base.close()
+    assert known[0] == "open", "what is not yet reported stays"
+    assert known[-1] == "r59"
+    assert 20 <= len(known) <= 31
+
+
+def test_journal_that_is_there_already_is_opened_without_a_write(tmp_path: Path) -> None:
+    """An agent must start on a full disk too: it has commands to report."""
+    path = tmp_path / "journal.db"
+
+    async def write(journal: Journal, _: list[Row]) -> None:
+        await journal.record(row())
+
+    play(path, write)
+    before = path.stat().st_mtime_ns
+
+    async def read(_: Journal, rows: list[Row]) -> None:
+        assert rows == [row()]
+
+    play(path, read)
+    assert path.stat().st_mtime_ns == before

@@ -24,6 +24,7 @@ import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
 
+from processes.agent.runner import clean_environment
 from processes.cli.failure import Failure
 from processes.cli.systemd_unit import agent_unit
 
@@ -162,7 +163,17 @@ def test_unit_comes_back_for_ever_and_leaves_its_commands_their_folders(tmp_path
     service = Unit(text).service
     assert (service["Restart"], float(service["RestartSec"])) == ("always", 1.0)
     assert "\nStartLimitIntervalSec=0\n" in text
-    assert not {"PrivateTmp", "RuntimeDirectory", "ProtectSystem", "NoNewPrivileges"} & set(service)
+    taken_away = {"PrivateTmp", "RuntimeDirectory", "StateDirectory", "DynamicUser", "User", "NoNewPrivileges", "CapabilityBoundingSet"}
+    assert not taken_away & set(service)
+    confining = ("Protect", "Private", "Restrict", "SystemCall", "ReadOnly", "Inaccessible", "Memory", "Lock", "Limit", "RootDirectory")
+    assert not [key for key in service if key.startswith(confining)], "a `switch` inherits it"
+
+
+def test_commands_of_the_unit_find_the_programs_of_a_nixos_too(tmp_path: Path) -> None:
+    service = Unit(agent_unit(Path("/usr/bin/python3"), tmp_path / "agent.toml")).service
+    path = service["Environment"].removeprefix("PATH=").split(":")
+    assert {"/run/current-system/sw/bin", "/run/wrappers/bin", "/usr/bin"} <= set(path)
+    assert clean_environment("c1", "switch", "web1", {"PATH": ":".join(path)})["PATH"].split(":") == path
 
 
 def test_paths_come_back_from_the_unit_word_for_word(tmp_path: Path) -> None:
@@ -188,6 +199,3 @@ def test_the_verb_prints_the_unit_of_this_python(tmp_path: Path) -> None:
     argv = [sys.executable, "-P", "-m", "processes.cli", "systemd-unit", "--agent", "--config", str(tmp_path / "agent.toml")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, agent_unit(Path(sys.executable), tmp_path / "agent.toml"))
-    refused = subprocess.run(argv[:5], capture_output=True, text=True, timeout=60)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--agent" in refused.stderr

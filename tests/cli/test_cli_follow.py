@@ -141,7 +141,7 @@ def made(http: ApiServer, command_id: str, host: str, *lines: str, op: str = "pu
 def test_steps_that_nobody_saw_come_and_go_are_shown_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
     """The bug it would catch: only a host's current command is shown, and a quick step before it is lost."""
     with running() as http:
-        views = [made(http, "c3", "db", "z", op="switch"), made(http, "c2", "db", "y"), command("old", "db", run="r0")]
+        views = [made(http, "c3", "db", "z", op="switch"), made(http, "c2", "db", "y")]
         made(http, "c1", "web", "x")
         http.on("GET", COMMANDS, (200, {"commands": views, "next": None}))
         ended = fleet_run(part("web", "succeeded", 0, "c1"), part("db", "succeeded", 1, "c3"), state="succeeded")
@@ -150,7 +150,7 @@ def test_steps_that_nobody_saw_come_and_go_are_shown_in_their_order(capsys: pyte
     assert over
     assert capsys.readouterr().out == "web | x\ndb  | y\ndb  | z\n"
     assert [each.op for each in following.commands.values()] == ["pull", "pull", "switch"]
-    assert http.asked_for("GET", COMMANDS)[0].query == "limit=500&host=db"
+    assert http.asked_for("GET", COMMANDS)[0].query == "run=r1&host=db&limit=2"
 
 
 def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe(
@@ -177,7 +177,9 @@ def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe
         over, _ = run_followed(http, feed.url, first, wait_s=20.0)
     assert over
     assert [heard["command_id"] for heard in feed.heard if heard["type"] == "subscribe"] == ["c1", "c2"]
-    assert len(http.asked_for("GET", RUN)) == 5
+    queries = [each.query for each in http.asked_for("GET", RUN)]
+    assert (queries[:2], queries[-2:]) == (["hosts=1", "hosts=1"], ["hosts=0", "hosts=1"])
+    assert queries.count("hosts=1") == 3  # of all its hosts only at the beginning and at the end
     assert capsys.readouterr().out == "db   | b\nweb1 | a\n"
 
 

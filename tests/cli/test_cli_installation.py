@@ -147,8 +147,8 @@ def test_in_the_foreground_sigterm_ends_everything(house: Installation) -> None:
         assert process.stdout is not None
         assert LINK.match(process.stdout.readline().strip())
         process.terminate()
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+        said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
     assert house.empty
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 from doubles.api_server import ApiServer, active, command, fleet_run, part, running
 
+from processes.adapters import proc
 from processes.adapters.settings import Settings, load
 from processes.cli import client
 from processes.cli.__main__ import cli, execute
@@ -122,6 +124,9 @@ def test_a_mistake_of_ours_is_one_line_and_its_traceback_is_in_the_log(
 @pytest.mark.parametrize(("verdict", "code"), [(Overall.OK, 0), (Overall.DEGRADED, 1), (Overall.STALLED, 2), (Overall.DOWN, 2)])
 def test_status_exits_by_the_verdict_and_prints_the_report(run: Run, settings: Settings, verdict: Overall, code: int) -> None:
     report = Report(verdict, 3, [], CanaryReport(), FleetReport(), Ledger(), IncidentsReport(), at_mono_s=time.monotonic())
+    own = proc.stat(os.getpid())
+    assert own is not None
+    report = msgspec.structs.replace(report, writer_pid=os.getpid(), writer_start_ticks=own.start_ticks)
     settings.run.mkdir()
     settings.report.write_bytes(msgspec.json.encode(report))
     done = run("status", "--json")
@@ -273,10 +278,17 @@ def test_errors_from_the_hub_are_shown_without_their_control_characters(run: Run
     assert done.err == "fleethub: \\x1b]0;owned\\x07\\u202e\n"
 
 
+def test_a_verb_that_is_of_this_machine_only_says_so(run: Run) -> None:
+    done = run("backup", "b.db", "--hub", "http://elsewhere:7700", "--json")
+    assert (done.code, json.loads(done.out)["error"]) == (2, "local_only")
+    assert "this machine's own installation only" in done.err
+    assert json.loads(run("hosts", "--hubb", "x", "--json").out)["error"] == "usage"
+
+
 def test_every_verb_of_the_contract_is_there_and_has_a_help(run: Run) -> None:
     wanted = {
         "up", "down", "restart", "stop", "start", "env", "status", "hosts", "host", "remove", "enroll", "revoke", "run", "runs", "commands",
-        "command", "cancel", "logs", "incidents", "incident", "agent", "token",
+        "command", "cancel", "logs", "incidents", "incident", "agent", "token", "audit", "backup", "restore", "doctor", "completion", "man",
     }  # fmt: skip
     assert wanted <= set(cli.commands)
     for verb in sorted(cli.commands):

@@ -57,7 +57,7 @@ class Play:
             if isinstance(effect, RecordRow):
                 row = effect.row
                 if not self.journal_works:
-                    self.step(RecordFailed(row.command_id, "disk full"))
+                    self.step(RecordFailed(row.command_id, "disk_full"))
                 else:
                     known = self.journal.get(row.command_id)
                     self.journal.setdefault(row.command_id, row)
@@ -122,7 +122,7 @@ def test_journal_that_fails_refuses_and_the_id_is_never_run_later() -> None:
     play.command()
     play.journal_works = True
     play.command()
-    assert [frame.reason for frame in play.frames(wire.CommandRejected)] == ["journal_failed", "journal_failed"]
+    assert [frame.reason for frame in play.frames(wire.CommandRejected)] == ["disk_full", "disk_full"]
     assert play.did(Launch) == []
 
 

@@ -245,3 +245,28 @@ def test_nobody_but_the_hub_is_fenced_for_having_seen_less() -> None:
     queues.admit("hub", 3)
     assert not queues.admit("gateway", 0)
     assert not queues.admit("fanout:1", 2)
+
+
+def test_an_append_that_its_caller_gave_up_is_refused_behind_a_later_one_of_the_same_client() -> None:
+    queues = Queues(1)
+    queues.admit_append(7, 1)
+    queues.admit_append(7, 3)
+    for number in (2, 3):
+        with pytest.raises(QueueRefused, match=f"append {number} comes after append 3") as refused:
+            queues.admit_append(7, number)
+        assert refused.value.code == "given_up"
+    queues.admit_append(8, 1)
+    queues.admit_append(0, 0)
+    queues.admit_append(0, 0)
+
+
+def test_the_clients_remembered_are_bounded_and_the_longest_silent_is_forgotten_first() -> None:
+    queues = Queues(1)
+    queues.admit_append(1, 5)
+    queues.admit_append(2, 5)
+    queues.admit_append(1, 6)
+    for client in range(3, bounded_queue.CLIENTS_MAX + 2):
+        queues.admit_append(client, 1)
+    with pytest.raises(QueueRefused):
+        queues.admit_append(1, 6)
+    queues.admit_append(2, 1)

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from doubles.fleet_play import Play, delivered, sent
 
-from processes.core import fleet, messages
+from processes.core import dead_letter, fleet, messages
 from processes.core.command import State
-from processes.core.draft import Rules
+from processes.core.dead_letter import DeadLetter, Why
 from processes.core.messages import CancelCommand, DeliverAck, DeliverKill, GiveCommand
+from processes.core.rules import Rules
 from processes.core.values import CANARY_HOST, OutputRecord, Presence, Stream
 from processes.core.wire import CommandOptions, Heartbeat, Register
 
@@ -175,6 +176,18 @@ def test_too_many_open_commands_of_a_host_are_refused(play: Play) -> None:
     for _ in range(3):
         play.give("pull", "a")
     assert play.ask(GiveCommand("pull", ["a"])).status == 429
+    assert play.ask(GiveCommand("pull", ["b"])).status == 202
+
+
+def test_too_many_open_commands_in_all_are_refused_with_the_number_until_some_have_ended(play: Play) -> None:
+    play.rules = play.memory.rules = Rules(open_max=3)
+    (command_id,) = play.give("pull", "a")
+    assert play.ask(GiveCommand("pull", ["a", "b"])).status == 202
+    refused = play.ask(GiveCommand("pull", ["b"]))
+    assert (refused.status, msgspec.json.decode(refused.body)["error"]) == (429, "too_many")
+    assert "3 commands are open in all" in msgspec.json.decode(refused.body)["message"]
+    assert play.memory.ledger.accepted == 3
+    play.report("a", "c1", command_id)
     assert play.ask(GiveCommand("pull", ["b"])).status == 202
 
 
@@ -440,14 +453,15 @@ def foreign() -> Play:
     play = Play()
     play.enroll("f")
     play.do(messages.AgentRegistered("f1", "gateway", "f", play.connection("f", "f1", register=Register("f"))))
+    play.beat("f", "f1")
     return play
 
 
-def test_a_foreign_agents_report_belongs_to_the_one_command_running_there(foreign: Play) -> None:
+def test_a_foreign_agents_report_ends_its_command_and_is_not_acknowledged(foreign: Play) -> None:
     (command_id,) = foreign.give("pull", "f")
-    assert output(foreign, None, None, None, host="f", connection="f1") == []  # no ack: it would not understand one
+    assert output(foreign, command_id, None, None, host="f", connection="f1") == []  # no ack: it would not understand one
     assert foreign.command(command_id).output_next == 2
-    foreign.report("f", "f1", None, "ok")
+    assert delivered(foreign.report("f", "f1", command_id, "ok"), DeliverAck) == []
     assert foreign.state(command_id) is State.SUCCEEDED
 
 
@@ -489,6 +503,7 @@ def comes_back(play: Play, before: bytes, after: bytes, op: str) -> str:
         info = play.connection("f", connection, register=Register("f"))
         play.do(messages.AgentRegistered(connection, "gateway", "f", msgspec.structs.replace(info, facts=messages.Json(facts))))
         if connection == "f1":
+            play.do(messages.HeartbeatReceived("f1", "gateway", "f", Heartbeat(), messages.Json(before)))
             (command_id,) = play.give(op, "f")
             play.disconnect("f", connection)
     play.do(messages.HeartbeatReceived("f2", "gateway", "f", Heartbeat(), messages.Json(after)))
@@ -545,10 +560,13 @@ def test_the_canarys_next_round_is_not_held_up_by_one_that_a_gateway_took_with_i
 # the barrier
 
 
+def _letter(event: messages.Event) -> DeadLetter:
+    return dead_letter.of_event("letter-1", 1.0, event, Why.RAISED, error="Traceback …")
+
+
 def test_a_step_that_raises_has_changed_nothing_and_its_asker_is_told(play: Play) -> None:
     event = messages.RequestReceived("r", "fanout", "ann", play.at_s + 5, GiveCommand("pull", ["a"]))
-    draft = fleet.put_aside(play.memory, event, "letter-1", "Traceback …", play.now)
-    effects = draft.apply()
+    effects = fleet.put_aside(play.memory, event, _letter(event), play.now).apply()
     assert [reply.status for _, reply in effects.replies] == [500]
     assert play.memory.ledger.accepted == 0
 
@@ -556,19 +574,11 @@ def test_a_step_that_raises_has_changed_nothing_and_its_asker_is_told(play: Play
 def test_a_report_that_raises_is_acknowledged_as_quarantined_and_its_command_lost(play: Play) -> None:
     (command_id,) = play.give("pull", "a")
     event = messages.StatusReceived("c1", "gateway", "a", "ok", 0, "", command_id)
-    effects = fleet.put_aside(play.memory, event, "letter-1", "Traceback …", play.now).apply()
+    effects = fleet.put_aside(play.memory, event, _letter(event), play.now).apply()
     (ack,) = delivered(effects, DeliverAck)
     assert isinstance(ack, DeliverAck)
     assert ack.quarantined
     assert (play.state(command_id), play.command(command_id).reason) == (State.LOST, "quarantined")
-
-
-def test_an_impossible_report_raises_and_changes_nothing(play: Play) -> None:
-    """A rejection of a command that runs is an unknown pair: nothing of the step is applied."""
-    (command_id,) = play.give("pull", "a")
-    play.ack("a", "c1", command_id)
-    play.do(messages.RejectReceived("c1", "gateway", "a", "busy", command_id))
-    assert play.state(command_id) is State.RUNNING
 
 
 def test_the_ledger_adds_up_after_all_of_it(play: Play) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from doubles.fleet_play import Play
 
 from processes.core import wire
 from processes.core.command import State
-from processes.core.messages import DeliverCommand, OutputReceived, RejectReceived, StatusReceived, Token, Undelivered
+from processes.core.effects import Effects
+from processes.core.messages import (
+    CensusTaken,
+    DeliverCommand,
+    OutputReceived,
+    RejectReceived,
+    RemoveHost,
+    StatusReceived,
+    Token,
+    Undelivered,
+)
 from processes.core.session import Session
 
 
@@ -43,10 +54,31 @@ def test_a_rejection_is_of_the_newest_command() -> None:
     assert event.command_id == "c2"
 
 
+def test_a_stop_prints_nothing_of_its_own() -> None:
+    session = _session()
+    session.wrote("c1", "stop")
+    (of_before,) = _said(session, wire.Output("line"))
+    session.wrote("c2", "pull")
+    (of_pull,) = _said(session, wire.Output("line"))
+    assert isinstance(of_before, OutputReceived)
+    assert isinstance(of_pull, OutputReceived)
+    assert (of_before.command_id, of_pull.command_id) == (None, "c2")
+
+
+def test_a_census_says_that_the_agent_ran_nothing_once_it_said_so() -> None:
+    session = _session()
+    for pending, idle in (("pull", False), (None, True), ("pull", True)):
+        _said(session, wire.Heartbeat(pending_command=pending))
+        info = session.census()
+        assert info is not None
+        assert info.idle is idle
+
+
 def _running() -> tuple[Play, str]:
     play = Play()
     play.enroll("nix")
     play.connect("nix", "c1", protocol=0)
+    play.beat("nix", "c1")
     (command_id,) = play.give("pull", "nix")
     play.beat("nix", "c1", "pull")
     assert play.memory.commands[command_id].state is State.RUNNING
@@ -73,19 +105,106 @@ def test_output_said_twice_is_not_added_to_a_command_that_has_ended(ended: bool)
     if ended:
         play.report("nix", "c1", command_id)
     before = play.memory.commands[command_id].output_next
-    record = wire.Output("line").record()
+    record = wire.Output("line").records()[0]
     play.do(OutputReceived("c1", "gateway", "nix", [record], command_id))
     assert play.memory.commands[command_id].output_next == before + (not ended)
 
 
 def test_a_command_never_written_is_sent_on_the_connection_that_came_meanwhile() -> None:
-    """Its registration was looked at before the hub knew; nothing else would ever look at the command again."""
     play = Play()
     play.enroll("nix")
     play.connect("nix", "c1", protocol=0)
+    play.beat("nix", "c1")
     (command_id,) = play.give("pull", "nix")
     play.wait(1.0)
     play.connect("nix", "c2", protocol=0)
-    done = play.do(Undelivered("c1", "gateway", "nix", command_id, 1))
+    assert not play.do(Undelivered("c1", "gateway", "nix", command_id, 1)).deliveries, "what it runs is not known yet"
+    done = play.beat("nix", "c2")
     sent = [message for _, message in done.deliveries if isinstance(message, DeliverCommand)]
     assert [(message.connection, message.command_id, message.attempt) for message in sent] == [("c2", command_id, 2)]
+
+
+def _sent(effects: Effects) -> list[str]:
+    return [message.command_id for _, message in effects.deliveries if isinstance(message, DeliverCommand)]
+
+
+def test_nothing_is_sent_before_the_agent_says_that_it_runs_nothing() -> None:
+    """What it runs may be of the enrolment before this one, and its words carry no ids: they would be taken for the new command's."""
+    play = Play()
+    play.enroll("nix")
+    play.connect("nix", "c1", protocol=0)
+    play.beat("nix", "c1")
+    (old,) = play.give("switch", "nix")
+    play.ask(RemoveHost("nix"))
+    play.enroll("nix")
+    assert not _sent(play.connect("nix", "c2", protocol=0))
+    (new,) = play.give("pull", "nix")
+    assert play.state(new) is State.QUEUED
+    assert not _sent(play.beat("nix", "c2", "switch"))
+    play.do(OutputReceived("c2", "gateway", "nix", wire.Output("of the switch").records()))
+    play.do(StatusReceived("c2", "gateway", "nix", "ok", 0, op="switch"))
+    assert not _sent(play.beat("nix", "c2", "switch")), "the late one that still names it"
+    assert (play.state(old), play.state(new), play.command(new).output_next) == (State.LOST, State.QUEUED, 0)
+    assert _sent(play.beat("nix", "c2")) == [new]
+
+
+def test_a_new_hub_learns_from_the_census_that_the_agent_ran_nothing() -> None:
+    """So that its commands do not wait for a heartbeat each time that the hub is replaced."""
+    play = Play()
+    play.enroll("nix")
+    play.connect("nix", "c1", protocol=0)
+    info = msgspec.structs.replace(play.memory.connections["c1"], idle=True)
+    play.restart()
+    play.do(CensusTaken("gateway", 1, "boot", 0, True, [info]))
+    assert len(play.give("pull", "nix")) == 1
+    assert [command.state for command in play.memory.commands.values()] == [State.SENT]
+
+
+def test_a_command_found_running_may_be_stopped_and_ends_by_a_word_without_an_id() -> None:
+    play, command_id = _running()
+    play.wait(1.0)
+    play.connect("nix", "c2", protocol=0)
+    assert play.command(command_id).connection == "c1"
+    play.beat("nix", "c2", "pull")
+    assert play.command(command_id).adopted
+    (stop, later) = (*play.give("stop", "nix"), *play.give("test", "nix"))
+    assert (play.state(stop), play.state(later)) == (State.SENT, State.QUEUED)
+    play.report("nix", "c2", None, "error", -1)
+    assert (play.state(command_id), play.command(command_id).exit_code) == (State.FAILED, -1)
+    play.report("nix", "c2", stop)
+    assert _sent(play.beat("nix", "c2")) == [later]
+
+
+def test_a_status_of_an_earlier_connections_command_counts_before_the_first_heartbeat() -> None:
+    play, command_id = _running()
+    play.wait(1.0)
+    play.connect("nix", "c2", protocol=0)
+    play.report("nix", "c2", None, "ok")
+    assert play.state(command_id) is State.SUCCEEDED
+
+
+def test_a_word_without_an_id_that_comes_twice_is_not_taken_for_one_of_the_next_command() -> None:
+    """A gateway appends again what it does not know to be appended; the queues may have been replaced in between."""
+    play, _ = _running()
+    play.wait(1.0)
+    play.connect("nix", "c2", protocol=0)
+    play.beat("nix", "c2", "pull")
+    play.report("nix", "c2", None, "ok")
+    play.beat("nix", "c2")
+    (following,) = play.give("pull", "nix")
+    play.report("nix", "c2", None, "ok")
+    assert play.state(following) is State.SENT
+    play.wait(1.0)
+    play.connect("nix", "c3", protocol=0)
+    play.report("nix", "c2", None, "ok")
+    assert play.state(following) is State.SENT
+
+
+def test_a_command_taken_for_running_by_a_late_heartbeat_is_sent_again_if_it_was_never_written() -> None:
+    """The heartbeat after a status still names the command that has ended: the next one may be of the same op."""
+    play, command_id = _running()
+    play.disconnect("nix", "c1")
+    play.wait(1.0)
+    assert _sent(play.connect("nix", "c2", protocol=0)) == []
+    play.do(Undelivered("c1", "gateway", "nix", command_id, 1))
+    assert _sent(play.beat("nix", "c2")) == [command_id]

@@ -232,3 +232,14 @@ def test_a_random_life_loses_no_report_and_keeps_each_hosts_order(seed: int) -> 
     assert (len(outbox), outbox.bytes_waiting) == (0, 0)
     assert outbox.may_resume("a")
     assert outbox.may_resume("b")
+
+
+def test_a_newer_heartbeat_does_not_overtake_what_came_between_it_and_the_one_it_replaces() -> None:
+    """A foreign agent's `runs nothing` would come to the hub before the status of what it ran."""
+    outbox = Outbox(Bounds(batch_items=1))
+    outbox.put_heartbeat("a", "c1", b"runs pull", 0)
+    outbox.put("b", b"other", 1)
+    outbox.put("a", b"status of pull", 2)
+    outbox.put_heartbeat("a", "c1", b"runs nothing", 3)
+    outbox.put("b", b"another", 4)
+    assert sent(outbox) == [b"other", b"status of pull", b"runs nothing", b"another"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from processes.core.pulse import Pulse
-from processes.core.remedy import BUDGET_KILLS, BUDGET_S, KILL_WAIT_S, REVIVE_S, YOUNG_S, Act, Decision, Past, blame, decide
+from processes.core.remedy import BUDGET_KILLS, BUDGET_S, KILL_WAIT_S, REVIVE_S, STORAGE_S, YOUNG_S, Act, Decision, Past, blame, decide
 from processes.core.report import Verdict
-from processes.core.stall import Facts, Judgement
+from processes.core.stall import STORAGE, Facts, Judgement
 
 OLD = Facts(pid=7, start_ticks=70, age_s=600.0, pulse=Pulse())
 WELL = Judgement(Verdict.ADVANCING)
@@ -30,14 +30,15 @@ def one(judgement: Judgement, seen: Facts = OLD, past: Past = Past(), now_s: flo
     return pasts[name], decisions[name]
 
 
-@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.FROZEN, Verdict.STALLED}))
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.FROZEN, Verdict.STALLED, Verdict.MEMORY}))
 def test_nothing_is_done_about_any_other_verdict(verdict: Verdict) -> None:
     assert one(Judgement(verdict))[1] == Decision()
 
 
+@pytest.mark.parametrize("verdict", [Verdict.FROZEN, Verdict.MEMORY])
 @pytest.mark.parametrize("name", HOUSE)
-def test_frozen_is_killed_whoever_it_is(name: str) -> None:
-    past, decision = one(FROZEN, name=name)
+def test_frozen_or_swollen_is_killed_whoever_it_is(name: str, verdict: Verdict) -> None:
+    past, decision = one(Judgement(verdict, "no turn"), name=name)
     assert decision.act is Act.KILL
     assert past.kills_s == (1000.0,)
 
@@ -91,6 +92,23 @@ def test_blocked_storage_is_blamed_first() -> None:
         assert blame(name, house(), blocked) == "storage"
 
 
+def test_a_database_call_that_hangs_is_remedied_once_a_minute() -> None:
+    """Though storage is blamed for everything else that is stalled."""
+    hanging, seen = Judgement(Verdict.STALLED, "hangs", 0.0, STORAGE), OLD._replace(pulse=Pulse(blocked_on="storage"))
+    past, decision = one(hanging, seen)
+    assert decision.act is Act.KILL
+    assert one(STALLED, seen)[1].act is Act.NOTHING
+    past, decision = one(hanging, seen, past, 1000.0 + STORAGE_S - 0.1)
+    assert decision.act is Act.NOTHING
+    assert "once a minute" in decision.note
+    assert one(hanging, seen, past, 1000.0 + STORAGE_S)[1].act is Act.KILL
+
+
+def test_two_faults_at_once_are_two_kills_and_a_consequence_is_none() -> None:
+    _, decisions = decide(house(queues=FROZEN, hub=FROZEN, gateway=STALLED), facts(), {}, 1000.0)
+    assert {name for name, decision in decisions.items() if decision.act is Act.KILL} == {"queues", "hub"}
+
+
 def test_a_numbered_process_has_its_kinds_place() -> None:
     judgements = {"hub": FROZEN, "gateway:1": STALLED}
     _, decisions = decide(judgements, {"hub": OLD, "gateway:1": OLD}, {}, 1000.0)
@@ -133,6 +151,19 @@ def test_after_five_kills_in_a_minute_it_is_tried_once_a_minute() -> None:
     assert kills[:5] == [0.0, 3.0, 6.0, 9.0, 12.0]
     assert alarms[0] == 15.0
     assert kills[5:] == [12.0 + BUDGET_S * n for n in (1, 2, 3, 4)]
+
+
+def test_a_drills_kills_use_up_no_budget() -> None:
+    past = Past()
+    for number in range(4 * BUDGET_KILLS):
+        at_s = 1000.0 + number * (KILL_WAIT_S + 0.1)
+        pasts, decisions = decide(house(hub=FROZEN), facts(), {"hub": past}, at_s, drill=True)
+        past = pasts["hub"]
+        assert decisions["hub"] == Decision(Act.KILL)
+    assert past.kills_s == ()
+    spent = Past(kills_s=(990.0, 991.0, 992.0, 993.0, 994.0), alarmed=True)
+    assert decide(house(hub=FROZEN), facts(), {"hub": spent}, 1000.0, drill=True)[1]["hub"].act is Act.KILL
+    assert decide(house(hub=FROZEN), facts(), {"hub": spent}, 1000.0)[1]["hub"].act is Act.NOTHING
 
 
 def test_rare_kills_are_within_the_budget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -96,7 +97,7 @@ def test_register_makes_the_connection_live_and_a_second_one_is_malformed() -> N
     assert event.info.since_boot_s == 7.0, "of two connections of one host the hub takes the later for current"
     assert len(reading.malformed) == 1
     assert session.is_live
-    assert session.census() is event.info
+    assert session.census() == event.info
 
 
 @pytest.mark.parametrize("name", ["web2", "web1.example.org", "", "web1 "])
@@ -199,3 +200,23 @@ def test_the_end_is_told_once_and_only_of_a_connection_that_the_hub_knows() -> N
     assert session.end(1006, "") is None
     assert session.census() is None
     assert not session.is_live
+
+
+@pytest.mark.parametrize("text", ["x" * 20_000, "€" * 9000, "x" * 8191 + "€", "😀" * 130_000])
+def test_a_foreign_agents_long_line_becomes_pieces_and_nothing_of_it_is_lost(text: str) -> None:
+    reading = say(registered(0), (json.dumps({"type": "output", "payload": {"line": text}}, ensure_ascii=False).encode(), True))
+    events = [emitted.event for emitted in reading.events]
+    records = [record for event in events if isinstance(event, OutputReceived) for record in event.records]
+    assert "".join(record.data for record in records) == text
+    assert all(0 < len(record.data.encode()) <= 8192 for record in records)
+    assert len(records) == math.ceil(len(text.encode()) / 8192) or "€" in text
+    assert all(sum(len(r.data) for r in event.records) <= MERGED_CHARS_MAX for event in events if isinstance(event, OutputReceived))
+
+
+def test_a_numbered_record_stays_one_and_one_that_is_too_long_is_cut_with_a_mark() -> None:
+    """Its agent counts records: two of one would shift all that follow."""
+    (emitted,) = say(registered(), frame("output", command_id="c", line="x" * 20_000, offset=3)).events
+    assert isinstance(emitted.event, OutputReceived)
+    (record,) = emitted.event.records
+    assert (record.offset, len(record.data)) == (3, 8192)
+    assert record.data.endswith("was cut here]")

@@ -9,7 +9,22 @@ import pytest
 
 from processes.core.pulse import Pulse
 from processes.core.report import Verdict
-from processes.core.stall import AWAY_S, LAG_S, STARTING_S_MAX, STARVED_S_MAX, Facts, Judgement, Track, judge, own_gap
+from processes.core.stall import (
+    AWAY_S,
+    HEAVY_S,
+    LAG_S,
+    RAN_SHARE,
+    STARTING_S_MAX,
+    STARVED_S_MAX,
+    STORAGE,
+    STORAGE_S_MAX,
+    Facts,
+    Judgement,
+    Spent,
+    Track,
+    judge,
+    own_gap,
+)
 
 STALL_S = 2.0
 TURN_S = 0.1
@@ -21,7 +36,7 @@ def pulse(turn: int, at_s: float, **fields: Any) -> Pulse:
 
 
 def seen(turn: int, at_s: float, *, pulse_fields: dict[str, Any] | None = None, **fields: Any) -> Facts:
-    facts = Facts(pid=7, start_ticks=70, age_s=60.0, pulse=pulse(turn, at_s, **(pulse_fields or {})))
+    facts = Facts(pid=7, start_ticks=70, age_s=60.0, pulse=pulse(turn, at_s, **(pulse_fields or {})), spent=Spent())
     return facts._replace(**fields)
 
 
@@ -55,9 +70,9 @@ def test_no_turn_within_ten_seconds_of_its_start_is_frozen() -> None:
 def test_a_start_without_a_cpu_is_excused_and_not_for_ever() -> None:
     facts = Facts(pid=7, start_ticks=70, age_s=0.1, state="R")
     track, _ = look(Track(), facts, START)
-    starved = facts._replace(run_delay_ns=int(9e9), cpu_ns=int(1e9))
+    starved = facts._replace(spent=Spent(waited_s=9, ran_s=1))
     assert look(track, starved, START + STARTING_S_MAX + 0.1)[1].verdict is Verdict.EXCUSED
-    starved = facts._replace(run_delay_ns=int(29e9), cpu_ns=int(1e9))
+    starved = facts._replace(spent=Spent(waited_s=29, ran_s=1))
     assert look(track, starved, START + STARVED_S_MAX + 0.1)[1].verdict is Verdict.FROZEN
 
 
@@ -153,46 +168,95 @@ def test_no_turn_is_frozen_whatever_it_waits_for(state: str) -> None:
 
 def test_a_busy_loop_is_frozen() -> None:
     """Runnable all the time, and it gets its CPU."""
-    _, judgement = look(turning(), seen(2, START + 0.1, state="R", cpu_ns=int(2.0e9)), START + 2.2)
+    _, judgement = look(turning(), seen(2, START + 0.1, state="R", spent=Spent(ran_s=2.0)), START + 2.2)
     assert judgement.verdict is Verdict.FROZEN
 
 
 def test_a_busy_loop_among_others_is_frozen() -> None:
-    """It had to wait for more than half of the time, but a second of CPU is no starvation: a turn takes milliseconds."""
-    facts = seen(2, START + 0.1, state="R", cpu_ns=int(1.01e9), run_delay_ns=int(1.4e9))
+    """It had to wait for nearly all of the time, but half a second of CPU is no starvation: a turn takes milliseconds."""
+    ran_s = RAN_SHARE * STALL_S
+    facts = seen(2, START + 0.1, state="R", runnable=True, spent=Spent(ran_s=ran_s + 0.01, used_s=ran_s + 0.01, waited_s=2.4))
     assert look(turning(), facts, START + 2.6)[1].verdict is Verdict.FROZEN
-    assert look(turning(), facts._replace(cpu_ns=int(0.99e9)), START + 2.6)[1].verdict is Verdict.EXCUSED
+    starved = facts._replace(spent=Spent(ran_s=ran_s - 0.01, used_s=ran_s - 0.01, waited_s=2.4))
+    assert look(turning(), starved, START + 2.6)[1].verdict is Verdict.EXCUSED
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.5])
+def test_a_busy_loop_at_any_share_of_a_core_is_found_once_it_has_had_its_half_second(share: float) -> None:
+    """At a fifth of a core after 2.5 s, and never later than 30 s after its last turn."""
+    track, judgement, now_s = turning(), Judgement(Verdict.STARTING), START
+    while judgement.verdict is not Verdict.FROZEN:
+        now_s += 0.1
+        silent_s = now_s - START - 0.1
+        spent = Spent(ran_s=share * silent_s, used_s=share * silent_s, waited_s=(1 - share) * silent_s)
+        track, judgement = look(track, seen(2, START + 0.1, state="R", runnable=True, spent=spent), now_s)
+    assert now_s - START - 0.1 == pytest.approx(max(STALL_S, min(STARVED_S_MAX, RAN_SHARE * STALL_S / share)), abs=0.15)
 
 
 def test_a_loop_that_waits_for_a_cpu_is_excused_until_thirty_seconds() -> None:
     track = turning()
-    starved = seen(2, START + 0.1, run_delay_ns=int(1.5e9))
+    starved = seen(2, START + 0.1, spent=Spent(waited_s=1.5))
     assert look(track, starved, START + 2.2)[1].verdict is Verdict.EXCUSED
-    starved = seen(2, START + 0.1, run_delay_ns=int(29e9))
+    starved = seen(2, START + 0.1, spent=Spent(waited_s=29))
     assert look(track, starved, START + STARVED_S_MAX)[1].verdict is Verdict.EXCUSED
     _, judgement = look(track, starved, START + STARVED_S_MAX + 0.2)
     assert judgement.verdict is Verdict.FROZEN
 
 
-def test_starvation_is_measured_from_the_first_look_at_a_silence() -> None:
-    """While a pulse is fresh nobody asks the kernel (-1): what it had waited before its last turn excuses nothing."""
-    track, _ = look(turning(), seen(3, START + 1, cpu_ns=-1), START + 1)
-    long_ago: dict[str, Any] = {"run_delay_ns": int(500e9), "cpu_ns": int(50e9)}
-    track, _ = look(track, seen(3, START + 1, **long_ago), START + 1.4)
-    assert look(track, seen(3, START + 1, **long_ago), START + 3.1)[1].verdict is Verdict.FROZEN
-    starved: dict[str, Any] = {"run_delay_ns": int(501.6e9), "cpu_ns": int(50e9)}
-    assert look(track, seen(3, START + 1, **starved), START + 3.1)[1].verdict is Verdict.EXCUSED
+def test_starvation_is_measured_from_the_last_turn() -> None:
+    """What it had waited before excuses nothing, and what it had used before is not held against it."""
+    long_ago = Spent(ran_s=50, waited_s=500, used_s=70, periods=900, throttled=900, pressed_s=600)
+    track, _ = look(turning(), seen(3, START + 1, spent=long_ago), START + 1)
+    assert look(track, seen(3, START + 1, spent=long_ago), START + 3.1)[1].verdict is Verdict.FROZEN
+    starved = long_ago._replace(waited_s=501.6)
+    assert look(track, seen(3, START + 1, spent=starved), START + 3.1)[1].verdict is Verdict.EXCUSED
+
+
+def test_while_nobody_looks_starvation_is_measured_from_the_first_look_at_a_silence() -> None:
+    """While a pulse is fresh the kernel is not asked (None): what it had waited before the first look excuses nothing."""
+    track, _ = look(turning(), seen(3, START + 1, spent=None), START + 1)
+    long_ago = Spent(ran_s=50, waited_s=500, used_s=70)
+    track, _ = look(track, seen(3, START + 1, spent=long_ago), START + 1.4)
+    assert look(track, seen(3, START + 1, spent=long_ago), START + 3.1)[1].verdict is Verdict.FROZEN
+    assert look(track, seen(3, START + 1, spent=long_ago._replace(waited_s=501.6)), START + 3.1)[1].verdict is Verdict.EXCUSED
+    assert look(track, seen(3, START + 1, spent=None), START + 3.1)[1].verdict is Verdict.FROZEN
 
 
 def test_a_throttled_loop_is_excused() -> None:
     """Runnable, but it does not run, and its waiting is not entered yet."""
-    _, judgement = look(turning(), seen(2, START + 0.1, state="R", cpu_ns=int(0.1e9)), START + 2.2)
+    spent = Spent(ran_s=0.1, periods=20, throttled=19)
+    _, judgement = look(turning(), seen(2, START + 0.1, state="R", spent=spent), START + 2.2)
     assert judgement.verdict is Verdict.EXCUSED
-    assert "starved" in judgement.reason
+    assert judgement.reason == "starved: it got 0.1 s of CPU in 2.1 s, its control group is throttled"
+
+
+HELD = [Spent(used_s=0.1, periods=20, throttled=11), Spent(used_s=0.1, pressed_s=1.1)]
+
+
+@pytest.mark.parametrize("spent", HELD, ids=["throttled", "pressed"])
+def test_a_loop_that_waits_for_a_thread_which_has_no_cpu_is_excused(spent: Spent) -> None:
+    """The main thread sleeps, for another one has the interpreter's lock, and its group does not let that one run."""
+    assert look(turning(), seen(2, START + 0.1, runnable=True, spent=spent), START + 2.2)[1].verdict is Verdict.EXCUSED
+
+
+@pytest.mark.parametrize("spent", HELD, ids=["throttled", "pressed"])
+def test_a_sleeping_process_is_not_excused_by_its_busy_neighbours(spent: Spent) -> None:
+    """All its threads sleep: a lock taken twice, on a machine where everybody else waits for CPUs."""
+    assert look(turning(), seen(2, START + 0.1, spent=spent), START + 2.2)[1].verdict is Verdict.FROZEN
+
+
+def test_a_thread_that_woke_just_now_excuses_nothing_where_nobody_waits_for_a_cpu() -> None:
+    few = Spent(used_s=0.1, periods=20, throttled=10, pressed_s=1.0)
+    assert look(turning(), seen(2, START + 0.1, runnable=True, spent=few), START + 2.2)[1].verdict is Verdict.FROZEN
+
+
+def test_a_thread_that_got_its_cpu_is_no_excuse() -> None:
+    busy = Spent(used_s=0.5, periods=20, throttled=20)
+    assert look(turning(), seen(2, START + 0.1, runnable=True, spent=busy), START + 2.2)[1].verdict is Verdict.FROZEN
 
 
 def test_a_little_waiting_for_a_cpu_excuses_nothing() -> None:
-    _, judgement = look(turning(), seen(2, START + 0.1, run_delay_ns=int(0.5e9)), START + 2.2)
+    _, judgement = look(turning(), seen(2, START + 0.1, spent=Spent(waited_s=0.5)), START + 2.2)
     assert judgement.verdict is Verdict.FROZEN
 
 
@@ -215,8 +279,8 @@ def test_after_its_own_absence_a_turn_ends_the_excuse() -> None:
 
 def test_the_cpu_that_was_used_in_its_absence_is_not_judged() -> None:
     track = own_gap(turning(), 3600.0, TURN_S, START + 3600)
-    track, _ = look(track, seen(2, START + 0.1, run_delay_ns=int(600e9)), START + 3600)
-    assert look(track, seen(2, START + 0.1, run_delay_ns=int(600e9)), START + 3602.1)[1].verdict is Verdict.FROZEN
+    track, _ = look(track, seen(2, START + 0.1, spent=Spent(waited_s=600)), START + 3600)
+    assert look(track, seen(2, START + 0.1, spent=Spent(waited_s=600)), START + 3602.1)[1].verdict is Verdict.FROZEN
 
 
 def test_the_watchdogs_own_lag_is_not_held_against_others() -> None:
@@ -256,10 +320,98 @@ def test_a_lost_pulse_is_bad_news_but_alone_no_reason_to_kill(lost: dict[str, An
         assert says in judgement.reason
 
 
-def test_a_lost_pulse_and_a_red_canary_are_reason_enough() -> None:
-    facts = seen(2, START + 0.1)._replace(pulse=None, canary_red_s=10.1)
-    assert look(turning(), facts, START + 10.2)[1].verdict is Verdict.FROZEN
-    assert look(turning(), facts, START + 5)[1].verdict is Verdict.LAGGING
+@pytest.mark.parametrize("lost", [{"pulse": None}, {"pulse": None, "unreadable": "garbage"}, {"pulse": Pulse(pid=6, start_ticks=60)}])
+def test_a_lost_pulse_and_an_untouched_queue_are_reason_enough(lost: dict[str, Any]) -> None:
+    facts = seen(2, START + 0.1, untouched_since_s=START + 1)._replace(**lost)
+    assert look(turning(), facts, START + 10.9)[1].verdict is Verdict.LAGGING
+    _, judgement = look(turning(), facts, START + 11.1)
+    assert judgement.verdict is Verdict.FROZEN
+    assert "takes nothing from its queue" in judgement.reason
+
+
+def test_an_untouched_queue_alone_is_no_reason() -> None:
+    facts = seen(3, START + 60, untouched_since_s=START + 1)
+    assert look(turning(), facts, START + 60)[1].verdict is Verdict.ADVANCING
+
+
+def test_in_the_watchdogs_absence_no_queue_grew_old() -> None:
+    """Suspended for an hour, with a pulse that cannot be read: the second witness begins anew too."""
+    facts = seen(2, START + 0.1, untouched_since_s=START + 1)._replace(pulse=None)
+    track = own_gap(turning(), 3600.0, TURN_S, START + 3600)
+    assert look(track, facts, START + 3609)[1].verdict is Verdict.LAGGING
+    assert look(track, facts, START + 3610.1)[1].verdict is Verdict.FROZEN
+
+
+def hanging(since_s: float, now_s: float) -> Facts:
+    """It turns, and its database call has not returned since then."""
+    fields = {"blocked_on": "storage", "storage_ns": int(since_s * 1e9), "backlog": 4}
+    return seen(int(now_s * 10), now_s, pulse_fields=fields)
+
+
+def test_a_database_call_that_does_not_return_is_stalled_after_ten_seconds() -> None:
+    track, _ = look(turning(), hanging(START + 1, START + 5), START + 5)
+    track, judgement = look(track, hanging(START + 1, START + 10.9), START + 10.9)
+    assert judgement.verdict is not Verdict.STALLED
+    _, judgement = look(track, hanging(START + 1, START + 11.1), START + 11.1)
+    assert (judgement.verdict, judgement.stage) == (Verdict.STALLED, STORAGE)
+    assert judgement.good_s == pytest.approx(START + 1)
+
+
+def test_a_locked_database_is_tried_again_and_again_and_nobody_is_stalled() -> None:
+    """Each try is a new call that returns within a second, for ever."""
+    track = turning()
+    for second in range(1, 600):
+        now_s = START + second
+        track, judgement = look(track, hanging(now_s - 0.9, now_s), now_s)
+        assert judgement.verdict is Verdict.ADVANCING
+
+
+def test_a_database_call_that_was_suspended_with_all_the_rest_does_not_hang() -> None:
+    """Resumed after an hour, the first pulse may still name the call from before."""
+    track = own_gap(turning(), 3600.0, TURN_S, START + 3600)
+    assert look(track, hanging(START + 0.05, START + 3600.1), START + 3600.1)[1].verdict is Verdict.ADVANCING
+    assert look(track, hanging(START + 0.05, START + 3600 + STORAGE_S_MAX), START + 3600 + STORAGE_S_MAX)[1].verdict is Verdict.STALLED
+
+
+def test_a_stage_that_stands_for_want_of_cpu_is_excused_until_thirty_seconds() -> None:
+    track = turning()
+    for tenth in range(310):
+        now_s = START + 0.2 + tenth / 10
+        fields = {"stepped": 5, "received": 9, "backlog": 4}
+        spent = Spent(waited_s=0.9 * tenth / 10)
+        track, judgement = look(track, seen(3 + tenth, now_s, pulse_fields=fields, spent=spent), now_s)
+        if 2.1 < now_s - START - 0.2 < STARVED_S_MAX:
+            assert judgement.verdict is Verdict.EXCUSED
+    assert judgement.verdict is Verdict.STALLED
+
+
+def test_what_it_waited_before_its_stage_last_moved_excuses_nothing() -> None:
+    track, judgement = turning(), Judgement(Verdict.STARTING)
+    for tenth in range(60):
+        now_s = START + 0.2 + tenth / 10
+        fields = {"stepped": 5 + min(tenth, 30), "received": 9, "backlog": 4}
+        spent = Spent(waited_s=min(tenth, 30) / 10)  # starved for three seconds, and working all the same; then stuck with a CPU
+        track, judgement = look(track, seen(3 + tenth, now_s, pulse_fields=fields, spent=spent), now_s)
+    assert judgement.verdict is Verdict.STALLED
+
+
+@pytest.mark.parametrize("more", [{}, {"state": "D"}, {"spent": Spent(waited_s=99)}, {"pulse": None}])
+def test_who_holds_too_much_memory_is_found_a_second_later_whatever_else_is_wrong(more: dict[str, Any]) -> None:
+    heavy = seen(3, START + 1, rss_bytes=2 << 30, rss_bytes_max=1 << 30)._replace(**more)
+    track, judgement = look(turning(), heavy, START + 1)
+    assert judgement.verdict is not Verdict.MEMORY
+    _, judgement = look(track, heavy, START + 1 + HEAVY_S)
+    assert judgement.verdict is Verdict.MEMORY
+    assert judgement.reason == "it holds 2048 MiB of memory and may hold 1024"
+
+
+def test_a_passing_peak_and_no_limit_are_no_verdict() -> None:
+    heavy = seen(3, START + 1, rss_bytes=2 << 30, rss_bytes_max=1 << 30)
+    track, _ = look(turning(), heavy, START + 1)
+    track, _ = look(track, heavy._replace(rss_bytes=1), START + 1.5)
+    assert look(track, heavy, START + 2.1)[1].verdict is Verdict.ADVANCING
+    track, _ = look(turning(), heavy._replace(rss_bytes_max=0), START + 1)
+    assert look(track, heavy._replace(rss_bytes_max=0), START + 2.5)[1].verdict is Verdict.ADVANCING
 
 
 def test_a_process_found_without_pulse_by_a_new_watchdog_is_not_killed_for_it() -> None:
@@ -292,5 +444,5 @@ def test_every_verdict_of_the_watchdog_is_reached_here() -> None:
     """SILENT is said by whoever reads its report."""
     text = msgspec.json.encode([str(verdict) for verdict in Verdict]).decode()
     assert set(msgspec.json.decode(text)) - {"silent"} == {
-        "starting", "advancing", "lagging", "stalled", "frozen", "dead", "excused", "unkillable", "stopped",
+        "starting", "advancing", "lagging", "stalled", "memory", "frozen", "dead", "excused", "unkillable", "stopped",
     }  # fmt: skip

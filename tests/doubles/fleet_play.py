@@ -9,11 +9,12 @@ import msgspec
 
 from processes.core import fleet, messages
 from processes.core.command import Command, State
-from processes.core.draft import Memory, Rules
+from processes.core.draft import Memory
 from processes.core.effects import Effects
 from processes.core.fleet import Restored, Tick
 from processes.core.ledger import Ledger
 from processes.core.messages import Delivery, Event, GiveCommand, Replied, Request
+from processes.core.rules import Rules
 from processes.core.values import Now
 from processes.core.wire import Heartbeat, Known, Metrics, Register
 
@@ -22,20 +23,22 @@ NOTHING = Restored((), (), Ledger(), 1, {}, ())
 
 @dataclass
 class Play:
-    """One hub's memory with everything it asked for. `at_s` is the time on both clocks."""
+    """One hub's memory with everything it asked for. `at_s` is the time on both clocks, `jumped_s` by how much wall time was set."""
 
     rules: Rules = field(default_factory=Rules)
     at_s: float = 1000.0
+    jumped_s: float = 0.0
+    boot: str = "boot"
     effects: Effects = field(default_factory=Effects)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.memory = fleet.restore(self.rules, 1, "boot", self.now, NOTHING)
+        self.memory = fleet.restore(self.rules, 1, self.boot, self.now, NOTHING)
 
     @property
     def now(self) -> Now:
-        return Now(self.at_s, self.at_s + 1e9)
+        return Now(self.at_s, self.at_s + 1e9 + self.jumped_s)
 
     def do(self, event: Event | fleet.OwnEvent) -> Effects:
         """Steps the event and what follows from it, and returns what that asked for."""
@@ -68,7 +71,7 @@ class Play:
             [msgspec.convert(msgspec.to_builtins(command), Command) for command in memory.commands.values()],
             memory.ledger, memory.next_number, memory.keys, list(memory.replies.values()), list(memory.runs.values()),
         )  # fmt: skip
-        self.memory = fleet.restore(self.rules, memory.epoch + 1, "boot", self.now, kept)
+        self.memory = fleet.restore(self.rules, memory.epoch + 1, self.boot, self.now, kept)
 
     # operators
 

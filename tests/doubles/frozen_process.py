@@ -1,7 +1,8 @@
 """A process of the house that only turns, until a file tells it to stop turning: python frozen_process.py KIND.
 
-A file STATE/fault-NAME with one word makes it freeze that way: sleep, deadlock, busy, await, exit. The file is taken away
-first, so its successor is well. It keeps its loop as every process does: adapters/door opens it, each turn ends with a pulse.
+A file STATE/fault-NAME with one word makes it fail that way: sleep, deadlock, busy, await, exit, stalled, grow. The file is taken away
+first, so its successor is well. `stalled`, `grow`, `toil` and `rest` leave it
+turning. It keeps its loop as every process does: adapters/door opens it, each turn ends with a pulse.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ async def main(process: Process) -> None:
             process.pulse.pulse.backlog, process.pulse.pulse.oldest_ns = 7, time.monotonic_ns()
         elif word:
             FAULTS[word]()
+        begun_s = time.thread_time()
+        while time.thread_time() - begun_s < sum(toil_s):
+            pass
         process.pulse.beat()
         await asyncio.sleep(TURN_S)
 
@@ -69,12 +73,26 @@ async def wait_for_ever() -> None:
     await asyncio.Event().wait()
 
 
-def leave() -> None:
-    """A death by its own hand."""
-    os._exit(1)
+kept: list[bytearray] = []
+toil_s: list[float] = []  # CPU that each turn takes
 
 
-FAULTS = {"sleep": sleep_for_ever, "deadlock": take_twice, "busy": turn_for_ever, "exit": leave}
+def toil() -> None:
+    """From now on a turn takes work: with a CPU it is soon done."""
+    toil_s.append(0.02)
+
+
+def rest() -> None:
+    """No more."""
+    toil_s.clear()
+
+
+def grow() -> None:
+    """300 MiB that are never let go."""
+    kept.append(bytearray(os.urandom(1 << 20) * 300))
+
+
+FAULTS = {"grow": grow, "toil": toil, "rest": rest, "sleep": sleep_for_ever, "deadlock": take_twice, "busy": turn_for_ever}
 
 if __name__ == "__main__":
     door.run(sys.argv[1], main)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -26,9 +27,10 @@ WAIT_S = 30.0
 class HubWire:
     """`async with HubWire() as hub:` … `hub.url`. Frames are dicts as they came over the wire: {"type", "payload"}."""
 
-    def __init__(self, *, token: str = TOKEN, port: int = 0) -> None:
+    def __init__(self, *, token: str = TOKEN, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.token = token
         self.port = port
+        self._tls = tls
         self.registers = True  # answers `register`
         self.acknowledges_output = True
         self.acknowledges_reports = True
@@ -53,7 +55,7 @@ class HubWire:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws"
+        return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self.port}/ws"
 
     async def come(self) -> None:
         """Listens, on the same port as before."""
@@ -65,6 +67,7 @@ class HubWire:
             compression=None,
             max_size=wire.FRAME_BYTES_MAX,
             ping_interval=None,
+            ssl=self._tls,
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 

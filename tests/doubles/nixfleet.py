@@ -33,11 +33,12 @@ Frame = dict[str, Any]
 
 
 class Script:
-    """What a command does: its lines, then waits for `go` if told to, then its exit code."""
+    """What a command does: its lines, then waits for `go` if told to, then its exit code. `status`: another word than that means."""
 
-    def __init__(self, lines: tuple[str, ...] = ("one line",), exit_code: int = 0, *, waits: bool = False) -> None:
+    def __init__(self, lines: tuple[str, ...] = ("one line",), exit_code: int = 0, *, waits: bool = False, status: str = "") -> None:
         self.lines = lines
         self.exit_code = exit_code
+        self.status = status or ("ok" if exit_code == 0 else "error")
         self.go = asyncio.Event()
         if not waits:
             self.go.set()
@@ -95,7 +96,14 @@ class NixFleet:
         self.connections = 0
         self.dropped = 0
         self.exit_code: int | None = None
-        self.generation = "917d168"
+        self.waits_s: list[float] = []  # before each try but the first
+        self.generation, self.store_path, self.binary_hash = "917d168", "/nix/store/x", "a421"
+        self.metrics: Frame | None = {"cpu": 1, "ram": 2, "swap": 0, "load": 0.5}  # may be null
+        self.stopped_last = False  # the two statuses of a stop come in either order
+        self.dies_with_child = False  # the agent is in the process group that a kill_command signals
+        self.acts = asyncio.Event()  # cleared: it is busy, and inbound messages wait
+        self.acts.set()
+        self._began_s = asyncio.get_running_loop().time()
         self._connection: _Connection | None = None
         self._registered = False
         self._pending: str | None = None
@@ -180,6 +188,7 @@ class NixFleet:
                 wait_s = self.first_retry_s  # reset on success
                 await self._serve(connection)
             if self.exit_code is None:
+                self.waits_s.append(wait_s)
                 await asyncio.sleep(wait_s)
                 wait_s = min(60.0, wait_s * 2)  # 1, 2, 4 … 60 s, without jitter
 
@@ -221,24 +230,28 @@ class NixFleet:
         connection.transport.abort()
 
     async def _beat(self, connection: _Connection) -> None:
-        """No heartbeat until `registered`, then one at once, then one per interval, also during commands."""
+        """No heartbeat until `registered`, then one at once, then one per interval, not aligned to the connection, also during commands."""
         async with self._changed:
             while not self._registered:
                 await self._changed.wait()
         while connection.state is State.OPEN:
             await self._heartbeat()
-            await asyncio.sleep(self.interval_s)
+            age_s = asyncio.get_running_loop().time() - self._began_s
+            await asyncio.sleep(self.interval_s - age_s % self.interval_s)
 
     # commands
 
     async def _act(self) -> None:
         while True:
+            await self.acts.wait()
             frame = await self._inbound.get()
             payload = frame.get("payload") or {}
             if frame.get("type") == "command":  # a command_id in it is ignored and not echoed
                 await self._command(payload.get("command", ""))
             elif frame.get("type") == "kill_command":
                 self._killed.set()  # pid 0: the running child
+                if self.dies_with_child:
+                    self._spawn(self._exit(-15, close=False))
             # unknown types, `ack` among them, are ignored
 
     async def _command(self, op: str) -> None:
@@ -270,14 +283,16 @@ class NixFleet:
         for line in script.lines:
             await self._output(line)
         await _either(script.go.wait(), self._killed.wait())
-        code = script.exit_code if script.go.is_set() else -1  # exit -1 for a death by signal
+        done = script.go.is_set()
+        code, status = (script.exit_code, script.status) if done else (-1, "error")  # exit -1 for a death by signal
         await self._progress(op, "complete" if code == 0 else "error")
         message = "" if code == 0 else "command failed"
-        await self._status(op, "ok" if code == 0 else "error", code, message)
+        await self._status(op, status, code, message)
         await self._heartbeat()  # one more that still names the command as pending
         self._pending = None
+        await self._tell()
         if code == 0 and op in ("switch", "pull-switch"):
-            self.generation = "a0b1c2d"
+            self.generation, self.store_path, self.binary_hash = "a0b1c2d", "/nix/store/y", "b532"
             self._spawn(self._exit(EXIT_SWITCHED))  # close 1000 and exits 101, to be restarted by its init
 
     async def _stop(self) -> None:
@@ -286,8 +301,14 @@ class NixFleet:
         if running is None:
             await self._status("stop", "error", 1, "nothing to stop")
             return
-        self._killed.set()
-        await self._status(running, "stopped", 130, "stopped")
+        if self.stopped_last:
+            self._killed.set()
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._pending is None)
+            await self._status(running, "stopped", 130, "stopped")
+        else:
+            await self._status(running, "stopped", 130, "stopped")
+            self._killed.set()
 
     # frames
 
@@ -296,16 +317,16 @@ class NixFleet:
             "hostname": self.hostname, "host_type": "nixos", "agent_version": VERSION, "os_version": "12", "nixpkgs_version": "",
             "generation": self.generation, "theme_color": "", "heartbeat_interval": self.interval_s, "location": "home",
             "device_type": "server", "repo_url": "", "repo_dir": "/etc/nixos", "source_commit": "2c4ef43",
-            "store_path": "/nix/store/x", "binary_hash": "a421",
+            "store_path": self.store_path, "binary_hash": self.binary_hash,
         }  # fmt: skip
 
     async def _heartbeat(self) -> None:
         checked = {"status": "ok", "message": "Updated today", "checked_at": "2026-11-23T16:27:14Z"}
         await self._say("heartbeat", {
             "generation": self.generation, "nixpkgs_version": "", "pending_command": self._pending,
-            "command_pid": 14907 if self._pending else None, "metrics": {"cpu": 1, "ram": 2, "swap": 0, "load": 0.5},
+            "command_pid": 14907 if self._pending else None, "metrics": self.metrics,
             "update_status": {"git": {"status": "", "message": "", "checked_at": ""}, "lock": checked, "system": checked, "tests": checked},
-            "source_commit": "2c4ef43", "store_path": "/nix/store/x", "binary_hash": "a421", "lock_hash": "4754",
+            "source_commit": "2c4ef43", "store_path": self.store_path, "binary_hash": self.binary_hash, "lock_hash": "4754",
         })  # fmt: skip
 
     async def _output(self, line: str) -> None:

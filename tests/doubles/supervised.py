@@ -41,7 +41,7 @@ PROGRAM = """
 command={command}
 autorestart=true
 startsecs=1
-startretries={startretries}
+startretries=5
 stopwaitsecs=6
 redirect_stderr=true
 stdout_logfile={state}/log/{name}.out
@@ -90,7 +90,7 @@ def wait_for(what: Callable[[], T], timeout_s: float = 20.0) -> T:
 
 
 @contextlib.contextmanager
-def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), *, startretries: int = 5) -> Iterator[Supervised]:
+def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), **environment: str) -> Iterator[Supervised]:
     """The installation from its start to its end; nothing of it lives on."""
     state = Path(tempfile.mkdtemp(prefix="fh"))
     for folder in ("run", "log"):
@@ -99,14 +99,17 @@ def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), *, sta
         environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")},
             "FLEETHUB_STATE": str(state),
+            "FLEETHUB_DRILLS_ENABLED": "true",
+            "FLEETHUB_MEMORY_HUB_MB": "200",
             "FLEETHUB_AGENTS_LISTEN": f"127.0.0.1:{house.agents_port}",
             "FLEETHUB_OPERATORS_LISTEN": f"127.0.0.1:{house.operators_port}",
             "PYTHONPATH": str(Path(__file__).parents[2]),
+            **environment,
         }
         conf = CONF.format(state=state)
         for name in programs:
             command = f"{sys.executable} -m processes.watchdog" if name == "watchdog" else f"{sys.executable} {FROZEN} {name}"
-            conf += PROGRAM.format(name=name, command=command, state=state, startretries=startretries)
+            conf += PROGRAM.format(name=name, command=command, state=state)
         (state / "supervisord.conf").write_text(conf)
         (state / "run" / "wanted.json").write_text('{"gateway": "stopped", "fanout": "stopped"}')
         program = Path(sys.executable).parent / "supervisord"

@@ -45,7 +45,7 @@ def test_nothing_but_health_page_and_sign_in_is_to_be_had_without_signing_in() -
                     ("POST", "/api/v1/tokens"), ("POST", "/api/v1/drill"), ("POST", "/logout"),
                 ]:  # fmt: skip
                     assert (await client.request(method, path, json={})).status_code == 401, path
-            for path in ("/", "/app.js", "/view.js", "/style.css", "/favicon.svg", "/livez", "/openapi.json"):
+            for path in ("/", "/app.js", "/fleet.js", "/style.css", "/favicon.svg", "/livez", "/openapi.json"):
                 assert (await anyone.get(path)).status_code == 200, path
             assert (await anyone.get("/healthz")).status_code == 503
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):

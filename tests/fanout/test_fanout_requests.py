@@ -93,9 +93,8 @@ def test_a_drill_is_meant_for_the_hub_that_is_there_now() -> None:
     async def run(house: FanoutHouse) -> None:
         async with HubPlay(house, epoch=7) as hub, house.client() as client:
             async with asyncio.timeout(WAIT_S):
-                while not hub.snapshots:
-                    await asyncio.sleep(0.01)
-            await client.post("/api/v1/drill", json={"fault": "deadlock"})
+                while not hub.asked or hub.asked[-1].request == messages.Drill("deadlock", 0):  # until it has heard of a hub
+                    await client.post("/api/v1/drill", json={"fault": "deadlock"})
             assert hub.asked[-1].request == messages.Drill("deadlock", 7)
 
     with FanoutHouse(FLEETHUB_DRILLS_ENABLED="true") as house:

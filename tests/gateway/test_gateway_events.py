@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from doubles.agent_wire import AgentWire
 from doubles.hub_side import HubSide
 from doubles.queue_link import MemoryQueueLink
+from websockets.frames import Frame, Opcode
 
 from processes.adapters.websocket import Limits
-from processes.core import messages
+from processes.core import messages, wire
 from processes.core.bounded_queue import BoundedQueue
 from processes.core.bounded_queue import Limits as QueueLimits
 from processes.core.messages import (
@@ -37,6 +37,12 @@ def shrink_events(house: Any, items_max: int) -> BoundedQueue:
     queue.acknowledge(queue.newest)
     queue.limits = QueueLimits(items_max, 1 << 20)
     return queue
+
+
+def reports(count: int) -> bytes:
+    """So many reports, "0" and up, as the bytes of one write."""
+    texts = [wire.encode(wire.Status("ok", str(number))) for number in range(count)]
+    return b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for text in texts)
 
 
 async def fill(house: Any, count: int) -> None:
@@ -111,8 +117,10 @@ def test_with_heartbeats_refused_a_report_still_uses_the_last_tenth(house: House
 
 
 def test_one_agent_that_floods_is_paused_while_others_flow_and_nothing_of_it_is_lost(house: Houses) -> None:
-    """Backpressure stays on its own connection; pongs tell the paused agent that we live; nothing is lost or reordered."""
-    limits = Limits(512 * 1024, ping_s=0.1, dead_s=0.5)
+    """Backpressure stays on its own connection; pongs tell the paused agent that we live; nothing is lost or reordered, also not of
+    what a single read brought too much.
+    """
+    limits = Limits(512 * 1024, ping_s=0.1, dead_s=2.0)  # more than LATE_S: a stall of this very machine is not held against anybody
 
     async def scenario() -> None:
         async with house(bounds=Bounds(host_items=8), limits=limits) as h:
@@ -120,10 +128,10 @@ def test_one_agent_that_floods_is_paused_while_others_flow_and_nothing_of_it_is_
             loud, calm = await h.agent("loud"), await h.agent("calm")
             await h.until(lambda: not len(h.gate.outbox))
             h.memory.away = True
-            pushing = asyncio.create_task(push(loud, 20))
+            loud.write(reports(40))
             await h.until(lambda: h.gate.roster.of_host("loud").is_paused)
             received, pongs = h.gate.received, loud.pongs
-            await h.until(lambda: loud.pongs >= pongs + 8)  # longer than dead_s: silence is not held against a paused agent
+            await h.until(lambda: loud.pongs >= pongs + 25)  # longer than dead_s: silence is not held against a paused agent
             calm.say("status", command_id="calm", status="ok")
             await h.until(lambda: h.gate.received > received)
             assert not h.gate.roster.of_host("calm").is_paused
@@ -131,17 +139,11 @@ def test_one_agent_that_floods_is_paused_while_others_flow_and_nothing_of_it_is_
             assert h.pulse.pulse.blocked_on == "queues"
             h.memory.away = False
             await h.hub.event(StatusReceived, host="calm")
-            await pushing
-            await h.hub.event(StatusReceived, command_id="19")
+            await h.hub.event(StatusReceived, command_id="39")
             ids = [e.command_id for e in h.hub.seen if isinstance(e, StatusReceived)]
-            assert ids == [str(number) for number in range(19)]
+            assert ids == [str(number) for number in range(39)]
             await h.until(lambda: not h.gate.roster.of_host("loud").is_paused)
-            assert h.pulse.pulse.blocked_on == ""
-
-    async def push(wire: AgentWire, count: int) -> None:
-        for number in range(count):  # one a read, or they would all be in before the pause
-            wire.say("status", command_id=str(number), status="ok", message="x" * 1000)
-            await asyncio.sleep(0.01)
+            await h.until(lambda: h.pulse.pulse.blocked_on == "")
 
     asyncio.run(scenario())
 
@@ -273,5 +275,23 @@ def test_presence_that_piles_up_while_queues_is_away_becomes_one_census(house: H
             gone = {e.connection for e in h.hub.seen if isinstance(e, AgentDisconnected)}
             assert connected - gone == {"boot.1"}
             assert len([e for e in h.hub.seen if isinstance(e, AgentRegistered)]) <= 6, "the census says it all"
+
+    asyncio.run(scenario())
+
+
+def test_what_a_paused_agent_said_before_its_end_goes_before_the_disconnect(house: Houses) -> None:
+    async def scenario() -> None:
+        async with house(bounds=Bounds(host_items=8)) as h:
+            await h.hub.start("loud")
+            loud = await h.agent("loud")
+            await h.until(lambda: not len(h.gate.outbox))
+            h.memory.away = True
+            loud.write(reports(14))
+            await h.until(lambda: h.gate.roster.of_host("loud").is_paused)
+            h.gate.end(h.gate.roster.of_host("loud"), 1001, "the test says so")
+            h.memory.away = False
+            await h.hub.event(AgentDisconnected, host="loud")
+            ids = [e.command_id for e in h.hub.seen if isinstance(e, StatusReceived)]
+            assert ids == [str(number) for number in range(14)]
 
     asyncio.run(scenario())

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from doubles.agent_process import AgentProcess, until
 from doubles.agent_wire import AgentWire, NotLetIn
+from doubles.authority import Authority
 from doubles.hub_side import HubSide
 
 from processes.adapters import pulse_file
@@ -188,25 +189,26 @@ def test_agents_stay_connected_while_queues_is_killed_and_the_hub_gets_a_census(
 
 
 def test_tls_from_the_settings_is_served(installed: Installation) -> None:
-    certificate, key = installed.folder / "cert.pem", installed.folder / "key.pem"
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
-        capture_output=True,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    authority = Authority(installed.folder)
+    certificate, key = authority.issue()
     installed.environ |= {"FLEETHUB_TLS_CERTIFICATE": str(certificate), "FLEETHUB_TLS_KEY": str(key)}
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    url = f"wss://127.0.0.1:{installed.port}/ws"
+    agent = AgentProcess(installed.folder / "host", url, "web1")
+    agent.write(url, {}, ca_file=str(authority.ca))
 
     async def scenario() -> None:
         installed.start_queues()
         gateway = installed.start_gateway()
         hub = await open_hub(installed, "web1")
-        wire = await eventually(lambda: AgentWire.dial(installed.port, "web1", tls=trusting))
-        wire.register("web1")
-        assert (await hub.event(AgentRegistered)).host == "web1"
-        gateway.send_signal(signal.SIGTERM)
-        assert await wire.ended() == 1012
+        agent.start()
+        try:
+            event = await hub.event(AgentRegistered, host="web1")
+            await hub.deliver(DeliverRegistered(hub.epoch, event.connection, "web1", "id-of-web1"))
+            await hub.event(HeartbeatReceived, host="web1")
+            gateway.send_signal(signal.SIGTERM)
+            await until(lambda: "code=1012" in agent.logged(), "the goodbye")
+        finally:
+            agent.end_all()
         assert await asyncio.to_thread(gateway.wait, STOP_S_MAX) == 0
 
     asyncio.run(scenario())

@@ -23,6 +23,7 @@ from processes.core.messages import (
     TokenChanged,
     TokensPiece,
 )
+from processes.core.values import CloseCode
 
 Houses = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -118,11 +119,13 @@ def test_a_second_connection_replaces_the_first_with_4409(house: Houses) -> None
 
 def test_three_replacements_in_a_minute_are_an_identity_contested(house: Houses) -> None:
     async def scenario() -> None:
-        async with house() as h:
+        told: list[str] = []
+        async with house(on_contested=told.append) as h:
             await h.hub.start("web1")
             for _ in range(4):
                 await h.agent("web1")
             assert h.gate.contested == 1
+            assert told == ["web1"]
             assert [call.args for call in h.log.calls if call.method_name == "warning"] == [("identity contested",)]
 
     asyncio.run(scenario())
@@ -145,6 +148,22 @@ def test_a_revoked_token_ends_its_connection_with_4501_and_is_401_from_then_on(h
             assert await wire.ended() == 4501, "left out of a new table"
             other.say("heartbeat")
             await h.hub.event(HeartbeatReceived, host="web2")
+
+    asyncio.run(scenario())
+
+
+def test_a_suspended_host_is_closed_with_4502_is_401_meanwhile_and_comes_in_with_the_same_token_once_lifted(house: Houses) -> None:
+    async def scenario() -> None:
+        async with house() as h:
+            await h.hub.start("web1")
+            wire = await h.agent("web1")
+            await h.hub.deliver(TokenChanged(1, "web1", None, CloseCode.SUSPENDED, "suspended: flood"))
+            assert int(await wire.ended()) == 4502
+            assert (await refused(h, "web1")).status == 401
+            await h.hub.deliver(TokenChanged(1, "web1", token_of("web1")))
+            await h.until(lambda: h.gate.tokens.find(["Bearer web1"]) is not None)
+            (await h.dial("web1")).register("web1")
+            assert (await h.hub.event(AgentRegistered, connection="boot.2")).host == "web1"
 
     asyncio.run(scenario())
 

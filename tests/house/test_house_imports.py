@@ -17,9 +17,9 @@ PROCESSES = [room for room in ROOMS if room not in ("core", "adapters")]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
 PURE = {
-    "__future__", "abc", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "difflib", "enum", "functools",
-    "hashlib", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct", "textwrap",
-    "types", "zlib",
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "re", "reprlib",
+    "statistics", "string", "struct", "textwrap", "types", "zlib",
     "typing", "typing_extensions", "unicodedata", "urllib.parse",
 }  # fmt: skip
 IMPURE_CALLS = re.compile(r"\b(datetime\.(now|today|utcnow)|open|print|input)\(")

@@ -11,7 +11,7 @@ HOME = Path(__file__).resolve().parents[2]
 SOURCES = sorted((HOME / "processes").rglob("*.py"))
 TESTS = sorted((HOME / "tests").rglob("*.py"))
 WORDS_NOT_USED = {"manager", "handler", "helper", "util", "utils", "service", "data", "info", "worker", "node", "job", "master"}
-GIVEN = {"data_received", "ProcessInfo"}  # names that others dictate: asyncio's protocols, supervisord's getProcessInfo
+GIVEN = {"data_received"}  # names that others dictate: asyncio's protocols
 LEFT_OVERS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 LINES_MAX = 450  # 50 to 250 are usual; more than this is two things
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from doubles.fleet_play import Play
 
-from processes.core import fleet, messages
+from processes.core import fleet, messages, wire
 from processes.core.messages import AgentDisconnected, Changed, GiveCommand, HubStarted, Replied, RequestReceived
 from processes.core.pulse import Pulse
 from processes.core.values import Position
@@ -25,7 +25,7 @@ class _Committing:
 def _loop(play: Play) -> Any:
     pulse = SimpleNamespace(pulse=Pulse(pid=1, start_ticks=1), take=lambda _: None, put_down=lambda: None)
     settings = SimpleNamespace(file=SimpleNamespace(drills=SimpleNamespace(enabled=False), retention=None))
-    process: Any = SimpleNamespace(name="hub", log=None, pulse=pulse, settings=settings, stop=None)
+    process: Any = SimpleNamespace(name="hub", log=None, pulse=pulse, settings=settings, stop=None, poison=SimpleNamespace(events={}))
     unused: Any = None
     loop: Any = Loop(process, unused, play.memory, unused, Position(0, 0))
     loop._commit, loop._commit_since_s = _Committing(), time.monotonic()
@@ -66,10 +66,16 @@ def test_a_foreign_agents_word_is_kept_when_the_database_is_locked_for_long() ->
     play = Play()
     play.enroll("nix")
     play.connect("nix", "c1", protocol=0)
+    play.beat("nix", "c1")
     (command_id,) = play.give("pull", "nix")
     loop = _loop(play)
-    for status in (None, command_id):
-        loop._step(Taken(messages.StatusReceived("c1", "gateway", "nix", "ok", 0, "", status, "pull"), "status", Position(1, 1), 0))
+    who = ("c1", "gateway", "nix")
+    said = (
+        messages.OutputReceived(*who, wire.Output("line").records(), command_id),
+        messages.StatusReceived(*who, "ok", 0, "", command_id),
+    )
+    for word in said:
+        loop._step(Taken(word, "said", Position(1, 1), 0))
     loop._commit_since_s -= 10
     loop._let_go_parked()
     assert len(loop._parked) == 2

@@ -103,7 +103,21 @@ def test_an_exception_in_a_handler_is_logged_and_the_loop_goes_on_without_a_rest
                 assert "Traceback" in house.log()
                 assert (house.pulse().pid, house.pulse().epoch) == (pid, epoch)
                 with contextlib.closing(sqlite3.connect(house.state / "fleet.db")) as sqlite:
-                    assert sqlite.execute("SELECT kind FROM deadletters").fetchall() == [("RequestReceived",)]
+                    assert sqlite.execute("SELECT json_extract(record, '$.kind') FROM deadletters").fetchall() == [("RequestReceived",)]
+
+    run(work())
+
+
+def test_what_cannot_be_decoded_is_kept_as_a_dead_letter_as_it_came_and_stops_nobody() -> None:
+    async def work() -> None:
+        with SmallHouse() as house:
+            async with Peer(house) as peer:
+                garbage = b"\x63of a version to come"
+                assert (await peer.link.append(messages.EVENTS, [garbage])).accepted
+                assert (await peer.ask(messages.EnrollHost("a", "hash"))).status == 201
+                await peer.until(lambda: house.pulse().letters == 1)
+                letters = database.reading(house.state / "fleet.db", lambda connection: database.dead_letters(connection, limit=10))
+                assert [(letter.why, letter.event) for letter in letters] == [("undecodable", garbage)]
 
     run(work())
 

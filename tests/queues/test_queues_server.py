@@ -161,6 +161,27 @@ def test_bytes_that_are_no_call_are_refused_and_the_connection_lives_on(socket: 
         wire.close()
 
 
+def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(socket: Path) -> None:
+    """What lay in a stopped server's sockets is taken up when it goes on, in any order."""
+
+    async def work() -> None:
+        link = QueueLink(socket, "gateway")
+        for item in (b"first", b"retry"):
+            assert (await link.append("events", [item])).accepted
+        late = queue_calls.encode(queue_calls.AppendCall("gateway", 0, "events", [b"given up"], client=link._client, number=1))
+        wire = open_wire(socket, 5.0)
+        wire.send(late)
+        reply = queue_calls.decode_reply(wire.receive())
+        wire.close()
+        assert isinstance(reply, queue_calls.RefusedReply)
+        assert reply.code == "given_up"
+        assert (await link.read("events", Position(0, 0))).items == [b"first", b"retry"]
+        await link.close()
+
+    with serving(socket):
+        asyncio.run(work())
+
+
 def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("processes.queues.server.MESSAGE_S_MAX", 60.0)
     with serving(socket):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from simulation.agent_side import Machine
-from simulation.timeline import Life
+from simulation.timeline import Clock, Life
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -47,6 +47,8 @@ class Faults:
             (1, "gateway restarted", lambda: self._stop(self._gateway())),
             (2, "report for another host", self._lie),
             (1, "report said again", self._repeat),
+            (3, "hub's clock set", lambda: self._set_clock(self._world.house_clock)),
+            (3, "agent's clock set", lambda: self._set_clock(self._machine().clock)),
         ]
         self._weights = [weight for weight, _, _ in self._kinds]
 
@@ -136,6 +138,10 @@ class Faults:
         world.queues.crash()
         world.after(0.1, world.queues.start)
         world.house_clock.reboot()
+        return True
+
+    def _set_clock(self, clock: Clock) -> bool:
+        clock.set(self._dice.choice((-86400.0, -3600.0, 3600.0, 86400.0)))
         return True
 
     # hubs

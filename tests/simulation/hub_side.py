@@ -15,9 +15,9 @@ from simulation.timeline import Life
 
 from processes.adapters import database
 from processes.core import fleet
-from processes.core.draft import Rules
 from processes.core.fleet import Restored
 from processes.core.pulse import Pulse
+from processes.core.rules import Rules
 from processes.core.values import Now, Position
 from processes.hub import journal as hub_journal
 from processes.hub.journal import Commit, Journal, StorageBroken
@@ -50,10 +50,11 @@ class VirtualJournal(Journal):
 
     def __init__(self, disk: HubDisk, life: Life, epoch: int) -> None:
         self._disk, self._life, self.epoch = disk, life, epoch
+        self.call_since_ns = 0
 
-    async def restored(self, now: Now) -> Restored:
+    async def restored(self) -> Restored:
         """As the journal's."""
-        return hub_journal._restored(self._disk.sqlite, now)
+        return hub_journal._restored(self._disk.sqlite)
 
     async def position(self) -> Position:
         """As the journal's."""
@@ -86,6 +87,9 @@ class VirtualJournal(Journal):
         """Nothing: the disk stays."""
 
 
+NO_POISON = SimpleNamespace(events={}, forget_old=lambda: False)
+
+
 class QuietPulse:
     """A pulse that nobody reads."""
 
@@ -111,7 +115,7 @@ def process(world: World, life: Life, boot: str) -> Any:
     )
     settings = SimpleNamespace(file=file)
     return SimpleNamespace(
-        name=life.name, boot=boot, settings=settings, log=world.log(life), pulse=QuietPulse(), stop=asyncio.Event()
+        name=life.name, boot=boot, settings=settings, log=world.log(life), pulse=QuietPulse(), stop=asyncio.Event(), poison=NO_POISON
     )  # fmt: skip
 
 
@@ -126,7 +130,7 @@ async def main(world: World, life: Life) -> None:
     world.witness.hub_began(journal.epoch)
     now = life.clock.now()
     rules = Rules(gateways=world.gateway_names, fanouts=world.fanout_names, lost_after_s=LOST_AFTER_S)
-    kept = await journal.restored(now)
+    kept = await journal.restored()
     memory = fleet.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
     link: Any = world.link(life, "hub")
     link.epoch = memory.epoch

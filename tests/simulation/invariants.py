@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from simulation.agent_side import OPS, Execution
+from simulation.hub_side import LOST_AFTER_S
+from simulation.run_witness import RunWitness
 from simulation.timeline import Life
 
 from processes.core import fleet, messages, wire
 from processes.core.command import Command
-from processes.core.effects import AddOutput, PutCommand
+from processes.core.effects import AddOutput, PutCommand, PutRun
 from processes.core.messages import (
     Changed,
     DeliverAck,
@@ -37,6 +39,7 @@ LEGAL = {
     "running": {"succeeded", "failed", "cancelled", "lost"},
     "lost": {"succeeded", "failed"},
 }
+UNHEARD_S_MAX = 15.0  # a gateway has heard it, and what it told the hub of that was lost with the queues
 FINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
 
 
@@ -57,6 +60,10 @@ class Witness:
         self._newest: dict[Life, int] = {}
         self._speaks: dict[Life, int] = {}
         self._output: dict[str, int] = {}
+        self._accepted_s: dict[str, float] = {}
+        self._misled: set[str] = set()  # lost by silence while the hub's clock told a wrong time
+        self._heard_s: dict[str, float] = {}
+        self.runs = RunWitness(self)
 
     def blame(self, name: str, text: str) -> None:
         """An invariant is broken."""
@@ -90,6 +97,9 @@ class Witness:
                     self.expect(
                         "I7", record.data.startswith(write.command_id), f"{write.command_id[:6]} has another's output {record.data}"
                     )
+            elif isinstance(write, PutRun):
+                self.runs.put(write.run)
+        self.runs.committed()
         counts = {state: getattr(batch.ledger, state) for state in LEGAL.keys() | FINAL}
         right = all(self._states[state] == count for state, count in counts.items()) and batch.ledger.accepted == len(self.disk)
         self.expect("I10", right, f"the ledger says {batch.ledger}, the disk holds {dict(self._states)}")
@@ -108,10 +118,27 @@ class Witness:
         if before is None or before.state != command.state:
             self._states[state] += 1
             self._world.trace("disk", f"{command.id[:6]} {command.host} {command.op} {state} {command.reason}")
+        self._expect_in_time(command, state, before is None or str(before.state) != state)
         if state == "sent" and not OPS.get(command.op, (0.0, False))[1]:
             self._expect_alone(command)
         self.disk[command.id] = command
         self._was.setdefault(command.id, set()).add(state)
+
+    def _expect_in_time(self, command: Command, state: str, changed: bool) -> None:
+        """Nothing expires or is given up before its time, whatever the clocks are set to."""
+        now_s, clock = self._world.loop.now_s, self._world.house_clock
+        stepped_s = command.expires_boot_s - command.ttl_s + clock.booted_s  # of a new one: before its commit
+        accepted_s = self._accepted_s.setdefault(command.id, min(now_s, stepped_s))
+        if state == "expired" and changed:
+            early = now_s - accepted_s < command.ttl_s - 0.001 and not clock.misled_since(accepted_s)
+            self.expect("I1", not early, f"{command.id[:6]} expires after {now_s - accepted_s:.1f} s of {command.ttl_s:.0f}")
+        elif state == "lost" and command.reason == "silence" and changed:
+            heard_s = self._heard_s.get(command.host, accepted_s)
+            misled = clock.misled_since(heard_s)
+            if misled:
+                self._misled.add(command.id)
+            early = now_s - heard_s < LOST_AFTER_S - UNHEARD_S_MAX and not misled
+            self.expect("I1", not early, f"{command.id[:6]} is lost by silence, {now_s - heard_s:.1f} s after its host was heard of")
 
     def _expect_alone(self, command: Command) -> None:
         """Of those that may not run beside another, one at a time is with its host."""
@@ -173,6 +200,11 @@ class Witness:
         """A gateway looks at a delivery of this epoch."""
         self._newest[life] = max(self._newest.get(life, 0), epoch)
         self._speaks[life] = epoch
+
+    def heard(self, socket: Any) -> None:
+        """A frame of an agent has come to a gateway."""
+        if socket.session is not None:
+            self._heard_s[socket.session.host] = self._world.loop.now_s
 
     def written(self, life: Life, session: Session | None, text: bytes) -> None:
         """A gateway writes a frame to an agent."""
@@ -240,6 +272,7 @@ class Witness:
             return ["L4: no hub"]
         _, _, memory = hub
         found = [f"L3: {c.id[:6]} on {c.host} is {c.state}" for c in self.disk.values() if str(c.state) not in FINAL]
+        found += self.runs.unsettled()
         if world.operator.open:
             found.append(f"I1: {world.operator.open} requests have no answer")
         for machine in world.machines:
@@ -277,6 +310,7 @@ class Witness:
         for key, ids in self._promised.items():
             for command_id in ids:
                 self.expect("I1", command_id in self.disk, f"{command_id[:6]} of key {key} is gone")
+        self.runs.judge()
         machines = {machine.name: machine for machine in self._world.machines}
         for command in self.disk.values():
             self._judge(command, machines[command.host])
@@ -291,10 +325,8 @@ class Witness:
                 self.expect("I2", execution is not None and execution.exit_code == 0, what)
             case "failed" if command.exit_code is not None:
                 self.expect("I2", execution is not None and execution.exit_code == command.exit_code and command.exit_code != 0, what)
-            case "failed" | "rejected" | "expired" if "outcome unknown" not in command.message:
+            case "failed" | "rejected" | "expired":
                 self.expect("I2", execution is None, what)
-            case "failed":
-                self.expect("I2", execution is not None and execution.ended is None, what)
             case "cancelled":
                 self.expect("I2", execution is None or execution.exit_code not in (None, 0), what)
             case "lost":
@@ -306,5 +338,6 @@ class Witness:
         """Only if the hub cannot know: nobody is there to ask, or whoever is there cannot know either."""
         foreign = not hasattr(machine, "rows")
         cannot = machine.off or bool(machine.replaced_s) or command.reason == "host_removed" or foreign
+        cannot = cannot or command.id in self._misled  # a clock that was set across a reboot: no other measure is left there
         unknown = execution is not None and execution.ended is None
         self.expect("I1", cannot or unknown, what)

@@ -13,7 +13,16 @@ from simulation.timeline import Life
 
 from processes.adapters.queue_link import QueuesAway
 from processes.core import messages
-from processes.core.messages import CancelCommand, EnrollHost, GiveCommand, RemoveHost, Request, SnapshotWanted
+from processes.core.messages import (
+    CancelCommand,
+    CancelRun,
+    EnrollHost,
+    GiveCommand,
+    RemoveHost,
+    Request,
+    SnapshotWanted,
+    StartRun,
+)
 from processes.core.mirror import Mirror
 from processes.core.values import Position
 from processes.fanout.requests import DEADLINE_S, Answer, Requests
@@ -21,7 +30,7 @@ from processes.fanout.requests import DEADLINE_S, Answer, Requests
 if TYPE_CHECKING:
     from simulation.world import World
 
-KEYED = (GiveCommand, CancelCommand)  # asking again changes nothing; of others the first asking may yet be carried out until its deadline
+KEYED = (GiveCommand, CancelCommand, StartRun, CancelRun)  # asking again changes nothing; of others the first may yet be carried out
 ASK_S = 1.1  # between two looks whether a snapshot should be asked for
 
 
@@ -132,15 +141,27 @@ class Operator:
         machine.token = token
         machine.start()
 
-    async def give(self, op: str, machines: list[Any], key: str, ttl_s: float | None) -> list[str]:
-        """Commands, by one request; their ids."""
-        answer = await self.insist(GiveCommand(op, [machine.name for machine in machines], key, ttl_s))
-        if answer.status not in (200, 202):
-            self._world.count(f"command refused {answer.status}")
+    async def give(self, op: str, machines: list[Any], ttl_s: float | None) -> list[str]:
+        """Commands, by one request; their ids. Without a key it is asked once, though its fanout may ask the hub again."""
+        keyed, name = self._world.dice.random() < 0.8, f"key-{next(self._world.numbers)}"
+        request = GiveCommand(op, [machine.name for machine in machines], name if keyed else None, ttl_s)
+        answer = await self.insist(request) if keyed else await self.ask(request)
+        if answer is None or answer.status not in (200, 202):
+            self._world.count(f"command refused {answer.status if answer else 'by silence'}")
             return []
         ids = [view["id"] for view in msgspec.json.decode(answer.body)["commands"]]
-        self._world.witness.accepted(key, ids)
+        self._world.witness.accepted(name, ids)
         return ids
+
+    async def start(self, wish: StartRun) -> str:
+        """A fleet run; its id, "" if it was refused."""
+        answer = await self.insist(wish)
+        if answer.status not in (200, 202):
+            self._world.count(f"run refused {answer.status}")
+            return ""
+        run_id = str(msgspec.json.decode(answer.body)["id"])
+        self._world.witness.runs.accepted(run_id)
+        return run_id
 
     async def cancel(self, command_id: str) -> None:
         """The command is asked to end."""

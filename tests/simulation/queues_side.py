@@ -8,6 +8,7 @@ server does it when it goes on, long after its caller gave up, in an order of it
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,9 @@ class VirtualLink:
     def __init__(self, world: World, life: Life, role: str) -> None:
         self.epoch = 0
         self.role = role
+        self._client, self._numbers = world.dice.randrange(EPOCH_MAX), itertools.count(1)
         self._world, self._life = world, life
+        self._line = asyncio.Lock()  # one thread: a call begins when the one before it has ended, or was given up
 
     async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended:
         """As QueueLink."""
@@ -184,7 +187,10 @@ class VirtualLink:
         if self.role == "hub":
             self._world.witness.published(queue, listed)
 
+        number = next(self._numbers)
+
         def work(core: Queues) -> Appended:
+            core.admit_append(self._client, number)
             appended = core.named(queue).append(listed, self._world.loop.now_s, bulk=bulk, lossy=lossy)
             self._world.queues.grown(queue)
             return appended
@@ -220,13 +226,14 @@ class VirtualLink:
         return _Call(self._life, self, work, self._world.loop.create_future(), reading)
 
     async def _ask(self, what: str, work: Callable[[Queues], Any]) -> Any:
-        self._life.spend(f"before {what}")
-        call = self._call(work)
-        self._world.queues.arrive(call)
-        try:
-            answer = await call.future
-        except Fenced:
-            self._world.count("fenced")
-            raise
+        async with self._line:
+            self._life.spend(f"before {what}")
+            call = self._call(work)
+            self._world.queues.arrive(call)
+            try:
+                answer = await call.future
+            except Fenced:
+                self._world.count("fenced")
+                raise
         self._life.spend(f"after {what}")
         return answer

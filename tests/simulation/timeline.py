@@ -92,6 +92,8 @@ class Clock:
         self.boots = 0
         self.booted_s = 0.0
         self.wall_offset_s = 1.7e9
+        self.set_s: list[float] = []  # when wall time was set
+        self.rebooted_s: list[float] = []
 
     @property
     def boot_id(self) -> str:
@@ -101,7 +103,17 @@ class Clock:
     def reboot(self) -> None:
         """Boot time begins again."""
         self.boots += 1
+        self.rebooted_s.append(self._loop.now_s)
         self.booted_s = self._loop.now_s - 5.0
+
+    def set(self, by_s: float) -> None:
+        """Somebody sets the wall clock."""
+        self.wall_offset_s += by_s
+        self.set_s.append(self._loop.now_s)
+
+    def misled_since(self, at_s: float) -> bool:
+        """True if the clock was set and the machine rebooted since: then only wall time was left, and it was wrong."""
+        return any(at_s <= set_s for set_s in self.set_s) and any(at_s <= rebooted_s for rebooted_s in self.rebooted_s)
 
     def now(self) -> Now:
         """Both clocks."""

@@ -178,6 +178,7 @@ class Socket:
 
     def take(self, text: bytes) -> None:
         """A message has arrived."""
+        self.wire._world.witness.heard(self)
         if self._paused:
             self._unread.append(text)
         else:

@@ -29,9 +29,12 @@ import processes.agent.loop
 import processes.fanout.requests
 import processes.gateway.gate
 import processes.gateway.loop
+import processes.hub.barrier
 import processes.hub.loop
 from processes.adapters.queue_link import QueuesAway
+from processes.core.dead_letter import Why
 from processes.core.errors import Fenced
+from processes.core.messages import CancelRun, StartRun
 from processes.hub.journal import StorageBroken
 
 HEAL_S_MAX = 500.0  # then whatever has not settled is stuck; the longest legitimate wait is hub_side.LOST_AFTER_S and a backoff
@@ -121,8 +124,8 @@ class World:
                 self.trace(life.name, f"{text} {more if more else ''}")
 
         def error(text: str, **more: Any) -> None:
-            if text.startswith("a step raised"):
-                self.witness.blame("I3", f"{text}: {traceback.format_exc(limit=-4)}")
+            if more.get("why") == Why.RAISED or "put aside in order" in text:
+                self.witness.blame("I3", f"{text}: {more.get('error') or traceback.format_exc(limit=-4)}")
             line(text, **more)
 
         return SimpleNamespace(debug=line, info=line, warning=line, error=error)
@@ -233,14 +236,32 @@ class World:
         if dice.random() < 0.05:
             await self.operator.move(dice.choice(self.machines))
             return
+        if dice.random() < 0.15:
+            await self._run_story()
+            return
         op = dice.choice(sorted(OPS.keys() | FOREIGN_OPS.keys()))
         machines = dice.sample(self.machines, dice.randint(1, min(2, len(self.machines))))
         ttl_s = dice.choice((0.0, 3.0, 20.0, 60.0, 120.0))
-        ids = await self.operator.give(op, machines, f"key-{next(self.numbers)}", ttl_s)
+        ids = await self.operator.give(op, machines, ttl_s)
         self.counts["commands"] += len(ids)
         if ids and dice.random() < 0.25:
             await asyncio.sleep(dice.uniform(0.0, 8.0))
             await self.operator.cancel(dice.choice(ids))
+
+    async def _run_story(self) -> None:
+        """A fleet run, and perhaps its cancel."""
+        dice = self.dice
+        steps = dice.sample(sorted(OPS.keys() & FOREIGN_OPS.keys()), dice.randint(1, 3))
+        machines = dice.sample(self.machines, dice.randint(1, len(self.machines)))
+        wish = StartRun(
+            steps, [machine.name for machine in machines], parallel=dice.choice((None, 1, 2)), max_failures=dice.choice((None, 0, 1)),
+            ttl_s=dice.choice((20.0, 60.0, 120.0)), key=f"run-{next(self.numbers)}",
+        )  # fmt: skip
+        run_id = await self.operator.start(wish)
+        self.counts["runs"] += bool(run_id)
+        if run_id and dice.random() < 0.2:
+            await asyncio.sleep(dice.uniform(0.0, 20.0))
+            await self.operator.insist(CancelRun(run_id))
 
     def _end_all(self) -> None:
         for life in self.lives():
@@ -268,6 +289,7 @@ def on_virtual_time(world: World) -> Iterator[None]:
     time = VirtualTime(world.loop, world.dice)
     stands_in: list[tuple[ModuleType, dict[str, Any]]] = [
         (processes.hub.loop, {"time": time, "clock": time}),
+        (processes.hub.barrier, {"clock": time}),
         (processes.gateway.gate, {"clock": time}),
         (processes.gateway.loop, {"time": time}),
         (processes.fanout.requests, {"time": time, "uuid": time}),

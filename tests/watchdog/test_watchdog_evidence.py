@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -127,8 +128,8 @@ def test_a_process_that_answers_no_signal_costs_one_second_and_leaves_the_rest(t
         assert collected.stuck_at is not None
         assert collected.stuck_at.endswith(" stuck")
         folder = tmp_path / "incidents" / "x"
-        assert "nothing within" in (folder / "stacks.txt").read_text()
-        assert "nothing within" in (folder / "tasks.txt").read_text()
+        assert "nothing in time" in (folder / "stacks.txt").read_text()
+        assert "nothing in time" in (folder / "tasks.txt").read_text()
         assert str(child.pid) in (folder / "proc.json").read_text()
     finally:
         child.kill()
@@ -179,3 +180,74 @@ def test_logs_are_cut_to_their_tails(tmp_path: Path) -> None:
     assert "old" not in text
     assert "last words" in text
     assert "No such file" in evidence.logs_of(tmp_path, "hub")
+
+
+def test_a_disk_that_is_full_leaves_no_file_and_still_names_the_line(tmp_path: Path) -> None:
+    """Nothing can be written, as on a full disk: the line is in the incident all the same."""
+    code = "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        collected, took_s = asyncio.run(_collected(tmp_path, child, "T"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        child.kill()
+        child.communicate()
+    assert collected.files == []
+    assert took_s < EVIDENCE_S_MAX + 1
+    assert collected.stuck_at is not None
+    assert collected.stuck_at.endswith(" stuck")
+
+
+def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
+    """Its environment, its arguments, its local variables and its descriptors' names may hold tokens."""
+    secret = "canary-3f1b9a77"
+    code = (
+        "import signal, sys, faulthandler\nfrom pathlib import Path\nfrom processes.adapters import door\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})\ndoor.open_stacks(Path(sys.argv[1]), 'hub')\n"
+        "import asyncio\n"
+        "async def main(token):\n"
+        "    door._witness_tasks(asyncio.get_running_loop(), Path(sys.argv[1]) / 'hub.tasks')\n"
+        "    print(flush=True)\n    await waits(token)\n"
+        "async def waits(token):\n    await asyncio.sleep(600)\n"
+        "asyncio.run(main(sys.argv[2]))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run" / "stacks"), secret], stdout=subprocess.PIPE,
+        env={**os.environ, "FLEETHUB_OPERATOR_TOKEN": secret, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        collected, _ = asyncio.run(_collected(tmp_path, child))
+    finally:
+        child.kill()
+        child.communicate()
+    folder = tmp_path / "incidents" / "x"
+    texts = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(texts) == set(collected.files)
+    assert "waits" in texts["tasks.txt"]
+    assert "most recent call first" in texts["stacks.txt"]
+    assert not [name for name, text in texts.items() if secret in text]
+
+
+def test_the_kill_does_not_wait_for_a_part_that_hangs_once_the_stacks_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "facts", lambda _: time.sleep(30))
+    code = "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    monkeypatch.setattr(evidence, "EVIDENCE_S_MAX", 20.0)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        collected, took_s = asyncio.run(_collected(tmp_path, child, "T"))
+    finally:
+        child.kill()
+        child.communicate()
+    assert took_s < 10
+    assert collected.stuck_at is not None
+    assert "nothing in time" in (tmp_path / "incidents" / "x" / "proc.json").read_text()

@@ -32,8 +32,8 @@ def incident(**fields: object) -> Incident:
     return Incident(**{**values, **fields})  # type: ignore[arg-type]
 
 
-def store(tmp_path: Path, kept: int = 200) -> Store:
-    return Store(tmp_path / "incidents.db", tmp_path / "incidents", kept)
+def store(tmp_path: Path, kept: int = 200, bytes_max: int = 1 << 20) -> Store:
+    return Store(tmp_path / "incidents.db", tmp_path / "incidents", kept, bytes_max)
 
 
 def test_what_is_saved_is_read_newest_first_with_its_times(tmp_path: Path) -> None:
@@ -67,6 +67,21 @@ def test_old_ones_are_pruned_with_their_evidence_and_stay_counted(tmp_path: Path
     assert totals == IncidentsReport(4, "d")
     assert [i.id for i in incident_file.incidents(tmp_path / "incidents.db")] == ["d", "c"]
     assert sorted(p.name for p in (tmp_path / "incidents").iterdir()) == ["c", "d"]
+    kept.close()
+
+
+def test_evidence_is_pruned_by_its_size_too_and_the_newest_stays(tmp_path: Path) -> None:
+    kept = store(tmp_path, bytes_max=2500)
+    for name in "abcd":
+        folder = tmp_path / "incidents" / name
+        folder.mkdir(parents=True)
+        (folder / "stacks.txt").write_bytes(b"x" * 1000)
+        kept.save(incident(id=name))
+    assert sorted(p.name for p in (tmp_path / "incidents").iterdir()) == ["c", "d"]
+    assert len(incident_file.incidents(tmp_path / "incidents.db")) == 4  # their stories are small, and stay
+    (tmp_path / "incidents" / "d" / "log.txt").write_bytes(b"x" * 5000)
+    kept.save(incident(id="d"))
+    assert [p.name for p in (tmp_path / "incidents").iterdir()] == ["d"]
     kept.close()
 
 
@@ -147,7 +162,7 @@ def test_a_new_watchdog_keeps_this_boots_open_ones_and_closes_earlier_boots(tmp_
 
 def test_an_incident_of_one_process_is_found_by_its_pid() -> None:
     async def run() -> None:
-        book = Book(Store(Path("/nowhere/x"), Path("/nowhere"), 1), "boot", LOG)
+        book = Book(Store(Path("/nowhere/x"), Path("/nowhere"), 1, 1), "boot", LOG)
         first, second = opened(book), opened(book, "queues")
         assert book.of("hub") is first
         assert book.of("hub", 7) is first

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from doubles.supervised import Supervised, supervised, wait_for
 
-from processes.adapters import proc
+from processes.adapters import failpoint, proc, pulse_file
+from processes.core import pulse as record
+from processes.core.pulse import Pulse, Unreadable
 from processes.core.report import IncidentView, Overall, Verdict
 
 pytestmark = pytest.mark.house
@@ -50,9 +55,7 @@ def known(house: Supervised) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "word", "verdict", "function"),
     [  # shared out, so that nobody is killed more than 5 times a minute
-        ("hub", "sleep", "frozen", "sleep_for_ever"),
         ("queues", "deadlock", "frozen", "take_twice"),
-        ("hub", "busy", "frozen", "turn_for_ever"),
         ("queues", "await", "frozen", "run"),
         ("hub", "stalled", "stalled", None),
     ],
@@ -90,30 +93,16 @@ def test_a_process_that_does_not_work_is_replaced_and_the_line_is_named(
         assert function in (folder / "pyspy.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["queues", "hub"])
-def test_a_stopped_process_is_frozen_and_replaced(well: Supervised, name: str) -> None:
+def test_a_stopped_process_is_frozen_and_replaced(well: Supervised) -> None:
     """supervisord takes it for RUNNING."""
-    before, pid = known(well), well.process(name).pid
+    before, pid = known(well), well.process("queues").pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     incident = next_incident(well, before)
-    assert (incident.process, incident.verdict, incident.pid) == (name, "frozen", pid)
+    assert (incident.process, incident.verdict, incident.pid) == ("queues", "frozen", pid)
     assert "stopped by a signal" in incident.reason
     assert incident.stuck_at is not None  # py-spy can, faulthandler cannot
     assert "takes no signals" in (well.settings.evidence / incident.id / "stacks.txt").read_text()
-
-
-def test_a_killed_process_is_an_incident_found_at_once(well: Supervised) -> None:
-    before, pid = known(well), well.process("hub").pid
-    restarts = well.process("hub").restarts
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    incident = next_incident(well, before)
-    assert (incident.process, incident.verdict, incident.pid) == ("hub", "dead", pid)
-    assert incident.found_after_s == 0
-    assert incident.recovered_after_s is not None
-    assert incident.recovered_after_s <= RECOVERED_S_MAX
-    assert well.process("hub").restarts == restarts + 1
 
 
 def test_what_an_operator_stopped_is_no_incident_and_stays_stopped(well: Supervised) -> None:
@@ -136,21 +125,196 @@ def test_a_restart_that_was_asked_for_is_no_incident(well: Supervised) -> None:
     assert known(well) == before
 
 
-def test_a_pulse_of_garbage_kills_nobody(well: Supervised) -> None:
-    before, pid = known(well), well.process("hub").pid
-    path = well.settings.pulses / "hub"
+def replaced_by_garbage(path: Path) -> None:
     garbage = path.with_name(".garbage")
-    garbage.write_bytes(b"x" * 500)
+    garbage.write_bytes(os.urandom(500))
     garbage.replace(path)
-    wait_for(lambda: well.process("hub").verdict is Verdict.LAGGING)
-    assert "garbage" in well.process("hub").reason
-    deadline = time.monotonic() + 3 * well.settings.file.watchdog.stall_s
-    wait_for(lambda: time.monotonic() > deadline or well.process("hub").pid != pid)
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(os.urandom(500))
+
+
+def cut_off(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(b"x")
+
+
+def stale(path: Path) -> None:
+    """A whole pulse, of a process that is long gone."""
+    old = path.with_name(".stale")
+    old.write_bytes(record.pack(Pulse(pid=2**22 - 1, start_ticks=1, turn=9, written_ns=1), 1) * 2)
+    old.replace(path)
+
+
+def folder_gone(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, replaced_by_garbage, overwritten, cut_off, stale, folder_gone])
+def test_a_damaged_pulse_file_kills_nobody_and_is_mended_by_its_own_process(well: Supervised, damage: Callable[[Path], None]) -> None:
+    before = known(well)
+    names = ("queues", "hub", "watchdog")
+    turns = {name: pulse_file.read(well.settings.pulses, name) for name in names}
+    for name in names[:1] if damage is folder_gone else names:
+        damage(well.settings.pulses / name)
+
+    def turns_on(name: str) -> bool:
+        with contextlib.suppress(Unreadable):
+            pulse, then = pulse_file.read(well.settings.pulses, name), turns[name]
+            return pulse is not None and then is not None and pulse.pid == then.pid and pulse.turn > then.turn
+        return False
+
+    wait_for(lambda: all(turns_on(name) for name in names))
+    wait_for(lambda: all(well.process(name).verdict is Verdict.ADVANCING for name in names))
+    assert known(well) == before
+
+
+@pytest.mark.parametrize("point", ["watchdog.found", "watchdog.collected", "watchdog.killed"])
+def test_a_watchdog_that_dies_amid_a_rescue_does_no_harm(well: Supervised, point: str) -> None:
+    """Before the evidence, before the kill, after it: the next watchdog finishes what is left, and it is one incident."""
+    before, pid, watchdog = known(well), well.process("queues").pid, well.process("watchdog").pid
+    failpoint.arm(well.settings.run / "failpoint-watchdog", point)
+    well.fault("queues", "sleep")
+    wait_for(lambda: well.process("watchdog").pid not in (None, watchdog))
+    incident = next_incident(well, before, 30)
+    assert (incident.process, incident.verdict, incident.pid, incident.lost) == ("queues", "frozen", pid, 0)
+    assert any("started anew" in line for line in incident.events)
+    wait_for(lambda: well.process("queues").pid not in (None, pid))
+    assert well.process("queues").verdict is Verdict.ADVANCING
+
+
+def test_a_watchdog_that_was_stopped_begins_anew_and_kills_nobody(well: Supervised) -> None:
+    before, pids = known(well), {name: well.process(name).pid for name in ("queues", "hub", "watchdog")}
+    watchdog = pids["watchdog"]
+    assert watchdog is not None
+    os.kill(watchdog, signal.SIGSTOP)
+    try:
+        wait_for(lambda: "the watchdog is silent" in well.report().reasons)
+    finally:
+        os.kill(watchdog, signal.SIGCONT)
+    wait_for(lambda: well.report().verdict is Overall.OK)
+    assert {name: well.process(name).pid for name in pids} == pids
+    assert known(well) == before
+
+
+def test_all_suspended_together_and_resumed_is_no_fault(well: Supervised) -> None:
+    """Stopped one after the other, the watchdog first and resumed last: whoever did not turn meanwhile is not killed for it."""
+    before, pids = known(well), [well.process(name).pid for name in ("watchdog", "queues", "hub")]
+    for pid in pids:
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: "the watchdog is silent" in well.report().reasons)
+    finally:
+        for pid in reversed(pids):
+            assert pid is not None
+            os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: well.report().verdict is Overall.OK)
+    assert [well.process(name).pid for name in ("watchdog", "queues", "hub")] == pids
+    assert known(well) == before
+
+
+def test_two_faults_at_once_are_two_incidents_each_with_its_line(well: Supervised) -> None:
+    before = known(well)
+    well.fault("queues", "deadlock")
+    well.fault("hub", "sleep")
+    wait_for(lambda: len(known(well) - before) >= 2)
+    wait_for(lambda: all(i.over_at for i in well.incidents()), 30)
+    fresh = {i.process: i for i in well.incidents() if i.id not in before}
+    assert len(known(well) - before) == 2
+    assert fresh["queues"].stuck_at is not None
+    assert fresh["queues"].stuck_at.endswith(" take_twice")
+    assert fresh["hub"].stuck_at is not None
+    assert fresh["hub"].stuck_at.endswith(" sleep_for_ever")
+
+
+def test_who_holds_more_memory_than_it_may_is_replaced(well: Supervised) -> None:
+    before, pid = known(well), well.process("hub").pid
+    well.fault("hub", "grow")
+    incident = next_incident(well, before)
+    assert (incident.process, incident.verdict, incident.pid, incident.remedy) == ("hub", "memory", pid, "killed and replaced")
+    assert "may hold 200" in incident.reason
+    facts = json.loads((well.settings.evidence / incident.id / "proc.json").read_text())
+    assert facts["rss_bytes"] > 300 << 20
+    assert "Pss:" in facts["smaps_rollup"]
+
+
+def groups(controller: str) -> Path:
+    """A control group of version 1 made for one test."""
+    folder = Path(f"/sys/fs/cgroup/{controller}/fleethub-test-{os.getpid()}")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    return folder
+
+
+def leave_group(folder: Path, controller: str) -> None:
+    for pid in (folder / "cgroup.procs").read_text().split():
+        with contextlib.suppress(OSError):
+            Path(f"/sys/fs/cgroup/{controller}/cgroup.procs").write_text(pid)
+    wait_for(lambda: not (folder / "cgroup.procs").read_text())
+    folder.rmdir()
+
+
+def test_a_process_that_survives_sigkill_is_unkillable_and_named_until_it_dies(well: Supervised) -> None:
+    """A frozen control group keeps it in state D; thawed, the signal that waits ends it."""
+    before, pid = known(well), well.process("queues").pid
+    folder = groups("freezer")
+    try:
+        (folder / "cgroup.procs").write_text(str(pid))
+        (folder / "freezer.state").write_text("FROZEN")
+        wait_for(lambda: well.process("queues").verdict is Verdict.UNKILLABLE, 30)
+        assert well.report().verdict is Overall.DEGRADED
+        wait_for(lambda: any("survived SIGKILL in state D" in line for i in well.incidents() if i.id not in before for line in i.events))
+        assert len(known(well) - before) == 1
+    finally:
+        (folder / "freezer.state").write_text("THAWED")
+        leave_group(folder, "freezer")
+    incident = next_incident(well, before)
+    assert (incident.process, incident.pid) == ("queues", pid)
+
+
+@contextlib.contextmanager
+def throttled(pid: int | None, share: float) -> Iterator[None]:
+    """The process has so much of a CPU and no more."""
+    folder = groups("cpu")
+    try:
+        (folder / "cpu.cfs_period_us").write_text("1000000")
+        (folder / "cpu.cfs_quota_us").write_text(str(int(share * 1e6)))
+        (folder / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        (folder / "cpu.cfs_quota_us").write_text("-1")
+        leave_group(folder, "cpu")
+
+
+def test_a_throttled_process_is_excused(well: Supervised) -> None:
+    """At a thousandth of a CPU its turns stay away for many seconds, which is not its fault."""
+    before, pid = known(well), well.process("hub").pid
+    well.fault("hub", "toil")
+    wait_for(lambda: not (well.settings.state / "fault-hub").exists())
+    with throttled(pid, 0.001):
+        wait_for(lambda: well.process("hub").verdict is Verdict.EXCUSED, 40)
+        assert "starved" in well.process("hub").reason
+    wait_for(lambda: well.process("hub").verdict is Verdict.ADVANCING)
+    well.fault("hub", "rest")
     assert well.process("hub").pid == pid
     assert known(well) == before
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)  # so that the next one has a pulse again
-    next_incident(well, before)
+
+
+def test_a_busy_loop_that_gets_a_fifth_of_a_cpu_is_found_by_what_it_got(well: Supervised) -> None:
+    before, pid = known(well), well.process("hub").pid
+    with throttled(pid, 0.2):
+        well.fault("hub", "busy")
+        incident = next_incident(well, before, 40)
+    assert (incident.process, incident.verdict, incident.pid) == ("hub", "frozen", pid)
+    assert incident.stuck_at is not None
+    assert incident.stuck_at.endswith(" turn_for_ever")
+    assert incident.found_after_s is not None
+    assert incident.found_after_s < FOUND_S_MAX
 
 
 def test_with_supervisord_stopped_the_watchdog_goes_on_judging(well: Supervised) -> None:
@@ -161,6 +325,8 @@ def test_with_supervisord_stopped_the_watchdog_goes_on_judging(well: Supervised)
         report = well.report()
         assert report.verdict is Overall.DEGRADED
         assert report.watchdog_silent_s is None
+        assert report.supervisord_silent_s is not None
+        wait_for(lambda: (well.report().supervisord_silent_s or 0) > report.supervisord_silent_s)  # type: ignore[operator]
         pid = well.process("hub").pid
         assert pid is not None
         well.fault("hub", "deadlock")
@@ -196,7 +362,7 @@ def test_a_new_watchdog_goes_on_with_the_open_incident(well: Supervised) -> None
     assert any("started anew" in line for line in incident.events)
     assert incident.recovered_after_s is not None
     assert well.process("hub").restarts == restarts + 1
-    assert well.process("watchdog").restarts == 1
+    assert well.process("watchdog").restarts > 0
 
 
 def test_the_watchdog_is_small(well: Supervised) -> None:
@@ -213,25 +379,3 @@ def test_sigterm_ends_the_watchdog_fast(well: Supervised) -> None:
     wait_for(lambda: proc.stat(pid) is None or proc.stat(pid).state == "Z")  # type: ignore[union-attr]
     assert time.monotonic() - began_s < 2
     assert "stopped" in (well.settings.log / "watchdog.log").read_text().splitlines()[-1] or well.process("watchdog").pid != pid
-
-
-def test_a_fatal_process_is_revived_and_is_one_incident() -> None:
-    """It dies again and again until supervisord gives it up; healed, it runs again without anybody's hand."""
-    with supervised(startretries=1) as house:
-        wait_for(lambda: house.report().verdict is Overall.OK)
-        stop = time.monotonic() + 60
-
-        def dies_until_fatal() -> bool:
-            house.fault("queues", "exit")
-            view = house.supervisor.processes()["queues"]
-            assert time.monotonic() < stop
-            return view.state == "FATAL"
-
-        wait_for(dies_until_fatal, 60)
-        (house.settings.state / "fault-queues").unlink(missing_ok=True)
-        wait_for(lambda: house.process("queues").verdict is Verdict.ADVANCING and house.process("queues").state == "RUNNING", 60)
-        wait_for(lambda: any(i.over_at for i in house.incidents()))
-        incident = house.incidents()[0]
-        assert incident.process == "queues"
-        assert len(house.incidents()) == 1
-        assert any("started again" in line for line in incident.events)

@@ -29,6 +29,7 @@ def written(settings: Settings, age_s: float, **fields: object) -> Report:
     values = {
         "verdict": Overall.OK, "epoch": 4, "processes": [], "canary": CanaryReport(True, 0.5, 3.0, 4, time.monotonic() - 0.5),
         "fleet": FleetReport(9, 9), "commands": Ledger(), "incidents": IncidentsReport(), "at_mono_s": time.monotonic() - age_s,
+        "writer_pid": os.getpid(), "writer_start_ticks": pulse_file.start_ticks(os.getpid()),
     }  # fmt: skip
     report = Report(**{**values, **fields})  # type: ignore[arg-type]
     settings.report.write_bytes(msgspec.json.encode(report))
@@ -42,6 +43,21 @@ def rows(report: Report) -> dict[str, Verdict]:
 def test_a_fresh_report_is_handed_on_as_it_is(settings: Settings) -> None:
     report = written(settings, SILENT_AFTER_S - 1)
     assert watchdog_view.current_report(settings) == report
+
+
+def test_a_fresh_report_of_a_watchdog_that_is_gone_is_not(settings: Settings) -> None:
+    """supervisord and all its children died this very moment: nobody is ok for the three seconds until the report is old."""
+    ended = subprocess.Popen(["sleep", "600"])
+    ticks = pulse_file.start_ticks(ended.pid)
+    written(settings, 0.1, writer_pid=ended.pid, writer_start_ticks=ticks)
+    assert watchdog_view.current_report(settings).verdict is Overall.OK
+    ended.kill()
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+    ended.wait()
+    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+    written(settings, 0.1, writer_start_ticks=1)  # its pid is another's now
+    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
 
 
 @pytest.mark.parametrize("age_s", [SILENT_AFTER_S + 0.1, 1e6, -1e6])

@@ -1,0 +1,35 @@
+"""What a person can do about a connection that is not let in or ends: a sentence for the log. Pure."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from processes.core.values import CloseCode
+
+REFUSED: Final[Mapping[int, str]] = MappingProxyType({  # by HTTP status
+    401: "the token is unknown or was revoked (`fleethub enroll NAME --again` prints a new one), or `hub` is not the agents' port",
+    403: "something between here and the hub refuses: a proxy?",
+    404: "there is nothing for agents at this path: `hub` is the URL of the agents' port and ends in /ws",
+    426: "this is no WebSocket port: `hub` is the URL of the agents' port",
+    503: "the hub takes nobody just now: no action needed",
+})  # fmt: skip
+CLOSED: Final[Mapping[int | None, str]] = MappingProxyType({
+    CloseCode.REPLACED: "another agent came with the same token: does one run twice, or on a copied machine?",
+    CloseCode.RENAMED: "the token is another host's: `name` and `token_file` do not belong together",
+    CloseCode.REVOKED: "the token was revoked: `fleethub enroll NAME --again` prints a new one for the token file",
+    CloseCode.SUSPENDED: "the hub has suspended this token: an operator has to lift that",
+})  # fmt: skip
+
+
+def unreached(error: Exception, url: str) -> str:
+    """About a connection that did not come about; empty: the error says it all."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "the hub's certificate is not trusted here: is `ca_file` that of its authority, the name right, this clock right?"
+    if isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionResetError) and url.startswith("wss://")):
+        return "no TLS could be agreed on: if the hub speaks none there, `hub` begins with ws://"
+    if not isinstance(error, OSError) and url.startswith("ws://"):
+        return "the answer was not a WebSocket's: if the hub speaks TLS there, `hub` begins with wss://"
+    return ""

@@ -1,0 +1,179 @@
+"""The faults that are a condition and last: a lock, a full disk, a flood, a machine that is busy or was suspended. All end with us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import websockets
+
+from processes.adapters import pulse_file
+from processes.cli import belongings
+from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
+from processes.cli.drills.stage import FLOOD, FLOOD_LINES, WELL_S_MAX, Late, Stage
+from processes.core.pulse import Blocked
+from processes.core.views import OutputPage
+
+HOGS: Final = 16
+SLOW: Final = 5
+SLOW_ASKS: Final = 50
+FLOODS: Final = 3
+BALLAST_BYTES: Final = 4096  # a page of tmpfs
+
+
+async def database_locked(scene: Scene) -> None:
+    """Another program has begun a transaction and does not end it."""
+    connection = sqlite3.connect(scene.stage.settings.database, timeout=5.0, isolation_level=None)
+    scene.stack.callback(connection.close)  # which also ends the transaction
+    connection.execute("BEGIN EXCLUSIVE")
+    scene.begins()
+    await _blocked(scene)
+    connection.execute("ROLLBACK")
+    scene.mends()
+
+
+async def _blocked(scene: Scene) -> None:
+    """The hub says that storage is blocked, refuses requests aloud, and goes on turning until the condition has lasted."""
+    stage, before = scene.stage, scene.stream.refusals["storage_blocked"]
+    await stage.until(lambda: stage.pulse("hub").blocked_on == Blocked.STORAGE, "the hub says that storage is blocked", FOUND_S_MAX)
+    scene.found()
+    await stage.until(lambda: scene.stream.refusals["storage_blocked"] > before, "a request is refused: storage_blocked", FOUND_S_MAX)
+    await scene.lasts()
+    pulse = stage.pulse("hub")
+    await stage.until(lambda: stage.pulse("hub").turn > pulse.turn or stage.pulse("hub").pid != pulse.pid, "the hub turns", FOUND_S_MAX)
+
+
+async def disk_full(scene: Scene) -> None:
+    """The disk of the state folder takes nothing more: as a locked database, and the watchdog cannot write its report either."""
+    with _full(scene):
+        await _blocked(scene)
+    scene.mends()
+
+
+async def log_disk_full(scene: Scene) -> None:
+    """The disk of the logs takes nothing more: nobody may wait for it."""
+    with _full(scene):
+        await scene.stream.more(3)
+        await scene.lasts()
+        await scene.stream.more(3)
+    scene.mends()
+
+
+@contextlib.contextmanager
+def _full(scene: Scene) -> Iterator[None]:
+    """Not a byte is free on the stage's own disk."""
+    if scene.stage.disk is None:
+        raise Late("this stage has no disk of its own to fill")
+    ballast = scene.stage.disk / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            scene.begins()
+            while True:
+                file.write(bytes(BALLAST_BYTES))
+        yield
+    finally:
+        ballast.unlink()
+
+
+async def broadcast_flood(scene: Scene) -> None:
+    """A command says more than anybody reads, while three operators read it, FLOODS times."""
+    stage = scene.stage
+    scene.begins()
+    for _ in range(FLOODS):
+        given = msgspec.json.decode(await stage.ask("POST", "/commands", {"op": FLOOD, "hosts": [stage.hosts[1]]}))
+        command_id = given["commands"][0]["id"]
+        await asyncio.gather(*(_reads_output(stage, command_id) for _ in range(3)))
+        command = await stage.ended(command_id, WELL_S_MAX)
+        page = msgspec.json.decode(await stage.ask("GET", f"/commands/{command_id}/output?from={FLOOD_LINES - 1}"), type=OutputPage)
+        if (command.state, command.output_next, page.complete) != ("succeeded", FLOOD_LINES, True):
+            scene.trouble.append(f"the flood {command_id} is {command.state} with {command.output_next} of {FLOOD_LINES} lines")
+    scene.mends()
+
+
+async def _reads_output(stage: Stage, command_id: str) -> None:
+    """An operator who looks at the flood until it has all of it."""
+    address, last = f"ws{stage.url.removeprefix('http')}/ws", 0
+    async with asyncio.timeout(WELL_S_MAX), websockets.connect(
+        address, additional_headers=stage.headers, ssl=stage.trust, max_size=None, proxy=None, ping_interval=None
+    ) as socket:  # fmt: skip
+        await socket.send(f'{{"type":"subscribe","command_id":"{command_id}","offset":0}}')
+        async for text in socket:
+            frame = msgspec.json.decode(text, type=_Frame)
+            if frame.type == "output" and frame.command_id == command_id:
+                if frame.offset > last:
+                    raise Late(f"an operator missed lines {last} to {frame.offset} of the flood {command_id}")
+                last = frame.offset + 1
+                if last == FLOOD_LINES:
+                    return
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    type: str
+    command_id: str = ""
+    offset: int = 0
+
+
+async def slow_operator(scene: Scene) -> None:
+    """Operators who ask for the whole state again and again and take nothing from their sockets."""
+    stage = scene.stage
+    address = f"ws{stage.url.removeprefix('http')}/ws"
+    for _ in range(SLOW):
+        connecting = websockets.connect(
+            address, additional_headers=stage.headers, ssl=stage.trust, max_size=None, proxy=None, ping_interval=None, max_queue=1
+        )
+        socket = await connecting.__aenter__()
+        scene.stack.callback(socket.transport.abort)
+        socket.transport.pause_reading()  # from now on nothing is taken from the socket
+        for _ in range(SLOW_ASKS):
+            await socket.send('{"type":"get_state"}')
+    scene.begins()
+    await scene.lasts()
+    await scene.stream.more(3)
+    scene.mends()
+
+
+async def starvation(scene: Scene) -> None:
+    """HOGS processes want the CPU, and the installation's are as nice as they."""
+    with _hogs():
+        scene.begins()
+        await scene.lasts()
+        await scene.stream.more(3)
+    scene.mends()
+
+
+async def suspend(scene: Scene) -> None:
+    """The whole group stops at once, as when a machine is suspended, the drill's own agents with it."""
+    settings = scene.stage.settings
+    supervisord = belongings.supervisord_of(settings)
+    if supervisord is None:
+        raise Late("supervisord is gone")
+    group = {found.pid: found.start_ticks for found in (supervisord, *belongings.members_of(settings))}
+    for name in scene.stage.hosts:
+        pid = scene.stage.agent(name).pid
+        group[pid] = pulse_file.start_ticks(pid) or 0
+    with held(group):
+        scene.begins()
+        await scene.lasts()
+    scene.mends()
+
+
+@contextlib.contextmanager
+def _hogs() -> Iterator[None]:
+    """HOGS processes that burn the CPU and end with us: each looks now and then whether its parent still holds the pipe."""
+    program = "import os,select,sys\nwhile not select.select([0],[],[],0)[0]:\n    for _ in range(1000000): pass"
+    hogs: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(HOGS):
+            hogs.append(subprocess.Popen([sys.executable, "-ISc", program], stdin=subprocess.PIPE, start_new_session=True))  # noqa: S603  # ours
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+        for hog in hogs:
+            hog.communicate()

@@ -1,0 +1,243 @@
+"""The faults: each breaks something on the stage, and mends whatever does not mend itself; what is undone is undone on every way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from processes.adapters import proc, watchdog_view
+from processes.adapters.supervisor import Supervisor, SupervisorFault
+from processes.cli import belongings
+from processes.cli.drills import conditions
+from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
+from processes.cli.drills.stage import LOOK_S, WELL_S_MAX, Late
+from processes.core.dead_letter import LetterView
+
+KILLS: Final = 6  # more than the watchdog's budget of 5 in 60 s, which is for its own kills alone
+SUPERVISED_S: Final = 1.2  # startsecs of supervisord.conf and a margin: a death after it is no failed start
+POISON_DEATHS: Final = 2  # by the third start a message is held to be what ends the hub
+
+
+Fault = Callable[[Scene], Awaitable[None]]
+
+
+async def inflict(scene: Scene) -> None:
+    """The drill's fault, from its beginning until nothing of it is left but what the installation itself must mend."""
+    name = scene.drill.name
+    process, _, how = name.rpartition("-")
+    if name in FAULTS:
+        await FAULTS[name](scene)
+    elif how == "kill":
+        scene.strike(process, signal.SIGKILL)
+    elif how == "stop":
+        scene.strike(process, signal.SIGSTOP)
+    else:
+        await _inside(scene, how)
+
+
+async def _inside(scene: Scene, fault: str) -> None:
+    """A fault in the middle of the hub's step; its request has an answer only once the hub is replaced, and nobody waits for it."""
+    asking = asyncio.create_task(scene.stage.http.post("/api/v1/drill", json={"fault": fault}))
+    scene.stack.push_async_callback(_dropped, asking)
+    scene.begins()
+    steps = scene.stage.pulse("hub")
+    await scene.stage.until(lambda: _taken(scene, steps.pid), f"the hub takes the fault {fault}", FOUND_S_MAX)
+    await _health_tells(scene, steps.pid)
+    if asking.done() and asking.exception() is None and asking.result().status_code // 100 == 4:
+        raise Late(f"the fault {fault} was answered {asking.result().status_code} {asking.result().text[:200]}")
+
+
+def _taken(scene: Scene, pid: int) -> bool:
+    """The hub is in the middle of a step for longer than any real one takes, or replaced already."""
+    pulse = scene.stage.pulse("hub")
+    return pulse.pid != pid or time.monotonic() - pulse.written_ns / 1e9 > 0.5
+
+
+async def _health_tells(scene: Scene, pid: int) -> None:
+    """While the hub stands still /livez is green, as a naive check would be, and /healthz is not: what the founding incident lacked."""
+    lived, unwell = set[int](), set[int]()
+    deadline_s = time.monotonic() + FOUND_S_MAX
+    while scene.stage.pulse("hub").pid == pid and time.monotonic() < deadline_s:
+        lived.add((await scene.stage.http.get("/livez")).status_code)
+        unwell.add((await scene.stage.http.get("/healthz")).status_code)
+        await asyncio.sleep(LOOK_S)
+    if lived != {200} or 503 not in unwell:
+        scene.trouble.append(f"while the hub stood still, /livez said {sorted(lived)} and /healthz {sorted(unwell)}")
+
+
+async def _exception(scene: Scene) -> None:
+    scene.begins()
+    answer = await scene.stage.http.post("/api/v1/drill", json={"fault": "exception"})
+    scene.found()
+    if answer.status_code != 500:
+        scene.trouble.append(f"the step that raised was answered {answer.status_code}, not 500")
+    await _put_aside(scene, "raised")
+
+
+async def _poison(scene: Scene) -> None:
+    await _inside(scene, "poison")
+    letter = await _put_aside(scene, "poison")
+    named = sum("take_a_lock_twice" in (death.stacks or "") for death in letter.deaths)
+    if named != POISON_DEATHS:
+        scene.trouble.append(
+            f"{named} of the dead letter's {len(letter.deaths)} deaths name the function, and it should be {POISON_DEATHS}"
+        )
+
+
+async def _put_aside(scene: Scene, why: str) -> LetterView:
+    """The drill's own message, put aside; it is discarded again. Raises: Late."""
+    stage, found = scene.stage, list[str]()
+
+    async def kept() -> bool:
+        found[:] = sorted(await stage.letters() - scene.letters)
+        return bool(found)
+
+    await stage.until(kept, "its message as a dead letter", FOUND_S_MAX)
+    letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=LetterView)
+    if letter.why != why:
+        scene.trouble.append(f"its message was put aside because it is {letter.why}, not {why}")
+    await stage.ask("POST", f"/deadletters/{found[0]}/discard", gone=True)
+    return letter
+
+
+async def _leak(scene: Scene) -> None:
+    """Memory is kept, 50 MiB at a time, until the hub holds more than it may: from then on it must be found."""
+    stage, pid = scene.stage, scene.stage.pulse("hub").pid
+    limit_bytes = stage.settings.file.memory.bytes_max("hub")
+    if not limit_bytes:
+        raise Late("memory.hub_mb is 0: the hub may hold as much as it likes")
+    while (stat := proc.stat(pid)) is not None and stat.rss_bytes <= limit_bytes:
+        await stage.ask("POST", "/drill", {"fault": "leak"})
+    scene.begins()
+
+
+async def _watchdog_kill(scene: Scene) -> None:
+    pid = scene.stage.pulse("watchdog").pid
+    scene.strike("watchdog", signal.SIGKILL)
+    await scene.stage.until(lambda: scene.stage.pulse("watchdog").pid not in (0, pid), "another watchdog", FOUND_S_MAX)
+
+
+async def _watchdog_stop(scene: Scene) -> None:
+    pulse = scene.stage.pulse("watchdog")
+    with held({pulse.pid: pulse.start_ticks}):
+        scene.begins()
+        settings = scene.stage.settings
+        await scene.stage.until(
+            lambda: watchdog_view.current_report(settings).watchdog_silent_s is not None,
+            "status says that the watchdog is silent",
+            FOUND_S_MAX,
+        )
+        scene.found()
+        await scene.stream.more(3)  # nobody needs it while all is well
+        await scene.lasts()
+    scene.mends()
+
+
+async def _agent_kill(scene: Scene) -> None:
+    stage = scene.stage
+    own = stage.hosts[0]
+    scene.strike("agent", signal.SIGKILL)
+    stage.agent(own).kill()
+    stage.agent(own).wait()
+    stage.start_agent(own)
+
+
+async def _crash_loop(scene: Scene) -> None:
+    scene.strike("hub", signal.SIGKILL)
+    began_s = scene.began_s
+    for _ in range(KILLS - 1):
+        pid = scene.stage.pulse("hub").pid
+        await scene.stage.until(lambda: _runs(scene, pid), "the next hub runs", FOUND_S_MAX)  # noqa: B023  # awaited within the turn
+        scene.strike("hub", signal.SIGKILL)
+    scene.began_s = began_s
+
+
+def _runs(scene: Scene, before: int) -> bool:
+    """Another hub turns, and supervisord holds its start for a success."""
+    pulse = scene.stage.pulse("hub")
+    if pulse.pid in (0, before) or not pulse.turn:
+        return False
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - pulse.start_ticks / proc.TICKS_PER_S > SUPERVISED_S
+
+
+async def _fatal(scene: Scene) -> None:
+    stage = scene.stage
+    supervisor = Supervisor(stage.settings.supervisor_socket)
+    scene.strike("hub", signal.SIGKILL)
+    deadline_s = time.monotonic() + WELL_S_MAX
+    while (row := (await asyncio.to_thread(supervisor.processes))["hub"]).state != "FATAL":
+        if row.pid:
+            with contextlib.suppress(SupervisorFault):  # it died of the last one
+                await asyncio.to_thread(supervisor.kill, "hub")
+        if time.monotonic() > deadline_s:
+            raise Late(f"supervisord did not give up the hub within {WELL_S_MAX:.0f} s")
+        await asyncio.sleep(LOOK_S)
+    scene.mends()
+
+
+async def _supervisord_kill(scene: Scene) -> None:
+    settings = scene.stage.settings
+    supervisord = belongings.supervisord_of(settings)
+    if supervisord is None:
+        raise Late("supervisord is gone")
+    members = belongings.members_of(settings)
+    scene.begins()
+    belongings.send(supervisord, signal.SIGKILL)
+    if still := await asyncio.to_thread(belongings.wait_gone, members, 10.0):
+        scene.trouble.append(f"{len(still)} children live on without supervisord")
+    scene.found()
+    wanted = [] if "agent" in scene.pids else ["--no-agent"]
+    done = await asyncio.to_thread(up, {**supervisord.environ}, *wanted)
+    if done.returncode:
+        raise Late(f"up failed: {done.stderr.strip()}")
+    scene.recovered_s = time.monotonic() - scene.since_s
+
+
+def up(environ: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    """`fleethub up`, with the environment that its installation had."""
+    return verb(environ, "up", *options)
+
+
+def verb(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A verb of the command line, to its end."""
+    return subprocess.run(  # noqa: S603  # our own words
+        [sys.executable, "-P", "-m", "processes.cli", *arguments],
+        env=dict(environ),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+FAULTS: Final[dict[str, Fault]] = {
+    "hub-exception": _exception,
+    "hub-poison": _poison,
+    "hub-leak": _leak,
+    "watchdog-kill": _watchdog_kill,
+    "watchdog-stop": _watchdog_stop,
+    "agent-kill": _agent_kill,
+    "database-locked": conditions.database_locked,
+    "disk-full": conditions.disk_full,
+    "log-disk-full": conditions.log_disk_full,
+    "broadcast-flood": conditions.broadcast_flood,
+    "slow-operator": conditions.slow_operator,
+    "starvation": conditions.starvation,
+    "suspend": conditions.suspend,
+    "crash-loop": _crash_loop,
+    "fatal": _fatal,
+    "supervisord-kill": _supervisord_kill,
+}  # what is not here is a signal to a process, or a fault inside the hub
+
+
+async def _dropped(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

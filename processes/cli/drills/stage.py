@@ -1,0 +1,290 @@
+"""The stage of a drill: a running installation, two agents of the drill's own, and an operator whose WebSocket must not break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import httpx
+import msgspec
+import websockets
+
+from processes.adapters import incident_file, proc, pulse_file, watchdog_view
+from processes.adapters.settings import Settings
+from processes.cli.client import agents_url, open_api, segment
+from processes.cli.failure import Failure
+from processes.core.pages import DeadLettersPage, HostsPage
+from processes.core.pulse import Pulse, Unreadable
+from processes.core.report import IncidentView, Overall, Verdict
+from processes.core.values import Presence
+from processes.core.views import CommandView, HostView
+
+LOOK_S: Final = 0.02  # between two looks at files and pulses
+ASK_S: Final = 0.1  # between two questions to the API
+WELL_S_MAX: Final = 90.0  # then it is not going to be well any more
+FIRST_S_MAX: Final = 10.0  # an installation that is just getting well again is given so long before it is called unwell
+TIMEOUT: Final = httpx.Timeout(12.0, connect=2.0)  # the API answers 504 after 10 s
+FRAME_BYTES_MAX: Final = 64 << 20  # a full state of a large fleet
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_prctl = ctypes.CDLL(None).prctl
+MARK, FLOOD, FLOOD_LINES = "mark", "flood", 20_000
+
+
+class Late(Exception):
+    """Something did not happen in time; the text says what."""
+
+
+class Stage:
+    """Use as an async context: at its end its agents are gone and their hosts removed."""
+
+    def __init__(self, settings: Settings, disk: Path | None = None) -> None:
+        self.settings, self.disk = settings, disk  # disk: a small one of its own, on which all that is watched lies
+        self.breaks: list[str] = []  # how the operator's WebSocket broke, each time
+        self._stack = AsyncExitStack()
+        name = f"drill-{uuid.uuid4().hex[:8]}"
+        self.hosts = (f"{name}-a", f"{name}-b")  # the first is given the stream, the second whatever else a drill needs
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        api = open_api(settings)
+        api.close()
+        self.url, self.trust, self.headers = api.url, api.trust, {"Authorization": f"Bearer {api.token}"}
+        self.http: httpx.AsyncClient
+        self._certificate = os.path.abspath(settings.file.tls.certificate) if settings.file.tls.certificate else ""
+        self._folder: Path
+
+    async def __aenter__(self) -> Stage:
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="fh-drill-"))
+            self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self.http = await self._stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=self.url, headers=self.headers, timeout=TIMEOUT, verify=self.trust or True, trust_env=False,
+                    limits=httpx.Limits(max_connections=50, max_keepalive_connections=10),
+                )
+            )  # fmt: skip
+            await self.well(FIRST_S_MAX)
+            for name in self.hosts:
+                self._stack.push_async_callback(self._remove, name)
+                await self._enrol(name)
+                self.start_agent(name)
+            watching = asyncio.create_task(self._watch())
+            self._stack.push_async_callback(_ended, watching)
+            await self.until(lambda: self._online(self.hosts), "the drill's own agents online", WELL_S_MAX)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._stack.aclose()
+
+    # its agents
+
+    @property
+    def marks(self) -> Path:
+        """Each run of `mark` adds its command's id here: who ran, and how often."""
+        return self._folder / "marks"
+
+    def agent(self, name: str) -> subprocess.Popen[bytes]:
+        """The process of one of the drill's own agents."""
+        return self._agents[name]
+
+    async def _enrol(self, name: str) -> None:
+        token = msgspec.json.decode(await self.ask("POST", "/hosts", {"name": name}), type=dict[str, object])["token"]
+        folder = self._folder / name
+        folder.mkdir(mode=0o700)
+        (folder / "agent.token").write_text(str(token))
+        (folder / "agent.token").chmod(0o600)
+        mark = ["sh", "-c", f'echo "$FLEETHUB_COMMAND_ID" >> {self.marks}']
+        flood = ["sh", "-c", f"i=0; while [ $i -lt {FLOOD_LINES} ]; do echo line $i of a flood; i=$((i+1)); done"]
+        lines = [f'hub = "{agents_url(self.settings)}"', f'name = "{name}"', "heartbeat_s = 1", 'state = "state"']
+        if self._certificate:
+            lines.append(f"ca_file = {_toml(self._certificate)}")
+        for op, argv in ((MARK, mark), (FLOOD, flood)):
+            lines += [f"[commands.{op}]", f"argv = {_toml(argv)}"]
+        (folder / "agent.toml").write_text("\n".join(lines))
+        self.marks.touch()
+
+    def start_agent(self, name: str) -> None:
+        """The agent runs; it dies with us."""
+        folder = self._folder / name
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
+        with (folder / "agent.log").open("ab") as log:
+            self._agents[name] = subprocess.Popen(  # noqa: S603  # our own words
+                [sys.executable, "-P", "-m", "processes.agent", "--config", str(folder / "agent.toml")],
+                env=clean, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=_die_with_us,  # noqa: PLW1509  # one system call, of a library that is loaded
+            )  # fmt: skip
+
+    async def _remove(self, name: str) -> None:
+        """The agent is gone and its host removed, so that it counts in the fleet no more. What fails is told, once."""
+        agent = self._agents.get(name)
+        if agent is not None:
+            agent.kill()
+            agent.wait()
+        try:
+            await self.ask("DELETE", f"/hosts/{segment(name)}", gone=True)
+        except Late as error:
+            raise Failure("not_removed", f"the drill's host {name} is still enrolled: {error}", f"fleethub remove {name}") from None
+
+    # questions
+
+    async def ask(self, method: str, path: str, body: Mapping[str, object] | None = None, *, gone: bool = False) -> bytes:
+        """The answer's body; asked again while the hub is away. `gone`: 404 is as good. Raises: Late, with what was said last."""
+        deadline_s = time.monotonic() + WELL_S_MAX
+        while True:
+            try:
+                answer = await self.http.request(method, f"/api/v1{path}", json=body)
+                if answer.is_success or (gone and answer.status_code == 404):
+                    return answer.content
+                said = f"{answer.status_code} {answer.text[:200]}"
+                if answer.status_code not in (503, 504):
+                    raise Late(f"{method} {path} was answered {said}")
+            except httpx.TransportError as error:
+                said = str(error) or type(error).__name__
+            if time.monotonic() > deadline_s:
+                raise Late(f"{method} {path} had no good answer within {WELL_S_MAX:.0f} s: {said}")
+            await asyncio.sleep(ASK_S)
+
+    async def enabled(self) -> bool:
+        """True when the running installation allows faults inside its processes."""
+        return bool(msgspec.json.decode(await self.ask("GET", "/me"), type=dict[str, object]).get("drills_enabled"))
+
+    async def fleet(self) -> dict[str, HostView]:
+        """Every host by name."""
+        page = msgspec.json.decode(await self.ask("GET", "/hosts"), type=HostsPage)
+        return {host.name: host for host in page.hosts}
+
+    async def letters(self) -> set[str]:
+        """The ids of the newest dead letters."""
+        page = msgspec.json.decode(await self.ask("GET", "/deadletters"), type=DeadLettersPage)
+        return {letter.id for letter in page.deadletters}
+
+    async def command(self, command_id: str) -> CommandView:
+        """One command."""
+        return msgspec.json.decode(await self.ask("GET", f"/commands/{segment(command_id)}"), type=CommandView)
+
+    async def ended(self, command_id: str, wait_s: float) -> CommandView:
+        """The command once it is final, or as it is after `wait_s`. Raises: Late, if it is not there."""
+        deadline_s = time.monotonic() + wait_s
+        while not (command := await self.command(command_id)).state.final and time.monotonic() < deadline_s:  # noqa: ASYNC110  # another machine decides
+            await asyncio.sleep(LOOK_S)
+        return command
+
+    async def _online(self, names: tuple[str, ...]) -> bool:
+        found = await self.fleet()
+        return all(name in found and found[name].presence == Presence.ONLINE for name in names)
+
+    def pulse(self, name: str) -> Pulse:
+        """A process's last pulse; an empty one before the first, or after a death in the middle of writing it."""
+        with contextlib.suppress(Unreadable, OSError):
+            return pulse_file.read(self.settings.pulses, name) or Pulse()
+        return Pulse()
+
+    def pids(self) -> dict[str, int]:
+        """The pid of every process that is wanted, as its pulse says."""
+        wanted = {row.name for row in watchdog_view.current_report(self.settings).processes if row.wanted}
+        return {name: self.pulse(name).pid for name in self.settings.all_names() if name in wanted}
+
+    def incidents(self) -> dict[str, IncidentView]:
+        """By id, the newest first."""
+        return {view.id: view for view in incident_file.incidents(self.settings.incidents_database)}
+
+    # waiting
+
+    async def until(self, condition: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str, wait_s: float) -> None:
+        """Waits for it. Raises: Late, naming it."""
+        deadline_s = time.monotonic() + wait_s
+        while True:
+            found = condition()
+            slow = not isinstance(found, bool)
+            if found if isinstance(found, bool) else await found:
+                return
+            if time.monotonic() > deadline_s:
+                raise Late(f"not within {wait_s:.0f} s: {what}")
+            await asyncio.sleep(ASK_S if slow else LOOK_S)
+
+    async def well(self, wait_s: float) -> None:
+        """All is well: /healthz, the watchdog's verdict, every wanted process, every incident over. Raises: Failure("unwell")."""
+        deadline_s = time.monotonic() + wait_s
+        while (why := await self.unwell()) is not None:
+            if time.monotonic() > deadline_s:
+                raise Failure("unwell", f"the installation is not well: {why}", "Mend it first: fleethub status, fleethub incidents.")
+            await asyncio.sleep(LOOK_S)
+
+    async def unwell(self) -> str | None:
+        """Why it is not well; None: it is."""
+        report = watchdog_view.current_report(self.settings)
+        if report.verdict is not Overall.OK:
+            return f"{report.verdict}: {'; '.join(report.reasons) or 'no reason given'}"
+        for row in report.processes:
+            if row.wanted and (row.verdict is not Verdict.ADVANCING or row.pid != self.pulse(row.name).pid or not _lives(row.pid)):
+                return f"{row.name} is {row.verdict}"
+        if still := [view.id for view in self.incidents().values() if view.over_at is None]:
+            return f"incident {still[0]} is not over"
+        try:
+            answer = await self.http.get("/healthz", timeout=2.0)
+        except httpx.TransportError as error:
+            return f"/healthz: {str(error) or type(error).__name__}"
+        return None if answer.status_code == 200 else f"/healthz says {answer.status_code} {answer.text[:200]}"
+
+    # the operator who looks on
+
+    async def _watch(self) -> None:
+        address = f"ws{self.url.removeprefix('http')}/ws"
+        while True:
+            try:
+                async with websockets.connect(
+                    address, additional_headers=self.headers, ssl=self.trust, max_size=FRAME_BYTES_MAX, proxy=None, ping_interval=None
+                ) as socket:
+                    async for _ in socket:
+                        pass
+                self.breaks.append(f"closed {socket.close_code}")
+            except (OSError, websockets.WebSocketException) as error:
+                self.breaks.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(ASK_S)
+
+
+def _die_with_us() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def send(pid: int, start_ticks: int, number: signal.Signals) -> None:
+    """The signal, to that very process. Raises: Late, if it is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise Late(f"process {pid} is gone") from None
+    try:
+        if not proc.alive(pid, start_ticks):  # looked at while the descriptor holds the pid
+            raise Late(f"process {pid} is gone")
+        signal.pidfd_send_signal(fd, number)
+    finally:
+        os.close(fd)
+
+
+def _lives(pid: int | None) -> bool:
+    found = proc.stat(pid) if pid else None
+    return found is not None and found.state not in "ZXTt"
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _toml(value: str | list[str]) -> str:
+    return msgspec.json.encode(value).decode()  # JSON's strings and lists are TOML's too

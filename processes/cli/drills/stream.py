@@ -1,0 +1,119 @@
+"""Commands given one after the other while something breaks, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections import Counter
+from typing import Final, NamedTuple
+
+import httpx
+import msgspec
+
+from processes.cli.drills.stage import ASK_S, MARK, Late, Stage
+from processes.core.command import State
+from processes.core.views import CommandView
+
+PAUSE_S: Final = 0.05
+GIVE_S_MAX: Final = 120.0  # longer than any drill keeps the hub away
+END_S_MAX: Final = 60.0  # from the last one's acceptance until every one is final
+
+
+class Outcome(NamedTuple):
+    """What became of the commands. lost: gone, of unknown end, or succeeded without having run; doubled: ran more than once."""
+
+    commands: int
+    lost: int
+    doubled: int
+    trouble: list[str]
+
+
+class Stream:
+    """Gives `mark` to the stage's first host, as a careful script does: with a key, asked again until it is accepted."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.ids: list[str] = []
+        self.refusals: Counter[str] = Counter()  # by the error's code
+        self.wait_s = 0.0  # the longest that one was asked for
+        self._stage = stage
+        self._asked_s = 0.0
+        self._task = asyncio.create_task(self._give())
+
+    async def more(self, count: int, wait_s: float = GIVE_S_MAX) -> None:
+        """So many more are accepted. Raises: Late."""
+        wanted = len(self.ids) + count
+        await self._stage.until(lambda: len(self.ids) >= wanted or self._task.done(), f"{count} more commands accepted", wait_s)
+        if self._task.done():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """No more are given; one that is being asked for is given up (and if it was accepted all the same, it is not counted)."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def outcome(self) -> Outcome:
+        """Every command accepted, once all are final."""
+        commands: list[CommandView] = []
+        trouble: list[str] = []
+        lost = 0
+        deadline_s = time.monotonic() + END_S_MAX
+        for command_id in self.ids:
+            try:
+                command = await self._stage.ended(command_id, deadline_s - time.monotonic())
+            except Late as error:
+                lost += 1
+                trouble.append(f"command {command_id}: {error}")
+            else:
+                commands.append(command)
+        ran = Counter(self._stage.marks.read_text().split())
+        for command in commands:
+            if command.state is State.LOST or not command.state.final or (command.state is State.SUCCEEDED and not ran[command.id]):
+                lost += 1
+            if command.state is not State.SUCCEEDED:
+                trouble.append(f"command {command.id} is {command.state} {command.reason}")
+        doubled = sum(ran[command_id] > 1 for command_id in self.ids)
+        return Outcome(len(self.ids), lost, doubled, trouble)
+
+    async def _give(self) -> None:
+        while True:
+            await self._accepted()
+            await asyncio.sleep(PAUSE_S)
+
+    async def _accepted(self) -> None:
+        key = uuid.uuid4().hex
+        body = {"op": MARK, "hosts": [self._stage.hosts[0]], "key": key}
+        asked_s = time.monotonic()
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await self._stage.http.post("/api/v1/commands", json=body)
+                if answer.is_success:
+                    given = msgspec.json.decode(answer.content, type=_Given)
+                    self.ids += [command.id for command in given.commands]
+                    self.wait_s = max(self.wait_s, time.monotonic() - asked_s)
+                    return
+                self.refusals[_code(answer)] += 1
+                if answer.status_code not in (429, 503, 504):
+                    raise Late(f"a command was answered {answer.status_code} {answer.text[:200]}")
+            if time.monotonic() - asked_s > GIVE_S_MAX:
+                raise Late(f"a command was not accepted within {GIVE_S_MAX:.0f} s")
+            await asyncio.sleep(ASK_S)
+
+
+class _Id(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Given(msgspec.Struct, frozen=True):
+    commands: list[_Id]
+
+
+class _Error(msgspec.Struct, frozen=True):
+    error: str = "unknown"
+
+
+def _code(answer: httpx.Response) -> str:
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(answer.content, type=_Error).error
+    return f"HTTP {answer.status_code}"

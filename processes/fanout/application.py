@@ -1,0 +1,64 @@
+"""The application that uvicorn runs: the table of operations as routes, the page's files, the document."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from processes.fanout import page_files
+from processes.fanout.api import Api
+from processes.fanout.auth import Auth
+from processes.fanout.letters import Letters
+from processes.fanout.notes import Notes
+from processes.fanout.openapi import Listed, document
+from processes.fanout.operations import Operation, operations
+from processes.fanout.reads import Reads
+from processes.fanout.sessions import Sessions
+from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
+
+
+def application(api: Api, reads: Reads, auth: Auth, notes: Notes, letters: Letters) -> ASGIApp:
+    """The whole HTTP side."""
+    table = operations(api, reads, Sessions(auth), letters)
+    listed = [Listed(o.method, o.path, o.role is not None, o.described) for o in table]
+    spec = json(document(listed, importlib.metadata.version("fleethub"))).body
+
+    async def openapi(request: Request) -> Response:
+        return json(bytes(spec))
+
+    routes = [
+        Route(o.path, guarded(auth, o.role, _asked_well(o), canary=o.canary, notes=notes), methods=[o.method], name=f"{o.method} {o.path}")
+        for o in _by_path(table)
+    ]
+    routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
+    routes += page_files.routes(auth)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
+    app.router.redirect_slashes = False
+    return HostCheck(app, auth)
+
+
+def _asked_well(operation: Operation) -> Endpoint:
+    """The endpoint behind the check of its query: a filter that nobody knows must not silently filter nothing."""
+    known = [query.name for query in operation.described.query]
+    if not operation.path.startswith("/api/"):
+        return operation.endpoint
+
+    async def enter(request: Request) -> Response:
+        for name in request.query_params:
+            if name not in known:
+                offered = f"there are: {', '.join(known)}" if known else "there are none here"
+                raise Problem(400, "malformed", f"there is no parameter {name[:50]!r}; {offered}", None, field=name[:50])
+        return await operation.endpoint(request)
+
+    return enter
+
+
+def _by_path(table: list[Operation]) -> list[Operation]:
+    """One operation a route: Starlette answers 405 for the first route of a path unless another one of it fits whole, so order is free."""
+    return sorted(table, key=lambda o: o.path)

@@ -1,0 +1,52 @@
+"""What may be asked of the listings: the parameters of their queries, as the API's document and the checks have them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from processes.core.audit import Kind
+from processes.core.command import State
+from processes.core.run import RunState
+from processes.core.values import Presence
+from processes.fanout.openapi import Query
+
+LISTED_MAX: Final = 1000  # commands, runs, incidents or lines in one answer
+HOSTS_MAX: Final = 10_000  # the largest fleet that one hub is measured with
+OFFSET_MAX: Final = 2**53
+TEXT_MAX: Final = 253
+
+Limit = Annotated[int, Meta(ge=1, le=LISTED_MAX)]
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
+Flag = Annotated[int, Meta(ge=0, le=1)]
+
+_BEFORE: Final = Query("before", Text, "Those after this one in the list: `next` of the page before")
+_LIMIT: Final = Query("limit", Limit, "How many at most")
+
+HOSTS_QUERY: Final = (
+    Query("limit", Annotated[int, Meta(ge=1, le=HOSTS_MAX)], "How many at most; all, if it is not given"),
+    Query("after", Text, "Those after this name: `next` of the page before"),
+    Query("presence", Presence, "Only those"),
+    Query("search", Text, "Only those whose name has this in it"),
+)
+LETTERS_QUERY: Final = (_LIMIT,)
+COMMANDS_QUERY: Final = (
+    _LIMIT,
+    _BEFORE,
+    Query("host", Text, "Of this host"),
+    Query("run", Text, "Of this fleet run"),
+    Query("state", State, "In this state"),
+    Query("open", Flag, "1: only those that have not ended"),
+)
+OUTPUT_QUERY: Final = (Query("from", Annotated[int, Meta(ge=0, le=OFFSET_MAX)], "The offset of the first record"),)
+INCIDENTS_QUERY: Final = (_LIMIT, _BEFORE, Query("process", Text, "Of this process"))
+RUNS_QUERY: Final = (_LIMIT, _BEFORE, Query("state", RunState, "In this state"))
+RUN_QUERY: Final = (Query("hosts", Flag, "0: without its hosts, only counted"),)
+AUDIT_QUERY: Final = (
+    _LIMIT,
+    Query("before", Annotated[int, Meta(ge=1, le=OFFSET_MAX)], "Older than this line: `next` of the page before"),
+    Query("kind", Kind, "Of this kind"),
+    Query("subject", Text, "Of this host, command, token or address"),
+    Query("actor", Text, "By whom"),
+)

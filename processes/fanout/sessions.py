@@ -1,0 +1,90 @@
+"""Sessions as files in run/sessions: who signed in, when, from where; listed, and ended by whoever may.
+
+A session's id is no secret (the cookie is signed), but it stays with admins and its own actor. All fanouts share the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from processes.core.signin import SESSION_S_MAX, Principal
+from processes.core.values import Role, rfc3339
+from processes.fanout.auth import Auth, SessionFile
+from processes.fanout.web import Problem, json, principal_of
+
+LISTED_MAX: Final = 500  # the newest; older ones still end when they are ended by id
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_file = msgspec.json.Decoder(SessionFile)
+
+
+class SessionView(msgspec.Struct, frozen=True):
+    """One session in the API. `current`: it is the one that asks."""
+
+    id: str
+    actor: str
+    role: Role
+    signed_in_at: str | None
+    ends_at: str | None
+    address: str
+    browser: str
+    current: bool
+
+
+class Sessions:
+    """Each public method is an endpoint."""
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+
+    async def listed(self, request: Request) -> Response:
+        """Sessions that are open, the newest first: all of them for an admin, one's own for others."""
+        principal = principal_of(request)
+        found = await asyncio.to_thread(_open, self._auth.sessions)
+        mine = [session for session in found if _may(principal, session[1])]
+        return json({"sessions": [_view(id, file, principal) for id, file in mine[:LISTED_MAX]]})
+
+    async def end(self, request: Request) -> Response:
+        """The session is over, on every fanout within two seconds."""
+        principal, session_id = principal_of(request), request.path_params["id"]
+        found = None
+        if _ID.fullmatch(session_id):
+            found = await asyncio.to_thread(_read, self._auth.sessions / session_id)
+        if found is None or not _may(principal, found):
+            raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
+        await self._auth.end(session_id)
+        return json({"id": session_id, "ended": True})
+
+
+def _open(folder: Path) -> list[tuple[str, SessionFile]]:
+    try:
+        read = [(path.name, _read(path)) for path in folder.iterdir()]
+    except OSError:
+        return []  # nobody has signed in yet
+    return sorted(((id, file) for id, file in read if file is not None), key=lambda session: -session[1].at)
+
+
+def _may(principal: Principal, file: SessionFile) -> bool:
+    return principal.role.may(Role.ADMIN) or (file.actor, file.role) == (principal.actor, principal.role)
+
+
+def _read(path: Path) -> SessionFile | None:
+    try:
+        file = _file.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return file if time.time() - file.at <= SESSION_S_MAX else None
+
+
+def _view(id: str, file: SessionFile, principal: Principal) -> SessionView:
+    current = principal.by_cookie and principal.credential == id
+    ends_wall_s = file.at + SESSION_S_MAX
+    return SessionView(id, file.actor, file.role, rfc3339(file.at), rfc3339(ends_wall_s), file.address, file.browser, current)

@@ -1,0 +1,55 @@
+"""What alarms want to know beside the watchdog's report: the disk, the certificate, and the database's alarming rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from processes.adapters import contested_file, database
+from processes.adapters.settings import Settings
+from processes.core import certificate
+from processes.core.alarm_conditions import Facts
+
+ROWS_MAX: Final = 50  # messages put aside, and suspended hosts, that have an alarm each
+CERTIFICATE_BYTES_MAX: Final = 1 << 20
+
+
+def now(settings: Settings, before: Facts) -> Facts:
+    """The facts now; what the database does not tell is as before. Blocks. Raises: OSError."""
+    disk = os.statvfs(settings.state)
+    expires_wall_s, problem = None, ""
+    if settings.file.tls.certificate:
+        try:
+            expires_wall_s = certificate.expires_wall_s(_text(Path(settings.file.tls.certificate)))
+        except (OSError, certificate.NoCertificate) as error:
+            problem = str(error)
+    put_aside, suspended = before.put_aside, before.suspended
+    with contextlib.suppress(database.DatabaseUnreadable):
+        put_aside, suspended = database.reading(settings.database, _rows)
+    return Facts(
+        disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s, certificate_problem=problem,
+        put_aside=put_aside, suspended=suspended, contested=contested_file.lately(settings.run),
+    )  # fmt: skip
+
+
+def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    letters = connection.execute(
+        "SELECT id, json_extract(record, '$.kind'), json_extract(record, '$.host'), json_extract(record, '$.why') FROM deadletters "
+        "ORDER BY at_wall_s DESC, id DESC LIMIT ?",
+        (ROWS_MAX,),
+    )
+    put_aside = [
+        (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}") for key, kind, host, why in letters
+    ]
+    hosts = connection.execute(
+        "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?", (ROWS_MAX,)
+    )
+    return put_aside, [(str(name), str(why)) for name, why in hosts]
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(CERTIFICATE_BYTES_MAX).decode("ascii", errors="replace")

@@ -1,0 +1,222 @@
+"""Alarms, sent: what the judging loop sees is turned into events, kept on disk, and brought to each target by a process of its own.
+
+The order is: what began is on disk, then it is sent, then that it was sent is on disk. So a watchdog that is killed tells nothing
+twice but what was under way, and loses nothing. A disk that refuses makes it forget, and never silent: what can't be kept is sent all
+the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processes.adapters import courier, incident_file, watchdog_view
+from processes.adapters.courier import Target
+from processes.adapters.logs import Log
+from processes.adapters.settings import Settings
+from processes.core import alarm, alarm_conditions, alarm_outbox, incident
+from processes.core.alarm import Condition, Event, Sight, State, Watch
+from processes.core.alarm_conditions import Facts
+from processes.core.alarm_outbox import Pace
+from processes.core.ledger import Ledger
+from processes.core.report import Report
+from processes.watchdog import alarm_facts
+from processes.watchdog.book import Book
+from processes.watchdog.evidence import on_thread, within
+
+LOOK_S: Final = 15.0  # between two looks at the disk, the certificate and the database
+LOOK_S_MAX: Final = 5.0
+PAUSE_S: Final = 1.0  # between two turns without news
+KEEP_S_MAX: Final = 2.0  # then the disk is held to hang: it is sent all the same
+SEND_S_MAX: Final = 20.0  # of one attempt; apprise itself gives up a connection after 4 s
+LEAVE_S_MAX: Final = 3.0  # what is under way when the watchdog is asked to end
+CAUGHT_UP_MAX: Final = 200  # incidents of an earlier watchdog that are looked at; alarm.NOTED_MAX is more
+
+_state = msgspec.json.Decoder(State)
+
+
+class Alarms:
+    """What stands, what was told, and who is being told. `run` runs for ever; `look` and `away` are the loop's."""
+
+    def __init__(self, settings: Settings, book: Book, log: Log) -> None:
+        self._settings, self._book, self._log = settings, book, log
+        wished = settings.file.alarms
+        self._targets = {target.name: target for target in courier.targets(wished.urls, wished.exec)}
+        self._least = wished.severity
+        self._name = socket.gethostname()
+        self._state, self._kept, self._watch = State(), State(), Watch()
+        self._caught_up = self._first = False
+        self._paces = {name: Pace() for name in self._targets}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._report: Report | None = None
+        self._budgets: frozenset[str] = frozenset()
+        self._ledger: Ledger | None = None
+        self._once: list[Condition] = []
+        self._facts = Facts()
+        self._looking: asyncio.Future[Facts] | None = None
+        self._looked_s: float | None = None
+        self._missed: list[Condition] = []  # incidents that were over before this start
+        self._news = asyncio.Event()
+        self._refused = False
+        self._note_hole_before()
+
+    def look(self, report: Report, budgets: frozenset[str], ledger: Ledger | None) -> None:
+        """What the loop sees now."""
+        self._report, self._budgets, self._ledger = report, budgets, ledger
+        self._news.set()
+
+    def away(self, away_s: float) -> None:
+        """The loop did not turn for so long, for whatever reason."""
+        self._once += alarm_conditions.hole(away_s)
+
+    async def run(self) -> None:
+        """Tells what is to be told. A disk that refuses and targets that fail are tried again."""
+        self._state = self._kept = await self._load()
+        self._settle()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await within(PAUSE_S, self._news.wait())
+            self._news.clear()
+            await self._catch_up()
+            self._look_outside()
+            if self._report is not None:
+                self._turn(self._report)
+            await self._keep()
+            self._send_due()
+
+    async def leave(self) -> None:
+        """What is under way is finished, as far as LEAVE_S_MAX allows, and kept: it would be sent twice."""
+        if under_way := [task for task in self._sending.values() if not task.done()]:
+            await asyncio.wait(under_way, timeout=LEAVE_S_MAX)
+        for task in under_way:
+            task.cancel()
+        await self._keep()
+
+    def _turn(self, report: Report) -> None:
+        now_s, wall_s = time.monotonic(), time.time()
+        open_now = [incident.view(i) for i in self._book.open.values()]
+        ended = self._missed + [alarm_conditions.incident(incident.view(i)) for i in self._book.take_ended()]
+        self._missed = []
+        facts = msgspec.structs.replace(self._facts, budgets=self._budgets)
+        conditions = alarm_conditions.conditions(report, facts, wall_s)
+        for view in open_now:
+            conditions += [alarm_conditions.incident(view), alarm_conditions.lasting(view)]
+        once, self._once = self._once, []
+        if self._ledger is not None:
+            once += alarm_conditions.lost(self._state.lost, self._ledger.lost)
+        sight = Sight(conditions, ended, once, alarm_conditions.unknown(report, facts, self._caught_up))
+        before = self._state.number
+        self._state, self._watch = alarm.turn(self._state, self._watch, sight, now_s, wall_s)
+        if self._ledger is not None and self._state.lost != self._ledger.lost:
+            self._state = msgspec.structs.replace(self._state, lost=self._ledger.lost)
+        for event in self._state.events:
+            if event.number > before:
+                self._log.warning("alarm", phase=str(event.phase), severity=str(event.severity), what=event.title, text=event.text)
+        self._settle()
+
+    def _settle(self) -> None:
+        """A new target begins here, and what all were told is forgotten."""
+        self._state = alarm_outbox.settled(self._state, list(self._targets), self._least)
+
+    def _send_due(self) -> None:
+        now_s = time.monotonic()
+        for name, target in self._targets.items():
+            running = self._sending.get(name)
+            told = self._state.targets.get(name)
+            if told is None or (running is not None and not running.done()) or alarm_outbox.wait_s(self._paces[name], now_s) > 0:
+                continue
+            if events := alarm_outbox.due(self._state, told, self._least):
+                self._sending[name] = asyncio.create_task(self._send(target, events))
+
+    async def _send(self, target: Target, events: list[Event]) -> None:
+        name = target.name
+        error = await courier.deliver(target, alarm_outbox.message(self._name, events), SEND_S_MAX)
+        wall_s = time.time()
+        if error:
+            self._state = alarm_outbox.failed(self._state, name, events, error, wall_s)
+            told = self._state.targets[name]
+            self._log.error("an alarm was not sent", to=name, error=error, attempts=told.attempts, dropped=told.dropped)
+        else:
+            self._state = alarm_outbox.sent(self._state, name, events[-1].number, wall_s)
+            self._log.info("alarm sent", to=name, events=len(events))
+        self._paces[name] = alarm_outbox.paced(self._paces[name], self._state.targets[name].attempts, time.monotonic())
+        self._news.set()
+
+    # what was before
+
+    async def _load(self) -> State:
+        path = self._settings.alarms
+        try:
+            return await within(LOOK_S_MAX, on_thread(lambda: _state.decode(path.read_bytes())))
+        except FileNotFoundError:
+            self._log.info("alarms begin", targets=list(self._targets))
+        except (OSError, msgspec.DecodeError, TimeoutError) as error:
+            self._log.error("what was told before cannot be read: alarms begin anew", error=str(error) or type(error).__name__)
+        self._first = True
+        return State()
+
+    async def _catch_up(self) -> None:
+        """Incidents that an earlier watchdog closed, or found and did not live to tell. At the very first start they are old news."""
+        if self._caught_up or not self._book.loaded:
+            return
+        path = self._settings.incidents_database
+        with contextlib.suppress(TimeoutError):
+            views = await within(LOOK_S_MAX, on_thread(lambda: incident_file.incidents(path, CAUGHT_UP_MAX)))
+            over = {alarm_conditions.INCIDENTS + view.id: view for view in reversed(views) if view.over_at is not None}
+            if self._first:
+                self._state = alarm.noted(self._state, over)
+            self._missed = [
+                alarm_conditions.incident(view) for key, view in over.items() if key in self._state.standing or key not in self._state.noted
+            ]
+            self._caught_up = True
+
+    def _note_hole_before(self) -> None:
+        """How long before this start the last watchdog of this installation was heard. `down` takes its report away."""
+        last = watchdog_view.last_report(self._settings.report)
+        if last is not None:
+            with contextlib.suppress(OSError):
+                at_wall_s = self._settings.report.stat().st_mtime
+                self.away(alarm_conditions.away_s(last.at_mono_s, at_wall_s, time.monotonic(), time.time()))
+
+    async def _keep(self) -> None:
+        """The state is on disk, if the disk takes it; else it is tried again at the next turn."""
+        state = self._state
+        if state is self._kept:
+            return
+        try:
+            await within(KEEP_S_MAX, on_thread(lambda: _write(self._settings.alarms, msgspec.json.encode(state))))
+        except (OSError, TimeoutError) as error:
+            if not self._refused:
+                self._log.error("what was told cannot be kept now", error=str(error) or type(error).__name__)
+            self._refused = True
+        else:
+            self._kept, self._refused = state, False
+
+    def _look_outside(self) -> None:
+        """The facts beside the report, looked at on a thread; one that hangs is left behind."""
+        now_s = time.monotonic()
+        if self._looking is not None and self._looking.done():
+            with contextlib.suppress(OSError):
+                self._facts = self._looking.result()
+            self._looking = None
+        if self._looked_s is None or now_s - self._looked_s >= LOOK_S:
+            self._looked_s, before = now_s, self._facts
+            self._looking = on_thread(lambda: alarm_facts.now(self._settings, before))
+
+
+def _write(path: Path, content: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.replace(path)

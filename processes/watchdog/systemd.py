@@ -1,0 +1,61 @@
+"""sd_notify: what the watchdog says to systemd for the whole installation, where there is one that listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+from systemd_watchdog.systemd_watchdog import WatchDog
+
+from processes.adapters.logs import Log
+from processes.core import vouch
+from processes.core.report import Report
+from processes.core.vouch import Said, Vouch
+
+
+class Systemd:
+    """The one that listens, by NOTIFY_SOCKET of the unit that started us; without one nothing is said."""
+
+    def __init__(self, log: Log, environ: Mapping[str, str] = os.environ) -> None:
+        self._log, self._failed = log, False
+        self._why_not = ""
+        self._vouch = Vouch()
+        self._dog: WatchDog | None = None
+        self._line: socket.socket | None = None
+        if address := environ.get("NOTIFY_SOCKET"):
+            # its queue may be full, when systemd itself hangs: a word is lost then, and no turn of ours
+            self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            self._dog = WatchDog(sock=self._line, addr=address)
+
+    def look(self, report: Report, remedies: int, now_s: float) -> None:
+        """Tells it what is to be told of this report. Never raises, never waits."""
+        if self._dog is None:
+            return
+        self._vouch, said = vouch.vouch(self._vouch, vouch.seen(report, remedies), now_s)
+        self._say(self._dog, said)
+
+    def close(self) -> None:
+        """Nothing more is said."""
+        if self._line is not None:
+            self._line.close()
+        self._dog = None
+
+    def _say(self, dog: WatchDog, said: Said) -> None:
+        if said.why_not and not self._why_not:
+            self._log.error("systemd is no longer told that all is in good hands", why=said.why_not)
+        self._why_not = said.why_not
+        try:
+            if said.ready:
+                dog.ready()
+                self._log.info("ready")
+            if said.status is not None:
+                dog.status(said.status)
+            if said.ping:
+                dog.notify()
+        except OSError as error:
+            if not self._failed:
+                self._log.error("systemd cannot be told", error=str(error))
+            self._failed = True
+        else:
+            self._failed = False

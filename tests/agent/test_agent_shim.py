@@ -1,0 +1,129 @@
+"""A shim that is killed: its program is not left to itself, and what nobody can know is said to be unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles.agent_process import AgentProcess, agent_process, until
+from doubles.hub_wire import TOKEN, HubWire
+
+from processes.adapters.pulse_file import start_ticks
+from processes.agent import leftovers, shim
+from processes.core.agent_values import Started
+
+Claim = Callable[[HubWire, AgentProcess], Coroutine[Any, Any, None]]
+FAMILY = "trap '' TERM HUP; sh -c 'echo $$; while :; do sleep 0.1; done' & echo $$; while :; do sleep 0.1; done"
+
+
+def play(home: Path, commands: dict[str, Any], claim: Claim) -> None:
+    async def scene() -> None:
+        async with HubWire() as hub, agent_process(home, hub.url, TOKEN, commands) as agent:
+            await hub.registered()
+            await claim(hub, agent)
+
+    asyncio.run(scene())
+
+
+def fields(path: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+async def family(hub: HubWire, command_id: str = "c1") -> list[int]:
+    """The pids of a command that runs FAMILY."""
+    await hub.command("family", command_id)
+    await hub.until(lambda: len(hub.output.get(command_id, {})) == 2, "both pids")
+    return [int(line) for line in hub.lines(command_id)]
+
+
+@pytest.mark.parametrize("leader_too", [False, True])
+def test_program_of_a_killed_shim_is_ended_with_its_children_and_told_as_unknown(tmp_path: Path, leader_too: bool) -> None:
+    """With the program's first process gone too, the rest of its session is still known by the command's id."""
+
+    async def claim(hub: HubWire, agent: AgentProcess) -> None:
+        pids = await family(hub)
+        folder = agent.run_folder("c1")
+        if leader_too:
+            os.kill(int(fields(folder / "lock")["pid"]), signal.SIGSTOP)  # or it would see the end and write it
+            os.kill(int(fields(folder / "started")["pid"]), signal.SIGKILL)
+        os.kill(int(fields(folder / "lock")["pid"]), signal.SIGKILL)
+        report = await hub.report("c1")
+        assert (report["status"], report["reason"], report.get("exit_code")) == ("error", "shim_died", None)
+        assert "outcome unknown; what was left of it was killed" in report["message"]
+        await until(lambda: not any(map(start_ticks, pids)), "the end of both")
+        await hub.command("family", "c1", attempt=2)
+        await hub.until(lambda: hub.of("command_ack", "c1")[-1]["state"] == "duplicate", "the journal's answer")
+
+    play(tmp_path, {"family": ["/bin/sh", "-c", FAMILY]}, claim)
+
+
+def test_next_agent_ends_what_a_shim_killed_together_with_its_agent_left_behind(tmp_path: Path) -> None:
+    async def claim(hub: HubWire, agent: AgentProcess) -> None:
+        pids = await family(hub)
+        await agent.kill(signal.SIGKILL)
+        os.kill(int(fields(agent.run_folder("c1") / "lock")["pid"]), signal.SIGKILL)
+        assert all(map(start_ticks, pids))
+        agent.start()
+        assert (await hub.report("c1"))["reason"] == "shim_died"
+        await until(lambda: not any(map(start_ticks, pids)), "the end of both")
+
+    play(tmp_path, {"family": ["/bin/sh", "-c", FAMILY]}, claim)
+
+
+def test_a_strangers_session_under_a_number_that_was_used_again_is_left_alone() -> None:
+    """The number of a session may be another's by now: neither a living leader that began later, nor a foreign child of a gone one."""
+    stranger = subprocess.Popen(["/bin/sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    assert stranger.stdout is not None
+    child = int(stranger.stdout.readline())
+    try:
+        assert leftovers.end(Started(stranger.pid, 1, "boot"), "c1") == (0, 0)
+        stranger.kill()
+        stranger.wait()
+        assert leftovers.end(Started(stranger.pid, 1, "boot"), "c1") == (0, 0)
+        assert start_ticks(child) is not None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        stranger.stdout.close()
+
+
+def test_reboot_in_the_middle_has_its_own_reason(tmp_path: Path) -> None:
+    async def claim(hub: HubWire, agent: AgentProcess) -> None:
+        await family(hub)
+        await agent.kill(signal.SIGKILL)
+        folder = agent.run_folder("c1")
+        before = fields(folder / "started")
+        os.kill(int(fields(folder / "lock")["pid"]), signal.SIGKILL)
+        os.killpg(int(before["pid"]), signal.SIGKILL)
+        (folder / "started").write_text(f"pid={before['pid']}\nstart_ticks={before['start_ticks']}\nboot_id=the-boot-before\n")
+        agent.start()
+        report = await hub.report("c1")
+        assert (report["status"], report["reason"]) == ("error", "rebooted")
+        assert "rebooted during the command, outcome unknown" in report["message"]
+        assert len(hub.lines("c1")) == 2, "what is known is kept"
+
+    play(tmp_path, {"family": ["/bin/sh", "-c", FAMILY]}, claim)
+
+
+def test_shim_takes_the_room_for_its_end_before_it_starts_anything(tmp_path: Path) -> None:
+    (tmp_path / "exit.new").symlink_to("/dev/full")
+    argv = ["python3", "-I", "-S", str(shim.__file__), str(tmp_path), "30", "1000", "touch", f"{tmp_path}/ran"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode not in (0, shim.EXIT_NOT_RUN)
+    assert "No space left" in done.stderr
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "started").exists()
+
+
+def test_shim_that_cannot_write_its_end_gives_up_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shim, "EXIT_WAIT_S_MAX", 0.0)
+    (tmp_path / "exit.new").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        shim._write_exit("ok", 0, "")
+    assert not (tmp_path / "exit").exists()

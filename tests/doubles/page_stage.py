@@ -1,0 +1,172 @@
+"""The page on a stage: a real fanout, a hub that the test plays, and a browser whose every complaint is held against the page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+from doubles.operator_wire import FanoutHouse, HubPlay
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
+
+from processes.adapters.pulse_file import PulseFile
+from processes.core.command import Command, State
+from processes.core.messages import Change, Changed, HubStarted, Json
+from processes.core.replica import Replica
+
+METRICS = {"cpu": 37.0, "ram": 82.5, "disk": 97.0, "load": 1.25}
+WAIT_S = 30.0
+T = TypeVar("T")
+
+
+def seen_at(ago_s: float = 0.0) -> str:
+    """A time as the API says it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - ago_s))
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for something beside the page, with a deadline."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+class Stage:
+    """A fanout and a played hub behind the page; the hub lives on a thread of its own, and its pulse beats."""
+
+    def __init__(self) -> None:
+        self.house = FanoutHouse()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._codes = 0
+
+    def __enter__(self) -> Stage:
+        self.house.__enter__()
+        self._pulse = PulseFile(self.house.state / "run" / "pulse", "hub")
+        self._thread.start()
+        self.hub = self.do(self._enter())
+        self._beating = asyncio.run_coroutine_threadsafe(self._beat(), self._loop)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._beating.cancel()
+        self.do(self.hub.__aexit__())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pulse.close()
+        self.house.__exit__()
+
+    async def _enter(self) -> HubPlay:
+        return await HubPlay(self.house, 1).__aenter__()
+
+    async def _beat(self) -> None:
+        while True:
+            self._pulse.beat()
+            await asyncio.sleep(0.2)
+
+    def do(self, what: Coroutine[Any, Any, T]) -> T:
+        """Runs it beside the hub."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(what, self._loop)
+        return future.result(60)
+
+    def clear(self) -> None:
+        """Another scene: no hosts, no commands."""
+        self.hub.rows = Replica()
+        self.hub.answer = lambda _: (202, {"commands": []})
+        self.renew()
+
+    def renew(self) -> None:
+        """The fanout takes all rows anew."""
+        before = self.hub.snapshots
+        self.do(self.hub.say(HubStarted(self.hub.epoch)))
+        until(lambda: self.hub.snapshots > before)
+
+    def host_row(self, name: str, **fields: Any) -> dict[str, Any]:
+        """A host's row."""
+        own = {"name": name, "presence": "online", "last_seen": seen_at(), "commands": ["pull", "switch"], "os_version": "Debian 12"}
+        return {**own, "metrics": METRICS, "revoked": False, "host_type": "", "heartbeat_interval_s": 5.0, **fields}
+
+    def host(self, name: str, **fields: Any) -> None:
+        """A host is as told, and the page hears of it."""
+        self.do(self.hub.change("host", name, **self.host_row(name, **fields)))
+
+    def crowd(self, count: int) -> None:
+        """So many hosts at once, in a snapshot."""
+        for number in range(count):
+            presence = ("online", "online", "online", "offline")[number % 4]
+            metrics = {"cpu": number % 100, "ram": number * 7 % 100, "disk": number * 3 % 100, "load": number % 40 / 10}
+            row = self.host_row(f"host{number}", presence=presence, metrics=metrics, host_type=f"type{number % 7}")
+            self.hub.rows.apply(Change("host", f"host{number}", Json(msgspec.json.encode(row))))
+        self.renew()
+
+    def heartbeats(self, first: int, count: int) -> None:
+        """These hosts of the crowd beat."""
+        fields = [Json(msgspec.json.encode({"last_seen": seen_at(), "metrics": {"cpu": (first + n) % 100}})) for n in range(count)]
+        changes = [Change("host", f"host{first + number}", field) for number, field in enumerate(fields)]
+        self.do(self.hub.say(Changed(self.hub.epoch, changes)))
+
+    def command(self, id: str, host: str, state: State, **fields: Any) -> None:
+        """A command is as told."""
+        row = {"id": id, "host": host, "op": "pull", "state": state, "reason": "", "message": "", "actor": "ann", "attempt": 1}
+        created = {"created_at": "2026-11-23T10:00:00.000Z", "finished_at": None}
+        self.do(self.hub.change("command", id, **{**created, **row, **fields}))
+
+    def stored(self, id: str, number: int, host: str, lines: list[str], state: State = State.RUNNING) -> None:
+        """The command with its output is in the database."""
+        connection = self.house.database()
+        with contextlib.closing(connection):
+            record = Command(id, number, host, "id", "pull", "ann", 1.0, 1.0, 2.0, 2.0, "boot", state=state, output_next=len(lines))
+            values = (number, id, host, str(state), int(record.open), 1.0, None, msgspec.json.encode(record).decode())
+            connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", values)
+            rows = [(id, offset, "stdout", line) for offset, line in enumerate(lines)]
+            connection.executemany("INSERT OR REPLACE INTO output VALUES (?,?,?,?)", rows)
+
+    def sign_in(self, browser: Browser, role: str = "admin", **context: Any) -> Watched:
+        """A page of somebody of this role, live."""
+        self._codes += 1
+        watched = Watched(browser.new_context(**context).new_page())
+        watched.page.goto(f"{self.house.url}/#code={self.house.code(f'code-{self._codes}', role=role)}")
+        expect(watched.page.locator("#link")).to_have_text("live", timeout=20_000)
+        return watched
+
+
+class Watched:
+    """A page whose console and dialogs are held against it."""
+
+    EXPECTED = ("401", "403", "404", "503", "504", "WebSocket", "ERR_CONNECTION", "ERR_EMPTY", "ERR_SOCKET")
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", self._asked)
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        self.page.context.close()
+        if kind is None:
+            assert self.complaints == []
+
+    def go(self, place: str) -> Page:
+        """The page shows the view of this name."""
+        self.page.evaluate("place => { location.hash = place }", f"#{place}")
+        return self.page
+
+    def _asked(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(word in message.text for word in self.EXPECTED):
+            self.complaints.append(message.text)

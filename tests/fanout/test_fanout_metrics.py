@@ -1,0 +1,111 @@
+"""/metrics as Prometheus reads it, and the dashboard and the alert rules that are made of its names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse
+from prometheus_client.parser import text_string_to_metric_families
+
+MONITORING = Path(__file__).resolve().parents[2] / "monitoring"
+UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
+PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
+    "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands", "fleethub_process_verdict",
+    "fleethub_process_wanted", "fleethub_process_connections", "fleethub_process_blocked", "fleethub_process_dead_letters",
+    "fleethub_process_suspended", "fleethub_host_online", "fleethub_host_load",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scraped() -> tuple[str, str]:
+    """What a real fanout says by default, and with metrics.hosts."""
+    texts = []
+    for switch in ("false", "true"):
+        with FanoutHouse(FLEETHUB_METRICS_HOSTS=switch) as house:
+            house.start("hub")
+            with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20) as client:
+                deadline = time.monotonic() + WAIT_S
+                while client.post("/api/v1/hosts", json={"name": "web1"}).status_code not in (201, 409):
+                    assert time.monotonic() < deadline
+                while client.get("/api/v1/hosts/web1").status_code != 200:
+                    assert time.monotonic() < deadline
+                answer = client.get("/metrics")
+                assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+                texts.append(answer.text)
+    return texts[0], texts[1]
+
+
+def families(text: str) -> dict[str, Any]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def test_every_metric_has_a_type_a_help_and_a_unit(scraped: tuple[str, str]) -> None:
+    for name, family in families(scraped[1]).items():
+        assert name.startswith("fleethub_")
+        assert family.type in ("gauge", "counter"), name
+        assert len(family.documentation) > 4, name
+        full = f"{name}_total" if family.type == "counter" else name
+        assert full.endswith(UNITS) or name in PLAIN, name
+        assert family.type == "counter" or not name.endswith("_total"), name
+    helps = re.findall(r"^# HELP (\S+)", scraped[1], re.M)
+    assert len(helps) == len(set(helps))
+    promtool = shutil.which("promtool")
+    if promtool is not None:
+        done = subprocess.run([promtool, "check", "metrics"], input=scraped[1], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_there_are_no_series_of_hosts_unless_they_are_asked_for(scraped: tuple[str, str]) -> None:
+    assert "fleethub_host_" not in scraped[0]
+    assert "web1" not in scraped[0]
+    (sample,) = families(scraped[1])["fleethub_host_online"].samples
+    assert (sample.labels, sample.value) == ({"host": "web1"}, 0.0)
+
+
+def named(text: str) -> set[str]:
+    """The metrics of ours that an expression names."""
+    return set(re.findall(r"\bfleethub_\w+", text))
+
+
+def known(text: str) -> set[str]:
+    return {line.split()[2] for line in text.splitlines() if line.startswith("# HELP ")}
+
+
+def test_the_dashboard_and_the_rules_name_metrics_that_are_there(scraped: tuple[str, str]) -> None:
+    board = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    rules = re.findall(r"expr: (.*)", (MONITORING / "prometheus-alerts.yml").read_text())
+    assert len(expressions) > 20
+    assert len(rules) > 8
+    for expression in (*expressions, *rules):
+        assert named(expression) or "up{" in expression, expression
+        assert named(expression) <= known(scraped[0]), expression
+
+
+def test_the_labels_that_they_choose_by_are_there(scraped: tuple[str, str]) -> None:
+    text = (MONITORING / "grafana-dashboard.json").read_text() + (MONITORING / "prometheus-alerts.yml").read_text()
+    labels = {key for family in families(scraped[0]).values() for sample in family.samples for key in sample.labels}
+    chosen = {label for label in re.findall(r"(\w+)!?=~?\\?\"", text) if label != "job"}
+    assert chosen
+    assert chosen <= labels | {"on"}
+    offline = {sample.labels["presence"] for sample in families(scraped[0])["fleethub_hosts"].samples}
+    assert offline == {"online", "stale", "offline"}
+
+
+def test_the_rules_and_the_example_are_good_for_prometheus() -> None:
+    """By promtool where there is one; here by the shape that it wants."""
+    text = (MONITORING / "prometheus-alerts.yml").read_text()
+    alerts = re.findall(r"- alert: (\w+)", text)
+    assert len(alerts) == len(set(alerts)) == text.count("expr:") == text.count("severity:") == text.count("summary:")
+    promtool = shutil.which("promtool")
+    if promtool is not None:
+        for words in (["rules", "prometheus-alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]):
+            assert subprocess.run([promtool, "check", *words], cwd=MONITORING, timeout=60).returncode == 0
