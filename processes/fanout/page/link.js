@@ -1,0 +1,93 @@
+// The ways to the server: requests over HTTP, news over one WebSocket that comes back by itself and heals after any gap.
+import { clock } from "/clock.js";
+import * as store from "/store.js";
+
+const SILENT_MS = 12000, ASK_MS = 15000, WAIT_MS_MAX = 5000, WATCHING_MAX = 20;
+export const link = { me: null, fresh: false, heardMs: 0, freshSinceMs: 0, changed: () => {}, output: () => {}, signedOut: () => {} };
+let socket = null, tries = 0, timer = null;
+const watched = new Map(); // command id → the offset wanted next
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+export const randomKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+const ROLES = ["viewer", "operator", "admin"];
+export const may = (role) => ROLES.indexOf(link.me?.role) >= ROLES.indexOf(role);
+
+export async function ask(method, path, body) {
+  const answer = await fetch(path, { method, headers: body ? { "content-type": "application/json" } : {}, body: body ? JSON.stringify(body) : undefined });
+  clock.heard(answer.headers.get("date"));
+  const content = await answer.json().catch(() => ({}));
+  if (answer.status === 401 && path !== "/login") link.signedOut();
+  if (!answer.ok) throw Object.assign(new Error(content.message ?? `the server answered ${answer.status}`), { status: answer.status });
+  return content;
+}
+
+// Asks again, with the same key, while nobody knows the outcome: the hub may be being replaced.
+export async function askSurely(method, path, body) {
+  const until = Date.now() + ASK_MS;
+  for (;;) {
+    try { return await ask(method, path, body); } catch (error) {
+      if (![undefined, 503, 504].includes(error.status) || Date.now() > until) throw error;
+      await sleep(500 + Math.random() * 500);
+    }
+  }
+}
+
+export function connect() {
+  clearTimeout(timer);
+  const own = socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  link.heardMs = Date.now();
+  own.onopen = () => { for (const [id, offset] of watched) send({ type: "subscribe", command_id: id, offset }); };
+  own.onmessage = (event) => { if (own === socket) { link.heardMs = Date.now(); take(JSON.parse(event.data)); } };
+  own.onclose = () => { if (own === socket) lost(); };
+}
+function lost() {
+  socket = null; link.fresh = false; link.changed();
+  const wait = Math.random() * Math.min(WAIT_MS_MAX, 300 * 2 ** tries++);
+  timer = setTimeout(async () => {
+    try { link.me = await ask("GET", "/api/v1/me"); } catch (error) { if (error.status === 401) return; }
+    connect();
+  }, wait);
+}
+export function disconnect() { const gone = socket; socket = null; gone?.close(); clearTimeout(timer); link.fresh = false; link.me = null; watched.clear(); }
+
+// A connection that says nothing is none, whatever the browser thinks of it.
+export function checkSilence() {
+  if (!socket || Date.now() - link.heardMs <= SILENT_MS) return;
+  const mute = socket;
+  mute.onclose = mute.onmessage = null;
+  mute.close();
+  lost();
+}
+
+function send(frame) { if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame)); }
+
+function take(frame) {
+  if (frame.type === "full_state") {
+    store.whole(frame);
+    if (!link.fresh) link.freshSinceMs = Date.now();
+    link.fresh = true; tries = 0;
+  } else if (frame.type === "delta" || frame.type === "sync") {
+    if (!store.follow(frame)) return send({ type: "get_state" });
+  } else if (frame.type === "output" || frame.type === "output_end") {
+    if (!watched.has(frame.command_id)) return;
+    if (frame.type === "output") {
+      if (frame.offset < watched.get(frame.command_id)) return; // of the connection before
+      watched.set(frame.command_id, frame.offset + 1);
+    }
+    return link.output(frame);
+  }
+  link.changed();
+}
+
+export function watch(id, offset = 0) {
+  if (watched.size >= WATCHING_MAX) unwatch(watched.keys().next().value);
+  watched.set(id, offset);
+  send({ type: "subscribe", command_id: id, offset });
+}
+export function unwatch(id) { if (watched.delete(id)) send({ type: "unsubscribe", command_id: id }); }
+
+// True while what is shown is what a living hub says now.
+export function trusted() {
+  const hub = store.fleet.processes.get("hub");
+  return link.fresh && store.fleet.source.from === "hub" && (!hub || ["advancing", "lagging", "excused"].includes(hub.verdict));
+}

@@ -1,0 +1,104 @@
+"""The page's pure parts, in the browser that will run them: terminal colours, the search, paths of charts, presence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from doubles.page_stage import Stage
+from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, played: Stage) -> Iterator[Page]:
+    """A page of ours without the dashboard: modules are taken from the same server."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{played.house.url}/favicon.svg")
+    yield page
+    context.close()
+
+
+def call(page: Page, module: str, what: str, *arguments: Any) -> Any:
+    """`what` is an expression over `m`, the module, and `a`, the arguments."""
+    return page.evaluate(f"async (a) => {{ const m = await import('/{module}.js'); return {what}; }}", list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("raw", "pieces"),
+    [
+        ("plain", [("plain", "")]),
+        ("\x1b[1;31mred\x1b[0m end", [("red", "bold fg-1"), (" end", "")]),
+        ("\x1b[38;5;196mnear\x1b[39m", [("near", "fg-1")]),
+        ("\x1b[38;2;0;0;255mblue", [("blue", "fg-4")]),
+        ("\x1b[7mturned", [("turned", "fg-ground bg-text")]),
+        ("\x1b[38;5mcut short", [("cut short", "")]),
+        ("\x1b[2J\x1b[1;1Hcursor", [("cursor", "")]),
+        ("\x1b]8;;http://evil.example\x07link\x1b]8;;\x07", [("link", "")]),
+        ("\x1bPq device \x1b\\after", [("after", "")]),
+        ("10 %\r50 %\r100 %\r", [("100 %", "")]),
+        ("\x1b[32mgreen\rstill", [("still", "fg-2")]),
+        ("a\x1b", [("a", "")]),
+        ("\x1b[999999999;1mbold", [("bold", "bold")]),
+    ],
+)
+def test_colours_are_obeyed_and_nothing_else(page: Page, raw: str, pieces: list[tuple[str, str]]) -> None:
+    found = call(page, "terminal", "m.line(a[0]).pieces", raw)
+    assert [(piece["text"], piece["names"]) for piece in found] == pieces
+
+
+def test_a_colour_goes_on_in_the_next_line(page: Page) -> None:
+    assert call(page, "terminal", "m.line('next', m.line('\\u001b[33mfirst').style).pieces[0].names") == "fg-3"
+
+
+def test_a_long_line_of_broken_escapes_costs_no_time(page: Page) -> None:
+    line = "('\\u001b[' + '1;'.repeat(4000) + '\\u001b]x'.repeat(2000))"
+    assert call(page, "terminal", f"(() => {{ const t = performance.now(); m.line({line}); return performance.now() - t }})()") < 1000
+
+
+HOST = {
+    "name": "web1", "presence": "online", "os_version": "Debian 12", "metrics": {"cpu": 81.5, "load": 2}, "commands": ["pull", "switch"],
+    "facts": {"generation": "917d168", "deep": {"er": "x"}}, "heartbeat_facts": {}, "revoked": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("os:debian", True), ("os=debian", False),
+        ("cpu>80", True), ("cpu<80", False), ("cpu>x", False), ("disk<50", False), ("generation=917d168", True), ("deep.er:x", True),
+        ("presence=online -presence=offline", True), ("ops:switch", True), ("revoked=false", True), ("running:pull", True),
+        ("state=running", True),
+        ("presence:", True), ("constructor:function", False), ("__proto__:object", False), ("no.such.field:x", False),
+    ],
+)  # fmt: skip
+def test_hosts_are_found(page: Page, query: str, found: bool) -> None:
+    assert call(page, "query", "m.parse(a[0])(a[1], a[2])", query, HOST, {"op": "pull", "state": "running"}) is found
+
+
+def test_a_line_has_gaps_where_nothing_is_known(page: Page) -> None:
+    box = {"x0": 0, "x1": 10, "y0": 0, "y1": 100}
+    points = [[0, 0], [1, 50], [2, None], [3, 100], [9, 400], [10, 0]]
+    assert call(page, "charts", "m.path(a[0], a[1], 100, 10, 5)", points, box) == "M0 10L10 5M30 0M90 0L100 10"
+
+
+def test_an_axis_ends_at_a_round_number(page: Page) -> None:
+    values = [0, 0.03, 1, 1.1, 7, 100, 101, -5]
+    assert call(page, "charts", "a[0].map(m.ceiling)", values) == pytest.approx([1, 0.05, 1, 2, 10, 100, 200, 1])
+
+
+@pytest.mark.parametrize(
+    ("presence", "ago_s", "trusted", "word"),
+    [
+        ("online", 1, True, "online"), ("online", 14, True, "quiet"), ("online", 1, False, "unknown"), ("offline", 1, True, "offline"),
+        ("stale", 99, True, "stale"), ("offline", 1, False, "unknown"),
+    ],
+)  # fmt: skip
+def test_a_green_light_never_outlives_what_proves_it(page: Page, presence: str, ago_s: float, trusted: bool, word: str) -> None:
+    what = (
+        "m.presenceOf({ presence: a[0], last_seen: new Date(1e12 - a[1] * 1000).toISOString(), heartbeat_interval_s: 5 }, 1e12, a[2]).word"
+    )
+    assert call(page, "words", what, presence, ago_s, trusted) == word
