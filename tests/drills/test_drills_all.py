@@ -1,0 +1,120 @@
+"""Every drill once, in its short form, on one installation: each inside its bounds, and nothing of it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from doubles.house import CHECKOUT, SLACK_S, House
+
+from processes.adapters import incident_file
+from processes.core.drill import DRILLS
+from processes.core.pulse import Blocked
+
+pytestmark = [pytest.mark.house, pytest.mark.timeout(900)]
+
+SHORT = [drill.name for drill in DRILLS if not drill.long]
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    """One installation; CI=true widens the bounds for a machine that is shared."""
+    with House(CI="true") as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def rows(house: House) -> dict[str, dict[str, Any]]:
+    """What `drill --all --short` says of each."""
+    done = house.cli("drill", "--all", "--short", "--json", timeout_s=840)
+    assert done.stdout, done.stderr
+    said = json.loads(done.stdout)
+    assert said.get("left_out") == [], said
+    found = {row["name"]: row for row in said["drills"]}
+    assert (done.returncode == 0) == all(row["ok"] for row in found.values())
+    return found
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_drill_ends_inside_its_bounds(house: House, rows: dict[str, dict[str, Any]], name: str) -> None:
+    row = rows[name]
+    assert row["ok"], f"{row}{house.logs()}"
+    assert (row["lost"], row["doubled"]) == (0, 0)
+    assert row["commands"] >= 6
+    if (drill := next(drill for drill in DRILLS if drill.name == name)).process:
+        incident = incident_file.incident(house.settings.incidents_database, row["incident"])
+        assert incident is not None
+        assert (incident.process, incident.drill, incident.stuck_at) == (drill.process, True, row["stuck_at"])
+        assert name != "fatal" or any("started again" in line for line in incident.events)
+
+
+def test_drills_leave_the_fleet_and_the_ledger_as_they_were(house: House, rows: dict[str, dict[str, Any]]) -> None:
+    assert list(rows) == SHORT
+    assert [host["name"] for host in house.json("hosts")["hosts"] if host["name"].startswith("drill-")] == []
+    ledger = house.json("status")["commands"]
+    assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted") > 100
+    assert (ledger["lost"], ledger["queued"], ledger["sent"], ledger["running"]) == (0, 0, 0, 0)
+
+
+def test_rounds_give_median_and_worst(house: House) -> None:
+    (row,) = json.loads(house.cli("drill", "hub-kill", "--rounds", "2", "--json", timeout_s=300).stdout)["drills"]
+    assert row["ok"], row
+    assert row["rounds"] == 2
+    assert 0 < row["recovered_median_s"] <= row["recovered_s"]
+
+
+def drilling(house: House, *names: str) -> subprocess.Popen[bytes]:
+    """A drill under way, to be interrupted."""
+    return subprocess.Popen(
+        [str(CHECKOUT / "bin" / "fleethub"), "drill", *names],
+        stdout=subprocess.DEVNULL,
+        env={**house.environment, "TMPDIR": str(house.state)},  # what one that is killed leaves behind goes with the house
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # it may be ignored where the tests run
+    )  # fmt: skip
+
+
+def wait_for(house: House, what: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, house.logs()
+        time.sleep(0.02)
+
+
+def well(house: House) -> bool:
+    return bool(house.json("status")["verdict"] == "ok")
+
+
+def test_ctrl_c_in_the_middle_undoes_the_fault(house: House) -> None:
+    drill = drilling(house, "database-locked")
+    wait_for(house, lambda: house.pulse("hub").blocked_on == Blocked.STORAGE)
+    os.kill(drill.pid, signal.SIGINT)
+    assert drill.wait(60) == 130
+    wait_for(house, lambda: not house.pulse("hub").blocked_on, SLACK_S)
+    wait_for(house, lambda: well(house))
+    assert [host["name"] for host in house.json("hosts")["hosts"] if host["name"].startswith("drill-")] == []
+
+
+def test_a_drill_that_is_killed_leaves_nobody_stopped(house: House) -> None:
+    """The worst place: the whole group is stopped, supervisord and watchdog included, and nobody else would continue it."""
+    pids = {name: house.pulse(name).pid for name in ("queues", "hub", "gateway", "fanout", "watchdog", "agent")}
+    drill = drilling(house, "suspend")
+    wait_for(house, lambda: stopped(pids["watchdog"]) and stopped(pids["hub"]))
+    drill.kill()
+    drill.wait()
+    wait_for(house, lambda: not any(stopped(pid) for pid in pids.values()), SLACK_S)
+    wait_for(house, lambda: well(house))
+    assert {name: house.pulse(name).pid for name in pids} == pids
+    for host in house.json("hosts")["hosts"]:
+        if host["name"].startswith("drill-"):
+            assert house.cli("remove", host["name"]).returncode == 0
+
+
+def stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "T"
