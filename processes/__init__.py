@@ -39,16 +39,22 @@ The rooms
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is away.
+              The page (fanout/page) is plain ES modules, one for each view, without a build step; it never puts in markup.
     watchdog  Judges the others by their pulses and by a canary command that goes all the way round; collects evidence, kills
-              through supervisord, keeps the incidents.
+              through supervisord, keeps the incidents, raises alarms, and answers to systemd for the whole.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports until it
               is acknowledged.
-    cli       What a person types.
+    cli       What a person types. Its drills/ rehearse failures on a running installation, within the bounds of core/drill.py.
 
 The life of an event in the hub (hub/loop.py): take a batch → step each on a draft, behind an exception barrier → commit what
 must last in one transaction, with the events position → publish, deliver, answer, acknowledge: only what is committed → write
 the pulse. While a commit is under way, events that need no disk go on, and the others are parked; when the disk is locked or
 full for longer than a second, requests are refused aloud and reports are left unacknowledged (agents send them again).
+
+Poison: the event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with an event in hand
+counts that death against the event (core/poison.py), unless somebody from outside killed it; what ended two is put aside unstepped,
+as a dead letter (core/dead_letter.py), and a row that ended two fanouts is left out of what is shown. An agent whose events keep
+being put aside is suspended (core/flood.py) until an operator lifts it.
 
 The life of a command: queued → sent → running → succeeded | failed | rejected | expired | cancelled | lost. "Accepted" is said
 after the commit. Delivery is at least once; the agent's journal makes it run at most once. `lost` is said when nobody can know
@@ -61,6 +67,7 @@ Invariants
     - accepted = the sum over all states, at any moment.
     - One hub at a time: a lock on the state folder, and an epoch on all that it says; an older one is refused everywhere.
     - A pulse is written by the loop it speaks for, after a complete turn, and by nothing else.
+    - A restored backup delivers nothing: what was open in it is lost, and whoever was revoked since stays revoked.
     - Every queue, buffer, message, wait and retry has a limit, and a stated answer when it is reached.
 
 Glossary
@@ -74,6 +81,7 @@ Glossary
     ack       "I have it durably"                        report     "I did it"
     pulse     proof of progress, written by a loop       heartbeat  proof of reachability, sent by an agent
     frozen    no turn; stalled: turns without work done; lagging: work that waits too long
+    starved   no turn for want of CPU: excused     doubted    a pulse that cannot be read: a second witness decides
     evidence  what is kept before a kill                 incident   what was found, done and how long it took
     canary    the command that goes round every 2 s      fencing    refusing whatever an older epoch says
 """
