@@ -22,7 +22,7 @@ import msgspec
 
 from processes.core.pulse import Blocked
 from processes.core.report import Verdict
-from processes.core.stall import STARTING_S_MAX, STORAGE, Facts, Judgement
+from processes.core.stall import STORAGE, Facts, Judgement
 
 YOUNG_S: Final = 3.0  # so long after its start a process may still owe the later ones their work; guess: connect, census, snapshot
 BUDGET_KILLS: Final = 5
@@ -30,6 +30,7 @@ BUDGET_S: Final = 60.0
 STORAGE_S: Final = 60.0  # between two kills for a database call; at most BUDGET_S, for which kills are remembered
 REVIVE_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each further start; the last one repeats. Promised: within 60 s
 WELL_S: Final = 30.0  # advancing for so long: the next revival is a first one again
+STARTSECS_S: Final = 1.5  # supervisord.conf's startsecs and a margin. By age: supervisord's STARTING, asked for rarely, may be 5 s old
 KILL_WAIT_S: Final = 3.0  # from the decision to kill a process (evidence takes 1 s of it) until it may be killed again
 
 RANK: Final = {"queues": 1, "hub": 2, "gateway": 3, "fanout": 3, "agent": 4}  # storage, 0, is what the hub says it waits for
@@ -115,7 +116,7 @@ def _one(judgement: Judgement, facts: Facts, past: Past, blamed: str, now_s: flo
             return past, Decision(note="its storage hangs: it is replaced at most once a minute")
     elif judgement.verdict is Verdict.STALLED and blamed:
         return past, Decision(note=f"a consequence: {blamed} comes first")
-    if facts.supervised == "STARTING" and facts.age_s <= STARTING_S_MAX:
+    if facts.supervised == "STARTING" and facts.age_s <= STARTSECS_S:
         return past, Decision(note="held off: a kill within startsecs would count as a failed start")
     if facts.killed_s is not None and now_s - facts.killed_s < KILL_WAIT_S:
         return past, Decision(note="a kill is under way")

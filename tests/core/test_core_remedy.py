@@ -122,7 +122,7 @@ def test_what_nobody_wants_is_left_alone() -> None:
 
 def test_a_kill_within_startsecs_is_held_off_unless_stuck_for_long() -> None:
     assert one(FROZEN, OLD._replace(supervised="STARTING", age_s=0.9))[1].act is Act.NOTHING
-    assert one(FROZEN, OLD._replace(supervised="STARTING", age_s=10.1))[1].act is Act.KILL
+    assert one(FROZEN, OLD._replace(supervised="STARTING", age_s=1.6))[1].act is Act.KILL, "supervisord's word may be old by then"
 
 
 def test_a_kill_under_way_is_not_repeated_at_once() -> None:
