@@ -201,6 +201,7 @@ class Loop:
         waits = f"; its main task waits at {collected.waits_at}" if collected.waits_at else ""
         self._book.tell(incident, f"evidence collected: stuck at {incident.stuck_at or 'an unknown place'}{waits}")
         if subject.pid != pid:
+            incident.remedy = "replaced by supervisord"
             self._book.tell(incident, "it died before it was killed")
             return
         if judgement.verdict is Verdict.FROZEN and self._turned_again(subject, turn):
@@ -290,8 +291,9 @@ class Loop:
     def _close_incidents(self, now_s: float) -> None:
         for incident in list(self._book.open.values()):
             subject = self._witness.subjects.get(incident.process)
-            if incident.id in self._closing or subject is None:
-                continue
+            rescue = self._rescues.get(incident.process)
+            if incident.id in self._closing or subject is None or (rescue is not None and not rescue.done()):
+                continue  # a rescue under way has still to say what it did
             judgement, track = self._judgements[incident.process], self._tracks[incident.process]
             if not self._wanted.get(incident.process, True):
                 self._close(incident, None)
