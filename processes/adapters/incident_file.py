@@ -9,11 +9,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from processes.core.pages import IncidentWithEvidence
 from processes.core.report import IncidentsReport, IncidentView
 
 SCHEMA: Final = "CREATE TABLE IF NOT EXISTS incidents (id TEXT PRIMARY KEY, number INTEGER NOT NULL, record TEXT NOT NULL)"
 BUSY_TIMEOUT_S: Final = 0.3  # readers answer within a second, whatever is locked
 LIST_MAX: Final = 1000  # one listing; retention.incidents is 200 by default
+EVIDENCE_BYTES_MAX: Final = 64 * 1024  # shown of one file; stacks of all threads are about 20 KiB
+EVIDENCE_FILES_MAX: Final = 12
 
 T = TypeVar("T")
 _view = msgspec.json.Decoder(IncidentView)
@@ -41,6 +44,23 @@ def incident(path: Path, incident_id: str) -> IncidentView | None:
         return None if row is None else _view.decode(row[0])
 
     return _reading(path, read, None)
+
+
+def with_evidence(view: IncidentView, folder: Path) -> IncidentWithEvidence:
+    """The incident with the texts of its evidence; `folder`: that of all incidents. A file that cannot be read says why."""
+    names = [name for name in view.evidence if name == Path(name).name][:EVIDENCE_FILES_MAX]
+    texts = {name: _text(folder / Path(view.id).name / name) for name in names}
+    return IncidentWithEvidence(**msgspec.structs.asdict(view), evidence_text=texts)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            text = file.read(EVIDENCE_BYTES_MAX + 1)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    more = "" if len(text) <= EVIDENCE_BYTES_MAX else f"\n… and more, in {path}"
+    return text[:EVIDENCE_BYTES_MAX].decode(errors="replace") + more
 
 
 def totals(path: Path) -> IncidentsReport:

@@ -1,4 +1,4 @@
-"""The verbs of incidents, read from the state folder: the watchdog's own file and its evidence."""
+"""The verbs of incidents: of this machine read from the state folder, whatever is down; with --hub asked for."""
 
 from __future__ import annotations
 
@@ -8,46 +8,37 @@ from typing import Final
 import click
 
 from processes.adapters import incident_file
-from processes.adapters.settings import Settings, load
+from processes.adapters.settings import load
 from processes.cli import output
+from processes.cli.client import Refused, decoded, segment
 from processes.cli.failure import Failure
-from processes.cli.options import as_json
+from processes.cli.options import as_json, asking, asks_hub
+from processes.core.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.report import IncidentView
 
-EVIDENCE_BYTES_MAX: Final = 256 * 1024  # of one file on the screen; the whole is in the folder
+HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "STUCK AT"]
 
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="How many, newest first.")
 @as_json
-def incidents(limit: int, as_json: bool) -> None:
+@asks_hub
+def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List what went wrong and what was done about it, newest first."""
-    found = incident_file.incidents(load().incidents_database, limit)
+    found = _listed(limit, hub, token_file)
     if as_json:
         output.document({"incidents": found})
         return
-    rows = [
-        [
-            view.id,
-            view.found_at or "",
-            view.process,
-            view.verdict,
-            _after(view.found_after_s),
-            _after(view.recovered_after_s),
-            view.stuck_at or "",
-        ]
-        for view in found
-    ]
-    output.table(["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "STUCK AT"], rows, "no incidents")
+    output.table(HEADER, [_row(view) for view in found], "no incidents")
 
 
 @click.command()
 @click.argument("incident_id", metavar="ID")
 @as_json
-def incident(incident_id: str, as_json: bool) -> None:
+@asks_hub
+def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one incident with its evidence: stacks, pulse, what was done."""
-    settings = load()
-    view = incident_file.incident(settings.incidents_database, incident_id)
+    view = _found(incident_id, hub, token_file)
     if view is None:
         raise Failure("not_found", f"there is no incident {incident_id!r}", "fleethub incidents lists them.")
     if as_json:
@@ -67,25 +58,45 @@ def incident(incident_id: str, as_json: bool) -> None:
     ])  # fmt: skip
     for line in view.events:
         output.say(f"  {line}")
-    _evidence(settings, view)
-
-
-def _evidence(settings: Settings, view: IncidentView) -> None:
-    folder = settings.evidence / Path(view.id).name
-    for name in view.evidence:
-        path = folder / Path(name).name
+    folder = "" if hub is not None else f"{load().evidence / Path(view.id).name}/"
+    for name, text in view.evidence_text.items():
         output.say()
-        output.say(f"── {path}")
-        try:
-            with path.open("rb") as file:
-                text = file.read(EVIDENCE_BYTES_MAX).decode(errors="replace")
-        except OSError as error:
-            output.say(f"cannot be read: {error.strerror}")
-            continue
+        output.say(f"── {folder}{name}")
         for line in text.splitlines():
             output.stream(line, to_stderr=False)
-        if path.stat().st_size > EVIDENCE_BYTES_MAX:
-            output.say("… and more, in the file")
+
+
+def _listed(limit: int, hub: str | None, token_file: Path | None) -> list[IncidentView]:
+    if hub is None:
+        return incident_file.incidents(load().incidents_database, limit)
+    with asking(hub, token_file) as api:
+        return decoded(api.read("/incidents", {"limit": limit}), IncidentsPage).incidents
+
+
+def _found(incident_id: str, hub: str | None, token_file: Path | None) -> IncidentWithEvidence | None:
+    if hub is None:
+        settings = load()
+        view = incident_file.incident(settings.incidents_database, incident_id)
+        return None if view is None else incident_file.with_evidence(view, settings.evidence)
+    with asking(hub, token_file) as api:
+        try:
+            return decoded(api.read(f"/incidents/{segment(incident_id)}"), IncidentWithEvidence)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+
+def _row(view: IncidentView) -> list[str]:
+    return [
+        view.id,
+        view.found_at or "",
+        view.process,
+        view.verdict,
+        _after(view.found_after_s),
+        _after(view.recovered_after_s),
+        view.stuck_at or "",
+    ]
 
 
 def _after(seconds: float | None) -> str:

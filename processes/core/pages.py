@@ -50,6 +50,12 @@ class IncidentsPage(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class IncidentWithEvidence(IncidentView, frozen=True):
+    """GET /api/v1/incidents/ID. evidence_text: each file of its evidence by name, a long one only in part."""
+
+    evidence_text: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class AuditPage(msgspec.Struct, frozen=True):
     """GET /api/v1/audit, newest first."""
 

@@ -18,6 +18,7 @@ from processes.core.pages import (
     HostRemoved,
     HostsPage,
     IncidentsPage,
+    IncidentWithEvidence,
     LetterGone,
     Me,
     Named,
@@ -27,7 +28,7 @@ from processes.core.pages import (
     TokenMade,
     TokensPage,
 )
-from processes.core.report import IncidentView, Report
+from processes.core.report import Report
 from processes.core.run import RunView
 from processes.core.values import Role
 from processes.core.views import CommandView, HostView, OutputPage
@@ -110,7 +111,7 @@ def _looking(reads: Reads, sessions: Sessions) -> list[Operation]:
         look("/api/v1/commands/{id}", reads.command, of("One command", {200: CommandWithHistory}), canary=True),
         look("/api/v1/commands/{id}/output", reads.output, of("Its output", {200: OutputPage}, query=OUTPUT_QUERY)),
         look("/api/v1/incidents", reads.incidents, of("Incidents, newest first", {200: IncidentsPage}, query=INCIDENTS_QUERY)),
-        look("/api/v1/incidents/{id}", reads.incident, of("One incident", {200: IncidentView})),
+        look("/api/v1/incidents/{id}", reads.incident, of("One incident", {200: IncidentWithEvidence})),
         look("/api/v1/runs", reads.runs, of("Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,))),
         look("/api/v1/runs/{id}", reads.run, of("One fleet run", {200: RunView}, query=RUN_QUERY)),
         look("/api/v1/sessions", sessions.listed, of("Sessions", {200: SessionsPage})),

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,7 +20,7 @@ from processes.core.command import Command, State
 from processes.core.history import Histories
 from processes.core.messages import Json
 from processes.core.mirror import Mirror
-from processes.core.pages import AuditPage, CommandWithHistory, IncidentsPage, TokensPage, TokenView
+from processes.core.pages import AuditPage, CommandWithHistory, IncidentsPage, IncidentWithEvidence, TokensPage, TokenView
 from processes.core.pulse import Pulse, Unreadable
 from processes.core.report import Overall
 from processes.core.run import Run, RunState, RunView, run_view
@@ -33,8 +32,6 @@ from processes.fanout.reader import Reader
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
 OUTPUT_RECORDS_MAX: Final = 1000
-EVIDENCE_BYTES_MAX: Final = 64 * 1024  # of one file; stacks of all threads are about 20 KiB
-EVIDENCE_FILES_MAX: Final = 12
 HEALTH_S_MAX: Final = 2.0  # a state folder that does not answer is not well either
 
 
@@ -244,19 +241,6 @@ def _health(settings: Settings) -> health.Health:
     return health.judge(hub, alive, report, time.monotonic(), settings.file.watchdog.stall_s)
 
 
-def _incident(settings: Settings, incident_id: str) -> Json | None:
+def _incident(settings: Settings, incident_id: str) -> IncidentWithEvidence | None:
     found = incident_file.incident(settings.incidents_database, incident_id)
-    if found is None:
-        return None
-    folder = settings.evidence / found.id
-    names = [name for name in found.evidence if name == Path(name).name][:EVIDENCE_FILES_MAX]
-    texts = {name: _text(folder / name) for name in names}
-    return Json(msgspec.json.encode({**msgspec.structs.asdict(found), "evidence_text": texts}))
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(EVIDENCE_BYTES_MAX).decode(errors="replace")
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    return None if found is None else incident_file.with_evidence(found, settings.evidence)
