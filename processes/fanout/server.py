@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, cast
@@ -22,7 +21,6 @@ from uvicorn.server import ServerState
 from websockets.http11 import Request, Response
 
 from processes.adapters.settings import Tls
-from processes.core.errors import ResourceError
 from processes.core.signin import Principal
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
@@ -42,19 +40,6 @@ HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-def take_socket(descriptor: int = 0) -> socket.socket:
-    """The listening socket, which supervisord holds. Raises: ResourceError, if there is none."""
-    try:
-        sock = socket.socket(fileno=descriptor)
-        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError as error:
-        raise ResourceError(f"descriptor {descriptor} is no socket ({error}): supervisord starts the fanout with one") from None
-    if not listening:
-        raise ResourceError(f"descriptor {descriptor} is a socket that does not listen")
-    sock.setblocking(False)
-    return sock
 
 
 class HttpProtocol(H11Protocol):

@@ -20,7 +20,7 @@ QUEUES_S_MAX: Final = 2.0  # for one call
 async def main(process: Process) -> None:
     """Opens left to right, loops, closes right to left."""
     settings = process.settings
-    sock = server.take_socket()
+    sock = door.listening_socket()
     tls = server.tls_context(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up no loop

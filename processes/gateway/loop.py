@@ -8,37 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from processes.adapters.pulse_file import PulseFile
 from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queue_reader import QueueReader, Queues
 from processes.core import messages
-from processes.core.bounded_queue import Appended, Batch
+from processes.core.bounded_queue import Appended
 from processes.core.errors import LocalError
 from processes.core.outbox import Batch as OutBatch
 from processes.core.pulse import Blocked
-from processes.core.values import Position
 from processes.gateway.gate import Gate
 
 TURN_S_MAX: Final = 0.25  # an idle loop turns too
 DELIVERIES_MAX: Final = 500  # a turn; about 20 ms
-AWAY_S_MIN: Final = 0.05  # before reading again when queues is away; doubles
-AWAY_S_MAX: Final = 1.0
 FAREWELL_S_MAX: Final = 2.5  # for closing handshakes (each ends after Limits.close_s_max) and the hub's last news
-
-
-class Queues(Protocol):
-    """What is needed of adapters.queue_link.QueueLink."""
-
-    epoch: int
-
-    async def append(self, queue: str, items: list[bytes], *, bulk: bool = False) -> Appended: ...
-
-    async def read(self, queue: str, after: Position, *, items_max: int = 1000) -> Batch: ...
-
-    async def acknowledge(self, queue: str, position: Position) -> None: ...
 
 
 class Loop:
@@ -47,12 +33,10 @@ class Loop:
     def __init__(self, gate: Gate, link: Queues, pulse: PulseFile, stop: asyncio.Event) -> None:
         self._gate, self._link, self._pulse, self._stop = gate, link, pulse, stop
         self._loop = asyncio.get_running_loop()
-        self._queue = messages.deliveries_of(gate.name)
-        self._position = Position(0, 0)  # of the deliveries
+        self._deliveries = QueueReader(link, messages.deliveries_of(gate.name), DELIVERIES_MAX, gate.wake.set)
         self._events_epoch = 0
-        self._reading: asyncio.Task[Batch] | None = None
         self._appending: asyncio.Task[Appended | None] | None = None
-        self._reading_away = self._appending_away = False
+        self._appending_away = False
 
     async def run(self) -> None:
         """Turns until stopped."""
@@ -70,9 +54,9 @@ class Loop:
         while (self._gate.roster.sockets or len(self._gate.outbox)) and self._loop.time() < deadline_s:
             await self._wait()
             self._turn()
-        for task in (self._reading, self._appending):
-            if task is not None:
-                task.cancel()
+        self._deliveries.cancel()
+        if self._appending is not None:
+            self._appending.cancel()
 
     async def _wait(self) -> None:
         now_s = self._loop.time()
@@ -95,21 +79,15 @@ class Loop:
         self._beat(now_s)
 
     def _take_deliveries(self) -> None:
-        handled = False
-        if self._reading is not None:
-            if not self._reading.done():
-                return
-            batch = self._reading.result()
-            self._position = batch.position
-            handled = bool(batch.items) or batch.gap
+        batch = self._deliveries.take()
+        if batch is not None:
             if batch.gap:
-                self._gate.log.warning("deliveries were lost", queue=self._queue)
+                self._gate.log.warning("deliveries were lost", queue=self._deliveries.queue)
                 self._gate.miss_deliveries()
             for item in batch.items:
                 self._deliver(item)
             self._link.epoch = self._gate.epoch
-        self._reading = self._loop.create_task(self._read(self._position, handled))
-        self._reading.add_done_callback(lambda _: self._gate.wake.set())
+        self._deliveries.ask()
 
     def _deliver(self, item: bytes) -> None:
         try:
@@ -119,21 +97,6 @@ class Loop:
             self._gate.log.error("a delivery that this version does not understand", why=str(error))
             return
         self._gate.deliver(message)
-
-    async def _read(self, after: Position, handled: bool) -> Batch:
-        """The next deliveries, once there is an answer; everything up to `after` is acknowledged first, if it was handled."""
-        wait_s = AWAY_S_MIN
-        while True:
-            try:
-                if handled:
-                    await self._link.acknowledge(self._queue, after)
-                batch = await self._link.read(self._queue, after, items_max=DELIVERIES_MAX)
-                self._reading_away = False
-                return batch
-            except QueuesAway:
-                self._reading_away = True
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, AWAY_S_MAX)
 
     def _append_next(self, now_s: float) -> None:
         if self._appending is None:
@@ -170,6 +133,6 @@ class Loop:
         pulse.epoch, pulse.received, pulse.delivered = gate.epoch, gate.received, gate.delivered
         pulse.backlog, pulse.connections = len(gate.outbox), len(gate.roster.sockets)
         pulse.oldest_ns = 0 if oldest_s is None else time.monotonic_ns() - int(max(now_s - oldest_s, 0.0) * 1e9)
-        pulse.blocked_on = Blocked.QUEUES if self._reading_away or self._appending_away else Blocked.NOTHING
+        pulse.blocked_on = Blocked.QUEUES if self._deliveries.away or self._appending_away else Blocked.NOTHING
         pulse.dropped, pulse.errors = gate.dropped, gate.malformed
         self._pulse.beat()

@@ -18,19 +18,6 @@ DESCRIPTORS_MAX: Final = 65_536  # wanted; the hard limit may be less
 DESCRIPTORS_KEPT: Final = 512  # for everything but agents: queues, log, pulse, evidence, and refusing whoever is too many
 
 
-def take_socket(descriptor: int = 0) -> socket.socket:
-    """The listening socket. Raises: ResourceError, if there is none: the gateway runs under supervisord only."""
-    try:
-        sock = socket.socket(fileno=descriptor)
-        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError as error:
-        raise ResourceError(f"descriptor {descriptor} is no socket ({error}): supervisord starts the gateway with one") from None
-    if not listening:
-        raise ResourceError(f"descriptor {descriptor} is a socket that does not listen")
-    sock.setblocking(False)
-    return sock
-
-
 def tls_context(tls: Tls) -> ssl.SSLContext | None:
     """None: plain. Raises: ResourceError."""
     if not tls.certificate:

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -92,9 +92,13 @@ class FanoutHouse(SmallHouse):
         path = self.state / "run" / "canary.json"
         path.write_text(json.dumps({"agent_token_hash": hash_of("x"), "operator_token_hash": hash_of(token)}))
 
-    def database(self) -> sqlite3.Connection:
-        """The hub's database, for writing as the hub does."""
-        return database.open_for_writing(self.state / "fleet.db")
+    @contextlib.contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """The hub's database, for writing as the hub does: in one transaction, so that nobody reads the half of it."""
+        with contextlib.closing(database.open_for_writing(self.state / "fleet.db")) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
 
 
 class HubPlay(HubSide):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -121,8 +120,7 @@ class Stage:
 
     def stored(self, id: str, number: int, host: str, lines: list[str], state: State = State.RUNNING) -> None:
         """The command with its output is in the database."""
-        connection = self.house.database()
-        with contextlib.closing(connection):
+        with self.house.database() as connection:
             record = Command(id, number, host, "id", "pull", "ann", 1.0, 1.0, 2.0, 2.0, "boot", state=state, output_next=len(lines))
             values = (number, id, host, str(state), int(record.open), 1.0, None, msgspec.json.encode(record).decode())
             connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", values)

@@ -19,6 +19,7 @@ from processes.core.pulse import Unreadable
 HOST = "struck"
 STRIKE_S_MAX = 60.0
 RECOVER_S_MAX = 60.0
+LEDGER_S_MAX = 20.0
 
 
 class Truth(NamedTuple):
@@ -117,6 +118,12 @@ class Stricken:
                 answer = await self.operator.http.get(f"/api/v1/commands/{command_id}/output")
                 shown = answer.json()
                 assert ([record["data"] for record in shown["records"]], shown["complete"]) == (["done"], True), f"{name}: {shown}"
-        ledger = self.house.json("status")["commands"]
-        assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted"), f"{name}: {ledger}"
-        assert ledger["lost"] == lost + sum(truth.state == "lost" for truth in wanted), f"{name}: {ledger}"
+        lost += sum(truth.state == "lost" for truth in wanted)
+        deadline = time.monotonic() + LEDGER_S_MAX
+        while True:  # the watchdog looks at the ledger now and then
+            ledger = self.house.json("status")["commands"]
+            assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted"), f"{name}: {ledger}"
+            if ledger["lost"] == lost:
+                return
+            assert time.monotonic() < deadline, f"{name}: {ledger}, and {lost} should be lost"
+            await asyncio.sleep(0.1)

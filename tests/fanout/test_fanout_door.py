@@ -212,7 +212,8 @@ def test_a_frame_that_comes_with_the_upgrade_request_is_not_lost() -> None:
         writer.close()
 
     with FanoutHouse() as house:
-        house.database().close()
+        with house.database():
+            pass  # it is made
         asyncio.run(run(house))
 
 

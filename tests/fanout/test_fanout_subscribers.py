@@ -201,18 +201,17 @@ def test_queues_that_die_are_a_gap_that_heals() -> None:
 
 def store(house: FanoutHouse, *commands: Command, output: dict[str, list[str]] | None = None) -> None:
     """What the hub would have committed."""
-    connection = house.database()
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', '3')")
-    host = HostRecord("web1", "id", None, 1.0, seen_wall_s=2.0)
-    connection.execute("INSERT OR REPLACE INTO hosts VALUES ('web1', ?)", (msgspec.json.encode(host).decode(),))
-    for one in commands:
-        row = (one.number, one.id, one.host, one.state, int(one.open), 1.0, None, msgspec.json.encode(one).decode())
-        connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", row)
-    for command_id, lines in (output or {}).items():
-        connection.executemany(
-            "INSERT OR REPLACE INTO output VALUES (?,?,'stdout',?)", [(command_id, n, line) for n, line in enumerate(lines)]
-        )
-    connection.close()
+    with house.database() as connection:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', '3')")
+        host = HostRecord("web1", "id", None, 1.0, seen_wall_s=2.0)
+        connection.execute("INSERT OR REPLACE INTO hosts VALUES ('web1', ?)", (msgspec.json.encode(host).decode(),))
+        for one in commands:
+            row = (one.number, one.id, one.host, one.state, int(one.open), 1.0, None, msgspec.json.encode(one).decode())
+            connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", row)
+        for command_id, lines in (output or {}).items():
+            connection.executemany(
+                "INSERT OR REPLACE INTO output VALUES (?,?,'stdout',?)", [(command_id, n, line) for n, line in enumerate(lines)]
+            )
 
 
 def command(number: int, state: State = State.SUCCEEDED, **fields: Any) -> Command:

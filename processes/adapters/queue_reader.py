@@ -1,0 +1,73 @@
+"""Reads one queue beside a loop that never waits for it: a batch at a time, acknowledged once it was handled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from processes.adapters.queue_link import QueuesAway
+from processes.core.bounded_queue import Appended, Batch
+from processes.core.values import Position
+
+AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles
+AWAY_S_MAX: Final = 1.0
+
+
+class Queues(Protocol):
+    """What is needed of adapters.queue_link.QueueLink."""
+
+    epoch: int
+
+    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False) -> Appended: ...
+
+    async def read(self, queue: str, after: Position, *, items_max: int = 1000) -> Batch: ...
+
+    async def acknowledge(self, queue: str, position: Position) -> None: ...
+
+
+class QueueReader:
+    """One reading at a time. `away`: the last try found nobody. `wake` is called when a batch is there."""
+
+    def __init__(self, link: Queues, queue: str, items_max: int, wake: Callable[[], None]) -> None:
+        self.queue, self.away = queue, False
+        self._link, self._items_max, self._wake = link, items_max, wake
+        self._position, self._handled = Position(0, 0), False
+        self._task: asyncio.Task[Batch] | None = None
+
+    def take(self) -> Batch | None:
+        """The batch that has come since the last call, if one has. The next `ask` acknowledges it: handle it before.
+
+        Raises: Fenced; QueueRefused.
+        """
+        if self._task is None or not self._task.done():
+            return None
+        batch = self._task.result()
+        self._task = None
+        self._position, self._handled = batch.position, bool(batch.items) or batch.gap
+        return batch
+
+    def ask(self) -> None:
+        """Asks for the next batch, unless that is under way."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._read(self._position, self._handled))
+            self._task.add_done_callback(lambda _: self._wake())
+
+    def cancel(self) -> None:
+        """Nothing is waited for any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _read(self, after: Position, handled: bool) -> Batch:
+        wait_s = AWAY_S_MIN
+        while True:
+            try:
+                if handled:
+                    await self._link.acknowledge(self.queue, after)
+                batch = await self._link.read(self.queue, after, items_max=self._items_max)
+                self.away = False
+                return batch
+            except QueuesAway:
+                self.away = True
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, AWAY_S_MAX)
