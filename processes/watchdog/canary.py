@@ -237,7 +237,8 @@ class Canary:
             journal_id=self._journal_id, commands=[CANARY_OP], known=[],
         )  # fmt: skip
         await self._send(socket, register)
-        beats = asyncio.create_task(self._send_beats(socket))
+        unheard: dict[str, wire.Status] = {}  # reports that the hub has not acknowledged: said again with each heartbeat
+        beats = asyncio.create_task(self._send_beats(socket, unheard))
         answered: collections.deque[str] = collections.deque(maxlen=IDS_KEPT)
         try:
             async for message in socket:
@@ -249,14 +250,18 @@ class Canary:
                     state = "duplicate" if frame.command_id in answered else "accepted"
                     answered.append(frame.command_id)
                     await self._send(socket, wire.CommandAck(frame.command_id, state))
+                    if len(unheard) < IDS_KEPT:
+                        unheard[frame.command_id] = wire.Status("ok", frame.command_id, frame.command, 0)
                     await self._send(socket, wire.Status("ok", frame.command_id, frame.command, 0))
+                elif isinstance(frame, wire.Ack) and frame.offset is None:
+                    unheard.pop(frame.command_id, None)
         finally:
             beats.cancel()
             with contextlib.suppress(asyncio.CancelledError, *FAILURES):
                 await beats
 
-    async def _send_beats(self, socket: ClientConnection) -> None:
-        """A numbered heartbeat every BEAT_S; the number travels where a command's pid would."""
+    async def _send_beats(self, socket: ClientConnection, unheard: dict[str, wire.Status]) -> None:
+        """A numbered heartbeat every BEAT_S; the number travels where a command's pid would. What was not heard is said again."""
         while True:
             if self.registered:
                 self._beat += 1
@@ -264,6 +269,8 @@ class Canary:
                 while len(self._beats) > BEATS_KEPT:
                     self._beats.popitem(last=False)
                 await self._send(socket, wire.Heartbeat(command_pid=self._beat))
+                for status in list(unheard.values()):
+                    await self._send(socket, status)
             await asyncio.sleep(BEAT_S)
 
     async def _send(self, socket: ClientConnection, frame: wire.AgentFrame) -> None:

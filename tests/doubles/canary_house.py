@@ -35,6 +35,7 @@ class CanaryHouse:
         self.say_state = "succeeded"  # of every command that is asked for by its id
         self.commands = 0
         self.beats: list[int] = []
+        self.reports: list[str] = []  # the ids of the commands whose end was said
         self.agents: set[_Agent] = set()
         self.subscribers: set[_Subscriber] = set()
         self._servers: list[asyncio.Server] = []
@@ -143,7 +144,11 @@ class _Agent(WebSocket):
                 assert frame.command_pid is not None
                 self._house.beats.append(frame.command_pid)
                 self._house.say({"type": "delta", "changes": [{"kind": "host", "id": "_canary", "fields": {"beat": frame.command_pid}}]})
-            elif isinstance(frame, wire.Status):
+            elif isinstance(frame, wire.Status) and frame.command_id is not None:
+                self._house.reports.append(frame.command_id)
+                if "report" in self._house.mute:
+                    continue
+                self.send(wire.encode(wire.Ack(frame.command_id)))
                 fields = {"state": "succeeded" if frame.status == "ok" else "failed"}
                 self._house.say({"type": "delta", "changes": [{"kind": "command", "id": frame.command_id, "fields": fields}]})
 

@@ -115,6 +115,24 @@ def test_a_part_that_swallows_is_seen_unless_the_way_is_whole(tmp_path: Path, mu
     fly(tmp_path, test)
 
 
+def test_a_report_that_the_hub_let_go_is_said_again_until_it_is_acknowledged(tmp_path: Path) -> None:
+    """A hub whose storage is blocked lets reports go unacknowledged; one that is never said again would block the canary for ever."""
+
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+        house.mute.add("report")
+        given = len(house.reports)
+        await until(lambda: len(house.reports) > given)
+        let_go = house.reports[given]
+        house.mute.clear()
+        await until(lambda: house.reports.count(let_go) > 1)
+        beats = len(house.beats)
+        await until(lambda: len(house.beats) >= beats + 3)
+        assert all(house.reports.count(command_id) <= 3 for command_id in house.reports)  # acknowledged, it is said no more
+
+    fly(tmp_path, test)
+
+
 def test_a_round_of_an_older_hub_is_not_green(tmp_path: Path) -> None:
     async def test(canary: Canary, house: CanaryHouse) -> None:
         await until(lambda: green(canary, house))
