@@ -473,7 +473,7 @@ def test_journal_that_was_removed_refuses_commands_loudly_and_runs_none(tmp_path
         await hub.command("count", "c1")
         await hub.until(lambda: len(hub.of("command_rejected", "c1")) == 2, "the second refusal")
         assert {rejected["reason"] for rejected in hub.of("command_rejected", "c1")} == {"journal_failed"}
-        assert "journal failed" in agent.logged()
+        await until(lambda: "journal failed" in agent.logged(), "the log's line")
         assert runs(tmp_path) == 0
 
     play(tmp_path, {"count": counting(tmp_path)}, claim)
