@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -27,6 +27,7 @@ PAUSE_S: Final = 0.3
 PAGE_MAX: Final = 500  # commands in one answer
 
 T = TypeVar("T")
+Before = TypeVar("Before", str, int)  # where a listing goes on: an id or a number
 
 
 class Refused(Failure):
@@ -128,14 +129,27 @@ class Api:
 
     def commands(self, query: Mapping[str, str | int], count: int) -> tuple[list[CommandView], str | None]:
         """At most `count` commands, newest first, and where the listing goes on, in pages. Raises: Refused, HubAway."""
-        found: list[CommandView] = []
-        following: str | None = None
+
+        def rows(body: bytes) -> tuple[list[CommandView], str | None]:
+            page = decoded(body, CommandsPage)
+            return page.commands, page.next
+
+        return self.paged("/commands", query, count, PAGE_MAX, rows)
+
+    def paged(
+        self, path: str, query: Mapping[str, str | int], count: int, page_max: int, rows: Callable[[bytes], tuple[list[T], Before | None]]
+    ) -> tuple[list[T], Before | None]:
+        """At most `count` rows of a listing, newest first, and where it goes on, in pages of at most `page_max`.
+
+        `rows`: what an answer holds, and its `next`. Raises: Refused, HubAway.
+        """
+        found: list[T] = []
+        following: Before | None = None
         while len(found) < count:
-            more = {} if following is None else {"before": following}
-            page = decoded(self.read("/commands", {**query, **more, "limit": min(count - len(found), PAGE_MAX)}), CommandsPage)
-            found += page.commands
-            following = page.next
-            if following is None or not page.commands:
+            more: dict[str, str | int] = {} if following is None else {"before": following}
+            page, following = rows(self.read(path, {**query, **more, "limit": min(count - len(found), page_max)}))
+            found += page
+            if following is None or not page:
                 break
         return found, following
 

@@ -13,7 +13,7 @@ from processes.cli.run import WORDS, counts, followed
 from processes.core.pages import RunsPage
 from processes.core.run import Part, RunView
 
-PAGE_MAX = 100  # runs in one answer: each names all its hosts
+PAGE_MAX = 100  # runs in one answer
 
 
 @click.command()
@@ -41,7 +41,7 @@ def runs(*, run_id: str | None, limit: int, follow: bool, as_json: bool, hub: st
 
 
 def _list(api: Api, limit: int, as_json: bool) -> None:
-    found, following = _pages(api, limit)
+    found, following = api.paged("/runs", {}, limit, PAGE_MAX, _rows)
     if as_json:
         output.document({"runs": found, "next": following})
         return
@@ -49,15 +49,9 @@ def _list(api: Api, limit: int, as_json: bool) -> None:
     output.table(["ID", "GIVEN", "STATE", "STEPS", "HOSTS"], rows, "no runs yet: fleethub run OP HOST")
 
 
-def _pages(api: Api, limit: int) -> tuple[list[RunView], str | None]:
-    found: list[RunView] = []
-    query: dict[str, str | int] = {}
-    while True:
-        page = decoded(api.read("/runs", {**query, "limit": min(limit - len(found), PAGE_MAX)}), RunsPage)
-        found += page.runs
-        if page.next is None or len(found) >= limit:
-            return found[:limit], page.next
-        query["before"] = page.next
+def _rows(body: bytes) -> tuple[list[RunView], str | None]:
+    page = decoded(body, RunsPage)
+    return page.runs, page.next
 
 
 def _show(view: RunView) -> None:

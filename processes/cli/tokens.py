@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from processes.cli import output
-from processes.cli.client import Api, decoded, segment
+from processes.cli.client import decoded, segment
 from processes.cli.options import as_json, asking, asks_hub
 from processes.core.audit import AuditView, Kind
 from processes.core.pages import AuditPage, TokenMade, TokensPage
@@ -79,7 +79,8 @@ def audit(
     """List who did or tried what, newest first: commands' states, hosts, tokens, sign-ins, refused attempts."""
     filters = {"kind": kind, "subject": subject, "actor": actor}
     with asking(hub, token_file) as api:
-        found, following = _pages(api, {name: value for name, value in filters.items() if value is not None}, limit)
+        asked = {name: value for name, value in filters.items() if value is not None}
+        found, following = api.paged("/audit", asked, limit, PAGE_MAX, _rows)
     if as_json:
         output.document({"audit": found, "next": following})
         return
@@ -87,17 +88,9 @@ def audit(
     output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, "nothing yet")
 
 
-def _pages(api: Api, query: dict[str, str], limit: int) -> tuple[list[AuditView], int | None]:
-    found: list[AuditView] = []
-    following: int | None = None
-    while len(found) < limit:
-        more = {} if following is None else {"before": following}
-        page = decoded(api.read("/audit", {**query, **more, "limit": min(limit - len(found), PAGE_MAX)}), AuditPage)
-        found += page.audit
-        following = page.next
-        if following is None or not page.audit:
-            break
-    return found, following
+def _rows(body: bytes) -> tuple[list[AuditView], int | None]:
+    page = decoded(body, AuditPage)
+    return page.audit, page.next
 
 
 def _change(line: AuditView) -> str:

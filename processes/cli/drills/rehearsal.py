@@ -13,7 +13,7 @@ from typing import Final
 from processes.adapters import drill_mark
 from processes.cli.drills import faults
 from processes.cli.drills.scene import FOUND_S_MAX, Scene
-from processes.cli.drills.stage import WELL_S_MAX, Late, Stage
+from processes.cli.drills.stage import FIRST_S_MAX, WELL_S_MAX, Late, Stage
 from processes.cli.drills.stream import Stream
 from processes.cli.failure import Failure
 from processes.core import drill as drills
@@ -32,7 +32,7 @@ async def rehearse(stage: Stage, drill: Drill, short: bool, slack: float) -> Fig
 
     Raises: Failure("unwell"), if it is not well to begin with.
     """
-    await stage.well(WELL_S_MAX)
+    await stage.well(FIRST_S_MAX)  # the drill before it has waited its own time for that
     figures = Figures(name=drill.name)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, drill_mark.hold(stage.settings.run))
