@@ -29,7 +29,6 @@ from processes.fanout.sights import Looking
 from processes.fanout.subscribers import Audience
 
 QUEUES_S_MAX: Final = 2.0  # for one call
-FAREWELL_S_MAX: Final = 3.5  # for answers and closing handshakes
 
 
 async def main(process: Process) -> None:
@@ -56,9 +55,10 @@ async def main(process: Process) -> None:
     serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong
     try:
         await loop.run(process.stop)
-    finally:
         web.should_exit = True  # it tells every connection, WebSockets included
-        await asyncio.wait_for(serving, FAREWELL_S_MAX)
+        await loop.farewell(serving)
+        serving.result()
+    finally:
         reader.close()
         await link.close()
 

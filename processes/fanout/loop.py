@@ -45,6 +45,7 @@ TURN_S_MAX: Final = 0.2  # an idle loop turns too
 BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
 LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
 FORGET_S: Final = 60.0  # between two looks whether what is left out may be tried again
+FAREWELL_S_MAX: Final = 3.5  # for answers and closing handshakes
 FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
 
 
@@ -98,6 +99,17 @@ class Loop:
         while not stop.is_set():
             await self._wait()
             self._turn()
+
+    async def farewell(self, serving: asyncio.Task[None]) -> None:
+        """Turns on until the server has closed: requests under way still get their answers, and the pulse shows that the end advances.
+
+        Raises: TimeoutError, if the server has not closed within FAREWELL_S_MAX.
+        """
+        serving.add_done_callback(lambda _: self.wake.set())
+        async with asyncio.timeout(FAREWELL_S_MAX):
+            while not serving.done():
+                await self._wait()
+                self._turn()
         self._broadcasts.cancel()
         for task in (self._asking, self._loading):
             if task is not None:

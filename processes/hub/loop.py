@@ -43,6 +43,7 @@ INBOX_MAX: Final = 4_000  # events read ahead; the rest waits in the queue
 PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked
 STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; one that takes this long is no hiccup
 WRITE_BEHIND_S: Final = 1.0  # heartbeats reach the disk this much later at most
+FLUSH_S_MAX: Final = 3.0  # for the last commits, when asked to stop
 PRUNE_S: Final = 60.0  # a bite each time, so that commands never wait long behind housekeeping
 SNAPSHOT_ROWS: Final = 200  # a piece
 
@@ -342,15 +343,20 @@ class Loop:
 
     async def _finish(self) -> None:
         """The state is flushed: what was stepped is committed, what is committed is told."""
-        deadline = asyncio.get_running_loop().time() + 2.0
-        if self._commit is not None:
-            await asyncio.wait_for(asyncio.shield(self._commit), max(0.0, deadline - asyncio.get_running_loop().time()))
-            self._commit = None
-        self._flushed_s = 0.0
-        self._begin_commit()
-        if self._commit is not None:
-            await asyncio.wait_for(self._commit, 1.0)
+        async with asyncio.timeout(FLUSH_S_MAX):
+            await self._commit_over()
+            self._flushed_s = 0.0
+            self._begin_commit()
+            await self._commit_over()
         await self._publisher.drain(0.5)
+
+    async def _commit_over(self) -> None:
+        """The commit under way, if one is, has ended; the pulse goes on meanwhile."""
+        while self._commit is not None:
+            if (await asyncio.wait({self._commit}, timeout=TICK_S))[0]:
+                self._commit.result()
+                self._commit = None
+            self._beat()
 
 
 def _replica_of(memory: Memory) -> Replica:

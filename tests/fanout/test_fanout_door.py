@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import stat
 import time
@@ -13,6 +14,8 @@ import pytest
 from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+
+from processes.core.messages import Json, Replied
 
 GUARDED = [
     "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands", "/api/v1/commands/a",
@@ -247,6 +250,45 @@ def test_the_canary_may_command_itself_and_sees_itself_only_and_nobody_sees_it()
             assert (await boss.post("/api/v1/commands", json={"op": "noop", "hosts": ["_canary"]})).status_code == 404
             assert [host["name"] for host in (await boss.get("/api/v1/hosts")).json()["hosts"]] == ["web1"]
             assert (await boss.get("/api/v1/hosts/_canary")).status_code == 404
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_who_asks_the_fanout_to_end_takes_no_answer_from_an_operator_and_sees_it_advance_to_its_end() -> None:
+    """A hub that is being replaced keeps its requests waiting for a second or two: an end in just that moment must bear it."""
+
+    async def run(house: FanoutHouse) -> None:
+        async with HubPlay(house) as hub, house.client() as client:
+            hub.answer = lambda _: None  # not yet
+            asking = asyncio.create_task(client.post("/api/v1/commands", json={"op": "pull", "hosts": ["a"]}))
+            while not hub.asked:
+                await asyncio.sleep(0.01)
+            house.processes["fanout"].send_signal(signal.SIGTERM)
+            while "stopping" not in house.log("fanout"):
+                await asyncio.sleep(0.01)
+            before = house.pulse("fanout").turn
+            while house.pulse("fanout").turn < before + 4:
+                assert house.processes["fanout"].poll() is None
+                await asyncio.sleep(0.01)
+            await hub.say(Replied(1, hub.asked[0].request_id, 202, Json(b'{"commands": []}')))
+            assert (await asking).status_code == 202
+            assert await asyncio.to_thread(house.processes["fanout"].wait, 10) == 0
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_a_request_that_is_never_answered_does_not_keep_the_fanout_from_ending() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with HubPlay(house) as hub, house.client() as client:
+            hub.answer = lambda _: None
+            asking = asyncio.create_task(client.post("/api/v1/commands", json={"op": "pull", "hosts": ["a"]}))
+            while not hub.asked:
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(house.kill, "fanout", signal.SIGTERM) == 0
+            with pytest.raises(httpx.HTTPError):
+                (await asking).raise_for_status()
 
     with FanoutHouse() as house:
         asyncio.run(run(house))
