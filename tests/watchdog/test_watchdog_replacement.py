@@ -237,7 +237,8 @@ def test_who_holds_more_memory_than_it_may_is_replaced(well: Supervised) -> None
     before, pid = known(well), well.process("hub").pid
     well.fault("hub", "grow")
     incident = next_incident(well, before)
-    assert (incident.process, incident.verdict, incident.pid, incident.remedy) == ("hub", "memory", pid, "killed and replaced")
+    assert (incident.process, incident.verdict, incident.pid) == ("hub", "memory", pid)
+    assert incident.remedy in ("killed and replaced", "replaced by supervisord")  # the latter: it met its own hard limit before the kill
     assert "may hold 200" in incident.reason
     facts = json.loads((well.settings.evidence / incident.id / "proc.json").read_text())
     assert facts["rss_bytes"] > 300 << 20
