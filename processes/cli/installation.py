@@ -97,13 +97,13 @@ def restart(process: str | None) -> None:
     settings = load()
     supervision.supervisor_of(settings)
     asked = watchdog_view.wishes(settings)
-    names = _named(settings, process) if process else [name for kind in RESTART_ORDER for name in settings.names(kind)]
+    ordered = [name for kind in RESTART_ORDER for name in settings.names(kind)]
+    names = _named(settings, process) if process else [name for name in ordered if is_wanted(name, asked)]
     for name in names:
-        if not process and not is_wanted(name, asked):
-            continue
         output.progress(f"restarting {name} …")
         _restart(settings, name)
         output.say(f"{name}: restarted")
+    supervision.wait_told(settings, names)
 
 
 @click.command()
@@ -111,11 +111,13 @@ def restart(process: str | None) -> None:
 def stop(process: str) -> None:
     """Stop a process. It stays stopped until `start`."""
     settings = load()
-    for name in _named(settings, process):
+    names = _named(settings, process)
+    for name in names:
         supervision.supervisor_of(settings)
         wishes.wish(settings, {name: wishes.STOPPED})  # first: or the watchdog would start it again
         supervision.stop(settings, name)
         output.say(f"{name}: stopped, until: fleethub start {name}")
+    supervision.wait_told(settings, names)
 
 
 @click.command()
@@ -123,13 +125,15 @@ def stop(process: str) -> None:
 def start(process: str) -> None:
     """Start a stopped process."""
     settings = load()
-    for name in _named(settings, process):
+    names = _named(settings, process)
+    for name in names:
         if name == "agent" and not (settings.state / "agent.toml").exists():
             raise Failure("not_enrolled", "this machine has no agent yet", "fleethub up enrols it and starts it.")
         supervision.supervisor_of(settings)
         wishes.wish(settings, {name: wishes.RUNNING})
         supervision.start(settings, name)
         output.say(f"{name}: running")
+    supervision.wait_told(settings, names)
 
 
 def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
@@ -148,6 +152,7 @@ def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
             supervision.start(settings, "agent")
             wishes.wish(settings, {"agent": wishes.RUNNING})  # only now: a slow start is no stop that nobody asked for
         enrolment.wait_online(api, name)
+        supervision.wait_told(settings, ["agent"])
     except client.HubAway as error:
         raise Failure("hub_away", str(error), "It runs all the same: fleethub status; fleethub down ends it.") from None
     finally:

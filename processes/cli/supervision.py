@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +21,14 @@ from processes.cli.belongings import Belonging, members_of, send, supervisord_of
 from processes.cli.failure import Failure
 from processes.core.errors import ResourceError
 from processes.core.pulse import Unreadable
+from processes.core.report import ProcessReport, Verdict, is_wanted
 
 LAUNCH_S_MAX: Final = 30.0  # supervisord reads its file, binds and forks in 0.3 s on an idle machine
 DOWN_S_MAX: Final = 15.0  # supervisord ends a group after the other; a frozen member costs its stopwaitsecs
 POLL_S: Final = 0.1  # each XML-RPC call also wakes supervisord, so that children start now and not at its next second
 STOP_S_MAX: Final = 12.0  # stopwaitsecs and a margin
 TURN_S_MAX: Final = 30.0  # from a start to the first complete turns
+TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; one that cannot has other things to tell
 SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}  # a daemon answers to no unit, and surely not to our caller's
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
@@ -145,6 +148,32 @@ def turns(settings: Settings, supervisor: Supervisor, name: str) -> bool:
     except (Unreadable, ResourceError):
         return False
     return row is not None and pulse is not None and row.pid == pulse.pid and row.state in ("STARTING", "RUNNING") and pulse.turn > 0
+
+
+def wait_told(settings: Settings, names: Sequence[str]) -> None:
+    """The watchdog's report has these processes as they are wanted now, so that a `status` right after it is true.
+
+    Given up in silence after TOLD_S_MAX.
+    """
+    deadline_mono_s = time.monotonic() + TOLD_S_MAX
+    while time.monotonic() < deadline_mono_s:
+        rows = {row.name: row for row in watchdog_view.current_report(settings).processes}
+        wishes = watchdog_view.wishes(settings)
+        if all(_is_told(settings, rows.get(name), is_wanted(name, wishes)) for name in names):
+            return
+        time.sleep(POLL_S)
+
+
+def _is_told(settings: Settings, row: ProcessReport | None, wanted: bool) -> bool:
+    if row is None or row.wanted != wanted:
+        return False
+    if not wanted:
+        return row.verdict is Verdict.STOPPED
+    try:
+        pulse = pulse_file.read(settings.pulses, row.name)
+    except (Unreadable, OSError):
+        return False
+    return row.verdict is Verdict.ADVANCING and pulse is not None and row.pid == pulse.pid
 
 
 def unwell(settings: Settings) -> list[str]:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import httpx
 import pytest
 
 from processes.adapters import drill_mark, proc, pulse_file
+from processes.adapters.pulse_file import PulseFile
 from processes.adapters.settings import load
 from processes.cli.__main__ import execute
 from processes.cli.drills.programme import impossible
@@ -23,6 +25,8 @@ from processes.cli.drills.stage import Late, Stage, send
 from processes.cli.failure import Failure
 from processes.core.drill import BY_NAME, DRILLS
 from processes.core.errors import ResourceError
+from processes.core.ledger import Ledger
+from processes.core.report import CanaryReport, FleetReport, IncidentsReport, Overall, ProcessReport, Report, Verdict
 
 
 @pytest.fixture
@@ -74,6 +78,31 @@ def test_an_installation_that_is_not_well_is_not_drilled(say: Say, tmp_path: Pat
         asyncio.run(stage.well(0.0))
     assert told.value.code == "unwell"
     assert "fleethub status" in told.value.advice
+
+
+def test_what_has_only_just_started_is_well_and_yet_no_drill_begins(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """supervisord would take its death for a failed start, and make the next one wait: a figure of the drill, not of the house."""
+    (tmp_path / "operator.token").write_text("token")
+    settings = load()
+    settings.pulses.mkdir(parents=True)
+    PulseFile(settings.pulses, "hub").beat()
+    state = "STARTING"
+
+    def report(_: object) -> Report:
+        row = ProcessReport("hub", state, os.getpid(), 0.5, 0, None, Verdict.ADVANCING)
+        return Report(Overall.OK, 1, [row], CanaryReport(True), FleetReport(), Ledger(), IncidentsReport())
+
+    monkeypatch.setattr("processes.adapters.watchdog_view.current_report", report)
+
+    async def look() -> tuple[str | None, str | None]:
+        stage = Stage(settings)
+        transport = httpx.MockTransport(lambda _: httpx.Response(200))
+        async with httpx.AsyncClient(base_url=stage.url, transport=transport) as stage.http:
+            return await stage.unwell(), await stage.unwell(rested=True)
+
+    assert asyncio.run(look()) == (None, "hub has only just started")
+    state = "RUNNING"
+    assert asyncio.run(look()) == (None, None)
 
 
 class Agentless:

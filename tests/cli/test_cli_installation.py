@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,9 +47,12 @@ class Installation:
         assert process.returncode == code, (arguments, process.returncode, out, err)
         return out
 
-    def pid(self, name: str) -> int:
+    def row(self, name: str) -> dict[str, Any]:
         report = json.loads(self.report()[1])
-        return next(int(process["pid"]) for process in report["processes"] if process["name"] == name)
+        return next(process for process in report["processes"] if process["name"] == name)
+
+    def pid(self, name: str) -> int:
+        return int(self.row(name)["pid"])
 
     def report(self) -> tuple[int, str]:
         with self.begin("status", "--json") as process:
@@ -126,12 +130,12 @@ def test_what_an_operator_stopped_stays_stopped_until_start(house: Installation)
     house.verb("up")
     agent = house.pid("agent")
     house.verb("stop", "agent")
+    assert house.row("agent")["verdict"] == "stopped", "what a verb did is in the status that follows it"
     house.verb("restart")  # the watchdog's successor obeys the wish too
     house.wait_ok()
-    _, text = house.report()
-    assert next(process for process in json.loads(text)["processes"] if process["name"] == "agent")["verdict"] == "stopped"
+    assert house.row("agent")["verdict"] == "stopped"
     house.verb("start", "agent")
-    house.wait_ok()
+    assert house.row("agent")["verdict"] == "advancing"
     assert house.pid("agent") != agent
 
 

@@ -32,7 +32,7 @@ async def rehearse(stage: Stage, drill: Drill, short: bool, slack: float) -> Fig
 
     Raises: Failure("unwell"), if it is not well to begin with.
     """
-    await stage.well(FIRST_S_MAX)  # the drill before it has waited its own time for that
+    await stage.well(FIRST_S_MAX, rested=True)  # the drill before it has waited its own time to be well
     figures = Figures(name=drill.name)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, drill_mark.hold(stage.settings.run))

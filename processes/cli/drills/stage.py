@@ -217,22 +217,28 @@ class Stage:
                 raise Late(f"not within {wait_s:.0f} s: {what}")
             await asyncio.sleep(ASK_S if slow else LOOK_S)
 
-    async def well(self, wait_s: float) -> None:
-        """All is well: /healthz, the watchdog's verdict, every wanted process, every incident over. Raises: Failure("unwell")."""
+    async def well(self, wait_s: float, *, rested: bool = False) -> None:
+        """All is well: /healthz, the watchdog's verdict, every wanted process, every incident over. Raises: Failure("unwell").
+
+        `rested`: and no process has just started. supervisord takes a death within startsecs for a failed start, and makes the
+        next one wait a second longer each time; that is the drill crash-loop, and no other.
+        """
         deadline_s = time.monotonic() + wait_s
-        while (why := await self.unwell()) is not None:
+        while (why := await self.unwell(rested=rested)) is not None:
             if time.monotonic() > deadline_s:
                 raise Failure("unwell", f"the installation is not well: {why}", "Mend it first: fleethub status, fleethub incidents.")
             await asyncio.sleep(LOOK_S)
 
-    async def unwell(self) -> str | None:
-        """Why it is not well; None: it is."""
+    async def unwell(self, *, rested: bool = False) -> str | None:
+        """Why it is not well, or not `rested`; None: it is."""
         report = watchdog_view.current_report(self.settings)
         if report.verdict is not Overall.OK:
             return f"{report.verdict}: {'; '.join(report.reasons) or 'no reason given'}"
         for row in report.processes:
             if row.wanted and (row.verdict is not Verdict.ADVANCING or row.pid != self.pulse(row.name).pid or not _lives(row.pid)):
                 return f"{row.name} is {row.verdict}"
+            if rested and row.wanted and row.state != "RUNNING":
+                return f"{row.name} has only just started"
         if still := [view.id for view in self.incidents().values() if view.over_at is None]:
             return f"incident {still[0]} is not over"
         try:
