@@ -1,5 +1,6 @@
 // Small charts as SVG: a meter, a sparkline, a line chart. Each says in words what it shows.
 import { h, svg } from "/dom.js";
+import { hour } from "/words.js";
 
 const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 
@@ -51,5 +52,5 @@ export function lineChart({ title, series, from, to, unit = "", top = null, gapM
     h("figcaption", null, h("strong", null, title), h("span", { className: "legend" }, series.map((one, place) => h("span", { className: `key line${place}` }, `${series.length > 1 || one.name !== title ? `${one.name} ` : ""}${said(last(one))}`)))),
     h("div", { className: "plot" }, h("span", { className: "axis" }, `${y1}${unit}`),
       svg("svg", { viewBox: `0 -2 ${width} ${height + 4}`, preserveAspectRatio: "none", role: "img", "aria-label": summary }, ...grid, ...lines)),
-    h("div", { className: "times" }, h("span", null, new Date(from).toLocaleTimeString("en-GB")), note && h("span", null, note), h("span", null, new Date(to).toLocaleTimeString("en-GB"))));
+    h("div", { className: "times" }, h("span", null, hour(from)), note && h("span", null, note), h("span", null, hour(to))));
 }
