@@ -113,8 +113,8 @@ class WebSocket(asyncio.Protocol):
 
     # What a subclass says
 
-    def on_request(self, request: Request) -> Response | None:
-        """None lets the peer in; a Response (of `refusal`) does not."""
+    def on_request(self, request: Request) -> Response | float | None:
+        """None lets the peer in; a Response (of `refusal`) does not; a number: it is asked again after so many seconds."""
         return None
 
     def on_open(self) -> None:
@@ -285,12 +285,12 @@ class WebSocket(asyncio.Protocol):
             self._head_end = head.find(b"\r\n\r\n", looked)
             if self._head_end < 0 and len(head) <= HEAD_BYTES_MAX:
                 return
-        if self._pacer is None or self._head_end < 0:
+        if not waiting and (self._pacer is None or self._head_end < 0):
             self._answer_head()
         elif len(head) > 2 * HEAD_BYTES_MAX:
             self.abort()  # nobody has a reason to say so much before the answer
         elif not waiting:
-            self._pacer(self._answer_head)
+            cast(Pacer, self._pacer)(self._answer_head)
 
     def _answer_head(self) -> None:
         """Lets the peer in or refuses it.
@@ -300,14 +300,31 @@ class WebSocket(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         head, end = cast(bytearray, self._head), self._head_end
-        self._head = None
         if end < 0 or end > HEAD_BYTES_MAX:
-            self._protocol.send_response(self.refusal(431, "The head of the request is too large.\n"))
+            self._answer(self.refusal(431, "The head of the request is too large.\n"))
+            return
+        self._protocol.receive_data(bytes(head[: end + 4]))
+        requests = [event for event in self._protocol.events_received() if isinstance(event, Request)]
+        if requests:
+            self._ask(requests[0])
         else:
-            self._protocol.receive_data(bytes(head[: end + 4]))
-            for event in self._protocol.events_received():
-                if isinstance(event, Request):
-                    self._protocol.send_response(self.on_request(event) or self._protocol.accept(event))
+            self._answer(None)  # the protocol has answered what is no request
+
+    def _ask(self, request: Request) -> None:
+        """Lets the subclass decide, now or later; meanwhile what the peer says is collected, and the time to open goes on."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        said = self.on_request(request)
+        if isinstance(said, Response | None):
+            self._answer(said or self._protocol.accept(request))
+        else:
+            self._loop.call_later(said, self._ask, request)
+
+    def _answer(self, response: Response | None) -> None:
+        head, end = cast(bytearray, self._head), self._head_end
+        self._head = None
+        if response is not None:
+            self._protocol.send_response(response)
         self._flush()
         if not self.is_open:
             self._arm_closing()

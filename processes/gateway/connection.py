@@ -17,7 +17,7 @@ class Owner(Protocol):
 
     def made(self, connection: AgentConnection) -> None: ...
 
-    def admit(self, connection: AgentConnection, request: Request) -> Response | None: ...
+    def admit(self, connection: AgentConnection, request: Request) -> Response | float | None: ...
 
     def said(self, connection: AgentConnection, frames: list[Message]) -> None: ...
 
@@ -25,11 +25,12 @@ class Owner(Protocol):
 
 
 class AgentConnection(WebSocket):
-    """`session` is there from the moment the token was found good."""
+    """`session` is there from the moment the token was found good. `doubted`: its token was not known at first."""
 
     def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer) -> None:
         super().__init__(limits, pacer)
         self.session: Session | None = None
+        self.doubted = False
         self._owner = owner
         self._register_s_max = register_s_max
         self._register: asyncio.TimerHandle | None = None
@@ -39,7 +40,7 @@ class AgentConnection(WebSocket):
         super().connection_made(transport)
         self._owner.made(self)
 
-    def on_request(self, request: Request) -> Response | None:
+    def on_request(self, request: Request) -> Response | float | None:
         """Part of WebSocket."""
         return self._owner.admit(self, request)
 

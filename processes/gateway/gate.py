@@ -45,6 +45,7 @@ TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another c
 COUNTS_S: Final = 10.0  # refusals are logged as sums: whoever knocks a thousand times a second writes no thousand lines
 AGENT_LIMITS: Final = Limits(wire.FRAME_BYTES_MAX)
 UPGRADES_MAX: Final = 100  # in one pass of the loop: about 20 ms
+DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery is here within some 10 ms
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
 
@@ -89,8 +90,12 @@ class Gate:
             self._refused[0] += 1
             dawdler.abort()
 
-    def admit(self, connection: AgentConnection, request: Request) -> Response | None:
-        """Part of Owner: lets the request in, with a session, or says why not."""
+    def admit(self, connection: AgentConnection, request: Request) -> Response | float | None:
+        """Part of Owner: lets the request in, with a session, or says why not, or when to ask again.
+
+        Whoever enrolled a host has its token as soon as the hub has written it, and we hear of it by another queue, a moment later:
+        nobody is turned away for being fast. (Ours waits a minute after a 401.)
+        """
         token = self.tokens.find(request.headers.get_all("Authorization"))
         if request.path.partition("?")[0] != PATH:
             return self._refuse(404, f"Agents connect to {PATH}.\n")
@@ -98,6 +103,9 @@ class Gate:
             return self._refuse(503, "No room. Try again later.\n")
         if token is None and not self.tokens.is_current:
             return self._refuse(503, "The tokens are not known yet. Try again soon.\n")
+        if token is None and not connection.doubted:
+            connection.doubted = True
+            return DOUBT_S
         if token is None:
             return self._refuse(401, "The token is missing or wrong.\n")
         self._numbers += 1

@@ -60,6 +60,23 @@ def test_a_wrong_or_missing_token_gets_401_and_another_path_404(house: Houses) -
     asyncio.run(scenario())
 
 
+def test_a_token_of_which_the_gateway_hears_only_after_its_agent_came_lets_it_in(house: Houses) -> None:
+    """The hub tells whoever enrols and the gateway by two queues: an agent that was started at once got 401, and waited a minute."""
+
+    async def scenario() -> None:
+        async with house() as h:
+            await h.hub.start("web1")
+            await h.until(lambda: h.gate.tokens.is_current)
+            early = asyncio.create_task(h.dial("web2"))
+            await h.until(lambda: any(connection.doubted for connection in h.gate.roster.sockets))
+            assert not early.done()
+            await h.hub.deliver(TokenChanged(1, "web2", token_of("web2")))
+            (await early).register("web2")
+            assert (await h.hub.event(AgentRegistered)).host == "web2"
+
+    asyncio.run(scenario())
+
+
 def test_register_becomes_an_event_and_registered_is_said_once_the_hub_holds_it(house: Houses) -> None:
     async def scenario() -> None:
         async with house() as h:
