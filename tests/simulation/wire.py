@@ -157,6 +157,7 @@ class Socket:
     def __init__(self, wire: Wire, life: Life, gate: Any, address: str, number: int) -> None:
         self.wire, self._life, self._gate = wire, life, gate
         self.session: Session | None = None
+        self.doubted = False
         self.peer = address
         self._number = number
         self._paused = False
@@ -172,6 +173,8 @@ class Socket:
         """The upgrade: None, or the refusal."""
         self._gate.made(self)
         response = self._gate.admit(self, request)
+        if isinstance(response, float):  # it is to be asked again: here at once, for a token that comes meanwhile makes it easier
+            response = self._gate.admit(self, request)
         if response is not None:
             self._gate.gone(self, 1000, "refused")
         return response
