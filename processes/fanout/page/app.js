@@ -15,10 +15,24 @@ import { view as watchdog } from "/watchdog.js";
 import { age, growAll, hour, sign, tone } from "/words.js";
 
 const VIEWS = { fleet: fleetView, host, commands, runs, watchdog, incident, deadletters, account };
-const TABS = [["fleet", "Fleet", "fleet", ["host"]], ["commands", "Commands", "terminal", []], ["runs", "Runs", "layers", []], ["watchdog", "Watchdog", "pulse", ["incident"]], ["deadletters", "Dead letters", "letter", []], ["account", "Account", "person", []]];
-const DRAW_MS = 250, REPLACED_MS = 8000, TURNLESS_S = 1.2;
+const TABS = [
+  ["fleet", "Fleet", "fleet", ["host"]],
+  ["commands", "Commands", "terminal", []],
+  ["runs", "Runs", "layers", []],
+  ["watchdog", "Watchdog", "pulse", ["incident"]],
+  ["deadletters", "Dead letters", "letter", []],
+  ["account", "Account", "person", []],
+];
+const DRAW_MS = 250,
+  REPLACED_MS = 8000,
+  TURNLESS_S = 1.2;
 const main = $("main");
-let current = null, dirty = true, frame = 0, drawnMs = 0, epoch = 0, replacedMs = -Infinity;
+let current = null,
+  dirty = true,
+  frame = 0,
+  drawnMs = 0,
+  epoch = 0,
+  replacedMs = -Infinity;
 
 // ── signing in and out ──
 
@@ -26,10 +40,19 @@ async function begin() {
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
   if (code) {
     history.replaceState(null, "", location.pathname);
-    try { await ask("POST", "/login", { code }); } catch (error) { toast(`${error.message}. Links are good once, for ten minutes.`, "failed"); }
+    try {
+      await ask("POST", "/login", { code });
+    } catch (error) {
+      toast(`${error.message}. Links are good once, for ten minutes.`, "failed");
+    }
   }
-  try { link.me = await ask("GET", "/api/v1/me"); } catch (error) {
-    if (error.status !== 401) { banner("No answer from the server. Trying again …", "degraded"); setTimeout(begin, 2000); }
+  try {
+    link.me = await ask("GET", "/api/v1/me");
+  } catch (error) {
+    if (error.status !== 401) {
+      banner("No answer from the server. Trying again …", "degraded");
+      setTimeout(begin, 2000);
+    }
     return;
   }
   signedIn();
@@ -38,40 +61,80 @@ function signedIn() {
   for (const id of ["rail", "bar"]) $(id).hidden = false;
   document.body.classList.remove("outside");
   if (!location.hash) history.replaceState(null, "", "#fleet");
-  connect(); route();
+  connect();
+  route();
 }
 link.signedOut = () => {
   if (document.body.classList.contains("outside")) return;
   document.body.classList.add("outside");
-  disconnect(); current?.leave?.(); current = null;
+  disconnect();
+  current?.leave?.();
+  current = null;
   $("dialog").close();
   for (const id of ["rail", "bar", "banner"]) $(id).hidden = true;
   document.title = "Sign in · fleethub";
-  const field = h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, ariaLabel: "operator token" });
+  const field = h("input", {
+    type: "password",
+    name: "token",
+    autocomplete: "current-password",
+    required: true,
+    ariaLabel: "operator token",
+  });
   const enter = async (event) => {
     event.preventDefault();
-    if (await tell(ask("POST", "/login", { token: field.value.trim() }))) { link.me = await tell(ask("GET", "/api/v1/me")); if (link.me) signedIn(); }
+    if (await tell(ask("POST", "/login", { token: field.value.trim() }))) {
+      link.me = await tell(ask("GET", "/api/v1/me"));
+      if (link.me) signedIn();
+    }
   };
-  main.replaceChildren(h("div", { className: "signin" }, h("img", { src: "/favicon.svg", alt: "", width: 44, height: 44 }), h("h1", null, "Sign in to fleethub"),
-    h("p", { className: "dim" }, "On the machine of the hub, run ", h("code", null, "fleethub up"), " and open the link that it prints: it signs you in once. Or enter a token."),
-    h("form", { onsubmit: enter }, h("label", null, "Operator token", field), h("button", { className: "go" }, "Sign in"))));
+  main.replaceChildren(
+    h(
+      "div",
+      { className: "signin" },
+      h("img", { src: "/favicon.svg", alt: "", width: 44, height: 44 }),
+      h("h1", null, "Sign in to fleethub"),
+      h(
+        "p",
+        { className: "dim" },
+        "On the machine of the hub, run ",
+        h("code", null, "fleethub up"),
+        " and open the link that it prints: it signs you in once. Or enter a token.",
+      ),
+      h("form", { onsubmit: enter }, h("label", null, "Operator token", field), h("button", { className: "go" }, "Sign in")),
+    ),
+  );
   field.focus();
 };
 
 // ── views ──
 
-const redraw = () => { dirty = true; drawnMs = 0; if (!frame) frame = requestAnimationFrame(draw); };
-link.changed = () => { dirty = true; };
+const redraw = () => {
+  dirty = true;
+  drawnMs = 0;
+  if (!frame) frame = requestAnimationFrame(draw);
+};
+link.changed = () => {
+  dirty = true;
+};
 
 function route(event) {
   if (!link.me) return;
-  const [name, id] = location.hash.slice(1).split("/"), known = Object.hasOwn(VIEWS, name) ? name : "fleet";
+  const [name, id] = location.hash.slice(1).split("/"),
+    known = Object.hasOwn(VIEWS, name) ? name : "fleet";
   let wanted = "";
-  try { wanted = decodeURIComponent(id ?? ""); } catch { /* no such id then */ }
+  try {
+    wanted = decodeURIComponent(id ?? "");
+  } catch {
+    /* no such id then */
+  }
   current?.leave?.();
   current = VIEWS[known];
   document.body.dataset.view = known;
-  for (const [tab, , , parts] of TABS) { const element = $(`tab-${tab}`); if (tab === known || parts.includes(known)) element.setAttribute("aria-current", "page"); else element.removeAttribute("aria-current"); }
+  for (const [tab, , , parts] of TABS) {
+    const element = $(`tab-${tab}`);
+    if (tab === known || parts.includes(known)) element.setAttribute("aria-current", "page");
+    else element.removeAttribute("aria-current");
+  }
   current.build(main, wanted, redraw);
   main.scrollTop = 0;
   setText($("title"), current.title());
@@ -82,26 +145,59 @@ function route(event) {
 
 // ── what is always shown ──
 
-function banner(text, word) { const box = $("banner"); box.hidden = !text; box.className = tone(word); setText(box, text); }
+function banner(text, word) {
+  const box = $("banner");
+  box.hidden = !text;
+  box.className = tone(word);
+  setText(box, text);
+}
 function truth() {
-  if (fleet.epoch !== epoch) { if (epoch) replacedMs = Date.now(); epoch = fleet.epoch; }
-  const { verdict, watchdog_silent_s: silent } = fleet.overall, hub = fleet.processes.get("hub"), heard = (Date.now() - link.heardMs) / 1000;
+  if (fleet.epoch !== epoch) {
+    if (epoch) replacedMs = Date.now();
+    epoch = fleet.epoch;
+  }
+  const { verdict, watchdog_silent_s: silent } = fleet.overall,
+    hub = fleet.processes.get("hub"),
+    heard = (Date.now() - link.heardMs) / 1000;
   $("verdict").hidden = !verdict || !link.fresh;
   $("verdict").className = `pill ${tone(verdict)}`;
   one($("verdict"), verdict ?? "", () => h("span", null, sign(verdict), verdict));
   $("link").className = `pill ${link.fresh ? "good" : "bad"}`;
   one($("link"), link.fresh, () => h("span", null, sign(link.fresh ? "live" : "down"), link.fresh ? "live" : "not connected"));
-  setText($("whence"), link.fresh ? `${fleet.source.fanout ?? "connected"} · hub epoch ${fleet.epoch} · since ${hour(link.freshSinceMs)}` : `not connected, last heard ${age(heard)} ago`);
-  if (!link.fresh) banner(fleet.version < 0 ? "Connecting …" : `Connection lost: this is how it was ${age(heard)} ago. Trying again …`, "degraded");
+  setText(
+    $("whence"),
+    link.fresh
+      ? `${fleet.source.fanout ?? "connected"} · hub epoch ${fleet.epoch} · since ${hour(link.freshSinceMs)}`
+      : `not connected, last heard ${age(heard)} ago`,
+  );
+  if (!link.fresh)
+    banner(fleet.version < 0 ? "Connecting …" : `Connection lost: this is how it was ${age(heard)} ago. Trying again …`, "degraded");
   else if (hub && !["advancing", "lagging"].includes(hub.verdict)) banner(trouble(hub, silent), hub.verdict);
-  else if (hub?.pulse?.age_s > TURNLESS_S && !silent) banner(`The hub has not turned for ${age(hub.pulse.age_s)}: the watchdog looks at it. What you see may be old.`, "degraded");
-  else if (fleet.source.from === "database") banner(`No hub has spoken yet: this is from the database${fleet.source.as_of ? `, last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago` : ""}.`, "degraded");
-  else if (silent !== null && silent !== undefined) banner(`The watchdog ${silent > 0 ? `has been silent for ${age(silent)}` : "is not heard"}: nobody would replace a frozen process now.`, "degraded");
-  else if (Date.now() - replacedMs < REPLACED_MS) banner(`The hub was replaced a moment ago: hub epoch ${fleet.epoch} now, and what was accepted goes on.`, "busy");
+  else if (hub?.pulse?.age_s > TURNLESS_S && !silent)
+    banner(`The hub has not turned for ${age(hub.pulse.age_s)}: the watchdog looks at it. What you see may be old.`, "degraded");
+  else if (fleet.source.from === "database")
+    banner(
+      `No hub has spoken yet: this is from the database${fleet.source.as_of ? `, last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago` : ""}.`,
+      "degraded",
+    );
+  else if (silent !== null && silent !== undefined)
+    banner(
+      `The watchdog ${silent > 0 ? `has been silent for ${age(silent)}` : "is not heard"}: nobody would replace a frozen process now.`,
+      "degraded",
+    );
+  else if (Date.now() - replacedMs < REPLACED_MS)
+    banner(`The hub was replaced a moment ago: hub epoch ${fleet.epoch} now, and what was accepted goes on.`, "busy");
   else banner("", "ok");
 }
 function trouble(hub, silent) {
-  const outlook = hub.verdict === "stopped" ? "An operator stopped it." : hub.verdict === "excused" ? "It is given more time." : silent !== null && silent !== undefined ? "The watchdog is silent too." : "It is being replaced.";
+  const outlook =
+    hub.verdict === "stopped"
+      ? "An operator stopped it."
+      : hub.verdict === "excused"
+        ? "It is given more time."
+        : silent !== null && silent !== undefined
+          ? "The watchdog is silent too."
+          : "It is being replaced.";
   return `The hub is ${hub.verdict}${hub.reason ? ` (${hub.reason})` : ""}. ${outlook} What you see may be old; accepted commands are kept, and new ones wait for it.`;
 }
 
@@ -110,13 +206,33 @@ function draw() {
   if (!link.me) return;
   checkSilence();
   truth();
-  if (current && dirty && Date.now() - drawnMs >= DRAW_MS) { dirty = false; drawnMs = Date.now(); current.draw(); }
+  if (current && dirty && Date.now() - drawnMs >= DRAW_MS) {
+    dirty = false;
+    drawnMs = Date.now();
+    current.draw();
+  }
   growAll();
 }
 
 $("tabs").append(...TABS.map(([name, text, sign]) => h("a", { href: `#${name}`, id: `tab-${name}` }, icon(sign), h("span", null, text))));
-$("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 addEventListener("hashchange", (event) => (location.hash.startsWith("#code=") ? begin() : route(event)));
-addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey && !/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && !$("dialog").open && current?.key?.(event)) event.preventDefault(); });
-setInterval(() => { dirty ||= Date.now() - drawnMs > 1000; draw(); }, DRAW_MS); // what is shown ages even when nothing comes
+addEventListener("keydown", (event) => {
+  if (
+    !event.ctrlKey &&
+    !event.metaKey &&
+    !event.altKey &&
+    !/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) &&
+    !$("dialog").open &&
+    current?.key?.(event)
+  )
+    event.preventDefault();
+});
+setInterval(() => {
+  dirty ||= Date.now() - drawnMs > 1000;
+  draw();
+}, DRAW_MS); // what is shown ages even when nothing comes
 begin();

@@ -6,5 +6,7 @@ export const clock = {
     if (Number.isNaN(lowest)) return;
     if (this.offsetMs === null || lowest > this.offsetMs || lowest < this.offsetMs - 5000) this.offsetMs = lowest;
   },
-  now() { return Date.now() + (this.offsetMs ?? 0); },
+  now() {
+    return Date.now() + (this.offsetMs ?? 0);
+  },
 };

@@ -5,41 +5,152 @@ import { ask, askSurely, link, may } from "/link.js";
 import { bytes, day, empty, facts, since } from "/words.js";
 
 const AGAIN_MS = 5000;
-let id = "", letters = null, failed = "", askedMs = 0, redraw = () => {};
+let id = "",
+  letters = null,
+  failed = "",
+  askedMs = 0,
+  redraw = () => {};
 
 async function refresh() {
   askedMs = Date.now();
-  try { const found = await ask("GET", id ? `/api/v1/deadletters/${encodeURIComponent(id)}` : "/api/v1/deadletters"); letters = id ? [found] : found.deadletters; failed = ""; } catch (error) { letters = null; failed = error.status === 404 ? "There is no such dead letter (any more)." : error.message; }
+  try {
+    const found = await ask("GET", id ? `/api/v1/deadletters/${encodeURIComponent(id)}` : "/api/v1/deadletters");
+    letters = id ? [found] : found.deadletters;
+    failed = "";
+  } catch (error) {
+    letters = null;
+    failed = error.status === 404 ? "There is no such dead letter (any more)." : error.message;
+  }
   redraw();
 }
 const pretty = (event) => (typeof event === "string" ? event : JSON.stringify(event, null, 2));
-const block = (title, under, text) => h("details", { className: "panel", open: true }, h("summary", null, h("strong", null, title), under), h("pre", { className: "code", tabIndex: 0 }, text));
+const block = (title, under, text) =>
+  h(
+    "details",
+    { className: "panel", open: true },
+    h("summary", null, h("strong", null, title), under),
+    h("pre", { className: "code", tabIndex: 0 }, text),
+  );
 
 function item(letter) {
-  return h("a", { href: `#deadletters/${letter.id}`, className: "item" }, h("span", { className: "line" }, h("strong", null, letter.kind), letter.host && h("span", { className: "dim" }, ` from ${letter.host}`), ` put aside by ${letter.process}`), h("span", { className: "under right" }, since(letter.at)),
-    h("span", { className: "under" }, `${letter.why}${letter.error ? `: ${letter.error}` : ""}`), h("span", { className: "under right" }, letter.retrying ? "being retried" : letter.retries ? `retried ${letter.retries} times` : ""));
+  return h(
+    "a",
+    { href: `#deadletters/${letter.id}`, className: "item" },
+    h(
+      "span",
+      { className: "line" },
+      h("strong", null, letter.kind),
+      letter.host && h("span", { className: "dim" }, ` from ${letter.host}`),
+      ` put aside by ${letter.process}`,
+    ),
+    h("span", { className: "under right" }, since(letter.at)),
+    h("span", { className: "under" }, `${letter.why}${letter.error ? `: ${letter.error}` : ""}`),
+    h("span", { className: "under right" }, letter.retrying ? "being retried" : letter.retries ? `retried ${letter.retries} times` : ""),
+  );
 }
 function about(letter) {
   const path = `/api/v1/deadletters/${encodeURIComponent(letter.id)}`;
-  const act = (verb, word, then) => confirm(`${verb} this message?`, word, verb, async () => { await askSurely("POST", `${path}/${verb.toLowerCase()}`); askedMs = 0; then?.(); }, `${verb} was asked for.`);
-  return h("div", { className: "stack" }, h("div", { className: "tools" }, h("a", { className: "back", href: "#deadletters" }, "‹ All dead letters"), h("span", { className: "spring" }),
-    h("button", { disabled: letter.retrying, onclick: () => act("Retry", "It is dealt with once more. If it ends the process again, that is found and it comes back here.") }, letter.retrying ? "Being retried" : "Retry"),
-    h("button", { className: "stop", onclick: () => act("Discard", "It is gone for good.", () => { location.hash = "#deadletters"; }) }, "Discard")),
-    h("h2", null, letter.kind, letter.host && [h("span", { className: "dim" }, " from "), h("a", { href: `#host/${encodeURIComponent(letter.host)}` }, letter.host)]),
+  const act = (verb, word, then) =>
+    confirm(
+      `${verb} this message?`,
+      word,
+      verb,
+      async () => {
+        await askSurely("POST", `${path}/${verb.toLowerCase()}`);
+        askedMs = 0;
+        then?.();
+      },
+      `${verb} was asked for.`,
+    );
+  return h(
+    "div",
+    { className: "stack" },
+    h(
+      "div",
+      { className: "tools" },
+      h("a", { className: "back", href: "#deadletters" }, "‹ All dead letters"),
+      h("span", { className: "spring" }),
+      h(
+        "button",
+        {
+          disabled: letter.retrying,
+          onclick: () => act("Retry", "It is dealt with once more. If it ends the process again, that is found and it comes back here."),
+        },
+        letter.retrying ? "Being retried" : "Retry",
+      ),
+      h(
+        "button",
+        {
+          className: "stop",
+          onclick: () =>
+            act("Discard", "It is gone for good.", () => {
+              location.hash = "#deadletters";
+            }),
+        },
+        "Discard",
+      ),
+    ),
+    h(
+      "h2",
+      null,
+      letter.kind,
+      letter.host && [h("span", { className: "dim" }, " from "), h("a", { href: `#host/${encodeURIComponent(letter.host)}` }, letter.host)],
+    ),
     h("p", { className: "note" }, icon("letter"), h("span", null, `Put aside by ${letter.process}: ${letter.why}.`)),
-    facts([["When", day(letter.at)], ["Size", bytes(letter.size_bytes)], ["Retries", letter.retries], ["Id", h("span", { className: "mono small" }, letter.id)]]),
-    letter.error && block("Error", "", letter.error), letter.event !== null && block("What was said", "", pretty(letter.event)),
-    letter.deaths.map((death, place) => block(`Death ${place + 1}: ${death.cause}`, [h("span", { className: "dim small" }, ` ${day(death.at)}, process ${death.pid} `), death.incident && h("a", { href: `#incident/${death.incident}` }, "incident")], death.stacks || "No stacks were left.")));
+    facts([
+      ["When", day(letter.at)],
+      ["Size", bytes(letter.size_bytes)],
+      ["Retries", letter.retries],
+      ["Id", h("span", { className: "mono small" }, letter.id)],
+    ]),
+    letter.error && block("Error", "", letter.error),
+    letter.event !== null && block("What was said", "", pretty(letter.event)),
+    letter.deaths.map((death, place) =>
+      block(
+        `Death ${place + 1}: ${death.cause}`,
+        [
+          h("span", { className: "dim small" }, ` ${day(death.at)}, process ${death.pid} `),
+          death.incident && h("a", { href: `#incident/${death.incident}` }, "incident"),
+        ],
+        death.stacks || "No stacks were left.",
+      ),
+    ),
+  );
 }
 
 export const view = {
   title: () => "Dead letters",
-  build(main, wanted, changed) { redraw = changed; id = wanted; letters = null; failed = ""; askedMs = 0; main.replaceChildren(h("div", { id: "letters", className: id ? "page" : "page items panel" })); },
+  build(main, wanted, changed) {
+    redraw = changed;
+    id = wanted;
+    letters = null;
+    failed = "";
+    askedMs = 0;
+    main.replaceChildren(h("div", { id: "letters", className: id ? "page" : "page items panel" }));
+  },
   draw() {
-    if (!may("operator")) { one($("letters"), "role", () => empty(`The role ${link.me.role} does not see them: they hold what agents said.`)); return; }
+    if (!may("operator")) {
+      one($("letters"), "role", () => empty(`The role ${link.me.role} does not see them: they hold what agents said.`));
+      return;
+    }
     if (Date.now() - askedMs > AGAIN_MS) refresh();
-    if (!letters) { if (failed) one($("letters"), failed, () => empty(failed)); return; }
-    if (letters.length) keyed($("letters"), letters, (letter) => letter.id, (letter) => letter, id ? about : item);
-    else one($("letters"), "none", () => empty("None. A message that ends the hub twice, or that cannot be understood, would be put here with its stacks instead of ending it again."));
+    if (!letters) {
+      if (failed) one($("letters"), failed, () => empty(failed));
+      return;
+    }
+    if (letters.length)
+      keyed(
+        $("letters"),
+        letters,
+        (letter) => letter.id,
+        (letter) => letter,
+        id ? about : item,
+      );
+    else
+      one($("letters"), "none", () =>
+        empty(
+          "None. A message that ends the hub twice, or that cannot be understood, would be put here with its stacks instead of ending it again.",
+        ),
+      );
   },
 };

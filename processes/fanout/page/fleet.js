@@ -10,25 +10,50 @@ import { compareText, fleet, hostsByName, openByHost, sparks } from "/store.js";
 import { facts, many, pill, presenceOf, since, whole } from "/words.js";
 
 const PRESENCES = ["online", "stale", "offline"];
-const SORTS = { name: "Name", presence: "Presence", last_seen: "Last heartbeat", cpu: "CPU", ram: "Memory", disk: "Disk", load: "Load", op: "Command", agent_version: "Agent version" };
-const GROUPS = { "": "No groups", presence: "Presence", host_type: "Type", os_version: "System", agent_version: "Agent version", generation: "Generation", location: "Location", op: "Command" };
+const SORTS = {
+  name: "Name",
+  presence: "Presence",
+  last_seen: "Last heartbeat",
+  cpu: "CPU",
+  ram: "Memory",
+  disk: "Disk",
+  load: "Load",
+  op: "Command",
+  agent_version: "Agent version",
+};
+const GROUPS = {
+  "": "No groups",
+  presence: "Presence",
+  host_type: "Type",
+  os_version: "System",
+  agent_version: "Agent version",
+  generation: "Generation",
+  location: "Location",
+  op: "Command",
+};
 const wide = matchMedia("(min-width: 760px)");
 const wanted = { text: "", presence: "", sort: "name", down: false, group: "" }; // outlives the view: who comes back finds it as it was
-let grid = null, open = new Map(), changed = () => {};
+let grid = null,
+  open = new Map(),
+  changed = () => {};
 const picked = new Set();
 
-const shown = () => { // the hosts that match, in order, and how many there are of each presence
+const shown = () => {
+  // the hosts that match, in order, and how many there are of each presence
   open = openByHost();
-  const test = parse(wanted.text), found = hostsByName().filter((host) => test(host, open.get(host.name)));
+  const test = parse(wanted.text),
+    found = hostsByName().filter((host) => test(host, open.get(host.name)));
   const counts = Object.fromEntries(PRESENCES.map((presence) => [presence, 0]));
   for (const host of found) counts[host.presence] = (counts[host.presence] ?? 0) + 1;
   return { counts, all: found.length, hosts: order(wanted.presence ? found.filter((host) => host.presence === wanted.presence) : found) };
 };
 function order(hosts) {
   if (wanted.sort === "name") return wanted.down ? hosts.toReversed() : hosts;
-  const keys = new Map(hosts.map((host) => [host, field(host, open.get(host.name), wanted.sort)])), way = wanted.down ? -1 : 1;
+  const keys = new Map(hosts.map((host) => [host, field(host, open.get(host.name), wanted.sort)])),
+    way = wanted.down ? -1 : 1;
   return hosts.sort((one, other) => {
-    const a = keys.get(one), b = keys.get(other);
+    const a = keys.get(one),
+      b = keys.get(other);
     if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // what is not known comes last, either way
     return way * (typeof a === "number" && typeof b === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0);
   });
@@ -38,56 +63,207 @@ function grouped(hosts) {
   const groups = new Map();
   for (const host of hosts) {
     const name = String(field(host, open.get(host.name), wanted.group) ?? "") || "none";
-    if (groups.has(name)) groups.get(name).push(host); else groups.set(name, [host]);
+    if (groups.has(name)) groups.get(name).push(host);
+    else groups.set(name, [host]);
   }
   return [...groups].sort((a, b) => compareText(a[0], b[0])).flatMap(([group, members]) => [{ group, count: members.length }, ...members]);
 }
 
 function cells(host, selected) {
-  const metrics = host.metrics ?? {}, running = open.get(host.name), presence = presenceOf(host, clock.now(), trusted());
+  const metrics = host.metrics ?? {},
+    running = open.get(host.name),
+    presence = presenceOf(host, clock.now(), trusted());
   return [
     h("input", { type: "checkbox", checked: selected, tabIndex: -1, ariaLabel: `select ${host.name}` }),
-    [h("a", { href: `#host/${encodeURIComponent(host.name)}`, tabIndex: -1, className: "name" }, host.name), h("span", { className: "under" }, host.revoked ? "token revoked" : host.suspended ? `suspended: ${host.suspended}` : host.os_version || host.host_type || "never seen")],
+    [
+      h("a", { href: `#host/${encodeURIComponent(host.name)}`, tabIndex: -1, className: "name" }, host.name),
+      h(
+        "span",
+        { className: "under" },
+        host.revoked
+          ? "token revoked"
+          : host.suspended
+            ? `suspended: ${host.suspended}`
+            : host.os_version || host.host_type || "never seen",
+      ),
+    ],
     [pill(presence.word, presence.text), h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : "never")],
     [meter(metrics.cpu, "CPU"), sparkline(sparks.get(host.name) ?? [])],
-    meter(metrics.ram, "memory"), meter(metrics.disk, "disk"),
+    meter(metrics.ram, "memory"),
+    meter(metrics.disk, "disk"),
     metrics.load === null || metrics.load === undefined ? h("span", { className: "dim" }, "–") : metrics.load.toFixed(2),
-    running ? [h("a", { href: `#commands/${running.id}`, tabIndex: -1, className: `doing ${running.state}` }, pill(running.state, running.op)), running.state === "running" && running.output_next ? h("span", { className: "under" }, many(running.output_next, "line")) : h("span", { className: "under" }, since(running.started_at ?? running.created_at))] : h("span", { className: "dim" }, host.pending_command ?? "–"),
+    running
+      ? [
+          h("a", { href: `#commands/${running.id}`, tabIndex: -1, className: `doing ${running.state}` }, pill(running.state, running.op)),
+          running.state === "running" && running.output_next
+            ? h("span", { className: "under" }, many(running.output_next, "line"))
+            : h("span", { className: "under" }, since(running.started_at ?? running.created_at)),
+        ]
+      : h("span", { className: "dim" }, host.pending_command ?? "–"),
     h("span", { className: "under" }, host.agent_version || "–"),
   ];
 }
 const print = (host) => {
   const running = open.get(host.name);
-  return JSON.stringify([presenceOf(host, clock.now(), trusted()), host.last_seen, host.metrics, host.revoked, host.suspended, host.os_version, host.agent_version, host.pending_command, running?.id, running?.state, running?.output_next]);
+  return JSON.stringify([
+    presenceOf(host, clock.now(), trusted()),
+    host.last_seen,
+    host.metrics,
+    host.revoked,
+    host.suspended,
+    host.os_version,
+    host.agent_version,
+    host.pending_command,
+    running?.id,
+    running?.state,
+    running?.output_next,
+  ]);
 };
 
 function help() {
-  dialog("Finding hosts", h("div", { className: "stack" }, h("p", null, "Words are looked for in name, presence, system, type and running command. All must fit."),
-    facts([["os:debian", "the field contains the text"], ["presence=offline", "is exactly it"], ["cpu>80", "compares numbers"], ["-type:nixos", "the opposite"], ["generation:917d", "any field that an agent tells"]]), h("p", { className: "dim small" }, `Fields: ${FIELDS.join(", ")}`),
-    h("p", { className: "dim small" }, "Keys: / finds, arrows move, space selects, shift and arrows select on, Ctrl+A selects all, Enter opens.")), () => true);
+  dialog(
+    "Finding hosts",
+    h(
+      "div",
+      { className: "stack" },
+      h("p", null, "Words are looked for in name, presence, system, type and running command. All must fit."),
+      facts([
+        ["os:debian", "the field contains the text"],
+        ["presence=offline", "is exactly it"],
+        ["cpu>80", "compares numbers"],
+        ["-type:nixos", "the opposite"],
+        ["generation:917d", "any field that an agent tells"],
+      ]),
+      h("p", { className: "dim small" }, `Fields: ${FIELDS.join(", ")}`),
+      h(
+        "p",
+        { className: "dim small" },
+        "Keys: / finds, arrows move, space selects, shift and arrows select on, Ctrl+A selects all, Enter opens.",
+      ),
+    ),
+    () => true,
+  );
 }
-const choice = (label, options, value, onchange) => h("select", { ariaLabel: label, onchange: (event) => onchange(event.target.value) }, Object.entries(options).map(([key, text]) => h("option", { value: key, selected: key === value }, text)));
+const choice = (label, options, value, onchange) =>
+  h(
+    "select",
+    { ariaLabel: label, onchange: (event) => onchange(event.target.value) },
+    Object.entries(options).map(([key, text]) => h("option", { value: key, selected: key === value }, text)),
+  );
 
 export const view = {
   title: () => "Fleet",
-  build(main, id, redraw) {
+  build(main, _id, redraw) {
     changed = redraw;
     grid = new Grid({
-      label: "hosts", keyOf: (host) => host.name, cells, print, rowHeight: () => (wide.matches ? 52 : 76),
-      columns: [{ name: "check", text: "" }, { name: "host", text: "Host", sort: "name" }, { name: "presence", text: "Presence", sort: "presence" }, { name: "cpu", text: "CPU", sort: "cpu" }, { name: "ram", text: "Memory", sort: "ram" }, { name: "disk", text: "Disk", sort: "disk" }, { name: "load", text: "Load", sort: "load" }, { name: "op", text: "Command", sort: "op" }, { name: "agent", text: "Agent", sort: "agent_version" }],
-      onOpen: (host) => { location.hash = `#host/${encodeURIComponent(host.name)}`; }, onSelect: () => changed(), onSort: (name) => { wanted.down = wanted.sort === name && !wanted.down; wanted.sort = name; changed(); },
+      label: "hosts",
+      keyOf: (host) => host.name,
+      cells,
+      print,
+      rowHeight: () => (wide.matches ? 52 : 76),
+      columns: [
+        { name: "check", text: "" },
+        { name: "host", text: "Host", sort: "name" },
+        { name: "presence", text: "Presence", sort: "presence" },
+        { name: "cpu", text: "CPU", sort: "cpu" },
+        { name: "ram", text: "Memory", sort: "ram" },
+        { name: "disk", text: "Disk", sort: "disk" },
+        { name: "load", text: "Load", sort: "load" },
+        { name: "op", text: "Command", sort: "op" },
+        { name: "agent", text: "Agent", sort: "agent_version" },
+      ],
+      onOpen: (host) => {
+        location.hash = `#host/${encodeURIComponent(host.name)}`;
+      },
+      onSelect: () => changed(),
+      onSort: (name) => {
+        wanted.down = wanted.sort === name && !wanted.down;
+        wanted.sort = name;
+        changed();
+      },
     });
     grid.selected = picked;
-    const all = h("input", { type: "checkbox", id: "all", ariaLabel: "select all shown", onchange: (event) => grid.pickAll(event.target.checked) });
+    const all = h("input", {
+      type: "checkbox",
+      id: "all",
+      ariaLabel: "select all shown",
+      onchange: (event) => grid.pickAll(event.target.checked),
+    });
     grid.heads[0].append(all);
-    main.replaceChildren(h("div", { className: "fill" },
-      h("div", { className: "tools" },
-        h("div", { className: "search" }, h("input", { id: "find", type: "search", placeholder: "Find hosts: name, os:debian, cpu>80 …", value: wanted.text, ariaLabel: "find hosts", autocomplete: "off", spellcheck: false, oninput: (event) => { wanted.text = event.target.value; changed(); } }), h("button", { type: "button", className: "quiet", ariaLabel: "how to find hosts", onclick: help }, icon("question"))),
-        choice("sort by", SORTS, wanted.sort, (value) => { wanted.sort = value; wanted.down = false; changed(); }), choice("group by", GROUPS, wanted.group, (value) => { wanted.group = value; changed(); }),
-        h("span", { className: "spring" }), may("admin") && h("button", { className: "go", onclick: enroll }, "Enrol a host")),
-      h("div", { id: "counts", className: "chips", role: "group", ariaLabel: "presence" }), grid.element, h("p", { id: "none", className: "empty", hidden: true }),
-      h("div", { id: "chosen", className: "chosen", hidden: true }, h("strong", { id: "chosen-count" }), h("span", { className: "spring" }), h("button", { className: "quiet", onclick: () => { picked.clear(); changed(); } }, "Clear"),
-        may("admin") && h("button", { className: "stop", onclick: () => remove(chosen(), () => { picked.clear(); changed(); }) }, "Remove"), may("operator") && h("button", { className: "go", id: "run", onclick: () => command(chosen(), () => picked.clear()) }, "Command …"))));
+    main.replaceChildren(
+      h(
+        "div",
+        { className: "fill" },
+        h(
+          "div",
+          { className: "tools" },
+          h(
+            "div",
+            { className: "search" },
+            h("input", {
+              id: "find",
+              type: "search",
+              placeholder: "Find hosts: name, os:debian, cpu>80 …",
+              value: wanted.text,
+              ariaLabel: "find hosts",
+              autocomplete: "off",
+              spellcheck: false,
+              oninput: (event) => {
+                wanted.text = event.target.value;
+                changed();
+              },
+            }),
+            h("button", { type: "button", className: "quiet", ariaLabel: "how to find hosts", onclick: help }, icon("question")),
+          ),
+          choice("sort by", SORTS, wanted.sort, (value) => {
+            wanted.sort = value;
+            wanted.down = false;
+            changed();
+          }),
+          choice("group by", GROUPS, wanted.group, (value) => {
+            wanted.group = value;
+            changed();
+          }),
+          h("span", { className: "spring" }),
+          may("admin") && h("button", { className: "go", onclick: enroll }, "Enrol a host"),
+        ),
+        h("div", { id: "counts", className: "chips", role: "group", ariaLabel: "presence" }),
+        grid.element,
+        h("p", { id: "none", className: "empty", hidden: true }),
+        h(
+          "div",
+          { id: "chosen", className: "chosen", hidden: true },
+          h("strong", { id: "chosen-count" }),
+          h("span", { className: "spring" }),
+          h(
+            "button",
+            {
+              className: "quiet",
+              onclick: () => {
+                picked.clear();
+                changed();
+              },
+            },
+            "Clear",
+          ),
+          may("admin") &&
+            h(
+              "button",
+              {
+                className: "stop",
+                onclick: () =>
+                  remove(chosen(), () => {
+                    picked.clear();
+                    changed();
+                  }),
+              },
+              "Remove",
+            ),
+          may("operator") &&
+            h("button", { className: "go", id: "run", onclick: () => command(chosen(), () => picked.clear()) }, "Command …"),
+        ),
+      ),
+    );
   },
   draw() {
     for (const name of picked) if (!fleet.hosts.has(name)) picked.delete(name);
@@ -97,16 +273,52 @@ export const view = {
     chips([["", "All", all], ...PRESENCES.map((presence) => [presence, presence, counts[presence]])]);
     $("all").checked = hosts.length > 0 && hosts.every((host) => picked.has(host.name));
     $("none").hidden = hosts.length > 0;
-    $("none").textContent = fleet.hosts.size ? "No host matches." : "No hosts yet. Enrol one, give its agent the token, and it appears here.";
+    $("none").textContent = fleet.hosts.size
+      ? "No host matches."
+      : "No hosts yet. Enrol one, give its agent the token, and it appears here.";
     $("chosen").hidden = !picked.size;
     setText($("chosen-count"), `${many(picked.size, "host")} selected`);
   },
-  leave() { grid.leave(); },
-  key(event) { if (event.key === "/") { $("find").focus(); return true; } return false; },
+  leave() {
+    grid.leave();
+  },
+  key(event) {
+    if (event.key === "/") {
+      $("find").focus();
+      return true;
+    }
+    return false;
+  },
 };
-const chosen = () => [...picked].sort(compareText).map((name) => fleet.hosts.get(name)).filter(Boolean);
+const chosen = () =>
+  [...picked]
+    .sort(compareText)
+    .map((name) => fleet.hosts.get(name))
+    .filter(Boolean);
 function chips(list) {
   const parent = $("counts");
-  if (!parent.children.length) parent.append(...list.map(([value, name]) => h("button", { type: "button", className: "chip", value, onclick: () => { wanted.presence = value; changed(); } }, value ? pill(value) : name, h("b"))));
-  list.forEach(([value, , count], place) => { const chip = parent.children[place]; chip.ariaPressed = String(wanted.presence === value); setText(chip.lastChild, whole(count)); });
+  if (!parent.children.length)
+    parent.append(
+      ...list.map(([value, name]) =>
+        h(
+          "button",
+          {
+            type: "button",
+            className: "chip",
+            value,
+            onclick: () => {
+              wanted.presence = value;
+              changed();
+            },
+          },
+          value ? pill(value) : name,
+          h("b"),
+        ),
+      ),
+    );
+  list.forEach(([value, , count], place) => {
+    const chip = parent.children[place];
+    chip.ariaPressed = String(wanted.presence === value);
+    setText(chip.lastChild, whole(count));
+  });
 }

@@ -8,16 +8,33 @@ import { ask, askSurely, may, trusted } from "/link.js";
 import { fleet, newestCommands } from "/store.js";
 import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "/words.js";
 
-const AGAIN_MS = 5000, SHOWN_MS = 3600000, SHORT_MS = 300000, COMMANDS_MAX = 50;
-let name = "", history = null, older = [], askedMs = 0, redraw = () => {};
+const AGAIN_MS = 5000,
+  SHOWN_MS = 3600000,
+  SHORT_MS = 300000,
+  COMMANDS_MAX = 50;
+let name = "",
+  history = null,
+  older = [],
+  askedMs = 0,
+  redraw = () => {};
 
 async function refresh() {
   askedMs = Date.now();
-  const own = name, path = encodeURIComponent(own);
+  const own = name,
+    path = encodeURIComponent(own);
   try {
-    const [found, commands] = await Promise.all([ask("GET", `/api/v1/hosts/${path}/metrics`), ask("GET", `/api/v1/commands?limit=${COMMANDS_MAX}&host=${path}`)]);
-    if (own === name) { history = found; older = commands.commands; redraw(); }
-  } catch { /* the next look tries again */ }
+    const [found, commands] = await Promise.all([
+      ask("GET", `/api/v1/hosts/${path}/metrics`),
+      ask("GET", `/api/v1/commands?limit=${COMMANDS_MAX}&host=${path}`),
+    ]);
+    if (own === name) {
+      history = found;
+      older = commands.commands;
+      redraw();
+    }
+  } catch {
+    /* the next look tries again */
+  }
 }
 
 // What an agent said beyond the fields that are known here: names and values as they are, one level deep.
@@ -25,62 +42,215 @@ function pairs(value) {
   const found = [];
   for (const [key, inner] of Object.entries(value ?? {})) {
     if (inner === "" || inner === null) continue;
-    if (typeof inner === "object") { if (key !== "update_status") found.push([key, JSON.stringify(inner)]); }
-    else found.push([key.replaceAll("_", " "), String(inner)]);
+    if (typeof inner === "object") {
+      if (key !== "update_status") found.push([key, JSON.stringify(inner)]);
+    } else found.push([key.replaceAll("_", " "), String(inner)]);
   }
   return found;
 }
 function updates(status) {
   const parts = Object.entries(status ?? {}).filter(([, part]) => part && typeof part === "object" && (part.status || part.message));
-  return parts.length > 0 && h("div", null, h("h3", null, "Up to date?"), facts(parts.map(([key, part]) => [key, [pill(part.status === "ok" ? "ok" : part.status ? "degraded" : "unknown", String(part.status || "unknown")), ` ${part.message ?? ""} `, part.checked_at && h("span", { className: "dim small" }, `checked ${day(part.checked_at)}`)]])));
+  return (
+    parts.length > 0 &&
+    h(
+      "div",
+      null,
+      h("h3", null, "Up to date?"),
+      facts(
+        parts.map(([key, part]) => [
+          key,
+          [
+            pill(part.status === "ok" ? "ok" : part.status ? "degraded" : "unknown", String(part.status || "unknown")),
+            ` ${part.message ?? ""} `,
+            part.checked_at && h("span", { className: "dim small" }, `checked ${day(part.checked_at)}`),
+          ],
+        ]),
+      ),
+    )
+  );
 }
 
 function charts() {
-  const to = clock.now(), from = Math.max(to - SHOWN_MS, Math.min(Date.parse(history.since), to - SHORT_MS)), gapMs = history.sample_s * 3000 + 20000;
+  const to = clock.now(),
+    from = Math.max(to - SHOWN_MS, Math.min(Date.parse(history.since), to - SHORT_MS)),
+    gapMs = history.sample_s * 3000 + 20000;
   const points = (values) => history.at.map((at, place) => [at * 1000, values[place]]);
   const note = Date.parse(history.since) > from ? `kept since ${hour(history.since)}` : "";
-  const chart = (title, values, unit, top) => lineChart({ title, series: [{ name: title, points: points(values) }], from, to, unit, top, gapMs, note });
-  return h("div", { className: "charts" }, chart("CPU", history.cpu, "%", 100), chart("Memory", history.ram, "%", 100), chart("Disk", history.disk, "%", 100), chart("Load", history.load, "", null));
+  const chart = (title, values, unit, top) =>
+    lineChart({ title, series: [{ name: title, points: points(values) }], from, to, unit, top, gapMs, note });
+  return h(
+    "div",
+    { className: "charts" },
+    chart("CPU", history.cpu, "%", 100),
+    chart("Memory", history.ram, "%", 100),
+    chart("Disk", history.disk, "%", 100),
+    chart("Load", history.load, "", null),
+  );
 }
 function comings() {
   const list = history.presences.toReversed();
-  return h("ol", { className: "story" }, list.map((one, place) => h("li", null, pill(one.presence), h("span", { className: "mono small" }, one.address), h("span", { className: "under" }, day(one.at), place > 0 && ` · for ${age((Date.parse(list[place - 1].at) - Date.parse(one.at)) / 1000)}`))));
+  return h(
+    "ol",
+    { className: "story" },
+    list.map((one, place) =>
+      h(
+        "li",
+        null,
+        pill(one.presence),
+        h("span", { className: "mono small" }, one.address),
+        h(
+          "span",
+          { className: "under" },
+          day(one.at),
+          place > 0 && ` · for ${age((Date.parse(list[place - 1].at) - Date.parse(one.at)) / 1000)}`,
+        ),
+      ),
+    ),
+  );
 }
 function head(host) {
-  const presence = presenceOf(host, clock.now(), trusted()), metrics = host.metrics ?? {};
+  const presence = presenceOf(host, clock.now(), trusted()),
+    metrics = host.metrics ?? {};
   const number = (value, unit) => (value === null || value === undefined ? "–" : `${Math.round(value)}${unit}`);
-  return h("div", { className: "stack" },
-    h("div", { className: "tools" }, h("a", { className: "back", href: "#fleet" }, "‹ Fleet"), pill(presence.word, presence.text), host.last_seen && h("span", { className: "dim" }, since(host.last_seen, "heartbeat ")), host.revoked && pill("revoked", "token revoked"), h("span", { className: "spring" }),
-      may("operator") && h("button", { className: "go", onclick: () => command([host]) }, "Command …"), may("admin") && h("button", { className: "stop", onclick: () => revoke(host), disabled: host.revoked }, "Revoke"), may("admin") && h("button", { className: "stop", onclick: () => remove([host], () => { location.hash = "#fleet"; }) }, "Remove")),
-    h("div", { className: "tiles" }, tile(number(metrics.cpu, "%"), "CPU"), tile(number(metrics.ram, "%"), "memory"), tile(number(metrics.disk, "%"), "disk"), tile(metrics.load?.toFixed(2) ?? "–", "load"), tile(age(metrics.uptime_s), "up"), tile(whole(host.ledger?.accepted), "commands so far")),
-    host.suspended && h("p", { className: "note bad" }, icon("bang"), h("span", null, `Its token is suspended since ${day(host.suspended_at)}: ${host.suspended}. Nobody gets in with it. `, may("operator") && h("button", { onclick: () => tell(askSurely("POST", `/api/v1/hosts/${encodeURIComponent(host.name)}/lift`), "lifted") }, "Let it in again"))),
-    host.ledger?.lost > 0 && h("p", { className: "note lost" }, icon("question"), `${whole(host.ledger.lost)} of its commands are lost: nobody knows how they ended.`));
+  return h(
+    "div",
+    { className: "stack" },
+    h(
+      "div",
+      { className: "tools" },
+      h("a", { className: "back", href: "#fleet" }, "‹ Fleet"),
+      pill(presence.word, presence.text),
+      host.last_seen && h("span", { className: "dim" }, since(host.last_seen, "heartbeat ")),
+      host.revoked && pill("revoked", "token revoked"),
+      h("span", { className: "spring" }),
+      may("operator") && h("button", { className: "go", onclick: () => command([host]) }, "Command …"),
+      may("admin") && h("button", { className: "stop", onclick: () => revoke(host), disabled: host.revoked }, "Revoke"),
+      may("admin") &&
+        h(
+          "button",
+          {
+            className: "stop",
+            onclick: () =>
+              remove([host], () => {
+                location.hash = "#fleet";
+              }),
+          },
+          "Remove",
+        ),
+    ),
+    h(
+      "div",
+      { className: "tiles" },
+      tile(number(metrics.cpu, "%"), "CPU"),
+      tile(number(metrics.ram, "%"), "memory"),
+      tile(number(metrics.disk, "%"), "disk"),
+      tile(metrics.load?.toFixed(2) ?? "–", "load"),
+      tile(age(metrics.uptime_s), "up"),
+      tile(whole(host.ledger?.accepted), "commands so far"),
+    ),
+    host.suspended &&
+      h(
+        "p",
+        { className: "note bad" },
+        icon("bang"),
+        h(
+          "span",
+          null,
+          `Its token is suspended since ${day(host.suspended_at)}: ${host.suspended}. Nobody gets in with it. `,
+          may("operator") &&
+            h(
+              "button",
+              { onclick: () => tell(askSurely("POST", `/api/v1/hosts/${encodeURIComponent(host.name)}/lift`), "lifted") },
+              "Let it in again",
+            ),
+        ),
+      ),
+    host.ledger?.lost > 0 &&
+      h(
+        "p",
+        { className: "note lost" },
+        icon("question"),
+        `${whole(host.ledger.lost)} of its commands are lost: nobody knows how they ended.`,
+      ),
+  );
 }
 function said(host) {
-  return h("div", { className: "stack" }, h("h2", null, "What it is"),
-    facts([["System", host.os_version], ["Type", host.host_type], ["Agent", host.agent_version], ["Address", host.address], ["Connected", host.connected_since && host.presence === "online" && day(host.connected_since)], ["Enrolled", day(host.enrolled_at)], ["Heartbeat", host.heartbeat_interval_s && `every ${host.heartbeat_interval_s} s`], ["Offers", (host.commands ?? []).join(", ") || "not known yet"], ["Swap", host.metrics?.swap !== undefined && host.metrics?.swap !== null && `${Math.round(host.metrics.swap)}%`],
-      ["Temperatures", Object.entries(host.metrics?.temperatures ?? {}).map(([key, value]) => `${key} ${value} °C`).join(", ")], ...pairs(host.facts), ...pairs(host.heartbeat_facts)]),
-    updates(host.heartbeat_facts?.update_status));
+  return h(
+    "div",
+    { className: "stack" },
+    h("h2", null, "What it is"),
+    facts([
+      ["System", host.os_version],
+      ["Type", host.host_type],
+      ["Agent", host.agent_version],
+      ["Address", host.address],
+      ["Connected", host.connected_since && host.presence === "online" && day(host.connected_since)],
+      ["Enrolled", day(host.enrolled_at)],
+      ["Heartbeat", host.heartbeat_interval_s && `every ${host.heartbeat_interval_s} s`],
+      ["Offers", (host.commands ?? []).join(", ") || "not known yet"],
+      ["Swap", host.metrics?.swap !== undefined && host.metrics?.swap !== null && `${Math.round(host.metrics.swap)}%`],
+      [
+        "Temperatures",
+        Object.entries(host.metrics?.temperatures ?? {})
+          .map(([key, value]) => `${key} ${value} °C`)
+          .join(", "),
+      ],
+      ...pairs(host.facts),
+      ...pairs(host.heartbeat_facts),
+    ]),
+    updates(host.heartbeat_facts?.update_status),
+  );
 }
 
 export const view = {
   title: () => name,
   build(main, wanted, changed) {
-    redraw = changed; name = wanted; history = null; older = []; askedMs = 0;
-    main.replaceChildren(h("div", { className: "page" }, h("div", { id: "head" }), h("div", { id: "charts" }),
-      h("div", { className: "columns" }, h("section", { className: "panel", id: "said" }), h("section", { className: "panel" }, h("h2", null, "Commands"), h("div", { id: "own", className: "items flush" })), h("section", { className: "panel" }, h("h2", null, "Comings and goings"), h("div", { id: "comings" })))));
+    redraw = changed;
+    name = wanted;
+    history = null;
+    older = [];
+    askedMs = 0;
+    main.replaceChildren(
+      h(
+        "div",
+        { className: "page" },
+        h("div", { id: "head" }),
+        h("div", { id: "charts" }),
+        h(
+          "div",
+          { className: "columns" },
+          h("section", { className: "panel", id: "said" }),
+          h("section", { className: "panel" }, h("h2", null, "Commands"), h("div", { id: "own", className: "items flush" })),
+          h("section", { className: "panel" }, h("h2", null, "Comings and goings"), h("div", { id: "comings" })),
+        ),
+      ),
+    );
   },
   draw() {
     const host = fleet.hosts.get(name);
-    if (!host) { $("head").replaceChildren(empty(fleet.version < 0 ? "Loading …" : "There is no such host.")); return; }
+    if (!host) {
+      $("head").replaceChildren(empty(fleet.version < 0 ? "Loading …" : "There is no such host."));
+      return;
+    }
     if (Date.now() - askedMs > AGAIN_MS) refresh();
     one($("head"), [host, presenceOf(host, clock.now(), trusted())], () => head(host));
     one($("said"), [{ ...host, metrics: null, last_seen: null }, host.metrics?.temperatures, host.metrics?.swap], () => said(host));
-    const live = newestCommands().filter((one) => one.host === name), known = new Set(live.map((one) => one.id)), all = [...live, ...older.filter((one) => !known.has(one.id))].slice(0, COMMANDS_MAX);
-    if (all.length) keyed($("own"), all, (one) => one.id, (one) => [one.state, one.reason, one.message], (one) => commandLink(one, false));
+    const live = newestCommands().filter((one) => one.host === name),
+      known = new Set(live.map((one) => one.id)),
+      all = [...live, ...older.filter((one) => !known.has(one.id))].slice(0, COMMANDS_MAX);
+    if (all.length)
+      keyed(
+        $("own"),
+        all,
+        (one) => one.id,
+        (one) => [one.state, one.reason, one.message],
+        (one) => commandLink(one, false),
+      );
     else one($("own"), "none", () => empty("It was never told to do anything."));
     if (!history) return;
     one($("charts"), [history.at.at(-1), Math.floor(clock.now() / 5000)], charts);
-    one($("comings"), history.presences, () => (history.presences.length ? comings() : empty("Nothing has changed since the page's server started.")));
+    one($("comings"), history.presences, () =>
+      history.presences.length ? comings() : empty("Nothing has changed since the page's server started."),
+    );
   },
 };

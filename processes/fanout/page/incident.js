@@ -5,57 +5,174 @@ import { fleet } from "/store.js";
 import { age, day, empty, facts, pill, since, tile } from "/words.js";
 
 const FRAME = /^(\s*)File "(.+)", line (\d+|\?\?\?) in (.+)$|^(\s+)(\S.*) \((.+):(\d+)\)$/;
-const NAMES = { "stacks.txt": "Stacks of all threads", "tasks.txt": "Tasks", "pyspy.txt": "Stacks seen from outside (py-spy)", "pulse.json": "Pulse", "proc.json": "The process", "queues.json": "Queues", "log.txt": "End of the log" };
-const ORDER = Object.keys(NAMES), AGAIN_MS = 2000;
-let id = "", found = null, failed = "", askedMs = 0, asking = false, print = "", redraw = () => {};
+const NAMES = {
+  "stacks.txt": "Stacks of all threads",
+  "tasks.txt": "Tasks",
+  "pyspy.txt": "Stacks seen from outside (py-spy)",
+  "pulse.json": "Pulse",
+  "proc.json": "The process",
+  "queues.json": "Queues",
+  "log.txt": "End of the log",
+};
+const ORDER = Object.keys(NAMES),
+  AGAIN_MS = 2000;
+let id = "",
+  found = null,
+  failed = "",
+  askedMs = 0,
+  asking = false,
+  print = "",
+  redraw = () => {};
 
 // While it is open, and when its row has changed, it is asked for again.
 async function refresh() {
-  asking = true; askedMs = Date.now();
-  try { found = await ask("GET", `/api/v1/incidents/${encodeURIComponent(id)}`); failed = ""; } catch (error) { failed = error.status === 404 ? "There is no such incident (any more)." : error.message; }
+  asking = true;
+  askedMs = Date.now();
+  try {
+    found = await ask("GET", `/api/v1/incidents/${encodeURIComponent(id)}`);
+    failed = "";
+  } catch (error) {
+    failed = error.status === 404 ? "There is no such incident (any more)." : error.message;
+  }
   asking = false;
   redraw();
 }
 
 // Stacks to be read: function first, the guilty line marked, its thread on top.
 function stacks(text, stuckAt) {
-  const [place, guiltyName] = (stuckAt ?? "").split(" "), isGuilty = (file, line, name) => Boolean(place) && `/${file}:${line}`.endsWith(`/${place}`) && name === guiltyName;
-  const threads = text.split(/\n\s*\n/).map((block) => ({ block, guilty: block.split("\n").some((raw) => { const frame = FRAME.exec(raw); return frame && isGuilty(frame[2] ?? frame[7], frame[3] ?? frame[8], frame[4] ?? frame[6]); }) }));
-  const ordered = threads.toSorted((a, b) => b.guilty - a.guilty).map((thread) => thread.block).join("\n\n");
-  return h("pre", { className: "code", tabIndex: 0 }, ordered.split("\n").map((raw) => {
-    const frame = FRAME.exec(raw);
-    if (!frame) return h("span", { className: /^(Thread|Current thread|Process|Python|#|Task|Fatal|Timeout)/.test(raw.trim()) ? "thread" : "" }, raw, "\n");
-    const [file, line, name] = frame[2] ? [frame[2], frame[3], frame[4]] : [frame[7], frame[8], frame[6]];
-    const guilty = isGuilty(file, line, name);
-    return h("span", { className: `frame ${guilty ? "guilty" : ""}` }, h("b", null, `  ${name}`), h("span", { className: "dim" }, `  ${file}:${line}`), guilty && h("em", null, "  ← stuck here"), "\n");
+  const [place, guiltyName] = (stuckAt ?? "").split(" "),
+    isGuilty = (file, line, name) => Boolean(place) && `/${file}:${line}`.endsWith(`/${place}`) && name === guiltyName;
+  const threads = text.split(/\n\s*\n/).map((block) => ({
+    block,
+    guilty: block.split("\n").some((raw) => {
+      const frame = FRAME.exec(raw);
+      return frame && isGuilty(frame[2] ?? frame[7], frame[3] ?? frame[8], frame[4] ?? frame[6]);
+    }),
   }));
+  const ordered = threads
+    .toSorted((a, b) => b.guilty - a.guilty)
+    .map((thread) => thread.block)
+    .join("\n\n");
+  return h(
+    "pre",
+    { className: "code", tabIndex: 0 },
+    ordered.split("\n").map((raw) => {
+      const frame = FRAME.exec(raw);
+      if (!frame)
+        return h(
+          "span",
+          { className: /^(Thread|Current thread|Process|Python|#|Task|Fatal|Timeout)/.test(raw.trim()) ? "thread" : "" },
+          raw,
+          "\n",
+        );
+      const [file, line, name] = frame[2] ? [frame[2], frame[3], frame[4]] : [frame[7], frame[8], frame[6]];
+      const guilty = isGuilty(file, line, name);
+      return h(
+        "span",
+        { className: `frame ${guilty ? "guilty" : ""}` },
+        h("b", null, `  ${name}`),
+        h("span", { className: "dim" }, `  ${file}:${line}`),
+        guilty && h("em", null, "  ← stuck here"),
+        "\n",
+      );
+    }),
+  );
 }
 function shown(name, text, stuckAt) {
   if (/stacks|pyspy|tasks/.test(name)) return stacks(text, stuckAt);
   let pretty = text;
-  if (name.endsWith(".json")) try { pretty = JSON.stringify(JSON.parse(text), null, 2); } catch { /* as it is */ }
+  if (name.endsWith(".json"))
+    try {
+      pretty = JSON.stringify(JSON.parse(text), null, 2);
+    } catch {
+      /* as it is */
+    }
   return h("pre", { className: "code", tabIndex: 0 }, pretty);
 }
 const rank = (name) => (ORDER.indexOf(name) + ORDER.length + 1) % (ORDER.length + 1);
 
 function about(incident) {
-  const over = incident.over_at !== null, texts = Object.entries(incident.evidence_text ?? {}).sort((a, b) => rank(a[0]) - rank(b[0]));
-  return h("div", { className: "stack" },
-    h("div", { className: "tools" }, h("a", { className: "back", href: "#watchdog" }, "‹ Watchdog"), pill(over ? "over" : "open", over ? "over" : "not over yet"), incident.drill && h("span", { className: "tag" }, "drill"), h("span", { className: "spring" }), h("span", { className: "dim" }, since(incident.found_at, "found "))),
+  const over = incident.over_at !== null,
+    texts = Object.entries(incident.evidence_text ?? {}).sort((a, b) => rank(a[0]) - rank(b[0]));
+  return h(
+    "div",
+    { className: "stack" },
+    h(
+      "div",
+      { className: "tools" },
+      h("a", { className: "back", href: "#watchdog" }, "‹ Watchdog"),
+      pill(over ? "over" : "open", over ? "over" : "not over yet"),
+      incident.drill && h("span", { className: "tag" }, "drill"),
+      h("span", { className: "spring" }),
+      h("span", { className: "dim" }, since(incident.found_at, "found ")),
+    ),
     h("h2", null, incident.process, " was ", incident.verdict, incident.reason && h("span", { className: "dim" }, ` · ${incident.reason}`)),
-    h("div", { className: "tiles" }, tile(age(incident.found_after_s), "until it was found"), tile(over ? age(incident.recovered_after_s) : "–", "until all was well"), tile(String(incident.lost), "commands lost", incident.lost ? "lost" : "ok"), tile(incident.epoch, "hub epoch")),
-    incident.stuck_at && h("p", { className: "note stuck" }, icon("pause"), h("span", null, "It was stuck at ", h("code", null, incident.stuck_at))),
-    facts([["Done", incident.remedy], ["Began", day(incident.begun_at)], ["Found", day(incident.found_at)], ["Over", incident.over_at && day(incident.over_at)], ["Process id", incident.pid]]),
-    h("section", null, h("h3", null, "What happened"), h("ol", { className: "story lines" }, incident.events.map((text) => { const [, at, rest] = /^([+-][\d.]+ s) (.*)$/s.exec(text) ?? [null, "", text]; return h("li", null, h("span", { className: "mono dim" }, at), h("span", null, rest)); }))),
-    h("section", null, h("h3", null, "Evidence"), texts.length ? texts.map(([name, text], place) => h("details", { className: "panel", open: place === 0 }, h("summary", null, h("strong", null, NAMES[name] ?? name), h("span", { className: "dim small" }, ` ${name}`)), shown(name, text, incident.stuck_at))) : empty("None was taken: the process was gone already, or could not be asked.")));
+    h(
+      "div",
+      { className: "tiles" },
+      tile(age(incident.found_after_s), "until it was found"),
+      tile(over ? age(incident.recovered_after_s) : "–", "until all was well"),
+      tile(String(incident.lost), "commands lost", incident.lost ? "lost" : "ok"),
+      tile(incident.epoch, "hub epoch"),
+    ),
+    incident.stuck_at &&
+      h("p", { className: "note stuck" }, icon("pause"), h("span", null, "It was stuck at ", h("code", null, incident.stuck_at))),
+    facts([
+      ["Done", incident.remedy],
+      ["Began", day(incident.begun_at)],
+      ["Found", day(incident.found_at)],
+      ["Over", incident.over_at && day(incident.over_at)],
+      ["Process id", incident.pid],
+    ]),
+    h(
+      "section",
+      null,
+      h("h3", null, "What happened"),
+      h(
+        "ol",
+        { className: "story lines" },
+        incident.events.map((text) => {
+          const [, at, rest] = /^([+-][\d.]+ s) (.*)$/s.exec(text) ?? [null, "", text];
+          return h("li", null, h("span", { className: "mono dim" }, at), h("span", null, rest));
+        }),
+      ),
+    ),
+    h(
+      "section",
+      null,
+      h("h3", null, "Evidence"),
+      texts.length
+        ? texts.map(([name, text], place) =>
+            h(
+              "details",
+              { className: "panel", open: place === 0 },
+              h("summary", null, h("strong", null, NAMES[name] ?? name), h("span", { className: "dim small" }, ` ${name}`)),
+              shown(name, text, incident.stuck_at),
+            ),
+          )
+        : empty("None was taken: the process was gone already, or could not be asked."),
+    ),
+  );
 }
 
 export const view = {
   title: () => "Incident",
-  build(main, wanted, changed) { redraw = changed; id = wanted; found = null; failed = ""; askedMs = 0; print = ""; main.replaceChildren(h("div", { className: "page", id: "incident" }, empty("Loading …"))); },
+  build(main, wanted, changed) {
+    redraw = changed;
+    id = wanted;
+    found = null;
+    failed = "";
+    askedMs = 0;
+    print = "";
+    main.replaceChildren(h("div", { className: "page", id: "incident" }, empty("Loading …")));
+  },
   draw() {
-    const row = fleet.incidents.get(id), now = JSON.stringify(row ?? null);
-    if (!asking && Date.now() - askedMs > AGAIN_MS && (now !== print || !found || found.over_at === null)) { print = now; refresh(); }
+    const row = fleet.incidents.get(id),
+      now = JSON.stringify(row ?? null);
+    if (!asking && Date.now() - askedMs > AGAIN_MS && (now !== print || !found || found.over_at === null)) {
+      print = now;
+      refresh();
+    }
     if (found) one($("incident"), found, about);
     else if (failed) one($("incident"), failed, () => empty(failed));
   },

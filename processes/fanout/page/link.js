@@ -2,9 +2,14 @@
 import { clock } from "/clock.js";
 import * as store from "/store.js";
 
-const SILENT_MS = 12000, ASK_MS = 15000, WAIT_MS_MAX = 5000, WATCHING_MAX = 20;
+const SILENT_MS = 12000,
+  ASK_MS = 15000,
+  WAIT_MS_MAX = 5000,
+  WATCHING_MAX = 20;
 export const link = { me: null, fresh: false, heardMs: 0, freshSinceMs: 0, changed: () => {}, output: () => {}, signedOut: () => {} };
-let socket = null, tries = 0, timer = null;
+let socket = null,
+  tries = 0,
+  timer = null;
 const watched = new Map(); // command id → the offset wanted next
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -13,7 +18,11 @@ const ROLES = ["viewer", "operator", "admin"];
 export const may = (role) => ROLES.indexOf(link.me?.role) >= ROLES.indexOf(role);
 
 export async function ask(method, path, body) {
-  const answer = await fetch(path, { method, headers: body ? { "content-type": "application/json" } : {}, body: body ? JSON.stringify(body) : undefined });
+  const answer = await fetch(path, {
+    method,
+    headers: body ? { "content-type": "application/json" } : {},
+    body: body ? JSON.stringify(body) : undefined,
+  });
   clock.heard(answer.headers.get("date"));
   const content = await answer.json().catch(() => ({}));
   if (answer.status === 401 && path !== "/login") link.signedOut();
@@ -25,7 +34,9 @@ export async function ask(method, path, body) {
 export async function askSurely(method, path, body) {
   const until = Date.now() + ASK_MS;
   for (;;) {
-    try { return await ask(method, path, body); } catch (error) {
+    try {
+      return await ask(method, path, body);
+    } catch (error) {
       if (![undefined, 503, 504].includes(error.status) || Date.now() > until) throw error;
       await sleep(500 + Math.random() * 500);
     }
@@ -34,21 +45,45 @@ export async function askSurely(method, path, body) {
 
 export function connect() {
   clearTimeout(timer);
-  const own = socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  const own = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  socket = own;
   link.heardMs = Date.now();
-  own.onopen = () => { for (const [id, offset] of watched) send({ type: "subscribe", command_id: id, offset }); };
-  own.onmessage = (event) => { if (own === socket) { link.heardMs = Date.now(); take(JSON.parse(event.data)); } };
-  own.onclose = () => { if (own === socket) lost(); };
+  own.onopen = () => {
+    for (const [id, offset] of watched) send({ type: "subscribe", command_id: id, offset });
+  };
+  own.onmessage = (event) => {
+    if (own === socket) {
+      link.heardMs = Date.now();
+      take(JSON.parse(event.data));
+    }
+  };
+  own.onclose = () => {
+    if (own === socket) lost();
+  };
 }
 function lost() {
-  socket = null; link.fresh = false; link.changed();
+  socket = null;
+  link.fresh = false;
+  link.changed();
   const wait = Math.random() * Math.min(WAIT_MS_MAX, 300 * 2 ** tries++);
   timer = setTimeout(async () => {
-    try { link.me = await ask("GET", "/api/v1/me"); } catch (error) { if (error.status === 401) return; }
+    try {
+      link.me = await ask("GET", "/api/v1/me");
+    } catch (error) {
+      if (error.status === 401) return;
+    }
     connect();
   }, wait);
 }
-export function disconnect() { const gone = socket; socket = null; gone?.close(); clearTimeout(timer); link.fresh = false; link.me = null; watched.clear(); }
+export function disconnect() {
+  const gone = socket;
+  socket = null;
+  gone?.close();
+  clearTimeout(timer);
+  link.fresh = false;
+  link.me = null;
+  watched.clear();
+}
 
 // A connection that says nothing is none, whatever the browser thinks of it.
 export function checkSilence() {
@@ -59,13 +94,16 @@ export function checkSilence() {
   lost();
 }
 
-function send(frame) { if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame)); }
+function send(frame) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
+}
 
 function take(frame) {
   if (frame.type === "full_state") {
     store.whole(frame);
     if (!link.fresh) link.freshSinceMs = Date.now();
-    link.fresh = true; tries = 0;
+    link.fresh = true;
+    tries = 0;
   } else if (frame.type === "delta" || frame.type === "sync") {
     if (!store.follow(frame)) return send({ type: "get_state" });
   } else if (frame.type === "output" || frame.type === "output_end") {
@@ -84,7 +122,9 @@ export function watch(id, offset = 0) {
   watched.set(id, offset);
   send({ type: "subscribe", command_id: id, offset });
 }
-export function unwatch(id) { if (watched.delete(id)) send({ type: "unsubscribe", command_id: id }); }
+export function unwatch(id) {
+  if (watched.delete(id)) send({ type: "unsubscribe", command_id: id });
+}
 
 // True while what is shown is what a living hub says now.
 export function trusted() {

@@ -1,8 +1,8 @@
 // A command's output as in a terminal: live, coloured, followed, searched, saved.
 import { tell, toast } from "/dialogs.js";
-import { h, icon, setText, visible } from "/dom.js";
+import { h, setText, visible } from "/dom.js";
 import { ask, link, unwatch, watch } from "/link.js";
-import { PLAIN, line } from "/terminal.js";
+import { line, PLAIN } from "/terminal.js";
 import { many } from "/words.js";
 
 const LINES_MAX = 5000; // on the page; all that is kept can be saved
@@ -10,45 +10,109 @@ const BYTES_MAX = 64 * 1024 * 1024; // of a file that is saved
 
 export class Output {
   constructor() {
-    this.id = null; this.styles = {}; this.left = 0; this.wanted = ""; this.hits = []; this.hit = -1;
+    this.id = null;
+    this.styles = {};
+    this.left = 0;
+    this.wanted = "";
+    this.hits = [];
+    this.hit = -1;
     this.lines = h("div", { className: "lines" });
-    this.screen = h("div", { className: "screen", tabIndex: 0, role: "log", ariaLabel: "output", ariaLive: "off", onscroll: () => this.scrolled() }, this.lines);
+    this.screen = h(
+      "div",
+      { className: "screen", tabIndex: 0, role: "log", ariaLabel: "output", ariaLive: "off", onscroll: () => this.scrolled() },
+      this.lines,
+    );
     this.follow = h("input", { type: "checkbox", checked: true, onchange: () => this.toEnd() });
-    this.find = h("input", { type: "search", placeholder: "Find in the output", ariaLabel: "find in the output", oninput: () => this.search(), onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); this.next(event.shiftKey ? -1 : 1); } } });
+    this.find = h("input", {
+      type: "search",
+      placeholder: "Find in the output",
+      ariaLabel: "find in the output",
+      oninput: () => this.search(),
+      onkeydown: (event) => {
+        if (event.key === "Enter") {
+          event.preventDefault();
+          this.next(event.shiftKey ? -1 : 1);
+        }
+      },
+    });
     this.found = h("span", { className: "dim small", role: "status" });
     this.save = h("button", { type: "button", onclick: () => this.download() }, "Download");
-    this.element = h("section", { className: "output", ariaLabel: "output" }, h("div", { className: "tools" }, this.find, this.found, h("span", { className: "spring" }), h("label", { className: "inline" }, this.follow, "Follow"), this.save), this.screen);
+    this.element = h(
+      "section",
+      { className: "output", ariaLabel: "output" },
+      h(
+        "div",
+        { className: "tools" },
+        this.find,
+        this.found,
+        h("span", { className: "spring" }),
+        h("label", { className: "inline" }, this.follow, "Follow"),
+        this.save,
+      ),
+      this.screen,
+    );
   }
 
   show(id) {
     if (this.id === id) return;
     this.leave();
-    this.id = id; this.styles = {}; this.left = 0; this.hits = []; this.hit = -1;
+    this.id = id;
+    this.styles = {};
+    this.left = 0;
+    this.hits = [];
+    this.hit = -1;
     this.lines.replaceChildren();
     link.output = (frame) => this.take(frame);
     watch(id);
   }
-  leave() { if (this.id) unwatch(this.id); this.id = null; link.output = () => {}; }
+  leave() {
+    if (this.id) unwatch(this.id);
+    this.id = null;
+    link.output = () => {};
+  }
 
   take(frame) {
     if (frame.command_id !== this.id) return;
     if (frame.type === "output") {
       const { pieces, style } = line(frame.data, this.styles[frame.stream] ?? PLAIN);
       this.styles[frame.stream] = style;
-      const element = h("div", { className: frame.stream }, pieces.map((piece) => (piece.names ? h("span", { className: piece.names }, piece.text) : piece.text)), "\n");
+      const element = h(
+        "div",
+        { className: frame.stream },
+        pieces.map((piece) => (piece.names ? h("span", { className: piece.names }, piece.text) : piece.text)),
+        "\n",
+      );
       this.lines.append(element);
       this.mark(element);
     } else {
       this.lines.querySelector(".end")?.remove();
       this.lines.append(h("div", { className: "note end" }, `— end of output${frame.truncated ? ": the rest was not kept" : ""} —`));
     }
-    while (this.lines.childElementCount > LINES_MAX) { this.lines.firstElementChild.remove(); this.left++; }
-    if (this.left) { this.note ??= h("p", { className: "note" }); setText(this.note, `${many(this.left, "earlier line")} not shown: download has them all.`); if (!this.note.isConnected) this.screen.prepend(this.note); }
-    if (!this.pending) { this.pending = true; requestAnimationFrame(() => { this.pending = false; this.toEnd(); this.count(); }); }
+    while (this.lines.childElementCount > LINES_MAX) {
+      this.lines.firstElementChild.remove();
+      this.left++;
+    }
+    if (this.left) {
+      this.note ??= h("p", { className: "note" });
+      setText(this.note, `${many(this.left, "earlier line")} not shown: download has them all.`);
+      if (!this.note.isConnected) this.screen.prepend(this.note);
+    }
+    if (!this.pending) {
+      this.pending = true;
+      requestAnimationFrame(() => {
+        this.pending = false;
+        this.toEnd();
+        this.count();
+      });
+    }
   }
 
-  toEnd() { if (this.follow.checked) this.screen.scrollTop = this.screen.scrollHeight; }
-  scrolled() { this.follow.checked = this.screen.scrollTop + this.screen.clientHeight >= this.screen.scrollHeight - 24; }
+  toEnd() {
+    if (this.follow.checked) this.screen.scrollTop = this.screen.scrollHeight;
+  }
+  scrolled() {
+    this.follow.checked = this.screen.scrollTop + this.screen.clientHeight >= this.screen.scrollHeight - 24;
+  }
 
   mark(element) {
     const hit = this.wanted !== "" && element.textContent.toLowerCase().includes(this.wanted);
@@ -56,7 +120,9 @@ export class Output {
     if (hit) this.hits.push(element);
   }
   search() {
-    this.wanted = visible(this.find.value).toLowerCase(); this.hits = []; this.hit = -1;
+    this.wanted = visible(this.find.value).toLowerCase();
+    this.hits = [];
+    this.hit = -1;
     for (const element of this.lines.children) this.mark(element);
     this.next(1);
   }
@@ -71,16 +137,23 @@ export class Output {
     }
     this.count();
   }
-  count() { setText(this.found, this.wanted ? (this.hits.length ? `${this.hit + 1} of ${many(this.hits.length, "line")}` : "not found") : ""); }
+  count() {
+    setText(this.found, this.wanted ? (this.hits.length ? `${this.hit + 1} of ${many(this.hits.length, "line")}` : "not found") : "");
+  }
 
   async download() {
-    const id = this.id, parts = [];
-    let from = 0, size = 0;
+    const id = this.id,
+      parts = [];
+    let from = 0,
+      size = 0;
     this.save.disabled = true;
     for (let page = null; !page || (page.records.length && size < BYTES_MAX); ) {
       page = await tell(ask("GET", `/api/v1/commands/${encodeURIComponent(id)}/output?from=${from}`));
       if (!page) break;
-      for (const record of page.records) { parts.push(`${record.data}\n`); size += record.data.length + 1; }
+      for (const record of page.records) {
+        parts.push(`${record.data}\n`);
+        size += record.data.length + 1;
+      }
       from = page.next_offset;
     }
     this.save.disabled = false;

@@ -4,7 +4,25 @@
 
 const ALIASES = { os: "os_version", type: "host_type", agent: "agent_version", seen: "last_seen", ops: "commands", running: "op" };
 const TERM = /^(-?)([A-Za-z_][\w.]*)(:|=|>|<)(.*)$/;
-export const FIELDS = ["name", "presence", "os", "type", "agent", "address", "cpu", "ram", "disk", "load", "swap", "running", "state", "ops", "revoked", "generation", "location"];
+export const FIELDS = [
+  "name",
+  "presence",
+  "os",
+  "type",
+  "agent",
+  "address",
+  "cpu",
+  "ram",
+  "disk",
+  "load",
+  "swap",
+  "running",
+  "state",
+  "ops",
+  "revoked",
+  "generation",
+  "location",
+];
 
 // A field of a host wherever it stands: its own, its metrics, its running command, what its agent said besides.
 export function field(host, running, name) {
@@ -12,25 +30,51 @@ export function field(host, running, name) {
   if (key === "op") return running?.op;
   if (key === "state") return running?.state;
   for (const place of [host, host.metrics, host.heartbeat_facts, host.facts]) {
-    const found = key.split(".").reduce((value, part) => (value !== null && typeof value === "object" && Object.hasOwn(value, part) ? value[part] : undefined), place);
+    const found = key
+      .split(".")
+      .reduce(
+        (value, part) => (value !== null && typeof value === "object" && Object.hasOwn(value, part) ? value[part] : undefined),
+        place,
+      );
     if (found !== undefined && found !== null) return found;
   }
   return undefined;
 }
-const text = (value) => (value === undefined || value === null ? "" : typeof value === "object" ? (Array.isArray(value) ? value.join(" ") : JSON.stringify(value)) : String(value)).toLowerCase();
+const text = (value) =>
+  (value === undefined || value === null
+    ? ""
+    : typeof value === "object"
+      ? Array.isArray(value)
+        ? value.join(" ")
+        : JSON.stringify(value)
+      : String(value)
+  ).toLowerCase();
 
 function term(word) {
   const found = TERM.exec(word);
   if (!found) {
-    const not = word.startsWith("-") && word.length > 1, needle = not ? word.slice(1) : word;
-    return (host, running) => [host.name, host.presence, host.os_version, host.host_type, running?.op].some((value) => text(value).includes(needle)) !== not;
+    const not = word.startsWith("-") && word.length > 1,
+      needle = not ? word.slice(1) : word;
+    return (host, running) =>
+      [host.name, host.presence, host.os_version, host.host_type, running?.op].some((value) => text(value).includes(needle)) !== not;
   }
-  const [, minus, name, compare, wanted] = found, number = Number(wanted);
-  const test = { ":": (value) => text(value).includes(wanted), "=": (value) => text(value) === wanted, ">": (value) => value !== undefined && Number(value) > number, "<": (value) => value !== undefined && Number(value) < number }[compare];
+  const [, minus, name, compare, wanted] = found,
+    number = Number(wanted);
+  const test = {
+    ":": (value) => text(value).includes(wanted),
+    "=": (value) => text(value) === wanted,
+    ">": (value) => value !== undefined && Number(value) > number,
+    "<": (value) => value !== undefined && Number(value) < number,
+  }[compare];
   return (host, running) => test(field(host, running, name)) !== Boolean(minus);
 }
 
 export function parse(query) {
-  const terms = query.toLowerCase().split(/\s+/).filter((word) => word && !/^-?[\w.]+[:=<>]$/.test(word)).slice(0, 20).map(term);
+  const terms = query
+    .toLowerCase()
+    .split(/\s+/)
+    .filter((word) => word && !/^-?[\w.]+[:=<>]$/.test(word))
+    .slice(0, 20)
+    .map(term);
   return (host, running) => terms.every((test) => test(host, running));
 }

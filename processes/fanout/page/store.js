@@ -1,17 +1,29 @@
 // What is known of the fleet: the rows of the WebSocket, and short memories of what they were, for sparklines and pulses.
 
 const COMMANDS_MAX = 500; // final ones; older ones are asked for
-const SPARK_MAX = 30, BEATS_MAX = 240; // values of one host; readings of one process: two minutes
+const SPARK_MAX = 30,
+  BEATS_MAX = 240; // values of one host; readings of one process: two minutes
 const KINDS = { host: "hosts", command: "commands", process: "processes", incident: "incidents" };
 const byText = new Intl.Collator(undefined, { numeric: true });
 
-export const fleet = { hosts: new Map(), commands: new Map(), processes: new Map(), incidents: new Map(), overall: {}, ledger: {}, source: {}, epoch: 0, version: -1 };
+export const fleet = {
+  hosts: new Map(),
+  commands: new Map(),
+  processes: new Map(),
+  incidents: new Map(),
+  overall: {},
+  ledger: {},
+  source: {},
+  epoch: 0,
+  version: -1,
+};
 export const sparks = new Map(); // host → the last loads of its CPU
 export const beats = new Map(); // process → [{ at, upS, turn, pid }]
 let names = null;
 
 export function whole(frame) {
-  for (const [kind, part] of Object.entries(KINDS)) fleet[part] = new Map(frame.state[part].map((row) => [kind === "host" || kind === "process" ? row.name : row.id, row]));
+  for (const [kind, part] of Object.entries(KINDS))
+    fleet[part] = new Map(frame.state[part].map((row) => [kind === "host" || kind === "process" ? row.name : row.id, row]));
   for (const part of ["overall", "ledger", "source"]) fleet[part] = frame.state[part] ?? {};
   Object.assign(fleet, { epoch: frame.epoch, version: frame.version });
   names = null;
@@ -29,10 +41,18 @@ export function follow(frame) {
 }
 
 function apply({ kind, id, fields }) {
-  const part = KINDS[kind.replace("_removed", "")], rows = fleet[part];
-  if (!part) { if (kind in fleet) fleet[kind] = { ...fleet[kind], ...fields }; return; }
+  const part = KINDS[kind.replace("_removed", "")],
+    rows = fleet[part];
+  if (!part) {
+    if (kind in fleet) fleet[kind] = { ...fleet[kind], ...fields };
+    return;
+  }
   if (part === "hosts" && (kind === "host_removed" || !rows.has(id))) names = null;
-  if (kind.endsWith("_removed")) { rows.delete(id); sparks.delete(id); return; }
+  if (kind.endsWith("_removed")) {
+    rows.delete(id);
+    sparks.delete(id);
+    return;
+  }
   const row = { ...rows.get(id), ...fields };
   rows.set(id, row);
   if (kind === "host" && fields.metrics) remember(row);
@@ -41,7 +61,11 @@ function apply({ kind, id, fields }) {
 }
 function forget(rows) {
   let over = [...rows.values()].filter((row) => row.finished_at).length - COMMANDS_MAX;
-  for (const row of rows.values()) if (over > 0 && row.finished_at) { rows.delete(row.id); over--; }
+  for (const row of rows.values())
+    if (over > 0 && row.finished_at) {
+      rows.delete(row.id);
+      over--;
+    }
 }
 
 function remember(host) {
@@ -63,9 +87,12 @@ function beat(process) {
 
 // Turns per second between readings, as points in the browser's time; a process that was replaced begins anew.
 export function turnsPerSecond(name) {
-  const list = beats.get(name) ?? [], points = [];
+  const list = beats.get(name) ?? [],
+    points = [];
   for (let place = 1; place < list.length; place++) {
-    const before = list[place - 1], now = list[place], seconds = now.upS - before.upS; // as the watchdog's clock says, not ours
+    const before = list[place - 1],
+      now = list[place],
+      seconds = now.upS - before.upS; // as the watchdog's clock says, not ours
     const same = now.pid === before.pid && now.turn !== null && before.turn !== null && now.turn >= before.turn && seconds > 0;
     points.push([performance.timeOrigin + now.at, same ? (now.turn - before.turn) / seconds : null]);
   }
@@ -77,12 +104,14 @@ export function hostsByName() {
   return names.map((name) => fleet.hosts.get(name));
 }
 export const compareText = (a, b) => byText.compare(a, b);
-export const newestCommands = () => [...fleet.commands.values()].sort((a, b) => (b.created_at ?? "").localeCompare(a.created_at ?? "") || b.id.localeCompare(a.id));
+export const newestCommands = () =>
+  [...fleet.commands.values()].sort((a, b) => (b.created_at ?? "").localeCompare(a.created_at ?? "") || b.id.localeCompare(a.id));
 export const isOpen = (command) => ["queued", "sent", "running"].includes(command.state);
 
 // Host → the command that is under way there, or the one that waits longest.
 export function openByHost() {
-  const found = new Map(), rank = { running: 3, sent: 2, queued: 1 };
+  const found = new Map(),
+    rank = { running: 3, sent: 2, queued: 1 };
   for (const command of fleet.commands.values()) {
     const other = found.get(command.host);
     if (isOpen(command) && (!other || rank[command.state] > rank[other.state])) found.set(command.host, command);

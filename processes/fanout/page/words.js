@@ -1,12 +1,44 @@
 // How states, times and sizes are said: one tone and one sign for each state, so that it can be read without colour.
-import { h, icon, setText } from "/dom.js";
+
 import { clock } from "/clock.js";
+import { h, icon, setText } from "/dom.js";
 
 const STATES = {
-  online: ["good", "dot"], quiet: ["warn", "half"], stale: ["warn", "half"], offline: ["calm", "ring"], unknown: ["calm", "question"], revoked: ["bad", "dash"],
-  queued: ["calm", "clock"], sent: ["busy", "play"], running: ["busy", "play"], succeeded: ["good", "check"], failed: ["bad", "cross"], rejected: ["bad", "dash"], expired: ["warn", "clock"], cancelled: ["calm", "dash"], lost: ["lost", "question"],
-  ok: ["good", "check"], degraded: ["warn", "bang"], stalled: ["bad", "pause"], down: ["bad", "cross"], advancing: ["good", "check"], starting: ["busy", "play"], lagging: ["warn", "clock"], frozen: ["bad", "pause"], dead: ["bad", "cross"],
-  excused: ["warn", "clock"], unkillable: ["bad", "bang"], stopped: ["calm", "dash"], silent: ["bad", "question"], live: ["good", "dot"], busy: ["busy", "play"], pending: ["calm", "clock"], active: ["busy", "play"], not_attempted: ["calm", "dash"], open: ["bad", "bang"], over: ["good", "check"],
+  online: ["good", "dot"],
+  quiet: ["warn", "half"],
+  stale: ["warn", "half"],
+  offline: ["calm", "ring"],
+  unknown: ["calm", "question"],
+  revoked: ["bad", "dash"],
+  queued: ["calm", "clock"],
+  sent: ["busy", "play"],
+  running: ["busy", "play"],
+  succeeded: ["good", "check"],
+  failed: ["bad", "cross"],
+  rejected: ["bad", "dash"],
+  expired: ["warn", "clock"],
+  cancelled: ["calm", "dash"],
+  lost: ["lost", "question"],
+  ok: ["good", "check"],
+  degraded: ["warn", "bang"],
+  stalled: ["bad", "pause"],
+  down: ["bad", "cross"],
+  advancing: ["good", "check"],
+  starting: ["busy", "play"],
+  lagging: ["warn", "clock"],
+  frozen: ["bad", "pause"],
+  dead: ["bad", "cross"],
+  excused: ["warn", "clock"],
+  unkillable: ["bad", "bang"],
+  stopped: ["calm", "dash"],
+  silent: ["bad", "question"],
+  live: ["good", "dot"],
+  busy: ["busy", "play"],
+  pending: ["calm", "clock"],
+  active: ["busy", "play"],
+  not_attempted: ["calm", "dash"],
+  open: ["bad", "bang"],
+  over: ["good", "check"],
 };
 export const tone = (word) => STATES[word]?.[0] ?? "calm";
 export const sign = (word) => icon(STATES[word]?.[1] ?? "dash");
@@ -17,7 +49,9 @@ export function presenceOf(host, nowMs, trusted) {
   if (!trusted) return { word: "unknown", text: `was ${host.presence}` };
   if (host.presence !== "online") return { word: host.presence, text: host.last_seen ? host.presence : `${host.presence}, never seen` };
   const quietMs = nowMs - Date.parse(host.last_seen ?? "");
-  return quietMs > ((host.heartbeat_interval_s ?? 5) * 2 + 3) * 1000 ? { word: "quiet", text: "quiet" } : { word: "online", text: "online" };
+  return quietMs > ((host.heartbeat_interval_s ?? 5) * 2 + 3) * 1000
+    ? { word: "quiet", text: "quiet" }
+    : { word: "online", text: "online" };
 }
 
 export function age(seconds) {
@@ -31,10 +65,15 @@ export function age(seconds) {
 }
 export const whole = (number) => (number === null || number === undefined ? "–" : number.toLocaleString("en"));
 export const many = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
-export const bytes = (n) => (n === null || n === undefined ? "–" : n < 1048576 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / 1048576).toFixed(0)} MiB`);
+export const bytes = (n) =>
+  n === null || n === undefined ? "–" : n < 1048576 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / 1048576).toFixed(0)} MiB`;
 // Made once: to make a formatter costs more than all else in a row of the fleet.
-const HOUR = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }), DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
-const said = (format, at) => { const moment = new Date(at || NaN); return Number.isNaN(moment.getTime()) ? "–" : format.format(moment); };
+const HOUR = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
+  DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const said = (format, at) => {
+  const moment = new Date(at || NaN);
+  return Number.isNaN(moment.getTime()) ? "–" : format.format(moment);
+};
 export const hour = (at) => said(HOUR, at);
 export const day = (at) => said(DAY, at);
 export const between = (from, to) => (from && to ? age((Date.parse(to) - Date.parse(from)) / 1000) : "");
@@ -49,10 +88,24 @@ function grow(element) {
   const at = Date.parse(element.dateTime);
   setText(element, at ? `${element.dataset.before}${age((clock.now() - at) / 1000)}${element.dataset.after}` : "–");
 }
-export function growAll() { for (const element of document.querySelectorAll("time[data-after]")) grow(element); }
+export function growAll() {
+  for (const element of document.querySelectorAll("time[data-after]")) grow(element);
+}
 
 export function facts(pairs) {
-  return h("dl", { className: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+  return h(
+    "dl",
+    { className: "facts" },
+    pairs
+      .filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false)
+      .map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))),
+  );
 }
-export const tile = (number, label, word) => h("div", { className: `tile ${word ? tone(word) : ""}` }, h("div", { className: "number" }, number), h("div", { className: "label" }, word && sign(word), label));
+export const tile = (number, label, word) =>
+  h(
+    "div",
+    { className: `tile ${word ? tone(word) : ""}` },
+    h("div", { className: "number" }, number),
+    h("div", { className: "label" }, word && sign(word), label),
+  );
 export const empty = (text) => h("p", { className: "empty" }, text);
