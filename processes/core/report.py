@@ -68,7 +68,7 @@ class PulseReport(msgspec.Struct, frozen=True):
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
-    """A process in the report. state: supervisord's word. wanted: false if an operator stopped it."""
+    """A process in the report. state: supervisord's word (`state_of`). wanted: false if an operator stopped it."""
 
     name: str
     state: str
@@ -169,6 +169,18 @@ class CanaryFile(msgspec.Struct, frozen=True):
 
     agent_token_hash: str
     operator_token_hash: str
+
+
+def state_of(pid: int, said: str, said_pid: int) -> str:
+    """supervisord's word of a process, but where the kernel has known better since: supervisord is asked only now and then.
+
+    `pid`: of the process that lives, 0 for none. `said`, `said_pid`: supervisord's last answer.
+    """
+    if pid and said_pid != pid:
+        return "STARTING"  # it lives, and the answer is of before it
+    if not pid and said == "RUNNING":
+        return "EXITED"  # it died since
+    return said
 
 
 def is_wanted(name: str, wishes: Mapping[str, str]) -> bool:

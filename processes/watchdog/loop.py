@@ -120,7 +120,8 @@ class Loop:
             self._report(canary, now_s)
         calm = not self._book.open and not self._witness.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
-        self._views.calm = calm and not any(d.note for d in self._decisions.values())
+        settled = all(not s.alive or s.supervised is None or s.supervised.state == "RUNNING" for s in self._witness.subjects.values())
+        self._views.calm = calm and settled and not any(d.note for d in self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 

@@ -29,10 +29,10 @@ OWN_PID: Final = os.getpid()
 def process_report(subject: Subject, judgement: Judgement, now_s: float, *, wanted: bool, restarts: int, note: str) -> ProcessReport:
     """One process's row."""
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S
-    pulse = subject.pulse
+    pulse, known = subject.pulse, subject.supervised
     return ProcessReport(
         name=subject.name,
-        state=subject.supervised.state if subject.supervised else "UNKNOWN",
+        state=reports.state_of(subject.pid, known.state, known.pid) if known else "UNKNOWN",
         pid=subject.pid or None,
         uptime_s=round(age_s, 2) if subject.alive else None,
         restarts=restarts,

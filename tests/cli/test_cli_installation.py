@@ -129,13 +129,16 @@ def test_down_ends_an_installation_whose_supervisord_and_hub_are_stopped(house: 
 def test_what_an_operator_stopped_stays_stopped_until_start(house: Installation) -> None:
     house.verb("up")
     agent = house.pid("agent")
+    assert house.row("agent")["state"] in ("STARTING", "RUNNING"), "what a verb did is in the status that follows it"
     house.verb("stop", "agent")
-    assert house.row("agent")["verdict"] == "stopped", "what a verb did is in the status that follows it"
+    assert house.row("agent")["verdict"] == "stopped"
+    assert house.row("agent")["state"] != "RUNNING"
     house.verb("restart")  # the watchdog's successor obeys the wish too
     house.wait_ok()
     assert house.row("agent")["verdict"] == "stopped"
     house.verb("start", "agent")
     assert house.row("agent")["verdict"] == "advancing"
+    assert house.row("agent")["state"] in ("STARTING", "RUNNING")
     assert house.pid("agent") != agent
 
 

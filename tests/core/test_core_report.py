@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from processes.core.report import CanaryReport, Overall, ProcessReport, PulseReport, Report, Verdict, is_wanted, overall
+from processes.core.report import CanaryReport, Overall, ProcessReport, PulseReport, Report, Verdict, is_wanted, overall, state_of
 
 GREEN = CanaryReport(ok=True)
 RED = CanaryReport(ok=False)
@@ -18,6 +18,23 @@ def row(name: str, verdict: Verdict = Verdict.ADVANCING, *, wanted: bool = True,
 
 def house(hub: Verdict = Verdict.ADVANCING, other: Verdict = Verdict.ADVANCING) -> list[ProcessReport]:
     return [row("queues", other), row("hub", hub), row("watchdog"), row("agent", Verdict.STOPPED, wanted=False)]
+
+
+@pytest.mark.parametrize(
+    ("pid", "said", "said_pid", "shown"),
+    [
+        (7, "RUNNING", 7, "RUNNING"),
+        (7, "STARTING", 7, "STARTING"),
+        (7, "STOPPED", 0, "STARTING"),
+        (8, "RUNNING", 7, "STARTING"),
+        (8, "BACKOFF", 0, "STARTING"),
+        (0, "RUNNING", 7, "EXITED"),
+        (0, "FATAL", 0, "FATAL"),
+        (0, "STOPPED", 0, "STOPPED"),
+    ],
+)
+def test_supervisords_word_gives_way_to_what_the_kernel_has_known_since(pid: int, said: str, said_pid: int, shown: str) -> None:
+    assert state_of(pid, said, said_pid) == shown
 
 
 def test_all_well_is_ok_without_a_reason() -> None:
