@@ -31,7 +31,7 @@ from processes.core.messages import (
     StatusReceived,
     Undelivered,
 )  # fmt: skip
-from processes.core.values import STOP, OutputRecord, Presence, Stream, Unknown
+from processes.core.values import CANARY_HOST, STOP, OutputRecord, Presence, Stream, Unknown
 
 ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and reason
     "ok": (State.SUCCEEDED, ""),
@@ -377,5 +377,7 @@ def _ack(draft: Draft, event: AgentEvent, command_id: str | None, *, quarantined
 
 
 def _stray(draft: Draft, event: StatusReceived, error: str) -> None:
+    if event.host == CANARY_HOST:
+        return  # its commands are forgotten as they end, and it says a report again whose acknowledgement died with a hub
     letter_id = derived_id("stray", event.host, event.command_id or "")  # said again, it is the same letter
     draft.put_letter(dead_letter.of_event(letter_id, draft.now.wall_s, event, Why.STRAY, error=error))

@@ -544,6 +544,9 @@ def test_the_canary_goes_round_and_leaves_no_trace_in_ledger_and_counts(play: Pl
     assert [c.kind for c in done.changes if c.id == command_id] == ["command", "command_removed"]
     assert (play.memory.ledger, command_id in play.memory.commands) == (before, False)
     assert sum(play.memory.counts().values()) == 2
+    said_again = play.report(CANARY_HOST, "can", command_id)  # a hub that died took the acknowledgement with it
+    assert len(delivered(said_again, DeliverAck)) == 1
+    assert not play.memory.letters
 
 
 def test_the_canarys_next_round_is_not_held_up_by_one_that_a_gateway_took_with_it(play: Play) -> None:
