@@ -189,6 +189,11 @@ class Settings(msgspec.Struct, frozen=True):
         return self.state / "incidents"
 
     @property
+    def histories(self) -> Path:
+        """What each fanout remembers of the hosts, a file a fanout."""
+        return self.state / "history"
+
+    @property
     def operator_token(self) -> Path:
         """The installation's own admin token; 0600."""
         return self.state / "operator.token"

@@ -1,28 +1,47 @@
 """What each host was like lately: numbers of its heartbeats and its comings and goings, bounded, in memory. Pure: times are arguments.
 
-A fanout keeps it from the changes that it shows anyway, so it begins when that fanout did, and says so.
+A fanout keeps it from the changes that it shows anyway; `dump` and `restore` carry it over to the fanout after it.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from array import array
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from processes.core.messages import Change
-from processes.core.values import rfc3339
+from processes.core.values import Presence, rfc3339
 from processes.core.wire import Metrics
 
-SAMPLE_S: Final = 4.5  # between two samples of one host: each heartbeat of an agent that beats every 5 s
-SAMPLES_MAX: Final = 720  # of one host: an hour
-SAMPLES_ALL_MAX: Final = 400_000  # of all hosts together: 8 MB; with 10,000 hosts each has the last 3 minutes
-PRESENCES_MAX: Final = 40  # of one host
+PRESENCES_MAX: Final = 100  # of one host
+BRIEF_S: Final = 10.0  # a host that was stale for less and is what it was before: the hub was replaced, and the host did nothing
+KEPT_S_MAX: Final = 25 * 3600.0  # older samples are not taken over
 
-_WIDTH: Final = 5  # one sample: seconds since `since_wall_s`, cpu, ram, disk, load
+_WIDTH: Final = 5  # one sample: seconds since the base, cpu, ram, disk, load
+
+
+class Span(enum.StrEnum):
+    """How far a chart looks back."""
+
+    HOUR = "hour"
+    DAY = "day"
+
+
+class _Tier(NamedTuple):
+    sample_s: float  # between two samples of one host; a sample is the mean of the heartbeats in it
+    samples_max: int  # of one host
+    samples_all_max: int  # of all hosts together; 20 bytes each
+
+
+TIERS: Final = {
+    Span.HOUR: _Tier(4.5, 720, 400_000),  # each heartbeat of an agent that beats every 5 s; 10,000 hosts have the last 3 minutes
+    Span.DAY: _Tier(300.0, 288, 400_000),  # 10,000 hosts have the last 3 hours
+}
 
 
 class PresenceView(msgspec.Struct, frozen=True):
@@ -52,30 +71,76 @@ class HistoryView(msgspec.Struct, frozen=True):
 
 class _Fields(msgspec.Struct):
     presence: str | msgspec.UnsetType = msgspec.UNSET
-    address: str = ""
+    connected_since: str | msgspec.UnsetType | None = msgspec.UNSET
+    address: str | msgspec.UnsetType = msgspec.UNSET
+    last_seen: str | msgspec.UnsetType | None = msgspec.UNSET
     metrics: Metrics | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class _Host:
-    __slots__ = ("presences", "sampled_s", "samples")
+class _Series:
+    """One host's samples of one tier, and the numbers of the sample that is being made."""
+
+    __slots__ = ("begun_s", "counts", "samples", "sums")
 
     def __init__(self) -> None:
         self.samples = array("f")
-        self.sampled_s = -math.inf
+        self.begun_s = -math.inf
+        self.sums, self.counts = [0.0] * (_WIDTH - 1), [0] * (_WIDTH - 1)
+
+    def add(self, numbers: Iterable[float | None], now_s: float, tier: _Tier, room: int) -> None:
+        """Units: now_s in seconds since the base. `room`: samples that may be kept."""
+        for place, number in enumerate(numbers):
+            if number is not None:
+                self.sums[place] += number
+                self.counts[place] += 1
+        self.begun_s = min(self.begun_s, now_s)  # the clock may have been set back
+        if now_s - self.begun_s < tier.sample_s:
+            return
+        self.begun_s = now_s
+        self.samples.append(now_s)
+        self.samples.extend(total / count if count else math.nan for total, count in zip(self.sums, self.counts, strict=True))
+        self.sums, self.counts = [0.0] * (_WIDTH - 1), [0] * (_WIDTH - 1)
+        if len(self.samples) > room * _WIDTH:
+            del self.samples[: len(self.samples) - room * _WIDTH]
+
+
+class _Host:
+    __slots__ = ("address", "connected", "presences", "seen", "series")
+
+    def __init__(self) -> None:
+        self.series = {span: _Series() for span in Span}
         self.presences: deque[tuple[float, str, str]] = deque(maxlen=PRESENCES_MAX)
+        self.address = ""
+        self.connected: str | None = None  # since when; another one is another connection
+        self.seen: str | None = None  # its last heartbeat: a snapshot tells it again
+
+
+class _KeptHost(msgspec.Struct, array_like=True):
+    presences: list[tuple[float, str, str]]
+    address: str
+    connected: str | None
+    seen: str | None
+    samples: dict[Span, bytes]
+
+
+class _Kept(msgspec.Struct):
+    since_wall_s: float
+    base_wall_s: float
+    hosts: dict[str, _KeptHost]
 
 
 _fields = msgspec.json.Decoder(_Fields)
+_kept = msgspec.msgpack.Decoder(_Kept)
 
 
 class Histories:
     """All hosts' histories.
 
-    Invariant: no host has more than SAMPLES_MAX samples, all together have at most SAMPLES_ALL_MAX and one each.
+    Invariant: no host has more than a tier's samples_max, all together have at most its samples_all_max and one each.
     """
 
     def __init__(self, since_wall_s: float) -> None:
-        self._since_wall_s = since_wall_s
+        self._since_wall_s = self._base_wall_s = since_wall_s  # samples count from the base: a float32 holds no time since 1970
         self._hosts: dict[str, _Host] = {}
 
     def take(self, change: Change, now_wall_s: float) -> None:
@@ -94,33 +159,94 @@ class Histories:
         for gone in known:
             del self._hosts[gone]
 
-    def view(self, name: str) -> HistoryView:
+    def view(self, name: str, span: Span = Span.HOUR) -> HistoryView:
         """What is known of one host; empty columns if nothing is."""
         host = self._hosts.get(name) or _Host()
-        cpu, ram, disk, load = ([_number(value) for value in host.samples[place::_WIDTH]] for place in range(1, _WIDTH))
-        at = [round(self._since_wall_s + seconds, 1) for seconds in host.samples[::_WIDTH]]
+        samples = host.series[span].samples
+        cpu, ram, disk, load = ([_number(value) for value in samples[place::_WIDTH]] for place in range(1, _WIDTH))
+        at = [round(self._base_wall_s + seconds, 1) for seconds in samples[::_WIDTH]]
         presences = [PresenceView(rfc3339(at_s), presence, address) for at_s, presence, address in host.presences]
-        return HistoryView(name, rfc3339(self._since_wall_s), SAMPLE_S, at, cpu, ram, disk, load, presences)
+        return HistoryView(name, rfc3339(self._since_wall_s), TIERS[span].sample_s, at, cpu, ram, disk, load, presences)
+
+    def dump(self) -> bytes:
+        """All of it, for `restore`. Cost: 60 ms for 10,000 hosts at the limits."""
+        hosts = {
+            name: _KeptHost(
+                list(host.presences),
+                host.address,
+                host.connected,
+                host.seen,
+                {span: each.samples.tobytes() for span, each in host.series.items()},
+            )
+            for name, host in self._hosts.items()
+        }
+        return msgspec.msgpack.encode(_Kept(self._since_wall_s, self._base_wall_s, hosts))
+
+    def restore(self, content: bytes, now_wall_s: float) -> None:
+        """What an earlier one dumped goes on here, before anything was taken. Cost: 0.2 s for 10,000 hosts at the limits.
+
+        Raises: ValueError, if it is not of `dump`.
+        """
+        assert not self._hosts
+        kept = _kept.decode(content)
+        shift_s = kept.base_wall_s - self._base_wall_s
+        hosts = {}
+        for name, old in kept.hosts.items():
+            host = hosts[name] = _Host()
+            host.presences.extend(old.presences)
+            host.address, host.connected, host.seen = old.address, old.connected, old.seen
+            for span, raw in old.samples.items():
+                host.series[span].samples = _taken_over(raw, shift_s, now_wall_s - self._base_wall_s)
+        self._hosts = hosts
+        self._since_wall_s = min(max(kept.since_wall_s, now_wall_s - KEPT_S_MAX), now_wall_s)
 
     def _take_host(self, change: Change, now_wall_s: float) -> None:
         fields = _fields.decode(change.fields)
         host = self._hosts.setdefault(change.id, _Host())
-        presence = fields.presence
-        if presence is not msgspec.UNSET and (not host.presences or host.presences[-1][1] != presence):
-            host.presences.append((now_wall_s, presence, fields.address))
-        if fields.metrics and now_wall_s - host.sampled_s >= SAMPLE_S:
-            self._sample(host, fields.metrics, now_wall_s)
-        elif now_wall_s < host.sampled_s:  # the clock was set back
-            host.sampled_s = now_wall_s
+        if fields.address is not msgspec.UNSET:
+            host.address = fields.address
+        if fields.presence is not msgspec.UNSET or fields.connected_since is not msgspec.UNSET:
+            self._note(host, fields, now_wall_s)
+        metrics, again = fields.metrics, fields.last_seen is not msgspec.UNSET and fields.last_seen == host.seen
+        again = again or fields.presence not in (msgspec.UNSET, Presence.ONLINE)  # a heartbeat makes a host online: these are older
+        if fields.last_seen is not msgspec.UNSET:
+            host.seen = fields.last_seen
+        if metrics is not msgspec.UNSET and metrics is not None and not again:
+            numbers = (metrics.cpu, metrics.ram, metrics.disk, metrics.load)
+            for span, tier in TIERS.items():
+                room = max(1, min(tier.samples_max, tier.samples_all_max // len(self._hosts)))
+                host.series[span].add(numbers, now_wall_s - self._base_wall_s, tier, room)
 
-    def _sample(self, host: _Host, metrics: Metrics, now_wall_s: float) -> None:
-        host.sampled_s = now_wall_s
-        numbers = (metrics.cpu, metrics.ram, metrics.disk, metrics.load)
-        host.samples.append(now_wall_s - self._since_wall_s)
-        host.samples.extend(math.nan if number is None else number for number in numbers)
-        room = max(1, min(SAMPLES_MAX, SAMPLES_ALL_MAX // len(self._hosts)))
-        if len(host.samples) > room * _WIDTH:
-            del host.samples[: len(host.samples) - room * _WIDTH]
+    def _note(self, host: _Host, fields: _Fields, now_wall_s: float) -> None:
+        """A change of presence, or another connection, is a coming or a going."""
+        presences, before = host.presences, host.connected
+        presence = presences[-1][1] if presences else ""
+        if fields.presence is not msgspec.UNSET:
+            presence = fields.presence
+        if fields.connected_since is not msgspec.UNSET and fields.connected_since is not None:
+            host.connected = fields.connected_since
+        again = presence == Presence.ONLINE and host.connected != before
+        if not presence or (presences and presences[-1][1] == presence and not again):
+            return
+        brief = len(presences) > 1 and presences[-1][1] == Presence.STALE and now_wall_s - presences[-1][0] < BRIEF_S
+        if brief and presences[-2][1] == presence and not again:
+            presences.pop()
+            return
+        presences.append((now_wall_s, presence, host.address))
+
+
+def _taken_over(raw: bytes, shift_s: float, now_s: float) -> array[float]:
+    """The samples with their times since another base, without those too old or yet to come. Raises: ValueError."""
+    samples = array("f")
+    samples.frombytes(raw)
+    if len(samples) % _WIDTH:
+        raise ValueError("samples are cut off")
+    times = array("f", [at_s + shift_s for at_s in samples[::_WIDTH]])
+    samples[::_WIDTH] = times
+    good = [place for place, at_s in enumerate(times) if now_s - KEPT_S_MAX <= at_s <= now_s]
+    if len(good) < len(times):
+        samples = array("f", [number for place in good for number in samples[place * _WIDTH : (place + 1) * _WIDTH]])
+    return samples
 
 
 def _number(value: float) -> float | None:

@@ -43,7 +43,7 @@ async def main(process: Process) -> None:
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
     histories = Histories(time.time())
-    parts = Parts(link, mirror, audience, Outputs(reader), requests, looking, auth, reader, histories)
+    parts = Parts(link, mirror, audience, Outputs(reader), requests, looking, auth, reader, histories, settings.histories / process.name)
     reads = Reads(settings, mirror, reader, Metrics(settings), histories)
     notes = Notes(link, process.name)
     app = application(Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, Letters(reader, requests))

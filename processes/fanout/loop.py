@@ -12,6 +12,7 @@ import sqlite3
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -32,6 +33,7 @@ from processes.core.pulse import Blocked
 from processes.core.replica import FINAL_COMMANDS_MAX
 from processes.core.values import Presence, rfc3339
 from processes.core.views import command_view, encode, host_view
+from processes.fanout import history_file
 from processes.fanout import sights as sights_of
 from processes.fanout.auth import Auth
 from processes.fanout.guard import Guard
@@ -45,6 +47,7 @@ TURN_S_MAX: Final = 0.2  # an idle loop turns too
 BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
 LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
 FORGET_S: Final = 60.0  # between two looks whether what is left out may be tried again
+KEEP_S: Final = 60.0  # between two writes of what is remembered of the hosts: so much of it a kill may cost
 FAREWELL_S_MAX: Final = 3.5  # for answers and closing handshakes
 FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
 
@@ -62,6 +65,7 @@ class Parts:
     auth: Auth
     reader: Reader
     histories: Histories
+    kept: Path  # the histories, for the fanout after this one
 
 
 class Loop:
@@ -73,7 +77,7 @@ class Loop:
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
         self._outputs, self._requests = parts.outputs, parts.requests
         self._looking, self._auth, self._reader = parts.looking, parts.auth, parts.reader
-        self._histories, self._guard = parts.histories, guard
+        self._histories, self._kept, self._guard = parts.histories, parts.kept, guard
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
         self._audience.on_room = self._outputs.has_room
@@ -81,12 +85,19 @@ class Loop:
         self._broadcasts = QueueReader(self._link, messages.broadcasts_of(name), BATCH_ITEMS_MAX, self.wake.set)
         self._asking: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._keep_told = False
+        self._keep_s = self._loop.time() + KEEP_S
         self._load_s = self._forget_s = 0.0
         self._asked_again: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
-        """The database's rows are on show, if they could be had in time: whoever comes now is not shown an empty fleet."""
+        """The database's rows are on show, if they could be had in time: whoever comes now is not shown an empty fleet.
+
+        And what the fanout before this one remembered of the hosts is remembered.
+        """
         self._pulse.beat()  # what freezes from here on froze in the loop, not at its start
+        await self._remember()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOAD_S_MAX):
                 await self._load()
@@ -114,6 +125,7 @@ class Loop:
         for task in (self._asking, self._loading):
             if task is not None:
                 task.cancel()
+        await self._keep()
 
     async def _wait(self) -> None:
         due_s = self._audience.due_s()
@@ -139,6 +151,9 @@ class Loop:
                 self._take_anew()
         self._load_if_alone(now_s)
         self._ask_for_snapshot(now_s)
+        if now_s >= self._keep_s and (self._keeping is None or self._keeping.done()):
+            self._keep_s = now_s + KEEP_S
+            self._keeping = self._loop.create_task(self._keep())
         self._beat()
 
     # broadcasts
@@ -237,6 +252,27 @@ class Loop:
                 self._show_source()
                 self._audience.renew()
                 self.wake.set()
+
+    # what is remembered of the hosts
+
+    async def _remember(self) -> None:
+        content = await asyncio.to_thread(history_file.read, self._kept)
+        if content is None:
+            return
+        try:
+            self._histories.restore(content, time.time())
+        except ValueError as error:
+            self._log.warning("what was kept of the hosts cannot be read: it begins anew", path=str(self._kept), error=str(error))
+
+    async def _keep(self) -> None:
+        """Written beside the turns; a disk that refuses costs the charts after the next restart, and nothing else."""
+        try:
+            await asyncio.to_thread(history_file.write, self._kept, self._histories.dump())
+            self._keep_told = False
+        except OSError as error:
+            if not self._keep_told:
+                self._log.warning("what is remembered of the hosts cannot be kept", error=str(error))
+            self._keep_told = True
 
     # the state folder
 

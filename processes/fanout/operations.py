@@ -38,6 +38,7 @@ from processes.fanout.openapi import Described
 from processes.fanout.queries import (
     AUDIT_QUERY,
     COMMANDS_QUERY,
+    HISTORY_QUERY,
     HOSTS_QUERY,
     INCIDENTS_QUERY,
     LETTERS_QUERY,
@@ -106,7 +107,7 @@ def _looking(reads: Reads, sessions: Sessions) -> list[Operation]:
         look("/api/v1/status", reads.status, of("The watchdog's view", {200: Report})),
         look("/api/v1/hosts", reads.hosts, of("Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY)),
         look("/api/v1/hosts/{name}", reads.host, of("One host", {200: HostView})),
-        look("/api/v1/hosts/{name}/metrics", reads.history, of("Its last hour", {200: HistoryView})),
+        look("/api/v1/hosts/{name}/metrics", reads.history, of("Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)),
         look("/api/v1/commands", reads.commands, of("Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,))),
         look("/api/v1/commands/{id}", reads.command, of("One command", {200: CommandWithHistory}), canary=True),
         look("/api/v1/commands/{id}/output", reads.output, of("Its output", {200: OutputPage}, query=OUTPUT_QUERY)),

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from processes.core.audit import Kind
 from processes.core.command import State
+from processes.core.history import Span
 from processes.core.run import RunState
 from processes.core.values import Presence
 from processes.fanout.openapi import Query
@@ -30,6 +31,7 @@ HOSTS_QUERY: Final = (
     Query("presence", Presence, "Only those"),
     Query("search", Text, "Only those whose name has this in it"),
 )
+HISTORY_QUERY: Final = (Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),)
 LETTERS_QUERY: Final = (_LIMIT,)
 COMMANDS_QUERY: Final = (
     _LIMIT,

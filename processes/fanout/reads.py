@@ -17,7 +17,7 @@ from processes.adapters.settings import Settings
 from processes.core import health
 from processes.core.audit import Kind
 from processes.core.command import Command, State
-from processes.core.history import Histories
+from processes.core.history import Histories, Span
 from processes.core.messages import Json
 from processes.core.mirror import Mirror
 from processes.core.pages import AuditPage, CommandWithHistory, IncidentsPage, IncidentWithEvidence, TokensPage, TokenView
@@ -100,10 +100,10 @@ class Reads:
         return json(self._host(request.path_params["name"]))
 
     async def history(self, request: Request) -> Response:
-        """One host's numbers of the last hour and its comings and goings, as far as this fanout saw them."""
-        name = request.path_params["name"]
+        """One host's numbers of the last hour (or ?span=day) and its comings and goings, as far as this fanout saw them."""
+        name, span = request.path_params["name"], choice(request, "span", Span)
         self._host(name)
-        return json(self._histories.view(name))
+        return json(self._histories.view(name, span or Span.HOUR))
 
     def _own_rows(self) -> list[Json]:
         return [change.fields for change in self._mirror.shown.changes("host") if change.id != CANARY_HOST]
