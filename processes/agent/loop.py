@@ -54,8 +54,9 @@ class Agent:
         """Serves until `stop`. Raises: JournalFailed, if there is no journal to rely on."""
         unsettled = await self._journal.open()
         offers = {op: wire.CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in self._config.commands.items()}
+        me, system = self._config, platform.uname()
         identity = Identity(
-            self._config.name, self._boot_id, self._journal.id, self._config.heartbeat_s, offers, self._version, _os_version()
+            me.name, self._boot_id, self._journal.id, me.heartbeat_s, offers, self._version, _os_version(), system.release, system.machine
         )
         self._session = Session(identity, unsettled)
         for removed in await self._runner.tidy({row.command_id for row in unsettled}):

@@ -63,6 +63,8 @@ class Identity(msgspec.Struct, frozen=True):
     offers: Mapping[str, wire.CommandOptions]
     agent_version: str = ""
     os_version: str = ""
+    kernel: str = ""
+    machine: str = ""
 
 
 class Stage(enum.StrEnum):
@@ -361,6 +363,8 @@ class Session:
             host_type="linux",
             agent_version=self._me.agent_version,
             os_version=self._me.os_version,
+            kernel=self._me.kernel,
+            machine=self._me.machine,
             heartbeat_interval=self._me.heartbeat_s,
             protocol=PROTOCOL,
             boot_id=self._me.boot_id,

@@ -16,7 +16,7 @@ from processes.core.dead_letter import Why
 from processes.core.draft import Draft, derived_id
 from processes.core.effects import AddOutput
 from processes.core.foreign import evidence
-from processes.core.host import HostRecord
+from processes.core.host import HostRecord, progress_of
 from processes.core.messages import (
     AckReceived,
     AgentEvent,
@@ -228,7 +228,10 @@ def acknowledged(draft: Draft, event: AckReceived) -> None:
 
 
 def progressed(draft: Draft, event: ProgressReceived) -> None:
-    """A foreign agent's progress: its one command runs."""
+    """A foreign agent's progress: its one command runs, and is shown to be so far."""
+    link = draft.link(event.host)
+    if draft.host(event.host) is not None and link.connection == event.connection:
+        draft.put_link(event.host, msgspec.structs.replace(link, progress=progress_of(event.progress)))
     command = _spoken_of(draft, event, event.command_id)
     if command is not None and command.state is State.SENT:
         draft.move(command, State.RUNNING, "agent")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from typing import Annotated, Final
+
 import msgspec
+from msgspec import Meta
 
 from processes.core.ledger import Ledger
 from processes.core.messages import Json
 from processes.core.values import NIXFLEET_OPS, Presence
 from processes.core.wire import Heartbeat, Register
+
+PROGRESS_MAX: Final = 32  # operations of one host; NixFleet's agents know fifteen
 
 
 class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,6 +61,28 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return options is not None and options.concurrent
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far an agent says that one of its operations is: `current` of `total` steps; total 0: it did not say. status: its own word."""
+
+    current: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    total: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    status: Annotated[str, Meta(max_length=64)] = ""
+
+
+_entries = msgspec.json.Decoder(dict[Annotated[str, Meta(max_length=64)], msgspec.Raw])
+_progress = msgspec.json.Decoder(Progress)
+
+
+def progress_of(told: Json) -> dict[str, Progress]:
+    """What an agent told of its operations' progress, PROGRESS_MAX of them, without what cannot be understood: it is only shown."""
+    found: dict[str, Progress] = {}
+    with contextlib.suppress(msgspec.DecodeError):
+        for op, entry in itertools.islice(_entries.decode(told).items(), PROGRESS_MAX):
+            with contextlib.suppress(msgspec.DecodeError):
+                found[op] = _progress.decode(entry)
+    return found
+
+
 class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host's current connection, as this hub knows it. Volatile.
 
@@ -67,3 +96,4 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     since_wall_s: float | None = None
     heard_boot_s: float = 0.0
     idle: bool = False
+    progress: dict[str, Progress] = {}  # op → how far it is, as the agent said on this connection

@@ -50,6 +50,14 @@ class Incident(msgspec.Struct):
             self.events = [*self.events, f"{now_mono_s - self.found_mono_s:+.3f} s {line}"]
 
 
+def end_of(incident: Incident, pid: int, epoch: int) -> str:
+    """The story's last line. `pid`: of the process that is well now; `epoch`: the newest hub's."""
+    who = f"process {pid}" if pid == incident.pid else f"process {pid} in its place"
+    hub = f" under hub epoch {epoch}" if incident.process == "hub" else ""
+    rounded = ", and a command of the canary went all the way round" if incident.process.partition(":")[0] in THROUGH else ""
+    return f"well again: {who} turns{hub}{rounded}"
+
+
 def is_over(incident: Incident, pid: int, advancing: bool, good_s: float, round_began_s: float | None) -> bool:
     """True when the process (its successor, if this one was killed) has turned since the incident was found, and so has the canary.
 

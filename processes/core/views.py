@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from processes.core.command import Command, State, Transition
-from processes.core.host import HostRecord, Link
+from processes.core.host import HostRecord, Link, Progress
 from processes.core.ledger import Ledger
 from processes.core.messages import Json
 from processes.core.values import OutputRecord, Stream, rfc3339
@@ -74,9 +74,12 @@ class HostView(msgspec.Struct, frozen=True):
     pending_command: str | None
     facts: msgspec.Raw
     heartbeat_facts: msgspec.Raw
+    kernel: str = ""
+    machine: str = ""
     ledger: Ledger = Ledger()
     suspended: str = ""  # why its token lets nobody in until an operator lifts it; empty: it is not suspended
     suspended_at: str | None = None
+    progress: dict[str, Progress] = {}  # op → how far it is, by its agent's word
     put_aside: str = ""  # why what came of it last is not shown: said by a fanout that it ended each time
 
 
@@ -154,6 +157,8 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         host_type=register.host_type if register else "",
         agent_version=register.agent_version if register else "",
         os_version=register.os_version if register else "",
+        kernel=register.kernel if register else "",
+        machine=register.machine if register else "",
         protocol=register.protocol if register else 0,
         heartbeat_interval_s=register.heartbeat_interval if register else None,
         commands=host.offered(),
@@ -163,6 +168,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         facts=msgspec.Raw(host.facts),
         heartbeat_facts=msgspec.Raw(host.heartbeat_facts),
         ledger=host.ledger,
+        progress=link.progress,
         suspended=host.suspended,
         suspended_at=rfc3339(host.suspended_wall_s),
     )

@@ -48,6 +48,8 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True):
     host_type: Text = ""
     agent_version: Text = ""
     os_version: Text = ""
+    kernel: Text = ""
+    machine: Text = ""
     heartbeat_interval: Annotated[float, Meta(gt=0, le=3600)] = 5.0
     protocol: Annotated[int, Meta(ge=0, le=1000)] = 0
     boot_id: Text = ""

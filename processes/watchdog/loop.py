@@ -25,7 +25,7 @@ from processes.adapters.door import Process
 from processes.adapters.supervisor import Supervisor
 from processes.core import remedy, second_witness, stall
 from processes.core.errors import LocalError
-from processes.core.incident import Incident, is_over, lost_between
+from processes.core.incident import Incident, end_of, is_over, lost_between
 from processes.core.pulse import Unreadable
 from processes.core.remedy import Act, Decision, Past
 from processes.core.report import CanaryReport, Verdict, is_wanted
@@ -310,6 +310,8 @@ class Loop:
     async def _settle(self, incident: Incident, over_s: float | None) -> None:
         """The ledger is looked at once more: whatever was accepted before must still be there."""
         await self._views.look_at_ledger()
+        pid = self._witness.subjects[incident.process].pid
+        self._book.tell(incident, "an operator stopped it" if over_s is None else end_of(incident, pid, self._hub_epoch))
         self._book.over(incident, over_s, max(lost_between(incident.ledger, self._views.ledger), self._views.missing))
         self._closing.discard(incident.id)
 

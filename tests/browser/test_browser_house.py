@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -81,6 +82,11 @@ def test_a_frozen_hub_is_seen_judged_replaced_and_explained(house: House, page: 
     hub = page.get_by_role("article", name="hub")
     expect(hub.locator(".pill")).to_have_text("advancing", timeout=SLOW_MS)
     expect(page.locator("#verdict")).to_have_text("ok", timeout=SLOW_MS)
+    chain = page.get_by_role("list", name="from the servers to the people")
+    expect(chain).to_contain_text("advancing")
+    expect(chain).to_contain_text(re.compile(r"events [\d,]+.*deliveries [\d,]+.*turns a second.*broadcasts [\d,]+"))
+    chain.get_by_role("button", name="hub").press("Enter")
+    expect(hub).to_be_focused()
     incidents = page.locator("#incidents .item", has_text="take_a_lock_twice")
     expect(incidents).to_have_count(0)
     page.evaluate(STUCK)
@@ -93,4 +99,5 @@ def test_a_frozen_hub_is_seen_judged_replaced_and_explained(house: House, page: 
     expect(page.locator(".note.stuck")).to_contain_text("take_a_lock_twice")
     expect(page.locator("pre.code .guilty").first).to_contain_text("take_a_lock_twice")
     expect(page.locator(".story.lines")).to_contain_text("killed")
+    expect(page.locator(".story.lines li").last).to_contain_text("well again")
     expect(page.locator("#verdict")).to_have_text("ok", timeout=SLOW_MS)

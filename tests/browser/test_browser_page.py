@@ -112,6 +112,38 @@ def test_hosts_are_found_by_any_field_sorted_and_grouped(browser: Browser, stage
         expect(rows(page)).to_have_count(1)
 
 
+def test_how_far_a_command_is_by_its_agents_word_is_seen_in_the_fleet_and_with_the_command(browser: Browser, stage: Stage) -> None:
+    steps = {"pull": {"current": 4, "total": 4, "status": "complete"}, "switch": {"current": 3, "total": 4, "status": "in_progress"}}
+    stage.host("nix1", progress=steps, kernel="6.12.57", machine="x86_64")
+    stage.stored("c7", 7, "nix1", [])
+    stage.command("c7", "nix1", State.RUNNING, op="switch", started_at=seen_at(70))
+    with stage.sign_in(browser) as watched:
+        page = watched.page
+        expect(rows(page).locator(".op .under")).to_have_text("step 3 of 4 · 70 s")
+        watched.go("commands/c7")
+        bar = page.locator("#about progress")
+        expect(bar).to_have_attribute("value", "3")
+        expect(bar).to_have_attribute("max", "4")
+        stage.host("nix1", progress={})
+        expect(bar).to_have_count(0)
+        watched.go("host/nix1")
+        expect(page.locator("#said")).to_contain_text("6.12.57 · x86_64")
+
+
+def test_who_stands_at_a_button_stays_there_while_numbers_change_around_it(browser: Browser, stage: Stage) -> None:
+    stage.host("web1")
+    with stage.sign_in(browser) as watched:
+        page = watched.go("host/web1")
+        page.get_by_role("button", name="Revoke").focus()
+        stage.host("web1", metrics={"cpu": 88.0, "ram": 1.0, "disk": 2.0, "load": 0.5})
+        expect(page.locator("#head .tile").first).to_contain_text("88%")
+        expect(page.get_by_role("button", name="Revoke")).to_be_focused()
+        page.get_by_role("button", name="24 hours").click()
+        expect(page.get_by_role("button", name="24 hours")).to_have_attribute("aria-pressed", "true")
+        expect(page.get_by_role("button", name="24 hours")).to_be_focused()
+        expect(page.locator("#charts figure")).to_have_count(4)
+
+
 def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: Browser, stage: Stage) -> None:
     for number in range(1, 4):
         stage.host(f"web{number}", commands=["pull", "switch"] if number < 3 else ["pull"])
@@ -201,7 +233,7 @@ def test_ten_thousand_hosts_scroll_sort_and_filter_within_a_frames_bound(browser
             print(
                 f"{act}: median {frames[len(frames) // 2]:.0f} ms, 90 % {frames[int(len(frames) * 0.9)]:.0f} ms, worst {frames[-1]:.0f} ms"
             )
-            assert frames[len(frames) // 2] < FRAME_MS_MAX, act
+            assert frames[int(len(frames) * 0.9)] < FRAME_MS_MAX, act  # the few others are the machine's: two suites may run on it
         page.get_by_role("searchbox", name="find hosts").fill("name=host9999")
         expect(rows(page)).to_have_count(1)
 

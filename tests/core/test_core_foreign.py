@@ -9,10 +9,13 @@ from doubles.fleet_play import Play
 from processes.core import wire
 from processes.core.command import State
 from processes.core.effects import Effects
+from processes.core.host import PROGRESS_MAX, Progress, progress_of
 from processes.core.messages import (
     CensusTaken,
     DeliverCommand,
+    Json,
     OutputReceived,
+    ProgressReceived,
     RejectReceived,
     RemoveHost,
     StatusReceived,
@@ -208,3 +211,39 @@ def test_a_command_taken_for_running_by_a_late_heartbeat_is_sent_again_if_it_was
     assert _sent(play.connect("nix", "c2", protocol=0)) == []
     play.do(Undelivered("c1", "gateway", "nix", command_id, 1))
     assert _sent(play.beat("nix", "c2")) == [command_id]
+
+
+def _progress(play: Play, told: bytes, connection: str = "c1") -> list[dict[str, object]]:
+    """What operators are shown of it."""
+    done = play.do(ProgressReceived(connection, "gateway", "nix", Json(told)))
+    return [shown["progress"] for c in done.changes if c.kind == "host" and "progress" in (shown := msgspec.json.decode(c.fields))]
+
+
+def test_an_agents_progress_is_shown_until_its_connection_ends() -> None:
+    play, _ = _running()
+    step = {"current": 1, "total": 4, "status": "in_progress"}
+    assert _progress(play, msgspec.json.encode({"pull": step})) == [{"pull": step}]
+    assert _progress(play, msgspec.json.encode({"pull": step})) == [], "said again, it is no change"
+    assert _progress(play, msgspec.json.encode({"pull": step}), "another") == [], "of a connection that is not current"
+    gone = play.disconnect("nix", "c1")
+    assert [msgspec.json.decode(c.fields)["progress"] for c in gone.changes if c.kind == "host"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (b"{}", {}),
+        (b'{"pull": 1, "test": {"current": 2}}', {"test": Progress(2)}),
+        (b'{"pull": {"current": -1}, "test": {"total": 1e99}, "x": {"status": null}}', {}),
+        (b'{"%s": {}}' % (b"x" * 65), {}),
+        (b'{"x": {"status": "%s"}}' % (b"y" * 65), {}),
+        (b"[]", {}),
+        (b"{", {}),
+    ],
+)
+def test_progress_that_cannot_be_understood_is_left_out(told: bytes, shown: dict[str, Progress]) -> None:
+    assert progress_of(Json(told)) == shown
+
+
+def test_progress_of_any_number_of_operations_is_kept_of_some() -> None:
+    assert len(progress_of(Json(msgspec.json.encode({f"op{n}": {} for n in range(1000)})))) == PROGRESS_MAX

@@ -54,7 +54,7 @@ class DemoAgent:
         self._random = random.Random(seed)
         self._phase = self._random.uniform(0, 6.3)
         self._base = {"cpu": self._random.uniform(5, 60), "ram": self._random.uniform(25, 88), "disk": self._random.uniform(20, 96)}
-        self._beats = 0
+        self._beats, self._pending = 0, ""
         self._tasks: set[asyncio.Task[None]] = set()
         self.wire: AgentWire | None = None
         self.fails = name in ("db2", "web7")
@@ -71,6 +71,8 @@ class DemoAgent:
                 "device_type": "server",
                 "repo_dir": "/etc/nixos",
             }
+        else:
+            more |= {"kernel": "6.12.57+deb13-amd64" if self.system == DEBIAN else "6.1.0-41-amd64", "machine": "x86_64"}
         self.wire.register(
             self.name, host_type="nixos" if "Nix" in self.system else "debian", agent_version="3.1.5" if self.foreign else "0.1.0",
             os_version=self.system, **{"heartbeat_interval": BEAT_S, **more},
@@ -103,7 +105,7 @@ class DemoAgent:
                 checked = "2026-11-23T16:27:14Z"
                 parts = {"git": ("ok", "Up to date"), "lock": ("ok", "Updated today"), "system": ("outdated", "2 generations behind")}
                 more["update_status"] = {part: {"status": s, "message": m, "checked_at": checked} for part, (s, m) in parts.items()}
-                more["generation"] = "917d168"
+                more |= {"generation": "917d168", "pending_command": self._pending or None}
             else:
                 metrics |= {"disk": round(self._base["disk"], 1), "uptime_s": 86400 * 41 + self._beats, "temperatures": {"cpu": 51.0}}
             self.wire.say("heartbeat", metrics=metrics, **more)
@@ -125,12 +127,15 @@ class DemoAgent:
         if ids:
             self.wire.say("command_ack", state="accepted", **ids)
         lines = FAIL if op == "test" and self.fails else SWITCH if op == "switch" else PULL if op == "pull" else ["all well"]
+        if self.foreign:
+            self._pending = op
+            self.wire.say("operation_progress", progress={op: {"current": 3, "total": 4, "status": "in_progress"}})
         for offset, line in enumerate(lines):
             self.wire.say("output", command=op, line=line, stream="stdout", **({"offset": offset, **ids} if ids else {}))
             await asyncio.sleep(0.06)
-        if op == "reboot":
+        if op == "reboot" or (op == "switch" and self.foreign):
             return  # it goes on for ever
-        failed = op == "test" and self.fails
+        failed, self._pending = op == "test" and self.fails, ""
         self.wire.say(
             "status",
             command=op,
@@ -173,6 +178,7 @@ class DemoFleet:
             await operator.ended(failed)
             (ids["running"],) = await operator.give("switch", "build1")
             await operator.give("reboot", "build3")
+            await operator.give("switch", "edge2")
             (ids["unheard"],) = await operator.give("reboot", "edge5")
             (ids["lost"],) = await operator.give("reboot", "build5")
             for given in ("unheard", "lost"):

@@ -13,7 +13,7 @@ import structlog
 
 from processes.adapters import incident_file
 from processes.adapters.watchdog_view import last_report
-from processes.core.incident import EVENTS_MAX, Incident, is_over, lost_between
+from processes.core.incident import EVENTS_MAX, Incident, end_of, is_over, lost_between
 from processes.core.ledger import Ledger
 from processes.core.report import IncidentsReport, Report, Verdict
 from processes.core.stall import Judgement
@@ -49,6 +49,19 @@ def test_what_is_saved_is_read_newest_first_with_its_times(tmp_path: Path) -> No
     assert incident_file.incident(tmp_path / "incidents.db", "b") == found[0]
     assert incident_file.incident(tmp_path / "incidents.db", "c") is None
     kept.close()
+
+
+@pytest.mark.parametrize(
+    ("process", "pid", "line"),
+    [
+        ("hub", 8, "well again: process 8 in its place turns under hub epoch 3, and a command of the canary went all the way round"),
+        ("fanout:1", 8, "well again: process 8 in its place turns, and a command of the canary went all the way round"),
+        ("gateway", 7, "well again: process 7 turns, and a command of the canary went all the way round"),
+        ("agent", 8, "well again: process 8 in its place turns"),
+    ],
+)
+def test_the_story_ends_with_who_runs_now_and_how_that_is_known(process: str, pid: int, line: str) -> None:
+    assert end_of(incident(process=process), pid, 3) == line
 
 
 def test_saving_again_changes_the_row_and_not_the_count(tmp_path: Path) -> None:

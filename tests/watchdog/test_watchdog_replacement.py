@@ -75,6 +75,7 @@ def test_a_process_that_does_not_work_is_replaced_and_the_line_is_named(
     assert incident.found_after_s < incident.recovered_after_s <= RECOVERED_S_MAX
     assert incident.lost == 0
     assert incident.remedy == "killed and replaced"
+    assert f"well again: process {well.process(name).pid} in its place turns" in incident.events[-1]
     if function:
         assert incident.stuck_at is not None
         assert incident.stuck_at.endswith(f" {function}")

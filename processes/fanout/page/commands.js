@@ -6,7 +6,7 @@ import { $, h, icon, keyed, one } from "/dom.js";
 import { ask, askSurely, may, randomKey } from "/link.js";
 import { Output } from "/output.js";
 import { fleet, isOpen, newestCommands } from "/store.js";
-import { between, day, empty, facts, hour, pill, presenceOf, sign, since, tone, whole } from "/words.js";
+import { between, day, empty, facts, hour, pill, presenceOf, progressOf, sign, since, tone, whole } from "/words.js";
 
 const STATES = ["queued", "sent", "running", "succeeded", "failed", "rejected", "expired", "cancelled", "lost"];
 const LISTED_MAX = 300,
@@ -81,6 +81,16 @@ function steps(command) {
   );
 }
 
+// An agent's own word of how far its running command is.
+const progressBar = (step) =>
+  step &&
+  h(
+    "p",
+    { className: "steps-done" },
+    h("progress", { max: step.total, value: step.current, ariaLabel: "progress" }),
+    h("span", { className: "dim" }, `step ${whole(step.current)} of ${whole(step.total)}`),
+  );
+
 function about(command) {
   const host = fleet.hosts.get(command.host),
     opened = isOpen(command);
@@ -153,6 +163,7 @@ function about(command) {
           ".",
         ),
       ),
+    command.state === "running" && progressBar(progressOf(host)),
     command.unheard_since &&
       opened &&
       h(
@@ -313,7 +324,7 @@ export const view = {
     }
     learn(command);
     const host = fleet.hosts.get(command.host);
-    one($("about"), [command, history?.id === id ? history.history.length : 0, host?.presence], () => about(command));
+    one($("about"), [command, history?.id === id ? history.history.length : 0, host?.presence, host?.progress], () => about(command));
     output.element.hidden = false;
     output.show(id);
   },

@@ -35,10 +35,15 @@ export function setText(element, text) {
 }
 export const $ = (id) => document.getElementById(id);
 
+const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
+const reachable = (element) => [element, ...element.querySelectorAll(FOCUSABLE)];
+
 // Makes the children of `parent` those of `items`, by key; an element is made anew only if what it shows (`shown`) has changed.
+// Who stands in one with the keyboard stays at the same place of the new one.
 export function keyed(parent, items, key, shown, make) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  let place = parent.firstElementChild;
+  let place = parent.firstElementChild,
+    focused = null;
   for (const item of items) {
     const id = key(item),
       print = JSON.stringify(shown(item));
@@ -49,6 +54,7 @@ export function keyed(parent, items, key, shown, make) {
       fresh.dataset.key = id;
       fresh.dataset.print = print;
       if (element === place) place = place?.nextElementSibling ?? null;
+      if (element?.contains(document.activeElement)) focused = reachable(fresh)[reachable(element).indexOf(document.activeElement)];
       element?.remove();
       element = fresh;
     }
@@ -56,6 +62,7 @@ export function keyed(parent, items, key, shown, make) {
     else parent.insertBefore(element, place);
   }
   for (const gone of known.values()) gone.remove();
+  focused?.focus({ preventScroll: true });
 }
 
 // One thing, made anew only when what it shows has changed.

@@ -7,7 +7,7 @@ import { Grid } from "/grid.js";
 import { may, trusted } from "/link.js";
 import { FIELDS, field, parse } from "/query.js";
 import { compareText, fleet, hostsByName, openByHost, sparks } from "/store.js";
-import { facts, many, pill, presenceOf, since, whole } from "/words.js";
+import { facts, many, pill, presenceOf, progressOf, since, whole } from "/words.js";
 
 const PRESENCES = ["online", "stale", "offline"];
 const SORTS = {
@@ -95,13 +95,17 @@ function cells(host, selected) {
     running
       ? [
           h("a", { href: `#commands/${running.id}`, tabIndex: -1, className: `doing ${running.state}` }, pill(running.state, running.op)),
-          running.state === "running" && running.output_next
-            ? h("span", { className: "under" }, many(running.output_next, "line"))
-            : h("span", { className: "under" }, since(running.started_at ?? running.created_at)),
+          h("span", { className: "under" }, ...howFar(host, running)),
         ]
       : h("span", { className: "dim" }, host.pending_command ?? "–"),
     h("span", { className: "under" }, host.agent_version || "–"),
   ];
+}
+// For how long it runs or waits; and if it runs: its steps if its agent tells them, else its lines of output.
+function howFar(host, running) {
+  const step = progressOf(host),
+    told = step ? `step ${step.current} of ${step.total} · ` : running.output_next ? `${many(running.output_next, "line")} · ` : "";
+  return [running.state === "running" && told, since(running.started_at ?? running.created_at, "", "")];
 }
 const print = (host) => {
   const running = open.get(host.name);
@@ -117,6 +121,7 @@ const print = (host) => {
     running?.id,
     running?.state,
     running?.output_next,
+    host.progress,
   ]);
 };
 

@@ -9,10 +9,13 @@ import { fleet, newestCommands } from "/store.js";
 import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "/words.js";
 
 const AGAIN_MS = 5000,
-  SHOWN_MS = 3600000,
-  SHORT_MS = 300000,
   COMMANDS_MAX = 50;
+const SPANS = {
+  hour: { text: "1 hour", lengthMs: 3600000, shortMs: 300000 }, // a chart is never shorter, however new what it shows
+  day: { text: "24 hours", lengthMs: 86400000, shortMs: 7200000 },
+};
 let name = "",
+  span = "hour",
   history = null,
   older = [],
   askedMs = 0,
@@ -21,13 +24,14 @@ let name = "",
 async function refresh() {
   askedMs = Date.now();
   const own = name,
+    reach = span,
     path = encodeURIComponent(own);
   try {
     const [found, commands] = await Promise.all([
-      ask("GET", `/api/v1/hosts/${path}/metrics`),
+      ask("GET", `/api/v1/hosts/${path}/metrics?span=${reach}`),
       ask("GET", `/api/v1/commands?limit=${COMMANDS_MAX}&host=${path}`),
     ]);
-    if (own === name) {
+    if (own === name && reach === span) {
       history = found;
       older = commands.commands;
       redraw();
@@ -70,9 +74,26 @@ function updates(status) {
   );
 }
 
+function spans() {
+  const choose = (wanted) => {
+    span = wanted;
+    history = null;
+    refresh();
+    redraw();
+  };
+  return h(
+    "div",
+    { className: "chips" },
+    Object.entries(SPANS).map(([wanted, { text }]) =>
+      h("button", { type: "button", className: "chip", ariaPressed: String(wanted === span), onclick: () => choose(wanted) }, text),
+    ),
+  );
+}
+
 function charts() {
   const to = clock.now(),
-    from = Math.max(to - SHOWN_MS, Math.min(Date.parse(history.since), to - SHORT_MS)),
+    { lengthMs, shortMs } = SPANS[span],
+    from = Math.max(to - lengthMs, Math.min(Date.parse(history.since), to - shortMs)),
     gapMs = history.sample_s * 3000 + 20000;
   const points = (values) => history.at.map((at, place) => [at * 1000, values[place]]);
   const note = Date.parse(history.since) > from ? `kept since ${hour(history.since)}` : "";
@@ -181,6 +202,7 @@ function said(host) {
     h("h2", null, "What it is"),
     facts([
       ["System", host.os_version],
+      ["Kernel", [host.kernel, host.machine].filter(Boolean).join(" · ")],
       ["Type", host.host_type],
       ["Agent", host.agent_version],
       ["Address", host.address],
@@ -215,6 +237,7 @@ export const view = {
         "div",
         { className: "page" },
         h("div", { id: "head" }),
+        h("div", { id: "spans", role: "group", ariaLabel: "how far back" }),
         h("div", { id: "charts" }),
         h(
           "div",
@@ -247,10 +270,11 @@ export const view = {
         (one) => commandLink(one, false),
       );
     else one($("own"), "none", () => empty("It was never told to do anything."));
+    one($("spans"), span, spans);
     if (!history) return;
-    one($("charts"), [history.at.at(-1), Math.floor(clock.now() / 5000)], charts);
+    one($("charts"), [span, history.at.at(-1), Math.floor(clock.now() / 5000)], charts);
     one($("comings"), history.presences, () =>
-      history.presences.length ? comings() : empty("Nothing has changed since the page's server started."),
+      history.presences.length ? comings() : empty("Nothing has changed since this is watched."),
     );
   },
 };

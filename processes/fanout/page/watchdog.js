@@ -3,6 +3,7 @@ import { lineChart, meter } from "/charts.js";
 import { clock } from "/clock.js";
 import { $, h, icon, keyed, one, svg } from "/dom.js";
 import { link } from "/link.js";
+import { picture } from "/picture.js";
 import { beats, fleet, turnsPerSecond } from "/store.js";
 import { age, bytes, empty, hour, many, pill, sign, since, tile, tone, whole } from "/words.js";
 
@@ -44,7 +45,12 @@ function card(process) {
     number = (label, value, word) => h("div", { className: word ?? "" }, h("dt", null, label), h("dd", null, value));
   return h(
     "article",
-    { className: `panel process ${tone(process.verdict)}`, ariaLabel: process.name },
+    {
+      className: `panel process ${tone(process.verdict)}`,
+      ariaLabel: process.name,
+      tabIndex: -1,
+      "data-kind": process.name.split(":")[0],
+    },
     h(
       "div",
       { className: "tools" },
@@ -188,6 +194,7 @@ export const view = {
         "div",
         { className: "page" },
         h("div", { id: "health" }),
+        h("div", { id: "picture" }),
         h("div", { id: "processes", className: "processes" }),
         h(
           "section",
@@ -225,6 +232,7 @@ export const view = {
   },
   draw() {
     one($("health"), [fleet.overall, fleet.epoch, silentS() !== null], health);
+    one($("picture"), [fleet.overall, fleet.epoch, [...fleet.processes.values()]], picture);
     keyed(
       $("processes"),
       [...fleet.processes.values()],

@@ -54,6 +54,12 @@ export function presenceOf(host, nowMs, trusted) {
     : { word: "online", text: "online" };
 }
 
+// How far the operation is that a host's agent says it is at: { current, total }, or null if it says nothing of one.
+export function progressOf(host) {
+  const steps = Object.values(host?.progress ?? {});
+  return steps.find((step) => step.total > 0 && step.status === "in_progress") ?? null;
+}
+
 export function age(seconds) {
   if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–";
   const s = Math.max(0, seconds);
@@ -85,8 +91,10 @@ export function since(at, before = "", after = " ago") {
   return element;
 }
 function grow(element) {
-  const at = Date.parse(element.dateTime);
-  setText(element, at ? `${element.dataset.before}${age((clock.now() - at) / 1000)}${element.dataset.after}` : "–");
+  const { before, after } = element.dataset,
+    at = Date.parse(element.dateTime),
+    seconds = (clock.now() - at) / 1000;
+  setText(element, !at ? "–" : seconds < 1 && after === " ago" ? `${before}just now` : `${before}${age(seconds)}${after}`);
 }
 export function growAll() {
   for (const element of document.querySelectorAll("time[data-after]")) grow(element);
