@@ -33,24 +33,31 @@ from processes.cli import (
 )
 from processes.cli.client import HubAway
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.cli.verbs import Verbs
 from processes.core.errors import FleethubError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="fleethub", prog_name="fleethub", message="%(prog)s %(version)s")
 def cli() -> None:
     """A hub for fleets of servers that cannot freeze unnoticed and loses no command."""
 
 
-for verb in (
-    installation.up, installation.down, installation.restart, installation.stop, installation.start, installation.env, status.status,
-    fleet.hosts, fleet.host, fleet.remove, fleet.enroll, fleet.revoke,
-    fleet.lift, dead_letters.deadletters, dead_letters.deadletter,
-    run.run, runs.runs, commands.commands, commands.command, commands.cancel, commands.logs,
-    incidents.incidents, incidents.incident, drill.drill, agent.agent, tokens.token, tokens.audit, systemd_unit.systemd_unit,
-    alarms.alarms, backup.backup, restore.restore, doctor.doctor, manual.completion, manual.man,
-):  # fmt: skip
-    cli.add_command(verb)
+cli.add_sections(
+    {
+        "This installation": (
+            installation.up, installation.down, status.status, installation.restart, installation.stop, installation.start,
+            doctor.doctor, backup.backup, restore.restore, installation.env, systemd_unit.systemd_unit,
+        ),
+        "Hosts": (fleet.hosts, fleet.host, fleet.enroll, fleet.revoke, fleet.remove, fleet.lift, agent.agent),
+        "Commands": (run.run, runs.runs, commands.commands, commands.command, commands.logs, commands.cancel),
+        "What went wrong": (
+            incidents.incidents, incidents.incident, dead_letters.deadletters, dead_letters.deadletter, alarms.alarms, drill.drill,
+        ),
+        "Who may, and who did": (tokens.token, tokens.audit),
+        "This command line": (manual.completion, manual.man),
+    }
+)  # fmt: skip
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import os
 import ssl
 import time
@@ -24,6 +25,7 @@ TIMEOUT_S: Final = httpx.Timeout(12.0, connect=2.0)  # the API answers 504 after
 READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again for so long
 ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
 PAUSE_S: Final = 0.3
+CLOCK_S: Final = 2.0  # two clocks that differ by less are the same: an answer names the second that had begun, and takes its way
 PAGE_MAX: Final = 500  # commands in one answer
 
 T = TypeVar("T")
@@ -53,6 +55,7 @@ class Api:
 
     def __init__(self, url: str, token: str, trust: ssl.SSLContext | None = None, local: bool = True) -> None:
         self.url, self.token, self.trust = url.rstrip("/"), token, trust
+        self._ahead_s = 0.0
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"},
@@ -90,9 +93,14 @@ class Api:
             answer = self._http.request(method, f"/api/v1{path}", content=content, headers=kind, params=dict(query) if query else None)
         except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise HubAway(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
+        self._ahead_s = _ahead_s(answer)
         if answer.status_code >= 400:
             raise _refusal(answer)
         return answer.content
+
+    def now_wall_s(self) -> float:
+        """The time by the clock of the installation that answered last, to a second."""
+        return time.time() + self._ahead_s
 
     def healthy(self) -> bool:
         """True when /healthz says 200."""
@@ -243,6 +251,15 @@ def _trust(settings: Settings) -> ssl.SSLContext | None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.check_hostname = False
     return context
+
+
+def _ahead_s(answer: httpx.Response) -> float:
+    """By how much the clock of who answered is ahead of ours; 0 if it is the same to the second, which is all that is told."""
+    try:
+        ahead_s = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+    return ahead_s if abs(ahead_s) > CLOCK_S else 0.0
 
 
 def _refusal(answer: httpx.Response) -> Refused:

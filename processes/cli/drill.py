@@ -82,7 +82,7 @@ def _show(rows: list[Row], left_out: list[tuple[str, str]], as_json: bool) -> No
     for name, why in left_out:
         output.say(f"{name} was left out: {why}")
     failed = sum(not row.ok for row in rows)
-    output.say(f"{len(rows)} drills, {len(rows) - failed} inside their bounds, {failed} not")
+    output.say(f"{len(rows)} drill{'s' * (len(rows) != 1)}, {len(rows) - failed} inside their bounds, {failed} not")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -12,42 +14,59 @@ from processes.cli import enrolment, live, output
 from processes.cli.client import decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.text import age, ago
 from processes.core.pages import HostsPage
 from processes.core.values import HOST_NAME, Presence
 from processes.core.views import HostView
+from processes.core.wire import Metrics
 
-HEADER = ["NAME", "PRESENCE", "LAST SEEN", "TYPE", "AGENT", "LOAD", "OPERATIONS"]
+HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
+COMMANDS_SHOWN = 5  # of one host, the newest
+
+_facts = msgspec.json.Decoder(dict[str, Any])
 
 
 @click.command()
 @click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
+@click.option("--presence", type=click.Choice([presence.value for presence in Presence]), help="Only those.")
+@click.option("--search", metavar="TEXT", help="Only those whose name has this in it.")
 @as_json
 @asks_hub
-def hosts(watch: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+def hosts(*, watch: bool, presence: str | None, search: str | None, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List the fleet."""
     if watch and as_json:
         raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
+    filters = {key: value for key, value in (("presence", presence), ("search", search)) if value is not None}
     with asking(hub, token_file) as api:
         if watch:
-            live.watch(api, _picture)
-        body = api.read("/hosts")
+            api.once("GET", "/me")  # so that its clock is known
+            live.watch(api, lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
+        body = api.read("/hosts", filters)
+        now_wall_s = api.now_wall_s()
     page = decoded(body, HostsPage)
     if as_json:
         output.document(body)
         return
-    output.table(HEADER, [_row(host) for host in page.hosts], "no hosts yet: fleethub enroll NAME")
+    none = f"no host is like that: {', '.join(filters.values())}" if filters else "no hosts yet: fleethub enroll NAME"
+    output.table(HEADER, [_row(host, now_wall_s) for host in page.hosts], none)
 
 
-def _row(host: HostView) -> list[str]:
-    seen = host.last_seen or "never"
-    return [host.name, host.presence, seen, host.host_type, host.agent_version, _load(host), " ".join(host.commands or [])]
+def _row(host: HostView, now_wall_s: float) -> list[str]:
+    numbers = host.metrics or Metrics()
+    percents = [_percent(number) for number in (numbers.cpu, numbers.ram, numbers.disk)]
+    load = "" if numbers.load is None else f"{numbers.load:.2f}"
+    doing = "revoked" if host.revoked else "suspended" if host.suspended else host.pending_command or ""
+    seen = ago(host.last_seen, now_wall_s)
+    return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
 
 
-def _picture(picture: live.Picture, said: str) -> RenderableType | None:
+def _picture(picture: live.Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
     """The fleet now, the unwell first, as many as the screen holds."""
     known = msgspec.json.decode(msgspec.json.encode(list(picture.rows.get("host", {}).values())), type=list[HostView])
+    presence, search = filters.get("presence"), filters.get("search", "")
     order = list(Presence)[::-1]
-    rows = [_row(host) for host in sorted(known, key=lambda host: (order.index(Presence(host.presence)), host.name))]
+    shown = [host for host in known if search in host.name and presence in (None, host.presence)]
+    rows = [_row(host, now_wall_s) for host in sorted(shown, key=lambda host: (order.index(Presence(host.presence)), host.name))]
     counts = ", ".join(f"{sum(host.presence == presence for host in known)} {presence}" for presence in Presence)
     return output.screen(f"{len(known)} hosts: {counts} ({said})", HEADER, rows)
 
@@ -57,18 +76,27 @@ def _picture(picture: live.Picture, said: str) -> RenderableType | None:
 @as_json
 @asks_hub
 def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Show one host."""
+    """Show one host, and its newest commands."""
     with asking(hub, token_file) as api:
         body = api.read(f"/hosts/{segment(name)}")
+        if as_json:
+            output.document(body)
+            return
+        now_wall_s = api.now_wall_s()
+        newest, _ = api.commands({"host": name}, COMMANDS_SHOWN)
     view = decoded(body, HostView)
-    if as_json:
-        output.document(body)
-        return
-    metrics = msgspec.to_builtins(view.metrics) if view.metrics else {}
-    output.fields([
+    output.fields([*_who(view, now_wall_s), *_metrics(view), *_told(view)])
+    if newest:
+        output.say()
+        output.table(["COMMAND", "GIVEN", "OPERATION", "STATE"], [[c.id, c.created_at or "", c.op, c.state] for c in newest])
+
+
+def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
+    seen = f"{ago(view.last_seen, now_wall_s)}, at {view.last_seen}" if view.last_seen else "never"
+    return [
         ("name", view.name),
         ("presence", view.presence),
-        ("last seen", view.last_seen or "never"),
+        ("last seen", seen),
         ("connected since", view.connected_since or ""),
         ("address", view.address),
         ("enrolled", (view.enrolled_at or "") + (", its token is revoked" if view.revoked else "")),
@@ -77,11 +105,37 @@ def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> 
         ("type", view.host_type),
         ("agent", view.agent_version),
         ("system", view.os_version),
+        ("kernel", " ".join(filter(None, (view.kernel, view.machine)))),
         ("operations", " ".join(view.commands or [])),
         ("running", view.pending_command or ""),
-        *((key, str(value)) for key, value in metrics.items() if value is not None),
-        ("facts", "" if bytes(view.facts) == b"{}" else bytes(view.facts).decode(errors="replace")),
-    ])  # fmt: skip
+        *((f"progress of {op}", f"step {p.current} of {p.total} {p.status}") for op, p in view.progress.items() if p.total),
+    ]
+
+
+def _metrics(view: HostView) -> list[tuple[str, str]]:
+    if view.metrics is None:
+        return []
+    numbers = view.metrics
+    temperatures = (numbers.temperatures or {}).items()
+    return [
+        ("cpu", _percent(numbers.cpu)),
+        ("memory", _percent(numbers.ram)),
+        ("swap", _percent(numbers.swap)),
+        ("disk", _percent(numbers.disk)),
+        ("load", "" if numbers.load is None else f"{numbers.load:.2f}"),
+        ("up", "" if numbers.uptime_s is None else age(numbers.uptime_s)),
+        ("temperatures", ", ".join(f"{sensor} {degrees:.0f} °C" for sensor, degrees in temperatures)),
+    ]
+
+
+def _told(view: HostView) -> list[tuple[str, str]]:
+    """What its agent said beyond the fields known here: values as they are, a line each."""
+    told = {**_facts.decode(view.facts), **_facts.decode(view.heartbeat_facts)}
+    return [(name, value if isinstance(value, str) else msgspec.json.encode(value).decode()) for name, value in told.items() if value]
+
+
+def _percent(number: float | None) -> str:
+    return "" if number is None else f"{number:.0f} %"
 
 
 @click.command()
@@ -140,7 +194,3 @@ def _done(body: bytes, as_json: bool, line: str) -> None:
         output.document(body or b"{}")
     else:
         output.say(line)
-
-
-def _load(host: HostView) -> str:
-    return "" if host.metrics is None or host.metrics.load is None else f"{host.metrics.load:.2f}"

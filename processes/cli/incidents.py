@@ -16,6 +16,7 @@ from processes.cli.options import as_json, asking, asks_hub
 from processes.core.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.report import IncidentView
 
+FIRST: Final = ("stacks.txt", "tasks.txt", "pyspy.txt")  # of the evidence: where it stood; the rest in its own order
 HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "STUCK AT"]
 
 
@@ -59,7 +60,7 @@ def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path 
     for line in view.events:
         output.say(f"  {line}")
     folder = "" if hub is not None else f"{load().evidence / Path(view.id).name}/"
-    for name, text in view.evidence_text.items():
+    for name, text in sorted(view.evidence_text.items(), key=lambda each: FIRST.index(each[0]) if each[0] in FIRST else len(FIRST)):
         output.say()
         output.say(f"── {folder}{name}")
         for line in text.splitlines():

@@ -18,9 +18,10 @@ from processes.cli import live, output
 from processes.cli.client import HubAway, decoded
 from processes.cli.failure import EXIT_UNKNOWN, Failure
 from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.text import age
 from processes.core.report import ProcessReport, Report
 
-HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UPTIME", "RESTARTS", "TURN", "AGE", "BACKLOG", "REASON"]
+HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
 EVERY_S = 1.0  # of --watch
 
 
@@ -113,11 +114,11 @@ def _show(report: Report) -> None:
 def _lines(report: Report) -> list[str]:
     canary, fleet, commands = report.canary, report.fleet, report.commands
     latency = f", {canary.latency_ms:.1f} ms" if canary.latency_ms is not None else ""
-    age = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else "never"
+    last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else "never"
     counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
     last = f", the last: fleethub incident {report.incidents.last}" if report.incidents.last else ""
     return [
-        f"canary: last round {age}{latency}, hub epoch {report.epoch}",
+        f"canary: last round {last_round}{latency}, hub epoch {report.epoch}",
         f"hosts: {fleet.hosts}, {fleet.online} online, {fleet.stale} stale, {fleet.offline} offline",
         f"commands: {', '.join(counts) or 'none'}",
         f"incidents: {report.incidents.total}{last}",
@@ -131,10 +132,12 @@ def _row(process: ProcessReport) -> list[str]:
         process.verdict,
         process.state,
         str(process.pid or "-"),
-        "-" if process.uptime_s is None else f"{process.uptime_s:.0f} s",
+        age(process.uptime_s),
         str(process.restarts),
+        "-" if process.cpu_percent is None else f"{process.cpu_percent:.0f} %",
+        "-" if process.rss_bytes is None else f"{process.rss_bytes >> 20} MiB",
         str(pulse.turn) if pulse else "-",
-        f"{pulse.age_s:.2f} s" if pulse else "-",
+        f"{pulse.age_s:.1f} s" if pulse else "-",
         str(pulse.backlog) if pulse else "-",
         process.reason,
     ]

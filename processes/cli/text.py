@@ -1,9 +1,10 @@
-"""Text from outside, made fit for a terminal; and columns. Pure."""
+"""Text from outside, made fit for a terminal; ages, times and columns. Pure."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 _REFUSED: Final = frozenset(
@@ -21,6 +22,21 @@ def plain(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(character if character in keep or not _refused(character) else _escaped(character) for character in text)
+
+
+def age(seconds: float | None) -> str:
+    """How long something took or is ago, in the one unit that a person would say; "-" if it is not known."""
+    if seconds is None:
+        return "-"
+    for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit_s:
+            return f"{max(seconds, 0.0) / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def ago(at: str | None, now_wall_s: float) -> str:
+    """How long ago a time of the API was. `now_wall_s`: the clock of who told it."""
+    return "never" if at is None else f"{age(now_wall_s - datetime.fromisoformat(at).timestamp())} ago"
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.cli.text import columns, plain
+from processes.cli.text import age, ago, columns, plain
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -53,3 +53,19 @@ def test_what_is_escaped_is_shown_as_its_number(text: str, shown: str) -> None:
 def test_columns_are_aligned_and_nothing_is_cut_off() -> None:
     long = "x" * 300
     assert columns(["A", "BB"], [["1", long], ["333", "4"]]) == ["A    BB", f"1    {long}", "333  4"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "-"), (-3.0, "0 s"), (0.4, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"),
+        (172_799.0, "48 h"), (172_800.0, "2 days"), (8_640_000.0, "100 days"),
+    ],
+)  # fmt: skip
+def test_an_age_is_said_in_one_unit(seconds: float | None, said: str) -> None:
+    assert age(seconds) == said
+
+
+def test_how_long_ago_is_by_the_clock_of_who_told_it() -> None:
+    assert ago("1970-01-01T00:01:00.000Z", 100.0) == "40 s ago"
+    assert ago(None, 100.0) == "never"
