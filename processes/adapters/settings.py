@@ -6,11 +6,13 @@ import difflib
 import os
 import re
 import shlex
+import socket
 import sysconfig
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -46,9 +48,10 @@ class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Agents(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where agents connect."""
+    """Where agents connect. url: what they dial, where a proxy or another name stands before `listen`."""
 
     listen: str = "127.0.0.1:7701"
+    url: str = ""
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -209,6 +212,16 @@ class Settings(msgspec.Struct, frozen=True):
         return self.run / "supervisor.sock"
 
     @property
+    def agents_url(self) -> str:
+        """What an agent dials: agents.url; else the port that is listened on, under the name that operators use."""
+        if self.file.agents.url:
+            return self.file.agents.url
+        host, port = address(self.file.agents.listen)
+        if host == "0.0.0.0":  # noqa: S104  # compared, not listened on
+            host = urlsplit(self.file.operators.url).hostname or socket.gethostname()
+        return f"{'wss' if self.file.tls.certificate else 'ws'}://{host}:{port}/ws"
+
+    @property
     def report(self) -> Path:
         """The watchdog's view, rewritten by rename at each of its turns; JSON, core/report.py."""
         return self.run / "watchdog.json"
@@ -342,6 +355,8 @@ def _check(file: File) -> None:
                 f"listen = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
             )
+    if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):
+        raise SettingsError(f"agents.url = {file.agents.url!r} is not the URL of an agents' port: it looks like wss://fleet.example.org/ws")
     if bool(file.tls.certificate) != bool(file.tls.key):
         raise SettingsError("tls.certificate and tls.key belong together: set both or none")
     for name in filter(None, (file.tls.certificate, file.tls.key)):

@@ -22,9 +22,12 @@ ONLINE_S_MAX: Final = 30.0
 POLL_S: Final = 0.1
 
 
-class _AgentFile(msgspec.Struct, frozen=True):
+class AgentFile(msgspec.Struct, frozen=True):
+    """Of an agent's file, what the command line needs to know."""
+
     hub: str = ""
     name: str = ""
+    token_file: str = "agent.token"  # noqa: S105  # a path
 
 
 def host_name(raw: str) -> str:
@@ -47,7 +50,7 @@ def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool
     A file that is there is the operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
     """
     path, token = settings.state / "agent.toml", settings.state / "agent.token"
-    file = _existing(path)
+    file = existing(path)
     name = file.name or own_name()
     changed = False
     if file.hub != hub_url:
@@ -77,11 +80,12 @@ def wait_online(api: Api, name: str) -> None:
         time.sleep(POLL_S)
 
 
-def _existing(path: Path) -> _AgentFile:
+def existing(path: Path) -> AgentFile:
+    """What stands in the agent's file; nothing, if there is none. Raises: Failure, if it cannot be read."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), _AgentFile)
+        return msgspec.convert(tomllib.loads(path.read_text()), AgentFile)
     except FileNotFoundError:
-        return _AgentFile()
+        return AgentFile()
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise Failure("bad_agent_file", f"{path} cannot be read: {error}", "Mend it, or remove it: then it is written anew.") from None
 

@@ -163,8 +163,11 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
     if as_json:
         output.document(enrolled)
         return
-    output.note(f"{enrolled.name}: enrolled. This is its token, shown this once: put it into the file that agent.toml names as token_file.")
+    output.note(f"{enrolled.name}: enrolled. Its token, shown this once:")
     output.say(enrolled.token)
+    there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install"
+    output.progress(f"On {enrolled.name}, as root; it asks for the token:\n    {there}")
+    output.progress(f"Or from here, all at once:\n    fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}")
 
 
 @click.command()

@@ -188,7 +188,7 @@ def _wait_healthy(settings: Settings, api: client.Api) -> None:
 def _tell(settings: Settings) -> None:
     url = settings.file.operators.url or client.own_url(settings)
     print(sign_in.link(url, sign_in.new_code(settings)), flush=True)
-    output.say(f"agents connect to {client.agents_url(settings)}")
+    output.say(f"agents connect to {settings.agents_url}")
     output.say("stop it with: fleethub down")
 
 

@@ -33,10 +33,11 @@ def note(line: str) -> None:
     print(plain(line), file=sys.stderr, flush=True)
 
 
-def progress(line: str) -> None:
-    """One line on stderr, only if a person watches."""
+def progress(text: str) -> None:
+    """On stderr, only if a person watches."""
     if sys.stderr.isatty():
-        note(line)
+        for line in text.splitlines():
+            note(line)
 
 
 def stream(line: str, to_stderr: bool) -> None:

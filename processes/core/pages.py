@@ -95,11 +95,12 @@ class TokenGone(msgspec.Struct, frozen=True):
 
 
 class HostEnrolled(msgspec.Struct, frozen=True):
-    """POST /api/v1/hosts. The token is told this once."""
+    """POST /api/v1/hosts. The token is told this once. `agents_url`: what the host's agent dials."""
 
     name: str
     token: str
     host_id: str = ""
+    agents_url: str = ""
 
 
 class HostRemoved(msgspec.Struct, frozen=True):

@@ -157,7 +157,8 @@ class Api:
     async def enroll(self, request: Request) -> Response:
         """A host and its token, which is told this once; the hub gets its hash only."""
         body = await body_of(request, EnrollBody)
-        return await self._with_token(request, lambda token: EnrollHost(body.name, digest(token), body.again))
+        agents_url = {"agents_url": self._settings.agents_url}
+        return await self._with_token(request, lambda token: EnrollHost(body.name, digest(token), body.again), agents_url)
 
     async def revoke(self, request: Request) -> Response:
         """The host's token is void."""
@@ -194,12 +195,13 @@ class Api:
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
-    async def _with_token(self, request: Request, make: Any) -> Response:
+    async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
         token = secrets.token_urlsafe(32)
         answer = await self._requests.ask(principal_of(request).actor, make(token))
         if answer.status // 100 == 2:
             fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
-            fields["token"] = msgspec.Raw(msgspec.json.encode(token))
+            for name, value in {"token": token, **(more or {})}.items():
+                fields[name] = msgspec.Raw(msgspec.json.encode(value))
             answer = Answer(answer.status, Json(msgspec.json.encode(fields)))
         return answered(answer)
 

@@ -188,7 +188,8 @@ def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: B
         dialog.get_by_label("host name").fill("new1")
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog).to_contain_text("Token of new1")
-        assert len(dialog.locator(".secret").inner_text()) >= 43
+        expect(dialog).to_contain_text("fleethub agent --hub ws://127.0.0.1:7701/ws --name new1 --token-file - --install")
+        assert len(dialog.locator(".secret").first.inner_text()) >= 43
 
 
 def test_a_viewer_is_offered_nothing_that_changes_anything_and_is_refused_it(browser: Browser, stage: Stage) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from processes.agent import config
+from processes.cli import agent
 from processes.cli.__main__ import execute
 
 
@@ -53,3 +56,66 @@ def test_what_cannot_be_is_refused_with_what_to_do(tmp_path: Path, token: Path, 
     assert "wss://fleet.example.org:7701/ws" in text
     assert "Give --name as it was enrolled." in text
     assert not (tmp_path / "place").exists()
+
+
+def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *more: str) -> int:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    words = ["agent", "--hub", "ws://127.0.0.1:7701/ws", "--name", "web1", "--token-file", "-", "--place", str(tmp_path / "place")]
+    return execute([*words, *more])
+
+
+def test_a_token_from_stdin_is_kept_where_the_agents_file_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert piped(tmp_path, monkeypatch, "a-token\n", "--init") == 0
+    path = tmp_path / "place" / "agent.toml"
+    assert config.read_token(config.load(path).token_file) == "a-token"
+    assert config.load(path).token_file.stat().st_mode & 0o777 == 0o600
+    path.write_text(path.read_text().replace(str(tmp_path / "place" / "agent.token"), "own.token"))
+    assert piped(tmp_path, monkeypatch, "another\n", "--init") == 0
+    assert config.read_token(config.load(path).token_file) == "another"
+    assert (tmp_path / "place" / "own.token").read_text() == "another\n"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two words\n", "\x1b[31m\n"])
+def test_stdin_without_a_token_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    assert piped(tmp_path, monkeypatch, text, "--init") == 1
+    assert not (tmp_path / "place").exists()
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server with systemd; what systemctl was asked is in the file."""
+    (tmp_path / "units").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "systemctl").write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n[ "$1" != "$FAILS" ] || {{ echo no bus >&2; exit 1; }}\n'
+    )
+    (tmp_path / "bin" / "systemctl").chmod(0o755)
+    monkeypatch.setattr(agent, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(agent, "SYSTEMD", tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path / "asked"
+
+
+def test_install_lets_systemd_run_the_agent_now_and_at_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert piped(tmp_path, monkeypatch, "a-token\n", "--install") == 0
+    unit = (tmp_path / "units" / "fleethub-agent.service").read_text()
+    assert f"--config {tmp_path}/place/agent.toml" in unit
+    assert systemctl.read_text().splitlines() == [
+        f"{verb}fleethub-agent.service" if verb != "daemon-reload" else verb for verb in ("daemon-reload", "enable ", "restart ")
+    ]
+    assert "is enabled and runs" in capsys.readouterr().out
+
+
+def test_install_says_why_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAILS", "enable")
+    assert piped(tmp_path, monkeypatch, "a-token\n", "--install") == 1
+    assert "systemctl enable fleethub-agent.service: no bus" in capsys.readouterr().err
+    monkeypatch.setattr(agent, "SYSTEMD", tmp_path / "none")
+    assert piped(tmp_path, monkeypatch, "a-token\n", "--install", "--place", str(tmp_path / "other")) == 1
+    assert "not run by systemd" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2

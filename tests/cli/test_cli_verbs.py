@@ -265,7 +265,8 @@ def test_runs_lists_them_and_shows_one_host_by_host(run: Run, server: ApiServer)
 
 def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) -> None:
     server.on("POST", "/api/v1/hosts", (201, {"name": "web1", "token": "t0k", "host_id": "1"}))
-    assert run("enroll", "web1").out == "t0k\n"
+    done = run("enroll", "web1")
+    assert (done.out, done.err) == ("t0k\n", "web1: enrolled. Its token, shown this once:\n")
     document = json.loads(run("enroll", "web1", "--again", "--json").out)
     assert (document["name"], document["token"]) == ("web1", "t0k")
     assert [each.body["again"] for each in server.asked] == [False, True]

@@ -51,7 +51,7 @@ def test_a_token_is_told_once_and_only_its_hash_leaves_the_fanout() -> None:
             made = (await client.post("/api/v1/tokens", json={"role": "viewer", "label": "screen"})).json()
             digests = [hashlib.sha256(answer["token"].encode()).hexdigest() for answer in (enrolled, made)]
             assert hub.requests == [EnrollHost("web1", digests[0], True), CreateToken(digests[1], "viewer", "screen")]
-            assert (enrolled["name"], enrolled["host_id"]) == ("web1", "id")
+            assert (enrolled["name"], enrolled["host_id"], enrolled["agents_url"]) == ("web1", "id", "ws://127.0.0.1:7701/ws")
             assert len(enrolled["token"]) >= 43
             hub.answer = lambda _: (409, {"error": "exists"})
             assert "token" not in (await client.post("/api/v1/hosts", json={"name": "web1"})).json()

@@ -104,7 +104,7 @@ function create() {
       const given = await tell(ask("POST", "/api/v1/tokens", { role: role.value, label: label.value.trim() }));
       if (given) {
         askedMs = 0;
-        showToken("The token", "Sign in with it, or send it as Bearer.", given.token);
+        showToken("The token", h("p", null, "Sign in with it, or send it as Bearer."), given.token);
       }
       return false;
     },

@@ -172,13 +172,18 @@ export function enroll() {
     ),
     async () => {
       const given = await tell(ask("POST", "/api/v1/hosts", { name: name.value.trim(), again: again.checked }));
-      if (given) showToken(`Token of ${given.name}`, "Put it into the agent's token_file.", given.token);
+      if (given) {
+        const there = `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
+        const how = [h("p", null, "On that server, as root; it asks for the token:"), h("p", { className: "secret mono small" }, there)];
+        showToken(`Token of ${given.name}`, how, given.token);
+      }
       return false;
     },
     "Enrol",
   );
 }
-export function showToken(title, text, token) {
+// `how`: elements that say what to do with it.
+export function showToken(title, how, token) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(token);
@@ -192,9 +197,10 @@ export function showToken(title, text, token) {
     h(
       "div",
       { className: "stack" },
-      h("p", null, `Shown this once. ${text}`),
+      h("p", null, "Shown this once:"),
       h("p", { className: "secret mono" }, token),
-      h("button", { type: "button", onclick: copy }, "Copy"),
+      h("button", { type: "button", onclick: copy }, "Copy the token"),
+      how,
     ),
     () => true,
   );

@@ -1,0 +1,64 @@
+"""Settings: the file, then the environment; a mistake is named with what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from processes.adapters.settings import Settings, SettingsError, load
+
+
+def settings(tmp_path: Path, text: str = "", **environment: str) -> Settings:
+    (tmp_path / "fleethub.toml").write_text(text)
+    return load({"FLEETHUB_STATE": str(tmp_path), **environment})
+
+
+def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_default(tmp_path: Path) -> None:
+    found = settings(tmp_path, '[watchdog]\nstall_s = 3\n[operators]\nlisten = "127.0.0.1:1"', FLEETHUB_OPERATORS_LISTEN="127.0.0.1:2")
+    assert (found.file.watchdog.stall_s, found.file.operators.listen, found.file.agents.listen) == (3.0, "127.0.0.1:2", "127.0.0.1:7701")
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "says"),
+    [
+        ("[operator]\n", {}, "did you mean operators"),
+        ("[operators]\nlisten_on = 1", {}, "did you mean operators.listen?"),
+        ("", {"FLEETHUB_OPERATORS_LISTN": "x"}, "did you mean FLEETHUB_OPERATORS_LISTEN?"),
+        ("[gateway]\nprocesses = 0", {}, "gateway.processes"),
+        ("not toml", {}, "cannot be read"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "7701"}, "is not HOST:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[::1]:7701"}, "IPv6"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "0.0.0.0:7701"}, "there is no TLS"),
+        ("", {"FLEETHUB_TLS_KEY": "/key.pem"}, "belong together"),
+        ("", {"FLEETHUB_AGENTS_URL": "https://fleet.example.org"}, "wss://"),
+        ("", {"FLEETHUB_CONFIG": "/no/such/file"}, "does not exist"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, environment: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        settings(tmp_path, text, **environment)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "ws://127.0.0.1:7701/ws"),
+        ({"FLEETHUB_AGENTS_URL": "wss://fleet.example.org/agents"}, "wss://fleet.example.org/agents"),
+        (
+            {"FLEETHUB_AGENTS_LISTEN": "0.0.0.0:7801", "FLEETHUB_OPERATORS_URL": "https://fleet.example.org:8443"},
+            "ws://fleet.example.org:7801/ws",
+        ),
+        ({"FLEETHUB_AGENTS_LISTEN": "hub.example.org:7701"}, "ws://hub.example.org:7701/ws"),
+    ],
+)
+def test_what_agents_dial(tmp_path: Path, environment: dict[str, str], url: str) -> None:
+    assert settings(tmp_path, FLEETHUB_INSECURE="true", **environment).agents_url == url
+
+
+def test_with_a_certificate_agents_dial_by_tls(tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("pem")
+    tls = {"FLEETHUB_TLS_CERTIFICATE": str(tmp_path / "cert.pem"), "FLEETHUB_TLS_KEY": str(tmp_path / "key.pem")}
+    assert settings(tmp_path, FLEETHUB_AGENTS_LISTEN="hub.example.org:7701", **tls).agents_url == "wss://hub.example.org:7701/ws"
