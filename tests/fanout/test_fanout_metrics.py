@@ -114,3 +114,7 @@ def test_the_rules_and_the_example_are_good_for_prometheus() -> None:
     if promtool is not None:
         for words in (["rules", "prometheus-alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]):
             assert subprocess.run([promtool, "check", *words], cwd=MONITORING, timeout=60).returncode == 0
+        done = subprocess.run(
+            [promtool, "test", "rules", "alerts.yml"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
