@@ -101,7 +101,7 @@ def certificate(settings: Settings, deep: bool) -> Iterator[Finding]:
     path = settings.file.tls.certificate
     if not path:
         return
-    advice = "Renew it; fleethub restart, and fleethub restart gateway, take the new one."
+    advice = "Renew it: whoever connects after that is shown the new one, without a restart."
     try:
         left_days = (expires_wall_s(Path(path).read_text()) - time.time()) / 86400
     except (OSError, NoCertificate) as error:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Final
 
-from processes.adapters import door
+from processes.adapters import door, tls
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
 from processes.core.history import Histories
@@ -53,12 +53,14 @@ async def main(process: Process) -> None:
     await loop.load()
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong
+    renewing = asyncio.create_task(tls.follow(web.config.ssl, settings.file.tls, process.log))
     try:
         await loop.run(process.stop)
         web.should_exit = True  # it tells every connection, WebSockets included
         await loop.farewell(serving)
         serving.result()
     finally:
+        renewing.cancel()
         reader.close()
         await link.close()
 

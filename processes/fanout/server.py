@@ -170,7 +170,7 @@ def cookies_of(headers: list[str]) -> dict[str, str]:
 
 
 def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
-    """The server, to be run with `serve(sockets=[…])` and stopped with `should_exit`."""
+    """The server, to be run with `serve(sockets=[…])` and stopped with `should_exit`. Its certificate is `config.ssl`."""
     config = uvicorn.Config(
         cast(Any, app),
         http=HttpProtocol,
@@ -187,4 +187,5 @@ def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
         ssl_keyfile=tls.key or None,
         headers=list(HEADERS.items()),
     )
+    config.load()
     return Server(config)

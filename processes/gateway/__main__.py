@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Final
 
-from processes.adapters import contested_file, door
+from processes.adapters import contested_file, door, tls
 from processes.adapters.door import Process
 from processes.adapters.queue_link import QueueLink
 from processes.gateway import server
@@ -21,20 +21,22 @@ async def main(process: Process) -> None:
     """Opens left to right, loops, closes right to left."""
     settings = process.settings
     sock = door.listening_socket()
-    tls = server.tls_context(settings.file.tls)
+    context = tls.context_of(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up no loop
     gate = Gate(
         process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=server.sockets_max(),
         on_contested=lambda host: threads.run_in_executor(None, contested_file.say, settings.run, host),
     )  # fmt: skip
-    listener = await server.serve(sock, tls, gate.connection)
+    listener = await server.serve(sock, context, gate.connection)
+    renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
     loop = Loop(gate, link, process.pulse, process.stop)
     try:
         await loop.run()
         listener.close()  # supervisord holds the socket: whoever connects from now on waits there for the successor
         await loop.farewell()
     finally:
+        renewing.cancel()
         await link.close()
 
 

@@ -1,4 +1,4 @@
-"""The listening socket, which supervisord holds and hands over as descriptor 0; TLS; how many descriptors there are."""
+"""The listening socket, which supervisord holds and hands over as descriptor 0; how many descriptors there are."""
 
 from __future__ import annotations
 
@@ -9,26 +9,10 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from processes.adapters.settings import Tls
-from processes.core.errors import ResourceError
-
 BACKLOG: Final = 4096  # measured: 5,000 connects at once take 1.4 s with it, 3.1 s with asyncio's 100
 TLS_S_MAX: Final = 10.0  # of its handshake, before the request's own deadline
 DESCRIPTORS_MAX: Final = 65_536  # wanted; the hard limit may be less
 DESCRIPTORS_KEPT: Final = 512  # for everything but agents: queues, log, pulse, evidence, and refusing whoever is too many
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext | None:
-    """None: plain. Raises: ResourceError."""
-    if not tls.certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ResourceError(f"tls: {tls.certificate} and {tls.key} cannot be used: {error}") from None
-    return context
 
 
 def sockets_max() -> int:

@@ -20,8 +20,8 @@ class Authority:
 
     def issue(self, san: str = "IP:127.0.0.1", days: int = 2) -> tuple[Path, Path]:
         """A server's certificate and key. days -1: it has expired."""
-        stem = self._folder / f"{self._name}-{san.replace(':', '-')}-{days}"
-        certificate, key, request = stem.with_suffix(".crt"), stem.with_suffix(".key"), stem.with_suffix(".csr")
+        stem = f"{self._name}-{san.replace(':', '-')}-{days}"
+        certificate, key, request = (self._folder / f"{stem}.{kind}" for kind in ("crt", "key", "csr"))
         _openssl("req", *NEW_KEY, "-subj", "/CN=server", "-addext", f"subjectAltName={san}", "-keyout", str(key), "-out", str(request))
         signed = ["-CA", str(self.ca), "-CAkey", str(self._key), "-days", str(days), "-copy_extensions", "copy"]
         _openssl("x509", "-req", "-in", str(request), *signed, "-out", str(certificate))

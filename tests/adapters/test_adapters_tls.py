@@ -1,0 +1,80 @@
+"""A renewed certificate is shown to whoever connects next; half of a pair, or none, changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+from doubles.authority import Authority
+
+from processes.adapters import tls
+from processes.adapters.settings import Tls
+from processes.core.errors import ResourceError
+
+LOG = structlog.stdlib.get_logger("fleethub.test")
+
+
+def shown(port: int, ca: Path) -> bytes:
+    """The certificate that a client meets."""
+    trust = ssl.create_default_context(cafile=ca)
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        trust.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        return secure.getpeercert(binary_form=True) or b""
+
+
+def put(source: Path, place: Path) -> None:
+    """As certbot does: the name is another file now."""
+    fresh = place.with_name("fresh")
+    shutil.copy(source, fresh)
+    os.replace(fresh, place)
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "LOOK_S", 0.02)
+    authority = Authority(tmp_path)
+    place = Tls(str(tmp_path / "in-use.crt"), str(tmp_path / "in-use.key"))
+    names = (Path(place.certificate), Path(place.key))
+
+    async def scene() -> None:
+        for source, name in zip(authority.issue(days=2), names, strict=True):
+            put(source, name)
+        context = tls.context_of(place)
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        following = asyncio.create_task(tls.follow(context, place, LOG))
+        first = await asyncio.to_thread(shown, port, authority.ca)
+        renewed = authority.issue(days=3)
+        put(renewed[0], names[0])
+        names[1].unlink()
+        await asyncio.sleep(10 * tls.LOOK_S)  # it has looked at the half
+        assert await asyncio.to_thread(shown, port, authority.ca) == first
+        put(renewed[1], names[1])
+        deadline = time.monotonic() + 10
+        while await asyncio.to_thread(shown, port, authority.ca) == first:
+            assert time.monotonic() < deadline
+        assert not following.done()
+        following.cancel()
+        server.close()
+
+    asyncio.run(scene())
+
+
+def test_a_pair_that_does_not_fit_is_refused_at_the_start(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    one, other = authority.issue(days=2), authority.issue(days=3)
+    with pytest.raises(ResourceError, match="cannot be used"):
+        tls.context_of(Tls(str(one[0]), str(other[1])))
+
+
+def test_without_a_certificate_nothing_is_followed() -> None:
+    assert tls.context_of(Tls()) is None
+    asyncio.run(asyncio.wait_for(tls.follow(None, Tls(), LOG), 5))
