@@ -39,6 +39,7 @@ The rooms
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is away.
+              Remembers how each host was (core/history.py), over its own restarts too.
               The page (fanout/page) is plain ES modules, one for each view, without a build step; it never puts in markup.
     watchdog  Judges the others by their pulses and by a canary command that goes all the way round; collects evidence, kills
               through supervisord, keeps the incidents, raises alarms, and answers to systemd for the whole.
