@@ -44,6 +44,9 @@ RUNS_KEPT_MAX: Final = 200  # ended runs in memory, so that a key asked again fi
 REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are asked again within their deadline. Guess
 
 OFFLINE: Final = Link(Presence.OFFLINE)
+KEPT_FIELDS: Final = frozenset(  # of a host's row: on disk before they are shown; the others are as volatile as the connection
+    {"name", "host_id", "enrolled_at", "revoked", "suspended", "suspended_at", "ledger"}
+)
 
 
 @dataclass(slots=True)
@@ -381,6 +384,11 @@ class Draft:
             changed = _difference(known, view)
             if name in self._beats:
                 changed["beat"] = self._beats[name]
+            if before is not None and self.effects.durable:
+                volatile = {field: value for field, value in changed.items() if field not in KEPT_FIELDS}
+                changed = {field: value for field, value in changed.items() if field in KEPT_FIELDS}
+                if volatile:
+                    self.effects.at_once.append(Change("host", name, encode(volatile)))
             if changed:
                 changes.append(Change("host", name, encode(changed)))
         for command_id, command in self._commands.items():

@@ -143,10 +143,11 @@ Write = (
 class Effects:
     """All that one step, or one batch of steps, asks for.
 
-    With writes, everything here waits until they are committed; without, it may be carried out at once.
+    With writes, everything here waits until they are committed, but `at_once`; without, it may be carried out at once.
     """
 
     writes: list[Write] = field(default_factory=list)
+    at_once: list[Change] = field(default_factory=list)  # volatile: if they waited, what comes after them would be shown before them
     changes: list[Change] = field(default_factory=list)
     deliveries: list[tuple[str, Delivery]] = field(default_factory=list)  # gateway, message
     replies: list[tuple[str, Replied]] = field(default_factory=list)  # fanout, message
@@ -168,6 +169,7 @@ class Effects:
     def extend(self, later: Effects) -> None:
         """These effects, and then those."""
         self.writes += later.writes
+        self.at_once += later.at_once
         self.changes += later.changes
         self.deliveries += later.deliveries
         self.replies += later.replies

@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-MAGIC: Final = b"fhpulse1"
+MAGIC: Final = b"fhpulse2"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
-_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II")
+_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ")
 _TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
 SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
@@ -61,6 +61,8 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     storage_ns: int = 0  # since when the database call that is under way has not returned; each retry is a new one
     letters: int = 0  # dead letters that are kept (hub); rows left out because they ended its predecessors (fanout)
     suspended: int = 0  # hosts suspended for a flood of poison
+    refused_epoch: int = 0  # up to this position of the events queue requests were refused without a trace on disk (hub):
+    refused_sequence: int = 0  # told before the refusal, and carried over to the next hub, which must not do what was refused
 
 
 class Unreadable(Exception):
@@ -78,7 +80,7 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         min(pulse.backlog, 2**32 - 1), pulse.connections, pulse.oldest_ns, pulse.in_hand_ns,
         pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
-        pulse.storage_ns, pulse.letters, pulse.suspended,
+        pulse.storage_ns, pulse.letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
@@ -97,12 +99,12 @@ def unpack(record: bytes) -> Pulse:
     (
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped, errors,
-        storage_ns, letters, suspended,
+        storage_ns, letters, suspended, refused_epoch, refused_sequence,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
-        hosts, online, stale, offline, dropped, errors, storage_ns, letters, suspended,
+        hosts, online, stale, offline, dropped, errors, storage_ns, letters, suspended, refused_epoch, refused_sequence,
     )  # fmt: skip
 
 

@@ -8,13 +8,15 @@
 
 A slow, locked or full database does not stop the turning. At most one batch is in commit; meanwhile events that need no disk go
 on, and those that do are parked, in order. When it lasts (STORAGE_BLOCKED_S), new requests are refused, reports are left
-unacknowledged (agents send them again), and the pulse says so.
+unacknowledged (agents send them again), and the pulse says so. The refused ones still stand behind the position that is on disk:
+the pulse keeps up to where, so that a hub which reads them after this one's death refuses them too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -71,6 +73,8 @@ class Loop:
         self._room = asyncio.Event()
         self._room.set()
         self._read_position = self._taken_position = position
+        self._refused_before = Position(self._pulse.refused_epoch, self._pulse.refused_sequence)
+        self._refused: dict[str, float] = {}  # request id → its deadline, in seconds of CLOCK_BOOTTIME: copies of it may still come
         self._parked: deque[Taken] = deque()
         self._again: deque[Taken] = deque()  # dead letters to be tried again
         for letter in memory.letters.values():
@@ -139,6 +143,9 @@ class Loop:
 
     def _step(self, taken: Taken) -> None:
         """The event is stepped, or parked if it needs a disk that is busy."""
+        if self._was_refused(taken):
+            self._refuse(taken)
+            return
         draft = self._barrier.step(taken.event, taken.name, taken.letter)
         if self._commit is not None and (draft.effects.durable or draft.effects.promises):
             self._park(taken)
@@ -169,16 +176,43 @@ class Loop:
 
     def _let_go(self, taken: Taken) -> None:
         """A request is refused aloud; what agents reported stays unacknowledged, and is said again; a foreign agent's word waits."""
+        event, room = taken.event, len(self._parked) < PARKED_MAX
         if taken.letter is not None:
             self._again.append(taken)
-        elif isinstance(taken.event, RequestReceived):
-            self._carry_out(fleet.refuse_for_storage(self._memory, taken.event, clock.now()).apply())
-        elif fleet.said_once(self._memory, taken.event) and len(self._parked) < PARKED_MAX:
-            self._parked.append(taken)
+        elif isinstance(event, RequestReceived) and event.request_id not in self._memory.replies:
+            self._refuse(taken)
+        elif room and (isinstance(event, RequestReceived) or fleet.said_once(self._memory, event)):
+            self._parked.append(taken)  # a request asked twice has its answer in the commit under way
+
+    def _refuse(self, taken: Taken) -> None:
+        """Aloud, and for good: whoever reads this request again refuses it too."""
+        assert isinstance(taken.event, RequestReceived)
+        place, pulse = taken.position, self._pulse
+        self._refused[taken.event.request_id] = taken.event.deadline_boot_s
+        if place.epoch != pulse.refused_epoch or place.sequence > pulse.refused_sequence:
+            self._process.pulse.refuse(place.epoch, place.sequence)
+        self._carry_out(fleet.refuse_for_storage(self._memory, taken.event, clock.now()).apply())
+
+    def _was_refused(self, taken: Taken) -> bool:
+        """True for a copy of a refused request, and for one that the hub before this one may have refused: what it carried out has
+        its answer on disk."""
+        if not isinstance(taken.event, RequestReceived) or taken.letter is not None:
+            return False
+        place, before = taken.position, self._refused_before
+        passed = place.epoch != before.epoch or place.sequence > before.sequence
+        return taken.event.request_id in self._refused or (not passed and taken.event.request_id not in self._memory.replies)
+
+    def _forget_refused(self, now_boot_s: float) -> None:
+        """What is past its deadline is refused for that: the oldest go first, as they came."""
+        for request_id in [id for id, deadline in itertools.takewhile(lambda each: each[1] < now_boot_s, self._refused.items())]:
+            del self._refused[request_id]
 
     def _apply(self, draft: Draft) -> None:
         effects = draft.apply()
         self._barrier.applied(effects)
+        if effects.at_once:
+            at_once, effects.at_once = effects.at_once, []
+            self._carry_out(Effects(changes=at_once))
         if effects.durable or (effects.promises and self._held.durable):  # a request asked twice in one batch is answered after it
             self._held.extend(effects)
         else:
@@ -188,6 +222,7 @@ class Loop:
         now_s = time.monotonic()
         if now_s - self._ticked_s >= TICK_S:
             self._ticked_s = now_s
+            self._forget_refused(clock.now().boot_s)
             self._apply(self._barrier.step(Tick(), "Tick"))
         if self._commit is not None:
             return

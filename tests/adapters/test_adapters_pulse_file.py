@@ -202,3 +202,19 @@ def test_a_full_disk_stops_nobody_from_starting_and_the_file_comes_when_there_is
     assert pulse is not None
     assert pulse.turn == file.pulse.turn
     file.close()
+
+
+def test_what_was_refused_is_carried_over_from_pulse_to_pulse(tmp_path: Path) -> None:
+    first = PulseFile(tmp_path, "hub")
+    turn = first.pulse.turn
+    first.refuse(7, 42)
+    first.close()
+    second = PulseFile(tmp_path, "hub")
+    found = read(tmp_path, "hub")  # before it has beaten once
+    assert found is not None
+    assert (found.refused_epoch, found.refused_sequence, turn) == (7, 42, 0)
+    second.refuse(8, 1)
+    second.close()
+    third = PulseFile(tmp_path, "hub")
+    assert (third.pulse.refused_epoch, third.pulse.refused_sequence) == (8, 1)
+    third.close()

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 from doubles.fleet_play import Play
 
-from processes.core import wire
+from processes.core import fleet, wire
 from processes.core.command import State
 from processes.core.effects import Effects
 from processes.core.host import PROGRESS_MAX, Progress, progress_of
 from processes.core.messages import (
     CensusTaken,
     DeliverCommand,
+    HeartbeatReceived,
     Json,
     OutputReceived,
     ProgressReceived,
@@ -247,3 +248,18 @@ def test_progress_that_cannot_be_understood_is_left_out(told: bytes, shown: dict
 
 def test_progress_of_any_number_of_operations_is_kept_of_some() -> None:
     assert len(progress_of(Json(msgspec.json.encode({f"op{n}": {} for n in range(1000)})))) == PROGRESS_MAX
+
+
+def test_what_is_volatile_is_shown_at_once_though_its_step_also_moves_a_command() -> None:
+    """Else it would be shown after the commit, and so after what came later: a host that is gone would be shown online."""
+    play = Play()
+    play.enroll("nix")
+    play.connect("nix", "c1", protocol=0)
+    play.beat("nix", "c1")
+    play.give("pull", "nix")
+    draft = fleet.step(play.memory, HeartbeatReceived("c1", "gateway", "nix", wire.Heartbeat(wire.Metrics(cpu=9.0), "pull")), play.now)
+    effects = draft.apply()
+    assert effects.durable
+    (at_once,) = [msgspec.json.decode(change.fields) for change in effects.at_once]
+    assert at_once["metrics"] == {"cpu": 9.0}
+    assert [sorted(msgspec.json.decode(change.fields)) for change in effects.changes if change.kind == "host"] == [["ledger"]]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Coroutine
 
 import msgspec
+import pytest
 from doubles.small_house import Peer, SmallHouse
 
 from processes.adapters import database
@@ -176,6 +177,58 @@ def test_a_locked_database_refuses_aloud_and_never_stops_the_turning() -> None:
                 assert (await peer.ask(GiveCommand("pull", ["a"]))).status == 202
                 ledger = database.reading(house.state / "fleet.db", database.ledger)
                 assert (ledger.accepted, ledger.balanced) == (3, True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_refused_for_the_storage_is_not_done_by_the_hubs_after_it(end: signal.Signals) -> None:
+    """The refused request still stands in the queue behind the position on disk: the next hub reads it, and the one after that too."""
+
+    async def work() -> None:
+        with SmallHouse() as house:
+            async with Peer(house) as peer:
+                await peer.connect("a", "c1")
+                with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
+                    lock.execute("BEGIN EXCLUSIVE")
+                    first = asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))
+                    await peer.until(lambda: house.pulse().blocked_on == "storage")
+                    refused = await peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60)
+                    assert (refused.status, msgspec.json.decode(refused.body)["error"]) == (503, "storage_blocked")
+                    house.processes["hub"].send_signal(end)
+                    await asyncio.to_thread(house.processes["hub"].wait, 20)
+                    house.start("hub")  # it cannot open the database, and dies before it has read anything
+                    await peer.until(lambda: house.pulse().pid == house.processes["hub"].pid and house.pulse().blocked_on == "storage")
+                    house.kill("hub")
+                    house.start("hub")
+                    lock.execute("ROLLBACK")
+                assert (await first).status == 503  # it was in the commit that never came, and stands before the refused one
+                assert database.reading(house.state / "fleet.db", database.ledger).accepted == 0
+                assert (await peer.ask(messages.EnrollHost("after", "hash"))).status == 201
+                hosts = database.reading(house.state / "fleet.db", database.hosts)
+                assert {host.name for host in hosts} == {"a", "after"}
+
+    run(work())
+
+
+def test_a_request_asked_twice_while_its_first_copy_is_being_committed_is_not_refused() -> None:
+    """As after a death of `queues`: the copy waits for the commit under way, and both have the one answer."""
+
+    async def work() -> None:
+        with SmallHouse() as house:
+            async with Peer(house) as peer:
+                await peer.connect("a", "c1")
+                with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
+                    lock.execute("BEGIN EXCLUSIVE")
+                    asking = [asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="same"))]
+                    await peer.until(lambda: house.pulse().blocked_on == "storage")
+                    asking.append(asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="same")))
+                    refused = await peer.ask(GiveCommand("pull", ["a"]), deadline_s=10)  # it came after the copy
+                    assert refused.status == 503
+                    assert peer.reply("same") is None
+                    lock.execute("ROLLBACK")
+                assert [(await each).status for each in asking] == [202, 202]
+                assert database.reading(house.state / "fleet.db", database.ledger).accepted == 1
 
     run(work())
 

@@ -137,6 +137,7 @@ class Faults:
             life.end("house lost power")
         world.queues.crash()
         world.after(0.1, world.queues.start)
+        world.hub_pulse = None
         world.house_clock.reboot()
         return True
 

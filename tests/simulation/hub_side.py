@@ -91,10 +91,14 @@ NO_POISON = SimpleNamespace(events={}, forget_old=lambda: False)
 
 
 class QuietPulse:
-    """A pulse that nobody reads."""
+    """A pulse of which only the next hub reads what was refused: its file's page outlives the process, and not the machine's power."""
 
-    def __init__(self) -> None:
-        self.pulse = Pulse(pid=1, start_ticks=1)
+    def __init__(self, before: Pulse | None = None) -> None:
+        refused = (before.refused_epoch, before.refused_sequence) if before is not None else (0, 0)
+        self.pulse = Pulse(pid=1, start_ticks=1, refused_epoch=refused[0], refused_sequence=refused[1])
+
+    def refuse(self, epoch: int, sequence: int) -> None:
+        self.pulse.refused_epoch, self.pulse.refused_sequence = epoch, sequence
 
     def beat(self) -> None:
         self.pulse.turn += 1
@@ -135,6 +139,7 @@ async def main(world: World, life: Life) -> None:
     link: Any = world.link(life, "hub")
     link.epoch = memory.epoch
     door = process(world, life, f"hub-{journal.epoch}")
+    door.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
     life.machine = door
     loop = Loop(door, journal, memory, link, await journal.position())
     world.hubs.append((life, loop, memory))

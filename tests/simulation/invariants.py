@@ -63,6 +63,8 @@ class Witness:
         self._accepted_s: dict[str, float] = {}
         self._misled: set[str] = set()  # lost by silence while the hub's clock told a wrong time
         self._heard_s: dict[str, float] = {}
+        self._unheard_s: dict[str, float] = {}  # by command: when the hub wrote down that it is not heard of
+        self._refused: set[str] = set()  # keys of requests that were answered 503, and not asked again
         self.runs = RunWitness(self)
 
     def blame(self, name: str, text: str) -> None:
@@ -112,12 +114,17 @@ class Witness:
                 given = self._keys.setdefault(f"{command.key} {command.host}", [])
                 given.append(command.id)
                 self.expect("I1", len(given) == 1, f"key {command.key} was carried out {len(given)} times")
+                self.expect("I1", command.key not in self._refused, f"key {command.key} was answered 503, and is carried out after all")
         elif before.state != command.state:
             self.expect("I3", state in LEGAL.get(str(before.state), ()), f"{command.id[:6]}: {before.state} → {state}")
             self._states[str(before.state)] -= 1
         if before is None or before.state != command.state:
             self._states[state] += 1
             self._world.trace("disk", f"{command.id[:6]} {command.host} {command.op} {state} {command.reason}")
+        if command.unheard_wall_s is None:
+            self._unheard_s.pop(command.id, None)
+        else:
+            self._unheard_s.setdefault(command.id, self._world.loop.now_s)
         self._expect_in_time(command, state, before is None or str(before.state) != state)
         if state == "sent" and not OPS.get(command.op, (0.0, False))[1]:
             self._expect_alone(command)
@@ -134,7 +141,7 @@ class Witness:
             self.expect("I1", not early, f"{command.id[:6]} expires after {now_s - accepted_s:.1f} s of {command.ttl_s:.0f}")
         elif state == "lost" and command.reason == "silence" and changed:
             heard_s = self._heard_s.get(command.host, accepted_s)
-            misled = clock.misled_since(heard_s)
+            misled = clock.misled_since(min(heard_s, self._unheard_s.get(command.id, heard_s)))  # what it counts from
             if misled:
                 self._misled.add(command.id)
             early = now_s - heard_s < LOST_AFTER_S - UNHEARD_S_MAX and not misled
@@ -261,6 +268,12 @@ class Witness:
         self.expect("I1", before == ids, f"key {key} stands for two sets of commands")
         for command_id in ids:
             self.expect("I1", command_id in self.disk, f"{command_id[:6]} was accepted and is not on disk")
+
+    def refused(self, key: str) -> None:
+        """An operator holds a 503: it will not happen."""
+        self._refused.add(key)
+        known = [command.id for command in self.disk.values() if command.key == key]
+        self.expect("I1", not known, f"key {key} was answered 503, and is on disk")
 
     # the end
 

@@ -142,10 +142,13 @@ class Operator:
         machine.start()
 
     async def give(self, op: str, machines: list[Any], ttl_s: float | None) -> list[str]:
-        """Commands, by one request; their ids. Without a key it is asked once, though its fanout may ask the hub again."""
-        keyed, name = self._world.dice.random() < 0.8, f"key-{next(self._world.numbers)}"
+        """Commands, by one request; their ids. Some ask once, though their fanout may ask the hub again, and believe a refusal."""
+        insists, name = self._world.dice.random() < 0.7, f"key-{next(self._world.numbers)}"
+        keyed = insists or self._world.dice.random() < 0.7
         request = GiveCommand(op, [machine.name for machine in machines], name if keyed else None, ttl_s)
-        answer = await self.insist(request) if keyed else await self.ask(request)
+        answer = await self.insist(request) if insists else await self.ask(request)
+        if not insists and answer is not None and answer.status == 503:
+            self._world.witness.refused(name)
         if answer is None or answer.status not in (200, 202):
             self._world.count(f"command refused {answer.status if answer else 'by silence'}")
             return []

@@ -17,6 +17,25 @@ class Bug(NamedTuple):
 
 BUGS: Final = (
     Bug(
+        "a refusal for the storage is known to this hub alone",
+        "processes/hub/loop.py",
+        "            self._process.pulse.refuse(place.epoch, place.sequence)\n",
+        "            pass\n",
+    ),
+    Bug(
+        "a copy of a refused request is carried out",
+        "processes/hub/loop.py",
+        "        self._refused[taken.event.request_id] = taken.event.deadline_boot_s\n",
+        "",
+    ),
+    Bug(
+        "what is volatile waits for the commit of its step",
+        "processes/core/draft.py",
+        "            if before is not None and self.effects.durable:\n",
+        "            if False:\n",
+        "tests/core/test_core_foreign.py",
+    ),
+    Bug(
         "told before the commit",
         "processes/hub/loop.py",
         "        await self._journal.commit(batch, self._told_blocked)\n",

@@ -70,6 +70,7 @@ class World:
         self.disk = hub_side.HubDisk(self)
         self.queues = VirtualQueues(self)
         self.hubs: list[tuple[Life, Any, Any]] = []
+        self.hub_pulse: Any = None  # the newest hub's
         self.gateways: list[tuple[Life, Any]] = []
         self.fanouts: list[tuple[Life, Any]] = []
         self.wires: dict[Any, None] = {}
