@@ -355,6 +355,8 @@ def _check(file: File) -> None:
                 f"listen = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
             )
+    if file.operators.url and not (urlsplit(file.operators.url).scheme in ("http", "https") and urlsplit(file.operators.url).hostname):
+        raise SettingsError(f"operators.url = {file.operators.url!r} is not what people type: it looks like https://fleet.example.org")
     if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):
         raise SettingsError(f"agents.url = {file.agents.url!r} is not the URL of an agents' port: it looks like wss://fleet.example.org/ws")
     if bool(file.tls.certificate) != bool(file.tls.key):

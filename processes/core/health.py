@@ -14,7 +14,7 @@ _UNWELL: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE}
 
 
 class Health(NamedTuple):
-    """The answer: `reason` is a fixed word, empty when all is well."""
+    """The answer: `reason` is a fixed word, empty when a 200 is due, whatever else the watchdog's verdict on the whole is."""
 
     verdict: Overall
     reason: str
@@ -47,4 +47,4 @@ def judge(hub: Pulse | None, hub_alive: bool, report: Report | None, now_s: floa
         kind = name.partition(":")[0]
         if kind in ("gateway", "fanout") and verdict in _UNWELL:
             return Health(Overall.DEGRADED, f"{kind}_{verdict}")
-    return Health(Overall.OK, "")
+    return Health(report.verdict, "")

@@ -105,13 +105,14 @@ class _Series:
 
 
 class _Host:
-    __slots__ = ("address", "connected", "presences", "seen", "series")
+    __slots__ = ("address", "connected", "numbers", "presences", "seen", "series")
 
     def __init__(self) -> None:
         self.series = {span: _Series() for span in Span}
         self.presences: deque[tuple[float, str, str]] = deque(maxlen=PRESENCES_MAX)
         self.address = ""
         self.connected: str | None = None  # since when; another one is another connection
+        self.numbers: tuple[float | None, ...] = ()  # of its last heartbeat; a change tells them only if they are others
         self.seen: str | None = None  # its last heartbeat: a snapshot tells it again
 
 
@@ -207,15 +208,20 @@ class Histories:
             host.address = fields.address
         if fields.presence is not msgspec.UNSET or fields.connected_since is not msgspec.UNSET:
             self._note(host, fields, now_wall_s)
-        metrics, again = fields.metrics, fields.last_seen is not msgspec.UNSET and fields.last_seen == host.seen
-        again = again or fields.presence not in (msgspec.UNSET, Presence.ONLINE)  # a heartbeat makes a host online: these are older
+        if fields.metrics is None:
+            host.numbers = ()
+        elif fields.metrics is not msgspec.UNSET:
+            metrics = fields.metrics
+            host.numbers = (metrics.cpu, metrics.ram, metrics.disk, metrics.load)
+        fresh = fields.metrics is not msgspec.UNSET
         if fields.last_seen is not msgspec.UNSET:
-            host.seen = fields.last_seen
-        if metrics is not msgspec.UNSET and metrics is not None and not again:
-            numbers = (metrics.cpu, metrics.ram, metrics.disk, metrics.load)
+            fresh, host.seen = fields.last_seen != host.seen, fields.last_seen
+        if fields.presence not in (msgspec.UNSET, Presence.ONLINE):
+            fresh = False  # a heartbeat makes a host online: this is an older one
+        if fresh and host.numbers:
             for span, tier in TIERS.items():
                 room = max(1, min(tier.samples_max, tier.samples_all_max // len(self._hosts)))
-                host.series[span].add(numbers, now_wall_s - self._base_wall_s, tier, room)
+                host.series[span].add(host.numbers, now_wall_s - self._base_wall_s, tier, room)
 
     def _note(self, host: _Host, fields: _Fields, now_wall_s: float) -> None:
         """A change of presence, or another connection, is a coming or a going."""

@@ -117,13 +117,13 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
 
 def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[int, Json]:
     _check_op(request.op)
-    hosts = _named_hosts(draft, request.hosts)
     _check_limits(draft, request.key, request.ttl_s)
-    _check_offers(hosts, [request.op])
     digest = _digest(request)
-    known = _known_key(draft, request.key, digest)
+    known = _known_key(draft, request.key, digest)  # first: what was accepted stays so, whatever became of its hosts since
     if known is not None:
         return 200, _commands_body(draft, list(known))
+    hosts = _named_hosts(draft, request.hosts)
+    _check_offers(hosts, [request.op])
     _check_room(draft, hosts)
     ttl_s = draft.rules.ttl_s if request.ttl_s is None else request.ttl_s
     given: list[str] = []

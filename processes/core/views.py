@@ -174,8 +174,8 @@ def host_view(host: HostRecord, link: Link) -> HostView:
     )
 
 
-def output_page(command: Command, records: list[OutputRecord]) -> OutputPage:
-    """A page of output: `records` are consecutive."""
+def output_page(command: Command, records: list[OutputRecord], first: int = 0) -> OutputPage:
+    """A page of output from offset `first`: `records` are consecutive."""
     views = [OutputView(record.offset or 0, record.stream, record.data) for record in records]
-    next_offset = views[-1].offset + 1 if views else command.output_next
+    next_offset = views[-1].offset + 1 if views else max(first, command.output_next)  # who follows it never goes back
     return OutputPage(command.id, views, next_offset, not command.open and next_offset >= command.output_next, command.output_truncated)

@@ -40,6 +40,7 @@ from processes.fanout.web import (
     answered,
     body_of,
     check_origin,
+    check_there,
     json,
     principal_of,
 )  # fmt: skip
@@ -193,10 +194,12 @@ class Api:
         return await self._ask(request, Drill(body.fault, self._mirror.epoch))
 
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
+        await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
     async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
         token = secrets.token_urlsafe(32)
+        await check_there(request)
         answer = await self._requests.ask(principal_of(request).actor, make(token))
         if answer.status // 100 == 2:
             fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])

@@ -54,6 +54,8 @@ def _asked_well(operation: Operation) -> Endpoint:
             if name not in known:
                 offered = f"there are: {', '.join(known)}" if known else "there are none here"
                 raise Problem(400, "malformed", f"there is no parameter {name[:50]!r}; {offered}", None, field=name[:50])
+            if len(request.query_params.getlist(name)) > 1:
+                raise Problem(400, "malformed", f"{name} is given twice", None, field=name)
         return await operation.endpoint(request)
 
     return enter

@@ -40,6 +40,7 @@ class Auth:
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
+        self._ended: set[str] = set()  # sessions that ended here, until a look has seen it
         self._settings, self._looking, self._key = settings, looking, key
         self.sessions = settings.run / "sessions"
         # cookies do not know ports: two installations on one machine must not overwrite each other's
@@ -70,7 +71,7 @@ class Auth:
         if not principal.by_cookie:
             return principal.credential in self._looking.sights.credentials
         overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
-        return not overdue and principal.credential not in self._looking.sights.signed_out
+        return not overdue and not self._has_ended(principal.credential)
 
     async def sign_in(self, code: str | None, token: str | None, address: str = "", browser: str = "") -> tuple[str, Principal] | None:
         """A new session's cookie and whom it speaks for; None if the code or token is not good. A code is good once."""
@@ -93,13 +94,17 @@ class Auth:
             await self.end(principal.credential)
 
     async def end(self, session_id: str) -> None:
-        """The session of this id is over, everywhere."""
+        """The session of this id is over: here at once, everywhere within a look."""
+        self._ended = {each for each in self._ended if each not in self._looking.sights.signed_out} | {session_id}
         await asyncio.to_thread(self._put_signed_out, session_id)
 
     def _session(self, cookies: dict[str, str]) -> Principal | None:
         text = cookies.get(self.cookie_name)
         found = read_cookie(self._key, text, time.time()) if text else None
-        return None if found is None or found.credential in self._looking.sights.signed_out else found
+        return None if found is None or self._has_ended(found.credential) else found
+
+    def _has_ended(self, session_id: str) -> bool:
+        return session_id in self._ended or session_id in self._looking.sights.signed_out
 
     def _put_signed_out(self, session_id: str) -> None:
         folder = self._settings.run / "signed_out"

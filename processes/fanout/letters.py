@@ -12,7 +12,7 @@ from processes.core.pages import DeadLettersPage
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.reader import Reader
 from processes.fanout.requests import Requests
-from processes.fanout.web import Problem, answered, integer, json, principal_of
+from processes.fanout.web import Problem, answered, check_there, integer, json, principal_of
 
 
 class Letters:
@@ -38,9 +38,11 @@ class Letters:
     async def retry(self, request: Request) -> Response:
         """It is stepped once more; 409 if it cannot be."""
         asked = RetryLetter(request.path_params["id"])
+        await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
     async def discard(self, request: Request) -> Response:
         """It is no more."""
         asked = DiscardLetter(request.path_params["id"])
+        await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))

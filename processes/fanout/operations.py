@@ -111,7 +111,9 @@ def _looking(reads: Reads, sessions: Sessions) -> list[Operation]:
         look("/api/v1/commands", reads.commands, of("Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,))),
         look("/api/v1/commands/{id}", reads.command, of("One command", {200: CommandWithHistory}), canary=True),
         look("/api/v1/commands/{id}/output", reads.output, of("Its output", {200: OutputPage}, query=OUTPUT_QUERY)),
-        look("/api/v1/incidents", reads.incidents, of("Incidents, newest first", {200: IncidentsPage}, query=INCIDENTS_QUERY)),
+        look(
+            "/api/v1/incidents", reads.incidents, of("Incidents, newest first", {200: IncidentsPage}, query=INCIDENTS_QUERY, errors=(404,))
+        ),
         look("/api/v1/incidents/{id}", reads.incident, of("One incident", {200: IncidentWithEvidence})),
         look("/api/v1/runs", reads.runs, of("Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,))),
         look("/api/v1/runs/{id}", reads.run, of("One fleet run", {200: RunView}, query=RUN_QUERY)),

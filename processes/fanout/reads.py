@@ -155,7 +155,7 @@ class Reads:
             command = database.command(connection, command_id)
             if command is None or command.host == CANARY_HOST:
                 return None
-            return output_page(command, database.output(connection, command_id, first, OUTPUT_RECORDS_MAX))
+            return output_page(command, database.output(connection, command_id, first, OUTPUT_RECORDS_MAX), first)
 
         return json(_known(await self._reader.read(read), command_id))
 
@@ -186,7 +186,10 @@ class Reads:
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first; ?limit, ?before=ID, ?process."""
         limit, before, process = integer(request, "limit", 200, 1, LISTED_MAX), text(request, "before"), text(request, "process")
-        found = await asyncio.to_thread(incident_file.incidents, self._settings.incidents_database, limit, before, process)
+        path = self._settings.incidents_database
+        found = await asyncio.to_thread(incident_file.incidents, path, limit, before, process)
+        if not found and before is not None and await asyncio.to_thread(incident_file.incident, path, before) is None:
+            raise Problem(404, "unknown_incident", f"there is no incident {before!r} (any more)", None, field="before")
         return json(IncidentsPage(found, found[-1].id if len(found) == limit else None))
 
     async def incident(self, request: Request) -> Response:

@@ -55,6 +55,9 @@ def problem(code: str, message: str, **more: object) -> Json:
 
 UNAVAILABLE: Final = Answer(503, problem("hub_unavailable", "the request did not reach the hub and will not be carried out: ask again"))
 UNKNOWN: Final = Answer(504, problem("outcome_unknown", "no answer in time, but it may yet be carried out: ask again with the same key"))
+UNKNOWN_WITHOUT_KEY: Final = Answer(
+    504, problem("outcome_unknown", "no answer in time, but it may yet be carried out: look whether it was before asking again")
+)
 
 
 class Requests:
@@ -92,7 +95,7 @@ class Requests:
         except TimeoutError:
             self.unknown += 1
             self._log.warning("a request got no answer", request=request_id, kind=type(request).__name__)
-            return UNKNOWN
+            return UNKNOWN if getattr(request, "key", None) else UNKNOWN_WITHOUT_KEY
         finally:
             del self._open[request_id]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import h11
 import msgspec
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 from websockets.http11 import Request, Response
 
-from processes.adapters.settings import Tls
+from processes.adapters.settings import Tls, is_loopback
 from processes.core.signin import Principal
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
@@ -29,6 +30,9 @@ BACKLOG: Final = 4096  # measured: 5,000 connects at once take 1.4 s with it, 3.
 HEAD_S_MAX: Final = 10.0  # for the whole head of a request
 HEAD_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 2048  # HTTP connections at a time; half of the descriptors that every default limit gives
+KEPT_FREE: Final = 128  # of them for this machine alone: the canary must get through whoever holds the others
+ADDRESS_MAX: Final = 512  # of them for one address elsewhere
+LOOK_AGAIN_S: Final = 0.7  # after which a token made a moment ago is known here too: each look at the state folder is 0.5 s after the last
 GRACE_S: Final = 2  # for answers that are being written when the server stops
 
 HEADERS: Final = {
@@ -46,11 +50,18 @@ class HttpProtocol(H11Protocol):
     """uvicorn's, with a deadline on the request's head, a bound on connections, and our words for what is malformed."""
 
     _head: asyncio.TimerHandle | None = None
+    _address = ""  # whose connection it is counted as
+    _by_address: ClassVar[Counter[str]] = Counter()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Part of asyncio.Protocol."""
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS_MAX:
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if peer else "unknown"
+        self._by_address[self._address] += 1
+        elsewhere = not is_loopback(self._address)
+        room = CONNECTIONS_MAX - (KEPT_FREE if elsewhere else 0)
+        if len(self.connections) > room or (elsewhere and self._by_address[self._address] > ADDRESS_MAX):
             transport.write(raw_answer(503, "Service Unavailable", "too_many", "too many connections: come back soon"))
             transport.close()
             return
@@ -68,11 +79,13 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of asyncio.Protocol."""
         self._disarm()
+        self._leave()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """As uvicorn's, but what came behind the request in one segment is not lost."""
         self._disarm()
+        self._leave()  # subscribers have a limit of their own
         behind = self.conn.trailing_data[0]
         super().handle_websocket_upgrade(event)
         if behind and not self.transport.is_closing():
@@ -89,6 +102,14 @@ class HttpProtocol(H11Protocol):
         if not self.transport.is_closing():
             self.transport.write(raw_answer(408, "Request Timeout", "too_late", f"no request within {HEAD_S_MAX:g} s"))
             self.transport.close()
+
+    def _leave(self) -> None:
+        """Counted no more, once."""
+        address, self._address = self._address, ""
+        if address:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
 
     def _disarm(self) -> None:
         if self._head is not None:
@@ -109,7 +130,7 @@ def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
     """A whole answer as bytes, for where there is no application to make one."""
     body = msgspec.json.encode({"error": code, "message": message})
     lines = [f"HTTP/1.1 {status} {phrase}", "content-type: application/json", f"content-length: {len(body)}", "connection: close"]
-    lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+    lines += [f"{name}: {value}" for name, value in {**HEADERS, **({"retry-after": "5"} if status == 503 else {})}.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -123,7 +144,7 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
         response.headers["Content-Type"] = "application/json"
         return response
 
-    def admit(request: Request, subscriber: Subscriber) -> Principal | Response:
+    def admit(request: Request, subscriber: Subscriber) -> Principal | Response | float:
         headers = request.headers
         host = ",".join(headers.get_all("Host"))
         if not auth.host_ok(host):
@@ -135,6 +156,9 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
             return refuse(403, "foreign_origin", "this page is not ours")
         authorization = headers.get_all("Authorization")
         principal = auth.known(authorization[0] if len(authorization) == 1 else "", cookies_of(headers.get_all("Cookie")))
+        if principal is None and authorization and not subscriber.looked_again:
+            subscriber.looked_again = True
+            return LOOK_AGAIN_S
         if principal is None:
             return refuse(401, "not_signed_in", "sign in first", **{"WWW-Authenticate": "Bearer"})
         if principal.by_cookie and not origins:

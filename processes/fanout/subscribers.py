@@ -6,6 +6,7 @@ The canary's rows go to the canary's own connection only, at once and unconflate
 from __future__ import annotations
 
 import asyncio
+import http
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Annotated, Final
@@ -55,9 +56,10 @@ class Subscriber(WebSocket):
 
     headers: Mapping[str, str] = {}  # on every answer to an upgrade request
 
-    def __init__(self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response]) -> None:
+    def __init__(self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response | float]) -> None:
         super().__init__(LIMITS)
         self._audience, self._admit = audience, admit
+        self.looked_again = False  # for a token that was not known at first
         self.principal: Principal | None = None
         self.feed = Feed(0)
         self.full_s = 0.0  # when it was last sent a full state
@@ -69,13 +71,19 @@ class Subscriber(WebSocket):
         """True for the watchdog's own connection."""
         return self.principal is not None and self.principal.canary
 
-    def on_request(self, request: Request) -> Response | None:
+    def on_request(self, request: Request) -> Response | float | None:
         """Part of WebSocket."""
         admitted = self._admit(request, self)
-        if isinstance(admitted, Response):
+        if isinstance(admitted, Response | float):
             return admitted
         self.principal = admitted
         response = self._protocol.accept(request)  # or a refusal, if it is no upgrade request after all
+        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            told = bytes(response.body or b"").decode(errors="replace").strip()
+            response.body = msgspec.json.encode({"error": "malformed", "message": told or "this is no upgrade to a WebSocket"})
+            for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(response.body)))):
+                del response.headers[name]
+                response.headers[name] = value
         for name, value in self.headers.items():
             response.headers[name] = value
         return response

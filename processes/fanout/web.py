@@ -64,6 +64,9 @@ def told(problem: Problem) -> Response:
 async def body_of(request: Request, kind: type[S]) -> S:
     """The request's body, strictly of this type. Raises: Problem 400 (naming the field), 408, 413."""
     body = bytearray()
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
+        raise Problem(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes", {"connection": "close"})
     try:
         async with asyncio.timeout(BODY_S_MAX):
             async for chunk in request.stream():
@@ -126,6 +129,15 @@ def principal_of(request: Request) -> Principal:
     return found
 
 
+async def check_there(request: Request) -> None:
+    """Passes while somebody waits for the answer: what was given up in the listening socket's backlog, while no fanout ran, must not
+    be carried out whenever one comes. Raises: Problem, which nobody reads."""
+    for _ in range(2):
+        await asyncio.sleep(0)  # a turn of the event loop in between reads the end of file that follows such a request
+    if await request.is_disconnected():
+        raise Problem(400, "malformed", "whoever asked is gone")
+
+
 def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, notes: Notes | None = None) -> Endpoint:
     """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too.
 
@@ -156,7 +168,7 @@ def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool =
 def _tagged(request: Request, response: Response) -> Response:
     """The answer with its ETag; 304 without a body for who has it already."""
     tag = f'"{hashlib.blake2b(response.body, digest_size=16).hexdigest()}"'
-    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    known = {each.strip().removeprefix("W/") for line in request.headers.getlist("if-none-match") for each in line.split(",")}
     if tag in known or "*" in known:
         return Response(status_code=304, headers={"etag": tag})
     response.headers["etag"] = tag
@@ -184,6 +196,7 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
     found = await auth.find(authorization[0] if len(authorization) == 1 else "", request.cookies)
     if found is None:
         raise Problem(401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"})
+    request.state.principal = found  # known also to whoever notes the refusal
     if found.by_cookie and request.method not in ("GET", "HEAD"):
         check_origin(auth, request)
     if found.canary and not canary:

@@ -31,6 +31,7 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ("", {"FLEETHUB_AGENTS_LISTEN": "[::1]:7701"}, "IPv6"),
         ("", {"FLEETHUB_AGENTS_LISTEN": "0.0.0.0:7701"}, "there is no TLS"),
         ("", {"FLEETHUB_TLS_KEY": "/key.pem"}, "belong together"),
+        ("", {"FLEETHUB_OPERATORS_URL": "fleet.example.org"}, "https://fleet.example.org"),
         ("", {"FLEETHUB_AGENTS_URL": "https://fleet.example.org"}, "wss://"),
         ("", {"FLEETHUB_CONFIG": "/no/such/file"}, "does not exist"),
     ],

@@ -168,7 +168,16 @@ def test_a_key_gives_the_same_commands_and_refuses_another_request(play: Play) -
     assert (again.status, [c["id"] for c in msgspec.json.decode(again.body)["commands"]]) == (200, ids)
     assert play.ask(GiveCommand("pull", ["b"], "k")).status == 409
     assert play.ask(GiveCommand("pull", ["a"], "k", ttl_s=1.0)).status == 409
+    assert play.ask(GiveCommand("pull", ["nobody"], "k")).status == 409
+    assert play.ask(GiveCommand("not_offered", ["a"], "k")).status == 409
     assert play.memory.ledger.accepted == 1
+
+
+def test_a_key_stands_for_its_commands_whatever_became_of_their_hosts(play: Play) -> None:
+    ids = play.give("pull", "a", key="k")
+    play.ask(messages.RemoveHost("a"))
+    again = play.ask(GiveCommand("pull", ["a"], "k"))
+    assert (again.status, [c["id"] for c in msgspec.json.decode(again.body)["commands"]]) == (200, ids)
 
 
 def test_too_many_open_commands_of_a_host_are_refused(play: Play) -> None:

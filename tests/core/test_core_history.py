@@ -86,6 +86,16 @@ def test_comings_and_goings_are_bounded() -> None:
     assert len(seen(histories)) == PRESENCES_MAX
 
 
+def test_a_heartbeat_with_the_same_numbers_is_a_sample_too() -> None:
+    histories = Histories(START_S)
+    histories.take(row("web1", presence="online", last_seen="0", metrics={"cpu": 7.0}), START_S)
+    for beat in range(1, 4):
+        histories.take(row("web1", last_seen=str(beat)), START_S + 5 * beat)
+    histories.take(row("web1", last_seen="4", metrics=None), START_S + 20)
+    histories.take(row("web1", last_seen="5"), START_S + 25)
+    assert histories.view("web1").cpu == [7.0] * 4
+
+
 def test_a_snapshot_tells_no_heartbeat_twice() -> None:
     histories = Histories(START_S)
     beat = row("web1", presence="online", last_seen="then", metrics={"cpu": 1.0})

@@ -11,11 +11,12 @@ import time
 
 import httpx
 import pytest
+from doubles.hub_side import hash_of
 from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from processes.core.messages import Json, Replied
+from processes.core.messages import GiveCommand, Json, Replied
 
 GUARDED = [
     "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands", "/api/v1/commands/a",
@@ -292,3 +293,65 @@ def test_a_request_that_is_never_answered_does_not_keep_the_fanout_from_ending()
 
     with FanoutHouse() as house:
         asyncio.run(run(house))
+
+
+def test_a_request_that_was_given_up_while_no_fanout_ran_is_not_carried_out_by_the_next() -> None:
+    """It lies in the backlog of the socket that supervisord holds, whole, and whoever asked has been told that nobody answered."""
+
+    async def run(house: FanoutHouse) -> None:
+        async with HubPlay(house) as hub, house.client() as client:
+            await answering(client)
+            house.processes["fanout"].kill()
+            house.processes["fanout"].wait()
+            body = b'{"op": "reboot", "hosts": ["web1"]}'
+            head = (
+                f"POST /api/v1/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", house.port), timeout=5) as sock:
+                    sock.sendall(head.encode() + body)
+            house.start("fanout")
+            await answering(client)
+            assert (await client.post("/api/v1/commands", json={"op": "pull", "hosts": ["web1"]})).status_code == 202
+            assert [request.op for request in hub.requests if isinstance(request, GiveCommand)] == ["pull"]
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+async def answering(client: httpx.AsyncClient) -> None:
+    """The fanout answers, and has heard of the hub."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            if (await client.get("/api/v1/hosts")).json().get("source") == "hub":
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def test_a_token_made_a_moment_ago_opens_a_websocket_and_what_is_no_upgrade_is_told_as_a_problem() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with house.client() as client:
+            with house.database() as connection:
+                connection.execute("INSERT INTO tokens VALUES (?, 'viewer', 'new', 0)", (hash_of("brand-new"),))
+            async with operator(house, "brand-new") as found:
+                await found.until(lambda each: each.full_states)
+            upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "8"}
+            answer = await client.get("/ws", headers=upgrade)
+            assert (answer.status_code, answer.json()["error"]) == (400, "malformed")
+            assert answer.headers["content-type"] == "application/json"
+
+    with FanoutHouse() as house:
+        with house.database():
+            pass
+        asyncio.run(run(house))
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes() -> None:
+    with FanoutHouse() as house, socket.create_connection(("127.0.0.1", house.port), timeout=5) as sock:
+        head = "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000000\r\n\r\n"
+        sock.sendall(head.encode())
+        assert b" 413 " in sock.recv(65536)

@@ -49,12 +49,16 @@ def test_hosts_come_in_pages_and_by_filters_and_an_unknown_filter_is_refused(bos
     assert names(boss.get("/api/v1/hosts?presence=online")) == []
     refused = boss.get("/api/v1/hosts?presense=online")
     assert (refused.status_code, refused.json()["field"]) == (400, "presense")
+    refused = boss.get("/api/v1/hosts?search=a&search=b")
+    assert (refused.status_code, refused.json()["field"]) == (400, "search")
+    assert boss.get("/api/v1/incidents?before=nobodys").status_code == 404
 
 
 def test_an_etag_saves_the_body_until_something_changes(boss: httpx.Client) -> None:
     tag = boss.get("/api/v1/hosts").headers["etag"]
     again = boss.get("/api/v1/hosts", headers={"if-none-match": f'"x", {tag}'})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert boss.get("/api/v1/hosts", headers=httpx.Headers([("if-none-match", '"x"'), ("if-none-match", tag)])).status_code == 304
     assert boss.post("/api/v1/hosts/a1/revoke").status_code == 200
     until(lambda: boss.get("/api/v1/hosts", headers={"if-none-match": tag}).status_code == 200)
 

@@ -66,7 +66,10 @@ def test_signing_out_takes_the_session_off_the_list_and_an_id_is_never_a_path() 
             assert len(await sessions(boss)) == 1, "a token is no session"
             for id in ("..%2F..%2Fprecious", "%2e%2e", "nobody-has-this-id", "x" * 300, "a%00b" * 3):
                 assert await end(boss, id) == 404, id
+            cookies = dict(ann.cookies)
             assert (await ann.post("/logout")).status_code == 200
+            async with house.client(token=None, cookies=cookies) as kept:  # at once, by the fanout that was told
+                assert (await kept.get("/api/v1/me")).status_code == 401
             assert await sessions(boss) == []
             await refused(ann)
         assert (house.state / "precious").exists()

@@ -55,7 +55,7 @@ function apply({ kind, id, fields }) {
   }
   const row = { ...rows.get(id), ...fields };
   rows.set(id, row);
-  if (kind === "host" && fields.metrics) remember(row);
+  if (kind === "host" && (fields.metrics || fields.last_seen)) remember(row);
   if (kind === "process") beat(row);
   if (kind === "command" && rows.size > COMMANDS_MAX * 2) forget(rows);
 }
