@@ -165,7 +165,7 @@ def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: B
         expect(page.locator("#chosen-count")).to_have_text("2 hosts selected")
         page.get_by_role("button", name="Command …").click()
         expect(dialog.get_by_role("button", name="+ switch")).to_be_visible()
-        dialog.get_by_role("button", name="Cancel").click()
+        dialog.get_by_role("button", name="Back").click()
         page.get_by_label("select web3").click()
         page.get_by_label("select pad").click()
         page.get_by_role("button", name="Command …").click()

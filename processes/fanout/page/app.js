@@ -3,12 +3,11 @@ import { view as account } from "/account.js";
 import { clock } from "/clock.js";
 import { view as commands } from "/commands.js";
 import { view as deadletters } from "/deadletters.js";
-import { tell, toast } from "/dialogs.js";
 import { $, h, icon, one, setText } from "/dom.js";
 import { view as fleetView } from "/fleet.js";
 import { view as host } from "/host.js";
 import { view as incident } from "/incident.js";
-import { ask, checkSilence, connect, disconnect, link } from "/link.js";
+import { ask, checkSilence, connect, disconnect, link, may } from "/link.js";
 import { view as runs } from "/runs.js";
 import { fleet } from "/store.js";
 import { view as watchdog } from "/watchdog.js";
@@ -16,16 +15,17 @@ import { age, growAll, hour, sign, tone } from "/words.js";
 
 const VIEWS = { fleet: fleetView, host, commands, runs, watchdog, incident, deadletters, account };
 const TABS = [
-  ["fleet", "Fleet", "fleet", ["host"]],
-  ["commands", "Commands", "terminal", []],
-  ["runs", "Runs", "layers", []],
-  ["watchdog", "Watchdog", "pulse", ["incident"]],
-  ["deadletters", "Dead letters", "letter", []],
-  ["account", "Account", "person", []],
+  ["fleet", "Fleet", "fleet", ["host"], "viewer"],
+  ["commands", "Commands", "terminal", [], "viewer"],
+  ["runs", "Runs", "layers", [], "viewer"],
+  ["watchdog", "Watchdog", "pulse", ["incident"], "viewer"],
+  ["deadletters", "Dead letters", "letter", [], "operator"],
+  ["account", "Account", "person", [], "viewer"],
 ];
 const DRAW_MS = 250,
   REPLACED_MS = 8000,
-  TURNLESS_S = 1.2;
+  TURNLESS_S = 1.2,
+  QUIET_S = 7; // a sync comes every 5
 const main = $("main");
 let current = null,
   dirty = true,
@@ -36,6 +36,8 @@ let current = null,
 
 // ── signing in and out ──
 
+let problem = ""; // why nobody is signed in, if that is not plain
+
 async function begin() {
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
   if (code) {
@@ -43,7 +45,7 @@ async function begin() {
     try {
       await ask("POST", "/login", { code });
     } catch (error) {
-      toast(`${error.message}. Links are good once, for ten minutes.`, "failed");
+      problem = `${error.message}. Links are good once, for ten minutes.`;
     }
   }
   try {
@@ -61,12 +63,16 @@ function signedIn() {
   for (const id of ["rail", "bar"]) $(id).hidden = false;
   document.body.classList.remove("outside");
   if (!location.hash) history.replaceState(null, "", "#fleet");
+  problem = "";
   connect();
+  for (const [tab, , , , role] of TABS) $(`tab-${tab}`).hidden = !may(role);
   route();
+  $("title").focus({ preventScroll: true });
 }
 link.signedOut = () => {
   if (document.body.classList.contains("outside")) return;
   document.body.classList.add("outside");
+  if (link.me) problem = "Your session has ended: sign in again.";
   disconnect();
   current?.leave?.();
   current = null;
@@ -80,11 +86,18 @@ link.signedOut = () => {
     required: true,
     ariaLabel: "operator token",
   });
+  field.setAttribute("aria-describedby", "sign-in-problem");
+  const wrong = h("p", { id: "sign-in-problem", className: "wrong", role: "alert" }, problem);
   const enter = async (event) => {
     event.preventDefault();
-    if (await tell(ask("POST", "/login", { token: field.value.trim() }))) {
-      link.me = await tell(ask("GET", "/api/v1/me"));
-      if (link.me) signedIn();
+    setText(wrong, "");
+    try {
+      await ask("POST", "/login", { token: field.value.trim() });
+      link.me = await ask("GET", "/api/v1/me");
+      signedIn();
+    } catch (error) {
+      setText(wrong, error.message);
+      field.focus();
     }
   };
   main.replaceChildren(
@@ -100,7 +113,7 @@ link.signedOut = () => {
         h("code", null, "fleethub up"),
         " and open the link that it prints: it signs you in once. Or enter a token.",
       ),
-      h("form", { onsubmit: enter }, h("label", null, "Operator token", field), h("button", { className: "go" }, "Sign in")),
+      h("form", { onsubmit: enter }, h("label", null, "Operator token", field), wrong, h("button", { className: "go" }, "Sign in")),
     ),
   );
   field.focus();
@@ -145,11 +158,13 @@ function route(event) {
 
 // ── what is always shown ──
 
-function banner(text, word) {
+// `aged`: what grows in it each second, shown beside the text, and not read out again and again.
+function banner(text, word, aged = "") {
   const box = $("banner");
   box.hidden = !text;
   box.className = tone(word);
-  setText(box, text);
+  setText($("banner-text"), text);
+  setText($("banner-age"), aged);
 }
 function truth() {
   if (fleet.epoch !== epoch) {
@@ -162,43 +177,46 @@ function truth() {
   $("verdict").hidden = !verdict || !link.fresh;
   $("verdict").className = `pill ${tone(verdict)}`;
   one($("verdict"), verdict ?? "", () => h("span", null, sign(verdict), verdict));
+  $("verdict").title = (fleet.overall.reasons ?? []).join("; ");
   $("link").className = `pill ${link.fresh ? "good" : "bad"}`;
   one($("link"), link.fresh, () => h("span", null, sign(link.fresh ? "live" : "down"), link.fresh ? "live" : "not connected"));
   setText(
     $("whence"),
     link.fresh
-      ? `${fleet.source.fanout ?? "connected"} · hub epoch ${fleet.epoch} · since ${hour(link.freshSinceMs)}`
+      ? `connected to ${fleet.source.fanout ?? "fanout"} at ${location.host} since ${hour(link.freshSinceMs)}, hub epoch ${fleet.epoch}`
       : `not connected, last heard ${age(heard)} ago`,
   );
-  if (!link.fresh)
-    banner(fleet.version < 0 ? "Connecting …" : `Connection lost: this is how it was ${age(heard)} ago. Trying again …`, "degraded");
-  else if (hub && !["advancing", "lagging"].includes(hub.verdict)) banner(trouble(hub, silent), hub.verdict);
+  $("link").title = $("whence").textContent; // where there is no rail
+  const away = silent !== null && silent !== undefined,
+    quiet = heard > QUIET_S ? `Nothing was heard for ${age(heard)}.` : "";
+  if (!link.fresh && fleet.version < 0) banner("Connecting …", "degraded");
+  else if (!link.fresh) banner("Connection lost, trying again.", "degraded", `This is how it was ${age(heard)} ago.`);
+  else if (quiet) banner("The connection may be lost.", "degraded", quiet);
+  else if (hub && !["advancing", "lagging"].includes(hub.verdict)) banner(trouble(hub, away), hub.verdict);
   else if (hub?.pulse?.age_s > TURNLESS_S && !silent)
-    banner(`The hub has not turned for ${age(hub.pulse.age_s)}: the watchdog looks at it. What you see may be old.`, "degraded");
+    banner(
+      "The hub does not turn: the watchdog looks at it. What you see may be old.",
+      "degraded",
+      `Its last turn was ${age(hub.pulse.age_s)} ago.`,
+    );
   else if (fleet.source.from === "database")
     banner(
-      `No hub has spoken yet: this is from the database${fleet.source.as_of ? `, last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago` : ""}.`,
+      "No hub has spoken yet: this is from the database.",
       "degraded",
+      fleet.source.as_of ? `It was last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago.` : "",
     );
-  else if (silent !== null && silent !== undefined)
-    banner(
-      `The watchdog ${silent > 0 ? `has been silent for ${age(silent)}` : "is not heard"}: nobody would replace a frozen process now.`,
-      "degraded",
-    );
+  else if (away)
+    banner("The watchdog is silent: nobody would replace a frozen process now.", "degraded", silent > 0 ? `For ${age(silent)}.` : "");
   else if (Date.now() - replacedMs < REPLACED_MS)
     banner(`The hub was replaced a moment ago: hub epoch ${fleet.epoch} now, and what was accepted goes on.`, "busy");
   else banner("", "ok");
 }
-function trouble(hub, silent) {
-  const outlook =
-    hub.verdict === "stopped"
-      ? "An operator stopped it."
-      : hub.verdict === "excused"
-        ? "It is given more time."
-        : silent !== null && silent !== undefined
-          ? "The watchdog is silent too."
-          : "It is being replaced.";
-  return `The hub is ${hub.verdict}${hub.reason ? ` (${hub.reason})` : ""}. ${outlook} What you see may be old; accepted commands are kept, and new ones wait for it.`;
+function trouble(hub, away) {
+  if (hub.verdict === "stopped")
+    return "An operator stopped the hub. What you see is old; new commands are refused until it is started again.";
+  const outlook = hub.verdict === "excused" ? "It is given more time." : away ? "The watchdog is silent too." : "It is being replaced.",
+    why = hub.reason && hub.verdict !== "dead" ? ` (${hub.reason})` : "";
+  return `The hub is ${hub.verdict}${why}. ${outlook} What you see may be old; accepted commands are kept, and new ones wait for it.`;
 }
 
 function draw() {
@@ -231,6 +249,7 @@ addEventListener("keydown", (event) => {
   )
     event.preventDefault();
 });
+addEventListener("offline", () => link.cut());
 setInterval(() => {
   dirty ||= Date.now() - drawnMs > 1000;
   draw();

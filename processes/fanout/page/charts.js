@@ -42,13 +42,14 @@ export function sparkline(values, top = 100, width = 64, height = 18) {
   );
 }
 
-export function meter(percent, label) {
+// `old`: not of now; it has no alarming colour then.
+export function meter(percent, label, old = false) {
   if (!known(percent)) return h("span", { className: "dim" }, "–");
   const shown = Math.min(100, Math.max(0, percent)),
-    level = percent >= 95 ? "bad" : percent >= 80 ? "warn" : "";
+    level = old ? "old" : percent >= 95 ? "bad" : percent >= 80 ? "warn" : "";
   return h(
     "span",
-    { className: `meter ${level}`, title: `${label} ${percent.toFixed(1)} %` },
+    { className: `meter ${level}`, title: `${label} ${old ? "was " : ""}${percent.toFixed(1)} %` },
     svg(
       "svg",
       { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },

@@ -12,7 +12,8 @@ const STATES = ["queued", "sent", "running", "succeeded", "failed", "rejected", 
 const LISTED_MAX = 300,
   HISTORY_MS = 800;
 const wanted = { text: "", state: "" };
-let output = null,
+let scrolled = 0, // of the list, over the choice of another command
+  output = null,
   id = "",
   history = null,
   asked = "",
@@ -175,7 +176,9 @@ function about(command) {
           null,
           "Its agent has not been heard since ",
           h("strong", null, day(command.unheard_since)),
-          ": whether it still runs is not known.",
+          command.state === "sent"
+            ? ": whether it arrived is not known; it is asked when it is back."
+            : ": whether it still runs is not known.",
         ),
       ),
     h(
@@ -313,6 +316,8 @@ export const view = {
         (command) => commandLink(command, command.id === id),
       );
     else $("list").replaceChildren(empty(fleet.commands.size ? "No command matches." : "No commands yet."));
+    if (scrolled) $("list").scrollTop = scrolled;
+    scrolled = 0;
     const command = fleet.commands.get(id) ?? older.find((one) => one.id === id);
     if (!id) {
       $("about").replaceChildren(empty("Choose a command to see its story and its output."));
@@ -329,6 +334,7 @@ export const view = {
     output.show(id);
   },
   leave() {
+    scrolled = $("list")?.scrollTop ?? 0;
     output.leave();
   },
 };

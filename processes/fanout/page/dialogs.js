@@ -1,7 +1,9 @@
 // What asks and tells: toasts, the dialog, and the dialogs that change something.
-import { $, h, icon } from "/dom.js";
+import { $, h, icon, setText } from "/dom.js";
 import { ask, askSurely, randomKey } from "/link.js";
 import { many, tone } from "/words.js";
+
+const TYPED_MIN = 20; // hosts
 
 export function toast(text, word = "ok") {
   const shown = h("div", { className: `toast ${tone(word)}` }, text);
@@ -14,36 +16,50 @@ export async function tell(promise, text) {
     if (text) toast(text);
     return content;
   } catch (error) {
-    toast(error.message, "failed");
+    say(error.message, "failed");
     return null;
   }
 }
+// In the dialog, where one is open: what stands outside of it cannot be reached. Else as a toast.
+export function say(text, word) {
+  if ($("dialog").open) setText($("dialog-problem"), text);
+  else toast(text, word);
+}
 
-// `go` returns false to keep the dialog open. `word`: go, or stop for what cannot be taken back.
-export function dialog(title, body, go, text, word = "go") {
-  const box = $("dialog");
+// `go` returns false to keep the dialog open. `word`: go, or stop for what cannot be taken back. `precious`: Escape does not close it.
+export function dialog(title, body, go, text, word = "go", precious = false) {
+  const box = $("dialog"),
+    opener = box.open ? null : document.activeElement;
   const act = async (event) => {
     event.preventDefault();
     const button = event.submitter;
+    setText($("dialog-problem"), "");
     if (button) button.disabled = true;
     if ((await go()) !== false) box.close();
     else if (button) button.disabled = false;
   };
+  box.oncancel = (event) => precious && event.preventDefault();
+  if (opener)
+    box.onclose = () => {
+      if (document.activeElement === document.body) (opener.isConnected && opener !== document.body ? opener : $("title")).focus();
+    };
   box.replaceChildren(
     h(
       "form",
       { onsubmit: act },
       h("h2", { id: "dialog-title" }, title),
       body,
+      h("p", { id: "dialog-problem", className: "wrong", role: "alert" }),
       h(
         "div",
         { className: "tools end" },
-        h("button", { type: "button", onclick: () => box.close() }, text ? "Cancel" : "Close"),
+        h("button", { type: "button", onclick: () => box.close() }, text ? "Back" : "Close"),
         text && h("button", { className: word }, text),
       ),
     ),
   );
   if (!box.open) box.showModal();
+  else box.querySelector("button, input, select")?.focus();
 }
 
 const path = (name) => `/api/v1/hosts/${encodeURIComponent(name)}`;
@@ -71,7 +87,18 @@ export function command(hosts, done) {
     failures = h("input", { type: "number", min: "0", max: "10000", placeholder: "any", ariaLabel: "failures allowed" });
   const chosen = h("ol", { className: "steps", ariaLabel: "steps" }),
     hint = h("p", { className: "dim small" });
-  const free = h("input", { placeholder: "operation", ariaLabel: "operation", maxLength: 64 });
+  const free = h("input", {
+    placeholder: "operation",
+    ariaLabel: "operation",
+    maxLength: 64,
+    onkeydown: (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      add(free.value.trim());
+    },
+  });
+  const known = hosts.every((host) => Array.isArray(host.commands)),
+    none = known && !ops.length;
   const show = () => {
     chosen.replaceChildren(
       ...steps.map((step, place) =>
@@ -95,7 +122,7 @@ export function command(hosts, done) {
         ),
       ),
     );
-    hint.textContent = steps.length ? "" : "Choose what to do; choose more than one for steps that follow each other.";
+    hint.textContent = steps.length || none ? "" : "Choose what to do; choose more than one for steps that follow each other.";
   };
   const add = (op) => {
     if (op && steps.length < 20) steps.push(op);
@@ -110,9 +137,10 @@ export function command(hosts, done) {
       "div",
       { className: "tools", role: "group", ariaLabel: "operations" },
       ops.map((op) => h("button", { type: "button", onclick: () => add(op) }, `+ ${op}`)),
-      !ops.length && free,
-      !ops.length && h("button", { type: "button", onclick: () => add(free.value.trim()) }, "Add"),
+      !ops.length && !none && free,
+      !ops.length && !none && h("button", { type: "button", onclick: () => add(free.value.trim()) }, "Add"),
     ),
+    none && h("p", { className: "note warn" }, icon("dash"), "There is no operation that all of them offer."),
     chosen,
     hint,
     hosts.length > 1 &&
@@ -121,9 +149,9 @@ export function command(hosts, done) {
         { className: "fields" },
         h("label", null, "Hosts at a time", parallel),
         h("label", null, "Stop after failures", failures),
-        h("label", null, "Wait at most (min)", minutes),
+        h("label", null, "Give up if not taken within (min)", minutes),
       ),
-    hosts.length === 1 && h("div", { className: "fields" }, h("label", null, "Wait at most (min)", minutes)),
+    hosts.length === 1 && h("div", { className: "fields" }, h("label", null, "Give up if not taken within (min)", minutes)),
     away > 0 &&
       h("p", { className: "note warn" }, icon("half"), `${away} of them not online: the command waits for them until its time is over.`),
   );
@@ -132,28 +160,34 @@ export function command(hosts, done) {
     body,
     async () => {
       if (!steps.length) {
-        toast("Choose at least one operation.", "degraded");
+        say("Choose at least one operation.", "degraded");
         return false;
       }
       const names = hosts.map((host) => host.name),
         ttl_s = Number(minutes.value) * 60,
         single = names.length === 1 && steps.length === 1;
-      const given = single
-        ? await tell(askSurely("POST", "/api/v1/commands", { op: steps[0], hosts: names, ttl_s, key }), `${steps[0]}: accepted`)
-        : await tell(
-            askSurely("POST", "/api/v1/runs", {
-              steps,
-              hosts: names,
-              parallel: names.length === 1 ? 1 : Number(parallel.value),
-              max_failures: failures.value === "" ? null : Number(failures.value),
-              ttl_s,
-              key,
-            }),
-            `${steps.join(", ")}: accepted for ${many(names.length, "host")}`,
-          );
-      if (!given) return false;
-      done?.();
-      location.hash = single ? `#commands/${given.commands[0].id}` : `#runs/${given.id}`;
+      const run = {
+        steps,
+        hosts: names,
+        parallel: names.length === 1 ? 1 : Number(parallel.value),
+        max_failures: failures.value === "" ? null : Number(failures.value),
+        ttl_s,
+        key,
+      };
+      const again = () => say("The hub does not answer yet: asking again …", "degraded");
+      try {
+        const given = single
+          ? await askSurely("POST", "/api/v1/commands", { op: steps[0], hosts: names, ttl_s, key }, again)
+          : await askSurely("POST", "/api/v1/runs", run, again);
+        toast(`${steps.join(", ")}: accepted for ${many(names.length, "host")}`);
+        done?.();
+        location.hash = single ? `#commands/${given.commands[0].id}` : `#runs/${given.id}`;
+        return true;
+      } catch (error) {
+        const unsure = [undefined, 503, 504].includes(error.status);
+        say(unsure ? "No answer: it may or may not have been accepted. Press again here, it will not run twice." : error.message, "failed");
+        return false;
+      }
     },
     hosts.length === 1 ? "Give the command" : `Run on ${many(hosts.length, "host")}`,
   );
@@ -171,7 +205,13 @@ export function enroll() {
       h("label", { className: "inline" }, again, "It exists: give it a new token, the old one ends"),
     ),
     async () => {
-      const given = await tell(ask("POST", "/api/v1/hosts", { name: name.value.trim(), again: again.checked }));
+      const asked = ask("POST", "/api/v1/hosts", { name: name.value.trim(), again: again.checked });
+      const given = await tell(
+        asked.catch((error) => {
+          if (error.status === 409) error.message = `${name.value.trim()} is enrolled already: tick the box to give it a new token.`;
+          throw error;
+        }),
+      );
       if (given) {
         const there = `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
         const how = [h("p", null, "On that server, as root; it asks for the token:"), h("p", { className: "secret mono small" }, there)];
@@ -203,6 +243,9 @@ export function showToken(title, how, token) {
       how,
     ),
     () => true,
+    "",
+    "go",
+    true,
   );
 }
 
@@ -214,17 +257,27 @@ export const revoke = (host) =>
     () => askSurely("POST", `${path(host.name)}/revoke`),
     `${host.name}: token revoked`,
   );
-export const remove = (hosts, done) =>
-  confirm(
-    `Remove ${hosts.length === 1 ? hosts[0].name : many(hosts.length, "host")}?`,
-    `${namesOf(hosts)}: what is queued is cancelled, what runs is given up as lost. This cannot be undone.`,
-    "Remove",
-    async () => {
-      for (const host of hosts) await askSurely("DELETE", path(host.name));
-      done?.();
-    },
-    `removed ${hosts.length === 1 ? hosts[0].name : many(hosts.length, "host")}`,
+// Many at once are typed out first: a click is too little for what cannot be undone.
+export function remove(hosts, done) {
+  const whom = hosts.length === 1 ? hosts[0].name : many(hosts.length, "host"),
+    count =
+      hosts.length > TYPED_MIN && h("input", { required: true, pattern: String(hosts.length), inputMode: "numeric", autocomplete: "off" });
+  const body = h(
+    "div",
+    { className: "stack" },
+    h("p", null, `${namesOf(hosts)}: what is queued is cancelled, what runs is given up as lost. This cannot be undone.`),
+    count && h("label", null, `Type ${hosts.length} to confirm`, count),
   );
+  const act = async () => {
+    let gone = 0;
+    for (const host of hosts) {
+      await askSurely("DELETE", path(host.name));
+      if (++gone % 10 === 0) say(`${gone} of ${hosts.length} removed …`, "busy");
+    }
+    done?.();
+  };
+  dialog(`Remove ${whom}?`, body, async () => (await tell(act(), `removed ${whom}`)) !== null, "Remove", "stop");
+}
 
 export function confirm(title, text, verb, act, said) {
   dialog(title, h("p", null, text), async () => (await tell(act(), said)) !== null, verb, "stop");

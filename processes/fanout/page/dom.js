@@ -39,7 +39,7 @@ const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]
 const reachable = (element) => [element, ...element.querySelectorAll(FOCUSABLE)];
 
 // Makes the children of `parent` those of `items`, by key; an element is made anew only if what it shows (`shown`) has changed.
-// Who stands in one with the keyboard stays at the same place of the new one.
+// Who stands in one with the keyboard stays at the same place of the new one; one that is being pressed is left until the next time.
 export function keyed(parent, items, key, shown, make) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let place = parent.firstElementChild,
@@ -49,7 +49,7 @@ export function keyed(parent, items, key, shown, make) {
       print = JSON.stringify(shown(item));
     let element = known.get(id);
     known.delete(id);
-    if (element?.dataset.print !== print) {
+    if (element?.dataset.print !== print && !element?.matches(":active")) {
       const fresh = make(item, element);
       fresh.dataset.key = id;
       fresh.dataset.print = print;

@@ -9,7 +9,7 @@ import { FIELDS, field, parse } from "/query.js";
 import { compareText, fleet, hostsByName, openByHost, sparks } from "/store.js";
 import { facts, many, pill, presenceOf, progressOf, since, whole } from "/words.js";
 
-const PRESENCES = ["online", "stale", "offline"];
+const PRESENCES = ["online", "quiet", "stale", "offline"];
 const SORTS = {
   name: "Name",
   presence: "Presence",
@@ -37,6 +37,7 @@ let grid = null,
   open = new Map(),
   changed = () => {};
 const picked = new Set();
+let place = null; // where somebody was who went to a host and comes back
 
 const shown = () => {
   // the hosts that match, in order, and how many there are of each presence
@@ -44,8 +45,10 @@ const shown = () => {
   const test = parse(wanted.text),
     found = hostsByName().filter((host) => test(host, open.get(host.name)));
   const counts = Object.fromEntries(PRESENCES.map((presence) => [presence, 0]));
-  for (const host of found) counts[host.presence] = (counts[host.presence] ?? 0) + 1;
-  return { counts, all: found.length, hosts: order(wanted.presence ? found.filter((host) => host.presence === wanted.presence) : found) };
+  const now = clock.now(),
+    presence = (host) => presenceOf(host, now, true).word;
+  for (const host of found) counts[presence(host)]++;
+  return { counts, all: found.length, hosts: order(wanted.presence ? found.filter((host) => presence(host) === wanted.presence) : found) };
 };
 function order(hosts) {
   if (wanted.sort === "name") return wanted.down ? hosts.toReversed() : hosts;
@@ -72,7 +75,8 @@ function grouped(hosts) {
 function cells(host, selected) {
   const metrics = host.metrics ?? {},
     running = open.get(host.name),
-    presence = presenceOf(host, clock.now(), trusted());
+    presence = presenceOf(host, clock.now(), trusted()),
+    old = host.presence !== "online";
   return [
     h("input", { type: "checkbox", checked: selected, tabIndex: -1, ariaLabel: `select ${host.name}` }),
     [
@@ -88,9 +92,9 @@ function cells(host, selected) {
       ),
     ],
     [pill(presence.word, presence.text), h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : "never")],
-    [meter(metrics.cpu, "CPU"), sparkline(sparks.get(host.name) ?? [])],
-    meter(metrics.ram, "memory"),
-    meter(metrics.disk, "disk"),
+    [meter(metrics.cpu, "CPU", old), sparkline(sparks.get(host.name) ?? [])],
+    meter(metrics.ram, "memory", old),
+    meter(metrics.disk, "disk", old),
     metrics.load === null || metrics.load === undefined ? h("span", { className: "dim" }, "–") : metrics.load.toFixed(2),
     running
       ? [
@@ -232,6 +236,7 @@ export const view = {
           h("span", { className: "spring" }),
           may("admin") && h("button", { className: "go", onclick: enroll }, "Enrol a host"),
         ),
+        h("h2", { className: "heard" }, "Hosts"),
         h("div", { id: "counts", className: "chips", role: "group", ariaLabel: "presence" }),
         grid.element,
         h("p", { id: "none", className: "empty", hidden: true }),
@@ -274,9 +279,16 @@ export const view = {
     for (const name of picked) if (!fleet.hosts.has(name)) picked.delete(name);
     const { counts, all, hosts } = shown();
     grid.show(grouped(hosts));
+    if (place && hosts.length) {
+      grid.restore(place);
+      place = null;
+    }
     grid.sorted(wanted.sort, wanted.down);
     chips([["", "All", all], ...PRESENCES.map((presence) => [presence, presence, counts[presence]])]);
-    $("all").checked = hosts.length > 0 && hosts.every((host) => picked.has(host.name));
+    $("counts").classList.toggle("past", !trusted());
+    const shownPicked = hosts.filter((host) => picked.has(host.name)).length;
+    $("all").checked = hosts.length > 0 && shownPicked === hosts.length;
+    $("all").indeterminate = shownPicked > 0 && shownPicked < hosts.length;
     $("none").hidden = hosts.length > 0;
     $("none").textContent = fleet.hosts.size
       ? "No host matches."
@@ -285,6 +297,7 @@ export const view = {
     setText($("chosen-count"), `${many(picked.size, "host")} selected`);
   },
   leave() {
+    place = { key: grid.activeKey(), top: grid.element.scrollTop };
     grid.leave();
   },
   key(event) {
@@ -324,6 +337,7 @@ function chips(list) {
   list.forEach(([value, , count], place) => {
     const chip = parent.children[place];
     chip.ariaPressed = String(wanted.presence === value);
+    chip.hidden = value === "quiet" && !count && wanted.presence !== value;
     setText(chip.lastChild, whole(count));
   });
 }

@@ -39,6 +39,19 @@ export class Grid {
     this.resized.observe(this.element);
   }
 
+  activeKey() {
+    const item = this.items[this.at];
+    return item && !item.group ? this.keyOf(item) : null;
+  }
+
+  // Back where somebody was, with the keyboard too.
+  restore({ key, top }) {
+    const at = key === null ? -1 : this.items.findIndex((item) => !item.group && this.keyOf(item) === key);
+    if (at >= 0) this.at = at;
+    this.element.scrollTop = top;
+    this.draw();
+  }
+
   leave() {
     this.resized.disconnect();
   }
@@ -73,7 +86,7 @@ export class Grid {
       const print = item.group ? `${item.count}` : `${this.print(item)}${this.selected.has(key) ? "+" : ""}`;
       let row = before.get(key);
       before.delete(key);
-      if (!row || row.print !== print) {
+      if (!row || (row.print !== print && !row.element.matches(":active"))) {
         const element = this.make(item, key);
         row?.element.remove();
         row = { element, print, place: -1 };

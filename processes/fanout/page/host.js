@@ -237,14 +237,18 @@ export const view = {
         "div",
         { className: "page" },
         h("div", { id: "head" }),
-        h("div", { id: "spans", role: "group", ariaLabel: "how far back" }),
-        h("div", { id: "charts" }),
         h(
           "div",
-          { className: "columns" },
-          h("section", { className: "panel", id: "said" }),
-          h("section", { className: "panel" }, h("h2", null, "Commands"), h("div", { id: "own", className: "items flush" })),
-          h("section", { className: "panel" }, h("h2", null, "Comings and goings"), h("div", { id: "comings" })),
+          { id: "rest", className: "page" },
+          h("div", { id: "spans", role: "group", ariaLabel: "how far back" }),
+          h("div", { id: "charts" }),
+          h(
+            "div",
+            { className: "columns" },
+            h("section", { className: "panel", id: "said" }),
+            h("section", { className: "panel" }, h("h2", null, "Commands"), h("div", { id: "own", className: "items flush" })),
+            h("section", { className: "panel" }, h("h2", null, "Comings and goings"), h("div", { id: "comings" })),
+          ),
         ),
       ),
     );
@@ -252,9 +256,12 @@ export const view = {
   draw() {
     const host = fleet.hosts.get(name);
     if (!host) {
-      $("head").replaceChildren(empty(fleet.version < 0 ? "Loading …" : "There is no such host."));
+      const gone = h("p", { className: "empty" }, "There is no such host (any more). ", h("a", { href: "#fleet" }, "To the fleet"));
+      $("head").replaceChildren(fleet.version < 0 ? empty("Loading …") : gone);
+      $("rest").hidden = true;
       return;
     }
+    $("rest").hidden = false;
     if (Date.now() - askedMs > AGAIN_MS) refresh();
     one($("head"), [host, presenceOf(host, clock.now(), trusted())], () => head(host));
     one($("said"), [{ ...host, metrics: null, last_seen: null }, host.metrics?.temperatures, host.metrics?.swap], () => said(host));

@@ -8,6 +8,7 @@ const SILENT_MS = 12000,
   WATCHING_MAX = 20;
 export const link = { me: null, fresh: false, heardMs: 0, freshSinceMs: 0, changed: () => {}, output: () => {}, signedOut: () => {} };
 let socket = null,
+  triedMs = 0,
   tries = 0,
   timer = null;
 const watched = new Map(); // command id → the offset wanted next
@@ -30,14 +31,15 @@ export async function ask(method, path, body) {
   return content;
 }
 
-// Asks again, with the same key, while nobody knows the outcome: the hub may be being replaced.
-export async function askSurely(method, path, body) {
+// Asks again, with the same key, while nobody knows the outcome: the hub may be being replaced. `onAgain` is called each time.
+export async function askSurely(method, path, body, onAgain = () => {}) {
   const until = Date.now() + ASK_MS;
   for (;;) {
     try {
       return await ask(method, path, body);
     } catch (error) {
       if (![undefined, 503, 504].includes(error.status) || Date.now() > until) throw error;
+      onAgain();
       await sleep(500 + Math.random() * 500);
     }
   }
@@ -47,7 +49,7 @@ export function connect() {
   clearTimeout(timer);
   const own = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
   socket = own;
-  link.heardMs = Date.now();
+  triedMs = Date.now();
   own.onopen = () => {
     for (const [id, offset] of watched) send({ type: "subscribe", command_id: id, offset });
   };
@@ -87,12 +89,17 @@ export function disconnect() {
 
 // A connection that says nothing is none, whatever the browser thinks of it.
 export function checkSilence() {
-  if (!socket || Date.now() - link.heardMs <= SILENT_MS) return;
+  if (Date.now() - Math.max(link.heardMs, triedMs) > SILENT_MS) link.cut();
+}
+
+// The browser itself says that it is cut off.
+link.cut = () => {
+  if (!socket) return;
   const mute = socket;
   mute.onclose = mute.onmessage = null;
   mute.close();
   lost();
-}
+};
 
 function send(frame) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));

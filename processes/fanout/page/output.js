@@ -61,7 +61,11 @@ export class Output {
     this.left = 0;
     this.hits = [];
     this.hit = -1;
+    this.wanted = this.find.value = "";
+    this.follow.checked = true;
     this.lines.replaceChildren();
+    this.note?.remove();
+    this.count();
     link.output = (frame) => this.take(frame);
     watch(id);
   }
@@ -138,7 +142,14 @@ export class Output {
     this.count();
   }
   count() {
-    setText(this.found, this.wanted ? (this.hits.length ? `${this.hit + 1} of ${many(this.hits.length, "line")}` : "not found") : "");
+    setText(
+      this.found,
+      this.wanted
+        ? this.hits.length
+          ? `${this.hit + 1} of ${many(this.hits.length, "line")}`
+          : `not found${this.left ? ` in the last ${many(LINES_MAX, "line")}` : ""}`
+        : "",
+    );
   }
 
   async download() {

@@ -1,5 +1,6 @@
 // Finding hosts: "web presence:offline cpu>80 -os:debian facts.generation=917d168". Pure.
 //   word          somewhere in the name, presence, kind, system or running command
+//   "…"           keeps words together: os:"nixos 26"
 //   field:text    the field contains the text;  field=text is exactly it;  field>n, field<n compare numbers;  -… is the opposite
 
 const ALIASES = { os: "os_version", type: "host_type", agent: "agent_version", seen: "last_seen", ops: "commands", running: "op" };
@@ -70,9 +71,8 @@ function term(word) {
 }
 
 export function parse(query) {
-  const terms = query
-    .toLowerCase()
-    .split(/\s+/)
+  const terms = [...query.toLowerCase().matchAll(/(?:[^\s"]|"[^"]*"?)+/g)]
+    .map(([word]) => word.replaceAll('"', ""))
     .filter((word) => word && !/^-?[\w.]+[:=<>]$/.test(word))
     .slice(0, 20)
     .map(term);

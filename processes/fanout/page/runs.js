@@ -78,7 +78,11 @@ function about(run) {
       "Cancel this run?",
       "No further host is begun, and what is under way is asked to end.",
       "Cancel the run",
-      () => askSurely("POST", `/api/v1/runs/${run.id}/cancel`),
+      async () => {
+        await askSurely("POST", `/api/v1/runs/${run.id}/cancel`);
+        askedMs = 0;
+        print = "";
+      },
       "Cancel was asked for.",
     );
   return h(

@@ -20,7 +20,7 @@ function health() {
     h(
       "div",
       { className: "tiles" },
-      tile(verdict ?? "unknown", "the whole", verdict ?? "unknown"),
+      tile(verdict ?? "unknown", "verdict on the whole", verdict ?? "unknown"),
       tile(round, "since a canary round", canary.ok ? "ok" : "down"),
       tile(canary.latency_ms ? `${canary.latency_ms.toFixed(0)} ms` : "–", "canary round trip"),
       tile(
@@ -82,7 +82,7 @@ function card(process) {
       number("Up", age(process.uptime_s)),
       pulse?.errors > 0 && number("Errors", whole(pulse.errors), "warn"),
       pulse?.dropped > 0 && number("Dropped", whole(pulse.dropped), "warn"),
-      pulse?.in_hand && number("In hand", h("span", { className: "mono small" }, pulse.in_hand)),
+      pulse?.in_hand && number("In hand", h("span", { className: "mono small", title: pulse.in_hand }, pulse.in_hand)),
     ),
   );
 }
@@ -195,6 +195,7 @@ export const view = {
         { className: "page" },
         h("div", { id: "health" }),
         h("div", { id: "picture" }),
+        h("h2", { className: "heard" }, "Processes"),
         h("div", { id: "processes", className: "processes" }),
         h(
           "section",

@@ -47,7 +47,7 @@ export const pill = (word, text = word) => h("span", { className: `pill ${tone(w
 // A host's presence as it can be known now: a green light never outlives what proves it.
 export function presenceOf(host, nowMs, trusted) {
   if (!trusted) return { word: "unknown", text: `was ${host.presence}` };
-  if (host.presence !== "online") return { word: host.presence, text: host.last_seen ? host.presence : `${host.presence}, never seen` };
+  if (host.presence !== "online") return { word: host.presence, text: host.presence };
   const quietMs = nowMs - Date.parse(host.last_seen ?? "");
   return quietMs > ((host.heartbeat_interval_s ?? 5) * 2 + 3) * 1000
     ? { word: "quiet", text: "quiet" }
