@@ -150,3 +150,9 @@ class Attempts:
         times.append(now_s)
         self._all.append(now_s)
         return True
+
+    def succeeded(self, address: str) -> None:
+        """The try that was counted last was no guess: many sign in through one proxy."""
+        for kept in (self._by_address.get(address), self._all):
+            if kept:
+                kept.pop()

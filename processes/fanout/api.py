@@ -116,6 +116,7 @@ class Api:
         signed_in = await self._auth.sign_in(body.code, body.token, address, request.headers.get("user-agent", ""))
         if signed_in is None:
             raise Problem(401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"})
+        self._auth.attempts.succeeded(address)
         cookie, principal = signed_in
         self._notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
         response = json({"role": principal.role, "actor": principal.actor})

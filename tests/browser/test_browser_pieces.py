@@ -69,6 +69,7 @@ HOST = {
     ("query", "found"),
     [
         ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("os:debian", True), ("os=debian", False),
+        ('os:"debian 12"', True), ('os:"debian 13"', False), ('"debian 12" web', True), ('"', True), ('os:"', True),
         ("cpu>80", True), ("cpu<80", False), ("cpu>x", False), ("disk<50", False), ("generation=917d168", True), ("deep.er:x", True),
         ("presence=online -presence=offline", True), ("ops:switch", True), ("revoked=false", True), ("running:pull", True),
         ("state=running", True),

@@ -134,3 +134,12 @@ def test_health_is_green_only_with_a_pulse_a_round_and_nobody_stuck(
     pulse: Pulse | None, alive: bool, seen: Report | None, reason: str
 ) -> None:
     assert health.judge(pulse, alive, seen, NOW_S, 2.0).reason == reason
+
+
+def test_who_signs_in_well_does_not_use_up_the_tries_of_all_behind_the_same_proxy() -> None:
+    attempts = Attempts()
+    for _ in range(10 * ATTEMPTS_MAX):
+        assert attempts.allow("10.0.0.1", 0.0)
+        attempts.succeeded("10.0.0.1")
+    attempts.succeeded("10.0.0.2")
+    assert sum(attempts.allow("10.0.0.1", 0.0) for _ in range(1000)) == ATTEMPTS_MAX

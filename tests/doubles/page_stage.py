@@ -139,7 +139,7 @@ class Stage:
 class Watched:
     """A page whose console and dialogs are held against it."""
 
-    EXPECTED = ("401", "403", "404", "503", "504", "WebSocket", "ERR_CONNECTION", "ERR_EMPTY", "ERR_SOCKET")
+    EXPECTED = ("401", "403", "404", "409", "503", "504", "WebSocket", "ERR_CONNECTION", "ERR_EMPTY", "ERR_SOCKET")
 
     def __init__(self, page: Page) -> None:
         self.page = page
