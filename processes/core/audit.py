@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from processes.core.values import rfc3339
+from processes.core.values import Time, rfc3339
 
 TEXT_MAX = 200  # characters of a subject, actor or reason; what is longer is cut
 
@@ -42,7 +42,7 @@ class AuditView(msgspec.Struct, frozen=True):
     """One line in the API. `number` grows with each line, and is the `before` of the next page."""
 
     number: int
-    at: str | None
+    at: Time | None
     kind: Kind
     subject: str
     before: str | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from processes.core import messages, poison
 from processes.core.death import Death
@@ -23,7 +24,7 @@ from processes.core.messages import (
     StatusReceived,
     Undelivered,
 )
-from processes.core.values import rfc3339
+from processes.core.values import Time, rfc3339
 
 LETTERS_MAX: Final = 1000  # kept; beyond it the oldest go. Guess: far more than anybody reads
 LETTERS_BYTES_MAX: Final = 8 << 20  # of all that is kept, in memory and on disk; one is 2 MiB at most
@@ -68,7 +69,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 class DeathView(msgspec.Struct, frozen=True):
     """One death in the API."""
 
-    at: str | None
+    at: Time | None
     cause: str
     pid: int
     incident: str
@@ -79,7 +80,7 @@ class LetterView(msgspec.Struct, frozen=True):
     """A dead letter in the API. `event`: null in a listing; of what is undecodable, a text. `retrying`: about to be stepped once more."""
 
     id: str
-    at: str | None
+    at: Time | None
     process: str
     kind: str
     why: str
@@ -89,7 +90,7 @@ class LetterView(msgspec.Struct, frozen=True):
     retries: int
     retrying: bool
     deaths: list[DeathView]
-    event: msgspec.Raw
+    event: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 
 
 def view(letter: DeadLetter, *, whole: bool) -> LetterView:

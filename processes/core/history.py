@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processes.core.messages import Change
-from processes.core.values import Presence, rfc3339
+from processes.core.values import Presence, Time, rfc3339
 from processes.core.wire import Metrics
 
 PRESENCES_MAX: Final = 100  # of one host
@@ -47,8 +47,8 @@ TIERS: Final = {
 class PresenceView(msgspec.Struct, frozen=True):
     """From `at` on the host was so."""
 
-    at: str | None
-    presence: str
+    at: Time | None
+    presence: Presence
     address: str
 
 
@@ -59,7 +59,7 @@ class HistoryView(msgspec.Struct, frozen=True):
     """
 
     host: str
-    since: str | None
+    since: Time | None
     sample_s: float
     at: list[float]
     cpu: list[float | None]
@@ -166,7 +166,7 @@ class Histories:
         samples = host.series[span].samples
         cpu, ram, disk, load = ([_number(value) for value in samples[place::_WIDTH]] for place in range(1, _WIDTH))
         at = [round(self._base_wall_s + seconds, 1) for seconds in samples[::_WIDTH]]
-        presences = [PresenceView(rfc3339(at_s), presence, address) for at_s, presence, address in host.presences]
+        presences = [PresenceView(rfc3339(at_s), Presence(presence), address) for at_s, presence, address in host.presences]
         return HistoryView(name, rfc3339(self._since_wall_s), TIERS[span].sample_s, at, cpu, ram, disk, load, presences)
 
     def dump(self) -> bytes:

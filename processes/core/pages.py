@@ -11,7 +11,7 @@ from processes.core.audit import AuditView
 from processes.core.dead_letter import LetterView
 from processes.core.report import IncidentView, Overall
 from processes.core.run import RunView
-from processes.core.values import Role
+from processes.core.values import Role, Time
 from processes.core.views import CommandView, HostView, TransitionView
 
 
@@ -69,7 +69,7 @@ class TokenView(msgspec.Struct, frozen=True):
     id: str
     role: Role
     label: str
-    created_at: str | None
+    created_at: Time | None
 
 
 class TokensPage(msgspec.Struct, frozen=True):
@@ -130,6 +130,12 @@ class HealthView(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Alive(msgspec.Struct, frozen=True):
+    """GET /livez."""
+
+    live: bool
+
+
 class Me(msgspec.Struct, frozen=True):
     """GET /api/v1/me."""
 
@@ -145,7 +151,37 @@ class SignedIn(msgspec.Struct, frozen=True):
     actor: str
 
 
+class SignedOut(msgspec.Struct, frozen=True):
+    """POST /logout."""
+
+    signed_out: bool
+
+
+class SessionEnded(msgspec.Struct, frozen=True):
+    """DELETE /api/v1/sessions/ID."""
+
+    id: str
+    ended: bool
+
+
+class Rehearsed(msgspec.Struct, frozen=True):
+    """POST /api/v1/drill, of a fault that the hub lived through."""
+
+    fault: str
+
+
 class Named(msgspec.Struct, frozen=True):
     """The part of a command or a run that is always told: of one that ended long ago, no more."""
 
     id: str
+
+
+class Error(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Any answer that is not what was asked for. error: a fixed word; message: for a person; the rest: what it is about, if known."""
+
+    error: str
+    message: str
+    field: str | msgspec.UnsetType = msgspec.UNSET  # of the body or the query
+    host: str | msgspec.UnsetType = msgspec.UNSET
+    command: CommandView | msgspec.UnsetType = msgspec.UNSET  # that has ended already
+    run: RunView | msgspec.UnsetType = msgspec.UNSET

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.core.ledger import Ledger
+from processes.core.values import Time
 
 SILENT_AFTER_S: Final = 3.0  # a report older than this: the watchdog is silent. It writes one a second; guess: two missed
 
@@ -134,7 +135,7 @@ class Report(msgspec.Struct, frozen=True):
     incidents: IncidentsReport
     reasons: list[str] = []  # why the verdict is not ok, the gravest first
     queues: list[QueueReport] = []
-    at: str | None = None
+    at: Time | None = None
     at_mono_s: float = 0.0
     watchdog_silent_s: float | None = None
     supervisord_silent_s: float | None = None  # None: it answers
@@ -149,9 +150,9 @@ class IncidentView(msgspec.Struct, frozen=True):
     process: str
     verdict: str
     reason: str
-    begun_at: str | None
-    found_at: str | None
-    over_at: str | None
+    begun_at: Time | None
+    found_at: Time | None
+    over_at: Time | None
     found_after_s: float | None
     recovered_after_s: float | None
     stuck_at: str | None

@@ -15,7 +15,7 @@ import enum
 import msgspec
 
 from processes.core.command import Command, State
-from processes.core.values import rfc3339
+from processes.core.values import Time, rfc3339
 
 
 class RunState(enum.StrEnum):
@@ -138,9 +138,9 @@ class RunView(msgspec.Struct, frozen=True):
     ttl_s: float
     actor: str
     key: str | None
-    created_at: str | None
-    finished_at: str | None
-    cancel_requested_at: str | None
+    created_at: Time | None
+    finished_at: Time | None
+    cancel_requested_at: Time | None
     total: int
     pending: int
     active: int

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import enum
 import re
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 HOST_NAME_MAX: Final = 253  # characters; RFC 1123 section 2.1
 HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -23,6 +24,8 @@ NIXFLEET_OPS: Final = (  # what a host without `protocol: 1` offers; source: Nix
     "refresh-system", "refresh-all", "check-version", "stop", "restart", "reboot",
 )  # fmt: skip
 STOP: Final = "stop"  # the one of them that works beside another, and on it
+
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]  # as `rfc3339` writes it, and the API's document says so
 
 
 class Now(NamedTuple):

@@ -5,14 +5,19 @@ The fields are the contract's; fields may be added, a listed one keeps its meani
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from processes.core.command import Command, State, Transition
 from processes.core.host import HostRecord, Link, Progress
 from processes.core.ledger import Ledger
 from processes.core.messages import Json
-from processes.core.values import OutputRecord, Stream, rfc3339
+from processes.core.values import OutputRecord, Presence, Stream, Time, rfc3339
 from processes.core.wire import CommandOptions, Metrics
+
+Facts = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # what an agent said, handed on as it came
 
 
 class CommandView(msgspec.Struct, frozen=True):
@@ -25,14 +30,14 @@ class CommandView(msgspec.Struct, frozen=True):
     reason: str
     message: str
     exit_code: int | None
-    created_at: str | None
-    sent_at: str | None
-    started_at: str | None
-    finished_at: str | None
-    expires_at: str | None
-    cancel_requested_at: str | None
-    lost_at: str | None
-    unheard_since: str | None
+    created_at: Time | None
+    sent_at: Time | None
+    started_at: Time | None
+    finished_at: Time | None
+    expires_at: Time | None
+    cancel_requested_at: Time | None
+    lost_at: Time | None
+    unheard_since: Time | None
     ttl_s: float
     attempt: int
     actor: str
@@ -45,7 +50,7 @@ class CommandView(msgspec.Struct, frozen=True):
 class TransitionView(msgspec.Struct, frozen=True):
     """One line of a command's history."""
 
-    at: str | None
+    at: Time | None
     before: State | None
     after: State
     reason: str
@@ -56,12 +61,12 @@ class HostView(msgspec.Struct, frozen=True):
     """A host everywhere. `facts`: what its agent said beyond the fields known here."""
 
     name: str
-    presence: str
-    last_seen: str | None
+    presence: Presence
+    last_seen: Time | None
     host_id: str
-    enrolled_at: str | None
+    enrolled_at: Time | None
     revoked: bool
-    connected_since: str | None
+    connected_since: Time | None
     address: str
     host_type: str
     agent_version: str
@@ -72,13 +77,13 @@ class HostView(msgspec.Struct, frozen=True):
     command_options: dict[str, CommandOptions]
     metrics: Metrics | None
     pending_command: str | None
-    facts: msgspec.Raw
-    heartbeat_facts: msgspec.Raw
+    facts: Facts
+    heartbeat_facts: Facts
     kernel: str = ""
     machine: str = ""
     ledger: Ledger = Ledger()
     suspended: str = ""  # why its token lets nobody in until an operator lifts it; empty: it is not suspended
-    suspended_at: str | None = None
+    suspended_at: Time | None = None
     progress: dict[str, Progress] = {}  # op → how far it is, by its agent's word
     put_aside: str = ""  # why what came of it last is not shown: said by a fanout that it ended each time
 
@@ -147,7 +152,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
     register, heartbeat = host.register, host.heartbeat
     return HostView(
         name=host.name,
-        presence=str(link.presence),
+        presence=link.presence,
         last_seen=rfc3339(host.seen_wall_s),
         host_id=host.enrolment,
         enrolled_at=rfc3339(host.enrolled_wall_s),

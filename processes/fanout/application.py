@@ -17,7 +17,7 @@ from processes.fanout.auth import Auth
 from processes.fanout.letters import Letters
 from processes.fanout.notes import Notes
 from processes.fanout.openapi import Listed, document
-from processes.fanout.operations import Operation, operations
+from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.reads import Reads
 from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
@@ -26,16 +26,16 @@ from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_err
 def application(api: Api, reads: Reads, auth: Auth, notes: Notes, letters: Letters) -> ASGIApp:
     """The whole HTTP side."""
     table = operations(api, reads, Sessions(auth), letters)
-    listed = [Listed(o.method, o.path, o.role is not None, o.described) for o in table]
-    spec = json(document(listed, importlib.metadata.version("fleethub"))).body
+    listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
+    spec = json(document(listed, importlib.metadata.version("fleethub"), auth.cookie_name, NAMED)).body
 
     async def openapi(request: Request) -> Response:
         return json(bytes(spec))
 
-    routes = [
-        Route(o.path, guarded(auth, o.role, _asked_well(o), canary=o.canary, notes=notes), methods=[o.method], name=f"{o.method} {o.path}")
-        for o in _by_path(table)
-    ]
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for o in table:
+        paths.setdefault(o.path, {})[o.method] = guarded(auth, o.role, _asked_well(o), canary=o.canary, notes=notes)
+    routes = [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in paths.items()]
     routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
     routes += page_files.routes(auth)
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
@@ -61,6 +61,10 @@ def _asked_well(operation: Operation) -> Endpoint:
     return enter
 
 
-def _by_path(table: list[Operation]) -> list[Operation]:
-    """One operation a route: Starlette answers 405 for the first route of a path unless another one of it fits whole, so order is free."""
-    return sorted(table, key=lambda o: o.path)
+def _by_method(endpoints: dict[str, Endpoint]) -> Endpoint:
+    """One route a path: of several routes Starlette's 405 would tell the methods of the first alone."""
+
+    async def enter(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return enter

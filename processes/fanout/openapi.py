@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-ERRORS: Final = {
-    400: "malformed: `field` names what", 401: "not signed in", 403: "this role may not", 404: "there is none",
-    408: "the body did not come in time", 409: "not possible now", 413: "the body is too large", 422: "the host does not offer this op",
-    426: "this is a WebSocket", 429: "too many: come back later", 500: "a mistake of ours: the log and the dead letter have it",
-    503: "not reached or refused: it will not happen, ask again", 504: "outcome unknown: ask again with the same key",
-}  # fmt: skip
-READS: Final = (503,)  # what a question may always be answered with beside its own
-GIVES: Final = (400, 408, 413, 429, 500, 503, 504)  # and what a request to the hub
+from processes.core.pages import Error
+from processes.core.values import Role
+from processes.fanout import prose
+
+COMPONENTS: Final = "#/components"
+BODIES: Final = (400, 408, 413)  # what may be wrong with a body
+HUB: Final = (500, 503, 504)  # what may become of a request to the hub
+WRONG_HOST: Final = 421  # said before anything else is looked at
 
 
 class Query(NamedTuple):
@@ -28,83 +29,137 @@ class Query(NamedTuple):
 class Described(NamedTuple):
     """What the document says of one operation. `answers`: status → type, None for no body; `errors`: beside the usual ones."""
 
+    id: str
+    tag: str
     summary: str
     answers: dict[int, Any]
     body: type[msgspec.Struct] | None = None
     query: tuple[Query, ...] = ()
     errors: tuple[int, ...] = ()
     media: str = "application/json"
+    text: str = ""
+    example: Any = None  # a body
+    role: Role | None = None  # where something else than the endpoint's guard asks for it
+    asks_hub: bool = False
+    sets_cookie: bool = False
 
 
 class Listed(NamedTuple):
-    """One operation with its place."""
+    """One operation with its place. `role` None: no sign-in."""
 
     method: str
     path: str
-    signed_in: bool
+    role: Role | None
     described: Described
 
 
-def document(operations: list[Listed], version: str) -> dict[str, Any]:
-    """OpenAPI 3.1 of the operations."""
+def either(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
+    """The schema of what is one of several, which msgspec cannot tell apart. `document` must be given them as `named`."""
+    return {"anyOf": [{"$ref": f"{COMPONENTS}/schemas/{kind.__name__}"} for kind in kinds]}
+
+
+def document(operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = ()) -> dict[str, Any]:
+    """OpenAPI 3.1 of the operations. `named`: types that only `either` speaks of."""
     kinds = [kind for o in operations for kind in (o.described.body, *o.described.answers.values()) if kind is not None]
-    unique = list(dict.fromkeys(kinds))
-    schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    unique = list(dict.fromkeys([Error, *named, *kinds]))
+    schemas, components = msgspec.json.schema_components(unique, ref_template=f"{COMPONENTS}/schemas/{{name}}")
     schema = dict(zip(unique, schemas, strict=True))
-    components["Error"] = {
-        "type": "object",
-        "required": ["error", "message"],
-        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
-    }
+    components["Error"]["additionalProperties"] = True
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schema)
+    used = {operation.described.tag for operation in operations}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "fleethub", "version": version},
+        "info": {"title": "fleethub", "version": version, "description": prose.ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in prose.TAGS.items() if name in used],
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-    }
+        "components": {
+            "schemas": components,
+            "responses": {name: _error(status, text) for status, (name, text) in prose.ERRORS.items()},
+            "headers": {name: {"description": text, "required": True, "schema": kind} for name, (text, kind) in prose.HEADERS.items()},
+            "parameters": {
+                "IfNoneMatch": {
+                    "name": "If-None-Match", "in": "header", "schema": {"type": "string"},
+                    "description": "ETags of answers that you have: 304 if it still is one of them",
+                },
+            },
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "operator.token, or one of `fleethub token create`"},
+                "session": {
+                    "type": "apiKey", "in": "cookie", "name": cookie_name, "description": "of POST /login; named after the installation"
+                },
+            },
+        },
+    }  # fmt: skip
 
 
 def _operation(operation: Listed, schema: dict[Any, Any]) -> dict[str, Any]:
-    described, reads = operation.described, operation.method == "GET"
+    described, role = operation.described, operation.role or operation.described.role
+    tagged = operation.method == "GET" and operation.role is not None  # web.guarded gives it an ETag
+    found: dict[str, Any] = {"operationId": described.id, "tags": [described.tag], "summary": described.summary}
+    words = [described.text] if described.text else []
+    if role is not None:
+        words.append(f"Role: {', '.join(each for each in Role if each.may(role))}.")
+        found |= {"security": [{"token": []}, {"session": []}], "x-role": role.value}
+    found["description"] = "\n\n".join(words or ["No sign-in."])
     names = re.findall(r"\{(\w+)\}", operation.path)
-    found: dict[str, Any] = {"summary": described.summary, "operationId": _id(operation), "responses": {}}
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names]
     parameters += [{"name": q.name, "in": "query", "description": q.description, "schema": _inline(q.kind)} for q in described.query]
+    if tagged:
+        parameters.append({"$ref": f"{COMPONENTS}/parameters/IfNoneMatch"})
     if parameters:
         found["parameters"] = parameters
     if described.body is not None:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema[described.body]}}}
-    for status, kind in described.answers.items():
-        answer: dict[str, Any] = {"description": described.summary}
-        if kind is not None:
-            answer["content"] = {described.media: {"schema": schema[kind]}}
-        found["responses"][str(status)] = answer
-    statuses = {
-        *described.errors,
-        *(READS if reads else GIVES),
-        *((404,) if names else ()),
-        *((400,) if operation.path.startswith("/api/") else ()),
-    }
-    if operation.signed_in:
-        found["security"] = [{"token": []}]
-        statuses |= {401, 403}
-        if reads:
-            found["responses"]["304"] = {"description": "as it was when you got this ETag"}
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    for status in sorted(statuses - set(described.answers)):
-        found["responses"][str(status)] = {"description": ERRORS[status], "content": error}
+        content = {"schema": schema[described.body], **({} if described.example is None else {"example": described.example})}
+        found["requestBody"] = {"required": True, "content": {"application/json": content}}
+    found["responses"] = {str(status): _answer(described, schema, status, kind, tagged) for status, kind in described.answers.items()}
+    for status in sorted(_statuses(operation, role, bool(names)) - set(described.answers)):
+        found["responses"][str(status)] = {"$ref": f"{COMPONENTS}/responses/{prose.ERRORS[status][0]}"}
+    if tagged:
+        found["responses"]["304"] = {"description": "as it was when you got this ETag", "headers": _headers("ETag")}
     return found
+
+
+def _statuses(operation: Listed, role: Role | None, names: bool) -> set[int]:
+    """What else may be answered."""
+    described, read = operation.described, operation.method == "GET" and role is not None
+    return {
+        WRONG_HOST,
+        *described.errors,
+        *(BODIES if described.body is not None else ()),
+        *(HUB if described.asks_hub else ()),
+        *((503,) if read else ()),
+        *((401, 403) if role is not None else ()),
+        *((404,) if names else ()),
+        *((400,) if operation.path.startswith("/api/") else ()),  # for a parameter that nobody knows
+    }
+
+
+def _answer(described: Described, schema: dict[Any, Any], status: int, kind: Any, tagged: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": described.summary}
+    headers = [name for name, said in (("ETag", tagged), ("Set-Cookie", described.sets_cookie)) if said and status == 200]
+    headers += [prose.HEADERS_OF[status]] if status in prose.HEADERS_OF else []
+    if headers:
+        answer["headers"] = _headers(*headers)
+    if kind is not None:
+        answer["content"] = {described.media: {"schema": schema[kind]}}
+    return answer
+
+
+def _error(status: int, text: str) -> dict[str, Any]:
+    """The response that every operation shares."""
+    headers = {"headers": _headers(prose.HEADERS_OF[status])} if status in prose.HEADERS_OF else {}
+    content = {"application/json": {"schema": {"$ref": f"{COMPONENTS}/schemas/Error"}}}
+    return {"description": text, **headers, "content": content}
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"{COMPONENTS}/headers/{name}"} for name in names}
 
 
 def _inline(kind: Any) -> dict[str, Any]:
     """The schema of a simple type, without a reference to a component."""
     found = msgspec.json.schema(kind)
     return found["$defs"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
-
-
-def _id(operation: Listed) -> str:
-    words = re.findall(r"\w+", operation.path.removeprefix("/api/v1"))
-    return "_".join([operation.method.lower(), *words])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from processes.core.dead_letter import LetterView
 from processes.core.history import HistoryView
 from processes.core.pages import (
+    Alive,
     AuditPage,
     CommandsPage,
     CommandWithHistory,
@@ -22,8 +24,11 @@ from processes.core.pages import (
     LetterGone,
     Me,
     Named,
+    Rehearsed,
     RunsPage,
+    SessionEnded,
     SignedIn,
+    SignedOut,
     TokenGone,
     TokenMade,
     TokensPage,
@@ -32,9 +37,10 @@ from processes.core.report import Report
 from processes.core.run import RunView
 from processes.core.values import Role
 from processes.core.views import CommandView, HostView, OutputPage
+from processes.fanout import prose
 from processes.fanout.api import Api, DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
 from processes.fanout.letters import Letters
-from processes.fanout.openapi import Described
+from processes.fanout.openapi import Described, either
 from processes.fanout.queries import (
     AUDIT_QUERY,
     COMMANDS_QUERY,
@@ -49,6 +55,10 @@ from processes.fanout.queries import (
 from processes.fanout.reads import Reads
 from processes.fanout.sessions import Sessions, SessionView
 from processes.fanout.web import Endpoint
+
+NAMED: Final = (CommandView, RunView, Named)  # what `either` speaks of
+ToldCommand = Annotated[msgspec.Raw, Meta(extra_json_schema=either(CommandView, Named))]
+ToldRun = Annotated[msgspec.Raw, Meta(extra_json_schema=either(RunView, Named))]
 
 
 class SessionsPage(msgspec.Struct, frozen=True):
@@ -66,7 +76,17 @@ class GivenPage(msgspec.Struct, frozen=True):
 class Repeated(msgspec.Struct, frozen=True):
     """POST /api/v1/commands with a key again: of commands that ended long ago only the ids are told."""
 
-    commands: list[dict[str, Any]]
+    commands: list[ToldCommand]
+
+
+GIVE_EXAMPLE: Final = {"op": "pull", "hosts": ["web1", "web2"], "key": "pull-of-monday", "ttl_s": 600}
+RUN_EXAMPLE: Final = {
+    "steps": ["pull", "switch"],
+    "where": {"host_type": "web"},
+    "parallel": 5,
+    "max_failures": 1,
+    "key": "switch-of-monday",
+}
 
 
 class Operation(NamedTuple):
@@ -82,88 +102,159 @@ class Operation(NamedTuple):
 
 def operations(api: Api, reads: Reads, sessions: Sessions, letters: Letters) -> list[Operation]:
     """Everything that can be asked for, and by whom."""
-    return [*_open(api, reads), *_looking(reads, sessions), *_giving(api), *_letters(letters), *_ruling(api, reads)]
+    return [
+        *_open(api, reads),
+        *_health(reads),
+        *_fleet(reads),
+        *_commands(api, reads),
+        *_runs(api, reads),
+        *_letters(letters),
+        *_access(api, reads, sessions),
+        *_ruling(api, reads),
+    ]
 
 
 def _open(api: Api, reads: Reads) -> list[Operation]:
     of, health = Described, {200: HealthView, 503: HealthView}
-    cookie = "A session cookie for a one-time code or a token"
+    healthz = of("get_health", "health", "200 only while a canary command goes round", health)
+    livez = of("get_liveness", "health", "200 while this process lives", {200: Alive})
+    login = of(
+        "sign_in", "access", "A session cookie for a one-time code or a token", {200: SignedIn}, LoginBody, errors=(401, 403, 429),
+        text="Works while the hub is away. Either `code` or `token`.", sets_cookie=True,
+    )  # fmt: skip
+    live = of("open_websocket", "live", "The WebSocket for operators", {101: None}, errors=(426,), text=prose.SOCKET, role=Role.VIEWER)
     return [
-        Operation("GET", "/healthz", None, reads.healthz, of("200 only while a canary command goes round", health)),
-        Operation("GET", "/livez", None, reads.livez, of("200 while this process lives", {200: dict[str, bool]})),
-        Operation("POST", "/login", None, api.login, of(cookie, {200: SignedIn}, LoginBody, errors=(401, 403))),
-        Operation("GET", "/ws", None, reads.upgrade_required, of("The WebSocket for operators", {101: None}, errors=(426,))),
+        Operation("GET", "/healthz", None, reads.healthz, healthz),
+        Operation("GET", "/livez", None, reads.livez, livez),
+        Operation("POST", "/login", None, api.login, login),
+        Operation("GET", "/ws", None, reads.upgrade_required, live),
     ]
 
 
-def _looking(reads: Reads, sessions: Sessions) -> list[Operation]:
-    def look(path: str, endpoint: Endpoint, described: Described, *, canary: bool = False) -> Operation:
-        return Operation("GET", path, Role.VIEWER, endpoint, described, canary)
+def _look(path: str, endpoint: Endpoint, described: Described, *, canary: bool = False) -> Operation:
+    return Operation("GET", path, Role.VIEWER, endpoint, described, canary)
 
-    of = Described
+
+def _give(path: str, endpoint: Endpoint, described: Described, *, canary: bool = False) -> Operation:
+    return Operation("POST", path, Role.OPERATOR, endpoint, described._replace(asks_hub=True), canary)
+
+
+def _rule(method: str, path: str, endpoint: Endpoint, described: Described) -> Operation:
+    return Operation(method, path, Role.ADMIN, endpoint, described._replace(asks_hub=method != "GET"))
+
+
+def _health(reads: Reads) -> list[Operation]:
+    of, tag = Described, "health"
+    incident = of("get_incident", "incidents", "One incident", {200: IncidentWithEvidence}, text="With its evidence as text.")
+    incidents = of("list_incidents", "incidents", "Incidents, newest first", {200: IncidentsPage}, query=INCIDENTS_QUERY, errors=(404,))
     return [
-        look("/metrics", reads.metrics, of("Prometheus text", {200: str}, media="text/plain")),
-        look("/api/v1/me", reads.me, of("Who asks", {200: Me})),
-        look("/api/v1/status", reads.status, of("The watchdog's view", {200: Report})),
-        look("/api/v1/hosts", reads.hosts, of("Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY)),
-        look("/api/v1/hosts/{name}", reads.host, of("One host", {200: HostView})),
-        look("/api/v1/hosts/{name}/metrics", reads.history, of("Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)),
-        look("/api/v1/commands", reads.commands, of("Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,))),
-        look("/api/v1/commands/{id}", reads.command, of("One command", {200: CommandWithHistory}), canary=True),
-        look("/api/v1/commands/{id}/output", reads.output, of("Its output", {200: OutputPage}, query=OUTPUT_QUERY)),
-        look(
-            "/api/v1/incidents", reads.incidents, of("Incidents, newest first", {200: IncidentsPage}, query=INCIDENTS_QUERY, errors=(404,))
+        _look("/metrics", reads.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")),
+        _look("/api/v1/status", reads.status, of("get_status", tag, "The watchdog's view", {200: Report})),
+        _look("/api/v1/incidents", reads.incidents, incidents),
+        _look("/api/v1/incidents/{id}", reads.incident, incident),
+    ]
+
+
+def _fleet(reads: Reads) -> list[Operation]:
+    of, tag = Described, "hosts"
+    history = of("get_host_metrics", tag, "Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)
+    return [
+        _look("/api/v1/hosts", reads.hosts, of("list_hosts", tag, "Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY)),
+        _look("/api/v1/hosts/{name}", reads.host, of("get_host", tag, "One host", {200: HostView})),
+        _look("/api/v1/hosts/{name}/metrics", reads.history, history),
+    ]
+
+
+def _commands(api: Api, reads: Reads) -> list[Operation]:
+    of, tag = Described, "commands"
+    listed = of("list_commands", tag, "Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,))
+    give = of(
+        "give_commands", tag, "Gives a command to each host", {202: GivenPage, 200: Repeated}, GiveBody, errors=(404, 409, 422, 429),
+        text="Answered once it is durable. One host that is unknown (404) or does not offer the op (422) refuses the request whole. "
+        "The same `key` again: 200, and the same commands.", example=GIVE_EXAMPLE,
+    )  # fmt: skip
+    ask = "202: it has ended, or its agent is asked to end it; the command says which, then and later. 409: it had ended already."
+    cancel = of("cancel_command", tag, "Cancels a command", {202: CommandView}, errors=(409,), text=ask)
+    output = of("get_command_output", tag, "Its output", {200: OutputPage}, query=OUTPUT_QUERY)
+    return [
+        _look("/api/v1/commands", reads.commands, listed),
+        _give("/api/v1/commands", api.give, give, canary=True),
+        _look("/api/v1/commands/{id}", reads.command, of("get_command", tag, "One command", {200: CommandWithHistory}), canary=True),
+        _look("/api/v1/commands/{id}/output", reads.output, output),
+        _give("/api/v1/commands/{id}/cancel", api.cancel, cancel),
+    ]
+
+
+def _runs(api: Api, reads: Reads) -> list[Operation]:
+    of, tag = Described, "runs"
+    start = of(
+        "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
+        text="Either `hosts` or `where`; an empty `where` is every host. A host leaves at its first step that does not succeed; once more "
+        "than `max_failures` have failed no further host is begun. The same `key` again: 200, and the same run.", example=RUN_EXAMPLE,
+    )  # fmt: skip
+    cancel = of(
+        "cancel_run", tag, "Cancels a run", {202: RunView}, errors=(409,), text="No further host is begun, what runs is asked to end."
+    )
+    return [
+        _look(
+            "/api/v1/runs", reads.runs, of("list_runs", tag, "Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,))
         ),
-        look("/api/v1/incidents/{id}", reads.incident, of("One incident", {200: IncidentWithEvidence})),
-        look("/api/v1/runs", reads.runs, of("Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,))),
-        look("/api/v1/runs/{id}", reads.run, of("One fleet run", {200: RunView}, query=RUN_QUERY)),
-        look("/api/v1/sessions", sessions.listed, of("Sessions", {200: SessionsPage})),
-        Operation("DELETE", "/api/v1/sessions/{id}", Role.VIEWER, sessions.end, of("Ends a session", {200: dict[str, Any]})),
-    ]
-
-
-def _giving(api: Api) -> list[Operation]:
-    def give(path: str, endpoint: Endpoint, described: Described, *, canary: bool = False) -> Operation:
-        return Operation("POST", path, Role.OPERATOR, endpoint, described, canary)
-
-    of, refused, again = Described, (404, 409, 422), "the same key again: 200, and the same"
-    commands = of(f"Gives commands; {again} commands", {202: GivenPage, 200: Repeated}, GiveBody, errors=refused)
-    return [
-        Operation("POST", "/logout", Role.VIEWER, api.logout, of("Ends the session", {200: dict[str, bool]})),
-        give("/api/v1/commands", api.give, commands, canary=True),
-        give("/api/v1/commands/{id}/cancel", api.cancel, of("Cancels", {202: CommandView}, errors=(409,))),
-        give("/api/v1/hosts/{name}/lift", api.lift, of("Lifts the suspension of a host's token", {200: HostView})),
-        give("/api/v1/runs", api.start_run, of(f"Starts a fleet run; {again} run", {202: RunView, 200: Named}, RunBody, errors=refused)),
-        give("/api/v1/runs/{id}/cancel", api.cancel_run, of("Cancels a run", {202: RunView}, errors=(409,))),
+        _give("/api/v1/runs", api.start_run, start),
+        _look("/api/v1/runs/{id}", reads.run, of("get_run", tag, "One fleet run", {200: RunView}, query=RUN_QUERY)),
+        _give("/api/v1/runs/{id}/cancel", api.cancel_run, cancel),
     ]
 
 
 def _letters(letters: Letters) -> list[Operation]:
     def letter(method: str, path: str, endpoint: Endpoint, described: Described) -> Operation:
+        described = described._replace(tag="dead letters", asks_hub=method != "GET")
         return Operation(method, f"/api/v1/deadletters{path}", Role.OPERATOR, endpoint, described)
 
-    of = Described
+    of, listed = Described, {200: DeadLettersPage}
     return [
-        letter("GET", "", letters.listed, of("Dead letters, newest first", {200: DeadLettersPage}, query=LETTERS_QUERY)),
-        letter("GET", "/{id}", letters.one, of("One dead letter", {200: LetterView})),
-        letter("POST", "/{id}/retry", letters.retry, of("Steps it once more", {202: LetterView}, errors=(409,))),
-        letter("POST", "/{id}/discard", letters.discard, of("Throws it away", {200: LetterGone})),
+        letter("GET", "", letters.listed, of("list_dead_letters", "", "Dead letters, newest first", listed, query=LETTERS_QUERY)),
+        letter("GET", "/{id}", letters.one, of("get_dead_letter", "", "One dead letter", {200: LetterView})),
+        letter("POST", "/{id}/retry", letters.retry, of("retry_dead_letter", "", "Steps it once more", {202: LetterView}, errors=(409,))),
+        letter("POST", "/{id}/discard", letters.discard, of("discard_dead_letter", "", "Throws it away", {200: LetterGone})),
+    ]
+
+
+def _access(api: Api, reads: Reads, sessions: Sessions) -> list[Operation]:
+    of, tag, mine = Described, "access", "One's own; an admin: anybody's."
+    logout = of("sign_out", tag, "Ends the session", {200: SignedOut}, sets_cookie=True)
+    end = of("end_session", tag, "Ends a session", {200: SessionEnded}, text=mine)
+    token = of("create_token", tag, "A further operator token", {201: TokenMade}, TokenBody, text="It is told this once.")
+    return [
+        Operation("POST", "/logout", Role.VIEWER, api.logout, logout),
+        _look("/api/v1/me", reads.me, of("get_me", tag, "Who asks", {200: Me})),
+        _look("/api/v1/sessions", sessions.listed, of("list_sessions", tag, "Open sessions", {200: SessionsPage}, text=mine)),
+        Operation("DELETE", "/api/v1/sessions/{id}", Role.VIEWER, sessions.end, end),
+        _rule(
+            "GET", "/api/v1/tokens", reads.tokens, of("list_tokens", tag, "Operator tokens, never the tokens themselves", {200: TokensPage})
+        ),
+        _rule("POST", "/api/v1/tokens", api.create_token, token),
+        _rule("DELETE", "/api/v1/tokens/{id}", api.revoke_token, of("revoke_token", tag, "Voids an operator token", {200: TokenGone})),
     ]
 
 
 def _ruling(api: Api, reads: Reads) -> list[Operation]:
-    def rule(method: str, path: str, endpoint: Endpoint, described: Described) -> Operation:
-        return Operation(method, path, Role.ADMIN, endpoint, described)
-
-    of = Described
-    enrol = of("Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,))
+    of, tag = Described, "hosts"
+    enroll = of(
+        "enroll_host", tag, "Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,),
+        text="A name that is taken is refused (409), unless `again`: then it gets a new token, and the old one is void.",
+    )  # fmt: skip
+    remove = of(
+        "remove_host", tag, "Removes a host", {200: HostRemoved}, text="Its open commands end: cancelled, or lost if they were sent."
+    )
+    revoke = of("revoke_host", tag, "Voids a host's token", {200: HostView}, text="Its connection ends within 2 s.")
+    lift = of("lift_host", tag, "Lifts the suspension of a host's token", {200: HostView})
+    audit = of("list_audit", "audit", "Who did or tried what, newest first", {200: AuditPage}, query=AUDIT_QUERY)
+    drill = of("start_drill", "drills", "Rehearses a fault", {200: Rehearsed}, DrillBody, errors=(409,), text="Only with `drills.enabled`.")
     return [
-        rule("POST", "/api/v1/hosts", api.enroll, enrol),
-        rule("DELETE", "/api/v1/hosts/{name}", api.remove, of("Removes a host", {200: HostRemoved})),
-        rule("POST", "/api/v1/hosts/{name}/revoke", api.revoke, of("Voids a host's token", {200: HostView})),
-        rule("GET", "/api/v1/tokens", reads.tokens, of("Operator tokens, never the tokens themselves", {200: TokensPage})),
-        rule("POST", "/api/v1/tokens", api.create_token, of("A further operator token", {201: TokenMade}, TokenBody)),
-        rule("DELETE", "/api/v1/tokens/{id}", api.revoke_token, of("Voids an operator token", {200: TokenGone})),
-        rule("GET", "/api/v1/audit", reads.audit, of("Who did or tried what, newest first", {200: AuditPage}, query=AUDIT_QUERY)),
-        rule("POST", "/api/v1/drill", api.drill, of("Rehearses a fault", {200: dict[str, str]}, DrillBody, errors=(409,))),
+        _rule("POST", "/api/v1/hosts", api.enroll, enroll),
+        _rule("DELETE", "/api/v1/hosts/{name}", api.remove, remove),
+        _rule("POST", "/api/v1/hosts/{name}/revoke", api.revoke, revoke),
+        _give("/api/v1/hosts/{name}/lift", api.lift, lift),
+        _rule("GET", "/api/v1/audit", reads.audit, audit),
+        _rule("POST", "/api/v1/drill", api.drill, drill),
     ]
