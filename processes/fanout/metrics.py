@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import os
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,32 +17,57 @@ from prometheus_client.registry import Collector
 
 from processes.adapters import watchdog_view
 from processes.adapters.settings import Settings
-from processes.core import wire
+from processes.core import certificate, wire
 from processes.core.command import State
 from processes.core.messages import Json
-from processes.core.report import Overall, Report, Verdict
+from processes.core.pulse import Blocked
+from processes.core.report import Overall, ProcessReport, Report, Verdict
 from processes.core.values import Presence
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-_GAUGES: Final = {  # of a process's pulse
-    "age_s": ("pulse_age_seconds", "Since the last completed turn of the main loop"),
-    "backlog": ("backlog_items", "Received and not yet dealt with"),
-    "oldest_s": ("backlog_oldest_seconds", "For which the oldest item of the backlog waits"),
-    "letters": ("dead_letters", "Messages put aside and kept (hub), rows left out because they ended it each time (fanout)"),
-    "suspended": ("suspended", "Hosts whose token is suspended for a flood of poison (hub)"),
-    "connections": ("connections", "Sockets (gateway, fanout), hosts online (hub), commands running (agent)"),
-}
-_COUNTERS: Final = {
-    "turn": ("turns", "Completed turns of the main loop"),
-    "received": ("received", "Items taken from the inbox"),
-    "stepped": ("stepped", "Items stepped"),
-    "committed": ("committed", "Items committed"),
-    "published": ("published", "Items published"),
-    "delivered": ("delivered", "Items delivered"),
-    "dropped": ("dropped", "Messages dropped because something was full"),
-    "errors": ("errors", "Steps that raised, malformed frames"),
-}
+ALL: Final = frozenset({"queues", "hub", "gateway", "fanout", "watchdog", "agent"})
+
+
+class OfPulse(NamedTuple):
+    """A metric of a process's pulse. `kinds`: the processes that fill this field; of others there are no series."""
+
+    field: str
+    name: str
+    text: str
+    kinds: frozenset[str]
+
+
+GAUGES: Final = (
+    OfPulse("age_s", "pulse_age_seconds", "Since the last completed turn of the main loop", ALL),
+    OfPulse("backlog", "backlog_items", "Received and not yet dealt with", ALL - {"fanout", "watchdog"}),
+    OfPulse("oldest_s", "backlog_oldest_seconds", "For which the oldest item of the backlog waits", frozenset({"hub", "gateway"})),
+    OfPulse(
+        "letters",
+        "dead_letters",
+        "Messages put aside and kept (hub), rows left out because they ended it each time (fanout)",
+        frozenset({"hub", "fanout"}),
+    ),
+    OfPulse("suspended", "suspended", "Hosts whose token is suspended for a flood of poison (hub)", frozenset({"hub"})),
+    OfPulse(
+        "connections",
+        "connections",
+        "Sockets (gateway, fanout, queues), hosts online (hub), commands running (agent)",
+        ALL - {"watchdog"},
+    ),
+)
+COUNTERS: Final = (
+    OfPulse("turn", "turns", "Completed turns of the main loop", ALL),
+    OfPulse("received", "received", "Items taken from the inbox", ALL - {"watchdog"}),
+    OfPulse("stepped", "stepped", "Items stepped", frozenset({"hub", "fanout", "agent"})),
+    OfPulse("committed", "committed", "Items committed", frozenset({"hub", "agent"})),
+    OfPulse("published", "published", "Items published", frozenset({"hub", "gateway", "fanout"})),
+    OfPulse("delivered", "delivered", "Items delivered", frozenset({"queues", "hub", "gateway", "agent"})),
+    OfPulse("dropped", "dropped", "Messages dropped because something was full", ALL - {"agent", "watchdog"}),
+    OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
+)
+BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}
+CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 
 class Metrics:
@@ -63,6 +92,7 @@ class _Fleet(Collector):
     def collect(self) -> Iterator[Metric]:
         report = watchdog_view.current_report(self._settings)
         yield from _whole(report)
+        yield from _files(self._settings)
         yield from _commands(report)
         for process_metrics in (_states(report), _pulses(report), _queues(report)):
             yield from process_metrics
@@ -89,11 +119,42 @@ def _whole(report: Report) -> Iterator[Metric]:
     yield hosts
 
 
+def _files(settings: Settings) -> Iterator[Metric]:
+    """What stands on the disk. What cannot be read has no series."""
+    build = GaugeMetricFamily("fleethub_build_info", "1; the version is that of the process that answers", labels=["version"])
+    build.add_metric([importlib.metadata.version("fleethub")], 1.0)
+    yield build
+    size = GaugeMetricFamily("fleethub_database_bytes", "A database's files on the disk, its write-ahead log included", labels=["database"])
+    for path in (settings.database, settings.incidents_database):
+        with contextlib.suppress(OSError):
+            size.add_metric([path.stem], path.stat().st_size + _size(path.with_name(f"{path.name}-wal")))
+    yield size
+    free = GaugeMetricFamily("fleethub_state_free_bytes", "Free for fleethub on the disk of the state folder")
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(settings.state)
+        free.add_metric([], disk.f_bavail * disk.f_frsize)
+    yield free
+    if settings.file.tls.certificate:
+        expiry = GaugeMetricFamily("fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970")
+        with contextlib.suppress(OSError, certificate.NoCertificate), open(settings.file.tls.certificate, errors="replace") as file:
+            expiry.add_metric([], certificate.expires_wall_s(file.read(CERTIFICATE_BYTES_MAX)))
+        yield expiry
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _commands(report: Report) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "fleethub_commands_accepted", "Commands ever accepted: always the sum of all states", value=report.commands.accepted
     )
-    states = GaugeMetricFamily("fleethub_commands", "Commands by state, pruned ones included", labels=["state"])
+    states = GaugeMetricFamily(
+        "fleethub_commands", "Commands by state, pruned ones included; a late report takes one from lost", labels=["state"]
+    )
     for state in State:
         states.add_metric([state.value], getattr(report.commands, state))
     yield states
@@ -118,22 +179,25 @@ def _states(report: Report) -> Iterator[Metric]:
 
 
 def _pulses(report: Report) -> Iterator[Metric]:
-    with_pulse = [(process, process.pulse) for process in report.processes if process.pulse is not None]
-    for field, (name, text) in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"fleethub_process_{name}", text, labels=["process"])
-        for process, pulse in with_pulse:
-            gauge.add_metric([process.name], float(getattr(pulse, field)))
-        yield gauge
-    for field, (name, text) in _COUNTERS.items():
-        counter = CounterMetricFamily(f"fleethub_process_{name}", text, labels=["process"])
-        for process, pulse in with_pulse:
-            counter.add_metric([process.name], getattr(pulse, field))
-        yield counter
+    with_pulse = [(process.name, _kind(process), process.pulse) for process in report.processes if process.pulse is not None]
+    for families, shape in ((GAUGES, GaugeMetricFamily), (COUNTERS, CounterMetricFamily)):
+        for field, name, text, kinds in families:
+            family = shape(f"fleethub_process_{name}", text, labels=["process"])
+            for process, kind, pulse in with_pulse:
+                if kind in kinds:
+                    family.add_metric([process], float(getattr(pulse, field)))
+            yield family
     blocked = GaugeMetricFamily("fleethub_process_blocked", "1 while it waits for something outside", labels=["process", "on"])
-    for process, pulse in with_pulse:
-        for cause in ("storage", "queues"):
-            blocked.add_metric([process.name, cause], float(pulse.blocked_on == cause))
+    for process, kind, pulse in with_pulse:
+        for cause, kinds in BLOCKED.items():
+            if kind in kinds:
+                blocked.add_metric([process, cause.value], float(pulse.blocked_on == cause))
     yield blocked
+
+
+def _kind(process: ProcessReport) -> str:
+    """Without the number of one of several."""
+    return process.name.partition(":")[0]
 
 
 def _queues(report: Report) -> Iterator[Metric]:

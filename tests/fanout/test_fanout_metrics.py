@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import json
 import os
 import re
@@ -14,16 +16,21 @@ from typing import Any
 
 import httpx
 import pytest
+from doubles.authority import Authority
 from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse
 from prometheus_client.parser import text_string_to_metric_families
 
-MONITORING = Path(__file__).resolve().parents[2] / "monitoring"
+from processes.adapters.settings import load
+from processes.fanout import metrics
+
+HOME = Path(__file__).resolve().parents[2]
+MONITORING, PROCESSES = HOME / "monitoring", HOME / "processes"
 promtool = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # bin/test fetches it where it may
 UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
 PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
     "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands", "fleethub_process_verdict",
     "fleethub_process_wanted", "fleethub_process_connections", "fleethub_process_blocked", "fleethub_process_dead_letters",
-    "fleethub_process_suspended", "fleethub_host_online", "fleethub_host_load",
+    "fleethub_process_suspended", "fleethub_host_online", "fleethub_host_load", "fleethub_build_info",
 }  # fmt: skip
 
 
@@ -74,6 +81,58 @@ def test_there_are_no_series_of_hosts_unless_they_are_asked_for(scraped: tuple[s
     assert "web1" not in scraped[0]
     (sample,) = families(scraped[1])["fleethub_host_online"].samples
     assert (sample.labels, sample.value) == ({"host": "web1"}, 0.0)
+
+
+def test_the_build_the_databases_and_the_disk_are_told(scraped: tuple[str, str]) -> None:
+    plain = families(scraped[0])
+    (build,) = plain["fleethub_build_info"].samples
+    assert (build.labels, build.value) == ({"version": importlib.metadata.version("fleethub")}, 1.0)
+    sizes = {sample.labels["database"]: sample.value for sample in plain["fleethub_database_bytes"].samples}
+    assert sizes["fleet"] > 4096
+    assert plain["fleethub_state_free_bytes"].samples[0].value > 0
+    assert "fleethub_certificate_expiry_timestamp_seconds" not in plain
+
+
+def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_no_series(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).issue(days=2)
+    environment = {"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_TLS_CERTIFICATE": str(certificate), "FLEETHUB_TLS_KEY": str(key)}
+    exporter = metrics.Metrics(load(environment))
+    (sample,) = families(exporter.export([]).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples
+    assert sample.value == pytest.approx(time.time() + 2 * 86400, abs=60)
+    certificate.write_text("half of it")
+    assert families(exporter.export([]).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples == []
+
+
+def fields_written(kind: str) -> set[str]:
+    """The fields of its pulse that the source of this process assigns."""
+    found = set()
+    for path in (PROCESSES / kind).glob("*.py"):
+        for statement in ast.walk(ast.parse(path.read_text())):
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            targets = [statement.target] if isinstance(statement, ast.AugAssign) else targets
+            for place in (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Attribute)):
+                if "pulse" in ast.unparse(place.value):
+                    found.add(place.attr)
+    return found
+
+
+def test_what_a_process_does_not_count_has_no_series(scraped: tuple[str, str]) -> None:
+    found = families(scraped[0])
+    by_metric = {
+        name: {sample.labels["process"] for sample in found[f"fleethub_process_{name}"].samples} for name in ("turns", "committed")
+    }
+    assert by_metric == {"turns": {"queues", "hub", "fanout"}, "committed": {"hub"}}
+    blocked = {(sample.labels["process"], sample.labels["on"]) for sample in found["fleethub_process_blocked"].samples}
+    assert blocked == {("hub", "storage"), ("hub", "queues"), ("fanout", "queues")}
+
+
+@pytest.mark.parametrize("kind", ["queues", "hub", "gateway", "fanout", "watchdog", "agent"])
+def test_a_process_has_series_of_exactly_what_it_counts(kind: str) -> None:
+    """A stage that a process does not have is no constant 0."""
+    mine = {each.field for each in (*metrics.GAUGES, *metrics.COUNTERS) if kind in each.kinds} - {"age_s", "turn"}
+    told = {"oldest_ns": "oldest_s"}
+    every = {each.field for each in (*metrics.GAUGES, *metrics.COUNTERS)}
+    assert mine == {told.get(field, field) for field in fields_written(kind)} & every
 
 
 def named(text: str) -> set[str]:
