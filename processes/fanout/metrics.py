@@ -134,11 +134,11 @@ def _files(settings: Settings) -> Iterator[Metric]:
         disk = os.statvfs(settings.state)
         free.add_metric([], disk.f_bavail * disk.f_frsize)
     yield free
+    expiry = GaugeMetricFamily("fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970")
     if settings.file.tls.certificate:
-        expiry = GaugeMetricFamily("fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970")
         with contextlib.suppress(OSError, certificate.NoCertificate), open(settings.file.tls.certificate, errors="replace") as file:
             expiry.add_metric([], certificate.expires_wall_s(file.read(CERTIFICATE_BYTES_MAX)))
-        yield expiry
+    yield expiry
 
 
 def _size(path: Path) -> int:

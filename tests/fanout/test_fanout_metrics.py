@@ -90,7 +90,7 @@ def test_the_build_the_databases_and_the_disk_are_told(scraped: tuple[str, str])
     sizes = {sample.labels["database"]: sample.value for sample in plain["fleethub_database_bytes"].samples}
     assert sizes["fleet"] > 4096
     assert plain["fleethub_state_free_bytes"].samples[0].value > 0
-    assert "fleethub_certificate_expiry_timestamp_seconds" not in plain
+    assert plain["fleethub_certificate_expiry_timestamp_seconds"].samples == []  # no TLS
 
 
 def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_no_series(tmp_path: Path) -> None:
@@ -147,18 +147,46 @@ def known(text: str) -> set[str]:
 def test_the_dashboard_and_the_rules_name_metrics_that_are_there(scraped: tuple[str, str]) -> None:
     board = json.loads((MONITORING / "grafana-dashboard.json").read_text())
     expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    rules = re.findall(r"expr: (.*)", (MONITORING / "prometheus-alerts.yml").read_text())
+    rules = re.findall(r"expr: (?:>-\n)?(.*(?:\n {10}.*)*)", (MONITORING / "prometheus-alerts.yml").read_text())
     assert len(expressions) > 20
-    assert len(rules) > 8
+    assert len(rules) >= 17
     for expression in (*expressions, *rules):
         assert named(expression) or "up{" in expression, expression
         assert named(expression) <= known(scraped[0]), expression
 
 
+def test_the_dashboard_shows_the_chosen_installations_each_by_its_name(tmp_path: Path) -> None:
+    board = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    variables = {variable["name"]: variable for variable in board["templating"]["list"]}
+    assert variables["instance"]["definition"] == "label_values(fleethub_verdict, instance)"
+    assert variables["instance"]["multi"]
+    rules = []
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            expression = target["expr"]
+            assert len(named(expression)) == expression.count('instance=~"$instance"'), expression
+            assert target["legendFormat"].startswith("{{instance}}"), panel["title"]
+            assert target.get("instant", False) is (panel["type"] == "stat"), panel["title"]  # a range would show what was, too
+            rules.append({"record": f"panel:{panel['id']}:{target['refId']}", "expr": expression.replace("$instance", ".*")})
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]]
+    assert len(places) == len(set(places)) == len({panel["id"] for panel in board["panels"]})
+    if promtool is not None:
+        queries = tmp_path / "queries.json"  # which is YAML too
+        queries.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+        done = subprocess.run([promtool, "check", "rules", str(queries)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_rule_is_tried_on_scripted_series() -> None:
+    rules = set(re.findall(r"- alert: (\w+)", (MONITORING / "prometheus-alerts.yml").read_text()))
+    tried = re.findall(r"alertname: (\w+)\n\s+exp_alerts:\n", (Path(__file__).parent / "alerts.yml").read_text())
+    assert rules == set(tried)
+
+
 def test_the_labels_that_they_choose_by_are_there(scraped: tuple[str, str]) -> None:
     text = (MONITORING / "grafana-dashboard.json").read_text() + (MONITORING / "prometheus-alerts.yml").read_text()
     labels = {key for family in families(scraped[0]).values() for sample in family.samples for key in sample.labels}
-    chosen = {label for label in re.findall(r"(\w+)!?=~?\\?\"", text) if label != "job"}
+    chosen = {label for label in re.findall(r"(\w+)!?=~?\\?\"", text) if label not in ("job", "instance")}
     assert chosen
     assert chosen <= labels | {"on"}
     offline = {sample.labels["presence"] for sample in families(scraped[0])["fleethub_hosts"].samples}
