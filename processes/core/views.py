@@ -45,6 +45,7 @@ class CommandView(msgspec.Struct, frozen=True):
     run: str | None
     output_next: int
     output_truncated: bool
+    cancel_requested_by: str = ""
 
 
 class TransitionView(msgspec.Struct, frozen=True):
@@ -139,6 +140,7 @@ def command_view(command: Command) -> CommandView:
         run=command.run,
         output_next=command.output_next,
         output_truncated=command.output_truncated,
+        cancel_requested_by=command.cancel_actor,
     )
 
 

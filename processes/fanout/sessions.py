@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from processes.core.signin import SESSION_S_MAX, Principal
-from processes.core.values import Role, rfc3339
+from processes.core.values import Role, Time, rfc3339
 from processes.fanout.auth import Auth, SessionFile
 from processes.fanout.web import Problem, json, principal_of
 
@@ -32,8 +32,8 @@ class SessionView(msgspec.Struct, frozen=True):
     id: str
     actor: str
     role: Role
-    signed_in_at: str | None
-    ends_at: str | None
+    signed_in_at: Time | None
+    ends_at: Time | None
     address: str
     browser: str
     current: bool

@@ -188,6 +188,10 @@ function about(command) {
         ["Why", command.state !== "lost" && told(command)],
         ["Exit code", command.exit_code],
         ["Given by", command.actor],
+        [
+          "Cancel asked for",
+          command.cancel_requested_at && `${hour(command.cancel_requested_at)} by ${command.cancel_requested_by || "somebody"}`,
+        ],
         ["Took", between(command.started_at, command.finished_at)],
         ["Attempts", command.attempt > 1 ? command.attempt : null],
         ["Waits until", command.state === "queued" && day(command.expires_at)],
