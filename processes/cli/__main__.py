@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,11 +27,12 @@ from processes.cli import (
     run,
     runs,
     status,
+    streams,
     systemd_unit,
     tokens,
 )
 from processes.cli.client import HubAway
-from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.cli.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
 from processes.cli.verbs import Verbs
 from processes.core.errors import FleethubError
 
@@ -62,9 +62,10 @@ cli.add_sections(
 
 def main() -> None:
     """Runs the verb of this process's arguments, and exits."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is shown its number
+    try:
+        streams.prepare()
+    except streams.Unwritable as failure:
+        sys.exit(output.fail(failure, as_json=False))
     sys.exit(execute(sys.argv[1:]))
 
 
@@ -85,9 +86,12 @@ def execute(arguments: Sequence[str]) -> int:
         return output.fail(Failure("usage", error.format_message(), advice, EXIT_USAGE), as_json)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        output.leave_quietly()
-        return EXIT_FAILED
+    except streams.ReaderGone as gone:
+        streams.leave_quietly()
+        return gone.exit_code
+    except streams.Unwritable as failure:
+        streams.leave_quietly()
+        return output.fail(failure, as_json=False)
     except Failure as failure:
         return output.fail(failure, as_json)
     except SettingsError as error:

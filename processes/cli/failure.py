@@ -14,6 +14,7 @@ EXIT_UNANSWERED: Final = 4  # of `run`: a host had not answered at --wait
 EXIT_NOT_ACCEPTED: Final = 5  # of `run`: the hub could not accept it
 EXIT_SETTINGS: Final = 78  # EX_CONFIG of sysexits.h
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
+EXIT_READER_GONE: Final = 141  # 128 + SIGPIPE
 
 
 class Failure(FleethubError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def socket_of(api: Api) -> Iterator[ClientConnection]:
             close_timeout=1,
             max_size=FRAME_BYTES_MAX,
             proxy=None,
+            logger=logging.Logger("unheard", logging.CRITICAL + 1),  # else its threads write tracebacks over the screen
         ) as socket:
             yield socket
     except InvalidStatus as error:

@@ -15,6 +15,7 @@ COMPLETE = "_FLEETHUB_COMPLETE"  # click's own name for it
 EXIT_CODES = """\
 0 done. 1 failed, or not on every host. 2 wrongly used; of status: stalled or down. 3 of status: unknown. 4 of run: a host had not
 answered at \\-\\-wait. 5 of run: the hub could not accept it. 78 a wrong setting. 130 interrupted.
+141 whoever read its output is gone.
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -30,7 +30,8 @@ def say(line: str = "") -> None:
 
 def note(line: str) -> None:
     """One line on stderr: progress and summaries, never what a script reads."""
-    print(plain(line), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody can be told that nobody can be told
+        print(plain(line), file=sys.stderr, flush=True)
 
 
 def progress(text: str) -> None:
@@ -111,8 +112,3 @@ def fail(failure: Failure, as_json: bool) -> int:
     if as_json:
         document({"error": failure.code, "message": failure.message})
     return failure.exit_code
-
-
-def leave_quietly() -> None:
-    """Whoever read our stdout is gone: nothing more is written to it, not even by the interpreter's end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,61 @@
+"""stdout that takes nothing: one line, an exit code, and never a traceback, whoever writes and however late it is noticed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doubles.api_server import feeding, running
+
+from processes.cli.client import Api
+from processes.cli.live import socket_of
+
+
+def program(tmp_path: Path, redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line as a shell runs it."""
+    environ = {**os.environ, "FLEETHUB_STATE": str(tmp_path)}
+    script = f'"$0" -m processes.cli "$@" {redirection}'
+    return subprocess.run(["/bin/sh", "-c", script, sys.executable, *words], env=environ, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("incidents", "--json"), ("incidents",), ("man",)], ids=" ".join)
+def test_a_full_disk_under_stdout_is_one_line_and_exit_1(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = program(tmp_path, ">/dev/full", *words)
+    assert (done.returncode, done.stderr) == (1, "fleethub: cannot write to stdout: No space left on device\n")
+
+
+def test_a_closed_stdout_is_one_line_and_nothing_was_done(tmp_path: Path) -> None:
+    done = program(tmp_path / "new", ">&-", "env")
+    assert (done.returncode, done.stderr) == (1, "fleethub: cannot write to stdout: it is closed\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_closed_stderr_leaves_stdout_alone(tmp_path: Path) -> None:
+    """The bug it would catch: print() without a stderr writes to stdout, into the JSON document."""
+    done = program(tmp_path, "2>&-", "hosts", "--json")
+    assert done.returncode == 1
+    assert done.stdout.startswith("{")
+
+
+def test_a_reader_that_is_gone_is_no_error_and_exits_as_by_sigpipe(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "processes.cli", "man"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=30)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_library_of_websockets_writes_nothing_on_the_screen() -> None:
+    """The bug it would catch: its keepalive thread's traceback over the question whether to leave or to cancel."""
+    with running() as http, feeding([[]]) as feed:
+        api = Api(http.url, "t")
+        api.url = feed.url
+        with socket_of(api) as socket:
+            socket.send("{}")
+            assert not socket.logger.isEnabledFor(logging.CRITICAL)
+        api.close()
