@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -33,6 +35,10 @@ SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporar
 
 class SettingsError(FleethubError):
     """A setting is wrong; the text says which and what to do."""
+
+
+class NotOurs(SettingsError):
+    """The state folder is another user's, and closed to this one."""
 
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
@@ -267,6 +273,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     except (FileNotFoundError, NotADirectoryError):  # of the folder itself `up` speaks
         if named:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
+    except PermissionError:
+        raise NotOurs(closed_to_us(config)) from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config} cannot be read: {error}") from None
     known = dict(_keys())
@@ -283,6 +291,29 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError(f"{config} or the environment: {_readable(error)}") from None
     _check(file)
     return Settings(state, config, file)
+
+
+def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
+    """The settings in force and an empty text; should there be a mistake in them, the defaults of the same state folder, and the mistake.
+
+    For what must be answered whatever is wrong. Raises: NotOurs.
+    """
+    try:
+        return load(environ), ""
+    except NotOurs:
+        raise
+    except SettingsError as error:
+        state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
+        return Settings(state, Path(environ.get("FLEETHUB_CONFIG") or state / "fleethub.toml").absolute(), File()), str(error)
+
+
+def closed_to_us(path: Path) -> str:
+    """Whose a path is that this user may not read, and what to do. Of a path that is not even seen: whose the nearest folder is."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            owner = _user(place.stat().st_uid)
+            return f"{path} cannot be read by {_user(os.geteuid())}: {place} belongs to {owner}; run this as that user: sudo -u {owner} …"
+    return f"{path} cannot be read by {_user(os.geteuid())}"
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -310,6 +341,13 @@ def checkout() -> Path | None:
     """The checkout that this code runs from; None when it is installed as a package."""
     home = Path(__file__).resolve().parents[2]
     return None if home == Path(sysconfig.get_paths()["purelib"]).resolve() or not (home / "supervisord.conf").exists() else home
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _keys() -> Iterator[tuple[str, tuple[str, str]]]:

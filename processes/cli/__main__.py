@@ -83,7 +83,8 @@ def execute(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         advice = f"See: {context.command_path} --help" if context else ""
-        return output.fail(Failure("usage", error.format_message(), advice, EXIT_USAGE), as_json)
+        message = " ".join(error.format_message().split())  # click breaks lines, and a line break is escaped where it is shown
+        return output.fail(Failure("usage", message, advice, EXIT_USAGE), as_json)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except streams.ReaderGone as gone:
@@ -97,7 +98,7 @@ def execute(arguments: Sequence[str]) -> int:
     except SettingsError as error:
         return output.fail(Failure("settings", str(error), exit_code=EXIT_SETTINGS), as_json)
     except HubAway as error:
-        return output.fail(Failure("hub_away", str(error), "Is it running? fleethub status"), as_json)
+        return output.fail(Failure("hub_away", str(error), error.advice), as_json)
     except FleethubError as error:
         return output.fail(Failure("failed", str(error)), as_json)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import os
 import ssl
@@ -9,13 +10,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import click
 import httpx
 import msgspec
 
-from processes.adapters.settings import Settings, address
-from processes.cli.failure import Failure
+from processes.adapters.settings import Settings, address, closed_to_us
+from processes.cli import belongings
+from processes.cli.environment import program
+from processes.cli.failure import EXIT_USAGE, Failure
 from processes.core.errors import ResourceError
 from processes.core.pages import CommandsPage, Named
 from processes.core.run import RunView
@@ -26,7 +30,17 @@ READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again
 ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
 PAUSE_S: Final = 0.3
 CLOCK_S: Final = 2.0  # two clocks that differ by less are the same: an answer names the second that had begun, and takes its way
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")  # OpenSSL's words for an answer in plain text
+AGENTS_PORT: Final = (404, 426)  # what it says to whoever does not ask for a WebSocket
 PAGE_MAX: Final = 500  # commands in one answer
+
+ADVICE: Final = {  # by the API's word for what it does not know
+    "unknown_host": "fleethub hosts lists them.",
+    "unknown_command": "fleethub commands lists them.",
+    "unknown_run": "fleethub runs lists them.",
+    "unknown_letter": "fleethub deadletters lists them.",
+    "unknown_token": "fleethub token list lists them.",
+}
 
 T = TypeVar("T")
 Before = TypeVar("Before", str, int)  # where a listing goes on: an id or a number
@@ -35,14 +49,18 @@ Before = TypeVar("Before", str, int)  # where a listing goes on: an id or a numb
 class Refused(Failure):
     """The API answered with an error; `status` is HTTP's."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        advice = {401: "The token is not valid here.", 403: "The token's role may not do this."}.get(status, "")
-        super().__init__(code, message, advice)
+    def __init__(self, status: int, code: str, message: str, advice: str = "") -> None:
+        known = "" if "`fleethub " in message else ADVICE.get(code, "")
+        super().__init__(code, message, advice or known)
         self.status = status
 
 
 class HubAway(ResourceError):
     """Nobody answered, or not in time. Whether a request was carried out is unknown."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -53,15 +71,25 @@ class _Error(msgspec.Struct, frozen=True):
 class Api:
     """One operators' port and one token."""
 
-    def __init__(self, url: str, token: str, trust: ssl.SSLContext | None = None, local: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        trust: ssl.SSLContext | None = None,
+        *,
+        settings: Settings | None = None,
+        token_file: Path | None = None,
+    ) -> None:
+        """`settings`: of this machine's own installation, None if it is another's."""
         self.url, self.token, self.trust = url.rstrip("/"), token, trust
+        self._settings, self._token_file = settings, token_file
         self._ahead_s = 0.0
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT_S,
             verify=trust if trust is not None else True,
-            trust_env=not local,  # a proxy for the outside has no business with our own port
+            trust_env=settings is None,  # a proxy for the outside has no business with our own port
         )
 
     def close(self) -> None:
@@ -85,18 +113,58 @@ class Api:
                     raise
             time.sleep(PAUSE_S)  # nothing tells us when it is back: ask again
 
-    def once(self, method: str, path: str, body: object = None, query: Mapping[str, str | int] | None = None) -> bytes:
+    def once(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        query: Mapping[str, str | int] | None = None,
+        timeout: httpx.Timeout = TIMEOUT_S,
+    ) -> bytes:
         """The body of one answer. Raises: Refused, HubAway."""
         content = None if body is None else msgspec.json.encode(body)
         kind = {"Content-Type": "application/json"} if content else {}
         try:
-            answer = self._http.request(method, f"/api/v1{path}", content=content, headers=kind, params=dict(query) if query else None)
+            answer = self._http.request(
+                method, f"/api/v1{path}", content=content, headers=kind, params=dict(query) if query else None, timeout=timeout
+            )
         except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise HubAway(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
+            raise self._away(error) from error
         self._ahead_s = _ahead_s(answer)
         if answer.status_code >= 400:
-            raise _refusal(answer)
+            raise self._refusal(answer)
         return answer.content
+
+    def _away(self, error: Exception) -> HubAway:
+        """Why nobody answered, in plain words."""
+        said = str(error) or type(error).__name__
+        if self._settings is not None:
+            if _runs_nothing(self._settings):
+                return HubAway(f"nothing runs here, and so {self.url} does not answer: {said}", f"Start it: {program()} up")
+            return HubAway(f"{self.url} does not answer: {said}", "Who is unwell? fleethub status")
+        if any(word in said for word in NO_TLS):
+            return HubAway(f"{self.url} does not speak TLS: {said}", f"Perhaps http{self.url.removeprefix('https')} is meant.")
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return HubAway(f"the certificate of {self.url} is not trusted here: {said}", "SSL_CERT_FILE names one more that is.")
+        if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http://"):
+            said += " (perhaps it speaks TLS: https://…)"
+        return HubAway(f"{self.url} does not answer: {said}", "Is this the URL of its operators' port, and does it run there?")
+
+    def _refusal(self, answer: httpx.Response) -> Refused:
+        try:
+            error = msgspec.json.decode(answer.content, type=_Error)
+        except msgspec.DecodeError:
+            if answer.status_code in AGENTS_PORT:
+                message = f"{self.url} is not an operators' port: it answers HTTP {answer.status_code} {answer.reason_phrase}"
+                return Refused(answer.status_code, "http", message, "Is it the agents' port? Operators have a port of their own, 7700.")
+            error = _Error("http", f"HTTP {answer.status_code} {answer.reason_phrase}")
+        message, advice = error.message or f"HTTP {answer.status_code} {error.error}", ""
+        if self._token_file is not None and answer.status_code == 401:
+            message = f"the token in {self._token_file} is not good at {self.url}"
+            advice = "It was revoked, or is of another hub: fleethub token create, there, makes one."
+        elif self._token_file is not None and answer.status_code == 403:
+            advice = f"The token in {self._token_file} is of a role that may not do this."
+        return Refused(answer.status_code, error.error, message, advice)
 
     def now_wall_s(self) -> float:
         """The time by the clock of the installation that answered last, to a second."""
@@ -181,38 +249,71 @@ class Api:
         return decoded(self._insist(f"/runs/{segment(run_id)}/cancel"), RunView)
 
     def _insist(self, path: str, body: object = None) -> bytes:
-        """The answer to a POST that may be asked again without harm."""
+        """The answer to a POST that may be asked again without harm. Every try ends when the time is over."""
         deadline_mono_s = time.monotonic() + ASK_AGAIN_S
         while True:
             try:
-                return self.once("POST", path, body)
+                return self.once("POST", path, body, timeout=_within(deadline_mono_s - time.monotonic()))
             except (Refused, HubAway) as error:
                 if isinstance(error, Refused) and error.status not in (503, 504):
                     raise
-                if time.monotonic() > deadline_mono_s:
-                    raise HubAway(f"the hub could not accept it within {ASK_AGAIN_S:.0f} s: {error}") from error
+                if time.monotonic() + PAUSE_S > deadline_mono_s:
+                    advice = error.advice
+                    raise HubAway(f"the hub could not accept it within {ASK_AGAIN_S:.0f} s: {error}", advice) from error
             time.sleep(PAUSE_S)
 
 
-def open_api(settings: Settings, hub: str | None = None, token_file: Path | None = None) -> Api:
-    """The API of `hub`, or of this installation.
+def _within(left_s: float) -> httpx.Timeout:
+    """The timeouts of a try that ends with the time that is left."""
+    connect_s = min(TIMEOUT_S.connect or 0.0, left_s / 2)
+    return httpx.Timeout(min(TIMEOUT_S.read or 0.0, max(0.01, left_s - connect_s)), connect=max(0.01, connect_s))
+
+
+def open_api(settings: Settings, token_file: Path | None = None) -> Api:
+    """The API of this machine's installation, asked with its own token or that of a file.
 
     Raises: Failure, if there is no token to ask with.
     """
-    if hub is not None and token_file is None:
-        raise Failure("no_token", f"--hub {hub} needs --token-file", "The local operator token is not sent elsewhere.", 2)
-    path = token_file or settings.operator_token
+    path = settings.operator_token
+    missing = Failure("not_running", f"there is no token at {path}: nothing was started here yet", f"Start it: {program()} up")
+    token = _token(path, missing) if token_file is None else _token(token_file, _no_file(token_file))
+    return Api(own_url(settings), token, _trust(settings), settings=settings, token_file=token_file)
+
+
+def open_remote(hub: str, token_file: Path | None) -> Api:
+    """The API of another installation; nothing of this machine's is needed. Raises: Failure, if there is no token to ask with."""
+    if urlsplit(hub).scheme not in ("http", "https") or not urlsplit(hub).netloc:
+        raise click.UsageError(f"{hub!r} is not the URL of an operators' port: it looks like https://fleet.example.org:7700")
+    if token_file is None:
+        raise Failure("no_token", f"--hub {hub} needs --token-file", "The local operator token is not sent elsewhere.", EXIT_USAGE)
+    return Api(hub, _token(token_file, _no_file(token_file)), token_file=token_file)
+
+
+def _no_file(path: Path) -> Failure:
+    return Failure("no_token", f"there is no token file at {path}", "fleethub token create, there, makes a token for it.")
+
+
+def _token(path: Path, missing: Failure) -> str:
     try:
         token = path.read_text().strip()
     except FileNotFoundError:
-        raise Failure("not_running", f"there is no token at {path}: nothing was started here yet", "Start it: fleethub up") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure("no_token", f"the token file {path} cannot be read: {error}", "Run this as the user who runs fleethub.") from None
+        raise missing from None
+    except PermissionError:
+        raise Failure("no_token", closed_to_us(path)) from None
+    except UnicodeDecodeError:
+        token = ""
+    except OSError as error:
+        raise Failure("no_token", f"the token file {path} cannot be read: {error.strerror or error}") from None
     if not token or not token.isascii() or not token.isprintable():
-        raise Failure("no_token", f"the token file {path} does not hold a token")
-    if hub is not None:
-        return Api(hub, token, local=False)
-    return Api(own_url(settings), token, _trust(settings))
+        raise Failure("no_token", f"the token file {path} does not hold a token", "It holds one line, which fleethub token create prints.")
+    return token
+
+
+def _runs_nothing(settings: Settings) -> bool:
+    """True if it is certain: another user's processes are not seen."""
+    with contextlib.suppress(OSError):
+        return settings.state.stat().st_uid == os.geteuid() and belongings.supervisord_of(settings) is None
+    return False
 
 
 def own_url(settings: Settings, listen: str | None = None) -> str:
@@ -260,11 +361,3 @@ def _ahead_s(answer: httpx.Response) -> float:
     except ValueError:
         return 0.0
     return ahead_s if abs(ahead_s) > CLOCK_S else 0.0
-
-
-def _refusal(answer: httpx.Response) -> Refused:
-    try:
-        error = msgspec.json.decode(answer.content, type=_Error)
-    except msgspec.DecodeError:
-        error = _Error("http", f"HTTP {answer.status_code} {answer.reason_phrase}")
-    return Refused(answer.status_code, error.error, error.message or f"HTTP {answer.status_code} {error.error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,12 @@ def configuration() -> Path:
     """The supervisord.conf to run: the checkout's, or the one in the installed package."""
     home = checkout()
     return home / "supervisord.conf" if home else Path(processes.__file__).with_name("supervisord.conf")
+
+
+def program() -> str:
+    """What a person types to get us: in a checkout that is on no PATH."""
+    home = checkout()
+    return "bin/fleethub" if home and not shutil.which("fleethub") else "fleethub"
 
 
 def _quoted(value: str) -> str:

@@ -8,11 +8,11 @@ from typing import Final
 import click
 
 from processes.adapters import incident_file
-from processes.adapters.settings import load
+from processes.adapters.settings import Settings
 from processes.cli import output
 from processes.cli.client import Refused, decoded, segment
 from processes.cli.failure import Failure
-from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.options import as_json, asking, asks_hub, settings_anyway
 from processes.core.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.report import IncidentView
 
@@ -39,7 +39,8 @@ def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | Non
 @asks_hub
 def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one incident with its evidence: stacks, pulse, what was done."""
-    view = _found(incident_id, hub, token_file)
+    settings = settings_anyway() if hub is None else None
+    view = _found(incident_id, settings, hub, token_file)
     if view is None:
         raise Failure("not_found", f"there is no incident {incident_id!r}", "fleethub incidents lists them.")
     if as_json:
@@ -59,7 +60,7 @@ def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path 
     ])  # fmt: skip
     for line in view.events:
         output.say(f"  {line}")
-    folder = "" if hub is not None else f"{load().evidence / Path(view.id).name}/"
+    folder = "" if settings is None else f"{settings.evidence / Path(view.id).name}/"
     for name, text in sorted(view.evidence_text.items(), key=lambda each: FIRST.index(each[0]) if each[0] in FIRST else len(FIRST)):
         output.say()
         output.say(f"── {folder}{name}")
@@ -69,14 +70,13 @@ def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path 
 
 def _listed(limit: int, hub: str | None, token_file: Path | None) -> list[IncidentView]:
     if hub is None:
-        return incident_file.incidents(load().incidents_database, limit)
+        return incident_file.incidents(settings_anyway().incidents_database, limit)
     with asking(hub, token_file) as api:
         return decoded(api.read("/incidents", {"limit": limit}), IncidentsPage).incidents
 
 
-def _found(incident_id: str, hub: str | None, token_file: Path | None) -> IncidentWithEvidence | None:
-    if hub is None:
-        settings = load()
+def _found(incident_id: str, settings: Settings | None, hub: str | None, token_file: Path | None) -> IncidentWithEvidence | None:
+    if settings is not None:
         view = incident_file.incident(settings.incidents_database, incident_id)
         return None if view is None else incident_file.with_evidence(view, settings.evidence)
     with asking(hub, token_file) as api:

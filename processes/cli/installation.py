@@ -19,6 +19,7 @@ from processes.adapters.settings import Settings, load
 from processes.adapters.supervisor import SupervisorAway
 from processes.cli import belongings, client, enrolment, environment, output, ports, sign_in, supervision, wishes
 from processes.cli.failure import EXIT_OK, Failure
+from processes.cli.options import settings_anyway
 from processes.core.report import is_wanted
 
 HEALTHY_S_MAX: Final = 60.0
@@ -80,7 +81,7 @@ def up(foreground: bool, no_agent: bool) -> int:
 @click.command()
 def down() -> None:
     """End everything. Commands that run go on."""
-    settings = load()
+    settings = settings_anyway()
     if not settings.run.exists() or not supervision.end_all(settings):
         output.say("nothing was running")
     else:
@@ -189,7 +190,7 @@ def _tell(settings: Settings) -> None:
     url = settings.file.operators.url or client.own_url(settings)
     print(sign_in.link(url, sign_in.new_code(settings)), flush=True)
     output.say(f"agents connect to {settings.agents_url}")
-    output.say("stop it with: fleethub down")
+    output.say(f"stop it with: {environment.program()} down")
 
 
 def _as_running(settings: Settings, running: belongings.Belonging) -> Settings:

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import click
 
-from processes.adapters.settings import load
-from processes.cli.client import Api, open_api
+from processes.adapters.settings import Settings, load, load_anyway
+from processes.cli import output
+from processes.cli.client import Api, open_api, open_remote
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
 
@@ -33,9 +34,17 @@ def asks_hub(verb: Verb) -> Verb:
 
 @contextlib.contextmanager
 def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
-    """The API, closed afterwards. Raises: SettingsError, Failure."""
-    api = open_api(load(), hub, token_file)
+    """The API, closed afterwards. With --hub nothing of this machine's installation is looked at. Raises: SettingsError, Failure."""
+    api = open_api(load(), token_file) if hub is None else open_remote(hub, token_file)
     try:
         yield api
     finally:
         api.close()
+
+
+def settings_anyway() -> Settings:
+    """The settings; with a mistake in them, which is told, the defaults of the state folder. Raises: NotOurs."""
+    settings, mistake = load_anyway()
+    if mistake:
+        output.note(f"fleethub: {mistake}; the defaults are taken in its place")
+    return settings

@@ -110,5 +110,5 @@ def fail(failure: Failure, as_json: bool) -> int:
     if failure.advice:
         note(f"  {failure.advice}")
     if as_json:
-        document({"error": failure.code, "message": failure.message})
+        document({"error": failure.code, "message": failure.message} | ({"advice": failure.advice} if failure.advice else {}))
     return failure.exit_code

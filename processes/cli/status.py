@@ -13,11 +13,12 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from processes.adapters import watchdog_view
-from processes.adapters.settings import Settings, SettingsError, load
+from processes.adapters.settings import Settings, SettingsError
 from processes.cli import live, output
 from processes.cli.client import HubAway, decoded
+from processes.cli.environment import program
 from processes.cli.failure import EXIT_UNKNOWN, Failure
-from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.text import age
 from processes.core.report import ProcessReport, Report
 
@@ -39,11 +40,11 @@ def status(watch: bool, as_json: bool, hub: str | None, token_file: Path | None)
     if hub is not None:
         return _remote(hub, token_file, watch, as_json)
     try:
-        settings = load()
+        settings = settings_anyway()
     except SettingsError as error:
         raise Failure("settings", str(error), exit_code=EXIT_UNKNOWN) from None
     if not settings.run.exists():
-        raise Failure("unknown", f"there is no installation at {settings.state}", "Start one: fleethub up", EXIT_UNKNOWN)
+        raise Failure("unknown", f"there is no installation at {settings.state}", f"Start one: {program()} up", EXIT_UNKNOWN)
     if watch:
         _watch_folder(settings)
     report = watchdog_view.current_report(settings)
@@ -61,8 +62,10 @@ def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> in
                 live.watch(api, _picture)
             body = api.read("/status")
             report = decoded(body, Report)
-    except (HubAway, SettingsError) as error:
-        raise Failure("unknown", str(error), "Is it running there, and is this its operators' URL?", EXIT_UNKNOWN) from None
+    except HubAway as error:
+        raise Failure("unknown", str(error), error.advice, EXIT_UNKNOWN) from None
+    except Failure as failure:
+        raise Failure(failure.code, failure.message, failure.advice, EXIT_UNKNOWN) from None
     if as_json:
         output.document(body)
     else:

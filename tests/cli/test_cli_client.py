@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from doubles.api_server import ApiServer, active, command, fleet_run, running
 
@@ -123,11 +126,94 @@ def test_an_answer_that_is_not_of_the_api_is_an_error_and_no_crash(server: ApiSe
         api.run("r1")
 
 
-def test_the_local_token_is_not_sent_to_another_hub(tmp_path: Path) -> None:
-    settings = load({"FLEETHUB_STATE": str(tmp_path)})
-    settings.operator_token.write_text("secret\n")
+def test_the_local_token_is_not_sent_to_another_hub() -> None:
     with pytest.raises(Failure, match="needs --token-file"):
-        client.open_api(settings, "https://elsewhere.example")
+        client.open_remote("https://elsewhere.example", None)
+
+
+def test_a_hub_that_accepts_and_says_nothing_ends_the_asking_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug it would catch: the last try begins shortly before the end, and waits its whole 12 s."""
+    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.5)
+    monkeypatch.setattr(client, "PAUSE_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # the kernel accepts, and nobody answers
+        api = Api(f"http://127.0.0.1:{mute.getsockname()[1]}", "secret")
+        began_mono_s = time.monotonic()
+        with pytest.raises(HubAway, match="within"):
+            start(api)
+        took_s = time.monotonic() - began_mono_s
+        api.close()
+    assert 0.2 < took_s < 3.0
+
+
+def token_in(tmp_path: Path, content: bytes = b"t0k\n") -> Path:
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_token_that_is_not_good_there_is_named_by_its_file(server: ApiServer, tmp_path: Path) -> None:
+    path = token_in(tmp_path)
+    api = client.open_remote(server.url, path)
+    server.on("GET", RUN, (401, {"error": "unauthorized", "message": "sign in"}), (403, {"error": "forbidden", "message": "admins only"}))
+    with pytest.raises(Refused) as caught:
+        api.run("r1")
+    assert caught.value.message == f"the token in {path} is not good at {server.url}"
+    with pytest.raises(Refused) as caught:
+        api.run("r1")
+    assert (caught.value.message, str(path) in caught.value.advice) == ("admins only", True)
+    api.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\x80\xff", "ключ".encode()], ids=["empty", "blank", "binary", "foreign"])
+def test_a_file_that_holds_no_token_says_so(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(Failure, match="does not hold a token"):
+        client.open_remote("http://127.0.0.1:1", token_in(tmp_path, content))
+
+
+def test_a_token_file_that_is_missing_or_anothers_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Failure, match="there is no token file at"):
+        client.open_remote("http://127.0.0.1:1", tmp_path / "none")
+
+    def closed(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(Failure, match="run this as that user"):
+        client.open_remote("http://127.0.0.1:1", token_in(tmp_path))
+
+
+@pytest.mark.parametrize("url", ["elsewhere:7700", "elsewhere", "ws://elsewhere:7701/ws", "https://"])
+def test_a_url_without_its_scheme_is_wrong_usage_with_an_example(tmp_path: Path, url: str) -> None:
+    with pytest.raises(click.UsageError, match=r"it looks like https://fleet\.example\.org:7700"):
+        client.open_remote(url, token_in(tmp_path))
+
+
+def test_tls_to_a_plain_port_is_said_in_plain_words(server: ApiServer, tmp_path: Path) -> None:
+    api = client.open_remote(server.url.replace("http", "https"), token_in(tmp_path))
+    with pytest.raises(HubAway, match="does not speak TLS") as caught:
+        api.once("GET", "/hosts")
+    assert caught.value.advice == f"Perhaps {server.url} is meant."
+    api.close()
+
+
+def test_who_does_not_answer_far_away_is_not_looked_for_here(tmp_path: Path) -> None:
+    with running() as gone:
+        api = client.open_remote(gone.url, token_in(tmp_path))
+    with pytest.raises(HubAway) as caught:
+        api.once("GET", "/hosts")
+    assert "fleethub status" not in caught.value.advice
+    api.close()
+
+
+def test_a_port_of_our_own_that_nobody_has_says_that_nothing_runs(tmp_path: Path) -> None:
+    with running() as gone:
+        settings = load({"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_OPERATORS_LISTEN": gone.url.removeprefix("http://")})
+    settings.operator_token.write_text("secret\n")
+    api = client.open_api(settings)
+    with pytest.raises(HubAway, match="nothing runs here") as caught:
+        api.once("GET", "/hosts")
+    assert "fleethub up" in caught.value.advice
+    api.close()
 
 
 def test_a_state_folder_without_a_token_says_what_to_do(tmp_path: Path) -> None:

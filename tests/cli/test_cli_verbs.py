@@ -68,7 +68,7 @@ def test_json_is_one_document_even_when_nothing_was_ever_started(run: Run, verb:
     if verb == ("incidents",):
         assert (done.code, document) == (0, {"incidents": []})
     else:
-        assert set(document) == {"error", "message"}
+        assert set(document) == {"error", "message", "advice"}
         assert done.code == (3 if verb == ("status",) else 1)
         assert 1 <= len(done.err.splitlines()) <= 2
 
@@ -104,6 +104,75 @@ def test_a_wrong_setting_is_named_and_exits_78(run: Run, monkeypatch: pytest.Mon
     assert done.code == 78
     assert "did you mean FLEETHUB_OPERATORS_LISTEN?" in done.err
     assert run("status").code == 3
+
+
+def test_what_answers_whatever_is_down_answers_with_a_wrong_setting_too(run: Run, settings: Settings) -> None:
+    settings.config.write_text("[operators]\nlissen = 1\n")
+    settings.run.mkdir()
+    for verb, code in ((("down",), 0), (("status",), 2), (("incidents",), 0), (("incident", "x"), 1)):
+        done = run(*verb)
+        assert (done.code, done.err.splitlines()[0]) == (
+            code,
+            f"fleethub: unknown setting operators.lissen in {settings.config}; did you mean operators.listen?; "
+            "the defaults are taken in its place",
+        )
+    assert json.loads(run("incidents", "--json").out) == {"incidents": []}
+    assert run("hosts").code == 78
+
+
+def test_a_state_folder_that_is_anothers_says_whose_it_is(run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    for verb, code in (("hosts", 78), ("down", 78), ("status", 3)):
+        done = run(verb)
+        assert done.code == code
+        assert "run this as that user: sudo -u" in done.err
+
+
+def test_another_hub_is_asked_without_any_setting_of_this_machine(
+    run: Run, server: ApiServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.config.write_text("nonsense")
+    (tmp_path / "t").write_text("t0k")
+    server.on("GET", "/api/v1/hosts", (200, {"hosts": []}))
+    assert run("hosts", "--hub", server.url, "--token-file", str(tmp_path / "t")).code == 0
+
+
+def test_status_of_another_hub_that_tells_nothing_is_unknown(run: Run, server: ApiServer, tmp_path: Path) -> None:
+    """The bug it would catch: a monitoring check with a wrong token says warning."""
+    for name, content in (("good", b"t0k"), ("empty", b""), ("binary", b"\xff")):
+        (tmp_path / name).write_bytes(content)
+    for status in (401, 403, 404):
+        server.on("GET", "/api/v1/status", (status, {"error": "no", "message": "no"}))
+        assert run("status", "--hub", server.url, "--token-file", str(tmp_path / "good")).code == 3
+    for name in ("empty", "binary", "missing"):
+        assert run("status", "--hub", server.url, "--token-file", str(tmp_path / name)).code == 3
+    done = run("status", "--hub", "http://127.0.0.1:1", "--token-file", str(tmp_path / "good"), "--json")
+    assert (done.code, json.loads(done.out)["error"]) == (3, "unknown")
+
+
+def test_wrong_usage_is_told_on_one_line(run: Run) -> None:
+    for verb in (("completion",), ("token", "create")):
+        done = run(*verb)
+        assert done.code == 2
+        assert "\\x0a" not in done.err
+        assert len(done.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "word"),
+    [
+        ("host", "hosts", "unknown_host"), ("command", "commands", "unknown_command"), ("logs", "commands", "unknown_command"),
+        ("runs", "runs", "unknown_run"), ("deadletter", "deadletters", "unknown_letter"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_says_which_verb_lists_them(run: Run, server: ApiServer, verb: str, path: str, word: str) -> None:
+    server.on("GET", f"/api/v1/{path}/x", (404, {"error": word, "message": "there is none"}))
+    done = run(verb, "x", "--json")
+    assert (done.code, json.loads(done.out)["advice"]) == (1, f"fleethub {path} lists them.")
+    assert f"fleethub {path} lists them." in done.err
 
 
 def test_a_mistake_of_ours_is_one_line_and_its_traceback_is_in_the_log(
