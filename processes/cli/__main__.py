@@ -73,7 +73,7 @@ def execute(arguments: Sequence[str]) -> int:
     """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document too."""
     as_json = "--json" in arguments
     try:
-        code = cli.main(args=list(arguments), prog_name="fleethub", standalone_mode=False)
+        code = cli.main(args=list(arguments), prog_name="fleethub", standalone_mode=False, obj=tuple(arguments))
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

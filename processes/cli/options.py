@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -14,6 +15,21 @@ from processes.cli import output
 from processes.cli.client import Api, open_api, open_remote
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds from 0; `most_s` with its words: what is more is refused, and what is no number always."""
+
+    def __init__(self, most_s: float | None = None, words: str = "") -> None:
+        super().__init__(0)
+        self.most_s, self.words = most_s, words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Part of click.ParamType."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found) or (self.most_s is not None and found > self.most_s):
+            self.fail(f"{value} is not a number of seconds{f', {self.words}' if self.words else ''}", param, ctx)
+        return found
 
 
 def as_json(verb: Verb) -> Verb:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
+import httpx
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from processes.cli import interrupt, output
-from processes.cli.client import Api, HubAway, Refused
+from processes.cli.client import Api, HubAway, Refused, decoded
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
 from processes.cli.follow import Following
-from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.options import Seconds, as_json, asking, asks_hub
+from processes.cli.streams import ReaderGone
+from processes.cli.text import age, count
 from processes.cli.watch import Brief, Watched, WatchedRun
 from processes.core.command import State
+from processes.core.pages import HostsPage
+from processes.core.requests import TTL_S_MAX
 from processes.core.run import Part, PartView, RunView
-from processes.core.values import OP_NAME
+from processes.core.values import OP_NAME, Presence
 from processes.core.views import CommandView
 
+KEY_CHARS_MAX: Final = 128  # contract
+NAMES_MAX: Final = 5  # of hosts in one line
+OFFLINE_S_MAX: Final = httpx.Timeout(2.0)  # the run goes on meanwhile; who is offline is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
 
 
@@ -41,12 +51,23 @@ class RunDocument(msgspec.Struct, frozen=True):
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="With --all: on those hosts whose KEY is VALUE. May be repeated.")
 @click.option("--parallel", type=click.IntRange(1), metavar="N", help="On so many hosts at a time. [default: all]")
 @click.option("--max-failures", type=click.IntRange(0), metavar="N", help="Begin no further host once more than N have failed.")
-@click.option("--ttl", "ttl_s", type=click.FloatRange(0), metavar="S", help="How long each command may wait for its host.")
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=Seconds(TTL_S_MAX, "at most 7 days, which are 604800"),
+    metavar="S",
+    help="How long each command may wait for its host, in seconds. [default: commands.ttl_s of the hub, 3600 if it is not set]",
+)  # fmt: skip
+@click.option("--key", metavar="TEXT", help="A name for this very run: given again with the same key it is not begun again. [default: new]")
 @click.option("--no-wait", is_flag=True, help="Return once it is accepted.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), metavar="S", help="How long to wait for the end.")
+@click.option(
+    "--wait", "wait_s", type=Seconds(), metavar="S", help="How long to wait for the end, in seconds. [default: until all have ended]",
+)  # fmt: skip
 @as_json
 @asks_hub
+@click.pass_context
 def run(
+    context: click.Context,
     *,
     ops: str,
     hosts: tuple[str, ...],
@@ -55,6 +76,7 @@ def run(
     parallel: int | None,
     max_failures: int | None,
     ttl_s: float | None,
+    key: str | None,
     no_wait: bool,
     wait_s: float | None,
     as_json: bool,
@@ -65,17 +87,23 @@ def run(
 
     Exit code 0 only if all succeeded on every host.
     """
-    body: dict[str, object] = {"steps": _steps(ops), **_chosen(hosts, everywhere, where), "key": uuid.uuid4().hex}
+    if no_wait and wait_s is not None:
+        raise click.UsageError("--no-wait does not wait, and --wait says how long: choose one of them")
+    if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
+        raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
+    body: dict[str, object] = {"steps": _steps(ops), **_chosen(hosts, everywhere, where), "key": key or uuid.uuid4().hex}
     limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
     body.update({name: value for name, value in limits.items() if value is not None})
     with asking(hub, token_file) as api:
-        view = _started(api, body)
+        view = _started(api, body, again=_again(context.obj or (), key, body))
+        _tell_offline(api, view)
         if not no_wait:
             return followed(api, view, wait_s, as_json)
         if as_json:
             output.document(RunDocument(view, list(_commands_now(api, view))))
         else:
             output.say(view.id)
+            output.progress(f"fleethub runs {view.id} --follow shows it, fleethub cancel {view.id} ends it")
         return EXIT_OK
 
 
@@ -83,7 +111,7 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
     """The exit code of a run, followed until it is over or the time is."""
     fleet_run = WatchedRun(view)
     if not as_json:
-        output.progress(f"run {view.id} on {view.total} hosts")
+        output.progress(f"run {view.id} on {count(view.total, 'host')}")
     with _bar(view, as_json) as (show, paused), contextlib.ExitStack() as stack:
         between: Callable[[], None] = lambda: None  # noqa: E731  # the other one is a closure too
         if interrupt.asks():
@@ -100,6 +128,10 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
             following.run(wait_s)
         except KeyboardInterrupt:
             left = True
+        except ReaderGone:
+            if not fleet_run.over:
+                output.note(f"fleethub: the run goes on: fleethub runs {view.id} --follow")
+            raise
         except HubAway as away:
             output.note(f"fleethub: {away}")
     commands = following.commands
@@ -110,7 +142,10 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
         return EXIT_INTERRUPTED
     if not as_json:
         summarize(fleet_run.view, commands)
-    return exit_code(fleet_run.view, (each.state for each in commands.values()))
+    code = exit_code(fleet_run.view, (each.state for each in commands.values()))
+    if code == EXIT_UNANSWERED:
+        output.note(f"fleethub: not all have answered: fleethub runs {view.id} --follow goes on, fleethub cancel {view.id} ends it")
+    return code
 
 
 def exit_code(view: RunView, states: Iterable[State]) -> int:
@@ -140,13 +175,14 @@ def _line(part: PartView, command: Watched | None) -> str:
     state = str(command.state) if command else WORDS.get(part.state, part.state)
     reason = command.reason if command and command.reason else part.reason
     code = f"exit code {command.exit_code}" if command and command.exit_code else ""
-    why = ", ".join(filter(None, ("" if reason == state else reason, code)))
+    message = command.message if command else ""
+    why = ", ".join(filter(None, ("" if reason == state else reason, code, message)))
     shown = f"  (fleethub command {part.command_id})" if part.command_id else ""
     return f"{part.host}: {state} at {part.op}" + (f": {why}" if why else "") + shown
 
 
-def _started(api: Api, body: dict[str, object]) -> RunView:
-    known = f"If it was accepted after all, fleethub runs shows it with the key {body['key']}."
+def _started(api: Api, body: dict[str, object], again: str) -> RunView:
+    known = f"Ask again with: {again}; fleethub runs lists it if it was accepted."
     try:
         return api.start_run(body)
     except HubAway as away:
@@ -154,6 +190,25 @@ def _started(api: Api, body: dict[str, object]) -> RunView:
     except KeyboardInterrupt:
         output.note(f"fleethub: interrupted before the hub answered. {known}")
         raise
+
+
+def _again(words: Sequence[str], key: str | None, body: dict[str, object]) -> str:
+    """What to type to ask for the very same run once more. The key stands first, before a "--" that may be among the words."""
+    return shlex.join(("fleethub", *words[:1], *(() if key is not None else ("--key", str(body["key"]))), *words[1:]))
+
+
+def _tell_offline(api: Api, view: RunView) -> None:
+    """On stderr: which of its hosts are offline, so that nobody wonders what is waited for. Not known: nothing is said."""
+    try:
+        page = decoded(api.once("GET", "/hosts", query={"presence": Presence.OFFLINE}, timeout=OFFLINE_S_MAX), HostsPage)
+    except (HubAway, Refused):
+        return
+    open_parts = {part.host for part in view.hosts if part.state in (Part.PENDING, Part.ACTIVE)}
+    names = [host.name for host in page.hosts if host.name in open_parts]
+    if names and view.ttl_s > 0:
+        shown = ", ".join(names[:NAMES_MAX]) + (f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else "")
+        verb = "is offline: its command waits" if len(names) == 1 else "are offline: their commands wait"
+        output.note(f"fleethub: {shown} {verb} for at most {age(view.ttl_s)}")
 
 
 def _leave_or_cancel(api: Api, fleet_run: WatchedRun, interrupts: interrupt.Interrupts) -> None:
@@ -211,6 +266,8 @@ def _steps(ops: str) -> list[str]:
 def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> dict[str, object]:
     if everywhere == bool(hosts):
         raise click.UsageError("name the hosts, or say --all" if not hosts else "name the hosts or say --all, not both")
+    if joined := next((host for host in hosts if "," in host), None):
+        raise click.UsageError(f"{joined!r} is not a host name: hosts are separated by spaces")
     if where and not everywhere:
         raise click.UsageError("--where chooses among all hosts: say --all with it")
     conditions: dict[str, str] = {}

@@ -30,6 +30,7 @@ class Watched:
     def __init__(self, command_id: str, host: str, op: str, state: State) -> None:
         self.id, self.host, self.op, self.state = command_id, host, op, state
         self.reason = ""
+        self.message = ""
         self.exit_code: int | None = None
         self.next_offset = 0
         self.confirmed = False  # the API itself said that it has ended, and how
@@ -43,6 +44,7 @@ class Watched:
             return  # an older message, overtaken by an answer of the API
         self.state = state
         self.reason = str(fields.get("reason", self.reason))
+        self.message = str(fields.get("message", self.message))
         code = fields.get("exit_code", self.exit_code)
         self.exit_code = code if isinstance(code, int) else None
 
@@ -68,7 +70,7 @@ class Watched:
 def watched(view: CommandView) -> Watched:
     """A command to be waited for, from its view."""
     found = Watched(view.id, view.host, view.op, view.state)
-    found.reason, found.exit_code = view.reason, view.exit_code
+    found.reason, found.message, found.exit_code = view.reason, view.message, view.exit_code
     return found
 
 

@@ -151,5 +151,5 @@ def test_a_hub_that_stays_away_makes_5_and_names_the_key(fleet: Fleet) -> None:
     assert fleet.house.cli("stop", "hub").returncode == 0
     done = fleet.house.cli("run", "a", "h1", "--json")
     assert (done.returncode, json.loads(done.stdout)["error"]) == (5, "not_accepted")
-    assert "fleethub runs shows it with the key" in done.stderr
+    assert "Ask again with: fleethub run --key " in done.stderr
     assert fleet.house.cli("start", "hub").returncode == 0

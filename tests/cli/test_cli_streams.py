@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doubles.api_server import feeding, running
+from doubles.api_server import active, command, feeding, fleet_run, running
 
 from processes.cli.client import Api
 from processes.cli.live import socket_of
@@ -48,6 +48,24 @@ def test_a_reader_that_is_gone_is_no_error_and_exits_as_by_sigpipe(tmp_path: Pat
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=30)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_run_goes_on_without_its_reader_and_says_where(tmp_path: Path) -> None:
+    """The bug it would catch: the closed pipe is taken for a lost connection to the hub, and asked about again and again."""
+    going = fleet_run(active("web1", "c1"))
+    page = {"command_id": "c1", "records": [{"offset": 0, "stream": "stdout", "data": "hello"}], "next_offset": 1}
+    (tmp_path / "token").write_text("secret")
+    read, write = os.pipe()
+    os.close(read)
+    with running() as http:
+        http.on("POST", "/api/v1/runs", (202, going))
+        http.on("GET", "/api/v1/runs/r1", (200, going))
+        http.on("GET", "/api/v1/commands/c1", (200, command("c1", "web1")))
+        http.on("GET", "/api/v1/commands/c1/output", (200, {**page, "complete": False, "truncated": False}))
+        words = ["run", "pull", "web1", "--hub", http.url, "--token-file", str(tmp_path / "token")]
+        done = subprocess.run([sys.executable, "-m", "processes.cli", *words], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "fleethub: the run goes on: fleethub runs r1 --follow\n")
 
 
 def test_the_library_of_websockets_writes_nothing_on_the_screen() -> None:

@@ -31,6 +31,16 @@ def command(command_id: str, host: str, state: str = "running", **more: Any) -> 
     return {"id": command_id, "host": host, "state": state, "created_at": STAMP, **times, **words, **counts, **more}
 
 
+def host(name: str, **more: Any) -> dict[str, Any]:
+    """A host as the API shows it, that has not said anything yet."""
+    unknown = dict.fromkeys(
+        ("last_seen", "enrolled_at", "connected_since", "heartbeat_interval_s", "commands", "metrics", "pending_command")
+    )
+    words = dict.fromkeys(("host_id", "address", "host_type", "agent_version", "os_version"), "")
+    told: dict[str, Any] = {"command_options": {}, "facts": {}, "heartbeat_facts": {}}
+    return {"name": name, "presence": "online", "revoked": False, "protocol": 1, **unknown, **words, **told, **more}
+
+
 def part(host: str, state: str, step: int = 0, command_id: str | None = None, reason: str = "") -> dict[str, Any]:
     """One host's part in a run."""
     return {"host": host, "state": state, "step": step, "command_id": command_id, "reason": reason}
