@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +13,7 @@ from processes.cli.client import Api, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.follow import Following
 from processes.cli.options import as_json, asking, asks_hub
+from processes.cli.text import seconds_between, took
 from processes.cli.watch import watched
 from processes.core.command import State
 from processes.core.pages import CommandWithHistory
@@ -33,7 +36,7 @@ def commands(*, limit: int, host: str | None, state: str | None, as_json: bool, 
         output.document({"commands": found, "next": following})
         return
     rows = [[view.id, view.created_at or "", view.host, view.op, view.state, _end(view)] for view in found]
-    output.table(["ID", "GIVEN", "HOST", "OPERATION", "STATE", ""], rows, "no commands yet: fleethub run OP HOST")
+    output.table(["ID", "GIVEN", "HOST", "OPERATION", "STATE", ""], rows, output.none_found("command", filters, "fleethub run OP HOST"))
 
 
 @click.command()
@@ -42,17 +45,21 @@ def commands(*, limit: int, host: str | None, state: str | None, as_json: bool, 
 @asks_hub
 def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one command with its history."""
-    with asking(hub, token_file) as api:
+    with asking(hub, token_file) as api, _or_a_run(api, command_id):
         body = api.read(f"/commands/{segment(command_id)}")
     view = decoded(body, CommandWithHistory)
     if as_json:
         output.document(body)
         return
+    lasted_s = seconds_between(view.started_at or view.sent_at, view.finished_at)
     output.fields([
         ("id", view.id),
         ("host", view.host),
         ("operation", view.op),
-        ("state", f"{view.state} {_end(view)}".rstrip()),
+        ("run", view.run or ""),
+        ("state", view.state if view.reason == view.state else f"{view.state} {view.reason}".rstrip()),
+        ("exit code", "" if view.exit_code is None else str(view.exit_code)),
+        ("took", "" if lasted_s is None else took(lasted_s)),
         ("message", view.message),
         ("given", f"{view.created_at} by {view.actor}"),
         ("expires", view.expires_at or "" if view.state == State.QUEUED else ""),
@@ -60,8 +67,9 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
         ("attempts", str(view.attempt)),
         ("output", f"{view.output_next} records" + (", truncated" if view.output_truncated else "")),
     ])  # fmt: skip
-    for step in view.history:
-        output.say(f"  {step.at}  {step.before or 'accepted'} → {step.after}  {step.reason}  {step.actor}".rstrip())
+    output.say()
+    steps = [[step.at or "", step.before or "", step.after, step.reason, step.actor] for step in view.history]
+    output.table(["AT", "FROM", "TO", "REASON", "BY"], steps, "its history is not kept any more")
 
 
 @click.command()
@@ -71,13 +79,15 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
 def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Ask for the end of a command or of a run. What was sent ends only by its agent's word."""
     with asking(hub, token_file) as api:
-        try:
+        # asked first which it is: a cancel of what does not exist would stand in the audit as a refused attempt
+        if _is_command(api, command_id):
             body = api.once("POST", f"/commands/{segment(command_id)}/cancel")
-        except Refused as refused:
-            if refused.status != 404:
-                raise
+        elif _is_run(api, command_id):
             _cancel_run(api, command_id, as_json)
             return
+        else:
+            advice = "fleethub commands and fleethub runs list them."
+            raise Failure("unknown_id", f"there is no command and no run {command_id!r}", advice)
     view = decoded(body, CommandView)
     if as_json:
         output.document(body)
@@ -85,14 +95,37 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     output.say(f"{view.id}: cancelled" if view.state == State.CANCELLED else f"{view.id}: {view.state}, its agent is asked to end it")
 
 
-def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
+def _is_command(api: Api, its_id: str) -> bool:
+    return _is_known(lambda: api.command(its_id))
+
+
+def _is_run(api: Api, its_id: str) -> bool:
+    return _is_known(lambda: api.run(its_id, hosts=False))
+
+
+def _is_known(ask: Callable[[], object]) -> bool:
     try:
-        view = api.cancel_run(run_id)
+        ask()
     except Refused as refused:
-        if refused.status != 404:
-            raise
-        message = f"no command and no run {run_id!r} that is open or ended lately"
-        raise Failure("unknown_id", message, "fleethub commands and fleethub runs list them.") from None
+        if refused.status == 404:
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _or_a_run(api: Api, its_id: str) -> Iterator[None]:
+    """Whoever asks for a command by a run's id is told so. Raises: Failure."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.status == 404 and _is_run(api, its_id):
+            raise Failure("is_a_run", f"{its_id} is a run, not a command", f"fleethub runs {its_id} names its commands.") from None
+        raise
+
+
+def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
+    view = api.cancel_run(run_id)
     if as_json:
         output.document(view)
     elif view.state is RunState.RUNNING:
@@ -111,7 +144,8 @@ def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_fi
     if follow and as_json:
         raise click.UsageError("--json is one document, which --follow has no end for: choose one of them")
     with asking(hub, token_file) as api:
-        view = api.command(command_id)
+        with _or_a_run(api, command_id):
+            view = api.command(command_id)
         if follow:
             Following(api, [watched(view)], prefixed=False).run()
             return

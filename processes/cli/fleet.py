@@ -47,8 +47,7 @@ def hosts(*, watch: bool, presence: str | None, search: str | None, as_json: boo
     if as_json:
         output.document(body)
         return
-    none = f"no host is like that: {', '.join(filters.values())}" if filters else "no hosts yet: fleethub enroll NAME"
-    output.table(HEADER, [_row(host, now_wall_s) for host in page.hosts], none)
+    output.table(HEADER, [_row(host, now_wall_s) for host in page.hosts], output.none_found("host", filters, "fleethub enroll NAME"))
 
 
 def _row(host: HostView, now_wall_s: float) -> list[str]:

@@ -65,6 +65,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "")
         sys.stdout.flush()
 
 
+def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> str:
+    """What stands in the place of an empty table: none is like that, or there are none yet, and how to make one."""
+    if asked := [f"{name} {value}" for name, value in filters.items() if value is not None]:
+        return f"no {thing} with {', '.join(asked)}"
+    return f"no {thing}s yet: {how}" if how else f"no {thing}s yet"
+
+
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """The table for a terminal. Cells are Text, so that nothing in them is taken for markup."""
     made = Table(box=None, pad_edge=False, header_style="bold")

@@ -85,7 +85,7 @@ def audit(
         output.document({"audit": found, "next": following})
         return
     rows = [[line.at or "", line.actor, line.kind, line.subject, _change(line), line.reason] for line in found]
-    output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, "nothing yet")
+    output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, output.none_found("line", filters))
 
 
 def _rows(body: bytes) -> tuple[list[AuditView], int | None]:

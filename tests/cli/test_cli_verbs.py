@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from doubles.api_server import ApiServer, active, command, fleet_run, part, running
+from doubles.api_server import STAMP, ApiServer, active, command, fleet_run, host, part, running
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings, load
@@ -87,6 +87,10 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
         ("run", "pull", "web1", "--parallel", "0"), ("run", "pull", "web1", "--max-failures", "-1"), ("runs", "--follow"),
         ("run", "pull", "--all", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
         ("run", "pull", "--all", "--where", "ab"), ("logs", "c1", "--follow", "--json"), ("status", "--watch", "--json"),
+        ("run", "pull", "a,b"), ("run", "pull", "a", "--ttl", "nan"), ("run", "pull", "a", "--ttl", "inf"),
+        ("run", "pull", "a", "--ttl", "1e9"), ("run", "pull", "a", "--wait", "nan"), ("run", "pull", "a", "--wait", "inf"),
+        ("run", "pull", "a", "--no-wait", "--wait", "1"),
+        ("run", "pull", "a", "--key", ""), ("run", "pull", "a", "--key", "k" * 129),
         ("stop", "hup"), ("enroll", "bad_name"), ("token", "create", "--role", "king"), ("nonsense",), (),
     ],
     ids=" ".join,
@@ -232,9 +236,39 @@ def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, serv
     server.on("POST", RUNS, UNAVAILABLE)
     done = run("run", "pull", "web1")
     assert done.code == 5
-    keys = {each.body["key"] for each in server.asked_for("POST", RUNS)}
-    assert len(keys) == 1
-    assert keys.pop() in done.err
+    (key,) = {each.body["key"] for each in server.asked_for("POST", RUNS)}
+    again = f"Ask again with: fleethub run --key {key} pull web1; fleethub runs lists it if it was accepted."
+    assert done.err.splitlines()[-1].strip() == again
+    server.on("POST", RUNS, UNAVAILABLE, (202, BEGUN))
+    done = run("run", "--key", "my key", "pull", "web1", "--no-wait")
+    assert (done.code, done.out) == (0, "r1\n")
+    assert [each.body["key"] for each in server.asked_for("POST", RUNS)][-2:] == ["my key"] * 2
+    server.on("POST", RUNS, UNAVAILABLE)
+    assert "with: fleethub run pull web1 --key 'my key'; fleethub" in run("run", "pull", "web1", "--key", "my key").err
+
+
+def test_limits_are_refused_in_plain_words_and_their_defaults_are_shown(run: Run) -> None:
+    assert "at most 7 days" in run("run", "pull", "a", "--ttl", "1e9").err
+    assert "hosts are separated by spaces" in run("run", "pull", "a,b").err
+    shown = " ".join(run("run", "--help").out.split())
+    assert "[default: commands.ttl_s of the hub, 3600 if it is not set]" in shown
+    assert "[default: until all have ended]" in shown
+
+
+def test_run_says_which_of_its_hosts_are_offline_and_how_to_go_on(run: Run, server: ApiServer) -> None:
+    server.on("POST", RUNS, (202, fleet_run(active("a", "c1"), part("b", "pending"), part("done", "failed"))))
+    server.on("GET", RUN, (200, fleet_run(active("a", "c1"), part("b", "pending"))))
+    server.on("GET", f"{COMMANDS}/c1", (200, command("c1", "a")))
+    server.on(
+        "GET", f"{COMMANDS}/c1/output", (200, {"command_id": "c1", "records": [], "next_offset": 0, "complete": False, "truncated": False})
+    )
+    server.on("GET", "/api/v1/hosts", (200, {"hosts": [host(name, presence="offline") for name in ("a", "done", "other")]}))
+    done = run("run", "pull,switch", "a", "b", "--wait", "0.1")
+    assert done.code == 4
+    assert [each.query for each in server.asked_for("GET", "/api/v1/hosts")] == ["presence=offline"]
+    lines = done.err.splitlines()
+    assert lines[0] == "fleethub: a is offline: its command waits for at most 1 s"
+    assert lines[-1] == "fleethub: not all have answered: fleethub runs r1 --follow goes on, fleethub cancel r1 ends it"
 
 
 def test_every_run_has_a_key_of_its_own_and_no_wait_returns_once_accepted(run: Run, server: ApiServer) -> None:
@@ -260,7 +294,7 @@ def test_a_run_that_was_accepted_is_told_even_if_its_commands_cannot_be_seen(run
 def test_all_chooses_every_host_on_the_server(run: Run, server: ApiServer) -> None:
     server.on("POST", RUNS, (202, BEGUN))
     assert run("run", "pull", "--all", "--no-wait").code == 0
-    assert [each.body["where"] for each in server.asked] == [{}]
+    assert [each.body["where"] for each in server.asked_for("POST", RUNS)] == [{}]
 
 
 def test_run_refused_by_the_hub_exits_1_and_is_not_repeated(run: Run, server: ApiServer) -> None:
@@ -281,14 +315,14 @@ def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, 
     server.on("GET", COMMANDS, (200, {"commands": [{**each, "run": "r1"} for each in views], "next": None}))
     for each in ("c1", "c2", "c3", "c5"):
         server.on("GET", f"{COMMANDS}/{each}", (200, command(each, "x", "succeeded")))
-    server.on("GET", f"{COMMANDS}/c4", (200, command("c4", "b", "failed", exit_code=3, reason="exit")))
+    server.on("GET", f"{COMMANDS}/c4", (200, command("c4", "b", "failed", exit_code=3, reason="exit", message="exec /no: No such file")))
     for each in ("c1", "c2", "c3", "c4", "c5"):
         page = {"command_id": each, "records": [], "next_offset": 0, "complete": True, "truncated": False}
         server.on("GET", f"{COMMANDS}/{each}/output", (200, page))
     done = run("run", "pull,switch", "a", "b", "c", "d")
     assert done.code == 1
     assert done.err.splitlines() == [
-        "b: failed at switch: exit, exit code 3  (fleethub command c4)",
+        "b: failed at switch: exit, exit code 3, exec /no: No such file  (fleethub command c4)",
         "c: failed at switch: host_removed",
         "d: not attempted",
         "run r1 failed: 1 succeeded, 2 failed, 1 not attempted",
@@ -299,22 +333,50 @@ def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, 
     assert {"actor", "attempt", "ttl_s"} < set(document["commands"][0])
 
 
-def test_cancel_takes_a_command_or_a_run_and_says_which_is_unknown(run: Run, server: ApiServer) -> None:
+def test_cancel_finds_out_which_it_is_before_it_asks_for_an_end(run: Run, server: ApiServer) -> None:
+    """The bug it would catch: each cancel of a run leaves a refused attempt in the audit."""
+    server.on("GET", f"{COMMANDS}/c1", (200, command("c1", "a")))
     server.on("POST", f"{COMMANDS}/c1/cancel", (202, command("c1", "a", "cancelled")))
     assert run("cancel", "c1") == (0, "c1: cancelled\n", "")
-    server.on("POST", f"{COMMANDS}/r1/cancel", UNKNOWN_COMMAND)
+    server.on("GET", f"{COMMANDS}/r1", UNKNOWN_COMMAND)
+    server.on("GET", RUN, (200, BEGUN))
     server.on("POST", f"{RUN}/cancel", (202, BEGUN), (202, {**BEGUN, "state": "cancelled"}), (409, {"error": "final", "message": "over"}))
     assert run("cancel", "r1").out == "r1: no further host is begun, and the agents of 1 are asked to end what they run\n"
     assert json.loads(run("cancel", "r1", "--json").out)["state"] == "cancelled"
     assert run("cancel", "r1") == (1, "", "fleethub: over\n")
     unknown = run("cancel", "x", "--json")
     assert (unknown.code, json.loads(unknown.out)["error"]) == (1, "unknown_id")
+    assert {each.path for each in server.asked if each.method == "POST"} == {f"{COMMANDS}/c1/cancel", f"{RUN}/cancel"}
 
 
-def test_cancel_of_a_command_that_has_ended_does_not_ask_for_a_run(run: Run, server: ApiServer) -> None:
-    server.on("POST", f"{COMMANDS}/c1/cancel", (409, {"error": "final", "message": "over"}))
-    assert run("cancel", "c1").code == 1
-    assert len(server.asked) == 1
+def test_a_runs_id_in_the_place_of_a_commands_is_told(run: Run, server: ApiServer) -> None:
+    server.on("GET", f"{COMMANDS}/r1", UNKNOWN_COMMAND)
+    server.on("GET", RUN, (200, BEGUN))
+    for verb in ("command", "logs"):
+        assert run(verb, "r1") == (1, "", "fleethub: r1 is a run, not a command\n  fleethub runs r1 names its commands.\n")
+
+
+def test_a_command_tells_its_run_its_exit_code_and_how_long_it_took(run: Run, server: ApiServer) -> None:
+    times = {"started_at": "2026-01-02T03:04:05.000Z", "finished_at": "2026-01-02T03:04:06.250Z"}
+    history = [
+        {"at": STAMP, "before": None, "after": "queued", "reason": "", "actor": "admin"},
+        {"at": STAMP, "before": "running", "after": "succeeded", "reason": "reported", "actor": "agent"},
+    ]
+    view = command("c1", "a", "succeeded", run="r1", exit_code=0, reason="succeeded", history=history, **times)
+    server.on("GET", f"{COMMANDS}/c1", (200, view))
+    lines = run("command", "c1").out.splitlines()
+    shown = dict(line.split(None, 1) for line in lines if line.startswith(("run ", "state ", "took ")))
+    assert shown == {"run": "r1", "state": "succeeded", "took": "1.2 s"}
+    assert any(line.split() == ["exit", "code", "0"] for line in lines)
+    assert lines[-1].index("reported") == lines[-3].index("REASON")
+
+
+def test_filters_that_match_nothing_are_named(run: Run, server: ApiServer) -> None:
+    server.on("GET", COMMANDS, (200, {"commands": [], "next": None}))
+    server.on("GET", "/api/v1/audit", (200, {"audit": [], "next": None}))
+    assert run("commands").out == "no commands yet: fleethub run OP HOST\n"
+    assert run("commands", "--host", "web1", "--state", "lost").out == "no command with host web1, state lost\n"
+    assert run("audit", "--actor", "eve").out == "no line with actor eve\n"
 
 
 def test_runs_lists_them_and_shows_one_host_by_host(run: Run, server: ApiServer) -> None:
@@ -328,6 +390,7 @@ def test_runs_lists_them_and_shows_one_host_by_host(run: Run, server: ApiServer)
     server.on("GET", RUN, (200, BEGUN))
     assert json.loads(run("runs", "r1", "--json").out) == BEGUN
     lines = [line.split() for line in run("runs", "r1").out.splitlines()]
+    assert ["key", "k1"] in lines
     assert ["a", "under", "way", "pull", "c1"] in lines
     assert ["b", "waiting"] in lines
 
