@@ -183,6 +183,11 @@ class Settings(msgspec.Struct, frozen=True):
         return self.state / "fleet.db"
 
     @property
+    def epoch_file(self) -> Path:
+        """Beside the database, written by each hub when it begins: without it none ever has."""
+        return self.state / "epoch"
+
+    @property
     def incidents_database(self) -> Path:
         """Incidents: written by the watchdog alone."""
         return self.state / "incidents.db"

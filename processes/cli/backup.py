@@ -17,6 +17,7 @@ from processes.adapters.settings import load
 from processes.cli import output
 from processes.cli.failure import Failure
 from processes.cli.options import as_json
+from processes.cli.text import count
 from processes.core.ledger import Ledger
 from processes.core.values import CANARY_HOST
 
@@ -59,7 +60,8 @@ def backup(file: Path, as_json: bool) -> None:
     if as_json:
         output.document(contents)
     else:
-        output.say(f"{file}: {contents.hosts} hosts, {contents.commands.accepted} commands, {contents.size_bytes} bytes, checked")
+        held = f"{count(contents.hosts, 'host')}, {count(contents.commands.accepted, 'command')}"
+        output.say(f"{file}: {held}, {contents.size_bytes} bytes, checked")
 
 
 def copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from processes.adapters.database import DatabaseUnreadable
 from processes.adapters.settings import Settings
 from processes.cli import backup, belongings
 from processes.cli.finding import Finding, Level
+from processes.cli.text import count
 from processes.core.report import Overall
 
 CHECK_S_MAX: Final = 0.4  # for one database, unless --deep: `doctor` answers within a second
@@ -67,7 +68,7 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
             "restore", Level.WARNING, "a restore was interrupted after it had become certain", "The next fleethub up completes it."
         )
     if not settings.database.exists():
-        if settings.operator_token.exists():
+        if settings.epoch_file.exists():  # the token alone says no more than that `env` or `up` was typed
             yield Finding("fleet.db", Level.BAD, f"there is no {settings.database}, and there was one", "fleethub restore FILE")
         return
     yield _checked("fleet.db", settings.database, deep)
@@ -96,7 +97,9 @@ def _checked(name: str, path: Path, deep: bool) -> Finding:
             return Finding(name, Level.BAD, f"damaged: {'; '.join(damage)}", advice)
         if name == "fleet.db":
             held = backup.checked(path, whole=False)
-            return Finding(name, Level.OK, f"whole; {held.hosts} hosts, {held.commands.accepted} commands, the ledger adds up")
+            return Finding(
+                name, Level.OK, f"whole; {count(held.hosts, 'host')}, {count(held.commands.accepted, 'command')}, the ledger adds up"
+            )
         return Finding(name, Level.OK, "whole")
     except DatabaseUnreadable as error:
         return Finding(name, Level.BAD, str(error), advice)

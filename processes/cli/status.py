@@ -14,7 +14,7 @@ from rich.live import Live
 
 from processes.adapters import watchdog_view
 from processes.adapters.settings import Settings, SettingsError
-from processes.cli import live, output
+from processes.cli import belongings, live, output
 from processes.cli.client import HubAway, decoded
 from processes.cli.environment import program
 from processes.cli.failure import EXIT_UNKNOWN, Failure
@@ -47,12 +47,23 @@ def status(watch: bool, as_json: bool, hub: str | None, token_file: Path | None)
         raise Failure("unknown", f"there is no installation at {settings.state}", f"Start one: {program()} up", EXIT_UNKNOWN)
     if watch:
         _watch_folder(settings)
-    report = watchdog_view.current_report(settings)
+    report = _current(settings)
     if as_json:
         output.document(report)
     else:
         _show(report)
     return report.verdict.exit_code
+
+
+def _current(settings: Settings) -> Report:
+    """How this machine's installation is; where nothing runs, that is all that is said of why. Raises: Failure, if it never began."""
+    report = watchdog_view.current_report(settings)
+    told = report.watchdog_silent_s is None  # by a watchdog that lives
+    if told or any(process.pid for process in report.processes) or belongings.supervisord_of(settings) is not None:
+        return report
+    if not settings.epoch_file.exists() and not settings.database.exists():
+        raise Failure("unknown", f"nothing was ever started at {settings.state}", f"Start it: {program()} up", EXIT_UNKNOWN)
+    return msgspec.structs.replace(report, reasons=[f"nothing runs here: {program()} up"])
 
 
 def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> int:
@@ -77,7 +88,7 @@ def _watch_folder(settings: Settings) -> None:
     """A screen from the state folder: it lives while everything else is down. Raises: KeyboardInterrupt."""
     with Live(console=Console(), screen=True, auto_refresh=False) if sys.stdout.isatty() else contextlib.nullcontext() as screen:
         while True:
-            drawn = _drawn(watchdog_view.current_report(settings), "")
+            drawn = _drawn(_current(settings), "")
             if screen is not None and drawn is not None:
                 screen.update(drawn, refresh=True)
             time.sleep(EVERY_S)
@@ -109,7 +120,8 @@ def _drawn(report: Report, said: str) -> RenderableType | None:
 
 def _show(report: Report) -> None:
     output.say(f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}")
-    output.table(HEADER, [_row(process) for process in report.processes])
+    if any(process.pid for process in report.processes):
+        output.table(HEADER, [_row(process) for process in report.processes])
     for line in _lines(report):
         output.say(line)
 

@@ -189,6 +189,7 @@ def is_wanted(name: str, wishes: Mapping[str, str]) -> bool:
     return wishes.get(name, "stopped" if name == "agent" else "running") == "running"
 
 
+ROUND: Final = ("queues", "gateway", "fanout")  # besides the hub, what a command goes through
 HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary command went round within it
 
 
@@ -203,13 +204,16 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     hub = next((process for process in processes if process.name == "hub"), None)
     if hub is None or hub.verdict in (Verdict.DEAD, Verdict.STOPPED, Verdict.STARTING):
         grade = Overall.DOWN
-        reasons.append("the hub is not running" if hub is None else f"the hub is {hub.verdict}")
+        asked = hub is not None and hub.verdict is Verdict.STOPPED and not hub.wanted
+        reasons.append("the hub is not running" if hub is None else f"the hub is {hub.verdict}{', as asked' if asked else ''}")
     elif hub.verdict in (Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE):
         grade = Overall.STALLED
         reasons.append(f"the hub is {hub.verdict}: {hub.reason}".rstrip(": "))
     elif not canary.ok and not silent:  # a silent watchdog's canary says nothing of the hub
         grade = Overall.STALLED
         reasons.append("no canary command went round lately")
+        stopped = [p.name for p in processes if p.verdict is Verdict.STOPPED and not p.wanted and p.name.partition(":")[0] in ROUND]
+        reasons += [f"{name} is stopped, as asked" for name in stopped]
     others = [p for p in processes if p.wanted and p.verdict is not Verdict.ADVANCING and not (p.name == "hub" and reasons)]
     for process in others:
         if process.verdict is Verdict.STOPPED and not process.wanted:

@@ -50,6 +50,16 @@ def test_a_folder_in_which_nothing_runs_is_a_warning_and_everything_else_is_well
     assert found["processes"]["advice"]
 
 
+def test_a_database_is_missed_only_where_a_hub_has_begun(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bug it would catch: `env` alone makes it say that there was a database."""
+    assert execute(["env"]) == 0
+    capsys.readouterr()
+    assert "fleet.db" not in examined(capsys)[1]
+    (state / "epoch").write_text("1\n")
+    code, found = examined(capsys)
+    assert (code, found["fleet.db"]["level"]) == (2, "bad")
+
+
 def test_each_thing_that_is_wrong_is_named_with_what_to_do(
     state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

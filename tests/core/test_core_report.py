@@ -108,3 +108,14 @@ def test_a_report_survives_its_json() -> None:
         b'{"verdict":"ok","epoch":3,"processes":[],"canary":{"ok":true},"fleet":{},"commands":{},"incidents":{}}', type=Report
     )
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+@pytest.mark.parametrize("name", ["queues", "gateway", "gateway:1", "fanout", "fanout:0"])
+def test_a_red_canary_names_what_an_operator_stopped_on_its_way(name: str) -> None:
+    grade, reasons = overall([*house(), row(name, Verdict.STOPPED, wanted=False)], RED, silent=False)
+    assert (grade, reasons) == (Overall.STALLED, ["no canary command went round lately", f"{name} is stopped, as asked"])
+
+
+def test_a_hub_that_an_operator_stopped_is_told_from_one_that_died() -> None:
+    assert overall([row("hub", Verdict.STOPPED, wanted=False)], RED, silent=False) == (Overall.DOWN, ["the hub is stopped, as asked"])
+    assert overall([row("hub", Verdict.DEAD)], RED, silent=False) == (Overall.DOWN, ["the hub is dead"])
