@@ -52,6 +52,7 @@ def up(foreground: bool, no_agent: bool) -> int:
         running = belongings.supervisord_of(settings)
         if running is not None:
             settings = _as_running(settings, running)
+            _refuse_what_cannot_get_well(settings)
             _bring_up(settings, no_agent, fresh=False)
             output.say("ok: already running")
             _tell(settings)
@@ -115,8 +116,7 @@ def stop(process: str) -> None:
     names = _named(settings, process)
     for name in names:
         supervision.supervisor_of(settings)
-        wishes.wish(settings, {name: wishes.STOPPED})  # first: or the watchdog would start it again
-        supervision.stop(settings, name)
+        _stop(settings, name)
         output.say(f"{name}: stopped, until: fleethub start {name}")
     supervision.wait_told(settings, names)
 
@@ -135,6 +135,17 @@ def start(process: str) -> None:
         supervision.start(settings, name)
         output.say(f"{name}: running")
     supervision.wait_told(settings, names)
+
+
+def _refuse_what_cannot_get_well(settings: Settings) -> None:
+    """Raises: Failure, if the operator stopped all processes of a kind without which it is never healthy."""
+    asked = watchdog_view.wishes(settings)
+    kinds = [kind for kind in RESTART_ORDER if kind != "agent"] + ["gateway"]
+    stopped = [kind for kind in kinds if not any(is_wanted(name, asked) for name in settings.names(kind))]
+    if stopped:
+        verb, what = ("is", stopped[0]) if len(stopped) == 1 else ("are", ", ".join(stopped))
+        advice = "; ".join(f"fleethub start {kind}" for kind in stopped)
+        raise Failure("stopped", f"it runs, and {what} {verb} stopped, as asked: so it cannot get well", advice)
 
 
 def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
@@ -222,6 +233,20 @@ def _ending_with_us(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         supervision.end_all(settings)
         signal.signal(signal.SIGTERM, before)
+
+
+def _stop(settings: Settings, name: str) -> None:
+    """The process is stopped, and meant to be. Raises: Failure, and then nothing is wished that was not before."""
+    wanted = is_wanted(name, watchdog_view.wishes(settings))
+    wishes.wish(settings, {name: wishes.STOPPED})  # first: or the watchdog would start it again
+    try:
+        supervision.stop(settings, name)
+    except BaseException as error:
+        wishes.wish(settings, {name: wishes.RUNNING if wanted else wishes.STOPPED})
+        if isinstance(error, SupervisorAway):
+            advice = f"Try again; if supervisord stays mute: fleethub down, fleethub up, fleethub stop {name}"
+            raise Failure("not_stopped", f"{name} is not stopped: {error}", advice) from None
+        raise
 
 
 def _restart(settings: Settings, name: str) -> None:
