@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from processes.cli import enrolment, sign_in
-from processes.cli.failure import Failure
+from processes.cli.failure import EXIT_USAGE, Failure
 from processes.cli.systemd_unit import agent_unit
 from processes.core.values import HOST_NAME
 
@@ -55,7 +55,7 @@ def agent(
             raise click.UsageError("--hub needs --token-file: the token that `fleethub enroll NAME` printed")
         if install:
             _check_systemd()
-        config = _made(hub, token_file, name or enrolment.own_name(), place)
+        config = _made(hub, token_file, name, place)
         if install:
             _install(config)
         elif init:
@@ -68,15 +68,20 @@ def agent(
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606  # our own program
 
 
-def _made(hub: str, token_file: Path, name: str, place: Path) -> Path:
+def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
     """The agent's file in its folder. One that is there is the operator's: only its `hub` is kept up to date."""
     parts = urlsplit(hub)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise Failure("bad_url", f"{hub!r} is not the URL of an agents' port", "It looks like wss://fleet.example.org:7701/ws", 2)
+    name = given or enrolment.own_name()
     if not HOST_NAME.fullmatch(name):
         raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", 2)
-    token = _read_token() if token_file == STDIN else None
     path = place / "agent.toml"
+    there = enrolment.existing(path).name
+    if given is not None and there not in ("", given):
+        advice = f"Leave --name out to go on as {there}, choose another --place, or change the name in that file."
+        raise Failure("other_name", f"{path} is the file of {there}, not of {given}", advice, EXIT_USAGE)
+    token = _read_token() if token_file == STDIN else None
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if token is not None:

@@ -13,7 +13,8 @@ from typing import Final
 
 import click
 
-from processes.adapters.settings import Settings, address, checkout, load
+from processes.adapters.settings import RESERVED, Settings, address, checkout, load
+from processes.cli import output
 from processes.cli.failure import EXIT_USAGE, Failure
 
 LIB: Final = Path("/var/lib")  # systemd's StateDirectory= is below it
@@ -150,7 +151,19 @@ _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"}  # systemd.se
 def systemd_unit(agent: bool, config: Path, user: str) -> None:
     """Print a unit for systemd, to be saved on the server that is meant."""
     python = Path(sys.executable).absolute()
-    print(agent_unit(python, config.absolute()) if agent else hub_unit(python, load(), user, os.environ), end="")
+    if agent:
+        print(agent_unit(python, config.absolute()), end="")
+        return
+    settings = load()
+    print(hub_unit(python, settings, user, os.environ), end="")
+    if left := not_carried(os.environ):
+        verb = "is set here, and is" if len(left) == 1 else "are set here, and are"
+        output.note(f"fleethub: {', '.join(left)} {verb} not in the unit: put what they say into {settings.config}")
+
+
+def not_carried(environ: Mapping[str, str]) -> list[str]:
+    """The settings in the environment: the unit is for a system that does not have it."""
+    return sorted(name for name in environ if name.startswith("FLEETHUB_") and name not in RESERVED)
 
 
 def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, str]) -> str:

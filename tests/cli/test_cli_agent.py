@@ -47,6 +47,19 @@ def test_what_an_operator_wrote_into_the_file_stays(tmp_path: Path, token: Path)
     assert (found["hub"], found["commands"]["pull"]["argv"]) == ("wss://fleet.example.org:7701/ws", ["true"])
 
 
+def test_a_file_of_another_name_is_refused_with_what_stands_there(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: a server is enrolled as web2, and its agent goes on calling itself web1."""
+    made(tmp_path, token, "ws://127.0.0.1:7701", "--name", "web1")
+    before = (tmp_path / "place" / "agent.toml").read_bytes()
+    made(tmp_path, token, "ws://127.0.0.1:7702", "--name", "web2", code=2)
+    assert "agent.toml is the file of web1, not of web2" in capsys.readouterr().err
+    assert (tmp_path / "place" / "agent.toml").read_bytes() == before
+    monkeypatch.setattr("socket.gethostname", lambda: "third")
+    assert made(tmp_path, token, "ws://127.0.0.1:7702")["name"] == "web1"
+
+
 def test_what_cannot_be_is_refused_with_what_to_do(tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, token, "http://fleet.example.org", "--name", "web1", code=2)
     made(tmp_path, token, "ws://fleet.example.org", "--name", "no name", code=2)

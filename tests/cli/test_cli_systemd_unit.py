@@ -16,7 +16,7 @@ import pytest
 from processes.adapters import settings
 from processes.cli import installation, supervision
 from processes.cli.failure import Failure
-from processes.cli.systemd_unit import agent_unit, hub_unit
+from processes.cli.systemd_unit import agent_unit, hub_unit, not_carried
 
 PYTHON = Path("/opt/fleethub/bin/python")
 ANALYZE = shutil.which("systemd-analyze")
@@ -39,6 +39,14 @@ def test_watchdog_answers_for_the_whole() -> None:
     assert (found["Type"], found["NotifyAccess"], found["Restart"], found["KillMode"]) == ("notify", "all", "always", "mixed")
     assert float(found["WatchdogSec"]) >= 30
     assert shlex.split(found["ExecStart"]) == [str(PYTHON), "-P", "-m", "processes.cli", "up", "--foreground", "--no-agent"]
+
+
+def test_settings_of_the_environment_that_the_unit_does_not_carry_are_named() -> None:
+    """The bug it would catch: under systemd it listens elsewhere than where it was tried."""
+    carried = {"FLEETHUB_STATE": "/s", "FLEETHUB_CONFIG": "/c", "PATH": "x"}
+    assert not_carried(carried) == []
+    left = {"FLEETHUB_OPERATORS_LISTEN": "127.0.0.1:1", "FLEETHUB_INSECURE": "1"}
+    assert not_carried({**carried, **left}) == ["FLEETHUB_INSECURE", "FLEETHUB_OPERATORS_LISTEN"]
 
 
 def test_its_times_are_longer_than_what_they_wait_for() -> None:
