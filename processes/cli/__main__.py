@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -36,11 +37,19 @@ from processes.cli.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT
 from processes.cli.verbs import Verbs
 from processes.core.errors import FleethubError
 
+LOCAL = {  # verbs of this machine alone
+    "up", "down", "restart", "stop", "start", "doctor", "backup", "restore", "env", "systemd-unit", "alarms", "drill",
+}  # fmt: skip
+
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="fleethub", prog_name="fleethub", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """A hub for fleets of servers that cannot freeze unnoticed and loses no command."""
+    hub = os.environ.get("FLEETHUB_HUB")
+    if hub and context.invoked_subcommand in LOCAL:
+        output.note(f"fleethub: {context.invoked_subcommand} concerns this machine's own installation, not FLEETHUB_HUB ({hub})")
 
 
 cli.add_sections(

@@ -14,7 +14,7 @@ from processes.cli import enrolment, live, output
 from processes.cli.client import decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub
-from processes.cli.text import age, ago
+from processes.cli.text import age, ago, count
 from processes.core.pages import HostsPage
 from processes.core.values import HOST_NAME, Presence
 from processes.core.views import HostView
@@ -67,7 +67,7 @@ def _picture(picture: live.Picture, said: str, now_wall_s: float, filters: Mappi
     shown = [host for host in known if search in host.name and presence in (None, host.presence)]
     rows = [_row(host, now_wall_s) for host in sorted(shown, key=lambda host: (order.index(Presence(host.presence)), host.name))]
     counts = ", ".join(f"{sum(host.presence == presence for host in known)} {presence}" for presence in Presence)
-    return output.screen(f"{len(known)} hosts: {counts} ({said})", HEADER, rows)
+    return output.screen(f"{count(len(known), 'host')}: {counts} ({said})", HEADER, rows)
 
 
 @click.command()

@@ -17,7 +17,7 @@ from processes.core.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.report import IncidentView
 
 FIRST: Final = ("stacks.txt", "tasks.txt", "pyspy.txt")  # of the evidence: where it stood; the rest in its own order
-HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "STUCK AT"]
+HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "", "STUCK AT"]
 
 
 @click.command()
@@ -96,6 +96,7 @@ def _row(view: IncidentView) -> list[str]:
         view.verdict,
         _after(view.found_after_s),
         _after(view.recovered_after_s),
+        "drill" if view.drill else "",
         view.stuck_at or "",
     ]
 

@@ -22,6 +22,7 @@ from processes.adapters.settings import REVOKED, Settings, load
 from processes.cli import backup, belongings, environment, output
 from processes.cli.failure import Failure
 from processes.cli.options import as_json
+from processes.cli.text import count
 from processes.core import rollback
 from processes.core.audit import Kind
 from processes.core.errors import ResourceError
@@ -62,11 +63,14 @@ def restore(file: Path, as_json: bool) -> None:
     if as_json:
         output.document(done)
         return
-    output.say(f"restored {done.hosts} hosts from {file}")
-    output.say(f"{done.lost} commands that were not final in it are lost (restored); {done.revoked} hosts stay revoked")
+    were, are = ("was", "is") if done.lost == 1 else ("were", "are")
+    stay = "stays" if done.revoked == 1 else "stay"
+    output.say(f"restored {count(done.hosts, 'host')} from {file}")
+    output.say(f"{count(done.lost, 'command')} that {were} not final in it {are} lost (restored)")
+    output.say(f"{count(done.revoked, 'host')} that had been revoked since {stay} revoked")
     if done.replaced:
         output.say(f"the replaced database is kept: {done.replaced}")
-    output.say("start it: fleethub up")
+    output.say(f"start it: {environment.program()} up")
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
             id=f"i{number}", process="hub", verdict="frozen", reason="no turn", pid=7, epoch=3, boot_id="b", good_mono_s=1.0,
             found_mono_s=3.1, found_wall_s=1e9, stuck_at="processes/hub/loop.py:9 take_twice", remedy="killed and replaced",
             evidence=["stacks.txt", "gone.txt"], events=["+0.100 s evidence collected"],
+            drill=number == 2,
         ))  # fmt: skip
     store.close()
     (settings.evidence / "i2").mkdir(parents=True)
@@ -50,6 +51,13 @@ def test_the_story_and_the_evidence_are_shown_without_control_characters(setting
     assert "cannot be read: No such file" in out
     assert execute(["incident", "i9"]) == 1
     assert "there is no incident 'i9'" in capsys.readouterr().err
+
+
+def test_a_drill_is_marked_in_the_list(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["incidents"]) == 0
+    drill, other = capsys.readouterr().out.splitlines()[1:]
+    assert "drill" in drill.split()
+    assert "drill" not in other.split()
 
 
 def test_another_machine_is_asked_and_the_answer_looks_the_same(

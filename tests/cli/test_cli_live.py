@@ -63,7 +63,7 @@ def test_what_is_drawn_is_escaped_and_says_how_fresh_it_is(capsys: pytest.Captur
     fleet._picture(found, "live", 0.0, {"search": "db"})
     status._picture(found, "not connected, this is 9 s old: gone")
     out = capsys.readouterr().out
-    assert "1 hosts: 1 online, 0 stale, 0 offline (live)" in out
+    assert "1 host: 1 online, 0 stale, 0 offline (live)" in out
     assert out.count("web1  online") == 1
     assert "degraded: hub is \\x1b[31m" in out
     assert "9 s old" in out

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.cli.text import age, ago, columns, plain
+from processes.cli.text import age, ago, columns, count, plain, seconds_between, took
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -69,3 +69,10 @@ def test_an_age_is_said_in_one_unit(seconds: float | None, said: str) -> None:
 def test_how_long_ago_is_by_the_clock_of_who_told_it() -> None:
     assert ago("1970-01-01T00:01:00.000Z", 100.0) == "40 s ago"
     assert ago(None, 100.0) == "never"
+
+
+def test_one_is_not_several_and_a_short_time_has_its_tenths() -> None:
+    assert [count(number, "host") for number in (0, 1, 2)] == ["0 hosts", "1 host", "2 hosts"]
+    assert [took(seconds) for seconds in (0.0, 1.26, 11.4, 600.0)] == ["0.0 s", "1.3 s", "11 s", "10 min"]
+    assert seconds_between("2026-01-02T03:04:05.000Z", "2026-01-02T03:04:06.250Z") == 1.25
+    assert seconds_between(None, "2026-01-02T03:04:06.250Z") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_a_wrong_setting_is_named_and_exits_78(run: Run, monkeypatch: pytest.Mon
 def test_what_answers_whatever_is_down_answers_with_a_wrong_setting_too(run: Run, settings: Settings) -> None:
     settings.config.write_text("[operators]\nlissen = 1\n")
     settings.run.mkdir()
-    for verb, code in ((("down",), 0), (("status",), 2), (("incidents",), 0), (("incident", "x"), 1)):
+    for verb, code in ((("down",), 0), (("status",), 3), (("incidents",), 0), (("incident", "x"), 1)):
         done = run(*verb)
         assert (done.code, done.err.splitlines()[0]) == (
             code,
@@ -216,6 +217,26 @@ def test_down_without_anything_running_says_so_and_succeeds(run: Run) -> None:
     assert run("down") == (0, "nothing was running\n", "")
 
 
+def test_status_tells_what_was_never_started_from_what_was_ended(run: Run, settings: Settings) -> None:
+    """The bug it would catch: after a clean `down`, a list of dead processes; after `env` alone, "down"."""
+    assert run("env").code == 0
+    done = run("status")
+    assert (done.code, done.err.splitlines()[0]) == (3, f"fleethub: nothing was ever started at {settings.state}")
+    settings.epoch_file.write_text("3\n")
+    done = run("status")
+    assert (done.code, done.err) == (2, "")
+    assert re.fullmatch(r"down: nothing runs here: (bin/)?fleethub up", done.out.splitlines()[0])
+    assert "watchdog" not in done.out
+    document = json.loads(run("status", "--json").out)
+    assert (document["verdict"], len(document["reasons"]), len(document["processes"])) == ("down", 1, 6)
+
+
+def test_a_verb_of_this_machine_says_so_where_another_hub_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETHUB_HUB", "https://elsewhere:7700")
+    assert run("down").err == "fleethub: down concerns this machine's own installation, not FLEETHUB_HUB (https://elsewhere:7700)\n"
+    assert "concerns" not in run("hosts").err
+
+
 def test_env_makes_what_supervisord_needs(run: Run, settings: Settings) -> None:
     done = run("env")
     assert done.code == 0
@@ -239,10 +260,12 @@ def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, serv
     (key,) = {each.body["key"] for each in server.asked_for("POST", RUNS)}
     again = f"Ask again with: fleethub run --key {key} pull web1; fleethub runs lists it if it was accepted."
     assert done.err.splitlines()[-1].strip() == again
+    monkeypatch.setattr(client, "ASK_AGAIN_S", 10.0)
     server.on("POST", RUNS, UNAVAILABLE, (202, BEGUN))
     done = run("run", "--key", "my key", "pull", "web1", "--no-wait")
     assert (done.code, done.out) == (0, "r1\n")
     assert [each.body["key"] for each in server.asked_for("POST", RUNS)][-2:] == ["my key"] * 2
+    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.05)
     server.on("POST", RUNS, UNAVAILABLE)
     assert "with: fleethub run pull web1 --key 'my key'; fleethub" in run("run", "pull", "web1", "--key", "my key").err
 
