@@ -72,13 +72,13 @@ def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> 
     return f"no {thing}s yet: {how}" if how else f"no {thing}s yet"
 
 
-def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """The table for a terminal. Cells are Text, so that nothing in them is taken for markup."""
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, cut: bool = False) -> Table:
+    """The table for a terminal; `cut`: each row on one line. Cells are Text, so that nothing in them is taken for markup."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in header:
-        made.add_column(name, overflow="fold")
+        made.add_column(Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold")
     for row in rows:
-        made.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
+        made.add_row(*(Text(plain(cell), style=STYLES.get(cell, ""), no_wrap=cut) for cell in row))
     return made
 
 
@@ -89,10 +89,16 @@ def screen(first: str, header: Sequence[str], rows: Sequence[Sequence[str]], las
             print(line)
         print(flush=True)
         return None
-    room = max(3, Console().size.height - 4 - len(last))
-    more = [] if len(rows) <= room else [f"… and {len(rows) - room} more"]
-    lines = [Text(plain(line)) for line in (*more, *last)]
-    return Group(Text(plain(first), style="bold"), rich_table(header, rows[:room]), *lines)
+    room = max(1, Console().size.height - 2 - len(last))  # the first line and the header
+    shown = rows if len(rows) <= room else rows[: max(1, room - 1)]
+    more = [f"… {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
+    lines = [_cut(line) for line in (*more, *last)]
+    return Group(_cut(first, "bold"), rich_table(header, shown, cut=True), *lines)
+
+
+def _cut(line: str, style: str = "") -> Text:
+    """A line that ends at the terminal's edge: were it wrapped, what is below would be pushed off the screen."""
+    return Text(plain(line), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def mark(word: str, line: str) -> None:

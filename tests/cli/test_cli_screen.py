@@ -1,0 +1,44 @@
+"""A live screen on a small terminal: each row on one line, and what does not fit is counted."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from processes.cli import output
+
+ROWS = [[f"host{number}", "online " * 20, "\x1b[31m"] for number in range(40)]
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, width: int, height: int, rows: list[list[str]]) -> list[str]:
+    """The lines that a terminal of that size shows."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", str(height))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    picture = output.screen("first " * 30, ["NAME", "PRESENCE", "TEXT"], rows, ["last " * 30, "end"])
+    assert picture is not None
+    text = io.StringIO()
+    Console(file=text, width=width, height=height).print(picture)
+    return text.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+@pytest.mark.parametrize("height", [6, 10, 24])
+def test_what_does_not_fit_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    """The bug it would catch: rows that wrap push the count of the others, and the last lines, off the screen."""
+    lines = drawn(monkeypatch, width, height, ROWS)
+    assert len(lines) == height
+    assert max(map(len, lines)) <= width
+    shown = sum(line.startswith("host") for line in lines)
+    (more,) = [int(found[1]) for line in lines if (found := re.match(r"… (\d+) more", line))]
+    assert shown + more == len(ROWS)
+    assert lines[-1].startswith("end")
+
+
+def test_what_fits_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = drawn(monkeypatch, 80, 24, ROWS[:20])
+    assert (len(lines), sum(line.startswith("host") for line in lines)) == (24, 20)
+    assert not any(line.startswith("…") for line in lines)
