@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from processes.cli import output
+from processes.cli import completing, output
 from processes.cli.client import Api, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.follow import Following
@@ -23,7 +23,7 @@ from processes.core.views import CommandView, OutputPage, OutputView
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, newest first.")
-@click.option("--host", "host", help="Of this host only.")
+@click.option("--host", "host", help="Of this host only.", shell_complete=completing.hosts)
 @click.option("--state", "state", type=click.Choice([state.value for state in State]), help="In this state only.")
 @as_json
 @asks_hub

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from processes.adapters.settings import load
-from processes.cli import belongings, output
+from processes.cli import belongings, completing, output
 from processes.cli.drills.programme import Programme
 from processes.cli.failure import EXIT_FAILED, EXIT_OK, Failure
 from processes.cli.options import as_json
@@ -25,7 +25,7 @@ ROUNDS_MAX: Final = 1000
 
 
 @click.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completing.drills)
 @click.option("--list", "listing", is_flag=True, help="Which drills there are, and what each promises.")
 @click.option("--all", "everything", is_flag=True, help="Every drill, one after the other.")
 @click.option("--rounds", type=click.IntRange(1, ROUNDS_MAX), default=1, show_default=True, help="How often; shows median and worst.")

@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.console import RenderableType
 
-from processes.cli import enrolment, live, output
+from processes.cli import completing, enrolment, live, output
 from processes.cli.client import decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub
@@ -71,7 +71,7 @@ def _picture(picture: live.Picture, said: str, now_wall_s: float, filters: Mappi
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.hosts)
 @as_json
 @asks_hub
 def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -138,7 +138,7 @@ def _percent(number: float | None) -> str:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.hosts)
 @as_json
 @asks_hub
 def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -170,7 +170,7 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.hosts)
 @as_json
 @asks_hub
 def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -181,7 +181,7 @@ def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.hosts)
 @as_json
 @asks_hub
 def lift(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:

@@ -9,7 +9,7 @@ import click
 
 from processes.adapters import incident_file
 from processes.adapters.settings import Settings
-from processes.cli import output
+from processes.cli import completing, output
 from processes.cli.client import Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub, settings_anyway
@@ -34,7 +34,7 @@ def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | Non
 
 
 @click.command()
-@click.argument("incident_id", metavar="ID")
+@click.argument("incident_id", metavar="ID", shell_complete=completing.incidents)
 @as_json
 @asks_hub
 def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:

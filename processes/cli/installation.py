@@ -17,7 +17,7 @@ import msgspec
 from processes.adapters import lock, watchdog_view
 from processes.adapters.settings import Settings, load
 from processes.adapters.supervisor import SupervisorAway
-from processes.cli import belongings, client, enrolment, environment, output, ports, sign_in, supervision, wishes
+from processes.cli import belongings, client, completing, enrolment, environment, output, ports, sign_in, supervision, wishes
 from processes.cli.failure import EXIT_OK, Failure
 from processes.cli.options import settings_anyway
 from processes.core.report import is_wanted
@@ -93,7 +93,7 @@ def down() -> None:
 
 
 @click.command()
-@click.argument("process", required=False)
+@click.argument("process", required=False, shell_complete=completing.processes)
 def restart(process: str | None) -> None:
     """Restart process by process, each once the one before turns again. The gateway only if named."""
     settings = load()
@@ -109,7 +109,7 @@ def restart(process: str | None) -> None:
 
 
 @click.command()
-@click.argument("process")
+@click.argument("process", shell_complete=completing.processes)
 def stop(process: str) -> None:
     """Stop a process. It stays stopped until `start`."""
     settings = load()
@@ -122,7 +122,7 @@ def stop(process: str) -> None:
 
 
 @click.command()
-@click.argument("process")
+@click.argument("process", shell_complete=completing.processes)
 def start(process: str) -> None:
     """Start a stopped process."""
     settings = load()

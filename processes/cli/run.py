@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from processes.cli import interrupt, output
+from processes.cli import completing, interrupt, output
 from processes.cli.client import Api, HubAway, Refused, decoded
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
 from processes.cli.follow import Following
@@ -46,7 +46,7 @@ class RunDocument(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.argument("ops", metavar="OP[,OP...]")
-@click.argument("hosts", metavar="HOST...", nargs=-1)
+@click.argument("hosts", metavar="HOST...", nargs=-1, shell_complete=completing.hosts)
 @click.option("--all", "everywhere", is_flag=True, help="On every host.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="With --all: on those hosts whose KEY is VALUE. May be repeated.")
 @click.option("--parallel", type=click.IntRange(1), metavar="N", help="On so many hosts at a time. [default: all]")
