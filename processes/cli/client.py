@@ -30,7 +30,8 @@ READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again
 ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
 PAUSE_S: Final = 0.3
 CLOCK_S: Final = 2.0  # two clocks that differ by less are the same: an answer names the second that had begun, and takes its way
-NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")  # OpenSSL's words for an answer in plain text
+# OpenSSL's words for an answer in plain text, and for none
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure", "handshake operation timed out")
 AGENTS_PORT: Final = (404, 426)  # what it says to whoever does not ask for a WebSocket
 PAGE_MAX: Final = 500  # commands in one answer
 

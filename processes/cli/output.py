@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from processes.cli.failure import Failure
+from processes.cli.streams import ReaderGone, Unwritable
 from processes.cli.text import columns, plain
 
 STYLES: Final = {
@@ -30,7 +31,7 @@ def say(line: str = "") -> None:
 
 def note(line: str) -> None:
     """One line on stderr: progress and summaries, never what a script reads."""
-    with contextlib.suppress(OSError):  # nobody can be told that nobody can be told
+    with contextlib.suppress(OSError, ReaderGone, Unwritable):  # nobody can be told that nobody can be told
         print(plain(line), file=sys.stderr, flush=True)
 
 

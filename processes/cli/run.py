@@ -21,7 +21,7 @@ from processes.cli.client import Api, HubAway, Refused, decoded
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
 from processes.cli.follow import Following
 from processes.cli.options import Seconds, as_json, asking, asks_hub
-from processes.cli.streams import ReaderGone
+from processes.cli.streams import ReaderGone, Unwritable
 from processes.cli.text import age, count
 from processes.cli.watch import Brief, Watched, WatchedRun
 from processes.core.command import State
@@ -128,7 +128,7 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
             following.run(wait_s)
         except KeyboardInterrupt:
             left = True
-        except ReaderGone:
+        except (ReaderGone, Unwritable):
             if not fleet_run.over:
                 output.note(f"fleethub: the run goes on: fleethub runs {view.id} --follow")
             raise

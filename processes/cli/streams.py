@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import TextIO
 
 from processes.cli.failure import EXIT_READER_GONE, Failure
 from processes.core.errors import FleethubError
@@ -18,13 +19,13 @@ class Unwritable(Failure):
 
 
 class ReaderGone(FleethubError):
-    """Whoever read our stdout has ended, as `head` does: nothing is wrong, and nothing more is to be said there."""
+    """Whoever read our output has ended, as `head` does: nothing is wrong, and nothing more is to be said there."""
 
     exit_code = EXIT_READER_GONE
 
 
-class Stdout(io.TextIOWrapper):
-    """stdout, whose errors are told from those of sockets and files. Raises: Unwritable, ReaderGone."""
+class Checked(io.TextIOWrapper):
+    """stdout or stderr, whose errors are told from those of sockets and files. Raises: Unwritable, ReaderGone."""
 
     def write(self, text: str) -> int:
         """Part of TextIOBase."""
@@ -45,22 +46,30 @@ def prepare() -> None:
     """Both streams are there, and a character that they cannot show is shown as its number. Raises: Unwritable."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as we live; else print() would take stdout for it
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(errors="backslashreplace")
+    else:
+        sys.stderr = _checked(sys.stderr)
     if sys.stdout is None:
         raise Unwritable("it is closed")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        old = sys.stdout  # sys.__stdout__ keeps it: ended, it would close what both write to
-        sys.stdout = Stdout(old.buffer, encoding=old.encoding, errors="backslashreplace", line_buffering=old.line_buffering)
+    sys.stdout = _checked(sys.stdout)
 
 
 def leave_quietly() -> None:
-    """Nothing more is written to our stdout, not even by the interpreter's end."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """What cannot be written is not tried again by the interpreter's end, which would complain and choose another exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (FleethubError, OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _checked(stream: TextIO) -> TextIO:
+    """The same file. The stream as it was is kept by sys.__stdout__ and __stderr__: ended, it would close what both write to."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    return Checked(stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering)
 
 
 def _named(error: OSError) -> FleethubError:
     if isinstance(error, BrokenPipeError):
-        return ReaderGone("the reader of stdout is gone")
+        return ReaderGone("whoever read it is gone")
     return Unwritable(error.strerror or str(error))

@@ -156,14 +156,18 @@ def systemd_unit(agent: bool, config: Path, user: str) -> None:
         return
     settings = load()
     print(hub_unit(python, settings, user, os.environ), end="")
-    if left := not_carried(os.environ):
-        verb = "is set here, and is" if len(left) == 1 else "are set here, and are"
-        output.note(f"fleethub: {', '.join(left)} {verb} not in the unit: put what they say into {settings.config}")
+    if left := not_carried(settings, os.environ):
+        output.note(f"fleethub: {left}")
 
 
-def not_carried(environ: Mapping[str, str]) -> list[str]:
-    """The settings in the environment: the unit is for a system that does not have it."""
-    return sorted(name for name in environ if name.startswith("FLEETHUB_") and name not in RESERVED)
+def not_carried(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Which settings stand in the environment, which the unit does not have, and where to put them; empty if there are none."""
+    left = sorted(name for name in environ if name.startswith("FLEETHUB_") and name not in RESERVED)
+    if not left:
+        return ""
+    config = settings.config if environ.get("FLEETHUB_STATE") or environ.get("FLEETHUB_CONFIG") else STATE / "fleethub.toml"
+    verb = "is set here, and is" if len(left) == 1 else "are set here, and are"
+    return f"{', '.join(left)} {verb} not in the unit: put what they say into {config}"
 
 
 def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, str]) -> str:

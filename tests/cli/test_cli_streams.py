@@ -50,10 +50,14 @@ def test_a_reader_that_is_gone_is_no_error_and_exits_as_by_sigpipe(tmp_path: Pat
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_run_goes_on_without_its_reader_and_says_where(tmp_path: Path) -> None:
-    """The bug it would catch: the closed pipe is taken for a lost connection to the hub, and asked about again and again."""
+@pytest.mark.parametrize(("stream", "both"), [("stdout", False), ("stdout", True), ("stderr", True)])
+def test_a_run_goes_on_without_its_reader_and_says_where(tmp_path: Path, stream: str, both: bool) -> None:
+    """The bug it would catch: the closed pipe is taken for a lost connection to the hub, and asked about again and again.
+
+    `both`: stderr goes the same way, as with 2>&1.
+    """
     going = fleet_run(active("web1", "c1"))
-    page = {"command_id": "c1", "records": [{"offset": 0, "stream": "stdout", "data": "hello"}], "next_offset": 1}
+    page = {"command_id": "c1", "records": [{"offset": 0, "stream": stream, "data": "hello"}], "next_offset": 1}
     (tmp_path / "token").write_text("secret")
     read, write = os.pipe()
     os.close(read)
@@ -63,9 +67,10 @@ def test_a_run_goes_on_without_its_reader_and_says_where(tmp_path: Path) -> None
         http.on("GET", "/api/v1/commands/c1", (200, command("c1", "web1")))
         http.on("GET", "/api/v1/commands/c1/output", (200, {**page, "complete": False, "truncated": False}))
         words = ["run", "pull", "web1", "--hub", http.url, "--token-file", str(tmp_path / "token")]
-        done = subprocess.run([sys.executable, "-m", "processes.cli", *words], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30)
+        err = write if both else subprocess.PIPE
+        done = subprocess.run([sys.executable, "-m", "processes.cli", *words], stdout=write, stderr=err, text=True, timeout=30)
     os.close(write)
-    assert (done.returncode, done.stderr) == (141, "fleethub: the run goes on: fleethub runs r1 --follow\n")
+    assert (done.returncode, done.stderr) == (141, None if both else "fleethub: the run goes on: fleethub runs r1 --follow\n")
 
 
 def test_the_library_of_websockets_writes_nothing_on_the_screen() -> None:

@@ -43,10 +43,12 @@ def test_watchdog_answers_for_the_whole() -> None:
 
 def test_settings_of_the_environment_that_the_unit_does_not_carry_are_named() -> None:
     """The bug it would catch: under systemd it listens elsewhere than where it was tried."""
-    carried = {"FLEETHUB_STATE": "/s", "FLEETHUB_CONFIG": "/c", "PATH": "x"}
-    assert not_carried(carried) == []
-    left = {"FLEETHUB_OPERATORS_LISTEN": "127.0.0.1:1", "FLEETHUB_INSECURE": "1"}
-    assert not_carried({**carried, **left}) == ["FLEETHUB_INSECURE", "FLEETHUB_OPERATORS_LISTEN"]
+    carried, left = {"FLEETHUB_STATE": "/s", "PATH": "x"}, {"FLEETHUB_OPERATORS_LISTEN": "127.0.0.1:1", "FLEETHUB_INSECURE": "1"}
+    assert not_carried(settings.load(carried), carried) == ""
+    both = {**carried, **left}
+    said = "FLEETHUB_INSECURE, FLEETHUB_OPERATORS_LISTEN are set here, and are not in the unit: put what they say into /s/fleethub.toml"
+    assert not_carried(settings.load(both), both) == said
+    assert not_carried(settings.load(left), left).endswith(" into /var/lib/fleethub/fleethub.toml")
 
 
 def test_its_times_are_longer_than_what_they_wait_for() -> None:
