@@ -279,7 +279,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         if named:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
     except PermissionError:
-        raise NotOurs(closed_to_us(config)) from None
+        raise NotOurs(closed_to_us(config if named or os.access(state, os.R_OK | os.X_OK) else state)) from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config} cannot be read: {error}") from None
     known = dict(_keys())
@@ -316,8 +316,8 @@ def closed_to_us(path: Path) -> str:
     """Whose a path is that this user may not read, and what to do. Of a path that is not even seen: whose the nearest folder is."""
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
-            owner = _user(place.stat().st_uid)
-            return f"{path} cannot be read by {_user(os.geteuid())}: {place} belongs to {owner}; run this as that user: sudo -u {owner} …"
+            owner, what = _user(place.stat().st_uid), "it" if place == path else str(place)
+            return f"{path} cannot be read by {_user(os.geteuid())}: {what} belongs to {owner}; run this as that user: sudo -u {owner} …"
     return f"{path} cannot be read by {_user(os.geteuid())}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from processes.adapters.settings import Settings, SettingsError, load
+from processes.adapters.settings import File, NotOurs, Settings, SettingsError, load, load_anyway
 
 
 def settings(tmp_path: Path, text: str = "", **environment: str) -> Settings:
@@ -63,3 +63,22 @@ def test_with_a_certificate_agents_dial_by_tls(tmp_path: Path) -> None:
         (tmp_path / name).write_text("pem")
     tls = {"FLEETHUB_TLS_CERTIFICATE": str(tmp_path / "cert.pem"), "FLEETHUB_TLS_KEY": str(tmp_path / "key.pem")}
     assert settings(tmp_path, FLEETHUB_AGENTS_LISTEN="hub.example.org:7701", **tls).agents_url == "wss://hub.example.org:7701/ws"
+
+
+def test_with_a_mistake_the_defaults_of_the_same_folder_are_had_anyway(tmp_path: Path) -> None:
+    (tmp_path / "fleethub.toml").write_text("nonsense = 1")
+    found, mistake = load_anyway({"FLEETHUB_STATE": str(tmp_path)})
+    assert (found, "unknown setting nonsense" in mistake) == (Settings(tmp_path, tmp_path / "fleethub.toml", File()), True)
+    (tmp_path / "fleethub.toml").write_text("[watchdog]\nstall_s = 3")
+    found, mistake = load_anyway({"FLEETHUB_STATE": str(tmp_path)})
+    assert (found.file.watchdog.stall_s, mistake) == (3.0, "")
+
+
+def test_a_folder_of_another_user_is_no_mistake_and_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(NotOurs, match=f"^{tmp_path} cannot be read by .*: it belongs to .*; run this as that user: sudo -u "):
+        load_anyway({"FLEETHUB_STATE": str(tmp_path)})
