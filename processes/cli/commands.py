@@ -13,7 +13,7 @@ from processes.cli.client import Api, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.follow import Following
 from processes.cli.options import as_json, asking, asks_hub
-from processes.cli.text import seconds_between, took
+from processes.cli.text import count, seconds_between, took
 from processes.cli.watch import watched
 from processes.core.command import State
 from processes.core.pages import CommandWithHistory
@@ -65,7 +65,7 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
         ("expires", view.expires_at or "" if view.state == State.QUEUED else ""),
         ("cancel asked", view.cancel_requested_at or ""),
         ("attempts", str(view.attempt)),
-        ("output", f"{view.output_next} records" + (", truncated" if view.output_truncated else "")),
+        ("output", count(view.output_next, "record") + (", truncated" if view.output_truncated else "")),
     ])  # fmt: skip
     output.say()
     steps = [[step.at or "", step.before or "", step.after, step.reason, step.actor] for step in view.history]

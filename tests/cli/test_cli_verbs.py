@@ -385,12 +385,13 @@ def test_a_command_tells_its_run_its_exit_code_and_how_long_it_took(run: Run, se
         {"at": STAMP, "before": None, "after": "queued", "reason": "", "actor": "admin"},
         {"at": STAMP, "before": "running", "after": "succeeded", "reason": "reported", "actor": "agent"},
     ]
-    view = command("c1", "a", "succeeded", run="r1", exit_code=0, reason="succeeded", history=history, **times)
+    view = command("c1", "a", "succeeded", run="r1", exit_code=0, reason="succeeded", history=history, output_next=1, **times)
     server.on("GET", f"{COMMANDS}/c1", (200, view))
     lines = run("command", "c1").out.splitlines()
     shown = dict(line.split(None, 1) for line in lines if line.startswith(("run ", "state ", "took ")))
     assert shown == {"run": "r1", "state": "succeeded", "took": "1.2 s"}
     assert any(line.split() == ["exit", "code", "0"] for line in lines)
+    assert ["output", "1", "record"] in [line.split() for line in lines]
     assert lines[-1].index("reported") == lines[-3].index("REASON")
 
 
