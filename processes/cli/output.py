@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,8 @@ STYLES: Final = {
     "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red", "lost": "red",
     "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
 }  # fmt: skip
+
+COLUMN_CHARS_MIN: Final = 6  # of a column that is cut: less of it tells nothing
 
 
 def say(line: str = "") -> None:
@@ -73,11 +76,18 @@ def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> 
     return f"no {thing}s yet: {how}" if how else f"no {thing}s yet"
 
 
-def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, cut: bool = False) -> Table:
-    """The table for a terminal; `cut`: each row on one line. Cells are Text, so that nothing in them is taken for markup."""
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> Table:
+    """The table for a terminal. Cells are Text, so that nothing in them is taken for markup.
+
+    `width`: each row is one line of at most so many characters; what is too long is the last column's, and is cut.
+    """
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        made.add_column(Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold")
+    left, cut = width, width > 0
+    for number, name in enumerate(header):
+        natural = _width([name, *(row[number] for row in rows)])
+        column_width = min(natural, max(1, left)) if cut else None
+        made.add_column(Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold", width=column_width)
+        left -= natural + 2
     for row in rows:
         made.add_row(*(Text(plain(cell), style=STYLES.get(cell, ""), no_wrap=cut) for cell in row))
     return made
@@ -90,11 +100,28 @@ def screen(first: str, header: Sequence[str], rows: Sequence[Sequence[str]], las
             print(line)
         print(flush=True)
         return None
-    room = max(1, Console().size.height - 2 - len(last))  # the first line and the header
+    size = Console().size
+    room = max(1, size.height - 2 - len(last))  # the first line and the header
     shown = rows if len(rows) <= room else rows[: max(1, room - 1)]
     more = [f"… {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
     lines = [_cut(line) for line in (*more, *last)]
-    return Group(_cut(first, "bold"), rich_table(header, shown, cut=True), *lines)
+    count = _fitting([header, *shown], size.width)
+    return Group(_cut(first, "bold"), rich_table(header[:count], [row[:count] for row in shown], size.width), *lines)
+
+
+def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns, from the left, are shown: whole, the last one perhaps cut. All of them cut would tell nothing."""
+    count = 0
+    for column in zip(*rows, strict=True):
+        if count and width < COLUMN_CHARS_MIN:
+            break
+        count += 1
+        width -= _width(column) + 2
+    return count
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(cell_len(plain(cell)) for cell in column)
 
 
 def _cut(line: str, style: str = "") -> Text:

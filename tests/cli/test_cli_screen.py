@@ -42,3 +42,16 @@ def test_what_fits_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = drawn(monkeypatch, 80, 24, ROWS[:20])
     assert (len(lines), sum(line.startswith("host") for line in lines)) == (24, 20)
     assert not any(line.startswith("…") for line in lines)
+
+
+def test_columns_that_have_no_room_are_left_out_and_the_first_ones_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug it would catch: on a narrow terminal every cell is cut to three letters, names included."""
+    rows = [["a-rather-long-name", "online", "12 %", "something"]]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for width, wanted in ((40, "a-rather-long-name  online  12 %  somet…"), (34, "a-rather-long-name  online  12 %"), (10, "a-rather-…")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        picture = output.screen("first", ["NAME", "PRESENCE"[:6], "CPU", "TEXT"], rows)
+        assert picture is not None
+        text = io.StringIO()
+        Console(file=text, width=width, height=10).print(picture)
+        assert text.getvalue().splitlines()[2].rstrip() == wanted
