@@ -83,7 +83,11 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
 def _own_view(settings: Settings, last: Report | None, now_s: float) -> Report:
     wanted = wishes(settings)
     pulses = {name: _pulse(settings.pulses, name) for name in settings.all_names()}
-    processes = [_process(name, pulse, wanted, settings, now_s) for name, pulse in pulses.items()]
+    counted = {process.name: process.restarts for process in last.processes} if last else {}  # the last that anybody knows
+    processes = [
+        msgspec.structs.replace(_process(name, pulse, wanted, settings, now_s), restarts=counted.get(name, 0))
+        for name, pulse in pulses.items()
+    ]
     facts = _facts(settings)
     hub = pulses.get("hub")
     watchdog = pulses.get("watchdog")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import msgspec
 from rich.console import RenderableType
 
 from processes.cli import completing, enrolment, live, output
-from processes.cli.client import decoded, segment
+from processes.cli.client import Api, HubAway, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub
 from processes.cli.text import age, ago, count
 from processes.core.pages import HostsPage
+from processes.core.report import Report, Verdict
 from processes.core.values import HOST_NAME, Presence
 from processes.core.views import HostView
 from processes.core.wire import Metrics
@@ -43,11 +45,22 @@ def hosts(*, watch: bool, presence: str | None, search: str | None, as_json: boo
             live.watch(api, lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
         body = api.read("/hosts", filters)
         now_wall_s = api.now_wall_s()
+        if not as_json:
+            _say_how_old(api)
     page = decoded(body, HostsPage)
     if as_json:
         output.document(body)
         return
     output.table(HEADER, [_row(host, now_wall_s) for host in page.hosts], output.none_found("host", filters, "fleethub enroll NAME"))
+
+
+def _say_how_old(api: Api) -> None:
+    """On stderr, if no hub vouches for what is shown."""
+    with contextlib.suppress(HubAway, Refused):
+        report = decoded(api.read("/status"), Report)
+        verdict = next((process.verdict for process in report.processes if process.name == "hub"), None)
+        if verdict not in (Verdict.ADVANCING, Verdict.LAGGING, Verdict.EXCUSED):
+            output.note(f"the hub is {verdict or 'not known'}: the hosts are shown as it knew them last")
 
 
 def _row(host: HostView, now_wall_s: float) -> list[str]:

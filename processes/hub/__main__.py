@@ -42,7 +42,7 @@ async def main(process: Process) -> None:
 
 
 async def _restored(process: Process, rules: Rules) -> tuple[Journal, Memory, Position]:
-    journal = await Journal.open(process.settings.database, process.settings.state / "epoch")
+    journal = await Journal.open(process.settings.database, process.settings.epoch_file)
     now = clock.now()
     memory = fleet.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored())
     return journal, memory, await journal.position()

@@ -428,6 +428,16 @@ def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) ->
     assert [each.body["again"] for each in server.asked] == [False, True]
 
 
+def test_hosts_says_when_no_hub_vouches_for_what_it_shows(run: Run, server: ApiServer) -> None:
+    server.on("GET", "/api/v1/hosts", (200, {"hosts": [], "source": "hub", "next": None}))
+    for verdict, said in (("advancing", ""), ("frozen", "the hub is frozen"), ("stopped", "the hub is stopped")):
+        row = {"name": "hub", "state": "RUNNING", "pid": 1, "uptime_s": 1.0, "restarts": 0, "rss_bytes": 1, "verdict": verdict}
+        whole = {"canary": {}, "fleet": {}, "commands": {}, "incidents": {}}
+        server.on("GET", "/api/v1/status", (200, {"verdict": "ok", "epoch": 1, "processes": [row], **whole}))
+        assert run("hosts").err.startswith(said), verdict
+        assert bool(said) == bool(run("hosts").err)
+
+
 def test_errors_from_the_hub_are_shown_without_their_control_characters(run: Run, server: ApiServer) -> None:
     server.on("DELETE", "/api/v1/hosts/web1", (409, {"error": "no", "message": "\x1b]0;owned\x07\u202e"}))
     done = run("remove", "web1")
