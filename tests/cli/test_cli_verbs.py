@@ -432,7 +432,7 @@ def test_hosts_says_when_no_hub_vouches_for_what_it_shows(run: Run, server: ApiS
     server.on("GET", "/api/v1/hosts", (200, {"hosts": [], "source": "hub", "next": None}))
     for verdict, said in (("advancing", ""), ("frozen", "the hub is frozen"), ("stopped", "the hub is stopped")):
         row = {"name": "hub", "state": "RUNNING", "pid": 1, "uptime_s": 1.0, "restarts": 0, "rss_bytes": 1, "verdict": verdict}
-        whole = {"canary": {}, "fleet": {}, "commands": {}, "incidents": {}}
+        whole: dict[str, object] = {"canary": {}, "fleet": {}, "commands": {}, "incidents": {}}
         server.on("GET", "/api/v1/status", (200, {"verdict": "ok", "epoch": 1, "processes": [row], **whole}))
         assert run("hosts").err.startswith(said), verdict
         assert bool(said) == bool(run("hosts").err)
