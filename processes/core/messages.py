@@ -45,6 +45,7 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`: of two connections of one host the later is current
     written: list[str] = []
     idle: bool = False
+    progress: Json = Json(b"{}")  # of its operations, as it told it last
 
 
 class AgentEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):

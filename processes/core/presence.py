@@ -13,7 +13,7 @@ import msgspec
 
 from processes.core import foreign
 from processes.core.draft import Draft
-from processes.core.host import HostRecord, Link
+from processes.core.host import HostRecord, Link, progress_of
 from processes.core.messages import (
     AgentDisconnected,
     AgentRegistered,
@@ -57,6 +57,7 @@ def connect(draft: Draft, info: Connection) -> None:
     if current is None or current.connection != info.connection:
         since_wall_s = draft.now.wall_s - max(0.0, draft.now.boot_s - info.since_boot_s)  # of its register, whichever hub asks
         link = Link(Presence.ONLINE, info.connection, info.gateway, since_wall_s, heard_boot_s=draft.now.boot_s, idle=info.idle)
+        link = msgspec.structs.replace(link, progress=progress_of(info.progress))
         draft.put_link(host.name, link, info)
         host = msgspec.structs.replace(host, register=info.register, facts=info.facts, address=info.address, seen_wall_s=draft.now.wall_s)
         draft.put_host(host, durable=False)

@@ -40,6 +40,7 @@ MALFORMED_S: Final = 60.0
 WRITTEN_MAX: Final = 32  # ids remembered on a foreign agent's connection; it runs one command at a time
 MERGED_CHARS_MAX: Final = 64 * 1024  # of output in one event; guess: well below what one append may hold
 PROGRESS_BYTES_MAX: Final = 16 * 1024  # guess: NixFleet's largest is 1 KiB
+CENSUS_PROGRESS_MAX: Final = 1024  # bytes that a census says again: it names ten thousand connections
 
 AgentSaid = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived | StatusReceived
@@ -87,6 +88,7 @@ class Session:
         self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
         self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
         self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)  # of those, id and op of what has no status yet; oldest first
+        self._progress = Json(b"{}")  # as it was told last
         self._idle = False  # a foreign agent said on this connection that it runs nothing
 
     @property
@@ -146,9 +148,8 @@ class Session:
         """The connection as a census names it; None if it is not to be named."""
         if not self.is_live or self.info is None:
             return None
-        if not self.is_foreign:
-            return self.info
-        return msgspec.structs.replace(self.info, written=list(self._written), idle=self._idle)
+        info = self.info if len(self._progress) > CENSUS_PROGRESS_MAX else msgspec.structs.replace(self.info, progress=self._progress)
+        return msgspec.structs.replace(info, written=list(self._written), idle=self._idle) if self.is_foreign else info
 
     def end(self, code: int, reason: str) -> AgentDisconnected | None:
         """Ends it. Returns the event for the hub, the first time, if the hub ever heard of this connection."""
@@ -195,7 +196,8 @@ class Session:
                 command_id, frame = (frame.command_id, frame) if frame.command_id or not self.is_foreign else self._ended(frame)
                 return StatusReceived(*who, frame.status, frame.exit_code, frame.message, command_id, frame.command, frame.reason)
             case wire.OperationProgress():
-                return ProgressReceived(*who, _progress(frame), self._oldest())
+                self._progress = _progress(frame)
+                return ProgressReceived(*who, self._progress, self._oldest())
             case wire.CommandComplete() | wire.TestProgress():
                 return None
             case wire.Register():

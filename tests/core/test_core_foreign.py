@@ -263,3 +263,21 @@ def test_what_is_volatile_is_shown_at_once_though_its_step_also_moves_a_command(
     (at_once,) = [msgspec.json.decode(change.fields) for change in effects.at_once]
     assert at_once["metrics"] == {"cpu": 9.0}
     assert [sorted(msgspec.json.decode(change.fields)) for change in effects.changes if change.kind == "host"] == [["ledger"]]
+
+
+def test_the_next_hub_learns_from_the_census_how_far_the_agent_is() -> None:
+    session = _session()
+    step = {"pull": {"current": 1, "total": 4, "status": "in_progress"}}
+    _said(session, wire.OperationProgress(step))
+    info = session.census()
+    assert info is not None
+    play = Play()
+    play.enroll("nix")
+    info = msgspec.structs.replace(info, connection="c1", enrolment=play.memory.hosts["nix"].enrolment)
+    done = play.do(CensusTaken("gateway", 1, "boot", 0, True, [info]))
+    (shown,) = [msgspec.json.decode(change.fields) for change in done.changes if change.kind == "host"]
+    assert shown["progress"] == step
+    _said(session, wire.OperationProgress({f"op{n}": {} for n in range(500)}))
+    large = session.census()
+    assert large is not None
+    assert large.progress == b"{}", "a census of many hosts stays small"
