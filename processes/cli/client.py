@@ -21,7 +21,8 @@ from processes.cli import belongings
 from processes.cli.environment import program
 from processes.cli.failure import EXIT_USAGE, Failure
 from processes.core.errors import ResourceError
-from processes.core.pages import CommandsPage, Named
+from processes.core.pages import CommandsPage, HostEnrolled, HostsPage, Named
+from processes.core.report import Report
 from processes.core.run import RunView
 from processes.core.views import CommandView, HostView, OutputPage
 
@@ -92,6 +93,12 @@ class Api:
             verify=trust if trust is not None else True,
             trust_env=settings is None,  # a proxy for the outside has no business with our own port
         )
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends its connections."""
@@ -177,6 +184,22 @@ class Api:
             return self._http.get("/healthz", timeout=2.0).status_code == 200
         except httpx.TransportError:
             return False
+
+    def status(self) -> Report:
+        """The watchdog's view. Raises: Refused, HubAway."""
+        return decoded(self.read("/status"), Report)
+
+    def hosts(self, query: Mapping[str, str | int] | None = None, timeout: httpx.Timeout = TIMEOUT_S) -> list[HostView]:
+        """The hosts, by name; `query`: presence, search. Asked once. Raises: Refused, HubAway."""
+        return decoded(self.once("GET", "/hosts", query=query, timeout=timeout), HostsPage).hosts
+
+    def enroll(self, name: str, *, again: bool = False) -> HostEnrolled:
+        """The host has a new token. Raises: Refused, with 409 for one that is there, unless `again`; HubAway."""
+        return decoded(self.once("POST", "/hosts", {"name": name, "again": again}), HostEnrolled)
+
+    def cancel(self, command_id: str) -> CommandView:
+        """The command, whose end was asked for. Raises: Refused, with 409 if it has ended; HubAway."""
+        return decoded(self.once("POST", f"/commands/{segment(command_id)}/cancel"), CommandView)
 
     def host(self, name: str) -> HostView | None:
         """One host; None if it is not enrolled. Raises: Refused, HubAway."""

@@ -81,16 +81,15 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     with asking(hub, token_file) as api:
         # asked first which it is: a cancel of what does not exist would stand in the audit as a refused attempt
         if _is_command(api, command_id):
-            body = api.once("POST", f"/commands/{segment(command_id)}/cancel")
+            view = api.cancel(command_id)
         elif _is_run(api, command_id):
             _cancel_run(api, command_id, as_json)
             return
         else:
             advice = "fleethub commands and fleethub runs list them."
             raise Failure("unknown_id", f"there is no command and no run {command_id!r}", advice)
-    view = decoded(body, CommandView)
     if as_json:
-        output.document(body)
+        output.document(view)
         return
     output.say(f"{view.id}: cancelled" if view.state == State.CANCELLED else f"{view.id}: {view.state}, its agent is asked to end it")
 

@@ -11,10 +11,8 @@ import httpx
 
 from processes.adapters import incident_file
 from processes.adapters.settings import load_anyway
-from processes.cli.client import decoded
 from processes.cli.options import asking
 from processes.core.drill import DRILLS
-from processes.core.pages import HostsPage
 
 HOSTS_S_MAX: Final = httpx.Timeout(1.0)  # somebody sits there with a finger on Tab
 NAMES_MAX: Final = 200  # more than anybody reads
@@ -38,7 +36,7 @@ def _silent(names: Callable[[click.Context, str], list[str]]) -> Complete:
 def _hosts(context: click.Context, typed: str) -> list[str]:
     with asking(context.params.get("hub"), context.params.get("token_file")) as api:
         query = {"search": typed} if typed else None
-        return [host.name for host in decoded(api.once("GET", "/hosts", query=query, timeout=HOSTS_S_MAX), HostsPage).hosts]
+        return [host.name for host in api.hosts(query, HOSTS_S_MAX)]
 
 
 def _processes(_context: click.Context, _typed: str) -> list[str]:

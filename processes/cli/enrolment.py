@@ -12,10 +12,9 @@ from typing import Final
 import msgspec
 
 from processes.adapters.settings import Settings
-from processes.cli.client import Api, decoded
+from processes.cli.client import Api
 from processes.cli.failure import Failure
 from processes.cli.sign_in import write_secret
-from processes.core.pages import HostEnrolled
 from processes.core.values import Presence
 
 ONLINE_S_MAX: Final = 30.0
@@ -39,11 +38,6 @@ def host_name(raw: str) -> str:
     return ".".join(kept) or "localhost"
 
 
-def enroll(api: Api, name: str, again: bool) -> HostEnrolled:
-    """The host has a new token. Raises: Refused, HubAway."""
-    return decoded(api.once("POST", "/hosts", {"name": name, "again": again}), HostEnrolled)
-
-
 def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool]:
     """This machine is enrolled, and agent.toml and agent.token are written. Its name, and True if a running agent must read them anew.
 
@@ -58,7 +52,7 @@ def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool
         changed = True
     known = api.host(name)
     if known is None or known.revoked or not token.exists():
-        write_secret(token, enroll(api, name, again=known is not None).token)
+        write_secret(token, api.enroll(name, again=known is not None).token)
         changed = True
     return name, changed
 

@@ -11,13 +11,13 @@ import click
 import msgspec
 from rich.console import RenderableType
 
-from processes.cli import completing, enrolment, live, output
+from processes.cli import completing, live, output
 from processes.cli.client import Api, HubAway, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.options import as_json, asking, asks_hub
 from processes.cli.text import age, ago, count
 from processes.core.pages import HostsPage
-from processes.core.report import Report, Verdict
+from processes.core.report import Verdict
 from processes.core.values import HOST_NAME, Presence
 from processes.core.views import HostView
 from processes.core.wire import Metrics
@@ -57,8 +57,7 @@ def hosts(*, watch: bool, presence: str | None, search: str | None, as_json: boo
 def _say_how_old(api: Api) -> None:
     """On stderr, if no hub vouches for what is shown."""
     with contextlib.suppress(HubAway, Refused):
-        report = decoded(api.read("/status"), Report)
-        verdict = next((process.verdict for process in report.processes if process.name == "hub"), None)
+        verdict = next((process.verdict for process in api.status().processes if process.name == "hub"), None)
         if verdict not in (Verdict.ADVANCING, Verdict.LAGGING, Verdict.EXCUSED):
             output.note(f"the hub is {verdict or 'not known'}: the hosts are shown as it knew them last")
 
@@ -171,7 +170,7 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
     if not HOST_NAME.fullmatch(name):
         raise Failure("bad_name", f"{name!r} is not a host name", "Letters, digits, hyphens and dots, as in RFC 1123.", 2)
     with asking(hub, token_file) as api:
-        enrolled = enrolment.enroll(api, name, again)
+        enrolled = api.enroll(name, again=again)
     if as_json:
         output.document(enrolled)
         return

@@ -51,11 +51,8 @@ def asks_hub(verb: Verb) -> Verb:
 @contextlib.contextmanager
 def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
     """The API, closed afterwards. With --hub nothing of this machine's installation is looked at. Raises: SettingsError, Failure."""
-    api = open_api(load(), token_file) if hub is None else open_remote(hub, token_file)
-    try:
+    with open_api(load(), token_file) if hub is None else open_remote(hub, token_file) as api:
         yield api
-    finally:
-        api.close()
 
 
 def settings_anyway() -> Settings:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from processes.cli import completing, interrupt, output
-from processes.cli.client import Api, HubAway, Refused, decoded
+from processes.cli.client import Api, HubAway, Refused
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
 from processes.cli.follow import Following
 from processes.cli.options import Seconds, as_json, asking, asks_hub
@@ -25,7 +25,6 @@ from processes.cli.streams import ReaderGone, Unwritable
 from processes.cli.text import age, count
 from processes.cli.watch import Brief, Watched, WatchedRun
 from processes.core.command import State
-from processes.core.pages import HostsPage
 from processes.core.requests import TTL_S_MAX
 from processes.core.run import Part, PartView, RunView
 from processes.core.values import OP_NAME, Presence
@@ -200,11 +199,11 @@ def _again(words: Sequence[str], key: str | None, body: dict[str, object]) -> st
 def _tell_offline(api: Api, view: RunView) -> None:
     """On stderr: which of its hosts are offline, so that nobody wonders what is waited for. Not known: nothing is said."""
     try:
-        page = decoded(api.once("GET", "/hosts", query={"presence": Presence.OFFLINE}, timeout=OFFLINE_S_MAX), HostsPage)
+        offline = api.hosts({"presence": Presence.OFFLINE}, OFFLINE_S_MAX)
     except (HubAway, Refused):
         return
     open_parts = {part.host for part in view.hosts if part.state in (Part.PENDING, Part.ACTIVE)}
-    names = [host.name for host in page.hosts if host.name in open_parts]
+    names = [host.name for host in offline if host.name in open_parts]
     if names and view.ttl_s > 0:
         shown = ", ".join(names[:NAMES_MAX]) + (f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else "")
         verb = "is offline: its command waits" if len(names) == 1 else "are offline: their commands wait"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from doubles.api_server import ApiServer, active, command, fleet_run, running
+from doubles.api_server import ApiServer, active, command, fleet_run, host, running
 
 from processes.adapters.settings import load
 from processes.cli import client
@@ -47,6 +48,18 @@ def test_a_run_is_asked_again_with_the_same_key_until_it_is_accepted(server: Api
     assert start(api) == "r1"
     assert [each.body for each in server.asked_for("POST", RUNS)] == [BODY] * 4
     assert {each.token for each in server.asked} == {"Bearer secret"}
+
+
+def test_the_readmes_example_does_what_it_says(server: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "ann.token").write_text("secret\n")
+    server.on("POST", RUNS, (202, ACCEPTED))
+    server.on("GET", "/api/v1/hosts", (200, {"hosts": [host("web9")]}))
+    exec(example.replace("https://fleet.example.org", server.url).replace("ann.token", str(tmp_path / "ann.token")), {})
+    assert capsys.readouterr().out == "running ['web9']\n"
+    (asked,) = server.asked_for("POST", RUNS)
+    assert (asked.token, asked.body["key"]) == ("Bearer secret", "release-42")
 
 
 def test_a_run_of_which_the_hub_remembers_only_the_id_is_read(server: ApiServer, api: Api) -> None:
