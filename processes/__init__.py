@@ -50,7 +50,8 @@ The rooms
 The life of an event in the hub (hub/loop.py): take a batch → step each on a draft, behind an exception barrier → commit what
 must last in one transaction, with the events position → publish, deliver, answer, acknowledge: only what is committed → write
 the pulse. While a commit is under way, events that need no disk go on, and the others are parked; when the disk is locked or
-full for longer than a second, requests are refused aloud and reports are left unacknowledged (agents send them again).
+full for longer than a second, requests are refused aloud and reports are left unacknowledged (agents send them again). From where on all
+was refused stands in the pulse too, so that the next hub, which gets the same requests again, does not carry them out.
 
 Poison: the event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with an event in hand
 counts that death against the event (core/poison.py), unless somebody from outside killed it; what ended two is put aside unstepped,
