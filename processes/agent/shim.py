@@ -27,6 +27,7 @@ import time
 
 RECORD = struct.Struct("<BI")  # stream (1 stdout, 2 stderr), length
 PIECE_BYTES_MAX = 8 * 1024  # contract
+DRAWN_S = 1.0  # how often a line that is drawn over and over, as a bar of progress, is shown on its way
 READ_BYTES = 64 * 1024
 KILL_AFTER_S = 10.0  # from SIGTERM to SIGKILL
 DRAIN_S = 1.0  # after the program's end: a child that it left behind may hold its output open for ever
@@ -91,11 +92,17 @@ class Spool:
         self._over = False  # the limit was reached, and said
         self._missing = (0, "")  # bytes that the disk did not take, and why; said with the next that it takes
         self._rest = {STDOUT: b"", STDERR: b""}  # the beginning of a line, each shorter than a piece
+        self._drawn_mono_s = {STDOUT: float("-inf"), STDERR: float("-inf")}
 
     def take(self, stream: int, chunk: bytes) -> None:
-        """Writes the lines that `chunk` completes."""
+        """Writes the lines that `chunk` completes, and once a second what a carriage return completes: that record ends with it."""
         *lines, rest = (self._rest[stream] + chunk).split(b"\n")
-        pieces = [piece for line in lines for piece in _pieces(line)]
+        pieces = [piece for line in lines for piece in _pieces(line.removesuffix(b"\r"))]
+        drawn = rest.rfind(b"\r", 0, -1) + 1  # not the last one: it may be the first half of CR LF
+        if rest[:drawn].strip(b"\r") and (now_mono_s := time.monotonic()) >= self._drawn_mono_s[stream] + DRAWN_S:
+            self._drawn_mono_s[stream] = now_mono_s
+            pieces += _pieces(rest[:drawn])
+            rest = rest[drawn:]
         if len(rest) >= PIECE_BYTES_MAX:
             *whole, rest = _pieces(rest)
             pieces += whole
@@ -362,10 +369,10 @@ def _record(stream: int, text: bytes) -> bytes:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    """The line in pieces of at most PIECE_BYTES_MAX, no UTF-8 character cut in two."""
+    """The line in pieces of at most PIECE_BYTES_MAX, cut after a carriage return, or else where no UTF-8 character is cut in two."""
     pieces = []
     while len(line) > PIECE_BYTES_MAX:
-        end = PIECE_BYTES_MAX
+        end = line.rfind(b"\r", 0, PIECE_BYTES_MAX) + 1 or PIECE_BYTES_MAX
         while end > PIECE_BYTES_MAX - 4 and line[end] & 0xC0 == 0x80:
             end -= 1
         if line[end] & 0xC0 == 0x80:

@@ -13,7 +13,7 @@ from processes.cli.client import Api, Refused, decoded, segment
 from processes.cli.failure import Failure
 from processes.cli.follow import Following
 from processes.cli.options import as_json, asking, asks_hub
-from processes.cli.text import count, seconds_between, took
+from processes.cli.text import count, drawn, seconds_between, took
 from processes.cli.watch import watched
 from processes.core.command import State
 from processes.core.pages import CommandWithHistory
@@ -154,7 +154,7 @@ def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_fi
         output.document(page)
         return
     for record in records:
-        output.stream(record.data, record.stream == "stderr")
+        output.stream(drawn(record.data), record.stream == "stderr")
     if last.truncated:
         output.note("fleethub: the output was longer than what is kept")
 

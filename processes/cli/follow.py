@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection
 from processes.cli import output
 from processes.cli.client import Api, HubAway, Refused
 from processes.cli.live import socket_of
+from processes.cli.text import drawn
 from processes.cli.watch import Watched, WatchedRun, commands_made, watched
 from processes.core.command import State
 from processes.core.run import RunState, RunView
@@ -308,7 +309,7 @@ class Following:
             return
         for record in each.take(records):
             prefix = f"{each.host.ljust(self._width)} | " if self._prefixed else ""
-            output.stream(prefix + record.data, record.stream == "stderr")
+            output.stream(prefix + drawn(record.data), record.stream == "stderr")
 
     def _missing(self, error: HubAway) -> None:
         if time.monotonic() - self._heard_mono_s > SILENT_S_MAX:

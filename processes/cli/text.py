@@ -24,6 +24,11 @@ def plain(text: str, keep: str = "") -> str:
     return "".join(character if character in keep or not _refused(character) else _escaped(character) for character in text)
 
 
+def drawn(line: str) -> str:
+    """What a terminal shows of a line of output in the end: not what was drawn over after a carriage return."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
 def age(seconds: float | None) -> str:
     """How long something took or is ago, in the one unit that a person would say; "-" if it is not known."""
     if seconds is None:

@@ -87,6 +87,7 @@ class Unknown(enum.StrEnum):
 class OutputRecord(msgspec.Struct, frozen=True):
     """One line of a command's output (without its newline), or a piece of at most 8 KiB of a long one.
 
+    One that ends with a carriage return is drawn over by the next of its stream, as a bar of progress is.
     `offset` is its running number over both streams, from 0; None from an agent that does not number.
     """
 

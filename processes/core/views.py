@@ -90,7 +90,7 @@ class HostView(msgspec.Struct, frozen=True):
 
 
 class OutputView(msgspec.Struct, frozen=True):
-    """One record of output in the API."""
+    """One record of output in the API. `data` that ends with a carriage return is drawn over by the next of its stream."""
 
     offset: int
     stream: Stream

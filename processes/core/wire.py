@@ -111,7 +111,10 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         if self.offset is not None and len(self.line) > PIECE_BYTES_MAX:  # characters: bytes that are no UTF-8 grow on the way
             return [OutputRecord(self.offset, self.stream, self.line[: PIECE_BYTES_MAX - len(CUT)] + CUT)]
-        return [OutputRecord(self.offset, self.stream, piece) for piece in ([self.line] if self.offset is not None else pieces(self.line))]
+        if self.offset is not None:
+            return [OutputRecord(self.offset, self.stream, self.line)]
+        line = self.line.removesuffix("\r")  # half of CR LF: who splits at LF alone sends it along, and it would mean "drawn over"
+        return [OutputRecord(None, self.stream, piece) for piece in pieces(line)]
 
 
 def pieces(line: str) -> list[str]:

@@ -370,6 +370,15 @@ def test_a_session_that_is_ended_elsewhere_is_cut_off_at_once(browser: Browser, 
         expect(guest.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+def test_a_bar_of_progress_is_drawn_over_and_lines_are_not(browser: Browser, stage: Stage) -> None:
+    stage.host("web0")
+    stage.stored("c1", 1, "web0", ["begun", "\r10 %\r", "50 %\r", "100 %", "ended"])
+    stage.command("c1", "web0", State.RUNNING)
+    with stage.sign_in(browser) as watched:
+        watched.go("commands/c1")
+        expect(watched.page.locator(".screen .stdout")).to_have_text(["begun", "100 %", "ended"])
+
+
 def test_axe_finds_no_serious_violation_in_any_view_light_or_dark(browser: Browser, stage: Stage) -> None:
     for number, presence in enumerate(("online", "stale", "offline")):
         stage.host(f"web{number}", presence=presence, host_type="nixos", facts={"generation": "917d"}, heartbeat_facts={})

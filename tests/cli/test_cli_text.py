@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.cli.text import age, ago, columns, count, plain, seconds_between, took
+from processes.cli.text import age, ago, columns, count, drawn, plain, seconds_between, took
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -48,6 +48,11 @@ def test_text_that_is_harmless_stays_as_it_is(text: str) -> None:
 )
 def test_what_is_escaped_is_shown_as_its_number(text: str, shown: str) -> None:
     assert plain(text) == shown
+
+
+@pytest.mark.parametrize(("line", "shown"), [("10 %\r55 %\r", "55 %"), ("\r55 %", "55 %"), ("plain", "plain"), ("\r\r", ""), ("", "")])
+def test_what_was_drawn_over_is_not_shown(line: str, shown: str) -> None:
+    assert drawn(line) == shown
 
 
 def test_columns_are_aligned_and_nothing_is_cut_off() -> None:

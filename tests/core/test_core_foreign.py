@@ -114,6 +114,12 @@ def test_output_said_twice_is_not_added_to_a_command_that_has_ended(ended: bool)
     assert play.memory.commands[command_id].output_next == before + (not ended)
 
 
+def test_half_of_a_line_end_of_two_characters_is_no_line_that_is_drawn_over() -> None:
+    """The bug it would catch: of a program that ends its lines with CR LF, the page would show the last line alone."""
+    assert [record.data for record in wire.Output("line\r").records()] == ["line"]
+    assert [record.data for record in wire.Output("10 %\r", offset=3).records()] == ["10 %\r"]
+
+
 def test_a_command_never_written_is_sent_on_the_connection_that_came_meanwhile() -> None:
     play = Play()
     play.enroll("nix")

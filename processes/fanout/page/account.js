@@ -2,7 +2,7 @@
 import { confirm, dialog, showToken, tell } from "/dialogs.js";
 import { $, h, keyed, one } from "/dom.js";
 import { ask, link, may } from "/link.js";
-import { day, empty, facts, since } from "/words.js";
+import { day, empty, facts, since, table } from "/words.js";
 
 const AGAIN_MS = 5000,
   TRAIL_MAX = 200;
@@ -111,28 +111,15 @@ function create() {
     "Create",
   );
 }
-const table = (title, heads, id) =>
+const section = (title, heads, id) =>
   h(
     "section",
     null,
     h("h2", null, title),
-    h(
-      "div",
-      { className: "panel table", tabIndex: 0, role: "region", ariaLabel: title },
-      h(
-        "table",
-        null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            heads.map((text) => (text ? h("th", null, text) : h("td"))),
-          ),
-        ),
-        h("tbody", { id }),
-      ),
+    table(
+      title,
+      heads.map((head) => head || h("td")),
+      h("tbody", { id }),
     ),
   );
 
@@ -159,9 +146,9 @@ export const view = {
           ),
           h("div", { id: "me" }),
         ),
-        table("Sessions", ["Who", "Role", "Signed in", "From", "Browser", ""], "sessions"),
-        may("admin") && table("Tokens", ["For whom", "Role", "Created", "Id", ""], "tokens"),
-        may("admin") && table("Who did what", ["When", "Who", "What", "Which", "Then", "Why"], "trail"),
+        section("Sessions", ["Who", "Role", "Signed in", "From", "Browser", ""], "sessions"),
+        may("admin") && section("Tokens", ["For whom", "Role", "Created", "Id", ""], "tokens"),
+        may("admin") && section("Who did what", ["When", "Who", "What", "Which", "Then", "Why"], "trail"),
       ),
     );
   },

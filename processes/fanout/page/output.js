@@ -12,6 +12,7 @@ export class Output {
   constructor() {
     this.id = null;
     this.styles = {};
+    this.drawn = {}; // of each stream: the last line, if it is one that the next one draws over
     this.left = 0;
     this.wanted = "";
     this.hits = [];
@@ -58,6 +59,7 @@ export class Output {
     this.leave();
     this.id = id;
     this.styles = {};
+    this.drawn = {};
     this.left = 0;
     this.hits = [];
     this.hit = -1;
@@ -80,12 +82,17 @@ export class Output {
     if (frame.type === "output") {
       const { pieces, style } = line(frame.data, this.styles[frame.stream] ?? PLAIN);
       this.styles[frame.stream] = style;
+      if (this.drawn[frame.stream]) {
+        this.drawn[frame.stream].remove();
+        this.hits = this.hits.filter((hit) => hit.isConnected);
+      }
       const element = h(
         "div",
         { className: frame.stream },
         pieces.map((piece) => (piece.names ? h("span", { className: piece.names }, piece.text) : piece.text)),
         "\n",
       );
+      this.drawn[frame.stream] = frame.data.endsWith("\r") ? element : null;
       this.lines.append(element);
       this.mark(element);
     } else {

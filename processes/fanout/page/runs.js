@@ -3,7 +3,7 @@ import { confirm } from "/dialogs.js";
 import { $, h, keyed, one } from "/dom.js";
 import { ask, askSurely, may } from "/link.js";
 import { fleet } from "/store.js";
-import { between, day, empty, facts, many, pill, since, tile, whole } from "/words.js";
+import { between, day, empty, facts, many, pill, since, table, tile, whole } from "/words.js";
 
 const AGAIN_MS = 1000,
   IDLE_MS = 10000;
@@ -115,39 +115,26 @@ function about(run) {
       ["At a time", run.parallel],
       ["Stops after failures", run.max_failures === null ? "never" : run.max_failures],
     ]),
-    h(
-      "div",
-      { className: "panel table", tabIndex: 0, role: "region", ariaLabel: "hosts of the run" },
+    table(
+      "hosts of the run",
+      ["Host", "State", "Step", "Why"],
       h(
-        "table",
+        "tbody",
         null,
-        h(
-          "thead",
-          null,
+        run.hosts.map((part) =>
           h(
             "tr",
             null,
-            ["Host", "State", "Step", "Why"].map((text) => h("th", null, text)),
-          ),
-        ),
-        h(
-          "tbody",
-          null,
-          run.hosts.map((part) =>
+            h("td", null, h("a", { href: `#host/${encodeURIComponent(part.host)}` }, part.host)),
+            h("td", null, pill(part.state, part.state.replace("_", " "))),
             h(
-              "tr",
+              "td",
               null,
-              h("td", null, h("a", { href: `#host/${encodeURIComponent(part.host)}` }, part.host)),
-              h("td", null, pill(part.state, part.state.replace("_", " "))),
-              h(
-                "td",
-                null,
-                part.command_id
-                  ? h("a", { href: `#commands/${part.command_id}` }, `${part.step + 1}. ${part.op}`)
-                  : h("span", { className: "dim" }, `${part.step + 1}. ${part.op}`),
-              ),
-              h("td", null, part.reason || ""),
+              part.command_id
+                ? h("a", { href: `#commands/${part.command_id}` }, `${part.step + 1}. ${part.op}`)
+                : h("span", { className: "dim" }, `${part.step + 1}. ${part.op}`),
             ),
+            h("td", null, part.reason || ""),
           ),
         ),
       ),

@@ -5,7 +5,7 @@ import { $, h, icon, keyed, one, svg } from "/dom.js";
 import { link } from "/link.js";
 import { picture } from "/picture.js";
 import { beats, fleet, turnsPerSecond } from "/store.js";
-import { age, bytes, empty, hour, many, pill, sign, since, tile, tone, whole } from "/words.js";
+import { age, bytes, empty, hour, many, pill, sign, since, table, tile, tone, whole } from "/words.js";
 
 const PULSE_MS = 120000;
 const silentS = () => (link.fresh ? (fleet.overall.watchdog_silent_s ?? null) : null);
@@ -208,23 +208,10 @@ export const view = {
           "section",
           null,
           h("h2", null, "Queues"),
-          h(
-            "div",
-            { className: "panel table", tabIndex: 0, role: "region", ariaLabel: "queues" },
-            h(
-              "table",
-              null,
-              h(
-                "thead",
-                null,
-                h(
-                  "tr",
-                  null,
-                  heads.map((text, place) => h("th", { className: place > 1 ? "right" : "" }, text)),
-                ),
-              ),
-              h("tbody", { id: "queues" }),
-            ),
+          table(
+            "queues",
+            heads.map((text, place) => h("th", { className: place > 1 ? "right" : "" }, text)),
+            h("tbody", { id: "queues" }),
           ),
         ),
         h("section", null, h("h2", null, "Ledger of commands"), h("div", { id: "ledger" })),

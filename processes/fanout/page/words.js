@@ -117,3 +117,24 @@ export const tile = (number, label, word) =>
     h("div", { className: "label" }, word && sign(word), label),
   );
 export const empty = (text) => h("p", { className: "empty" }, text);
+
+// A table that can be scrolled sideways by keyboard, on its own; a head is a text, or a cell. `body` is its tbody.
+export const table = (label, heads, body) =>
+  h(
+    "div",
+    { className: "panel table", tabIndex: 0, role: "region", ariaLabel: label },
+    h(
+      "table",
+      null,
+      h(
+        "thead",
+        null,
+        h(
+          "tr",
+          null,
+          heads.map((head) => (head instanceof Node ? head : h("th", null, head))),
+        ),
+      ),
+      body,
+    ),
+  );
