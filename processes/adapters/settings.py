@@ -398,6 +398,11 @@ def _check(file: File) -> None:
                 f"listen = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
             )
+    for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise SettingsError(f"{name} = {url!r} is not a URL: {error}") from None
     if file.operators.url and not (urlsplit(file.operators.url).scheme in ("http", "https") and urlsplit(file.operators.url).hostname):
         raise SettingsError(f"operators.url = {file.operators.url!r} is not what people type: it looks like https://fleet.example.org")
     if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):

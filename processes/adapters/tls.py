@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from processes.adapters.logs import Log
@@ -34,23 +35,38 @@ async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
     """Takes the files anew whenever they are others, for ever. What cannot be used, or not yet, leaves the certificate as it was."""
     if context is None:
         return
-    seen = await asyncio.to_thread(_marks, tls)
-    told = seen
+    seen: Marks | None = None  # the first look takes them anew: they may be others already than when the context was made
+    told: Marks | None = None
     while True:
         await asyncio.sleep(LOOK_S)
         marks = await asyncio.to_thread(_marks, tls)
         if marks == seen:
             continue
         try:
-            await asyncio.to_thread(context_of, tls)  # on trial: half of a pair would spoil the one that is in use
-            context.load_cert_chain(tls.certificate, tls.key)
-        except (ResourceError, OSError, ssl.SSLError) as error:
+            fresh = await asyncio.to_thread(context_of, tls)
+        except ResourceError as error:
             if told != marks:  # once for each new content: the other file may be written a moment later
                 log.error("the new certificate cannot be used: the old one is shown", error=str(error))
             told = marks
             continue
-        seen = told = marks
-        log.info("a new certificate is shown from now on", certificate=tls.certificate)
+        context.sni_callback = _showing(fresh)
+        before, seen, told = seen, marks, marks
+        if before is not None:
+            log.info("a new certificate is shown from now on", certificate=tls.certificate)
+
+
+def _showing(fresh: ssl.SSLContext | None) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
+    """What lets each connection that begins go on with this context; it is called for clients that name no server too.
+
+    The context that listens is left alone: half of a pair would spoil it, and of each kind of key it keeps a pair, an old EC one
+    beside a new RSA one.
+    """
+
+    def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        assert fresh is not None
+        connection.context = fresh
+
+    return choose
 
 
 def _marks(tls: Tls) -> Marks:

@@ -10,6 +10,7 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from processes.core.wire import Metrics
 
 PRESENCES_MAX: Final = 100  # of one host
 BRIEF_S: Final = 10.0  # a host that was stale for less and is what it was before: the hub was replaced, and the host did nothing
+SAME: Final = timedelta(seconds=2)  # each hub tells by its own clock when a connection began: times that differ by less are of one
 KEPT_S_MAX: Final = 25 * 3600.0  # older samples are not taken over
 
 _WIDTH: Final = 5  # one sample: seconds since the base, cpu, ram, disk, load
@@ -70,8 +72,8 @@ class HistoryView(msgspec.Struct, frozen=True):
 
 
 class _Fields(msgspec.Struct):
-    presence: str | msgspec.UnsetType = msgspec.UNSET
-    connected_since: str | msgspec.UnsetType | None = msgspec.UNSET
+    presence: Presence | msgspec.UnsetType = msgspec.UNSET
+    connected_since: datetime | msgspec.UnsetType | None = msgspec.UNSET
     address: str | msgspec.UnsetType = msgspec.UNSET
     last_seen: str | msgspec.UnsetType | None = msgspec.UNSET
     metrics: Metrics | msgspec.UnsetType | None = msgspec.UNSET
@@ -109,17 +111,17 @@ class _Host:
 
     def __init__(self) -> None:
         self.series = {span: _Series() for span in Span}
-        self.presences: deque[tuple[float, str, str]] = deque(maxlen=PRESENCES_MAX)
+        self.presences: deque[tuple[float, Presence, str]] = deque(maxlen=PRESENCES_MAX)
         self.address = ""
-        self.connected: str | None = None  # since when; another one is another connection
+        self.connected: datetime | None = None  # since when; another one is another connection
         self.numbers: tuple[float | None, ...] = ()  # of its last heartbeat; a change tells them only if they are others
         self.seen: str | None = None  # its last heartbeat: a snapshot tells it again
 
 
 class _KeptHost(msgspec.Struct, array_like=True):
-    presences: list[tuple[float, str, str]]
+    presences: list[tuple[float, Presence, str]]
     address: str
-    connected: str | None
+    connected: datetime | None
     seen: str | None
     samples: dict[Span, bytes]
 
@@ -166,7 +168,7 @@ class Histories:
         samples = host.series[span].samples
         cpu, ram, disk, load = ([_number(value) for value in samples[place::_WIDTH]] for place in range(1, _WIDTH))
         at = [round(self._base_wall_s + seconds, 1) for seconds in samples[::_WIDTH]]
-        presences = [PresenceView(rfc3339(at_s), Presence(presence), address) for at_s, presence, address in host.presences]
+        presences = [PresenceView(rfc3339(at_s), presence, address) for at_s, presence, address in host.presences]
         return HistoryView(name, rfc3339(self._since_wall_s), TIERS[span].sample_s, at, cpu, ram, disk, load, presences)
 
     def dump(self) -> bytes:
@@ -194,10 +196,12 @@ class Histories:
         hosts = {}
         for name, old in kept.hosts.items():
             host = hosts[name] = _Host()
-            host.presences.extend(old.presences)
+            host.presences.extend(each for each in old.presences if each[0] <= now_wall_s)
             host.address, host.connected, host.seen = old.address, old.connected, old.seen
             for span, raw in old.samples.items():
-                host.series[span].samples = _taken_over(raw, shift_s, now_wall_s - self._base_wall_s)
+                series = host.series[span]
+                series.samples = _taken_over(raw, shift_s, now_wall_s - self._base_wall_s)
+                series.begun_s = series.samples[-_WIDTH] if series.samples else -math.inf
         self._hosts = hosts
         self._since_wall_s = min(max(kept.since_wall_s, now_wall_s - KEPT_S_MAX), now_wall_s)
 
@@ -218,6 +222,8 @@ class Histories:
             fresh, host.seen = fields.last_seen != host.seen, fields.last_seen
         if fields.presence not in (msgspec.UNSET, Presence.ONLINE):
             fresh = False  # a heartbeat makes a host online: this is an older one
+        if fields.connected_since is not msgspec.UNSET and fields.metrics is msgspec.UNSET:
+            fresh = False  # a connection began: its numbers are those of before
         if fresh and host.numbers:
             for span, tier in TIERS.items():
                 room = max(1, min(tier.samples_max, tier.samples_all_max // len(self._hosts)))
@@ -226,13 +232,14 @@ class Histories:
     def _note(self, host: _Host, fields: _Fields, now_wall_s: float) -> None:
         """A change of presence, or another connection, is a coming or a going."""
         presences, before = host.presences, host.connected
-        presence = presences[-1][1] if presences else ""
+        presence = presences[-1][1] if presences else None
         if fields.presence is not msgspec.UNSET:
             presence = fields.presence
         if fields.connected_since is not msgspec.UNSET and fields.connected_since is not None:
             host.connected = fields.connected_since
-        again = presence == Presence.ONLINE and host.connected != before
-        if not presence or (presences and presences[-1][1] == presence and not again):
+        another = host.connected is not None and (before is None or abs(host.connected - before) > SAME)
+        again = presence == Presence.ONLINE and another
+        if presence is None or (presences and presences[-1][1] == presence and not again):
             return
         brief = len(presences) > 1 and presences[-1][1] == Presence.STALE and now_wall_s - presences[-1][0] < BRIEF_S
         if brief and presences[-2][1] == presence and not again:

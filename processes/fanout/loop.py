@@ -125,6 +125,8 @@ class Loop:
         for task in (self._asking, self._loading):
             if task is not None:
                 task.cancel()
+        if self._keeping is not None:
+            await self._keeping  # or two would write one file
         await self._keep()
 
     async def _wait(self) -> None:

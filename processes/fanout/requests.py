@@ -107,9 +107,9 @@ class Requests:
 
     def again(self) -> None:
         """Answers may be lost, or requests: every one that waits is asked again."""
-        items = [waiting.item for waiting in self._open.values() if waiting.appended and not waiting.future.done()]
-        if items:
-            task = asyncio.get_running_loop().create_task(self._append_again(items))
+        open_ = [waiting for waiting in self._open.values() if waiting.appended and not waiting.future.done()]
+        if open_:
+            task = asyncio.get_running_loop().create_task(self._append_again(open_))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -132,8 +132,11 @@ class Requests:
             return waiting.appended
         return waiting.appended
 
-    async def _append_again(self, items: list[bytes]) -> None:
+    async def _append_again(self, open_: list[_Open]) -> None:
         for _ in range(int(DEADLINE_S / AGAIN_S)):
+            items = [waiting.item for waiting in open_ if not waiting.future.done()]  # what was answered is not asked again
+            if not items:
+                return
             try:
                 if (await self._link.append(messages.EVENTS, items)).accepted:
                     return

@@ -28,7 +28,7 @@ from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.core import dead_letter, fleet, messages, poison
 from processes.core.dead_letter import DeadLetter
 from processes.core.draft import Draft, Memory
-from processes.core.effects import Effects, PutHost
+from processes.core.effects import Effects, PutHost, PutReply
 from processes.core.errors import LocalError
 from processes.core.fleet import Tick
 from processes.core.messages import Event, RequestReceived
@@ -75,6 +75,7 @@ class Loop:
         self._read_position = self._taken_position = position
         self._refused_before = Position(self._pulse.refused_epoch, self._pulse.refused_sequence)
         self._refused: dict[str, float] = {}  # request id → its deadline, in seconds of CLOCK_BOOTTIME: copies of it may still come
+        self._unwritten: dict[str, PutReply] = {}  # refusals that are not on disk: written before the position goes past them
         self._parked: deque[Taken] = deque()
         self._again: deque[Taken] = deque()  # dead letters to be tried again
         for letter in memory.letters.values():
@@ -185,13 +186,17 @@ class Loop:
             self._parked.append(taken)  # a request asked twice has its answer in the commit under way
 
     def _refuse(self, taken: Taken) -> None:
-        """Aloud, and for good: whoever reads this request again refuses it too."""
+        """Aloud, and for good: whoever reads this request again refuses it too, by the mark; whoever gets a copy of it, by the reply."""
         assert isinstance(taken.event, RequestReceived)
         place, pulse = taken.position, self._pulse
         self._refused[taken.event.request_id] = taken.event.deadline_boot_s
         if place.epoch != pulse.refused_epoch or place.sequence > pulse.refused_sequence:
             self._process.pulse.refuse(place.epoch, place.sequence)
-        self._carry_out(fleet.refuse_for_storage(self._memory, taken.event, clock.now()).apply())
+        now = clock.now()
+        effects = fleet.refuse_for_storage(self._memory, taken.event, now).apply()
+        for _, reply in effects.replies:
+            self._unwritten[reply.request_id] = PutReply(reply.request_id, now.wall_s, reply.status, reply.body)
+        self._carry_out(effects)
 
     def _was_refused(self, taken: Taken) -> bool:
         """True for a copy of a refused request, and for one that the hub before this one may have refused: what it carried out has
@@ -206,6 +211,7 @@ class Loop:
         """What is past its deadline is refused for that: the oldest go first, as they came."""
         for request_id in [id for id, deadline in itertools.takewhile(lambda each: each[1] < now_boot_s, self._refused.items())]:
             del self._refused[request_id]
+            self._unwritten.pop(request_id, None)  # a copy of it is refused for its deadline
 
     def _apply(self, draft: Draft) -> None:
         effects = draft.apply()
@@ -248,6 +254,8 @@ class Loop:
             dirty = self._memory.dirty
             self._held.writes += [PutHost(self._memory.hosts[name]) for name in dirty]
             dirty.clear()
+        self._held.writes += self._unwritten.values()
+        self._unwritten.clear()
         if self._held.durable:
             held, self._held = self._held, Effects()
             batch = Commit(held.writes, self._memory.ledger, self._memory.next_number, self._settled_position(), clock.now())

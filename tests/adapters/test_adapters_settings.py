@@ -33,6 +33,8 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ("", {"FLEETHUB_TLS_KEY": "/key.pem"}, "belong together"),
         ("", {"FLEETHUB_OPERATORS_URL": "fleet.example.org"}, "https://fleet.example.org"),
         ("", {"FLEETHUB_AGENTS_URL": "https://fleet.example.org"}, "wss://"),
+        ("", {"FLEETHUB_OPERATORS_URL": "http://[::1"}, "is not a URL"),
+        ("", {"FLEETHUB_AGENTS_URL": "ws://[::1"}, "is not a URL"),
         ("", {"FLEETHUB_CONFIG": "/no/such/file"}, "does not exist"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from doubles.authority import Authority
+from doubles.authority import NEW_KEY, NEW_RSA_KEY, Authority
 
 from processes.adapters import tls
 from processes.adapters.settings import Tls
@@ -38,7 +38,11 @@ def put(source: Path, place: Path) -> None:
     os.replace(fresh, place)
 
 
-def test_a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("new_key", [NEW_KEY, NEW_RSA_KEY])
+def test_a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not(
+    new_key: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: OpenSSL keeps one pair of each kind of key, and shows the old one."""
     monkeypatch.setattr(tls, "LOOK_S", 0.02)
     authority = Authority(tmp_path)
     place = Tls(str(tmp_path / "in-use.crt"), str(tmp_path / "in-use.key"))
@@ -52,7 +56,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not
         port = server.sockets[0].getsockname()[1]
         following = asyncio.create_task(tls.follow(context, place, LOG))
         first = await asyncio.to_thread(shown, port, authority.ca)
-        renewed = authority.issue(days=3)
+        renewed = authority.issue(days=3, new_key=new_key)
         put(renewed[0], names[0])
         names[1].unlink()
         await asyncio.sleep(10 * tls.LOOK_S)  # it has looked at the half

@@ -13,6 +13,7 @@ from processes.core.messages import Change, Json
 from processes.core.values import rfc3339
 
 START_S = 1_700_000_000.0
+AT = rfc3339(START_S)
 SAMPLE_S, SAMPLES_MAX, _ = TIERS[Span.HOUR]
 
 
@@ -54,6 +55,12 @@ def test_only_changes_of_presence_are_remembered() -> None:
     assert seen(histories) == ["online", "stale", "online"]
 
 
+def not_a_presence() -> bytes:
+    histories = Histories(START_S)
+    histories.take(row("web1", presence="online"), START_S)
+    return histories.dump().replace(b"online", b"unlike")
+
+
 def seen(histories: Histories, name: str = "web1") -> list[str]:
     return [one.presence for one in histories.view(name).presences]
 
@@ -61,16 +68,23 @@ def seen(histories: Histories, name: str = "web1") -> list[str]:
 def test_a_hub_that_was_replaced_is_no_coming_or_going_of_the_host() -> None:
     histories = Histories(START_S)
     for second, presence in [(0, "online"), (60, "stale"), (63, "online"), (120, "stale"), (140, "online")]:
-        histories.take(row("web1", presence=presence, connected_since="a" if presence == "online" else None), START_S + second)
+        histories.take(row("web1", presence=presence, connected_since=AT if presence == "online" else None), START_S + second)
     assert seen(histories) == ["online", "stale", "online"]
+
+
+def test_a_connection_that_another_hub_tells_by_a_clock_moved_a_little_is_the_same() -> None:
+    histories = Histories(START_S)
+    for second, since in [(0, START_S), (60, START_S + 0.002), (120, START_S - 1.5), (180, START_S - 1.0)]:
+        histories.take(row("web1", presence="online", connected_since=rfc3339(since)), START_S + second)
+    assert seen(histories) == ["online"]
 
 
 def test_another_connection_is_a_coming_even_if_nobody_saw_the_host_gone() -> None:
     histories = Histories(START_S)
-    histories.take(row("web1", presence="online", connected_since="a", address="10.0.0.1:5"), START_S)
-    histories.take(row("web1", connected_since="b", address="10.0.0.1:6"), START_S + 60)
+    histories.take(row("web1", presence="online", connected_since=AT, address="10.0.0.1:5"), START_S)
+    histories.take(row("web1", connected_since=rfc3339(START_S + 60), address="10.0.0.1:6"), START_S + 60)
     histories.take(row("web1", presence="stale"), START_S + 90)
-    histories.take(row("web1", presence="online", connected_since="c"), START_S + 93)
+    histories.take(row("web1", presence="online", connected_since=rfc3339(START_S + 93)), START_S + 93)
     assert [(one.presence, one.address) for one in histories.view("web1").presences] == [
         ("online", "10.0.0.1:5"),
         ("online", "10.0.0.1:6"),
@@ -108,6 +122,25 @@ def test_a_snapshot_tells_no_heartbeat_twice() -> None:
     assert (then.view("web1").at, then.view("web2").at) == ([START_S], [])
 
 
+def test_a_host_that_comes_back_has_no_sample_of_before_it_went() -> None:
+    histories = Histories(START_S)
+    histories.take(row("web1", presence="online", last_seen="0", connected_since=AT, metrics={"cpu": 97.0}), START_S)
+    histories.take(row("web1", presence="offline"), START_S + 60)
+    histories.take(row("web1", presence="online", last_seen="1", connected_since=rfc3339(START_S + 3600)), START_S + 3600)
+    histories.take(row("web1", last_seen="2", metrics={"cpu": 1.0}), START_S + 3605)
+    assert histories.view("web1").cpu == [97.0, 1.0]
+
+
+def test_the_next_fanout_makes_no_sample_of_a_single_heartbeat() -> None:
+    first = Histories(START_S)
+    for second in range(0, 1700, 5):
+        first.take(row("web1", metrics={"cpu": 1.0}), START_S + second)
+    then = Histories(START_S + 1701)
+    then.restore(first.dump(), START_S + 1701)
+    then.take(row("web1", metrics={"cpu": 99.0}), START_S + 1702)
+    assert then.view("web1", Span.DAY).cpu == first.view("web1", Span.DAY).cpu
+
+
 def test_a_day_is_made_of_means() -> None:
     histories = Histories(START_S)
     for second in range(0, 7200, 5):
@@ -141,14 +174,16 @@ def test_the_next_fanout_goes_on_where_the_last_one_was() -> None:
 def test_what_is_too_old_or_yet_to_come_is_not_taken_over() -> None:
     first = Histories(START_S)
     for second in (0, 3600, 2 * KEPT_S_MAX):
-        first.take(row("web1", metrics={"cpu": 1.0}), START_S + second)
+        first.take(row("web1", presence="online", metrics={"cpu": 1.0}), START_S + second)
+    first.take(row("web1", presence="offline"), START_S + 2 * KEPT_S_MAX)
     then = Histories(START_S + KEPT_S_MAX + 60)
     then.restore(first.dump(), START_S + KEPT_S_MAX + 60)
     assert then.view("web1").at == [START_S + 3600]
     assert then.view("web1").since == rfc3339(START_S + 60)
+    assert seen(then) == ["online"]
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100, Histories(START_S).dump()[:-1]])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100, Histories(START_S).dump()[:-1], not_a_presence()])
 def test_a_file_that_is_not_ours_is_refused_and_changes_nothing(content: bytes) -> None:
     histories = Histories(START_S)
     with pytest.raises(ValueError, match=r".*"):

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+NEW_RSA_KEY = ["-newkey", "rsa:2048", "-nodes"]
 
 
 class Authority:
@@ -18,11 +19,11 @@ class Authority:
         self._key = folder / f"{name}.key"
         _openssl("req", "-x509", *NEW_KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", str(self._key), "-out", str(self.ca))
 
-    def issue(self, san: str = "IP:127.0.0.1", days: int = 2) -> tuple[Path, Path]:
+    def issue(self, san: str = "IP:127.0.0.1", days: int = 2, new_key: list[str] = NEW_KEY) -> tuple[Path, Path]:
         """A server's certificate and key. days -1: it has expired."""
         stem = f"{self._name}-{san.replace(':', '-')}-{days}"
         certificate, key, request = (self._folder / f"{stem}.{kind}" for kind in ("crt", "key", "csr"))
-        _openssl("req", *NEW_KEY, "-subj", "/CN=server", "-addext", f"subjectAltName={san}", "-keyout", str(key), "-out", str(request))
+        _openssl("req", *new_key, "-subj", "/CN=server", "-addext", f"subjectAltName={san}", "-keyout", str(key), "-out", str(request))
         signed = ["-CA", str(self.ca), "-CAkey", str(self._key), "-days", str(days), "-copy_extensions", "copy"]
         _openssl("x509", "-req", "-in", str(request), *signed, "-out", str(certificate))
         return certificate, key

@@ -9,13 +9,15 @@ import signal
 import time
 from typing import Any
 
+import structlog
 from doubles.operator_wire import WAIT_S, FanoutHouse, HubPlay
 
-from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.core import messages
-from processes.core.bounded_queue import LIMITS
+from processes.core.bounded_queue import LIMITS, Appended
 from processes.core.messages import CancelCommand, CreateToken, EnrollHost, GiveCommand, RemoveHost, RevokeHost
 from processes.core.values import Position
+from processes.fanout.requests import Requests
 
 PULL = {"op": "pull", "hosts": ["a", "b"], "key": "k", "ttl_s": 600}
 
@@ -215,6 +217,45 @@ def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_id() -> None:
 
     with FanoutHouse() as house:
         asyncio.run(run(house))
+
+
+class Link:
+    """Queues that can be away."""
+
+    def __init__(self) -> None:
+        self.away, self.tries, self.items = False, 0, 0
+
+    async def append(self, _queue: str, items: list[bytes]) -> Appended:
+        """As the link's."""
+        self.tries += 1
+        if self.away:
+            raise QueuesAway("away")
+        self.items += len(items)
+        return Appended(True, Position(1, self.items))
+
+
+def test_what_was_answered_meanwhile_is_not_asked_again() -> None:
+    """The bug it would catch: a request that was refused comes to the hub once more, and is carried out there."""
+
+    async def run() -> None:
+        link = Link()
+        requests = Requests(link, "fanout", structlog.stdlib.get_logger("fleethub.test"))  # type: ignore[arg-type]
+        asking = asyncio.create_task(requests.ask("ann", EnrollHost("ghost", "hash")))
+        async with asyncio.timeout(WAIT_S):
+            while not requests._open or not next(iter(requests._open.values())).appended:
+                await asyncio.sleep(0)
+            link.away, (request_id,) = True, requests._open
+            requests.again()
+            while link.tries < 2:
+                await asyncio.sleep(0)
+            requests.replied(messages.Replied(1, request_id, 503, messages.Json(b"{}")))
+            assert (await asking).status == 503
+            link.away = False
+            while requests._tasks:
+                await asyncio.sleep(0.01)
+        assert link.items == 1
+
+    asyncio.run(run())
 
 
 def test_the_document_describes_what_there_is() -> None:

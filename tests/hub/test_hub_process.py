@@ -211,6 +211,33 @@ def test_what_was_refused_for_the_storage_is_not_done_by_the_hubs_after_it(end: 
     run(work())
 
 
+def test_a_copy_of_what_was_refused_for_the_storage_is_refused_by_the_next_hub() -> None:
+    """The bug it would catch: the refusal is known to the hub that said it alone, once the position on disk has gone past the request."""
+
+    async def work() -> None:
+        with SmallHouse() as house:
+            async with Peer(house) as peer:
+                await peer.connect("a", "c1")
+                with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
+                    lock.execute("BEGIN EXCLUSIVE")
+                    first = asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))
+                    await peer.until(lambda: house.pulse().blocked_on == "storage")
+                    refused = await peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60)
+                    assert refused.status == 503
+                    lock.execute("ROLLBACK")
+                assert (await first).status == 202
+                assert (await peer.ask(messages.EnrollHost("after", "hash"))).status == 201  # the position goes past what was refused
+                house.kill("hub")
+                copy = asyncio.create_task(peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60))
+                house.start("hub")
+                assert (await copy).status == 503
+                assert (await peer.ask(messages.EnrollHost("last", "hash"))).status == 201
+                hosts = database.reading(house.state / "fleet.db", database.hosts)
+                assert {host.name for host in hosts} == {"a", "after", "last"}
+
+    run(work())
+
+
 def test_a_request_asked_twice_while_its_first_copy_is_being_committed_is_not_refused() -> None:
     """As after a death of `queues`: the copy waits for the commit under way, and both have the one answer."""
 
