@@ -309,8 +309,8 @@ class Loop:
 
     async def _settle(self, incident: Incident, over_s: float | None) -> None:
         """The ledger is looked at once more: whatever was accepted before must still be there."""
+        pid = self._witness.subjects[incident.process].pid  # of whom was judged; it may die while the ledger is looked at
         await self._views.look_at_ledger()
-        pid = self._witness.subjects[incident.process].pid
         self._book.tell(incident, "an operator stopped it" if over_s is None else end_of(incident, pid, self._hub_epoch))
         self._book.over(incident, over_s, max(lost_between(incident.ledger, self._views.ledger), self._views.missing))
         self._closing.discard(incident.id)
