@@ -325,9 +325,9 @@ def address(listen: str) -> tuple[str, int]:
     """Host and port of a `listen` setting. Raises: SettingsError."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise SettingsError(f"listen = {listen!r} is not HOST:PORT")
+        raise SettingsError(f"{listen!r} is not HOST:PORT")
     if ":" in host or "[" in host:
-        raise SettingsError(f"listen = {listen!r}: IPv6 literals are not possible, give an IPv4 address or a name")
+        raise SettingsError(f"{listen!r}: IPv6 literals are not possible, give an IPv4 address or a name")
     return host, int(port)
 
 
@@ -391,11 +391,14 @@ def _readable(error: msgspec.ValidationError) -> str:
 
 
 def _check(file: File) -> None:
-    for listen in (file.operators.listen, file.agents.listen):
-        host, _ = address(listen)
+    for name, listen in (("operators.listen", file.operators.listen), ("agents.listen", file.agents.listen)):
+        try:
+            host, _ = address(listen)
+        except SettingsError as error:
+            raise SettingsError(f"{name}: {error}") from None
         if not is_loopback(host) and not file.tls.certificate and not file.insecure:
             raise SettingsError(
-                f"listen = {listen!r} is reachable from elsewhere and there is no TLS: "
+                f"{name} = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
             )
     for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):

@@ -46,7 +46,10 @@ class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """agent.toml. ca_file: PEM file of the authority to trust for wss://, instead of the system's."""
+    """agent.toml. ca_file: PEM file of the authority to trust for wss://, instead of the system's.
+
+    builtins: `uptime` and `facts` are offered; by default only where no commands are listed.
+    """
 
     hub: str
     name: str = ""
@@ -55,6 +58,7 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     state: str = "agent-state"
     output_mb: Annotated[float, Meta(gt=0, le=1024)] = 16.0
     ca_file: str = ""
+    builtins: bool | None = None
     commands: Annotated[dict[str, Offer], Meta(max_length=COMMANDS_MAX)] = {}
 
 
@@ -93,6 +97,7 @@ def load(path: Path) -> Config:
             text += '; argv is a list of words such as ["git", "pull"], not a line for a shell'
         raise ConfigError(f"{path}: {text}") from None
     home = path.parent
+    offered = builtins() if file.builtins or (file.builtins is None and not file.commands) else {}
     config = Config(
         path=path,
         hub=file.hub,
@@ -102,7 +107,7 @@ def load(path: Path) -> Config:
         state=home / file.state,
         output_bytes_max=int(file.output_mb * 1024 * 1024),
         ca_file=home / file.ca_file if file.ca_file else None,
-        commands={op: _resolved(offer, home) for op, offer in file.commands.items()} or builtins(),
+        commands=offered | {op: _resolved(offer, home) for op, offer in file.commands.items()},
     )
     _check(config)
     read_token(config.token_file)

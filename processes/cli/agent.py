@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ UNIT: Final = "fleethub-agent.service"
 SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # what `enroll` prints are 43 of these
 
 
 @click.command()
@@ -43,7 +45,8 @@ def agent(
 ) -> None:
     """Run the agent of this server in the foreground: with its file, or the first time with --hub URL --token-file FILE.
 
-    The file that is made offers `uptime` and `facts`; what is added under [commands.NAME] can be run here, and nothing else.
+    The file that is made offers `uptime` and `facts`; what is added under [commands.NAME] can be run here too, once the agent was
+    started again, and nothing else.
 
     A server is enrolled in one line: fleethub enroll web1 | ssh root@web1 fleethub agent --hub URL --name web1 --token-file - --install
     """
@@ -95,8 +98,10 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
 
 def _read_token() -> str:
     """The token from stdin; whoever types it does not see it. Raises: Failure."""
-    token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    token = ""
+    if sys.stdin is not None:
+        token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
+    if not TOKEN.fullmatch(token):
         raise Failure("no_token", "stdin does not hold a token", "fleethub enroll NAME prints it: fleethub enroll web1 | ssh root@web1 …")
     return token
 
@@ -104,7 +109,9 @@ def _read_token() -> str:
 def _check_systemd() -> None:
     """Raises: Failure, before anything is made."""
     if not SYSTEMD.is_dir():
-        advice = "Leave out --install, and let whatever starts things here run: fleethub agent --config FILE"
+        advice = (
+            "With --init in place of --install the agent's file is made: let whatever starts things here run fleethub agent --config FILE"
+        )
         raise Failure("no_systemd", "this server is not run by systemd", advice)
     if not os.access(UNITS, os.W_OK):
         raise Failure("not_root", f"{UNITS} is not writable: --install is root's", "Run it as root, or leave out --install.")

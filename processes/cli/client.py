@@ -283,7 +283,8 @@ class Api:
                     raise
                 if time.monotonic() + PAUSE_S > deadline_mono_s:
                     advice = error.advice
-                    raise HubAway(f"the hub could not accept it within {ASK_AGAIN_S:.0f} s: {error}", advice) from error
+                    told = f"not accepted within {ASK_AGAIN_S:.0f} s, but a request that still waits may be, for some seconds more"
+                    raise HubAway(f"{told}: {error}", advice) from error
             time.sleep(PAUSE_S)
 
 

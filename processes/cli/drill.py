@@ -45,7 +45,11 @@ def drill(names: tuple[str, ...], listing: bool, everything: bool, rounds: int, 
     chosen = [each for each in DRILLS if (everything and not (short and each.long)) or each.name in names]
     programme = Programme(load(_environ()), short=short, slack=CI_SLACK if os.environ.get("CI") == "true" else 1.0, say=output.progress)
     with _terminable():
-        rows = asyncio.run(programme.play(chosen, rounds, skipping=everything))
+        try:
+            rows = asyncio.run(programme.play(chosen, rounds, skipping=everything))
+        except KeyboardInterrupt:
+            output.note("fleethub: interrupted; what the drill had broken is mended")
+            raise
     _show(rows, programme.left_out, as_json)
     return EXIT_OK if rows and all(row.ok for row in rows) else EXIT_FAILED
 

@@ -97,8 +97,10 @@ def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str =
         text = text if count else f"{line}\n{text}"
     else:
         text = (
-            "# The agent of this machine, written by fleethub. What is added under [commands.NAME] can be run here.\n"
+            "# The agent of this machine, written by fleethub. What is added under [commands.NAME] can be run here,\n"
+            "# once the agent was started again.\n"
             f'{line}\nname = {_toml(name)}\ntoken_file = {_toml(str(token))}\nheartbeat_s = 5\nstate = "agent-state"\n'
+            "builtins = true  # offers uptime and facts, beside what is added\n"
         )
         if ca:
             text += f"ca_file = {_toml(str(Path(ca).absolute()))}\n"

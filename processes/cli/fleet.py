@@ -111,7 +111,10 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
         ("connected since", view.connected_since or ""),
         ("address", view.address),
         ("enrolled", (view.enrolled_at or "") + (", its token is revoked" if view.revoked else "")),
-        ("suspended", f"since {view.suspended_at}: {view.suspended}. Lift it: fleethub lift {view.name}" if view.suspended else ""),
+        (
+            "suspended",
+            output.as_typed(f"since {view.suspended_at}: {view.suspended}. Lift it: fleethub lift {view.name}") if view.suspended else "",
+        ),
         ("not shown", view.put_aside),
         ("type", view.host_type),
         ("agent", view.agent_version),
@@ -162,7 +165,7 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 
 @click.command()
 @click.argument("name")
-@click.option("--again", is_flag=True, help="Give an existing host a new token; the old one is void.")
+@click.option("--again", is_flag=True, help="Even if it is enrolled already: it gets a new token, and the old one is void.")
 @as_json
 @asks_hub
 def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -170,11 +173,13 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
     if not HOST_NAME.fullmatch(name):
         raise Failure("bad_name", f"{name!r} is not a host name", "Letters, digits, hyphens and dots, as in RFC 1123.", 2)
     with asking(hub, token_file) as api:
+        known = again and not as_json and api.host(name) is not None
         enrolled = api.enroll(name, again=again)
     if as_json:
         output.document(enrolled)
         return
-    output.note(f"{enrolled.name}: enrolled. Its token, shown this once:")
+    how = "enrolled again, its old token is void" if known else "enrolled; it was not known before" if again else "enrolled"
+    output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
     there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install"
     output.progress(f"On {enrolled.name}, as root; it asks for the token:\n    {there}")

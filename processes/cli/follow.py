@@ -21,11 +21,11 @@ from websockets.sync.client import ClientConnection
 from processes.cli import output
 from processes.cli.client import Api, HubAway, Refused
 from processes.cli.live import socket_of
-from processes.cli.text import drawn
+from processes.cli.text import drawn, seconds_between
 from processes.cli.watch import Watched, WatchedRun, commands_made, watched
 from processes.core.command import State
 from processes.core.run import RunState, RunView
-from processes.core.values import Stream
+from processes.core.values import Stream, rfc3339
 from processes.core.views import CommandView, OutputView
 
 LOOK_S: Final = 5.0  # without news, every command is asked for so often
@@ -35,6 +35,7 @@ NEWS_S: Final = 0.1  # and so soon after one of its commands ended
 MANY: Final = 50  # open commands, beyond which they are asked for together; guess
 SHARE: Final = 5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
 WATCHING_MAX: Final = 20  # outputs that one connection brings, by the fanout's own limit
+UNHEARD_S: Final = 10.0  # a host is gone for so long: said. A hub that was just replaced hears of some for the first time
 SILENT_S_MAX: Final = 600.0  # nobody answers for so long: give up, and say so
 
 
@@ -91,6 +92,7 @@ class Following:
         self._run_looked_mono_s, self._run_pause_s = 0.0, 0.0
         self._news = True  # something happened that may have moved the run
         self._away = False
+        self._gone: set[str] = set()  # hosts of which that was said
 
     def run(self, wait_s: float | None = None) -> bool:
         """True when all have ended; False after `wait_s`.
@@ -189,8 +191,20 @@ class Following:
             self._look_at_run(whole=True)
         opened = self._open()
         self._look(opened if self._run is None or len(opened) <= MANY else self._behind(self._run.id, opened))
+        self._tell_gone()
         now_mono_s = time.monotonic()
         self._look_due_mono_s = now_mono_s + max(LOOK_S, SHARE * (now_mono_s - started_mono_s))
+
+    def _tell_gone(self) -> None:
+        """On stderr: whose host is not connected any more, and so what is waited for; and who is back."""
+        now = rfc3339(self._api.now_wall_s())
+        silent = {each.host for each in self._open() if each.view and (seconds_between(each.view.unheard_since, now) or 0.0) > UNHEARD_S}
+        if not self._quiet:
+            for host in sorted(silent - self._gone):
+                output.note(f"fleethub: {host} is not connected: what it runs goes on there, and it tells when it is back")
+            for host in sorted(self._gone - silent):
+                output.note(f"fleethub: {host} is back")
+        self._gone = silent
 
     def _look(self, wanted: Iterable[Watched]) -> None:
         """Asks the API for each command's state and for the output that is not shown yet."""

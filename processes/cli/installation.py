@@ -117,7 +117,7 @@ def stop(process: str) -> None:
     for name in names:
         supervision.supervisor_of(settings)
         _stop(settings, name)
-        output.say(f"{name}: stopped, until: fleethub start {name}")
+        output.say(output.as_typed(f"{name}: stopped, until: fleethub start {name}"))
     supervision.wait_told(settings, names)
 
 

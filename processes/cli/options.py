@@ -20,6 +20,8 @@ Verb = TypeVar("Verb", bound=Callable[..., object])
 class Seconds(click.FloatRange):
     """A number of seconds from 0; `most_s` with its words: what is more is refused, and what is no number always."""
 
+    name = "number of seconds"
+
     def __init__(self, most_s: float | None = None, words: str = "") -> None:
         super().__init__(0)
         self.most_s, self.words = most_s, words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -13,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from processes.cli.environment import program
 from processes.cli.failure import Failure
 from processes.cli.streams import ReaderGone, Unwritable
 from processes.cli.text import columns, plain
@@ -24,6 +26,12 @@ STYLES: Final = {
     "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
 }  # fmt: skip
 
+VERBS: Final = (  # in our own advice; the agent's are to be typed on other machines
+    "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor", "down", "drill",
+    "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore", "revoke", "run",
+    "runs", "start", "status", "stop", "systemd-unit", "token", "up",
+)  # fmt: skip
+ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
 COLUMN_CHARS_MIN: Final = 6  # of a column that is cut: less of it tells nothing
 
 
@@ -35,7 +43,12 @@ def say(line: str = "") -> None:
 def note(line: str) -> None:
     """One line on stderr: progress and summaries, never what a script reads."""
     with contextlib.suppress(OSError, ReaderGone, Unwritable):  # nobody can be told that nobody can be told
-        print(plain(line), file=sys.stderr, flush=True)
+        print(plain(as_typed(line)), file=sys.stderr, flush=True)
+
+
+def as_typed(advice: str) -> str:
+    """The advice with our name as whoever reads it types it: in a checkout that is on no PATH, bin/fleethub."""
+    return ADVICE.sub(f"{program()} ", advice)
 
 
 def progress(text: str) -> None:
@@ -73,7 +86,7 @@ def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> 
     """What stands in the place of an empty table: none is like that, or there are none yet, and how to make one."""
     if asked := [f"{name} {value}" for name, value in filters.items() if value is not None]:
         return f"no {thing} with {', '.join(asked)}"
-    return f"no {thing}s yet: {how}" if how else f"no {thing}s yet"
+    return f"no {thing}s yet: {as_typed(how)}" if how else f"no {thing}s yet"
 
 
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> Table:
@@ -131,6 +144,7 @@ def _cut(line: str, style: str = "") -> Text:
 
 def mark(word: str, line: str) -> None:
     """A line that begins with a word, in the word's colour on a terminal."""
+    line = as_typed(line)
     if sys.stdout.isatty():
         Console().print(Text(f"{word:8} ", style=STYLES.get(word, "")) + Text(plain(line)))
     else:
@@ -147,9 +161,10 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
 
 def fail(failure: Failure, as_json: bool) -> int:
     """Shows the failure, on stderr for a person and with --json as the one document too. Returns its exit code."""
-    note(f"fleethub: {failure.message}")
-    if failure.advice:
-        note(f"  {failure.advice}")
+    message, advice = as_typed(failure.message), as_typed(failure.advice)
+    note(f"fleethub: {message}")
+    if advice:
+        note(f"  {advice}")
     if as_json:
-        document({"error": failure.code, "message": failure.message} | ({"advice": failure.advice} if failure.advice else {}))
+        document({"error": failure.code, "message": message} | ({"advice": advice} if advice else {}))
     return failure.exit_code

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from processes.cli import completing, interrupt, output
 from processes.cli.client import Api, HubAway, Refused
 from processes.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_ACCEPTED, EXIT_OK, EXIT_UNANSWERED, Failure
-from processes.cli.follow import Following
+from processes.cli.follow import SILENT_S_MAX, Following
 from processes.cli.options import Seconds, as_json, asking, asks_hub
 from processes.cli.streams import ReaderGone, Unwritable
 from processes.cli.text import age, count
@@ -60,7 +60,8 @@ class RunDocument(msgspec.Struct, frozen=True):
 @click.option("--key", metavar="TEXT", help="A name for this very run: given again with the same key it is not begun again. [default: new]")
 @click.option("--no-wait", is_flag=True, help="Return once it is accepted.")
 @click.option(
-    "--wait", "wait_s", type=Seconds(), metavar="S", help="How long to wait for the end, in seconds. [default: until all have ended]",
+    "--wait", "wait_s", type=Seconds(), metavar="S",
+    help="How long to wait for the end, in seconds. [default: until all have ended, or nobody is there to ask for 10 minutes]",
 )  # fmt: skip
 @as_json
 @asks_hub
@@ -132,7 +133,9 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
                 output.note(f"fleethub: the run goes on: fleethub runs {view.id} --follow")
             raise
         except HubAway as away:
-            output.note(f"fleethub: {away}")
+            output.note(f"fleethub: nobody answers: {away}; what follows was heard {age(SILENT_S_MAX)} ago")
+            if away.advice:
+                output.note(f"  {away.advice}")
     commands = following.commands
     if as_json:
         output.document(RunDocument(fleet_run.view, [each.shown() for each in commands.values()]))
@@ -181,11 +184,11 @@ def _line(part: PartView, command: Watched | None) -> str:
 
 
 def _started(api: Api, body: dict[str, object], again: str) -> RunView:
-    known = f"Ask again with: {again}; fleethub runs lists it if it was accepted."
+    known = f"Ask again with: {again}; with that key it never runs twice, and fleethub runs lists it if it was accepted."
     try:
         return api.start_run(body)
     except HubAway as away:
-        raise Failure("not_accepted", str(away), known, EXIT_NOT_ACCEPTED) from None
+        raise Failure("not_accepted", str(away), f"{away.advice}. {known}" if away.advice else known, EXIT_NOT_ACCEPTED) from None
     except KeyboardInterrupt:
         output.note(f"fleethub: interrupted before the hub answered. {known}")
         raise

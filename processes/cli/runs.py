@@ -46,7 +46,7 @@ def _list(api: Api, limit: int, as_json: bool) -> None:
         output.document({"runs": found, "next": following})
         return
     rows = [[view.id, view.created_at or "", view.state, ",".join(view.steps), counts(view)] for view in found]
-    output.table(["ID", "GIVEN", "STATE", "STEPS", "HOSTS"], rows, "no runs yet: fleethub run OP HOST")
+    output.table(["ID", "GIVEN", "STATE", "STEPS", "HOSTS"], rows, output.none_found("run", {}, "fleethub run OP HOST"))
 
 
 def _rows(body: bytes) -> tuple[list[RunView], str | None]:

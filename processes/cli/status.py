@@ -131,7 +131,7 @@ def _lines(report: Report) -> list[str]:
     latency = f", {canary.latency_ms:.1f} ms" if canary.latency_ms is not None else ""
     last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else "never"
     counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
-    last = f", the last: fleethub incident {report.incidents.last}" if report.incidents.last else ""
+    last = output.as_typed(f", the last: fleethub incident {report.incidents.last}") if report.incidents.last else ""
     return [
         f"canary: last round {last_round}{latency}, hub epoch {report.epoch}",
         f"hosts: {fleet.hosts}, {fleet.online} online, {fleet.stale} stale, {fleet.offline} offline",

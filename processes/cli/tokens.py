@@ -34,7 +34,7 @@ def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Pa
     if as_json:
         output.document(body)
         return
-    output.note(f"a token for a {role}, shown this once (revoke it: fleethub token revoke {created.id}):")
+    output.note(f"a token for the role {role}, shown this once (revoke it: fleethub token revoke {created.id}):")
     output.say(created.token)
 
 

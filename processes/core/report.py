@@ -222,8 +222,9 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     for process in processes:
         if process.pulse and process.pulse.blocked_on:
             reasons.append(f"{process.name} is blocked on {process.pulse.blocked_on}")
-    if silent:
-        reasons.append("the watchdog is silent")
+    if silent and not any(process.name == "watchdog" and process.verdict is Verdict.SILENT for process in others):
+        asked = any(p.name == "watchdog" and p.verdict is Verdict.STOPPED and not p.wanted for p in processes)
+        reasons.append("the watchdog is stopped, as asked" if asked else "the watchdog is silent")
     if reasons and grade is Overall.OK:
         grade = Overall.DEGRADED
     return grade, reasons

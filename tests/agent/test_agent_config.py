@@ -30,6 +30,23 @@ def test_defaults_are_the_machines_name_and_paths_beside_the_file(tmp_path: Path
     assert config.heartbeat_s == 5.0
 
 
+@pytest.mark.parametrize(
+    ("more", "ops"),
+    [
+        ("", ["a"]),  # the contract: of an agent that lists commands, only these can ever be run
+        ("builtins = true\n", ["a", "facts", "uptime"]),
+        ("builtins = false\n", ["a"]),
+    ],
+)
+def test_looks_are_offered_beside_commands_only_if_that_is_said(tmp_path: Path, more: str, ops: list[str]) -> None:
+    assert sorted(load(write(tmp_path, f'{HUB}{more}[commands.a]\nargv = ["true"]\n')).commands) == ops
+
+
+def test_an_op_of_ones_own_goes_before_the_one_of_that_name(tmp_path: Path) -> None:
+    text = HUB + 'builtins = true\n[commands.uptime]\nargv = ["mine"]\n'
+    assert load(write(tmp_path, text)).commands["uptime"].argv == ["mine"]
+
+
 def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
     text = HUB + '[commands.a]\nargv = ["./run.sh", "./x"]\n[commands.b]\nargv = ["git"]\n[commands.c]\nargv = ["/bin/true"]\n'
     commands = load(write(tmp_path, text)).commands

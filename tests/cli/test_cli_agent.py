@@ -45,6 +45,9 @@ def test_what_an_operator_wrote_into_the_file_stays(tmp_path: Path, token: Path)
         file.write('[commands.pull]\nargv = ["true"]\n')
     found = made(tmp_path, token, "wss://fleet.example.org:7701/ws", "--name", "web1")
     assert (found["hub"], found["commands"]["pull"]["argv"]) == ("wss://fleet.example.org:7701/ws", ["true"])
+    assert sorted(config.load(tmp_path / "place" / "agent.toml").commands) == ["facts", "pull", "uptime"], (
+        "what is added takes nothing away"
+    )
 
 
 def test_a_file_of_another_name_is_refused_with_what_stands_there(
@@ -71,25 +74,28 @@ def test_what_cannot_be_is_refused_with_what_to_do(tmp_path: Path, token: Path, 
     assert not (tmp_path / "place").exists()
 
 
-def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *more: str) -> int:
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+A, ANOTHER = "a" * 43, "b" * 43  # as long as enrolment makes them
+
+
+def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, *more: str) -> int:
+    monkeypatch.setattr("sys.stdin", None if text is None else io.StringIO(text))
     words = ["agent", "--hub", "ws://127.0.0.1:7701/ws", "--name", "web1", "--token-file", "-", "--place", str(tmp_path / "place")]
     return execute([*words, *more])
 
 
 def test_a_token_from_stdin_is_kept_where_the_agents_file_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert piped(tmp_path, monkeypatch, "a-token\n", "--init") == 0
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--init") == 0
     path = tmp_path / "place" / "agent.toml"
-    assert config.read_token(config.load(path).token_file) == "a-token"
+    assert config.read_token(config.load(path).token_file) == A
     assert config.load(path).token_file.stat().st_mode & 0o777 == 0o600
     path.write_text(path.read_text().replace(str(tmp_path / "place" / "agent.token"), "own.token"))
-    assert piped(tmp_path, monkeypatch, "another\n", "--init") == 0
-    assert config.read_token(config.load(path).token_file) == "another"
-    assert (tmp_path / "place" / "own.token").read_text() == "another\n"
+    assert piped(tmp_path, monkeypatch, f"{ANOTHER}\n", "--init") == 0
+    assert config.read_token(config.load(path).token_file) == ANOTHER
+    assert (tmp_path / "place" / "own.token").read_text() == f"{ANOTHER}\n"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "two words\n", "\x1b[31m\n"])
-def test_stdin_without_a_token_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "\n", "two words\n", "\x1b[31m\n", "error: no such host\n", "garbage\n", None])
+def test_stdin_without_a_token_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
     assert piped(tmp_path, monkeypatch, text, "--init") == 1
     assert not (tmp_path / "place").exists()
 
@@ -112,7 +118,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_install_lets_systemd_run_the_agent_now_and_at_boot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert piped(tmp_path, monkeypatch, "a-token\n", "--install") == 0
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install") == 0
     unit = (tmp_path / "units" / "fleethub-agent.service").read_text()
     assert f"--config {tmp_path}/place/agent.toml" in unit
     assert systemctl.read_text().splitlines() == [
@@ -125,10 +131,10 @@ def test_install_says_why_it_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAILS", "enable")
-    assert piped(tmp_path, monkeypatch, "a-token\n", "--install") == 1
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install") == 1
     assert "systemctl enable fleethub-agent.service: no bus" in capsys.readouterr().err
     monkeypatch.setattr(agent, "SYSTEMD", tmp_path / "none")
-    assert piped(tmp_path, monkeypatch, "a-token\n", "--install", "--place", str(tmp_path / "other")) == 1
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install", "--place", str(tmp_path / "other")) == 1
     assert "not run by systemd" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2

@@ -62,7 +62,7 @@ def test_a_new_machine_is_enrolled_and_its_file_is_the_agents(server: ApiServer,
     assert enrolment.prepare_agent(settings, api, HUB) == ("here", True)
     assert server.asked_for("POST", "/api/v1/hosts")[0].body == {"name": "here", "again": False}
     file = tomllib.loads((settings.state / "agent.toml").read_text())
-    assert file == {"hub": HUB, "name": "here", "token_file": "agent.token", "heartbeat_s": 5, "state": "agent-state"}
+    assert file == {"hub": HUB, "name": "here", "token_file": "agent.token", "heartbeat_s": 5, "state": "agent-state", "builtins": True}
     token = settings.state / "agent.token"
     assert token.read_text() == "t0k\n"
     assert token.stat().st_mode & 0o777 == 0o600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from processes.cli.follow import Following
 from processes.cli.watch import Watched, WatchedRun
 from processes.core.command import State
 from processes.core.run import RunState, RunView
+from processes.core.values import rfc3339
 
 COMMAND, OUTPUT = "/api/v1/commands/c1", "/api/v1/commands/c1/output"
 
@@ -95,6 +97,21 @@ def test_without_a_websocket_it_asks_until_the_end(capsys: pytest.CaptureFixture
         over, _ = followed(http, http.url)
     assert over
     assert capsys.readouterr().out == "web1 | a\nweb1 | b\nweb1 | c\n"
+
+
+def test_a_host_that_is_gone_for_longer_than_a_moment_is_named_and_so_is_its_return(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: the output stops, and nobody says why. A new hub's first moment is no absence."""
+    monkeypatch.setattr(follow, "POLL_S", 0.01)
+    now = rfc3339(time.time())
+    with running() as http:
+        gone = view("running", unheard_since="2026-01-02T03:04:05.678Z")
+        http.on("GET", COMMAND, view("running"), view("running", unheard_since=now), gone, gone, view("running"), view("succeeded"))
+        http.on("GET", OUTPUT, *[page(0)] * 5, page(0, complete=True))
+        followed(http, http.url)
+    told = "fleethub: web1 is not connected: what it runs goes on there, and it tells when it is back\nfleethub: web1 is back\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_command_that_does_not_end_is_given_up_at_the_deadline() -> None:

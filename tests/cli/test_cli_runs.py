@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_failed_host_leaves_and_is_named_with_its_step_and_command(fleet: Flee
     assert sorted(fleet.done()) == ["a h2", "h2only h1", "h2only h1", "h2only h2"]
     line, counts = done.stderr.splitlines()[-2:]
     assert line.startswith("h1: failed at h2only: ")
-    assert "exit code 1  (fleethub command " in line
+    assert re.search(r"exit code 1  \((bin/)?fleethub command ", line)
     assert counts.endswith("failed: 1 succeeded, 1 failed")
 
 
@@ -151,5 +152,5 @@ def test_a_hub_that_stays_away_makes_5_and_names_the_key(fleet: Fleet) -> None:
     assert fleet.house.cli("stop", "hub").returncode == 0
     done = fleet.house.cli("run", "a", "h1", "--json")
     assert (done.returncode, json.loads(done.stdout)["error"]) == (5, "not_accepted")
-    assert "Ask again with: fleethub run --key " in done.stderr
+    assert "fleethub run --key " in done.stderr
     assert fleet.house.cli("start", "hub").returncode == 0

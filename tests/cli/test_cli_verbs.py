@@ -16,7 +16,7 @@ from doubles.api_server import STAMP, ApiServer, active, command, fleet_run, hos
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings, load
-from processes.cli import client
+from processes.cli import client, output
 from processes.cli.__main__ import cli, execute
 from processes.core.ledger import Ledger
 from processes.core.report import CanaryReport, FleetReport, IncidentsReport, Overall, Report
@@ -258,8 +258,9 @@ def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, serv
     done = run("run", "pull", "web1")
     assert done.code == 5
     (key,) = {each.body["key"] for each in server.asked_for("POST", RUNS)}
-    again = f"Ask again with: fleethub run --key {key} pull web1; fleethub runs lists it if it was accepted."
-    assert done.err.splitlines()[-1].strip() == again
+    again, _, why = done.err.splitlines()[-1].strip().partition("; ")
+    assert again == f"Ask again with: fleethub run --key {key} pull web1"
+    assert why == "with that key it never runs twice, and fleethub runs lists it if it was accepted."
     monkeypatch.setattr(client, "ASK_AGAIN_S", 10.0)
     server.on("POST", RUNS, UNAVAILABLE, (202, BEGUN))
     done = run("run", "--key", "my key", "pull", "web1", "--no-wait")
@@ -267,7 +268,7 @@ def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, serv
     assert [each.body["key"] for each in server.asked_for("POST", RUNS)][-2:] == ["my key"] * 2
     monkeypatch.setattr(client, "ASK_AGAIN_S", 0.05)
     server.on("POST", RUNS, UNAVAILABLE)
-    assert "with: fleethub run pull web1 --key 'my key'; fleethub" in run("run", "pull", "web1", "--key", "my key").err
+    assert "with: fleethub run pull web1 --key 'my key'; with" in run("run", "pull", "web1", "--key", "my key").err
 
 
 def test_limits_are_refused_in_plain_words_and_their_defaults_are_shown(run: Run) -> None:
@@ -275,7 +276,7 @@ def test_limits_are_refused_in_plain_words_and_their_defaults_are_shown(run: Run
     assert "hosts are separated by spaces" in run("run", "pull", "a,b").err
     shown = " ".join(run("run", "--help").out.split())
     assert "[default: commands.ttl_s of the hub, 3600 if it is not set]" in shown
-    assert "[default: until all have ended]" in shown
+    assert "[default: until all have ended, or nobody is there to ask for 10 minutes]" in shown
 
 
 def test_run_says_which_of_its_hosts_are_offline_and_how_to_go_on(run: Run, server: ApiServer) -> None:
@@ -426,6 +427,20 @@ def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) ->
     document = json.loads(run("enroll", "web1", "--again", "--json").out)
     assert (document["name"], document["token"]) == ("web1", "t0k")
     assert [each.body["again"] for each in server.asked] == [False, True]
+    assert "it was not known before" in run("enroll", "web1", "--again").err
+    server.on("GET", "/api/v1/hosts/web1", (200, host("web1")))
+    assert "its old token is void" in run("enroll", "web1", "--again").err
+
+
+def test_advice_is_as_it_is_typed_here_and_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug it would catch: in a checkout, what is to be pasted under stress is not found."""
+    assert set(output.VERBS) == set(cli.commands) - {"agent"}
+    monkeypatch.setattr(output, "program", lambda: "bin/fleethub")
+    there = "| ssh root@web1 fleethub agent, a fleethub statusbar"
+    advice = f"fleethub: web1? `fleethub run x`, fleethub token list; fleethub enroll web1 {there}"
+    typed = f"fleethub: web1? `bin/fleethub run x`, bin/fleethub token list; bin/fleethub enroll web1 {there}"
+    assert output.as_typed(advice) == typed
+    assert output.as_typed(typed) == typed
 
 
 def test_hosts_says_when_no_hub_vouches_for_what_it_shows(run: Run, server: ApiServer) -> None:

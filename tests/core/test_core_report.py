@@ -61,6 +61,15 @@ def test_the_hub_decides(hub: Verdict, expected: Overall) -> None:
     assert bool(reasons) == (expected is not Overall.OK)
 
 
+def test_a_watchdog_that_says_nothing_is_named_once_and_one_that_was_stopped_is_not_called_silent() -> None:
+    def reasons(watchdog: ProcessReport) -> list[str]:
+        return overall([*house()[:2], watchdog], GREEN, silent=True)[1]
+
+    assert reasons(row("watchdog", Verdict.STOPPED, wanted=False)) == ["the watchdog is stopped, as asked"]
+    assert reasons(row("watchdog", Verdict.SILENT)) == ["watchdog is silent"]
+    assert reasons(row("watchdog", Verdict.STARTING)) == ["watchdog is starting", "the watchdog is silent"]
+
+
 def test_no_hub_at_all_is_down() -> None:
     assert overall([row("queues")], GREEN, silent=False)[0] is Overall.DOWN
 
