@@ -20,7 +20,7 @@ from processes.cli.environment import program
 from processes.cli.failure import EXIT_UNKNOWN, Failure
 from processes.cli.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.text import age
-from processes.core.report import ProcessReport, Report
+from processes.core.report import Overall, ProcessReport, Report
 
 HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
 EVERY_S = 1.0  # of --watch
@@ -129,12 +129,15 @@ def _show(report: Report) -> None:
 def _lines(report: Report) -> list[str]:
     canary, fleet, commands = report.canary, report.fleet, report.commands
     latency = f", {canary.latency_ms:.1f} ms" if canary.latency_ms is not None else ""
-    last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else "never"
+    unknown = "never" if report.watchdog_silent_s is None else "not known"
+    last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else unknown
+    counted = f"{fleet.online} online, {fleet.stale} stale, {fleet.offline} offline"
+    presence = counted if report.verdict is not Overall.DOWN else "no hub tells how they are"
     counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
     last = output.as_typed(f", the last: fleethub incident {report.incidents.last}") if report.incidents.last else ""
     return [
         f"canary: last round {last_round}{latency}, hub epoch {report.epoch}",
-        f"hosts: {fleet.hosts}, {fleet.online} online, {fleet.stale} stale, {fleet.offline} offline",
+        f"hosts: {fleet.hosts}, {presence}",
         f"commands: {', '.join(counts) or 'none'}",
         f"incidents: {report.incidents.total}{last}",
     ]

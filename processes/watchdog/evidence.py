@@ -36,6 +36,7 @@ REST_S: Final = 0.2  # measured: every part that answers at all does so within 0
 STACKS: Final = ("stacks.txt", "pyspy.txt")
 TAIL_BYTES: Final = 64 * 1024
 PART_BYTES_MAX: Final = 1 << 20  # of one file in an incident's folder
+REAP_S: Final = 0.2  # after a kill
 POLL_S: Final = 0.01
 SETTLED_S: Final = 0.03  # a dump that did not grow for so long is complete; faulthandler writes it in about 2 ms
 
@@ -132,6 +133,9 @@ async def pyspy(pid: int, program: Path | None = None) -> str:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
+            with contextlib.suppress(TimeoutError):  # its pipe and its zombie are left to nobody; one that a kill does not end is
+                async with asyncio.timeout(REAP_S):
+                    await child.communicate()
     return _ARGUMENTS.sub(f"Process {pid}:\n", output[:PART_BYTES_MAX].decode(errors="replace"))
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
-from hypothesis import given
-from hypothesis import strategies as st
 
 from processes.adapters.pulse_file import start_ticks
 from processes.agent import leftovers, shim
@@ -113,15 +110,6 @@ def test_reboot_in_the_middle_has_its_own_reason(tmp_path: Path) -> None:
     play(tmp_path, {"family": ["/bin/sh", "-c", FAMILY]}, claim)
 
 
-def spooled(path: Path) -> list[tuple[int, bytes]]:
-    raw, found = path.read_bytes(), []
-    while raw:
-        stream, length = shim.RECORD.unpack_from(raw)
-        found.append((stream, raw[shim.RECORD.size : shim.RECORD.size + length]))
-        raw = raw[shim.RECORD.size + length :]
-    return found
-
-
 def test_a_bar_of_progress_is_shown_while_it_is_drawn(tmp_path: Path) -> None:
     """The bug it would catch: a line that ends only when all is done is shown when all is done."""
     script = f"n=0; while [ ! -e {tmp_path}/go ]; do n=$((n+1)); printf '%s %%\\r' $n; sleep 0.05; done; printf '100 %%\\r\\nall\\r\\ndone'"
@@ -136,22 +124,6 @@ def test_a_bar_of_progress_is_shown_while_it_is_drawn(tmp_path: Path) -> None:
         assert (last.rpartition("\r")[2], after, end) == ("100 %", "all", "done")
 
     play(tmp_path, {"bar": ["/bin/sh", "-c", script]}, claim)
-
-
-@given(
-    st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\xc3\xa4", b"b" * 5000, b"7 %\r" * 3000]), max_size=12), st.integers(1, 9000)
-)
-def test_records_hold_all_output_in_order_however_it_is_cut(parts: list[bytes], size: int) -> None:
-    said = b"".join(parts)
-    with tempfile.TemporaryDirectory() as folder:
-        spool = shim.Spool(f"{folder}/spool", 1 << 30)
-        for start in range(0, len(said), size):
-            spool.take(shim.STDOUT, said[start : start + size])
-        spool.finish()
-        os.close(spool._fd)
-        pieces = [piece for _, piece in spooled(Path(folder) / "spool")]
-    assert all(len(piece) <= shim.PIECE_BYTES_MAX for piece in pieces)
-    assert b"".join(pieces) == b"".join(line.removesuffix(b"\r") for line in said.split(b"\n")[:-1]) + said.split(b"\n")[-1]
 
 
 def test_shim_takes_the_room_for_its_end_before_it_starts_anything(tmp_path: Path) -> None:

@@ -227,6 +227,8 @@ def test_status_tells_what_was_never_started_from_what_was_ended(run: Run, setti
     assert (done.code, done.err) == (2, "")
     assert re.fullmatch(r"down: nothing runs here: (bin/)?fleethub up", done.out.splitlines()[0])
     assert "watchdog" not in done.out
+    assert "canary: last round not known" in done.out
+    assert "no hub tells how they are" in done.out
     document = json.loads(run("status", "--json").out)
     assert (document["verdict"], len(document["reasons"]), len(document["processes"])) == ("down", 1, 6)
 
