@@ -216,13 +216,12 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
         reasons += [f"{name} is stopped, as asked" for name in stopped]
     others = [p for p in processes if p.wanted and p.verdict is not Verdict.ADVANCING and not (p.name == "hub" and reasons)]
     for process in others:
-        if process.verdict is Verdict.STOPPED and not process.wanted:
-            continue
-        reasons.append(f"{process.name} is {process.verdict}: {process.reason}".rstrip(": "))
+        if not (silent and process.verdict is Verdict.SILENT):  # that is said below
+            reasons.append(f"{process.name} is {process.verdict}: {process.reason}".rstrip(": "))
     for process in processes:
         if process.pulse and process.pulse.blocked_on:
             reasons.append(f"{process.name} is blocked on {process.pulse.blocked_on}")
-    if silent and not any(process.name == "watchdog" and process.verdict is Verdict.SILENT for process in others):
+    if silent:
         asked = any(p.name == "watchdog" and p.verdict is Verdict.STOPPED and not p.wanted for p in processes)
         reasons.append("the watchdog is stopped, as asked" if asked else "the watchdog is silent")
     if reasons and grade is Overall.OK:

@@ -66,7 +66,7 @@ def test_a_watchdog_that_says_nothing_is_named_once_and_one_that_was_stopped_is_
         return overall([*house()[:2], watchdog], GREEN, silent=True)[1]
 
     assert reasons(row("watchdog", Verdict.STOPPED, wanted=False)) == ["the watchdog is stopped, as asked"]
-    assert reasons(row("watchdog", Verdict.SILENT)) == ["watchdog is silent"]
+    assert reasons(row("watchdog", Verdict.SILENT)) == ["the watchdog is silent"]
     assert reasons(row("watchdog", Verdict.STARTING)) == ["watchdog is starting", "the watchdog is silent"]
 
 
