@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
     try:
         lock.hold(config.state / "lock", LOCK_WAIT_S)  # kept open until the end: two agents with one journal would not do
     except (ResourceError, OSError) as error:
-        print(f"fleethub agent: {error}: perhaps this agent runs already", file=sys.stderr, flush=True)
+        hint = ": this agent runs already" if isinstance(error, ResourceError) else ""
+        print(f"fleethub agent: {error}{hint}", file=sys.stderr, flush=True)
         return door.EXIT_BROKEN
     if _is_installed():
         door.run(NAME, lambda process: _serve(config, process.log, process.pulse, process.stop))

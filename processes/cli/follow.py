@@ -198,13 +198,15 @@ class Following:
     def _tell_gone(self) -> None:
         """On stderr: whose host is not connected any more, and so what is waited for; and who is back."""
         now = rfc3339(self._api.now_wall_s())
-        silent = {each.host for each in self._open() if each.view and (seconds_between(each.view.unheard_since, now) or 0.0) > UNHEARD_S}
+        views = [each.view for each in self._open() if each.view]
+        silent = {view.host for view in views if (seconds_between(view.unheard_since, now) or 0.0) > UNHEARD_S}
+        back = self._gone & {view.host for view in views if view.unheard_since is None}
         if not self._quiet:
             for host in sorted(silent - self._gone):
                 output.note(f"fleethub: {host} is not connected: what it runs goes on there, and it tells when it is back")
-            for host in sorted(self._gone - silent):
+            for host in sorted(back):
                 output.note(f"fleethub: {host} is back")
-        self._gone = silent
+        self._gone = (self._gone | silent) - back
 
     def _look(self, wanted: Iterable[Watched]) -> None:
         """Asks the API for each command's state and for the output that is not shown yet."""

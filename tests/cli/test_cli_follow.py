@@ -114,6 +114,15 @@ def test_a_host_that_is_gone_for_longer_than_a_moment_is_named_and_so_is_its_ret
     assert capsys.readouterr().err == told
 
 
+def test_a_host_that_did_not_come_back_is_not_said_to_be_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "POLL_S", 0.01)
+    with running() as http:
+        http.on("GET", COMMAND, view("running", unheard_since="2026-01-02T03:04:05.678Z"), view("lost", reason="silence"))
+        http.on("GET", OUTPUT, page(0), page(0, complete=True))
+        followed(http, http.url)
+    assert "web1 is back" not in capsys.readouterr().err
+
+
 def test_a_command_that_does_not_end_is_given_up_at_the_deadline() -> None:
     with running() as http, feeding([[]]) as feed:
         http.on("GET", COMMAND, view("running"))
