@@ -29,6 +29,13 @@ BUGS: Final = (
         "",
     ),
     Bug(
+        "a refusal for the storage is not on disk",
+        "processes/hub/loop.py",
+        "        self._held.writes += self._unwritten.values()\n",
+        "",
+        "tests/hub/test_hub_process.py",
+    ),
+    Bug(
         "what is volatile waits for the commit of its step",
         "processes/core/draft.py",
         "            if before is not None and self.effects.durable:\n",
