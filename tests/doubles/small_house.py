@@ -57,7 +57,7 @@ class SmallHouse:
         if before is not None and before.stderr is not None:
             before.stderr.close()
         self.processes[kind] = subprocess.Popen(
-            [sys.executable, "-m", f"processes.{kind}"], env=self.environment, stderr=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-P", "-m", f"processes.{kind}"], env=self.environment, stderr=subprocess.PIPE, start_new_session=True
         )
 
     def kill(self, kind: str, number: int = signal.SIGKILL) -> int:
