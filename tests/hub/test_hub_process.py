@@ -8,7 +8,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 
 import msgspec
 import pytest
@@ -30,6 +30,16 @@ async def give(peer: Peer, key: str | None = None) -> str:
     assert reply.status in (200, 202), reply.body
     (view,) = msgspec.json.decode(reply.body)["commands"]
     return str(view["id"])
+
+
+@contextlib.asynccontextmanager
+async def blocked(house: SmallHouse, peer: Peer) -> AsyncIterator[tuple[sqlite3.Connection, asyncio.Task[messages.Replied]]]:
+    """Another program holds the database, and the commit of the request "first" waits for it: whatever is asked now is refused."""
+    with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        first = asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))
+        await peer.until(lambda: house.pulse().blocked_on == "storage")
+        yield lock, first
 
 
 def stored_state(house: SmallHouse, command_id: str) -> State | None:
@@ -189,10 +199,7 @@ def test_what_was_refused_for_the_storage_is_not_done_by_the_hubs_after_it(end: 
         with SmallHouse() as house:
             async with Peer(house) as peer:
                 await peer.connect("a", "c1")
-                with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
-                    lock.execute("BEGIN EXCLUSIVE")
-                    first = asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))
-                    await peer.until(lambda: house.pulse().blocked_on == "storage")
+                async with blocked(house, peer) as (lock, first):
                     refused = await peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60)
                     assert (refused.status, msgspec.json.decode(refused.body)["error"]) == (503, "storage_blocked")
                     house.processes["hub"].send_signal(end)
@@ -218,10 +225,7 @@ def test_a_copy_of_what_was_refused_for_the_storage_is_refused_by_the_next_hub()
         with SmallHouse() as house:
             async with Peer(house) as peer:
                 await peer.connect("a", "c1")
-                with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
-                    lock.execute("BEGIN EXCLUSIVE")
-                    first = asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))
-                    await peer.until(lambda: house.pulse().blocked_on == "storage")
+                async with blocked(house, peer) as (lock, first):
                     refused = await peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60)
                     assert refused.status == 503
                     lock.execute("ROLLBACK")
@@ -245,14 +249,11 @@ def test_a_request_asked_twice_while_its_first_copy_is_being_committed_is_not_re
         with SmallHouse() as house:
             async with Peer(house) as peer:
                 await peer.connect("a", "c1")
-                with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
-                    lock.execute("BEGIN EXCLUSIVE")
-                    asking = [asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="same"))]
-                    await peer.until(lambda: house.pulse().blocked_on == "storage")
-                    asking.append(asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="same")))
+                async with blocked(house, peer) as (lock, first):
+                    asking = [first, asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))]
                     refused = await peer.ask(GiveCommand("pull", ["a"]), deadline_s=10)  # it came after the copy
                     assert refused.status == 503
-                    assert peer.reply("same") is None
+                    assert peer.reply("first") is None
                     lock.execute("ROLLBACK")
                 assert [(await each).status for each in asking] == [202, 202]
                 assert database.reading(house.state / "fleet.db", database.ledger).accepted == 1
