@@ -1,7 +1,7 @@
 """The CPU control group of a process: how often its quota held it back, and how long anybody in it waited for a CPU.
 
-Understands version 2 and version 1 side by side, as they are mounted. Who is not under any quota has zeros; what cannot be read is
-zero too: then nothing is excused by it.
+Understands version 2 and version 1 side by side, as they are mounted. Who is not under any quota has zeros; what cannot
+be read is zero too: then nothing is excused by it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ LEVELS_MAX: Final = 16  # of a group and those above it that are looked at; a co
 
 
 class Held(NamedTuple):
-    """Since the group was made. periods: of the quota; throttled: those that ended with the group held back. Units: s."""
+    """Since the group was made. periods: of the quota; throttled: those that ended with the group held back. Units:
+    s.
+    """
 
     periods: int = 0
     throttled: int = 0
@@ -44,7 +46,9 @@ def mounts(text: str) -> Mounts:
 
 
 def folders(places: Mounts, groups: str) -> list[str]:
-    """The folders of a process's CPU group and of all above it, from its /proc/PID/cgroup; the innermost of each version first."""
+    """The folders of a process's CPU group and of all above it, from its /proc/PID/cgroup; the innermost of each
+    version first.
+    """
     found: list[str] = []
     for line in groups.splitlines():
         _, _, rest = line.partition(":")
@@ -67,7 +71,9 @@ class Groups:
     def of(self, pid: int) -> tuple[str, ...]:
         """What `held` is to be asked for: the folders that say anything of the process's CPUs."""
         found = folders(self._places, _text(f"/proc/{pid}/cgroup"))
-        return tuple(path for path in found if os.path.exists(f"{path}/cpu.stat") or os.path.exists(f"{path}/cpu.pressure"))
+        return tuple(
+            path for path in found if os.path.exists(f"{path}/cpu.stat") or os.path.exists(f"{path}/cpu.pressure")
+        )
 
     def begin_round(self) -> None:
         """All groups are read anew."""

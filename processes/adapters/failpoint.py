@@ -1,9 +1,10 @@
-"""Failpoints: named places at which a process kills itself when a drill asked for it. Without drills: one check for None.
+"""Failpoints: named places at which a process kills itself when a drill asked for it. Without drills: one check for
+None.
 
 A drill arms one by writing `NAME COUNT` into the file of the process (`arm`): FLEETHUB_STATE/run/failpoint of the hub,
-STATE/failpoint of an agent and its shims. The process that gets there for the COUNT-th time removes the file and then kills
-itself, as SIGKILL from outside would: nothing is flushed, nothing closed. Removed first, so it strikes once. `NAME COUNT hang` makes
-the thread that gets there hang instead, as on a disk that never answers.
+STATE/failpoint of an agent and its shims. The process that gets there for the COUNT-th time removes the file and then
+kills itself, as SIGKILL from outside would: nothing is flushed, nothing closed. Removed first, so it strikes once.
+`NAME COUNT hang` makes the thread that gets there hang instead, as on a disk that never answers.
 """
 
 from __future__ import annotations
@@ -69,13 +70,16 @@ def allowed() -> Path | None:
 
 
 def reach(name: str) -> None:
-    """Kills this process, if a drill armed this place and this is the time. Else nothing. Cost: an `open` under drills."""
+    """Kills this process, if a drill armed this place and this is the time. Else nothing. Cost: an `open` under
+    drills.
+    """
     if _file is not None:
         _reach(_file, name)
 
 
 def arm(file: Path, name: str, count: int = 1, *, hang: bool = False) -> None:
-    """The process of this file dies when it reaches `name` for the `count`-th time from now on; with `hang`, that thread stops there.
+    """The process of this file dies when it reaches `name` for the `count`-th time from now on; with `hang`, that
+    thread stops there.
 
     Raises: KeyError, for no such name.
     """

@@ -1,7 +1,7 @@
 """Logs: key=value, one line an event, into a rotating file of the process's own; never blocking its loop.
 
-A full disk or a stopped supervisord must not freeze a loop through its log, so lines go over a bounded queue to a thread that
-writes them; when it is full they are dropped and counted.
+A full disk or a stopped supervisord must not freeze a loop through its log, so lines go over a bounded queue to a
+thread that writes them; when it is full they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def close() -> None:
 
 
 def open_log(folder: Path | None, name: str, level: str = "INFO") -> Log:
-    """The process's log: FOLDER/NAME.log, or stderr without a folder. Standard logging of libraries goes there too, from WARNING."""
+    """The process's log: FOLDER/NAME.log, or stderr without a folder. Standard logging of libraries goes there too,
+    from WARNING.
+    """
     target: logging.Handler
     if folder is None:
         target = logging.StreamHandler(sys.stderr)

@@ -11,7 +11,9 @@ PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Stat(NamedTuple):
-    """Of /proc/PID/stat. state: R S D T t Z …, as proc(5). Units: *_ticks of SC_CLK_TCK; cpu_ticks of all threads, user and system."""
+    """Of /proc/PID/stat. state: R S D T t Z …, as proc(5). Units: *_ticks of SC_CLK_TCK; cpu_ticks of all threads, user
+    and system.
+    """
 
     state: str
     start_ticks: int
@@ -31,7 +33,9 @@ def stat(pid: int) -> Stat | None:
     try:
         text = _read(f"/proc/{pid}/stat")
         fields = text[text.rindex(b")") + 2 :].split()
-        return Stat(fields[0].decode(), int(fields[19]), int(fields[11]) + int(fields[12]), int(fields[21]) * PAGE_BYTES)
+        return Stat(
+            fields[0].decode(), int(fields[19]), int(fields[11]) + int(fields[12]), int(fields[21]) * PAGE_BYTES
+        )
     except (OSError, ValueError, IndexError):
         return None
 
@@ -70,7 +74,9 @@ def alive(pid: int, start_ticks: int) -> bool:
 
 
 def text(pid: int, name: str, bytes_max: int = 65536) -> str:
-    """A file of /proc/PID as text; empty if it cannot be read. May hang for a process in state D: call it on a thread."""
+    """A file of /proc/PID as text; empty if it cannot be read. May hang for a process in state D: call it on a
+    thread.
+    """
     try:
         return _read(f"/proc/{pid}/{name}", bytes_max).decode(errors="replace")
     except OSError:

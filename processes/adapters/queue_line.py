@@ -1,4 +1,6 @@
-"""One thread with one connection to `queues`: exchanges in order, each with a deadline, for an event loop that must not wait."""
+"""One thread with one connection to `queues`: exchanges in order, each with a deadline, for an event loop that must not
+wait.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""The client of `queues`: calls that never block the event loop, always have a deadline, and find a restarted server by themselves.
+"""The client of `queues`: calls that never block the event loop, always have a deadline, and find a restarted server by
+themselves.
 
-Every call runs on a thread of the link: one for appends, acknowledgements and stats (so they happen in the order in which they
-were called), one for each queue that is read, one for pings. A call that fails says so; the next one opens a fresh connection.
-After QueuesAway an append may have happened or not, but it will not happen any more once a later one has.
+Every call runs on a thread of the link: one for appends, acknowledgements and stats (so they happen in the order in
+which they were called), one for each queue that is read, one for pings. A call that fails says so; the next one opens a
+fresh connection. After QueuesAway an append may have happened or not, but it will not happen any more once a later one
+has.
 """
 
 from __future__ import annotations
@@ -17,10 +19,24 @@ from typing import Final, TypeVar
 
 from processes.adapters.queue_line import Line
 from processes.adapters.queue_socket import FAILURES
-from processes.core import queue_calls
-from processes.core.bounded_queue import EPOCH_MAX, Appended, Batch, QueueRefused, QueueStats, check_append, limits_of
 from processes.core.errors import Fenced, LocalError, ResourceError
-from processes.core.queue_calls import AnyCall, AppendedReply, BatchReply, DoneReply, FencedReply, RefusedReply, StatsReply
+from processes.core.travels import queue_calls
+from processes.core.travels.queue_calls import (
+    EPOCH_MAX,
+    AnyCall,
+    Appended,
+    AppendedReply,
+    Batch,
+    BatchReply,
+    DoneReply,
+    FencedReply,
+    QueueRefused,
+    QueueStats,
+    RefusedReply,
+    StatsReply,
+    check_append,
+    limits_of,
+)
 from processes.core.values import Position
 
 READING_MAX: Final = 64  # queues read over one link; every process reads one
@@ -51,7 +67,9 @@ class QueueLink:
         """
         limits_of(queue)
         check_append(items)
-        call = queue_calls.AppendCall(self._role, self.epoch, queue, list(items), bulk, lossy, self._client, next(self._numbers))
+        call = queue_calls.AppendCall(
+            self._role, self.epoch, queue, list(items), bulk, lossy, self._client, next(self._numbers)
+        )
         return (await self._ask(self._calls, call, AppendedReply)).appended
 
     async def read(
@@ -67,7 +85,9 @@ class QueueLink:
             if len(self._reads) >= READING_MAX:
                 raise LocalError(f"a link that reads {READING_MAX} queues cannot read {queue} too")
             line = self._reads[queue] = Line(self._socket, queue)
-        call = queue_calls.read_call(self._role, self.epoch, queue, after, items_max=items_max, bytes_max=bytes_max, wait_s=wait_s)
+        call = queue_calls.read_call(
+            self._role, self.epoch, queue, after, items_max=items_max, bytes_max=bytes_max, wait_s=wait_s
+        )
         return (await self._ask(line, call, BatchReply, call.wait_s)).batch
 
     async def acknowledge(self, queue: str, position: Position) -> None:
@@ -80,7 +100,9 @@ class QueueLink:
         return (await self._ask(self._calls, queue_calls.StatsCall(self._role, self.epoch), StatsReply)).queues
 
     async def ping(self) -> float:
-        """Seconds of a round trip over a fresh connection: the server accepts, and its queues can be had. Raises: QueuesAway."""
+        """Seconds of a round trip over a fresh connection: the server accepts, and its queues can be had. Raises:
+        QueuesAway.
+        """
         started_s = time.monotonic()
         await self._ask(self._pings, queue_calls.PingCall(self._role, self.epoch), DoneReply)
         return time.monotonic() - started_s

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from processes.adapters.queue_link import QueuesAway
-from processes.core.bounded_queue import Appended, Batch
+from processes.core.travels.queue_calls import Appended, Batch
 from processes.core.values import Position
 
 AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles

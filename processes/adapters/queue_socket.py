@@ -1,4 +1,5 @@
-"""One connection to `queues`, of either end: bytes over multiprocessing.connection, each end proves the key, every wait has an end.
+"""One connection to `queues`, of either end: bytes over multiprocessing.connection, each end proves the key, every wait
+has an end.
 
 Never `send` and `recv`: they are pickle, and so code execution for whoever has the key.
 """
@@ -15,7 +16,7 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import Final
 
-from processes.core.queue_calls import MESSAGE_BYTES_MAX
+from processes.core.travels.queue_calls import MESSAGE_BYTES_MAX
 
 FULL: Final = b"#FULL#"  # the server's first message instead of a challenge: it has too many connections
 FAILURES: Final = (OSError, EOFError, AuthenticationError)  # the ways in which the other end is away
@@ -49,7 +50,9 @@ class Wire:
         answer_challenge(self._connection, key)
 
     def prove_as_client(self, key: bytes) -> None:
-        """The other end's part. Raises: one of FAILURES; ConnectionRefusedError, if the server has too many connections."""
+        """The other end's part. Raises: one of FAILURES; ConnectionRefusedError, if the server has too many
+        connections.
+        """
         try:
             answer_challenge(self._connection, key)
         except AssertionError:  # multiprocessing's word for a first message that is no challenge
@@ -72,8 +75,12 @@ class Wire:
 
 
 def limit_waits(sock: socket.socket, wait_s: float) -> None:
-    """connect, read and write of this socket fail with EAGAIN after `wait_s`: a stopped peer would hold them for ever."""
-    timeval = _TIMEVAL.pack(int(wait_s), int(wait_s % 1 * 1_000_000) or (1 if wait_s < 1 else 0))  # all 0 would mean no limit
+    """connect, read and write of this socket fail with EAGAIN after `wait_s`: a stopped peer would hold them for
+    ever.
+    """
+    timeval = _TIMEVAL.pack(
+        int(wait_s), int(wait_s % 1 * 1_000_000) or (1 if wait_s < 1 else 0)
+    )  # all 0 would mean no limit
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from processes.core import alarm_target
-from processes.core.alarm import Severity
+from processes.core.alarms import target
+from processes.core.alarms.alarm import Severity
 from processes.core.errors import FleethubError
 from processes.core.values import process_name
 
@@ -86,14 +86,18 @@ class Watchdog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """ttl_s: how long a command may wait for its host (at most 7 days); lost_after_s: silence after which a sent one is lost."""
+    """ttl_s: how long a command may wait for its host (at most 7 days); lost_after_s: silence after which a sent one is
+    lost.
+    """
 
     ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 3600.0
     lost_after_s: Positive = 86400.0
 
 
 class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How much of the past is kept. incidents: how many; evidence_mb: of what was collected about them, the newest first."""
+    """How much of the past is kept. incidents: how many; evidence_mb: of what was collected about them, the newest
+    first.
+    """
 
     commands_days: Positive = 90.0
     output_mb: Positive = 1024.0
@@ -102,7 +106,9 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Who is told when something is wrong. urls: of apprise; exec: a program, given the alarm as JSON; severity: the least that is told."""
+    """Who is told when something is wrong. urls: of apprise; exec: a program, given the alarm as JSON; severity: the
+    least that is told.
+    """
 
     urls: list[str] = []
     exec: list[str] = []
@@ -194,7 +200,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def alarms(self) -> Path:
-        """What was told to whom (core/alarm.py): written by the watchdog alone."""
+        """What was told to whom (core/alarms/alarm.py): written by the watchdog alone."""
         return self.state / "alarms.json"
 
     @property
@@ -234,12 +240,14 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def report(self) -> Path:
-        """The watchdog's view, rewritten by rename at each of its turns; JSON, core/report.py."""
+        """The watchdog's view, rewritten by rename at each of its turns; JSON, core/shown/status.py."""
         return self.run / "watchdog.json"
 
     @property
     def wanted(self) -> Path:
-        """What the operator wants of each process; JSON {NAME: "running" | "stopped"}; absent: all running but the agent."""
+        """What the operator wants of each process; JSON {NAME: "running" | "stopped"}; absent: all running but the
+        agent.
+        """
         return self.run / "wanted.json"
 
     @property
@@ -267,9 +275,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
     if "%" in str(state):
-        raise SettingsError(f"the state folder {state} has a % in its path, which supervisord cannot take: choose another FLEETHUB_STATE")
+        raise SettingsError(
+            f"the state folder {state} has a % in its path, which supervisord cannot take: choose another FLEETHUB_STATE"
+        )
     if len(os.fsencode(state / "run" / "supervisor.sock")) > SOCKET_PATH_MAX:
-        raise SettingsError(f"the path of the state folder is too long for a socket in it: {state}; choose a shorter FLEETHUB_STATE")
+        raise SettingsError(
+            f"the path of the state folder is too long for a socket in it: {state}; choose a shorter FLEETHUB_STATE"
+        )
     named = environ.get("FLEETHUB_CONFIG")
     config = Path(named or state / "fleethub.toml").absolute()
     values: dict[str, Any] = {}
@@ -288,7 +300,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             if name not in known:
                 raise SettingsError(f"unknown setting {name} in the environment{_nearest(name, [*known, *RESERVED])}")
             section, key = known[name]
-            (values.setdefault(section, {}) if section else values)[key] = _words(name, value) if name in LISTS else value
+            (values.setdefault(section, {}) if section else values)[key] = (
+                _words(name, value) if name in LISTS else value
+            )
     _refuse_unknown(values, config)
     try:
         file = msgspec.convert(values, File, strict=False)
@@ -299,7 +313,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
-    """The settings in force and an empty text; should there be a mistake in them, the defaults of the same state folder, and the mistake.
+    """The settings in force and an empty text; should there be a mistake in them, the defaults of the same state
+    folder, and the mistake.
 
     For what must be answered whatever is wrong. Raises: NotOurs.
     """
@@ -309,11 +324,15 @@ def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]
         raise
     except SettingsError as error:
         state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
-        return Settings(state, Path(environ.get("FLEETHUB_CONFIG") or state / "fleethub.toml").absolute(), File()), str(error)
+        return Settings(state, Path(environ.get("FLEETHUB_CONFIG") or state / "fleethub.toml").absolute(), File()), str(
+            error
+        )
 
 
 def closed_to_us(path: Path) -> str:
-    """Whose a path is that this user may not read, and what to do. Of a path that is not even seen: whose the nearest folder is."""
+    """Whose a path is that this user may not read, and what to do. Of a path that is not even seen: whose the nearest
+    folder is.
+    """
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
             owner, what = _user(place.stat().st_uid), "it" if place == path else str(place)
@@ -345,7 +364,11 @@ def default_state() -> Path:
 def checkout() -> Path | None:
     """The checkout that this code runs from; None when it is installed as a package."""
     home = Path(__file__).resolve().parents[2]
-    return None if home == Path(sysconfig.get_paths()["purelib"]).resolve() or not (home / "supervisord.conf").exists() else home
+    return (
+        None
+        if home == Path(sysconfig.get_paths()["purelib"]).resolve() or not (home / "supervisord.conf").exists()
+        else home
+    )
 
 
 def _user(uid: int) -> str:
@@ -406,10 +429,16 @@ def _check(file: File) -> None:
             urlsplit(url)
         except ValueError as error:
             raise SettingsError(f"{name} = {url!r} is not a URL: {error}") from None
-    if file.operators.url and not (urlsplit(file.operators.url).scheme in ("http", "https") and urlsplit(file.operators.url).hostname):
-        raise SettingsError(f"operators.url = {file.operators.url!r} is not what people type: it looks like https://fleet.example.org")
+    if file.operators.url and not (
+        urlsplit(file.operators.url).scheme in ("http", "https") and urlsplit(file.operators.url).hostname
+    ):
+        raise SettingsError(
+            f"operators.url = {file.operators.url!r} is not what people type: it looks like https://fleet.example.org"
+        )
     if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):
-        raise SettingsError(f"agents.url = {file.agents.url!r} is not the URL of an agents' port: it looks like wss://fleet.example.org/ws")
+        raise SettingsError(
+            f"agents.url = {file.agents.url!r} is not the URL of an agents' port: it looks like wss://fleet.example.org/ws"
+        )
     if bool(file.tls.certificate) != bool(file.tls.key):
         raise SettingsError("tls.certificate and tls.key belong together: set both or none")
     for name in filter(None, (file.tls.certificate, file.tls.key)):
@@ -420,9 +449,11 @@ def _check(file: File) -> None:
 
 def _check_alarms(alarms: Alarms) -> None:
     for number, url in enumerate(alarms.urls):
-        if not alarm_target.is_url(url):  # never shown: it holds a password
-            raise SettingsError(f"alarms.urls: number {number + 1} is not the URL of a target, such as mailto://USER:PASSWORD@HOST")
-    if len(alarms.urls) > alarm_target.TARGETS_MAX:
-        raise SettingsError(f"alarms.urls: {len(alarms.urls)} targets are more than {alarm_target.TARGETS_MAX}")
+        if not target.is_url(url):  # never shown: it holds a password
+            raise SettingsError(
+                f"alarms.urls: number {number + 1} is not the URL of a target, such as mailto://USER:PASSWORD@HOST"
+            )
+    if len(alarms.urls) > target.TARGETS_MAX:
+        raise SettingsError(f"alarms.urls: {len(alarms.urls)} targets are more than {target.TARGETS_MAX}")
     if alarms.exec and not alarms.exec[0]:
         raise SettingsError("alarms.exec: the first word is the program to run")

@@ -27,7 +27,9 @@ class SupervisorFault(ResourceError):
 
 
 class Supervised(NamedTuple):
-    """supervisord's view of a process. state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN. pid 0: not running."""
+    """supervisord's view of a process. state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN. pid 0:
+    not running.
+    """
 
     name: str
     state: str
@@ -83,7 +85,9 @@ class Supervisor:
         for row in rows:
             name = contract_name(row["group"], row["name"], len([r for r in rows if r["group"] == row["group"]]))
             if name is not None:
-                found[name] = Supervised(name, row["statename"], row["pid"], row["start"], row["exitstatus"], row["spawnerr"])
+                found[name] = Supervised(
+                    name, row["statename"], row["pid"], row["start"], row["exitstatus"], row["spawnerr"]
+                )
         return found
 
     def kill(self, name: str) -> None:
@@ -95,7 +99,9 @@ class Supervisor:
         self.call("startProcess", supervisor_name(name), False)
 
     def stop(self, name: str, wait: bool = False) -> None:
-        """SIGTERM, and SIGKILL if it does not end; it then stays stopped. For an operator's wish only, never as a remedy."""
+        """SIGTERM, and SIGKILL if it does not end; it then stays stopped. For an operator's wish only, never as a
+        remedy.
+        """
         self.call("stopProcess", supervisor_name(name), wait)
 
     def poke(self) -> None:
@@ -104,7 +110,9 @@ class Supervisor:
 
 
 def supervisor_name(name: str) -> str:
-    """GROUP:NAME as supervisord knows the process of a contract's name: `gateway:1` is member 2 of its group, behind the holder."""
+    """GROUP:NAME as supervisord knows the process of a contract's name: `gateway:1` is member 2 of its group, behind
+    the holder.
+    """
     kind, _, number = name.partition(":")
     return f"{kind}:{kind}_{int(number or 0) + 1}" if kind in HELD else f"{kind}:{kind}"
 

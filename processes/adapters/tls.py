@@ -1,4 +1,6 @@
-"""The certificate that a listening process shows: one that is renewed on disk is shown to whoever connects next, without a restart."""
+"""The certificate that a listening process shows: one that is renewed on disk is shown to whoever connects next,
+without a restart.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,13 @@ def context_of(tls: Tls) -> ssl.SSLContext | None:
 
 
 async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
-    """Takes the files anew whenever they are others, for ever. What cannot be used, or not yet, leaves the certificate as it was."""
+    """Takes the files anew whenever they are others, for ever. What cannot be used, or not yet, leaves the certificate
+    as it was.
+    """
     if context is None:
         return
-    seen: Marks | None = None  # the first look takes them anew: they may be others already than when the context was made
+    # the first look takes them anew: they may be others already than when the context was made
+    seen: Marks | None = None
     told: Marks | None = None
     while True:
         await asyncio.sleep(LOOK_S)
@@ -58,8 +63,8 @@ async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
 def _showing(fresh: ssl.SSLContext | None) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
     """What lets each connection that begins go on with this context; it is called for clients that name no server too.
 
-    The context that listens is left alone: half of a pair would spoil it, and of each kind of key it keeps a pair, an old EC one
-    beside a new RSA one.
+    The context that listens is left alone: half of a pair would spoil it, and of each kind of key it keeps a pair, an
+    old EC one beside a new RSA one.
     """
 
     def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:

@@ -1,11 +1,12 @@
 """One WebSocket, server side: the sans-I/O protocol of `websockets` on an asyncio or uvloop transport.
 
-Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_closed`. All calls belong to the loop's thread.
+Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_closed`. All calls belong to the loop's
+thread.
 
 What holds whatever the peer does: `send` and `close` never raise and never wait; the head of a request, a message, the
-fragments of a message and the unsent bytes are bounded; each way of being silent (no request, not reading, nothing said, no
-answer to a close) ends with an abort at its deadline. Any inbound byte is a proof of life: pong payloads are not matched,
-because some agents answer every ping with an empty pong.
+fragments of a message and the unsent bytes are bounded; each way of being silent (no request, not reading, nothing
+said, no answer to a close) ends with an abort at its deadline. Any inbound byte is a proof of life: pong payloads are
+not matched, because some agents answer every ping with an empty pong.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Limits(NamedTuple):
     """The bounds of one connection.
 
     Units: bytes and seconds. `buffer_bytes_high`: unsent bytes above which the peer counts as slow (`on_slow`); so for
-    `slow_s_max`, or at once above `buffer_bytes_max`, it is aborted. `ping_s`: between keepalives; `dead_s`: silence that
-    ends the connection; `open_s_max`: for the whole upgrade request; `close_s_max`: from our close to the abort.
+    `slow_s_max`, or at once above `buffer_bytes_max`, it is aborted. `ping_s`: between keepalives; `dead_s`: silence
+    that ends the connection; `open_s_max`: for the whole upgrade request; `close_s_max`: from our close to the abort.
     """
 
     message_bytes_max: int
@@ -62,9 +63,11 @@ def frame_text(text: bytes) -> bytes:
 
 
 class Pacer:
-    """Runs calls soon, in order, at most `calls_max` in one pass of the loop: a herd that connects at once does not stop the rest.
+    """Runs calls soon, in order, at most `calls_max` in one pass of the loop: a herd that connects at once does not
+    stop the rest.
 
-    Measured: 5,000 upgrades in one pass keep everything else waiting for 1.1 s. Bounded by whoever calls: once for each socket.
+    Measured: 5,000 upgrades in one pass keep everything else waiting for 1.1 s. Bounded by whoever calls: once for each
+    socket.
     """
 
     def __init__(self, calls_max: int) -> None:
@@ -114,7 +117,9 @@ class WebSocket(asyncio.Protocol):
     # What a subclass says
 
     def on_request(self, request: Request) -> Response | float | None:
-        """None lets the peer in; a Response (of `refusal`) does not; a number: it is asked again after so many seconds."""
+        """None lets the peer in; a Response (of `refusal`) does not; a number: it is asked again after so many
+        seconds.
+        """
         return None
 
     def on_open(self) -> None:
@@ -166,7 +171,8 @@ class WebSocket(asyncio.Protocol):
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
 
     def send(self, text: bytes) -> bool:
-        """Sends one text message. False: the connection is not open (any more), nothing was sent. Never raises, never waits.
+        """Sends one text message. False: the connection is not open (any more), nothing was sent. Never raises, never
+        waits.
 
         True means handed over, not arrived: the peer may be gone already.
         """
@@ -185,7 +191,9 @@ class WebSocket(asyncio.Protocol):
         return True
 
     def close(self, code: int, reason: str = "") -> None:
-        """Starts the closing handshake and aborts after `close_s_max`. Never raises; twice is harmless; the first code counts."""
+        """Starts the closing handshake and aborts after `close_s_max`. Never raises; twice is harmless; the first code
+        counts.
+        """
         if self._transport is None or self._own is not None:
             return
         if self._protocol.state is State.CONNECTING:
@@ -210,7 +218,9 @@ class WebSocket(asyncio.Protocol):
             self._transport.abort()
 
     def pause(self) -> None:
-        """Reads nothing more until `resume`. Meanwhile the silence of the peer is not held against it, and pongs tell it we live."""
+        """Reads nothing more until `resume`. Meanwhile the silence of the peer is not held against it, and pongs tell
+        it we live.
+        """
         if not self._paused and self.is_open:
             self._paused = True
             cast(asyncio.Transport, self._transport).pause_reading()
@@ -270,7 +280,8 @@ class WebSocket(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._slow = None
-        said = self._protocol.close_rcvd or self._protocol.close_sent  # sent without our asking: a frame that broke the protocol
+        # sent without our asking: a frame that broke the protocol
+        said = self._protocol.close_rcvd or self._protocol.close_sent
         self.on_closed(*(self._own or ((said.code, said.reason) if said else (ABNORMAL, ""))))
 
     # Inside
@@ -295,7 +306,8 @@ class WebSocket(asyncio.Protocol):
     def _answer_head(self) -> None:
         """Lets the peer in or refuses it.
 
-        The protocol gets the head alone: frames in the same segment would be parsed, and answered, before the upgrade is.
+        The protocol gets the head alone: frames in the same segment would be parsed, and answered, before the upgrade
+        is.
         """
         if self._transport is None or self._transport.is_closing():
             return
@@ -311,7 +323,9 @@ class WebSocket(asyncio.Protocol):
             self._answer(None)  # the protocol has answered what is no request
 
     def _ask(self, request: Request) -> None:
-        """Lets the subclass decide, now or later; meanwhile what the peer says is collected, and the time to open goes on."""
+        """Lets the subclass decide, now or later; meanwhile what the peer says is collected, and the time to open goes
+        on.
+        """
         if self._transport is None or self._transport.is_closing():
             return
         said = self.on_request(request)
@@ -365,7 +379,9 @@ class WebSocket(asyncio.Protocol):
             self._parts = []
 
     def _flush(self) -> None:
-        """Hands the protocol's bytes to the transport. A half-closed TLS connection is not possible: that is closed whole."""
+        """Hands the protocol's bytes to the transport. A half-closed TLS connection is not possible: that is closed
+        whole.
+        """
         transport = self._transport
         writes = self._protocol.data_to_send()
         if transport is None or transport.is_closing():
@@ -394,7 +410,8 @@ class WebSocket(asyncio.Protocol):
         self._deadline = self._loop.call_later(self.limits.close_s_max, self.abort)
 
     def _arm_keepalive(self, first: bool = False) -> None:
-        share = 0.5 + (self._protocol.id.int & 0xFFFF) / 0x20000 if first else 1.0  # or a herd would be pinged in one turn for ever
+        # or a herd would be pinged in one turn for ever
+        share = 0.5 + (self._protocol.id.int & 0xFFFF) / 0x20000 if first else 1.0
         due_s = self._loop.time() + self.limits.ping_s * share
         self._keepalive = self._loop.call_at(due_s, self._keep_alive, due_s)
 

@@ -1,7 +1,8 @@
 """`python -m processes.agent --config FILE`: the agent of one server, by itself or under the hub's own supervisord.
 
-By itself it needs no installation: log to stderr, lock and pulse in its own state folder. Under fleethub's supervisord (which
-names the program `agent` and gives FLEETHUB_STATE) it is one of the installation's processes: its log, pulse and lock are there.
+By itself it needs no installation: log to stderr, lock and pulse in its own state folder. Under fleethub's supervisord
+(which names the program `agent` and gives FLEETHUB_STATE) it is one of the installation's processes: its log, pulse and
+lock are there.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import NoReturn
 
 import uvloop
 
-from processes.adapters import door, failpoint, lock, logs
-from processes.adapters.pulse_file import PulseFile
+from processes.adapters import bootstrap, failpoint, logs
+from processes.adapters.state import lock
+from processes.adapters.state.pulse_file import PulseFile
 from processes.agent.config import Config, ConfigError, load
-from processes.agent.loop import Agent
+from processes.agent.loop import Loop
 from processes.core.errors import FleethubError, ResourceError
 
 NAME = "agent"
@@ -36,21 +38,27 @@ def main(arguments: list[str]) -> int:
         config = load(parser.parse_args(arguments).config)
     except ConfigError as error:
         print(f"fleethub agent: {error}", file=sys.stderr, flush=True)
-        return door.EXIT_SETTINGS
+        return bootstrap.EXIT_SETTINGS
     try:
-        lock.hold(config.state / "lock", LOCK_WAIT_S)  # kept open until the end: two agents with one journal would not do
+        lock.hold(
+            config.state / "lock", LOCK_WAIT_S
+        )  # kept open until the end: two agents with one journal would not do
     except (ResourceError, OSError) as error:
         hint = ": this agent runs already" if isinstance(error, ResourceError) else ""
         print(f"fleethub agent: {error}{hint}", file=sys.stderr, flush=True)
-        return door.EXIT_BROKEN
+        return bootstrap.EXIT_BROKEN
     if _is_installed():
-        door.run(NAME, lambda process: _serve(config, process.log, process.pulse, process.stop))
+        bootstrap.run(NAME, lambda process: _serve(config, process.log, process.pulse, process.stop))
     _run_alone(config)
 
 
 def _is_installed() -> bool:
     environ = os.environ
-    return bool(environ.get("SUPERVISOR_ENABLED") and environ.get("SUPERVISOR_GROUP_NAME") == NAME and environ.get("FLEETHUB_STATE"))
+    return bool(
+        environ.get("SUPERVISOR_ENABLED")
+        and environ.get("SUPERVISOR_GROUP_NAME") == NAME
+        and environ.get("FLEETHUB_STATE")
+    )
 
 
 async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.Event) -> None:
@@ -60,7 +68,7 @@ async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.
         log.warning("the token file can be read by others: chmod 600", path=str(config.token_file))
     if config.hub.startswith("ws://") and not _is_near(config.hub):
         log.warning("the hub is reached without TLS: the token can be read on the way", hub=config.hub)
-    await Agent(config, log, pulse, stop).run()
+    await Loop(config, log, pulse, stop).run()
 
 
 def _is_near(hub: str) -> bool:
@@ -69,16 +77,16 @@ def _is_near(hub: str) -> bool:
 
 def _run_alone(config: Config) -> NoReturn:
     os.umask(0o077)
-    sys.setswitchinterval(door.SWITCH_INTERVAL_S)
+    sys.setswitchinterval(bootstrap.SWITCH_INTERVAL_S)
     log = logs.open_log(None, NAME)
-    code = door.EXIT_BROKEN
+    code = bootstrap.EXIT_BROKEN
     try:
-        door.open_stacks(config.state / "stacks", NAME)
+        bootstrap.open_stacks(config.state / "stacks", NAME)
         pulse = PulseFile(config.state / "pulse", NAME)
         log.info("started", pid=os.getpid(), name=config.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(config, log, pulse))
-        code = door.EXIT_OK
+        code = bootstrap.EXIT_OK
         log.info("stopped")
     except FleethubError as error:
         log.error("gave up", error=str(error))
@@ -87,7 +95,7 @@ def _run_alone(config: Config) -> NoReturn:
     except BaseException:
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
-    door.leave(code)
+    bootstrap.leave(code)
 
 
 async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> None:
@@ -96,7 +104,9 @@ async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> Non
     def stopping() -> None:
         log.info("stopping")
         stop.set()
-        overdue = threading.Timer(door.STOP_S_MAX, door.leave, (door.EXIT_BROKEN,))  # a thread: the loop may be what hangs
+        overdue = threading.Timer(
+            bootstrap.STOP_S_MAX, bootstrap.leave, (bootstrap.EXIT_BROKEN,)
+        )  # a thread: the loop may be what hangs
         overdue.daemon = True
         overdue.start()
 

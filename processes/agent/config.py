@@ -120,7 +120,9 @@ def read_token(path: Path) -> str:
         token = path.read_bytes()[:TOKEN_BYTES_MAX].decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"the token file {path} cannot be read: {why}; it holds what `fleethub enroll NAME` prints") from None
+        raise ConfigError(
+            f"the token file {path} cannot be read: {why}; it holds what `fleethub enroll NAME` prints"
+        ) from None
     if not token or not token.isprintable() or " " in token:
         raise ConfigError(f"the token file {path} does not hold one token; `fleethub enroll NAME` prints it")
     return token

@@ -1,4 +1,6 @@
-"""The built-in op `facts`: prints what this machine is, a line a fact. Run as a program, with the standard library alone."""
+"""The built-in op `facts`: prints what this machine is, a line a fact. Run as a program, with the standard library
+alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Run folders from the agent's side: reading what a shim wrote, asking it to stop. Everything here may block: call it on a thread."""
+"""Run folders from the agent's side: reading what a shim wrote, asking it to stop. Everything here may block: call it
+on a thread.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import lock
-from processes.adapters.pulse_file import start_ticks
+from processes.adapters.state import lock
+from processes.adapters.state.pulse_file import start_ticks
 from processes.agent.shim import PIECE_BYTES_MAX, RECORD, STDERR
-from processes.core.agent_flow import RECORD_BYTES
-from processes.core.agent_values import Ended, Folder, Record, Started, Status
+from processes.core.agent.flow import RECORD_BYTES
+from processes.core.agent.remembered import Ended, Folder, ReportStatus, SpoolRecord, Started
 from processes.core.values import Stream, Unknown
 
 READ_BYTES_MAX: Final = 64 * 1024  # at one look: keeps the agent's turns short
@@ -76,8 +78,10 @@ class SpoolReader:
         self._path = folder / "spool"
         self._next, self._place = 0, 0  # the offset of the next record, and its byte
 
-    def read(self, first: int, room_bytes: int) -> list[Record]:
-        """Records from offset `first` on, as many as fit into `room_bytes` (a little more if one does not); only whole ones."""
+    def read(self, first: int, room_bytes: int) -> list[SpoolRecord]:
+        """Records from offset `first` on, as many as fit into `room_bytes` (a little more if one does not); only whole
+        ones.
+        """
         try:
             with self._path.open("rb") as file:
                 if first != self._next and not self._seek(file.fileno(), first):
@@ -100,8 +104,8 @@ class SpoolReader:
             return 0
         return offset
 
-    def _take(self, chunk: bytes, room_bytes: int) -> list[Record]:
-        records: list[Record] = []
+    def _take(self, chunk: bytes, room_bytes: int) -> list[SpoolRecord]:
+        records: list[SpoolRecord] = []
         at = cost = 0
         while at + RECORD.size <= len(chunk) and cost < room_bytes:
             stream, length = RECORD.unpack_from(chunk, at)
@@ -109,7 +113,7 @@ class SpoolReader:
             if end > len(chunk):
                 break
             text = chunk[at + RECORD.size : end].decode(errors="replace")
-            records.append(Record(Stream.STDERR if stream == STDERR else Stream.STDOUT, text))
+            records.append(SpoolRecord(Stream.STDERR if stream == STDERR else Stream.STDOUT, text))
             at = end
             cost += length + RECORD_BYTES
         self._next += len(records)
@@ -148,9 +152,11 @@ def _fields(path: Path) -> dict[str, str] | None:
 def _ended(fields: dict[str, str]) -> Ended:
     try:
         code = fields.get("code", "")
-        return Ended(Status(fields.get("status", "")), int(code) if code else None, fields.get("message", ""))
+        return Ended(ReportStatus(fields.get("status", "")), int(code) if code else None, fields.get("message", ""))
     except ValueError:
-        return Ended(Status.ERROR, None, "the record of its end cannot be read, outcome unknown", Unknown.UNREADABLE)
+        return Ended(
+            ReportStatus.ERROR, None, "the record of its end cannot be read, outcome unknown", Unknown.UNREADABLE
+        )
 
 
 def _sync(folder: Path) -> None:

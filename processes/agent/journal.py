@@ -1,4 +1,6 @@
-"""The agent's journal: every command id it ever answered, durable before it is answered. SQLite on a thread of its own."""
+"""The agent's journal: every command id it ever answered, durable before it is answered. SQLite on a thread of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from processes.core.agent_values import Row
+from processes.core.agent.remembered import JournalRow
 from processes.core.errors import ResourceError
 
 KEPT_S: Final = 30 * 86400.0  # contract: ids are known so long; a command's time to live is 7 days at most
@@ -37,7 +39,9 @@ _Result = TypeVar("_Result")
 
 
 class JournalFailed(ResourceError):
-    """The journal could not be read or made durable: what depends on it must not happen. `reason`: the word for the hub."""
+    """The journal could not be read or made durable: what depends on it must not happen. `reason`: the word for the
+    hub.
+    """
 
     def __init__(self, text: str, *, is_full: bool = False) -> None:
         super().__init__(text)
@@ -53,18 +57,18 @@ class Journal:
         self._base: sqlite3.Connection | None = None
         self.id = ""
 
-    async def open(self) -> list[Row]:
+    async def open(self) -> list[JournalRow]:
         """The commands not yet settled, in the order of admission. A journal that is missing is made, with a new id.
 
         Raises: JournalFailed; a damaged one is never replaced by an empty one, for that could run commands twice.
         """
         return await self._call(self._open)
 
-    async def record(self, row: Row) -> Row | None:
+    async def record(self, row: JournalRow) -> JournalRow | None:
         """None: the row is new, and durable. Else the row that was there, which stays. Raises: JournalFailed."""
         return await self._call(lambda: self._record(row))
 
-    async def settle(self, row: Row) -> None:
+    async def settle(self, row: JournalRow) -> None:
         """The row replaces the one of its id. Raises: JournalFailed."""
         statement = "UPDATE command SET state = ?, record = ? WHERE command_id = ?"
         await self._call(lambda: self._write(statement, (row.state.value, _json(row), row.command_id)))
@@ -83,22 +87,29 @@ class Journal:
             try:
                 return call()
             except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
-                is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC
+                is_full = (
+                    getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+                    or getattr(error, "errno", 0) == errno.ENOSPC
+                )
                 raise JournalFailed(f"the journal {self._path}: {error}", is_full=is_full) from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
     # on the thread
 
-    def _open(self) -> list[Row]:
+    def _open(self) -> list[JournalRow]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         base = self._base = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         base.execute("PRAGMA journal_mode=DELETE")  # one file, no -wal; and writes into an unlinked one are refused
-        base.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder too, so that a finished transaction stays finished
+        base.execute(
+            "PRAGMA synchronous=EXTRA"
+        )  # FULL, and the folder too, so that a finished transaction stays finished
         verdict = base.execute("PRAGMA quick_check(1)").fetchone()[0]
         version = base.execute("PRAGMA user_version").fetchone()[0]
         if verdict != "ok" or version > SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"damaged: {verdict}" if verdict != "ok" else f"made by a newer version ({version})")
+            raise sqlite3.DatabaseError(
+                f"damaged: {verdict}" if verdict != "ok" else f"made by a newer version ({version})"
+            )
         if not version:  # else nothing is written: an agent starts on a full disk too, and reports what ran
             new = f"INSERT INTO meta VALUES ('journal_id', '{uuid.uuid4().hex}');"  # noqa: S608 - hex digits
             base.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {new} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
@@ -106,7 +117,7 @@ class Journal:
         rows = base.execute("SELECT record FROM command WHERE state IN ('accepted', 'cancelled') ORDER BY number")
         return [_row(record) for (record,) in rows]
 
-    def _record(self, row: Row) -> Row | None:
+    def _record(self, row: JournalRow) -> JournalRow | None:
         assert self._base is not None, "not open"
         statement = "INSERT OR IGNORE INTO command (command_id, state, written_wall_s, record) VALUES (?, ?, ?, ?)"
         inserted = self._base.execute(statement, (row.command_id, row.state.value, row.written_wall_s, _json(row)))
@@ -122,7 +133,9 @@ class Journal:
         return self._base.execute(statement, values).rowcount
 
     def _prune(self, now_wall_s: float) -> None:
-        self._write("DELETE FROM command WHERE state IN ('settled', 'rejected') AND written_wall_s < ?", (now_wall_s - KEPT_S,))
+        self._write(
+            "DELETE FROM command WHERE state IN ('settled', 'rejected') AND written_wall_s < ?", (now_wall_s - KEPT_S,)
+        )
         self._drop_surplus()
 
     def _drop_surplus(self) -> None:
@@ -135,9 +148,9 @@ class Journal:
             self._base.close()
 
 
-def _json(row: Row) -> str:
+def _json(row: JournalRow) -> str:
     return msgspec.json.encode(row).decode()
 
 
-def _row(record: str) -> Row:
-    return msgspec.json.decode(record, type=Row)
+def _row(record: str) -> JournalRow:
+    return msgspec.json.decode(record, type=JournalRow)

@@ -1,4 +1,6 @@
-"""What a command left running whose shim was killed: found by its session, and ended, for nobody watches it any more."""
+"""What a command left running whose shim was killed: found by its session, and ended, for nobody watches it any
+more.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters import proc
-from processes.core.agent_values import Started
+from processes.core.agent.remembered import Started
 
 ROUNDS_MAX: Final = 20  # of looking and killing: a process may fork while it is looked at
 ROUND_S: Final = 0.05
 
 
 def end(started: Started, command_id: str) -> tuple[int, int]:
-    """Nothing of the command's session runs any more. Returns how many processes were killed, and how many survived even that.
+    """Nothing of the command's session runs any more. Returns how many processes were killed, and how many survived
+    even that.
 
     Cost: one look into /proc when there is nothing; at most 1 s. Blocks: call it on a thread.
     """
@@ -37,10 +40,12 @@ def end(started: Started, command_id: str) -> tuple[int, int]:
 def _session(started: Started, command_id: str) -> set[int]:
     """The living members of the session that the program led.
 
-    While the program itself lives, its pid and start time name the session. Without it the number may be another's by now (that of
-    a daemon whose leader is gone too), so a member must hold the command's id in its environment.
+    While the program itself lives, its pid and start time name the session. Without it the number may be another's by
+    now (that of a daemon whose leader is gone too), so a member must hold the command's id in its environment.
     """
-    members = {pid for entry in os.scandir("/proc") if entry.name.isdecimal() and _is_in(pid := int(entry.name), started.pid)}
+    members = {
+        pid for entry in os.scandir("/proc") if entry.name.isdecimal() and _is_in(pid := int(entry.name), started.pid)
+    }
     leader = proc.stat(started.pid)
     if leader is not None:
         return members if leader.start_ticks == started.start_ticks else set()

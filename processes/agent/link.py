@@ -18,9 +18,10 @@ from processes.adapters import failpoint
 from processes.adapters.logs import Log
 from processes.agent import advice
 from processes.agent.config import Config, ConfigError, read_token, trust
-from processes.core import agent_reconnect, wire
-from processes.core.agent_effects import Connected, Disconnected, Input, Received
+from processes.core.agent import reconnect
+from processes.core.agent.effects import Connected, Disconnected, Input, Received
 from processes.core.errors import BadFrame
+from processes.core.travels import agent_frames
 from processes.core.values import CloseCode
 
 PING_S: Final = 10.0
@@ -99,20 +100,22 @@ class Link:
                 ping_interval=PING_S,
                 ping_timeout=None,  # any inbound byte is proof of life: _watch
                 close_timeout=CLOSE_S_MAX,
-                max_size=wire.FRAME_BYTES_MAX,
+                max_size=agent_frames.FRAME_BYTES_MAX,
             )
         except InvalidStatus as refusal:
             status, headers = refusal.response.status_code, refusal.response.headers
-            wait_s = agent_reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
-            self._log.warning("refused", hub=config.hub, status=status, hint=advice.REFUSED.get(status, ""), retry_s=round(wait_s, 1))
+            wait_s = reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
+            self._log.warning(
+                "refused", hub=config.hub, status=status, hint=advice.REFUSED.get(status, ""), retry_s=round(wait_s, 1)
+            )
             return wait_s
         except ConfigError as error:
-            self._log.error("hub not dialled", error=str(error), retry_s=agent_reconnect.REFUSED_S)
-            return agent_reconnect.REFUSED_S
+            self._log.error("hub not dialled", error=str(error), retry_s=reconnect.REFUSED_S)
+            return reconnect.REFUSED_S
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            wait_s = agent_reconnect.backoff_s(self._failures, chance)
+            wait_s = reconnect.backoff_s(self._failures, chance)
             if isinstance(error, ssl.SSLCertVerificationError):
-                wait_s = agent_reconnect.REFUSED_S  # somebody has to change something first
+                wait_s = reconnect.REFUSED_S  # somebody has to change something first
             self._log.warning(
                 "hub not reached", hub=config.hub, error=str(error) or type(error).__name__, hint=advice.unreached(error, config.hub),
                 retry_s=round(wait_s, 1),
@@ -120,10 +123,12 @@ class Link:
             return wait_s
         assert isinstance(connection, _Connection), "connect made something else"
         code = await self._serve(connection)
-        wait_s = agent_reconnect.after_close_s(code, self._failures, chance)
+        wait_s = reconnect.after_close_s(code, self._failures, chance)
         reason = connection.close_reason or ""
         hint = advice.CLOSED.get(code, "")
-        (self._log.warning if hint else self._log.info)("disconnected", code=code, reason=reason, hint=hint, retry_s=round(wait_s, 1))
+        (self._log.warning if hint else self._log.info)(
+            "disconnected", code=code, reason=reason, hint=hint, retry_s=round(wait_s, 1)
+        )
         return wait_s
 
     async def _serve(self, connection: _Connection) -> int | None:
@@ -149,12 +154,12 @@ class Link:
             while True:
                 text = await connection.recv(decode=False)
                 try:
-                    frame = wire.decode_hub(text)
+                    frame = agent_frames.decode_hub(text)
                 except BadFrame as error:
                     self.malformed += 1
                     self._log.warning("malformed frame of the hub", error=str(error))
                     continue
-                if isinstance(frame, wire.Registered):
+                if isinstance(frame, agent_frames.Registered):
                     self._failures = 0
                 if frame is not None:
                     await self._tell(Received(frame))
@@ -173,7 +178,9 @@ class Link:
                 await self._filled.wait()
 
     async def _watch(self, connection: _Connection) -> None:
-        """Ends a connection on which nothing comes in. Two looks in a row, for after a pause of our own the first one errs."""
+        """Ends a connection on which nothing comes in. Two looks in a row, for after a pause of our own the first one
+        errs.
+        """
         connection.heard_mono_s = time.monotonic()
         overdue = 0
         while overdue < 2:
@@ -186,7 +193,9 @@ class Link:
         connection.transport.abort()
 
     def _credentials(self) -> tuple[str, ssl.SSLContext | None]:
-        """The token, and whom to trust under wss. Read anew each time: both are renewed while agents run. Raises: ConfigError."""
+        """The token, and whom to trust under wss. Read anew each time: both are renewed while agents run. Raises:
+        ConfigError.
+        """
         token = read_token(self._config.token_file)
         if not self._config.hub.startswith("wss:"):
             return token, None

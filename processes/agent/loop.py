@@ -11,25 +11,39 @@ from typing import Any, Final
 
 from processes.adapters import clock, failpoint
 from processes.adapters.logs import Log
-from processes.adapters.pulse_file import PulseFile
+from processes.adapters.state.pulse_file import PulseFile
 from processes.agent.config import Config
 from processes.agent.journal import Journal, JournalFailed
 from processes.agent.link import OUTBOX_BYTES_HIGH, Link
 from processes.agent.metrics import Gauge
 from processes.agent.runner import Runner
-from processes.core import wire
-from processes.core.agent_effects import Effect, Input, Kill, Launch, Recorded, RecordFailed, RecordRow, Send, SettleRow, Ticked
-from processes.core.agent_session import Identity, Session
+from processes.core.agent.effects import (
+    Effect,
+    Input,
+    Kill,
+    Launch,
+    Recorded,
+    RecordFailed,
+    RecordRow,
+    Send,
+    SettleRow,
+    Ticked,
+)
+from processes.core.agent.step import Agent, Identity
+from processes.core.travels import agent_frames
 
 INBOX_MAX: Final = 1000  # inputs; past it the link reads no more
 BATCH_MAX: Final = 200
 TICK_S: Final = 0.2
 TICK_RUNNING_S: Final = 0.05  # while a command runs: its output is looked for so often
 PRUNE_S: Final = 86400.0
-SENT: Final = {wire.CommandAck: "agent.acked", wire.Status: "agent.reported"}  # failpoints when such a frame is on the wire
+SENT: Final = {
+    agent_frames.CommandAck: "agent.acked",
+    agent_frames.StatusFrame: "agent.reported",
+}  # failpoints when such a frame is on the wire
 
 
-class Agent:
+class Loop:
     """One agent, from its journal's opening to its stop."""
 
     def __init__(self, config: Config, log: Log, pulse: PulseFile, stop: asyncio.Event) -> None:
@@ -48,17 +62,28 @@ class Agent:
         self._looking = False
         self._look_mono_s = 0.0  # when to look again
         self._prune_mono_s = 0.0
-        self._session: Session
+        self._session: Agent
 
     async def run(self) -> None:
         """Serves until `stop`. Raises: JournalFailed, if there is no journal to rely on."""
         unsettled = await self._journal.open()
-        offers = {op: wire.CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in self._config.commands.items()}
+        offers = {
+            op: agent_frames.CommandOptions(offer.timeout_s, offer.concurrent)
+            for op, offer in self._config.commands.items()
+        }
         me, system = self._config, platform.uname()
         identity = Identity(
-            me.name, self._boot_id, self._journal.id, me.heartbeat_s, offers, self._version, _os_version(), system.release, system.machine
+            me.name,
+            self._boot_id,
+            self._journal.id,
+            me.heartbeat_s,
+            offers,
+            self._version,
+            _os_version(),
+            system.release,
+            system.machine,
         )
-        self._session = Session(identity, unsettled)
+        self._session = Agent(identity, unsettled)
         for removed in await self._runner.tidy({row.command_id for row in unsettled}):
             self._log.info("run folder without a command removed", folder=removed)
         self._log.info("journal open", journal_id=self._journal.id, unacknowledged=len(unsettled), ops=",".join(offers))
@@ -110,7 +135,7 @@ class Agent:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Send(number, frame):
-                self._link.send(number, wire.encode(frame), SENT.get(type(frame), ""))
+                self._link.send(number, agent_frames.encode(frame), SENT.get(type(frame), ""))
                 self._pulse.pulse.delivered += 1
             case RecordRow():
                 self._start(self._record(effect))
@@ -141,7 +166,9 @@ class Agent:
         try:
             await self._journal.settle(effect.row)
         except JournalFailed as error:
-            self._log.error("journal failed: a report will be sent again", command_id=effect.row.command_id, error=str(error))
+            self._log.error(
+                "journal failed: a report will be sent again", command_id=effect.row.command_id, error=str(error)
+            )
             return
         failpoint.reach("agent.settled")
         if effect.forget:
@@ -154,7 +181,9 @@ class Agent:
             self._log.error(failed, command_id=command_id, error=str(error))
 
     async def _look_back(self) -> None:
-        """What became of the commands of an agent before this one is known: what has ended must not make this one busy."""
+        """What became of the commands of an agent before this one is known: what has ended must not make this one
+        busy.
+        """
         for look in self._session.looks():
             try:
                 self._step(await self._runner.look(look))

@@ -12,7 +12,7 @@ from typing import Final
 
 import psutil
 
-from processes.core.wire import Metrics
+from processes.core.travels.agent_frames import Metrics
 
 SENSORS_MAX: Final = 64  # wire.Metrics
 AGE_S_MAX: Final = 3.0  # in heartbeats' lengths: older numbers are not shown as today's

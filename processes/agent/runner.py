@@ -1,4 +1,6 @@
-"""Starts shims, looks into their run folders, cancels and clears them away: all on one thread, in the order of the calls."""
+"""Starts shims, looks into their run folders, cancels and clears them away: all on one thread, in the order of the
+calls.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from processes.adapters import failpoint
 from processes.agent import folder, leftovers, shim
 from processes.agent.config import Config
 from processes.agent.folder import SpoolReader
-from processes.core.agent_effects import Look, Observed
-from processes.core.agent_values import Ended, Run, judge
+from processes.core.agent.effects import Look, Observed
+from processes.core.agent.remembered import Ended, FolderVerdict, judge
 from processes.core.values import Unknown
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
@@ -29,7 +31,9 @@ _Result = TypeVar("_Result")
 
 
 class Runner:
-    """The commands of one agent, as processes and folders. Shims that it started are its children until they or it ends."""
+    """The commands of one agent, as processes and folders. Shims that it started are its children until they or it
+    ends.
+    """
 
     def __init__(self, config: Config, boot_id: str) -> None:
         self._config = config
@@ -88,7 +92,8 @@ class Runner:
                 stdout=subprocess.DEVNULL,
                 stderr=said,
                 env=clean_environment(command_id, op, self._config.name) | drills,
-                start_new_session=True,  # a signal to the agent's group is not for it; it has no parent-death signal either
+                # a signal to the agent's group is not for it; it has no parent-death signal either
+                start_new_session=True,
                 cwd="/",
             )
         failpoint.reach("agent.started")
@@ -108,7 +113,7 @@ class Runner:
         spool = self._spools.setdefault(wanted.command_id, SpoolReader(place))
         records = spool.read(wanted.first, wanted.room_bytes) if wanted.room_bytes else []
         total = None
-        if run is Run.ENDED:
+        if run is FolderVerdict.ENDED:
             total = spool.total()
         pid = found.started.pid if found.started is not None else None
         return Observed(wanted.command_id, run, pid, wanted.first, records, ended, total)
@@ -123,7 +128,11 @@ class Runner:
 
     def _tidy(self, open_ids: Collection[str]) -> list[str]:
         needed = {self._place(command_id).name for command_id in open_ids}
-        stale = [place for place in self._runs.iterdir() if place.name not in needed and not folder.facts(place, False).locked]
+        stale = [
+            place
+            for place in self._runs.iterdir()
+            if place.name not in needed and not folder.facts(place, False).locked
+        ]
         for place in stale:
             folder.remove(place)
         return [place.name for place in stale]

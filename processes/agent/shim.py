@@ -5,12 +5,13 @@ In its run folder, in this order:
     lock      held while the shim lives; nobody else starts this command meanwhile
     started   made with O_EXCL and fsynced as the last act before exec: with it, the command never runs again
     spool     the output's records, each a head (stream, length) and its bytes
-    exit      how it ended, fsynced; written once, before the lock goes. Its room is taken before the start: a disk that is full
+    exit      how it ended, fsynced; written once, before the lock goes. Its room is taken before the start: a disk that
+              is full
               by then costs output, not the truth
     cancel    written by an agent: the name of a signal
 
-It takes its wake-ups by SIGUSR1 and ignores what a dying session sends. Its imports are few: they are the start time of each
-command, and nothing may be imported later, when an upgrade may have replaced the files.
+It takes its wake-ups by SIGUSR1 and ignores what a dying session sends. Its imports are few: they are the start time of
+each command, and nothing may be imported later, when an upgrade may have replaced the files.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ DRAIN_S = 1.0  # after the program's end: a child that it left behind may hold i
 LOCK_WAIT_S = 2.0  # an agent may be probing the lock, or another shim be about to end
 POLL_S = 0.5  # looks for `cancel` even if the signal went astray
 EXIT_BYTES = 4096  # of `exit`, taken before the start
-EXIT_WAIT_S_MAX = 86400.0  # for a disk that takes it; then the end is known to nobody. As long as a hub waits for a silent host
+# for a disk that takes it; then the end is known to nobody. As long as a hub waits for a silent host
+EXIT_WAIT_S_MAX = 86400.0
 MISSING_MARK = "[fleethub: {} bytes of output are missing here: {}]"
 LOST_BYTES_MARK = "[fleethub: more than {} bytes of output; what follows is discarded]"
 STDOUT, STDERR = 1, 2
@@ -95,7 +97,9 @@ class Spool:
         self._drawn_mono_s = {STDOUT: float("-inf"), STDERR: float("-inf")}
 
     def take(self, stream: int, chunk: bytes) -> None:
-        """Writes the lines that `chunk` completes, and once a second what a carriage return completes: that record ends with it."""
+        """Writes the lines that `chunk` completes, and once a second what a carriage return completes: that record ends
+        with it.
+        """
         *lines, rest = (self._rest[stream] + chunk).split(b"\n")
         pieces = [piece for line in lines for piece in _pieces(line.removesuffix(b"\r"))]
         drawn = rest.rfind(b"\r", 0, -1) + 1  # not the last one: it may be the first half of CR LF
@@ -135,7 +139,9 @@ class Spool:
             self.discarded_bytes += lost - missing if error else 0
 
     def _append(self, records: bytes) -> str:
-        """Appends all or nothing of it, and says why not: a full disk costs output, never the command, nor leaves half a record."""
+        """Appends all or nothing of it, and says why not: a full disk costs output, never the command, nor leaves half
+        a record.
+        """
         done = 0
         try:
             while done < len(records):
@@ -222,7 +228,9 @@ class Watch:
             os.killpg(self._pid, number)
 
     def _verdict(self, code: int) -> tuple[str, int, str]:
-        """Status, exit code (128 + the signal's number, as shells have it) and message. A completed exit wins over a cancel."""
+        """Status, exit code (128 + the signal's number, as shells have it) and message. A completed exit wins over a
+        cancel.
+        """
         said = [f"ended by {_signal_name(-code)}"] if code < 0 else []
         status = "ok" if code == 0 else "error"
         if self._why == "timed_out":
@@ -236,7 +244,9 @@ class Watch:
 
 
 def _listen() -> int:
-    """A descriptor that becomes readable with SIGCHLD and SIGUSR1. What a session's end sends is ignored from now on."""
+    """A descriptor that becomes readable with SIGCHLD and SIGUSR1. What a session's end sends is ignored from now
+    on.
+    """
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGUSR1):
@@ -318,7 +328,9 @@ def _fill_exit(content: bytes) -> None:
 
 
 def _write_exit(status: str, code: int | None, message: str) -> None:
-    """Until it is written, for the outcome is known nowhere else: a disk may become free again. Raises: OSError, if it does not."""
+    """Until it is written, for the outcome is known nowhere else: a disk may become free again. Raises: OSError, if it
+    does not.
+    """
     text = " ".join(message.split())
     content = f"status={status}\ncode={'' if code is None else code}\nmessage={text}\n".encode()[:EXIT_BYTES]
     until_mono_s = time.monotonic() + EXIT_WAIT_S_MAX
@@ -329,7 +341,10 @@ def _write_exit(status: str, code: int | None, message: str) -> None:
             _sync_folder()
             return
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR) or time.monotonic() >= until_mono_s:
+            if (
+                error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR)
+                or time.monotonic() >= until_mono_s
+            ):
                 raise
             time.sleep(1.0)
 
@@ -369,7 +384,9 @@ def _record(stream: int, text: bytes) -> bytes:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    """The line in pieces of at most PIECE_BYTES_MAX, cut after a carriage return, or else where no UTF-8 character is cut in two."""
+    """The line in pieces of at most PIECE_BYTES_MAX, cut after a carriage return, or else where no UTF-8 character is
+    cut in two.
+    """
     pieces = []
     while len(line) > PIECE_BYTES_MAX:
         end = line.rfind(b"\r", 0, PIECE_BYTES_MAX) + 1 or PIECE_BYTES_MAX

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 import click
 
 from processes.adapters.settings import SettingsError, load
-from processes.cli import (
+from processes.cli.client import HubAway
+from processes.cli.terminal import output, streams
+from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.cli.terminal.verb_group import Verbs
+from processes.cli.verbs import (
     agent,
     alarms,
     backup,
@@ -23,18 +27,13 @@ from processes.cli import (
     incidents,
     installation,
     manual,
-    output,
     restore,
     run,
     runs,
     status,
-    streams,
     systemd_unit,
     tokens,
 )
-from processes.cli.client import HubAway
-from processes.cli.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
-from processes.cli.verbs import Verbs
 from processes.core.errors import FleethubError
 
 LOCAL = {  # verbs of this machine alone
@@ -49,7 +48,9 @@ def cli(context: click.Context) -> None:
     """A hub for fleets of servers that cannot freeze unnoticed and loses no command."""
     hub = os.environ.get("FLEETHUB_HUB")
     if hub and context.invoked_subcommand in LOCAL:
-        output.note(f"fleethub: {context.invoked_subcommand} concerns this machine's own installation, not FLEETHUB_HUB ({hub})")
+        output.note(
+            f"fleethub: {context.invoked_subcommand} concerns this machine's own installation, not FLEETHUB_HUB ({hub})"
+        )
 
 
 cli.add_sections(
@@ -79,7 +80,9 @@ def main() -> None:
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document too."""
+    """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document
+    too.
+    """
     as_json = "--json" in arguments
     try:
         code = cli.main(args=list(arguments), prog_name="fleethub", standalone_mode=False, obj=tuple(arguments))
@@ -92,7 +95,9 @@ def execute(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         advice = f"See: {context.command_path} --help" if context else ""
-        message = " ".join(error.format_message().split())  # click breaks lines, and a line break is escaped where it is shown
+        message = " ".join(
+            error.format_message().split()
+        )  # click breaks lines, and a line break is escaped where it is shown
         return output.fail(Failure("usage", message, advice, EXIT_USAGE), as_json)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
@@ -118,7 +123,9 @@ def execute(arguments: Sequence[str]) -> int:
 def _no_such_option(error: click.NoSuchOption) -> Failure:
     verb = error.ctx.command_path if error.ctx else "this verb"
     if error.option_name in ("--hub", "--token-file"):
-        return Failure("local_only", f"{verb} works on this machine's own installation only", "Run it on that machine.", EXIT_USAGE)
+        return Failure(
+            "local_only", f"{verb} works on this machine's own installation only", "Run it on that machine.", EXIT_USAGE
+        )
     return Failure("usage", error.format_message(), f"See: {verb} --help", EXIT_USAGE)
 
 

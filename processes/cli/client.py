@@ -17,22 +17,28 @@ import httpx
 import msgspec
 
 from processes.adapters.settings import Settings, address, closed_to_us
-from processes.cli import belongings
-from processes.cli.environment import program
-from processes.cli.failure import EXIT_USAGE, Failure
+from processes.cli.machine import own_processes
+from processes.cli.machine.environment import program
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.core.errors import ResourceError
-from processes.core.pages import CommandsPage, HostEnrolled, HostsPage, Named
-from processes.core.report import Report
-from processes.core.run import RunView
-from processes.core.views import CommandView, HostView, OutputPage
+from processes.core.records.run import RunView
+from processes.core.shown.pages import CommandsPage, HostEnrolled, HostsPage, Named
+from processes.core.shown.status import Report
+from processes.core.shown.views import CommandView, HostView, OutputPage
 
 TIMEOUT_S: Final = httpx.Timeout(12.0, connect=2.0)  # the API answers 504 after 10 s
 READ_AGAIN_S: Final = 5.0  # a read that was refused for a moment is asked again for so long
 ASK_AGAIN_S: Final = 15.0  # contract: `run` asks again with the same key for so long
 PAUSE_S: Final = 0.3
-CLOCK_S: Final = 2.0  # two clocks that differ by less are the same: an answer names the second that had begun, and takes its way
+# two clocks that differ by less are the same: an answer names the second that had begun, and takes its way
+CLOCK_S: Final = 2.0
 # OpenSSL's words for an answer in plain text, and for none
-NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure", "handshake operation timed out")
+NO_TLS: Final = (
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "record layer failure",
+    "handshake operation timed out",
+)
 AGENTS_PORT: Final = (404, 426)  # what it says to whoever does not ask for a WebSocket
 PAGE_MAX: Final = 500  # commands in one answer
 
@@ -114,7 +120,9 @@ class Api:
             try:
                 return self.once("GET", path, query=query)
             except (Refused, HubAway) as error:
-                passing = isinstance(error.__cause__, httpx.TransportError) and not isinstance(error.__cause__, httpx.ConnectError)
+                passing = isinstance(error.__cause__, httpx.TransportError) and not isinstance(
+                    error.__cause__, httpx.ConnectError
+                )
                 if isinstance(error, Refused):
                     passing = error.status in (503, 504)
                 if not passing or time.monotonic() > deadline_mono_s:
@@ -134,7 +142,12 @@ class Api:
         kind = {"Content-Type": "application/json"} if content else {}
         try:
             answer = self._http.request(
-                method, f"/api/v1{path}", content=content, headers=kind, params=dict(query) if query else None, timeout=timeout
+                method,
+                f"/api/v1{path}",
+                content=content,
+                headers=kind,
+                params=dict(query) if query else None,
+                timeout=timeout,
             )
         except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._away(error) from error
@@ -148,23 +161,38 @@ class Api:
         said = str(error) or type(error).__name__
         if self._settings is not None:
             if _runs_nothing(self._settings):
-                return HubAway(f"nothing runs here, and so {self.url} does not answer: {said}", f"Start it: {program()} up")
+                return HubAway(
+                    f"nothing runs here, and so {self.url} does not answer: {said}", f"Start it: {program()} up"
+                )
             return HubAway(f"{self.url} does not answer: {said}", "Who is unwell? fleethub status")
         if any(word in said for word in NO_TLS):
-            return HubAway(f"{self.url} does not speak TLS: {said}", f"Perhaps http{self.url.removeprefix('https')} is meant.")
+            return HubAway(
+                f"{self.url} does not speak TLS: {said}", f"Perhaps http{self.url.removeprefix('https')} is meant."
+            )
         if "CERTIFICATE_VERIFY_FAILED" in said:
-            return HubAway(f"the certificate of {self.url} is not trusted here: {said}", "SSL_CERT_FILE names one more that is.")
+            return HubAway(
+                f"the certificate of {self.url} is not trusted here: {said}", "SSL_CERT_FILE names one more that is."
+            )
         if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http://"):
             said += " (perhaps it speaks TLS: https://…)"
-        return HubAway(f"{self.url} does not answer: {said}", "Is this the URL of its operators' port, and does it run there?")
+        return HubAway(
+            f"{self.url} does not answer: {said}", "Is this the URL of its operators' port, and does it run there?"
+        )
 
     def _refusal(self, answer: httpx.Response) -> Refused:
         try:
             error = msgspec.json.decode(answer.content, type=_Error)
         except msgspec.DecodeError:
             if answer.status_code in AGENTS_PORT:
-                message = f"{self.url} is not an operators' port: it answers HTTP {answer.status_code} {answer.reason_phrase}"
-                return Refused(answer.status_code, "http", message, "Is it the agents' port? Operators have a port of their own, 7700.")
+                message = (
+                    f"{self.url} is not an operators' port: it answers HTTP {answer.status_code} {answer.reason_phrase}"
+                )
+                return Refused(
+                    answer.status_code,
+                    "http",
+                    message,
+                    "Is it the agents' port? Operators have a port of their own, 7700.",
+                )
             error = _Error("http", f"HTTP {answer.status_code} {answer.reason_phrase}")
         message, advice = error.message or f"HTTP {answer.status_code} {error.error}", ""
         if self._token_file is not None and answer.status_code == 401:
@@ -237,7 +265,12 @@ class Api:
         return self.paged("/commands", query, count, PAGE_MAX, rows)
 
     def paged(
-        self, path: str, query: Mapping[str, str | int], count: int, page_max: int, rows: Callable[[bytes], tuple[list[T], Before | None]]
+        self,
+        path: str,
+        query: Mapping[str, str | int],
+        count: int,
+        page_max: int,
+        rows: Callable[[bytes], tuple[list[T], Before | None]],
     ) -> tuple[list[T], Before | None]:
         """At most `count` rows of a listing, newest first, and where it goes on, in pages of at most `page_max`.
 
@@ -300,22 +333,32 @@ def open_api(settings: Settings, token_file: Path | None = None) -> Api:
     Raises: Failure, if there is no token to ask with.
     """
     path = settings.operator_token
-    missing = Failure("not_running", f"there is no token at {path}: nothing was started here yet", f"Start it: {program()} up")
+    missing = Failure(
+        "not_running", f"there is no token at {path}: nothing was started here yet", f"Start it: {program()} up"
+    )
     token = _token(path, missing) if token_file is None else _token(token_file, _no_file(token_file))
     return Api(own_url(settings), token, _trust(settings), settings=settings, token_file=token_file)
 
 
 def open_remote(hub: str, token_file: Path | None) -> Api:
-    """The API of another installation; nothing of this machine's is needed. Raises: Failure, if there is no token to ask with."""
+    """The API of another installation; nothing of this machine's is needed. Raises: Failure, if there is no token to
+    ask with.
+    """
     if urlsplit(hub).scheme not in ("http", "https") or not urlsplit(hub).netloc:
-        raise click.UsageError(f"{hub!r} is not the URL of an operators' port: it looks like https://fleet.example.org:7700")
+        raise click.UsageError(
+            f"{hub!r} is not the URL of an operators' port: it looks like https://fleet.example.org:7700"
+        )
     if token_file is None:
-        raise Failure("no_token", f"--hub {hub} needs --token-file", "The local operator token is not sent elsewhere.", EXIT_USAGE)
+        raise Failure(
+            "no_token", f"--hub {hub} needs --token-file", "The local operator token is not sent elsewhere.", EXIT_USAGE
+        )
     return Api(hub, _token(token_file, _no_file(token_file)), token_file=token_file)
 
 
 def _no_file(path: Path) -> Failure:
-    return Failure("no_token", f"there is no token file at {path}", "fleethub token create, there, makes a token for it.")
+    return Failure(
+        "no_token", f"there is no token file at {path}", "fleethub token create, there, makes a token for it."
+    )
 
 
 def _token(path: Path, missing: Failure) -> str:
@@ -330,14 +373,18 @@ def _token(path: Path, missing: Failure) -> str:
     except OSError as error:
         raise Failure("no_token", f"the token file {path} cannot be read: {error.strerror or error}") from None
     if not token or not token.isascii() or not token.isprintable():
-        raise Failure("no_token", f"the token file {path} does not hold a token", "It holds one line, which fleethub token create prints.")
+        raise Failure(
+            "no_token",
+            f"the token file {path} does not hold a token",
+            "It holds one line, which fleethub token create prints.",
+        )
     return token
 
 
 def _runs_nothing(settings: Settings) -> bool:
     """True if it is certain: another user's processes are not seen."""
     with contextlib.suppress(OSError):
-        return settings.state.stat().st_uid == os.geteuid() and belongings.supervisord_of(settings) is None
+        return settings.state.stat().st_uid == os.geteuid() and own_processes.supervisord_of(settings) is None
     return False
 
 
@@ -348,7 +395,9 @@ def own_url(settings: Settings, listen: str | None = None) -> str:
 
 def agents_url(settings: Settings, listen: str | None = None) -> str:
     """The URL under which this machine reaches the agents' port."""
-    return f"{'wss' if settings.file.tls.certificate else 'ws'}://{_reachable(listen or settings.file.agents.listen)}/ws"
+    return (
+        f"{'wss' if settings.file.tls.certificate else 'ws'}://{_reachable(listen or settings.file.agents.listen)}/ws"
+    )
 
 
 def segment(name: str) -> str:
@@ -380,7 +429,9 @@ def _trust(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _ahead_s(answer: httpx.Response) -> float:
-    """By how much the clock of who answered is ahead of ours; 0 if it is the same to the second, which is all that is told."""
+    """By how much the clock of who answered is ahead of ours; 0 if it is the same to the second, which is all that is
+    told.
+    """
     try:
         ahead_s = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
     except ValueError:

@@ -1,7 +1,9 @@
-"""Follows commands, or a fleet run with its commands, and streams their output: by the operators' WebSocket, or by asking without.
+"""Follows commands, or a fleet run with its commands, and streams their output: by the operators' WebSocket, or by
+asking without.
 
-What was shown is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses nor repeats a
-line. The WebSocket brings news early; the API is believed: every end is asked for once, and the run says which commands it made.
+What was shown is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses nor
+repeats a line. The WebSocket brings news early; the API is believed: every end is asked for once, and the run says
+which commands it made.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from msgspec import Meta
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection
 
-from processes.cli import output
 from processes.cli.client import Api, HubAway, Refused
 from processes.cli.live import socket_of
-from processes.cli.text import drawn, seconds_between
+from processes.cli.terminal import output
+from processes.cli.terminal.text import drawn, seconds_between
 from processes.cli.watch import Watched, WatchedRun, commands_made, watched
-from processes.core.command import State
-from processes.core.run import RunState, RunView
+from processes.core.records.command import State
+from processes.core.records.run import RunState, RunView
+from processes.core.shown.views import CommandView, OutputView
 from processes.core.values import Stream, rfc3339
-from processes.core.views import CommandView, OutputView
 
 LOOK_S: Final = 5.0  # without news, every command is asked for so often
 POLL_S: Final = 0.5  # without a WebSocket
@@ -35,7 +37,8 @@ NEWS_S: Final = 0.1  # and so soon after one of its commands ended
 MANY: Final = 50  # open commands, beyond which they are asked for together; guess
 SHARE: Final = 5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
 WATCHING_MAX: Final = 20  # outputs that one connection brings, by the fanout's own limit
-UNHEARD_S: Final = 10.0  # a host is gone for so long: said. A hub that was just replaced hears of some for the first time
+# a host is gone for so long: said. A hub that was just replaced hears of some for the first time
+UNHEARD_S: Final = 10.0
 SILENT_S_MAX: Final = 600.0  # nobody answers for so long: give up, and say so
 
 
@@ -66,7 +69,8 @@ _frame = msgspec.json.Decoder(_Frame)
 class Following:
     """Commands that are followed, and the run that makes more of them. `run` returns when all are over or the time is.
 
-    `on_run` is called with each look at the run. `between` is called between two pieces of news: it may ask the person something.
+    `on_run` is called with each look at the run. `between` is called between two pieces of news: it may ask the person
+    something.
     """
 
     def __init__(
@@ -97,7 +101,8 @@ class Following:
     def run(self, wait_s: float | None = None) -> bool:
         """True when all have ended; False after `wait_s`.
 
-        Raises: Refused, if it may not be seen; HubAway, when nobody answered for SILENT_S_MAX; whatever `between` raises.
+        Raises: Refused, if it may not be seen; HubAway, when nobody answered for SILENT_S_MAX; whatever `between`
+        raises.
         """
         deadline_mono_s = None if wait_s is None else time.monotonic() + wait_s
         self._look_at_all()
@@ -107,7 +112,9 @@ class Following:
                     self._listen(socket, deadline_mono_s)
             except (OSError, WebSocketException):
                 self._look_at_all()
-                time.sleep(self._left(deadline_mono_s, POLL_S))  # then connect again; meanwhile asking shows what there is
+                time.sleep(
+                    self._left(deadline_mono_s, POLL_S)
+                )  # then connect again; meanwhile asking shows what there is
             if deadline_mono_s is not None and time.monotonic() >= deadline_mono_s:
                 self._look_at_all()
                 return self._over()
@@ -203,7 +210,9 @@ class Following:
         back = self._gone & {view.host for view in views if view.unheard_since is None}
         if not self._quiet:
             for host in sorted(silent - self._gone):
-                output.note(f"fleethub: {host} is not connected: what it runs goes on there, and it tells when it is back")
+                output.note(
+                    f"fleethub: {host} is not connected: what it runs goes on there, and it tells when it is back"
+                )
             for host in sorted(back):
                 output.note(f"fleethub: {host} is back")
         self._gone = (self._gone | silent) - back
@@ -241,13 +250,17 @@ class Following:
             each.view = view
             each.learn(msgspec.to_builtins(view))
             each.confirmed = each.state.final
-            each.complete = each.confirmed and (self._quiet or (view.output_next <= each.next_offset and not view.output_truncated))
+            each.complete = each.confirmed and (
+                self._quiet or (view.output_next <= each.next_offset and not view.output_truncated)
+            )
             if not each.complete and (each.confirmed or view.output_next > each.next_offset):
                 behind.append(each)
         return behind
 
     def _run_due(self) -> bool:
-        """True when the run is to be asked for: soon after news, else now and then; a large one, that takes long, more seldom."""
+        """True when the run is to be asked for: soon after news, else now and then; a large one, that takes long, more
+        seldom.
+        """
         if self._run is None or self._run.over:
             return False
         least_s = NEWS_S if self._news else RUN_POLL_S

@@ -1,4 +1,6 @@
-"""The state as operators' WebSocket tells it, for a screen that lives: rows by kind, and since when they are not fresh."""
+"""The state as operators' WebSocket tells it, for a screen that lives: rows by kind, and since when they are not
+fresh.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ OPEN_S_MAX: Final = 5.0
 AGAIN_S: Final = 0.5  # between two tries to connect
 DRAW_S: Final = 0.25  # between two pictures
 SILENT_S: Final = 8.0  # a sync comes every 5 s: without one the connection is a dead one
-ROWS: Final = {"hosts": ("host", "name"), "commands": ("command", "id"), "processes": ("process", "name"), "incidents": ("incident", "id")}
+ROWS: Final = {
+    "hosts": ("host", "name"),
+    "commands": ("command", "id"),
+    "processes": ("process", "name"),
+    "incidents": ("incident", "id"),
+}
 
 
 class _Change(msgspec.Struct, frozen=True):
@@ -43,7 +50,8 @@ _frame = msgspec.json.Decoder(_Frame)
 
 
 class Picture:
-    """What is known. `rows[kind][id]`: host, command, process, incident; and overall, ledger, source under their own name.
+    """What is known. `rows[kind][id]`: host, command, process, incident; and overall, ledger, source under their own
+    name.
 
     Invariant: deltas are merged only on top of the full state of the same connection, without a gap.
     """
@@ -73,7 +81,9 @@ class Picture:
     def _whole(self, frame: _Frame) -> None:
         self._version = frame.version
         self.rows = {kind: {row[key]: row for row in frame.state.get(name, [])} for name, (kind, key) in ROWS.items()}
-        self.rows |= {kind: {kind: frame.state[kind]} for kind in ("overall", "ledger", "source") if kind in frame.state}
+        self.rows |= {
+            kind: {kind: frame.state[kind]} for kind in ("overall", "ledger", "source") if kind in frame.state
+        }
 
     def _merge(self, change: _Change) -> None:
         if change.kind.endswith("_removed"):
@@ -109,7 +119,8 @@ def socket_of(api: Api) -> Iterator[ClientConnection]:
 def watch(api: Api, draw: Callable[[Picture, str], RenderableType | None]) -> None:
     """Shows the picture, again whenever it changes, until Ctrl-C. `draw` gets what is to be said of its freshness.
 
-    Without a terminal nothing is drawn over: `draw` prints what it has, and returns None. Raises: Refused, KeyboardInterrupt.
+    Without a terminal nothing is drawn over: `draw` prints what it has, and returns None. Raises: Refused,
+    KeyboardInterrupt.
     """
     picture = Picture()
     terminal = sys.stdout.isatty()

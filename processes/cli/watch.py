@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from processes.core.command import State
-from processes.core.run import PartView, RunState, RunView
-from processes.core.views import CommandView, OutputView
+from processes.core.records.command import State
+from processes.core.records.run import PartView, RunState, RunView
+from processes.core.shown.views import CommandView, OutputView
 
 
 class Brief(msgspec.Struct, frozen=True):
@@ -38,7 +38,9 @@ class Watched:
         self.view: CommandView | None = None  # as the API told it last
 
     def learn(self, fields: Mapping[str, Any]) -> None:
-        """The command as the hub now says it is; a part of its fields is enough. A final state is not left for an open one."""
+        """The command as the hub now says it is; a part of its fields is enough. A final state is not left for an open
+        one.
+        """
         state = State(fields.get("state", self.state))
         if self.state.final and not state.final:
             return  # an older message, overtaken by an answer of the API
@@ -98,7 +100,11 @@ class WatchedRun:
 
     def unseen(self, view: RunView, seen: Counter[str]) -> list[PartView]:
         """The hosts that have more commands of this run than were seen of them, and were not searched for yet."""
-        return [part for part in view.hosts if (made := commands_made(part)) > seen[part.host] and made > self._searched.get(part.host, 0)]
+        return [
+            part
+            for part in view.hosts
+            if (made := commands_made(part)) > seen[part.host] and made > self._searched.get(part.host, 0)
+        ]
 
     def searched(self, part: PartView) -> None:
         """All commands that this part tells of were searched for: what was not found is not there."""

@@ -25,13 +25,16 @@ NIXFLEET_OPS: Final = (  # what a host without `protocol: 1` offers; source: Nix
 )  # fmt: skip
 STOP: Final = "stop"  # the one of them that works beside another, and on it
 
-Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]  # as `rfc3339` writes it, and the API's document says so
+Time = Annotated[
+    str, Meta(extra_json_schema={"format": "date-time"})
+]  # as `rfc3339` writes it, and the API's document says so
 
 
 class Now(NamedTuple):
     """One reading of both clocks, handed to the pure core.
 
-    Units: `boot_s` seconds of CLOCK_BOOTTIME (deadlines), `wall_s` seconds since 1970 UTC (for people, and across reboots).
+    Units: `boot_s` seconds of CLOCK_BOOTTIME (deadlines), `wall_s` seconds since 1970 UTC (for people, and across
+    reboots).
     """
 
     boot_s: float
@@ -41,7 +44,8 @@ class Now(NamedTuple):
 class Position(NamedTuple):
     """A place in a queue: the epoch of the queue's memory, and the sequence number of the last item dealt with.
 
-    Sequences begin at 1; `Position(epoch, 0)` stands before the first item, epoch 0 means "from the beginning of whatever is there".
+    Sequences begin at 1; `Position(epoch, 0)` stands before the first item, epoch 0 means "from the beginning of
+    whatever is there".
     """
 
     epoch: int

@@ -1,4 +1,6 @@
-"""`python -m processes.fanout MEMBER`: the operators' WebSockets, API and page. MEMBER counts from 1; 0 of the group holds the socket."""
+"""`python -m processes.fanout MEMBER`: the operators' WebSockets, API and page. MEMBER counts from 1; 0 of the group
+holds the socket.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,25 @@ import sys
 import time
 from typing import Final
 
-from processes.adapters import door, tls
-from processes.adapters.door import Process
+from processes.adapters import bootstrap, tls
+from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.core.history import Histories
-from processes.core.mirror import Mirror
-from processes.fanout import drill, server, sights
-from processes.fanout.api import Api
+from processes.core.fanout.history import Histories
+from processes.core.fanout.mirror import Mirror
+from processes.fanout import poison_row, server, state_folder
 from processes.fanout.application import application
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth, cookie_key
-from processes.fanout.guard import Guard
-from processes.fanout.letters import Letters
+from processes.fanout.change_api import Api
+from processes.fanout.database_reader import Reader
+from processes.fanout.dead_letter_api import Letters
 from processes.fanout.loop import Loop, Parts
 from processes.fanout.metrics import Metrics
-from processes.fanout.notes import Notes
 from processes.fanout.outputs import Outputs
-from processes.fanout.reader import Reader
-from processes.fanout.reads import Reads
+from processes.fanout.poison_guard import PoisonGuard
+from processes.fanout.read_api import Reads
 from processes.fanout.requests import Requests
-from processes.fanout.sights import Looking
+from processes.fanout.state_folder import FolderWatch
 from processes.fanout.subscribers import Audience
 
 QUEUES_S_MAX: Final = 2.0  # for one call
@@ -34,8 +36,8 @@ QUEUES_S_MAX: Final = 2.0  # for one call
 async def main(process: Process) -> None:
     """Opens left to right, loops, closes right to left."""
     settings = process.settings
-    sock = door.listening_socket()
-    looking = Looking(settings, await asyncio.to_thread(sights.look, settings, None))
+    sock = bootstrap.listening_socket()
+    looking = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
     auth = Auth(settings, looking, cookie_key(settings.run / "cookie.key"))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     reader = Reader(settings.database)
@@ -43,12 +45,27 @@ async def main(process: Process) -> None:
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
     histories = Histories(time.time())
-    parts = Parts(link, mirror, audience, Outputs(reader), requests, looking, auth, reader, histories, settings.histories / process.name)
+    parts = Parts(
+        link,
+        mirror,
+        audience,
+        Outputs(reader),
+        requests,
+        looking,
+        auth,
+        reader,
+        histories,
+        settings.histories / process.name,
+    )
     reads = Reads(settings, mirror, reader, Metrics(settings), histories)
-    notes = Notes(link, process.name)
-    app = application(Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, Letters(reader, requests))
+    notes = AuditNotes(link, process.name)
+    app = application(
+        Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, Letters(reader, requests)
+    )
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
-    guard = Guard(process.name, process.pulse, process.poison, link, process.log, drilled=drill.poison_row(settings))
+    guard = PoisonGuard(
+        process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
+    )
     loop = Loop(process.name, parts, process.pulse, guard, process.log)
     await loop.load()
     serving = asyncio.create_task(web.serve(sockets=[sock]))
@@ -70,4 +87,4 @@ if __name__ == "__main__":
     if not member.isascii() or not member.isdigit() or int(member) < 1:
         print("usage: python -m processes.fanout MEMBER (from 1)", file=sys.stderr)
         sys.exit(64)  # EX_USAGE of sysexits.h
-    door.run("fanout", main, int(member) - 1)
+    bootstrap.run("fanout", main, int(member) - 1)

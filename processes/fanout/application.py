@@ -12,18 +12,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from processes.fanout import page_files
-from processes.fanout.api import Api
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
-from processes.fanout.letters import Letters
-from processes.fanout.notes import Notes
+from processes.fanout.change_api import Api
+from processes.fanout.dead_letter_api import Letters
 from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
-from processes.fanout.reads import Reads
+from processes.fanout.read_api import Reads
 from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
 
 
-def application(api: Api, reads: Reads, auth: Auth, notes: Notes, letters: Letters) -> ASGIApp:
+def application(api: Api, reads: Reads, auth: Auth, notes: AuditNotes, letters: Letters) -> ASGIApp:
     """The whole HTTP side."""
     table = operations(api, reads, Sessions(auth), letters)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
@@ -53,7 +53,9 @@ def _asked_well(operation: Operation) -> Endpoint:
         for name in request.query_params:
             if name not in known:
                 offered = f"there are: {', '.join(known)}" if known else "there are none here"
-                raise Problem(400, "malformed", f"there is no parameter {name[:50]!r}; {offered}", None, field=name[:50])
+                raise Problem(
+                    400, "malformed", f"there is no parameter {name[:50]!r}; {offered}", None, field=name[:50]
+                )
             if len(request.query_params.getlist(name)) > 1:
                 raise Problem(400, "malformed", f"{name} is given twice", None, field=name)
         return await operation.endpoint(request)

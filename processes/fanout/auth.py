@@ -1,4 +1,6 @@
-"""Who asks: a Bearer token, or a session cookie that was given for a token or a one-time code. Works without the hub."""
+"""Who asks: a Bearer token, or a session cookie that was given for a token or a one-time code. Works without the
+hub.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,19 @@ from typing import Final
 import msgspec
 
 from processes.adapters.settings import Settings
-from processes.core.signin import SESSION_S_MAX, Attempts, Principal, Public, cookie, digest, host_allowed, origin_allowed, read_cookie
+from processes.core.fanout.signin import (
+    SESSION_S_MAX,
+    Attempts,
+    Principal,
+    Public,
+    cookie,
+    digest,
+    host_allowed,
+    origin_allowed,
+    read_cookie,
+)
 from processes.core.values import Role
-from processes.fanout.sights import Looking
+from processes.fanout.state_folder import FolderWatch
 
 KEY_BYTES: Final = 32
 TOKEN_CHARS_MAX: Final = 512
@@ -35,7 +47,7 @@ class SessionFile(msgspec.Struct, frozen=True):
 class Auth:
     """The checks at the door of every request and connection."""
 
-    def __init__(self, settings: Settings, looking: Looking, key: bytes) -> None:
+    def __init__(self, settings: Settings, looking: FolderWatch, key: bytes) -> None:
         file = settings.file
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
@@ -73,7 +85,9 @@ class Auth:
         overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
         return not overdue and not self._has_ended(principal.credential)
 
-    async def sign_in(self, code: str | None, token: str | None, address: str = "", browser: str = "") -> tuple[str, Principal] | None:
+    async def sign_in(
+        self, code: str | None, token: str | None, address: str = "", browser: str = ""
+    ) -> tuple[str, Principal] | None:
         """A new session's cookie and whom it speaks for; None if the code or token is not good. A code is good once."""
         if code is not None:
             role = await asyncio.to_thread(self._use_code, code)
@@ -113,7 +127,9 @@ class Auth:
         (self.sessions / session_id).unlink(missing_ok=True)
 
     def _put_session(self, session_id: str, file: SessionFile) -> None:
-        """Listed from now on. On a full disk it is not, and ends by its time: nobody is kept out at the worst moment."""
+        """Listed from now on. On a full disk it is not, and ends by its time: nobody is kept out at the worst
+        moment.
+        """
         with contextlib.suppress(OSError):
             self.sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self.sessions / session_id, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,5 @@
-"""The fanout's turn: broadcasts into the mirror → to the subscribers → what the state folder shows → requests for a snapshot → pulse.
+"""The fanout's turn: broadcasts into the mirror → to the subscribers → what the state folder shows → requests for a
+snapshot → pulse.
 
 Calls to `queues`, the database and the disk run beside the turns; a turn only looks at what they brought.
 """
@@ -17,30 +18,29 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import database
-from processes.adapters.database import DatabaseUnreadable
 from processes.adapters.logs import Log
-from processes.adapters.pulse_file import PulseFile
 from processes.adapters.queue_link import QueuesAway
 from processes.adapters.queue_reader import QueueReader, Queues
-from processes.core import messages
+from processes.adapters.state import fleet_db, history_file
+from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
-from processes.core.history import Histories
-from processes.core.host import Link
-from processes.core.messages import Change, Json, SnapshotWanted
-from processes.core.mirror import Mirror
-from processes.core.pulse import Blocked
-from processes.core.replica import FINAL_COMMANDS_MAX
+from processes.core.fanout.history import Histories
+from processes.core.fanout.mirror import Mirror
+from processes.core.records.host import Link
+from processes.core.shown.replica import FINAL_COMMANDS_MAX
+from processes.core.shown.views import command_view, encode, host_view
+from processes.core.travels import messages
+from processes.core.travels.messages import Change, Json, SnapshotWanted
+from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence, rfc3339
-from processes.core.views import command_view, encode, host_view
-from processes.fanout import history_file
-from processes.fanout import sights as sights_of
+from processes.fanout import state_folder as sights_of
 from processes.fanout.auth import Auth
-from processes.fanout.guard import Guard
+from processes.fanout.database_reader import Reader
 from processes.fanout.outputs import Outputs
-from processes.fanout.reader import Reader
+from processes.fanout.poison_guard import PoisonGuard
 from processes.fanout.requests import Requests
-from processes.fanout.sights import Looking
+from processes.fanout.state_folder import FolderWatch
 from processes.fanout.subscribers import Audience
 
 TURN_S_MAX: Final = 0.2  # an idle loop turns too
@@ -61,7 +61,7 @@ class Parts:
     audience: Audience
     outputs: Outputs
     requests: Requests
-    looking: Looking
+    looking: FolderWatch
     auth: Auth
     reader: Reader
     histories: Histories
@@ -71,7 +71,7 @@ class Parts:
 class Loop:
     """One fanout's loop."""
 
-    def __init__(self, name: str, parts: Parts, pulse: PulseFile, guard: Guard, log: Log) -> None:
+    def __init__(self, name: str, parts: Parts, pulse: PulseFile, guard: PoisonGuard, log: Log) -> None:
         self.wake = asyncio.Event()
         self._name, self._pulse, self._log = name, pulse, log
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
@@ -112,7 +112,8 @@ class Loop:
             self._turn()
 
     async def farewell(self, serving: asyncio.Task[None]) -> None:
-        """Turns on until the server has closed: requests under way still get their answers, and the pulse shows that the end advances.
+        """Turns on until the server has closed: requests under way still get their answers, and the pulse shows that
+        the end advances.
 
         Raises: TimeoutError, if the server has not closed within FAREWELL_S_MAX.
         """
@@ -264,7 +265,9 @@ class Loop:
         try:
             self._histories.restore(content, time.time())
         except ValueError as error:
-            self._log.warning("what was kept of the hosts cannot be read: it begins anew", path=str(self._kept), error=str(error))
+            self._log.warning(
+                "what was kept of the hosts cannot be read: it begins anew", path=str(self._kept), error=str(error)
+            )
 
     async def _keep(self) -> None:
         """Written beside the turns; a disk that refuses costs the charts after the next restart, and nothing else."""
@@ -288,7 +291,11 @@ class Loop:
     def _show_source(self) -> None:
         """Where the rows on show come from, and from when they are if no hub vouches for them."""
         as_of = None if self._mirror.live else rfc3339(self._looking.sights.hub_record_wall_s or None)
-        source: dict[str, object] = {"from": "hub" if self._mirror.live else "database", "as_of": as_of, "fanout": self._name}
+        source: dict[str, object] = {
+            "from": "hub" if self._mirror.live else "database",
+            "as_of": as_of,
+            "fanout": self._name,
+        }
         if self._guard.left_out:
             source["left_out"] = [{"kind": kind, "id": id} for kind, id in self._guard.left_out.values()]
         self._audience.show_rows("source", {"source": Json(msgspec.json.encode(source))})
@@ -306,11 +313,13 @@ class Loop:
 
 def _rows(connection: sqlite3.Connection) -> tuple[int, list[Change]]:
     """The state as the database has it: hosts unheard of, open commands and the newest others, the ledger."""
-    found = [Change("host", host.name, encode(host_view(host, Link(Presence.STALE)))) for host in database.hosts(connection)]
-    opened = database.commands(connection, limit=100_000, open_only=True)
-    newest = database.commands(connection, limit=FINAL_COMMANDS_MAX)
+    found = [
+        Change("host", host.name, encode(host_view(host, Link(Presence.STALE)))) for host in fleet_db.hosts(connection)
+    ]
+    opened = fleet_db.commands(connection, limit=100_000, open_only=True)
+    newest = fleet_db.commands(connection, limit=FINAL_COMMANDS_MAX)
     both = {command.id: command for command in (*newest, *opened)}
     for command in sorted(both.values(), key=lambda command: command.number):
         found.append(Change("command", command.id, encode(command_view(command))))
-    found.append(Change("ledger", "ledger", encode(database.ledger(connection))))
-    return database.epoch(connection), found
+    found.append(Change("ledger", "ledger", encode(fleet_db.ledger(connection))))
+    return fleet_db.epoch(connection), found

@@ -1,4 +1,6 @@
-"""What Prometheus reads, in its text format: from the watchdog's report and the pulses, so that any fanout answers alike."""
+"""What Prometheus reads, in its text format: from the watchdog's report and the pulses, so that any fanout answers
+alike.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from processes.adapters import watchdog_view
 from processes.adapters.settings import Settings
-from processes.core import certificate, wire
-from processes.core.command import State
-from processes.core.messages import Json
-from processes.core.pulse import Blocked
-from processes.core.report import Overall, ProcessReport, Report, Verdict
+from processes.adapters.state import status_file
+from processes.core.records.command import State
+from processes.core.shown import certificate
+from processes.core.shown.status import Overall, ProcessReport, Report, Verdict
+from processes.core.travels import agent_frames
+from processes.core.travels.messages import Json
+from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -41,7 +44,12 @@ class OfPulse(NamedTuple):
 GAUGES: Final = (
     OfPulse("age_s", "pulse_age_seconds", "Since the last completed turn of the main loop", ALL),
     OfPulse("backlog", "backlog_items", "Received and not yet dealt with", ALL - {"fanout", "watchdog"}),
-    OfPulse("oldest_s", "backlog_oldest_seconds", "For which the oldest item of the backlog waits", frozenset({"hub", "gateway"})),
+    OfPulse(
+        "oldest_s",
+        "backlog_oldest_seconds",
+        "For which the oldest item of the backlog waits",
+        frozenset({"hub", "gateway"}),
+    ),
     OfPulse(
         "letters",
         "dead_letters",
@@ -90,7 +98,7 @@ class _Fleet(Collector):
         self.hosts: list[Json] = []
 
     def collect(self) -> Iterator[Metric]:
-        report = watchdog_view.current_report(self._settings)
+        report = status_file.current_report(self._settings)
         yield from _whole(report)
         yield from _files(self._settings)
         yield from _commands(report)
@@ -103,7 +111,9 @@ class _Fleet(Collector):
 def _whole(report: Report) -> Iterator[Metric]:
     yield _choice("fleethub_verdict", "The verdict on the whole", "verdict", list(Overall), report.verdict)
     yield GaugeMetricFamily("fleethub_hub_epoch", "The newest hub epoch", value=report.epoch)
-    yield GaugeMetricFamily("fleethub_watchdog_silent_seconds", "0 while the watchdog reports", value=report.watchdog_silent_s or 0.0)
+    yield GaugeMetricFamily(
+        "fleethub_watchdog_silent_seconds", "0 while the watchdog reports", value=report.watchdog_silent_s or 0.0
+    )
     yield GaugeMetricFamily("fleethub_canary_ok", "1 while canary commands go round", value=float(report.canary.ok))
     age = GaugeMetricFamily("fleethub_canary_age_seconds", "Since the last canary command went round")
     latency = GaugeMetricFamily("fleethub_canary_latency_seconds", "How long the last canary command took")
@@ -121,10 +131,14 @@ def _whole(report: Report) -> Iterator[Metric]:
 
 def _files(settings: Settings) -> Iterator[Metric]:
     """What stands on the disk. What cannot be read has no series."""
-    build = GaugeMetricFamily("fleethub_build_info", "1; the version is that of the process that answers", labels=["version"])
+    build = GaugeMetricFamily(
+        "fleethub_build_info", "1; the version is that of the process that answers", labels=["version"]
+    )
     build.add_metric([importlib.metadata.version("fleethub")], 1.0)
     yield build
-    size = GaugeMetricFamily("fleethub_database_bytes", "A database's files on the disk, its write-ahead log included", labels=["database"])
+    size = GaugeMetricFamily(
+        "fleethub_database_bytes", "A database's files on the disk, its write-ahead log included", labels=["database"]
+    )
     for path in (settings.database, settings.incidents_database):
         with contextlib.suppress(OSError):
             size.add_metric([path.stem], path.stat().st_size + _size(path.with_name(f"{path.name}-wal")))
@@ -134,9 +148,14 @@ def _files(settings: Settings) -> Iterator[Metric]:
         disk = os.statvfs(settings.state)
         free.add_metric([], disk.f_bavail * disk.f_frsize)
     yield free
-    expiry = GaugeMetricFamily("fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970")
+    expiry = GaugeMetricFamily(
+        "fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970"
+    )
     if settings.file.tls.certificate:
-        with contextlib.suppress(OSError, certificate.NoCertificate), open(settings.file.tls.certificate, errors="replace") as file:
+        with (
+            contextlib.suppress(OSError, certificate.NoCertificate),
+            open(settings.file.tls.certificate, errors="replace") as file,
+        ):
             expiry.add_metric([], certificate.expires_wall_s(file.read(CERTIFICATE_BYTES_MAX)))
     yield expiry
 
@@ -150,10 +169,14 @@ def _size(path: Path) -> int:
 
 def _commands(report: Report) -> Iterator[Metric]:
     yield CounterMetricFamily(
-        "fleethub_commands_accepted", "Commands ever accepted: always the sum of all states", value=report.commands.accepted
+        "fleethub_commands_accepted",
+        "Commands ever accepted: always the sum of all states",
+        value=report.commands.accepted,
     )
     states = GaugeMetricFamily(
-        "fleethub_commands", "Commands by state, pruned ones included; a late report takes one from lost", labels=["state"]
+        "fleethub_commands",
+        "Commands by state, pruned ones included; a late report takes one from lost",
+        labels=["state"],
     )
     for state in State:
         states.add_metric([state.value], getattr(report.commands, state))
@@ -161,7 +184,9 @@ def _commands(report: Report) -> Iterator[Metric]:
 
 
 def _states(report: Report) -> Iterator[Metric]:
-    verdicts = GaugeMetricFamily("fleethub_process_verdict", "1 for the watchdog's verdict on a process", labels=["process", "verdict"])
+    verdicts = GaugeMetricFamily(
+        "fleethub_process_verdict", "1 for the watchdog's verdict on a process", labels=["process", "verdict"]
+    )
     restarts = CounterMetricFamily("fleethub_process_restarts", "Restarts", labels=["process"])
     uptime = GaugeMetricFamily("fleethub_process_uptime_seconds", "Since its start", labels=["process"])
     memory = GaugeMetricFamily("fleethub_process_rss_bytes", "Resident memory", labels=["process"])
@@ -179,7 +204,9 @@ def _states(report: Report) -> Iterator[Metric]:
 
 
 def _pulses(report: Report) -> Iterator[Metric]:
-    with_pulse = [(process.name, _kind(process), process.pulse) for process in report.processes if process.pulse is not None]
+    with_pulse = [
+        (process.name, _kind(process), process.pulse) for process in report.processes if process.pulse is not None
+    ]
     for families, shape in ((GAUGES, GaugeMetricFamily), (COUNTERS, CounterMetricFamily)):
         for field, name, text, kinds in families:
             family = shape(f"fleethub_process_{name}", text, labels=["process"])
@@ -187,7 +214,9 @@ def _pulses(report: Report) -> Iterator[Metric]:
                 if kind in kinds:
                     family.add_metric([process], float(getattr(pulse, field)))
             yield family
-    blocked = GaugeMetricFamily("fleethub_process_blocked", "1 while it waits for something outside", labels=["process", "on"])
+    blocked = GaugeMetricFamily(
+        "fleethub_process_blocked", "1 while it waits for something outside", labels=["process", "on"]
+    )
     for process, kind, pulse in with_pulse:
         for cause, kinds in BLOCKED.items():
             if kind in kinds:
@@ -207,7 +236,12 @@ def _queues(report: Report) -> Iterator[Metric]:
     refused = CounterMetricFamily("fleethub_queue_refused", "Items refused because it was full", labels=["queue"])
     dropped = CounterMetricFamily("fleethub_queue_dropped", "Items dropped because it was full", labels=["queue"])
     for queue in report.queues:
-        for family, value in ((items, queue.items), (size, queue.bytes), (oldest, queue.oldest_s), (refused, queue.refused)):
+        for family, value in (
+            (items, queue.items),
+            (size, queue.bytes),
+            (oldest, queue.oldest_s),
+            (refused, queue.refused),
+        ):
             family.add_metric([queue.name], value)
         dropped.add_metric([queue.name], queue.dropped)
     yield from (items, size, oldest, refused, dropped)
@@ -226,7 +260,8 @@ _HOST_METRICS: Final = {  # of a host's last heartbeat; field → name, help, fa
 def _hosts(rows: list[Json]) -> Iterator[Metric]:
     online = GaugeMetricFamily("fleethub_host_online", "1 while the host is online", labels=["host"])
     families = {
-        field: GaugeMetricFamily(f"fleethub_host_{name}", text, labels=["host"]) for field, (name, text, _) in _HOST_METRICS.items()
+        field: GaugeMetricFamily(f"fleethub_host_{name}", text, labels=["host"])
+        for field, (name, text, _) in _HOST_METRICS.items()
     }
     for row in rows:
         host = _host_row.decode(row)
@@ -242,7 +277,7 @@ def _hosts(rows: list[Json]) -> Iterator[Metric]:
 class _HostRow(msgspec.Struct):
     name: str
     presence: str = ""
-    metrics: wire.Metrics | None = None
+    metrics: agent_frames.Metrics | None = None
 
 
 _host_row = msgspec.json.Decoder(_HostRow)

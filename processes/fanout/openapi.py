@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from processes.core.pages import Error
+from processes.core.shown.pages import Error
 from processes.core.values import Role
-from processes.fanout import prose
+from processes.fanout import openapi_prose
 
 COMPONENTS: Final = "#/components"
 BODIES: Final = (400, 408, 413)  # what may be wrong with a body
@@ -27,7 +27,9 @@ class Query(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What the document says of one operation. `answers`: status → type, None for no body; `errors`: beside the usual ones."""
+    """What the document says of one operation. `answers`: status → type, None for no body; `errors`: beside the usual
+    ones.
+    """
 
     id: str
     tag: str
@@ -54,11 +56,15 @@ class Listed(NamedTuple):
 
 
 def either(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
-    """The schema of what is one of several, which msgspec cannot tell apart. `document` must be given them as `named`."""
+    """The schema of what is one of several, which msgspec cannot tell apart. `document` must be given them as
+    `named`.
+    """
     return {"anyOf": [{"$ref": f"{COMPONENTS}/schemas/{kind.__name__}"} for kind in kinds]}
 
 
-def document(operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = ()) -> dict[str, Any]:
+def document(
+    operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = ()
+) -> dict[str, Any]:
     """OpenAPI 3.1 of the operations. `named`: types that only `either` speaks of."""
     kinds = [kind for o in operations for kind in (o.described.body, *o.described.answers.values()) if kind is not None]
     unique = list(dict.fromkeys([Error, *named, *kinds]))
@@ -71,14 +77,14 @@ def document(operations: list[Listed], version: str, cookie_name: str, named: It
     used = {operation.described.tag for operation in operations}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "fleethub", "version": version, "description": prose.ABOUT},
+        "info": {"title": "fleethub", "version": version, "description": openapi_prose.ABOUT},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": text} for name, text in prose.TAGS.items() if name in used],
+        "tags": [{"name": name, "description": text} for name, text in openapi_prose.TAGS.items() if name in used],
         "paths": paths,
         "components": {
             "schemas": components,
-            "responses": {name: _error(status, text) for status, (name, text) in prose.ERRORS.items()},
-            "headers": {name: {"description": text, "required": True, "schema": kind} for name, (text, kind) in prose.HEADERS.items()},
+            "responses": {name: _error(status, text) for status, (name, text) in openapi_prose.ERRORS.items()},
+            "headers": {name: {"description": text, "required": True, "schema": kind} for name, (text, kind) in openapi_prose.HEADERS.items()},
             "parameters": {
                 "IfNoneMatch": {
                     "name": "If-None-Match", "in": "header", "schema": {"type": "string"},
@@ -105,18 +111,28 @@ def _operation(operation: Listed, schema: dict[Any, Any]) -> dict[str, Any]:
         found |= {"security": [{"token": []}, {"session": []}], "x-role": role.value}
     found["description"] = "\n\n".join(words or ["No sign-in."])
     names = re.findall(r"\{(\w+)\}", operation.path)
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names]
-    parameters += [{"name": q.name, "in": "query", "description": q.description, "schema": _inline(q.kind)} for q in described.query]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
+    ]
+    parameters += [
+        {"name": q.name, "in": "query", "description": q.description, "schema": _inline(q.kind)}
+        for q in described.query
+    ]
     if tagged:
         parameters.append({"$ref": f"{COMPONENTS}/parameters/IfNoneMatch"})
     if parameters:
         found["parameters"] = parameters
     if described.body is not None:
-        content = {"schema": schema[described.body], **({} if described.example is None else {"example": described.example})}
+        content = {
+            "schema": schema[described.body],
+            **({} if described.example is None else {"example": described.example}),
+        }
         found["requestBody"] = {"required": True, "content": {"application/json": content}}
-    found["responses"] = {str(status): _answer(described, schema, status, kind, tagged) for status, kind in described.answers.items()}
+    found["responses"] = {
+        str(status): _answer(described, schema, status, kind, tagged) for status, kind in described.answers.items()
+    }
     for status in sorted(_statuses(operation, role, bool(names)) - set(described.answers)):
-        found["responses"][str(status)] = {"$ref": f"{COMPONENTS}/responses/{prose.ERRORS[status][0]}"}
+        found["responses"][str(status)] = {"$ref": f"{COMPONENTS}/responses/{openapi_prose.ERRORS[status][0]}"}
     if tagged:
         found["responses"]["304"] = {"description": "as it was when you got this ETag", "headers": _headers("ETag")}
     return found
@@ -139,8 +155,10 @@ def _statuses(operation: Listed, role: Role | None, names: bool) -> set[int]:
 
 def _answer(described: Described, schema: dict[Any, Any], status: int, kind: Any, tagged: bool) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": described.summary}
-    headers = [name for name, said in (("ETag", tagged), ("Set-Cookie", described.sets_cookie)) if said and status == 200]
-    headers += [prose.HEADERS_OF[status]] if status in prose.HEADERS_OF else []
+    headers = [
+        name for name, said in (("ETag", tagged), ("Set-Cookie", described.sets_cookie)) if said and status == 200
+    ]
+    headers += [openapi_prose.HEADERS_OF[status]] if status in openapi_prose.HEADERS_OF else []
     if headers:
         answer["headers"] = _headers(*headers)
     if kind is not None:
@@ -150,7 +168,7 @@ def _answer(described: Described, schema: dict[Any, Any], status: int, kind: Any
 
 def _error(status: int, text: str) -> dict[str, Any]:
     """The response that every operation shares."""
-    headers = {"headers": _headers(prose.HEADERS_OF[status])} if status in prose.HEADERS_OF else {}
+    headers = {"headers": _headers(openapi_prose.HEADERS_OF[status])} if status in openapi_prose.HEADERS_OF else {}
     content = {"application/json": {"schema": {"$ref": f"{COMPONENTS}/schemas/Error"}}}
     return {"description": text, **headers, "content": content}
 

@@ -7,9 +7,10 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from processes.core.dead_letter import LetterView
-from processes.core.history import HistoryView
-from processes.core.pages import (
+from processes.core.fanout.history import HistoryView
+from processes.core.records.dead_letter import LetterView
+from processes.core.records.run import RunView
+from processes.core.shown.pages import (
     Alive,
     AuditPage,
     CommandsPage,
@@ -33,13 +34,12 @@ from processes.core.pages import (
     TokenMade,
     TokensPage,
 )
-from processes.core.report import Report
-from processes.core.run import RunView
+from processes.core.shown.status import Report
+from processes.core.shown.views import CommandView, HostView, OutputPage
 from processes.core.values import Role
-from processes.core.views import CommandView, HostView, OutputPage
-from processes.fanout import prose
-from processes.fanout.api import Api, DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
-from processes.fanout.letters import Letters
+from processes.fanout import openapi_prose
+from processes.fanout.change_api import Api, DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.fanout.dead_letter_api import Letters
 from processes.fanout.openapi import Described, either
 from processes.fanout.queries import (
     AUDIT_QUERY,
@@ -52,7 +52,7 @@ from processes.fanout.queries import (
     RUN_QUERY,
     RUNS_QUERY,
 )
-from processes.fanout.reads import Reads
+from processes.fanout.read_api import Reads
 from processes.fanout.sessions import Sessions, SessionView
 from processes.fanout.web import Endpoint
 
@@ -122,7 +122,15 @@ def _open(api: Api, reads: Reads) -> list[Operation]:
         "sign_in", "access", "A session cookie for a one-time code or a token", {200: SignedIn}, LoginBody, errors=(401, 403, 429),
         text="Works while the hub is away. Either `code` or `token`.", sets_cookie=True,
     )  # fmt: skip
-    live = of("open_websocket", "live", "The WebSocket for operators", {101: None}, errors=(426,), text=prose.SOCKET, role=Role.VIEWER)
+    live = of(
+        "open_websocket",
+        "live",
+        "The WebSocket for operators",
+        {101: None},
+        errors=(426,),
+        text=openapi_prose.SOCKET,
+        role=Role.VIEWER,
+    )
     return [
         Operation("GET", "/healthz", None, reads.healthz, healthz),
         Operation("GET", "/livez", None, reads.livez, livez),
@@ -145,8 +153,17 @@ def _rule(method: str, path: str, endpoint: Endpoint, described: Described) -> O
 
 def _health(reads: Reads) -> list[Operation]:
     of, tag = Described, "health"
-    incident = of("get_incident", "incidents", "One incident", {200: IncidentWithEvidence}, text="With its evidence as text.")
-    incidents = of("list_incidents", "incidents", "Incidents, newest first", {200: IncidentsPage}, query=INCIDENTS_QUERY, errors=(404,))
+    incident = of(
+        "get_incident", "incidents", "One incident", {200: IncidentWithEvidence}, text="With its evidence as text."
+    )
+    incidents = of(
+        "list_incidents",
+        "incidents",
+        "Incidents, newest first",
+        {200: IncidentsPage},
+        query=INCIDENTS_QUERY,
+        errors=(404,),
+    )
     return [
         _look("/metrics", reads.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")),
         _look("/api/v1/status", reads.status, of("get_status", tag, "The watchdog's view", {200: Report})),
@@ -159,7 +176,9 @@ def _fleet(reads: Reads) -> list[Operation]:
     of, tag = Described, "hosts"
     history = of("get_host_metrics", tag, "Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)
     return [
-        _look("/api/v1/hosts", reads.hosts, of("list_hosts", tag, "Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY)),
+        _look(
+            "/api/v1/hosts", reads.hosts, of("list_hosts", tag, "Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY)
+        ),
         _look("/api/v1/hosts/{name}", reads.host, of("get_host", tag, "One host", {200: HostView})),
         _look("/api/v1/hosts/{name}/metrics", reads.history, history),
     ]
@@ -167,7 +186,9 @@ def _fleet(reads: Reads) -> list[Operation]:
 
 def _commands(api: Api, reads: Reads) -> list[Operation]:
     of, tag = Described, "commands"
-    listed = of("list_commands", tag, "Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,))
+    listed = of(
+        "list_commands", tag, "Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,)
+    )
     give = of(
         "give_commands", tag, "Gives a command to each host", {202: GivenPage, 200: Repeated}, GiveBody, errors=(404, 409, 422, 429),
         text="Answered once it is durable. One host that is unknown (404) or does not offer the op (422) refuses the request whole. "
@@ -179,7 +200,12 @@ def _commands(api: Api, reads: Reads) -> list[Operation]:
     return [
         _look("/api/v1/commands", reads.commands, listed),
         _give("/api/v1/commands", api.give, give, canary=True),
-        _look("/api/v1/commands/{id}", reads.command, of("get_command", tag, "One command", {200: CommandWithHistory}), canary=True),
+        _look(
+            "/api/v1/commands/{id}",
+            reads.command,
+            of("get_command", tag, "One command", {200: CommandWithHistory}),
+            canary=True,
+        ),
         _look("/api/v1/commands/{id}/output", reads.output, output),
         _give("/api/v1/commands/{id}/cancel", api.cancel, cancel),
     ]
@@ -193,11 +219,18 @@ def _runs(api: Api, reads: Reads) -> list[Operation]:
         "than `max_failures` have failed no further host is begun. The same `key` again: 200, and the same run.", example=RUN_EXAMPLE,
     )  # fmt: skip
     cancel = of(
-        "cancel_run", tag, "Cancels a run", {202: RunView}, errors=(409,), text="No further host is begun, what runs is asked to end."
+        "cancel_run",
+        tag,
+        "Cancels a run",
+        {202: RunView},
+        errors=(409,),
+        text="No further host is begun, what runs is asked to end.",
     )
     return [
         _look(
-            "/api/v1/runs", reads.runs, of("list_runs", tag, "Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,))
+            "/api/v1/runs",
+            reads.runs,
+            of("list_runs", tag, "Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,)),
         ),
         _give("/api/v1/runs", api.start_run, start),
         _look("/api/v1/runs/{id}", reads.run, of("get_run", tag, "One fleet run", {200: RunView}, query=RUN_QUERY)),
@@ -212,10 +245,22 @@ def _letters(letters: Letters) -> list[Operation]:
 
     of, listed = Described, {200: DeadLettersPage}
     return [
-        letter("GET", "", letters.listed, of("list_dead_letters", "", "Dead letters, newest first", listed, query=LETTERS_QUERY)),
+        letter(
+            "GET",
+            "",
+            letters.listed,
+            of("list_dead_letters", "", "Dead letters, newest first", listed, query=LETTERS_QUERY),
+        ),
         letter("GET", "/{id}", letters.one, of("get_dead_letter", "", "One dead letter", {200: LetterView})),
-        letter("POST", "/{id}/retry", letters.retry, of("retry_dead_letter", "", "Steps it once more", {202: LetterView}, errors=(409,))),
-        letter("POST", "/{id}/discard", letters.discard, of("discard_dead_letter", "", "Throws it away", {200: LetterGone})),
+        letter(
+            "POST",
+            "/{id}/retry",
+            letters.retry,
+            of("retry_dead_letter", "", "Steps it once more", {202: LetterView}, errors=(409,)),
+        ),
+        letter(
+            "POST", "/{id}/discard", letters.discard, of("discard_dead_letter", "", "Throws it away", {200: LetterGone})
+        ),
     ]
 
 
@@ -223,17 +268,31 @@ def _access(api: Api, reads: Reads, sessions: Sessions) -> list[Operation]:
     of, tag, mine = Described, "access", "One's own; an admin: anybody's."
     logout = of("sign_out", tag, "Ends the session", {200: SignedOut}, sets_cookie=True)
     end = of("end_session", tag, "Ends a session", {200: SessionEnded}, text=mine)
-    token = of("create_token", tag, "A further operator token", {201: TokenMade}, TokenBody, text="It is told this once.")
+    token = of(
+        "create_token", tag, "A further operator token", {201: TokenMade}, TokenBody, text="It is told this once."
+    )
     return [
         Operation("POST", "/logout", Role.VIEWER, api.logout, logout),
         _look("/api/v1/me", reads.me, of("get_me", tag, "Who asks", {200: Me})),
-        _look("/api/v1/sessions", sessions.listed, of("list_sessions", tag, "Open sessions", {200: SessionsPage}, text=mine)),
+        _look(
+            "/api/v1/sessions",
+            sessions.listed,
+            of("list_sessions", tag, "Open sessions", {200: SessionsPage}, text=mine),
+        ),
         Operation("DELETE", "/api/v1/sessions/{id}", Role.VIEWER, sessions.end, end),
         _rule(
-            "GET", "/api/v1/tokens", reads.tokens, of("list_tokens", tag, "Operator tokens, never the tokens themselves", {200: TokensPage})
+            "GET",
+            "/api/v1/tokens",
+            reads.tokens,
+            of("list_tokens", tag, "Operator tokens, never the tokens themselves", {200: TokensPage}),
         ),
         _rule("POST", "/api/v1/tokens", api.create_token, token),
-        _rule("DELETE", "/api/v1/tokens/{id}", api.revoke_token, of("revoke_token", tag, "Voids an operator token", {200: TokenGone})),
+        _rule(
+            "DELETE",
+            "/api/v1/tokens/{id}",
+            api.revoke_token,
+            of("revoke_token", tag, "Voids an operator token", {200: TokenGone}),
+        ),
     ]
 
 
@@ -244,12 +303,24 @@ def _ruling(api: Api, reads: Reads) -> list[Operation]:
         text="A name that is taken is refused (409), unless `again`: then it gets a new token, and the old one is void.",
     )  # fmt: skip
     remove = of(
-        "remove_host", tag, "Removes a host", {200: HostRemoved}, text="Its open commands end: cancelled, or lost if they were sent."
+        "remove_host",
+        tag,
+        "Removes a host",
+        {200: HostRemoved},
+        text="Its open commands end: cancelled, or lost if they were sent.",
     )
     revoke = of("revoke_host", tag, "Voids a host's token", {200: HostView}, text="Its connection ends within 2 s.")
     lift = of("lift_host", tag, "Lifts the suspension of a host's token", {200: HostView})
     audit = of("list_audit", "audit", "Who did or tried what, newest first", {200: AuditPage}, query=AUDIT_QUERY)
-    drill = of("start_drill", "drills", "Rehearses a fault", {200: Rehearsed}, DrillBody, errors=(409,), text="Only with `drills.enabled`.")
+    drill = of(
+        "start_drill",
+        "drills",
+        "Rehearses a fault",
+        {200: Rehearsed},
+        DrillBody,
+        errors=(409,),
+        text="Only with `drills.enabled`.",
+    )
     return [
         _rule("POST", "/api/v1/hosts", api.enroll, enroll),
         _rule("DELETE", "/api/v1/hosts/{name}", api.remove, remove),

@@ -1,6 +1,7 @@
 """Commands' output for those who watch it: read from the database when it grew, sent to each from its own offset on.
 
-A watcher that does not read is left where it is, and goes on from there when it has room: nothing of the output is skipped.
+A watcher that does not read is left where it is, and goes on from there when it has room: nothing of the output is
+skipped.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import database
-from processes.adapters.database import DatabaseUnreadable
+from processes.adapters.state import fleet_db
+from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.websocket import frame_text
+from processes.core.shown.views import OutputPage, output_page
 from processes.core.values import CANARY_HOST
-from processes.core.views import OutputPage, output_page
-from processes.fanout.reader import Reader
+from processes.fanout.database_reader import Reader
 from processes.fanout.subscribers import Subscriber
 
 WATCHING_MAX: Final = 20  # commands that one connection watches; guess: a few windows
@@ -110,7 +111,12 @@ class Outputs:
                 self._ended[subscriber, command_id] = page.next_offset
                 subscriber.send(
                     msgspec.json.encode(
-                        {"type": "output_end", "command_id": command_id, "next_offset": page.next_offset, "truncated": page.truncated}
+                        {
+                            "type": "output_end",
+                            "command_id": command_id,
+                            "next_offset": page.next_offset,
+                            "truncated": page.truncated,
+                        }
                     )
                 )
             elif frames:
@@ -118,16 +124,24 @@ class Outputs:
 
 
 def _page(connection: sqlite3.Connection, command_id: str, offset: int) -> OutputPage | None:
-    command = database.command(connection, command_id)
+    command = fleet_db.command(connection, command_id)
     if command is None or command.host == CANARY_HOST:
         return None
-    return output_page(command, database.output(connection, command_id, offset, PAGE_RECORDS, PAGE_BYTES_MAX))
+    return output_page(command, fleet_db.output(connection, command_id, offset, PAGE_RECORDS, PAGE_BYTES_MAX))
 
 
 def _frames(page: OutputPage) -> list[bytes]:
     return [
         frame_text(
-            msgspec.json.encode({"type": "output", "command_id": page.command_id, "offset": r.offset, "stream": r.stream, "data": r.data})
+            msgspec.json.encode(
+                {
+                    "type": "output",
+                    "command_id": page.command_id,
+                    "offset": r.offset,
+                    "stream": r.stream,
+                    "data": r.data,
+                }
+            )
         )
         for r in page.records
     ]

@@ -1,4 +1,6 @@
-"""What may be asked of the listings: the parameters of their queries, as the API's document and the checks have them."""
+"""What may be asked of the listings: the parameters of their queries, as the API's document and the checks have
+them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from processes.core.audit import Kind
-from processes.core.command import State
-from processes.core.history import Span
-from processes.core.run import RunState
+from processes.core.fanout.history import Span
+from processes.core.records.command import State
+from processes.core.records.run import RunState
+from processes.core.travels.audit import Kind
 from processes.core.values import Presence
 from processes.fanout.openapi import Query
 
@@ -31,7 +33,9 @@ HOSTS_QUERY: Final = (
     Query("presence", Presence, "Only those"),
     Query("search", Text, "Only those whose name has this in it"),
 )
-HISTORY_QUERY: Final = (Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),)
+HISTORY_QUERY: Final = (
+    Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),
+)
 LETTERS_QUERY: Final = (_LIMIT,)
 COMMANDS_QUERY: Final = (
     _LIMIT,

@@ -1,7 +1,7 @@
 """Operators' requests on their way to the hub and back: appended to `events`, answered in the broadcasts.
 
-Said is only what is known: 503 if the hub can never see the request, 504 if nobody here knows whether it did. Appending twice does no
-harm: the hub gives the same answer to the same `request_id`.
+Said is only what is known: 503 if the hub can never see the request, 504 if nobody here knows whether it did. Appending
+twice does no harm: the hub gives the same answer to the same `request_id`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import msgspec
 
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueuesAway
-from processes.core import messages
-from processes.core.bounded_queue import Appended
-from processes.core.messages import Json, Replied, Request, RequestReceived
+from processes.core.travels import messages
+from processes.core.travels.messages import Json, Replied, Request, RequestReceived
+from processes.core.travels.queue_calls import Appended
 
 DEADLINE_S: Final = 5.0  # contract: the hub refuses a request that it steps later
 GRACE_S: Final = 1.0  # for an answer that was given at the last moment
@@ -26,7 +26,10 @@ AWAY_S_MAX: Final = 2.0  # for which `queues` may be away before 503; it is back
 AGAIN_S: Final = 0.1  # between two tries to append
 OPEN_MAX: Final = 1000  # requests that wait for the hub; beyond it 503
 
-NOTHING_SENT: Final = (FileNotFoundError, ConnectionRefusedError)  # causes of QueuesAway from before anything was written
+NOTHING_SENT: Final = (
+    FileNotFoundError,
+    ConnectionRefusedError,
+)  # causes of QueuesAway from before anything was written
 
 
 class Answer(NamedTuple):
@@ -39,7 +42,9 @@ class Answer(NamedTuple):
 class Queues(Protocol):
     """What is needed of adapters.queue_link.QueueLink."""
 
-    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
+    async def append(
+        self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False
+    ) -> Appended: ...
 
 
 class _Open:
@@ -53,10 +58,17 @@ def problem(code: str, message: str, **more: object) -> Json:
     return Json(msgspec.json.encode({"error": code, "message": message, **more}))
 
 
-UNAVAILABLE: Final = Answer(503, problem("hub_unavailable", "the request did not reach the hub and will not be carried out: ask again"))
-UNKNOWN: Final = Answer(504, problem("outcome_unknown", "no answer in time, but it may yet be carried out: ask again with the same key"))
+UNAVAILABLE: Final = Answer(
+    503, problem("hub_unavailable", "the request did not reach the hub and will not be carried out: ask again")
+)
+UNKNOWN: Final = Answer(
+    504, problem("outcome_unknown", "no answer in time, but it may yet be carried out: ask again with the same key")
+)
 UNKNOWN_WITHOUT_KEY: Final = Answer(
-    504, problem("outcome_unknown", "no answer in time, but it may yet be carried out: look whether it was before asking again")
+    504,
+    problem(
+        "outcome_unknown", "no answer in time, but it may yet be carried out: look whether it was before asking again"
+    ),
 )
 
 
@@ -134,7 +146,9 @@ class Requests:
 
     async def _append_again(self, open_: list[_Open]) -> None:
         for _ in range(int(DEADLINE_S / AGAIN_S)):
-            items = [waiting.item for waiting in open_ if not waiting.future.done()]  # what was answered is not asked again
+            items = [
+                waiting.item for waiting in open_ if not waiting.future.done()
+            ]  # what was answered is not asked again
             if not items:
                 return
             try:

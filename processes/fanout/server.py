@@ -1,7 +1,7 @@
 """The operators' port: uvicorn's HTTP with our deadlines and headers, and its seam for WebSockets with our protocol.
 
-uvicorn hands an upgrade request to the class given as `ws=`, built with (config, server_state, app_state) by keyword; the minor
-version is pinned because of it.
+uvicorn hands an upgrade request to the class given as `ws=`, built with (config, server_state, app_state) by keyword;
+the minor version is pinned because of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from websockets.http11 import Request, Response
 
 from processes.adapters.settings import Tls, is_loopback
-from processes.core.signin import Principal
+from processes.core.fanout.signin import Principal
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
 
@@ -32,7 +32,8 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 2048  # HTTP connections at a time; half of the descriptors that every default limit gives
 KEPT_FREE: Final = 128  # of them for this machine alone: the canary must get through whoever holds the others
 ADDRESS_MAX: Final = 512  # of them for one address elsewhere
-LOOK_AGAIN_S: Final = 0.7  # after which a token made a moment ago is known here too: each look at the state folder is 0.5 s after the last
+# after which a token made a moment ago is known here too: each look at the state folder is 0.5 s after the last
+LOOK_AGAIN_S: Final = 0.7
 GRACE_S: Final = 2  # for answers that are being written when the server stops
 
 HEADERS: Final = {
@@ -70,7 +71,11 @@ class HttpProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
         super().data_received(data)
-        reading = self.conn.their_state is h11.IDLE and not self.transport.is_closing() and self.transport.get_protocol() is self
+        reading = (
+            self.conn.their_state is h11.IDLE
+            and not self.transport.is_closing()
+            and self.transport.get_protocol() is self
+        )
         if not reading:
             self._disarm()
         elif self._head is None:  # the head of a further request has begun
@@ -129,8 +134,15 @@ class Server(uvicorn.Server):
 def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
     """A whole answer as bytes, for where there is no application to make one."""
     body = msgspec.json.encode({"error": code, "message": message})
-    lines = [f"HTTP/1.1 {status} {phrase}", "content-type: application/json", f"content-length: {len(body)}", "connection: close"]
-    lines += [f"{name}: {value}" for name, value in {**HEADERS, **({"retry-after": "5"} if status == 503 else {})}.items()]
+    lines = [
+        f"HTTP/1.1 {status} {phrase}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "connection: close",
+    ]
+    lines += [
+        f"{name}: {value}" for name, value in {**HEADERS, **({"retry-after": "5"} if status == 503 else {})}.items()
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -155,7 +167,9 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
         if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], host)):
             return refuse(403, "foreign_origin", "this page is not ours")
         authorization = headers.get_all("Authorization")
-        principal = auth.known(authorization[0] if len(authorization) == 1 else "", cookies_of(headers.get_all("Cookie")))
+        principal = auth.known(
+            authorization[0] if len(authorization) == 1 else "", cookies_of(headers.get_all("Cookie"))
+        )
         if principal is None and authorization and not subscriber.looked_again:
             subscriber.looked_again = True
             return LOOK_AGAIN_S
@@ -194,7 +208,9 @@ def cookies_of(headers: list[str]) -> dict[str, str]:
 
 
 def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
-    """The server, to be run with `serve(sockets=[…])` and stopped with `should_exit`. Its certificate is `config.ssl`."""
+    """The server, to be run with `serve(sockets=[…])` and stopped with `should_exit`. Its certificate is
+    `config.ssl`.
+    """
     config = uvicorn.Config(
         cast(Any, app),
         http=HttpProtocol,

@@ -1,6 +1,7 @@
 """Sessions as files in run/sessions: who signed in, when, from where; listed, and ended by whoever may.
 
-A session's id is no secret (the cookie is signed), but it stays with admins and its own actor. All fanouts share the folder.
+A session's id is no secret (the cookie is signed), but it stays with admins and its own actor. All fanouts share the
+folder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from processes.core.signin import SESSION_S_MAX, Principal
+from processes.core.fanout.signin import SESSION_S_MAX, Principal
 from processes.core.values import Role, Time, rfc3339
 from processes.fanout.auth import Auth, SessionFile
 from processes.fanout.web import Problem, json, principal_of
@@ -87,4 +88,6 @@ def _read(path: Path) -> SessionFile | None:
 def _view(id: str, file: SessionFile, principal: Principal) -> SessionView:
     current = principal.by_cookie and principal.credential == id
     ends_wall_s = file.at + SESSION_S_MAX
-    return SessionView(id, file.actor, file.role, rfc3339(file.at), rfc3339(ends_wall_s), file.address, file.browser, current)
+    return SessionView(
+        id, file.actor, file.role, rfc3339(file.at), rfc3339(ends_wall_s), file.address, file.browser, current
+    )

@@ -1,6 +1,7 @@
 """The operators' WebSockets: each is a Subscriber, all of them are the Audience. A delta is encoded and framed once.
 
-The canary's rows go to the canary's own connection only, at once and unconflated: each of its steps is a proof. Nobody else sees them.
+The canary's rows go to the canary's own connection only, at once and unconflated: each of its steps is a proof. Nobody
+else sees them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from websockets.http11 import Request, Response
 
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, WebSocket, frame_text
-from processes.core import feed
-from processes.core.feed import Feed, Gathering, Step
-from processes.core.messages import Change, Json
-from processes.core.mirror import Mirror
-from processes.core.signin import Principal
+from processes.core.fanout import feed
+from processes.core.fanout.feed import Feed, Gathering, Step
+from processes.core.fanout.mirror import Mirror
+from processes.core.fanout.signin import Principal
+from processes.core.travels.messages import Change, Json
 from processes.core.values import CANARY_HOST, CloseCode
 
 SUBSCRIBERS_MAX: Final = 1000  # connections; beyond it 503
@@ -56,7 +57,9 @@ class Subscriber(WebSocket):
 
     headers: Mapping[str, str] = {}  # on every answer to an upgrade request
 
-    def __init__(self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response | float]) -> None:
+    def __init__(
+        self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response | float]
+    ) -> None:
         super().__init__(LIMITS)
         self._audience, self._admit = audience, admit
         self.looked_again = False  # for a token that was not known at first
@@ -80,7 +83,9 @@ class Subscriber(WebSocket):
         response = self._protocol.accept(request)  # or a refusal, if it is no upgrade request after all
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
             told = bytes(response.body or b"").decode(errors="replace").strip()
-            response.body = msgspec.json.encode({"error": "malformed", "message": told or "this is no upgrade to a WebSocket"})
+            response.body = msgspec.json.encode(
+                {"error": "malformed", "message": told or "this is no upgrade to a WebSocket"}
+            )
             for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(response.body)))):
                 del response.headers[name]
                 response.headers[name] = value
@@ -230,7 +235,9 @@ class Audience:
             self._send_full(subscriber)
 
     def _send_full(self, subscriber: Subscriber) -> None:
-        text = feed.frame("full_state", self._mirror.shown_epoch, subscriber.feed.version, self._body(subscriber.is_canary))
+        text = feed.frame(
+            "full_state", self._mirror.shown_epoch, subscriber.feed.version, self._body(subscriber.is_canary)
+        )
         subscriber.widen(len(text))
         subscriber.full_s = self._loop.time()
         self.full_states += 1

@@ -15,13 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from processes.adapters.database import DatabaseUnreadable
-from processes.core.audit import Kind
-from processes.core.messages import Json
-from processes.core.signin import Principal
+from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.fanout.signin import Principal
+from processes.core.travels.audit import Kind
+from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
-from processes.fanout.notes import Notes
 from processes.fanout.requests import Answer
 from processes.fanout.requests import problem as problem_body
 
@@ -36,7 +36,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Problem(Exception):
     """An answer that is not what was asked for."""
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None, **more: object) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None, **more: object
+    ) -> None:
         super().__init__(message)
         self.status, self.headers = status, dict(headers or {})
         self.body = problem_body(code, message, **more)
@@ -44,7 +46,9 @@ class Problem(Exception):
             self.headers.setdefault("retry-after", str(RETRY_AFTER_S))
 
 
-def json(body: Json | bytes | msgspec.Struct | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json(
+    body: Json | bytes | msgspec.Struct | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """A JSON answer; bytes are JSON already."""
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return Response(content, status, headers, "application/json")
@@ -72,7 +76,9 @@ async def body_of(request: Request, kind: type[S]) -> S:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > BODY_BYTES_MAX:
-                    raise Problem(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes", {"connection": "close"})
+                    raise Problem(
+                        413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes", {"connection": "close"}
+                    )
     except TimeoutError:
         raise Problem(408, "too_late", f"no whole body within {BODY_S_MAX:g} s", {"connection": "close"}) from None
     except ClientDisconnect:
@@ -118,7 +124,9 @@ def text(request: Request, name: str) -> str | None:
     """A text of the query, not longer than a host's name may be, which SQLite can take. Raises: Problem 400."""
     found = request.query_params.get(name)
     if found is not None and (len(found) > HOST_NAME_MAX or "\0" in found):
-        raise Problem(400, "malformed", f"{name} must be a text of at most {HOST_NAME_MAX} characters", None, field=name)
+        raise Problem(
+            400, "malformed", f"{name} must be a text of at most {HOST_NAME_MAX} characters", None, field=name
+        )
     return found
 
 
@@ -130,15 +138,18 @@ def principal_of(request: Request) -> Principal:
 
 
 async def check_there(request: Request) -> None:
-    """Passes while somebody waits for the answer: what was given up in the listening socket's backlog, while no fanout ran, must not
-    be carried out whenever one comes. Raises: Problem, which nobody reads."""
+    """Passes while somebody waits for the answer: what was given up in the listening socket's backlog, while no fanout
+    ran, must not be carried out whenever one comes. Raises: Problem, which nobody reads.
+    """
     for _ in range(2):
         await asyncio.sleep(0)  # a turn of the event loop in between reads the end of file that follows such a request
     if await request.is_disconnected():
         raise Problem(400, "malformed", "whoever asked is gone")
 
 
-def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, notes: Notes | None = None) -> Endpoint:
+def guarded(
+    auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, notes: AuditNotes | None = None
+) -> Endpoint:
     """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too.
 
     What was asked for and refused is noted in the audit trail, and a GET's answer has an ETag.
@@ -168,7 +179,9 @@ def guarded(auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool =
 def _tagged(request: Request, response: Response) -> Response:
     """The answer with its ETag; 304 without a body for who has it already."""
     tag = f'"{hashlib.blake2b(response.body, digest_size=16).hexdigest()}"'
-    known = {each.strip().removeprefix("W/") for line in request.headers.getlist("if-none-match") for each in line.split(",")}
+    known = {
+        each.strip().removeprefix("W/") for line in request.headers.getlist("if-none-match") for each in line.split(",")
+    }
     if tag in known or "*" in known:
         return Response(status_code=304, headers={"etag": tag})
     response.headers["etag"] = tag
@@ -179,7 +192,7 @@ class _Refusal(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def _note_refused(notes: Notes, request: Request, response: Response) -> None:
+def _note_refused(notes: AuditNotes, request: Request, response: Response) -> None:
     principal = getattr(request.state, "principal", None)
     if principal is not None and principal.canary:
         return
@@ -195,7 +208,9 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
     authorization = request.headers.getlist("authorization")
     found = await auth.find(authorization[0] if len(authorization) == 1 else "", request.cookies)
     if found is None:
-        raise Problem(401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"})
+        raise Problem(
+            401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}
+        )
     request.state.principal = found  # known also to whoever notes the refusal
     if found.by_cookie and request.method not in ("GET", "HEAD"):
         check_origin(auth, request)
@@ -225,7 +240,9 @@ class HostCheck:
         if len(hosts) == 1 and self._auth.host_ok(hosts[0]):
             await self._app(scope, receive, send)
         else:
-            problem = Problem(421, "misdirected", "this is not the host that you asked for: set operators.url to its public address")
+            problem = Problem(
+                421, "misdirected", "this is not the host that you asked for: set operators.url to its public address"
+            )
             await told(problem)(scope, receive, send)
 
 

@@ -1,4 +1,6 @@
-"""`python -m processes.gateway MEMBER`: the agents' WebSockets. MEMBER counts from 1; 0 of the group holds the socket."""
+"""`python -m processes.gateway MEMBER`: the agents' WebSockets. MEMBER counts from 1; 0 of the group holds the
+socket.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,11 @@ import asyncio
 import sys
 from typing import Final
 
-from processes.adapters import contested_file, door, tls
-from processes.adapters.door import Process
+from processes.adapters import bootstrap, tls
+from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.gateway import server
+from processes.adapters.state import contested
+from processes.gateway import listener
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
 from processes.gateway.tokens import Tokens
@@ -20,20 +23,20 @@ QUEUES_S_MAX: Final = 2.0  # for one call
 async def main(process: Process) -> None:
     """Opens left to right, loops, closes right to left."""
     settings = process.settings
-    sock = door.listening_socket()
+    sock = bootstrap.listening_socket()
     context = tls.context_of(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up no loop
     gate = Gate(
-        process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=server.sockets_max(),
-        on_contested=lambda host: threads.run_in_executor(None, contested_file.say, settings.run, host),
+        process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=listener.sockets_max(),
+        on_contested=lambda host: threads.run_in_executor(None, contested.say, settings.run, host),
     )  # fmt: skip
-    listener = await server.serve(sock, context, gate.connection)
+    server = await listener.serve(sock, context, gate.connection)
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
     loop = Loop(gate, link, process.pulse, process.stop)
     try:
         await loop.run()
-        listener.close()  # supervisord holds the socket: whoever connects from now on waits there for the successor
+        server.close()  # supervisord holds the socket: whoever connects from now on waits there for the successor
         await loop.farewell()
     finally:
         renewing.cancel()
@@ -45,4 +48,4 @@ if __name__ == "__main__":
     if not member.isascii() or not member.isdigit() or int(member) < 1:
         print("usage: python -m processes.gateway MEMBER (from 1)", file=sys.stderr)
         sys.exit(64)  # EX_USAGE of sysexits.h
-    door.run("gateway", main, int(member) - 1)
+    bootstrap.run("gateway", main, int(member) - 1)

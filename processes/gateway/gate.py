@@ -15,8 +15,12 @@ from websockets.http11 import Request, Response
 from processes.adapters import clock
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
-from processes.core import census, messages, wire
-from processes.core.messages import (
+from processes.core.gateway import census
+from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage, Emitted
+from processes.core.gateway.delivery_log import DeliveryLog
+from processes.core.gateway.outbox import Bounds, Outbox, PutResult
+from processes.core.travels import agent_frames, messages
+from processes.core.travels.messages import (
     AgentDisconnected,
     AgentRegistered,
     CloseConnection,
@@ -31,11 +35,8 @@ from processes.core.messages import (
     TokensPiece,
     Undelivered,
 )
-from processes.core.outbox import Answer, Bounds, Outbox
-from processes.core.session import Emitted, Session, Stage
 from processes.core.values import CloseCode
-from processes.core.written import Written
-from processes.gateway.connection import AgentConnection
+from processes.gateway.agent_socket import AgentSocket
 from processes.gateway.roster import Roster
 from processes.gateway.tokens import Tokens
 
@@ -43,9 +44,10 @@ PATH: Final = "/ws"
 RETRY_AFTER_S: Final = "2"  # said with 503; the token table is asked for again every TABLE_S_MAX
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
 COUNTS_S: Final = 10.0  # refusals are logged as sums: whoever knocks a thousand times a second writes no thousand lines
-AGENT_LIMITS: Final = Limits(wire.FRAME_BYTES_MAX)
+AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
 UPGRADES_MAX: Final = 100  # in one pass of the loop: about 20 ms
-DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery is here within some 10 ms
+# until an unknown token is looked up once more, and is wrong then; a delivery is here within some 10 ms
+DOUBT_S: Final = 1.0
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
 
@@ -63,7 +65,7 @@ class Gate:
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
         self.roster = Roster(sockets_max)
         self.outbox = Outbox(bounds)
-        self._written = Written(boot)
+        self._written = DeliveryLog(boot)
         self.epoch = 0  # the newest of a hub that was seen
         self.stopping = False
         self.wake = asyncio.Event()  # something may be done in the next turn
@@ -72,29 +74,29 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._pacer = Pacer(UPGRADES_MAX)
         self._numbers = self._censuses = 0
-        self._paused: dict[AgentConnection, str] = {}
-        self._rests: dict[AgentConnection, deque[Emitted]] = {}  # of paused ones: what one read brought too much
+        self._paused: dict[AgentSocket, str] = {}
+        self._rests: dict[AgentSocket, deque[Emitted]] = {}  # of paused ones: what one read brought too much
         self._refused: Counter[int] = Counter()
         self._census_s = self._counts_s = self._loop.time()
 
     # What sockets say
 
-    def connection(self) -> AgentConnection:
+    def connection(self) -> AgentSocket:
         """A protocol for a new transport."""
-        return AgentConnection(self, self._limits, self._register_s_max, self._pacer)
+        return AgentSocket(self, self._limits, self._register_s_max, self._pacer)
 
-    def made(self, connection: AgentConnection) -> None:
+    def made(self, connection: AgentSocket) -> None:
         """Part of Owner."""
         dawdler = self.roster.made(connection)
         if dawdler is not None:
             self._refused[0] += 1
             dawdler.abort()
 
-    def admit(self, connection: AgentConnection, request: Request) -> Response | float | None:
+    def admit(self, connection: AgentSocket, request: Request) -> Response | float | None:
         """Part of Owner: lets the request in, with a session, or says why not, or when to ask again.
 
-        Whoever enrolled a host has its token as soon as the hub has written it, and we hear of it by another queue, a moment later:
-        nobody is turned away for being fast. (Ours waits a minute after a 401.)
+        Whoever enrolled a host has its token as soon as the hub has written it, and we hear of it by another queue, a
+        moment later: nobody is turned away for being fast. (Ours waits a minute after a 401.)
         """
         token = self.tokens.find(request.headers.get_all("Authorization"))
         if request.path.partition("?")[0] != PATH:
@@ -109,11 +111,11 @@ class Gate:
         if token is None:
             return self._refuse(401, "The token is missing or wrong.\n")
         self._numbers += 1
-        connection.session = Session(f"{self.boot}.{self._numbers}", self.name, token, connection.peer)
+        connection.session = AgentConnection(f"{self.boot}.{self._numbers}", self.name, token, connection.peer)
         self.roster.let_in(connection)
         return None
 
-    def said(self, connection: AgentConnection, frames: list[Message]) -> None:
+    def said(self, connection: AgentSocket, frames: list[Message]) -> None:
         """Part of Owner."""
         session = connection.session
         if session is None:
@@ -127,12 +129,12 @@ class Gate:
             self.end(connection, *reading.close)
         self.wake.set()
 
-    def gone(self, connection: AgentConnection, code: int, reason: str) -> None:
+    def gone(self, connection: AgentSocket, code: int, reason: str) -> None:
         """Part of Owner."""
         self.roster.gone(connection)
         self._leave(connection, code, reason)
 
-    def end(self, connection: AgentConnection, code: int, reason: str) -> None:
+    def end(self, connection: AgentSocket, code: int, reason: str) -> None:
         """Closes a connection; for the hub it is gone from now on."""
         self._leave(connection, code, reason)
         connection.close(code, reason)
@@ -146,7 +148,9 @@ class Gate:
     # What the hub says
 
     def deliver(self, message: Delivery) -> None:
-        """Does what a delivery asks. One of an older hub than was seen is dropped: it may have been replaced, and not know it."""
+        """Does what a delivery asks. One of an older hub than was seen is dropped: it may have been replaced, and not
+        know it.
+        """
         if message.epoch < self.epoch:
             self.dropped += 1
             return
@@ -178,7 +182,9 @@ class Gate:
         self.wake.set()
 
     def miss_deliveries(self) -> None:
-        """Deliveries were lost: tokens may have changed unheard, commands may wait for a census to say they never came."""
+        """Deliveries were lost: tokens may have changed unheard, commands may wait for a census to say they never
+        came.
+        """
         self.tokens.table.lose()
         self.take_census()
 
@@ -195,27 +201,31 @@ class Gate:
                 del self._paused[connection]
                 self._resume(connection)
         if self._refused and now_s - self._counts_s >= COUNTS_S:
-            sums = {f"status_{status}" if status else "dawdled": count for status, count in sorted(self._refused.items())}
+            sums = {
+                f"status_{status}" if status else "dawdled": count for status, count in sorted(self._refused.items())
+            }
             self.log.info("refused connections", **sums)
             self._refused.clear()
             self._counts_s = now_s
 
     # Inside
 
-    def _take(self, connection: AgentConnection, session: Session, events: deque[Emitted]) -> None:
-        """Enqueues them, until its host has too much waiting: the rest of what was read already waits with the connection."""
-        while events and session.stage is not Stage.ENDED and connection not in self._paused:
+    def _take(self, connection: AgentSocket, session: AgentConnection, events: deque[Emitted]) -> None:
+        """Enqueues them, until its host has too much waiting: the rest of what was read already waits with the
+        connection.
+        """
+        while events and session.stage is not ConnectionStage.ENDED and connection not in self._paused:
             self._enqueue(connection, session, events.popleft())
-        if events and session.stage is not Stage.ENDED:
+        if events and session.stage is not ConnectionStage.ENDED:
             self._rests.setdefault(connection, deque()).extend(events)
 
-    def _resume(self, connection: AgentConnection) -> None:
+    def _resume(self, connection: AgentSocket) -> None:
         if connection.session is not None and connection in self._rests:
             self._take(connection, connection.session, self._rests.pop(connection))
         if connection not in self._paused:
             connection.resume()
 
-    def _enqueue(self, connection: AgentConnection, session: Session, emitted: Emitted) -> None:
+    def _enqueue(self, connection: AgentSocket, session: AgentConnection, emitted: Emitted) -> None:
         self.received += 1
         now_s = self._loop.time()
         match emitted.event:
@@ -226,15 +236,15 @@ class Gate:
                 self.outbox.put_heartbeat(session.host, session.connection, emitted.item, now_s)
             case _:
                 answer = self.outbox.put(session.host, emitted.item, now_s)
-                if answer is Answer.REFUSED:
+                if answer is PutResult.REFUSED:
                     self.dropped += 1
                     self.log.warning("too much waits of one host", host=session.host)
                     self.end(connection, CloseCode.GOING_AWAY, "too much is waiting")
-                elif answer is Answer.PAUSE:
+                elif answer is PutResult.PAUSE:
                     self._paused[connection] = session.host
                     connection.pause()
 
-    def _register(self, connection: AgentConnection, session: Session, now_s: float) -> None:
+    def _register(self, connection: AgentSocket, session: AgentConnection, now_s: float) -> None:
         old = self.roster.register(session, connection)
         if old is None:
             return
@@ -244,7 +254,7 @@ class Gate:
             self._on_contested(session.host)
             self.log.warning("identity contested", host=session.host, peer=session.address)
 
-    def _leave(self, connection: AgentConnection, code: int, reason: str) -> None:
+    def _leave(self, connection: AgentSocket, code: int, reason: str) -> None:
         session = connection.session
         self._paused.pop(connection, None)
         rest = self._rests.pop(connection, ())
@@ -253,7 +263,7 @@ class Gate:
         for emitted in rest:  # said before the end, and read: it goes before the disconnect, as far as there is room
             if isinstance(emitted.event, HeartbeatReceived):
                 continue
-            if self.outbox.put(session.host, emitted.item, self._loop.time()) is Answer.REFUSED:
+            if self.outbox.put(session.host, emitted.item, self._loop.time()) is PutResult.REFUSED:
                 self.dropped += 1
                 break
         event: AgentDisconnected | None = session.end(code, reason)
@@ -284,8 +294,8 @@ class Gate:
         ttl_s = None
         if message.expires_boot_s is not None:  # over already: the agent refuses it, and the hub hears so from it
             ttl_s = max(message.expires_boot_s - clock.now().boot_s, 0.0)
-        frame = wire.Command(message.op, message.command_id, message.attempt, ttl_s)
-        if connection is not None and session is not None and connection.send(wire.encode(frame)):
+        frame = agent_frames.CommandFrame(message.op, message.command_id, message.attempt, ttl_s)
+        if connection is not None and session is not None and connection.send(agent_frames.encode(frame)):
             session.wrote(message.command_id, message.op)
             if session.is_foreign:
                 self._written.add(session.connection, message.command_id)
@@ -293,7 +303,7 @@ class Gate:
         if not self._written.never(message.connection, message.command_id):
             return  # written before, or by a gateway before this one: the hub learns by the connection's end
         event = Undelivered(message.connection, self.name, message.host, message.command_id, message.attempt)
-        if self.outbox.put(message.host, messages.encode(event), self._loop.time()) is Answer.REFUSED:
+        if self.outbox.put(message.host, messages.encode(event), self._loop.time()) is PutResult.REFUSED:
             self.dropped += 1  # the hub finds out by the disconnect, or by the silence
         self.wake.set()
 
@@ -301,20 +311,20 @@ class Gate:
         connection = self.roster.find(message.connection)
         if connection is None or connection.session is None:
             return  # its disconnect is on its way to the hub
-        frame: wire.HubFrame | None = None
+        frame: agent_frames.HubFrame | None = None
         match message:
             case DeliverRegistered():
                 frame = connection.session.tell()
             case DeliverAck():
                 if not connection.session.is_foreign:
-                    frame = wire.Ack(message.command_id, message.offset, message.quarantined)
+                    frame = agent_frames.Ack(message.command_id, message.offset, message.quarantined)
             case DeliverKill():
-                frame = wire.KillCommand(message.signal, message.command_id)
+                frame = agent_frames.KillCommand(message.signal, message.command_id)
             case CloseConnection():
                 self.end(connection, message.code, message.reason)
         if frame is not None:
-            connection.send(wire.encode(frame))
+            connection.send(agent_frames.encode(frame))
 
     def _refuse(self, status: int, text: str) -> Response:
         self._refused[status] += 1
-        return AgentConnection.refusal(status, text, {"Retry-After": RETRY_AFTER_S} if status == 503 else None)
+        return AgentSocket.refusal(status, text, {"Retry-After": RETRY_AFTER_S} if status == 503 else None)

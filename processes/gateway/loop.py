@@ -12,14 +12,14 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters.pulse_file import PulseFile
 from processes.adapters.queue_link import QueuesAway
 from processes.adapters.queue_reader import QueueReader, Queues
-from processes.core import messages
-from processes.core.bounded_queue import Appended
+from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
-from processes.core.outbox import Batch as OutBatch
-from processes.core.pulse import Blocked
+from processes.core.gateway.outbox import OutgoingBatch as OutBatch
+from processes.core.travels import messages
+from processes.core.travels.pulse import Blocked
+from processes.core.travels.queue_calls import Appended
 from processes.gateway.gate import Gate
 
 TURN_S_MAX: Final = 0.25  # an idle loop turns too

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from processes.core.messages import Token
-from processes.core.token_table import TokenTable
+from processes.core.gateway.token_table import TokenTable
+from processes.core.travels.messages import Token
 from processes.core.values import CANARY_HOST
 
 CANARY_BYTES_MAX: Final = 4096
@@ -41,7 +41,9 @@ class Tokens:
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret or len(secret) > TOKEN_CHARS_MAX:
             return None
-        token_hash = hashlib.sha256(secret.encode()).hexdigest()  # looked up by its hash: the comparison's time tells nothing
+        token_hash = hashlib.sha256(
+            secret.encode()
+        ).hexdigest()  # looked up by its hash: the comparison's time tells nothing
         if self._canary is not None and token_hash == self._canary.token_hash:
             return self._canary
         return self.table.find(token_hash) if self.table.is_current else None

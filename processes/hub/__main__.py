@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Final, TypeVar
 
-from processes.adapters import clock, door, failpoint
-from processes.adapters.door import Process
+from processes.adapters import bootstrap, clock, failpoint
+from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.core import fleet
-from processes.core.draft import Memory
-from processes.core.pulse import Blocked
-from processes.core.rules import Rules
+from processes.core.hub import step
+from processes.core.hub.memory import Memory
+from processes.core.hub.rules import Rules
+from processes.core.travels.pulse import Blocked
 from processes.core.values import Position
-from processes.hub.journal import Journal, StorageBlocked
 from processes.hub.loop import Loop
+from processes.hub.store import StorageBlocked, Store
 
 RETRY_S: Final = 0.2  # between tries to open a database that is locked or full
 PATIENCE_S: Final = 0.1  # an ordinary database is open by then
@@ -41,15 +41,17 @@ async def main(process: Process) -> None:
         await asyncio.wait_for(link.close(), 1.0)
 
 
-async def _restored(process: Process, rules: Rules) -> tuple[Journal, Memory, Position]:
-    journal = await Journal.open(process.settings.database, process.settings.epoch_file)
+async def _restored(process: Process, rules: Rules) -> tuple[Store, Memory, Position]:
+    journal = await Store.open(process.settings.database, process.settings.epoch_file)
     now = clock.now()
-    memory = fleet.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored())
+    memory = step.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored())
     return journal, memory, await journal.position()
 
 
 async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:
-    """Its result. A large database takes longer to check than a start may: the pulse says meanwhile that storage is waited for."""
+    """Its result. A large database takes longer to check than a start may: the pulse says meanwhile that storage is
+    waited for.
+    """
     task = asyncio.ensure_future(opening)
     while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
         process.pulse.pulse.blocked_on = str(Blocked.STORAGE)
@@ -57,8 +59,10 @@ async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:
     return task.result()
 
 
-async def _open(process: Process) -> tuple[Journal, Memory, Position] | None:
-    """The database and the memory in it; waits, with a pulse, while it is locked or the disk is full. None: stopped before."""
+async def _open(process: Process) -> tuple[Store, Memory, Position] | None:
+    """The database and the memory in it; waits, with a pulse, while it is locked or the disk is full. None: stopped
+    before.
+    """
     settings = process.settings
     rules = Rules(
         gateways=tuple(settings.names("gateway")),
@@ -78,4 +82,4 @@ async def _open(process: Process) -> tuple[Journal, Memory, Position] | None:
 
 
 if __name__ == "__main__":
-    door.run("hub", main)
+    bootstrap.run("hub", main)

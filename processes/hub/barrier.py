@@ -1,4 +1,6 @@
-"""The exception barrier around a step: what raises, and what is known to end the hub, is put aside, and the loop goes on."""
+"""The exception barrier around a step: what raises, and what is known to end the hub, is put aside, and the loop goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ import traceback
 import msgspec
 
 from processes.adapters import clock
-from processes.adapters.door import Process
-from processes.core import dead_letter, fleet, messages
-from processes.core.dead_letter import UNDECODABLE, DeadLetter, Why
-from processes.core.draft import Draft, Memory
-from processes.core.effects import Effects, PutDeadLetter
-from processes.core.fleet import OwnEvent
-from processes.core.messages import Drill, Event, RequestReceived
-from processes.core.requests import Refused
-from processes.hub import drill
+from processes.adapters.bootstrap import Process
+from processes.core.hub import step
+from processes.core.hub.effects import Effects, PutDeadLetter
+from processes.core.hub.memory import Draft, Memory
+from processes.core.hub.requests import Refused
+from processes.core.hub.step import OwnEvent
+from processes.core.records import dead_letter
+from processes.core.records.dead_letter import UNDECODABLE, DeadLetter, Why
+from processes.core.travels import messages
+from processes.core.travels.messages import Event, RehearseFault, RequestReceived
+from processes.hub import rehearsed_faults
 
 
 class Barrier:
@@ -29,7 +33,9 @@ class Barrier:
         self._known: dict[str, str] = {}  # poison that has a letter of this hub: a copy of it is let go without another
 
     def step(self, event: Event | OwnEvent, name: str, letter: DeadLetter | None = None) -> Draft:
-        """The draft of the step, or of putting its event aside. Poison is not even tried. `letter`: the one that is tried again."""
+        """The draft of the step, or of putting its event aside. Poison is not even tried. `letter`: the one that is
+        tried again.
+        """
         deaths = self._process.poison.events.get(name)
         if deaths is not None:
             error = f"it ended the hub {len(deaths)} times ({', '.join(death.cause for death in deaths)}), and was not stepped again"
@@ -50,8 +56,10 @@ class Barrier:
         self._process.pulse.pulse.errors += 1
         name = f"{UNDECODABLE} {hashlib.blake2b(item, digest_size=8).hexdigest()}"
         told = f"{type(error).__name__}: {error}"
-        letter = DeadLetter(self._new_id(), clock.now().wall_s, UNDECODABLE, Why.UNDECODABLE, name=name, error=told, event=item)
-        return fleet.keep(self._memory, letter, clock.now())
+        letter = DeadLetter(
+            self._new_id(), clock.now().wall_s, UNDECODABLE, Why.UNDECODABLE, name=name, error=told, event=item
+        )
+        return step.keep(self._memory, letter, clock.now())
 
     def applied(self, effects: Effects) -> None:
         """These effects are no longer a draft: what they put aside is told."""
@@ -64,15 +72,15 @@ class Barrier:
                 self._log.error("an event was put aside", **told, by=letter.process, error=letter.error)
 
     def _stepped(self, event: Event | OwnEvent) -> Draft:
-        if self._drills and isinstance(event, RequestReceived) and isinstance(event.request, Drill):
+        if self._drills and isinstance(event, RequestReceived) and isinstance(event.request, RehearseFault):
             return self._rehearsed(event, event.request)
-        return fleet.step(self._memory, event, clock.now())
+        return step.step(self._memory, event, clock.now())
 
-    def _rehearsed(self, event: RequestReceived, request: Drill) -> Draft:
+    def _rehearsed(self, event: RequestReceived, request: RehearseFault) -> Draft:
         draft = Draft(self._memory, clock.now())
         try:
-            if request.epoch == self._memory.epoch or request.fault in drill.POISON:
-                drill.rehearse(request)
+            if request.epoch == self._memory.epoch or request.fault in rehearsed_faults.POISON:
+                rehearsed_faults.rehearse(request)
             body = messages.Json(b'{"fault":"rehearsed"}')
             draft.reply(event.fanout, event.request_id, 200, body, durable=False)
         except Refused as refused:
@@ -89,10 +97,10 @@ class Barrier:
         if old is not None:
             letter = msgspec.structs.replace(letter, retries=old.retries)
         try:
-            return fleet.put_aside(self._memory, event, letter, now, again=bool(known))
+            return step.put_aside(self._memory, event, letter, now, again=bool(known))
         except Exception:  # whoever waits for an answer gets none; the letter is kept, and the loop goes on
             self._log.error("an event could not be put aside in order", letter=letter_id, exc_info=True)
-            return fleet.keep(self._memory, letter, now)
+            return step.keep(self._memory, letter, now)
 
     def _new_id(self) -> str:
         self._letters += 1

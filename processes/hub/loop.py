@@ -6,10 +6,11 @@
 4. publish, deliver, answer, acknowledge: only what is committed;
 5. write the pulse.
 
-A slow, locked or full database does not stop the turning. At most one batch is in commit; meanwhile events that need no disk go
-on, and those that do are parked, in order. When it lasts (STORAGE_BLOCKED_S), new requests are refused, reports are left
-unacknowledged (agents send them again), and the pulse says so. The refused ones still stand behind the position that is on disk:
-the pulse keeps up to where, so that a hub which reads them after this one's death refuses them too.
+A slow, locked or full database does not stop the turning. At most one batch is in commit; meanwhile events that need no
+disk go on, and those that do are parked, in order. When it lasts (STORAGE_BLOCKED_S), new requests are refused, reports
+are left unacknowledged (agents send them again), and the pulse says so. The refused ones still stand behind the
+position that is on disk: the pulse keeps up to where, so that a hub which reads them after this one's death refuses
+them too.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ from collections.abc import Coroutine
 from typing import Final, NamedTuple
 
 from processes.adapters import clock, failpoint
-from processes.adapters.door import Process
+from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core import dead_letter, fleet, messages, poison
-from processes.core.dead_letter import DeadLetter
-from processes.core.draft import Draft, Memory
-from processes.core.effects import Effects, PutHost, PutReply
 from processes.core.errors import LocalError
-from processes.core.fleet import Tick
-from processes.core.messages import Event, RequestReceived
-from processes.core.pulse import Blocked
-from processes.core.replica import Replica
+from processes.core.hub import step
+from processes.core.hub.effects import Effects, PutHost, PutReply
+from processes.core.hub.memory import Draft, Memory
+from processes.core.hub.step import Tick
+from processes.core.records import dead_letter, poison
+from processes.core.records.dead_letter import DeadLetter
+from processes.core.shown.replica import Replica
+from processes.core.travels import messages
+from processes.core.travels.messages import Event, RequestReceived
+from processes.core.travels.pulse import Blocked
 from processes.core.values import Position, Presence
 from processes.hub.barrier import Barrier
-from processes.hub.journal import Commit, Journal
 from processes.hub.publisher import Publisher
+from processes.hub.store import Commit, Store
 
 BATCH_MAX: Final = 200  # events a turn; at about 50 µs each a turn stays near 10 ms
 TICK_S: Final = 0.1
@@ -63,7 +66,7 @@ class Taken(NamedTuple):
 class Loop:
     """One hub's life, from a restored memory to its stop."""
 
-    def __init__(self, process: Process, journal: Journal, memory: Memory, link: QueueLink, position: Position) -> None:
+    def __init__(self, process: Process, journal: Store, memory: Memory, link: QueueLink, position: Position) -> None:
         self._process, self._journal, self._memory, self._link = process, journal, memory, link
         self._log, self._pulse = process.log, process.pulse.pulse
         self._barrier = Barrier(process, memory)
@@ -74,8 +77,12 @@ class Loop:
         self._room.set()
         self._read_position = self._taken_position = position
         self._refused_before = Position(self._pulse.refused_epoch, self._pulse.refused_sequence)
-        self._refused: dict[str, float] = {}  # request id → its deadline, in seconds of CLOCK_BOOTTIME: copies of it may still come
-        self._unwritten: dict[str, PutReply] = {}  # refusals that are not on disk: written before the position goes past them
+        self._refused: dict[
+            str, float
+        ] = {}  # request id → its deadline, in seconds of CLOCK_BOOTTIME: copies of it may still come
+        self._unwritten: dict[
+            str, PutReply
+        ] = {}  # refusals that are not on disk: written before the position goes past them
         self._parked: deque[Taken] = deque()
         self._again: deque[Taken] = deque()  # dead letters to be tried again
         for letter in memory.letters.values():
@@ -128,7 +135,9 @@ class Loop:
         elif self._storage_blocked():
             self._let_go_parked()
         for _ in range(len(self._again)):
-            first = Position(self._taken_position.epoch, self._taken_position.sequence + 1)  # parked, it holds nothing back
+            first = Position(
+                self._taken_position.epoch, self._taken_position.sequence + 1
+            )  # parked, it holds nothing back
             self._step(self._again.popleft()._replace(position=first))
         for _ in range(min(BATCH_MAX, len(self._inbox))):
             taken = self._inbox.popleft()
@@ -176,40 +185,49 @@ class Loop:
             self._let_go(self._parked.popleft())
 
     def _let_go(self, taken: Taken) -> None:
-        """A request is refused aloud; what agents reported stays unacknowledged, and is said again; a foreign agent's word waits."""
+        """A request is refused aloud; what agents reported stays unacknowledged, and is said again; a foreign agent's
+        word waits.
+        """
         event, room = taken.event, len(self._parked) < PARKED_MAX
         if taken.letter is not None:
             self._again.append(taken)
         elif isinstance(event, RequestReceived) and event.request_id not in self._memory.replies:
             self._refuse(taken)
-        elif room and (isinstance(event, RequestReceived) or fleet.said_once(self._memory, event)):
+        elif room and (isinstance(event, RequestReceived) or step.said_once(self._memory, event)):
             self._parked.append(taken)  # a request asked twice has its answer in the commit under way
 
     def _refuse(self, taken: Taken) -> None:
-        """Aloud, and for good: whoever reads this request again refuses it too, by the mark; whoever gets a copy of it, by the reply."""
+        """Aloud, and for good: whoever reads this request again refuses it too, by the mark; whoever gets a copy of it,
+        by the reply.
+        """
         assert isinstance(taken.event, RequestReceived)
         place, pulse = taken.position, self._pulse
         self._refused[taken.event.request_id] = taken.event.deadline_boot_s
         if place.epoch != pulse.refused_epoch or place.sequence > pulse.refused_sequence:
             self._process.pulse.refuse(place.epoch, place.sequence)
         now = clock.now()
-        effects = fleet.refuse_for_storage(self._memory, taken.event, now).apply()
+        effects = step.refuse_for_storage(self._memory, taken.event, now).apply()
         for _, reply in effects.replies:
             self._unwritten[reply.request_id] = PutReply(reply.request_id, now.wall_s, reply.status, reply.body)
         self._carry_out(effects)
 
     def _was_refused(self, taken: Taken) -> bool:
-        """True for a copy of a refused request, and for one that the hub before this one may have refused: what it carried out has
-        its answer on disk."""
+        """True for a copy of a refused request, and for one that the hub before this one may have refused: what it
+        carried out has its answer on disk.
+        """
         if not isinstance(taken.event, RequestReceived) or taken.letter is not None:
             return False
         place, before = taken.position, self._refused_before
         passed = place.epoch != before.epoch or place.sequence > before.sequence
-        return taken.event.request_id in self._refused or (not passed and taken.event.request_id not in self._memory.replies)
+        return taken.event.request_id in self._refused or (
+            not passed and taken.event.request_id not in self._memory.replies
+        )
 
     def _forget_refused(self, now_boot_s: float) -> None:
         """What is past its deadline is refused for that: the oldest go first, as they came."""
-        for request_id in [id for id, deadline in itertools.takewhile(lambda each: each[1] < now_boot_s, self._refused.items())]:
+        for request_id in [
+            id for id, deadline in itertools.takewhile(lambda each: each[1] < now_boot_s, self._refused.items())
+        ]:
             del self._refused[request_id]
             self._unwritten.pop(request_id, None)  # a copy of it is refused for its deadline
 
@@ -219,7 +237,9 @@ class Loop:
         if effects.at_once:
             at_once, effects.at_once = effects.at_once, []
             self._carry_out(Effects(changes=at_once))
-        if effects.durable or (effects.promises and self._held.durable):  # a request asked twice in one batch is answered after it
+        if effects.durable or (
+            effects.promises and self._held.durable
+        ):  # a request asked twice in one batch is answered after it
             self._held.extend(effects)
         else:
             self._carry_out(effects)
@@ -232,10 +252,10 @@ class Loop:
             self._apply(self._barrier.step(Tick(), "Tick"))
         if self._commit is not None:
             return
-        for event in fleet.due(self._memory):
+        for event in step.due(self._memory):
             self._apply(self._barrier.step(event, poison.name_of_own(type(event).__name__, repr(event))))
-        for _ in range(fleet.DUE_MAX):
-            timer = fleet.elapsed(self._memory, clock.now())
+        for _ in range(step.DUE_MAX):
+            timer = step.elapsed(self._memory, clock.now())
             if timer is None:
                 break
             self._apply(self._barrier.step(timer, poison.name_of_own(timer.kind, timer.command_id)))
@@ -258,7 +278,9 @@ class Loop:
         self._unwritten.clear()
         if self._held.durable:
             held, self._held = self._held, Effects()
-            batch = Commit(held.writes, self._memory.ledger, self._memory.next_number, self._settled_position(), clock.now())
+            batch = Commit(
+                held.writes, self._memory.ledger, self._memory.next_number, self._settled_position(), clock.now()
+            )
             self._commit_task(self._committed(batch, held))
         else:
             if now_s - self._pruned_s >= PRUNE_S:
@@ -344,7 +366,9 @@ class Loop:
                 await asyncio.sleep(0.05)
                 continue
             if batch.gap:
-                self._log.warning("events were lost with their queue; censuses and repeats mend it", epoch=batch.position.epoch)
+                self._log.warning(
+                    "events were lost with their queue; censuses and repeats mend it", epoch=batch.position.epoch
+                )
             self._receive(batch.items, batch.position)
 
     def _receive(self, items: list[bytes], position: Position) -> None:
@@ -363,7 +387,9 @@ class Loop:
         self._read_position = position
         if not items:
             if not self._inbox:
-                self._taken_position = max(self._taken_position, position) if position.epoch == self._taken_position.epoch else position
+                self._taken_position = (
+                    max(self._taken_position, position) if position.epoch == self._taken_position.epoch else position
+                )
             return
         if len(self._inbox) >= INBOX_MAX:
             self._room.clear()
@@ -379,7 +405,9 @@ class Loop:
         pulse.published, pulse.dropped = self._publisher.published, self._publisher.dropped
         pulse.online, pulse.stale, pulse.offline = (counts[presence] for presence in Presence)
         pulse.connections, pulse.hosts = pulse.online, sum(counts.values())
-        blocked = Blocked.STORAGE if self._storage_blocked() else Blocked.QUEUES if self._publisher.away else Blocked.NOTHING
+        blocked = (
+            Blocked.STORAGE if self._storage_blocked() else Blocked.QUEUES if self._publisher.away else Blocked.NOTHING
+        )
         pulse.blocked_on, pulse.storage_ns = str(blocked), self._journal.call_since_ns
         pulse.letters, pulse.suspended = len(self._memory.letters), len(self._memory.suspended)
         self._process.pulse.beat()
@@ -405,6 +433,6 @@ class Loop:
 def _replica_of(memory: Memory) -> Replica:
     """The rows that operators see, as they are when a hub starts."""
     replica = Replica()
-    for change in fleet.all_changes(memory):
+    for change in step.all_changes(memory):
         replica.apply(change)
     return replica

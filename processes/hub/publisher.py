@@ -1,7 +1,8 @@
-"""From the hub to the queues: messages in order, taken there by a task of its own, so that the hub's loop never waits for a queue.
+"""From the hub to the queues: messages in order, taken there by a task of its own, so that the hub's loop never waits
+for a queue.
 
-Each queue's waiting messages are bounded; past that they are dropped, counted, and the queue's reader is told to take everything
-anew (HubStarted) once it can be reached.
+Each queue's waiting messages are bounded; past that they are dropped, counted, and the queue's reader is told to take
+everything anew (HubStarted) once it can be reached.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Final
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core import messages
-from processes.core.messages import BroadcastMessage, Delivery, HubStarted
+from processes.core.travels import messages
+from processes.core.travels.messages import Broadcast, Delivery, HubStarted
 from processes.core.values import Position
 
 WAITING_BYTES_MAX: Final = 32 << 20  # per queue, while `queues` is away; as much as the queue itself holds
@@ -64,8 +65,10 @@ class Publisher:
         self.away = False  # the last call failed
         self._wake.set()
 
-    def put(self, queue: str, message: BroadcastMessage | Delivery, *, bulk: bool = True) -> None:
-        """The message will be in the queue, after those put before. Only replies are not bulk: they may use its last tenth."""
+    def put(self, queue: str, message: Broadcast | Delivery, *, bulk: bool = True) -> None:
+        """The message will be in the queue, after those put before. Only replies are not bulk: they may use its last
+        tenth.
+        """
         waiting = self._waiting[queue]
         item = messages.encode(message)
         if waiting.bytes + len(item) > WAITING_BYTES_MAX:

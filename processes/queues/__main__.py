@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from processes.adapters import door
+from processes.adapters import bootstrap
 from processes.adapters.queue_link import QueueLink
 from processes.queues import loop
 from processes.queues.server import Server
@@ -12,7 +12,7 @@ from processes.queues.server import Server
 PING_S_MAX: Final = 1.0  # of a ping of its own: two of them fit into the watchdog's 2 s
 
 
-async def main(process: door.Process) -> None:
+async def main(process: bootstrap.Process) -> None:
     """Serves until the process is told to stop."""
     server = Server(process.settings.queues_socket, process.log)
     server.start()
@@ -26,4 +26,4 @@ async def main(process: door.Process) -> None:
 
 
 if __name__ == "__main__":
-    door.run("queues", main)
+    bootstrap.run("queues", main)

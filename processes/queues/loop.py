@@ -1,8 +1,9 @@
 """The main loop: prove that serving advances, count, write the pulse.
 
-The work is done by the connections' threads, and each of them may be fine while nobody new gets in, or while the queues' lock is held
-for ever. So a turn goes the way that every caller goes: over a fresh connection, through the accepter, a new thread, the handshake and
-the queues' lock. Only a turn whose ping came back is written as a pulse; what then judges and kills is the watchdog.
+The work is done by the connections' threads, and each of them may be fine while nobody new gets in, or while the
+queues' lock is held for ever. So a turn goes the way that every caller goes: over a fresh connection, through the
+accepter, a new thread, the handshake and the queues' lock. Only a turn whose ping came back is written as a pulse; what
+then judges and kills is the watchdog.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import time
 from typing import Final
 
 from processes.adapters.logs import Log
-from processes.adapters.pulse_file import PulseFile
 from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
 from processes.queues.server import Server
 
 TURN_S: Final = 0.25  # measured: 1 ms a ping; eight turns within the watchdog's 2 s
 
 
-async def run(server: Server, link: QueueLink, pulse: PulseFile, stop: asyncio.Event, log: Log, *, turn_s: float = TURN_S) -> None:
-    """Turns until `stop`. Raises: LocalError, if the server can accept nobody any more, or no descriptor is to be had."""
+async def run(
+    server: Server, link: QueueLink, pulse: PulseFile, stop: asyncio.Event, log: Log, *, turn_s: float = TURN_S
+) -> None:
+    """Turns until `stop`. Raises: LocalError, if the server can accept nobody any more, or no descriptor is to be
+    had.
+    """
     starving_since_s = 0.0
     while not stop.is_set():
         server.reap(time.monotonic())

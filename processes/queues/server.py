@@ -1,8 +1,8 @@
 """The server: a thread for each connection, one lock around all queues, and an accepter that never dies unseen.
 
-Thread by thread: the accepter takes connections and starts their threads; a connection's thread shakes hands, then answers one
-call after the other, waiting for items on its queue's condition. Nothing here is ever waited for without an end, but the next
-call of a connection that is idle.
+Thread by thread: the accepter takes connections and starts their threads; a connection's thread shakes hands, then
+answers one call after the other, waiting for items on its queue's condition. Nothing here is ever waited for without an
+end, but the next call of a connection that is idle.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Final, NamedTuple, assert_never
 
 from processes.adapters.logs import Log
 from processes.adapters.queue_socket import FAILURES, FULL, Wire, key_path, limit_waits
-from processes.core import queue_calls
-from processes.core.bounded_queue import EPOCH_MAX, QueueRefused, Queues, check_append
 from processes.core.errors import Fenced
-from processes.core.queue_calls import AnyCall, AnyReply
+from processes.core.queues.bounded_queue import QueueSet
+from processes.core.travels import queue_calls
+from processes.core.travels.queue_calls import EPOCH_MAX, AnyCall, AnyReply, QueueRefused, check_append
 from processes.core.values import Position
 
 CONNECTIONS_MAX: Final = 256  # two for each gateway and fanout, and the watchdog's; a thread and two descriptors each
@@ -36,7 +36,9 @@ _PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class Counts(NamedTuple):
-    """What the pulse tells, since the start: items received, acknowledged and dropped; items kept; connections of others."""
+    """What the pulse tells, since the start: items received, acknowledged and dropped; items kept; connections of
+    others.
+    """
 
     received: int
     delivered: int
@@ -64,7 +66,7 @@ class Server:
         self.broken = ""
         self._path, self._log = path, log
         self._connections_max, self.failing_s_max = connections_max, failing_s_max
-        self._queues = Queues(secrets.randbelow(EPOCH_MAX - 1) + 1)
+        self._queues = QueueSet(secrets.randbelow(EPOCH_MAX - 1) + 1)
         self._lock = threading.Lock()  # around the queues
         self._grown: dict[str, threading.Condition] = {}  # by queue: it has something new, or the hub has
         self._peers: set[_Peer] = set()
@@ -74,7 +76,8 @@ class Server:
         self._closing = False
 
     def start(self) -> None:
-        """Can be connected to. Whoever calls this holds the lock of the process name, so a socket that lies there is a dead one's.
+        """Can be connected to. Whoever calls this holds the lock of the process name, so a socket that lies there is a
+        dead one's.
 
         Raises: OSError.
         """
@@ -87,7 +90,9 @@ class Server:
         self._listener.bind(os.fspath(fresh))
         fresh.chmod(0o600)
         self._listener.listen(BACKLOG)
-        fresh.rename(self._path)  # in one step: there is always either the old socket, which refuses, or one that answers
+        fresh.rename(
+            self._path
+        )  # in one step: there is always either the old socket, which refuses, or one that answers
         threading.Thread(target=self._accept, name="accepter", daemon=True).start()
 
     def close(self) -> None:

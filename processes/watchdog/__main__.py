@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from processes.adapters import clock, door, failpoint
-from processes.adapters.door import Process
+from processes.adapters import bootstrap, clock, failpoint
+from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.supervisor import Supervisor
 from processes.watchdog.alarms import Alarms
-from processes.watchdog.book import Book
 from processes.watchdog.canary import Canary
-from processes.watchdog.incidents import Store
+from processes.watchdog.incident_log import IncidentLog
+from processes.watchdog.incident_store import Store
+from processes.watchdog.inquiries import Inquiries
 from processes.watchdog.loop import Loop, for_ever
 from processes.watchdog.systemd import Systemd
-from processes.watchdog.views import Views
 
 
 async def main(process: Process) -> None:
@@ -24,10 +24,12 @@ async def main(process: Process) -> None:
         failpoint.allow(settings.run / "failpoint-watchdog")
     supervisor = Supervisor(settings.supervisor_socket)
     link = QueueLink(settings.queues_socket, process.name)
-    views = Views(settings, supervisor, link, process.log)
+    views = Inquiries(settings, supervisor, link, process.log)
     retention = settings.file.retention
-    store = Store(settings.incidents_database, settings.evidence, retention.incidents, int(retention.evidence_mb * 2**20))
-    book = Book(store, clock.boot_id(), process.log)
+    store = Store(
+        settings.incidents_database, settings.evidence, retention.incidents, int(retention.evidence_mb * 2**20)
+    )
+    book = IncidentLog(store, clock.boot_id(), process.log)
     alarms, systemd = Alarms(settings, book, process.log), Systemd(process.log)
     canary = Canary(settings)
     canary.write_tokens()
@@ -51,4 +53,4 @@ async def main(process: Process) -> None:
 
 
 if __name__ == "__main__":
-    door.run("watchdog", main)
+    bootstrap.run("watchdog", main)

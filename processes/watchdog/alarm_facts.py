@@ -1,4 +1,6 @@
-"""What alarms want to know beside the watchdog's report: the disk, the certificate, and the database's alarming rows."""
+"""What alarms want to know beside the watchdog's report: the disk, the certificate, and the database's alarming
+rows.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,16 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import contested_file, database
 from processes.adapters.settings import Settings
-from processes.core import certificate
-from processes.core.alarm_conditions import Facts
+from processes.adapters.state import contested, fleet_db
+from processes.core.alarms.conditions import AlarmFacts
+from processes.core.shown import certificate
 
 ROWS_MAX: Final = 50  # messages put aside, and suspended hosts, that have an alarm each
 CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 
-def now(settings: Settings, before: Facts) -> Facts:
+def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
     """The facts now; what the database does not tell is as before. Blocks. Raises: OSError."""
     disk = os.statvfs(settings.state)
     expires_wall_s, problem = None, ""
@@ -27,11 +29,11 @@ def now(settings: Settings, before: Facts) -> Facts:
         except (OSError, certificate.NoCertificate) as error:
             problem = str(error)
     put_aside, suspended = before.put_aside, before.suspended
-    with contextlib.suppress(database.DatabaseUnreadable):
-        put_aside, suspended = database.reading(settings.database, _rows)
-    return Facts(
+    with contextlib.suppress(fleet_db.DatabaseUnreadable):
+        put_aside, suspended = fleet_db.reading(settings.database, _rows)
+    return AlarmFacts(
         disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s, certificate_problem=problem,
-        put_aside=put_aside, suspended=suspended, contested=contested_file.lately(settings.run),
+        put_aside=put_aside, suspended=suspended, contested=contested.lately(settings.run),
     )  # fmt: skip
 
 
@@ -42,10 +44,12 @@ def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[t
         (ROWS_MAX,),
     )
     put_aside = [
-        (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}") for key, kind, host, why in letters
+        (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}")
+        for key, kind, host, why in letters
     ]
     hosts = connection.execute(
-        "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?", (ROWS_MAX,)
+        "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?",
+        (ROWS_MAX,),
     )
     return put_aside, [(str(name), str(why)) for name, why in hosts]
 

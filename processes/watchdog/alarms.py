@@ -1,8 +1,9 @@
-"""Alarms, sent: what the judging loop sees is turned into events, kept on disk, and brought to each target by a process of its own.
+"""Alarms, sent: what the judging loop sees is turned into events, kept on disk, and brought to each target by a process
+of its own.
 
-The order is: what began is on disk, then it is sent, then that it was sent is on disk. So a watchdog that is killed tells nothing
-twice but what was under way, and loses nothing. A disk that refuses makes it forget, and never silent: what can't be kept is sent all
-the same.
+The order is: what began is on disk, then it is sent, then that it was sent is on disk. So a watchdog that is killed
+tells nothing twice but what was under way, and loses nothing. A disk that refuses makes it forget, and never silent:
+what can't be kept is sent all the same.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import courier, incident_file, watchdog_view
-from processes.adapters.courier import Target
+from processes.adapters import alarm_sender
+from processes.adapters.alarm_sender import Target
 from processes.adapters.logs import Log
 from processes.adapters.settings import Settings
-from processes.core import alarm, alarm_conditions, alarm_outbox, incident
-from processes.core.alarm import Condition, Event, Sight, State, Watch
-from processes.core.alarm_conditions import Facts
-from processes.core.alarm_outbox import Pace
-from processes.core.ledger import Ledger
-from processes.core.report import Report
+from processes.adapters.state import incidents_db, status_file
+from processes.core.alarms import alarm, conditions, outbox
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, AlarmWatch, Condition, ConditionsSeen
+from processes.core.alarms.conditions import AlarmFacts
+from processes.core.alarms.outbox import Pace
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import Report
+from processes.core.watchdog import incident
 from processes.watchdog import alarm_facts
-from processes.watchdog.book import Book
 from processes.watchdog.evidence import on_thread, within
+from processes.watchdog.incident_log import IncidentLog
 
 LOOK_S: Final = 15.0  # between two looks at the disk, the certificate and the database
 LOOK_S_MAX: Final = 5.0
@@ -39,19 +42,19 @@ SEND_S_MAX: Final = 20.0  # of one attempt; apprise itself gives up a connection
 LEAVE_S_MAX: Final = 3.0  # what is under way when the watchdog is asked to end
 CAUGHT_UP_MAX: Final = 200  # incidents of an earlier watchdog that are looked at; alarm.NOTED_MAX is more
 
-_state = msgspec.json.Decoder(State)
+_state = msgspec.json.Decoder(AlarmState)
 
 
 class Alarms:
     """What stands, what was told, and who is being told. `run` runs for ever; `look` and `away` are the loop's."""
 
-    def __init__(self, settings: Settings, book: Book, log: Log) -> None:
+    def __init__(self, settings: Settings, book: IncidentLog, log: Log) -> None:
         self._settings, self._book, self._log = settings, book, log
         wished = settings.file.alarms
-        self._targets = {target.name: target for target in courier.targets(wished.urls, wished.exec)}
+        self._targets = {target.name: target for target in alarm_sender.targets(wished.urls, wished.exec)}
         self._least = wished.severity
         self._name = socket.gethostname()
-        self._state, self._kept, self._watch = State(), State(), Watch()
+        self._state, self._kept, self._watch = AlarmState(), AlarmState(), AlarmWatch()
         self._caught_up = self._first = False
         self._paces = {name: Pace() for name in self._targets}
         self._sending: dict[str, asyncio.Task[None]] = {}
@@ -59,8 +62,8 @@ class Alarms:
         self._budgets: frozenset[str] = frozenset()
         self._ledger: Ledger | None = None
         self._once: list[Condition] = []
-        self._facts = Facts()
-        self._looking: asyncio.Future[Facts] | None = None
+        self._facts = AlarmFacts()
+        self._looking: asyncio.Future[AlarmFacts] | None = None
         self._looked_s: float | None = None
         self._missed: list[Condition] = []  # incidents that were over before this start
         self._news = asyncio.Event()
@@ -74,7 +77,7 @@ class Alarms:
 
     def away(self, away_s: float) -> None:
         """The loop did not turn for so long, for whatever reason."""
-        self._once += alarm_conditions.hole(away_s)
+        self._once += conditions.hole(away_s)
 
     async def run(self) -> None:
         """Tells what is to be told. A disk that refuses and targets that fail are tried again."""
@@ -102,88 +105,100 @@ class Alarms:
     def _turn(self, report: Report) -> None:
         now_s, wall_s = time.monotonic(), time.time()
         open_now = [incident.view(i) for i in self._book.open.values()]
-        ended = self._missed + [alarm_conditions.incident(incident.view(i)) for i in self._book.take_ended()]
+        ended = self._missed + [conditions.incident(incident.view(i)) for i in self._book.take_ended()]
         self._missed = []
         facts = msgspec.structs.replace(self._facts, budgets=self._budgets)
-        conditions = alarm_conditions.conditions(report, facts, wall_s)
+        standing = conditions.conditions(report, facts, wall_s)
         for view in open_now:
-            conditions += [alarm_conditions.incident(view), alarm_conditions.lasting(view)]
+            standing += [conditions.incident(view), conditions.lasting(view)]
         once, self._once = self._once, []
         if self._ledger is not None:
-            once += alarm_conditions.lost(self._state.lost, self._ledger.lost)
-        sight = Sight(conditions, ended, once, alarm_conditions.unknown(report, facts, self._caught_up))
+            once += conditions.lost(self._state.lost, self._ledger.lost)
+        sight = ConditionsSeen(standing, ended, once, conditions.unknown(report, facts, self._caught_up))
         before = self._state.number
         self._state, self._watch = alarm.turn(self._state, self._watch, sight, now_s, wall_s)
         if self._ledger is not None and self._state.lost != self._ledger.lost:
             self._state = msgspec.structs.replace(self._state, lost=self._ledger.lost)
         for event in self._state.events:
             if event.number > before:
-                self._log.warning("alarm", phase=str(event.phase), severity=str(event.severity), what=event.title, text=event.text)
+                self._log.warning(
+                    "alarm", phase=str(event.phase), severity=str(event.severity), what=event.title, text=event.text
+                )
         self._settle()
 
     def _settle(self) -> None:
         """A new target begins here, and what all were told is forgotten."""
-        self._state = alarm_outbox.settled(self._state, list(self._targets), self._least)
+        self._state = outbox.settled(self._state, list(self._targets), self._least)
 
     def _send_due(self) -> None:
         now_s = time.monotonic()
         for name, target in self._targets.items():
             running = self._sending.get(name)
             told = self._state.targets.get(name)
-            if told is None or (running is not None and not running.done()) or alarm_outbox.wait_s(self._paces[name], now_s) > 0:
+            if (
+                told is None
+                or (running is not None and not running.done())
+                or outbox.wait_s(self._paces[name], now_s) > 0
+            ):
                 continue
-            if events := alarm_outbox.due(self._state, told, self._least):
+            if events := outbox.due(self._state, told, self._least):
                 self._sending[name] = asyncio.create_task(self._send(target, events))
 
-    async def _send(self, target: Target, events: list[Event]) -> None:
+    async def _send(self, target: Target, events: list[AlarmEvent]) -> None:
         name = target.name
-        error = await courier.deliver(target, alarm_outbox.message(self._name, events), SEND_S_MAX)
+        error = await alarm_sender.deliver(target, outbox.message(self._name, events), SEND_S_MAX)
         wall_s = time.time()
         if error:
-            self._state = alarm_outbox.failed(self._state, name, events, error, wall_s)
+            self._state = outbox.failed(self._state, name, events, error, wall_s)
             told = self._state.targets[name]
             self._log.error("an alarm was not sent", to=name, error=error, attempts=told.attempts, dropped=told.dropped)
         else:
-            self._state = alarm_outbox.sent(self._state, name, events[-1].number, wall_s)
+            self._state = outbox.sent(self._state, name, events[-1].number, wall_s)
             self._log.info("alarm sent", to=name, events=len(events))
-        self._paces[name] = alarm_outbox.paced(self._paces[name], self._state.targets[name].attempts, time.monotonic())
+        self._paces[name] = outbox.paced(self._paces[name], self._state.targets[name].attempts, time.monotonic())
         self._news.set()
 
     # what was before
 
-    async def _load(self) -> State:
+    async def _load(self) -> AlarmState:
         path = self._settings.alarms
         try:
             return await within(LOOK_S_MAX, on_thread(lambda: _state.decode(path.read_bytes())))
         except FileNotFoundError:
             self._log.info("alarms begin", targets=list(self._targets))
         except (OSError, msgspec.DecodeError, TimeoutError) as error:
-            self._log.error("what was told before cannot be read: alarms begin anew", error=str(error) or type(error).__name__)
+            self._log.error(
+                "what was told before cannot be read: alarms begin anew", error=str(error) or type(error).__name__
+            )
         self._first = True
-        return State()
+        return AlarmState()
 
     async def _catch_up(self) -> None:
-        """Incidents that an earlier watchdog closed, or found and did not live to tell. At the very first start they are old news."""
+        """Incidents that an earlier watchdog closed, or found and did not live to tell. At the very first start they
+        are old news.
+        """
         if self._caught_up or not self._book.loaded:
             return
         path = self._settings.incidents_database
         with contextlib.suppress(TimeoutError):
-            views = await within(LOOK_S_MAX, on_thread(lambda: incident_file.incidents(path, CAUGHT_UP_MAX)))
-            over = {alarm_conditions.INCIDENTS + view.id: view for view in reversed(views) if view.over_at is not None}
+            views = await within(LOOK_S_MAX, on_thread(lambda: incidents_db.incidents(path, CAUGHT_UP_MAX)))
+            over = {conditions.INCIDENTS + view.id: view for view in reversed(views) if view.over_at is not None}
             if self._first:
                 self._state = alarm.noted(self._state, over)
             self._missed = [
-                alarm_conditions.incident(view) for key, view in over.items() if key in self._state.standing or key not in self._state.noted
+                conditions.incident(view)
+                for key, view in over.items()
+                if key in self._state.standing or key not in self._state.noted
             ]
             self._caught_up = True
 
     def _note_hole_before(self) -> None:
         """How long before this start the last watchdog of this installation was heard. `down` takes its report away."""
-        last = watchdog_view.last_report(self._settings.report)
+        last = status_file.last_report(self._settings.report)
         if last is not None:
             with contextlib.suppress(OSError):
                 at_wall_s = self._settings.report.stat().st_mtime
-                self.away(alarm_conditions.away_s(last.at_mono_s, at_wall_s, time.monotonic(), time.time()))
+                self.away(conditions.away_s(last.at_mono_s, at_wall_s, time.monotonic(), time.time()))
 
     async def _keep(self) -> None:
         """The state is on disk, if the disk takes it; else it is tried again at the next turn."""

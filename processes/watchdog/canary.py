@@ -1,8 +1,8 @@
 """The canary: an agent and a subscriber of its own, through which the whole way is walked every ROUND_S.
 
-A no-op command goes in at the operators' HTTP port, to the canary agent at the agents' port, and its end must come back on the
-operators' WebSocket. So does the number of a heartbeat, every second. Its own failures are results, never exceptions: the judging
-loop reads `report()` and goes on. Every wait has a deadline.
+A no-op command goes in at the operators' HTTP port, to the canary agent at the agents' port, and its end must come back
+on the operators' WebSocket. So does the number of a heartbeat, every second. Its own failures are results, never
+exceptions: the judging loop reads `report()` and goes on. Every wait has a deadline.
 
 Its tokens are new at each start; gateway and fanout know their hashes from run/canary.json.
 """
@@ -27,9 +27,9 @@ from websockets.exceptions import WebSocketException
 
 from processes.adapters import settings as settings_of
 from processes.adapters.settings import Settings
-from processes.core import wire
 from processes.core.errors import BadFrame
-from processes.core.report import CanaryFile, CanaryReport
+from processes.core.shown.status import CanaryFile, CanaryReport
+from processes.core.travels import agent_frames
 from processes.core.values import CANARY_HOST, CANARY_OP, PROTOCOL
 from processes.watchdog import http_client
 from processes.watchdog.evidence import within
@@ -78,11 +78,21 @@ _answer = msgspec.json.Decoder(_Answer)
 _command = msgspec.json.Decoder(_Accepted)
 _encode = msgspec.json.encode
 
-FAILURES: Final = (OSError, TimeoutError, WebSocketException, EOFError, http_client.BadAnswer, msgspec.DecodeError, BadFrame)
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    WebSocketException,
+    EOFError,
+    http_client.BadAnswer,
+    msgspec.DecodeError,
+    BadFrame,
+)
 
 
 class Canary:
-    """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run beside each other, for ever."""
+    """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run beside each other, for
+    ever.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -232,49 +242,53 @@ class Canary:
             await socket.close()
 
     async def _agent(self, socket: ClientConnection) -> None:
-        register = wire.Register(
+        register = agent_frames.Register(
             CANARY_HOST, host_type="canary", heartbeat_interval=BEAT_S, protocol=PROTOCOL, boot_id=self._journal_id,
             journal_id=self._journal_id, commands=[CANARY_OP], known=[],
         )  # fmt: skip
         await self._send(socket, register)
-        unheard: dict[str, wire.Status] = {}  # reports that the hub has not acknowledged: said again with each heartbeat
+        unheard: dict[
+            str, agent_frames.StatusFrame
+        ] = {}  # reports that the hub has not acknowledged: said again with each heartbeat
         beats = asyncio.create_task(self._send_beats(socket, unheard))
         answered: collections.deque[str] = collections.deque(maxlen=IDS_KEPT)
         try:
             async for message in socket:
-                frame = wire.decode_hub(message.encode() if isinstance(message, str) else message)
-                if isinstance(frame, wire.Registered):
+                frame = agent_frames.decode_hub(message.encode() if isinstance(message, str) else message)
+                if isinstance(frame, agent_frames.Registered):
                     self.registered = True
                     self.kick()
-                elif isinstance(frame, wire.Command):
+                elif isinstance(frame, agent_frames.CommandFrame):
                     state = "duplicate" if frame.command_id in answered else "accepted"
                     answered.append(frame.command_id)
-                    await self._send(socket, wire.CommandAck(frame.command_id, state))
+                    await self._send(socket, agent_frames.CommandAck(frame.command_id, state))
                     if len(unheard) < IDS_KEPT:
-                        unheard[frame.command_id] = wire.Status("ok", frame.command_id, frame.command, 0)
-                    await self._send(socket, wire.Status("ok", frame.command_id, frame.command, 0))
-                elif isinstance(frame, wire.Ack) and frame.offset is None:
+                        unheard[frame.command_id] = agent_frames.StatusFrame("ok", frame.command_id, frame.command, 0)
+                    await self._send(socket, agent_frames.StatusFrame("ok", frame.command_id, frame.command, 0))
+                elif isinstance(frame, agent_frames.Ack) and frame.offset is None:
                     unheard.pop(frame.command_id, None)
         finally:
             beats.cancel()
             with contextlib.suppress(asyncio.CancelledError, *FAILURES):
                 await beats
 
-    async def _send_beats(self, socket: ClientConnection, unheard: dict[str, wire.Status]) -> None:
-        """A numbered heartbeat every BEAT_S; the number travels where a command's pid would. What was not heard is said again."""
+    async def _send_beats(self, socket: ClientConnection, unheard: dict[str, agent_frames.StatusFrame]) -> None:
+        """A numbered heartbeat every BEAT_S; the number travels where a command's pid would. What was not heard is said
+        again.
+        """
         while True:
             if self.registered:
                 self._beat += 1
                 self._beats[self._beat] = time.monotonic()
                 while len(self._beats) > BEATS_KEPT:
                     self._beats.popitem(last=False)
-                await self._send(socket, wire.Heartbeat(command_pid=self._beat))
+                await self._send(socket, agent_frames.Heartbeat(command_pid=self._beat))
                 for status in list(unheard.values()):
                     await self._send(socket, status)
             await asyncio.sleep(BEAT_S)
 
-    async def _send(self, socket: ClientConnection, frame: wire.AgentFrame) -> None:
-        await within(STEP_S_MAX, socket.send(wire.encode(frame), text=True))
+    async def _send(self, socket: ClientConnection, frame: agent_frames.AgentFrame) -> None:
+        await within(STEP_S_MAX, socket.send(agent_frames.encode(frame), text=True))
 
     def _see(self, message: str | bytes) -> None:
         frame = _frame.decode(message)
@@ -301,7 +315,9 @@ class Canary:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Trusts exactly the configured certificate, under whatever name it is for. None: the installation listens plainly."""
+    """Trusts exactly the configured certificate, under whatever name it is for. None: the installation listens
+    plainly.
+    """
     certificate = settings.file.tls.certificate
     if not certificate:
         return None

@@ -2,7 +2,8 @@
 
 The stacks are what a rescue is delayed for; once they are in, the other parts get REST_S more.
 
-A part that fails or hangs costs itself and nothing else: what it would have said is replaced by a line that says why not.
+A part that fails or hangs costs itself and nothing else: what it would have said is replaced by a line that says why
+not.
 No local variables are ever collected: they would hold secrets.
 """
 
@@ -27,7 +28,7 @@ import psutil
 from processes.adapters import proc
 from processes.adapters.settings import Settings
 from processes.adapters.supervisor import HELD
-from processes.core.report import QueueReport
+from processes.core.shown.status import QueueReport
 from processes.watchdog import witness
 from processes.watchdog.witness import Subject
 
@@ -42,7 +43,9 @@ SETTLED_S: Final = 0.03  # a dump that did not grow for so long is complete; fau
 
 _FRAME: Final = re.compile(r'^\s+File "(.+)", line (\d+|\?\?\?) in (.+)$')
 _PYSPY_FRAME: Final = re.compile(r"^\s+(\S.*) \((.+):(\d+)\)$")
-_ARGUMENTS: Final = re.compile(r"\AProcess \d+:.*?^(?=Python v)", re.DOTALL | re.MULTILINE)  # whatever somebody put there stays out
+_ARGUMENTS: Final = re.compile(
+    r"\AProcess \d+:.*?^(?=Python v)", re.DOTALL | re.MULTILINE
+)  # whatever somebody put there stays out
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
 
 T = TypeVar("T")
@@ -50,7 +53,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was collected: file names in the incident's folder, and where the main thread stands, if anybody could say."""
+    """What was collected: file names in the incident's folder, and where the main thread stands, if anybody could
+    say.
+    """
 
     files: list[str]
     stuck_at: str | None
@@ -58,7 +63,9 @@ class Evidence:
 
 
 async def collect(folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport]) -> Evidence:
-    """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the files)."""
+    """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the
+    files).
+    """
     stacks = settings.run / "stacks" / subject.name
     stopped = subject.stat is not None and subject.stat.state in "Tt"
     parts: dict[str, Awaitable[str]] = {
@@ -121,7 +128,9 @@ async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
 
 
 async def pyspy(pid: int, program: Path | None = None) -> str:
-    """py-spy's dump, the second witness: works on stopped processes too. `program`: by default beside the interpreter."""
+    """py-spy's dump, the second witness: works on stopped processes too. `program`: by default beside the
+    interpreter.
+    """
     path = program or Path(sys.executable).parent / "py-spy"
     child = await asyncio.create_subprocess_exec(
         path, "dump", "--nonblocking", "--full-filenames", "--pid", str(pid), stdin=asyncio.subprocess.DEVNULL,
@@ -133,7 +142,9 @@ async def pyspy(pid: int, program: Path | None = None) -> str:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
-            with contextlib.suppress(TimeoutError):  # its pipe and its zombie are left to nobody; one that a kill does not end is
+            with contextlib.suppress(
+                TimeoutError
+            ):  # its pipe and its zombie are left to nobody; one that a kill does not end is
                 async with asyncio.timeout(REAP_S):
                     await child.communicate()
     return _ARGUMENTS.sub(f"Process {pid}:\n", output[:PART_BYTES_MAX].decode(errors="replace"))
@@ -172,7 +183,8 @@ def logs_of(folder: Path, name: str) -> str:
 def where_stuck(stacks: str) -> str | None:
     """FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it is not in there.
 
-    faulthandler lists the newest thread first, so the main thread is the last one, unless there were more than it lists.
+    faulthandler lists the newest thread first, so the main thread is the last one, unless there were more than it
+    lists.
     """
     blocks = re.split(r"^(?:Current thread|Thread) 0x", stacks, flags=re.MULTILINE)[1:]
     if not blocks or stacks.rstrip().endswith("..."):

@@ -1,4 +1,6 @@
-"""One HTTP/1.1 request on a fresh connection, which proves the accepter too. Small, so that the watchdog stays small."""
+"""One HTTP/1.1 request on a fresh connection, which proves the accepter too. Small, so that the watchdog stays
+small.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ async def ask(host: str, port: int, request: Request, context: ssl.SSLContext | 
             await writer.wait_closed()
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, request: Request) -> tuple[int, bytes]:
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, request: Request
+) -> tuple[int, bytes]:
     connection = h11.Connection(h11.CLIENT)
     headers = {"Host": host, "Connection": "close", "Content-Length": str(len(request.body)), **request.headers}
     head = h11.Request(method=request.method, target=request.path, headers=list(headers.items()))

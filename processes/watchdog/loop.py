@@ -20,26 +20,28 @@ import time
 from collections.abc import Coroutine
 from typing import Final
 
-from processes.adapters import drill_mark, failpoint, farewell, pulse_file, watchdog_view
-from processes.adapters.door import Process
+from processes.adapters import failpoint
+from processes.adapters.bootstrap import Process
+from processes.adapters.state import asked_to_end, drill_mark, pulse_file, status_file
 from processes.adapters.supervisor import Supervisor
-from processes.core import remedy, second_witness, stall
 from processes.core.errors import LocalError
-from processes.core.incident import Incident, end_of, is_over, lost_between
-from processes.core.pulse import Unreadable
-from processes.core.remedy import Act, Decision, Past
-from processes.core.report import CanaryReport, Verdict, is_wanted
-from processes.core.stall import Facts, Judgement, Track
-from processes.watchdog import evidence, note, reporting, restart
+from processes.core.shown.status import CanaryReport, Verdict, is_wanted
+from processes.core.travels.pulse import Unreadable
+from processes.core.watchdog import remedy, second_witness, verdict
+from processes.core.watchdog.incident import Incident, end_of, is_over, lost_between
+from processes.core.watchdog.remedy import Act, Decision, Past
+from processes.core.watchdog.verdict import Judgement, ProcessFacts, Track
+from processes.watchdog import evidence, kill_note, restart, status_writer
 from processes.watchdog.alarms import Alarms
-from processes.watchdog.book import Book
 from processes.watchdog.canary import Canary
+from processes.watchdog.incident_log import IncidentLog
+from processes.watchdog.inquiries import Inquiries
 from processes.watchdog.systemd import Systemd
-from processes.watchdog.views import Views
 from processes.watchdog.witness import Subject, Witness
 
 TURN_S: Final = 0.1
-CALM_S: Final = 0.5  # a turn while every pulse is fresh: nothing can be found before one is quiet, and a death wakes the loop
+# a turn while every pulse is fresh: nothing can be found before one is quiet, and a death wakes the loop
+CALM_S: Final = 0.5
 WELL: Final = (Verdict.ADVANCING, Verdict.LAGGING)
 ASKED: Final = ("STOPPING", "STOPPED")  # supervisord's states of a process whose end somebody asked for
 OWN: Final = "watchdog"
@@ -49,16 +51,26 @@ class Loop:
     """The judgement of one installation."""
 
     def __init__(
-        self, process: Process, supervisor: Supervisor, views: Views, book: Book, canary: Canary, *, alarms: Alarms, systemd: Systemd
+        self,
+        process: Process,
+        supervisor: Supervisor,
+        views: Inquiries,
+        book: IncidentLog,
+        canary: Canary,
+        *,
+        alarms: Alarms,
+        systemd: Systemd,
     ) -> None:
         self._process, self._settings, self._log = process, process.settings, process.log
         self._supervisor, self._views, self._book, self._canary = supervisor, views, book, canary
         self._alarms, self._systemd = alarms, systemd
         self._hub_remedies = 0  # kills and starts of the hub from here
         self._stall_s = process.settings.file.watchdog.stall_s
-        limits = {name: self._settings.file.memory.bytes_max(name.partition(":")[0]) for name in self._settings.all_names()}
+        limits = {
+            name: self._settings.file.memory.bytes_max(name.partition(":")[0]) for name in self._settings.all_names()
+        }
         self._witness = Witness(self._settings.pulses, limits, self._on_death)
-        self._writer = reporting.Writer(self._settings.report, self._log)
+        self._writer = status_writer.Writer(self._settings.report, self._log)
         self._tracks: dict[str, Track] = {}
         self._pasts: dict[str, Past] = {}
         self._judgements: dict[str, Judgement] = {}
@@ -75,7 +87,7 @@ class Loop:
         self._pace_s = TURN_S
         self._hub_epoch = 0
         self._round = (False, 0)  # the canary as it was last reported: green, under which epoch
-        self._last = watchdog_view.last_report(self._settings.report)
+        self._last = status_file.last_report(self._settings.report)
         self._restarts: dict[str, int] | None = None  # of the watchdog before this one; None: not yet known
 
     async def run(self) -> None:
@@ -120,20 +132,25 @@ class Loop:
             self._report(canary, now_s)
         calm = not self._book.open and not self._witness.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
-        settled = all(not s.alive or s.supervised is None or s.supervised.state == "RUNNING" for s in self._witness.subjects.values())
+        settled = all(
+            not s.alive or s.supervised is None or s.supervised.state == "RUNNING"
+            for s in self._witness.subjects.values()
+        )
         self._views.calm = calm and settled and not any(d.note for d in self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 
     # look and judge
 
-    def _facts(self, now_s: float) -> dict[str, Facts]:
+    def _facts(self, now_s: float) -> dict[str, ProcessFacts]:
         wishes, views = self._read_wishes(), self._views
-        found: dict[str, Facts] = {}
+        found: dict[str, ProcessFacts] = {}
         for name, subject in self._witness.subjects.items():
             self._wanted[name] = is_wanted(name, wishes)
             doubted = subject.pulse is None or subject.pulse.pid != subject.pid
-            untouched_s = second_witness.untouched_since_s(name, views.readings, views.queues_unanswered_s) if doubted else None
+            untouched_s = (
+                second_witness.untouched_since_s(name, views.readings, views.queues_unanswered_s) if doubted else None
+            )
             found[name] = self._witness.facts(subject, self._wanted[name], untouched_s, views.events_full)
         return found
 
@@ -145,15 +162,15 @@ class Loop:
         except OSError:
             mark = (0, 0, 0)
         if mark != self._wishes_mark:
-            self._wishes_mark, self._wishes = mark, watchdog_view.wishes(self._settings)
+            self._wishes_mark, self._wishes = mark, status_file.wishes(self._settings)
         return self._wishes
 
-    def _judge(self, facts: dict[str, Facts], gap_s: float, now_s: float) -> bool:
+    def _judge(self, facts: dict[str, ProcessFacts], gap_s: float, now_s: float) -> bool:
         """All verdicts anew. True if one changed."""
         changed = False
         for name, seen in facts.items():
-            track = stall.own_gap(self._tracks.get(name, Track()), gap_s, self._pace_s, now_s)
-            self._tracks[name], judgement = stall.judge(name.partition(":")[0], track, seen, now_s, self._stall_s)
+            track = verdict.own_gap(self._tracks.get(name, Track()), gap_s, self._pace_s, now_s)
+            self._tracks[name], judgement = verdict.judge(name.partition(":")[0], track, seen, now_s, self._stall_s)
             if name == OWN:
                 if judgement.verdict is Verdict.MEMORY:
                     raise LocalError(judgement.reason)  # the next one begins small
@@ -163,7 +180,9 @@ class Loop:
             if before is None or before.verdict is not judgement.verdict:
                 changed = True
                 was = str(before.verdict) if before else None
-                self._log.info("verdict", of=name, was=was, verdict=str(judgement.verdict), reason=judgement.reason, pid=seen.pid)
+                self._log.info(
+                    "verdict", of=name, was=was, verdict=str(judgement.verdict), reason=judgement.reason, pid=seen.pid
+                )
         hub = self._witness.subjects["hub"].pulse
         if hub is not None and hub.epoch > self._hub_epoch:
             self._hub_epoch = hub.epoch
@@ -196,7 +215,9 @@ class Loop:
         """Evidence, then the kill. The death is seen by its pidfd, which also wakes supervisord (`_on_death`)."""
         pid, turn = subject.pid, self._tracks[subject.name].turn
         failpoint.reach("watchdog.found")
-        collected = await evidence.collect(self._settings.evidence / incident.id, subject, self._settings, self._views.queues)
+        collected = await evidence.collect(
+            self._settings.evidence / incident.id, subject, self._settings, self._views.queues
+        )
         failpoint.reach("watchdog.collected")
         incident.evidence, incident.stuck_at = collected.files, collected.stuck_at or incident.stuck_at
         waits = f"; its main task waits at {collected.waits_at}" if collected.waits_at else ""
@@ -210,7 +231,7 @@ class Loop:
             incident.remedy = "none: it went on by itself"
             self._book.tell(incident, "it went on by itself and is left alone")
             return
-        if in_hand := await note.write(self._settings, subject, judgement.verdict, incident.id):
+        if in_hand := await kill_note.write(self._settings, subject, judgement.verdict, incident.id):
             self._book.tell(incident, in_hand)
         failpoint.reach("watchdog.noted")
         incident.killed = True
@@ -248,7 +269,9 @@ class Loop:
     async def _after_death(self, subject: Subject, pid: int, died_s: float, killed: bool) -> None:
         """Supervisord is asked what it knew of it, and woken so that the successor starts now."""
         name = subject.name
-        counting = asyncio.ensure_future(self._views.look_at_ledger())  # what was committed, before the successor adds to it
+        counting = asyncio.ensure_future(
+            self._views.look_at_ledger()
+        )  # what was committed, before the successor adds to it
         known = self._views.processes.get(name) if self._views.processes else None
         self._views.ask_supervisor()
         if self._process.stop.is_set() or name == OWN:
@@ -256,7 +279,7 @@ class Loop:
         await self._views.look_at_processes()
         now_known = self._views.processes.get(name) if self._views.processes else None
         asked = any(info is not None and info.pid in (0, pid) and info.state in ASKED for info in (known, now_known))
-        asked = asked or farewell.said(self._settings.run, name, pid)
+        asked = asked or asked_to_end.said(self._settings.run, name, pid)
         own = self._book.of(name, pid) if killed else None
         if own is not None:
             self._book.tell(own, f"process {pid} is gone")
@@ -298,7 +321,9 @@ class Loop:
             judgement, track = self._judgements[incident.process], self._tracks[incident.process]
             if not self._wanted.get(incident.process, True):
                 self._close(incident, None)
-            elif is_over(incident, subject.pid, judgement.verdict in WELL, track.advanced_s, self._canary.round_began_s):
+            elif is_over(
+                incident, subject.pid, judgement.verdict in WELL, track.advanced_s, self._canary.round_began_s
+            ):
                 self._close(incident, now_s)
             elif judgement.verdict in WELL:
                 self._canary.kick()  # it may be over: only a round since then can tell
@@ -309,9 +334,13 @@ class Loop:
 
     async def _settle(self, incident: Incident, over_s: float | None) -> None:
         """The ledger is looked at once more: whatever was accepted before must still be there."""
-        pid = self._witness.subjects[incident.process].pid  # of whom was judged; it may die while the ledger is looked at
+        pid = self._witness.subjects[
+            incident.process
+        ].pid  # of whom was judged; it may die while the ledger is looked at
         await self._views.look_at_ledger()
-        self._book.tell(incident, "an operator stopped it" if over_s is None else end_of(incident, pid, self._hub_epoch))
+        self._book.tell(
+            incident, "an operator stopped it" if over_s is None else end_of(incident, pid, self._hub_epoch)
+        )
         self._book.over(incident, over_s, max(lost_between(incident.ledger, self._views.ledger), self._views.missing))
         self._closing.discard(incident.id)
 
@@ -320,10 +349,12 @@ class Loop:
     def _report(self, canary: CanaryReport, now_s: float) -> None:
         subjects = self._witness.subjects
         if self._restarts is None:
-            self._restarts = reporting.restarts_before(self._last, {name: subject.pid for name, subject in subjects.items()})
+            self._restarts = status_writer.restarts_before(
+                self._last, {name: subject.pid for name, subject in subjects.items()}
+            )
         before = self._restarts or {}
         rows = [
-            reporting.process_report(
+            status_writer.process_report(
                 subject,
                 self._judgements[name],
                 now_s,
@@ -333,7 +364,7 @@ class Loop:
             )
             for name, subject in subjects.items()
         ]
-        report = reporting.make_report(rows, canary, self._views, self._book.totals, subjects)
+        report = status_writer.make_report(rows, canary, self._views, self._book.totals, subjects)
         self._writer.write(report, now_s)
         budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
         self._alarms.look(report, budgets, self._views.ledger)

@@ -1,4 +1,6 @@
-"""Killing and starting through supervisord, and what to do when supervisord does not answer. The most tested path of the house."""
+"""Killing and starting through supervisord, and what to do when supervisord does not answer. The most tested path of
+the house.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ ANSWER_S_MAX: Final = 2.5  # supervisord's own deadline is 2 s; a thread that ha
 async def kill(supervisor: Supervisor, subject: Subject, *, mute: bool = False) -> str:
     """SIGKILL to exactly this process. Returns what was done, for the incident's story. Never raises.
 
-    Through supervisord, which then starts the successor at once. One that is `mute` is not asked: a frozen process serves nobody, and
-    whoever continues supervisord finds it dead and starts it.
+    Through supervisord, which then starts the successor at once. One that is `mute` is not asked: a frozen process
+    serves nobody, and whoever continues supervisord finds it dead and starts it.
     """
     pid = subject.pid
     if not subject.alive:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from systemd_watchdog.systemd_watchdog import WatchDog
 
 from processes.adapters.logs import Log
-from processes.core import vouch
-from processes.core.report import Report
-from processes.core.vouch import Said, Vouch
+from processes.core.shown.status import Report
+from processes.core.watchdog import sd_notify
+from processes.core.watchdog.sd_notify import Notification, NotifyState
 
 
 class Systemd:
@@ -20,7 +20,7 @@ class Systemd:
     def __init__(self, log: Log, environ: Mapping[str, str] = os.environ) -> None:
         self._log, self._failed = log, False
         self._why_not = ""
-        self._vouch = Vouch()
+        self._vouch = NotifyState()
         self._dog: WatchDog | None = None
         self._line: socket.socket | None = None
         if address := environ.get("NOTIFY_SOCKET"):
@@ -32,7 +32,7 @@ class Systemd:
         """Tells it what is to be told of this report. Never raises, never waits."""
         if self._dog is None:
             return
-        self._vouch, said = vouch.vouch(self._vouch, vouch.seen(report, remedies), now_s)
+        self._vouch, said = sd_notify.notify(self._vouch, sd_notify.seen(report, remedies), now_s)
         self._say(self._dog, said)
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Systemd:
             self._line.close()
         self._dog = None
 
-    def _say(self, dog: WatchDog, said: Said) -> None:
+    def _say(self, dog: WatchDog, said: Notification) -> None:
         if said.why_not and not self._why_not:
             self._log.error("systemd is no longer told that all is in good hands", why=said.why_not)
         self._why_not = said.why_not

@@ -1,6 +1,7 @@
 """What the watchdog sees of each process in one of its turns: pulse, kernel, supervisord's view. Reads, no decisions.
 
-Invariant: a process is named by (pid, start ticks), never by its pid alone; the pidfd held here belongs to exactly that one.
+Invariant: a process is named by (pid, start ticks), never by its pid alone; the pidfd held here belongs to exactly that
+one.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import cgroup, proc, pulse_file
+from processes.adapters import cgroup, proc
+from processes.adapters.state import pulse_file
 from processes.adapters.supervisor import Supervised
-from processes.core.pulse import Pulse, Unreadable
-from processes.core.stall import Facts, Spent
+from processes.core.travels.pulse import Pulse, Unreadable
+from processes.core.watchdog.verdict import ProcessFacts, Spent
 
-QUIET_S: Final = 0.4  # a pulse older than this, or a backlog, makes the kernel be asked at every turn; else once in LOOK_S
+# a pulse older than this, or a backlog, makes the kernel be asked at every turn; else once in LOOK_S
+QUIET_S: Final = 0.4
 LOOK_S: Final = 1.0  # between two looks at CPU time and memory of a process that turns
 GROUP_S: Final = 10.0  # between two looks at which control group a process is in
 MEMORY_SHARE: Final = 0.5  # of the machine's memory: no process may hold more, whatever is configured
@@ -55,7 +58,9 @@ class Subject:
 
 
 class Witness:
-    """Follows all processes by their names. `on_death` is called on the loop's thread as soon as the kernel says that one is gone."""
+    """Follows all processes by their names. `on_death` is called on the loop's thread as soon as the kernel says that
+    one is gone.
+    """
 
     def __init__(self, folder: Path, limits: Mapping[str, int], on_death: Callable[[Subject, int], None]) -> None:
         """`limits`: how many bytes of memory each process may hold; 0: as many as it likes."""
@@ -81,10 +86,12 @@ class Witness:
             if subject.alive:
                 self._measure(subject, now_s)
 
-    def facts(self, subject: Subject, wanted: bool, untouched_since_s: float | None, pressed: bool) -> Facts:
+    def facts(self, subject: Subject, wanted: bool, untouched_since_s: float | None, pressed: bool) -> ProcessFacts:
         """The subject as the pure core judges it."""
-        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S if subject.alive else 0.0
-        return Facts(
+        age_s = (
+            time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S if subject.alive else 0.0
+        )
+        return ProcessFacts(
             wanted=wanted,
             supervised=subject.supervised.state if subject.supervised else "",
             pid=subject.pid,
@@ -104,7 +111,9 @@ class Witness:
 
     def quiet(self, now_s: float) -> bool:
         """True if the pulse of any living process is not fresh."""
-        return any(s.alive and (s.pulse is None or now_s - s.pulse.written_ns / 1e9 > QUIET_S) for s in self.subjects.values())
+        return any(
+            s.alive and (s.pulse is None or now_s - s.pulse.written_ns / 1e9 > QUIET_S) for s in self.subjects.values()
+        )
 
     def close(self) -> None:
         """Lets all pidfds go."""

@@ -44,7 +44,9 @@ def made(folder: Path, stat: str, pressure: str = "") -> None:
 def test_the_level_that_throttled_most_counts_and_the_innermost_pressure(tmp_path: Path) -> None:
     made(tmp_path, "nr_periods 0\nnr_throttled 0\n", "some avg10=0.00 avg60=0.00 avg300=0.00 total=9000000\n")
     made(
-        tmp_path / "pod", "usage_usec 5\nnr_periods 40\nnr_throttled 30\nthrottled_usec 99\n", "some avg10=1 total=2500000\nfull total=1\n"
+        tmp_path / "pod",
+        "usage_usec 5\nnr_periods 40\nnr_throttled 30\nthrottled_usec 99\n",
+        "some avg10=1 total=2500000\nfull total=1\n",
     )
     made(tmp_path / "pod" / "main", "usage_usec 5\nnr_periods 7\nnr_throttled 1\n")
     group = tuple(str(path) for path in (tmp_path / "pod" / "main", tmp_path / "pod", tmp_path))

@@ -1,4 +1,6 @@
-"""The link to `queues`, over a real server in threads of this process; what is said of every link holds for the double too."""
+"""The link to `queues`, over a real server in threads of this process; what is said of every link holds for the double
+too.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ import structlog
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core.bounded_queue import APPEND_ITEMS_MAX, Batch, QueueRefused
 from processes.core.errors import Fenced
+from processes.core.travels.queue_calls import APPEND_ITEMS_MAX, Batch, QueueRefused
 from processes.core.values import Position
 from processes.queues.server import Server
 
@@ -198,7 +200,11 @@ def test_an_older_hub_is_fenced_in_append_read_and_acknowledge(prove: Callable[[
         old.epoch, new.epoch = 3, 4
         position = (await old.append("events", [b"a"])).position
         await new.append("events", [b"b"])
-        for call in (lambda: old.append("events", [b"x"]), lambda: old.read("events", START), lambda: old.acknowledge("events", position)):
+        for call in (
+            lambda: old.append("events", [b"x"]),
+            lambda: old.read("events", START),
+            lambda: old.acknowledge("events", position),
+        ):
             with pytest.raises(Fenced) as fenced:
                 await call()
             assert (fenced.value.own_epoch, fenced.value.newest_epoch) == (3, 4)
@@ -367,7 +373,9 @@ def test_a_key_of_another_start_opens_nothing(folder: Path) -> None:
 
 
 def test_calls_end_under_a_loop_that_never_idles(folder: Path) -> None:
-    """With the process door's switch interval the link's threads get their turn beside a loop that spins in 2 ms turns."""
+    """With the process door's switch interval the link's threads get their turn beside a loop that spins in 2 ms
+    turns.
+    """
 
     async def spin(spinning: list[bool]) -> None:
         loop = asyncio.get_running_loop()
@@ -409,7 +417,11 @@ def test_the_threads_of_a_link_end_with_it(folder: Path) -> None:
             assert threads() == []
 
     def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("queues-") and thread not in before]
+        return [
+            thread.name
+            for thread in threading.enumerate()
+            if thread.name.startswith("queues-") and thread not in before
+        ]
 
     before = threading.enumerate()  # a test before this one may have left one that is still in its deadline
     asyncio.run(claim())

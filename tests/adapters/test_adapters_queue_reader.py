@@ -7,7 +7,7 @@ import asyncio
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
 from processes.adapters.queue_reader import QueueReader
-from processes.core.bounded_queue import Batch
+from processes.core.travels.queue_calls import Batch
 
 QUEUE = "deliveries/gateway:0"
 

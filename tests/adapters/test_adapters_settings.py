@@ -15,8 +15,16 @@ def settings(tmp_path: Path, text: str = "", **environment: str) -> Settings:
 
 
 def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_default(tmp_path: Path) -> None:
-    found = settings(tmp_path, '[watchdog]\nstall_s = 3\n[operators]\nlisten = "127.0.0.1:1"', FLEETHUB_OPERATORS_LISTEN="127.0.0.1:2")
-    assert (found.file.watchdog.stall_s, found.file.operators.listen, found.file.agents.listen) == (3.0, "127.0.0.1:2", "127.0.0.1:7701")
+    found = settings(
+        tmp_path,
+        '[watchdog]\nstall_s = 3\n[operators]\nlisten = "127.0.0.1:1"',
+        FLEETHUB_OPERATORS_LISTEN="127.0.0.1:2",
+    )
+    assert (found.file.watchdog.stall_s, found.file.operators.listen, found.file.agents.listen) == (
+        3.0,
+        "127.0.0.1:2",
+        "127.0.0.1:7701",
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,23 +72,33 @@ def test_with_a_certificate_agents_dial_by_tls(tmp_path: Path) -> None:
     for name in ("cert.pem", "key.pem"):
         (tmp_path / name).write_text("pem")
     tls = {"FLEETHUB_TLS_CERTIFICATE": str(tmp_path / "cert.pem"), "FLEETHUB_TLS_KEY": str(tmp_path / "key.pem")}
-    assert settings(tmp_path, FLEETHUB_AGENTS_LISTEN="hub.example.org:7701", **tls).agents_url == "wss://hub.example.org:7701/ws"
+    assert (
+        settings(tmp_path, FLEETHUB_AGENTS_LISTEN="hub.example.org:7701", **tls).agents_url
+        == "wss://hub.example.org:7701/ws"
+    )
 
 
 def test_with_a_mistake_the_defaults_of_the_same_folder_are_had_anyway(tmp_path: Path) -> None:
     (tmp_path / "fleethub.toml").write_text("nonsense = 1")
     found, mistake = load_anyway({"FLEETHUB_STATE": str(tmp_path)})
-    assert (found, "unknown setting nonsense" in mistake) == (Settings(tmp_path, tmp_path / "fleethub.toml", File()), True)
+    assert (found, "unknown setting nonsense" in mistake) == (
+        Settings(tmp_path, tmp_path / "fleethub.toml", File()),
+        True,
+    )
     (tmp_path / "fleethub.toml").write_text("[watchdog]\nstall_s = 3")
     found, mistake = load_anyway({"FLEETHUB_STATE": str(tmp_path)})
     assert (found.file.watchdog.stall_s, mistake) == (3.0, "")
 
 
-def test_a_folder_of_another_user_is_no_mistake_and_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_another_user_is_no_mistake_and_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def closed(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_text", closed)
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(NotOurs, match=f"^{tmp_path} cannot be read by .*: it belongs to .*; run this as that user: sudo -u "):
+    with pytest.raises(
+        NotOurs, match=f"^{tmp_path} cannot be read by .*: it belongs to .*; run this as that user: sudo -u "
+    ):
         load_anyway({"FLEETHUB_STATE": str(tmp_path)})

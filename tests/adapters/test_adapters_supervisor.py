@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from processes.adapters.supervisor import Supervisor, SupervisorAway, SupervisorFault, contract_name, supervisor_name
+from processes.adapters.supervisor import (
+    Supervisor,
+    SupervisorAway,
+    SupervisorFault,
+    contract_name,
+    supervisor_name,
+)
 
 CONF = """
 [supervisord]
@@ -56,7 +62,9 @@ def installed() -> Iterator[tuple[Supervisor, subprocess.Popen[bytes]]]:
     state = Path(tempfile.mkdtemp(prefix="fh"))
     (state / "s.conf").write_text(CONF.format(state=state))
     program = Path(sys.executable).parent / "supervisord"
-    child = subprocess.Popen([program, "-n", "-c", state / "s.conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [program, "-n", "-c", state / "s.conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     supervisor = Supervisor(state / "s.sock", timeout_s=1.0)
 
     def running() -> bool:
@@ -137,7 +145,12 @@ def test_no_supervisord_is_away_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "theirs", "members"),
-    [("hub", "hub:hub", 1), ("gateway", "gateway:gateway_1", 2), ("gateway:0", "gateway:gateway_1", 3), ("fanout:7", "fanout:fanout_8", 9)],
+    [
+        ("hub", "hub:hub", 1),
+        ("gateway", "gateway:gateway_1", 2),
+        ("gateway:0", "gateway:gateway_1", 3),
+        ("fanout:7", "fanout:fanout_8", 9),
+    ],
 )
 def test_names_go_both_ways(name: str, theirs: str, members: int) -> None:
     assert supervisor_name(name) == theirs

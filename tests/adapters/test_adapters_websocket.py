@@ -17,7 +17,15 @@ from doubles.agent_wire import WAIT_S, AgentWire, NotLetIn
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
-from processes.adapters.websocket import ABNORMAL, HEAD_BYTES_MAX, Limits, Message, Pacer, WebSocket, frame_text
+from processes.adapters.websocket import (
+    ABNORMAL,
+    HEAD_BYTES_MAX,
+    Limits,
+    Message,
+    Pacer,
+    WebSocket,
+    frame_text,
+)
 from processes.core.values import CloseCode
 
 REQUEST = (
@@ -135,7 +143,9 @@ def test_messages_go_both_ways_and_all_of_one_read_come_together(run: Run) -> No
     run(scenario)
 
 
-def test_sending_to_a_closed_connection_returns_false_never_raises_and_closing_twice_is_harmless_a_thousand_times(run: Run) -> None:
+def test_sending_to_a_closed_connection_returns_false_never_raises_and_closing_twice_is_harmless_a_thousand_times(
+    run: Run,
+) -> None:
     """Concurrent close and send, a thousand times, from both sides and in every order."""
     rng = random.Random(7)
 
@@ -402,10 +412,17 @@ def test_a_refused_peer_that_goes_on_sending_is_aborted(run: Run) -> None:
     run(scenario)
 
 
-BEHIND = {"nothing": b"", "ping": Frame(Opcode.PING, b"p").serialize(mask=True), "garbage": b"\xff\xff garbage", "half": b"\x81\xfe"}
+BEHIND = {
+    "nothing": b"",
+    "ping": Frame(Opcode.PING, b"p").serialize(mask=True),
+    "garbage": b"\xff\xff garbage",
+    "half": b"\x81\xfe",
+}
 
 
-@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)  # named: the mask is random, and so would be the test's name
+@pytest.mark.parametrize(
+    "behind", BEHIND.values(), ids=BEHIND
+)  # named: the mask is random, and so would be the test's name
 def test_frames_right_behind_the_request_never_precede_its_answer(run: Run, behind: bytes) -> None:
     async def scenario() -> None:
         for refuse in (0, 401):
@@ -422,7 +439,10 @@ def test_frames_right_behind_the_request_never_precede_its_answer(run: Run, behi
 def test_no_websocket_request_is_answered_and_closed(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as s:
-            for request, answer in ((b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 426"), (b"\x16\x03\x01 nonsense\r\n\r\n", b"")):
+            for request, answer in (
+                (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 426"),
+                (b"\x16\x03\x01 nonsense\r\n\r\n", b""),
+            ):
                 reader, writer = await s.raw()
                 writer.write(request)
                 assert (await reader.read())[: len(answer) or None] == answer
@@ -435,14 +455,30 @@ def test_no_websocket_request_is_answered_and_closed(run: Run) -> None:
     ("frames", "code"),
     [
         (Frame(Opcode.TEXT, b"x" * 1001).serialize(mask=True), 1009),
-        (Frame(Opcode.TEXT, b"x" * 600, fin=False).serialize(mask=True) + Frame(Opcode.CONT, b"x" * 600).serialize(mask=True), 1009),
-        (Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True) + Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 5000, 1009),
+        (
+            Frame(Opcode.TEXT, b"x" * 600, fin=False).serialize(mask=True)
+            + Frame(Opcode.CONT, b"x" * 600).serialize(mask=True),
+            1009,
+        ),
+        (
+            Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
+            + Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 5000,
+            1009,
+        ),
         (Frame(Opcode.TEXT, b"unmasked").serialize(mask=False), 1002),
         (b"\x83\x80\x00\x00\x00\x00", 1002),
         (Frame(Opcode.CONT, b"of nothing").serialize(mask=True), 1002),
         (b"\xc1\x80\x00\x00\x00\x00", 1002),
     ],
-    ids=["too large", "too large in fragments", "too many fragments", "unmasked", "reserved opcode", "stray fragment", "reserved bit"],
+    ids=[
+        "too large",
+        "too large in fragments",
+        "too many fragments",
+        "unmasked",
+        "reserved opcode",
+        "stray fragment",
+        "reserved bit",
+    ],
 )
 def test_what_breaks_the_protocol_ends_its_connection_with_its_code(run: Run, frames: bytes, code: int) -> None:
     async def scenario() -> None:
@@ -489,7 +525,9 @@ def test_what_was_said_before_a_close_in_the_same_segment_is_heard(run: Run) -> 
     async def scenario() -> None:
         async with serving() as s:
             ours, wire = await s.pair()
-            wire.write(Frame(Opcode.TEXT, b"last").serialize(mask=True) + Frame(Opcode.CLOSE, b"\x03\xe9").serialize(mask=True))
+            wire.write(
+                Frame(Opcode.TEXT, b"last").serialize(mask=True) + Frame(Opcode.CLOSE, b"\x03\xe9").serialize(mask=True)
+            )
             await asyncio.wait_for(ours.ended.wait(), WAIT_S)
             assert [m.data for m in ours.messages] == [b"last"]
             assert ours.ends == [(1001, "")]

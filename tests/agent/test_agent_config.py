@@ -48,7 +48,10 @@ def test_an_op_of_ones_own_goes_before_the_one_of_that_name(tmp_path: Path) -> N
 
 
 def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
-    text = HUB + '[commands.a]\nargv = ["./run.sh", "./x"]\n[commands.b]\nargv = ["git"]\n[commands.c]\nargv = ["/bin/true"]\n'
+    text = (
+        HUB
+        + '[commands.a]\nargv = ["./run.sh", "./x"]\n[commands.b]\nargv = ["git"]\n[commands.c]\nargv = ["/bin/true"]\n'
+    )
     commands = load(write(tmp_path, text)).commands
     assert commands["a"].argv == [f"{tmp_path}/run.sh", "./x"]
     assert (commands["b"].argv, commands["c"].argv) == (["git"], ["/bin/true"])
@@ -71,7 +74,10 @@ def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
         (HUB + '[commands.pull]\nargv = [""]', "argv"),
         (HUB + '[commands.pull]\nargv = ["a\\u0000b"]', "NUL"),
         (HUB + "[commands.pull]\n", "argv"),
-        (HUB + '[commands.pull]\nargv = ["true"]\ntimeout = 3', "unknown key commands.pull.timeout; did you mean commands.pull.timeout_s?"),
+        (
+            HUB + '[commands.pull]\nargv = ["true"]\ntimeout = 3',
+            "unknown key commands.pull.timeout; did you mean commands.pull.timeout_s?",
+        ),
         (HUB + '[commands."a b"]\nargv = ["true"]', "commands.'a b'"),
         (HUB + 'ca_file = "none.pem"', "ca_file is for wss://"),
         ('hub = "wss://x/ws"\nca_file = "none.pem"', "none.pem holds no certificate"),
@@ -87,7 +93,9 @@ def test_mistake_is_named_with_the_file(tmp_path: Path, text: str, words: str) -
 
 
 @pytest.mark.parametrize("token", [None, "", "two words\n", "ключ\n"])
-def test_token_file_that_holds_no_token_is_named_and_its_content_is_not_shown(tmp_path: Path, token: str | None) -> None:
+def test_token_file_that_holds_no_token_is_named_and_its_content_is_not_shown(
+    tmp_path: Path, token: str | None
+) -> None:
     with pytest.raises(ConfigError, match=r"agent\.token") as caught:
         load(write(tmp_path, HUB, token))
     assert "two words" not in str(caught.value)
@@ -95,7 +103,9 @@ def test_token_file_that_holds_no_token_is_named_and_its_content_is_not_shown(tm
 
 def test_wrong_file_ends_the_program_with_78_and_one_line(tmp_path: Path) -> None:
     path = write(tmp_path, HUB + "nam = 1")
-    ended = subprocess.run([sys.executable, "-m", "processes.agent", "--config", str(path)], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(
+        [sys.executable, "-m", "processes.agent", "--config", str(path)], capture_output=True, text=True, timeout=30
+    )
     assert ended.returncode == 78
     assert ended.stderr.count("\n") == 1
     assert "did you mean name?" in ended.stderr

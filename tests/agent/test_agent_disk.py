@@ -1,4 +1,6 @@
-"""A full disk at the agent: commands are refused with the reason, output is cut with a mark, nothing is doubled, and it recovers."""
+"""A full disk at the agent: commands are refused with the reason, output is cut with a mark, nothing is doubled, and it
+recovers.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
 
-from processes.adapters import pulse_file
+from processes.adapters.state import pulse_file
 from processes.agent import folder, shim
 from processes.agent.folder import SpoolReader
-from processes.core.agent_values import Status
+from processes.core.agent.remembered import ReportStatus
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -29,11 +31,16 @@ def waiting(home: Path, name: str) -> str:
 
 
 def test_journal_that_may_not_grow_refuses_loudly_and_the_agent_lives_on_and_recovers(tmp_path: Path) -> None:
-    """The kernel refuses each write of the agent beyond one byte, its log's too: as on a disk that is full, on any machine."""
+    """The kernel refuses each write of the agent beyond one byte, its log's too: as on a disk that is full, on any
+    machine.
+    """
 
     async def scene() -> None:
         runs = tmp_path / "runs.txt"
-        async with HubWire() as hub, agent_process(tmp_path, hub.url, TOKEN, {"count": ["/bin/sh", "-c", f"echo run >> {runs}"]}) as agent:
+        async with (
+            HubWire() as hub,
+            agent_process(tmp_path, hub.url, TOKEN, {"count": ["/bin/sh", "-c", f"echo run >> {runs}"]}) as agent,
+        ):
             await hub.registered()
             assert agent.process is not None
             resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
@@ -102,7 +109,9 @@ def test_disk_full_in_the_middle_costs_output_and_new_commands_and_nothing_else(
             lines = hub.lines("c1")
             assert (lines[0], lines[-1]) == ("begun", "after")
             marks = [line for line in lines if "bytes of output are missing here: No space left on device" in line]
-            kept = lines.count("line that is lost")  # what the shim read before the disk was full, or when there was room again
+            kept = lines.count(
+                "line that is lost"
+            )  # what the shim read before the disk was full, or when there was room again
             assert marks
             assert len(lines) == kept + len(marks) + 2
             assert report["message"] == f"{(10_000 - kept) * len('line that is lost ')} bytes of output were discarded"
@@ -125,7 +134,7 @@ def test_output_that_the_disk_does_not_take_is_counted_marked_and_costs_no_exit(
     assert subprocess.run(argv, timeout=60).returncode == 0
     ended = folder.facts(tmp_path, False).ended
     assert ended is not None
-    assert (ended.status, ended.exit_code, ended.message) == (Status.ERROR, 4, "5 bytes of output were discarded")
+    assert (ended.status, ended.exit_code, ended.message) == (ReportStatus.ERROR, 4, "5 bytes of output were discarded")
 
 
 def test_output_goes_on_behind_a_mark_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

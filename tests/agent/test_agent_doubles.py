@@ -39,7 +39,13 @@ def test_nixfleet_command_ends_with_a_heartbeat_that_still_names_it() -> None:
         await hub.send("command", command="pull", command_id="c1")
         await agent.until(lambda: "heartbeat" in kinds(agent)[1:], "the heartbeat after its status")
         told = [frame for frame in agent.sent if frame["type"] != "heartbeat" or frame["payload"]["pending_command"]]
-        assert [frame["type"] for frame in told] == ["operation_progress", "output", "operation_progress", "status", "heartbeat"]
+        assert [frame["type"] for frame in told] == [
+            "operation_progress",
+            "output",
+            "operation_progress",
+            "status",
+            "heartbeat",
+        ]
         assert told[-1]["payload"]["pending_command"] == "pull"
         assert all("command_id" not in frame["payload"] for frame in told)
         assert told[1]["payload"] == {"line": "one line", "stream": "stdout", "command": "", "is_error": False}
@@ -85,7 +91,9 @@ def test_nixfleet_loses_the_status_of_a_command_that_ends_while_it_is_cut_off() 
         script.go.set()
         await agent.until(lambda: agent.connections == 2, "its return")
         await agent.registered()
-        await hub.until(lambda: len(hub.of("heartbeat")) > 3 and hub.of("heartbeat")[-1]["pending_command"] is None, "it is idle")
+        await hub.until(
+            lambda: len(hub.of("heartbeat")) > 3 and hub.of("heartbeat")[-1]["pending_command"] is None, "it is idle"
+        )
         assert hub.of("status") == []
 
     play(claim)
@@ -163,9 +171,7 @@ def test_nixfleet_registers_with_these_fields_and_says_nothing_of_what_runs() ->
         )
         assert list(await hub.registered()) == fields.split()
         beat = await hub.first("heartbeat")
-        fields = (
-            "generation nixpkgs_version pending_command command_pid metrics update_status source_commit store_path binary_hash lock_hash"
-        )
+        fields = "generation nixpkgs_version pending_command command_pid metrics update_status source_commit store_path binary_hash lock_hash"
         assert list(beat) == fields.split()
         agent.metrics = None
         await hub.until(lambda: hub.of("heartbeat")[-1]["metrics"] is None, "a heartbeat without metrics")
@@ -176,7 +182,12 @@ def test_nixfleet_registers_with_these_fields_and_says_nothing_of_what_runs() ->
 def test_nixfleet_ignores_what_it_does_not_know_and_keeps_the_connection() -> None:
     async def claim(hub: HubWire, agent: NixFleet) -> None:
         assert hub.live is not None
-        for text in ("not json", "[1]", '{"type": "ack", "payload": {"command_id": "c"}}', '{"type": "news", "payload": {"a": 1}, "b": 2}'):
+        for text in (
+            "not json",
+            "[1]",
+            '{"type": "ack", "payload": {"command_id": "c"}}',
+            '{"type": "news", "payload": {"a": 1}, "b": 2}',
+        ):
             await hub.live.send(text)
         await hub.send("command", command="dance", command_id="c1", more=1)
         status = await hub.first("status")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from processes.agent import folder, shim
 from processes.agent.folder import SpoolReader
-from processes.core.agent_values import Record, Status
+from processes.core.agent.remembered import ReportStatus, SpoolRecord
 from processes.core.values import Stream
 
 
@@ -68,7 +68,7 @@ def test_shim_that_finds_a_cancel_says_cancelled_and_runs_nothing(tmp_path: Path
     assert run_shim(tmp_path, "touch", f"{tmp_path}/ran") == 0
     ended = folder.facts(tmp_path, False).ended
     assert ended is not None
-    assert ended.status is Status.CANCELLED
+    assert ended.status is ReportStatus.CANCELLED
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "started").exists()
 
@@ -93,16 +93,18 @@ def test_record_of_an_end_that_cannot_be_read_is_an_unknown_outcome(tmp_path: Pa
     (tmp_path / "exit").write_text("status=nonsense\ncode=x\n")
     ended = folder.facts(tmp_path, False).ended
     assert ended is not None
-    assert ended.status is Status.ERROR
+    assert ended.status is ReportStatus.ERROR
     assert "unknown" in ended.message
 
 
-def test_message_of_an_end_keeps_its_equal_signs_and_stays_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_of_an_end_keeps_its_equal_signs_and_stays_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     shim._write_exit("error", 3, "a=b\nstatus=ok")
     ended = folder.facts(tmp_path, False).ended
     assert ended is not None
-    assert (ended.status, ended.exit_code, ended.message) == (Status.ERROR, 3, "a=b status=ok")
+    assert (ended.status, ended.exit_code, ended.message) == (ReportStatus.ERROR, 3, "a=b status=ok")
 
 
 def test_ids_never_become_paths(tmp_path: Path) -> None:
@@ -149,7 +151,9 @@ PARTS = (
 def test_spooled_output_is_the_output_whatever_its_bytes_and_chunks(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cut: int
 ) -> None:
-    """Would catch: a piece lost at a chunk's edge, a character cut in two, a record over the limit. Only the CR of a CR LF goes."""
+    """Would catch: a piece lost at a chunk's edge, a character cut in two, a record over the limit. Only the CR of a CR
+    LF goes.
+    """
     home = tmp_path_factory.mktemp("spool")
     whole = b"".join(line.replace(b"\n", b"") + b"\n" for line in lines)
     spool(home, *((1, whole[at : at + cut]) for at in range(0, len(whole), cut)))
@@ -165,7 +169,7 @@ def test_spooled_output_is_the_output_whatever_its_bytes_and_chunks(
 
 def test_reader_gives_every_record_once_in_small_bites(tmp_path: Path) -> None:
     spool(tmp_path, (1, b"".join(b"line %d\n" % number for number in range(5000))))
-    reader, records = SpoolReader(tmp_path), list[Record]()
+    reader, records = SpoolReader(tmp_path), list[SpoolRecord]()
     while bite := reader.read(len(records), 3000):
         records += bite
-    assert records == [Record(Stream.STDOUT, f"line {number}") for number in range(5000)]
+    assert records == [SpoolRecord(Stream.STDOUT, f"line {number}") for number in range(5000)]

@@ -12,14 +12,14 @@ import msgspec
 import pytest
 
 from processes.agent.journal import KEPT_S, Journal, JournalFailed
-from processes.core.agent_values import Ended, Row, RowState, Status
+from processes.core.agent.remembered import Ended, JournalRow, JournalState, ReportStatus
 
 
-def row(command_id: str = "c1", state: RowState = RowState.ACCEPTED, written_wall_s: float = 1e9) -> Row:
-    return Row(command_id, "pull", state, "boot", 5.0, written_wall_s, 60.0)
+def row(command_id: str = "c1", state: JournalState = JournalState.ACCEPTED, written_wall_s: float = 1e9) -> JournalRow:
+    return JournalRow(command_id, "pull", state, "boot", 5.0, written_wall_s, 60.0)
 
 
-def play(path: Path, claim: Callable[[Journal, list[Row]], Coroutine[Any, Any, None]]) -> str:
+def play(path: Path, claim: Callable[[Journal, list[JournalRow]], Coroutine[Any, Any, None]]) -> str:
     """Opens it, runs the claim, closes it; returns the journal's id."""
 
     async def scene() -> str:
@@ -32,18 +32,18 @@ def play(path: Path, claim: Callable[[Journal, list[Row]], Coroutine[Any, Any, N
 
 
 def test_id_is_recorded_once_and_the_first_row_stays(tmp_path: Path) -> None:
-    async def first(journal: Journal, rows: list[Row]) -> None:
+    async def first(journal: Journal, rows: list[JournalRow]) -> None:
         assert rows == []
         assert await journal.record(row()) is None
-        assert await journal.record(row(state=RowState.REJECTED)) == row()
+        assert await journal.record(row(state=JournalState.REJECTED)) == row()
 
-    async def later(journal: Journal, rows: list[Row]) -> None:
+    async def later(journal: Journal, rows: list[JournalRow]) -> None:
         assert rows == [row()]
-        settled = msgspec.structs.replace(row(), state=RowState.SETTLED, ended=Ended(Status.ERROR, 7, "bad"))
+        settled = msgspec.structs.replace(row(), state=JournalState.SETTLED, ended=Ended(ReportStatus.ERROR, 7, "bad"))
         await journal.settle(settled)
         assert await journal.record(row()) == settled
 
-    async def last(journal: Journal, rows: list[Row]) -> None:
+    async def last(journal: Journal, rows: list[JournalRow]) -> None:
         assert rows == []
 
     path = tmp_path / "state" / "journal.db"
@@ -51,7 +51,7 @@ def test_id_is_recorded_once_and_the_first_row_stays(tmp_path: Path) -> None:
 
 
 def test_new_file_is_a_new_journal(tmp_path: Path) -> None:
-    async def nothing(journal: Journal, _: list[Row]) -> None:
+    async def nothing(journal: Journal, _: list[JournalRow]) -> None:
         assert journal.id
 
     path = tmp_path / "journal.db"
@@ -61,11 +61,16 @@ def test_new_file_is_a_new_journal(tmp_path: Path) -> None:
 
 
 def test_unsettled_come_back_in_the_order_of_admission(tmp_path: Path) -> None:
-    async def write(journal: Journal, _: list[Row]) -> None:
-        for command_id, state in (("z", RowState.ACCEPTED), ("r", RowState.REJECTED), ("a", RowState.CANCELLED), ("m", RowState.ACCEPTED)):
+    async def write(journal: Journal, _: list[JournalRow]) -> None:
+        for command_id, state in (
+            ("z", JournalState.ACCEPTED),
+            ("r", JournalState.REJECTED),
+            ("a", JournalState.CANCELLED),
+            ("m", JournalState.ACCEPTED),
+        ):
             await journal.record(row(command_id, state))
 
-    async def read(_: Journal, rows: list[Row]) -> None:
+    async def read(_: Journal, rows: list[JournalRow]) -> None:
         assert [found.command_id for found in rows] == ["z", "a", "m"]
 
     play(tmp_path / "journal.db", write)
@@ -73,12 +78,20 @@ def test_unsettled_come_back_in_the_order_of_admission(tmp_path: Path) -> None:
 
 
 def test_ids_are_kept_30_days_and_open_ones_for_ever(tmp_path: Path) -> None:
-    async def claim(journal: Journal, _: list[Row]) -> None:
-        for command_id, state in (("open", RowState.ACCEPTED), ("noted", RowState.CANCELLED), ("old", RowState.REJECTED)):
+    async def claim(journal: Journal, _: list[JournalRow]) -> None:
+        for command_id, state in (
+            ("open", JournalState.ACCEPTED),
+            ("noted", JournalState.CANCELLED),
+            ("old", JournalState.REJECTED),
+        ):
             await journal.record(row(command_id, state))
-        await journal.record(row("young", RowState.REJECTED, 1e9 + 2))
+        await journal.record(row("young", JournalState.REJECTED, 1e9 + 2))
         await journal.prune(1e9 + KEPT_S + 1)
-        known = [command_id for command_id in ("open", "noted", "old", "young") if await journal.record(row(command_id)) is not None]
+        known = [
+            command_id
+            for command_id in ("open", "noted", "old", "young")
+            if await journal.record(row(command_id)) is not None
+        ]
         assert known == ["open", "noted", "young"]
 
     play(tmp_path / "journal.db", claim)
@@ -88,7 +101,7 @@ def test_ids_are_kept_30_days_and_open_ones_for_ever(tmp_path: Path) -> None:
 def test_row_that_cannot_be_durable_is_an_error(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "journal.db"
 
-    async def claim(journal: Journal, _: list[Row]) -> None:
+    async def claim(journal: Journal, _: list[JournalRow]) -> None:
         other = sqlite3.connect(path, isolation_level=None)
         if fault == "locked":
             other.execute("BEGIN EXCLUSIVE")
@@ -125,10 +138,12 @@ def test_journal_that_cannot_be_trusted_is_refused_and_left_as_it_is(tmp_path: P
 
 
 def test_every_commit_is_synced_to_the_disk(tmp_path: Path) -> None:
-    async def claim(journal: Journal, _: list[Row]) -> None:
+    async def claim(journal: Journal, _: list[JournalRow]) -> None:
         def pragma() -> tuple[object, ...]:
             assert journal._base is not None
-            return tuple(journal._base.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous"))
+            return tuple(
+                journal._base.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+            )
 
         assert await journal._call(pragma) == ("delete", 3)  # EXTRA
 
@@ -141,10 +156,10 @@ def test_a_flood_of_commands_grows_no_journal_beyond_its_rows_until_the_days_pru
     monkeypatch.setattr("processes.agent.journal.ROWS_MAX", 20)
     monkeypatch.setattr("processes.agent.journal.PRUNE_EVERY_ROWS", 10)
 
-    async def claim(journal: Journal, _: list[Row]) -> None:
+    async def claim(journal: Journal, _: list[JournalRow]) -> None:
         await journal.record(row("open"))
         for number in range(60):
-            await journal.record(row(f"r{number}", RowState.REJECTED))
+            await journal.record(row(f"r{number}", JournalState.REJECTED))
 
     play(tmp_path / "journal.db", claim)
     base = sqlite3.connect(tmp_path / "journal.db")
@@ -159,13 +174,13 @@ def test_journal_that_is_there_already_is_opened_without_a_write(tmp_path: Path)
     """An agent must start on a full disk too: it has commands to report."""
     path = tmp_path / "journal.db"
 
-    async def write(journal: Journal, _: list[Row]) -> None:
+    async def write(journal: Journal, _: list[JournalRow]) -> None:
         await journal.record(row())
 
     play(path, write)
     before = path.stat().st_mtime_ns
 
-    async def read(_: Journal, rows: list[Row]) -> None:
+    async def read(_: Journal, rows: list[JournalRow]) -> None:
         assert rows == [row()]
 
     play(path, read)

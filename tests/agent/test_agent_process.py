@@ -15,13 +15,14 @@ import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
 
-from processes.adapters import clock, pulse_file
+from processes.adapters import clock
+from processes.adapters.state import pulse_file
 from processes.agent.config import load
 from processes.agent.folder import READ_BYTES_MAX
 from processes.agent.journal import Journal
 from processes.agent.runner import Runner
-from processes.core.agent_flow import RECORD_BYTES, WINDOW_BYTES_MAX
-from processes.core.agent_values import Row, RowState
+from processes.core.agent.flow import RECORD_BYTES, WINDOW_BYTES_MAX
+from processes.core.agent.remembered import JournalRow, JournalState
 
 Claim = Callable[[HubWire, AgentProcess], Coroutine[Any, Any, None]]
 
@@ -223,12 +224,12 @@ def test_agent_killed_after_exit_and_before_report_reports_when_it_is_back(tmp_p
     play(tmp_path, {"count": counting(tmp_path, f"echo begun; {waiting(tmp_path)}; exit 5")}, claim)
 
 
-def journalled(state: RowState = RowState.ACCEPTED, **more: Any) -> Row:
+def journalled(state: JournalState = JournalState.ACCEPTED, **more: Any) -> JournalRow:
     now = clock.now()
-    return Row("c1", "count", state, more.pop("boot_id", clock.boot_id()), now.boot_s, now.wall_s, **more)
+    return JournalRow("c1", "count", state, more.pop("boot_id", clock.boot_id()), now.boot_s, now.wall_s, **more)
 
 
-async def write_journal(agent: AgentProcess, row: Row) -> Journal:
+async def write_journal(agent: AgentProcess, row: JournalRow) -> Journal:
     journal = Journal(agent.state / "journal.db")
     await journal.open()
     await journal.record(row)
@@ -260,7 +261,9 @@ def test_command_journalled_whose_time_is_over_is_reported_and_not_run(tmp_path:
     play(tmp_path, {"count": counting(tmp_path)}, claim, prepare=prepare)
 
 
-@pytest.mark.parametrize(("boot", "words"), [("this", "the shim died, outcome unknown"), ("another", "rebooted during the command")])
+@pytest.mark.parametrize(
+    ("boot", "words"), [("this", "the shim died, outcome unknown"), ("another", "rebooted during the command")]
+)
 def test_command_started_whose_shim_is_gone_is_never_run_again(tmp_path: Path, boot: str, words: str) -> None:
     async def prepare(_: HubWire, agent: AgentProcess) -> None:
         (await write_journal(agent, journalled())).close()
@@ -355,7 +358,11 @@ def test_cancel_of_a_program_that_completes_loses(tmp_path: Path) -> None:
         assert (await hub.report("c1"))["status"] == "ok"
         assert "got" in hub.lines("c1")
 
-    play(tmp_path, {"deaf": ["/bin/sh", "-c", "trap 'echo got; exit 0' TERM; echo ready; while :; do sleep 0.02; done"]}, claim)
+    play(
+        tmp_path,
+        {"deaf": ["/bin/sh", "-c", "trap 'echo got; exit 0' TERM; echo ready; while :; do sleep 0.02; done"]},
+        claim,
+    )
 
 
 def test_cancel_of_an_unknown_id_answers_the_later_delivery_cancelled_and_does_not_run_it(tmp_path: Path) -> None:
@@ -462,7 +469,11 @@ def test_hub_that_acknowledges_nothing_is_sent_a_bounded_window(tmp_path: Path) 
         await hub.report("c1")
         assert len(hub.lines("c1")) == 20_000
 
-    play(tmp_path, {"much": ["/bin/sh", "-c", "yes 0123456789012345678901234567890123456789012345678 | head -n 20000"]}, claim)
+    play(
+        tmp_path,
+        {"much": ["/bin/sh", "-c", "yes 0123456789012345678901234567890123456789012345678 | head -n 20000"]},
+        claim,
+    )
 
 
 def test_journal_that_was_removed_refuses_commands_loudly_and_runs_none(tmp_path: Path) -> None:
@@ -547,7 +558,12 @@ def test_connection_that_breaks_or_is_restarted_is_replaced_within_a_second(tmp_
 def test_malformed_frames_of_the_hub_are_logged_and_survived(tmp_path: Path) -> None:
     async def claim(hub: HubWire, agent: AgentProcess) -> None:
         assert hub.live is not None
-        for text in ("not json", "[]", '{"type": "command", "payload": {"command": 7}}', '{"type": "news", "payload": {}}'):
+        for text in (
+            "not json",
+            "[]",
+            '{"type": "command", "payload": {"command": 7}}',
+            '{"type": "news", "payload": {}}',
+        ):
             await hub.live.send(text)
         await hub.live.send(b"\xff\x00")
         await hub.command("count", "c1")
@@ -585,7 +601,10 @@ def test_second_agent_on_the_same_state_is_refused(tmp_path: Path) -> None:
 
 def test_pulse_of_a_lone_agent_stands_in_its_own_state(tmp_path: Path) -> None:
     async def claim(_: HubWire, agent: AgentProcess) -> None:
-        await until(lambda: (p := pulse_file.read(agent.state / "pulse", "agent")) and p.turn > 3 and p.online == 1, "an online pulse")
+        await until(
+            lambda: (p := pulse_file.read(agent.state / "pulse", "agent")) and p.turn > 3 and p.online == 1,
+            "an online pulse",
+        )
         pulse = pulse_file.read(agent.state / "pulse", "agent")
         assert pulse is not None
         assert agent.process is not None

@@ -14,9 +14,9 @@ import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
 
-from processes.adapters.pulse_file import start_ticks
+from processes.adapters.state.pulse_file import start_ticks
 from processes.agent import leftovers, shim
-from processes.core.agent_values import Started
+from processes.core.agent.remembered import Started
 
 Claim = Callable[[HubWire, AgentProcess], Coroutine[Any, Any, None]]
 FAMILY = "trap '' TERM HUP; sh -c 'echo $$; while :; do sleep 0.1; done' & echo $$; while :; do sleep 0.1; done"
@@ -43,7 +43,9 @@ async def family(hub: HubWire, command_id: str = "c1") -> list[int]:
 
 
 @pytest.mark.parametrize("leader_too", [False, True])
-def test_program_of_a_killed_shim_is_ended_with_its_children_and_told_as_unknown(tmp_path: Path, leader_too: bool) -> None:
+def test_program_of_a_killed_shim_is_ended_with_its_children_and_told_as_unknown(
+    tmp_path: Path, leader_too: bool
+) -> None:
     """With the program's first process gone too, the rest of its session is still known by the command's id."""
 
     async def claim(hub: HubWire, agent: AgentProcess) -> None:
@@ -77,8 +79,12 @@ def test_next_agent_ends_what_a_shim_killed_together_with_its_agent_left_behind(
 
 
 def test_a_strangers_session_under_a_number_that_was_used_again_is_left_alone() -> None:
-    """The number of a session may be another's by now: neither a living leader that began later, nor a foreign child of a gone one."""
-    stranger = subprocess.Popen(["/bin/sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    """The number of a session may be another's by now: neither a living leader that began later, nor a foreign child of
+    a gone one.
+    """
+    stranger = subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True
+    )
     assert stranger.stdout is not None
     child = int(stranger.stdout.readline())
     try:
@@ -100,7 +106,9 @@ def test_reboot_in_the_middle_has_its_own_reason(tmp_path: Path) -> None:
         before = fields(folder / "started")
         os.kill(int(fields(folder / "lock")["pid"]), signal.SIGKILL)
         os.killpg(int(before["pid"]), signal.SIGKILL)
-        (folder / "started").write_text(f"pid={before['pid']}\nstart_ticks={before['start_ticks']}\nboot_id=the-boot-before\n")
+        (folder / "started").write_text(
+            f"pid={before['pid']}\nstart_ticks={before['start_ticks']}\nboot_id=the-boot-before\n"
+        )
         agent.start()
         report = await hub.report("c1")
         assert (report["status"], report["reason"]) == ("error", "rebooted")

@@ -16,7 +16,7 @@ from pathlib import Path
 from doubles.agent_process import AgentProcess, until
 from doubles.hub_wire import TOKEN, HubWire
 
-from processes.adapters import pulse_file
+from processes.adapters.state import pulse_file
 from processes.adapters.supervisor import Supervisor, SupervisorAway
 
 PROGRAM = Path(__file__).resolve().parents[2].joinpath("supervisord.conf").read_text().partition("[program:agent]")[2]
@@ -74,7 +74,10 @@ def test_command_outlives_a_stop_of_the_supervised_agent_and_is_reported_after_t
                 await hub.registered()
                 await hub.command("slow", "c1")
                 await hub.until(lambda: hub.output.get("c1"), "its output")
-                await until(lambda: (pulse := pulse_file.read(state / "run" / "pulse", "agent")) and pulse.connections == 1, "its pulse")
+                await until(
+                    lambda: (pulse := pulse_file.read(state / "run" / "pulse", "agent")) and pulse.connections == 1,
+                    "its pulse",
+                )
                 assert "journal open" in (state / "log" / "agent.log").read_text()
                 assert not (agent.state / "pulse").exists()
                 assert (state / "run" / "lock" / "agent").exists()

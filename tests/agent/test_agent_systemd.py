@@ -1,7 +1,7 @@
 """The agent's unit for systemd: what is killed when the agent is restarted under it, and that commands are not.
 
-There is no systemd here: `restart` does what systemd.kill(5) says for the unit's own words, to the processes that would be in its
-cgroup: the agent, and all that descends from it.
+There is no systemd here: `restart` does what systemd.kill(5) says for the unit's own words, to the processes that would
+be in its cgroup: the agent, and all that descends from it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
 
 from processes.agent.runner import clean_environment
-from processes.cli.failure import Failure
-from processes.cli.systemd_unit import agent_unit
+from processes.cli.terminal.failure import Failure
+from processes.cli.verbs.systemd_unit import agent_unit
 
 Claim = Callable[["Unit", HubWire, AgentProcess], Coroutine[Any, Any, None]]
 
@@ -67,7 +67,13 @@ class Unit:
         """ExecStart, as systemd starts it: not our child's environment, and not our folder."""
         with agent.log.open("ab") as log:
             agent.process = subprocess.Popen(
-                self.argv, cwd="/", env={"PATH": os.defpath}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.argv,
+                cwd="/",
+                env={"PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
 
@@ -163,9 +169,28 @@ def test_unit_comes_back_for_ever_and_leaves_its_commands_their_folders(tmp_path
     service = Unit(text).service
     assert (service["Restart"], float(service["RestartSec"])) == ("always", 1.0)
     assert "\nStartLimitIntervalSec=0\n" in text
-    taken_away = {"PrivateTmp", "RuntimeDirectory", "StateDirectory", "DynamicUser", "User", "NoNewPrivileges", "CapabilityBoundingSet"}
+    taken_away = {
+        "PrivateTmp",
+        "RuntimeDirectory",
+        "StateDirectory",
+        "DynamicUser",
+        "User",
+        "NoNewPrivileges",
+        "CapabilityBoundingSet",
+    }
     assert not taken_away & set(service)
-    confining = ("Protect", "Private", "Restrict", "SystemCall", "ReadOnly", "Inaccessible", "Memory", "Lock", "Limit", "RootDirectory")
+    confining = (
+        "Protect",
+        "Private",
+        "Restrict",
+        "SystemCall",
+        "ReadOnly",
+        "Inaccessible",
+        "Memory",
+        "Lock",
+        "Limit",
+        "RootDirectory",
+    )
     assert not [key for key in service if key.startswith(confining)], "a `switch` inherits it"
 
 
@@ -190,12 +215,23 @@ def test_a_line_break_in_a_path_is_refused(tmp_path: Path) -> None:
 def test_systemd_itself_finds_nothing_wrong(tmp_path: Path) -> None:
     path = tmp_path / "fleethub-agent.service"
     path.write_text(agent_unit(Path(sys.executable), tmp_path / "agent 100%.toml"))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, timeout=60
+    )
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "fleethub-agent" in line]
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
 def test_the_verb_prints_the_unit_of_this_python(tmp_path: Path) -> None:
-    argv = [sys.executable, "-P", "-m", "processes.cli", "systemd-unit", "--agent", "--config", str(tmp_path / "agent.toml")]
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "processes.cli",
+        "systemd-unit",
+        "--agent",
+        "--config",
+        str(tmp_path / "agent.toml"),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, agent_unit(Path(sys.executable), tmp_path / "agent.toml"))

@@ -1,4 +1,6 @@
-"""wss:// with an authority of one's own: trusted by its file alone, and every way of not being trusted is said and tried again slowly."""
+"""wss:// with an authority of one's own: trusted by its file alone, and every way of not being trusted is said and
+tried again slowly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One browser and one stage for the tests of a file: a playwright that lives on would keep its event loop in everybody's thread."""
+"""One browser and one stage for the tests of a file: a playwright that lives on would keep its event loop in
+everybody's thread.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The page over a whole installation: hosts that come and go, a hub that is killed or stuck while one looks, and never a reload."""
+"""The page over a whole installation: hosts that come and go, a hub that is killed or stuck while one looks, and never
+a reload.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from doubles.page_stage import Watched
 from playwright.sync_api import Browser, Page, expect
 
 SLOW_MS = 30_000  # a machine four times slower than an idle one
-TALK = ["sh", "-c", "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do printf '\\033[32mline %s\\033[0m\\n' $n; sleep 0.4; done; echo 'and done'"]
+TALK = [
+    "sh",
+    "-c",
+    "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do printf '\\033[32mline %s\\033[0m\\n' $n; sleep 0.4; done; echo 'and done'",
+]
 STUCK = """() => {
   fetch("/api/v1/drill", { method: "POST", headers: { "content-type": "application/json" }, body: '{"fault": "deadlock"}' });
 }"""
@@ -45,7 +51,9 @@ def go(page: Page, place: str) -> None:
     page.evaluate("place => { location.hash = place }", f"#{place}")
 
 
-def test_a_host_appears_goes_and_comes_back_and_its_output_is_seen_live_while_the_hub_is_killed(house: House, page: Page) -> None:
+def test_a_host_appears_goes_and_comes_back_and_its_output_is_seen_live_while_the_hub_is_killed(
+    house: House, page: Page
+) -> None:
     row = page.locator(".row", has_text="web1")
     expect(row).to_have_count(0)
     folder = house.host("web1", {"talk": TALK})
@@ -70,7 +78,10 @@ def test_a_host_appears_goes_and_comes_back_and_its_output_is_seen_live_while_th
     expect(page.locator("#about")).to_contain_text("succeeded", timeout=SLOW_MS)
     expect(page.locator(".lines .end")).to_be_visible(timeout=SLOW_MS)
     assert house.pulse("hub").pid != before
-    assert [text.strip() for text in lines.all_text_contents()] == [*(f"line {number}" for number in range(1, 13)), "and done"]
+    assert [text.strip() for text in lines.all_text_contents()] == [
+        *(f"line {number}" for number in range(1, 13)),
+        "and done",
+    ]
     expect(lines.first.locator(".fg-2")).to_have_text("line 1")
     go(page, "host/web1")
     expect(page.locator("#comings")).to_contain_text("offline")
@@ -90,7 +101,9 @@ def test_a_frozen_hub_is_seen_judged_replaced_and_explained(house: House, page: 
     incidents = page.locator("#incidents .item", has_text="take_a_lock_twice")
     expect(incidents).to_have_count(0)
     page.evaluate(STUCK)
-    expect(page.locator("#banner")).to_contain_text("The hub", timeout=SLOW_MS)  # has not turned, is frozen, was replaced
+    expect(page.locator("#banner")).to_contain_text(
+        "The hub", timeout=SLOW_MS
+    )  # has not turned, is frozen, was replaced
     expect(incidents).to_contain_text("commands lost: 0", timeout=SLOW_MS)
     expect(incidents).to_contain_text("well again after", timeout=SLOW_MS)
     expect(hub.locator(".pill")).to_have_text("advancing", timeout=SLOW_MS)
@@ -100,6 +113,8 @@ def test_a_frozen_hub_is_seen_judged_replaced_and_explained(house: House, page: 
     expect(page.locator("pre.code .guilty").first).to_contain_text("take_a_lock_twice")
     expect(page.locator(".story.lines")).to_contain_text("killed")
     page.locator("details").evaluate_all("all => all.forEach((each) => { each.open = true; })")
-    assert page.evaluate("document.getElementById('main').scrollWidth <= document.getElementById('main').clientWidth"), "evidence is wide"
+    assert page.evaluate(
+        "document.getElementById('main').scrollWidth <= document.getElementById('main').clientWidth"
+    ), "evidence is wide"
     expect(page.locator(".story.lines li").last).to_contain_text("well again")
     expect(page.locator("#verdict")).to_have_text("ok", timeout=SLOW_MS)

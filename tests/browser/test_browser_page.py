@@ -1,4 +1,6 @@
-"""The page in a real browser over a played hub: what a person sees and may do, and that nothing from a host is more than text."""
+"""The page in a real browser over a played hub: what a person sees and may do, and that nothing from a host is more
+than text.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,16 @@ from axe_playwright_python.sync_playwright import Axe
 from doubles.page_stage import Stage, seen_at, until
 from playwright.sync_api import Browser, Page, expect
 
-from processes.core.command import State
-from processes.core.messages import Change, EnrollHost, GiveCommand, Json, OutputGrew, RequestReceived, StartRun
+from processes.core.records.command import State
+from processes.core.travels.messages import (
+    Change,
+    EnrollHost,
+    GiveCommand,
+    Json,
+    OutputGrew,
+    RequestReceived,
+    StartRun,
+)
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>{{7*7}}\u202e&lt;b&gt;'
 SHOWN = HOSTILE.replace("\u202e", "\\u202e")  # seen, not obeyed
@@ -48,7 +58,14 @@ def rows(page: Page) -> Any:
 
 
 def test_hostile_names_facts_and_output_are_text_and_nothing_else(browser: Browser, stage: Stage) -> None:
-    stage.host("db-<b>1</b>", presence="offline", os_version=HOSTILE, metrics=None, facts={"<i>fact</i>": HOSTILE}, heartbeat_facts={})
+    stage.host(
+        "db-<b>1</b>",
+        presence="offline",
+        os_version=HOSTILE,
+        metrics=None,
+        facts={"<i>fact</i>": HOSTILE},
+        heartbeat_facts={},
+    )
     lines = [HOSTILE, "\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2Jplain", "</pre></div><h1>out</h1>"]
     stage.stored("c1", 1, "db-<b>1</b>", lines)
     stage.command("c1", "db-<b>1</b>", State.RUNNING, message=HOSTILE)
@@ -90,7 +107,9 @@ def test_hostile_names_facts_and_output_are_text_and_nothing_else(browser: Brows
         assert "[object" not in page.locator("body").inner_text()
 
 
-def test_presence_ages_before_anybody_says_so_and_a_heartbeat_makes_it_green_again(browser: Browser, stage: Stage) -> None:
+def test_presence_ages_before_anybody_says_so_and_a_heartbeat_makes_it_green_again(
+    browser: Browser, stage: Stage
+) -> None:
     stage.host("web1", last_seen=seen_at(9), heartbeat_interval_s=5.0)
     with stage.sign_in(browser) as watched:
         pill = rows(watched.page).locator(".presence .pill")
@@ -106,11 +125,19 @@ def test_hosts_are_found_by_any_field_sorted_and_grouped(browser: Browser, stage
     for number in range(1, 13):
         facts = {"generation": f"gen{number % 3}"}
         metrics = {"cpu": float(number * 8), "ram": 1.0, "load": 0.1}
-        stage.host(f"web{number}", metrics=metrics, presence="offline" if number == 5 else "online", facts=facts, heartbeat_facts={})
+        stage.host(
+            f"web{number}",
+            metrics=metrics,
+            presence="offline" if number == 5 else "online",
+            facts=facts,
+            heartbeat_facts={},
+        )
     with stage.sign_in(browser) as watched:
         page, find = watched.page, watched.page.get_by_role("searchbox", name="find hosts")
         expect(rows(page)).to_have_count(12)
-        assert rows(page).locator(".name").all_text_contents() == [f"web{number}" for number in range(1, 13)], "by number"
+        assert rows(page).locator(".name").all_text_contents() == [f"web{number}" for number in range(1, 13)], (
+            "by number"
+        )
         for text, count in [
             ("cpu>80", 2),
             ("presence:offline", 1),
@@ -131,8 +158,13 @@ def test_hosts_are_found_by_any_field_sorted_and_grouped(browser: Browser, stage
         expect(rows(page)).to_have_count(1)
 
 
-def test_how_far_a_command_is_by_its_agents_word_is_seen_in_the_fleet_and_with_the_command(browser: Browser, stage: Stage) -> None:
-    steps = {"pull": {"current": 4, "total": 4, "status": "complete"}, "switch": {"current": 3, "total": 4, "status": "in_progress"}}
+def test_how_far_a_command_is_by_its_agents_word_is_seen_in_the_fleet_and_with_the_command(
+    browser: Browser, stage: Stage
+) -> None:
+    steps = {
+        "pull": {"current": 4, "total": 4, "status": "complete"},
+        "switch": {"current": 3, "total": 4, "status": "in_progress"},
+    }
     stage.host("nix1", progress=steps, kernel="6.12.57", machine="x86_64")
     stage.stored("c7", 7, "nix1", [])
     stage.command("c7", "nix1", State.RUNNING, op="switch", started_at=seen_at(70))
@@ -234,7 +266,12 @@ def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: B
         until(lambda: len(stage.hub.requests) > before)
         asked = stage.hub.requests[-1]
         assert isinstance(asked, StartRun)
-        assert (asked.steps, asked.hosts, asked.parallel, asked.max_failures) == (["pull"], ["pad", "web1", "web2", "web3"], 2, 1)
+        assert (asked.steps, asked.hosts, asked.parallel, asked.max_failures) == (
+            ["pull"],
+            ["pad", "web1", "web2", "web3"],
+            2,
+            1,
+        )
         assert (asked.ttl_s, len(asked.key or "")) == (3600.0, 32)
         expect(page.locator("body[data-view=runs]")).to_be_visible()
         watched.go("fleet")
@@ -242,7 +279,9 @@ def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: B
         dialog.get_by_label("host name").fill("new1")
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog).to_contain_text("Token of new1")
-        expect(dialog).to_contain_text("fleethub agent --hub ws://127.0.0.1:7701/ws --name new1 --token-file - --install")
+        expect(dialog).to_contain_text(
+            "fleethub agent --hub ws://127.0.0.1:7701/ws --name new1 --token-file - --install"
+        )
         assert len(dialog.locator(".secret").first.inner_text()) >= 43
 
 
@@ -301,9 +340,7 @@ def test_a_viewer_is_offered_nothing_that_changes_anything_and_is_refused_it(bro
         expect(page.locator("#about")).to_contain_text("running")
         expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
         before = len(stage.hub.requests)
-        ask = (
-            "async ([method, path, body]) => (await fetch(path, { method, headers: { 'content-type': 'application/json' }, body })).status"
-        )
+        ask = "async ([method, path, body]) => (await fetch(path, { method, headers: { 'content-type': 'application/json' }, body })).status"
         given = json.dumps({"op": "pull", "hosts": ["web1"]})
         for method, path, body in [
             ("POST", "/api/v1/commands", given), ("POST", "/api/v1/commands/c9/cancel", None), ("DELETE", "/api/v1/hosts/web1", None),
@@ -326,14 +363,18 @@ def test_ten_thousand_hosts_scroll_sort_and_filter_within_a_frames_bound(browser
             print(
                 f"{act}: median {frames[len(frames) // 2]:.0f} ms, 90 % {frames[int(len(frames) * 0.9)]:.0f} ms, worst {frames[-1]:.0f} ms"
             )
-            assert frames[int(len(frames) * 0.9)] < FRAME_MS_MAX, act  # the few others are the machine's: two suites may run on it
+            assert frames[int(len(frames) * 0.9)] < FRAME_MS_MAX, (
+                act
+            )  # the few others are the machine's: two suites may run on it
         page.get_by_role("searchbox", name="find hosts").fill("name=host9999")
         expect(rows(page)).to_have_count(1)
 
 
 def test_the_page_says_when_it_is_cut_off_and_heals_by_itself(browser: Browser, stage: Stage) -> None:
     stage.host("web1")
-    with stage.sign_in(browser, viewport={"width": 390, "height": 800}, color_scheme="dark", device_scale_factor=2) as watched:
+    with stage.sign_in(
+        browser, viewport={"width": 390, "height": 800}, color_scheme="dark", device_scale_factor=2
+    ) as watched:
         page = watched.page
         expect(rows(page)).to_have_count(1)
         for place in ("fleet", "host/web1", "commands", "runs", "watchdog", "deadletters", "account"):
@@ -381,11 +422,23 @@ def test_a_bar_of_progress_is_drawn_over_and_lines_are_not(browser: Browser, sta
 
 def test_axe_finds_no_serious_violation_in_any_view_light_or_dark(browser: Browser, stage: Stage) -> None:
     for number, presence in enumerate(("online", "stale", "offline")):
-        stage.host(f"web{number}", presence=presence, host_type="nixos", facts={"generation": "917d"}, heartbeat_facts={})
+        stage.host(
+            f"web{number}", presence=presence, host_type="nixos", facts={"generation": "917d"}, heartbeat_facts={}
+        )
     for number, state in enumerate(State):
         stage.command(f"c{number}", "web0", state, reason="why", created_at=seen_at(number))
     stage.stored("c1", 2, "web0", ["\x1b[31mred\x1b[0m \x1b[44;30mon blue\x1b[0m", "plain"])
-    places = ["fleet", "host/web0", "commands/c1", "commands/c8", "runs", "watchdog", "deadletters", "account", "dialog"]
+    places = [
+        "fleet",
+        "host/web0",
+        "commands/c1",
+        "commands/c8",
+        "runs",
+        "watchdog",
+        "deadletters",
+        "account",
+        "dialog",
+    ]
     with stage.sign_in(browser, bypass_csp=True, reduced_motion="reduce") as watched:  # its script is not ours
         page, found = watched.page, []
         for place in places:

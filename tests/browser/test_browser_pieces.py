@@ -56,7 +56,14 @@ def test_a_colour_goes_on_in_the_next_line(page: Page) -> None:
 
 def test_a_long_line_of_broken_escapes_costs_no_time(page: Page) -> None:
     line = "('\\u001b[' + '1;'.repeat(4000) + '\\u001b]x'.repeat(2000))"
-    assert call(page, "terminal", f"(() => {{ const t = performance.now(); m.line({line}); return performance.now() - t }})()") < 1000
+    assert (
+        call(
+            page,
+            "terminal",
+            f"(() => {{ const t = performance.now(); m.line({line}); return performance.now() - t }})()",
+        )
+        < 1000
+    )
 
 
 HOST = {
@@ -98,8 +105,8 @@ def test_an_axis_ends_at_a_round_number(page: Page) -> None:
         ("stale", 99, True, "stale"), ("offline", 1, False, "unknown"),
     ],
 )  # fmt: skip
-def test_a_green_light_never_outlives_what_proves_it(page: Page, presence: str, ago_s: float, trusted: bool, word: str) -> None:
-    what = (
-        "m.presenceOf({ presence: a[0], last_seen: new Date(1e12 - a[1] * 1000).toISOString(), heartbeat_interval_s: 5 }, 1e12, a[2]).word"
-    )
+def test_a_green_light_never_outlives_what_proves_it(
+    page: Page, presence: str, ago_s: float, trusted: bool, word: str
+) -> None:
+    what = "m.presenceOf({ presence: a[0], last_seen: new Date(1e12 - a[1] * 1000).toISOString(), heartbeat_interval_s: 5 }, 1e12, a[2]).word"
     assert call(page, "words", what, presence, ago_s, trusted) == word

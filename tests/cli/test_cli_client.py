@@ -15,7 +15,7 @@ from doubles.api_server import ApiServer, active, command, fleet_run, host, runn
 from processes.adapters.settings import load
 from processes.cli import client
 from processes.cli.client import Api, HubAway, Refused
-from processes.cli.failure import Failure
+from processes.cli.terminal.failure import Failure
 
 UNAVAILABLE = (503, {"error": "hub_unavailable", "message": "the hub is away"})
 UNKNOWN = (504, {"error": "outcome_unknown", "message": "ask again"})
@@ -50,7 +50,9 @@ def test_a_run_is_asked_again_with_the_same_key_until_it_is_accepted(server: Api
     assert {each.token for each in server.asked} == {"Bearer secret"}
 
 
-def test_the_readmes_example_does_what_it_says(server: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_example_does_what_it_says(
+    server: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "ann.token").write_text("secret\n")
@@ -69,7 +71,15 @@ def test_a_run_of_which_the_hub_remembers_only_the_id_is_read(server: ApiServer,
 
 
 def test_a_cancel_is_asked_again_until_it_is_certain_and_not_after_a_refusal(server: ApiServer, api: Api) -> None:
-    server.on("POST", f"{RUN}/cancel", UNAVAILABLE, None, UNKNOWN, (202, ACCEPTED), (409, {"error": "final", "message": "over"}))
+    server.on(
+        "POST",
+        f"{RUN}/cancel",
+        UNAVAILABLE,
+        None,
+        UNKNOWN,
+        (202, ACCEPTED),
+        (409, {"error": "final", "message": "over"}),
+    )
     assert api.cancel_run("r1").id == "r1"
     with pytest.raises(Refused, match="over"):
         api.cancel_run("r1")
@@ -77,7 +87,9 @@ def test_a_cancel_is_asked_again_until_it_is_certain_and_not_after_a_refusal(ser
 
 
 def test_the_commands_of_a_run_are_found_page_by_page_and_told_oldest_first(server: ApiServer, api: Api) -> None:
-    """The bug it would catch: among many commands of the same host, those of the run are missed, or come in the wrong order."""
+    """The bug it would catch: among many commands of the same host, those of the run are missed, or come in the wrong
+    order.
+    """
     first = {"commands": [command("c3", "web1", run="r1")], "next": "c3"}
     second = {"commands": [command("c2", "web1", run="r1")], "next": "c2"}
     server.on("GET", COMMANDS, (200, first), (200, second))
@@ -167,7 +179,12 @@ def token_in(tmp_path: Path, content: bytes = b"t0k\n") -> Path:
 def test_a_token_that_is_not_good_there_is_named_by_its_file(server: ApiServer, tmp_path: Path) -> None:
     path = token_in(tmp_path)
     api = client.open_remote(server.url, path)
-    server.on("GET", RUN, (401, {"error": "unauthorized", "message": "sign in"}), (403, {"error": "forbidden", "message": "admins only"}))
+    server.on(
+        "GET",
+        RUN,
+        (401, {"error": "unauthorized", "message": "sign in"}),
+        (403, {"error": "forbidden", "message": "admins only"}),
+    )
     with pytest.raises(Refused) as caught:
         api.run("r1")
     assert caught.value.message == f"the token in {path} is not good at {server.url}"
@@ -177,7 +194,9 @@ def test_a_token_that_is_not_good_there_is_named_by_its_file(server: ApiServer, 
     api.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\x80\xff", "ключ".encode()], ids=["empty", "blank", "binary", "foreign"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"\x80\xff", "ключ".encode()], ids=["empty", "blank", "binary", "foreign"]
+)
 def test_a_file_that_holds_no_token_says_so(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(Failure, match="does not hold a token"):
         client.open_remote("http://127.0.0.1:1", token_in(tmp_path, content))
@@ -220,7 +239,9 @@ def test_who_does_not_answer_far_away_is_not_looked_for_here(tmp_path: Path) -> 
 
 def test_a_port_of_our_own_that_nobody_has_says_that_nothing_runs(tmp_path: Path) -> None:
     with running() as gone:
-        settings = load({"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_OPERATORS_LISTEN": gone.url.removeprefix("http://")})
+        settings = load(
+            {"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_OPERATORS_LISTEN": gone.url.removeprefix("http://")}
+        )
     settings.operator_token.write_text("secret\n")
     api = client.open_api(settings)
     with pytest.raises(HubAway, match="nothing runs here") as caught:

@@ -13,8 +13,8 @@ from processes.cli import follow
 from processes.cli.client import Api
 from processes.cli.follow import Following
 from processes.cli.watch import Watched, WatchedRun
-from processes.core.command import State
-from processes.core.run import RunState, RunView
+from processes.core.records.command import State
+from processes.core.records.run import RunState, RunView
 from processes.core.values import rfc3339
 
 COMMAND, OUTPUT = "/api/v1/commands/c1", "/api/v1/commands/c1/output"
@@ -26,7 +26,13 @@ def view(state: str, **more: Any) -> tuple[int, dict[str, Any]]:
 
 def page(first: int, *lines: str, complete: bool = False) -> tuple[int, dict[str, Any]]:
     records = [{"offset": first + number, "stream": "stdout", "data": line} for number, line in enumerate(lines)]
-    return 200, {"command_id": "c1", "records": records, "next_offset": first + len(lines), "complete": complete, "truncated": False}
+    return 200, {
+        "command_id": "c1",
+        "records": records,
+        "next_offset": first + len(lines),
+        "complete": complete,
+        "truncated": False,
+    }
 
 
 def frame(offset: int, line: str, stream: str = "stdout") -> dict[str, Any]:
@@ -34,7 +40,12 @@ def frame(offset: int, line: str, stream: str = "stdout") -> dict[str, Any]:
 
 
 def ended(state: str) -> dict[str, Any]:
-    return {"type": "delta", "epoch": 1, "version": 2, "changes": [{"kind": "command", "id": "c1", "fields": {"state": state}}]}
+    return {
+        "type": "delta",
+        "epoch": 1,
+        "version": 2,
+        "changes": [{"kind": "command", "id": "c1", "fields": {"state": state}}],
+    }
 
 
 class Split(Api):
@@ -78,7 +89,9 @@ def test_a_gap_in_the_feed_is_filled_by_the_api_before_going_on(capsys: pytest.C
     assert capsys.readouterr().out == "web1 | a\nweb1 | b\nweb1 | c\n"
 
 
-def test_a_lost_connection_is_taken_up_at_the_next_offset(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_is_taken_up_at_the_next_offset(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(follow, "POLL_S", 0.01)
     with running() as http:
         http.on("GET", COMMAND, *[view("running")] * 4, view("failed", exit_code=3))
@@ -89,10 +102,19 @@ def test_a_lost_connection_is_taken_up_at_the_next_offset(capsys: pytest.Capture
     assert (each.state, each.exit_code) == (State.FAILED, 3)
 
 
-def test_without_a_websocket_it_asks_until_the_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_websocket_it_asks_until_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(follow, "POLL_S", 0.01)
     with running() as http:
-        http.on("GET", COMMAND, view("running"), (503, {"error": "hub_unavailable", "message": "wait"}), view("running"), view("succeeded"))
+        http.on(
+            "GET",
+            COMMAND,
+            view("running"),
+            (503, {"error": "hub_unavailable", "message": "wait"}),
+            view("running"),
+            view("succeeded"),
+        )
         http.on("GET", OUTPUT, page(0, "a"), page(1, "b"), page(2, "c", complete=True))
         over, _ = followed(http, http.url)
     assert over
@@ -107,17 +129,30 @@ def test_a_host_that_is_gone_for_longer_than_a_moment_is_named_and_so_is_its_ret
     now = rfc3339(time.time())
     with running() as http:
         gone = view("running", unheard_since="2026-01-02T03:04:05.678Z")
-        http.on("GET", COMMAND, view("running"), view("running", unheard_since=now), gone, gone, view("running"), view("succeeded"))
+        http.on(
+            "GET",
+            COMMAND,
+            view("running"),
+            view("running", unheard_since=now),
+            gone,
+            gone,
+            view("running"),
+            view("succeeded"),
+        )
         http.on("GET", OUTPUT, *[page(0)] * 5, page(0, complete=True))
         followed(http, http.url)
     told = "fleethub: web1 is not connected: what it runs goes on there, and it tells when it is back\nfleethub: web1 is back\n"
     assert capsys.readouterr().err == told
 
 
-def test_a_host_that_did_not_come_back_is_not_said_to_be_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_did_not_come_back_is_not_said_to_be_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(follow, "POLL_S", 0.01)
     with running() as http:
-        http.on("GET", COMMAND, view("running", unheard_since="2026-01-02T03:04:05.678Z"), view("lost", reason="silence"))
+        http.on(
+            "GET", COMMAND, view("running", unheard_since="2026-01-02T03:04:05.678Z"), view("lost", reason="silence")
+        )
         http.on("GET", OUTPUT, page(0), page(0, complete=True))
         followed(http, http.url)
     assert "web1 is back" not in capsys.readouterr().err
@@ -136,7 +171,12 @@ def test_a_skipped_version_asks_for_the_whole_state() -> None:
         http.on("GET", COMMAND, view("running"), view("running"), view("succeeded"))
         http.on("GET", OUTPUT, page(0), page(0), page(0, complete=True))
         late = {"type": "delta", "epoch": 1, "version": 9, "changes": []}
-        full = {"type": "full_state", "epoch": 1, "version": 20, "state": {"commands": [{"id": "c1", "state": "succeeded"}]}}
+        full = {
+            "type": "full_state",
+            "epoch": 1,
+            "version": 20,
+            "state": {"commands": [{"id": "c1", "state": "succeeded"}]},
+        }
         feed, over, _ = with_feed(http, [{"type": "sync", "version": 7}, late, full])
     assert over
     assert {"type": "get_state"} in feed.heard
@@ -145,7 +185,9 @@ def test_a_skipped_version_asks_for_the_whole_state() -> None:
 RUN, COMMANDS = "/api/v1/runs/r1", "/api/v1/commands"
 
 
-def run_followed(http: ApiServer, feed: str, begun: dict[str, Any], wait_s: float | None = 10.0, **how: Any) -> tuple[bool, Following]:
+def run_followed(
+    http: ApiServer, feed: str, begun: dict[str, Any], wait_s: float | None = 10.0, **how: Any
+) -> tuple[bool, Following]:
     api = Split(http, feed)
     try:
         following = Following(api, fleet_run=WatchedRun(msgspec.convert(begun, RunView)), **how)
@@ -158,7 +200,13 @@ def made(http: ApiServer, command_id: str, host: str, *lines: str, op: str = "pu
     """A command of the run that has succeeded, with its output."""
     view = command(command_id, host, "succeeded", run="r1", op=op)
     records = [{"offset": number, "stream": "stdout", "data": line} for number, line in enumerate(lines)]
-    page = {"command_id": command_id, "records": records, "next_offset": len(lines), "complete": True, "truncated": False}
+    page = {
+        "command_id": command_id,
+        "records": records,
+        "next_offset": len(lines),
+        "complete": True,
+        "truncated": False,
+    }
     http.on("GET", f"{COMMANDS}/{command_id}", (200, view))
     http.on("GET", f"{COMMANDS}/{command_id}/output", (200, page))
     return view
@@ -190,10 +238,18 @@ def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe
     new = command("c2", "db", "queued", run="r1")
     news = [("c2", new), ("c2", {"state": "succeeded"}), ("c1", {"state": "succeeded"})]
     deltas = [
-        {"type": "delta", "epoch": 1, "version": number, "changes": [{"kind": "command", "id": command_id, "fields": fields}]}
+        {
+            "type": "delta",
+            "epoch": 1,
+            "version": number,
+            "changes": [{"kind": "command", "id": command_id, "fields": fields}],
+        }
         for number, (command_id, fields) in enumerate(news, 1)
     ]
-    first, then = fleet_run(active("web1", "c1"), part("db", "pending")), fleet_run(active("web1", "c1"), active("db", "c2"))
+    first, then = (
+        fleet_run(active("web1", "c1"), part("db", "pending")),
+        fleet_run(active("web1", "c1"), active("db", "c2")),
+    )
     ended = fleet_run(part("web1", "succeeded", 0, "c1"), part("db", "succeeded", 0, "c2"), state="succeeded")
     with running() as http, feeding([deltas]) as feed:
         made(http, "c2", "db", "b")
@@ -212,7 +268,9 @@ def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe
 def test_a_run_that_cannot_be_asked_for_is_asked_again_and_no_command_of_its_end_is_missed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bug it would catch: the run is over, its last commands could not be listed just then, and nobody asks again."""
+    """The bug it would catch: the run is over, its last commands could not be listed just then, and nobody asks
+    again.
+    """
     monkeypatch.setattr(follow, "POLL_S", 0.01)
     monkeypatch.setattr("processes.cli.client.READ_AGAIN_S", 0.0)
     away = (503, {"error": "hub_unavailable", "message": "wait"})
@@ -232,15 +290,24 @@ def test_a_run_that_does_not_end_is_given_up_at_the_deadline() -> None:
         http.on("GET", OUTPUT, page(0))
         http.on("GET", RUN, (200, fleet_run(active("web1", "c1"), part("db", "pending"))))
         shown: list[RunView] = []
-        over, following = run_followed(http, http.url, fleet_run(active("web1", "c1"), part("db", "pending")), 0.2, on_run=shown.append)
+        over, following = run_followed(
+            http, http.url, fleet_run(active("web1", "c1"), part("db", "pending")), 0.2, on_run=shown.append
+        )
     assert (over, following.commands["c1"].state) == (False, State.RUNNING)
     assert {each.state for each in shown} == {RunState.RUNNING}
 
 
-def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_ones_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The bug it would catch: after twenty commands nothing streams any more."""
     monkeypatch.setattr(follow, "WATCHING_MAX", 1)
-    end = {"type": "delta", "epoch": 1, "version": 1, "changes": [{"kind": "command", "id": "c1", "fields": {"state": "succeeded"}}]}
+    end = {
+        "type": "delta",
+        "epoch": 1,
+        "version": 1,
+        "changes": [{"kind": "command", "id": "c1", "fields": {"state": "succeeded"}}],
+    }
     with running() as http, feeding([[end]]) as feed:
         http.on("GET", COMMAND, view("running"), view("running"), view("succeeded"))
         http.on("GET", OUTPUT, page(0), page(0), page(0, complete=True))

@@ -23,7 +23,9 @@ OPTIONS = [
 VALUES = [
     "", "0", "-1", "web1", "a=b", "\x1b]0;x\x07", "../../etc", "%s", "\u202e", "http://[::1", "http://127.0.0.1:1", "1e999", "/dev/null",
 ]  # fmt: skip
-words = st.one_of(st.sampled_from(OPTIONS), st.sampled_from(VALUES), st.text(max_size=12).filter(lambda text: "\0" not in text))
+words = st.one_of(
+    st.sampled_from(OPTIONS), st.sampled_from(VALUES), st.text(max_size=12).filter(lambda text: "\0" not in text)
+)
 
 
 @pytest.fixture
@@ -72,7 +74,15 @@ ARGUMENTS = {
     "cancel": ["c1"], "logs": ["c1"], "incident": ["i1"], "backup": ["b.db"], "completion": ["bash"], "systemd-unit": ["--agent"],
     "deadletter": ["d1"], "token": ["list"],
 }  # fmt: skip
-FILES = ["operator.token", "fleet.db", "incidents.db", "run/watchdog.json", "run/wanted.json", "run/pulse/hub", "agent.toml"]
+FILES = [
+    "operator.token",
+    "fleet.db",
+    "incidents.db",
+    "run/watchdog.json",
+    "run/wanted.json",
+    "run/pulse/hub",
+    "agent.toml",
+]
 PLAIN = {"env", "completion", "man", "systemd-unit"}  # what they print is meant for others than people, and is no JSON
 
 

@@ -26,7 +26,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, by the build backend itself."""
     folder = tmp_path_factory.mktemp("wheel")
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", build, str(folder)], cwd=HOME, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=HOME, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return folder / done.stdout.split()[-1]
 
@@ -40,7 +42,9 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet", "--disable-pip-version-check"]
     installed = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(installed, check=True, timeout=120)
-    found = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], capture_output=True, text=True)
+    found = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], capture_output=True, text=True
+    )
     (Path(found.stdout.strip()) / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return place / "bin" / "fleethub"
 
@@ -56,7 +60,9 @@ def environ() -> Iterator[dict[str, str]]:
 def test_the_wheel_holds_the_page_the_processes_file_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
-    page = {f"processes/fanout/page/{path.name}" for path in (HOME / "processes/fanout/page").iterdir() if path.is_file()}
+    page = {
+        f"processes/fanout/page/{path.name}" for path in (HOME / "processes/fanout/page").iterdir() if path.is_file()
+    }
     assert page
     assert page <= names
     assert "processes/supervisord.conf" in names
@@ -87,11 +93,19 @@ def test_up_in_an_environment_of_its_own_runs_the_installed_package(program: Pat
 def test_installed_the_state_is_below_var_lib_and_what_cannot_be_written_is_said(
     program: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    words = [str(program.with_name("python")), "-c", "from processes.adapters import settings; print(settings.default_state())"]
+    words = [
+        str(program.with_name("python")),
+        "-c",
+        "from processes.adapters import settings; print(settings.default_state())",
+    ]
     assert subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60).stdout == "/var/lib/fleethub\n"
     (tmp_path / "file").write_text("")
     done = subprocess.run(
-        [str(program), "up"], env={**environ, "FLEETHUB_STATE": str(tmp_path / "file" / "st")}, capture_output=True, text=True, timeout=60
+        [str(program), "up"],
+        env={**environ, "FLEETHUB_STATE": str(tmp_path / "file" / "st")},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode in (1, 78)
     assert "Not a directory" in done.stderr

@@ -7,10 +7,11 @@ import json
 import pytest
 from doubles.api_server import running
 
-from processes.cli import fleet, live, status
+from processes.cli import live
 from processes.cli.__main__ import execute
 from processes.cli.client import Api
 from processes.cli.live import Picture
+from processes.cli.verbs import fleet, status
 
 HOST = {
     "name": "web1", "presence": "online", "last_seen": None, "host_id": "1", "enrolled_at": None, "revoked": False,
@@ -42,7 +43,11 @@ def picture() -> Picture:
 
 def test_deltas_are_merged_and_removals_taken_out() -> None:
     found = picture()
-    assert found.take(delta(8, {"kind": "host", "id": "web1", "fields": {"presence": "offline"}}, {"kind": "host_removed", "id": "none"}))
+    assert found.take(
+        delta(
+            8, {"kind": "host", "id": "web1", "fields": {"presence": "offline"}}, {"kind": "host_removed", "id": "none"}
+        )
+    )
     assert found.rows["host"]["web1"]["presence"] == "offline"
     assert found.rows["host"]["web1"]["host_type"] == "nixos"
     assert found.take(delta(9, {"kind": "host_removed", "id": "web1"}))

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from processes.cli import output
+from processes.cli.terminal import output
 
 ROWS = [[f"host{number}", "online " * 20, "\x1b[31m"] for number in range(40)]
 
@@ -48,7 +48,11 @@ def test_columns_that_have_no_room_are_left_out_and_the_first_ones_stay_whole(mo
     """The bug it would catch: on a narrow terminal every cell is cut to three letters, names included."""
     rows = [["a-rather-long-name", "online", "12 %", "something"]]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    for width, wanted in ((40, "a-rather-long-name  online  12 %  somet…"), (34, "a-rather-long-name  online  12 %"), (10, "a-rather-…")):
+    for width, wanted in (
+        (40, "a-rather-long-name  online  12 %  somet…"),
+        (34, "a-rather-long-name  online  12 %"),
+        (10, "a-rather-…"),
+    ):
         monkeypatch.setenv("COLUMNS", str(width))
         picture = output.screen("first", ["NAME", "PRESENCE"[:6], "CPU", "TEXT"], rows)
         assert picture is not None

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from processes.adapters import watchdog_view
 from processes.adapters.settings import Settings, load
+from processes.adapters.state import desired_state, status_file
 from processes.adapters.supervisor import SupervisorAway
-from processes.cli import belongings, installation, supervision, wishes
 from processes.cli.__main__ import execute
-from processes.cli.belongings import Belonging
+from processes.cli.machine import own_processes, supervision
+from processes.cli.machine.own_processes import Belonging
+from processes.cli.verbs import installation
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """An installation that runs, as far as /proc tells."""
     monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path))
-    monkeypatch.setattr(belongings, "supervisord_of", lambda _: Belonging(os.getpid(), 1, [], {}))
+    monkeypatch.setattr(own_processes, "supervisord_of", lambda _: Belonging(os.getpid(), 1, [], {}))
     found = load()
     (found.run / "lock").mkdir(parents=True)
     return found
@@ -39,26 +40,31 @@ def test_up_names_what_is_stopped_and_waits_for_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setattr(installation, "_wait_healthy", failing(AssertionError("it waits")))
-    wishes.wish(settings, {name: wishes.STOPPED})
+    desired_state.change(settings, {name: desired_state.STOPPED})
     assert execute(["up"]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"fleethub: it runs, and {name} is stopped, as asked: so it cannot get well", f"  fleethub start {name}"]
+    assert lines == [
+        f"fleethub: it runs, and {name} is stopped, as asked: so it cannot get well",
+        f"  fleethub start {name}",
+    ]
 
 
-def test_one_of_several_gateways_that_is_stopped_keeps_nobody_waiting(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_gateways_that_is_stopped_keeps_nobody_waiting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FLEETHUB_GATEWAY_PROCESSES", "2")
-    wishes.wish(settings, {"gateway:0": wishes.STOPPED, "agent": wishes.STOPPED})
+    desired_state.change(settings, {"gateway:0": desired_state.STOPPED, "agent": desired_state.STOPPED})
     installation._refuse_what_cannot_get_well(load())
 
 
-@pytest.mark.parametrize("before", [wishes.RUNNING, wishes.STOPPED])
+@pytest.mark.parametrize("before", [desired_state.RUNNING, desired_state.STOPPED])
 def test_a_stop_that_fails_leaves_the_wish_as_it_was(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], before: str
 ) -> None:
     """The bug it would catch: the hub goes on, is taken for stopped by the watchdog, and nobody judges it any more."""
     monkeypatch.setattr(supervision, "supervisor_of", lambda *_: None)
     monkeypatch.setattr(supervision, "stop", failing(SupervisorAway("supervisord does not answer")))
-    wishes.wish(settings, {"hub": before})
+    desired_state.change(settings, {"hub": before})
     assert execute(["stop", "hub"]) == 1
-    assert watchdog_view.wishes(settings) == {"hub": before}
+    assert status_file.wishes(settings) == {"hub": before}
     assert "fleethub down, fleethub up" in capsys.readouterr().err

@@ -11,12 +11,12 @@ from doubles.api_server import active, fleet_run, part
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.cli.run import exit_code
+from processes.cli.verbs.run import exit_code
 from processes.cli.watch import Watched, WatchedRun
-from processes.core.command import FINAL, State
-from processes.core.run import Part, RunView
+from processes.core.records.command import FINAL, State
+from processes.core.records.run import Part, RunView
+from processes.core.shown.views import OutputView
 from processes.core.values import Stream
-from processes.core.views import OutputView
 
 
 def command() -> Watched:

@@ -1,13 +1,15 @@
-"""Wall time is set by an hour or a day, forwards or back: nothing ends before its time, and nothing goes on for ever."""
+"""Wall time is set by an hour or a day, forwards or back: nothing ends before its time, and nothing goes on for
+ever.
+"""
 
 from __future__ import annotations
 
 import pytest
 from doubles.fleet_play import Play
 
-from processes.core.command import State
-from processes.core.messages import CensusTaken
-from processes.core.rules import Rules
+from processes.core.hub.rules import Rules
+from processes.core.records.command import State
+from processes.core.travels.messages import CensusTaken
 from processes.core.values import Presence
 
 HOUR_S, DAY_S = 3600.0, 86400.0
@@ -53,7 +55,9 @@ def test_a_jump_expires_nothing_that_waits_and_lets_nothing_wait_longer(play: Pl
 
 @pytest.mark.parametrize("jump_s", JUMPS_S)
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_jump_loses_no_running_command_and_silence_is_said_in_its_time(play: Play, jump_s: float, restarted: bool) -> None:
+def test_a_jump_loses_no_running_command_and_silence_is_said_in_its_time(
+    play: Play, jump_s: float, restarted: bool
+) -> None:
     (command_id,) = play.give("pull", "a")
     play.ack("a", "c1", command_id)
     play.disconnect("a", "c1")
@@ -67,7 +71,9 @@ def test_a_jump_loses_no_running_command_and_silence_is_said_in_its_time(play: P
     assert (play.state(command_id), play.command(command_id).reason) == (State.LOST, "silence")
 
 
-@pytest.mark.parametrize(("away_s", "jump_s", "rest_s"), [(300.0, 0.0, 600.0), (300.0, -DAY_S, LOST_AFTER_S), (300.0, DAY_S, 0.0)])
+@pytest.mark.parametrize(
+    ("away_s", "jump_s", "rest_s"), [(300.0, 0.0, 600.0), (300.0, -DAY_S, LOST_AFTER_S), (300.0, DAY_S, 0.0)]
+)
 def test_over_a_reboot_of_the_hubs_machine_wall_time_counts_and_its_rest_is_clamped(
     play: Play, away_s: float, jump_s: float, rest_s: float
 ) -> None:
@@ -80,7 +86,9 @@ def test_over_a_reboot_of_the_hubs_machine_wall_time_counts_and_its_rest_is_clam
     play.jumped_s, play.boot = jump_s, "boot after"
     play.restart()
     play.wait(max(0.0, rest_s - 1.0))
-    assert {play.state(running), play.state(queued)} == ({State.RUNNING, State.QUEUED} if rest_s else {State.LOST, State.EXPIRED})
+    assert {play.state(running), play.state(queued)} == (
+        {State.RUNNING, State.QUEUED} if rest_s else {State.LOST, State.EXPIRED}
+    )
     play.wait(2.0)
     assert (play.state(running), play.state(queued)) == (State.LOST, State.EXPIRED)
 

@@ -1,4 +1,6 @@
-"""Every word of an agent about a command in every state has a defined answer: none raises, and every report is acknowledged."""
+"""Every word of an agent about a command in every state has a defined answer: none raises, and every report is
+acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ import msgspec
 import pytest
 from doubles.fleet_play import Play, delivered
 
-from processes.core.command import FINAL, TRANSITIONS, State, UnknownTransition, moved
-from processes.core.draft import Draft
-from processes.core.messages import (
+from processes.core.hub.memory import Draft
+from processes.core.records.command import FINAL, TRANSITIONS, State, UnknownTransition, moved
+from processes.core.travels.messages import (
     AckReceived,
     DeliverAck,
     Event,
@@ -34,7 +36,9 @@ def status(word: str, code: int | None) -> Callable[[str], Event]:
     return lambda command_id: StatusReceived(*WHO, word, code, "", command_id)
 
 
-WORDS: dict[str, tuple[Callable[[str], Event], dict[State, State]]] = {  # and what becomes of each open state, and of lost
+WORDS: dict[
+    str, tuple[Callable[[str], Event], dict[State, State]]
+] = {  # and what becomes of each open state, and of lost
     "ack accepted": (lambda i: AckReceived(*WHO, i, "accepted"), {Q: R, S: R, R: R, LOST: LOST}),
     "ack duplicate": (lambda i: AckReceived(*WHO, i, "duplicate"), {Q: R, S: R, R: R, LOST: LOST}),
     "progress": (lambda i: ProgressReceived(*WHO, Json(b"{}"), i), {Q: R, S: R, R: R, LOST: LOST}),
@@ -98,7 +102,11 @@ def test_a_word_about_a_queued_command_proves_that_it_was_sent() -> None:
     """The hub's database is older than what the agent knows: the command is not sent as if for the first time."""
     play, command_id = in_state(Q)
     done = play.do(status("ok", 0)(command_id))
-    lines = [(str(w.transition.before), str(w.transition.after), w.transition.reason) for w in done.writes if hasattr(w, "transition")]
+    lines = [
+        (str(w.transition.before), str(w.transition.after), w.transition.reason)
+        for w in done.writes
+        if hasattr(w, "transition")
+    ]
     assert lines == [("queued", "sent", "known_to_agent"), ("sent", "succeeded", "")]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from processes.adapters.pulse_file import start_ticks
+from processes.adapters.state.pulse_file import start_ticks
 from processes.agent import folder
 
 WAIT_S = 20.0
@@ -25,7 +25,9 @@ WAIT_S = 20.0
 class AgentProcess:
     """An agent in a folder of its own. `start` and `kill` as often as wanted: its state stays."""
 
-    def __init__(self, home: Path, url: str, token: str, commands: Mapping[str, Sequence[str] | Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self, home: Path, url: str, token: str, commands: Mapping[str, Sequence[str] | Mapping[str, Any]] | None = None
+    ) -> None:
         self.home = home
         self.config = home / "agent.toml"
         self.state = home / "agent-state"
@@ -78,7 +80,9 @@ class AgentProcess:
         runs = str(self.state / "runs")
         commands = [_fields(found / "started") for found in (self.state / "runs").glob("*")]
         for process in psutil.process_iter(["cmdline"]):
-            if any(word.startswith(runs) for word in process.info["cmdline"] or ()):  # a shim of ours: nobody else has this path
+            if any(
+                word.startswith(runs) for word in process.info["cmdline"] or ()
+            ):  # a shim of ours: nobody else has this path
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
         for fields in commands:

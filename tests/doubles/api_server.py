@@ -1,8 +1,8 @@
 """A double of the operators' port: the API's paths and the WebSocket, on a real socket, scripted by a test.
 
-Shape: `answers` maps (method, path) to a list of answers; each request takes the next one, the last one stays. An answer of
-None closes the connection without a word. `frames` are sent to each WebSocket that connects, which then stays open or, with
-`hang_up`, is closed.
+Shape: `answers` maps (method, path) to a list of answers; each request takes the next one, the last one stays. An
+answer of None closes the connection without a word. `frames` are sent to each WebSocket that connects, which then stays
+open or, with `hang_up`, is closed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ STAMP = "2026-01-02T03:04:05.678Z"
 
 def command(command_id: str, host: str, state: str = "running", **more: Any) -> dict[str, Any]:
     """A command as the API shows it."""
-    times = dict.fromkeys(("sent_at", "started_at", "finished_at", "expires_at", "cancel_requested_at", "lost_at", "unheard_since"))
+    times = dict.fromkeys(
+        ("sent_at", "started_at", "finished_at", "expires_at", "cancel_requested_at", "lost_at", "unheard_since")
+    )
     words = {"op": "pull", "reason": "", "message": "", "actor": "admin", "key": None, "run": None, "exit_code": None}
     counts = {"ttl_s": 1.0, "attempt": 1, "output_next": 0, "output_truncated": False}
     return {"id": command_id, "host": host, "state": state, "created_at": STAMP, **times, **words, **counts, **more}
@@ -34,7 +36,15 @@ def command(command_id: str, host: str, state: str = "running", **more: Any) -> 
 def host(name: str, **more: Any) -> dict[str, Any]:
     """A host as the API shows it, that has not said anything yet."""
     unknown = dict.fromkeys(
-        ("last_seen", "enrolled_at", "connected_since", "heartbeat_interval_s", "commands", "metrics", "pending_command")
+        (
+            "last_seen",
+            "enrolled_at",
+            "connected_since",
+            "heartbeat_interval_s",
+            "commands",
+            "metrics",
+            "pending_command",
+        )
     )
     words = dict.fromkeys(("host_id", "address", "host_type", "agent_version", "os_version"), "")
     told: dict[str, Any] = {"command_options": {}, "facts": {}, "heartbeat_facts": {}}
@@ -51,13 +61,27 @@ def active(host: str, command_id: str, step: int = 0) -> dict[str, Any]:
     return part(host, "active", step, command_id)
 
 
-def fleet_run(*hosts: dict[str, Any], state: str = "running", steps: tuple[str, ...] = ("pull", "switch")) -> dict[str, Any]:
+def fleet_run(
+    *hosts: dict[str, Any], state: str = "running", steps: tuple[str, ...] = ("pull", "switch")
+) -> dict[str, Any]:
     """The run r1 as the API shows it, counted."""
-    counts = {name: sum(each["state"] == name for each in hosts) for name in ("pending", "active", "succeeded", "failed", "not_attempted")}
+    counts = {
+        name: sum(each["state"] == name for each in hosts)
+        for name in ("pending", "active", "succeeded", "failed", "not_attempted")
+    }
     words = {"actor": "admin", "key": "k1", "created_at": STAMP, "finished_at": None, "cancel_requested_at": None}
     limits = {"parallel": len(hosts), "max_failures": None, "ttl_s": 1.0}
     shown = [{**each, "op": steps[each["step"]]} for each in hosts]
-    return {"id": "r1", "state": state, "steps": list(steps), **limits, **words, "total": len(hosts), **counts, "hosts": shown}
+    return {
+        "id": "r1",
+        "state": state,
+        "steps": list(steps),
+        **limits,
+        **words,
+        "total": len(hosts),
+        **counts,
+        "hosts": shown,
+    }
 
 
 @dataclass
@@ -100,8 +124,12 @@ def running() -> Iterator[ApiServer]:
             parts = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
             body = msgspec.json.decode(self.rfile.read(length)) if length else None
-            double.asked.append(Asked(self.command, parts.path, parts.query, self.headers.get("Authorization", ""), body))
-            script = double.answers.get((self.command, parts.path), [(404, {"error": "not_found", "message": f"no {parts.path}"})])
+            double.asked.append(
+                Asked(self.command, parts.path, parts.query, self.headers.get("Authorization", ""), body)
+            )
+            script = double.answers.get(
+                (self.command, parts.path), [(404, {"error": "not_found", "message": f"no {parts.path}"})]
+            )
             now = script.pop(0) if len(script) > 1 else script[0]
             if now is None:
                 self.close_connection = True
@@ -134,7 +162,9 @@ def running() -> Iterator[ApiServer]:
 
 @dataclass
 class FeedServer:
-    """A WebSocket that sends, at each connection, the next list of frames, and then hangs up; the last list's connection stays."""
+    """A WebSocket that sends, at each connection, the next list of frames, and then hangs up; the last list's
+    connection stays.
+    """
 
     url: str = ""
     scripts: list[list[dict[str, Any]]] = field(default_factory=list)

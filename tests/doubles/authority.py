@@ -17,13 +17,36 @@ class Authority:
         self._folder, self._name = folder, name
         self.ca = folder / f"{name}.pem"
         self._key = folder / f"{name}.key"
-        _openssl("req", "-x509", *NEW_KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", str(self._key), "-out", str(self.ca))
+        _openssl(
+            "req",
+            "-x509",
+            *NEW_KEY,
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            str(self._key),
+            "-out",
+            str(self.ca),
+        )
 
     def issue(self, san: str = "IP:127.0.0.1", days: int = 2, new_key: list[str] = NEW_KEY) -> tuple[Path, Path]:
         """A server's certificate and key. days -1: it has expired."""
         stem = f"{self._name}-{san.replace(':', '-')}-{days}"
         certificate, key, request = (self._folder / f"{stem}.{kind}" for kind in ("crt", "key", "csr"))
-        _openssl("req", *new_key, "-subj", "/CN=server", "-addext", f"subjectAltName={san}", "-keyout", str(key), "-out", str(request))
+        _openssl(
+            "req",
+            *new_key,
+            "-subj",
+            "/CN=server",
+            "-addext",
+            f"subjectAltName={san}",
+            "-keyout",
+            str(key),
+            "-out",
+            str(request),
+        )
         signed = ["-CA", str(self.ca), "-CAkey", str(self._key), "-days", str(days), "-copy_extensions", "copy"]
         _openssl("x509", "-req", "-in", str(request), *signed, "-out", str(certificate))
         return certificate, key

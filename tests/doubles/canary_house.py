@@ -1,6 +1,7 @@
 """A gateway, a hub and a fanout in one small thing, as far as the canary meets them: two ports, one epoch.
 
-The same frames as the real ones. `mute`: what is swallowed without a word (command, registered, delta, answer); `epoch` is the hub's.
+The same frames as the real ones. `mute`: what is swallowed without a word (command, registered, delta, answer); `epoch`
+is the hub's.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import msgspec
 from websockets.http11 import Request, Response
 
 from processes.adapters.websocket import Limits, Message, WebSocket
-from processes.core import wire
-from processes.core.report import CanaryFile
+from processes.core.shown.status import CanaryFile
+from processes.core.travels import agent_frames
 
 LIMITS = Limits(1 << 20)
 
@@ -79,7 +80,7 @@ class CanaryHouse:
         """The command goes to the agent."""
         if "command" not in self.mute:
             for agent in self.agents:
-                agent.send(wire.encode(wire.Command("noop", command_id, 1, 30.0)))
+                agent.send(agent_frames.encode(agent_frames.CommandFrame("noop", command_id, 1, 30.0)))
 
     async def _operator(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -103,7 +104,9 @@ class CanaryHouse:
                 body += event.data
         assert request is not None
         status, answer = self._answer(request, body)
-        writer.write(connection.send(h11.Response(status_code=status, headers=[("Content-Length", str(len(answer)))])) or b"")
+        writer.write(
+            connection.send(h11.Response(status_code=status, headers=[("Content-Length", str(len(answer)))])) or b""
+        )
         writer.write(connection.send(h11.Data(data=answer)) or b"")
         writer.close()
 
@@ -121,7 +124,9 @@ class CanaryHouse:
         self.commands += 1
         command_id = f"c{self.commands}"
         asyncio.get_running_loop().call_soon(self.give, command_id)
-        return 202, msgspec.json.encode({"commands": [{"id": command_id, "host": "_canary", "op": "noop", "state": "queued"}]})
+        return 202, msgspec.json.encode(
+            {"commands": [{"id": command_id, "host": "_canary", "op": "noop", "state": "queued"}]}
+        )
 
 
 class _Agent(WebSocket):
@@ -134,23 +139,30 @@ class _Agent(WebSocket):
 
     def on_messages(self, messages: list[Message]) -> None:
         for message in messages:
-            frame, _ = wire.decode(message.data)
-            if isinstance(frame, wire.Register) and "registered" not in self._house.mute:
+            frame, _ = agent_frames.decode(message.data)
+            if isinstance(frame, agent_frames.Register) and "registered" not in self._house.mute:
                 assert frame.hostname == "_canary"
                 assert frame.protocol == 1
                 self._house.agents.add(self)
-                self.send(wire.encode(wire.Registered("_canary", 1, 1.0)))
-            elif isinstance(frame, wire.Heartbeat):
+                self.send(agent_frames.encode(agent_frames.Registered("_canary", 1, 1.0)))
+            elif isinstance(frame, agent_frames.Heartbeat):
                 assert frame.command_pid is not None
                 self._house.beats.append(frame.command_pid)
-                self._house.say({"type": "delta", "changes": [{"kind": "host", "id": "_canary", "fields": {"beat": frame.command_pid}}]})
-            elif isinstance(frame, wire.Status) and frame.command_id is not None:
+                self._house.say(
+                    {
+                        "type": "delta",
+                        "changes": [{"kind": "host", "id": "_canary", "fields": {"beat": frame.command_pid}}],
+                    }
+                )
+            elif isinstance(frame, agent_frames.StatusFrame) and frame.command_id is not None:
                 self._house.reports.append(frame.command_id)
                 if "report" in self._house.mute:
                     continue
-                self.send(wire.encode(wire.Ack(frame.command_id)))
+                self.send(agent_frames.encode(agent_frames.Ack(frame.command_id)))
                 fields = {"state": "succeeded" if frame.status == "ok" else "failed"}
-                self._house.say({"type": "delta", "changes": [{"kind": "command", "id": frame.command_id, "fields": fields}]})
+                self._house.say(
+                    {"type": "delta", "changes": [{"kind": "command", "id": frame.command_id, "fields": fields}]}
+                )
 
     def on_closed(self, code: int, reason: str) -> None:
         self._house.agents.discard(self)

@@ -1,4 +1,6 @@
-"""Random kills of everything but supervisord, under a stream of commands to real agents; afterwards nothing is lost or doubled."""
+"""Random kills of everything but supervisord, under a stream of commands to real agents; afterwards nothing is lost or
+doubled.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ import httpx
 from doubles.agent_keeper import Keeper
 from doubles.house import House, Operator
 
-from processes.adapters import pulse_file
-from processes.core.pulse import Pulse, Unreadable
+from processes.adapters.state import pulse_file
+from processes.core.travels.pulse import Pulse, Unreadable
 
 HOSTS: Final = ("h1", "h2", "h3")
 OWN: Final = ("queues", "hub", "gateway", "fanout", "watchdog", "agent")
@@ -59,7 +61,11 @@ class Summary:
     @property
     def balanced(self) -> bool:
         """The ledger adds up, and holds exactly what was accepted."""
-        return self.ledger["accepted"] == self.commands == sum(n for state, n in self.ledger.items() if state != "accepted")
+        return (
+            self.ledger["accepted"]
+            == self.commands
+            == sum(n for state, n in self.ledger.items() if state != "accepted")
+        )
 
     def line(self) -> str:
         """All of it for a person."""
@@ -73,7 +79,9 @@ class Summary:
             f"{self.commands} commands accepted: {states}; {len(self.lost)} lost, {len(self.doubled)} doubled, "
             f"{len(self.odd)} odd, ledger {'balanced' if self.balanced else f'NOT BALANCED {self.ledger}'}",
         ]
-        return "\n".join([*told, *(f"LOST {what}" for what in self.lost), *(f"DOUBLED {what}" for what in self.doubled), *self.odd])
+        return "\n".join(
+            [*told, *(f"LOST {what}" for what in self.lost), *(f"DOUBLED {what}" for what in self.doubled), *self.odd]
+        )
 
 
 class Witness(Operator):
@@ -120,9 +128,13 @@ class Chaos:
             self._operator = Witness(self._house, {*HOSTS, self._machine})
             await stack.enter_async_context(self._operator)
             await self._operator.healthy(60)
-            await self._operator.until(lambda: all(self._operator.hosts.get(n, {}).get("presence") == "online" for n in HOSTS), 60)
+            await self._operator.until(
+                lambda: all(self._operator.hosts.get(n, {}).get("presence") == "online" for n in HOSTS), 60
+            )
             begun_s = time.monotonic()
-            around = [asyncio.create_task(work) for work in (self._count(), *(self._give(number) for number in range(4)))]
+            around = [
+                asyncio.create_task(work) for work in (self._count(), *(self._give(number) for number in range(4)))
+            ]
             killing = asyncio.create_task(self._kill(kills))
             await asyncio.wait({killing, *around}, return_when=asyncio.FIRST_COMPLETED)
             for task in (*around, killing):
@@ -152,14 +164,18 @@ class Chaos:
                     await self._accepted("mark", *HOSTS)
                     await self._accepted("uptime", self._machine)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), chance.uniform(0.2, 0.8) * (1 if number < len(HOSTS) else 6))
+                await asyncio.wait_for(
+                    self._stopping.wait(), chance.uniform(0.2, 0.8) * (1 if number < len(HOSTS) else 6)
+                )
 
     async def _accepted(self, op: str, *hosts: str) -> None:
         key = f"{self.summary.seed}-{len(self._ids)}-{time.monotonic_ns()}"
         deadline = time.monotonic() + GIVE_S_MAX
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                answer = await self._operator.http.post("/api/v1/commands", json={"op": op, "hosts": list(hosts), "key": key})
+                answer = await self._operator.http.post(
+                    "/api/v1/commands", json={"op": op, "hosts": list(hosts), "key": key}
+                )
                 if answer.status_code in (200, 202):
                     self._ids += [command["id"] for command in answer.json()["commands"]]
                     return
@@ -212,7 +228,9 @@ class Chaos:
             return Pulse()
 
     def _signal(self, name: str, pid: int, number: signal.Signals) -> bool:
-        """True if the process of that name got it. Its number may have gone to another: looked at through a descriptor."""
+        """True if the process of that name got it. Its number may have gone to another: looked at through a
+        descriptor.
+        """
         if not pid:
             return False
         try:
@@ -220,7 +238,10 @@ class Chaos:
         except ProcessLookupError:
             return False
         try:
-            mine = str(self._house.state).encode() in Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+            mine = (
+                str(self._house.state).encode()
+                in Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+            )
             if mine:
                 signal.pidfd_send_signal(fd, number)
             return mine
@@ -245,7 +266,9 @@ class Chaos:
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 ledger = await self._ledger()
-                if not any(ledger[state] for state in ("queued", "sent", "running")) and ledger["accepted"] == len(self._ids):
+                if not any(ledger[state] for state in ("queued", "sent", "running")) and ledger["accepted"] == len(
+                    self._ids
+                ):
                     self.summary.ledger = ledger
                     return
             if time.monotonic() > deadline:

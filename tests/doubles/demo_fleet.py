@@ -1,4 +1,6 @@
-"""A fleet to look at: scripted agents on a whole installation, with metrics that wander, commands in every state, and an incident."""
+"""A fleet to look at: scripted agents on a whole installation, with metrics that wander, commands in every state, and
+an incident.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 import contextlib
 import math
 import random
+from functools import partial
 from typing import Any
 
 import httpx
@@ -53,7 +56,11 @@ class DemoAgent:
         self.name, self.system, self.foreign = name, system, name.startswith("edge")
         self._random = random.Random(seed)
         self._phase = self._random.uniform(0, 6.3)
-        self._base = {"cpu": self._random.uniform(5, 60), "ram": self._random.uniform(25, 88), "disk": self._random.uniform(20, 96)}
+        self._base = {
+            "cpu": self._random.uniform(5, 60),
+            "ram": self._random.uniform(25, 88),
+            "disk": self._random.uniform(20, 96),
+        }
         self._beats, self._pending = 0, ""
         self._tasks: set[asyncio.Task[None]] = set()
         self.wire: AgentWire | None = None
@@ -72,7 +79,10 @@ class DemoAgent:
                 "repo_dir": "/etc/nixos",
             }
         else:
-            more |= {"kernel": "6.12.57+deb13-amd64" if self.system == DEBIAN else "6.1.0-41-amd64", "machine": "x86_64"}
+            more |= {
+                "kernel": "6.12.57+deb13-amd64" if self.system == DEBIAN else "6.1.0-41-amd64",
+                "machine": "x86_64",
+            }
         self.wire.register(
             self.name, host_type="nixos" if "Nix" in self.system else "debian", agent_version="3.1.5" if self.foreign else "0.1.0",
             os_version=self.system, **{"heartbeat_interval": BEAT_S, **more},
@@ -103,11 +113,21 @@ class DemoAgent:
             more: dict[str, Any] = {}
             if self.foreign:
                 checked = "2026-11-23T16:27:14Z"
-                parts = {"git": ("ok", "Up to date"), "lock": ("ok", "Updated today"), "system": ("outdated", "2 generations behind")}
-                more["update_status"] = {part: {"status": s, "message": m, "checked_at": checked} for part, (s, m) in parts.items()}
+                parts = {
+                    "git": ("ok", "Up to date"),
+                    "lock": ("ok", "Updated today"),
+                    "system": ("outdated", "2 generations behind"),
+                }
+                more["update_status"] = {
+                    part: {"status": s, "message": m, "checked_at": checked} for part, (s, m) in parts.items()
+                }
                 more |= {"generation": "917d168", "pending_command": self._pending or None}
             else:
-                metrics |= {"disk": round(self._base["disk"], 1), "uptime_s": 86400 * 41 + self._beats, "temperatures": {"cpu": 51.0}}
+                metrics |= {
+                    "disk": round(self._base["disk"], 1),
+                    "uptime_s": 86400 * 41 + self._beats,
+                    "temperatures": {"cpu": 51.0},
+                }
             self.wire.say("heartbeat", metrics=metrics, **more)
             await asyncio.sleep(BEAT_S)
 
@@ -126,12 +146,22 @@ class DemoAgent:
         ids = {} if self.foreign else {"command_id": command["command_id"]}
         if ids:
             self.wire.say("command_ack", state="accepted", **ids)
-        lines = FAIL if op == "test" and self.fails else SWITCH if op == "switch" else PULL if op == "pull" else ["all well"]
+        lines = (
+            FAIL
+            if op == "test" and self.fails
+            else SWITCH
+            if op == "switch"
+            else PULL
+            if op == "pull"
+            else ["all well"]
+        )
         if self.foreign:
             self._pending = op
             self.wire.say("operation_progress", progress={op: {"current": 3, "total": 4, "status": "in_progress"}})
         for offset, line in enumerate(lines):
-            self.wire.say("output", command=op, line=line, stream="stdout", **({"offset": offset, **ids} if ids else {}))
+            self.wire.say(
+                "output", command=op, line=line, stream="stdout", **({"offset": offset, **ids} if ids else {})
+            )
             await asyncio.sleep(0.06)
         if op == "reboot" or (op == "switch" and self.foreign):
             return  # it goes on for ever
@@ -146,6 +176,11 @@ class DemoAgent:
         )
 
 
+def running(operator: Operator, command_id: str) -> bool:
+    """True once the operator has seen that the command runs."""
+    return operator.commands.get(command_id, {}).get("state") == "running"
+
+
 class DemoFleet:
     """The agents, and what happened to them."""
 
@@ -155,7 +190,9 @@ class DemoFleet:
         self._tokens: dict[str, str] = {}
         self._port = int(house.agents.rpartition(":")[2])
         token = (house.state / "operator.token").read_text().strip()
-        self.http = httpx.AsyncClient(base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        self.http = httpx.AsyncClient(
+            base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {token}"}, timeout=20
+        )
 
     async def gather(self) -> None:
         """All are enrolled and online; two more were never seen."""
@@ -169,7 +206,9 @@ class DemoFleet:
                 await agent.connect(self._port, self._tokens[name])
 
     async def live(self) -> dict[str, str]:
-        """Commands in many states, a run, and a hub that was found in a deadlock. The ids: command, run, incident, lost, queued."""
+        """Commands in many states, a run, and a hub that was found in a deadlock. The ids: command, run, incident,
+        lost, queued.
+        """
         ids: dict[str, str] = {}
         async with Operator(self._house) as operator:
             (ids["command"],) = await operator.give("pull", "web1")
@@ -182,15 +221,22 @@ class DemoFleet:
             (ids["unheard"],) = await operator.give("reboot", "edge5")
             (ids["lost"],) = await operator.give("reboot", "build5")
             for given in ("unheard", "lost"):
-                await operator.until(lambda given=ids[given]: operator.commands.get(given, {}).get("state") == "running")  # type: ignore[misc]
+                await operator.until(partial(running, operator, ids[given]))
             await self.agents["edge5"].leave()
             await self.agents["build5"].leave()
-            await self.agents["build5"].connect(self._port, self._tokens["build5"])  # with a journal that knows of nothing
+            await self.agents["build5"].connect(
+                self._port, self._tokens["build5"]
+            )  # with a journal that knows of nothing
             await self.agents["web9"].leave()
             (ids["queued"],) = await operator.give("pull", "web9")
             run = await self.http.post(
                 "/api/v1/runs",
-                json={"steps": ["pull", "test"], "hosts": [f"web{n}" for n in range(1, 9)], "parallel": 3, "max_failures": 2},
+                json={
+                    "steps": ["pull", "test"],
+                    "hosts": [f"web{n}" for n in range(1, 9)],
+                    "parallel": 3,
+                    "max_failures": 2,
+                },
             )
             ids["run"] = run.json()["id"]
             with contextlib.suppress(httpx.HTTPError):

@@ -7,23 +7,26 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from processes.core import fleet, messages
-from processes.core.command import Command, State
-from processes.core.draft import Memory
-from processes.core.effects import Effects
-from processes.core.fleet import Restored, Tick
-from processes.core.ledger import Ledger
-from processes.core.messages import Delivery, Event, GiveCommand, Replied, Request
-from processes.core.rules import Rules
+from processes.core.hub import step
+from processes.core.hub.effects import Effects
+from processes.core.hub.memory import Memory
+from processes.core.hub.rules import Rules
+from processes.core.hub.step import StoredState, Tick
+from processes.core.records.command import Command, State
+from processes.core.records.ledger import Ledger
+from processes.core.travels import messages
+from processes.core.travels.agent_frames import Heartbeat, Known, Metrics, Register
+from processes.core.travels.messages import Delivery, Event, GiveCommand, Replied, Request
 from processes.core.values import Now
-from processes.core.wire import Heartbeat, Known, Metrics, Register
 
-NOTHING = Restored((), (), Ledger(), 1, {}, ())
+NOTHING = StoredState((), (), Ledger(), 1, {}, ())
 
 
 @dataclass
 class Play:
-    """One hub's memory with everything it asked for. `at_s` is the time on both clocks, `jumped_s` by how much wall time was set."""
+    """One hub's memory with everything it asked for. `at_s` is the time on both clocks, `jumped_s` by how much wall
+    time was set.
+    """
 
     rules: Rules = field(default_factory=Rules)
     at_s: float = 1000.0
@@ -34,17 +37,17 @@ class Play:
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.memory = fleet.restore(self.rules, 1, self.boot, self.now, NOTHING)
+        self.memory = step.restore(self.rules, 1, self.boot, self.now, NOTHING)
 
     @property
     def now(self) -> Now:
         return Now(self.at_s, self.at_s + 1e9 + self.jumped_s)
 
-    def do(self, event: Event | fleet.OwnEvent) -> Effects:
+    def do(self, event: Event | step.OwnEvent) -> Effects:
         """Steps the event and what follows from it, and returns what that asked for."""
         before = self.effects
         self.effects = Effects()
-        self.effects.extend(fleet.step(self.memory, event, self.now).apply())
+        self.effects.extend(step.step(self.memory, event, self.now).apply())
         self.settle()
         done, self.effects = self.effects, before
         self.effects.extend(done)
@@ -52,11 +55,11 @@ class Play:
 
     def settle(self) -> None:
         """Looks at all that is due now, as the hub's loop does at the end of a turn."""
-        while found := fleet.due(self.memory):
+        while found := step.due(self.memory):
             for due in found:
-                self.effects.extend(fleet.step(self.memory, due, self.now).apply())
-        while (timer := fleet.elapsed(self.memory, self.now)) is not None:
-            self.effects.extend(fleet.step(self.memory, timer, self.now).apply())
+                self.effects.extend(step.step(self.memory, due, self.now).apply())
+        while (timer := step.elapsed(self.memory, self.now)) is not None:
+            self.effects.extend(step.step(self.memory, timer, self.now).apply())
 
     def wait(self, seconds: float) -> Effects:
         """Time goes on, and a tick comes."""
@@ -66,12 +69,12 @@ class Play:
     def restart(self) -> None:
         """The hub dies and its successor starts from what was durable: here, everything."""
         memory = self.memory
-        kept = Restored(
+        kept = StoredState(
             [host for name, host in memory.hosts.items() if name != "_canary"],
             [msgspec.convert(msgspec.to_builtins(command), Command) for command in memory.commands.values()],
             memory.ledger, memory.next_number, memory.keys, list(memory.replies.values()), list(memory.runs.values()),
         )  # fmt: skip
-        self.memory = fleet.restore(self.rules, memory.epoch + 1, self.boot, self.now, kept)
+        self.memory = step.restore(self.rules, memory.epoch + 1, self.boot, self.now, kept)
 
     # operators
 
@@ -105,7 +108,13 @@ class Play:
         ids = fields.pop("known", [])
         assert isinstance(ids, list)
         known = [Known(i, "accepted") for i in ids]
-        values: dict[str, object] = {"protocol": 1, "journal_id": "journal", "commands": ["pull", "switch"], "known": known, **fields}
+        values: dict[str, object] = {
+            "protocol": 1,
+            "journal_id": "journal",
+            "commands": ["pull", "switch"],
+            "known": known,
+            **fields,
+        }
         info = self.connection(host, connection, register=Register(host, **values))  # type: ignore[arg-type]
         return self.do(messages.AgentRegistered(connection, "gateway", host, info))
 
@@ -119,7 +128,9 @@ class Play:
     def ack(self, host: str, connection: str, command_id: str) -> Effects:
         return self.do(messages.AckReceived(connection, "gateway", host, command_id, "accepted"))
 
-    def report(self, host: str, connection: str, command_id: str | None, status: str = "ok", exit_code: int = 0) -> Effects:
+    def report(
+        self, host: str, connection: str, command_id: str | None, status: str = "ok", exit_code: int = 0
+    ) -> Effects:
         return self.do(messages.StatusReceived(connection, "gateway", host, status, exit_code, "", command_id))
 
     # looking

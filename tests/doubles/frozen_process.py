@@ -1,7 +1,7 @@
 """A process of the house that only turns, until a file tells it to stop turning: python frozen_process.py KIND.
 
-A file STATE/fault-NAME with one word makes it fail that way: sleep, deadlock, busy, await, exit, stalled, grow. The file is taken away
-first, so its successor is well. `stalled`, `grow`, `toil` and `rest` leave it
+A file STATE/fault-NAME with one word makes it fail that way: sleep, deadlock, busy, await, exit, stalled, grow. The
+file is taken away first, so its successor is well. `stalled`, `grow`, `toil` and `rest` leave it
 turning. It keeps its loop as every process does: adapters/door opens it, each turn ends with a pulse.
 """
 
@@ -14,8 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-from processes.adapters import door
-from processes.adapters.door import Process
+from processes.adapters import bootstrap
+from processes.adapters.bootstrap import Process
 
 TURN_S = 0.05
 
@@ -92,7 +92,14 @@ def grow() -> None:
     kept.append(bytearray(os.urandom(1 << 20) * 300))
 
 
-FAULTS = {"grow": grow, "toil": toil, "rest": rest, "sleep": sleep_for_ever, "deadlock": take_twice, "busy": turn_for_ever}
+FAULTS = {
+    "grow": grow,
+    "toil": toil,
+    "rest": rest,
+    "sleep": sleep_for_ever,
+    "deadlock": take_twice,
+    "busy": turn_for_ever,
+}
 
 if __name__ == "__main__":
-    door.run(sys.argv[1], main)
+    bootstrap.run(sys.argv[1], main)

@@ -1,4 +1,6 @@
-"""A whole installation for a test: real supervisord, real processes, its own folder and ports, used through bin/fleethub."""
+"""A whole installation for a test: real supervisord, real processes, its own folder and ports, used through
+bin/fleethub.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ from typing import Any
 import httpx
 import websockets
 
-from processes.adapters import pulse_file
 from processes.adapters.settings import Settings, load
-from processes.core.pulse import Pulse
+from processes.adapters.state import pulse_file
+from processes.core.travels.pulse import Pulse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SLACK_S = 10.0  # the bound that a drill keeps in a test; what is promised to users is tighter, and measured elsewhere
@@ -75,7 +77,11 @@ class House:
     def cli(self, *arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
         """Runs bin/fleethub to its end."""
         return subprocess.run(
-            [str(CHECKOUT / "bin" / "fleethub"), *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout_s
+            [str(CHECKOUT / "bin" / "fleethub"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
         )
 
     def json(self, *arguments: str) -> Any:
@@ -123,7 +129,13 @@ class House:
         folder.mkdir()
         (folder / "agent.token").write_text(self.enroll(name))
         (folder / "agent.token").chmod(0o600)
-        lines = [f'hub = "ws://{self.agents}/ws"', f'name = "{name}"', 'token_file = "agent.token"', "heartbeat_s = 1", 'state = "state"']
+        lines = [
+            f'hub = "ws://{self.agents}/ws"',
+            f'name = "{name}"',
+            'token_file = "agent.token"',
+            "heartbeat_s = 1",
+            'state = "state"',
+        ]
         for op, argv in commands.items():
             lines += [f"[commands.{op}]", f"argv = {json.dumps(argv)}"]
         (folder / "agent.toml").write_text("\n".join(lines))

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 from typing import Any, Protocol, TypeVar
 
-from processes.core import messages
-from processes.core.bounded_queue import Appended, Batch
-from processes.core.messages import CensusTaken, Delivery, Event, HubStarted, Token, TokensPiece
+from processes.core.travels import messages
+from processes.core.travels.messages import CensusTaken, Delivery, Event, HubStarted, Token, TokensPiece
+from processes.core.travels.queue_calls import Appended, Batch
 from processes.core.values import Position
 
 WAIT_S = 10.0
@@ -52,7 +52,9 @@ class HubSide:
 
     async def deliver(self, *deliveries: Delivery) -> None:
         """Appends them to the gateway's queue."""
-        appended = await self.link.append(messages.deliveries_of(self.gateway), [messages.encode(one) for one in deliveries])
+        appended = await self.link.append(
+            messages.deliveries_of(self.gateway), [messages.encode(one) for one in deliveries]
+        )
         assert appended.accepted
 
     async def start(self, *hosts: str) -> None:

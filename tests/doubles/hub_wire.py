@@ -1,7 +1,8 @@
-"""The hub's side of the agents' wire, as one small WebSocket server: it registers, records every frame and acknowledges.
+"""The hub's side of the agents' wire, as one small WebSocket server: it registers, records every frame and
+acknowledges.
 
-A double for the agent's tests. It keeps what a durable hub would keep (output by offset, reports by id) over all connections,
-and can be told to be mute, to refuse, to withhold acknowledgements, and to go away.
+A double for the agent's tests. It keeps what a durable hub would keep (output by offset, reports by id) over all
+connections, and can be told to be mute, to refuse, to withhold acknowledgements, and to go away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from processes.core import wire
+from processes.core.travels import agent_frames
 
 TOKEN = "token-of-the-agent"
 WAIT_S = 30.0
@@ -65,7 +66,7 @@ class HubWire:
             self.port,
             process_request=self._let_in,
             compression=None,
-            max_size=wire.FRAME_BYTES_MAX,
+            max_size=agent_frames.FRAME_BYTES_MAX,
             ping_interval=None,
             ssl=self._tls,
         )
@@ -99,7 +100,9 @@ class HubWire:
     def of(self, kind: str, command_id: str | None = None) -> list[dict[str, Any]]:
         """The payloads of all frames of a type so far, of one command if named."""
         found = [frame["payload"] for frame in self.frames if frame["type"] == kind]
-        return found if command_id is None else [payload for payload in found if payload.get("command_id") == command_id]
+        return (
+            found if command_id is None else [payload for payload in found if payload.get("command_id") == command_id]
+        )
 
     def lines(self, command_id: str) -> list[str]:
         """A command's output as a durable hub holds it; every offset from 0 on must be there."""
@@ -115,7 +118,9 @@ class HubWire:
                     await self._changed.wait()
                 return found
         except TimeoutError:
-            raise AssertionError(f"never came: {what}; frames: {[frame['type'] for frame in self.frames][-30:]}") from None
+            raise AssertionError(
+                f"never came: {what}; frames: {[frame['type'] for frame in self.frames][-30:]}"
+            ) from None
 
     async def first(self, kind: str, command_id: str | None = None) -> dict[str, Any]:
         """The first frame's payload of a type, waited for."""
@@ -161,7 +166,12 @@ class HubWire:
         answers: list[tuple[str, dict[str, Any]]] = []
         match frame["type"]:
             case "register" if self.registers:
-                answers.append(("registered", {"host_id": "h1", "protocol": 1, "heartbeat_interval": payload["heartbeat_interval"]}))
+                answers.append(
+                    (
+                        "registered",
+                        {"host_id": "h1", "protocol": 1, "heartbeat_interval": payload["heartbeat_interval"]},
+                    )
+                )
             case "output":
                 records = self.output.setdefault(command_id, {})
                 records[payload.get("offset", len(records))] = (payload.get("stream", "stdout"), payload["line"])

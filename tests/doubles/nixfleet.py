@@ -2,8 +2,8 @@
 
     async with NixFleet(url, token) as agent: ...
 
-Each behaviour that is odd has its sentence from the recording beside it. Commands do what `script` says; by default each
-prints one line and succeeds.
+Each behaviour that is odd has its sentence from the recording beside it. Commands do what `script` says; by default
+each prints one line and succeeds.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ Frame = dict[str, Any]
 
 
 class Script:
-    """What a command does: its lines, then waits for `go` if told to, then its exit code. `status`: another word than that means."""
+    """What a command does: its lines, then waits for `go` if told to, then its exit code. `status`: another word than
+    that means.
+    """
 
-    def __init__(self, lines: tuple[str, ...] = ("one line",), exit_code: int = 0, *, waits: bool = False, status: str = "") -> None:
+    def __init__(
+        self, lines: tuple[str, ...] = ("one line",), exit_code: int = 0, *, waits: bool = False, status: str = ""
+    ) -> None:
         self.lines = lines
         self.exit_code = exit_code
         self.status = status or ("ok" if exit_code == 0 else "error")
@@ -196,7 +200,9 @@ class NixFleet:
         self._connection, self._registered = connection, False
         self.connections += 1
         await self._say("register", self._register())
-        around = [asyncio.create_task(task) for task in (self._beat(connection), self._act(), self._drop_mute(connection))]
+        around = [
+            asyncio.create_task(task) for task in (self._beat(connection), self._act(), self._drop_mute(connection))
+        ]
         with contextlib.suppress(ConnectionClosed):
             async for text in connection:
                 await self._take(text)
@@ -230,7 +236,9 @@ class NixFleet:
         connection.transport.abort()
 
     async def _beat(self, connection: _Connection) -> None:
-        """No heartbeat until `registered`, then one at once, then one per interval, not aligned to the connection, also during commands."""
+        """No heartbeat until `registered`, then one at once, then one per interval, not aligned to the connection, also
+        during commands.
+        """
         async with self._changed:
             while not self._registered:
                 await self._changed.wait()

@@ -1,4 +1,6 @@
-"""A real fanout beside real queues, the hub played by the test, and an operator who holds what it is sent against the contract."""
+"""A real fanout beside real queues, the hub played by the test, and an operator who holds what it is sent against the
+contract.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,12 @@ from doubles.small_house import SmallHouse
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from processes.adapters import database
 from processes.adapters.queue_link import QueueLink
-from processes.core import messages
-from processes.core.messages import (
-    BroadcastMessage,
+from processes.adapters.state import fleet_db
+from processes.core.shown.replica import Replica
+from processes.core.travels import messages
+from processes.core.travels.messages import (
+    Broadcast,
     Change,
     Changed,
     HubStarted,
@@ -36,7 +39,6 @@ from processes.core.messages import (
     SnapshotPiece,
     SnapshotWanted,
 )
-from processes.core.replica import Replica
 
 TOKEN = "the-installation-token"
 WAIT_S = 15.0
@@ -95,7 +97,7 @@ class FanoutHouse(SmallHouse):
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
         """The hub's database, for writing as the hub does: in one transaction, so that nobody reads the half of it."""
-        with contextlib.closing(database.open_for_writing(self.state / "fleet.db")) as connection:
+        with contextlib.closing(fleet_db.open_for_writing(self.state / "fleet.db")) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
@@ -129,12 +131,14 @@ class HubPlay(HubSide):
         """What was asked, in order; a request that was asked again counts once."""
         return [event.request for event in {event.request_id: event for event in reversed(self.asked)}.values()][::-1]
 
-    async def say(self, *said: BroadcastMessage) -> None:
+    async def say(self, *said: Broadcast) -> None:
         """Appends to the fanout's broadcasts, as the hub does."""
         deadline = time.monotonic() + WAIT_S
         while True:
             try:
-                await self.link.append(messages.broadcasts_of("fanout"), [messages.encode(one) for one in said], lossy=True)  # type: ignore[call-arg]
+                await self.link.append(
+                    messages.broadcasts_of("fanout"), [messages.encode(one) for one in said], lossy=True
+                )  # type: ignore[call-arg]
                 return
             except Exception:
                 assert time.monotonic() < deadline
@@ -163,16 +167,22 @@ class HubPlay(HubSide):
                     self.snapshots += 1
                     pieces = list(self.rows.pieces(50))
                     for number, piece in enumerate(pieces):
-                        await self.say(SnapshotPiece(self.epoch, event.snapshot, number, number == len(pieces) - 1, piece))
+                        await self.say(
+                            SnapshotPiece(self.epoch, event.snapshot, number, number == len(pieces) - 1, piece)
+                        )
                 elif isinstance(event, RequestReceived):
                     self.asked.append(event)
                     answer = self.answer(event)
                     if answer is not None:
-                        await self.say(Replied(self.epoch, event.request_id, answer[0], Json(json.dumps(answer[1]).encode())))
+                        await self.say(
+                            Replied(self.epoch, event.request_id, answer[0], Json(json.dumps(answer[1]).encode()))
+                        )
 
 
 class Operator:
-    """One operator's WebSocket. Every frame is held against the contract as it comes; `state` is what a page would show."""
+    """One operator's WebSocket. Every frame is held against the contract as it comes; `state` is what a page would
+    show.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -258,7 +268,9 @@ class Operator:
 async def operator(house: FanoutHouse, token: str | None = TOKEN, **headers: str) -> Any:
     """A connected operator."""
     more = {"Authorization": f"Bearer {token}"} if token else {}
-    async with connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers={**more, **headers}, proxy=None, max_size=None) as ws:
+    async with connect(
+        f"ws://127.0.0.1:{house.port}/ws", additional_headers={**more, **headers}, proxy=None, max_size=None
+    ) as ws:
         found = Operator(ws)
         try:
             yield found

@@ -1,4 +1,6 @@
-"""The page on a stage: a real fanout, a hub that the test plays, and a browser whose every complaint is held against the page."""
+"""The page on a stage: a real fanout, a hub that the test plays, and a browser whose every complaint is held against
+the page.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ import msgspec
 from doubles.operator_wire import FanoutHouse, HubPlay
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
 
-from processes.adapters.pulse_file import PulseFile
-from processes.core.command import Command, State
-from processes.core.messages import Change, Changed, HubStarted, Json
-from processes.core.replica import Replica
+from processes.adapters.state.pulse_file import PulseFile
+from processes.core.records.command import Command, State
+from processes.core.shown.replica import Replica
+from processes.core.travels.messages import Change, Changed, HubStarted, Json
 
 METRICS = {"cpu": 37.0, "ram": 82.5, "disk": 97.0, "load": 1.25}
 WAIT_S = 30.0
@@ -90,7 +92,13 @@ class Stage:
 
     def host_row(self, name: str, **fields: Any) -> dict[str, Any]:
         """A host's row."""
-        own = {"name": name, "presence": "online", "last_seen": seen_at(), "commands": ["pull", "switch"], "os_version": "Debian 12"}
+        own = {
+            "name": name,
+            "presence": "online",
+            "last_seen": seen_at(),
+            "commands": ["pull", "switch"],
+            "os_version": "Debian 12",
+        }
         return {**own, "metrics": METRICS, "revoked": False, "host_type": "", "heartbeat_interval_s": 5.0, **fields}
 
     def host(self, name: str, **fields: Any) -> None:
@@ -108,20 +116,34 @@ class Stage:
 
     def heartbeats(self, first: int, count: int) -> None:
         """These hosts of the crowd beat."""
-        fields = [Json(msgspec.json.encode({"last_seen": seen_at(), "metrics": {"cpu": (first + n) % 100}})) for n in range(count)]
+        fields = [
+            Json(msgspec.json.encode({"last_seen": seen_at(), "metrics": {"cpu": (first + n) % 100}}))
+            for n in range(count)
+        ]
         changes = [Change("host", f"host{first + number}", field) for number, field in enumerate(fields)]
         self.do(self.hub.say(Changed(self.hub.epoch, changes)))
 
     def command(self, id: str, host: str, state: State, **fields: Any) -> None:
         """A command is as told."""
-        row = {"id": id, "host": host, "op": "pull", "state": state, "reason": "", "message": "", "actor": "ann", "attempt": 1}
+        row = {
+            "id": id,
+            "host": host,
+            "op": "pull",
+            "state": state,
+            "reason": "",
+            "message": "",
+            "actor": "ann",
+            "attempt": 1,
+        }
         created = {"created_at": "2026-11-23T10:00:00.000Z", "finished_at": None}
         self.do(self.hub.change("command", id, **{**created, **row, **fields}))
 
     def stored(self, id: str, number: int, host: str, lines: list[str], state: State = State.RUNNING) -> None:
         """The command with its output is in the database."""
         with self.house.database() as connection:
-            record = Command(id, number, host, "id", "pull", "ann", 1.0, 1.0, 2.0, 2.0, "boot", state=state, output_next=len(lines))
+            record = Command(
+                id, number, host, "id", "pull", "ann", 1.0, 1.0, 2.0, 2.0, "boot", state=state, output_next=len(lines)
+            )
             values = (number, id, host, str(state), int(record.open), 1.0, None, msgspec.json.encode(record).decode())
             connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", values)
             rows = [(id, offset, "stdout", line) for offset, line in enumerate(lines)]

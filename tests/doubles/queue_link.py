@@ -1,4 +1,6 @@
-"""`queues` in memory: the same methods as the real link over the same pure queues, without process, thread or socket."""
+"""`queues` in memory: the same methods as the real link over the same pure queues, without process, thread or
+socket.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,9 @@ import asyncio
 from collections.abc import Sequence
 
 from processes.adapters.queue_link import QueuesAway
-from processes.core import queue_calls
-from processes.core.bounded_queue import Appended, Batch, Queues, QueueStats, check_append, limits_of
+from processes.core.queues.bounded_queue import QueueSet
+from processes.core.travels import queue_calls
+from processes.core.travels.queue_calls import Appended, Batch, QueueStats, check_append, limits_of
 from processes.core.values import Position
 
 
@@ -23,7 +26,7 @@ class MemoryQueues:
     def restart(self) -> None:
         """Killed and started anew: nothing is left, the epoch is another one, and whoever waited met the end."""
         self._starts += 1
-        self.queues = Queues(self._starts)
+        self.queues = QueueSet(self._starts)
         self.tell()
 
     def tell(self) -> None:
@@ -60,7 +63,9 @@ class MemoryQueueLink:
     async def read(
         self, queue: str, after: Position, *, items_max: int = 1000, bytes_max: int = 1 << 20, wait_s: float = 1.0
     ) -> Batch:  # fmt: skip
-        call = queue_calls.read_call(self._role, self.epoch, queue, after, items_max=items_max, bytes_max=bytes_max, wait_s=wait_s)
+        call = queue_calls.read_call(
+            self._role, self.epoch, queue, after, items_max=items_max, bytes_max=bytes_max, wait_s=wait_s
+        )
         deadline_s = self._now_s() + call.wait_s
         started_in = self._memory.queues
         while True:
@@ -89,7 +94,7 @@ class MemoryQueueLink:
         self._closed = True
         self._memory.tell()
 
-    def _queues(self, epoch: int | None = None) -> Queues:
+    def _queues(self, epoch: int | None = None) -> QueueSet:
         if self._memory.away or self._closed:
             raise QueuesAway("queues is away")
         if self._memory.queues.admit(self._role, self.epoch if epoch is None else epoch):

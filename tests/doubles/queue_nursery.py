@@ -1,7 +1,9 @@
-"""Real processes that a test may kill a hundred times: forked from one that has everything imported, so a start costs milliseconds.
+"""Real processes that a test may kill a hundred times: forked from one that has everything imported, so a start costs
+milliseconds.
 
-A program of its own, started by Nursery: for each line that it reads it waits for the child before to be dead, forks the next one, and
-that says its pid once it is ready. It has one thread, so forking it is safe; when its test ends, it and its child end too.
+A program of its own, started by Nursery: for each line that it reads it waits for the child before to be dead, forks
+the next one, and that says its pid once it is ready. It has one thread, so forking it is safe; when its test ends, it
+and its child end too.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from types import TracebackType
 
 import structlog
 
-from processes.adapters import door
+from processes.adapters import bootstrap
 from processes.adapters.queue_link import QueueLink
 from processes.core.values import Position
 from processes.queues.server import Server
@@ -34,7 +36,9 @@ class Nursery:
     def __enter__(self) -> Nursery:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.communicate(timeout=10)
 
     def start(self) -> int:
@@ -65,7 +69,9 @@ def serve(socket: Path) -> None:
 
 
 def read(socket: Path) -> None:
-    """A child: a reader that waits, over and over. Ready when it has begun; that the server knows of it, the test sees in `readers`."""
+    """A child: a reader that waits, over and over. Ready when it has begun; that the server knows of it, the test sees
+    in `readers`.
+    """
 
     async def reading() -> None:
         link, position = QueueLink(socket, "hub"), Position(0, 0)
@@ -80,14 +86,14 @@ def read(socket: Path) -> None:
 def main() -> None:
     """The nursery itself."""
     kind, socket = sys.argv[1], Path(sys.argv[2])
-    door.die_with_parent()
+    bootstrap.die_with_parent()
     child = 0
     while sys.stdin.readline():
         if child:
             os.waitpid(child, 0)
         child = os.fork()
         if child == 0:
-            door.die_with_parent()
+            bootstrap.die_with_parent()
             {"server": serve, "reader": read}[kind](socket)
             os._exit(1)
     if child:

@@ -19,13 +19,14 @@ from types import TracebackType
 
 import msgspec
 
-from processes.adapters import clock, pulse_file
+from processes.adapters import clock
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core import messages
-from processes.core.messages import BroadcastMessage, Delivery, Event, Replied, Request
-from processes.core.pulse import Pulse
+from processes.adapters.state import pulse_file
+from processes.core.travels import messages
+from processes.core.travels.agent_frames import Heartbeat, Register
+from processes.core.travels.messages import Broadcast, Delivery, Event, Replied, Request
+from processes.core.travels.pulse import Pulse
 from processes.core.values import Position
-from processes.core.wire import Heartbeat, Register
 
 
 class SmallHouse:
@@ -57,7 +58,10 @@ class SmallHouse:
         if before is not None and before.stderr is not None:
             before.stderr.close()
         self.processes[kind] = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"processes.{kind}"], env=self.environment, stderr=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-P", "-m", f"processes.{kind}"],
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
 
     def kill(self, kind: str, number: int = signal.SIGKILL) -> int:
@@ -83,7 +87,7 @@ class Peer:
     def __init__(self, house: SmallHouse) -> None:
         self.house = house
         self.link = QueueLink(house.state / "run" / "queues.sock", "gateway", timeout_s=2.0)
-        self.broadcasts: list[BroadcastMessage] = []
+        self.broadcasts: list[Broadcast] = []
         self.deliveries: list[Delivery] = []
         self.gaps = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,7 +96,10 @@ class Peer:
         self.hear_broadcasts()
         self._tasks.append(
             asyncio.create_task(
-                self._read(messages.deliveries_of("gateway"), lambda item: self.deliveries.append(messages.decode_delivery(item)))
+                self._read(
+                    messages.deliveries_of("gateway"),
+                    lambda item: self.deliveries.append(messages.decode_delivery(item)),
+                )
             )
         )
         await self.until(lambda: self.epochs() != [])
@@ -106,7 +113,9 @@ class Peer:
     def hear_broadcasts(self) -> asyncio.Task[None]:
         """Reads the broadcasts from now on; cancel the task to be a fanout that does not."""
         task = asyncio.create_task(
-            self._read(messages.broadcasts_of("fanout"), lambda item: self.broadcasts.append(messages.decode_broadcast(item)))
+            self._read(
+                messages.broadcasts_of("fanout"), lambda item: self.broadcasts.append(messages.decode_broadcast(item))
+            )
         )
         self._tasks.append(task)
         return task

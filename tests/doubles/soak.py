@@ -1,4 +1,6 @@
-"""A campaign of false alarms: all that looks like a fault and is none, under load. Whoever is killed meanwhile was killed wrongly."""
+"""A campaign of false alarms: all that looks like a fault and is none, under load. Whoever is killed meanwhile was
+killed wrongly.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ import httpx
 from doubles.house import House, Operator
 from doubles.swarm import Swarm
 
-from processes.adapters import proc, pulse_file, watchdog_view
-from processes.core.pulse import Pulse, Unreadable
+from processes.adapters import proc
+from processes.adapters.state import pulse_file, status_file
+from processes.core.travels.pulse import Pulse, Unreadable
 
 NAMES: Final = ("queues", "hub", "gateway", "fanout", "agent")
 CLOCK: Final = Path(__file__).parent / "wall_clock"
@@ -48,9 +51,7 @@ class Phase:
         gap = max(self.gaps_s, key=lambda name: self.gaps_s[name], default="")
         worst = f"{self.gaps_s[gap]:.2f} s ({gap})" if gap else "-"
         found = ", ".join(f"{i['process']} {i['verdict']}: {i['reason']}" for i in self.incidents) or "none"
-        return (
-            f"| {self.name} | {self.seconds:.0f} s | {worst} | {100 * self.cpu_share:.2f} % | {self.rss_bytes / 2**20:.0f} MiB | {found} |"
-        )
+        return f"| {self.name} | {self.seconds:.0f} s | {worst} | {100 * self.cpu_share:.2f} % | {self.rss_bytes / 2**20:.0f} MiB | {found} |"
 
 
 class Soak:
@@ -74,7 +75,9 @@ class Soak:
             await operator.healthy(60)
             self._known = {i["id"] for i in self._house.json("incidents")["incidents"]}
             pids = {name: self._house.pulse(name).pid for name in (*NAMES, "watchdog")}
-            self._say("| phase | took | oldest pulse | watchdog's CPU | its memory | incidents |\n|---|---|---|---|---|---|")
+            self._say(
+                "| phase | took | oldest pulse | watchdog's CPU | its memory | incidents |\n|---|---|---|---|---|---|"
+            )
             await self._phase("idle", lambda: asyncio.sleep(max(10.0, self._seconds / 30)))
             async with Swarm(self._house, operator, self._agents) as swarm:
                 await self._phase(f"{self._agents} agents come", lambda: swarm.all_online(120 + self._agents / 20))
@@ -113,7 +116,9 @@ class Soak:
         self._say(phase.line())
 
     async def _watch(self, phase: Phase) -> None:
-        """The longest time from one turn to the next of each process, as far as this process (it is starved too) gets to look."""
+        """The longest time from one turn to the next of each process, as far as this process (it is starved too) gets
+        to look.
+        """
         last: dict[str, Pulse] = {}
         while True:
             for name in NAMES:
@@ -165,10 +170,12 @@ class Soak:
     async def _clock(self, file: Path, offset_s: float, seconds: float) -> None:
         file.write_text(str(offset_s))
         await asyncio.sleep(seconds)
-        told = watchdog_view.last_report(self._house.settings.report)
+        told = status_file.last_report(self._house.settings.report)
         at_s = datetime.fromisoformat(told.at).timestamp() if told and told.at else 0.0
         if abs(at_s - time.time() - offset_s) > DAY_S / 2:
-            self.problems.append(f"the clock was not moved by {offset_s:.0f} s: the watchdog says {told.at if told else None}")
+            self.problems.append(
+                f"the clock was not moved by {offset_s:.0f} s: the watchdog says {told.at if told else None}"
+            )
         file.unlink()
         await asyncio.sleep(min(5.0, seconds))
 

@@ -1,4 +1,6 @@
-"""One failpoint reached in a real house: armed, commands given until it strikes, and what is true of every command afterwards."""
+"""One failpoint reached in a real house: armed, commands given until it strikes, and what is true of every command
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from doubles.agent_keeper import Keeper
 from doubles.house import House, Operator
 
 from processes.adapters import failpoint
-from processes.core.pulse import Unreadable
+from processes.core.travels.pulse import Unreadable
 
 HOST = "struck"
 STRIKE_S_MAX = 60.0
@@ -95,7 +97,11 @@ class Stricken:
         return Struck(name, len(ids), recovered_s)
 
     def _file(self, name: str) -> Path:
-        return self.house.settings.run / "failpoint" if name in failpoint.HUB else self.keeper.folder / "state" / "failpoint"
+        return (
+            self.house.settings.run / "failpoint"
+            if name in failpoint.HUB
+            else self.keeper.folder / "state" / "failpoint"
+        )
 
     def _deaths(self, name: str) -> object:
         """Something that changes once the struck process is dead. A shim's death shows in its command alone."""
@@ -108,7 +114,10 @@ class Stricken:
 
     async def _verify(self, name: str, ended: dict[str, dict[str, Any]], lost: int) -> None:
         ran = Counter(self.marks.read_text().split())
-        found = Counter(Truth(command["state"], ran[command_id], command.get("message", "")) for command_id, command in ended.items())
+        found = Counter(
+            Truth(command["state"], ran[command_id], command.get("message", ""))
+            for command_id, command in ended.items()
+        )
         wanted = Counter({RAN_ONCE: len(ended)})
         if name in TRUTHS:
             wanted = Counter({RAN_ONCE: len(ended) - 1, TRUTHS[name]: 1})
@@ -117,12 +126,16 @@ class Stricken:
             if command["state"] == "succeeded":
                 answer = await self.operator.http.get(f"/api/v1/commands/{command_id}/output")
                 shown = answer.json()
-                assert ([record["data"] for record in shown["records"]], shown["complete"]) == (["done"], True), f"{name}: {shown}"
+                assert ([record["data"] for record in shown["records"]], shown["complete"]) == (["done"], True), (
+                    f"{name}: {shown}"
+                )
         lost += sum(truth.state == "lost" for truth in wanted)
         deadline = time.monotonic() + LEDGER_S_MAX
         while True:  # the watchdog looks at the ledger now and then
             ledger = self.house.json("status")["commands"]
-            assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted"), f"{name}: {ledger}"
+            assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted"), (
+                f"{name}: {ledger}"
+            )
             if ledger["lost"] == lost:
                 return
             assert time.monotonic() < deadline, f"{name}: {ledger}, and {lost} should be lost"

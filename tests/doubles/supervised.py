@@ -1,4 +1,6 @@
-"""A small installation under a real supervisord: frozen_process.py as queues and hub, the real watchdog, the canary's house in the test."""
+"""A small installation under a real supervisord: frozen_process.py as queues and hub, the real watchdog, the canary's
+house in the test.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ from typing import TypeVar
 import msgspec
 from doubles.canary_house import CanaryHouse, running
 
-from processes.adapters import incident_file, settings, watchdog_view
+from processes.adapters import settings
 from processes.adapters.settings import Settings
+from processes.adapters.state import incidents_db, status_file
 from processes.adapters.supervisor import Supervisor
-from processes.core.report import IncidentView, ProcessReport, Report
+from processes.core.shown.status import IncidentView, ProcessReport, Report
 
 FROZEN = Path(__file__).parent / "frozen_process.py"
 T = TypeVar("T")
@@ -57,7 +60,7 @@ class Supervised:
 
     def report(self) -> Report:
         """The newest."""
-        return watchdog_view.current_report(self.settings)
+        return status_file.current_report(self.settings)
 
     def process(self, name: str) -> ProcessReport:
         """A row of the newest report."""
@@ -65,7 +68,7 @@ class Supervised:
 
     def incidents(self) -> list[IncidentView]:
         """Newest first."""
-        return incident_file.incidents(self.settings.incidents_database)
+        return incidents_db.incidents(self.settings.incidents_database)
 
     def fault(self, name: str, word: str) -> None:
         """The process freezes at its next turn."""
@@ -108,13 +111,17 @@ def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), **envi
         }
         conf = CONF.format(state=state)
         for name in programs:
-            command = f"{sys.executable} -m processes.watchdog" if name == "watchdog" else f"{sys.executable} {FROZEN} {name}"
+            command = (
+                f"{sys.executable} -m processes.watchdog" if name == "watchdog" else f"{sys.executable} {FROZEN} {name}"
+            )
             conf += PROGRAM.format(name=name, command=command, state=state)
         (state / "supervisord.conf").write_text(conf)
         (state / "run" / "wanted.json").write_text('{"gateway": "stopped", "fanout": "stopped"}')
         program = Path(sys.executable).parent / "supervisord"
         output = (state / "supervisord.out").open("wb")
-        child = subprocess.Popen([program, "-n", "-c", state / "supervisord.conf"], env=environ, stdout=output, stderr=output)
+        child = subprocess.Popen(
+            [program, "-n", "-c", state / "supervisord.conf"], env=environ, stdout=output, stderr=output
+        )
         output.close()
         try:
             yield Supervised(settings.load(environ), child, house)

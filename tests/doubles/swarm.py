@@ -38,7 +38,9 @@ class Swarm:
                 return str(answer.json()["token"])
 
         tokens = await asyncio.gather(*map(enrol, self.names))
-        self._tasks = [asyncio.create_task(self._live(name, token)) for name, token in zip(self.names, tokens, strict=True)]
+        self._tasks = [
+            asyncio.create_task(self._live(name, token)) for name, token in zip(self.names, tokens, strict=True)
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -50,7 +52,9 @@ class Swarm:
         """Waits until the hub holds every registration."""
         deadline_s = asyncio.get_running_loop().time() + seconds
         while len(self.online) < len(self.names):
-            assert asyncio.get_running_loop().time() < deadline_s, f"{len(self.online)} of {len(self.names)} online{self._house.logs()}"
+            assert asyncio.get_running_loop().time() < deadline_s, (
+                f"{len(self.online)} of {len(self.names)} online{self._house.logs()}"
+            )
             for task in self._tasks:
                 if task.done():
                     task.result()
@@ -93,7 +97,9 @@ class Swarm:
                 elif frame["type"] == "command":
                     command_id, op = frame["payload"]["command_id"], frame["payload"]["command"]
                     await self._say(socket, "command_ack", {"command_id": command_id, "state": "accepted"})
-                    await self._say(socket, "status", {"command_id": command_id, "command": op, "status": "ok", "exit_code": 0})
+                    await self._say(
+                        socket, "status", {"command_id": command_id, "command": op, "status": "ok", "exit_code": 0}
+                    )
         finally:
             beats.cancel()
 

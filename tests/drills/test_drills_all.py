@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from doubles.house import CHECKOUT, SLACK_S, House
 
-from processes.adapters import incident_file
-from processes.core.drill import DRILLS
-from processes.core.pulse import Blocked
+from processes.adapters.state import incidents_db
+from processes.core.cli.drills import DRILLS
+from processes.core.travels.pulse import Blocked
 
 pytestmark = [pytest.mark.house, pytest.mark.timeout(900)]
 
@@ -48,7 +48,7 @@ def test_a_drill_ends_inside_its_bounds(house: House, rows: dict[str, dict[str, 
     assert (row["lost"], row["doubled"]) == (0, 0)
     assert row["commands"] >= 6
     if (drill := next(drill for drill in DRILLS if drill.name == name)).process:
-        incident = incident_file.incident(house.settings.incidents_database, row["incident"])
+        incident = incidents_db.incident(house.settings.incidents_database, row["incident"])
         assert incident is not None
         assert (incident.process, incident.drill, incident.stuck_at) == (drill.process, True, row["stuck_at"])
         assert name != "fatal" or any("started again" in line for line in incident.events)
@@ -79,7 +79,8 @@ def drilling(house: House, *names: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [str(CHECKOUT / "bin" / "fleethub"), "drill", *names],
         stdout=subprocess.DEVNULL,
-        env={**house.environment, "TMPDIR": str(house.state)},  # what one that is killed leaves behind goes with the house
+        # what one that is killed leaves behind goes with the house
+        env={**house.environment, "TMPDIR": str(house.state)},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # it may be ignored where the tests run
     )  # fmt: skip
 
@@ -106,7 +107,9 @@ def test_ctrl_c_in_the_middle_undoes_the_fault(house: House) -> None:
 
 
 def test_a_drill_that_is_killed_leaves_nobody_stopped(house: House) -> None:
-    """The worst place: the whole group is stopped, supervisord and watchdog included, and nobody else would continue it."""
+    """The worst place: the whole group is stopped, supervisord and watchdog included, and nobody else would continue
+    it.
+    """
     pids = {name: house.pulse(name).pid for name in ("queues", "hub", "gateway", "fanout", "watchdog", "agent")}
     drill = drilling(house, "suspend")
     wait_for(house, lambda: stopped(pids["watchdog"]) and stopped(pids["hub"]))

@@ -1,4 +1,6 @@
-"""Hub, agent and shim killed at each stage of a command's way: every accepted command ran once, and ends in what is true."""
+"""Hub, agent and shim killed at each stage of a command's way: every accepted command ran once, and ends in what is
+true.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_a_point_strikes_at_the_nth_reach_and_once(tmp_path: Path) -> None:
         "import pathlib, sys; from processes.adapters import failpoint; failpoint.allow(pathlib.Path(sys.argv[1]))\n"
         "for turn in range(9): print(turn, flush=True); failpoint.reach('hub.before_send'); failpoint.reach('hub.after_commit')"
     )
-    first, second = (subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True) for _ in range(2))
+    first, second = (
+        subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True) for _ in range(2)
+    )
     assert (first.returncode, first.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"])
     assert not file.exists()
     assert (second.returncode, len(second.stdout.split())) == (0, 9)
@@ -84,6 +88,6 @@ def test_an_unknown_point_cannot_be_armed(tmp_path: Path) -> None:
 def test_every_named_point_is_somewhere_and_every_point_is_named() -> None:
     """A name without a place would be a rehearsal that never happens."""
     rooms = [Path(shim.__file__).parents[1] / room for room in ("hub", "agent", "watchdog")]
-    code = "".join(path.read_text() for room in rooms for path in room.glob("*.py"))
+    code = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
     assert [name for name in failpoint.NAMES if f'"{name}"' not in code] == []
     assert set(re.findall(r'reach\("([^"]+)"', code)) <= set(failpoint.NAMES)

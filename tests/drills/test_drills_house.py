@@ -47,7 +47,9 @@ def test_a_second_up_says_ok_within_5_s_and_gives_a_new_link(house: House) -> No
     assert time.monotonic() - since < 5
     assert done.returncode == 0
     assert "ok" in (done.stdout + done.stderr)
-    assert next(line for line in done.stdout.splitlines() if line.startswith("http")).startswith(f"http://{house.operators}/#code=")
+    assert next(line for line in done.stdout.splitlines() if line.startswith("http")).startswith(
+        f"http://{house.operators}/#code="
+    )
 
 
 def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house: House) -> None:
@@ -78,7 +80,9 @@ def test_connecting_clients_wait_and_are_never_refused_while_gateway_and_fanout_
             writer.close()
 
     async def connects(name: str, address: str) -> list[str]:
-        """A connection that was accepted by the process that is then killed may break: it is tried again; a refused one may not be."""
+        """A connection that was accepted by the process that is then killed may break: it is tried again; a refused one
+        may not be.
+        """
         trouble = []
         kills = 0
         for number in range(150):
@@ -136,7 +140,9 @@ def test_sigterm_closes_operators_and_agents_with_1012(house: House) -> None:
             websockets.connect(
                 f"ws://{house.operators}/ws", additional_headers={"Authorization": f"Bearer {token}"}, max_size=None
             ) as operator,
-            websockets.connect(f"ws://{house.agents}/ws", additional_headers={"Authorization": f"Bearer {agent_token}"}) as agent,
+            websockets.connect(
+                f"ws://{house.agents}/ws", additional_headers={"Authorization": f"Bearer {agent_token}"}
+            ) as agent,
         ):
             await agent.send(json.dumps({"type": "register", "payload": {"hostname": "closing"}}))
             await asyncio.wait_for(agent.recv(), 10)
@@ -155,15 +161,21 @@ def test_sigterm_closes_operators_and_agents_with_1012(house: House) -> None:
 
 
 def test_an_agent_disconnects_during_heartbeats_and_broadcasts_and_the_loop_goes_on(house: House) -> None:
-    """The founding incident against real processes: many rounds of heartbeat, broadcast and disconnect at once, and commands
-    given meanwhile arrive exactly once."""
+    """The founding incident against real processes: many rounds of heartbeat, broadcast and disconnect at once, and
+    commands given meanwhile arrive exactly once.
+    """
 
     async def storm(name: str, token: str, rounds: int) -> None:
         beat = json.dumps(
-            {"type": "heartbeat", "payload": {"metrics": {"cpu": 1, "ram": 2, "swap": 0, "load": 0.5}, "pending_command": None}}
+            {
+                "type": "heartbeat",
+                "payload": {"metrics": {"cpu": 1, "ram": 2, "swap": 0, "load": 0.5}, "pending_command": None},
+            }
         )
         for _ in range(rounds):
-            async with websockets.connect(f"ws://{house.agents}/ws", additional_headers={"Authorization": f"Bearer {token}"}) as agent:
+            async with websockets.connect(
+                f"ws://{house.agents}/ws", additional_headers={"Authorization": f"Bearer {token}"}
+            ) as agent:
                 await agent.send(json.dumps({"type": "register", "payload": {"hostname": name}}))
                 await asyncio.wait_for(agent.recv(), 10)
                 for _ in range(5):
@@ -172,7 +184,11 @@ def test_an_agent_disconnects_during_heartbeats_and_broadcasts_and_the_loop_goes
 
     async def work() -> None:
         tokens = {f"storm{number}": house.enroll(f"storm{number}") for number in range(4)}
-        (here,) = [host["name"] for host in house.json("hosts")["hosts"] if host["agent_version"] and not host["name"].startswith("storm")]
+        (here,) = [
+            host["name"]
+            for host in house.json("hosts")["hosts"]
+            if host["agent_version"] and not host["name"].startswith("storm")
+        ]
         async with Operator(house) as operator, Operator(house) as other:
             pid, restarts = house.pulse("hub").pid, len(house.json("incidents")["incidents"])
             storms = [asyncio.create_task(storm(name, token, 25)) for name, token in tokens.items()]
@@ -190,7 +206,9 @@ def test_an_agent_disconnects_during_heartbeats_and_broadcasts_and_the_loop_goes
             await operator.until(lambda: all(other.hosts[name]["presence"] == "offline" for name in tokens))
             assert (operator.breaks, other.breaks) == ([], [])
             for versions in (operator.versions, other.versions):
-                assert all(b == (a[0], a[1] + 1) for a, b in itertools.pairwise(versions)), "each delta is the next version"
+                assert all(b == (a[0], a[1] + 1) for a, b in itertools.pairwise(versions)), (
+                    "each delta is the next version"
+                )
             assert house.pulse("hub").pid == pid
             assert len(house.json("incidents")["incidents"]) == restarts
         for name in tokens:

@@ -1,4 +1,6 @@
-"""A NixFleet agent, unchanged, on a whole installation: what it says without ids is understood, and nothing it does is guessed."""
+"""A NixFleet agent, unchanged, on a whole installation: what it says without ids is understood, and nothing it does is
+guessed.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +94,12 @@ def test_a_switch_that_replaces_the_agent_succeeds_by_its_status(house: House) -
     asyncio.run(work())
 
 
-@pytest.mark.parametrize(("generation", "end"), [("new", ("succeeded", "changed_evidence")), ("917d168", ("lost", "connection_lost"))])
-def test_a_switch_whose_status_was_lost_is_judged_by_evidence_only(house: House, generation: str, end: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("generation", "end"), [("new", ("succeeded", "changed_evidence")), ("917d168", ("lost", "connection_lost"))]
+)
+def test_a_switch_whose_status_was_lost_is_judged_by_evidence_only(
+    house: House, generation: str, end: tuple[str, str]
+) -> None:
     async def work() -> None:
         name = f"nix4{generation}"
         async with nixos(house, name) as (agent, operator):
@@ -119,7 +125,9 @@ def test_a_command_whose_connection_broke_is_lost_unless_the_agent_still_names_i
             await agent.until(lambda: agent.executed == ["pull"])
             agent.break_connection()
             await agent.until(lambda: agent.connections == 2)
-            await operator.until(lambda: operator.commands[pull]["state"] == "running" and not operator.commands[pull]["unheard_since"])
+            await operator.until(
+                lambda: operator.commands[pull]["state"] == "running" and not operator.commands[pull]["unheard_since"]
+            )
             script.go.set()
             assert await ended(operator, pull) == ("succeeded", "")
             (reboot,) = await operator.give("reboot", "nix5")

@@ -1,4 +1,6 @@
-"""Poison on a whole installation: what ends the hub, or a fanout, each time it is stepped is put aside, and nothing else is harmed."""
+"""Poison on a whole installation: what ends the hub, or a fanout, each time it is stepped is put aside, and nothing
+else is harmed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import pytest
 from doubles.house import House, Operator
 
 from processes.adapters import failpoint
-from processes.core.poison import Record
+from processes.core.records.poison import DeathRecord
 
 pytestmark = [pytest.mark.house, pytest.mark.timeout(400)]
 
@@ -38,7 +40,7 @@ def letters(house: House) -> list[dict[str, Any]]:
 def deaths(house: House, name: str = "hub") -> list[int]:
     """The pids that are counted against anything."""
     try:
-        record = msgspec.json.decode((house.state / "run" / "poison" / f"{name}.json").read_bytes(), type=Record)
+        record = msgspec.json.decode((house.state / "run" / "poison" / f"{name}.json").read_bytes(), type=DeathRecord)
     except OSError:
         return []
     return [death.pid for death in record.deaths]
@@ -62,7 +64,9 @@ async def put_aside(house: House, operator: Operator) -> dict[str, Any]:
     return found[0]
 
 
-def test_poison_ends_two_hubs_and_is_put_aside_with_both_stacks_and_a_retry_ends_two_more_and_no_command_is_lost(house: House) -> None:
+def test_poison_ends_two_hubs_and_is_put_aside_with_both_stacks_and_a_retry_ends_two_more_and_no_command_is_lost(
+    house: House,
+) -> None:
     async def scene() -> None:
         async with Operator(house) as operator:
             await operator.healthy()
@@ -150,12 +154,16 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             assert "left out" in rows["worker"]["put_aside"]
             assert all(not row["put_aside"] for name, row in rows.items() if name != "worker")
             (command_id,) = await operator.give("show", "worker")
-            assert (await operator.ended(command_id))["state"] == "succeeded", "what is not shown can be commanded all the same"
+            assert (await operator.ended(command_id))["state"] == "succeeded", (
+                "what is not shown can be commanded all the same"
+            )
 
             pid = house.pulse("fanout").pid
             assert house.cli("deadletter", letter["id"], "--retry").returncode == 0
             await operator.until(lambda: not deaths(house, "fanout"))
-            os.kill(pid, signal.SIGKILL)  # this one freezes at the row all the same; its successor finds no drill, and the row good
+            os.kill(
+                pid, signal.SIGKILL
+            )  # this one freezes at the row all the same; its successor finds no drill, and the row good
             await operator.until(lambda: house.pulse("fanout").pid != pid)
             await operator.healthy(PUT_ASIDE_S)
             deadline = time.monotonic() + PUT_ASIDE_S

@@ -23,8 +23,12 @@ def test_the_first_tour_works_line_by_line() -> None:
     said = {}
     try:
         for line in lines:
-            here = line.replace("var/", f"{shlex.quote(str(house.state))}/")  # the tour's own place, instead of a checkout's var/
-            done = subprocess.run(["sh", "-ec", here], cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, timeout=120)
+            here = line.replace(
+                "var/", f"{shlex.quote(str(house.state))}/"
+            )  # the tour's own place, instead of a checkout's var/
+            done = subprocess.run(
+                ["sh", "-ec", here], cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, timeout=120
+            )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}{house.logs()}"
             said[line] = done.stdout
         assert "load average:" in said['bin/fleethub run uptime "$(hostname)"']

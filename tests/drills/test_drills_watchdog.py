@@ -1,4 +1,6 @@
-"""What only a whole installation can show of the watchdog: storage that hangs, pulses that are doubted, memory that grows."""
+"""What only a whole installation can show of the watchdog: storage that hangs, pulses that are doubted, memory that
+grows.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def test_a_database_call_that_never_returns_is_found_and_the_hub_replaced(house:
     async def hang(operator: Operator) -> None:
         failpoint.arm(house.settings.run / "failpoint", "hub.after_begin", hang=True)
         pid = house.pulse("hub").pid
-        asking = asyncio.create_task(operator.http.post("/api/v1/commands", json={"op": "uptime", "hosts": [next(iter(operator.hosts))]}))
+        asking = asyncio.create_task(
+            operator.http.post("/api/v1/commands", json={"op": "uptime", "hosts": [next(iter(operator.hosts))]})
+        )
         while house.pulse("hub").pid == pid:
             seen.add(house.pulse("hub").blocked_on)
             await asyncio.sleep(0.05)

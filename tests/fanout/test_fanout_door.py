@@ -16,7 +16,7 @@ from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from processes.core.messages import GiveCommand, Json, Replied
+from processes.core.travels.messages import GiveCommand, Json, Replied
 
 GUARDED = [
     "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands", "/api/v1/commands/a",
@@ -101,7 +101,9 @@ def test_a_session_for_a_token_outlives_the_fanout_and_bears_the_proxys_flags() 
             assert "; secure" in cookie.lower()
             house.kill("fanout")
             house.start("fanout")
-            assert (await browser.get("/api/v1/me", headers={**headers, "cookie": cookie.partition(";")[0]})).json()["role"] == "admin"
+            assert (await browser.get("/api/v1/me", headers={**headers, "cookie": cookie.partition(";")[0]})).json()[
+                "role"
+            ] == "admin"
 
     with FanoutHouse(FLEETHUB_OPERATORS_URL="https://fleet.example") as house:
         asyncio.run(run(house))
@@ -129,14 +131,24 @@ def test_a_foreign_page_can_do_nothing_with_an_operators_cookie() -> None:
             f"{house.url}/",
         ]
         async with house.client(None) as browser:
-            assert (await browser.post("/login", json={"token": TOKEN}, headers={"origin": "http://evil.example"})).status_code == 403
-            assert (await browser.post("/login", json={"token": TOKEN}, headers={"origin": house.url})).status_code == 200
+            assert (
+                await browser.post("/login", json={"token": TOKEN}, headers={"origin": "http://evil.example"})
+            ).status_code == 403
+            assert (
+                await browser.post("/login", json={"token": TOKEN}, headers={"origin": house.url})
+            ).status_code == 200
             cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
             for origin in foreign:
-                answer = await browser.post("/api/v1/commands", json={"op": "pull", "hosts": ["a"]}, headers={"origin": origin})
+                answer = await browser.post(
+                    "/api/v1/commands", json={"op": "pull", "hosts": ["a"]}, headers={"origin": origin}
+                )
                 assert (answer.status_code, answer.json()["error"]) == (403, "foreign_origin"), origin
                 with pytest.raises(InvalidStatus) as refused:
-                    await connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers={"Cookie": cookies, "Origin": origin}, proxy=None)
+                    await connect(
+                        f"ws://127.0.0.1:{house.port}/ws",
+                        additional_headers={"Cookie": cookies, "Origin": origin},
+                        proxy=None,
+                    )
                 assert refused.value.response.status_code == 403, origin
             with pytest.raises(InvalidStatus) as refused:  # no browser leaves it out
                 await connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers={"Cookie": cookies}, proxy=None)
@@ -155,7 +167,8 @@ def test_every_answer_has_the_policy_and_nothing_says_what_serves_it() -> None:
     with FanoutHouse() as house:
         with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
             answers = [
-                client.get(path) for path in ("/", "/healthz", "/nope", "/ws", "/api/v1/hosts/none", "/../etc/passwd", "/%2e%2e/app.js")
+                client.get(path)
+                for path in ("/", "/healthz", "/nope", "/ws", "/api/v1/hosts/none", "/../etc/passwd", "/%2e%2e/app.js")
             ]
             answers.append(client.post("/livez"))
             answers.append(client.get("/", headers={"host": "evil.example"}))
@@ -179,7 +192,9 @@ def test_every_answer_has_the_policy_and_nothing_says_what_serves_it() -> None:
             assert answer.headers["referrer-policy"] == "no-referrer"
             assert "server" not in answer.headers
             if answer.status_code >= 400:
-                assert set(answer.json()) >= ({"verdict", "reason"} if answer.url.path == "/healthz" else {"error", "message"})
+                assert set(answer.json()) >= (
+                    {"verdict", "reason"} if answer.url.path == "/healthz" else {"error", "message"}
+                )
         for found in raws:
             assert b"content-security-policy: default-src 'none'" in found.lower().replace(b"Content", b"content")
 
@@ -236,12 +251,14 @@ def test_the_canary_may_command_itself_and_sees_itself_only_and_nobody_sees_it()
                 await hub.host("_canary", beat=7)
                 await hub.host("web1", beat=8)
                 await canary.until(lambda o: o.hosts["_canary"].get("beat") == 7)
-                states = [c["fields"]["state"] for f in canary.frames for c in f.get("changes", ()) if c["kind"] == "command"]
+                states = [
+                    c["fields"]["state"] for f in canary.frames for c in f.get("changes", ()) if c["kind"] == "command"
+                ]
                 assert states == ["queued", "succeeded"]  # each step is a proof
                 await op.until(lambda o: o.hosts["web1"].get("beat") == 8)
-                assert "canary" not in json.dumps([f for f in op.frames if f["type"] != "full_state"] + [op.hosts, op.commands]).replace(
-                    '"canary":', ""
-                )
+                assert "canary" not in json.dumps(
+                    [f for f in op.frames if f["type"] != "full_state"] + [op.hosts, op.commands]
+                ).replace('"canary":', "")
                 assert set(canary.hosts) == {"_canary"}
             assert (await client.post("/api/v1/commands", json={"op": "noop", "hosts": ["_canary"]})).status_code == 202
             assert (await client.post("/api/v1/commands", json={"op": "noop", "hosts": ["web1"]})).status_code == 403
@@ -257,7 +274,9 @@ def test_the_canary_may_command_itself_and_sees_itself_only_and_nobody_sees_it()
 
 
 def test_who_asks_the_fanout_to_end_takes_no_answer_from_an_operator_and_sees_it_advance_to_its_end() -> None:
-    """A hub that is being replaced keeps its requests waiting for a second or two: an end in just that moment must bear it."""
+    """A hub that is being replaced keeps its requests waiting for a second or two: an end in just that moment must bear
+    it.
+    """
 
     async def run(house: FanoutHouse) -> None:
         async with HubPlay(house) as hub, house.client() as client:
@@ -296,7 +315,9 @@ def test_a_request_that_is_never_answered_does_not_keep_the_fanout_from_ending()
 
 
 def test_a_request_that_was_given_up_while_no_fanout_ran_is_not_carried_out_by_the_next() -> None:
-    """It lies in the backlog of the socket that supervisord holds, whole, and whoever asked has been told that nobody answered."""
+    """It lies in the backlog of the socket that supervisord holds, whole, and whoever asked has been told that nobody
+    answered.
+    """
 
     async def run(house: FanoutHouse) -> None:
         async with HubPlay(house) as hub, house.client() as client:
@@ -304,9 +325,7 @@ def test_a_request_that_was_given_up_while_no_fanout_ran_is_not_carried_out_by_t
             house.processes["fanout"].kill()
             house.processes["fanout"].wait()
             body = b'{"op": "reboot", "hosts": ["web1"]}'
-            head = (
-                f"POST /api/v1/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
+            head = f"POST /api/v1/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
             for _ in range(20):
                 with socket.create_connection(("127.0.0.1", house.port), timeout=5) as sock:
                     sock.sendall(head.encode() + body)

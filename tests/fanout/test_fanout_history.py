@@ -42,7 +42,11 @@ def test_the_charts_and_comings_and_goings_outlive_the_fanout() -> None:
             async with HubPlay(house) as hub, house.client() as client:
                 await live(house, client)
                 await hub.host(
-                    "web1", metrics={"cpu": 12.5}, last_seen="then", address="10.0.0.1:5", connected_since="2026-11-29T10:00:00.000Z"
+                    "web1",
+                    metrics={"cpu": 12.5},
+                    last_seen="then",
+                    address="10.0.0.1:5",
+                    connected_since="2026-11-29T10:00:00.000Z",
                 )
                 await history(client, "online")
                 await hub.host("web1", presence="offline")
@@ -56,7 +60,11 @@ def test_the_charts_and_comings_and_goings_outlive_the_fanout() -> None:
                 assert (after["since"], after["presences"]) == (before["since"], before["presences"])
                 assert after["cpu"] == [12.5]
                 await hub.host(
-                    "web1", presence="online", metrics={"cpu": 50.0}, last_seen="now", connected_since="2026-11-29T11:00:00.000Z"
+                    "web1",
+                    presence="online",
+                    metrics={"cpu": 50.0},
+                    last_seen="now",
+                    connected_since="2026-11-29T11:00:00.000Z",
                 )
                 assert (await history(client, "online", "offline", "online"))["cpu"][0] == 12.5
                 assert len((await history(client, "online", "offline", "online", span="day"))["at"]) >= 1

@@ -58,7 +58,10 @@ def test_an_etag_saves_the_body_until_something_changes(boss: httpx.Client) -> N
     tag = boss.get("/api/v1/hosts").headers["etag"]
     again = boss.get("/api/v1/hosts", headers={"if-none-match": f'"x", {tag}'})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-    assert boss.get("/api/v1/hosts", headers=httpx.Headers([("if-none-match", '"x"'), ("if-none-match", tag)])).status_code == 304
+    assert (
+        boss.get("/api/v1/hosts", headers=httpx.Headers([("if-none-match", '"x"'), ("if-none-match", tag)])).status_code
+        == 304
+    )
     assert boss.post("/api/v1/hosts/a1/revoke").status_code == 200
     until(lambda: boss.get("/api/v1/hosts", headers={"if-none-match": tag}).status_code == 200)
 
@@ -75,7 +78,9 @@ def test_runs_are_listed_without_their_hosts_and_commands_by_run(boss: httpx.Cli
     assert sorted(command["host"] for command in found) == ["a2", "b1"]
 
 
-def test_a_revoked_token_is_refused_at_once_and_its_hash_is_kept_beside_the_database(house: FanoutHouse, boss: httpx.Client) -> None:
+def test_a_revoked_token_is_refused_at_once_and_its_hash_is_kept_beside_the_database(
+    house: FanoutHouse, boss: httpx.Client
+) -> None:
     made = boss.post("/api/v1/tokens", json={"role": "viewer", "label": "screen"}).json()
     (listed,) = boss.get("/api/v1/tokens").json()["tokens"]
     assert (listed["id"], listed["role"], listed["label"]) == (made["id"], "viewer", "screen")
@@ -112,17 +117,26 @@ def test_the_audit_trail_tells_who_did_and_who_tried_what(house: FanoutHouse, bo
         ("DELETE /api/v1/hosts/b1", "nobody", "not_signed_in"), ("POST /api/v1/commands", "admin", "unknown_host"),
         ("POST /login", "nobody", "not_signed_in"),
     }  # fmt: skip
-    until(lambda: tried <= {(line["subject"], line["actor"].partition(" ")[0], line["reason"]) for line in lines("kind=request")})
+    until(
+        lambda: (
+            tried
+            <= {(line["subject"], line["actor"].partition(" ")[0], line["reason"]) for line in lines("kind=request")}
+        )
+    )
     until(lambda: lines("kind=session"))
     assert {(line["after"], line["actor"]) for line in lines("kind=session")} == {("signed_in", "admin")}
     assert "guessed" not in boss.get("/api/v1/audit?limit=1000").text
     everything = lines("limit=1000")
     assert [line["number"] for line in everything] == sorted((line["number"] for line in everything), reverse=True)
     page = boss.get("/api/v1/audit?limit=3").json()
-    assert [line["number"] for line in lines(f"limit=3&before={page['next']}")] == [line["number"] for line in everything[3:6]]
+    assert [line["number"] for line in lines(f"limit=3&before={page['next']}")] == [
+        line["number"] for line in everything[3:6]
+    ]
 
 
-def test_a_flood_of_wrong_tokens_is_counted_and_not_written_line_by_line(house: FanoutHouse, boss: httpx.Client) -> None:
+def test_a_flood_of_wrong_tokens_is_counted_and_not_written_line_by_line(
+    house: FanoutHouse, boss: httpx.Client
+) -> None:
     def refused() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = boss.get("/api/v1/audit?kind=request&limit=1000").json()["audit"]
         return [line for line in found if line["subject"] == "DELETE /api/v1/hosts/flood"]

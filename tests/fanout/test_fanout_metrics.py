@@ -25,7 +25,9 @@ from processes.fanout import metrics
 
 HOME = Path(__file__).resolve().parents[2]
 MONITORING, PROCESSES = HOME / "monitoring", HOME / "processes"
-promtool = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # bin/test fetches it where it may
+promtool = shutil.which(
+    "promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+)  # bin/test fetches it where it may
 UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
 PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
     "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands", "fleethub_process_verdict",
@@ -72,7 +74,9 @@ def test_every_metric_has_a_type_a_help_and_a_unit(scraped: tuple[str, str]) -> 
     helps = re.findall(r"^# HELP (\S+)", scraped[1], re.M)
     assert len(helps) == len(set(helps))
     if promtool is not None:
-        done = subprocess.run([promtool, "check", "metrics"], input=scraped[1], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [promtool, "check", "metrics"], input=scraped[1], capture_output=True, text=True, timeout=60
+        )
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -95,7 +99,11 @@ def test_the_build_the_databases_and_the_disk_are_told(scraped: tuple[str, str])
 
 def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_no_series(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path).issue(days=2)
-    environment = {"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_TLS_CERTIFICATE": str(certificate), "FLEETHUB_TLS_KEY": str(key)}
+    environment = {
+        "FLEETHUB_STATE": str(tmp_path),
+        "FLEETHUB_TLS_CERTIFICATE": str(certificate),
+        "FLEETHUB_TLS_KEY": str(key),
+    }
     exporter = metrics.Metrics(load(environment))
     (sample,) = families(exporter.export([]).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples
     assert sample.value == pytest.approx(time.time() + 2 * 86400, abs=60)
@@ -119,7 +127,8 @@ def fields_written(kind: str) -> set[str]:
 def test_what_a_process_does_not_count_has_no_series(scraped: tuple[str, str]) -> None:
     found = families(scraped[0])
     by_metric = {
-        name: {sample.labels["process"] for sample in found[f"fleethub_process_{name}"].samples} for name in ("turns", "committed")
+        name: {sample.labels["process"] for sample in found[f"fleethub_process_{name}"].samples}
+        for name in ("turns", "committed")
     }
     assert by_metric == {"turns": {"queues", "hub", "fanout"}, "committed": {"hub"}}
     blocked = {(sample.labels["process"], sample.labels["on"]) for sample in found["fleethub_process_blocked"].samples}
@@ -166,8 +175,12 @@ def test_the_dashboard_shows_the_chosen_installations_each_by_its_name(tmp_path:
             expression = target["expr"]
             assert len(named(expression)) == expression.count('instance=~"$instance"'), expression
             assert target["legendFormat"].startswith("{{instance}}"), panel["title"]
-            assert target.get("instant", False) is (panel["type"] == "stat"), panel["title"]  # a range would show what was, too
-            rules.append({"record": f"panel:{panel['id']}:{target['refId']}", "expr": expression.replace("$instance", ".*")})
+            assert target.get("instant", False) is (panel["type"] == "stat"), panel[
+                "title"
+            ]  # a range would show what was, too
+            rules.append(
+                {"record": f"panel:{panel['id']}:{target['refId']}", "expr": expression.replace("$instance", ".*")}
+            )
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]]
     assert len(places) == len(set(places)) == len({panel["id"] for panel in board["panels"]})
     if promtool is not None:
@@ -202,6 +215,10 @@ def test_the_rules_and_the_example_are_good_for_prometheus() -> None:
         for words in (["rules", "prometheus-alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]):
             assert subprocess.run([promtool, "check", *words], cwd=MONITORING, timeout=60).returncode == 0
         done = subprocess.run(
-            [promtool, "test", "rules", "alerts.yml"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+            [promtool, "test", "rules", "alerts.yml"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -13,9 +13,16 @@ import structlog
 from doubles.operator_wire import WAIT_S, FanoutHouse, HubPlay
 
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core import messages
-from processes.core.bounded_queue import LIMITS, Appended
-from processes.core.messages import CancelCommand, CreateToken, EnrollHost, GiveCommand, RemoveHost, RevokeHost
+from processes.core.travels import messages
+from processes.core.travels.messages import (
+    CancelCommand,
+    CreateToken,
+    EnrollHost,
+    GiveCommand,
+    RemoveHost,
+    RevokeHost,
+)
+from processes.core.travels.queue_calls import LIMITS, Appended
 from processes.core.values import Position
 from processes.fanout.requests import Requests
 
@@ -53,7 +60,11 @@ def test_a_token_is_told_once_and_only_its_hash_leaves_the_fanout() -> None:
             made = (await client.post("/api/v1/tokens", json={"role": "viewer", "label": "screen"})).json()
             digests = [hashlib.sha256(answer["token"].encode()).hexdigest() for answer in (enrolled, made)]
             assert hub.requests == [EnrollHost("web1", digests[0], True), CreateToken(digests[1], "viewer", "screen")]
-            assert (enrolled["name"], enrolled["host_id"], enrolled["agents_url"]) == ("web1", "id", "ws://127.0.0.1:7701/ws")
+            assert (enrolled["name"], enrolled["host_id"], enrolled["agents_url"]) == (
+                "web1",
+                "id",
+                "ws://127.0.0.1:7701/ws",
+            )
             assert len(enrolled["token"]) >= 43
             hub.answer = lambda _: (409, {"error": "exists"})
             assert "token" not in (await client.post("/api/v1/hosts", json={"name": "web1"})).json()
@@ -82,7 +93,12 @@ def test_what_is_malformed_is_named_and_never_reaches_the_hub() -> None:
                 assert answer.json().get("field") == field, answer.json()
             for content in (b"", b"{", b'{"op": "\xff"}', b'{"op":"a","hosts":["a"],"ttl_s":NaN}', b"[" * 100_000):
                 assert (await client.post("/api/v1/commands", content=content)).status_code == 400
-            for path in ("/api/v1/commands?limit=0", "/api/v1/commands?limit=x", "/api/v1/commands?state=done", "/api/v1/hosts?presence=x"):
+            for path in (
+                "/api/v1/commands?limit=0",
+                "/api/v1/commands?limit=x",
+                "/api/v1/commands?state=done",
+                "/api/v1/hosts?presence=x",
+            ):
                 assert (await client.get(path)).status_code == 400, path
             assert (await client.post("/api/v1/drill", json={"fault": "deadlock"})).status_code == 403
             assert hub.asked == []
@@ -95,9 +111,11 @@ def test_a_drill_is_meant_for_the_hub_that_is_there_now() -> None:
     async def run(house: FanoutHouse) -> None:
         async with HubPlay(house, epoch=7) as hub, house.client() as client:
             async with asyncio.timeout(WAIT_S):
-                while not hub.asked or hub.asked[-1].request == messages.Drill("deadlock", 0):  # until it has heard of a hub
+                while not hub.asked or hub.asked[-1].request == messages.RehearseFault(
+                    "deadlock", 0
+                ):  # until it has heard of a hub
                     await client.post("/api/v1/drill", json={"fault": "deadlock"})
-            assert hub.asked[-1].request == messages.Drill("deadlock", 7)
+            assert hub.asked[-1].request == messages.RehearseFault("deadlock", 7)
 
     with FanoutHouse(FLEETHUB_DRILLS_ENABLED="true") as house:
         asyncio.run(run(house))
@@ -203,7 +221,9 @@ def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_id() -> None:
             hub.answer = lambda _: None  # stepped and committed, but what it says is lost
             asked = asyncio.create_task(client.post("/api/v1/commands", json={**PULL, "key": "again"}))
             async with asyncio.timeout(WAIT_S):
-                while not (first := [e for e in hub.asked if isinstance(e.request, GiveCommand) and e.request.key == "again"]):
+                while not (
+                    first := [e for e in hub.asked if isinstance(e.request, GiveCommand) and e.request.key == "again"]
+                ):
                     await asyncio.sleep(0.01)
             house.kill("queues")
             house.start("queues")
@@ -213,7 +233,9 @@ def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_id() -> None:
             assert (answer.status_code, answer.json()) == (202, {"commands": ["kept"]})
             again = [e for e in hub.asked if isinstance(e.request, GiveCommand) and e.request.key == "again"]
             assert len(again) > len(first)
-            assert {(e.request_id, e.deadline_boot_s) for e in again} == {(first[0].request_id, first[0].deadline_boot_s)}
+            assert {(e.request_id, e.deadline_boot_s) for e in again} == {
+                (first[0].request_id, first[0].deadline_boot_s)
+            }
 
     with FanoutHouse() as house:
         asyncio.run(run(house))

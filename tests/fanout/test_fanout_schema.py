@@ -1,7 +1,8 @@
 """The API against its own document: made-up requests, good and bad, to a real fanout and a real hub.
 
-Whatever comes in, the answer is none of a broken server, has a status and a shape that the document names, and bad input is
-refused. Each operation is asked with made-up names, and again with those of a host, a command and a run that exist.
+Whatever comes in, the answer is none of a broken server, has a status and a shape that the document names, and bad
+input is refused. Each operation is asked with made-up names, and again with those of a host, a command and a run that
+exist.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from processes.core.pages import Error
-from processes.fanout.api import GiveBody, RunBody
+from processes.core.shown.pages import Error
+from processes.fanout.change_api import GiveBody, RunBody
 
 EXAMPLES = 4  # of each operation, kind and place; with some 37 operations about 20 s
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -80,12 +81,18 @@ def document(house: FanoutHouse) -> Any:
 
 def each(document: Any) -> list[tuple[str, str, Any]]:
     """Every operation with its method and path."""
-    return [(method, path, operation) for path, operations in document["paths"].items() for method, operation in operations.items()]
+    return [
+        (method, path, operation)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    ]
 
 
 def test_the_document_is_good_for_openapi_itself(document: Any) -> None:
     validate(document)
-    for kind, name in re.findall(r'"#/components/(\w+)/(\w[\w-]*)"', json.dumps(document)):  # also of what no operation uses
+    for kind, name in re.findall(
+        r'"#/components/(\w+)/(\w[\w-]*)"', json.dumps(document)
+    ):  # also of what no operation uses
         assert name in document["components"][kind], name
     assert len(document["info"]["description"]) > 1000
     assert document["servers"] == [{"url": "/"}]
@@ -95,13 +102,24 @@ def test_a_generated_client_finds_a_method_of_a_good_name_for_each_operation(doc
     ids = [operation["operationId"] for _, _, operation in each(document)]
     assert len(ids) == len(set(ids)) >= 37
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", id) for id in ids)
-    known = {"list_hosts", "get_host", "enroll_host", "remove_host", "give_commands", "get_command", "cancel_command", "start_run"}
+    known = {
+        "list_hosts",
+        "get_host",
+        "enroll_host",
+        "remove_host",
+        "give_commands",
+        "get_command",
+        "cancel_command",
+        "start_run",
+    }
     assert known <= set(ids)
     tags = {tag["name"] for tag in document["tags"]}
     assert {operation["tags"][0] for _, _, operation in each(document)} == tags
 
 
-def test_the_document_says_who_may_and_that_either_way_of_signing_in_suffices(house: FanoutHouse, document: Any) -> None:
+def test_the_document_says_who_may_and_that_either_way_of_signing_in_suffices(
+    house: FanoutHouse, document: Any
+) -> None:
     open_to_all = {"/healthz", "/livez", "/login"}
     for method, path, operation in each(document):
         assert ("security" in operation) is (path not in open_to_all), path
@@ -160,7 +178,11 @@ def test_times_words_and_objects_are_typed(document: Any) -> None:
     schemas = document["components"]["schemas"]
     for name, schema in schemas.items():
         for field, kind in schema.get("properties", {}).items():
-            is_time = (field.endswith("_at") and field != "stuck_at") or field in ("connected_since", "unheard_since", "last_seen")
+            is_time = (field.endswith("_at") and field != "stuck_at") or field in (
+                "connected_since",
+                "unheard_since",
+                "last_seen",
+            )
             if is_time:
                 assert {"type": "string", "format": "date-time"} in kind["anyOf"], (name, field)
     host = schemas["HostView"]["properties"]
@@ -169,12 +191,17 @@ def test_times_words_and_objects_are_typed(document: Any) -> None:
     assert host["facts"] == host["heartbeat_facts"] == {"type": "object"}
 
 
-def test_a_key_again_is_answered_with_commands_and_a_run_as_the_document_has_them(house: FanoutHouse, document: Any) -> None:
+def test_a_key_again_is_answered_with_commands_and_a_run_as_the_document_has_them(
+    house: FanoutHouse, document: Any
+) -> None:
     both = [{"$ref": "#/components/schemas/CommandView"}, {"$ref": "#/components/schemas/Named"}]
     assert document["components"]["schemas"]["Repeated"]["properties"]["commands"]["items"] == {"anyOf": both}
     schema = schemathesis.openapi.from_dict(document)
     with httpx.Client(base_url=house.url, headers=HEADERS, timeout=20) as client:
-        asked: list[tuple[str, dict[str, Any]]] = [("/api/v1/commands", {"op": "pull"}), ("/api/v1/runs", {"steps": ["pull"]})]
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("/api/v1/commands", {"op": "pull"}),
+            ("/api/v1/runs", {"steps": ["pull"]}),
+        ]
         for path, what in asked:
             body = {**what, "hosts": ["web1"], "key": f"again{path}", "ttl_s": 600}
             answers = [client.post(path, json=body) for _ in range(2)]
@@ -187,7 +214,7 @@ def test_a_key_again_is_answered_with_commands_and_a_run_as_the_document_has_the
 def test_the_document_knows_every_field_that_an_error_has() -> None:
     sent = {
         keyword.arg
-        for path in (Path(__file__).resolve().parents[2] / "processes").glob("*/*.py")
+        for path in (Path(__file__).resolve().parents[2] / "processes").rglob("*.py")
         if path.parent.name in ("core", "hub", "fanout")
         for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in ("Problem", "Refused", "problem")
@@ -217,7 +244,9 @@ def test_whatever_is_asked_the_answer_is_one_that_the_document_names(house: Fano
 
 
 def vanished(operation: Any, answer: Any, error: FailureGroup) -> bool:
-    """True if what was to be wrong is not in the request that went out: a parameter too many, whose value is nothing in a URL."""
+    """True if what was to be wrong is not in the request that went out: a parameter too many, whose value is nothing in
+    a URL.
+    """
     known = {parameter.name for parameter in operation.query}
     sent = set(parse_qs(urlsplit(answer.request.url).query, keep_blank_values=True))
     return sent <= known and all("additionalProperties" in str(each) for each in error.exceptions)

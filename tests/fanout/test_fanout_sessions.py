@@ -17,7 +17,9 @@ PASSED_S = 5.0  # contract: an ended session is out within 2 s
 @contextlib.asynccontextmanager
 async def browser(house: FanoutHouse, code: str, role: str) -> AsyncIterator[httpx.AsyncClient]:
     async with house.client(token=None) as client:
-        answer = await client.post("/login", json={"code": house.code(code, role=role)}, headers={"user-agent": f"Browser of {code}"})
+        answer = await client.post(
+            "/login", json={"code": house.code(code, role=role)}, headers={"user-agent": f"Browser of {code}"}
+        )
         assert answer.status_code == 200, answer.text
         yield client
 
@@ -94,7 +96,9 @@ def test_a_hosts_history_is_served_from_the_heartbeats_that_were_shown() -> None
         async with HubPlay(house) as hub, house.client() as boss:
             await hub.host("web1", address="10.0.0.1:5", metrics={"cpu": 37.0})
             deadline_s = time.monotonic() + PASSED_S
-            while (answer := await boss.get("/api/v1/hosts/web1/metrics")).status_code != 200 or not answer.json()["cpu"]:
+            while (answer := await boss.get("/api/v1/hosts/web1/metrics")).status_code != 200 or not answer.json()[
+                "cpu"
+            ]:
                 assert time.monotonic() < deadline_s, answer.text
                 await asyncio.sleep(0.02)
             body = answer.json()

@@ -14,11 +14,11 @@ import pytest
 from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 
-from processes.core import messages
-from processes.core.bounded_queue import LIMITS
-from processes.core.command import Command, State
-from processes.core.host import HostRecord
-from processes.core.messages import Change, Changed, Json, OutputGrew, SnapshotPiece
+from processes.core.records.command import Command, State
+from processes.core.records.host import HostRecord
+from processes.core.travels import messages
+from processes.core.travels.messages import Change, Changed, Json, OutputGrew, SnapshotPiece
+from processes.core.travels.queue_calls import LIMITS
 
 PAD = "x" * 1000
 
@@ -71,7 +71,10 @@ def test_an_operator_who_stops_reading_delays_nobody_and_is_let_go_and_one_who_i
         async with HubPlay(house) as hub:
             url, headers = f"ws://127.0.0.1:{house.port}/ws", {"Authorization": f"Bearer {TOKEN}"}
             await hub.host("big", n=0)
-            async with connect(url, additional_headers=headers, proxy=None, max_size=None, max_queue=1) as stuck, operator(house) as quick:
+            async with (
+                connect(url, additional_headers=headers, proxy=None, max_size=None, max_queue=1) as stuck,
+                operator(house) as quick,
+            ):
                 stuck.transport.pause_reading()
                 async with operator(house) as slow:
                     for op in (quick, slow):
@@ -155,7 +158,10 @@ def test_after_a_full_broadcasts_queue_every_operators_view_is_right_again() -> 
             begun_s = time.monotonic()
             for op in (one, two):
                 await op.until(
-                    lambda o: {name: row["n"] for name, row in o.hosts.items()} == {"h0": 1, **{f"h{n}": 2 for n in range(1, 19)}}
+                    lambda o: (
+                        {name: row["n"] for name, row in o.hosts.items()}
+                        == {"h0": 1, **{f"h{n}": 2 for n in range(1, 19)}}
+                    )
                 )
             assert time.monotonic() - begun_s < 5
             assert hub.snapshots > snapshots
@@ -210,7 +216,8 @@ def store(house: FanoutHouse, *commands: Command, output: dict[str, list[str]] |
             connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", row)
         for command_id, lines in (output or {}).items():
             connection.executemany(
-                "INSERT OR REPLACE INTO output VALUES (?,?,'stdout',?)", [(command_id, n, line) for n, line in enumerate(lines)]
+                "INSERT OR REPLACE INTO output VALUES (?,?,'stdout',?)",
+                [(command_id, n, line) for n, line in enumerate(lines)],
             )
 
 
@@ -260,14 +267,20 @@ def test_watched_output_comes_whole_in_order_and_once_and_its_end_is_said() -> N
             await hub.say(OutputGrew(hub.epoch, "c1", 3000, True))
             await late.send(type="subscribe", command_id="c1", offset=2990)
             for watcher, first in ((op, 0), (late, 2990)):
-                await watcher.until(lambda o: o.frames[-1]["type"] == "output_end" or any(f["type"] == "output_end" for f in o.frames))
+                await watcher.until(
+                    lambda o: o.frames[-1]["type"] == "output_end" or any(f["type"] == "output_end" for f in o.frames)
+                )
                 found = [frame for frame in watcher.frames if frame["type"] == "output"]
                 assert [frame["offset"] for frame in found] == list(range(first, 3000))
                 assert [frame["data"] for frame in found] == lines[first:]
                 end = next(frame for frame in watcher.frames if frame["type"] == "output_end")
                 assert end == {"type": "output_end", "command_id": "c1", "next_offset": 3000, "truncated": False}
             await op.send(type="subscribe", command_id="none")
-            await op.until(lambda o: o.frames[-1].get("error") == "not_found" or any(f.get("error") == "not_found" for f in o.frames))
+            await op.until(
+                lambda o: (
+                    o.frames[-1].get("error") == "not_found" or any(f.get("error") == "not_found" for f in o.frames)
+                )
+            )
 
     with FanoutHouse() as house:
         asyncio.run(run(house))
@@ -307,7 +320,12 @@ def test_a_broadcast_that_cannot_be_shown_is_counted_and_the_rest_goes_on() -> N
             await hub.host("web1", n=0)
             await op.until(lambda o: "web1" in o.hosts)
             queue = messages.broadcasts_of("fanout")
-            poison = [b"", b"\x09future", b"\x01garbage", messages.encode(Changed(1, [Change("host", "web1", Json(b"[]"))]))]
+            poison = [
+                b"",
+                b"\x09future",
+                b"\x01garbage",
+                messages.encode(Changed(1, [Change("host", "web1", Json(b"[]"))])),
+            ]
             await hub.link.append(queue, poison)
             await hub.host("web1", n=1)
             await op.until(lambda o: o.hosts["web1"]["n"] == 1)

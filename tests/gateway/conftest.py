@@ -1,4 +1,6 @@
-"""A gateway in the test's own loop, on a real port, with its queues in memory and the hub's side in the test's hands."""
+"""A gateway in the test's own loop, on a real port, with its queues in memory and the hub's side in the test's
+hands.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from doubles.agent_wire import WAIT_S, AgentWire
 from doubles.hub_side import HubSide
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
-from processes.adapters.pulse_file import PulseFile
-from processes.core.messages import AgentRegistered, DeliverRegistered
-from processes.gateway import server
+from processes.adapters.state.pulse_file import PulseFile
+from processes.core.travels.messages import AgentRegistered, DeliverRegistered
+from processes.gateway import listener
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
 from processes.gateway.tokens import Tokens
@@ -73,7 +75,7 @@ async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     house.port = sock.getsockname()[1]
-    listener = await server.serve(sock, None, house.gate.connection)
+    server = await listener.serve(sock, None, house.gate.connection)
     task = asyncio.create_task(house.loop.run())
     try:
         yield house
@@ -83,7 +85,7 @@ async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
             await wire.hang_up()
         house.stop.set()
         await asyncio.wait_for(task, WAIT_S)
-        listener.close()
+        server.close()
         await house.loop.farewell()
 
 

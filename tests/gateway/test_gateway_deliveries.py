@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from processes.core import messages
-from processes.core.messages import (
+from processes.core.travels import messages
+from processes.core.travels.messages import (
     AgentDisconnected,
     DeliverAck,
     DeliverCommand,
@@ -51,7 +51,9 @@ def test_a_command_for_a_connection_that_is_not_here_is_answered_undelivered(hou
         async with house() as h:
             await h.hub.start("web1")
             wire = await h.agent("web1")
-            await h.hub.deliver(DeliverCommand(1, "gone.7", "web1", "c0", "pull", 3))  # an earlier gateway may have written it
+            await h.hub.deliver(
+                DeliverCommand(1, "gone.7", "web1", "c0", "pull", 3)
+            )  # an earlier gateway may have written it
             await h.hub.deliver(DeliverCommand(1, "boot.7", "web1", "c1", "pull", 3))
             answer = await h.hub.event(Undelivered)
             assert (answer.connection, answer.host, answer.command_id, answer.attempt) == ("boot.7", "web1", "c1", 3)
@@ -69,7 +71,11 @@ def test_acks_and_kills_reach_a_fleethub_agent(house: Houses) -> None:
         async with house() as h:
             await h.hub.start("web1")
             wire = await h.agent("web1")
-            await h.hub.deliver(DeliverAck(1, "boot.1", "c1", 7), DeliverAck(1, "boot.1", "c1"), DeliverKill(1, "boot.1", "c2", "SIGKILL"))
+            await h.hub.deliver(
+                DeliverAck(1, "boot.1", "c1", 7),
+                DeliverAck(1, "boot.1", "c1"),
+                DeliverKill(1, "boot.1", "c2", "SIGKILL"),
+            )
             assert await wire.hear("ack") == {"command_id": "c1", "offset": 7}
             assert await wire.hear("ack") == {"command_id": "c1"}
             assert await wire.hear("kill_command") == {"signal": "SIGKILL", "pid": 0, "command_id": "c2"}

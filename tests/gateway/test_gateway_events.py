@@ -12,10 +12,10 @@ from doubles.queue_link import MemoryQueueLink
 from websockets.frames import Frame, Opcode
 
 from processes.adapters.websocket import Limits
-from processes.core import messages, wire
-from processes.core.bounded_queue import BoundedQueue
-from processes.core.bounded_queue import Limits as QueueLimits
-from processes.core.messages import (
+from processes.core.gateway.outbox import Bounds
+from processes.core.queues.bounded_queue import BoundedQueue
+from processes.core.travels import agent_frames, messages
+from processes.core.travels.messages import (
     AckReceived,
     AgentDisconnected,
     AgentRegistered,
@@ -24,7 +24,7 @@ from processes.core.messages import (
     OutputReceived,
     StatusReceived,
 )
-from processes.core.outbox import Bounds
+from processes.core.travels.queue_calls import QueueLimits
 from processes.core.values import Position
 
 Houses = Callable[..., AbstractAsyncContextManager[Any]]
@@ -41,7 +41,7 @@ def shrink_events(house: Any, items_max: int) -> BoundedQueue:
 
 def reports(count: int) -> bytes:
     """So many reports, "0" and up, as the bytes of one write."""
-    texts = [wire.encode(wire.Status("ok", str(number))) for number in range(count)]
+    texts = [agent_frames.encode(agent_frames.StatusFrame("ok", str(number))) for number in range(count)]
     return b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for text in texts)
 
 
@@ -66,7 +66,10 @@ def test_every_frame_of_the_vocabulary_becomes_its_event_in_order(house: Houses)
             assert (ack.host, ack.command_id, ack.state, ack.connection) == ("web1", "c1", "accepted", "boot.1")
             await h.hub.event(StatusReceived, command_id="c1", status="ok", exit_code=0, op="pull")
             outputs = [event for event in h.hub.seen if isinstance(event, OutputReceived)]
-            assert [(r.offset, r.stream, r.data) for o in outputs for r in o.records] == [(0, "stdout", "one"), (1, "stderr", "two")]
+            assert [(r.offset, r.stream, r.data) for o in outputs for r in o.records] == [
+                (0, "stdout", "one"),
+                (1, "stderr", "two"),
+            ]
             assert h.gate.malformed == 0
 
     asyncio.run(scenario())
@@ -117,10 +120,12 @@ def test_with_heartbeats_refused_a_report_still_uses_the_last_tenth(house: House
 
 
 def test_one_agent_that_floods_is_paused_while_others_flow_and_nothing_of_it_is_lost(house: Houses) -> None:
-    """Backpressure stays on its own connection; pongs tell the paused agent that we live; nothing is lost or reordered, also not of
-    what a single read brought too much.
+    """Backpressure stays on its own connection; pongs tell the paused agent that we live; nothing is lost or reordered,
+    also not of what a single read brought too much.
     """
-    limits = Limits(512 * 1024, ping_s=0.1, dead_s=2.0)  # more than LATE_S: a stall of this very machine is not held against anybody
+    limits = Limits(
+        512 * 1024, ping_s=0.1, dead_s=2.0
+    )  # more than LATE_S: a stall of this very machine is not held against anybody
 
     async def scenario() -> None:
         async with house(bounds=Bounds(host_items=8), limits=limits) as h:
@@ -131,7 +136,9 @@ def test_one_agent_that_floods_is_paused_while_others_flow_and_nothing_of_it_is_
             loud.write(reports(40))
             await h.until(lambda: h.gate.roster.of_host("loud").is_paused)
             received, pongs = h.gate.received, loud.pongs
-            await h.until(lambda: loud.pongs >= pongs + 25)  # longer than dead_s: silence is not held against a paused agent
+            await h.until(
+                lambda: loud.pongs >= pongs + 25
+            )  # longer than dead_s: silence is not held against a paused agent
             calm.say("status", command_id="calm", status="ok")
             await h.until(lambda: h.gate.received > received)
             assert not h.gate.roster.of_host("calm").is_paused
@@ -241,7 +248,9 @@ def test_deliveries_of_an_older_hub_are_dropped(house: Houses) -> None:
 
 
 def test_while_the_token_table_is_missing_the_census_is_sent_again(house: Houses, monkeypatch: Any) -> None:
-    """The census that asked for it may be lost without a trace, before the gateway ever heard of the queue it was in."""
+    """The census that asked for it may be lost without a trace, before the gateway ever heard of the queue it was
+    in.
+    """
     monkeypatch.setattr("processes.gateway.gate.TABLE_S_MAX", 0.1)
 
     async def scenario() -> None:

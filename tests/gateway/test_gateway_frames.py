@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.frames import Frame, Opcode
 
-from processes.core.messages import AgentDisconnected, HeartbeatReceived
+from processes.core.travels.messages import AgentDisconnected, HeartbeatReceived
 
 Houses = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -26,7 +26,9 @@ MALFORMED = {
     "huge number": b'{"type": "heartbeat", "payload": {"command_pid": 1180591620717411303424}}',
     "deep": b'{"type": "operation_progress", "payload": {"progress": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}}",
     "register twice": b'{"type": "register", "payload": {"hostname": "web1"}}',
-    "progress too large": json.dumps({"type": "operation_progress", "payload": {"progress": {"a": "x" * 20_000}}}).encode(),
+    "progress too large": json.dumps(
+        {"type": "operation_progress", "payload": {"progress": {"a": "x" * 20_000}}}
+    ).encode(),
 }
 
 

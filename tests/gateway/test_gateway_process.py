@@ -21,9 +21,14 @@ from doubles.agent_wire import AgentWire, NotLetIn
 from doubles.authority import Authority
 from doubles.hub_side import HubSide
 
-from processes.adapters import pulse_file
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core.messages import AgentDisconnected, AgentRegistered, DeliverRegistered, HeartbeatReceived
+from processes.adapters.state import pulse_file
+from processes.core.travels.messages import (
+    AgentDisconnected,
+    AgentRegistered,
+    DeliverRegistered,
+    HeartbeatReceived,
+)
 
 T = TypeVar("T")
 STOP_S_MAX = 5.0  # what DESIGN promises after SIGTERM

@@ -12,7 +12,7 @@ import pytest
 from doubles.agent_wire import NotLetIn
 from doubles.hub_side import hash_of, token_of
 
-from processes.core.messages import (
+from processes.core.travels.messages import (
     AgentDisconnected,
     AgentRegistered,
     CloseConnection,
@@ -61,7 +61,9 @@ def test_a_wrong_or_missing_token_gets_401_and_another_path_404(house: Houses) -
 
 
 def test_a_token_of_which_the_gateway_hears_only_after_its_agent_came_lets_it_in(house: Houses) -> None:
-    """The hub tells whoever enrols and the gateway by two queues: an agent that was started at once got 401, and waited a minute."""
+    """The hub tells whoever enrols and the gateway by two queues: an agent that was started at once got 401, and waited
+    a minute.
+    """
 
     async def scenario() -> None:
         async with house() as h:
@@ -169,7 +171,9 @@ def test_a_revoked_token_ends_its_connection_with_4501_and_is_401_from_then_on(h
     asyncio.run(scenario())
 
 
-def test_a_suspended_host_is_closed_with_4502_is_401_meanwhile_and_comes_in_with_the_same_token_once_lifted(house: Houses) -> None:
+def test_a_suspended_host_is_closed_with_4502_is_401_meanwhile_and_comes_in_with_the_same_token_once_lifted(
+    house: Houses,
+) -> None:
     async def scenario() -> None:
         async with house() as h:
             await h.hub.start("web1")

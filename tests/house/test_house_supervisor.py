@@ -17,7 +17,7 @@ import pytest
 
 from processes.adapters.settings import KINDS, load
 from processes.adapters.supervisor import HELD, contract_name, supervisor_name
-from processes.cli import environment
+from processes.cli.machine import environment
 
 HOME = Path(__file__).resolve().parents[2]
 CONF = HOME / "supervisord.conf"
@@ -49,7 +49,11 @@ def sections() -> configparser.RawConfigParser:
 
 
 def programs(sections: configparser.RawConfigParser) -> dict[str, configparser.SectionProxy]:
-    return {name.split(":")[1]: sections[name] for name in sections.sections() if name.startswith(("program:", "fcgi-program:"))}
+    return {
+        name.split(":")[1]: sections[name]
+        for name in sections.sections()
+        if name.startswith(("program:", "fcgi-program:"))
+    }
 
 
 def test_the_programs_are_the_processes_in_start_order(sections: configparser.RawConfigParser) -> None:
@@ -69,13 +73,26 @@ def test_every_program_runs_the_module_of_its_name(sections: configparser.RawCon
 
 def test_nothing_is_left_to_supervisors_defaults(sections: configparser.RawConfigParser) -> None:
     for name, program in programs(sections).items():
-        wanted = {"command", "priority", "autorestart", "startsecs", "startretries", "stopwaitsecs", "stopsignal", "redirect_stderr"}
+        wanted = {
+            "command",
+            "priority",
+            "autorestart",
+            "startsecs",
+            "startretries",
+            "stopwaitsecs",
+            "stopsignal",
+            "redirect_stderr",
+        }
         assert wanted <= set(program), name
         assert program["autorestart"] == "true", name
 
 
-def test_env_prints_every_variable_that_is_expanded_and_no_section_sets_one(sections: configparser.RawConfigParser, tmp_path: Path) -> None:
-    expanded = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", CONF.read_text())) | set(re.findall(r"\$\{?([A-Z_]+)", CONF.read_text()))
+def test_env_prints_every_variable_that_is_expanded_and_no_section_sets_one(
+    sections: configparser.RawConfigParser, tmp_path: Path
+) -> None:
+    expanded = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", CONF.read_text())) | set(
+        re.findall(r"\$\{?([A-Z_]+)", CONF.read_text())
+    )
     printed = environment.variables(load({"FLEETHUB_STATE": str(tmp_path)}))
     assert expanded <= set(printed)
     assert set(printed) - expanded == {"PATH"}
@@ -86,7 +103,12 @@ def test_there_is_no_way_in_but_the_socket_in_the_state_folder(sections: configp
     assert "inet_http_server" not in sections.sections()
     assert sections["unix_http_server"]["file"] == "%(ENV_FLEETHUB_STATE)s/run/supervisor.sock"
     assert sections["unix_http_server"]["chmod"] == "0600"
-    outside = [key for name in sections.sections() for key, value in sections[name].items() if re.match(r"/(?!bin/sh)|~", value)]
+    outside = [
+        key
+        for name in sections.sections()
+        for key, value in sections[name].items()
+        if re.match(r"/(?!bin/sh)|~", value)
+    ]
     assert outside == []
 
 
@@ -96,7 +118,9 @@ def test_supervisord_reads_the_file_with_what_env_prints(short: Path, folder: st
     settings = load({"FLEETHUB_STATE": str(short / folder), "FLEETHUB_GATEWAY_PROCESSES": "2"})
     environment.make_folders(settings)
     variables = {**os.environ, **environment.variables(settings)}
-    done = subprocess.run([sys.executable, "-c", PARSE, str(CONF)], env=variables, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, str(CONF)], env=variables, capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     names = [contract_name(group, name, sum(other[0] == group for other in rows)) for group, _, name, *_ in rows]

@@ -8,9 +8,17 @@ from typing import Any
 
 from doubles.fleet_play import Play
 
-from processes.core import fleet, messages, wire
-from processes.core.messages import AgentDisconnected, Changed, GiveCommand, HubStarted, Replied, RequestReceived
-from processes.core.pulse import Pulse
+from processes.core.hub import step
+from processes.core.travels import agent_frames, messages
+from processes.core.travels.messages import (
+    AgentDisconnected,
+    Changed,
+    GiveCommand,
+    HubStarted,
+    Replied,
+    RequestReceived,
+)
+from processes.core.travels.pulse import Pulse
 from processes.core.values import Position
 from processes.hub.loop import Loop, Taken
 
@@ -25,7 +33,9 @@ class _Committing:
 def _loop(play: Play) -> Any:
     pulse = SimpleNamespace(pulse=Pulse(pid=1, start_ticks=1), take=lambda _: None, put_down=lambda: None)
     settings = SimpleNamespace(file=SimpleNamespace(drills=SimpleNamespace(enabled=False), retention=None))
-    process: Any = SimpleNamespace(name="hub", log=None, pulse=pulse, settings=settings, stop=None, poison=SimpleNamespace(events={}))
+    process: Any = SimpleNamespace(
+        name="hub", log=None, pulse=pulse, settings=settings, stop=None, poison=SimpleNamespace(events={})
+    )
     unused: Any = None
     loop: Any = Loop(process, unused, play.memory, unused, Position(0, 0))
     loop._commit, loop._commit_since_s = _Committing(), time.monotonic()
@@ -38,13 +48,15 @@ def _told(loop: Any) -> list[Any]:
 
 
 def test_presence_goes_on_while_a_commit_is_under_way_and_what_it_means_for_commands_waits() -> None:
-    """That commit may hold the command's row: whoever was told of a change first would be told of the older row last."""
+    """That commit may hold the command's row: whoever was told of a change first would be told of the older row
+    last.
+    """
     play = Play()
     play.enroll("h1")
     play.connect("h1", "c1")
     play.give("pull", "h1")
     loop = _loop(play)
-    loop._apply(fleet.step(play.memory, AgentDisconnected("c1", "gateway", "h1", 1006), play.now))
+    loop._apply(step.step(play.memory, AgentDisconnected("c1", "gateway", "h1", 1006), play.now))
     told = [change for message in _told(loop) if isinstance(message, Changed) for change in message.changes]
     assert [change.kind for change in told] == ["host"]
     assert list(play.memory.due) == ["h1"]
@@ -54,7 +66,7 @@ def test_a_request_asked_again_is_not_answered_before_its_commit() -> None:
     play = Play()
     play.enroll("h1")
     request = RequestReceived("r1", "fanout", "ann", 1e12, GiveCommand("pull", ["h1"]))
-    fleet.step(play.memory, request, play.now).apply()
+    step.step(play.memory, request, play.now).apply()
     loop = _loop(play)
     loop._step(Taken(request, "again", Position(1, 1), 0))
     assert not [message for message in _told(loop) if isinstance(message, Replied)]
@@ -71,7 +83,7 @@ def test_a_foreign_agents_word_is_kept_when_the_database_is_locked_for_long() ->
     loop = _loop(play)
     who = ("c1", "gateway", "nix")
     said = (
-        messages.OutputReceived(*who, wire.Output("line").records(), command_id),
+        messages.OutputReceived(*who, agent_frames.Output("line").records(), command_id),
         messages.StatusReceived(*who, "ok", 0, "", command_id),
     )
     for word in said:

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 from doubles.small_house import Peer, SmallHouse
 
-from processes.adapters import database
-from processes.core import messages
-from processes.core.command import State
-from processes.core.messages import GiveCommand
-from processes.core.wire import Heartbeat, Register
+from processes.adapters.state import fleet_db
+from processes.core.records.command import State
+from processes.core.travels import messages
+from processes.core.travels.agent_frames import Heartbeat, Register
+from processes.core.travels.messages import GiveCommand
 
 
 def run(work: Coroutine[None, None, None]) -> None:
@@ -33,8 +33,12 @@ async def give(peer: Peer, key: str | None = None) -> str:
 
 
 @contextlib.asynccontextmanager
-async def blocked(house: SmallHouse, peer: Peer) -> AsyncIterator[tuple[sqlite3.Connection, asyncio.Task[messages.Replied]]]:
-    """Another program holds the database, and the commit of the request "first" waits for it: whatever is asked now is refused."""
+async def blocked(
+    house: SmallHouse, peer: Peer
+) -> AsyncIterator[tuple[sqlite3.Connection, asyncio.Task[messages.Replied]]]:
+    """Another program holds the database, and the commit of the request "first" waits for it: whatever is asked now is
+    refused.
+    """
     with contextlib.closing(sqlite3.connect(house.state / "fleet.db", isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")
         first = asyncio.create_task(peer.ask(GiveCommand("pull", ["a"]), request_id="first"))
@@ -43,7 +47,7 @@ async def blocked(house: SmallHouse, peer: Peer) -> AsyncIterator[tuple[sqlite3.
 
 
 def stored_state(house: SmallHouse, command_id: str) -> State | None:
-    command = database.reading(house.state / "fleet.db", lambda sqlite: database.command(sqlite, command_id))
+    command = fleet_db.reading(house.state / "fleet.db", lambda sqlite: fleet_db.command(sqlite, command_id))
     return command.state if command else None
 
 
@@ -57,7 +61,11 @@ def test_an_accepted_command_is_on_disk_before_the_answer_and_is_delivered() -> 
                 await peer.until(lambda: command_id in peer.sent())
                 await peer.send(messages.AckReceived("c1", "gateway", "a", command_id, "accepted"))
                 await peer.send(messages.StatusReceived("c1", "gateway", "a", "ok", 0, "", command_id))
-                await peer.until(lambda: [m.command_id for m in peer.deliveries if isinstance(m, messages.DeliverAck)] == [command_id])
+                await peer.until(
+                    lambda: (
+                        [m.command_id for m in peer.deliveries if isinstance(m, messages.DeliverAck)] == [command_id]
+                    )
+                )
                 assert stored_state(house, command_id) is State.SUCCEEDED
 
     run(work())
@@ -71,12 +79,14 @@ def test_a_killed_hub_loses_no_accepted_command_and_its_successor_has_a_newer_ep
             async with Peer(house) as peer:
                 await peer.connect("a", "c1")
                 for number in range(20):
-                    asking = asyncio.create_task(peer.ask(messages.EnrollHost(f"h{number}", "hash"), request_id=f"r{number}"))
+                    asking = asyncio.create_task(
+                        peer.ask(messages.EnrollHost(f"h{number}", "hash"), request_id=f"r{number}")
+                    )
                     await asyncio.sleep(0.002 * (number % 5))
                     house.kill("hub")
                     house.start("hub")
                     assert (await asking).status == 201
-                hosts = database.reading(house.state / "fleet.db", database.hosts)
+                hosts = fleet_db.reading(house.state / "fleet.db", fleet_db.hosts)
                 assert {host.name for host in hosts} == {"a", *(f"h{number}" for number in range(20))}
                 assert peer.epochs() == sorted(set(peer.epochs()))
                 assert len([m for m in peer.broadcasts if isinstance(m, messages.Replied)]) >= 21
@@ -108,13 +118,15 @@ def test_an_exception_in_a_handler_is_logged_and_the_loop_goes_on_without_a_rest
         with SmallHouse(FLEETHUB_DRILLS_ENABLED="true") as house:
             async with Peer(house) as peer:
                 pid, epoch = house.pulse().pid, peer.epochs()[-1]
-                assert (await peer.ask(messages.Drill("exception", epoch))).status == 500
+                assert (await peer.ask(messages.RehearseFault("exception", epoch))).status == 500
                 assert (await peer.ask(messages.EnrollHost("a", "hash"))).status == 201
                 await peer.until(lambda: "raise_an_error" in house.log())
                 assert "Traceback" in house.log()
                 assert (house.pulse().pid, house.pulse().epoch) == (pid, epoch)
                 with contextlib.closing(sqlite3.connect(house.state / "fleet.db")) as sqlite:
-                    assert sqlite.execute("SELECT json_extract(record, '$.kind') FROM deadletters").fetchall() == [("RequestReceived",)]
+                    assert sqlite.execute("SELECT json_extract(record, '$.kind') FROM deadletters").fetchall() == [
+                        ("RequestReceived",)
+                    ]
 
     run(work())
 
@@ -127,7 +139,9 @@ def test_what_cannot_be_decoded_is_kept_as_a_dead_letter_as_it_came_and_stops_no
                 assert (await peer.link.append(messages.EVENTS, [garbage])).accepted
                 assert (await peer.ask(messages.EnrollHost("a", "hash"))).status == 201
                 await peer.until(lambda: house.pulse().letters == 1)
-                letters = database.reading(house.state / "fleet.db", lambda connection: database.dead_letters(connection, limit=10))
+                letters = fleet_db.reading(
+                    house.state / "fleet.db", lambda connection: fleet_db.dead_letters(connection, limit=10)
+                )
                 assert [(letter.why, letter.event) for letter in letters] == [("undecodable", garbage)]
 
     run(work())
@@ -141,13 +155,15 @@ def test_simultaneous_heartbeats_broadcasts_and_disconnects_never_stop_the_loop(
             async with Peer(house) as peer:
                 for name in ("a", "b", "c"):
                     await peer.connect(name, f"{name}0")
-                enrolments = {h.name: h.enrolment for h in database.reading(house.state / "fleet.db", database.hosts)}
+                enrolments = {h.name: h.enrolment for h in fleet_db.reading(house.state / "fleet.db", fleet_db.hosts)}
                 for number in range(1, 101):
                     events: list[messages.Event] = []
                     for name in ("a", "b", "c"):
                         old, new = f"{name}{number - 1}", f"{name}{number}"
                         register = msgspec.convert({"hostname": name, "protocol": 1, "commands": ["pull"]}, Register)
-                        info = messages.Connection(new, "gateway", name, enrolments[name], register, since_boot_s=float(number))
+                        info = messages.Connection(
+                            new, "gateway", name, enrolments[name], register, since_boot_s=float(number)
+                        )
                         events += [
                             peer.beat(name, old, number),
                             messages.AgentDisconnected(old, "gateway", name, 1006),
@@ -163,7 +179,9 @@ def test_simultaneous_heartbeats_broadcasts_and_disconnects_never_stop_the_loop(
 
 
 def test_a_locked_database_refuses_aloud_and_never_stops_the_turning() -> None:
-    """A stalled disk is shown as blocked and refused with 503, heartbeats go on, and all heals by itself when it is free."""
+    """A stalled disk is shown as blocked and refused with 503, heartbeats go on, and all heals by itself when it is
+    free.
+    """
 
     async def work() -> None:
         with SmallHouse() as house:
@@ -185,7 +203,7 @@ def test_a_locked_database_refuses_aloud_and_never_stops_the_turning() -> None:
                 assert (await first).status == 202
                 await peer.until(lambda: house.pulse().blocked_on == "")
                 assert (await peer.ask(GiveCommand("pull", ["a"]))).status == 202
-                ledger = database.reading(house.state / "fleet.db", database.ledger)
+                ledger = fleet_db.reading(house.state / "fleet.db", fleet_db.ledger)
                 assert (ledger.accepted, ledger.balanced) == (3, True)
 
     run(work())
@@ -193,7 +211,9 @@ def test_a_locked_database_refuses_aloud_and_never_stops_the_turning() -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_what_was_refused_for_the_storage_is_not_done_by_the_hubs_after_it(end: signal.Signals) -> None:
-    """The refused request still stands in the queue behind the position on disk: the next hub reads it, and the one after that too."""
+    """The refused request still stands in the queue behind the position on disk: the next hub reads it, and the one
+    after that too.
+    """
 
     async def work() -> None:
         with SmallHouse() as house:
@@ -205,21 +225,29 @@ def test_what_was_refused_for_the_storage_is_not_done_by_the_hubs_after_it(end: 
                     house.processes["hub"].send_signal(end)
                     await asyncio.to_thread(house.processes["hub"].wait, 20)
                     house.start("hub")  # it cannot open the database, and dies before it has read anything
-                    await peer.until(lambda: house.pulse().pid == house.processes["hub"].pid and house.pulse().blocked_on == "storage")
+                    await peer.until(
+                        lambda: (
+                            house.pulse().pid == house.processes["hub"].pid and house.pulse().blocked_on == "storage"
+                        )
+                    )
                     house.kill("hub")
                     house.start("hub")
                     lock.execute("ROLLBACK")
-                assert (await first).status == 503  # it was in the commit that never came, and stands before the refused one
-                assert database.reading(house.state / "fleet.db", database.ledger).accepted == 0
+                assert (
+                    await first
+                ).status == 503  # it was in the commit that never came, and stands before the refused one
+                assert fleet_db.reading(house.state / "fleet.db", fleet_db.ledger).accepted == 0
                 assert (await peer.ask(messages.EnrollHost("after", "hash"))).status == 201
-                hosts = database.reading(house.state / "fleet.db", database.hosts)
+                hosts = fleet_db.reading(house.state / "fleet.db", fleet_db.hosts)
                 assert {host.name for host in hosts} == {"a", "after"}
 
     run(work())
 
 
 def test_a_copy_of_what_was_refused_for_the_storage_is_refused_by_the_next_hub() -> None:
-    """The bug it would catch: the refusal is known to the hub that said it alone, once the position on disk has gone past the request."""
+    """The bug it would catch: the refusal is known to the hub that said it alone, once the position on disk has gone
+    past the request.
+    """
 
     async def work() -> None:
         with SmallHouse() as house:
@@ -230,13 +258,17 @@ def test_a_copy_of_what_was_refused_for_the_storage_is_refused_by_the_next_hub()
                     assert refused.status == 503
                     lock.execute("ROLLBACK")
                 assert (await first).status == 202
-                assert (await peer.ask(messages.EnrollHost("after", "hash"))).status == 201  # the position goes past what was refused
+                assert (
+                    await peer.ask(messages.EnrollHost("after", "hash"))
+                ).status == 201  # the position goes past what was refused
                 house.kill("hub")
-                copy = asyncio.create_task(peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60))
+                copy = asyncio.create_task(
+                    peer.ask(messages.EnrollHost("ghost", "hash"), request_id="refused", deadline_s=60)
+                )
                 house.start("hub")
                 assert (await copy).status == 503
                 assert (await peer.ask(messages.EnrollHost("last", "hash"))).status == 201
-                hosts = database.reading(house.state / "fleet.db", database.hosts)
+                hosts = fleet_db.reading(house.state / "fleet.db", fleet_db.hosts)
                 assert {host.name for host in hosts} == {"a", "after", "last"}
 
     run(work())
@@ -256,7 +288,7 @@ def test_a_request_asked_twice_while_its_first_copy_is_being_committed_is_not_re
                     assert peer.reply("first") is None
                     lock.execute("ROLLBACK")
                 assert [(await each).status for each in asking] == [202, 202]
-                assert database.reading(house.state / "fleet.db", database.ledger).accepted == 1
+                assert fleet_db.reading(house.state / "fleet.db", fleet_db.ledger).accepted == 1
 
     run(work())
 
@@ -315,7 +347,7 @@ def test_sigterm_flushes_the_state_and_exits_0_within_5_s() -> None:
                 assert time.monotonic() - since < 5
                 house.start("hub")
                 assert (await asking).status == 202
-                record = database.reading(house.state / "fleet.db", lambda sqlite: database.host(sqlite, "a"))
+                record = fleet_db.reading(house.state / "fleet.db", lambda sqlite: fleet_db.host(sqlite, "a"))
                 assert record is not None
                 assert record.register is not None
 
@@ -347,7 +379,9 @@ def test_a_frozen_hub_that_thaws_after_its_successor_began_does_no_harm() -> Non
                 old = house.processes["hub"]
                 old.send_signal(signal.SIGSTOP)
                 lock = house.state / "run" / "lock" / "hub"
-                lock.rename(lock.with_suffix(".old"))  # as on a machine whose lock service failed: only the epoch is left
+                lock.rename(
+                    lock.with_suffix(".old")
+                )  # as on a machine whose lock service failed: only the epoch is left
                 house.processes["old"] = old
                 house.start("hub")
                 await peer.until(lambda: len(peer.epochs()) == 2)

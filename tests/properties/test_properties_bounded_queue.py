@@ -1,7 +1,7 @@
 """The bounded queue against a slow, obvious oracle, on random programs.
 
-The bugs that it would catch: an item lost, doubled or out of order at the edge of a batch; a hole read over, met twice or not at all;
-bytes miscounted after an acknowledgement in the middle of an append.
+The bugs that it would catch: an item lost, doubled or out of order at the edge of a batch; a hole read over, met twice
+or not at all; bytes miscounted after an acknowledgement in the middle of an append.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.core.bounded_queue import BoundedQueue, Limits
+from processes.core.queues.bounded_queue import BoundedQueue
+from processes.core.travels.queue_calls import QueueLimits
 from processes.core.values import Position
 
 ITEMS_MAX, BYTES_MAX = 8, 40
@@ -17,14 +18,18 @@ ITEMS_MAX, BYTES_MAX = 8, 40
 appends = st.tuples(
     st.just("append"), st.lists(st.binary(max_size=15), max_size=5), st.booleans(), st.booleans()
 )  # fmt: skip
-reads = st.tuples(st.just("read"), st.integers(1, 6), st.integers(1, 30), st.sampled_from(["own", "zero", "old", "foreign"]))
+reads = st.tuples(
+    st.just("read"), st.integers(1, 6), st.integers(1, 30), st.sampled_from(["own", "zero", "old", "foreign"])
+)
 acknowledges = st.tuples(st.just("acknowledge"), st.integers(0, 10))
 restarts = st.tuples(st.just("restart"))
 programs = st.lists(st.one_of(appends, appends, reads, reads, acknowledges, restarts), max_size=60)
 
 
 class Oracle:
-    """Every number ever given, with its item or None (burned); all questions are answered by walking over all of them."""
+    """Every number ever given, with its item or None (burned); all questions are answered by walking over all of
+    them.
+    """
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -70,7 +75,7 @@ class Oracle:
 def test_the_queue_is_the_slow_list(program: list[tuple[object, ...]]) -> None:
     """Every answer of every call is the oracle's, and both count the same after each."""
     epoch = 1
-    queue, oracle = BoundedQueue("q", epoch, Limits(ITEMS_MAX, BYTES_MAX)), Oracle(epoch)
+    queue, oracle = BoundedQueue("q", epoch, QueueLimits(ITEMS_MAX, BYTES_MAX)), Oracle(epoch)
     own = old = Position(0, 0)
     for step in program:
         match step:
@@ -89,7 +94,7 @@ def test_the_queue_is_the_slow_list(program: list[tuple[object, ...]]) -> None:
                     oracle.acknowledged = max(oracle.acknowledged, position.sequence)
             case ("restart",):
                 epoch += 1
-                queue, oracle = BoundedQueue("q", epoch, Limits(ITEMS_MAX, BYTES_MAX)), Oracle(epoch)
+                queue, oracle = BoundedQueue("q", epoch, QueueLimits(ITEMS_MAX, BYTES_MAX)), Oracle(epoch)
         kept = [item for _, item in oracle.kept()]
         stats = queue.stats(0.0)
         assert (stats.items, stats.bytes) == (len(kept), len(b"".join(kept)))
@@ -101,9 +106,13 @@ def test_the_queue_is_the_slow_list(program: list[tuple[object, ...]]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(programs, st.integers(1, 5))
-def test_the_batches_of_a_following_reader_tile_the_history(program: list[tuple[object, ...]], acknowledge_every: int) -> None:
-    """Every accepted item comes once and in order; a gap is told by the batch that reaches over burned numbers, and by no other."""
-    queue, numbered = BoundedQueue("q", 1, Limits(ITEMS_MAX, BYTES_MAX)), list[bytes | None]()
+def test_the_batches_of_a_following_reader_tile_the_history(
+    program: list[tuple[object, ...]], acknowledge_every: int
+) -> None:
+    """Every accepted item comes once and in order; a gap is told by the batch that reaches over burned numbers, and by
+    no other.
+    """
+    queue, numbered = BoundedQueue("q", 1, QueueLimits(ITEMS_MAX, BYTES_MAX)), list[bytes | None]()
     position, reads_done = Position(1, 0), 0
     drain = [("read", 3, 20, "own")] * 100
     for step in [*program, *drain]:

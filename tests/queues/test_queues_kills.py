@@ -14,7 +14,7 @@ import pytest
 from doubles.queue_nursery import Nursery
 
 from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core.bounded_queue import Appended
+from processes.core.travels.queue_calls import Appended
 from processes.core.values import Position
 
 KILLS, READER_KILLS = 100, 20
@@ -85,7 +85,9 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def test_a_hundred_kills_in_a_row_are_a_gap_each_and_nothing_else(socket: Path) -> None:
-    """After each kill both sides go on by themselves; what one epoch's memory took comes in order, once, without a hole."""
+    """After each kill both sides go on by themselves; what one epoch's memory took comes in order, once, without a
+    hole.
+    """
 
     async def drill(nursery: Nursery) -> None:
         writing, reading = QueueLink(socket, "gateway"), QueueLink(socket, "hub")
@@ -185,12 +187,18 @@ def test_a_stopped_server_costs_its_callers_their_deadline_and_goes_on_when_it_i
         asyncio.run(drill(nursery))
 
 
-def test_the_folder_the_socket_and_the_key_are_for_this_user_alone_and_the_key_is_new_at_each_start(socket: Path) -> None:
+def test_the_folder_the_socket_and_the_key_are_for_this_user_alone_and_the_key_is_new_at_each_start(
+    socket: Path,
+) -> None:
     with Nursery("server", socket) as nursery:
         keys = set()
         for _ in range(3):
             nursery.start()
-            assert [path.stat().st_mode & 0o777 for path in (socket.parent, socket, socket.with_suffix(".key"))] == [0o700, 0o600, 0o600]
+            assert [path.stat().st_mode & 0o777 for path in (socket.parent, socket, socket.with_suffix(".key"))] == [
+                0o700,
+                0o600,
+                0o600,
+            ]
             keys.add(socket.with_suffix(".key").read_bytes())
             assert sorted(os.listdir(socket.parent)) == ["queues.key", "queues.sock"]
             nursery.kill()

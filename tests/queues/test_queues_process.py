@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from processes.adapters import pulse_file
 from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.state import pulse_file
 from processes.core.values import Position
 
 WAIT_S = 30.0

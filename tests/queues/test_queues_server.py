@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from processes.adapters import pulse_file
-from processes.adapters.pulse_file import PulseFile
 from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.adapters.queue_socket import FAILURES, open_wire
-from processes.core import queue_calls
+from processes.adapters.state import pulse_file
+from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
+from processes.core.travels import queue_calls
 from processes.core.values import Position
 from processes.queues import loop
 from processes.queues.server import Server
@@ -123,7 +123,9 @@ def test_a_peer_without_the_key_gets_nothing_done(socket: Path) -> None:
 
 
 def test_a_pickle_is_refused_as_what_it_is_not(socket: Path) -> None:
-    """A peer that has the key and speaks multiprocessing's own language gets an answer that is no pickle, and runs nothing."""
+    """A peer that has the key and speaks multiprocessing's own language gets an answer that is no pickle, and runs
+    nothing.
+    """
     ran = socket.parent / "ran"
     with serving(socket):
         key = socket.with_suffix(".key").read_bytes()
@@ -147,9 +149,17 @@ class Touch:
 
 @pytest.mark.parametrize(
     ("message", "code"),
-    [(b"", "format"), (b"\x02\x80", "format"), (b"\x01", "malformed"), (b"\x01\x80", "malformed"), (b"\x01" + b"\x91" * 5000, "malformed")],
+    [
+        (b"", "format"),
+        (b"\x02\x80", "format"),
+        (b"\x01", "malformed"),
+        (b"\x01\x80", "malformed"),
+        (b"\x01" + b"\x91" * 5000, "malformed"),
+    ],
 )
-def test_bytes_that_are_no_call_are_refused_and_the_connection_lives_on(socket: Path, message: bytes, code: str) -> None:
+def test_bytes_that_are_no_call_are_refused_and_the_connection_lives_on(
+    socket: Path, message: bytes, code: str
+) -> None:
     with serving(socket):
         wire = open_wire(socket, 5.0)
         wire.send(message)
@@ -168,7 +178,9 @@ def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(so
         link = QueueLink(socket, "gateway")
         for item in (b"first", b"retry"):
             assert (await link.append("events", [item])).accepted
-        late = queue_calls.encode(queue_calls.AppendCall("gateway", 0, "events", [b"given up"], client=link._client, number=1))
+        late = queue_calls.encode(
+            queue_calls.AppendCall("gateway", 0, "events", [b"given up"], client=link._client, number=1)
+        )
         wire = open_wire(socket, 5.0)
         wire.send(late)
         reply = queue_calls.decode_reply(wire.receive())
@@ -182,7 +194,9 @@ def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(so
         asyncio.run(work())
 
 
-def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("processes.queues.server.MESSAGE_S_MAX", 60.0)
     with serving(socket):
         with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
@@ -210,10 +224,13 @@ def peer_threads() -> list[str]:
 
 
 def test_one_connection_too_many_is_told_so_and_takes_nobodys_place(socket: Path) -> None:
-    """Counted are the connections of other processes; the server's own ping gets in at any time, or a full house would look frozen."""
+    """Counted are the connections of other processes; the server's own ping gets in at any time, or a full house would
+    look frozen.
+    """
     with serving(socket, connections_max=3) as server:
         others = [
-            subprocess.Popen([sys.executable, "-c", HOLD, str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+            subprocess.Popen([sys.executable, "-c", HOLD, str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for _ in range(3)
         ]
         for other in others:
             assert other.stdout is not None
@@ -224,7 +241,9 @@ def test_one_connection_too_many_is_told_so_and_takes_nobodys_place(socket: Path
         assert server.counts().connections == 3
         others[0].communicate()
         until(lambda: server.counts().connections == 2)
-        again = subprocess.run([sys.executable, "-c", HOLD, str(socket)], capture_output=True, text=True, timeout=WAIT_S, input="")
+        again = subprocess.run(
+            [sys.executable, "-c", HOLD, str(socket)], capture_output=True, text=True, timeout=WAIT_S, input=""
+        )
         assert again.stdout == "in\n"
         for other in others[1:]:
             other.communicate()
@@ -264,7 +283,7 @@ EXHAUSTED = """
 import asyncio, os, resource, sys
 from pathlib import Path
 import structlog
-from processes.adapters.pulse_file import PulseFile
+from processes.adapters.state.pulse_file import PulseFile
 from processes.adapters.queue_link import QueueLink
 from processes.queues import loop
 from processes.queues.server import Server
@@ -286,7 +305,9 @@ asyncio.run(main())
 """
 
 
-def test_a_thread_that_cannot_be_started_costs_that_connection_only(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_costs_that_connection_only(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(socket) as server:
         start, refused = threading.Thread.start, [3]
 

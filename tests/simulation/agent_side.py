@@ -1,7 +1,9 @@
-"""An agent's machine: its disk, its shims, and the real agent loop with a journal, a runner and a link made of virtual things.
+"""An agent's machine: its disk, its shims, and the real agent loop with a journal, a runner and a link made of virtual
+things.
 
-Copied from the shell, in small: journal.py (a row is durable when the call returns; killed in the middle it is there or not),
-runner.py with folder.py and shim.py (what a run folder says and in which order it comes to say so), link.py (dial, serve, come back).
+Copied from the shell, in small: journal.py (a row is durable when the call returns; killed in the middle it is there or
+not), runner.py with folder.py and shim.py (what a run folder says and in which order it comes to say so), link.py
+(dial, serve, come back).
 """
 
 from __future__ import annotations
@@ -19,17 +21,33 @@ from simulation import hub_side
 from simulation.timeline import LIFE, Clock, Life
 from simulation.wire import Refusal, Wire
 
-from processes.agent.loop import Agent
-from processes.core import agent_reconnect, wire
-from processes.core.agent_effects import Connected, Disconnected, Input, Look, Observed, Received
-from processes.core.agent_flow import RECORD_BYTES
-from processes.core.agent_values import Ended, Folder, Record, Row, RowState, Run, Started, Status, judge
+from processes.agent.loop import Loop
+from processes.core.agent import reconnect
+from processes.core.agent.effects import Connected, Disconnected, Input, Look, Observed, Received
+from processes.core.agent.flow import RECORD_BYTES
+from processes.core.agent.remembered import (
+    Ended,
+    Folder,
+    FolderVerdict,
+    JournalRow,
+    JournalState,
+    ReportStatus,
+    SpoolRecord,
+    Started,
+    judge,
+)
+from processes.core.travels import agent_frames
 from processes.core.values import CloseCode, Stream
 
 if TYPE_CHECKING:
     from simulation.world import World
 
-OPS = {"pull": (1.0, False), "switch": (12.0, False), "test": (6.0, False), "probe": (3.0, True)}  # how long at most; concurrent?
+OPS = {
+    "pull": (1.0, False),
+    "switch": (12.0, False),
+    "test": (6.0, False),
+    "probe": (3.0, True),
+}  # how long at most; concurrent?
 
 
 @dataclass
@@ -51,7 +69,7 @@ class RunFolder:
     started: Started | None = None
     ended: Ended | None = None
     cancel: str = ""
-    spool: list[Record] = field(default_factory=list)
+    spool: list[SpoolRecord] = field(default_factory=list)
     synced: int = 0  # records that a power loss leaves
 
 
@@ -68,7 +86,7 @@ class Machine:
         self.off = False  # for ever
         self.journal_id = ""
         self.journals = itertools.count(1)
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, JournalRow] = {}
         self.folders: dict[str, RunFolder] = {}
         self.shims: dict[Shim, None] = {}
         self.executions: list[Execution] = []
@@ -95,7 +113,7 @@ class Machine:
             name=self.name, state=self, heartbeat_s=self.world.heartbeat_s, output_bytes_max=1 << 20, hub="ws://house/ws",
             commands={op: SimpleNamespace(timeout_s=30.0, concurrent=beside) for op, (_, beside) in OPS.items()},
         )  # fmt: skip
-        agent = Agent(config, self.world.log(life), hub_side.QuietPulse(), asyncio.Event())  # type: ignore[arg-type]
+        agent = Loop(config, self.world.log(life), hub_side.QuietPulse(), asyncio.Event())  # type: ignore[arg-type]
         self.agent = agent
         await agent.run()
 
@@ -117,7 +135,9 @@ class Machine:
         self.world.after(down_s + 0.001, self.start)
 
     def lose_journal(self) -> None:
-        """Somebody replaced the state folder: journal and run folders are gone, the agent starts anew. What runs, runs on."""
+        """Somebody replaced the state folder: journal and run folders are gone, the agent starts anew. What runs, runs
+        on.
+        """
         if self.life is not None:
             self.life.end("state folder replaced")
         self.replaced_s.append(self.world.loop.now_s)
@@ -170,7 +190,7 @@ class Shim:
         if folder.started is not None or folder.ended is not None:
             self.die()
         elif folder.cancel:
-            self._end(Ended(Status.CANCELLED, None, "cancelled before it was started"))
+            self._end(Ended(ReportStatus.CANCELLED, None, "cancelled before it was started"))
         else:
             self._after(self._world.io_s(), self._start)
 
@@ -184,21 +204,21 @@ class Shim:
         for number in range(dice.randint(0, 4)):
             self._after(dice.uniform(0.0, lasts_s), functools.partial(self._say, f"{self._command_id} {number}"))
         code = dice.choice((0, 0, 0, 1, 7))
-        self._after(lasts_s, lambda: self._exit(code, Status.OK if code == 0 else Status.ERROR))
+        self._after(lasts_s, lambda: self._exit(code, ReportStatus.OK if code == 0 else ReportStatus.ERROR))
         if self._folder.cancel:
             self.wake()
 
     def _say(self, text: str) -> None:
-        self._folder.spool.append(Record(Stream.STDOUT, text))
+        self._folder.spool.append(SpoolRecord(Stream.STDOUT, text))
 
     def _look_at_cancel(self) -> None:
         if self._folder.cancel and self._execution is not None and self._execution.exit_code is None:
             if self._world.dice.random() < 0.1:
-                self._exit(0, Status.OK)  # it had its own idea of SIGTERM; a completed exit wins
+                self._exit(0, ReportStatus.OK)  # it had its own idea of SIGTERM; a completed exit wins
             else:
-                self._exit(143, Status.CANCELLED)
+                self._exit(143, ReportStatus.CANCELLED)
 
-    def _exit(self, code: int, status: Status) -> None:
+    def _exit(self, code: int, status: ReportStatus) -> None:
         assert self._execution is not None
         if self._execution.exit_code is None:
             self._execution.exit_code = code
@@ -221,7 +241,7 @@ class VirtualJournal:
         self._turns = asyncio.Lock()  # one thread
         self.id = ""
 
-    async def open(self) -> list[Row]:
+    async def open(self) -> list[JournalRow]:
         """As Journal."""
         await asyncio.sleep(self._machine.world.io_s())
         self._life.spend("journal open")
@@ -229,14 +249,14 @@ class VirtualJournal:
         if not machine.journal_id:
             machine.journal_id = f"{machine.name}-journal-{next(machine.journals)}"
         self.id = machine.journal_id
-        return [row for row in self._rows.values() if row.state in (RowState.ACCEPTED, RowState.CANCELLED)]
+        return [row for row in self._rows.values() if row.state in (JournalState.ACCEPTED, JournalState.CANCELLED)]
 
-    async def record(self, row: Row) -> Row | None:
+    async def record(self, row: JournalRow) -> JournalRow | None:
         """As Journal."""
         known = await self._durably(row.command_id, lambda: self._record(row))
         return known
 
-    async def settle(self, row: Row) -> None:
+    async def settle(self, row: JournalRow) -> None:
         """As Journal."""
         await self._durably(row.command_id, lambda: self._settle(row))
 
@@ -246,7 +266,7 @@ class VirtualJournal:
     def close(self) -> None:
         """Part of Journal."""
 
-    async def _durably(self, command_id: str, call: Callable[[], Row | None]) -> Row | None:
+    async def _durably(self, command_id: str, call: Callable[[], JournalRow | None]) -> JournalRow | None:
         async with self._turns:
             self._life.spend("before a row")
             await asyncio.sleep(self._machine.world.io_s())
@@ -256,13 +276,13 @@ class VirtualJournal:
             self._life.spend("after a row")
             return result
 
-    def _record(self, row: Row) -> Row | None:
+    def _record(self, row: JournalRow) -> JournalRow | None:
         known = self._rows.get(row.command_id)
         if known is None:
-            self._rows[row.command_id] = msgspec.convert(msgspec.to_builtins(row), Row)
+            self._rows[row.command_id] = msgspec.convert(msgspec.to_builtins(row), JournalRow)
         return known
 
-    def _settle(self, row: Row) -> None:
+    def _settle(self, row: JournalRow) -> None:
         if row.command_id in self._rows:
             self._rows[row.command_id] = row
 
@@ -311,8 +331,10 @@ class VirtualRunner:
                 records.append(record)
                 room -= len(record.text) + RECORD_BYTES
             pid = found.started.pid if found.started else None
-            total = len(folder.spool) if run is Run.ENDED else None
-            return Observed(wanted.command_id, run, pid, wanted.first, records if wanted.room_bytes else [], ended, total)
+            total = len(folder.spool) if run is FolderVerdict.ENDED else None
+            return Observed(
+                wanted.command_id, run, pid, wanted.first, records if wanted.room_bytes else [], ended, total
+            )
 
     async def remove(self, command_id: str) -> None:
         """As Runner."""
@@ -376,24 +398,24 @@ class VirtualAgentLink:
             self._world, self._life, self._machine.token, self._machine.name, hear=heard.put_nowait, lost=heard.put_nowait
         )  # fmt: skip
         if dialled is None:
-            return agent_reconnect.backoff_s(self._failures, chance)
+            return reconnect.backoff_s(self._failures, chance)
         if isinstance(dialled, Refusal):
-            return agent_reconnect.after_refusal_s(dialled.status, dialled.retry_after_s, self._failures, chance)
+            return reconnect.after_refusal_s(dialled.status, dialled.retry_after_s, self._failures, chance)
         self._number += 1
         self._wire = dialled
         await self._tell(Connected(self._number))
         code = await self._serve(heard)
         self._wire = None
         await self._tell(Disconnected())
-        return agent_reconnect.after_close_s(code, self._failures, chance)
+        return reconnect.after_close_s(code, self._failures, chance)
 
     async def _serve(self, heard: asyncio.Queue[bytes | int]) -> int:
         while True:
             text = await heard.get()
             if isinstance(text, int):
                 return text
-            frame = wire.decode_hub(text)
-            if isinstance(frame, wire.Registered):
+            frame = agent_frames.decode_hub(text)
+            if isinstance(frame, agent_frames.Registered):
                 self._failures = 0
             if frame is not None:
                 await self._tell(Received(frame))

@@ -200,7 +200,9 @@ class Faults:
         """An agent says once more what it reported long ago."""
         machine = self._machine()
         wires = [wire for wire in self._world.wires if machine.life is not None and wire.belongs(machine.life)]
-        ended = [e for e in machine.executions if e.ended is not None and e.exit_code is not None and e.exit_code != 143]
+        ended = [
+            e for e in machine.executions if e.ended is not None and e.exit_code is not None and e.exit_code != 143
+        ]
         if not ended or not wires or not isinstance(machine, Machine):
             return False
         execution = self._dice.choice(ended)

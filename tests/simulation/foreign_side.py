@@ -1,4 +1,6 @@
-"""A foreign agent, as NixFleet's 3.1.5 behaves: no ids, no journal, one command at a time, nothing replayed after a disconnect."""
+"""A foreign agent, as NixFleet's 3.1.5 behaves: no ids, no journal, one command at a time, nothing replayed after a
+disconnect.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from simulation.agent_side import Execution
 from simulation.timeline import Clock, Life
 from simulation.wire import Refusal, Wire
 
-from processes.core import agent_reconnect
+from processes.core.agent import reconnect
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -71,7 +73,7 @@ class ForeignMachine:
                 self._say("register", {"hostname": self.name, "heartbeat_interval": self.world.heartbeat_s})
                 await self._serve(heard)
                 self._wire = None
-            elif isinstance(dialled, Refusal) and dialled.status == agent_reconnect.HTTP_UNAUTHORIZED:
+            elif isinstance(dialled, Refusal) and dialled.status == reconnect.HTTP_UNAUTHORIZED:
                 failures = max(failures, 3)
             await asyncio.sleep(min(30.0, 2.0**failures))
             failures += 1
@@ -98,12 +100,17 @@ class ForeignMachine:
             self.life.later(self.world.heartbeat_s, self._beat, wire)
 
     def _pending(self, execution: Execution | None) -> None:
-        self._say("heartbeat", {"pending_command": execution.op if execution else None, "command_pid": None, "metrics": None})
+        self._say(
+            "heartbeat", {"pending_command": execution.op if execution else None, "command_pid": None, "metrics": None}
+        )
 
     def _command(self, payload: dict[str, Any]) -> None:
         op = payload["command"]
         if self._running is not None:
-            self._say("command_rejected", {"reason": "command already running", "current_command": self._running.op, "current_pid": 7})
+            self._say(
+                "command_rejected",
+                {"reason": "command already running", "current_command": self._running.op, "current_pid": 7},
+            )
             return
         if op not in FOREIGN_OPS:
             self.executions.append(Execution(payload["command_id"], op, self.world.loop.now_s, 1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from simulation import hub_side
 from simulation.timeline import Life
 
-from processes.core.messages import Delivery
+from processes.core.travels.messages import Delivery
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
 from processes.gateway.tokens import Tokens

@@ -1,4 +1,5 @@
-"""The hub: the real Loop, Publisher and the journal's own statements, on virtual time and a disk that can be slow, locked, or cut off.
+"""The hub: the real Loop, Publisher and the journal's own statements, on virtual time and a disk that can be slow,
+locked, or cut off.
 
 Of the shell only `__main__` (open, restore, run) and the journal's thread are copied: begin an epoch, write, and tell.
 """
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.timeline import Life
 
-from processes.adapters import database
-from processes.core import fleet
-from processes.core.fleet import Restored
-from processes.core.pulse import Pulse
-from processes.core.rules import Rules
+from processes.adapters.state import fleet_db
+from processes.core.hub import step
+from processes.core.hub.rules import Rules
+from processes.core.hub.step import StoredState
+from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
-from processes.hub import journal as hub_journal
-from processes.hub.journal import Commit, Journal, StorageBroken
+from processes.hub import store as hub_journal
 from processes.hub.loop import Loop
+from processes.hub.store import Commit, StorageBroken, Store
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -34,31 +35,31 @@ class HubDisk:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.sqlite = database.open_for_writing(Path(":memory:"))
+        self.sqlite = fleet_db.open_for_writing(Path(":memory:"))
         self.locked_until_s = 0.0
         self.slow_s = 0.0  # a commit takes up to so much longer
 
     def begin_epoch(self) -> int:
         """As the journal's: one more than ever before, durably."""
-        epoch = database.epoch(self.sqlite) + 1
+        epoch = fleet_db.epoch(self.sqlite) + 1
         hub_journal._put_meta(self.sqlite, "epoch", str(epoch))
         return epoch
 
 
-class VirtualJournal(Journal):
+class VirtualJournal(Store):
     """The journal on such a disk."""
 
     def __init__(self, disk: HubDisk, life: Life, epoch: int) -> None:
         self._disk, self._life, self.epoch = disk, life, epoch
         self.call_since_ns = 0
 
-    async def restored(self) -> Restored:
+    async def restored(self) -> StoredState:
         """As the journal's."""
         return hub_journal._restored(self._disk.sqlite)
 
     async def position(self) -> Position:
         """As the journal's."""
-        return database.position(self._disk.sqlite)
+        return fleet_db.position(self._disk.sqlite)
 
     async def commit(self, batch: Commit, blocked: Callable[[str], None]) -> None:
         """As the journal's."""
@@ -91,7 +92,9 @@ NO_POISON = SimpleNamespace(events={}, forget_old=lambda: False)
 
 
 class QuietPulse:
-    """A pulse of which only the next hub reads what was refused: its file's page outlives the process, and not the machine's power."""
+    """A pulse of which only the next hub reads what was refused: its file's page outlives the process, and not the
+    machine's power.
+    """
 
     def __init__(self, before: Pulse | None = None) -> None:
         refused = (before.refused_epoch, before.refused_sequence) if before is not None else (0, 0)
@@ -135,7 +138,7 @@ async def main(world: World, life: Life) -> None:
     now = life.clock.now()
     rules = Rules(gateways=world.gateway_names, fanouts=world.fanout_names, lost_after_s=LOST_AFTER_S)
     kept = await journal.restored()
-    memory = fleet.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
+    memory = step.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
     link: Any = world.link(life, "hub")
     link.epoch = memory.epoch
     door = process(world, life, f"hub-{journal.epoch}")

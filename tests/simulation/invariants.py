@@ -1,7 +1,9 @@
-"""What must hold: the witness sees every commit, every publication, every frame to an agent and every execution, and compares.
+"""What must hold: the witness sees every commit, every publication, every frame to an agent and every execution, and
+compares.
 
-The names are those of the invariants: I1 no lost ack, I2 at most one execution, I3 legal lifecycle, I4 epochs never go back,
-I5 durable before visible, I6 single writer, I7 identity, I10 conservation; L1–L4 liveness once all faults are healed.
+The names are those of the invariants: I1 no lost ack, I2 at most one execution, I3 legal lifecycle, I4 epochs never go
+back, I5 durable before visible, I6 single writer, I7 identity, I10 conservation; L1–L4 liveness once all faults are
+healed.
 """
 
 from __future__ import annotations
@@ -15,19 +17,14 @@ from simulation.hub_side import LOST_AFTER_S
 from simulation.run_witness import RunWitness
 from simulation.timeline import Life
 
-from processes.core import fleet, messages, wire
-from processes.core.command import Command
-from processes.core.effects import AddOutput, PutCommand, PutRun
-from processes.core.messages import (
-    Changed,
-    DeliverAck,
-    DeliverCommand,
-    Replied,
-    SnapshotPiece,
-)
-from processes.core.session import Session
+from processes.core.gateway.agent_connection import AgentConnection
+from processes.core.hub import step
+from processes.core.hub.effects import AddOutput, PutCommand, PutRun
+from processes.core.records.command import Command
+from processes.core.travels import agent_frames, messages
+from processes.core.travels.messages import Changed, DeliverAck, DeliverCommand, Replied, SnapshotPiece
 from processes.core.values import CANARY_HOST
-from processes.hub.journal import Commit
+from processes.hub.store import Commit
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -94,16 +91,24 @@ class Witness:
             elif isinstance(write, AddOutput):
                 for record in write.records:
                     due = self._output.get(write.command_id, 0)
-                    self.expect("I2", record.offset == due, f"output {record.offset} of {write.command_id[:6]} where {due} was due")
+                    self.expect(
+                        "I2",
+                        record.offset == due,
+                        f"output {record.offset} of {write.command_id[:6]} where {due} was due",
+                    )
                     self._output[write.command_id] = due + 1
                     self.expect(
-                        "I7", record.data.startswith(write.command_id), f"{write.command_id[:6]} has another's output {record.data}"
+                        "I7",
+                        record.data.startswith(write.command_id),
+                        f"{write.command_id[:6]} has another's output {record.data}",
                     )
             elif isinstance(write, PutRun):
                 self.runs.put(write.run)
         self.runs.committed()
         counts = {state: getattr(batch.ledger, state) for state in LEGAL.keys() | FINAL}
-        right = all(self._states[state] == count for state, count in counts.items()) and batch.ledger.accepted == len(self.disk)
+        right = all(self._states[state] == count for state, count in counts.items()) and batch.ledger.accepted == len(
+            self.disk
+        )
         self.expect("I10", right, f"the ledger says {batch.ledger}, the disk holds {dict(self._states)}")
 
     def _put(self, command: Command) -> None:
@@ -114,7 +119,11 @@ class Witness:
                 given = self._keys.setdefault(f"{command.key} {command.host}", [])
                 given.append(command.id)
                 self.expect("I1", len(given) == 1, f"key {command.key} was carried out {len(given)} times")
-                self.expect("I1", command.key not in self._refused, f"key {command.key} was answered 503, and is carried out after all")
+                self.expect(
+                    "I1",
+                    command.key not in self._refused,
+                    f"key {command.key} was answered 503, and is carried out after all",
+                )
         elif before.state != command.state:
             self.expect("I3", state in LEGAL.get(str(before.state), ()), f"{command.id[:6]}: {before.state} → {state}")
             self._states[str(before.state)] -= 1
@@ -138,14 +147,20 @@ class Witness:
         accepted_s = self._accepted_s.setdefault(command.id, min(now_s, stepped_s))
         if state == "expired" and changed:
             early = now_s - accepted_s < command.ttl_s - 0.001 and not clock.misled_since(accepted_s)
-            self.expect("I1", not early, f"{command.id[:6]} expires after {now_s - accepted_s:.1f} s of {command.ttl_s:.0f}")
+            self.expect(
+                "I1", not early, f"{command.id[:6]} expires after {now_s - accepted_s:.1f} s of {command.ttl_s:.0f}"
+            )
         elif state == "lost" and command.reason == "silence" and changed:
             heard_s = self._heard_s.get(command.host, accepted_s)
             misled = clock.misled_since(min(heard_s, self._unheard_s.get(command.id, heard_s)))  # what it counts from
             if misled:
                 self._misled.add(command.id)
             early = now_s - heard_s < LOST_AFTER_S - UNHEARD_S_MAX and not misled
-            self.expect("I1", not early, f"{command.id[:6]} is lost by silence, {now_s - heard_s:.1f} s after its host was heard of")
+            self.expect(
+                "I1",
+                not early,
+                f"{command.id[:6]} is lost by silence, {now_s - heard_s:.1f} s after its host was heard of",
+            )
 
     def _expect_alone(self, command: Command) -> None:
         """Of those that may not run beside another, one at a time is with its host."""
@@ -175,7 +190,9 @@ class Witness:
             case DeliverAck(offset=None, quarantined=False):
                 kept = self.disk.get(message.command_id)
                 self.expect(
-                    "I5", kept is None or str(kept.state) in FINAL, f"a report of {message.command_id[:6]} is acknowledged, not on disk"
+                    "I5",
+                    kept is None or str(kept.state) in FINAL,
+                    f"a report of {message.command_id[:6]} is acknowledged, not on disk",
                 )
             case DeliverAck() if message.offset is not None:
                 kept = self.disk.get(message.command_id)
@@ -187,7 +204,7 @@ class Witness:
             case _:
                 pass
 
-    def _broadcast(self, message: messages.BroadcastMessage) -> None:
+    def _broadcast(self, message: messages.Broadcast) -> None:
         match message:
             case Changed(changes=changes) | SnapshotPiece(changes=changes):
                 for change in changes:
@@ -213,13 +230,15 @@ class Witness:
         if socket.session is not None:
             self._heard_s[socket.session.host] = self._world.loop.now_s
 
-    def written(self, life: Life, session: Session | None, text: bytes) -> None:
+    def written(self, life: Life, session: AgentConnection | None, text: bytes) -> None:
         """A gateway writes a frame to an agent."""
-        frame = wire.decode_hub(text)
-        if not isinstance(frame, wire.Command) or session is None:
+        frame = agent_frames.decode_hub(text)
+        if not isinstance(frame, agent_frames.CommandFrame) or session is None:
             return
         self.expect(
-            "I6", self._speaks[life] == self._newest[life], f"{frame.command_id[:6]} is sent for the hub of epoch {self._speaks[life]}"
+            "I6",
+            self._speaks[life] == self._newest[life],
+            f"{frame.command_id[:6]} is sent for the hub of epoch {self._speaks[life]}",
         )
         kept = self.disk.get(frame.command_id)
         self.expect(
@@ -230,16 +249,22 @@ class Witness:
 
     def shown(self, life: Life, before: tuple[int, int], after: tuple[int, int]) -> None:
         """A fanout's mirror took a message."""
-        self.expect("I4", after[0] >= before[0] and after[1] >= before[1], f"{life.name} went back from {before} to {after}")
+        self.expect(
+            "I4", after[0] >= before[0] and after[1] >= before[1], f"{life.name} went back from {before} to {after}"
+        )
 
     # what agents do
 
     def said(self, machine: Any, text: bytes) -> None:
         """An agent writes a frame: what it says of a command must be in its journal."""
-        frame, _ = wire.decode(text)
-        if isinstance(frame, wire.CommandAck):
+        frame, _ = agent_frames.decode(text)
+        if isinstance(frame, agent_frames.CommandAck):
             row = machine.rows.get(frame.command_id)
-            self.expect("I2", row is not None, f"{machine.name} acknowledges {frame.command_id[:6]}, and its journal does not know it")
+            self.expect(
+                "I2",
+                row is not None,
+                f"{machine.name} acknowledges {frame.command_id[:6]}, and its journal does not know it",
+            )
 
     def executed(self, machine: Any, execution: Execution) -> None:
         """A program begins."""
@@ -308,7 +333,7 @@ class Witness:
 
     def _differences(self, shown: Any, memory: Any) -> list[str]:
         found = []
-        for change in fleet.all_changes(memory):
+        for change in step.all_changes(memory):
             row = shown.row(change.kind, change.id)
             theirs = msgspec.json.decode(row) if row is not None else None
             ours = msgspec.json.decode(change.fields)
@@ -337,7 +362,11 @@ class Witness:
             case "succeeded":
                 self.expect("I2", execution is not None and execution.exit_code == 0, what)
             case "failed" if command.exit_code is not None:
-                self.expect("I2", execution is not None and execution.exit_code == command.exit_code and command.exit_code != 0, what)
+                self.expect(
+                    "I2",
+                    execution is not None and execution.exit_code == command.exit_code and command.exit_code != 0,
+                    what,
+                )
             case "failed" | "rejected" | "expired":
                 self.expect("I2", execution is None, what)
             case "cancelled":
@@ -351,6 +380,7 @@ class Witness:
         """Only if the hub cannot know: nobody is there to ask, or whoever is there cannot know either."""
         foreign = not hasattr(machine, "rows")
         cannot = machine.off or bool(machine.replaced_s) or command.reason == "host_removed" or foreign
-        cannot = cannot or command.id in self._misled  # a clock that was set across a reboot: no other measure is left there
+        # a clock that was set across a reboot: no other measure is left there
+        cannot = cannot or command.id in self._misled
         unknown = execution is not None and execution.ended is None
         self.expect("I1", cannot or unknown, what)

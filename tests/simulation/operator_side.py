@@ -12,8 +12,9 @@ import msgspec
 from simulation.timeline import Life
 
 from processes.adapters.queue_link import QueuesAway
-from processes.core import messages
-from processes.core.messages import (
+from processes.core.fanout.mirror import Mirror
+from processes.core.travels import messages
+from processes.core.travels.messages import (
     CancelCommand,
     CancelRun,
     EnrollHost,
@@ -23,14 +24,18 @@ from processes.core.messages import (
     SnapshotWanted,
     StartRun,
 )
-from processes.core.mirror import Mirror
 from processes.core.values import Position
 from processes.fanout.requests import DEADLINE_S, Answer, Requests
 
 if TYPE_CHECKING:
     from simulation.world import World
 
-KEYED = (GiveCommand, CancelCommand, StartRun, CancelRun)  # asking again changes nothing; of others the first may yet be carried out
+KEYED = (
+    GiveCommand,
+    CancelCommand,
+    StartRun,
+    CancelRun,
+)  # asking again changes nothing; of others the first may yet be carried out
 ASK_S = 1.1  # between two looks whether a snapshot should be asked for
 
 
@@ -127,7 +132,9 @@ class Operator:
                 self._world.count(f"request answered {answer.status}")
                 if answer.status == 500:
                     self._world.witness.blame("I1", f"the hub could not do {request}: {answer.body!r}")
-            await asyncio.sleep(self._world.dice.uniform(0.2, 3.0) + (0.0 if isinstance(request, KEYED) else DEADLINE_S))
+            await asyncio.sleep(
+                self._world.dice.uniform(0.2, 3.0) + (0.0 if isinstance(request, KEYED) else DEADLINE_S)
+            )
 
     async def enroll(self, machine: Any) -> None:
         """The host has a token, and its agent knows it."""
@@ -142,7 +149,9 @@ class Operator:
         machine.start()
 
     async def give(self, op: str, machines: list[Any], ttl_s: float | None) -> list[str]:
-        """Commands, by one request; their ids. Some ask once, though their fanout may ask the hub again, and believe a refusal."""
+        """Commands, by one request; their ids. Some ask once, though their fanout may ask the hub again, and believe a
+        refusal.
+        """
         insists, name = self._world.dice.random() < 0.7, f"key-{next(self._world.numbers)}"
         keyed = insists or self._world.dice.random() < 0.7
         request = GiveCommand(op, [machine.name for machine in machines], name if keyed else None, ttl_s)

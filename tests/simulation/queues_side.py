@@ -1,8 +1,9 @@
-"""The queues process: the real Queues of core, behind calls that take time, get lost, and are done or not when they fail.
+"""The queues process: the real Queues of core, behind calls that take time, get lost, and are done or not when they
+fail.
 
-A copy of no shell but the server's `_perform` and `_read`: admit, then the queue. What a client meets: refused (not running), reset
-(died in the middle), silence (stopped, or its answer lost): in the last two nobody knows whether the call was done, and a stopped
-server does it when it goes on, long after its caller gave up, in an order of its own.
+A copy of no shell but the server's `_perform` and `_read`: admit, then the queue. What a client meets: refused (not
+running), reset (died in the middle), silence (stopped, or its answer lost): in the last two nobody knows whether the
+call was done, and a stopped server does it when it goes on, long after its caller gave up, in an order of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from simulation.timeline import Life
 
 from processes.adapters.queue_link import QueuesAway
-from processes.core.bounded_queue import EPOCH_MAX, Appended, Batch, Queues, check_append
 from processes.core.errors import Fenced
+from processes.core.queues.bounded_queue import QueueSet
+from processes.core.travels.queue_calls import EPOCH_MAX, Appended, Batch, check_append
 from processes.core.values import Position
 
 if TYPE_CHECKING:
@@ -28,7 +30,12 @@ POLL_S = 5.0  # a read waits so long; the real one's second only costs turns
 
 class _Call:
     def __init__(
-        self, life: Life, link: VirtualLink, work: Callable[[Queues], Any], future: asyncio.Future[Any], queue: str | None
+        self,
+        life: Life,
+        link: VirtualLink,
+        work: Callable[[QueueSet], Any],
+        future: asyncio.Future[Any],
+        queue: str | None,
     ) -> None:
         self.life, self.link, self.work, self.future = life, link, work, future
         self.reading = queue
@@ -48,7 +55,7 @@ class VirtualQueues:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.core: Queues | None = None
+        self.core: QueueSet | None = None
         self.stopped_until_s = 0.0
         self.losing = 0.0  # the part of answers that get lost now
         self._stopped: list[_Call] = []
@@ -57,7 +64,7 @@ class VirtualQueues:
 
     def start(self) -> None:
         """Empty, of a new epoch."""
-        self.core = Queues(self._world.dice.randrange(1, EPOCH_MAX))
+        self.core = QueueSet(self._world.dice.randrange(1, EPOCH_MAX))
 
     def crash(self) -> None:
         """All memory is gone; whoever waits for an answer meets the end of its connection."""
@@ -189,7 +196,7 @@ class VirtualLink:
 
         number = next(self._numbers)
 
-        def work(core: Queues) -> Appended:
+        def work(core: QueueSet) -> Appended:
             core.admit_append(self._client, number)
             appended = core.named(queue).append(listed, self._world.loop.now_s, bulk=bulk, lossy=lossy)
             self._world.queues.grown(queue)
@@ -204,7 +211,7 @@ class VirtualLink:
         """As QueueLink."""
         call: _Call | None = None
 
-        def work(_: Queues) -> Batch | None:
+        def work(_: QueueSet) -> Batch | None:
             assert call is not None
             return self._world.queues.poll(call, queue, after, items_max, bytes_max)
 
@@ -216,16 +223,16 @@ class VirtualLink:
     async def acknowledge(self, queue: str, position: Position) -> None:
         """As QueueLink."""
 
-        def work(core: Queues) -> bool:
+        def work(core: QueueSet) -> bool:
             core.named(queue).acknowledge(position)
             return True
 
         await self._ask(f"acknowledge {queue}", work)
 
-    def _call(self, work: Callable[[Queues], Any], reading: str | None = None) -> _Call:
+    def _call(self, work: Callable[[QueueSet], Any], reading: str | None = None) -> _Call:
         return _Call(self._life, self, work, self._world.loop.create_future(), reading)
 
-    async def _ask(self, what: str, work: Callable[[Queues], Any]) -> Any:
+    async def _ask(self, what: str, work: Callable[[QueueSet], Any]) -> Any:
         async with self._line:
             self._life.spend(f"before {what}")
             call = self._call(work)

@@ -1,10 +1,12 @@
-"""What must hold of fleet runs, seen at each commit: never more hosts at once than asked for, none begun past the limit, each run ends."""
+"""What must hold of fleet runs, seen at each commit: never more hosts at once than asked for, none begun past the
+limit, each run ends.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from processes.core.run import Part, Run, RunState
+from processes.core.records.run import Part, Run, RunState
 
 if TYPE_CHECKING:
     from simulation.invariants import Witness
@@ -54,17 +56,27 @@ class RunWitness:
         for run in touched:
             commands = [command for command in self._witness.disk.values() if command.run == run.id]
             busy = {command.host for command in commands if command.open}
-            self._witness.expect("I3", len(busy) <= run.parallel, f"run {run.id[:6]} is on {sorted(busy)}, {run.parallel} at once")
+            self._witness.expect(
+                "I3", len(busy) <= run.parallel, f"run {run.id[:6]} is on {sorted(busy)}, {run.parallel} at once"
+            )
             for part in run.parts:
-                mine = sorted((command for command in commands if command.host == part.host), key=lambda command: command.number)
+                mine = sorted(
+                    (command for command in commands if command.host == part.host), key=lambda command: command.number
+                )
                 right = [command.op for command in mine] == run.steps[: len(mine)] and all(
                     str(command.state) == "succeeded" for command in mine[:-1]
                 )
-                self._witness.expect("I3", right, f"run {run.id[:6]} on {part.host}: {[(c.op, str(c.state)) for c in mine]}")
+                self._witness.expect(
+                    "I3", right, f"run {run.id[:6]} on {part.host}: {[(c.op, str(c.state)) for c in mine]}"
+                )
 
     def unsettled(self) -> list[str]:
         """Runs that have not ended."""
-        return [f"L3: run {run.id[:6]} is {run.state}: {[str(part.part) for part in run.parts]}" for run in self._disk.values() if run.open]
+        return [
+            f"L3: run {run.id[:6]} is {run.state}: {[str(part.part) for part in run.parts]}"
+            for run in self._disk.values()
+            if run.open
+        ]
 
     def judge(self) -> None:
         """Every end is true: of each host, and of the whole."""
@@ -73,12 +85,18 @@ class RunWitness:
         for run in self._disk.values():
             for part in run.parts:
                 mine = [
-                    "lost once" if c.lost_wall_s is not None else str(c.state)  # a late report ends the command, but its host has left
+                    "lost once"
+                    if c.lost_wall_s is not None
+                    else str(c.state)  # a late report ends the command, but its host has left
                     for c in self._witness.disk.values()
                     if c.run == run.id and c.host == part.host
                 ]
                 done = mine == ["succeeded"] * len(run.steps)
-                right = done if part.part is Part.SUCCEEDED else not mine if part.part is Part.NOT_ATTEMPTED else not done
-                self._witness.expect("I1", right, f"run {run.id[:6]} on {part.host} is {part.part}, and its commands are {mine}")
+                right = (
+                    done if part.part is Part.SUCCEEDED else not mine if part.part is Part.NOT_ATTEMPTED else not done
+                )
+                self._witness.expect(
+                    "I1", right, f"run {run.id[:6]} on {part.host} is {part.part}, and its commands are {mine}"
+                )
             good = all(part.part is Part.SUCCEEDED for part in run.parts)
             self._witness.expect("I1", good == (run.state is RunState.SUCCEEDED), f"run {run.id[:6]} is {run.state}")

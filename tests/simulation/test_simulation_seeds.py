@@ -11,7 +11,11 @@ from simulation.world import simulate
 
 SEEDS, CHUNK = 500, 25
 HOME = Path(__file__).parent.parent.parent
-CORPUS = [int(line.split()[0]) for line in (Path(__file__).parent / "once_failed.txt").read_text().splitlines() if line and line[0] != "#"]
+CORPUS = [
+    int(line.split()[0])
+    for line in (Path(__file__).parent / "once_failed.txt").read_text().splitlines()
+    if line and line[0] != "#"
+]
 
 
 def _hold(seeds: list[int]) -> None:

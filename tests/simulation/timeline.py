@@ -1,8 +1,9 @@
-"""Virtual time: an asyncio event loop that never waits, and lives (processes) in it that can die between any two effects.
+"""Virtual time: an asyncio event loop that never waits, and lives (processes) in it that can die between any two
+effects.
 
-The loop's clock jumps to whatever comes next, so an hour of waiting costs nothing and the same seed gives the same run. Every
-task and callback belongs to the life in whose context it was begun; a dead life's tasks are cancelled, its I/O raises and its
-callbacks are dropped, so that nothing it would have done later happens.
+The loop's clock jumps to whatever comes next, so an hour of waiting costs nothing and the same seed gives the same run.
+Every task and callback belongs to the life in whose context it was begun; a dead life's tasks are cancelled, its I/O
+raises and its callbacks are dropped, so that nothing it would have done later happens.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Stuck(Exception):
 class _Handle(asyncio.Handle):
     """asyncio's, without its debugging."""
 
-    def __init__(self, callback: Callable[..., object], arguments: tuple[object, ...], loop: VirtualLoop, context: Any) -> None:
+    def __init__(
+        self, callback: Callable[..., object], arguments: tuple[object, ...], loop: VirtualLoop, context: Any
+    ) -> None:
         self._callback, self._args, self._loop = callback, arguments, loop
         self._context = contextvars.copy_context() if context is None else context
         self._cancelled = False
@@ -123,7 +126,9 @@ class Clock:
 class Life:
     """One process from its start to its end. `fuse`: after so many I/O operations it dies; 0: it does not."""
 
-    def __init__(self, loop: VirtualLoop, name: str, clock: Clock, on_end: Callable[[Life, BaseException | None], None]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, name: str, clock: Clock, on_end: Callable[[Life, BaseException | None], None]
+    ) -> None:
         self.loop, self.name, self.clock = loop, name, clock
         self.alive = True
         self.fuse = 0
@@ -206,7 +211,9 @@ def task_of_a_life(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]
 
 
 class VirtualTime:
-    """Stands in for the module `time` (and adapters.clock) where a process looks at it: the clocks of its own machine."""
+    """Stands in for the module `time` (and adapters.clock) where a process looks at it: the clocks of its own
+    machine.
+    """
 
     CLOCK_BOOTTIME = 7
 

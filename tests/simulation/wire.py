@@ -1,4 +1,5 @@
-"""One agent's TCP connection to a gateway: in order within itself, delayed, cut with what is in flight, or silently half open.
+"""One agent's TCP connection to a gateway: in order within itself, delayed, cut with what is in flight, or silently
+half open.
 
 The gateway's side stands in for gateway.connection.AgentConnection, so that the real gate can own it.
 """
@@ -12,7 +13,7 @@ from simulation.timeline import Life
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from processes.core.session import Session, Stage
+from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage
 from processes.core.values import CloseCode
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ class Refusal(NamedTuple):
 class Wire:
     """Both ends. `hear` gets texts, `lost` the close code, once."""
 
-    def __init__(self, world: World, agent: Life, gateway: Life, hear: Callable[[bytes], None], lost: Callable[[int], None]) -> None:
+    def __init__(
+        self, world: World, agent: Life, gateway: Life, hear: Callable[[bytes], None], lost: Callable[[int], None]
+    ) -> None:
         self._world, self._agent, self._gateway = world, agent, gateway
         self._hear, self._lost = hear, lost
         self.socket: Socket
@@ -45,7 +48,14 @@ class Wire:
 
     @classmethod
     def dial(
-        cls, world: World, agent: Life, token: str, address: str, *, hear: Callable[[bytes], None], lost: Callable[[int], None]
+        cls,
+        world: World,
+        agent: Life,
+        token: str,
+        address: str,
+        *,
+        hear: Callable[[bytes], None],
+        lost: Callable[[int], None],
     ) -> Wire | Refusal | None:
         """A connection; how it was refused; None: nobody is there."""
         gateways = [gateway for gateway in world.gateways if gateway[0].alive]
@@ -156,7 +166,7 @@ class Socket:
 
     def __init__(self, wire: Wire, life: Life, gate: Any, address: str, number: int) -> None:
         self.wire, self._life, self._gate = wire, life, gate
-        self.session: Session | None = None
+        self.session: AgentConnection | None = None
         self.doubted = False
         self.peer = address
         self._number = number
@@ -173,7 +183,9 @@ class Socket:
         """The upgrade: None, or the refusal."""
         self._gate.made(self)
         response = self._gate.admit(self, request)
-        if isinstance(response, float):  # it is to be asked again: here at once, for a token that comes meanwhile makes it easier
+        if isinstance(
+            response, float
+        ):  # it is to be asked again: here at once, for a token that comes meanwhile makes it easier
             response = self._gate.admit(self, request)
         if response is not None:
             self._gate.gone(self, 1000, "refused")
@@ -189,7 +201,7 @@ class Socket:
 
     def expect_register(self) -> None:
         """As AgentConnection's timer."""
-        if self.session is not None and self.session.stage is Stage.AWAITING:
+        if self.session is not None and self.session.stage is ConnectionStage.AWAITING:
             self.close(CloseCode.POLICY, "no register")
 
     def gone(self, code: int) -> None:

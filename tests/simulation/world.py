@@ -32,12 +32,13 @@ import processes.gateway.loop
 import processes.hub.barrier
 import processes.hub.loop
 from processes.adapters.queue_link import QueuesAway
-from processes.core.dead_letter import Why
 from processes.core.errors import Fenced
-from processes.core.messages import CancelRun, StartRun
-from processes.hub.journal import StorageBroken
+from processes.core.records.dead_letter import Why
+from processes.core.travels.messages import CancelRun, StartRun
+from processes.hub.store import StorageBroken
 
-HEAL_S_MAX = 500.0  # then whatever has not settled is stuck; the longest legitimate wait is hub_side.LOST_AFTER_S and a backoff
+# then whatever has not settled is stuck; the longest legitimate wait is hub_side.LOST_AFTER_S and a backoff
+HEAL_S_MAX = 500.0
 LOOK_S = 2.0
 STEADY_LOOKS = 2  # settled for so many looks in a row
 
@@ -155,7 +156,8 @@ class World:
     def ended(self, life: Life, error: BaseException | None) -> None:
         """A life has ended: its connections break, and its supervisor starts the next one."""
         self.trace(life.name, f"ends: {life.ended_by}")
-        stopping = isinstance(error, TimeoutError) and life.machine is not None and life.machine.stop.is_set()  # its last commit
+        # its last commit
+        stopping = isinstance(error, TimeoutError) and life.machine is not None and life.machine.stop.is_set()
         if error is not None and not stopping and not isinstance(error, Fenced | StorageBroken):
             self.witness.blame("L4", f"{life.name} died of {error!r}")
         for wire in [wire for wire in self.wires if wire.belongs(life)]:

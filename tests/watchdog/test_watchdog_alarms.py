@@ -1,4 +1,6 @@
-"""Alarms on their way: told once, over restarts and deaths of the watchdog, refusing targets and a disk that takes nothing."""
+"""Alarms on their way: told once, over restarts and deaths of the watchdog, refusing targets and a disk that takes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,23 @@ from doubles.alarm_ends import Webhook, webhook
 
 from processes.adapters import settings
 from processes.adapters.settings import Settings
-from processes.core.alarm import State
-from processes.core.alarm_outbox import BURST, Pace
-from processes.core.ledger import Ledger
-from processes.core.report import CanaryReport, FleetReport, IncidentsReport, Overall, ProcessReport, Report, Verdict
-from processes.core.stall import Judgement
+from processes.core.alarms.alarm import AlarmState
+from processes.core.alarms.outbox import BURST, Pace
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import (
+    CanaryReport,
+    FleetReport,
+    IncidentsReport,
+    Overall,
+    ProcessReport,
+    Report,
+    Verdict,
+)
+from processes.core.watchdog.verdict import Judgement
 from processes.watchdog import alarms
 from processes.watchdog.alarms import Alarms
-from processes.watchdog.book import Book
-from processes.watchdog.incidents import Store
+from processes.watchdog.incident_log import IncidentLog
+from processes.watchdog.incident_store import Store
 
 LOG = structlog.stdlib.get_logger("fleethub.test")
 LONG_S = 40.0
@@ -34,7 +44,16 @@ LONG_S = 40.0
 
 def report() -> Report:
     hub = ProcessReport("hub", "RUNNING", 1, 1.0, 0, None, Verdict.ADVANCING)
-    return Report(Overall.OK, 1, [hub], CanaryReport(ok=True), FleetReport(), Ledger(), IncidentsReport(), at_mono_s=time.monotonic())
+    return Report(
+        Overall.OK,
+        1,
+        [hub],
+        CanaryReport(ok=True),
+        FleetReport(),
+        Ledger(),
+        IncidentsReport(),
+        at_mono_s=time.monotonic(),
+    )
 
 
 class Watchdog:
@@ -42,7 +61,7 @@ class Watchdog:
 
     def __init__(self, found: Settings) -> None:
         self._store = Store(found.incidents_database, found.evidence, 200, 1 << 20)
-        self.book = Book(self._store, "boot", LOG)
+        self.book = IncidentLog(self._store, "boot", LOG)
         self.alarms = Alarms(found, self.book, LOG)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,7 +101,9 @@ def hook() -> Iterator[Webhook]:
 
 
 def settings_of(state: Path, *urls: str, argv: str = "") -> Settings:
-    return settings.load({"FLEETHUB_STATE": str(state), "FLEETHUB_ALARMS_URLS": " ".join(urls), "FLEETHUB_ALARMS_EXEC": argv})
+    return settings.load(
+        {"FLEETHUB_STATE": str(state), "FLEETHUB_ALARMS_URLS": " ".join(urls), "FLEETHUB_ALARMS_EXEC": argv}
+    )
 
 
 async def until(what: Callable[[], object], seconds: float = LONG_S) -> None:
@@ -92,13 +113,17 @@ async def until(what: Callable[[], object], seconds: float = LONG_S) -> None:
         await asyncio.sleep(0.02)
 
 
-def kept(found: Settings) -> State:
-    return msgspec.json.decode(found.alarms.read_bytes(), type=State)
+def kept(found: Settings) -> AlarmState:
+    return msgspec.json.decode(found.alarms.read_bytes(), type=AlarmState)
 
 
 def told(found: Settings, number: int) -> bool:
     """True once it is on disk that every target was told of everything up to `number`."""
-    return found.alarms.exists() and all(t.number >= number for t in kept(found).targets.values()) and kept(found).number >= number
+    return (
+        found.alarms.exists()
+        and all(t.number >= number for t in kept(found).targets.values())
+        and kept(found).number >= number
+    )
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:
@@ -118,14 +143,19 @@ def test_incident_is_told_and_so_is_its_end_and_no_secret_is_kept(tmp_path: Path
     play(scene())
     first, second = hook.got
     assert first["title"].endswith("] hub frozen")
-    assert all(word in first["message"] for word in ("BEGUN", "no turn for 2.0 s", "loop.py:7 take_twice", "killed and replaced"))
+    assert all(
+        word in first["message"]
+        for word in ("BEGUN", "no turn for 2.0 s", "loop.py:7 take_twice", "killed and replaced")
+    )
     assert second["title"].endswith("] over: hub frozen")
     assert "nothing lost" in second["message"]
     assert found.alarms.stat().st_mode & 0o777 == 0o600
     assert not any(secret in found.alarms.read_text() for secret in ("s3cret", "T0KEN", "user1"))
 
 
-def test_watchdog_killed_while_it_sends_sends_again_and_one_killed_later_does_not(tmp_path: Path, hook: Webhook) -> None:
+def test_watchdog_killed_while_it_sends_sends_again_and_one_killed_later_does_not(
+    tmp_path: Path, hook: Webhook
+) -> None:
     found = settings_of(tmp_path, hook.url)
     hook.answer = "hang"
 
@@ -165,7 +195,7 @@ def test_incident_that_no_watchdog_lived_to_tell_is_told_by_the_next(tmp_path: P
             watchdog.rise(watchdog.fall("hub"))
             await until(lambda: told(found, 2))
         store = Store(found.incidents_database, found.evidence, 200, 1 << 20)
-        book = Book(store, "boot", LOG)
+        book = IncidentLog(store, "boot", LOG)
         writing = asyncio.create_task(book.run())
         unseen = book.new("fanout", Judgement(Verdict.DEAD, "died unexpectedly", time.monotonic()), 8, 1, None)
         book.over(unseen, time.monotonic(), 0)
@@ -255,7 +285,9 @@ def test_disk_that_takes_nothing_silences_nobody(tmp_path: Path, hook: Webhook) 
 
 def test_leaving_waits_for_what_is_under_way_so_that_it_is_not_sent_twice(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = settings_of(tmp_path, argv=f"/bin/sh -c 'cat > /dev/null; echo begun >> {out}; sleep 1; echo sent >> {out}'")
+    found = settings_of(
+        tmp_path, argv=f"/bin/sh -c 'cat > /dev/null; echo begun >> {out}; sleep 1; echo sent >> {out}'"
+    )
 
     async def scene() -> None:
         async with Watchdog(found) as watchdog:

@@ -1,4 +1,6 @@
-"""The canary against a small house of its own: green when all goes round, red when anything does not, never an exception."""
+"""The canary against a small house of its own: green when all goes round, red when anything does not, never an
+exception.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,13 @@ def settings_for(tmp_path: Path, house: CanaryHouse, tls: Tls = Tls()) -> Settin
     return Settings(tmp_path, tmp_path / "x", File(operators=Operators(operators), agents=Agents(agents), tls=tls))
 
 
+PLAIN = Tls()
+
+
 @contextlib.asynccontextmanager
-async def flying(tmp_path: Path, context: ssl.SSLContext | None = None, tls: Tls = Tls()) -> AsyncIterator[tuple[Canary, CanaryHouse]]:  # noqa: B008
+async def flying(
+    tmp_path: Path, context: ssl.SSLContext | None = None, tls: Tls = PLAIN
+) -> AsyncIterator[tuple[Canary, CanaryHouse]]:
     house = CanaryHouse(tmp_path / "run" / "canary.json", context)
     await house.start()
     canary = Canary(settings_for(tmp_path, house, tls))
@@ -93,7 +100,9 @@ def test_its_heartbeats_are_numbered_and_their_age_is_known(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mute", ["command", "answer", "delta"])
-def test_a_part_that_swallows_is_seen_unless_the_way_is_whole(tmp_path: Path, mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_swallows_is_seen_unless_the_way_is_whole(
+    tmp_path: Path, mute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without deltas the API's word on the command will do; without an agent or an API nothing does."""
     monkeypatch.setattr(canary_module, "STEP_S_MAX", 0.3)
 
@@ -116,7 +125,9 @@ def test_a_part_that_swallows_is_seen_unless_the_way_is_whole(tmp_path: Path, mu
 
 
 def test_a_report_that_the_hub_let_go_is_said_again_until_it_is_acknowledged(tmp_path: Path) -> None:
-    """A hub whose storage is blocked lets reports go unacknowledged; one that is never said again would block the canary for ever."""
+    """A hub whose storage is blocked lets reports go unacknowledged; one that is never said again would block the
+    canary for ever.
+    """
 
     async def test(canary: Canary, house: CanaryHouse) -> None:
         await until(lambda: green(canary, house))
@@ -128,7 +139,9 @@ def test_a_report_that_the_hub_let_go_is_said_again_until_it_is_acknowledged(tmp
         await until(lambda: house.reports.count(let_go) > 1)
         beats = len(house.beats)
         await until(lambda: len(house.beats) >= beats + 3)
-        assert all(house.reports.count(command_id) <= 3 for command_id in house.reports)  # acknowledged, it is said no more
+        assert all(
+            house.reports.count(command_id) <= 3 for command_id in house.reports
+        )  # acknowledged, it is said no more
 
     fly(tmp_path, test)
 

@@ -17,7 +17,16 @@ import pytest
 from processes.adapters import proc
 from processes.adapters.settings import File, Settings
 from processes.watchdog import evidence
-from processes.watchdog.evidence import EVIDENCE_S_MAX, collect, on_thread, pyspy, short, where_stuck, where_stuck_pyspy, where_waiting
+from processes.watchdog.evidence import (
+    EVIDENCE_S_MAX,
+    collect,
+    on_thread,
+    pyspy,
+    short,
+    where_stuck,
+    where_stuck_pyspy,
+    where_waiting,
+)
 from processes.watchdog.witness import Subject
 
 ROOT = Path(evidence.__file__).parents[2]
@@ -33,7 +42,7 @@ PYSPY = f"""Process 7: python -m processes.hub
 Python v3.11.7 (/usr/bin/python3.11)
 
 Thread 12 (idle): "witness"
-    sigwait (door.py:12)
+    sigwait (bootstrap.py:12)
 Thread 7 (idle): "MainThread"
     step (hub side) ({ROOT}/processes/hub/loop.py:120)
     run (asyncio/runners.py:118)
@@ -105,7 +114,9 @@ def test_a_call_that_hangs_on_a_thread_is_left_behind() -> None:
     asyncio.run(ask())
 
 
-async def _collected(tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S") -> tuple[evidence.Evidence, float]:
+async def _collected(
+    tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S"
+) -> tuple[evidence.Evidence, float]:
     found = Settings(tmp_path, tmp_path / "fleethub.toml", File())
     stat = proc.stat(child.pid)
     assert stat is not None
@@ -118,9 +129,7 @@ async def _collected(tmp_path: Path, child: subprocess.Popen[bytes], state: str 
 
 def test_a_process_that_answers_no_signal_costs_one_second_and_leaves_the_rest(tmp_path: Path) -> None:
     """It ignores SIGUSR1 and SIGUSR2 and writes no files: stacks and tasks are missing, the second witness is not."""
-    code = (
-        "import signal,time\nfor n in (10, 12): signal.signal(n, signal.SIG_IGN)\nprint(flush=True)\ndef stuck(): time.sleep(600)\nstuck()"
-    )
+    code = "import signal,time\nfor n in (10, 12): signal.signal(n, signal.SIG_IGN)\nprint(flush=True)\ndef stuck(): time.sleep(600)\nstuck()"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
@@ -140,7 +149,9 @@ def test_a_process_that_answers_no_signal_costs_one_second_and_leaves_the_rest(t
 
 def test_a_process_that_is_gone_leaves_what_there_is(tmp_path: Path) -> None:
     """Neither facts nor witnesses; the files say why not, and nothing raises."""
-    child = subprocess.Popen([sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE
+    )
     assert child.stdout is not None
     child.stdout.readline()
 
@@ -161,7 +172,9 @@ def test_a_process_that_is_gone_leaves_what_there_is(tmp_path: Path) -> None:
 
 def test_a_disk_that_takes_nothing_still_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "incidents").write_text("a file where the folder should be")
-    child = subprocess.Popen([sys.executable, "-c", "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"], stdout=-1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"], stdout=-1
+    )
     try:
         assert child.stdout is not None
         child.stdout.readline()
@@ -209,11 +222,11 @@ def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
     """Its environment, its arguments, its local variables and its descriptors' names may hold tokens."""
     secret = "canary-3f1b9a77"
     code = (
-        "import signal, sys, faulthandler\nfrom pathlib import Path\nfrom processes.adapters import door\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})\ndoor.open_stacks(Path(sys.argv[1]), 'hub')\n"
+        "import signal, sys, faulthandler\nfrom pathlib import Path\nfrom processes.adapters import bootstrap\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})\nbootstrap.open_stacks(Path(sys.argv[1]), 'hub')\n"
         "import asyncio\n"
         "async def main(token):\n"
-        "    door._witness_tasks(asyncio.get_running_loop(), Path(sys.argv[1]) / 'hub.tasks')\n"
+        "    bootstrap._witness_tasks(asyncio.get_running_loop(), Path(sys.argv[1]) / 'hub.tasks')\n"
         "    print(flush=True)\n    await waits(token)\n"
         "async def waits(token):\n    await asyncio.sleep(600)\n"
         "asyncio.run(main(sys.argv[2]))"
@@ -237,7 +250,9 @@ def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
     assert not [name for name, text in texts.items() if secret in text]
 
 
-def test_the_kill_does_not_wait_for_a_part_that_hangs_once_the_stacks_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kill_does_not_wait_for_a_part_that_hangs_once_the_stacks_are_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evidence, "facts", lambda _: time.sleep(30))
     code = "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

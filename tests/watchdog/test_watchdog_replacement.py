@@ -1,4 +1,6 @@
-"""Real processes under a real supervisord, and the real watchdog beside them: what does not turn is found, explained and replaced."""
+"""Real processes under a real supervisord, and the real watchdog beside them: what does not turn is found, explained
+and replaced.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ import psutil
 import pytest
 from doubles.supervised import Supervised, supervised, wait_for
 
-from processes.adapters import failpoint, proc, pulse_file
-from processes.core import pulse as record
-from processes.core.pulse import Pulse, Unreadable
-from processes.core.report import IncidentView, Overall, Verdict
+from processes.adapters import failpoint, proc
+from processes.adapters.state import pulse_file
+from processes.core.shown.status import IncidentView, Overall, Verdict
+from processes.core.travels import pulse as record
+from processes.core.travels.pulse import Pulse, Unreadable
 
 pytestmark = pytest.mark.house
 
@@ -82,7 +85,15 @@ def test_a_process_that_does_not_work_is_replaced_and_the_line_is_named(
     assert well.process(name).pid != pid
     folder = well.settings.evidence / incident.id
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert set(incident.evidence) == {"pulse.json", "proc.json", "stacks.txt", "tasks.txt", "pyspy.txt", "queues.json", "log.txt"}
+    assert set(incident.evidence) == {
+        "pulse.json",
+        "proc.json",
+        "stacks.txt",
+        "tasks.txt",
+        "pyspy.txt",
+        "queues.json",
+        "log.txt",
+    }
     assert json.loads((folder / "pulse.json").read_text())["pid"] == pid
     assert json.loads((folder / "proc.json").read_text())["pid"] == pid
     assert "started" in (folder / "log.txt").read_text()
@@ -154,7 +165,9 @@ def folder_gone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, replaced_by_garbage, overwritten, cut_off, stale, folder_gone])
-def test_a_damaged_pulse_file_kills_nobody_and_is_mended_by_its_own_process(well: Supervised, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_pulse_file_kills_nobody_and_is_mended_by_its_own_process(
+    well: Supervised, damage: Callable[[Path], None]
+) -> None:
     before = known(well)
     names = ("queues", "hub", "watchdog")
     turns = {name: pulse_file.read(well.settings.pulses, name) for name in names}
@@ -176,7 +189,8 @@ def test_a_damaged_pulse_file_kills_nobody_and_is_mended_by_its_own_process(well
 def test_a_watchdog_that_dies_amid_a_rescue_does_no_harm(well: Supervised, point: str) -> None:
     """Before the evidence, before the kill, after it: the next watchdog finishes what is left, and it is one incident.
 
-    At the first point the incident itself may not be on disk yet: a rescue waits for no disk. Then the next watchdog finds it anew.
+    At the first point the incident itself may not be on disk yet: a rescue waits for no disk. Then the next watchdog
+    finds it anew.
     """
     before, pid, watchdog = known(well), well.process("queues").pid, well.process("watchdog").pid
     failpoint.arm(well.settings.run / "failpoint-watchdog", point)
@@ -204,7 +218,9 @@ def test_a_watchdog_that_was_stopped_begins_anew_and_kills_nobody(well: Supervis
 
 
 def test_all_suspended_together_and_resumed_is_no_fault(well: Supervised) -> None:
-    """Stopped one after the other, the watchdog first and resumed last: whoever did not turn meanwhile is not killed for it."""
+    """Stopped one after the other, the watchdog first and resumed last: whoever did not turn meanwhile is not killed
+    for it.
+    """
     before, pids = known(well), [well.process(name).pid for name in ("watchdog", "queues", "hub")]
     for pid in pids:
         assert pid is not None
@@ -239,7 +255,10 @@ def test_who_holds_more_memory_than_it_may_is_replaced(well: Supervised) -> None
     well.fault("hub", "grow")
     incident = next_incident(well, before)
     assert (incident.process, incident.verdict, incident.pid) == ("hub", "memory", pid)
-    assert incident.remedy in ("killed and replaced", "replaced by supervisord")  # the latter: it met its own hard limit before the kill
+    assert incident.remedy in (
+        "killed and replaced",
+        "replaced by supervisord",
+    )  # the latter: it met its own hard limit before the kill
     assert "may hold 200" in incident.reason
     facts = json.loads((well.settings.evidence / incident.id / "proc.json").read_text())
     assert facts["rss_bytes"] > 300 << 20
@@ -273,7 +292,14 @@ def test_a_process_that_survives_sigkill_is_unkillable_and_named_until_it_dies(w
         (folder / "freezer.state").write_text("FROZEN")
         wait_for(lambda: well.process("queues").verdict is Verdict.UNKILLABLE, 30)
         assert well.report().verdict is Overall.DEGRADED
-        wait_for(lambda: any("survived SIGKILL in state D" in line for i in well.incidents() if i.id not in before for line in i.events))
+        wait_for(
+            lambda: any(
+                "survived SIGKILL in state D" in line
+                for i in well.incidents()
+                if i.id not in before
+                for line in i.events
+            )
+        )
         assert len(known(well) - before) == 1
     finally:
         (folder / "freezer.state").write_text("THAWED")
@@ -383,4 +409,7 @@ def test_sigterm_ends_the_watchdog_fast(well: Supervised) -> None:
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: proc.stat(pid) is None or proc.stat(pid).state == "Z")  # type: ignore[union-attr]
     assert time.monotonic() - began_s < 2
-    assert "stopped" in (well.settings.log / "watchdog.log").read_text().splitlines()[-1] or well.process("watchdog").pid != pid
+    assert (
+        "stopped" in (well.settings.log / "watchdog.log").read_text().splitlines()[-1]
+        or well.process("watchdog").pid != pid
+    )

@@ -1,4 +1,6 @@
-"""The watchdog's word to systemd, heard on a real datagram socket in its place, under a real supervisord; and its alarms from there."""
+"""The watchdog's word to systemd, heard on a real datagram socket in its place, under a real supervisord; and its
+alarms from there.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,16 @@ import structlog
 from doubles.alarm_ends import Webhook, webhook
 from doubles.supervised import Supervised, supervised, wait_for
 
-from processes.core.ledger import Ledger
-from processes.core.report import CanaryReport, FleetReport, IncidentsReport, Overall, ProcessReport, Report, Verdict
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import (
+    CanaryReport,
+    FleetReport,
+    IncidentsReport,
+    Overall,
+    ProcessReport,
+    Report,
+    Verdict,
+)
 from processes.watchdog.systemd import Systemd
 
 LOG = structlog.stdlib.get_logger("fleethub.test")
@@ -58,7 +68,14 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 def report(verdict: Verdict = Verdict.ADVANCING, silent_s: float | None = None) -> Report:
     hub = ProcessReport("hub", "RUNNING", 1, 1.0, 0, None, verdict)
     return Report(
-        Overall.OK, 1, [hub], CanaryReport(ok=True), FleetReport(2, 1), Ledger(), IncidentsReport(), supervisord_silent_s=silent_s
+        Overall.OK,
+        1,
+        [hub],
+        CanaryReport(ok=True),
+        FleetReport(2, 1),
+        Ledger(),
+        IncidentsReport(),
+        supervisord_silent_s=silent_s,
     )
 
 
@@ -95,7 +112,9 @@ def ends() -> Iterator[tuple[Supervised, Listener, Webhook]]:
         folder.mkdir(mode=0o700)
         listener = Listener(folder / "notify")
         try:
-            with supervised(NOTIFY_SOCKET=str(listener.path), WATCHDOG_USEC="60000000", FLEETHUB_ALARMS_URLS=hook.url) as house:
+            with supervised(
+                NOTIFY_SOCKET=str(listener.path), WATCHDOG_USEC="60000000", FLEETHUB_ALARMS_URLS=hook.url
+            ) as house:
                 yield house, listener, hook
         finally:
             listener.close()
@@ -104,7 +123,9 @@ def ends() -> Iterator[tuple[Supervised, Listener, Webhook]]:
 
 
 @pytest.mark.house
-def test_watchdog_under_supervisord_says_ready_once_and_pings_while_it_turns(ends: tuple[Supervised, Listener, Webhook]) -> None:
+def test_watchdog_under_supervisord_says_ready_once_and_pings_while_it_turns(
+    ends: tuple[Supervised, Listener, Webhook],
+) -> None:
     house, listener, _ = ends
     wait_for(lambda: listener.pings() >= 3)
     wait_for(lambda: "READY=1" in listener.hear())
@@ -122,7 +143,9 @@ def test_watchdog_under_supervisord_says_ready_once_and_pings_while_it_turns(end
 
 
 @pytest.mark.house
-def test_killed_hub_is_alarmed_once_and_a_killed_watchdog_does_not_repeat_it(ends: tuple[Supervised, Listener, Webhook]) -> None:
+def test_killed_hub_is_alarmed_once_and_a_killed_watchdog_does_not_repeat_it(
+    ends: tuple[Supervised, Listener, Webhook],
+) -> None:
     house, listener, hook = ends
     wait_for(lambda: house.report().verdict is Overall.OK)
     assert not [title for title in hook.titles if "hub dead" in title]

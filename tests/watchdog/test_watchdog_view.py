@@ -12,11 +12,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from processes.adapters import database, pulse_file, watchdog_view
-from processes.adapters.pulse_file import PulseFile
 from processes.adapters.settings import File, Settings
-from processes.core.ledger import Ledger
-from processes.core.report import SILENT_AFTER_S, CanaryReport, FleetReport, IncidentsReport, Overall, ProcessReport, Report, Verdict
+from processes.adapters.state import fleet_db, pulse_file, status_file
+from processes.adapters.state.pulse_file import PulseFile
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import (
+    SILENT_AFTER_S,
+    CanaryReport,
+    FleetReport,
+    IncidentsReport,
+    Overall,
+    ProcessReport,
+    Report,
+    Verdict,
+)
 
 
 @pytest.fixture
@@ -42,28 +51,30 @@ def rows(report: Report) -> dict[str, Verdict]:
 
 def test_a_fresh_report_is_handed_on_as_it_is(settings: Settings) -> None:
     report = written(settings, SILENT_AFTER_S - 1)
-    assert watchdog_view.current_report(settings) == report
+    assert status_file.current_report(settings) == report
 
 
 def test_a_fresh_report_of_a_watchdog_that_is_gone_is_not(settings: Settings) -> None:
-    """supervisord and all its children died this very moment: nobody is ok for the three seconds until the report is old."""
+    """supervisord and all its children died this very moment: nobody is ok for the three seconds until the report is
+    old.
+    """
     ended = subprocess.Popen(["sleep", "600"])
     ticks = pulse_file.start_ticks(ended.pid)
     written(settings, 0.1, writer_pid=ended.pid, writer_start_ticks=ticks)
-    assert watchdog_view.current_report(settings).verdict is Overall.OK
+    assert status_file.current_report(settings).verdict is Overall.OK
     ended.kill()
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+    assert status_file.current_report(settings).verdict is Overall.DOWN
     ended.wait()
-    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+    assert status_file.current_report(settings).verdict is Overall.DOWN
     written(settings, 0.1, writer_start_ticks=1)  # its pid is another's now
-    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+    assert status_file.current_report(settings).verdict is Overall.DOWN
 
 
 @pytest.mark.parametrize("age_s", [SILENT_AFTER_S + 0.1, 1e6, -1e6])
 def test_an_old_report_or_one_of_another_boot_is_not(settings: Settings, age_s: float) -> None:
     written(settings, age_s)
-    report = watchdog_view.current_report(settings)
+    report = status_file.current_report(settings)
     assert report.verdict is Overall.DOWN
     assert report.watchdog_silent_s is not None
     assert not report.canary.ok
@@ -71,7 +82,7 @@ def test_an_old_report_or_one_of_another_boot_is_not(settings: Settings, age_s: 
 
 
 def test_without_anything_all_is_down_and_only_the_agent_may_be(settings: Settings) -> None:
-    report = watchdog_view.current_report(settings)
+    report = status_file.current_report(settings)
     assert report.verdict is Overall.DOWN
     assert set(rows(report).values()) == {Verdict.DEAD, Verdict.STOPPED}
     assert rows(report)["agent"] is Verdict.STOPPED
@@ -85,7 +96,7 @@ def test_a_turning_house_under_a_silent_watchdog_is_degraded(settings: Settings)
         file.pulse.epoch, file.pulse.hosts, file.pulse.online = 4, 3, 2
         file.beat()
         file.close()
-    report = watchdog_view.current_report(settings)
+    report = status_file.current_report(settings)
     assert report.verdict is Overall.DEGRADED
     assert report.epoch == 4
     assert (report.fleet.hosts, report.fleet.online) == (3, 2)
@@ -103,16 +114,19 @@ def test_a_hub_that_does_not_turn_is_frozen_even_without_a_watchdog(settings: Se
     file.pulse.written_ns -= int(3e9)
     file._write()
     file.close()
-    report = watchdog_view.current_report(settings)
+    report = status_file.current_report(settings)
     assert rows(report)["hub"] is Verdict.FROZEN
     assert report.verdict is Overall.STALLED
 
 
 def test_a_pulse_of_a_dead_process_is_dead(settings: Settings) -> None:
-    code = "import sys, pathlib; from processes.adapters import pulse_file as p; p.PulseFile(pathlib.Path(sys.argv[1]), 'hub').beat()"
+    code = (
+        "import sys, pathlib; from processes.adapters.state import pulse_file\n"
+        "pulse_file.PulseFile(pathlib.Path(sys.argv[1]), 'hub').beat()"
+    )
     subprocess.run([sys.executable, "-c", code, str(settings.pulses)], check=True)
     assert pulse_file.read(settings.pulses, "hub") is not None
-    assert rows(watchdog_view.current_report(settings))["hub"] is Verdict.DEAD
+    assert rows(status_file.current_report(settings))["hub"] is Verdict.DEAD
 
 
 @pytest.mark.parametrize("name", ["run/watchdog.json", "run/wanted.json", "run/pulse/hub", "fleet.db", "incidents.db"])
@@ -120,15 +134,15 @@ def test_garbage_anywhere_raises_nothing(settings: Settings, name: str) -> None:
     path = settings.state / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"\xff{garbage" * 100)
-    assert watchdog_view.current_report(settings).verdict is Overall.DOWN
+    assert status_file.current_report(settings).verdict is Overall.DOWN
 
 
 def test_the_ledger_is_read_from_the_database(settings: Settings) -> None:
-    connection = database.open_for_writing(settings.database)
+    connection = fleet_db.open_for_writing(settings.database)
     ledger = msgspec.json.encode(Ledger(3, succeeded=3)).decode()
     connection.execute("INSERT INTO meta VALUES ('epoch', '8'), ('ledger', ?)", (ledger,))
     connection.close()
-    report = watchdog_view.current_report(settings)
+    report = status_file.current_report(settings)
     assert report.commands == Ledger(3, succeeded=3)
     assert report.epoch == 8
 
@@ -138,14 +152,14 @@ def test_a_locked_database_costs_half_a_second_and_the_ledger(settings: Settings
     connection.execute("CREATE TABLE meta (key, value)")
     connection.execute("BEGIN EXCLUSIVE")
     began_s = time.monotonic()
-    report = watchdog_view.current_report(settings)
+    report = status_file.current_report(settings)
     assert time.monotonic() - began_s < 1.0
     assert report.commands == Ledger()
     connection.close()
 
 
 def test_wishes_are_read_and_no_file_is_no_wish(settings: Settings) -> None:
-    assert watchdog_view.wishes(settings) == {}
+    assert status_file.wishes(settings) == {}
     settings.wanted.write_text('{"fanout": "stopped"}')
-    assert watchdog_view.wishes(settings) == {"fanout": "stopped"}
-    assert rows(watchdog_view.current_report(settings))["fanout"] is Verdict.STOPPED
+    assert status_file.wishes(settings) == {"fanout": "stopped"}
+    assert rows(status_file.current_report(settings))["fanout"] is Verdict.STOPPED

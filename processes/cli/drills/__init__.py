@@ -1,1 +1,3 @@
-"""Failures rehearsed on a running installation: the stage (who watches), the faults (what is broken), the rehearsal (a round)."""
+"""Failures rehearsed on a running installation: the stage (who watches), the faults (what is broken), the rehearsal (a
+round).
+"""

@@ -1,4 +1,6 @@
-"""The faults that are a condition and last: a lock, a full disk, a flood, a machine that is busy or was suspended. All end with us."""
+"""The faults that are a condition and last: a lock, a full disk, a flood, a machine that is busy or was suspended. All
+end with us.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from typing import Final
 import msgspec
 import websockets
 
-from processes.adapters import pulse_file
-from processes.cli import belongings
+from processes.adapters.state import pulse_file
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
 from processes.cli.drills.stage import FLOOD, FLOOD_LINES, WELL_S_MAX, Late, Stage
-from processes.core.pulse import Blocked
-from processes.core.views import OutputPage
+from processes.cli.machine import own_processes
+from processes.core.shown.views import OutputPage
+from processes.core.travels.pulse import Blocked
 
 HOGS: Final = 16
 SLOW: Final = 5
@@ -39,18 +41,30 @@ async def database_locked(scene: Scene) -> None:
 
 
 async def _blocked(scene: Scene) -> None:
-    """The hub says that storage is blocked, refuses requests aloud, and goes on turning until the condition has lasted."""
+    """The hub says that storage is blocked, refuses requests aloud, and goes on turning until the condition has
+    lasted.
+    """
     stage, before = scene.stage, scene.stream.refusals["storage_blocked"]
-    await stage.until(lambda: stage.pulse("hub").blocked_on == Blocked.STORAGE, "the hub says that storage is blocked", FOUND_S_MAX)
+    await stage.until(
+        lambda: stage.pulse("hub").blocked_on == Blocked.STORAGE, "the hub says that storage is blocked", FOUND_S_MAX
+    )
     scene.found()
-    await stage.until(lambda: scene.stream.refusals["storage_blocked"] > before, "a request is refused: storage_blocked", FOUND_S_MAX)
+    await stage.until(
+        lambda: scene.stream.refusals["storage_blocked"] > before, "a request is refused: storage_blocked", FOUND_S_MAX
+    )
     await scene.lasts()
     pulse = stage.pulse("hub")
-    await stage.until(lambda: stage.pulse("hub").turn > pulse.turn or stage.pulse("hub").pid != pulse.pid, "the hub turns", FOUND_S_MAX)
+    await stage.until(
+        lambda: stage.pulse("hub").turn > pulse.turn or stage.pulse("hub").pid != pulse.pid,
+        "the hub turns",
+        FOUND_S_MAX,
+    )
 
 
 async def disk_full(scene: Scene) -> None:
-    """The disk of the state folder takes nothing more: as a locked database, and the watchdog cannot write its report either."""
+    """The disk of the state folder takes nothing more: as a locked database, and the watchdog cannot write its report
+    either.
+    """
     with _full(scene):
         await _blocked(scene)
     scene.mends()
@@ -90,9 +104,13 @@ async def broadcast_flood(scene: Scene) -> None:
         command_id = given["commands"][0]["id"]
         await asyncio.gather(*(_reads_output(stage, command_id) for _ in range(3)))
         command = await stage.ended(command_id, WELL_S_MAX)
-        page = msgspec.json.decode(await stage.ask("GET", f"/commands/{command_id}/output?from={FLOOD_LINES - 1}"), type=OutputPage)
+        page = msgspec.json.decode(
+            await stage.ask("GET", f"/commands/{command_id}/output?from={FLOOD_LINES - 1}"), type=OutputPage
+        )
         if (command.state, command.output_next, page.complete) != ("succeeded", FLOOD_LINES, True):
-            scene.trouble.append(f"the flood {command_id} is {command.state} with {command.output_next} of {FLOOD_LINES} lines")
+            scene.trouble.append(
+                f"the flood {command_id} is {command.state} with {command.output_next} of {FLOOD_LINES} lines"
+            )
     scene.mends()
 
 
@@ -125,7 +143,13 @@ async def slow_operator(scene: Scene) -> None:
     address = f"ws{stage.url.removeprefix('http')}/ws"
     for _ in range(SLOW):
         connecting = websockets.connect(
-            address, additional_headers=stage.headers, ssl=stage.trust, max_size=None, proxy=None, ping_interval=None, max_queue=1
+            address,
+            additional_headers=stage.headers,
+            ssl=stage.trust,
+            max_size=None,
+            proxy=None,
+            ping_interval=None,
+            max_queue=1,
         )
         socket = await connecting.__aenter__()
         scene.stack.callback(socket.transport.abort)
@@ -150,10 +174,10 @@ async def starvation(scene: Scene) -> None:
 async def suspend(scene: Scene) -> None:
     """The whole group stops at once, as when a machine is suspended, the drill's own agents with it."""
     settings = scene.stage.settings
-    supervisord = belongings.supervisord_of(settings)
+    supervisord = own_processes.supervisord_of(settings)
     if supervisord is None:
         raise Late("supervisord is gone")
-    group = {found.pid: found.start_ticks for found in (supervisord, *belongings.members_of(settings))}
+    group = {found.pid: found.start_ticks for found in (supervisord, *own_processes.members_of(settings))}
     for name in scene.stage.hosts:
         pid = scene.stage.agent(name).pid
         group[pid] = pulse_file.start_ticks(pid) or 0
@@ -165,12 +189,15 @@ async def suspend(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def _hogs() -> Iterator[None]:
-    """HOGS processes that burn the CPU and end with us: each looks now and then whether its parent still holds the pipe."""
+    """HOGS processes that burn the CPU and end with us: each looks now and then whether its parent still holds the
+    pipe.
+    """
     program = "import os,select,sys\nwhile not select.select([0],[],[],0)[0]:\n    for _ in range(1000000): pass"
     hogs: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(HOGS):
-            hogs.append(subprocess.Popen([sys.executable, "-ISc", program], stdin=subprocess.PIPE, start_new_session=True))  # noqa: S603  # ours
+            command = [sys.executable, "-ISc", program]
+            hogs.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))  # noqa: S603  # ours
         yield
     finally:
         for hog in hogs:

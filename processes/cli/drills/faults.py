@@ -1,4 +1,6 @@
-"""The faults: each breaks something on the stage, and mends whatever does not mend itself; what is undone is undone on every way out."""
+"""The faults: each breaks something on the stage, and mends whatever does not mend itself; what is undone is undone on
+every way out.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,14 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import proc, watchdog_view
+from processes.adapters import proc
+from processes.adapters.state import status_file
 from processes.adapters.supervisor import Supervisor, SupervisorFault
-from processes.cli import belongings
 from processes.cli.drills import conditions
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
 from processes.cli.drills.stage import LOOK_S, WELL_S_MAX, Late
-from processes.core.dead_letter import LetterView
+from processes.cli.machine import own_processes
+from processes.core.records.dead_letter import LetterView
 
 KILLS: Final = 6  # more than the watchdog's budget of 5 in 60 s, which is for its own kills alone
 SUPERVISED_S: Final = 1.2  # startsecs of supervisord.conf and a margin: a death after it is no failed start
@@ -44,7 +47,9 @@ async def inflict(scene: Scene) -> None:
 
 
 async def _inside(scene: Scene, fault: str) -> None:
-    """A fault in the middle of the hub's step; its request has an answer only once the hub is replaced, and nobody waits for it."""
+    """A fault in the middle of the hub's step; its request has an answer only once the hub is replaced, and nobody
+    waits for it.
+    """
     asking = asyncio.create_task(scene.stage.http.post("/api/v1/drill", json={"fault": fault}))
     scene.stack.push_async_callback(_dropped, asking)
     scene.begins()
@@ -62,7 +67,9 @@ def _taken(scene: Scene, pid: int) -> bool:
 
 
 async def _health_tells(scene: Scene, pid: int) -> None:
-    """While the hub stands still /livez is green, as a naive check would be, and /healthz is not: what the founding incident lacked."""
+    """While the hub stands still /livez is green, as a naive check would be, and /healthz is not: what the founding
+    incident lacked.
+    """
     lived, unwell = set[int](), set[int]()
     deadline_s = time.monotonic() + FOUND_S_MAX
     while scene.stage.pulse("hub").pid == pid and time.monotonic() < deadline_s:
@@ -131,7 +138,7 @@ async def _watchdog_stop(scene: Scene) -> None:
         scene.begins()
         settings = scene.stage.settings
         await scene.stage.until(
-            lambda: watchdog_view.current_report(settings).watchdog_silent_s is not None,
+            lambda: status_file.current_report(settings).watchdog_silent_s is not None,
             "status says that the watchdog is silent",
             FOUND_S_MAX,
         )
@@ -185,13 +192,13 @@ async def _fatal(scene: Scene) -> None:
 
 async def _supervisord_kill(scene: Scene) -> None:
     settings = scene.stage.settings
-    supervisord = belongings.supervisord_of(settings)
+    supervisord = own_processes.supervisord_of(settings)
     if supervisord is None:
         raise Late("supervisord is gone")
-    members = belongings.members_of(settings)
+    members = own_processes.members_of(settings)
     scene.begins()
-    belongings.send(supervisord, signal.SIGKILL)
-    if still := await asyncio.to_thread(belongings.wait_gone, members, 10.0):
+    own_processes.send(supervisord, signal.SIGKILL)
+    if still := await asyncio.to_thread(own_processes.wait_gone, members, 10.0):
         scene.trouble.append(f"{len(still)} children live on without supervisord")
     scene.found()
     wanted = [] if "agent" in scene.pids else ["--no-agent"]

@@ -17,8 +17,8 @@ from processes.adapters.settings import Settings, load
 from processes.cli.drills import faults
 from processes.cli.drills.rehearsal import rehearse
 from processes.cli.drills.stage import Stage
-from processes.cli.failure import Failure
-from processes.core.drill import Drill, Figures, Row, together
+from processes.cli.terminal.failure import Failure
+from processes.core.cli.drills import Drill, DrillResult, Figures, together
 
 STATE_DISK: Final = "32m"
 LOG_DISK: Final = "4m"  # what an installation writes until it runs is a fifth of it
@@ -31,8 +31,10 @@ class Programme:
         self._settings, self._short, self._slack, self._say = settings, short, slack, say
         self.left_out: list[tuple[str, str]] = []
 
-    async def play(self, chosen: Sequence[Drill], rounds: int, *, skipping: bool) -> list[Row]:
-        """A row for each, in order. `skipping`: what is not possible here is left out, instead of refused. Raises: Failure."""
+    async def play(self, chosen: Sequence[Drill], rounds: int, *, skipping: bool) -> list[DrillResult]:
+        """A row for each, in order. `skipping`: what is not possible here is left out, instead of refused. Raises:
+        Failure.
+        """
         rows = []
         async with Stage(self._settings) as stage:
             enabled = await stage.enabled()
@@ -43,7 +45,9 @@ class Programme:
                     self.left_out.append((drill.name, why.message))
                     continue
                 self._say(f"{number} of {len(chosen)}  {drill.name}: {drill.what} …")
-                rows.append(together(drill, [await self._round(stage, drill, each, rounds) for each in range(1, rounds + 1)]))
+                rows.append(
+                    together(drill, [await self._round(stage, drill, each, rounds) for each in range(1, rounds + 1)])
+                )
         return rows
 
     async def _round(self, stage: Stage, drill: Drill, number: int, rounds: int) -> Figures:
@@ -76,17 +80,27 @@ def impossible(drill: Drill, stage: Stage, enabled: bool) -> Failure | None:
     """Why this drill cannot be rehearsed here, and what to do about it; None: it can."""
     if drill.inside and not enabled:
         advice = "Set drills.enabled = true in fleethub.toml (FLEETHUB_DRILLS_ENABLED=true), then: fleethub down, fleethub up"
-        return Failure("drills_disabled", f"{drill.name} is a fault inside the hub, and drills are not enabled here", advice)
+        return Failure(
+            "drills_disabled", f"{drill.name} is a fault inside the hub, and drills are not enabled here", advice
+        )
     if drill.name == "agent-kill" and "agent" not in stage.pids():
-        return Failure("no_agent", "this machine's agent was not asked for, so it cannot be killed", "fleethub start agent")
+        return Failure(
+            "no_agent", "this machine's agent was not asked for, so it cannot be killed", "fleethub start agent"
+        )
     if drill.mounts and os.geteuid() != 0:
-        return Failure("not_root", f"{drill.name} needs a small tmpfs, which only root may mount", "Run it as root, or leave it out.")
+        return Failure(
+            "not_root",
+            f"{drill.name} needs a small tmpfs, which only root may mount",
+            "Run it as root, or leave it out.",
+        )
     return None
 
 
 @contextlib.asynccontextmanager
 async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
-    """The stage of an installation of its own whose state folder, or whose logs, lie on a small tmpfs; gone at the end."""
+    """The stage of an installation of its own whose state folder, or whose logs, lie on a small tmpfs; gone at the
+    end.
+    """
     folder = Path(tempfile.mkdtemp(prefix="fh-disk-"))
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
     environ = {
@@ -100,7 +114,16 @@ async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         await asyncio.to_thread(
-            _run, ["mount", "-t", "tmpfs", "-o", f"size={STATE_DISK if disk.name == 'state' else LOG_DISK}", "fleethub", str(disk)]
+            _run,
+            [
+                "mount",
+                "-t",
+                "tmpfs",
+                "-o",
+                f"size={STATE_DISK if disk.name == 'state' else LOG_DISK}",
+                "fleethub",
+                str(disk),
+            ],
         )
         stack.callback(_run, ["umount", "--lazy", str(disk)])
         stack.callback(faults.verb, environ, "down")

@@ -10,17 +10,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import drill_mark
+from processes.adapters.state import drill_mark
 from processes.cli.drills import faults
 from processes.cli.drills.scene import FOUND_S_MAX, Scene
 from processes.cli.drills.stage import FIRST_S_MAX, WELL_S_MAX, Late, Stage
 from processes.cli.drills.stream import Stream
-from processes.cli.failure import Failure
-from processes.core import drill as drills
-from processes.core.drill import Drill, Figures, Left
-from processes.core.report import IncidentView
+from processes.cli.terminal.failure import Failure
+from processes.core.cli import drills
+from processes.core.cli.drills import Drill, Figures, Left
+from processes.core.shown.status import IncidentView
+from processes.core.shown.views import HostView
 from processes.core.values import Presence
-from processes.core.views import HostView
 
 FIRST_COMMANDS: Final = 3  # accepted before the fault, and again after it
 SAME_CONNECTION_S: Final = 0.5  # a successor tells the begin of a connection that goes on as its gateway says it
@@ -84,7 +84,9 @@ async def _settled(scene: Scene, before: set[str]) -> list[IncidentView]:
         return [view for view_id, view in reversed(stage.incidents().items()) if view_id not in before]
 
     if process:
-        await stage.until(lambda: any(view.process == process for view in fresh()), f"an incident of {process}", FOUND_S_MAX)
+        await stage.until(
+            lambda: any(view.process == process for view in fresh()), f"an incident of {process}", FOUND_S_MAX
+        )
     try:
         await stage.well(WELL_S_MAX)
     except Failure as failure:
@@ -104,7 +106,9 @@ async def _disconnected(stage: Stage, before: dict[str, HostView]) -> int:
 
     await stage.until(all_back, "every host that was online is online again", BACK_S_MAX)
     after = await stage.fleet()
-    return sum(abs(_since(host) - _since(after[name])) > SAME_CONNECTION_S for name, host in online.items() if name in after)
+    return sum(
+        abs(_since(host) - _since(after[name])) > SAME_CONNECTION_S for name, host in online.items() if name in after
+    )
 
 
 def _names(folder: Path, word: str) -> bool:
@@ -132,6 +136,11 @@ def _tell_times(figures: Figures, scene: Scene, left: list[IncidentView]) -> Non
     first, last = own[0], own[-1]
     if figures.detected_s is None and first.found_at:
         figures.detected_s = max(0.0, _wall_s(first.found_at) - offset_s - scene.began_s)
-    if figures.recovered_s is None and last.found_at and last.recovered_after_s is not None and last.found_after_s is not None:
+    if (
+        figures.recovered_s is None
+        and last.found_at
+        and last.recovered_after_s is not None
+        and last.found_after_s is not None
+    ):
         over_s = _wall_s(last.found_at) - offset_s - last.found_after_s + last.recovered_after_s
         figures.recovered_s = max(0.0, over_s - scene.since_s)

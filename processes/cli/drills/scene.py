@@ -13,7 +13,7 @@ from typing import Final
 
 from processes.cli.drills.stage import Late, Stage, send
 from processes.cli.drills.stream import Stream
-from processes.core.drill import Drill
+from processes.core.cli.drills import Drill
 
 FOUND_S_MAX: Final = 60.0  # what was not found by then is not going to be
 
@@ -58,7 +58,10 @@ def held(group: Mapping[int, int]) -> Iterator[None]:
     """The processes are stopped; continued at the end, and by a child of ours should we be killed meanwhile."""
     pids = " ".join(map(str, group))
     guard = subprocess.Popen(  # noqa: S603  # pids
-        ["/bin/sh", "-c", f"read _; kill -CONT {pids}"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        ["/bin/sh", "-c", f"read _; kill -CONT {pids}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         for pid, start_ticks in group.items():

@@ -1,4 +1,6 @@
-"""The stage of a drill: a running installation, two agents of the drill's own, and an operator whose WebSocket must not break."""
+"""The stage of a drill: a running installation, two agents of the drill's own, and an operator whose WebSocket must not
+break.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,16 @@ import httpx
 import msgspec
 import websockets
 
-from processes.adapters import incident_file, proc, pulse_file, watchdog_view
+from processes.adapters import proc
 from processes.adapters.settings import Settings
+from processes.adapters.state import incidents_db, pulse_file, status_file
 from processes.cli.client import agents_url, open_api, segment
-from processes.cli.failure import Failure
-from processes.core.pages import DeadLettersPage, HostsPage
-from processes.core.pulse import Pulse, Unreadable
-from processes.core.report import IncidentView, Overall, Verdict
+from processes.cli.terminal.failure import Failure
+from processes.core.shown.pages import DeadLettersPage, HostsPage
+from processes.core.shown.status import IncidentView, Overall, Verdict
+from processes.core.shown.views import CommandView, HostView
+from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import Presence
-from processes.core.views import CommandView, HostView
 
 LOOK_S: Final = 0.02  # between two looks at files and pulses
 ASK_S: Final = 0.1  # between two questions to the API
@@ -138,12 +141,18 @@ class Stage:
         try:
             await self.ask("DELETE", f"/hosts/{segment(name)}", gone=True)
         except Late as error:
-            raise Failure("not_removed", f"the drill's host {name} is still enrolled: {error}", f"fleethub remove {name}") from None
+            raise Failure(
+                "not_removed", f"the drill's host {name} is still enrolled: {error}", f"fleethub remove {name}"
+            ) from None
 
     # questions
 
-    async def ask(self, method: str, path: str, body: Mapping[str, object] | None = None, *, gone: bool = False) -> bytes:
-        """The answer's body; asked again while the hub is away. `gone`: 404 is as good. Raises: Late, with what was said last."""
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, gone: bool = False
+    ) -> bytes:
+        """The answer's body; asked again while the hub is away. `gone`: 404 is as good. Raises: Late, with what was
+        said last.
+        """
         deadline_s = time.monotonic() + WELL_S_MAX
         while True:
             try:
@@ -196,16 +205,18 @@ class Stage:
 
     def pids(self) -> dict[str, int]:
         """The pid of every process that is wanted, as its pulse says."""
-        wanted = {row.name for row in watchdog_view.current_report(self.settings).processes if row.wanted}
+        wanted = {row.name for row in status_file.current_report(self.settings).processes if row.wanted}
         return {name: self.pulse(name).pid for name in self.settings.all_names() if name in wanted}
 
     def incidents(self) -> dict[str, IncidentView]:
         """By id, the newest first."""
-        return {view.id: view for view in incident_file.incidents(self.settings.incidents_database)}
+        return {view.id: view for view in incidents_db.incidents(self.settings.incidents_database)}
 
     # waiting
 
-    async def until(self, condition: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str, wait_s: float) -> None:
+    async def until(
+        self, condition: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str, wait_s: float
+    ) -> None:
         """Waits for it. Raises: Late, naming it."""
         deadline_s = time.monotonic() + wait_s
         while True:
@@ -218,24 +229,31 @@ class Stage:
             await asyncio.sleep(ASK_S if slow else LOOK_S)
 
     async def well(self, wait_s: float, *, rested: bool = False) -> None:
-        """All is well: /healthz, the watchdog's verdict, every wanted process, every incident over. Raises: Failure("unwell").
+        """All is well: /healthz, the watchdog's verdict, every wanted process, every incident over. Raises:
+        Failure("unwell").
 
-        `rested`: and no process has just started. supervisord takes a death within startsecs for a failed start, and makes the
-        next one wait a second longer each time; that is the drill crash-loop, and no other.
+        `rested`: and no process has just started. supervisord takes a death within startsecs for a failed start, and
+        makes the next one wait a second longer each time; that is the drill crash-loop, and no other.
         """
         deadline_s = time.monotonic() + wait_s
         while (why := await self.unwell(rested=rested)) is not None:
             if time.monotonic() > deadline_s:
-                raise Failure("unwell", f"the installation is not well: {why}", "Mend it first: fleethub status, fleethub incidents.")
+                raise Failure(
+                    "unwell",
+                    f"the installation is not well: {why}",
+                    "Mend it first: fleethub status, fleethub incidents.",
+                )
             await asyncio.sleep(LOOK_S)
 
     async def unwell(self, *, rested: bool = False) -> str | None:
         """Why it is not well, or not `rested`; None: it is."""
-        report = watchdog_view.current_report(self.settings)
+        report = status_file.current_report(self.settings)
         if report.verdict is not Overall.OK:
             return f"{report.verdict}: {'; '.join(report.reasons) or 'no reason given'}"
         for row in report.processes:
-            if row.wanted and (row.verdict is not Verdict.ADVANCING or row.pid != self.pulse(row.name).pid or not _lives(row.pid)):
+            if row.wanted and (
+                row.verdict is not Verdict.ADVANCING or row.pid != self.pulse(row.name).pid or not _lives(row.pid)
+            ):
                 return f"{row.name} is {row.verdict}"
             if rested and row.wanted and row.state != "RUNNING":
                 return f"{row.name} has only just started"
@@ -254,7 +272,12 @@ class Stage:
         while True:
             try:
                 async with websockets.connect(
-                    address, additional_headers=self.headers, ssl=self.trust, max_size=FRAME_BYTES_MAX, proxy=None, ping_interval=None
+                    address,
+                    additional_headers=self.headers,
+                    ssl=self.trust,
+                    max_size=FRAME_BYTES_MAX,
+                    proxy=None,
+                    ping_interval=None,
                 ) as socket:
                     async for _ in socket:
                         pass

@@ -13,8 +13,8 @@ import httpx
 import msgspec
 
 from processes.cli.drills.stage import ASK_S, MARK, Late, Stage
-from processes.core.command import State
-from processes.core.views import CommandView
+from processes.core.records.command import State
+from processes.core.shown.views import CommandView
 
 PAUSE_S: Final = 0.05
 GIVE_S_MAX: Final = 120.0  # longer than any drill keeps the hub away
@@ -22,7 +22,9 @@ END_S_MAX: Final = 60.0  # from the last one's acceptance until every one is fin
 
 
 class Outcome(NamedTuple):
-    """What became of the commands. lost: gone, of unknown end, or succeeded without having run; doubled: ran more than once."""
+    """What became of the commands. lost: gone, of unknown end, or succeeded without having run; doubled: ran more than
+    once.
+    """
 
     commands: int
     lost: int
@@ -31,7 +33,9 @@ class Outcome(NamedTuple):
 
 
 class Stream:
-    """Gives `mark` to the stage's first host, as a careful script does: with a key, asked again until it is accepted."""
+    """Gives `mark` to the stage's first host, as a careful script does: with a key, asked again until it is
+    accepted.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self.ids: list[str] = []
@@ -44,12 +48,16 @@ class Stream:
     async def more(self, count: int, wait_s: float = GIVE_S_MAX) -> None:
         """So many more are accepted. Raises: Late."""
         wanted = len(self.ids) + count
-        await self._stage.until(lambda: len(self.ids) >= wanted or self._task.done(), f"{count} more commands accepted", wait_s)
+        await self._stage.until(
+            lambda: len(self.ids) >= wanted or self._task.done(), f"{count} more commands accepted", wait_s
+        )
         if self._task.done():
             self._task.result()
 
     async def stop(self) -> None:
-        """No more are given; one that is being asked for is given up (and if it was accepted all the same, it is not counted)."""
+        """No more are given; one that is being asked for is given up (and if it was accepted all the same, it is not
+        counted).
+        """
         self._task.cancel()
         await asyncio.wait({self._task})
 
@@ -69,7 +77,11 @@ class Stream:
                 commands.append(command)
         ran = Counter(self._stage.marks.read_text().split())
         for command in commands:
-            if command.state is State.LOST or not command.state.final or (command.state is State.SUCCEEDED and not ran[command.id]):
+            if (
+                command.state is State.LOST
+                or not command.state.final
+                or (command.state is State.SUCCEEDED and not ran[command.id])
+            ):
                 lost += 1
             if command.state is not State.SUCCEEDED:
                 trouble.append(f"command {command.id} is {command.state} {command.reason}")

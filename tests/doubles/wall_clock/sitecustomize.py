@@ -1,7 +1,9 @@
-"""A wall clock that a test moves, for whole processes: with this folder on PYTHONPATH, `time.time()` is off by what a file says.
+"""A wall clock that a test moves, for whole processes: with this folder on PYTHONPATH, `time.time()` is off by what a
+file says.
 
-WALL_CLOCK_FILE names the file; it holds seconds. Only Python's `time.time` is moved (it is the only wall clock that the processes
-and supervisord ask); CLOCK_MONOTONIC and CLOCK_BOOTTIME stand as they are, as on a machine whose clock somebody sets.
+WALL_CLOCK_FILE names the file; it holds seconds. Only Python's `time.time` is moved (it is the only wall clock that the
+processes and supervisord ask); CLOCK_MONOTONIC and CLOCK_BOOTTIME stand as they are, as on a machine whose clock
+somebody sets.
 """
 
 from __future__ import annotations

@@ -1,0 +1,186 @@
+"""Deaths with an event in hand: run/poison/NAME.json, written by the successor before it begins; and the note before a
+kill.
+
+The watchdog writes run/poison/NAME.note before it kills a process by its own judgement; the successor of a process that
+ended with an event in hand reads it, and what supervisord, the kernel and the dead process itself left behind, and
+counts (core/records/poison.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from processes.adapters import clock, proc
+from processes.adapters.settings import Settings
+from processes.adapters.state import asked_to_end, pulse_file
+from processes.core.records import poison
+from processes.core.records.poison import DeathRecord, Note
+from processes.core.travels.messages import Death
+from processes.core.travels.pulse import Pulse, Unreadable
+
+LOG_TAIL_BYTES: Final = 256 * 1024  # of supervisord's log: some 2,500 starts and ends
+FILE_BYTES_MAX: Final = 8 << 20
+KERNEL_LINES_MAX: Final = 10_000  # of the kernel's log; its buffer holds about 256 KiB
+
+_T = TypeVar("_T")
+_record = msgspec.json.Decoder(DeathRecord)
+_note = msgspec.json.Decoder(Note)
+
+
+class Poison:
+    """What one process is not to step, as its predecessors' deaths tell. Units: none; the deaths name what was in
+    hand.
+    """
+
+    def __init__(self, path: Path, record: DeathRecord) -> None:
+        self._path, self._record = path, record
+        self.events: dict[str, list[Death]] = {}
+        self._renew()
+
+    def forget_old(self) -> bool:
+        """What killed too long ago may be tried again. True if that is anything. Not written: the next start forgets it
+        too.
+        """
+        before = len(self.events)
+        self._renew()
+        return len(self.events) != before
+
+    def forgive(self, name: str) -> None:
+        """This one may be tried again, now and by the successors. Blocks until it is on disk. Raises: OSError."""
+        self._record = poison.forgiven(self._record, name)
+        _write(self._path, self._record)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._record = poison.recent(self._record, clock.boot_id(), clock.now().boot_s)
+        self.events = poison.poisonous(self._record)
+
+
+def write_note(settings: Settings, name: str, note: Note) -> None:
+    """The note is durable. To be called before the kill; blocks until it is on disk. Raises: OSError."""
+    _write(_path(settings, name).with_suffix(".note"), note)
+
+
+def examine(settings: Settings, name: str) -> Poison:
+    """Looks at the predecessor's end, and counts it. For a process that holds its name's lock, before it writes a pulse
+    of its own.
+
+    Never raises: whoever cannot look must start all the same. What cannot be written is counted for this start alone.
+    """
+    path = _path(settings, name)
+    record = _read(path, _record) or DeathRecord()
+    record = poison.recent(record, clock.boot_id(), clock.now().boot_s)
+    death = None
+    with contextlib.suppress(Unreadable, OSError):
+        last = pulse_file.read(settings.pulses, name)
+        if last is not None and last.in_hand and not _asked_to_end(settings, name, last.pid):
+            death = _look(settings, name, last)
+    if death is not None:
+        record = poison.counted(record, death)
+        with contextlib.suppress(OSError):
+            _write(path, record)
+    return Poison(path, record)
+
+
+def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
+    boot, now = clock.boot_id(), clock.now()
+    note = _read(_path(settings, name).with_suffix(".note"), _note)
+    stacks = _tail(settings.run / "stacks" / f"{name}.stacks", poison.STACKS_CHARS_MAX)
+    words = poison.last_words(_supervisor_log(settings), last.pid)
+    out_of_memory = "SIGKILL" in words and _killed_for_memory(last)
+    cause = poison.cause_of(last, boot, note, words, crashed=poison.fatal(stacks), out_of_memory=out_of_memory)
+    if cause is None:
+        return None
+    incident = (
+        note.incident if note is not None and (note.pid, note.start_ticks) == (last.pid, last.start_ticks) else ""
+    )
+    if not stacks and incident:
+        stacks = _tail(settings.evidence / incident / "pyspy.txt", poison.STACKS_CHARS_MAX)
+    told = stacks or f"no stack was left behind: {words or 'no last words'}"
+    return Death(last.in_hand, cause, boot, now.boot_s, now.wall_s, last.pid, last.start_ticks, incident, told)
+
+
+def _asked_to_end(settings: Settings, name: str, pid: int) -> bool:
+    return asked_to_end.said(settings.run, name, pid)
+
+
+def _killed_for_memory(last: Pulse) -> bool:
+    """True if the kernel's log says so of exactly this process. (It names pids of its first namespace: in a container
+    it is not told.)
+    """
+    started_s = last.start_ticks / proc.TICKS_PER_S
+    try:
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # not ours to read, or none here
+    try:
+        for _ in range(KERNEL_LINES_MAX):
+            try:
+                line = os.read(fd, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return False  # read to its end
+            except BrokenPipeError:
+                continue  # lines were overwritten while we read
+            head, _, text = line.partition(";")
+            fields = head.split(",")
+            killed = re.search(rf"Killed process {last.pid} \(", text)
+            if killed and len(fields) > 2 and fields[2].isdigit() and int(fields[2]) / 1e6 >= started_s - 1.0:
+                return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
+def _supervisor_log(settings: Settings) -> str:
+    """The end of it, with that of the file before if it was begun anew just now."""
+    path = settings.log / "supervisord.log"
+    return _tail(path.with_name(path.name + ".1"), LOG_TAIL_BYTES) + _tail(path, LOG_TAIL_BYTES)
+
+
+def _path(settings: Settings, name: str) -> Path:
+    return settings.run / "poison" / f"{name.replace(':', '-')}.json"
+
+
+def _tail(path: Path, bytes_max: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - bytes_max))
+            return file.read(bytes_max).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _read(path: Path, decoder: msgspec.json.Decoder[_T]) -> _T | None:
+    try:
+        with path.open("rb") as file:
+            return decoder.decode(file.read(FILE_BYTES_MAX))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _write(path: Path, value: msgspec.Struct) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.encode(value))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

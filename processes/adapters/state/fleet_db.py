@@ -1,0 +1,319 @@
+"""The fleet's database: its schema, how it is opened, and how it is read. The hub alone writes it (hub/store.py).
+
+Records are JSON of the core's types, so that `sqlite3 fleet.db` is enough to read them at a bad moment. Every function
+here is one short call on a connection's own thread: no long reader keeps the write-ahead log from being folded in.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from processes.core.records.command import Command, State, Transition
+from processes.core.records.dead_letter import DeadLetter
+from processes.core.records.host import HostRecord
+from processes.core.records.ledger import Ledger
+from processes.core.records.run import Run, RunState
+from processes.core.shown.pages import TokenView
+from processes.core.travels.audit import AuditView
+from processes.core.travels.audit import view as audit_view
+from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
+
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
+
+SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE hosts (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE commands (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, host TEXT NOT NULL, state TEXT NOT NULL, open INTEGER NOT NULL,
+  created_wall_s REAL NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
+CREATE INDEX commands_open ON commands (number) WHERE open;
+CREATE INDEX commands_host ON commands (host, number);
+CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number) WHERE json_extract(record, '$.run') IS NOT NULL;
+CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
+CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
+CREATE INDEX runs_open ON runs (number) WHERE open;
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, before TEXT, after TEXT NOT NULL,
+  reason TEXT NOT NULL, actor TEXT NOT NULL);
+CREATE INDEX audit_subject ON audit (subject, number);
+CREATE INDEX audit_rest ON audit (number) WHERE kind != 'command';
+CREATE TABLE output (
+  command_id TEXT NOT NULL, offset INTEGER NOT NULL, stream TEXT NOT NULL, data TEXT NOT NULL,
+  PRIMARY KEY (command_id, offset)) WITHOUT ROWID;
+CREATE TABLE replies (request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL, at_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, created_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE deadletters (id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL, event BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX deadletters_at ON deadletters (at_wall_s);
+"""
+
+T = TypeVar("T")
+
+
+class DatabaseUnreadable(Exception):
+    """The file is not there yet, of another version, locked or damaged; the text says which."""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """The hub's connection: WAL, every commit synced to disk, transactions begun by hand. Makes the file if there is
+    none.
+
+    Raises: sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    elif version != SCHEMA_VERSION:
+        connection.close()
+        raise DatabaseUnreadable(f"{path} is of version {version}, this fleethub knows {SCHEMA_VERSION}")
+    return connection
+
+
+def restored_name(path: Path) -> Path:
+    """Where a restored database stands, whole, until it takes the other's place."""
+    return path.with_name(path.name + ".restored")
+
+
+def finish_restore(path: Path) -> bool:
+    """A restore that was interrupted after it had become certain is carried out. False: there was none.
+
+    The old write-ahead log must go first, or SQLite would play it into the new file; the new file stands aside until
+    then, so whoever opens next finishes what a kill left. Only for who holds the hub's lock. Raises: OSError.
+    """
+    fresh = restored_name(path)
+    if not fresh.exists():
+        return False
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    sync_folder(path.parent)
+    fresh.replace(path)
+    sync_folder(path.parent)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """The folder's names are durable. Raises: OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that can only read, while the hub writes or is down.
+
+    Raises: DatabaseUnreadable.
+    """
+    if not path.exists():
+        raise DatabaseUnreadable(f"there is no database at {path} yet")
+    try:
+        connection = sqlite3.connect(
+            f"file:{path}?mode=ro",
+            uri=True,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("SELECT 1 FROM meta LIMIT 1")
+    except sqlite3.Error as error:
+        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+    return connection
+
+
+def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of one reading function on a connection of its own. Raises: DatabaseUnreadable."""
+    connection = open_for_reading(path)
+    try:
+        return read(connection)
+    except sqlite3.Error as error:
+        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+    finally:
+        connection.close()
+
+
+_command = msgspec.json.Decoder(Command)
+_host = msgspec.json.Decoder(HostRecord)
+_run = msgspec.json.Decoder(Run)
+_letter = msgspec.json.Decoder(DeadLetter)
+
+
+def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
+    """An SQL condition of those whose value is given, and the values."""
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return " AND ".join(["1", *given]), list(given.values())
+
+
+def meta(connection: sqlite3.Connection, key: str) -> str | None:
+    """A value of the meta table: epoch, position, boot, ledger, number."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def epoch(connection: sqlite3.Connection) -> int:
+    """The newest hub epoch that committed anything."""
+    return int(meta(connection, "epoch") or 0)
+
+
+def ledger(connection: sqlite3.Connection) -> Ledger:
+    """The counts of commands by state, pruned ones included."""
+    text = meta(connection, "ledger")
+    return msgspec.json.decode(text, type=Ledger) if text else Ledger()
+
+
+def position(connection: sqlite3.Connection) -> Position:
+    """Up to where the events queue is dealt with."""
+    text = meta(connection, "position")
+    return msgspec.json.decode(text, type=Position) if text else Position(0, 0)
+
+
+def hosts(connection: sqlite3.Connection) -> list[HostRecord]:
+    """All enrolled hosts, by name."""
+    return [_host.decode(text) for (text,) in connection.execute("SELECT record FROM hosts ORDER BY name")]
+
+
+def host(connection: sqlite3.Connection, name: str) -> HostRecord | None:
+    """One host."""
+    row = connection.execute("SELECT record FROM hosts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _host.decode(row[0])
+
+
+def command(connection: sqlite3.Connection, command_id: str) -> Command | None:
+    """One command."""
+    row = connection.execute("SELECT record FROM commands WHERE id = ?", (command_id,)).fetchone()
+    return None if row is None else _command.decode(row[0])
+
+
+def commands(
+    connection: sqlite3.Connection,
+    *,
+    limit: int = 100,
+    before: int | None = None,
+    host: str | None = None,
+    state: State | None = None,
+    open_only: bool = False,
+    run: str | None = None,
+) -> list[Command]:
+    """Commands, newest first; `before` is the `number` of the last one of the page before."""
+    where, values = _where(
+        {"number < ?": before, "host = ?": host, "state = ?": state, "json_extract(record, '$.run') = ?": run}
+    )
+    if open_only:
+        where += " AND open"
+    statement = f"SELECT record FROM commands WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  # constants
+    rows = connection.execute(statement, (*values, limit))
+    return [_command.decode(text) for (text,) in rows]
+
+
+def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
+    """One fleet run."""
+    row = connection.execute("SELECT record FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return None if row is None else _run.decode(row[0])
+
+
+def runs(
+    connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None, state: RunState | None = None
+) -> list[Run]:
+    """Fleet runs, newest first; `before` is the `number` of the last one of the page before."""
+    # `running` is the default state, and defaults are not written
+    where, values = _where({"number < ?": before, "coalesce(json_extract(record, '$.state'), 'running') = ?": state})
+    rows = connection.execute(f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))  # noqa: S608  # constants
+    return [_run.decode(text) for (text,) in rows]
+
+
+def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:
+    """A command's history, oldest first."""
+    rows = connection.execute(
+        "SELECT at_wall_s, before, after, reason, actor FROM audit WHERE kind = 'command' AND subject = ? ORDER BY number",
+        (command_id,),
+    )
+    return [
+        Transition(command_id, at, State(before) if before else None, State(after), reason, actor)
+        for at, before, after, reason, actor in rows
+    ]
+
+
+def audit(
+    connection: sqlite3.Connection,
+    *,
+    limit: int = 100,
+    before: int | None = None,
+    kind: str | None = None,
+    subject: str | None = None,
+    actor: str | None = None,
+) -> list[AuditView]:
+    """The audit trail, newest first; `before` is the `number` of the last line of the page before."""
+    where, values = _where({"number < ?": before, "kind = ?": kind, "subject = ?": subject, "actor = ?": actor})
+    rows = connection.execute(
+        f"SELECT number, at_wall_s, kind, subject, before, after, reason, actor FROM audit WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608  # constants
+        (*values, limit),
+    )
+    return [audit_view(row) for row in rows]
+
+
+def output(
+    connection: sqlite3.Connection, command_id: str, first: int, limit: int = 1000, bytes_max: int = 1 << 20
+) -> list[OutputRecord]:
+    """Consecutive output records from offset `first`, at most `limit` records and about `bytes_max` bytes (at least
+    one).
+    """
+    found: list[OutputRecord] = []
+    size = 0
+    for offset, stream, text in connection.execute(
+        "SELECT offset, stream, data FROM output WHERE command_id = ? AND offset >= ? ORDER BY offset LIMIT ?",
+        (command_id, first, limit),
+    ):
+        size += len(text)
+        if found and size > bytes_max:
+            break
+        found.append(OutputRecord(offset, Stream(stream), text))
+    return found
+
+
+def dead_letters(connection: sqlite3.Connection, *, limit: int, newest_first: bool = True) -> list[DeadLetter]:
+    """The newest dead letters, with what was put aside."""
+    rows = connection.execute(
+        "SELECT record, event FROM deadletters ORDER BY at_wall_s DESC, id DESC LIMIT ?", (limit,)
+    )
+    found = [msgspec.structs.replace(_letter.decode(record), event=event) for record, event in rows]
+    return found if newest_first else found[::-1]
+
+
+def dead_letter(connection: sqlite3.Connection, letter_id: str) -> DeadLetter | None:
+    """One dead letter."""
+    row = connection.execute("SELECT record, event FROM deadletters WHERE id = ?", (letter_id,)).fetchone()
+    return None if row is None else msgspec.structs.replace(_letter.decode(row[0]), event=row[1])
+
+
+def token_views(connection: sqlite3.Connection) -> list[tuple[str, TokenView]]:
+    """The same with what is shown of them, oldest first: SHA-256 (hex), view."""
+    rows = connection.execute(
+        "SELECT token_hash, role, label, created_wall_s FROM tokens ORDER BY created_wall_s, token_hash"
+    )
+    return [
+        (token_hash, TokenView(token_id(token_hash), Role(role), label, rfc3339(at)))
+        for token_hash, role, label, at in rows
+    ]
+
+
+def tokens(connection: sqlite3.Connection) -> dict[str, tuple[Role, str]]:
+    """Operator tokens beyond the installation's own: SHA-256 (hex) → role and label."""
+    rows = connection.execute("SELECT token_hash, role, label FROM tokens")
+    return {token_hash: (Role(role), label) for token_hash, role, label in rows}

@@ -1,0 +1,30 @@
+"""What a fanout remembers of the hosts, kept in a file for the fanout after it. Blocks, so never on the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+# both tiers at their limits are 16 MB; 100 presences of each of 10,000 hosts, with their addresses, 55
+BYTES_MAX: Final = 128 << 20
+
+
+def read(path: Path) -> bytes | None:
+    """What was kept last; None if there is nothing that can be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(BYTES_MAX + 1)
+    except OSError:
+        return None
+    return content if len(content) <= BYTES_MAX else None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replaces it in one step. Raises: OSError."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")  # one: what a kill leaves is written over
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""incidents.db: what went wrong and what was done, read by whoever shows it. The watchdog alone writes it
+(watchdog/incident_store.py).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from processes.core.shown.pages import IncidentWithEvidence
+from processes.core.shown.status import IncidentsReport, IncidentView
+
+SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS incidents (id TEXT PRIMARY KEY, number INTEGER NOT NULL, record TEXT NOT NULL)"
+)
+BUSY_TIMEOUT_S: Final = 0.3  # readers answer within a second, whatever is locked
+LIST_MAX: Final = 1000  # one listing; retention.incidents is 200 by default
+EVIDENCE_BYTES_MAX: Final = 64 * 1024  # shown of one file; stacks of all threads are about 20 KiB
+EVIDENCE_FILES_MAX: Final = 12
+
+T = TypeVar("T")
+_view = msgspec.json.Decoder(IncidentView)
+
+
+def incidents(
+    path: Path, limit: int = 200, before: str | None = None, process: str | None = None
+) -> list[IncidentView]:
+    """The newest incidents, newest first; none if the file is missing or unreadable. `before`: older than that one."""
+
+    def read(connection: sqlite3.Connection) -> list[IncidentView]:
+        rows = connection.execute(
+            "SELECT record FROM incidents WHERE (?1 IS NULL OR number < (SELECT number FROM incidents WHERE id = ?1)) "
+            "AND (?2 IS NULL OR json_extract(record, '$.process') = ?2) ORDER BY number DESC LIMIT ?3",
+            (before, process, min(limit, LIST_MAX)),
+        )
+        return [_view.decode(record) for (record,) in rows]
+
+    return _reading(path, read, [])
+
+
+def incident(path: Path, incident_id: str) -> IncidentView | None:
+    """One incident; None if it is unknown, pruned or unreadable."""
+
+    def read(connection: sqlite3.Connection) -> IncidentView | None:
+        row = connection.execute("SELECT record FROM incidents WHERE id = ?", (incident_id,)).fetchone()
+        return None if row is None else _view.decode(row[0])
+
+    return _reading(path, read, None)
+
+
+def with_evidence(view: IncidentView, folder: Path) -> IncidentWithEvidence:
+    """The incident with the texts of its evidence; `folder`: that of all incidents. A file that cannot be read says
+    why.
+    """
+    names = [name for name in view.evidence if name == Path(name).name][:EVIDENCE_FILES_MAX]
+    texts = {name: _text(folder / Path(view.id).name / name) for name in names}
+    return IncidentWithEvidence(**msgspec.structs.asdict(view), evidence_text=texts)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            text = file.read(EVIDENCE_BYTES_MAX + 1)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    more = "" if len(text) <= EVIDENCE_BYTES_MAX else f"\n… and more, in {path}"
+    return text[:EVIDENCE_BYTES_MAX].decode(errors="replace") + more
+
+
+def totals(path: Path) -> IncidentsReport:
+    """How many there ever were (pruned ones included), and the newest one's id."""
+
+    def read(connection: sqlite3.Connection) -> IncidentsReport:
+        row = connection.execute("SELECT number, id FROM incidents ORDER BY number DESC LIMIT 1").fetchone()
+        return IncidentsReport() if row is None else IncidentsReport(row[0], row[1])
+
+    return _reading(path, read, IncidentsReport())
+
+
+def _reading(path: Path, read: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+    if not path.exists():
+        return nothing
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            return read(connection)
+        finally:
+            connection.close()
+    except (sqlite3.Error, msgspec.DecodeError):
+        return nothing

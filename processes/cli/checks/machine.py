@@ -1,0 +1,205 @@
+"""Checks of `doctor`: what the machine gives: ports, limits, disk, clock, versions, systemd."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from processes.adapters.settings import Settings, address
+from processes.cli.checks.finding import Finding, Level
+from processes.cli.machine import own_processes
+from processes.cli.machine import ports as both_ports
+from processes.cli.terminal.failure import Failure
+from processes.core.shown.certificate import NoCertificate, expires_wall_s
+
+FILES_MIN: Final = 4096  # supervisord's minfds
+FILES_GOOD: Final = 65536  # for some ten thousand agents
+DISK_BYTES_BAD: Final = 64 << 20
+DISK_BYTES_LOW: Final = 1 << 30
+SQLITE_MIN: Final = (3, 38, 0)  # JSON functions are built in
+CONNECT_S_MAX: Final = 0.3
+SYSTEMCTL_S_MAX: Final = 0.5
+_TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
+_TIMEX_BYTES: Final = 512  # struct timex has 208
+
+
+def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """While it runs both ports answer; else both are free."""
+    listens = (settings.file.operators.listen, settings.file.agents.listen)
+    running = own_processes.supervisord_of(settings)
+    if running is None:
+        try:
+            both_ports.check(settings.file)
+            yield Finding("ports", Level.OK, f"{listens[0]} and {listens[1]} are free")
+        except Failure as failure:
+            yield Finding("ports", Level.BAD, failure.message, failure.advice)
+        return
+    for name, listen in zip(("OPERATORS", "AGENTS"), listens, strict=True):
+        host, port = address(running.environ.get(f"FLEETHUB_{name}_LISTEN", listen))
+        try:
+            socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), CONNECT_S_MAX).close()  # noqa: S104  # compared
+            yield Finding("ports", Level.OK, f"{name.lower()} can connect to {host}:{port}")
+        except OSError as error:
+            yield Finding(
+                "ports",
+                Level.BAD,
+                f"{name.lower()} cannot connect to {host}:{port}: {error}",
+                "fleethub status says who is unwell.",
+            )
+
+
+def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """Descriptors enough, and the second witness may look at frozen processes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    advice = "Raise it: LimitNOFILE=65536 in the unit, or ulimit -Hn."
+    if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
+        yield Finding("descriptors", Level.BAD, f"the hard limit is {hard}; at least {FILES_MIN} are needed", advice)
+    elif hard != resource.RLIM_INFINITY and hard < FILES_GOOD:
+        yield Finding(
+            "descriptors",
+            Level.OK,
+            f"{hard}: enough for some {max(0, hard - 512)} agents a gateway; 65536 is good for 10,000 hosts",
+        )
+    else:
+        yield Finding("descriptors", Level.OK, "enough for 10,000 hosts")
+    scope = _read("/proc/sys/kernel/yama/ptrace_scope")
+    if scope not in ("", "0", "1") and os.geteuid() != 0:
+        yield Finding(
+            "ptrace", Level.WARNING, f"kernel.yama.ptrace_scope is {scope}: incidents will lack the second witness's stacks",
+            "sysctl kernel.yama.ptrace_scope=1",
+        )  # fmt: skip
+
+
+def disk(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """Room for the database, on a disk on which SQLite's locks work."""
+    place = next(each for each in (settings.state, *settings.state.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    files = os.statvfs(place)
+    told = f"{free >> 20} MiB free at {place}"
+    if free < DISK_BYTES_BAD or (files.f_files and files.f_favail < 100):
+        yield Finding(
+            "disk",
+            Level.BAD,
+            f"{told}, {files.f_favail} files",
+            "Make room: with a full disk commands are refused (storage_blocked).",
+        )
+    elif free < DISK_BYTES_LOW:
+        yield Finding("disk", Level.WARNING, told, "Make room, or lower retention.output_mb.")
+    else:
+        yield Finding("disk", Level.OK, told)
+    kind = _filesystem(place)
+    if kind.startswith(("nfs", "cifs", "smb", "fuse.sshfs", "9p")):
+        yield Finding(
+            "filesystem",
+            Level.BAD,
+            f"{place} is on {kind}, where SQLite's locks cannot be relied on",
+            "Choose a local disk.",
+        )
+
+
+def certificate(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """The certificate is good for some time yet."""
+    path = settings.file.tls.certificate
+    if not path:
+        return
+    advice = "Renew it: whoever connects after that is shown the new one, without a restart."
+    try:
+        left_days = (expires_wall_s(Path(path).read_text()) - time.time()) / 86400
+    except (OSError, NoCertificate) as error:
+        yield Finding("certificate", Level.BAD, f"{path}: {error}", advice)
+        return
+    level = Level.BAD if left_days < 3 else Level.WARNING if left_days < 14 else Level.OK
+    yield Finding("certificate", level, f"{path} is good for {left_days:.0f} days", "" if level is Level.OK else advice)
+
+
+def clock(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """The clock is set by somebody, and has not gone back."""
+    newest = max((path.stat().st_mtime for path in (settings.database, settings.report) if path.exists()), default=0.0)
+    if newest > time.time() + 60:
+        ahead_s = newest - time.time()
+        yield Finding(
+            "clock",
+            Level.BAD,
+            f"it is {ahead_s:.0f} s behind what was written last",
+            "Set it right; then fleethub restart.",
+        )
+        return
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: only asks
+    if ctypes.CDLL(None).adjtimex(buffer) == _TIME_ERROR:
+        yield Finding(
+            "clock", Level.WARNING, "the kernel says that nobody keeps it right: times shown may be wrong (deadlines are not)",
+            "Run chrony or systemd-timesyncd, if the host of this machine does not do it.",
+        )  # fmt: skip
+    else:
+        yield Finding("clock", Level.OK, "kept right")
+
+
+def versions(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """What runs is new enough."""
+    python, sqlite, kernel = platform.python_version(), sqlite3.sqlite_version, platform.release()
+    told = f"fleethub {metadata.version('fleethub')}, Python {python}, SQLite {sqlite}, Linux {kernel}"
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        yield Finding(
+            "versions",
+            Level.BAD,
+            told,
+            f"SQLite {'.'.join(map(str, SQLITE_MIN))} or newer is needed: take a newer Python.",
+        )
+    elif not sys.platform.startswith("linux"):
+        yield Finding("versions", Level.BAD, f"{told}, {sys.platform}", "fleethub needs Linux.")
+    else:
+        yield Finding("versions", Level.OK, told)
+
+
+def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """Does it come back after a boot?"""
+    if not Path("/run/systemd/system").exists():
+        yield Finding(
+            "systemd",
+            Level.OK,
+            "this machine is not run by systemd: fleethub comes back after a boot only if something starts it",
+        )
+        return
+    words = ["systemctl", "is-enabled", "fleethub.service"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SYSTEMCTL_S_MAX, check=False)  # noqa: S603  # our own words
+        said = done.stdout.strip() or "not known to it"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = f"systemctl does not answer: {error}"
+    if said == "enabled":
+        yield Finding("systemd", Level.OK, "fleethub.service is enabled")
+    else:
+        yield Finding(
+            "systemd",
+            Level.OK,
+            f"fleethub.service is {said}: after a boot somebody must say fleethub up (see fleethub systemd-unit)",
+        )
+
+
+def _filesystem(place: Path) -> str:
+    device = place.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in _read("/proc/self/mountinfo").splitlines():
+        words = line.split()
+        if words[2] == wanted:
+            return words[words.index("-") + 1]
+    return ""
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,174 @@
+"""Checks of `doctor`: the state folder, its secrets, the databases, the processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from processes.adapters.settings import Settings
+from processes.adapters.state import fleet_db, status_file
+from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.cli.checks.finding import Finding, Level
+from processes.cli.machine import own_processes
+from processes.cli.terminal.text import count
+from processes.cli.verbs import backup
+from processes.core.shown.status import Overall
+
+CHECK_S_MAX: Final = 0.4  # for one database, unless --deep: `doctor` answers within a second
+LOG_BYTES_MAX: Final = 64 << 20  # of a write-ahead log; beyond it somebody reads for very long
+SECRETS: Final = (
+    "operator.token",
+    "agent.token",
+    "fleet.db",
+    "incidents.db",
+    "revoked",
+    "run/cookie.key",
+    "run/canary.json",
+)
+
+
+def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """The state folder is there, ours, writable and closed to others."""
+    state = settings.state
+    try:
+        found = state.stat()
+    except FileNotFoundError:
+        yield Finding(
+            "state folder",
+            Level.WARNING,
+            f"there is none at {state}: nothing was started here yet",
+            "Start it: fleethub up",
+        )
+        return
+    except OSError as error:
+        yield Finding(
+            "state folder", Level.BAD, f"{state}: {error.strerror}", "Run this as the user who runs fleethub."
+        )
+        return
+    if found.st_uid != os.geteuid():
+        yield Finding(
+            "state folder", Level.BAD, f"{state} belongs to user {found.st_uid}, and this is user {os.geteuid()}",
+            "Run this as the user who runs fleethub, or set FLEETHUB_STATE to a folder of your own.",
+        )  # fmt: skip
+    elif not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding("state folder", Level.BAD, f"{state} is not writable", f"chmod u+rwx {state}")
+    else:
+        yield Finding("state folder", Level.OK, f"{state} is ours and writable")
+    for name in ("run", "log"):
+        path = state / name
+        if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+            yield Finding(
+                name,
+                Level.BAD,
+                f"{path} is open to others (mode {mode:04o}): sockets and logs are in it",
+                f"chmod 700 {path}",
+            )
+
+
+def secrets(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """What holds secrets or who may what is this user's alone."""
+    wrong = []
+    for name in SECRETS:
+        path = settings.state / name
+        if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+            wrong.append(path)
+            yield Finding(
+                "file modes", Level.BAD, f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}"
+            )
+    if not wrong:
+        yield Finding("file modes", Level.OK, "tokens, keys and databases are this user's alone")
+
+
+def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """Both databases are whole, and the ledger adds up."""
+    if fleet_db.restored_name(settings.database).exists():
+        yield Finding(
+            "restore",
+            Level.WARNING,
+            "a restore was interrupted after it had become certain",
+            "The next fleethub up completes it.",
+        )
+    if not settings.database.exists():
+        if settings.epoch_file.exists():  # the token alone says no more than that `env` or `up` was typed
+            yield Finding(
+                "fleet.db", Level.BAD, f"there is no {settings.database}, and there was one", "fleethub restore FILE"
+            )
+        return
+    yield _checked("fleet.db", settings.database, deep)
+    if settings.incidents_database.exists():
+        yield _checked("incidents.db", settings.incidents_database, deep)
+    log = settings.database.with_name(settings.database.name + "-wal")
+    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+        size_mb = log.stat().st_size >> 20
+        yield Finding(
+            "fleet.db-wal",
+            Level.WARNING,
+            f"the write-ahead log has {size_mb} MiB",
+            "Who reads fleet.db for so long? fuser fleet.db",
+        )
+
+
+def _checked(name: str, path: Path, deep: bool) -> Finding:
+    advice = "Nothing is replaced by itself: fleethub down, then fleethub restore FILE."
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=CHECK_S_MAX / 2, check_same_thread=False)
+    except sqlite3.Error as error:
+        return Finding(name, Level.BAD, f"{path} cannot be opened: {error}", advice)
+    timer = threading.Timer(CHECK_S_MAX, connection.interrupt)
+    if not deep:
+        timer.start()
+    try:
+        damage = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+        if damage != ["ok"]:
+            return Finding(name, Level.BAD, f"damaged: {'; '.join(damage)}", advice)
+        if name == "fleet.db":
+            held = backup.checked(path, whole=False)
+            return Finding(
+                name,
+                Level.OK,
+                f"whole; {count(held.hosts, 'host')}, {count(held.commands.accepted, 'command')}, the ledger adds up",
+            )
+        return Finding(name, Level.OK, "whole")
+    except DatabaseUnreadable as error:
+        return Finding(name, Level.BAD, str(error), advice)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return Finding(
+                name, Level.OK, f"no damage found within {CHECK_S_MAX:g} s; fleethub doctor --deep reads it all"
+            )
+        return Finding(
+            name, Level.WARNING, f"cannot be read now: {error}", "Is somebody holding a lock on it? fuser -v fleet.db"
+        )
+    except sqlite3.Error as error:
+        return Finding(name, Level.BAD, f"damaged: {error}", advice)
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def processes(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """supervisord runs, and what the watchdog says."""
+    supervisord = own_processes.supervisord_of(settings)
+    if supervisord is None:
+        left = own_processes.members_of(settings)
+        if left:
+            pids = ", ".join(str(each.pid) for each in left)
+            yield Finding(
+                "processes", Level.BAD, f"processes without their supervisord: {pids}", "fleethub down ends them."
+            )
+        else:
+            yield Finding("processes", Level.WARNING, "nothing runs", "Start it: fleethub up")
+        return
+    report = status_file.current_report(settings)
+    if report.verdict is Overall.OK:
+        yield Finding("processes", Level.OK, f"all well, supervisord is process {supervisord.pid}")
+    else:
+        level = Level.WARNING if report.verdict is Overall.DEGRADED else Level.BAD
+        yield Finding(
+            "processes", level, f"{report.verdict}: {'; '.join(report.reasons)}", "fleethub status; fleethub incidents"
+        )

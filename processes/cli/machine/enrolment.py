@@ -1,0 +1,118 @@
+"""The agent of this very machine: enrolled, its file and token written, so that the first `up` has a first host."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processes.adapters.settings import Settings
+from processes.cli.client import Api
+from processes.cli.machine.sign_in import write_secret
+from processes.cli.terminal.failure import Failure
+from processes.core.values import Presence
+
+ONLINE_S_MAX: Final = 30.0
+POLL_S: Final = 0.1
+
+
+class AgentFile(msgspec.Struct, frozen=True):
+    """Of an agent's file, what the command line needs to know."""
+
+    hub: str = ""
+    name: str = ""
+    token_file: str = "agent.token"  # noqa: S105  # a path
+
+
+def host_name(raw: str) -> str:
+    """The machine's name as RFC 1123 allows it: other characters become hyphens; `localhost` if nothing is left.
+    Pure.
+    """
+    labels = [re.sub(r"[^A-Za-z0-9-]+", "-", label).strip("-")[:63].strip("-") for label in raw.split(".")]
+    kept = [label for label in labels if label]
+    while len(".".join(kept)) > 253:
+        kept.pop()
+    return ".".join(kept) or "localhost"
+
+
+def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool]:
+    """This machine is enrolled, and agent.toml and agent.token are written. Its name, and True if a running agent must
+    read them anew.
+
+    A file that is there is the operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
+    """
+    path, token = settings.state / "agent.toml", settings.state / "agent.token"
+    file = existing(path)
+    name = file.name or own_name()
+    changed = False
+    if file.hub != hub_url:
+        write_agent_file(path, hub_url, name, ca=settings.file.tls.certificate)
+        changed = True
+    known = api.host(name)
+    if known is None or known.revoked or not token.exists():
+        write_secret(token, api.enroll(name, again=known is not None).token)
+        changed = True
+    return name, changed
+
+
+def wait_online(api: Api, name: str) -> None:
+    """The host is online. Raises: Failure, after ONLINE_S_MAX; Refused, HubAway."""
+    deadline_mono_s = time.monotonic() + ONLINE_S_MAX
+    while True:
+        host = api.host(name)
+        if host is not None and host.presence == Presence.ONLINE:
+            return
+        if time.monotonic() > deadline_mono_s:
+            said = host.presence if host else "unknown"
+            raise Failure(
+                "not_online",
+                f"this machine's agent started, and {name} is still {said} after {ONLINE_S_MAX:.0f} s",
+                "Look at log/agent.log.",
+            )
+        time.sleep(POLL_S)
+
+
+def existing(path: Path) -> AgentFile:
+    """What stands in the agent's file; nothing, if there is none. Raises: Failure, if it cannot be read."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), AgentFile)
+    except FileNotFoundError:
+        return AgentFile()
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise Failure(
+            "bad_agent_file", f"{path} cannot be read: {error}", "Mend it, or remove it: then it is written anew."
+        ) from None
+
+
+def own_name() -> str:
+    """This machine's name, as it may be enrolled."""
+    return host_name(socket.gethostname())
+
+
+def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str = "agent.token", ca: str = "") -> None:  # noqa: S107  # a path
+    """The agent's file names this hub. What else stands in one that is there stays. Raises: OSError."""
+    line = f"hub = {_toml(hub_url)}"
+    if path.exists():
+        text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, path.read_text(), count=1)
+        text = text if count else f"{line}\n{text}"
+    else:
+        text = (
+            "# The agent of this machine, written by fleethub. What is added under [commands.NAME] can be run here,\n"
+            "# once the agent was started again.\n"
+            f'{line}\nname = {_toml(name)}\ntoken_file = {_toml(str(token))}\nheartbeat_s = 5\nstate = "agent-state"\n'
+            "builtins = true  # offers uptime and facts, beside what is added\n"
+        )
+        if ca:
+            text += f"ca_file = {_toml(str(Path(ca).absolute()))}\n"
+    fresh = path.with_name(".agent.toml.new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def _toml(text: str) -> str:
+    return msgspec.json.encode(text).decode()  # a JSON string is a TOML basic string too

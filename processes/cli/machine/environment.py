@@ -1,0 +1,94 @@
+"""What supervisord.conf expands: the variables, and the folders that must be there before supervisord starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import processes
+from processes.adapters.settings import Settings, checkout
+from processes.cli.terminal.failure import Failure
+
+_FORBIDDEN = '%"\\\n'  # supervisord expands % and splits its commands as a shell does
+
+
+def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Every variable that supervisord.conf expands, and a PATH on which this installation's supervisord is found.
+
+    Raises: Failure, if a path cannot stand in supervisord's configuration.
+    """
+    python = Path(sys.executable).absolute()
+    found = {
+        "FLEETHUB_STATE": str(settings.state),
+        "FLEETHUB_PYTHON": str(python),
+        "FLEETHUB_OPERATORS_LISTEN": settings.file.operators.listen,
+        "FLEETHUB_AGENTS_LISTEN": settings.file.agents.listen,
+        # one more than processes: member 0 of each group only holds the socket
+        "FLEETHUB_GATEWAY_MEMBERS": str(settings.file.gateway.processes + 1),
+        "FLEETHUB_FANOUT_MEMBERS": str(settings.file.fanout.processes + 1),
+    }
+    for name, value in found.items():
+        if any(character in value for character in _FORBIDDEN):
+            raise Failure(
+                "bad_path",
+                f'{name} is {value!r}: supervisord cannot take % " \\ or a line break in it',
+                "Choose another place.",
+            )
+    if "FLEETHUB_CONFIG" in environ:
+        found["FLEETHUB_CONFIG"] = str(settings.config)
+    path = environ.get("PATH", os.defpath)
+    found["PATH"] = path if str(python.parent) in path.split(os.pathsep) else f"{python.parent}{os.pathsep}{path}"
+    return found
+
+
+def exports(found: Mapping[str, str]) -> str:
+    """The variables as a shell's `export` lines, to be eval'ed."""
+    return "".join(f"export {name}={_quoted(value)}\n" for name, value in found.items())
+
+
+def make_folders(settings: Settings) -> None:
+    """The state folder and those that supervisord needs exist, are this user's and closed to others.
+
+    Raises: Failure, naming the folder and what is wrong with it.
+    """
+    for folder in (settings.state, settings.log, settings.run):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = folder.stat().st_uid
+        except OSError as error:
+            raise _unusable(folder, error.strerror or str(error)) from None
+        if owner != os.geteuid():
+            raise _unusable(folder, f"it belongs to user {owner}, and this is user {os.geteuid()}")
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise _unusable(folder, "it is not writable")
+    for folder in (settings.log, settings.run):
+        folder.chmod(0o700)
+
+
+def configuration() -> Path:
+    """The supervisord.conf to run: the checkout's, or the one in the installed package."""
+    home = checkout()
+    return home / "supervisord.conf" if home else Path(processes.__file__).with_name("supervisord.conf")
+
+
+def program() -> str:
+    """What a person types to get us: in a checkout that is on no PATH."""
+    home = checkout()
+    return "bin/fleethub" if home and not shutil.which("fleethub") else "fleethub"
+
+
+def _quoted(value: str) -> str:
+    quoted = shlex.quote(value)
+    return quoted if quoted.startswith("'") else f"'{quoted}'"
+
+
+def _unusable(folder: Path, why: str) -> Failure:
+    return Failure(
+        "state_unusable",
+        f"the state folder cannot be used: {folder}: {why}",
+        "Set FLEETHUB_STATE to a folder of your own.",
+    )

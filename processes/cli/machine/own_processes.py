@@ -1,0 +1,145 @@
+"""Which processes of this machine belong to one state folder: found in /proc, each verified before anything is done to
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from processes.adapters import proc
+from processes.adapters.settings import KINDS, Settings
+from processes.adapters.supervisor import HELD
+
+_MODULES = tuple(f"processes.{kind}" for kind in KINDS)
+
+
+class Belonging(NamedTuple):
+    """A process: pid and start name it for ever. Units: start_ticks as in /proc/PID/stat."""
+
+    pid: int
+    start_ticks: int
+    command: list[str]
+    environ: dict[str, str]
+
+
+def supervisord_of(settings: Settings) -> Belonging | None:
+    """The supervisord that runs this state folder, alive or stopped; None if there is none.
+
+    Its pid file is not believed: a pid may have been given to another program since.
+    """
+    found = [
+        found
+        for found in _of_state(settings)
+        if "SUPERVISOR_PROCESS_NAME" not in found.environ and _is_supervisord(found.command)
+    ]
+    return min(
+        found, key=lambda each: each.start_ticks, default=None
+    )  # the younger ones are forks of it, about to become members
+
+
+def members_of(settings: Settings) -> list[Belonging]:
+    """The processes that a supervisord started for this state folder and that still live, socket holders included.
+
+    Commands that an agent runs, and their shims, are not among them: they outlive an installation on purpose.
+    """
+    return [found for found in _of_state(settings) if "SUPERVISOR_PROCESS_NAME" in found.environ and _is_member(found)]
+
+
+def shims_of(settings: Settings) -> list[Belonging]:
+    """The commands of this machine's own agent that still run."""
+    place = f"{settings.state}/"
+    return [
+        found
+        for found in _all()
+        if any(
+            word.endswith("agent/shim.py") and after.startswith(place)
+            for word, after in zip(found.command, found.command[1:], strict=False)
+        )
+    ]
+
+
+def send(found: Belonging, number: signal.Signals) -> bool:
+    """The signal is sent to that very process. False: it is gone."""
+    try:
+        fd = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not proc.alive(found.pid, found.start_ticks):  # looked at while the descriptor holds the pid
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait_gone(processes: Iterable[Belonging], wait_s: float) -> list[Belonging]:
+    """Those that still live after `wait_s`; returns as soon as none does."""
+    deadline_mono_s = time.monotonic() + wait_s
+    left = []
+    for found in processes:
+        if proc.alive(found.pid, found.start_ticks) and not _ended(found, deadline_mono_s - time.monotonic()):
+            left.append(found)
+    return left
+
+
+def _ended(found: Belonging, wait_s: float) -> bool:
+    try:
+        fd = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)  # readable once the process has ended, a zombie included
+        return bool(poll.poll(max(0.0, wait_s) * 1000)) or not proc.alive(found.pid, found.start_ticks)
+    finally:
+        os.close(fd)
+
+
+def _is_supervisord(command: list[str]) -> bool:
+    words = command[:4]  # interpreter, its options, the program; what comes later are arguments of something else
+    return "supervisor.supervisord" in words or any(os.path.basename(word) == "supervisord" for word in words[:2])
+
+
+def _is_member(found: Belonging) -> bool:
+    holder = found.environ.get("SUPERVISOR_GROUP_NAME") in HELD and found.environ["SUPERVISOR_PROCESS_NAME"].endswith(
+        "_0"
+    )
+    return holder or any(
+        word == "-m" and after in _MODULES for word, after in zip(found.command, found.command[1:], strict=False)
+    )
+
+
+def _of_state(settings: Settings) -> Iterator[Belonging]:
+    state = str(settings.state)
+    return (found for found in _all() if found.environ.get("FLEETHUB_STATE") == state)
+
+
+def _all() -> Iterator[Belonging]:
+    own = os.geteuid()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        place = Path("/proc", name)
+        # OSError: it ended while we looked, or it is not ours to look at
+        with contextlib.suppress(OSError):
+            if place.stat().st_uid != own:
+                continue
+            command = _words(place / "cmdline")
+            stat = proc.stat(int(name))
+            if command and stat is not None and stat.state not in "ZX":
+                pairs = (word.partition("=") for word in _words(place / "environ"))
+                yield Belonging(int(name), stat.start_ticks, command, {key: value for key, _, value in pairs})
+
+
+def _words(path: Path) -> list[str]:
+    return [os.fsdecode(word) for word in path.read_bytes().split(b"\0") if word]

@@ -1,0 +1,66 @@
+"""The two ports: can they be listened on, and if not, who has them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import psutil
+
+from processes.adapters.settings import File, address
+from processes.cli.terminal.failure import Failure
+
+
+def check(file: File) -> None:
+    """Both ports are free and different.
+
+    Raises: Failure, naming the port, the setting and, if it can be seen, the process that has it.
+    """
+    listens = (("operators.listen", file.operators.listen), ("agents.listen", file.agents.listen))
+    if address(listens[0][1])[1] == address(listens[1][1])[1]:
+        raise Failure(
+            "port_taken",
+            f"operators.listen and agents.listen both say port {address(listens[0][1])[1]}",
+            "Give them two ports.",
+        )
+    for setting, listen in listens:
+        _check_one(setting, listen)
+
+
+def _check_one(setting: str, listen: str) -> None:
+    host, port = address(listen)
+    advice = f"Set {setting} in fleethub.toml or FLEETHUB_{setting.replace('.', '_').upper()} to another HOST:PORT."
+    if port == 0:
+        raise Failure(
+            "bad_port", f"{setting} = {listen!r}: the port must be a fixed one, or nobody could know it", advice
+        )
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as supervisord does: remains of closed connections do not count
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except socket.gaierror as error:
+            raise Failure(
+                "bad_address", f"{setting} = {listen!r}: {host} is not known: {error.strerror}", advice
+            ) from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise Failure(
+                    "port_taken", f"port {port} ({setting} = {listen}) is taken{_holder(port)}", advice
+                ) from None
+            raise Failure(
+                "bad_address", f"{setting} = {listen!r} cannot be listened on: {error.strerror}", advice
+            ) from None
+
+
+def _holder(port: int) -> str:
+    """Who listens there, as far as this user may see it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except (psutil.Error, OSError):
+        pass
+    return " by another process"

@@ -1,0 +1,252 @@
+"""supervisord of one state folder: started, looked at, ended. One way for `up`, `down` and the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from processes.adapters.settings import KINDS, Settings
+from processes.adapters.state import pulse_file, status_file
+from processes.adapters.supervisor import Supervisor, SupervisorAway, SupervisorFault
+from processes.cli.machine import environment
+from processes.cli.machine.own_processes import Belonging, members_of, send, supervisord_of, wait_gone
+from processes.cli.terminal.failure import Failure
+from processes.core.errors import ResourceError
+from processes.core.shown.status import ProcessReport, Verdict, is_wanted
+from processes.core.travels.pulse import Unreadable
+
+LAUNCH_S_MAX: Final = 30.0  # supervisord reads its file, binds and forks in 0.3 s on an idle machine
+DOWN_S_MAX: Final = 15.0  # supervisord ends a group after the other; a frozen member costs its stopwaitsecs
+POLL_S: Final = 0.1  # each XML-RPC call also wakes supervisord, so that children start now and not at its next second
+STOP_S_MAX: Final = 12.0  # stopwaitsecs and a margin
+TURN_S_MAX: Final = 30.0  # from a start to the first complete turns
+TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; one that cannot has other things to tell
+SYSTEMD: Final = {
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+}  # a daemon answers to no unit, and surely not to our caller's
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def launch(settings: Settings) -> None:
+    """supervisord runs this state folder as a daemon.
+
+    Raises: Failure, with supervisord's own words.
+    """
+    _remove_stale(settings)
+    try:
+        environ = {name: value for name, value in _environ(settings).items() if name not in SYSTEMD}
+        done = subprocess.run(_command(), env=environ, capture_output=True, timeout=LAUNCH_S_MAX, check=False)  # noqa: S603  # our own words
+    except subprocess.TimeoutExpired:
+        raise Failure(
+            "not_started", f"supervisord did not start within {LAUNCH_S_MAX:.0f} s", _see_log(settings)
+        ) from None
+    if done.returncode != 0:
+        words = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        raise Failure(
+            "not_started",
+            f"supervisord did not start: {words[0] if words else f'exit code {done.returncode}'}",
+            _see_log(settings),
+        )
+
+
+def launch_in_foreground(settings: Settings) -> subprocess.Popen[bytes]:
+    """supervisord runs this state folder as our child; its log also goes to stderr. It stops in order should we be
+    killed.
+    """
+    _remove_stale(settings)
+    prctl = ctypes.CDLL(None).prctl
+
+    def stop_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+    return subprocess.Popen(  # noqa: S603  # our own words
+        [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True,
+        preexec_fn=stop_with_parent,  # noqa: PLW1509  # this process has no other thread
+    )  # fmt: skip
+
+
+def supervisor_of(settings: Settings, timeout_s: float = 2.0) -> Supervisor:
+    """Calls to the installation's supervisord.
+
+    Raises: Failure("not_running"), if there is none.
+    """
+    if supervisord_of(settings) is None:
+        raise Failure("not_running", f"nothing runs for {settings.state}", "Start it: fleethub up")
+    return Supervisor(settings.supervisor_socket, timeout_s)
+
+
+def end_all(settings: Settings) -> bool:
+    """No process of this installation lives. False: none did before.
+
+    In order if supervisord does it; by SIGKILL, each verified to be ours, what is left after DOWN_S_MAX, or at once
+    what has lost its supervisord.
+    """
+    supervisord, members = supervisord_of(settings), members_of(settings)
+    if supervisord is None and not members:
+        _remove_stale(settings)
+        return False
+    if supervisord is not None:
+        for found in (supervisord, *members):
+            send(found, signal.SIGCONT)  # a stopped one could not hear that it is to end
+        try:
+            Supervisor(settings.supervisor_socket).call("shutdown")
+        except ResourceError:
+            send(supervisord, signal.SIGTERM)
+        _end_in_order(settings, supervisord)
+    kill_leftovers(settings)
+    _remove_stale(settings)
+    settings.report.unlink(missing_ok=True)  # the last thing that the watchdog said is not true any more
+    return True
+
+
+def kill_leftovers(settings: Settings) -> None:
+    """No member lives any more that has lost its supervisord.
+
+    Raises: Failure, naming what survives even SIGKILL (it waits inside the kernel).
+    """
+    left = members_of(settings)
+    for found in left:
+        send(found, signal.SIGKILL)
+    if still := wait_gone(left, 3.0):
+        pids = ", ".join(str(found.pid) for found in still)
+        raise Failure(
+            "unkillable",
+            f"process {pids} does not end, even by SIGKILL",
+            "It waits inside the kernel: look at its disk or network mount.",
+        )
+
+
+def stop(settings: Settings, name: str) -> None:
+    """The process is stopped. Raises: Failure, SupervisorAway."""
+    try:
+        supervisor_of(settings, STOP_S_MAX).stop(name, wait=True)
+    except SupervisorFault as fault:
+        if fault.code != 70:  # NOT_RUNNING: as it should be
+            raise Failure("refused", f"supervisord would not stop {name}: {fault}") from None
+
+
+def start(settings: Settings, name: str) -> None:
+    """The process runs, and its loop has turned since. Raises: Failure, SupervisorAway."""
+    supervisor = supervisor_of(settings)
+    try:
+        supervisor.start(name)
+    except SupervisorFault as fault:
+        if fault.code != 60:  # ALREADY_STARTED: as it should be
+            raise Failure("refused", f"supervisord would not start {name}: {fault}", _see_log(settings, name)) from None
+    deadline_mono_s = time.monotonic() + TURN_S_MAX
+    while not turns(settings, supervisor, name):
+        if time.monotonic() > deadline_mono_s:
+            raise Failure(
+                "not_turning",
+                f"{name} was started, and its loop has not turned within {TURN_S_MAX:.0f} s",
+                _see_log(settings, name),
+            )
+        time.sleep(POLL_S)
+
+
+def turns(settings: Settings, supervisor: Supervisor, name: str) -> bool:
+    """True once the process that supervisord has under this name wrote a pulse after a complete turn."""
+    try:
+        row = supervisor.processes().get(name)
+        pulse = pulse_file.read(settings.pulses, name)
+    except (Unreadable, ResourceError):
+        return False
+    return (
+        row is not None
+        and pulse is not None
+        and row.pid == pulse.pid
+        and row.state in ("STARTING", "RUNNING")
+        and pulse.turn > 0
+    )
+
+
+def wait_told(settings: Settings, names: Sequence[str]) -> None:
+    """The watchdog's report has these processes as they are wanted now, so that a `status` right after it is true.
+
+    Given up in silence after TOLD_S_MAX.
+    """
+    deadline_mono_s = time.monotonic() + TOLD_S_MAX
+    while time.monotonic() < deadline_mono_s:
+        rows = {row.name: row for row in status_file.current_report(settings).processes}
+        wishes = status_file.wishes(settings)
+        if all(_is_told(settings, rows.get(name), is_wanted(name, wishes)) for name in names):
+            return
+        time.sleep(POLL_S)
+
+
+def _is_told(settings: Settings, row: ProcessReport | None, wanted: bool) -> bool:
+    if row is None or row.wanted != wanted:
+        return False
+    if not wanted:
+        return row.verdict is Verdict.STOPPED
+    try:
+        pulse = pulse_file.read(settings.pulses, row.name)
+    except (Unreadable, OSError):
+        return False
+    return row.verdict is Verdict.ADVANCING and pulse is not None and row.pid == pulse.pid
+
+
+def unwell(settings: Settings) -> list[str]:
+    """A line for each process that is not well, and the tail of what it said last."""
+    lines = []
+    for process in status_file.current_report(settings).processes:
+        if process.wanted and process.verdict not in ("advancing", "excused"):
+            lines.append(f"{process.name} is {process.verdict} ({process.state}) {process.reason}".rstrip())
+            for file in _logs(settings, process.name):
+                lines += [f"  {file.name}: {line}" for line in _tail(file)]
+    return lines
+
+
+def _end_in_order(settings: Settings, supervisord: Belonging) -> None:
+    deadline_mono_s = time.monotonic() + DOWN_S_MAX
+    supervisor = Supervisor(settings.supervisor_socket)
+    while time.monotonic() < deadline_mono_s:
+        if not wait_gone([supervisord], POLL_S):
+            return
+        with contextlib.suppress(SupervisorAway, SupervisorFault):
+            supervisor.poke()  # it sees its children's deaths at its polls only
+    send(supervisord, signal.SIGKILL)
+    wait_gone([supervisord], 3.0)
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(environment.configuration())]
+
+
+def _environ(settings: Settings) -> dict[str, str]:
+    return {**os.environ, **environment.variables(settings)}
+
+
+def _remove_stale(settings: Settings) -> None:
+    """What a killed supervisord left behind is gone. The caller knows that none lives."""
+    settings.supervisor_socket.unlink(missing_ok=True)
+    (settings.run / "supervisord.pid").unlink(missing_ok=True)
+
+
+def _logs(settings: Settings, name: str) -> list[Path]:
+    kind, _, number = name.partition(":")
+    captured = f"{kind}-{int(number or 0) + 1}.out" if kind in KINDS[2:4] else f"{name}.out"
+    return [settings.log / captured, settings.log / f"{name.replace(':', '-')}.log"]
+
+
+def _tail(path: Path, lines: int = 5) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []
+
+
+def _see_log(settings: Settings, name: str = "supervisord") -> str:
+    return f"Its log: {settings.log / f'{name}.log'}"

@@ -1,0 +1,57 @@
+"""Names that the shell completes: hosts are asked for, the others are read. Whatever goes wrong, nothing is completed,
+in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import click
+import httpx
+
+from processes.adapters.settings import load_anyway
+from processes.adapters.state import incidents_db
+from processes.cli.terminal.options import asking
+from processes.core.cli.drills import DRILLS
+
+HOSTS_S_MAX: Final = httpx.Timeout(1.0)  # somebody sits there with a finger on Tab
+NAMES_MAX: Final = 200  # more than anybody reads
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _silent(names: Callable[[click.Context, str], list[str]]) -> Complete:
+    """What click wants for `shell_complete`: those that begin as what was typed, and are not there already."""
+
+    def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+        with contextlib.suppress(Exception):
+            there = context.params.get(parameter.name or "")
+            given = there if isinstance(there, tuple) else ()
+            return [name for name in names(context, typed) if name.startswith(typed) and name not in given][:NAMES_MAX]
+        return []
+
+    return complete
+
+
+def _hosts(context: click.Context, typed: str) -> list[str]:
+    with asking(context.params.get("hub"), context.params.get("token_file")) as api:
+        query = {"search": typed} if typed else None
+        return [host.name for host in api.hosts(query, HOSTS_S_MAX)]
+
+
+def _processes(_context: click.Context, _typed: str) -> list[str]:
+    settings, _ = load_anyway()
+    return settings.all_names()
+
+
+def _incidents(_context: click.Context, _typed: str) -> list[str]:
+    settings, _ = load_anyway()
+    return [view.id for view in incidents_db.incidents(settings.incidents_database)]
+
+
+hosts: Final = _silent(_hosts)
+processes: Final = _silent(_processes)
+incidents: Final = _silent(_incidents)
+drills: Final = _silent(lambda _context, _typed: [drill.name for drill in DRILLS])

@@ -1,0 +1,56 @@
+"""Ctrl-C while a run is followed on a terminal: taken note of, and asked about between two pieces of news."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Final
+
+QUESTION: Final = "leave running or cancel? [l/c] "
+ASKED_MAX: Final = 3  # then it is left running, which does no harm
+
+
+class Interrupts:
+    """Ctrl-C as a note, while this context is open; one that comes before the first was asked about leaves at once."""
+
+    def __init__(self) -> None:
+        self.noted = False
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
+
+    def wants_cancel(self) -> bool:
+        """True: the person wants it cancelled.
+
+        Raises: KeyboardInterrupt, if it is to be left running: by that answer, by another Ctrl-C, or by no answer at
+        all.
+        """
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.noted = False
+        try:
+            for _ in range(ASKED_MAX):
+                print(QUESTION, end="", file=sys.stderr, flush=True)
+                line = sys.stdin.readline()
+                word = line.strip().lower()
+                if word in ("c", "cancel"):
+                    return True
+                if not line or word in ("l", "leave"):
+                    break
+            raise KeyboardInterrupt
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.noted:
+            raise KeyboardInterrupt
+        self.noted = True
+
+
+def asks() -> bool:
+    """True when there is a person to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,67 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from processes.adapters.settings import Settings, load, load_anyway
+from processes.cli.client import Api, open_api, open_remote
+from processes.cli.terminal import output
+
+Verb = TypeVar("Verb", bound=Callable[..., object])
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds from 0; `most_s` with its words: what is more is refused, and what is no number always."""
+
+    name = "number of seconds"
+
+    def __init__(self, most_s: float | None = None, words: str = "") -> None:
+        super().__init__(0)
+        self.most_s, self.words = most_s, words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Part of click.ParamType."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found) or (self.most_s is not None and found > self.most_s):
+            self.fail(f"{value} is not a number of seconds{f', {self.words}' if self.words else ''}", param, ctx)
+        return found
+
+
+def as_json(verb: Verb) -> Verb:
+    """--json: one JSON document on stdout, and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(verb)
+
+
+def asks_hub(verb: Verb) -> Verb:
+    """--hub and --token-file: ask another installation than this machine's."""
+    verb = click.option("--hub", envvar="FLEETHUB_HUB", help="URL of the operators' port, if not this machine's.")(verb)
+    return click.option(
+        "--token-file",
+        envvar="FLEETHUB_TOKEN_FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File with the token to ask with.",
+    )(verb)
+
+
+@contextlib.contextmanager
+def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
+    """The API, closed afterwards. With --hub nothing of this machine's installation is looked at. Raises:
+    SettingsError, Failure.
+    """
+    with open_api(load(), token_file) if hub is None else open_remote(hub, token_file) as api:
+        yield api
+
+
+def settings_anyway() -> Settings:
+    """The settings; with a mistake in them, which is told, the defaults of the state folder. Raises: NotOurs."""
+    settings, mistake = load_anyway()
+    if mistake:
+        output.note(f"fleethub: {mistake}; the defaults are taken in its place")
+    return settings

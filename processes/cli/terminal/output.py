@@ -1,0 +1,182 @@
+"""What a verb shows: tables, lines, one JSON document, and errors. Everything from outside is escaped here."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from processes.cli.machine.environment import program
+from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.streams import ReaderGone, Unwritable
+from processes.cli.terminal.text import columns, plain
+
+STYLES: Final = {
+    "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
+    "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow", "silent": "yellow",
+    "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red", "lost": "red",
+    "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
+}  # fmt: skip
+
+VERBS: Final = (  # in our own advice; the agent's are to be typed on other machines
+    "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor", "down", "drill",
+    "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore", "revoke", "run",
+    "runs", "start", "status", "stop", "systemd-unit", "token", "up",
+)  # fmt: skip
+ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
+COLUMN_CHARS_MIN: Final = 6  # of a column that is cut: less of it tells nothing
+
+
+def say(line: str = "") -> None:
+    """One line on stdout."""
+    print(plain(line), flush=True)
+
+
+def note(line: str) -> None:
+    """One line on stderr: progress and summaries, never what a script reads."""
+    with contextlib.suppress(OSError, ReaderGone, Unwritable):  # nobody can be told that nobody can be told
+        print(plain(as_typed(line)), file=sys.stderr, flush=True)
+
+
+def as_typed(advice: str) -> str:
+    """The advice with our name as whoever reads it types it: in a checkout that is on no PATH, bin/fleethub."""
+    return ADVICE.sub(f"{program()} ", advice)
+
+
+def progress(text: str) -> None:
+    """On stderr, only if a person watches."""
+    if sys.stderr.isatty():
+        for line in text.splitlines():
+            note(line)
+
+
+def stream(line: str, to_stderr: bool) -> None:
+    """One line of a command's output; tabs stay."""
+    print(plain(line, keep="\t"), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+def document(value: bytes | msgspec.Struct | Mapping[str, object]) -> None:
+    """The one JSON document of a `--json` verb; bytes are a document already."""
+    text = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    print(msgspec.json.format(text, indent=2).decode(), flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
+    """Rows under a header: with colours and the terminal's width on a terminal, else plain columns of which nothing is
+    cut off.
+    """
+    clean = [[plain(cell) for cell in row] for row in rows]
+    if not clean:
+        say(empty)
+    elif sys.stdout.isatty():
+        Console().print(rich_table(header, clean))
+    else:
+        for line in columns(header, clean):
+            print(line)
+        sys.stdout.flush()
+
+
+def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> str:
+    """What stands in the place of an empty table: none is like that, or there are none yet, and how to make one."""
+    if asked := [f"{name} {value}" for name, value in filters.items() if value is not None]:
+        return f"no {thing} with {', '.join(asked)}"
+    return f"no {thing}s yet: {as_typed(how)}" if how else f"no {thing}s yet"
+
+
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> Table:
+    """The table for a terminal. Cells are Text, so that nothing in them is taken for markup.
+
+    `width`: each row is one line of at most so many characters; what is too long is the last column's, and is cut.
+    """
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    left, cut = width, width > 0
+    for number, name in enumerate(header):
+        natural = _width([name, *(row[number] for row in rows)])
+        column_width = min(natural, max(1, left)) if cut else None
+        made.add_column(Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold", width=column_width)
+        left -= natural + 2
+    for row in rows:
+        made.add_row(*(Text(plain(cell), style=STYLES.get(cell, ""), no_wrap=cut) for cell in row))
+    return made
+
+
+def screen(
+    first: str, header: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str] = ()
+) -> RenderableType | None:
+    """A table between lines, as much of it as the terminal holds. Without a terminal it is printed, and None
+    returned.
+    """
+    if not sys.stdout.isatty():
+        for line in (
+            plain(first),
+            *columns(header, [[plain(cell) for cell in row] for row in rows]),
+            *map(plain, last),
+        ):
+            print(line)
+        print(flush=True)
+        return None
+    size = Console().size
+    room = max(1, size.height - 2 - len(last))  # the first line and the header
+    shown = rows if len(rows) <= room else rows[: max(1, room - 1)]
+    more = [f"… {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
+    lines = [_cut(line) for line in (*more, *last)]
+    count = _fitting([header, *shown], size.width)
+    return Group(_cut(first, "bold"), rich_table(header[:count], [row[:count] for row in shown], size.width), *lines)
+
+
+def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns, from the left, are shown: whole, the last one perhaps cut. All of them cut would tell
+    nothing.
+    """
+    count = 0
+    for column in zip(*rows, strict=True):
+        if count and width < COLUMN_CHARS_MIN:
+            break
+        count += 1
+        width -= _width(column) + 2
+    return count
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(cell_len(plain(cell)) for cell in column)
+
+
+def _cut(line: str, style: str = "") -> Text:
+    """A line that ends at the terminal's edge: were it wrapped, what is below would be pushed off the screen."""
+    return Text(plain(line), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def mark(word: str, line: str) -> None:
+    """A line that begins with a word, in the word's colour on a terminal."""
+    line = as_typed(line)
+    if sys.stdout.isatty():
+        Console().print(Text(f"{word:8} ", style=STYLES.get(word, "")) + Text(plain(line)))
+    else:
+        say(f"{word:8} {line}")
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one a line; empty values are left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        say(f"{name.ljust(width)}  {value}")
+
+
+def fail(failure: Failure, as_json: bool) -> int:
+    """Shows the failure, on stderr for a person and with --json as the one document too. Returns its exit code."""
+    message, advice = as_typed(failure.message), as_typed(failure.advice)
+    note(f"fleethub: {message}")
+    if advice:
+        note(f"  {advice}")
+    if as_json:
+        document({"error": failure.code, "message": message} | ({"advice": advice} if advice else {}))
+    return failure.exit_code

@@ -1,0 +1,81 @@
+"""Text from outside, made fit for a terminal; ages, times and columns. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+_REFUSED: Final = frozenset(
+    {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+)  # Unicode's general categories that show nothing, or show it elsewhere
+_JOINERS: Final = "\u200c\u200d"  # format characters that scripts and emoji are written with; they move nothing
+
+
+def plain(text: str, keep: str = "") -> str:
+    """The text with every control, bidirectional and other invisible character escaped, but those in `keep`.
+
+    An agent's output, a host's facts or an incident's stack may hold escape sequences that retitle a terminal, write
+    its clipboard or turn the line around; after this they are shown and do nothing.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character if character in keep or not _refused(character) else _escaped(character) for character in text
+    )
+
+
+def drawn(line: str) -> str:
+    """What a terminal shows of a line of output in the end: not what was drawn over after a carriage return."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def age(seconds: float | None) -> str:
+    """How long something took or is ago, in the one unit that a person would say; "-" if it is not known."""
+    if seconds is None:
+        return "-"
+    for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit_s:
+            return f"{max(seconds, 0.0) / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def count(number: int, thing: str) -> str:
+    """So many of a thing: "1 host", "2 hosts"."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def took(seconds: float) -> str:
+    """How long something took, to a tenth of a second where that says something."""
+    return f"{seconds:.1f} s" if seconds < 10 else age(seconds)
+
+
+def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
+    """From one time of the API to another; None if one is not known."""
+    if begun_at is None or over_at is None:
+        return None
+    return (datetime.fromisoformat(over_at) - datetime.fromisoformat(begun_at)).total_seconds()
+
+
+def ago(at: str | None, now_wall_s: float) -> str:
+    """How long ago a time of the API was. `now_wall_s`: the clock of who told it."""
+    return "never" if at is None else f"{age(now_wall_s - datetime.fromisoformat(at).timestamp())} ago"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Header and rows as lines with aligned columns, two spaces apart; nothing is cut off."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _refused(character: str) -> bool:
+    return unicodedata.category(character) in _REFUSED and character not in _JOINERS
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -1,0 +1,163 @@
+"""The verb `agent`: runs the agent of this server, from its file, or from no more than the hub's URL and a token."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+
+from processes.cli.machine import enrolment, sign_in
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.cli.verbs.systemd_unit import agent_unit
+from processes.core.values import HOST_NAME
+
+PLACE: Final = (
+    Path("/var/lib/fleethub-agent") if os.geteuid() == 0 else Path("~/.local/state/fleethub-agent").expanduser()
+)
+UNITS: Final = Path("/etc/systemd/system")
+UNIT: Final = "fleethub-agent.service"
+SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
+STDIN: Final = Path("-")
+TOKEN_CHARS_MAX: Final = 4096
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # what `enroll` prints are 43 of these
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The agent's file.")
+@click.option(
+    "--hub", metavar="URL", help="Of the agents' port: ws://HOST:7701/ws or wss://…; the agent's file is made from it."
+)
+@click.option(
+    "--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+    help="With --hub: what enroll printed; -: it is read from stdin, and kept in the agent's folder.",
+)  # fmt: skip
+@click.option("--name", help="With --hub: under which name it was enrolled. [default: this machine's]")
+@click.option(
+    "--place",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=PLACE,
+    show_default=True,
+    help="With --hub: its folder.",
+)
+@click.option("--init", is_flag=True, help="With --hub: make the file, print its path and stop.")
+@click.option(
+    "--install",
+    is_flag=True,
+    help="With --hub: make the file and a unit of systemd, and let that start the agent, now and at boot.",
+)
+def agent(
+    *,
+    config: Path | None,
+    hub: str | None,
+    token_file: Path | None,
+    name: str | None,
+    place: Path,
+    init: bool,
+    install: bool,
+) -> None:
+    """Run the agent of this server in the foreground: with its file, or the first time with --hub URL --token-file
+    FILE.
+
+    The file that is made offers `uptime` and `facts`; what is added under [commands.NAME] can be run here too, once the
+    agent was started again, and nothing else.
+
+    A server is enrolled in one line: fleethub enroll web1 | ssh root@web1 fleethub agent --hub URL --name web1
+    --token-file - --install
+    """
+    if (config is None) == (hub is None):
+        raise click.UsageError("give --config FILE, or --hub URL with --token-file FILE")
+    if config is None:
+        assert hub is not None
+        if token_file is None:
+            raise click.UsageError("--hub needs --token-file: the token that `fleethub enroll NAME` printed")
+        if install:
+            _check_systemd()
+        config = _made(hub, token_file, name, place)
+        if install:
+            _install(config)
+        elif init:
+            click.echo(config)
+        if init or install:
+            return
+    elif init or install:
+        raise click.UsageError("--init and --install make the agent's file: they need --hub")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606  # our own program
+
+
+def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
+    """The agent's file in its folder. One that is there is the operator's: only its `hub` is kept up to date."""
+    parts = urlsplit(hub)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise Failure(
+            "bad_url", f"{hub!r} is not the URL of an agents' port", "It looks like wss://fleet.example.org:7701/ws", 2
+        )
+    name = given or enrolment.own_name()
+    if not HOST_NAME.fullmatch(name):
+        raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", 2)
+    path = place / "agent.toml"
+    there = enrolment.existing(path).name
+    if given is not None and there not in ("", given):
+        advice = f"Leave --name out to go on as {there}, choose another --place, or change the name in that file."
+        raise Failure("other_name", f"{path} is the file of {there}, not of {given}", advice, EXIT_USAGE)
+    token = _read_token() if token_file == STDIN else None
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if token is not None:
+            token_file = place / enrolment.existing(path).token_file
+            sign_in.write_secret(token_file, token)
+        enrolment.write_agent_file(
+            path, hub if parts.path.strip("/") else f"{hub.rstrip('/')}/ws", name, token=token_file.absolute()
+        )
+    except OSError as error:
+        raise Failure("no_place", f"{place}: {error.strerror or error}", "Choose another --place.") from None
+    return path
+
+
+def _read_token() -> str:
+    """The token from stdin; whoever types it does not see it. Raises: Failure."""
+    token = ""
+    if sys.stdin is not None:
+        token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
+    if not TOKEN.fullmatch(token):
+        raise Failure(
+            "no_token",
+            "stdin does not hold a token",
+            "fleethub enroll NAME prints it: fleethub enroll web1 | ssh root@web1 …",
+        )
+    return token
+
+
+def _check_systemd() -> None:
+    """Raises: Failure, before anything is made."""
+    if not SYSTEMD.is_dir():
+        advice = "With --init in place of --install the agent's file is made: let whatever starts things here run fleethub agent --config FILE"
+        raise Failure("no_systemd", "this server is not run by systemd", advice)
+    if not os.access(UNITS, os.W_OK):
+        raise Failure(
+            "not_root", f"{UNITS} is not writable: --install is root's", "Run it as root, or leave out --install."
+        )
+
+
+def _install(config: Path) -> None:
+    """The agent's unit is enabled and runs. Raises: Failure."""
+    try:
+        (UNITS / UNIT).write_text(agent_unit(Path(sys.executable).absolute(), config.absolute()))
+    except OSError as error:
+        raise Failure("no_unit", f"{UNITS / UNIT}: {error.strerror or error}") from None
+    for words in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):  # restart: one that runs gets the new token
+        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603, S607
+        if done.returncode:
+            raise Failure(
+                "systemctl",
+                f"systemctl {' '.join(words)}: {done.stderr.strip() or done.returncode}",
+                f"journalctl -u {UNIT}",
+            )
+    click.echo(f"{UNIT} is enabled and runs: {config}")

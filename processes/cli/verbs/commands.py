@@ -1,0 +1,190 @@
+"""The verbs of given commands: commands, command, cancel, logs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from processes.cli.client import Api, Refused, decoded, segment
+from processes.cli.follow import Following
+from processes.cli.terminal import completion, output
+from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.cli.terminal.text import count, drawn, seconds_between, took
+from processes.cli.watch import watched
+from processes.core.records.command import State
+from processes.core.records.run import RunState
+from processes.core.shown.pages import CommandWithHistory
+from processes.core.shown.views import CommandView, OutputPage, OutputView
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, newest first.")
+@click.option("--host", "host", help="Of this host only.", shell_complete=completion.hosts)
+@click.option("--state", "state", type=click.Choice([state.value for state in State]), help="In this state only.")
+@as_json
+@asks_hub
+def commands(
+    *, limit: int, host: str | None, state: str | None, as_json: bool, hub: str | None, token_file: Path | None
+) -> None:
+    """List commands, newest first."""
+    filters = {"host": host, "state": state}
+    with asking(hub, token_file) as api:
+        found, following = api.commands({key: value for key, value in filters.items() if value is not None}, limit)
+    if as_json:
+        output.document({"commands": found, "next": following})
+        return
+    rows = [[view.id, view.created_at or "", view.host, view.op, view.state, _end(view)] for view in found]
+    output.table(
+        ["ID", "GIVEN", "HOST", "OPERATION", "STATE", ""],
+        rows,
+        output.none_found("command", filters, "fleethub run OP HOST"),
+    )
+
+
+@click.command()
+@click.argument("command_id", metavar="ID")
+@as_json
+@asks_hub
+def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Show one command with its history."""
+    with asking(hub, token_file) as api, _or_a_run(api, command_id):
+        body = api.read(f"/commands/{segment(command_id)}")
+    view = decoded(body, CommandWithHistory)
+    if as_json:
+        output.document(body)
+        return
+    lasted_s = seconds_between(view.started_at or view.sent_at, view.finished_at)
+    output.fields([
+        ("id", view.id),
+        ("host", view.host),
+        ("operation", view.op),
+        ("run", view.run or ""),
+        ("state", view.state if view.reason == view.state else f"{view.state} {view.reason}".rstrip()),
+        ("exit code", "" if view.exit_code is None else str(view.exit_code)),
+        ("took", "" if lasted_s is None else took(lasted_s)),
+        ("message", view.message),
+        ("given", f"{view.created_at} by {view.actor}"),
+        ("expires", view.expires_at or "" if view.state == State.QUEUED else ""),
+        ("cancel asked", view.cancel_requested_at or ""),
+        ("attempts", str(view.attempt)),
+        ("output", count(view.output_next, "record") + (", truncated" if view.output_truncated else "")),
+    ])  # fmt: skip
+    output.say()
+    steps = [[step.at or "", step.before or "", step.after, step.reason, step.actor] for step in view.history]
+    output.table(["AT", "FROM", "TO", "REASON", "BY"], steps, "its history is not kept any more")
+
+
+@click.command()
+@click.argument("command_id", metavar="ID")
+@as_json
+@asks_hub
+def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Ask for the end of a command or of a run. What was sent ends only by its agent's word."""
+    with asking(hub, token_file) as api:
+        # asked first which it is: a cancel of what does not exist would stand in the audit as a refused attempt
+        if _is_command(api, command_id):
+            view = api.cancel(command_id)
+        elif _is_run(api, command_id):
+            _cancel_run(api, command_id, as_json)
+            return
+        else:
+            advice = "fleethub commands and fleethub runs list them."
+            raise Failure("unknown_id", f"there is no command and no run {command_id!r}", advice)
+    if as_json:
+        output.document(view)
+        return
+    output.say(
+        f"{view.id}: cancelled"
+        if view.state == State.CANCELLED
+        else f"{view.id}: {view.state}, its agent is asked to end it"
+    )
+
+
+def _is_command(api: Api, its_id: str) -> bool:
+    return _is_known(lambda: api.command(its_id))
+
+
+def _is_run(api: Api, its_id: str) -> bool:
+    return _is_known(lambda: api.run(its_id, hosts=False))
+
+
+def _is_known(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except Refused as refused:
+        if refused.status == 404:
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _or_a_run(api: Api, its_id: str) -> Iterator[None]:
+    """Whoever asks for a command by a run's id is told so. Raises: Failure."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.status == 404 and _is_run(api, its_id):
+            raise Failure(
+                "is_a_run", f"{its_id} is a run, not a command", f"fleethub runs {its_id} names its commands."
+            ) from None
+        raise
+
+
+def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
+    view = api.cancel_run(run_id)
+    if as_json:
+        output.document(view)
+    elif view.state is RunState.RUNNING:
+        output.say(
+            f"{view.id}: no further host is begun, and the agents of {view.active} are asked to end what they run"
+        )
+    else:
+        output.say(f"{view.id}: {view.state}")
+
+
+@click.command()
+@click.argument("command_id", metavar="ID")
+@click.option("--follow", is_flag=True, help="Go on until the command has ended.")
+@as_json
+@asks_hub
+def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Print a command's output: its stdout on stdout, its stderr on stderr."""
+    if follow and as_json:
+        raise click.UsageError("--json is one document, which --follow has no end for: choose one of them")
+    with asking(hub, token_file) as api:
+        with _or_a_run(api, command_id):
+            view = api.command(command_id)
+        if follow:
+            Following(api, [watched(view)], prefixed=False).run()
+            return
+        records, last = _all_output(api, command_id)
+    if as_json:
+        page = OutputPage(view.id, records, last.next_offset, last.complete, last.truncated)
+        output.document(page)
+        return
+    for record in records:
+        output.stream(drawn(record.data), record.stream == "stderr")
+    if last.truncated:
+        output.note("fleethub: the output was longer than what is kept")
+
+
+def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage]:
+    records: list[OutputView] = []
+    first = 0
+    while True:
+        page = api.output(command_id, first)
+        records += page.records
+        if page.complete or not page.records:
+            return records, page
+        first = page.next_offset
+
+
+def _end(view: CommandView) -> str:
+    code = f"exit code {view.exit_code}" if view.exit_code else ""
+    reason = "" if view.reason == view.state else view.reason
+    return ", ".join(filter(None, (reason, code)))

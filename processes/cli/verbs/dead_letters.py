@@ -1,0 +1,91 @@
+"""The verbs of what was put aside: deadletters, deadletter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from processes.cli.client import Api, decoded, segment
+from processes.cli.terminal import output
+from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.core.records.dead_letter import LetterView
+from processes.core.shown.pages import DeadLettersPage
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="How many, newest first.")
+@as_json
+@asks_hub
+def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """List the messages that were put aside, newest first."""
+    with asking(hub, token_file) as api:
+        body = api.read("/deadletters", {"limit": limit})
+    page = decoded(body, DeadLettersPage)
+    if as_json:
+        output.document(body)
+        return
+    rows = [
+        [v.id, v.at or "", v.process, v.why, v.kind, v.host, "being retried" if v.retrying else v.error]
+        for v in page.deadletters
+    ]
+    output.table(["ID", "PUT ASIDE", "BY", "WHY", "KIND", "HOST", ""], rows, "no dead letters")
+
+
+@click.command()
+@click.argument("letter_id", metavar="ID")
+@click.option("--retry", is_flag=True, help="Step it once more; if it ends the hub twice again, it is put aside again.")
+@click.option("--discard", is_flag=True, help="Throw it away.")
+@as_json
+@asks_hub
+def deadletter(
+    *, letter_id: str, retry: bool, discard: bool, as_json: bool, hub: str | None, token_file: Path | None
+) -> None:
+    """Show one message that was put aside, with the stacks of what it ended; or try it again, or discard it."""
+    if retry and discard:
+        raise Failure("usage", "give either --retry or --discard", exit_code=2)
+    with asking(hub, token_file) as api:
+        if retry or discard:
+            _act(api, letter_id, "retry" if retry else "discard", as_json)
+            return
+        body = api.read(f"/deadletters/{segment(letter_id)}")
+    view = decoded(body, LetterView)
+    if as_json:
+        output.document(body)
+        return
+    output.fields([
+        ("id", view.id),
+        ("put aside", f"{view.at or ''} by {view.process}"),
+        ("why", view.why),
+        ("kind", view.kind),
+        ("host", view.host),
+        ("size", f"{view.size_bytes} bytes"),
+        ("retries", str(view.retries) if view.retries else ""),
+        ("", "being retried now" if view.retrying else ""),
+    ])  # fmt: skip
+    _text("error", view.error)
+    for death in view.deaths:
+        incident = f", incident {death.incident}" if death.incident else ""
+        _text(
+            f"process {death.pid}: {death.cause}, seen at {death.at or 'an unknown time'}{incident}", death.stacks or ""
+        )
+    _text("event", msgspec.json.format(bytes(view.event), indent=2).decode())
+
+
+def _act(api: Api, letter_id: str, verb: str, as_json: bool) -> None:
+    body = api.once("POST", f"/deadletters/{segment(letter_id)}/{verb}")
+    if as_json:
+        output.document(body)
+    else:
+        output.say(f"{letter_id}: {'it is tried again' if verb == 'retry' else 'discarded'}")
+
+
+def _text(title: str, text: str) -> None:
+    if not text:
+        return
+    output.say()
+    output.say(f"── {title}")
+    for line in text.splitlines():
+        output.stream(line, to_stderr=False)

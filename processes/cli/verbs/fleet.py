@@ -1,0 +1,249 @@
+"""The verbs of the fleet: hosts, host, remove, enroll, revoke."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import RenderableType
+
+from processes.cli import live
+from processes.cli.client import Api, HubAway, Refused, decoded, segment
+from processes.cli.terminal import completion, output
+from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.cli.terminal.text import age, ago, count
+from processes.core.shown.pages import HostsPage
+from processes.core.shown.status import Verdict
+from processes.core.shown.views import HostView
+from processes.core.travels.agent_frames import Metrics
+from processes.core.values import HOST_NAME, Presence
+
+HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
+COMMANDS_SHOWN = 5  # of one host, the newest
+
+_facts = msgspec.json.Decoder(dict[str, Any])
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
+@click.option("--presence", type=click.Choice([presence.value for presence in Presence]), help="Only those.")
+@click.option("--search", metavar="TEXT", help="Only those whose name has this in it.")
+@as_json
+@asks_hub
+def hosts(
+    *, watch: bool, presence: str | None, search: str | None, as_json: bool, hub: str | None, token_file: Path | None
+) -> None:
+    """List the fleet."""
+    if watch and as_json:
+        raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
+    filters = {key: value for key, value in (("presence", presence), ("search", search)) if value is not None}
+    with asking(hub, token_file) as api:
+        if watch:
+            api.once("GET", "/me")  # so that its clock is known
+            live.watch(api, lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
+        body = api.read("/hosts", filters)
+        now_wall_s = api.now_wall_s()
+        if not as_json:
+            _say_how_old(api)
+    page = decoded(body, HostsPage)
+    if as_json:
+        output.document(body)
+        return
+    output.table(
+        HEADER,
+        [_row(host, now_wall_s) for host in page.hosts],
+        output.none_found("host", filters, "fleethub enroll NAME"),
+    )
+
+
+def _say_how_old(api: Api) -> None:
+    """On stderr, if no hub vouches for what is shown."""
+    with contextlib.suppress(HubAway, Refused):
+        verdict = next((process.verdict for process in api.status().processes if process.name == "hub"), None)
+        if verdict not in (Verdict.ADVANCING, Verdict.LAGGING, Verdict.EXCUSED):
+            output.note(f"the hub is {verdict or 'not known'}: the hosts are shown as it knew them last")
+
+
+def _row(host: HostView, now_wall_s: float) -> list[str]:
+    numbers = host.metrics or Metrics()
+    percents = [_percent(number) for number in (numbers.cpu, numbers.ram, numbers.disk)]
+    load = "" if numbers.load is None else f"{numbers.load:.2f}"
+    doing = "revoked" if host.revoked else "suspended" if host.suspended else host.pending_command or ""
+    seen = ago(host.last_seen, now_wall_s)
+    return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
+
+
+def _picture(picture: live.Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
+    """The fleet now, the unwell first, as many as the screen holds."""
+    known = msgspec.json.decode(msgspec.json.encode(list(picture.rows.get("host", {}).values())), type=list[HostView])
+    presence, search = filters.get("presence"), filters.get("search", "")
+    order = list(Presence)[::-1]
+    shown = [host for host in known if search in host.name and presence in (None, host.presence)]
+    rows = [
+        _row(host, now_wall_s)
+        for host in sorted(shown, key=lambda host: (order.index(Presence(host.presence)), host.name))
+    ]
+    counts = ", ".join(f"{sum(host.presence == presence for host in known)} {presence}" for presence in Presence)
+    return output.screen(f"{count(len(known), 'host')}: {counts} ({said})", HEADER, rows)
+
+
+@click.command()
+@click.argument("name", shell_complete=completion.hosts)
+@as_json
+@asks_hub
+def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Show one host, and its newest commands."""
+    with asking(hub, token_file) as api:
+        body = api.read(f"/hosts/{segment(name)}")
+        if as_json:
+            output.document(body)
+            return
+        now_wall_s = api.now_wall_s()
+        newest, _ = api.commands({"host": name}, COMMANDS_SHOWN)
+    view = decoded(body, HostView)
+    output.fields([*_who(view, now_wall_s), *_metrics(view), *_told(view)])
+    if newest:
+        output.say()
+        output.table(
+            ["COMMAND", "GIVEN", "OPERATION", "STATE"], [[c.id, c.created_at or "", c.op, c.state] for c in newest]
+        )
+
+
+def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
+    seen = f"{ago(view.last_seen, now_wall_s)}, at {view.last_seen}" if view.last_seen else "never"
+    return [
+        ("name", view.name),
+        ("presence", view.presence),
+        ("last seen", seen),
+        ("connected since", view.connected_since or ""),
+        ("address", view.address),
+        ("enrolled", (view.enrolled_at or "") + (", its token is revoked" if view.revoked else "")),
+        (
+            "suspended",
+            output.as_typed(f"since {view.suspended_at}: {view.suspended}. Lift it: fleethub lift {view.name}")
+            if view.suspended
+            else "",
+        ),
+        ("not shown", view.put_aside),
+        ("type", view.host_type),
+        ("agent", view.agent_version),
+        ("system", view.os_version),
+        ("kernel", " ".join(filter(None, (view.kernel, view.machine)))),
+        ("operations", " ".join(view.commands or [])),
+        ("running", view.pending_command or ""),
+        *(
+            (f"progress of {op}", f"step {p.current} of {p.total} {p.status}")
+            for op, p in view.progress.items()
+            if p.total
+        ),
+    ]
+
+
+def _metrics(view: HostView) -> list[tuple[str, str]]:
+    if view.metrics is None:
+        return []
+    numbers = view.metrics
+    temperatures = (numbers.temperatures or {}).items()
+    return [
+        ("cpu", _percent(numbers.cpu)),
+        ("memory", _percent(numbers.ram)),
+        ("swap", _percent(numbers.swap)),
+        ("disk", _percent(numbers.disk)),
+        ("load", "" if numbers.load is None else f"{numbers.load:.2f}"),
+        ("up", "" if numbers.uptime_s is None else age(numbers.uptime_s)),
+        ("temperatures", ", ".join(f"{sensor} {degrees:.0f} °C" for sensor, degrees in temperatures)),
+    ]
+
+
+def _told(view: HostView) -> list[tuple[str, str]]:
+    """What its agent said beyond the fields known here: values as they are, a line each."""
+    told = {**_facts.decode(view.facts), **_facts.decode(view.heartbeat_facts)}
+    return [
+        (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        for name, value in told.items()
+        if value
+    ]
+
+
+def _percent(number: float | None) -> str:
+    return "" if number is None else f"{number:.0f} %"
+
+
+@click.command()
+@click.argument("name", shell_complete=completion.hosts)
+@as_json
+@asks_hub
+def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Remove a host: its waiting commands are cancelled, its sent and running ones lost."""
+    with asking(hub, token_file) as api:
+        body = api.once("DELETE", f"/hosts/{segment(name)}")
+    _done(body, as_json, f"{name}: removed")
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--again", is_flag=True, help="Even if it is enrolled already: it gets a new token, and the old one is void."
+)
+@as_json
+@asks_hub
+def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Enrol a host. Its token is printed once, alone on stdout."""
+    if not HOST_NAME.fullmatch(name):
+        raise Failure(
+            "bad_name", f"{name!r} is not a host name", "Letters, digits, hyphens and dots, as in RFC 1123.", 2
+        )
+    with asking(hub, token_file) as api:
+        known = again and not as_json and api.host(name) is not None
+        enrolled = api.enroll(name, again=again)
+    if as_json:
+        output.document(enrolled)
+        return
+    how = (
+        "enrolled again, its old token is void"
+        if known
+        else "enrolled; it was not known before"
+        if again
+        else "enrolled"
+    )
+    output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
+    output.say(enrolled.token)
+    there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install"
+    output.progress(f"On {enrolled.name}, as root; it asks for the token:\n    {there}")
+    output.progress(
+        f"Or from here, all at once:\n    fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
+    )
+
+
+@click.command()
+@click.argument("name", shell_complete=completion.hosts)
+@as_json
+@asks_hub
+def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Make a host's token void; its connection ends within 2 s."""
+    with asking(hub, token_file) as api:
+        body = api.once("POST", f"/hosts/{segment(name)}/revoke")
+    _done(body, as_json, f"{name}: its token is void")
+
+
+@click.command()
+@click.argument("name", shell_complete=completion.hosts)
+@as_json
+@asks_hub
+def lift(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Lift the suspension of a host's token; its agent is back within a minute."""
+    with asking(hub, token_file) as api:
+        body = api.once("POST", f"/hosts/{segment(name)}/lift")
+    _done(body, as_json, f"{name}: its token is not suspended")
+
+
+def _done(body: bytes, as_json: bool, line: str) -> None:
+    if as_json:
+        output.document(body or b"{}")
+    else:
+        output.say(line)

@@ -1,0 +1,109 @@
+"""The verbs of incidents: of this machine read from the state folder, whatever is down; with --hub asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from processes.adapters.settings import Settings
+from processes.adapters.state import incidents_db
+from processes.cli.client import Refused, decoded, segment
+from processes.cli.terminal import completion, output
+from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
+from processes.core.shown.pages import IncidentsPage, IncidentWithEvidence
+from processes.core.shown.status import IncidentView
+
+FIRST: Final = ("stacks.txt", "tasks.txt", "pyspy.txt")  # of the evidence: where it stood; the rest in its own order
+HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "", "STUCK AT"]
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="How many, newest first.")
+@as_json
+@asks_hub
+def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """List what went wrong and what was done about it, newest first."""
+    found = _listed(limit, hub, token_file)
+    if as_json:
+        output.document({"incidents": found})
+        return
+    output.table(HEADER, [_row(view) for view in found], "no incidents")
+
+
+@click.command()
+@click.argument("incident_id", metavar="ID", shell_complete=completion.incidents)
+@as_json
+@asks_hub
+def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Show one incident with its evidence: stacks, pulse, what was done."""
+    settings = settings_anyway() if hub is None else None
+    view = _found(incident_id, settings, hub, token_file)
+    if view is None:
+        raise Failure("not_found", f"there is no incident {incident_id!r}", "fleethub incidents lists them.")
+    if as_json:
+        output.document(view)
+        return
+    output.fields([
+        ("id", view.id),
+        ("process", f"{view.process}, process {view.pid}" if view.pid else view.process),
+        ("verdict", f"{view.verdict}: {view.reason}".rstrip(": ")),
+        ("stuck at", view.stuck_at or ""),
+        ("begun", view.begun_at or ""),
+        ("found", f"{view.found_at or ''} after {_after(view.found_after_s)}"),
+        ("over", f"{view.over_at} after {_after(view.recovered_after_s)}" if view.over_at else "not yet"),
+        ("remedy", view.remedy),
+        ("lost", str(view.lost)),
+        ("drill", "yes" if view.drill else ""),
+    ])  # fmt: skip
+    for line in view.events:
+        output.say(f"  {line}")
+    folder = "" if settings is None else f"{settings.evidence / Path(view.id).name}/"
+    for name, text in sorted(
+        view.evidence_text.items(), key=lambda each: FIRST.index(each[0]) if each[0] in FIRST else len(FIRST)
+    ):
+        output.say()
+        output.say(f"── {folder}{name}")
+        for line in text.splitlines():
+            output.stream(line, to_stderr=False)
+
+
+def _listed(limit: int, hub: str | None, token_file: Path | None) -> list[IncidentView]:
+    if hub is None:
+        return incidents_db.incidents(settings_anyway().incidents_database, limit)
+    with asking(hub, token_file) as api:
+        return decoded(api.read("/incidents", {"limit": limit}), IncidentsPage).incidents
+
+
+def _found(
+    incident_id: str, settings: Settings | None, hub: str | None, token_file: Path | None
+) -> IncidentWithEvidence | None:
+    if settings is not None:
+        view = incidents_db.incident(settings.incidents_database, incident_id)
+        return None if view is None else incidents_db.with_evidence(view, settings.evidence)
+    with asking(hub, token_file) as api:
+        try:
+            return decoded(api.read(f"/incidents/{segment(incident_id)}"), IncidentWithEvidence)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+
+def _row(view: IncidentView) -> list[str]:
+    return [
+        view.id,
+        view.found_at or "",
+        view.process,
+        view.verdict,
+        _after(view.found_after_s),
+        _after(view.recovered_after_s),
+        "drill" if view.drill else "",
+        view.stuck_at or "",
+    ]
+
+
+def _after(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f} s"

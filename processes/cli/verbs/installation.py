@@ -1,0 +1,292 @@
+"""The verbs of the installation: env, up, down, restart, stop, start."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import msgspec
+
+from processes.adapters.settings import Settings, load
+from processes.adapters.state import desired_state, lock, status_file
+from processes.adapters.supervisor import SupervisorAway
+from processes.cli import client
+from processes.cli.machine import enrolment, environment, own_processes, ports, sign_in, supervision
+from processes.cli.terminal import completion, output
+from processes.cli.terminal.failure import EXIT_OK, Failure
+from processes.cli.terminal.options import settings_anyway
+from processes.core.shown.status import is_wanted
+
+HEALTHY_S_MAX: Final = 60.0
+OTHER_UP_S_MAX: Final = 120.0  # another `up` gives up earlier by itself
+POLL_S: Final = 0.1
+RESTART_ORDER: Final = ("queues", "hub", "fanout", "watchdog", "agent")  # without the gateway: agents stay connected
+
+
+@click.command("env")
+def env() -> None:
+    """Print what supervisord.conf expands, for eval."""
+    settings = load()
+    found = environment.variables(settings)
+    environment.make_folders(settings)
+    sign_in.make_operator_token(settings)
+    print(environment.exports(found), end="")
+
+
+@click.command()
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C or SIGTERM ends everything.")
+@click.option("--no-agent", is_flag=True, help="Do not start the agent of this machine.")
+def up(foreground: bool, no_agent: bool) -> int:
+    """Start everything, and print the sign-in link."""
+    settings = load()
+    environment.variables(settings)
+    environment.make_folders(settings)
+    # its own lock: two `up`s at once, and the second finds it running
+    held = lock.hold(settings.run / "lock" / "up", wait_s=OTHER_UP_S_MAX)
+    try:
+        running = own_processes.supervisord_of(settings)
+        if running is not None:
+            settings = _as_running(settings, running)
+            _refuse_what_cannot_get_well(settings)
+            _bring_up(settings, no_agent, fresh=False)
+            output.say("ok: already running")
+            _tell(settings)
+            return EXIT_OK
+        supervision.kill_leftovers(settings)
+        ports.check(settings.file)
+        sign_in.make_operator_token(settings)
+        desired_state.replace(settings, {})  # `up` starts everything, whatever was stopped before
+        if not foreground:
+            supervision.launch(settings)
+            _bring_up(settings, no_agent, fresh=True)
+            _tell(settings)
+            return EXIT_OK
+        with _ending_with_us(settings) as child:
+            _bring_up(settings, no_agent, fresh=True)
+            _tell(settings)
+            free, held = held, -1  # in this order: a signal between the two must not close it twice
+            os.close(free)
+            if code := child.wait():
+                raise Failure("ended", f"supervisord ended with {code}", f"Its log: {settings.log / 'supervisord.log'}")
+        return EXIT_OK
+    finally:
+        if held >= 0:
+            os.close(held)
+
+
+@click.command()
+def down() -> None:
+    """End everything. Commands that run go on."""
+    settings = settings_anyway()
+    if not settings.run.exists() or not supervision.end_all(settings):
+        output.say("nothing was running")
+    else:
+        output.say("down: no process of this installation is left")
+    if count := len(own_processes.shims_of(settings)):
+        output.say(f"{count} command{'s' * (count != 1)} of this machine's agent still running")
+        output.say("they end by themselves and are reported after the next up")
+
+
+@click.command()
+@click.argument("process", required=False, shell_complete=completion.processes)
+def restart(process: str | None) -> None:
+    """Restart process by process, each once the one before turns again. The gateway only if named."""
+    settings = load()
+    supervision.supervisor_of(settings)
+    asked = status_file.wishes(settings)
+    ordered = [name for kind in RESTART_ORDER for name in settings.names(kind)]
+    names = _named(settings, process) if process else [name for name in ordered if is_wanted(name, asked)]
+    for name in names:
+        output.progress(f"restarting {name} …")
+        _restart(settings, name)
+        output.say(f"{name}: restarted")
+    supervision.wait_told(settings, names)
+
+
+@click.command()
+@click.argument("process", shell_complete=completion.processes)
+def stop(process: str) -> None:
+    """Stop a process. It stays stopped until `start`."""
+    settings = load()
+    names = _named(settings, process)
+    for name in names:
+        supervision.supervisor_of(settings)
+        _stop(settings, name)
+        output.say(output.as_typed(f"{name}: stopped, until: fleethub start {name}"))
+    supervision.wait_told(settings, names)
+
+
+@click.command()
+@click.argument("process", shell_complete=completion.processes)
+def start(process: str) -> None:
+    """Start a stopped process."""
+    settings = load()
+    names = _named(settings, process)
+    for name in names:
+        if name == "agent" and not (settings.state / "agent.toml").exists():
+            raise Failure("not_enrolled", "this machine has no agent yet", "fleethub up enrols it and starts it.")
+        supervision.supervisor_of(settings)
+        desired_state.change(settings, {name: desired_state.RUNNING})
+        supervision.start(settings, name)
+        output.say(f"{name}: running")
+    supervision.wait_told(settings, names)
+
+
+def _refuse_what_cannot_get_well(settings: Settings) -> None:
+    """Raises: Failure, if the operator stopped all processes of a kind without which it is never healthy."""
+    asked = status_file.wishes(settings)
+    kinds = [kind for kind in RESTART_ORDER if kind != "agent"] + ["gateway"]
+    stopped = [kind for kind in kinds if not any(is_wanted(name, asked) for name in settings.names(kind))]
+    if stopped:
+        verb, what = ("is", stopped[0]) if len(stopped) == 1 else ("are", ", ".join(stopped))
+        advice = "; ".join(f"fleethub start {kind}" for kind in stopped)
+        raise Failure("stopped", f"it runs, and {what} {verb} stopped, as asked: so it cannot get well", advice)
+
+
+def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
+    """Healthy, this machine's host online unless it is not wanted."""
+    api = client.open_api(settings)
+    try:
+        _wait_healthy(settings, api)
+        stopped = status_file.wishes(settings).get("agent") == desired_state.STOPPED
+        if no_agent or (stopped and not fresh):
+            return
+        output.progress("starting this machine's agent …")
+        name, changed = enrolment.prepare_agent(settings, api, client.agents_url(settings))
+        if changed and not fresh:
+            _restart(settings, "agent")  # it may have failed on the old file
+        else:
+            supervision.start(settings, "agent")
+            desired_state.change(
+                settings, {"agent": desired_state.RUNNING}
+            )  # only now: a slow start is no stop that nobody asked for
+        enrolment.wait_online(api, name)
+        supervision.wait_told(settings, ["agent"])
+    except client.HubAway as error:
+        raise Failure("hub_away", str(error), "It runs all the same: fleethub status; fleethub down ends it.") from None
+    finally:
+        api.close()
+
+
+def _wait_healthy(settings: Settings, api: client.Api) -> None:
+    supervisor = supervision.supervisor_of(settings)
+    deadline_mono_s = time.monotonic() + HEALTHY_S_MAX
+    told = ""
+    while not api.healthy():
+        state = own_processes.supervisord_of(settings)
+        fatal: list[str] = []
+        try:
+            rows = supervisor.processes()  # also wakes supervisord, so that it starts its children now
+            fatal = [name for name, row in rows.items() if row.state == "FATAL"]
+            waiting = ", ".join(
+                name for name in rows if name != "agent" and not supervision.turns(settings, supervisor, name)
+            )
+        except SupervisorAway:
+            waiting = "supervisord"
+        if (line := f"waiting for {waiting or 'the first round of the canary'} …") != told:
+            told = line
+            output.progress(line)
+        if state is None:
+            raise Failure(
+                "not_healthy", "supervisord ended while it was starting", f"Its log: {settings.log / 'supervisord.log'}"
+            )
+        if fatal or time.monotonic() > deadline_mono_s:
+            for line in supervision.unwell(settings):
+                output.note(line)
+            why = (
+                f"{', '.join(fatal)} cannot be started" if fatal else f"it was not healthy within {HEALTHY_S_MAX:.0f} s"
+            )
+            raise Failure(
+                "not_healthy",
+                f"{why}: see above",
+                "It runs all the same: fleethub status shows it, fleethub down ends it.",
+            )
+        time.sleep(POLL_S)
+
+
+def _tell(settings: Settings) -> None:
+    url = settings.file.operators.url or client.own_url(settings)
+    print(sign_in.link(url, sign_in.new_code(settings)), flush=True)
+    output.say(f"agents connect to {settings.agents_url}")
+    output.say(f"stop it with: {environment.program()} down")
+
+
+def _as_running(settings: Settings, running: own_processes.Belonging) -> Settings:
+    """The settings with the addresses that the running installation really has."""
+    file = settings.file
+    operators = running.environ.get("FLEETHUB_OPERATORS_LISTEN", file.operators.listen)
+    agents = running.environ.get("FLEETHUB_AGENTS_LISTEN", file.agents.listen)
+    if (operators, agents) != (file.operators.listen, file.agents.listen):
+        output.note(f"it runs on {operators} and {agents}: other addresses count after fleethub down and up")
+    replace = msgspec.structs.replace
+    return replace(
+        settings,
+        file=replace(
+            file, operators=replace(file.operators, listen=operators), agents=replace(file.agents, listen=agents)
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _ending_with_us(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """supervisord in the foreground; whatever ends us ends the installation."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield supervision.launch_in_foreground(settings)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C does not leave half of it running
+        output.progress("ending …")
+    finally:
+        supervision.end_all(settings)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(settings: Settings, name: str) -> None:
+    """The process is stopped, and meant to be. Raises: Failure, and then nothing is wished that was not before."""
+    wanted = is_wanted(name, status_file.wishes(settings))
+    desired_state.change(settings, {name: desired_state.STOPPED})  # first: or the watchdog would start it again
+    try:
+        supervision.stop(settings, name)
+    except BaseException as error:
+        desired_state.change(settings, {name: desired_state.RUNNING if wanted else desired_state.STOPPED})
+        if isinstance(error, SupervisorAway):
+            advice = f"Try again; if supervisord stays mute: fleethub down, fleethub up, fleethub stop {name}"
+            raise Failure("not_stopped", f"{name} is not stopped: {error}", advice) from None
+        raise
+
+
+def _restart(settings: Settings, name: str) -> None:
+    desired_state.change(settings, {name: desired_state.STOPPED})  # the watchdog leaves it alone meanwhile
+    try:
+        supervision.stop(settings, name)
+        supervision.start(settings, name)
+    finally:
+        desired_state.change(
+            settings, {name: desired_state.RUNNING}
+        )  # only now: a slow start is no stop that nobody asked for
+
+
+def _named(settings: Settings, process: str) -> list[str]:
+    """The processes of that name, or of that kind. Raises: Failure, naming the nearest."""
+    known = settings.all_names()
+    found = [name for name in known if process in (name, name.partition(":")[0])]
+    if not found:
+        close = difflib.get_close_matches(process, known, 1)
+        raise Failure(
+            "unknown_process",
+            f"there is no process {process!r}{f'; did you mean {close[0]}?' if close else ''}",
+            f"There are: {', '.join(known)}.",
+            2,
+        )
+    return found

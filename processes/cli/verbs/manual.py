@@ -1,0 +1,74 @@
+"""The verbs `completion` and `man`: both made from the commands themselves, so that they cannot say something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+import click
+from click.shell_completion import get_completion_class
+
+from processes.cli.terminal.failure import Failure
+
+PROGRAM = "fleethub"
+COMPLETE = "_FLEETHUB_COMPLETE"  # click's own name for it
+EXIT_CODES = """\
+0 done. 1 failed, or not on every host; of status: degraded; of doctor: a warning. 2 wrongly used; of status: stalled or down; of
+doctor: something is bad. 3 of status: unknown. 4 of run: a host had not answered at \\-\\-wait, or nobody was there to ask for
+10 minutes. 5 of run: the hub did not accept it. 70 of agent: it broke, or runs already. 78 a wrong setting. 130 interrupted.
+141 whoever read its output is gone.
+"""
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what completes fleethub's words in your shell; for bash: eval "$(fleethub completion bash)"."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise Failure("no_completion", f"there is no completion for {shell}")
+    click.echo(kind(context.find_root().command, {}, PROGRAM, COMPLETE).source())
+
+
+@click.command()
+@click.pass_context
+def man(context: click.Context) -> None:
+    """Print the manual page: fleethub man | man -l -"""
+    root = context.find_root().command
+    assert isinstance(root, click.Group)
+    click.echo("\n".join(page(root)))
+
+
+def page(root: click.Group) -> Iterator[str]:
+    """The manual page of a command line, line by line, in man(7)'s own format."""
+    yield f'.TH FLEETHUB 1 "" "fleethub {metadata.version("fleethub")}" "User Commands"'
+    yield f".SH NAME\n{PROGRAM} \\- {_text(root.get_short_help_str(200))}"
+    yield f".SH SYNOPSIS\n.B {PROGRAM}\nVERB [\\fIOPTION\\fR]..."
+    yield ".SH VERBS"
+    for name, verb in _verbs(root):
+        context = click.Context(verb, info_name=name)
+        usage = " ".join(verb.collect_usage_pieces(context))
+        yield f".SS {PROGRAM} {_text(name)} {_text(usage)}"
+        yield from (f".PP\n{_text(part)}" for part in (verb.help or "").split("\n\n"))
+        for option in verb.params:
+            record = option.get_help_record(context)
+            if record is not None:
+                yield f".TP\n.B {_text(record[0])}\n{_text(record[1])}"
+    yield f".SH EXIT STATUS\n{EXIT_CODES}"
+    yield ".SH ENVIRONMENT\n.TP\n.B FLEETHUB_STATE\nThe folder that holds everything; /var/lib/fleethub, or var/ of a checkout."
+    yield ".TP\n.B FLEETHUB_CONFIG\nThe settings' file, if not fleethub.toml in it. Each setting is FLEETHUB_SECTION_KEY."
+    yield ".TP\n.B FLEETHUB_HUB, FLEETHUB_TOKEN_FILE\nAs \\-\\-hub and \\-\\-token\\-file: another installation than this machine's."
+
+
+def _verbs(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, verb in sorted(group.commands.items()):
+        if isinstance(verb, click.Group):
+            yield from _verbs(verb, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", verb
+
+
+def _text(text: str) -> str:
+    """Plain words as roff takes them: no command at a line's beginning, no escape."""
+    return " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")

@@ -1,0 +1,328 @@
+"""The verb `run`: a fleet run, which the hub carries on whatever happens here; and how one is followed to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+import httpx
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from processes.cli.client import Api, HubAway, Refused
+from processes.cli.follow import SILENT_S_MAX, Following
+from processes.cli.terminal import completion, interrupt, output
+from processes.cli.terminal.failure import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_ACCEPTED,
+    EXIT_OK,
+    EXIT_UNANSWERED,
+    Failure,
+)
+from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub
+from processes.cli.terminal.streams import ReaderGone, Unwritable
+from processes.cli.terminal.text import age, count
+from processes.cli.watch import Brief, Watched, WatchedRun
+from processes.core.records.command import State
+from processes.core.records.run import Part, PartView, RunView
+from processes.core.shown.views import CommandView
+from processes.core.travels.messages import TTL_S_MAX
+from processes.core.values import OP_NAME, Presence
+
+KEY_CHARS_MAX: Final = 128  # contract
+NAMES_MAX: Final = 5  # of hosts in one line
+OFFLINE_S_MAX: Final = httpx.Timeout(2.0)  # the run goes on meanwhile; who is offline is not worth a longer wait
+WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
+
+
+class RunDocument(msgspec.Struct, frozen=True):
+    """What --json prints: the run, and those of its commands that were seen."""
+
+    run: RunView
+    commands: list[CommandView | Brief]
+
+
+@click.command()
+@click.argument("ops", metavar="OP[,OP...]")
+@click.argument("hosts", metavar="HOST...", nargs=-1, shell_complete=completion.hosts)
+@click.option("--all", "everywhere", is_flag=True, help="On every host.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="With --all: on those hosts whose KEY is VALUE. May be repeated.",
+)
+@click.option("--parallel", type=click.IntRange(1), metavar="N", help="On so many hosts at a time. [default: all]")
+@click.option(
+    "--max-failures", type=click.IntRange(0), metavar="N", help="Begin no further host once more than N have failed."
+)
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=Seconds(TTL_S_MAX, "at most 7 days, which are 604800"),
+    metavar="S",
+    help="How long each command may wait for its host, in seconds. [default: commands.ttl_s of the hub, 3600 if it is not set]",
+)  # fmt: skip
+@click.option(
+    "--key",
+    metavar="TEXT",
+    help="A name for this very run: given again with the same key it is not begun again. [default: new]",
+)
+@click.option("--no-wait", is_flag=True, help="Return once it is accepted.")
+@click.option(
+    "--wait", "wait_s", type=Seconds(), metavar="S",
+    help="How long to wait for the end, in seconds. [default: until all have ended, or nobody is there to ask for 10 minutes]",
+)  # fmt: skip
+@as_json
+@asks_hub
+@click.pass_context
+def run(
+    context: click.Context,
+    *,
+    ops: str,
+    hosts: tuple[str, ...],
+    everywhere: bool,
+    where: tuple[str, ...],
+    parallel: int | None,
+    max_failures: int | None,
+    ttl_s: float | None,
+    key: str | None,
+    no_wait: bool,
+    wait_s: float | None,
+    as_json: bool,
+    hub: str | None,
+    token_file: Path | None,
+) -> int:
+    """Run operations on hosts, one after the other on each; a host that fails leaves.
+
+    Exit code 0 only if all succeeded on every host.
+    """
+    if no_wait and wait_s is not None:
+        raise click.UsageError("--no-wait does not wait, and --wait says how long: choose one of them")
+    if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
+        raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
+    body: dict[str, object] = {
+        "steps": _steps(ops),
+        **_chosen(hosts, everywhere, where),
+        "key": key or uuid.uuid4().hex,
+    }
+    limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
+    body.update({name: value for name, value in limits.items() if value is not None})
+    with asking(hub, token_file) as api:
+        view = _started(api, body, again=_again(context.obj or (), key, body))
+        _tell_offline(api, view)
+        if not no_wait:
+            return followed(api, view, wait_s, as_json)
+        if as_json:
+            output.document(RunDocument(view, list(_commands_now(api, view))))
+        else:
+            output.say(view.id)
+            output.progress(f"fleethub runs {view.id} --follow shows it, fleethub cancel {view.id} ends it")
+        return EXIT_OK
+
+
+def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> int:
+    """The exit code of a run, followed until it is over or the time is."""
+    fleet_run = WatchedRun(view)
+    if not as_json:
+        output.progress(f"run {view.id} on {count(view.total, 'host')}")
+    with _bar(view, as_json) as (show, paused), contextlib.ExitStack() as stack:
+        between: Callable[[], None] = lambda: None  # noqa: E731  # the other one is a closure too
+        if interrupt.asks():
+            interrupts = stack.enter_context(interrupt.Interrupts())
+
+            def between() -> None:
+                if interrupts.noted:
+                    with paused():
+                        _leave_or_cancel(api, fleet_run, interrupts)
+
+        following = Following(api, fleet_run=fleet_run, quiet=as_json, on_run=show, between=between)
+        left = False
+        try:
+            following.run(wait_s)
+        except KeyboardInterrupt:
+            left = True
+        except (ReaderGone, Unwritable):
+            if not fleet_run.over:
+                output.note(f"fleethub: the run goes on: fleethub runs {view.id} --follow")
+            raise
+        except HubAway as away:
+            output.note(f"fleethub: nobody answers: {away}; what follows was heard {age(SILENT_S_MAX)} ago")
+            if away.advice:
+                output.note(f"  {away.advice}")
+    commands = following.commands
+    if as_json:
+        output.document(RunDocument(fleet_run.view, [each.shown() for each in commands.values()]))
+    if left:
+        output.note(
+            f"fleethub: the run goes on: fleethub runs {view.id} --follow shows it, fleethub cancel {view.id} ends it"
+        )
+        return EXIT_INTERRUPTED
+    if not as_json:
+        summarize(fleet_run.view, commands)
+    code = exit_code(fleet_run.view, (each.state for each in commands.values()))
+    if code == EXIT_UNANSWERED:
+        output.note(
+            f"fleethub: not all have answered: fleethub runs {view.id} --follow goes on, fleethub cancel {view.id} ends it"
+        )
+    return code
+
+
+def exit_code(view: RunView, states: Iterable[State]) -> int:
+    """0: succeeded on every host. 1: any host ended otherwise, or was not attempted. 4: none did, and some have not
+    ended.
+    """
+    bad = any(state.final and state is not State.SUCCEEDED for state in states)
+    if bad or view.failed or view.not_attempted:
+        return EXIT_FAILED
+    return EXIT_UNANSWERED if view.succeeded < view.total else EXIT_OK
+
+
+def summarize(view: RunView, commands: dict[str, Watched]) -> None:
+    """On stderr: a line for each host that did not succeed, and how many ended how."""
+    for part in view.hosts:
+        if part.state is not Part.SUCCEEDED:
+            output.note(_line(part, commands.get(part.command_id or "")))
+    output.note(f"run {view.id} {view.state}: {counts(view)}")
+
+
+def counts(view: RunView) -> str:
+    """How many of the run's hosts are how far, in words."""
+    return ", ".join(f"{count} {WORDS.get(part, part)}" for part in Part if (count := getattr(view, part)))
+
+
+def _line(part: PartView, command: Watched | None) -> str:
+    if part.state in (Part.PENDING, Part.NOT_ATTEMPTED):
+        return f"{part.host}: {WORDS[part.state]}"
+    state = str(command.state) if command else WORDS.get(part.state, part.state)
+    reason = command.reason if command and command.reason else part.reason
+    code = f"exit code {command.exit_code}" if command and command.exit_code else ""
+    message = command.message if command else ""
+    why = ", ".join(filter(None, ("" if reason == state else reason, code, message)))
+    shown = f"  (fleethub command {part.command_id})" if part.command_id else ""
+    return f"{part.host}: {state} at {part.op}" + (f": {why}" if why else "") + shown
+
+
+def _started(api: Api, body: dict[str, object], again: str) -> RunView:
+    known = (
+        f"Ask again with: {again}; with that key it never runs twice, and fleethub runs lists it if it was accepted."
+    )
+    try:
+        return api.start_run(body)
+    except HubAway as away:
+        raise Failure(
+            "not_accepted", str(away), f"{away.advice}. {known}" if away.advice else known, EXIT_NOT_ACCEPTED
+        ) from None
+    except KeyboardInterrupt:
+        output.note(f"fleethub: interrupted before the hub answered. {known}")
+        raise
+
+
+def _again(words: Sequence[str], key: str | None, body: dict[str, object]) -> str:
+    """What to type to ask for the very same run once more. The key stands first, before a "--" that may be among the
+    words.
+    """
+    return shlex.join(("fleethub", *words[:1], *(() if key is not None else ("--key", str(body["key"]))), *words[1:]))
+
+
+def _tell_offline(api: Api, view: RunView) -> None:
+    """On stderr: which of its hosts are offline, so that nobody wonders what is waited for. Not known: nothing is
+    said.
+    """
+    try:
+        offline = api.hosts({"presence": Presence.OFFLINE}, OFFLINE_S_MAX)
+    except (HubAway, Refused):
+        return
+    open_parts = {part.host for part in view.hosts if part.state in (Part.PENDING, Part.ACTIVE)}
+    names = [host.name for host in offline if host.name in open_parts]
+    if names and view.ttl_s > 0:
+        shown = ", ".join(names[:NAMES_MAX]) + (f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else "")
+        verb = "is offline: its command waits" if len(names) == 1 else "are offline: their commands wait"
+        output.note(f"fleethub: {shown} {verb} for at most {age(view.ttl_s)}")
+
+
+def _leave_or_cancel(api: Api, fleet_run: WatchedRun, interrupts: interrupt.Interrupts) -> None:
+    """The run is cancelled, if the person wants that; it is followed further. Raises: KeyboardInterrupt, if it is to be
+    left.
+    """
+    if not interrupts.wants_cancel():
+        return
+    try:
+        view = api.cancel_run(fleet_run.id)
+        output.note(
+            f"run {view.id}: no further host is begun, and the agents of {view.active} are asked to end what they run"
+        )
+    except (HubAway, Refused) as error:  # it may have ended meanwhile; what it is now, the following tells
+        output.note(f"fleethub: not cancelled: {error}")
+
+
+def _commands_now(api: Api, view: RunView) -> Iterator[CommandView | Brief]:
+    """The commands that the run began with. That it was accepted is true even if they cannot be seen now."""
+    made = [part for part in view.hosts if part.command_id is not None]
+    seen: dict[str, CommandView] = {}
+    with contextlib.suppress(HubAway, Refused):
+        seen = {command.id: command for command in api.commands_of(view.id, len(made))}
+    for part in made:
+        assert part.command_id is not None
+        yield seen.get(part.command_id) or Brief(part.command_id, part.host, part.op, State.QUEUED, "", None)
+
+
+@contextlib.contextmanager
+def _bar(
+    view: RunView, as_json: bool
+) -> Iterator[tuple[Callable[[RunView], None], Callable[[], contextlib.AbstractContextManager[None]]]]:
+    """A progress bar under the output, if a person watches both streams; else nothing. It can be paused, for a
+    question.
+    """
+    if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        yield lambda _: None, contextlib.nullcontext
+        return
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("hosts", total=view.total)
+
+        def show(now: RunView) -> None:
+            progress.update(task, completed=now.total - now.pending - now.active)
+
+        @contextlib.contextmanager
+        def paused() -> Iterator[None]:
+            progress.stop()
+            yield
+            progress.start()
+
+        yield show, paused
+
+
+def _steps(ops: str) -> list[str]:
+    steps = ops.split(",")
+    for op in steps:
+        if not OP_NAME.fullmatch(op):
+            raise click.UsageError(
+                f"OP is an operation's name, or several with commas between them, and {op!r} is not a name"
+            )
+    return steps
+
+
+def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> dict[str, object]:
+    if everywhere == bool(hosts):
+        raise click.UsageError("name the hosts, or say --all" if not hosts else "name the hosts or say --all, not both")
+    if joined := next((host for host in hosts if "," in host), None):
+        raise click.UsageError(f"{joined!r} is not a host name: hosts are separated by spaces")
+    if where and not everywhere:
+        raise click.UsageError("--where chooses among all hosts: say --all with it")
+    conditions: dict[str, str] = {}
+    for condition in where:
+        key, equals, value = condition.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"--where {condition!r} is not KEY=VALUE")
+        if conditions.setdefault(key, value) != value:
+            raise click.UsageError(f"--where {key} is given twice, and no host has both values")
+    return {"where": conditions} if everywhere else {"hosts": list(hosts)}

@@ -1,0 +1,175 @@
+"""The verb `status`: the watchdog's view, read from the state folder, whatever is down."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from processes.adapters.settings import Settings, SettingsError
+from processes.adapters.state import status_file
+from processes.cli import live
+from processes.cli.client import HubAway, decoded
+from processes.cli.machine import own_processes
+from processes.cli.machine.environment import program
+from processes.cli.terminal import output
+from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
+from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
+from processes.cli.terminal.text import age
+from processes.core.shown.status import Overall, ProcessReport, Report
+
+HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
+EVERY_S = 1.0  # of --watch
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
+@as_json
+@asks_hub
+def status(watch: bool, as_json: bool, hub: str | None, token_file: Path | None) -> int:
+    """Show how everything is. Exit code 0 ok, 1 degraded, 2 stalled or down, 3 unknown.
+
+    Of this machine it is read from the state folder, whatever is down; with --hub it is asked for.
+    """
+    if watch and as_json:
+        raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
+    if hub is not None:
+        return _remote(hub, token_file, watch, as_json)
+    try:
+        settings = settings_anyway()
+    except SettingsError as error:
+        raise Failure("settings", str(error), exit_code=EXIT_UNKNOWN) from None
+    if not settings.run.exists():
+        raise Failure(
+            "unknown", f"there is no installation at {settings.state}", f"Start one: {program()} up", EXIT_UNKNOWN
+        )
+    if watch:
+        _watch_folder(settings)
+    report = _current(settings)
+    if as_json:
+        output.document(report)
+    else:
+        _show(report)
+    return report.verdict.exit_code
+
+
+def _current(settings: Settings) -> Report:
+    """How this machine's installation is; where nothing runs, that is all that is said of why. Raises: Failure, if it
+    never began.
+    """
+    report = status_file.current_report(settings)
+    told = report.watchdog_silent_s is None  # by a watchdog that lives
+    if told or any(process.pid for process in report.processes) or own_processes.supervisord_of(settings) is not None:
+        return report
+    if not settings.epoch_file.exists() and not settings.database.exists():
+        raise Failure(
+            "unknown", f"nothing was ever started at {settings.state}", f"Start it: {program()} up", EXIT_UNKNOWN
+        )
+    return msgspec.structs.replace(report, reasons=[f"nothing runs here: {program()} up"])
+
+
+def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> int:
+    try:
+        with asking(hub, token_file) as api:
+            if watch:
+                live.watch(api, _picture)
+            body = api.read("/status")
+            report = decoded(body, Report)
+    except HubAway as error:
+        raise Failure("unknown", str(error), error.advice, EXIT_UNKNOWN) from None
+    except Failure as failure:
+        raise Failure(failure.code, failure.message, failure.advice, EXIT_UNKNOWN) from None
+    if as_json:
+        output.document(body)
+    else:
+        _show(report)
+    return report.verdict.exit_code
+
+
+def _watch_folder(settings: Settings) -> None:
+    """A screen from the state folder: it lives while everything else is down. Raises: KeyboardInterrupt."""
+    with (
+        Live(console=Console(), screen=True, auto_refresh=False)
+        if sys.stdout.isatty()
+        else contextlib.nullcontext() as screen
+    ):
+        while True:
+            drawn = _drawn(_current(settings), "")
+            if screen is not None and drawn is not None:
+                screen.update(drawn, refresh=True)
+            time.sleep(EVERY_S)
+
+
+def _picture(picture: live.Picture, said: str) -> RenderableType | None:
+    rows = picture.rows
+    overall = rows.get("overall", {}).get("overall")
+    if overall is None:
+        return output.screen(said, HEADER, [])
+    newest = next(iter(rows.get("incident", {})), None)
+    report = msgspec.convert(
+        {
+            **overall,
+            "processes": list(rows.get("process", {}).values()),
+            "commands": rows.get("ledger", {}).get("ledger", {}),
+            "incidents": {"total": len(rows.get("incident", {})), "last": newest},
+        },
+        Report,
+        strict=False,
+    )
+    return _drawn(report, said)
+
+
+def _drawn(report: Report, said: str) -> RenderableType | None:
+    first = (
+        f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}{f'  ({said})' if said else ''}"
+    )
+    return output.screen(first, HEADER, [_row(process) for process in report.processes], _lines(report))
+
+
+def _show(report: Report) -> None:
+    output.say(f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}")
+    if any(process.pid for process in report.processes):
+        output.table(HEADER, [_row(process) for process in report.processes])
+    for line in _lines(report):
+        output.say(line)
+
+
+def _lines(report: Report) -> list[str]:
+    canary, fleet, commands = report.canary, report.fleet, report.commands
+    latency = f", {canary.latency_ms:.1f} ms" if canary.latency_ms is not None else ""
+    unknown = "never" if report.watchdog_silent_s is None else "not known"
+    last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else unknown
+    counted = f"{fleet.online} online, {fleet.stale} stale, {fleet.offline} offline"
+    presence = counted if report.verdict is not Overall.DOWN else "no hub tells how they are"
+    counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
+    last = output.as_typed(f", the last: fleethub incident {report.incidents.last}") if report.incidents.last else ""
+    return [
+        f"canary: last round {last_round}{latency}, hub epoch {report.epoch}",
+        f"hosts: {fleet.hosts}, {presence}",
+        f"commands: {', '.join(counts) or 'none'}",
+        f"incidents: {report.incidents.total}{last}",
+    ]
+
+
+def _row(process: ProcessReport) -> list[str]:
+    pulse = process.pulse
+    return [
+        process.name,
+        process.verdict,
+        process.state,
+        str(process.pid or "-"),
+        age(process.uptime_s),
+        str(process.restarts),
+        "-" if process.cpu_percent is None else f"{process.cpu_percent:.0f} %",
+        "-" if process.rss_bytes is None else f"{process.rss_bytes >> 20} MiB",
+        str(pulse.turn) if pulse else "-",
+        f"{pulse.age_s:.1f} s" if pulse else "-",
+        str(pulse.backlog) if pulse else "-",
+        process.reason,
+    ]

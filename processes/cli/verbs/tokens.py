@@ -1,0 +1,106 @@
+"""The verbs `token` (operators' tokens: create, list, revoke) and `audit` (who did or tried what)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from processes.cli.client import decoded, segment
+from processes.cli.terminal import output
+from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.core.shown.pages import AuditPage, TokenMade, TokensPage
+from processes.core.travels.audit import AuditView, Kind
+from processes.core.values import Role
+
+PAGE_MAX = 1000  # lines in one answer
+
+
+@click.group()
+def token() -> None:
+    """Tokens of operators."""
+
+
+@token.command("create")
+@click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What it may do.")
+@click.option("--label", default="", help="Whose it is.")
+@as_json
+@asks_hub
+def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Create an operator token. It is printed once, alone on stdout."""
+    with asking(hub, token_file) as api:
+        body = api.once("POST", "/tokens", {"role": role, "label": label})
+    created = decoded(body, TokenMade)
+    if as_json:
+        output.document(body)
+        return
+    output.note(f"a token for the role {role}, shown this once (revoke it: fleethub token revoke {created.id}):")
+    output.say(created.token)
+
+
+@token.command("list")
+@as_json
+@asks_hub
+def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """List the operator tokens that were created, but never the tokens themselves."""
+    with asking(hub, token_file) as api:
+        body = api.read("/tokens")
+    if as_json:
+        output.document(body)
+        return
+    rows = [[view.id, view.role, view.created_at or "", view.label] for view in decoded(body, TokensPage).tokens]
+    output.table(["ID", "ROLE", "CREATED", "LABEL"], rows, "none but operator.token of the state folder")
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID")
+@as_json
+@asks_hub
+def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Make an operator token void; its connections end within 2 s, and no restored backup brings it back."""
+    with asking(hub, token_file) as api:
+        body = api.once("DELETE", f"/tokens/{segment(token_id)}")
+    if as_json:
+        output.document(body)
+    else:
+        output.say(f"{token_id}: void")
+
+
+@click.command()
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many lines, newest first."
+)
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Of this kind only.")
+@click.option("--subject", help="Of this host, command, token or address only.")
+@click.option("--actor", help="By this one only.")
+@as_json
+@asks_hub
+def audit(
+    *,
+    limit: int,
+    kind: str | None,
+    subject: str | None,
+    actor: str | None,
+    as_json: bool,
+    hub: str | None,
+    token_file: Path | None,
+) -> None:
+    """List who did or tried what, newest first: commands' states, hosts, tokens, sign-ins, refused attempts."""
+    filters = {"kind": kind, "subject": subject, "actor": actor}
+    with asking(hub, token_file) as api:
+        asked = {name: value for name, value in filters.items() if value is not None}
+        found, following = api.paged("/audit", asked, limit, PAGE_MAX, _rows)
+    if as_json:
+        output.document({"audit": found, "next": following})
+        return
+    rows = [[line.at or "", line.actor, line.kind, line.subject, _change(line), line.reason] for line in found]
+    output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, output.none_found("line", filters))
+
+
+def _rows(body: bytes) -> tuple[list[AuditView], int | None]:
+    page = decoded(body, AuditPage)
+    return page.audit, page.next
+
+
+def _change(line: AuditView) -> str:
+    return f"{line.before} → {line.after}" if line.before else line.after

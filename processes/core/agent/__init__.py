@@ -1,0 +1,1 @@
+"""The decisions of an agent: what it answers, runs, reports and forgets. Pure. Start with step.py."""

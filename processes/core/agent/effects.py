@@ -1,0 +1,114 @@
+"""What goes into an agent's session and what comes out of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from processes.core.agent.remembered import Ended, FolderVerdict, JournalRow, SpoolRecord
+from processes.core.travels import agent_frames
+
+# Inputs: what happened
+
+
+class Connected(NamedTuple):
+    """The hub let us in. `number` grows with each connection."""
+
+    number: int
+
+
+class Disconnected(NamedTuple):
+    """That connection is gone."""
+
+
+class Received(NamedTuple):
+    """The hub said something."""
+
+    frame: agent_frames.HubFrame
+
+
+class Recorded(NamedTuple):
+    """A RecordRow is durable. `known`: the row that was there already, and stays; None: it is new."""
+
+    command_id: str
+    known: JournalRow | None
+
+
+class RecordFailed(NamedTuple):
+    """A RecordRow could not be made durable: what it was for must not happen. `reason`: the word for the hub."""
+
+    command_id: str
+    reason: str
+
+
+class Observed(NamedTuple):
+    """A look into a run folder. `first` is the offset of records[0]; `total`: how many there will ever be, once it has
+    ended.
+    """
+
+    command_id: str
+    run: FolderVerdict
+    pid: int | None = None
+    first: int = 0
+    records: Sequence[SpoolRecord] = ()
+    ended: Ended | None = None
+    total: int | None = None
+
+
+class Ticked(NamedTuple):
+    """Time passed. `metrics`: the newest, None if there are none."""
+
+    metrics: agent_frames.Metrics | None
+
+
+Input = Connected | Disconnected | Received | Recorded | RecordFailed | Observed | Ticked
+
+
+# Effects: what to do, in this order
+
+
+class Send(NamedTuple):
+    """Write the frame to connection `number`; if that is gone, nothing."""
+
+    number: int
+    frame: agent_frames.AgentFrame
+
+
+class RecordRow(NamedTuple):
+    """Make the row durable if its id is new; answered by Recorded or RecordFailed."""
+
+    row: JournalRow
+
+
+class SettleRow(NamedTuple):
+    """Replace the row; its folder may go when `forget` and the row is durable. A failure is told in the log and is
+    harmless.
+    """
+
+    row: JournalRow
+    forget: bool = False
+
+
+class Launch(NamedTuple):
+    """Start a shim for this command."""
+
+    command_id: str
+    op: str
+
+
+class Kill(NamedTuple):
+    """Write the cancel into the run folder, and wake its shim if there is one."""
+
+    command_id: str
+    signal: str
+
+
+Effect = Send | RecordRow | SettleRow | Launch | Kill
+
+
+class Look(NamedTuple):
+    """A wish to look into a run folder: records from offset `first` on, of at most `room_bytes`; 0: none."""
+
+    command_id: str
+    first: int
+    room_bytes: int

@@ -1,0 +1,424 @@
+"""An agent's decisions: what it answers, runs, reports and forgets. Pure: step(input, now) → effects.
+
+One command's way through an agent:
+
+    command frame ──▶ ADMITTING ──row durable──▶ ACCEPTED ──`started` seen──▶ RUNNING ──its end seen──▶ FINISHED
+    ──ack──▶ gone
+                          │                          └──its time was over──▶ FINISHED
+                          └──the journal knew it──▶ answered from its row, never run again
+
+The theory: a command's id enters the journal before anything is said of it, by one insert that tells new from known; so
+of any number of deliveries one is accepted. What happened since is read from the run folder, which only the shim
+writes. Everything that the hub has not acknowledged is sent again: after 5 s, and from the start of what is missing on
+each new connection. A report follows the hub's acknowledgement of all output: what is sent in order may still be lost
+in part, with the hub's queues, and a report that came through would leave a final command whose output nobody sends
+again.
+
+What bothers the author: a rejection is journalled too. Without that a redelivery that crossed it on the wire could be
+run after the hub had already told its operator `rejected`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from typing import Final, assert_never
+
+import msgspec
+
+from processes.core.agent.effects import (
+    Connected,
+    Disconnected,
+    Effect,
+    Input,
+    Kill,
+    Launch,
+    Look,
+    Observed,
+    Received,
+    Recorded,
+    RecordFailed,
+    RecordRow,
+    Send,
+    SettleRow,
+    Ticked,
+)
+from processes.core.agent.flow import RESEND_S, Flow
+from processes.core.agent.remembered import (
+    COMMAND_ID,
+    Ended,
+    FolderVerdict,
+    JournalRow,
+    JournalState,
+    ReportStatus,
+)
+from processes.core.travels import agent_frames
+from processes.core.values import PROTOCOL, Now
+
+OPEN_MAX: Final = 1000  # commands not yet acknowledged; past it new ones are rejected. `known` may hold 2000
+CONCURRENT_MAX: Final = 16  # running at once; guess: more is an operator's mistake
+LAUNCHES_MAX: Final = 5  # tries to start a shim; each is safe, for only one can write `started`
+LAUNCH_PAUSE_S: Final = 1.0
+SIGNALS: Final = ("SIGTERM", "SIGKILL", "SIGINT", "SIGHUP")  # any other word is taken for SIGTERM
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who this agent is: what `register` says."""
+
+    name: str
+    boot_id: str
+    journal_id: str
+    heartbeat_s: float
+    offers: Mapping[str, agent_frames.CommandOptions]
+    agent_version: str = ""
+    os_version: str = ""
+    kernel: str = ""
+    machine: str = ""
+
+
+class CommandStage(enum.StrEnum):
+    """Where a command is in the agent; the values are the words of `known`."""
+
+    ADMITTING = "admitting"
+    ACCEPTED = "accepted"
+    RUNNING = "started"
+    FINISHED = "finished"
+
+
+_BUSY: Final = (CommandStage.ADMITTING, CommandStage.ACCEPTED, CommandStage.RUNNING)
+
+
+class _OpenCommand:
+    """A command that the hub has not acknowledged. Invariant: `ended` and `total` are set exactly in FINISHED."""
+
+    def __init__(self, row: JournalRow, stage: CommandStage, *, by_kill: bool = False) -> None:
+        self.row = row
+        self.stage = stage
+        self.by_kill = by_kill  # it entered by a cancel, not by a delivery
+        self.kill_signal = ""  # a cancel that came while the row was being written
+        self.flow = Flow()
+        self.pid: int | None = None
+        self.launches = 0
+        self.launched_boot_s = 0.0
+        self.ended: Ended | None = None
+        self.total: int | None = None
+        self.reported = False  # on this connection, and not overdue
+        self.report_boot_s = 0.0  # when the report is sent again
+
+    def end(self, ended: Ended, total: int) -> None:
+        self.stage, self.ended, self.total = CommandStage.FINISHED, ended, total
+
+    @property
+    def runs(self) -> bool:
+        return self.stage in _BUSY and self.row.state is JournalState.ACCEPTED
+
+
+class Agent:
+    """One agent from its start to its end, over all its connections."""
+
+    def __init__(self, identity: Identity, unsettled: Iterable[JournalRow] = ()) -> None:
+        self._me = identity
+        self._open: dict[str, _OpenCommand] = {}  # in the order of admission
+        self._unjournalled: dict[str, str] = {}  # refused because the journal failed: never run later either
+        self._number = 0  # of the connection; 0: none
+        self._registered = False
+        self._beat_boot_s = 0.0
+        for row in unsettled:
+            command = self._open[row.command_id] = _OpenCommand(row, CommandStage.ACCEPTED)
+            if row.state is JournalState.CANCELLED:
+                command.end(_CANCELLED, 0)
+
+    @property
+    def registered(self) -> bool:
+        """True while the hub holds our registration."""
+        return self._registered
+
+    @property
+    def running(self) -> int:
+        """How many commands run or are about to."""
+        return sum(command.runs for command in self._open.values())
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many commands the hub has not acknowledged yet."""
+        return len(self._open)
+
+    def looks(self) -> list[Look]:
+        """The run folders to look into now. Output is read only as far as it may be sent."""
+        wanted = []
+        for command_id, command in self._open.items():
+            room = command.flow.room_bytes() if self._registered else 0
+            unsent = command.total is not None and command.flow.next < command.total
+            if command.stage in (CommandStage.ACCEPTED, CommandStage.RUNNING) or (unsent and room):
+                wanted.append(Look(command_id, command.flow.next, room))
+        return wanted
+
+    def step(self, happened: Input, now: Now) -> list[Effect]:
+        """What to do now, in this order."""
+        effects: list[Effect] = []
+        match happened:
+            case Connected(number):
+                self._number, self._registered = number, False
+                effects.append(Send(number, self._register()))
+            case Disconnected():
+                self._number, self._registered = 0, False
+                for command in self._open.values():
+                    command.flow.begin_anew()
+                    command.reported = False
+            case Received(frame):
+                self._on_frame(frame, now, effects)
+            case Recorded(command_id, known):
+                self._on_recorded(self._open.get(command_id), known, now, effects)
+            case RecordFailed(command_id, reason):
+                self._on_record_failed(command_id, reason, effects)
+            case Observed():
+                self._on_observed(happened, now, effects)
+            case Ticked(metrics):
+                self._on_tick(metrics, now, effects)
+            case _:
+                assert_never(happened)
+        self._report(now, effects)
+        return effects
+
+    # frames
+
+    def _on_frame(self, frame: agent_frames.HubFrame, now: Now, effects: list[Effect]) -> None:
+        match frame:
+            case agent_frames.Registered():
+                self._registered, self._beat_boot_s = True, now.boot_s
+            case agent_frames.CommandFrame():
+                self._on_command(frame, now, effects)
+            case agent_frames.KillCommand():
+                self._on_kill(frame, now, effects)
+            case agent_frames.Ack(command_id, offset):
+                self._on_ack(self._open.get(command_id), offset, now, effects)
+            case _:
+                assert_never(frame)
+
+    def _on_command(self, frame: agent_frames.CommandFrame, now: Now, effects: list[Effect]) -> None:
+        command = self._open.get(frame.command_id)
+        if command is not None:
+            if command.stage is not CommandStage.ADMITTING:  # else its answer is under way
+                self._send(agent_frames.CommandAck(frame.command_id, "duplicate"), effects)
+                command.reported = False
+            return
+        if frame.command_id in self._unjournalled:
+            self._reject(frame.command_id, self._unjournalled[frame.command_id], effects)
+            return
+        if not COMMAND_ID.fullmatch(frame.command_id):
+            self._reject(frame.command_id, "malformed_id", effects)
+            return
+        reason = self._refusal(frame)
+        state = JournalState.REJECTED if reason else JournalState.ACCEPTED
+        row = self._row(frame.command_id, frame.command, state, now, ttl_s=frame.ttl_s, reason=reason)
+        if len(self._open) >= OPEN_MAX:
+            self._reject(frame.command_id, "too_many_unacknowledged", effects)
+            return
+        self._open[frame.command_id] = _OpenCommand(row, CommandStage.ADMITTING)
+        effects.append(RecordRow(row))
+
+    def _refusal(self, frame: agent_frames.CommandFrame) -> str:
+        options = self._me.offers.get(frame.command)
+        if options is None:
+            return "not_offered"
+        if frame.ttl_s is not None and frame.ttl_s <= 0:
+            return "expired"
+        beside = [command for command in self._open.values() if command.runs]
+        alone = not options.concurrent and any(not self._concurrent(command.row.op) for command in beside)
+        return "busy" if alone or len(beside) >= CONCURRENT_MAX else ""
+
+    def _concurrent(self, op: str) -> bool:
+        options = self._me.offers.get(op)
+        return options is not None and options.concurrent
+
+    def _on_kill(self, frame: agent_frames.KillCommand, now: Now, effects: list[Effect]) -> None:
+        signal = frame.signal if frame.signal in SIGNALS else "SIGTERM"
+        command_id = frame.command_id or self._running_as(frame.pid)
+        command = self._open.get(command_id)
+        if command is None:
+            if COMMAND_ID.fullmatch(command_id) and len(self._open) < OPEN_MAX:
+                row = self._row(command_id, "", JournalState.CANCELLED, now)
+                self._open[command_id] = _OpenCommand(row, CommandStage.ADMITTING, by_kill=True)
+                effects.append(RecordRow(row))
+        elif command.stage is CommandStage.ADMITTING:
+            command.kill_signal = signal
+        elif command.stage is not CommandStage.FINISHED:  # a completed exit wins
+            effects.append(Kill(command_id, signal))
+
+    def _running_as(self, pid: int) -> str:
+        """The running command with this pid; 0: the first that runs; "": none."""
+        return next((command_id for command_id, c in self._open.items() if c.runs and pid in (0, c.pid)), "")
+
+    def _on_ack(self, command: _OpenCommand | None, offset: int | None, now: Now, effects: list[Effect]) -> None:
+        if command is None or command.stage is CommandStage.ADMITTING:
+            return
+        if offset is not None:
+            command.flow.acknowledged(offset, now.boot_s)
+        elif command.stage is CommandStage.FINISHED:
+            del self._open[command.row.command_id]
+            effects.append(
+                SettleRow(
+                    msgspec.structs.replace(command.row, state=JournalState.SETTLED, ended=command.ended), forget=True
+                )
+            )
+
+    # the journal
+
+    def _on_recorded(
+        self, command: _OpenCommand | None, known: JournalRow | None, now: Now, effects: list[Effect]
+    ) -> None:
+        assert command is not None, "a row was recorded that nobody asked for"
+        assert command.stage is CommandStage.ADMITTING, "a row was recorded twice"
+        row = command.row
+        if known is not None:
+            del self._open[row.command_id]
+            self._answer(known, effects, delivered=not command.by_kill)
+        elif row.state is JournalState.REJECTED:
+            del self._open[row.command_id]
+            self._reject(row.command_id, row.reason, effects)
+        elif row.state is JournalState.CANCELLED:
+            command.end(_CANCELLED, 0)
+        elif self._over(row, now):
+            del self._open[row.command_id]
+            effects.append(SettleRow(msgspec.structs.replace(row, state=JournalState.REJECTED, reason="expired")))
+            self._reject(row.command_id, "expired", effects)
+        else:
+            command.stage = CommandStage.ACCEPTED
+            self._send(agent_frames.CommandAck(row.command_id), effects)
+            if command.kill_signal:
+                effects.append(Kill(row.command_id, command.kill_signal))
+            self._launch(command, now, effects)
+
+    def _on_record_failed(self, command_id: str, why: str, effects: list[Effect]) -> None:
+        command = self._open.pop(command_id)
+        if command.by_kill:
+            return  # the hub asks again as long as it knows of no end
+        if len(self._unjournalled) >= OPEN_MAX:
+            del self._unjournalled[next(iter(self._unjournalled))]
+        self._unjournalled[command_id] = reason = command.row.reason or why
+        self._reject(command_id, reason, effects)
+
+    def _answer(self, row: JournalRow, effects: list[Effect], *, delivered: bool) -> None:
+        """What is said of a command that is over."""
+        if row.state is JournalState.REJECTED:
+            self._reject(row.command_id, row.reason, effects)
+            return
+        if delivered:
+            self._send(agent_frames.CommandAck(row.command_id, "duplicate"), effects)
+        if row.ended is not None:
+            self._send(_status(row, row.ended), effects)
+
+    # the run
+
+    def _on_observed(self, seen: Observed, now: Now, effects: list[Effect]) -> None:
+        command = self._open.get(seen.command_id)
+        if command is None or command.stage is CommandStage.ADMITTING:
+            return  # acknowledged since we looked
+        if command.stage is not CommandStage.FINISHED:
+            if seen.run is FolderVerdict.ENDED:
+                assert seen.ended is not None, "an end without its content"
+                assert seen.total is not None, "an end without its number of records"
+                command.end(seen.ended, seen.total)
+            elif seen.run is FolderVerdict.RUNNING:
+                command.stage, command.pid = CommandStage.RUNNING, seen.pid
+            elif seen.run is FolderVerdict.UNSTARTED and command.stage is CommandStage.ACCEPTED:
+                self._unstarted(command, now, effects)
+        if self._registered and seen.first == command.flow.next:
+            for record in seen.records:
+                offset = command.flow.sent(len(record.text.encode()), now.boot_s)
+                output = agent_frames.Output(record.text, seen.command_id, command.row.op, record.stream, offset)
+                self._send(output, effects)
+
+    def _unstarted(self, command: _OpenCommand, now: Now, effects: list[Effect]) -> None:
+        if command.launches == 0 and self._over(command.row, now):
+            command.end(
+                Ended(ReportStatus.ERROR, None, "its time was over before it could be started: not run", "expired"), 0
+            )
+        elif command.row.op not in self._me.offers:
+            command.end(
+                Ended(ReportStatus.ERROR, None, "no longer offered when it could be started: not run", "not_offered"), 0
+            )
+        elif command.launches >= LAUNCHES_MAX:
+            command.end(Ended(ReportStatus.ERROR, None, "could not be started: not run", "not_started"), 0)
+        elif command.launches == 0 or now.boot_s - command.launched_boot_s >= LAUNCH_PAUSE_S:
+            self._launch(command, now, effects)
+
+    def _launch(self, command: _OpenCommand, now: Now, effects: list[Effect]) -> None:
+        command.launches += 1
+        command.launched_boot_s = now.boot_s
+        effects.append(Launch(command.row.command_id, command.row.op))
+
+    # time
+
+    def _on_tick(self, metrics: agent_frames.Metrics | None, now: Now, effects: list[Effect]) -> None:
+        for command in self._open.values():
+            if command.flow.overdue(now.boot_s):
+                command.flow.rewind()
+                command.reported = False
+            elif command.reported and now.boot_s >= command.report_boot_s:
+                command.reported = False
+        if self._registered and now.boot_s >= self._beat_boot_s:
+            self._beat_boot_s = max(self._beat_boot_s + self._me.heartbeat_s, now.boot_s)
+            running = next((command for command in self._open.values() if command.runs), None)
+            op, pid = (running.row.op, running.pid) if running else (None, None)
+            self._send(agent_frames.Heartbeat(metrics, op, pid), effects)
+
+    def _report(self, now: Now, effects: list[Effect]) -> None:
+        """Sends each report that is due: when the hub has all output, on a connection that is registered."""
+        if not self._registered:
+            return
+        for command in self._open.values():
+            if command.ended is None or command.total is None or command.reported or command.flow.acked < command.total:
+                continue
+            self._send(_status(command.row, command.ended), effects)
+            command.reported, command.report_boot_s = True, now.boot_s + RESEND_S
+
+    # parts
+
+    def _register(self) -> agent_frames.Register:
+        known = [
+            agent_frames.Known(key, command.stage.value)
+            for key, command in self._open.items()
+            if command.stage is not CommandStage.ADMITTING
+        ]
+        return agent_frames.Register(
+            hostname=self._me.name,
+            host_type="linux",
+            agent_version=self._me.agent_version,
+            os_version=self._me.os_version,
+            kernel=self._me.kernel,
+            machine=self._me.machine,
+            heartbeat_interval=self._me.heartbeat_s,
+            protocol=PROTOCOL,
+            boot_id=self._me.boot_id,
+            journal_id=self._me.journal_id,
+            commands=list(self._me.offers),
+            command_options=dict(self._me.offers),
+            known=known,
+        )
+
+    def _send(self, frame: agent_frames.AgentFrame, effects: list[Effect]) -> None:
+        if self._number:
+            effects.append(Send(self._number, frame))
+
+    def _reject(self, command_id: str, reason: str, effects: list[Effect]) -> None:
+        running = next((command.row.op for command in self._open.values() if command.runs), None)
+        self._send(agent_frames.CommandRejected(reason, command_id, running), effects)
+
+    def _row(
+        self, command_id: str, op: str, state: JournalState, now: Now, *, ttl_s: float | None = None, reason: str = ""
+    ) -> JournalRow:
+        return JournalRow(command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason)
+
+    def _over(self, row: JournalRow, now: Now) -> bool:
+        left_s = row.left_s(now, self._me.boot_id)
+        return left_s is not None and left_s <= 0
+
+
+_CANCELLED: Final = Ended(ReportStatus.CANCELLED, None, "cancelled before it was started")
+
+
+def _status(row: JournalRow, ended: Ended) -> agent_frames.StatusFrame:
+    return agent_frames.StatusFrame(
+        ended.status.value, row.command_id, row.op, ended.exit_code, ended.message[:1000], ended.reason
+    )

@@ -1,0 +1,223 @@
+"""Which conditions stand now, from the watchdog's report, its incidents and a few facts beside them. Pure.
+
+What is an incident is said by the incident; here is besides what lasts too long, what no remedy mends, and what the
+report alone does not say. Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from processes.core.alarms.alarm import Condition, Severity
+from processes.core.shown.status import IncidentView, ProcessReport, Report, Verdict
+from processes.core.travels.pulse import Blocked
+from processes.core.values import rfc3339
+
+SETTLE_S: Final = 2.0  # an incident is told with its line and its remedy: evidence takes 1 s at most
+# an incident that is not over by then is told once more, as critical. Promised: over within 5 s
+LASTING_S: Final = 30.0
+LAGGING_S: Final = 60.0
+STORAGE_S: Final = 5.0  # a backup or a checkpoint locks the database for less
+CANARY_S: Final = 15.0  # red for so long besides the 6 s until it is called red
+SUPERVISORD_S: Final = 10.0
+HOLE_S: Final = 10.0  # nobody watched for so long; a watchdog that dies is replaced within about 2 s
+DISK_FREE_MIN_BYTES: Final = 256 << 20  # guess: an hour of a noisy fleet's output
+CERTIFICATE_DAYS: Final = (  # each told once; all are over when it is replaced
+    (14, Severity.WARNING, "expires in less than 14 days"),
+    (3, Severity.CRITICAL, "expires in less than 3 days"),
+    (0, Severity.CRITICAL, "has expired"),
+)
+DAY_S: Final = 86400.0
+INCIDENTS: Final = "incident:"
+LASTING: Final = "lasting:"
+
+
+class AlarmFacts(msgspec.Struct, frozen=True):
+    """What the report does not say. None: not known."""
+
+    budgets: frozenset[str] = frozenset()  # processes whose budget of kills is used up
+    disk_free_bytes: int | None = None
+    certificate_wall_s: float | None = None  # when it expires
+    certificate_problem: str = ""
+    put_aside: list[tuple[str, str]] | None = None  # dead letters: id, what it is
+    suspended: list[tuple[str, str]] | None = None  # hosts whose token is suspended, and why
+    contested: list[str] = []  # hosts of which two agents claim to be one
+
+
+def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Condition]:
+    """Everything but incidents that a person should know now."""
+    found = [*_of_processes(report.processes, facts.budgets), *_of_the_whole(report, facts)]
+    found += [
+        Condition(
+            f"deadletter:{key}", Severity.WARNING, "a message was put aside", what, over="it was retried or discarded"
+        )
+        for key, what in facts.put_aside or []
+    ]
+    found += [
+        Condition(f"suspended:{host}", Severity.CRITICAL, f"the token of {host} is suspended", why, over="lifted")
+        for host, why in facts.suspended or []
+    ]
+    found += [
+        Condition(
+            f"contested:{host}",
+            Severity.WARNING,
+            f"the identity of {host} is contested",
+            "several agents use its token, in turn",
+        )
+        for host in facts.contested
+    ]
+    return [*found, *_certificate(facts, wall_s)]
+
+
+def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[str, ...]:
+    """Prefixes of the keys of which nobody can say now that they do not stand: a watchdog that starts anew does not
+    know all at once.
+    """
+    found = [] if incidents_known else [INCIDENTS, LASTING]
+    for process in report.processes:
+        if process.wanted and process.verdict not in (Verdict.ADVANCING, Verdict.LAGGING):
+            found += [f"budget:{process.name}", f"unkillable:{process.name}"]
+    if facts.put_aside is None or facts.suspended is None:
+        found += ["deadletter:", "suspended:"]
+    return tuple(found)
+
+
+def incident(view: IncidentView) -> Condition:
+    """An incident as a condition, as it is now."""
+    title = f"{view.process} {view.verdict}" + (" (drill)" if view.drill else "")
+    parts = [view.reason, f"stuck at {view.stuck_at}" if view.stuck_at else "", view.remedy]
+    after = f"well again after {view.recovered_after_s:.1f} s" if view.recovered_after_s is not None else "over"
+    lost = f"{view.lost} accepted commands disappeared" if view.lost else "nothing lost"
+    severity = Severity.CRITICAL if view.lost or view.verdict == Verdict.UNKILLABLE else Severity.WARNING
+    return Condition(
+        INCIDENTS + view.id,
+        Severity.INFO if view.drill else severity,
+        title,
+        "; ".join([part for part in parts if part] + [f"incident {view.id}"]),
+        after_s=0.0 if view.remedy or view.over_at else SETTLE_S,
+        over=f"{after}, {lost}" + (f", {view.remedy}" if view.remedy else ""),
+    )
+
+
+def lasting(view: IncidentView) -> Condition:
+    """An open incident that will not end, once it has stood for LASTING_S."""
+    return Condition(
+        LASTING + view.id, Severity.INFO if view.drill else Severity.CRITICAL, f"{view.process} is still not well",
+        f"{view.verdict}: {view.reason}; {view.remedy or 'no remedy yet'}; incident {view.id}", after_s=LASTING_S, over="well again",
+    )  # fmt: skip
+
+
+def lost(before: int | None, now: int) -> list[Condition]:
+    """What to say once about commands that became lost since `before`."""
+    if before is None or now <= before:
+        return []
+    more = now - before
+    title = f"{more} command{'s' * (more != 1)} became lost"
+    return [
+        Condition(
+            f"lost:{now}", Severity.WARNING, title, f"nobody can know whether they ran; {now} in all: fleethub commands"
+        )
+    ]
+
+
+def hole(away_s: float) -> list[Condition]:
+    """What to say once about a time in which nobody watched."""
+    if away_s < HOLE_S:
+        return []
+    return [
+        Condition(
+            "watchdog:hole",
+            Severity.WARNING,
+            f"the watchdog was away for {away_s:.0f} s",
+            "nobody watched meanwhile; it watches again",
+        )
+    ]
+
+
+def _of_processes(processes: list[ProcessReport], budgets: frozenset[str]) -> list[Condition]:
+    found = []
+    for process in processes:
+        name, reason = process.name, process.reason
+        if process.verdict is Verdict.LAGGING:
+            found.append(
+                Condition(
+                    f"lagging:{name}", Severity.WARNING, f"{name} lags behind", reason, LAGGING_S, "it keeps up again"
+                )
+            )
+        if process.verdict is Verdict.UNKILLABLE:
+            found.append(
+                Condition(
+                    f"unkillable:{name}", Severity.CRITICAL, f"{name} cannot be killed", reason, over="it is gone"
+                )
+            )
+        if name in budgets:
+            text = f"killing it again and again does not help; {reason}".rstrip("; ")
+            found.append(
+                Condition(
+                    f"budget:{name}",
+                    Severity.CRITICAL,
+                    f"the restart budget of {name} is used up",
+                    text,
+                    over="well again",
+                )
+            )
+        if process.pulse is not None and process.pulse.blocked_on == Blocked.STORAGE:
+            text = "new requests are refused, reports stay at the agents: look at the disk"
+            found.append(
+                Condition("storage", Severity.CRITICAL, "storage is blocked", text, STORAGE_S, "it takes writes again")
+            )
+    return found
+
+
+def _of_the_whole(report: Report, facts: AlarmFacts) -> list[Condition]:
+    found = []
+    hub = next((process for process in report.processes if process.name == "hub"), None)
+    if not report.canary.ok and hub is not None and hub.wanted:
+        text = "no command goes all the way round; " + "; ".join(report.reasons)
+        found.append(
+            Condition("canary", Severity.CRITICAL, "the canary is red", text.rstrip("; "), CANARY_S, "green again")
+        )
+    if (report.supervisord_silent_s or 0.0) >= SUPERVISORD_S:
+        text = "nothing can be restarted until it answers"
+        found.append(
+            Condition("supervisord", Severity.CRITICAL, "supervisord is silent", text, over="it answers again")
+        )
+    free = facts.disk_free_bytes
+    if free is not None and free < DISK_FREE_MIN_BYTES:
+        found.append(
+            Condition(
+                "disk", Severity.WARNING, "the disk of the state folder is almost full", f"{free >> 20} MiB are free"
+            )
+        )
+    return found
+
+
+def _certificate(facts: AlarmFacts, wall_s: float) -> list[Condition]:
+    if facts.certificate_problem:
+        return [
+            Condition(
+                "certificate:unreadable",
+                Severity.WARNING,
+                "the TLS certificate cannot be read",
+                facts.certificate_problem,
+            )
+        ]
+    if facts.certificate_wall_s is None:
+        return []
+    left_s = facts.certificate_wall_s - wall_s
+    on = f"on {(rfc3339(facts.certificate_wall_s) or '')[:16].replace('T', ' ')} UTC"
+    return [
+        Condition(f"certificate:{days}", severity, f"the TLS certificate {what}", on, over="another one is in place")
+        for days, severity, what in CERTIFICATE_DAYS
+        if left_s < days * DAY_S
+    ]
+
+
+def away_s(at_mono_s: float, at_wall_s: float, now_mono_s: float, now_wall_s: float) -> float:
+    """For how long nobody watched, at least, if the last report is of that moment: by the monotonic clock, unless it
+    began anew since.
+    """
+    by_wall_s = max(0.0, now_wall_s - at_wall_s)
+    return min(now_mono_s - at_mono_s, by_wall_s) if at_mono_s <= now_mono_s else by_wall_s

@@ -1,0 +1,1 @@
+"""The decisions of the command line: what drills must show, what a restored backup means. Pure."""

@@ -1,0 +1,63 @@
+"""What a restored backup means for what stood in it: nothing of it is taken up again on a guess. Pure.
+
+Whoever runs a command that the backup has as open may have ended it long ago, so it is `lost` (restored), never
+delivered. A run begins no further host. A token that was made void since stays void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from processes.core.records.command import Command, State, Transition, moved
+from processes.core.records.host import HostRecord
+from processes.core.records.ledger import Ledger
+from processes.core.records.run import Part, Run, settled
+
+REASON = "restored"
+ACTOR = "restore"
+
+
+class Rollback(msgspec.Struct, frozen=True):
+    """The rows that change."""
+
+    hosts: list[HostRecord]
+    commands: list[Command]
+    transitions: list[Transition]
+    runs: list[Run]
+    ledger: Ledger
+    revoked: int  # hosts of the backup whose tokens are void since
+
+
+def restored(
+    hosts: Iterable[HostRecord],
+    opened: Iterable[Command],
+    runs: Iterable[Run],
+    ledger: Ledger,
+    *,
+    revoked: frozenset[str],
+    now_wall_s: float,
+) -> Rollback:
+    """The backup's hosts, open commands and open runs as they are from now on."""
+    by_name = {host.name: host for host in hosts}
+    commands, transitions = [], []
+    for command in opened:
+        commands.append(moved(command, State.LOST, now_wall_s, REASON))
+        transitions.append(Transition(command.id, now_wall_s, command.state, State.LOST, REASON, ACTOR))
+        ledger = ledger.moved(command.state, State.LOST)
+        host = by_name.get(command.host)
+        if host is not None and host.enrolment == command.enrolment:
+            by_name[host.name] = msgspec.structs.replace(host, ledger=host.ledger.moved(command.state, State.LOST))
+    void = [host for host in by_name.values() if host.token_hash in revoked]
+    by_name.update((host.name, msgspec.structs.replace(host, token_hash=None)) for host in void)
+    ended = [_ended(run, now_wall_s) for run in runs]
+    return Rollback(list(by_name.values()), commands, transitions, ended, ledger, len(void))
+
+
+def _ended(run: Run, now_wall_s: float) -> Run:
+    replace = msgspec.structs.replace
+    parts = [replace(part, part=Part.FAILED, reason=REASON) if part.part is Part.ACTIVE else part for part in run.parts]
+    return settled(
+        replace(run, parts=parts, cancel_wall_s=run.cancel_wall_s or now_wall_s, cancel_actor=ACTOR), now_wall_s
+    )

@@ -1,0 +1,173 @@
+"""What one operator's connection is sent, and when: gathering, conflation, versions, skipping. Pure.
+
+    live ──(its buffer is full: a delta is skipped)──▶ behind ──(it has drained: a full state)──▶ live
+
+A version belongs to one connection: it grows by exactly 1 with each delta sent on it; what is skipped uses none. Nobody
+waits for anybody: a connection that does not read costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from processes.core.shown.replica import merged
+from processes.core.travels.messages import Change, Json
+
+GATHER_S_MAX: Final = 0.05  # contract: the first change goes out at once, further ones are gathered for so long
+GATHERED_ROWS_MAX: Final = 5_000  # then they go at once; about a frame of 1 MiB
+SYNC_S: Final = 5.0  # contract: between two `sync`
+BUFFER_BYTES_HIGH: Final = 1 << 20  # unsent bytes above which deltas are skipped
+BUFFER_BYTES_MAX: Final = 4 << 20  # above which the connection is ended
+SLOW_S_MAX: Final = 10.0  # for which a connection may be over BUFFER_BYTES_HIGH
+# the slowest link that still gets a whole state in time; guess: a bad mobile phone
+FULL_BYTES_PER_S_MIN: Final = 64 * 1024
+
+
+class Step(enum.Enum):
+    """What to do with one connection now."""
+
+    SEND = enum.auto()  # the delta, with the feed's version
+    FULL = enum.auto()  # a full state, with the feed's version and epoch
+    SKIP = enum.auto()  # nothing: it is behind and its buffer is full
+
+
+class Room(NamedTuple):
+    """The bounds of a connection's unsent bytes. Units: bytes and seconds."""
+
+    buffer_bytes_high: int
+    buffer_bytes_max: int
+    slow_s_max: float
+
+
+def room(full_state_bytes: int) -> Room:
+    """The bounds for a connection that was just sent a full state of this size: that must not count as being slow."""
+    return Room(
+        BUFFER_BYTES_HIGH + full_state_bytes,
+        BUFFER_BYTES_MAX + full_state_bytes,
+        SLOW_S_MAX + full_state_bytes / FULL_BYTES_PER_S_MIN,
+    )
+
+
+class Feed:
+    """One connection's version and whether it is behind.
+
+    Invariant: a delta is sent only on top of a full state of the same epoch, with the version after the one before.
+    """
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.epoch = 0
+        self.behind = True  # it has no full state yet
+        self.skipped = 0
+
+    def delta(self, epoch: int, slow: bool) -> Step:
+        """There are changes of this epoch."""
+        if self.behind or epoch != self.epoch:
+            self.behind = True
+            return self.whole(epoch, slow)
+        if slow:
+            self.behind = True
+            self.skipped += 1
+            return Step.SKIP
+        self.version += 1
+        return Step.SEND
+
+    def whole(self, epoch: int, slow: bool) -> Step:
+        """It should have a full state: asked for, after a gap, or in a new epoch. The epoch never goes back."""
+        self.behind = True
+        if slow:
+            self.skipped += 1
+            return Step.SKIP
+        self.behind = False
+        self.epoch = max(self.epoch, epoch)
+        return Step.FULL
+
+
+class _Row:
+    __slots__ = ("fields", "removed")
+
+    def __init__(self) -> None:
+        self.removed = False  # first it goes …
+        self.fields: Json | None = None  # … then these are merged
+
+
+class Gathering:
+    """Changes until they are sent, conflated by row. Invariant: applied in order, what `take` gives equals what was
+    added.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._taken_s = -GATHER_S_MAX
+
+    def add(self, change: Change) -> None:
+        """One change more. Raises: msgspec.DecodeError, if its fields are not a JSON object."""
+        kind = change.kind.removesuffix("_removed")
+        row = self._rows.setdefault((kind, change.id), _Row())
+        if kind != change.kind:
+            row.removed, row.fields = True, None
+        else:
+            row.fields = merged(row.fields or Json(b"{}"), change.fields)
+
+    def due_s(self) -> float | None:
+        """When the gathered changes should go out; None: there are none. Units: as `take`'s now."""
+        if not self._rows:
+            return None
+        return self._taken_s if len(self._rows) >= GATHERED_ROWS_MAX else self._taken_s + GATHER_S_MAX
+
+    def take(self, now_s: float) -> list[Change]:
+        """All of them; nothing is gathered any more."""
+        rows, self._rows = self._rows, {}
+        self._taken_s = now_s
+        found: list[Change] = []
+        for (kind, id), row in rows.items():
+            if row.removed:
+                found.append(Change(f"{kind}_removed", id))
+            if row.fields is not None:
+                found.append(Change(kind, id, row.fields))
+        return found
+
+
+def differences(kind: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> list[Change]:
+    """The changes that make the rows of a kind, by id, the later ones; rows come whole."""
+    gone = [Change(f"{kind}_removed", id) for id in before if id not in after]
+    return gone + [Change(kind, id, row) for id, row in after.items() if before.get(id) != row]
+
+
+# The frames
+
+
+class _Change(msgspec.Struct, omit_defaults=True):
+    kind: str
+    id: str
+    fields: msgspec.Raw = msgspec.Raw()
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def delta_body(changes: list[Change]) -> bytes:
+    """The changes as JSON, encoded once for all connections: what follows the head of a delta frame."""
+    listed = [
+        _Change(c.kind, c.id) if c.kind.endswith("_removed") else _Change(c.kind, c.id, msgspec.Raw(c.fields))
+        for c in changes
+    ]
+    return b',"changes":' + _encoder.encode(listed) + b"}"
+
+
+def state_body(parts: dict[str, list[Json]], single: dict[str, Json]) -> bytes:
+    """The state as JSON, encoded once: what follows the head of a full state. `parts` are lists of rows, `single` are
+    objects.
+    """
+    lists = [b'"%b":[%b]' % (name.encode(), b",".join(rows)) for name, rows in parts.items()]
+    objects = [b'"%b":%b' % (name.encode(), row) for name, row in single.items()]
+    return b',"state":{' + b",".join([*lists, *objects]) + b"}}"
+
+
+def frame(type: str, epoch: int, version: int, body: bytes = b"}") -> bytes:
+    """The text of one frame: its head and a body of the functions above."""
+    return b'{"type":"%b","epoch":%d,"version":%d%b' % (type.encode(), epoch, version, body)

@@ -1,0 +1,52 @@
+"""Is it well? What /healthz says, from the hub's pulse and the watchdog's report. Pure.
+
+No pulse is bad news; a pulse without a canary round under the same epoch is no good news either.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from processes.core.shown.status import HEALTH_ROUND_S_MAX, SILENT_AFTER_S, Overall, Report, Verdict
+from processes.core.travels.pulse import Pulse
+
+_UNWELL: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE})
+
+
+class Health(NamedTuple):
+    """The answer: `reason` is a fixed word, empty when a 200 is due, whatever else the watchdog's verdict on the whole
+    is.
+    """
+
+    verdict: Overall
+    reason: str
+
+    @property
+    def ok(self) -> bool:
+        """True: answer 200."""
+        return not self.reason
+
+
+def judge(hub: Pulse | None, hub_alive: bool, report: Report | None, now_s: float, stall_s: float) -> Health:
+    """The gravest reason first. `now_s` of CLOCK_MONOTONIC."""
+    if hub is None or not hub_alive:
+        return Health(Overall.DOWN, "hub_not_running")
+    if hub.written_ns == 0:
+        return Health(Overall.DOWN, "hub_starting")
+    if now_s - hub.written_ns / 1e9 >= stall_s:
+        return Health(Overall.STALLED, "hub_frozen")
+    if report is None or not 0 <= now_s - report.at_mono_s <= SILENT_AFTER_S:
+        return Health(Overall.DEGRADED, "watchdog_silent")
+    verdicts = {process.name: process.verdict for process in report.processes if process.wanted}
+    if verdicts.get("hub") in _UNWELL:
+        return Health(Overall.STALLED, f"hub_{verdicts['hub']}")
+    ended_s = report.canary.round_mono_s
+    if ended_s is None or not 0 <= now_s - ended_s <= HEALTH_ROUND_S_MAX:
+        return Health(Overall.STALLED, "canary_stale")
+    if report.canary.epoch != hub.epoch:
+        return Health(Overall.STALLED, "canary_epoch")
+    for name, verdict in verdicts.items():
+        kind = name.partition(":")[0]
+        if kind in ("gateway", "fanout") and verdict in _UNWELL:
+            return Health(Overall.DEGRADED, f"{kind}_{verdict}")
+    return Health(report.verdict, "")

@@ -1,0 +1,162 @@
+"""Who may come in: session cookies, Host and Origin, how often one may try. Pure: times, ids and keys are arguments."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections import OrderedDict, deque
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from processes.core.values import Role
+
+SESSION_S_MAX: Final = 12 * 3600.0  # source: OWASP session management, absolute timeout of a working day
+ATTEMPTS_MAX: Final = 10  # sign-ins per address …
+ATTEMPTS_ALL_MAX: Final = 100  # … and in all, within
+ATTEMPTS_S: Final = 60.0
+ADDRESSES_MAX: Final = 10_000  # remembered; the oldest are forgotten first
+COOKIE_CHARS_MAX: Final = 2048
+
+_LOOPBACK: Final = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
+_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks. `credential`: what it signed in with (a token's SHA-256 or a session's id), so that it can be ended."""
+
+    role: Role
+    actor: str
+    credential: str
+    canary: bool = False
+    by_cookie: bool = False
+    until_wall_s: float | None = None
+
+
+class _Session(msgspec.Struct, frozen=True):
+    id: str
+    role: Role
+    actor: str
+    at: float
+
+
+_session = msgspec.json.Decoder(_Session)
+
+
+def digest(secret: str) -> str:
+    """How a token or code is known on disk: SHA-256 in hex. Secrets are random, so a slow hash would add nothing."""
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
+
+
+def cookie(key: bytes, session_id: str, role: Role, actor: str, now_wall_s: float) -> str:
+    """A signed session for a Set-Cookie header."""
+    body = base64.urlsafe_b64encode(msgspec.json.encode(_Session(session_id, role, actor, now_wall_s))).rstrip(b"=")
+    return f"{body.decode()}.{_signature(key, body)}"
+
+
+def read_cookie(key: bytes, text: str, now_wall_s: float) -> Principal | None:
+    """Who the cookie speaks for; None if it is not of ours, altered, or too old."""
+    body, dot, signature = text.partition(".")
+    if not dot or len(text) > COOKIE_CHARS_MAX or not text.isascii():
+        return None
+    if not hmac.compare_digest(_signature(key, body.encode()), signature):
+        return None
+    try:
+        session = _session.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except (ValueError, msgspec.DecodeError):
+        return None
+    if not -60.0 <= now_wall_s - session.at <= SESSION_S_MAX:  # a little before: several machines' clocks
+        return None
+    return Principal(session.role, session.actor, session.id, by_cookie=True, until_wall_s=session.at + SESSION_S_MAX)
+
+
+def _signature(key: bytes, body: bytes) -> str:
+    return base64.urlsafe_b64encode(hmac.digest(key, body, "sha256")).rstrip(b"=").decode()
+
+
+class Public(msgspec.Struct, frozen=True):
+    """What browsers may call this installation: loopback always, and one public origin
+    (`https://fleet.example:8443`).
+    """
+
+    origin: str = ""  # scheme://host[:port], lower case, without a default port
+    host: str = ""  # its host[:port]
+    secure: bool = False  # cookies only over TLS
+
+    @classmethod
+    def of(cls, url: str, listen: str, tls: bool) -> Public:
+        """From operators.url, or where it is not set from the address it listens on, unless that is every address."""
+        scheme = "https" if tls else "http"
+        if not url and not re.match(r"(0\.0\.0\.0|\*|localhost|127\.)", listen):
+            url = f"{scheme}://{listen}"
+        parts = urlsplit(url)
+        host = normal_host(parts.netloc, parts.scheme)
+        return cls(f"{parts.scheme}://{host}" if host else "", host, tls or parts.scheme == "https")
+
+
+def normal_host(host: str, scheme: str) -> str:
+    """host[:port] in lower case and without the scheme's default port; empty if it is no host at all."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return ""
+    name, port = found.group(1).lower(), found.group(2)
+    return name if port is None or int(port) == {"http": 80, "https": 443}.get(scheme) else f"{name}:{int(port)}"
+
+
+def host_allowed(host: str, public: Public) -> bool:
+    """True if a request's Host is this installation: anything else is a rebound name of somebody's (answer: 421)."""
+    return _is_loopback(host) or (
+        bool(public.host) and normal_host(host, urlsplit(public.origin).scheme) == public.host
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    found = _HOST.fullmatch(host)
+    return found is not None and _LOOPBACK.fullmatch(found.group(1).lower()) is not None
+
+
+def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:
+    """True if the page that asks is our own: of the public origin, or of the very loopback host that the request names.
+
+    Source: RFC 6454; `null` and everything that is not exactly scheme://host[:port] is foreign.
+    """
+    scheme, separator, rest = origin.partition("://")
+    if not separator or scheme not in ("http", "https") or not normal_host(rest, scheme) or rest != rest.lower():
+        return False
+    given = f"{scheme}://{normal_host(rest, scheme)}"
+    own_scheme = "https" if tls else "http"
+    return given == public.origin or (_is_loopback(host) and given == f"{own_scheme}://{normal_host(host, own_scheme)}")
+
+
+class Attempts:
+    """How often was tried lately, by address and in all. Bounded: ADDRESSES_MAX addresses, ATTEMPTS_MAX times each."""
+
+    def __init__(self) -> None:
+        self._by_address: OrderedDict[str, deque[float]] = OrderedDict()
+        self._all: deque[float] = deque(maxlen=ATTEMPTS_ALL_MAX)
+        self.refused = 0
+
+    def allow(self, address: str, now_s: float) -> bool:
+        """True, and counted, if this address may try now."""
+        times = self._by_address.setdefault(address, deque(maxlen=ATTEMPTS_MAX))
+        self._by_address.move_to_end(address)
+        if len(self._by_address) > ADDRESSES_MAX:
+            self._by_address.popitem(last=False)
+        for kept, limit in ((times, ATTEMPTS_MAX), (self._all, ATTEMPTS_ALL_MAX)):
+            while kept and now_s - kept[0] >= ATTEMPTS_S:
+                kept.popleft()
+            if len(kept) >= limit:
+                self.refused += 1
+                return False
+        times.append(now_s)
+        self._all.append(now_s)
+        return True
+
+    def succeeded(self, address: str) -> None:
+        """The try that was counted last was no guess: many sign in through one proxy."""
+        for kept in (self._by_address.get(address), self._all):
+            if kept:
+                kept.pop()

@@ -1,0 +1,310 @@
+"""One agent's connection, from the upgrade to its end: what its frames mean and what it may do. Pure.
+
+    AWAITING ──register──▶ REGISTERED ──the hub holds it──▶ TOLD
+        │                      │                             │
+        └──────────────────────┴───── close, loss ───────────┴──▶ ENDED
+
+The host is the token's, whatever the frames say. Before `register` nothing but it is of the protocol; a second one is
+not either. A frame that is not of the protocol costs one of ten a minute; the tenth ends the connection. What an agent
+says beyond our vocabulary is ignored: newer agents may say more.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple, assert_never
+
+import msgspec
+
+from processes.core.errors import BadFrame
+from processes.core.travels import agent_frames, messages
+from processes.core.travels.messages import (
+    AckReceived,
+    AgentDisconnected,
+    AgentRegistered,
+    Connection,
+    HeartbeatReceived,
+    Json,
+    OutputReceived,
+    ProgressReceived,
+    RejectReceived,
+    StatusReceived,
+    Token,
+)
+from processes.core.values import PROTOCOL, STOP, CloseCode
+
+MALFORMED_MAX: Final = 10  # within MALFORMED_S; contract
+MALFORMED_S: Final = 60.0
+WRITTEN_MAX: Final = 32  # ids remembered on a foreign agent's connection; it runs one command at a time
+MERGED_CHARS_MAX: Final = 64 * 1024  # of output in one event; guess: well below what one append may hold
+PROGRESS_BYTES_MAX: Final = 16 * 1024  # guess: NixFleet's largest is 1 KiB
+CENSUS_PROGRESS_MAX: Final = 1024  # bytes that a census says again: it names ten thousand connections
+
+AgentSaid = (
+    AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived | StatusReceived
+    | ProgressReceived
+)  # fmt: skip
+
+
+class ConnectionStage(enum.Enum):
+    """How far a connection has come."""
+
+    AWAITING = enum.auto()  # let in by its token, `register` not seen
+    REGISTERED = enum.auto()  # `register` is on its way to the hub
+    TOLD = enum.auto()  # the hub holds it and the agent knows
+    ENDED = enum.auto()  # closed or lost; nothing more is read or sent
+
+
+class Emitted(NamedTuple):
+    """One event and its queue item."""
+
+    event: AgentSaid
+    item: bytes
+
+
+class FramesRead(NamedTuple):
+    """What came out of one read: events for the hub, complaints for the log, and how to end the connection, if so."""
+
+    events: list[Emitted]
+    malformed: list[str]
+    close: tuple[CloseCode, str] | None
+
+
+class AgentConnection:
+    """One connection's state.
+
+    Invariant: `info` is None exactly while AWAITING, or ENDED without ever having registered.
+    """
+
+    def __init__(self, connection: str, gateway: str, token: Token, address: str) -> None:
+        self.connection = connection
+        self.gateway = gateway
+        self.token = token
+        self.address = address
+        self.stage = ConnectionStage.AWAITING
+        self.info: Connection | None = None
+        self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
+        self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
+        self._unended: deque[tuple[str, str]] = deque(
+            maxlen=WRITTEN_MAX
+        )  # of those, id and op of what has no status yet; oldest first
+        self._progress = Json(b"{}")  # as it was told last
+        self._idle = False  # a foreign agent said on this connection that it runs nothing
+
+    @property
+    def host(self) -> str:
+        """The name that the token stands for."""
+        return self.token.host
+
+    @property
+    def is_live(self) -> bool:
+        """True between `register` and the end: the hub may speak of this connection."""
+        return self.stage in {ConnectionStage.REGISTERED, ConnectionStage.TOLD}
+
+    @property
+    def is_foreign(self) -> bool:
+        """True for an agent that did not say `protocol: 1`: no acks, no ids, no journal."""
+        return self.info is not None and self.info.register.protocol < PROTOCOL
+
+    def read(self, frames: Iterable[tuple[bytes, bool]], boot_s: float) -> FramesRead:
+        """The meaning of the messages of one read, (bytes, is text) each, in order.
+
+        Consecutive output of one command becomes one event. Nothing behind a frame that ends the connection is read.
+        Units: `boot_s` seconds of CLOCK_BOOTTIME.
+        """
+        gathered = _Gathered()
+        malformed: list[str] = []
+        close = None
+        for data, is_text in frames:
+            if self.stage is ConnectionStage.ENDED or close is not None:
+                break
+            try:
+                event, close = self._step(data, is_text, boot_s)
+                if event is not None:
+                    gathered.add(event)
+            except BadFrame as error:
+                malformed.append(error.message)
+                close = self._complain(boot_s)
+        return FramesRead(gathered.finish(), malformed, close)
+
+    def tell(self) -> agent_frames.Registered | None:
+        """The frame that says the hub holds the registration; None if there is nothing to tell (any more)."""
+        if self.stage is not ConnectionStage.REGISTERED or self.info is None:
+            return None
+        self.stage = ConnectionStage.TOLD
+        return agent_frames.Registered(self.token.enrolment, PROTOCOL, self.info.register.heartbeat_interval)
+
+    def may_write(self, command_id: str) -> bool:
+        """False if a foreign agent got this very command on this connection: it would run it twice."""
+        return not (self.is_foreign and command_id in self._written)
+
+    def wrote(self, command_id: str, op: str) -> None:
+        """The command's frame was handed to the socket."""
+        if self.is_foreign:
+            self._written.append(command_id)
+            self._unended.append((command_id, op))
+
+    def census(self) -> Connection | None:
+        """The connection as a census names it; None if it is not to be named."""
+        if not self.is_live or self.info is None:
+            return None
+        info = (
+            self.info
+            if len(self._progress) > CENSUS_PROGRESS_MAX
+            else msgspec.structs.replace(self.info, progress=self._progress)
+        )
+        return msgspec.structs.replace(info, written=list(self._written), idle=self._idle) if self.is_foreign else info
+
+    def end(self, code: int, reason: str) -> AgentDisconnected | None:
+        """Ends it. Returns the event for the hub, the first time, if the hub ever heard of this connection."""
+        was_live = self.is_live
+        self.stage = ConnectionStage.ENDED
+        return AgentDisconnected(self.connection, self.gateway, self.host, code, reason[:200]) if was_live else None
+
+    def _step(self, data: bytes, is_text: bool, boot_s: float) -> tuple[AgentSaid | None, tuple[CloseCode, str] | None]:
+        if not is_text:
+            raise BadFrame("a binary frame")
+        frame, facts = agent_frames.decode(data)
+        if frame is None:
+            return None, None
+        if isinstance(frame, agent_frames.Register):
+            return self._register(frame, facts, boot_s)
+        if self.stage is ConnectionStage.AWAITING:
+            raise BadFrame(f"{agent_frames.FRAME_NAMES[type(frame)]} before register")
+        return self._event(frame, facts), None
+
+    def _register(
+        self, frame: agent_frames.Register, facts: bytes, boot_s: float
+    ) -> tuple[AgentSaid | None, tuple[CloseCode, str] | None]:
+        if self.stage is not ConnectionStage.AWAITING:
+            raise BadFrame("register twice on one connection")
+        if frame.hostname.lower() != self.host.lower():  # RFC 4343: names are compared without case
+            return None, (CloseCode.RENAMED, "the token is another host's")
+        self.info = Connection(
+            self.connection, self.gateway, self.host, self.token.enrolment, frame, Json(facts), self.address, since_boot_s=boot_s
+        )  # fmt: skip
+        self.stage = ConnectionStage.REGISTERED
+        return AgentRegistered(self.connection, self.gateway, self.host, self.info), None
+
+    def _event(self, frame: agent_frames.AgentFrame, facts: bytes) -> AgentSaid | None:
+        who = (self.connection, self.gateway, self.host)
+        match frame:
+            case agent_frames.Heartbeat():
+                self._idle |= self.is_foreign and frame.pending_command is None
+                return HeartbeatReceived(*who, frame, Json(facts))
+            case agent_frames.CommandAck():
+                return AckReceived(*who, frame.command_id, frame.state)
+            case agent_frames.CommandRejected():
+                return RejectReceived(*who, frame.reason, frame.command_id or self._rejected(), frame.current_command)
+            case agent_frames.Output():
+                return OutputReceived(*who, frame.records(), frame.command_id or self._oldest())
+            case agent_frames.StatusFrame():
+                command_id = frame.command_id
+                if self.is_foreign and not command_id:
+                    command_id, frame = self._ended(frame)
+                return StatusReceived(
+                    *who, frame.status, frame.exit_code, frame.message, command_id, frame.command, frame.reason
+                )
+            case agent_frames.OperationProgress():
+                self._progress = _progress(frame)
+                return ProgressReceived(*who, self._progress, self._oldest())
+            case agent_frames.CommandComplete() | agent_frames.TestProgress():
+                return None
+            case agent_frames.Register():
+                raise AssertionError("register has its own step")
+            case _:
+                assert_never(frame)
+
+    # What a foreign agent, which gives no ids, speaks of. Said here, where the order is known: an event that comes to
+    # the hub twice
+    # must not be taken for one of the next command. None: of a command of an earlier connection.
+
+    def _oldest(self) -> str | None:
+        return next(
+            (command_id for command_id, op in self._unended if op != STOP), None
+        )  # a stop prints nothing of its own
+
+    def _ended(self, frame: agent_frames.StatusFrame) -> tuple[str | None, agent_frames.StatusFrame]:
+        """Which command a status ends, and with which words.
+
+        A `stop` sends two statuses of the command that it ended, stopped/130 and error/-1, in either order, and none of
+        its own: the first is that command's, and says stopped; the second says that the stop is done.
+        """
+        named = [each for each in self._unended if each[1] == frame.command or not frame.command]
+        stops = [each for each in self._unended if each[1] == STOP]
+        if named:
+            self._unended.remove(named[0])
+            if stops and named[0][1] != STOP and frame.status != "ok":
+                frame = msgspec.structs.replace(frame, status="stopped")
+            return named[0][0], frame
+        if stops:
+            self._unended.remove(stops[0])
+            return stops[0][0], msgspec.structs.replace(
+                frame, status="ok", exit_code=0, command=STOP, message=f"stopped {frame.command}"
+            )
+        return None, frame
+
+    def _rejected(self) -> str | None:
+        return self._unended.pop()[0] if self._unended else None
+
+    def _complain(self, boot_s: float) -> tuple[CloseCode, str] | None:
+        times = self._malformed_s
+        times.append(boot_s)
+        if len(times) == MALFORMED_MAX and boot_s - times[0] <= MALFORMED_S:
+            return CloseCode.POLICY, "too many malformed frames"
+        return None
+
+
+class _Gathered:
+    """The events of one read, encoded; consecutive output of one command as one event."""
+
+    def __init__(self) -> None:
+        self._emitted: list[Emitted] = []
+        self._output: OutputReceived | None = None  # grows until something else comes
+        self._chars = 0
+
+    def add(self, event: AgentSaid) -> None:
+        """Raises: BadFrame, for numbers that do not fit a message; what came before stays."""
+        if not isinstance(event, OutputReceived):
+            self._seal()
+            self._emitted.append(_encoded(event))
+            return
+        for record in event.records:
+            if (
+                self._output is None
+                or self._output.command_id != event.command_id
+                or self._chars + len(record.data) > MERGED_CHARS_MAX
+            ):
+                self._seal()
+                self._output, self._chars = msgspec.structs.replace(event, records=[]), 0
+            self._output.records.append(record)
+            self._chars += len(record.data)
+
+    def finish(self) -> list[Emitted]:
+        """All of them, in order."""
+        self._seal()
+        return self._emitted
+
+    def _seal(self) -> None:
+        if self._output is not None:
+            self._emitted.append(_encoded(self._output))
+            self._output = None
+
+
+def _encoded(event: AgentSaid) -> Emitted:
+    try:
+        return Emitted(event, messages.encode(event))
+    except (OverflowError, msgspec.EncodeError) as error:
+        raise BadFrame(f"cannot be carried: {error}"[:300]) from None
+
+
+def _progress(frame: agent_frames.OperationProgress) -> Json:
+    try:
+        progress = msgspec.json.encode(frame.progress)
+    except (OverflowError, msgspec.EncodeError, RecursionError) as error:
+        raise BadFrame(f"cannot be carried: {error}"[:300]) from None
+    if len(progress) > PROGRESS_BYTES_MAX:
+        raise BadFrame(f"progress of {len(progress)} bytes, at most {PROGRESS_BYTES_MAX}")
+    return Json(progress)

@@ -1,0 +1,32 @@
+"""A gateway's census, cut into pieces. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from processes.core.gateway.agent_connection import AgentConnection
+from processes.core.travels import messages
+from processes.core.travels.messages import CENSUS_PIECE, CensusTaken
+
+# of registers in one piece, before the one that goes over; guess: well below one append's bound
+PIECE_BYTES_MAX: Final = 256 * 1024
+
+
+def pieces(gateway: str, boot: str, census: int, sessions: Iterable[AgentConnection]) -> Iterator[bytes]:
+    """The queue items of one census, made as they are asked for; at least one. A session that ended meanwhile is left
+    out.
+
+    What a piece says of commands written is of the time when it is made: later than the census, so never too little.
+    """
+    number, size, held = 0, 0, []
+    for session in sessions:
+        connection = session.census()
+        if connection is None:
+            continue
+        held.append(connection)
+        size += len(messages.encode(messages.AgentRegistered(session.connection, gateway, session.host, connection)))
+        if len(held) == CENSUS_PIECE or size > PIECE_BYTES_MAX:
+            yield messages.encode(CensusTaken(gateway, census, boot, number, False, held))
+            number, size, held = number + 1, 0, []
+    yield messages.encode(CensusTaken(gateway, census, boot, number, True, held))

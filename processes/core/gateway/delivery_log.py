@@ -1,0 +1,42 @@
+"""What a gateway may say of a command that it cannot deliver: that it was never written, or nothing. Pure.
+
+A delivery may come twice (an append whose answer was lost, a gateway that died before it acknowledged), and the second
+may find the connection gone that the first was written to. An agent with a journal does not mind; a foreign one, to
+which the hub sends again what was never written, would run it twice. So a gateway vouches only for connections of its
+own life, and remembers what it wrote to foreign ones after they have ended.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+REMEMBERED_MAX: Final = 20_000  # commands; a foreign agent runs one at a time, so this is hours of a large fleet
+
+
+class DeliveryLog:
+    """Invariant: a command of a foreign agent that is in here was written, and one that is not was not, unless it was
+    forgotten.
+    """
+
+    def __init__(self, boot: str, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._prefix = f"{boot}."
+        self._remembered_max = remembered_max
+        self._commands: dict[tuple[str, str], None] = {}  # connection and command; oldest first
+        self._forgotten = 0  # the highest number of a connection of which something is not remembered any more
+
+    def add(self, connection: str, command_id: str) -> None:
+        """The command's frame was handed to this foreign agent's socket."""
+        self._commands[connection, command_id] = None
+        if len(self._commands) > self._remembered_max:
+            oldest = next(iter(self._commands))
+            del self._commands[oldest]
+            self._forgotten = max(self._forgotten, self._number(oldest[0]))
+
+    def never(self, connection: str, command_id: str) -> bool:
+        """True only if the command was certainly not written to this connection."""
+        if not connection.startswith(self._prefix) or self._number(connection) <= self._forgotten:
+            return False
+        return (connection, command_id) not in self._commands
+
+    def _number(self, connection: str) -> int:
+        return int(connection.removeprefix(self._prefix))

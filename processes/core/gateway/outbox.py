@@ -1,0 +1,341 @@
+"""What a gateway has for the hub and could not append to `events` yet: bounded, in order, and never in the agents' way.
+Pure.
+
+Three lanes, in this order of right of way:
+
+census      the pieces of the census under way, one an append. A census says who is connected now, so starting one lets
+            go all
+            presence that waits.
+ordered     everything else but heartbeats, in order. A host that has too much waiting is to be paused (its socket is
+            not read);
+            one that sends on all the same, by connecting anew, is refused. Presence always gets in; when even that is
+            too much, it is let go and a census is wanted instead.
+heartbeats  the newest of each host; never a reason to pause. They may fill only nine tenths of the queue (`bulk`), and
+            never
+            overtake what their connection said before them.
+
+A batch that was refused, or whose fate is unknown, stays in its place and is tried again, later and smaller.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, NamedTuple
+
+from processes.core.errors import LocalError
+
+WAIT_S_MIN: Final = 0.05  # before the first retry; doubles
+WAIT_S_MAX: Final = 1.0
+
+
+class Lane(enum.Enum):
+    """Where a batch comes from."""
+
+    CENSUS = enum.auto()
+    ORDERED = enum.auto()
+    HEARTBEATS = enum.auto()
+
+
+class PutResult(enum.Enum):
+    """What becomes of the sender of a report."""
+
+    KEPT = enum.auto()
+    PAUSE = enum.auto()  # kept; read nothing more from this host until `may_resume`
+    REFUSED = enum.auto()  # not kept: end the connection, its agent will send again
+
+
+class Bounds(NamedTuple):
+    """Units: items and bytes. `host_*` of one host, beyond twice of which it is refused; `all_bytes` of all hosts
+    together.
+    """
+
+    host_items: int = 256
+    host_bytes: int = 1 << 20
+    all_bytes: int = 64 << 20
+    presence_items: int = 20_000  # about four for each of 5,000 hosts
+    batch_items: int = 500
+    batch_bytes: int = 512 * 1024
+
+
+class OutgoingBatch(NamedTuple):
+    """What to append next, in one call."""
+
+    lane: Lane
+    items: list[bytes]
+
+    @property
+    def bulk(self) -> bool:
+        """True if it must leave the last tenth of the queue to others."""
+        return self.lane is Lane.HEARTBEATS
+
+
+class _Entry(NamedTuple):
+    number: int
+    host: str
+    item: bytes
+    is_presence: bool
+    since_s: float
+
+
+class _Beat(NamedTuple):
+    connection: str
+    item: bytes
+    after: int  # the newest entry of its host in the ordered lane: that must be gone before
+    since_s: float
+
+
+class _Pace:
+    """When a lane may be tried next, and with how many items: a queue with little room takes a little."""
+
+    def __init__(self, items_max: int) -> None:
+        self._items_max = self.items = items_max
+        self._wait_s = 0.0
+        self.not_before_s = 0.0
+
+    def gain(self) -> None:
+        """It went well."""
+        self._wait_s = self.not_before_s = 0.0
+        self.items = min(self.items * 2, self._items_max)
+
+    def back_off(self, now_s: float) -> None:
+        """It did not."""
+        self._wait_s = min(max(WAIT_S_MIN, self._wait_s * 2), WAIT_S_MAX)
+        self.not_before_s = now_s + self._wait_s
+        self.items = max(self.items // 2, 1)
+
+
+class Outbox:
+    """One gateway's. At most one batch is on its way; the owner says what became of it before it asks for the next.
+
+    Units: `now_s` seconds of a monotonic clock.
+    Invariant: the first `_under_way` entries of the ordered lane are the batch on its way.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.census_wanted = False  # presence was let go: the owner takes a census
+        self._ordered: deque[_Entry] = deque()
+        self._put = 0  # entries of the ordered lane, ever
+        self._newest: dict[str, int] = {}  # of each host that has some there
+        self._presence = 0
+        self._items: Counter[str] = Counter()  # reports waiting, by host
+        self._bytes: Counter[str] = Counter()
+        self._bytes_all = 0
+        self._beats: dict[str, _Beat] = {}
+        self._census: Iterator[bytes] = iter(())
+        self._piece: bytes | None = None
+        self._batch: OutgoingBatch | None = None
+        self._under_way = 0
+        self._sent_beats: list[tuple[str, _Beat]] = []
+        self._stale_presence = False  # a census was started while presence was on its way
+        self._beats_next = False  # the ordered lane had its turn
+        self._pace = _Pace(bounds.batch_items)
+        self._pace_beats = _Pace(bounds.batch_items)
+
+    def __len__(self) -> int:
+        return len(self._ordered) + len(self._beats) + (self._piece is not None)
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Of the ordered lane."""
+        return self._bytes_all
+
+    def oldest_s(self) -> float | None:
+        """Since when the oldest waits; None if nothing does. Heartbeats hold their host's place, the first is the
+        oldest.
+        """
+        first_beat = next(iter(self._beats.values()), None)
+        waiting = [entry.since_s for entry in islice(self._ordered, 1)] + ([first_beat.since_s] if first_beat else [])
+        return min(waiting, default=None)
+
+    # What goes in
+
+    def put(self, host: str, item: bytes, now_s: float) -> PutResult:
+        """A report, output or anything else that is neither presence nor a heartbeat."""
+        if self._items[host] >= 2 * self.bounds.host_items or self._bytes[host] >= 2 * self.bounds.host_bytes:
+            return PutResult.REFUSED
+        if self._bytes_all >= 2 * self.bounds.all_bytes:
+            return PutResult.REFUSED
+        self._enter(host, item, False, now_s)
+        self._items[host] += 1
+        self._bytes[host] += len(item)
+        over = self._items[host] >= self.bounds.host_items or self._bytes[host] >= self.bounds.host_bytes
+        return PutResult.PAUSE if over or self._bytes_all >= self.bounds.all_bytes else PutResult.KEPT
+
+    def put_presence(self, host: str, item: bytes, now_s: float) -> None:
+        """A registration or a disconnect. Always accepted; too many of them become a wish for a census."""
+        self._enter(host, item, True, now_s)
+        self._presence += 1
+        if self._presence > self.bounds.presence_items:
+            self._drop_presence()
+            self.census_wanted = True
+
+    def put_heartbeat(self, host: str, connection: str, item: bytes, now_s: float) -> None:
+        """The newest of this host. It keeps the place of the one it replaces."""
+        old, after = self._beats.get(host), self._newest.get(host, 0)
+        if old is not None and old.connection == connection:
+            self._beats[host] = old._replace(item=item, after=after)
+        else:
+            self._beats[host] = _Beat(connection, item, after, now_s)
+
+    def forget_heartbeat(self, host: str, connection: str) -> None:
+        """The connection is gone: what it said of itself last is of no interest behind its disconnect."""
+        beat = self._beats.get(host)
+        if beat is not None and beat.connection == connection:
+            del self._beats[host]
+
+    def start_census(self, pieces: Iterator[bytes]) -> None:
+        """These go first; the census under way and all presence that waits are let go. `pieces` may be made as they are
+        asked for.
+        """
+        self._census, self._piece = pieces, None
+        self.census_wanted = False
+        self._drop_presence()
+        self._advance_census()
+
+    def may_resume(self, host: str) -> bool:
+        """True once a paused host has less than half of its bound waiting, and all together less than half of
+        theirs.
+        """
+        return (
+            self._items[host] < self.bounds.host_items / 2
+            and self._bytes[host] < self.bounds.host_bytes / 2
+            and self._bytes_all < self.bounds.all_bytes / 2
+        )
+
+    # What goes out
+
+    def next(self, now_s: float) -> OutgoingBatch | None:
+        """The batch to append now; None if nothing may go, or one is on its way."""
+        if self._batch is not None:
+            return None
+        if self._pace.not_before_s > now_s:
+            return None
+        beats_may = self._pace_beats.not_before_s <= now_s
+        self._batch = self._next_census()
+        if self._batch is None and self._beats_next and beats_may:
+            self._batch = self._next_beats()  # or hosts would look silent while one of them talks all the time
+        if self._batch is None:
+            self._batch = self._next_ordered()
+        if self._batch is None and beats_may:
+            self._batch = self._next_beats()
+        self._beats_next = self._batch is not None and self._batch.lane is Lane.ORDERED
+        return self._batch
+
+    def due_s(self) -> float | None:
+        """When `next` has something at the latest (now, if in the past); None: nothing waits, or a batch is on its
+        way.
+        """
+        if self._batch is not None or not len(self):
+            return None
+        if self._ordered or self._piece is not None:
+            return self._pace.not_before_s
+        return max(self._pace.not_before_s, self._pace_beats.not_before_s)
+
+    def appended(self) -> int:
+        """The batch is in the queue. Returns how many items it had."""
+        batch = self._taken()
+        count = len(batch.items)
+        match batch.lane:
+            case Lane.CENSUS:
+                if self._piece is batch.items[0]:  # else another census was started meanwhile
+                    self._advance_census()
+            case Lane.ORDERED:
+                for _ in range(count):
+                    self._leave(self._ordered.popleft())
+                self._stale_presence = False
+            case Lane.HEARTBEATS:
+                for host, beat in self._sent_beats:
+                    if self._beats.get(host) is beat:
+                        del self._beats[host]
+                self._pace_beats.gain()
+        self._pace.gain()
+        return count
+
+    def refused(self, now_s: float) -> None:
+        """The queue was full, or did not answer: the batch stays, and goes again later and smaller."""
+        under_way = self._under_way
+        batch = self._taken()
+        if batch.lane is Lane.HEARTBEATS:
+            self._pace_beats.back_off(now_s)
+            return
+        if self._stale_presence:  # only what the census overtook: whoever came after it was made is not in it
+            self._stale_presence = False
+            self._let_presence_go(0, under_way)
+        self._pace.back_off(now_s)
+
+    # Inside
+
+    def _enter(self, host: str, item: bytes, is_presence: bool, now_s: float) -> None:
+        self._put += 1
+        self._newest[host] = self._put
+        self._ordered.append(_Entry(self._put, host, item, is_presence, now_s))
+        self._bytes_all += len(item)
+
+    def _leave(self, entry: _Entry) -> None:
+        self._bytes_all -= len(entry.item)
+        if self._newest.get(entry.host) == entry.number:
+            del self._newest[entry.host]
+        if entry.is_presence:
+            self._presence -= 1
+            return
+        self._items[entry.host] -= 1
+        self._bytes[entry.host] -= len(entry.item)
+        if not self._items[entry.host]:
+            del self._items[entry.host], self._bytes[entry.host]
+
+    def _drop_presence(self) -> None:
+        """All but what is on its way: if that fails, it is dropped then. Whatever overtakes the rest now, a census goes
+        first.
+        """
+        self._let_presence_go(self._under_way, len(self._ordered))
+        self._stale_presence = any(entry.is_presence for entry in islice(self._ordered, self._under_way))
+
+    def _let_presence_go(self, first: int, last: int) -> None:
+        """Of these entries of the ordered lane only the reports stay."""
+        kept: deque[_Entry] = deque()
+        for number, entry in enumerate(self._ordered):
+            if entry.is_presence and first <= number < last:
+                self._leave(entry)
+            else:
+                kept.append(entry)
+        self._ordered = kept
+
+    def _advance_census(self) -> None:
+        self._piece = next(self._census, None)
+
+    def _next_census(self) -> OutgoingBatch | None:
+        return None if self._piece is None else OutgoingBatch(Lane.CENSUS, [self._piece])
+
+    def _next_ordered(self) -> OutgoingBatch | None:
+        items: list[bytes] = []
+        size = 0
+        for entry in islice(self._ordered, self._pace.items):
+            size += len(entry.item)
+            if items and size > self.bounds.batch_bytes:
+                break
+            items.append(entry.item)
+        self._under_way = len(items)
+        return OutgoingBatch(Lane.ORDERED, items) if items else None
+
+    def _next_beats(self) -> OutgoingBatch | None:
+        self._sent_beats = []
+        size = 0
+        oldest = self._ordered[0].number if self._ordered else self._put + 1
+        for host, beat in self._beats.items():
+            size += len(beat.item)
+            if len(self._sent_beats) >= self._pace_beats.items or (self._sent_beats and size > self.bounds.batch_bytes):
+                break
+            if beat.after < oldest:
+                self._sent_beats.append((host, beat))
+        return OutgoingBatch(Lane.HEARTBEATS, [beat.item for _, beat in self._sent_beats]) if self._sent_beats else None
+
+    def _taken(self) -> OutgoingBatch:
+        batch, self._batch = self._batch, None
+        if batch is None:
+            raise LocalError("the fate of a batch was told, and none was on its way")
+        self._under_way = 0
+        return batch

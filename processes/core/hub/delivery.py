@@ -1,0 +1,453 @@
+"""Commands on their way: which is sent when, what agents answer, what silence means. Pure.
+
+Delivery is at least once; the agent's journal makes the execution at most once. A foreign agent has no journal: to it a
+command is marked `sent` before it is delivered, and never redelivered unless it is certain that the frame was not
+written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from processes.core.hub.effects import AddOutput
+from processes.core.hub.foreign import evidence
+from processes.core.hub.memory import Draft, derived_id
+from processes.core.records import dead_letter
+from processes.core.records.command import Command, State
+from processes.core.records.dead_letter import Why
+from processes.core.records.host import HostRecord, progress_of
+from processes.core.travels.messages import (
+    AckReceived,
+    AgentEvent,
+    Connection,
+    DeliverAck,
+    DeliverCommand,
+    DeliverKill,
+    OutputGrew,
+    OutputReceived,
+    ProgressReceived,
+    RejectReceived,
+    StatusReceived,
+    Undelivered,
+)  # fmt: skip
+from processes.core.values import CANARY_HOST, STOP, OutputRecord, Presence, Stream, Unknown
+
+ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and reason
+    "ok": (State.SUCCEEDED, ""),
+    "warning": (State.SUCCEEDED, "warning"),
+    "error": (State.FAILED, ""),
+    "timed_out": (State.FAILED, "timed_out"),
+    "cancelled": (State.CANCELLED, "cancelled"),
+    "stopped": (State.CANCELLED, "stopped"),
+}
+WAY_S_MAX: Final = 10.0  # from the hub's decision to the agent's start; guess: a hub that is replaced takes 5 s
+_UNKNOWN: Final = frozenset(Unknown)  # reported by an agent that cannot know either
+_OTHER_JOURNAL: Final = ("journal_replaced", "forgotten")  # reasons of lost
+TRUNCATED: Final = "… output cut here: the limit of a command's output was reached"
+
+# sending
+
+
+def send_due(draft: Draft, name: str) -> None:
+    """Whatever this host can get now is on its way to it: queued commands in order, one at a time unless an op is
+    concurrent.
+    """
+    host, link = draft.host(name), draft.link(name)
+    if host is None or not link.connection or host.register is None:
+        return
+    exclusive = waiting = False
+    concurrent = 0
+    ready = not host.foreign or link.idle
+    for command in draft.queue(name):
+        beside = host.concurrent(command.op) or (host.foreign and command.op == STOP)
+        if command.state is not State.QUEUED:
+            if ready and host.foreign and not command.connection:
+                send(draft, host, command)  # Undelivered said that it was never written
+            ready |= command.adopted  # what runs there is known, and may be stopped
+            exclusive |= not beside
+            concurrent += beside
+        elif not ready:
+            return
+        elif beside:
+            if concurrent < draft.rules.running_concurrent_max:
+                send(draft, host, command)
+                concurrent += 1
+        elif not exclusive and not waiting:
+            send(draft, host, command)
+            exclusive = True
+        else:
+            waiting = True
+
+
+def send(draft: Draft, host: HostRecord, command: Command) -> None:
+    """The command goes to the host's current connection, once more if it was sent before."""
+    link = draft.link(host.name)
+    assert link.connection
+    fields: dict[str, Any] = {
+        "attempt": command.attempt + 1,
+        "connection": link.connection,
+        "journal": host.register.journal_id if host.register else "",
+        "sent_boot_s": draft.now.boot_s,
+        "adopted": False,
+        "unheard_wall_s": None,
+        "evidence": evidence(host) if host.foreign else {},
+    }
+    if command.state is State.QUEUED:
+        command = draft.move(command, State.SENT, "hub", **fields)
+    else:
+        command = msgspec.structs.replace(command, **fields)
+        draft.put_command(command)
+    expires_boot_s = command.expires_boot_s
+    if command.attempt == 1:  # it was in time when it left: the way to the agent must not make it late
+        expires_boot_s = max(expires_boot_s, draft.now.boot_s + WAY_S_MAX)
+    draft.deliver(
+        link.gateway,
+        DeliverCommand(
+            draft.memory.epoch, link.connection, host.name, command.id, command.op, command.attempt, expires_boot_s
+        ),
+    )
+    if command.cancel_wall_s is not None:
+        draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
+    draft.timers.append((draft.now.boot_s + draft.rules.redeliver_s, "redeliver", command.id))
+    draft.timers.append((draft.now.boot_s + draft.rules.lost_after_s, "silence", command.id))
+
+
+# timers
+
+
+def expire(draft: Draft, command_id: str) -> None:
+    """A queued command's time is over. `sent` and `running` never expire: the agent may have begun."""
+    command = draft.command(command_id)
+    if command is None or command.state is not State.QUEUED:
+        return
+    if command.expires_boot_s > draft.now.boot_s:
+        draft.timers.append((command.expires_boot_s, "expire", command_id))
+        return
+    online = draft.link(command.host).presence is Presence.ONLINE
+    draft.move(command, State.EXPIRED, "hub", "waited_too_long" if online else "host_offline")
+
+
+def redeliver(draft: Draft, command_id: str) -> None:
+    """A `sent` without an answer on a connection that lives goes out once more; the journal answers a duplicate."""
+    command = draft.command(command_id)
+    if command is None or command.state is not State.SENT:
+        return
+    host, link = draft.host(command.host), draft.link(command.host)
+    if host is None or host.foreign or not link.connection or link.connection != command.connection:
+        return
+    if command.sent_boot_s + draft.rules.redeliver_s > draft.now.boot_s:
+        return  # sent again meanwhile: that one has its own timer
+    send(draft, host, command)
+
+
+def silence(draft: Draft, command_id: str) -> None:
+    """A command whose host was not heard of for so long that nobody should wait on it is lost, and said to be."""
+    command = draft.command(command_id)
+    if command is None or command.state not in (State.SENT, State.RUNNING):
+        return
+    unheard = command.unheard_wall_s is not None and not draft.link(command.host).connection
+    unheard_s = draft.now.boot_s - command.unheard_boot_s if unheard else 0.0
+    if unheard_s < draft.rules.lost_after_s:
+        draft.timers.append((draft.now.boot_s + max(1.0, draft.rules.lost_after_s - unheard_s), "silence", command_id))
+        return
+    draft.move(command, State.LOST, "hub", "silence", message=f"the host was not heard of for {unheard_s:.0f} s")
+
+
+# a host comes back
+
+
+def reconcile(draft: Draft, name: str) -> None:
+    """What the host's registration says of its commands is taken into account.
+
+    A registration is evidence about a command only if that was last sent on another connection: what was sent on this
+    one came after it. (A census repeats an old registration; it must not make a running command look forgotten.)
+    """
+    host, link = draft.host(name), draft.link(name)
+    info = draft.connection(link.connection)
+    if host is None or info is None:
+        return
+    known = {entry.command_id for entry in info.register.known or []}
+    for command in draft.queue(name):
+        if command.state is State.QUEUED:
+            continue
+        if command.connection != info.connection:
+            _reconcile_one(draft, host, info, command, command.id in known)
+        elif (
+            command.state is State.SENT
+            and command.sent_boot_s < draft.memory.started_boot_s
+            and _unwritten(host, info, command)
+        ):
+            send(draft, host, command)  # the hub before this one may have died between the commit and the delivery
+        elif command.unheard_wall_s is not None:  # this hub began before the census that names the connection
+            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=None))
+        current = draft.command(command.id)
+        if current is not None and current.open and current.cancel_wall_s is not None:
+            draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
+
+
+def _unwritten(host: HostRecord, info: Connection, command: Command) -> bool:
+    return not host.foreign or command.id not in info.written
+
+
+def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Command, named: bool) -> None:
+    if host.foreign:
+        return  # its first heartbeat says whether it still runs
+    if named:
+        command = msgspec.structs.replace(command, connection=info.connection, unheard_wall_s=None)
+        draft.put_command(command)
+        if command.state is State.SENT:
+            draft.move(command, State.RUNNING, "agent")
+    elif command.state is State.RUNNING:
+        draft.move(
+            command, State.LOST, "hub", "forgotten", message="the agent came back and does not know this command"
+        )
+    elif info.register.journal_id == command.journal:
+        send(draft, host, command)
+    else:
+        draft.move(
+            command,
+            State.LOST,
+            "hub",
+            "journal_replaced",
+            message="the agent came back with a new journal: it may have run",
+        )
+
+
+def unheard(draft: Draft, name: str) -> None:
+    """The host's connection is gone: commands with it say since when nothing is heard of them."""
+    for command in draft.queue(name):
+        if command.state is not State.QUEUED and command.unheard_wall_s is None:
+            now = draft.now
+            draft.put_command(msgspec.structs.replace(command, unheard_wall_s=now.wall_s, unheard_boot_s=now.boot_s))
+
+
+# agents' answers
+
+
+def undelivered(draft: Draft, event: Undelivered) -> None:
+    """The frame was never written: a journal's agent is asked when it comes back, a foreign one may get it then."""
+    command = draft.command(event.command_id)
+    if (
+        command is None
+        or command.host != event.host
+        or command.attempt != event.attempt
+        or command.connection != event.connection
+    ):
+        return
+    host = draft.host(event.host)
+    # of a command before it, of the same op
+    late_beat = command.state is State.RUNNING and host is not None and host.foreign
+    if command.state is State.SENT or late_beat:
+        draft.put_command(msgspec.structs.replace(command, connection=""))
+
+
+def acknowledged(draft: Draft, event: AckReceived) -> None:
+    """The agent has it in its journal: it runs, or will at once."""
+    command = _spoken_of(draft, event, event.command_id)
+    if command is not None and command.state is State.SENT:
+        draft.move(command, State.RUNNING, "agent")
+
+
+def progressed(draft: Draft, event: ProgressReceived) -> None:
+    """A foreign agent's progress: its one command runs, and is shown to be so far."""
+    link = draft.link(event.host)
+    if draft.host(event.host) is not None and link.connection == event.connection:
+        draft.put_link(event.host, msgspec.structs.replace(link, progress=progress_of(event.progress)))
+    command = _spoken_of(draft, event, event.command_id)
+    if command is not None and command.state is State.SENT:
+        draft.move(command, State.RUNNING, "agent")
+
+
+def rejected(draft: Draft, event: RejectReceived) -> None:
+    """The agent will not run it. One that said before that it runs it contradicts itself: then nobody knows."""
+    command = _spoken_of(draft, event, event.command_id)
+    if command is None:
+        _ack(draft, event, event.command_id)
+        return
+    reason, message = (
+        event.reason[:200] or "rejected",
+        f"it runs {event.current_command}" if event.current_command else "",
+    )
+    if command.state is State.SENT:
+        draft.move(command, State.REJECTED, "agent", reason, message=message)
+    elif command.state is State.RUNNING:
+        draft.move(
+            command,
+            State.LOST,
+            "hub",
+            "contradicted",
+            message=f"the agent said that it runs, and then rejected it: {reason}",
+        )
+    _ack(draft, event, command.id)
+
+
+def reported(draft: Draft, event: StatusReceived) -> None:
+    """The command has ended, by the agent's word. The report is acknowledged, however late or often it comes."""
+    command = _spoken_of(draft, event, event.command_id, op=event.op)
+    if command is None:
+        if event.command_id is not None:
+            _stray(draft, event, "a report for a command that is not this host's, or not known any more")
+            _ack(draft, event, event.command_id, quarantined=True)
+        return
+    after, reason = ENDS.get(event.status, (State.FAILED, f"status {event.status[:100]}"))
+    if after is State.SUCCEEDED and event.exit_code:
+        after, reason = State.FAILED, reason or "exit_code"
+    if after is State.FAILED:
+        after, reason = (State.LOST if event.reason in _UNKNOWN else after), reason or event.reason[:200]
+    if (
+        command.state is State.LOST
+        and after is State.CANCELLED
+        and event.exit_code is None
+        and command.reason in _OTHER_JOURNAL
+    ):
+        _ack(
+            draft, event, command.id
+        )  # cancelled before it was started, says a journal that never knew it: it may run all the same
+        return
+    if command.state is State.LOST and after is State.CANCELLED:
+        after = State.FAILED  # the table's one way out of lost has two ends: it did not succeed
+    if command.open or (command.state is State.LOST and after in (State.SUCCEEDED, State.FAILED)):
+        draft.move(
+            command,
+            after,
+            "agent",
+            reason,
+            exit_code=event.exit_code,
+            message=event.message[:1000],
+            unheard_wall_s=None,
+        )
+        draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, command.output_next, True))
+    _ack(draft, event, command.id)
+
+
+def output(draft: Draft, event: OutputReceived) -> None:
+    """Output is kept, each record once, up to the limit; what is durable is acknowledged by its offset."""
+    command = _spoken_of(draft, event, event.command_id)
+    if command is None:
+        _ack_stray_output(draft, event)
+        return
+    if not command.open and event.records[0].offset is None:
+        return  # said twice on its way here: without offsets it cannot be told from more
+    if command.state is State.SENT:
+        command = draft.move(command, State.RUNNING, "agent")
+    fresh: list[OutputRecord] = []
+    next_offset, size = command.output_next, command.output_bytes
+    truncated = command.output_truncated
+    for record in event.records:
+        offset = next_offset if record.offset is None else record.offset
+        if offset < next_offset:
+            continue  # a duplicate
+        if offset > next_offset:
+            break  # something is missing before it: the agent goes on from what is acknowledged
+        next_offset += 1
+        if truncated:
+            continue  # counted and acknowledged, not kept
+        size += len(record.data.encode())
+        truncated = size > draft.rules.output_bytes_max
+        kept = (
+            OutputRecord(offset, Stream.STDERR, TRUNCATED)
+            if truncated
+            else OutputRecord(offset, record.stream, record.data)
+        )
+        fresh.append(kept)
+    if next_offset > command.output_next:
+        draft.put_command(
+            msgspec.structs.replace(command, output_next=next_offset, output_bytes=size, output_truncated=truncated)
+        )
+        if fresh:
+            draft.effects.writes.append(AddOutput(command.id, tuple(fresh)))
+        draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, next_offset))
+    host = draft.host(event.host)
+    if host is not None and not host.foreign:
+        draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command.id, next_offset))
+
+
+def output_put_aside(draft: Draft, event: OutputReceived, letter_id: str) -> None:
+    """Output that could not be stepped is acknowledged, or its agent would wait with the report; a line in its place
+    says so.
+    """
+    command = _own(draft, event, event.command_id)
+    offsets = [record.offset for record in event.records if record.offset is not None]
+    if command is not None and offsets and max(offsets) >= command.output_next:
+        told = OutputRecord(
+            command.output_next, Stream.STDERR, f"… output put aside here, and no more is kept: dead letter {letter_id}"
+        )
+        draft.put_command(msgspec.structs.replace(command, output_next=max(offsets) + 1, output_truncated=True))
+        draft.effects.writes.append(AddOutput(command.id, (told,)))
+        draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, max(offsets) + 1))
+    _ack_stray_output(draft, event)
+
+
+def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
+    """Output of a command that is not known any more is not kept, but acknowledged: its agent would wait with the
+    report.
+    """
+    offsets = [record.offset for record in event.records if record.offset is not None]
+    if event.command_id is not None and offsets:
+        draft.deliver(
+            event.gateway, DeliverAck(draft.memory.epoch, event.connection, event.command_id, max(offsets) + 1)
+        )
+
+
+def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None:
+    """A report that could not be stepped is acknowledged as such, so that its agent forgets it; its command ends as
+    lost.
+    """
+    command = _own(draft, event, command_id)
+    if command is not None and command.state in (State.SENT, State.RUNNING):
+        draft.move(command, State.LOST, "hub", "quarantined", message="its report was put aside: see the dead letters")
+    _ack(draft, event, command.id if command else command_id, quarantined=True)
+
+
+def _spoken_of(draft: Draft, event: AgentEvent, command_id: str | None, *, op: str = "") -> Command | None:
+    """The command that an agent's word is about, as `_own`. The word proves that it was sent: a hub that has it queued
+    has forgotten so (its database is older than that), and must not send it as if for the first time.
+    """
+    command = _own(draft, event, command_id, op)
+    if command is None or command.state is not State.QUEUED:
+        return command
+    host = draft.host(event.host)
+    journal = host.register.journal_id if host is not None and host.register is not None else ""
+    return draft.move(
+        command, State.SENT, "agent", "known_to_agent", connection=event.connection, journal=journal, attempt=1
+    )
+
+
+def _own(draft: Draft, event: AgentEvent, command_id: str | None, op: str = "") -> Command | None:
+    """The command that an agent's word is about; None unless it belongs to this very host and enrolment.
+
+    Without an id (a foreign agent's, of nothing that was written on this connection) it is one of an earlier connection
+    that was not judged yet, or was found running on this one.
+    """
+    host = draft.host(event.host)
+    if host is None:
+        return None
+    if command_id is not None:
+        command = draft.command(command_id)
+        mine = command is not None and command.host == host.name and command.enrolment == host.enrolment
+        return command if mine else None
+    if not host.foreign:
+        return None
+    current = draft.link(host.name).connection == event.connection
+    for earlier in draft.queue(host.name):
+        if earlier.state is State.QUEUED or not earlier.connection or (op and earlier.op != op):
+            continue
+        if earlier.adopted if earlier.connection == event.connection else current:
+            return earlier
+    return None
+
+
+def _ack(draft: Draft, event: AgentEvent, command_id: str | None, *, quarantined: bool = False) -> None:
+    host = draft.host(event.host)
+    if command_id is not None and host is not None and not host.foreign:
+        draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command_id, None, quarantined))
+
+
+def _stray(draft: Draft, event: StatusReceived, error: str) -> None:
+    if event.host == CANARY_HOST:
+        # its commands are forgotten as they end, and it says a report again whose acknowledgement died with a hub
+        return
+    letter_id = derived_id("stray", event.host, event.command_id or "")  # said again, it is the same letter
+    draft.put_letter(dead_letter.of_event(letter_id, draft.now.wall_s, event, Why.STRAY, error=error))

@@ -1,0 +1,70 @@
+"""A flood of poison: one agent whose events keep being put aside is suspended, until an operator lifts it. Pure.
+
+Suspended: its connection is closed and its token lets nobody in (401), its host and commands stay, and whatever it said
+before and is still on its way is neither stepped nor acknowledged, so a good agent says it again when it is lifted.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from processes.core.hub.memory import Draft, Memory
+from processes.core.travels.messages import (
+    AgentDisconnected,
+    AgentEvent,
+    CloseConnection,
+    TokenChanged,
+    Undelivered,
+)
+from processes.core.values import CANARY_HOST, CloseCode
+
+FLOOD_S: Final = 600.0  # source: THREATS 26, at most five restarts in ten minutes
+FLOOD_MAX: Final = 5  # events of one agent put aside within FLOOD_S; an event whose step raises costs little
+DEADLY: Final = 3  # an event that ended the hub twice counts as so many: the second one suspends, after four restarts
+# other hosts with events that raised lately: then the fault is the hub's, and suspending all would help nobody
+COMMON_MAX: Final = 3
+
+
+def suspended(memory: Memory, event: object) -> bool:
+    """True if this is said by an agent that is suspended. The end of its connection still counts."""
+    if not memory.suspended or not isinstance(event, AgentEvent) or isinstance(event, AgentDisconnected | Undelivered):
+        return False
+    return event.host in memory.suspended
+
+
+def unheard(draft: Draft, event: AgentEvent) -> None:
+    """The event of a suspended agent is let go: its connection ends, if it lives at all."""
+    draft.deliver(
+        event.gateway, CloseConnection(draft.memory.epoch, event.connection, CloseCode.SUSPENDED, "suspended")
+    )
+
+
+def restored(memory: Memory, name: str, at_wall_s: float, *, deadly: bool) -> None:
+    """What a hub before this one put aside counts on."""
+    memory.asides[name] = (*memory.asides.get(name, ()), (at_wall_s, DEADLY if deadly else 1))[-FLOOD_MAX:]
+
+
+def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
+    """One more event of this host was put aside. It may be one too many."""
+    host = draft.host(name)
+    if host is None or name == CANARY_HOST or host.suspended:
+        return
+    wall_s = draft.now.wall_s
+    lately = [entry for entry in draft.memory.asides.get(name, ()) if abs(wall_s - entry[0]) < FLOOD_S]
+    lately.append((wall_s, DEADLY if deadly else 1))
+    draft.asides[name] = tuple(lately[-FLOOD_MAX:])
+    if sum(weight for _, weight in lately) < FLOOD_MAX or (not deadly and _others(draft, name) >= COMMON_MAX):
+        return
+    reason = f"{len(lately)} of its events were put aside within {FLOOD_S / 60:.0f} minutes: see the dead letters"
+    draft.put_host(msgspec.structs.replace(host, suspended=reason, suspended_wall_s=wall_s), durable=True)
+    draft.deliver_all(TokenChanged(draft.memory.epoch, name, None, CloseCode.SUSPENDED, f"suspended: {reason}"[:120]))
+
+
+def _others(draft: Draft, name: str) -> int:
+    return sum(
+        1
+        for other, entries in draft.memory.asides.items()
+        if other != name and any(abs(draft.now.wall_s - at_wall_s) < FLOOD_S for at_wall_s, _ in entries)
+    )

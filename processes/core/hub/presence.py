@@ -1,0 +1,200 @@
+"""Who is connected: registrations, heartbeats, disconnects, censuses. Pure.
+
+The hub's arrival order decides which connection of a host is current; a disconnect counts only for that one. All of
+this is volatile: nothing here waits for the disk, so presence goes on while the database is slow, locked or full. What
+a registration means for the host's commands is durable, and is left to the next durable step (the host is marked as
+due).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from processes.core.hub import foreign
+from processes.core.hub.memory import Draft
+from processes.core.hub.rules import Census
+from processes.core.records.host import HostRecord, Link, progress_of
+from processes.core.travels.messages import (
+    AgentDisconnected,
+    AgentRegistered,
+    CensusTaken,
+    CloseConnection,
+    Connection,
+    DeliverRegistered,
+    HeartbeatReceived,
+    Token,
+    TokensPiece,
+)
+from processes.core.values import CANARY_HOST, CloseCode, Presence
+
+TOKENS_PIECE: Final = 1000  # tokens in one message: about 150 KiB
+TIMERS_MAX: Final = 2000  # looked at in one tick, so that a turn stays short; the rest waits for the next
+
+
+def registered(draft: Draft, event: AgentRegistered) -> None:
+    """The connection is the host's current one."""
+    connect(draft, event.info)
+    _name(draft, event.gateway, event.connection)
+
+
+def connect(draft: Draft, info: Connection) -> None:
+    """This connection is the host's current one, unless a later one is known; its agent is told that the hub holds
+    it.
+    """
+    host = draft.host(info.host)
+    if host is None or host.enrolment != info.enrolment or (host.token_hash is None and host.name != CANARY_HOST):
+        draft.deliver(
+            info.gateway, CloseConnection(draft.memory.epoch, info.connection, CloseCode.REVOKED, "not enrolled")
+        )
+        return
+    if host.suspended:
+        draft.deliver(
+            info.gateway, CloseConnection(draft.memory.epoch, info.connection, CloseCode.SUSPENDED, "suspended")
+        )
+        return
+    link = draft.link(host.name)
+    current = draft.connection(link.connection) if link.connection else None
+    if current is not None and current.connection != info.connection:
+        if current.since_boot_s > info.since_boot_s:
+            draft.deliver(
+                info.gateway, CloseConnection(draft.memory.epoch, info.connection, CloseCode.REPLACED, "replaced")
+            )
+            return
+        draft.deliver(
+            current.gateway, CloseConnection(draft.memory.epoch, current.connection, CloseCode.REPLACED, "replaced")
+        )
+    if current is None or current.connection != info.connection:
+        since_wall_s = draft.now.wall_s - max(
+            0.0, draft.now.boot_s - info.since_boot_s
+        )  # of its register, whichever hub asks
+        link = Link(
+            Presence.ONLINE, info.connection, info.gateway, since_wall_s, heard_boot_s=draft.now.boot_s, idle=info.idle
+        )
+        link = msgspec.structs.replace(link, progress=progress_of(info.progress))
+        draft.put_link(host.name, link, info)
+        host = msgspec.structs.replace(
+            host, register=info.register, facts=info.facts, address=info.address, seen_wall_s=draft.now.wall_s
+        )
+        draft.put_host(host, durable=False)
+        _arm(draft, host)
+    draft.deliver(info.gateway, DeliverRegistered(draft.memory.epoch, info.connection, host.name, host.enrolment))
+    draft.due[host.name] = draft.arrived[host.name] = None
+
+
+def disconnected(draft: Draft, event: AgentDisconnected) -> None:
+    """The host is offline, if this was its current connection."""
+    link = draft.link(event.host)
+    if draft.host(event.host) is not None and link.connection == event.connection:
+        _gone(draft, event.host)
+
+
+def _gone(draft: Draft, name: str) -> None:
+    draft.put_link(name, Link(Presence.OFFLINE))
+    draft.due[name] = None  # its commands say since when nothing is heard of them
+
+
+def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
+    """The host is online and its metrics are these. A heartbeat of a connection that is not current counts nothing."""
+    host, link = draft.host(event.host), draft.link(event.host)
+    if host is None or link.connection != event.connection:
+        return
+    host = msgspec.structs.replace(
+        host, heartbeat=event.heartbeat, heartbeat_facts=event.facts, seen_wall_s=draft.now.wall_s
+    )
+    if host.name == CANARY_HOST:
+        draft.beat(event.heartbeat.command_pid or 0)
+    draft.put_host(host, durable=False)
+    idle = link.idle or (host.foreign and event.heartbeat.pending_command is None)
+    draft.put_link(
+        host.name, msgspec.structs.replace(link, presence=Presence.ONLINE, heard_boot_s=draft.now.boot_s, idle=idle)
+    )
+    if host.foreign:
+        foreign.beat(draft, host, event)
+    if idle and not link.idle:
+        draft.due[host.name] = None
+    _arm(draft, host)
+
+
+def _arm(draft: Draft, host: HostRecord) -> None:
+    draft.presence_timers.append((draft.now.boot_s + _patience_s(draft, host), host.name))
+
+
+def _patience_s(draft: Draft, host: HostRecord) -> float:
+    interval_s = host.register.heartbeat_interval if host.register else 0.0
+    return max(draft.rules.stale_s_min, draft.rules.stale_beats * interval_s)
+
+
+def tick(draft: Draft) -> None:
+    """Presence expires: a connected host that missed its heartbeats is stale; what no census named by now is
+    offline.
+    """
+    if not draft.settled and draft.now.boot_s >= draft.memory.started_boot_s + draft.rules.settle_s:
+        settle(draft)
+    for _, name in draft.take_presence_timers(TIMERS_MAX):
+        host, link = draft.host(name), draft.link(name)
+        if host is None or link.presence is not Presence.ONLINE:
+            continue
+        if draft.now.boot_s - link.heard_boot_s < _patience_s(draft, host):
+            continue  # heard of since: that heartbeat set a timer of its own
+        draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))
+
+
+def settle(draft: Draft) -> None:
+    """The censuses are in, or it is too late for them: hosts that were restored and not found connected are offline."""
+    draft.settled = True
+    for name in draft.memory.hosts:
+        if draft.link(name).presence is Presence.STALE and not draft.link(name).connection:
+            _gone(draft, name)
+
+
+def census(draft: Draft, event: CensusTaken) -> None:
+    """After the last piece, exactly the named connections of this gateway live. The first is answered with the token
+    table.
+    """
+    running = draft.memory.censuses.get(event.gateway)
+    if running is not None and running.number > event.census and running.boot == event.boot:
+        return  # a piece of a census that a newer one has overtaken
+    if event.piece == 0:
+        running = Census(event.census, event.boot)
+        _tell_tokens(draft, event.gateway)
+    if running is None or running.done or running.number != event.census or running.boot != event.boot:
+        return  # its first piece was lost: the gateway takes another when it meets the gap
+    draft.censuses[event.gateway] = running
+    _name(draft, event.gateway, *(info.connection for info in event.connections))
+    for info in event.connections:
+        connect(draft, info)
+    if not event.last:
+        return
+    named = draft.censuses[event.gateway].named
+    draft.censuses[event.gateway] = Census(event.census, event.boot, done=True)
+    for name, link in list(draft.memory.links.items()):
+        if (
+            link.gateway == event.gateway
+            and link.connection
+            and link.connection not in named
+            and draft.link(name) == link
+        ):
+            _gone(draft, name)
+    draft.counted.add(event.gateway)
+    if not draft.settled and draft.memory.counted | draft.counted >= set(draft.rules.gateways):
+        settle(draft)
+
+
+def _name(draft: Draft, gateway: str, *connections: str) -> None:
+    """A census that is under way, if any, does not end these connections."""
+    running = draft.censuses.get(gateway) or draft.memory.censuses.get(gateway)
+    if running is not None and not running.done:
+        draft.censuses[gateway] = Census(running.number, running.boot, running.named.union(connections))
+
+
+def _tell_tokens(draft: Draft, gateway: str) -> None:
+    tokens = [
+        Token(host.token_hash, host.name, host.enrolment)
+        for host in draft.memory.hosts.values()
+        if host.token_hash is not None and not host.suspended and host.name != CANARY_HOST
+    ]
+    pieces = [tokens[at : at + TOKENS_PIECE] for at in range(0, len(tokens), TOKENS_PIECE)] or [[]]
+    for number, piece in enumerate(pieces):
+        draft.deliver(gateway, TokensPiece(draft.memory.epoch, number, number == len(pieces) - 1, piece))

@@ -1,0 +1,476 @@
+"""Operators' requests: what is accepted, what is refused and with which words. Pure.
+
+Each function gets a draft and the request, and answers exactly once: 2xx durably, with the rows in the same
+transaction, or a refusal that has changed nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from processes.core.errors import LocalError, RemoteError
+from processes.core.hub import runs
+from processes.core.hub.effects import AddAudit, DropToken, PutToken, Revoke
+from processes.core.hub.memory import Draft, derived_id
+from processes.core.records import dead_letter
+from processes.core.records.command import Command, State
+from processes.core.records.dead_letter import DeadLetter
+from processes.core.records.host import HostRecord
+from processes.core.records.run import HostPart, Part, Run, run_view
+from processes.core.shown.views import command_view, encode, host_view
+from processes.core.travels import audit
+from processes.core.travels.audit import Kind
+from processes.core.travels.messages import (
+    TTL_S_MAX,
+    CancelCommand,
+    CancelRun,
+    CreateToken,
+    DeliverKill,
+    DiscardLetter,
+    EnrollHost,
+    GiveCommand,
+    Json,
+    LiftHost,
+    RehearseFault,
+    RemoveHost,
+    RequestReceived,
+    RetryLetter,
+    RevokeHost,
+    RevokeToken,
+    StartRun,
+    Token,
+    TokenChanged,
+)  # fmt: skip
+from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role, token_id
+
+STEPS_MAX: Final = 20  # of a run; guess
+RUNS_MAX: Final = 100  # under way at once; guess
+HOSTS_MAX: Final = 10_000  # in one request; the largest fleet that one hub is measured with
+
+
+class Refused(RemoteError):
+    """A request that is not accepted: an HTTP status, a fixed word and a text for a person."""
+
+    def __init__(self, status: int, code: str, message: str, **more: object) -> None:
+        super().__init__(code, message)
+        self.status, self.more = status, more
+
+    def body(self) -> Json:
+        """The answer's JSON."""
+        return encode({"error": self.code, "message": self.message, **self.more})
+
+
+def step(draft: Draft, event: RequestReceived) -> None:
+    """The request is answered, whatever it is."""
+    answered = draft.memory.replies.get(event.request_id)
+    if answered is not None:  # asked again after a gap: the same answer
+        draft.reply(event.fanout, event.request_id, answered.status, answered.body, durable=False)
+        return
+    if draft.now.boot_s > event.deadline_boot_s:
+        refuse(
+            draft,
+            event,
+            Refused(503, "hub_unavailable", "the request waited past its deadline and was not carried out: ask again"),
+        )
+        return
+    try:
+        status, body = _answer(draft, event)
+    except Refused as refused:
+        assert not draft.effects.durable
+        refuse(draft, event, refused)
+        return
+    draft.reply(event.fanout, event.request_id, status, body, durable=draft.effects.durable)
+
+
+def refuse(draft: Draft, event: RequestReceived, refused: Refused) -> None:
+    """The request is answered with a refusal, which is not kept: nothing was done."""
+    draft.reply(event.fanout, event.request_id, refused.status, refused.body(), durable=False)
+
+
+def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
+    match event.request:
+        case GiveCommand():
+            return _give(draft, event, event.request)
+        case CancelCommand():
+            return _cancel(draft, event, event.request)
+        case StartRun():
+            return _start_run(draft, event, event.request)
+        case CancelRun():
+            return _cancel_run(draft, event, event.request)
+        case EnrollHost():
+            return _enroll(draft, event, event.request)
+        case RevokeHost():
+            return _revoke(draft, event, event.request)
+        case RemoveHost():
+            return _remove(draft, event, event.request)
+        case CreateToken():
+            return _create_token(draft, event, event.request)
+        case LiftHost():
+            return _lift(draft, event, event.request)
+        case RetryLetter():
+            return _retry(draft, event, event.request)
+        case DiscardLetter():
+            return _discard(draft, event, event.request)
+        case RevokeToken():
+            return _revoke_token(draft, event, event.request)
+        case RehearseFault():
+            raise Refused(
+                409, "drills_disabled", "drills are not enabled on this installation: set drills.enabled = true"
+            )
+
+
+# giving commands
+
+
+def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[int, Json]:
+    _check_op(request.op)
+    _check_limits(draft, request.key, request.ttl_s)
+    digest = _digest(request)
+    known = _known_key(
+        draft, request.key, digest
+    )  # first: what was accepted stays so, whatever became of its hosts since
+    if known is not None:
+        return 200, _commands_body(draft, list(known))
+    hosts = _named_hosts(draft, request.hosts)
+    _check_offers(hosts, [request.op])
+    _check_room(draft, hosts)
+    ttl_s = draft.rules.ttl_s if request.ttl_s is None else request.ttl_s
+    given: list[str] = []
+    for host in hosts:
+        command_id = derived_id(event.request_id, host.name)
+        command = runs.make_command(
+            draft, host, request.op, command_id, ttl_s=ttl_s, actor=event.actor, key=request.key
+        )
+        given.append(command.id)
+        if ttl_s == 0 and draft.link(host.name).presence is not Presence.ONLINE:
+            draft.move(command, State.EXPIRED, "hub", "host_offline")
+    if request.key is not None:
+        draft.put_key(request.key, digest, tuple(given))
+    return 202, _commands_body(draft, given)
+
+
+def _check_op(op: str) -> None:
+    if not OP_NAME.fullmatch(op):
+        raise Refused(400, "malformed", f"op {op!r} is not a name: letters, digits, dot, dash, underscore, at most 64")
+
+
+def _check_limits(draft: Draft, key: str | None, ttl_s: float | None) -> None:
+    if key is not None and not 1 <= len(key) <= draft.rules.key_chars_max:
+        raise Refused(400, "malformed", f"key must have 1 to {draft.rules.key_chars_max} characters")
+    if ttl_s is not None and not 0 <= ttl_s <= TTL_S_MAX:
+        raise Refused(400, "malformed", f"ttl_s must be 0 to {TTL_S_MAX:.0f} (7 days)")
+
+
+def _named_hosts(draft: Draft, names: list[str]) -> list[HostRecord]:
+    if not names:
+        raise Refused(400, "malformed", "hosts is empty: name at least one")
+    if len(names) > HOSTS_MAX:
+        raise Refused(413, "too_large", f"{len(names)} hosts in one request; at most {HOSTS_MAX}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refused(400, "malformed", f"host {twice!r} is named twice", host=twice)
+    hosts: list[HostRecord] = []
+    for name in names:
+        host = draft.host(name)
+        if host is None:
+            raise _unknown_host(name)
+        hosts.append(host)
+    return hosts
+
+
+def _unknown_host(name: str) -> Refused:
+    return Refused(404, "unknown_host", f"there is no host {name!r}: see `fleethub hosts`", host=name)
+
+
+def _check_offers(hosts: list[HostRecord], ops: list[str]) -> None:
+    for host in hosts:
+        for op in ops:
+            if host.name == CANARY_HOST and op != CANARY_OP:
+                raise _unknown_host(host.name)
+            if not host.offers(op):
+                offered = ", ".join(host.offered() or []) or "nothing"
+                raise Refused(
+                    422, "unknown_op", f"host {host.name} does not offer {op!r}; it offers: {offered}", host=host.name
+                )
+
+
+def _check_room(draft: Draft, hosts: list[HostRecord]) -> None:
+    if draft.ledger.open + len(hosts) > draft.rules.open_max:
+        raise Refused(
+            429,
+            "too_many",
+            f"{draft.rules.open_max} commands are open in all: wait until some have ended, or cancel some",
+        )
+    for host in hosts:
+        if len(draft.queue_ids(host.name)) >= draft.rules.queued_per_host_max:
+            raise Refused(
+                429,
+                "too_many",
+                f"host {host.name} has {draft.rules.queued_per_host_max} open commands: wait until some have ended, or cancel some",
+                host=host.name,
+            )
+
+
+def _digest(request: GiveCommand | StartRun) -> str:
+    named = msgspec.structs.replace(request, key=None)
+    return hashlib.sha256(msgspec.json.encode(named)).hexdigest()
+
+
+def _known_key(draft: Draft, key: str | None, digest: str) -> tuple[str, ...] | None:
+    entry = draft.key(key) if key is not None else None
+    if entry is None:
+        return None
+    if entry.digest != digest:
+        raise Refused(409, "key_used", f"key {key!r} was used for a different request: take a new one")
+    return entry.command_ids
+
+
+def _commands_body(draft: Draft, command_ids: list[str]) -> Json:
+    views: list[object] = []
+    for command_id in command_ids:
+        command = draft.command(command_id)
+        # one that ended long ago is on disk only: its id is what a script needs to ask for the rest
+        views.append(command_view(command) if command else {"id": command_id})
+    return encode({"commands": views})
+
+
+# cancelling
+
+
+def _cancel(draft: Draft, event: RequestReceived, request: CancelCommand) -> tuple[int, Json]:
+    command = draft.command(request.command_id)
+    if command is None or command.host == CANARY_HOST:
+        raise Refused(404, "unknown_command", f"no command {request.command_id!r} that is open or ended lately")
+    if not command.open:
+        raise Refused(
+            409, "final", f"command {command.id} has ended already: {command.state}", command=command_view(command)
+        )
+    return 202, encode(command_view(_cancel_command(draft, command, event.actor)))
+
+
+def _cancel_command(draft: Draft, command: Command, actor: str) -> Command:
+    asked = msgspec.structs.replace(
+        command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=actor
+    )
+    draft.put_command(asked)
+    if asked.state is State.QUEUED:
+        return draft.move(asked, State.CANCELLED, actor, "cancelled")
+    kill(draft, asked)
+    return asked
+
+
+def kill(draft: Draft, command: Command) -> None:
+    """The agent is asked to end the command, if it is connected; otherwise it is asked when it comes back."""
+    link = draft.link(command.host)
+    if link.connection:
+        draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
+
+
+# fleet runs
+
+
+def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple[int, Json]:
+    if not 1 <= len(request.steps) <= STEPS_MAX:
+        raise Refused(400, "malformed", f"steps must name 1 to {STEPS_MAX} ops")
+    for op in request.steps:
+        _check_op(op)
+    _check_limits(draft, request.key, request.ttl_s)
+    if (request.hosts is None) == (request.where is None):
+        raise Refused(400, "malformed", "give either hosts or where")
+    if request.parallel is not None and request.parallel < 1:
+        raise Refused(400, "malformed", "parallel must be at least 1")
+    if request.max_failures is not None and request.max_failures < 0:
+        raise Refused(400, "malformed", "max_failures must not be negative")
+    digest = _digest(request)
+    known = _known_key(draft, request.key, digest)
+    if known is not None:
+        run = draft.run(known[0])
+        return 200, encode(run_view(run)) if run else encode({"id": known[0]})
+    hosts = _named_hosts(draft, request.hosts) if request.hosts is not None else runs.chosen(draft, request.where or {})
+    if not hosts:
+        raise Refused(404, "unknown_host", "no host is chosen by where: see `fleethub hosts --json`")
+    if CANARY_HOST in (host.name for host in hosts):
+        raise _unknown_host(CANARY_HOST)
+    _check_offers(hosts, request.steps)
+    if sum(1 for run in draft.memory.runs.values() if run.open) >= RUNS_MAX:
+        raise Refused(429, "too_many", f"{RUNS_MAX} runs are under way: wait until some have ended, or cancel some")
+    run = Run(
+        id=derived_id(event.request_id, "run"),
+        number=draft.next_number,
+        steps=request.steps,
+        parts=[HostPart(host.name) for host in hosts],
+        parallel=min(request.parallel or len(hosts), len(hosts)),
+        max_failures=request.max_failures,
+        ttl_s=draft.rules.ttl_s if request.ttl_s is None else request.ttl_s,
+        actor=event.actor,
+        created_wall_s=draft.now.wall_s,
+        key=request.key,
+    )
+    draft.put_run(run)
+    if request.key is not None:
+        draft.put_key(request.key, digest, (run.id,))
+    runs.advance(draft, run.id)
+    begun = draft.run(run.id)
+    assert begun is not None
+    return 202, encode(run_view(begun))
+
+
+def _cancel_run(draft: Draft, event: RequestReceived, request: CancelRun) -> tuple[int, Json]:
+    run = draft.run(request.run_id)
+    if run is None:
+        raise Refused(404, "unknown_run", f"no run {request.run_id!r} that is under way or ended lately")
+    if not run.open:
+        raise Refused(409, "final", f"run {run.id} has ended already: {run.state}", run=run_view(run))
+    draft.put_run(
+        msgspec.structs.replace(run, cancel_wall_s=run.cancel_wall_s or draft.now.wall_s, cancel_actor=event.actor)
+    )
+    for part in run.parts:
+        command = draft.command(part.command_id) if part.part is Part.ACTIVE else None
+        if command is not None and command.open:
+            _cancel_command(draft, command, event.actor)
+    runs.advance(draft, run.id)
+    after = draft.run(run.id)
+    assert after is not None
+    return 202, encode(run_view(after))
+
+
+# the fleet
+
+
+def _known_host(draft: Draft, name: str) -> HostRecord:
+    host = draft.host(name)
+    if host is None or name == CANARY_HOST:
+        raise _unknown_host(name)
+    return host
+
+
+def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[int, Json]:
+    if not HOST_NAME.fullmatch(request.name):
+        raise Refused(
+            400,
+            "malformed",
+            f"{request.name!r} is not a host name (RFC 1123): letters, digits, dashes, dots",
+            host=request.name,
+        )
+    host = draft.host(request.name)
+    if host is not None and not request.again:
+        raise Refused(
+            409,
+            "exists",
+            f"host {request.name} is enrolled already: --again gives it a new token and voids the old one",
+        )
+    if host is None:
+        host = HostRecord(
+            request.name, derived_id(event.request_id, request.name), request.token_hash, draft.now.wall_s
+        )
+    else:
+        _void(draft, host.token_hash)
+        host = msgspec.structs.replace(host, token_hash=request.token_hash, suspended="", suspended_wall_s=None)
+        draft.asides[host.name] = ()
+    draft.put_host(host, durable=True)
+    _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
+    draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
+    return 201, encode({"name": host.name, "host_id": host.enrolment})
+
+
+def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[int, Json]:
+    host = _known_host(draft, request.name)
+    _void(draft, host.token_hash)
+    host = msgspec.structs.replace(host, token_hash=None)
+    draft.put_host(host, durable=True)
+    _note(draft, event, (Kind.HOST, host.name), "revoked")
+    draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
+    return 200, encode(host_view(host, draft.link(host.name)))
+
+
+def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[int, Json]:
+    host = _known_host(draft, request.name)
+    ended = 0
+    for command in draft.queue(host.name):
+        after = State.CANCELLED if command.state is State.QUEUED else State.LOST
+        draft.move(command, after, event.actor, "host_removed")
+        ended += 1
+    _void(draft, host.token_hash)
+    draft.drop_host(host.name)
+    _note(draft, event, (Kind.HOST, host.name), "removed")
+    draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
+    return 200, encode({"name": host.name, "commands_ended": ended})
+
+
+def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int, Json]:
+    host = _known_host(draft, request.name)
+    if host.suspended:
+        host = msgspec.structs.replace(host, suspended="", suspended_wall_s=None)
+        draft.put_host(host, durable=True)
+        draft.asides[host.name] = ()
+        _note(draft, event, (Kind.HOST, host.name), "lifted")
+        if host.token_hash is not None:
+            draft.deliver_all(
+                TokenChanged(draft.memory.epoch, host.name, Token(host.token_hash, host.name, host.enrolment))
+            )
+    return 200, encode(host_view(host, draft.link(host.name)))
+
+
+# dead letters
+
+
+def _known_letter(draft: Draft, letter_id: str) -> DeadLetter:
+    letter = draft.letter(letter_id)
+    if letter is None:
+        raise Refused(404, "unknown_letter", f"there is no dead letter {letter_id!r}: see `fleethub deadletters`")
+    return letter
+
+
+def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[int, Json]:
+    """It stays a letter until it has been stepped: a hub that dies before that begins with it."""
+    letter = _known_letter(draft, request.letter_id)
+    if letter.process != "hub":
+        draft.drop_letter(letter.id)
+        draft.effects.tried_again.append((letter.process, letter.name))
+    elif not letter.retrying:
+        try:
+            dead_letter.revived(letter)
+        except LocalError as error:
+            raise Refused(409, "not_retriable", f"dead letter {letter.id} cannot be tried again: {error}") from None
+        letter = msgspec.structs.replace(letter, retrying=True, retries=letter.retries + 1)
+        draft.put_letter(letter)
+        draft.effects.retries.append(letter)
+    _note(draft, event, (Kind.LETTER, letter.id), "tried_again", letter.kind)
+    return 202, encode(dead_letter.view(letter, whole=False))
+
+
+def _discard(draft: Draft, event: RequestReceived, request: DiscardLetter) -> tuple[int, Json]:
+    letter = _known_letter(draft, request.letter_id)
+    draft.drop_letter(letter.id)
+    _note(draft, event, (Kind.LETTER, letter.id), "discarded", letter.kind)
+    return 200, encode({"id": letter.id, "discarded": True})
+
+
+def _void(draft: Draft, token_hash: str | None) -> None:
+    if token_hash is not None:
+        draft.effects.writes.append(Revoke(token_hash))
+
+
+def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after: str, reason: str = "") -> None:
+    draft.effects.writes.append(
+        AddAudit(audit.line(draft.now.wall_s, *subject, after, actor=event.actor, reason=reason))
+    )
+
+
+def _create_token(draft: Draft, event: RequestReceived, request: CreateToken) -> tuple[int, Json]:
+    if request.role not in list(Role):
+        raise Refused(400, "malformed", f"role {request.role!r} is none of {', '.join(Role)}")
+    draft.effects.writes.append(PutToken(request.token_hash, request.role, request.label, draft.now.wall_s))
+    _note(
+        draft, event, (Kind.TOKEN, token_id(request.token_hash)), "created", f"{request.role} {request.label}".rstrip()
+    )
+    return 201, encode({"id": token_id(request.token_hash), "role": request.role, "label": request.label})
+
+
+def _revoke_token(draft: Draft, event: RequestReceived, request: RevokeToken) -> tuple[int, Json]:
+    draft.effects.writes += [Revoke(request.token_hash), DropToken(request.token_hash)]
+    _note(draft, event, (Kind.TOKEN, token_id(request.token_hash)), "revoked")
+    return 200, encode({"id": token_id(request.token_hash), "revoked": True})

@@ -1,0 +1,44 @@
+"""The settings that decide something in the core, and two small parts of the hub's memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide something in the core. Units: seconds."""
+
+    gateways: tuple[str, ...] = ("gateway",)
+    fanouts: tuple[str, ...] = ("fanout",)
+    ttl_s: float = 3600.0
+    lost_after_s: float = 86400.0
+    redeliver_s: float = 5.0  # a `sent` without ack on a live connection; DESIGN: redelivered after 5 s
+    settle_s: float = 5.0  # hosts restored from disk are stale until the census or this
+    stale_beats: float = 3.0  # missed heartbeats until a connected host is stale; guess: two may be late
+    stale_s_min: float = 10.0
+    queued_per_host_max: int = 100
+    open_max: int = 100_000
+    running_concurrent_max: int = 8  # per host; guess
+    output_bytes_max: int = 16 * 1024 * 1024  # per command; guess: a long build log is 5 MiB
+    key_chars_max: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """What an idempotency key stands for."""
+
+    digest: str
+    command_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """A gateway's census while its pieces come in: the connections that live, named by a piece or registered
+    meanwhile.
+    """
+
+    number: int
+    boot: str
+    named: frozenset[str] = frozenset()
+    done: bool = False

@@ -1,0 +1,324 @@
+"""The fleet: one event in, effects out. The heart of the hub. Pure.
+
+    step(memory, event, now)  →  a Draft, not yet applied: draft.effects.durable says whether it must wait for the disk
+    draft.apply()             →  its effects; the memory is the next one
+
+Events that come from outside are those of core/travels/messages.py. Four come from the hub's own loop: Tick (volatile
+timers: presence), and, only while no commit is in flight, RunDue (a run that goes on), Due (a host whose commands
+should be looked at) and Elapsed (a command's timer).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from processes.core.hub import delivery, flood, presence, requests, runs
+from processes.core.hub.effects import AddAudit
+from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id
+from processes.core.hub.rules import KeyEntry, Rules
+from processes.core.records.command import Command, State
+from processes.core.records.dead_letter import DeadLetter, Why
+from processes.core.records.host import HostRecord, Link
+from processes.core.records.ledger import Ledger
+from processes.core.records.run import Run
+from processes.core.shown.views import command_view, encode, host_view
+from processes.core.travels.messages import (
+    AckReceived,
+    AgentDisconnected,
+    AgentEvent,
+    AgentRegistered,
+    AuditNoted,
+    CensusTaken,
+    Change,
+    Event,
+    HeartbeatReceived,
+    OutputReceived,
+    ProgressReceived,
+    PutAside,
+    RejectReceived,
+    Replied,
+    RequestReceived,
+    SnapshotWanted,
+    StatusReceived,
+    Undelivered,
+)
+from processes.core.values import CANARY_HOST, Now, Presence
+
+DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it stays short; the rest waits for the next
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has gone on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A host registered, or one of its commands moved: what it can get now should go to it."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """A command's timer, the first of the heap, is due. kind: expire, redeliver, silence."""
+
+    kind: str
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunDue:
+    """A run began, or one of its commands has ended: it goes on."""
+
+    run_id: str
+
+
+OwnEvent = Tick | Due | Elapsed | RunDue
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What the database held when the hub started."""
+
+    hosts: Iterable[HostRecord]
+    commands: Iterable[Command]  # all open ones, and the final ones that are worth remembering, oldest first
+    ledger: Ledger
+    next_number: int
+    keys: dict[str, KeyEntry]
+    replies: Iterable[Replied]
+    runs: Iterable[Run] = ()  # all open ones, and some that ended, oldest first
+    letters: Iterable[DeadLetter] = ()  # oldest first
+
+
+def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) -> Memory:
+    """The memory of a hub that starts: hosts are stale until a census says otherwise, timers run on.
+
+    Deadlines of another boot of the machine are taken from wall time, their rest clamped to 0 … ttl.
+    """
+    memory = Memory(rules, epoch, boot, now.boot_s, kept.next_number, ledger=kept.ledger, keys=dict(kept.keys))
+    memory.hosts = {host.name: host for host in kept.hosts}
+    memory.hosts[CANARY_HOST] = HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s)
+    memory.suspended = {host.name for host in memory.hosts.values() if host.suspended}
+    memory.links = {name: Link(Presence.STALE) for name in memory.hosts}
+    memory.links[CANARY_HOST] = Link(Presence.OFFLINE)
+    for stored in kept.commands:
+        command = _rebooted(stored, boot, now, rules.lost_after_s)
+        memory.commands[command.id] = command
+        if command.open:
+            memory.queues[command.host] = (*memory.queues.get(command.host, ()), command.id)
+            queued = command.state is State.QUEUED
+            memory.timers.append(
+                (command.expires_boot_s, "expire", command.id) if queued else (now.boot_s, "silence", command.id)
+            )
+        else:
+            (memory.losts if command.state is State.LOST else memory.finals)[command.id] = None
+    heapq.heapify(memory.timers)
+    for run in kept.runs:
+        memory.runs[run.id] = run
+        if run.open:
+            memory.due_runs[run.id] = None
+    for reply in kept.replies:
+        memory.replies[reply.request_id] = reply
+    for letter in kept.letters:
+        memory.letters[letter.id] = letter
+        if letter.host and letter.why in (Why.POISON, Why.RAISED):
+            flood.restored(memory, letter.host, letter.at_wall_s, deadly=letter.why == Why.POISON)
+    return memory
+
+
+def _rebooted(command: Command, boot: str, now: Now, lost_after_s: float) -> Command:
+    if not command.open or command.boot == boot:
+        return command
+    rest_s = min(max(0.0, command.expires_wall_s - now.wall_s), command.ttl_s)
+    unheard_s = (
+        min(max(0.0, now.wall_s - command.unheard_wall_s), lost_after_s) if command.unheard_wall_s is not None else 0.0
+    )
+    expires_boot_s, unheard_boot_s = now.boot_s + rest_s, now.boot_s - unheard_s
+    return msgspec.structs.replace(
+        command, boot=boot, expires_boot_s=expires_boot_s, sent_boot_s=0.0, unheard_boot_s=unheard_boot_s
+    )
+
+
+def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
+    """What the event makes of the memory, as a draft. Raises: anything, and then nothing has changed."""
+    draft = Draft(memory, now)
+    if flood.suspended(memory, event):
+        assert isinstance(event, AgentEvent)
+        flood.unheard(draft, event)
+        return draft
+    match event:
+        case HeartbeatReceived():
+            presence.heartbeat(draft, event)
+        case Tick():
+            presence.tick(draft)
+        case Due():
+            _due(draft, event.host)
+        case Elapsed():
+            _elapsed(draft, event)
+        case RunDue():
+            runs.advance(draft, event.run_id)
+        case AgentRegistered():
+            presence.registered(draft, event)
+        case AgentDisconnected():
+            presence.disconnected(draft, event)
+        case CensusTaken():
+            presence.census(draft, event)
+        case AckReceived():
+            delivery.acknowledged(draft, event)
+        case RejectReceived():
+            delivery.rejected(draft, event)
+        case OutputReceived():
+            delivery.output(draft, event)
+        case StatusReceived():
+            delivery.reported(draft, event)
+        case ProgressReceived():
+            delivery.progressed(draft, event)
+        case Undelivered():
+            delivery.undelivered(draft, event)
+        case RequestReceived():
+            requests.step(draft, event)
+        case SnapshotWanted():
+            draft.effects.snapshots.append((event.fanout, event.snapshot))
+        case PutAside():
+            _left_out(draft, event)
+        case AuditNoted():
+            draft.effects.writes += [AddAudit(line) for line in event.lines]
+        case _:
+            assert_never(event)
+    return draft
+
+
+def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: Now, *, again: bool = False) -> Draft:
+    """The draft that stands in for a step that raised, or may not be tried: a dead letter, and whoever waits for an
+    answer gets one.
+
+    `again`: a copy of what was put aside as this letter already.
+    """
+    draft = Draft(memory, now)
+    if flood.suspended(memory, event):
+        assert isinstance(event, AgentEvent)
+        flood.unheard(draft, event)
+        return draft
+    if not again:
+        draft.put_letter(letter)
+    match event:
+        case RequestReceived():
+            requests.refuse(
+                draft, event, requests.Refused(500, "internal", f"the hub could not do it: see dead letter {letter.id}")
+            )
+        case StatusReceived() | RejectReceived():
+            delivery.quarantined(draft, event, event.command_id)
+        case OutputReceived():
+            delivery.output_put_aside(draft, event, letter.id)
+        case CensusTaken():
+            presence.census(draft, msgspec.structs.replace(event, connections=[]))
+        case Tick():
+            draft.take_presence_timers(presence.TIMERS_MAX)  # or the same one would raise at every tick
+        case Due():
+            draft.looked_at.append(event.host)
+        case Elapsed():
+            draft.take_timer()
+        case RunDue():
+            draft.judged_run = event.run_id
+        case _:
+            pass
+    if letter.host and not letter.retries:
+        flood.put_aside(draft, letter.host, deadly=letter.why == Why.POISON)
+    return draft
+
+
+def keep(memory: Memory, letter: DeadLetter, now: Now) -> Draft:
+    """The draft that only keeps the letter: of what cannot be decoded, or when putting it aside raised too."""
+    draft = Draft(memory, now)
+    draft.put_letter(letter)
+    return draft
+
+
+def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draft:
+    """The refusal of a request that would have to be written while the database cannot be."""
+    draft = Draft(memory, now)
+    requests.refuse(
+        draft,
+        event,
+        requests.Refused(
+            503, "storage_blocked", "the hub's database cannot be written now; nothing was done, ask again later"
+        ),
+    )
+    return draft
+
+
+def said_once(memory: Memory, event: Event) -> bool:
+    """True for what nobody will repeat, so that the hub may not let go of it: a foreign agent's word, a line of the
+    audit trail.
+    """
+    if isinstance(event, AuditNoted):
+        return True
+    if not isinstance(event, StatusReceived | RejectReceived | OutputReceived | ProgressReceived):
+        return False
+    host = memory.hosts.get(event.host)
+    return host is not None and host.foreign
+
+
+def all_changes(memory: Memory) -> list[Change]:
+    """Every row that operators see, whole: what a replica begins with."""
+    changes = [
+        Change("host", name, encode(host_view(host, memory.links.get(name, OFFLINE))))
+        for name, host in memory.hosts.items()
+    ]
+    changes += [Change("command", command.id, encode(command_view(command))) for command in memory.commands.values()]
+    return [*changes, Change("ledger", "ledger", encode(memory.ledger))]
+
+
+def due(memory: Memory) -> list[Due | RunDue]:
+    """The runs and then the hosts to look at now, at most DUE_MAX of each."""
+    due_runs = [RunDue(run_id) for run_id in itertools.islice(memory.due_runs, DUE_MAX)]
+    return [*due_runs, *(Due(name) for name in itertools.islice(memory.due, DUE_MAX))]
+
+
+def elapsed(memory: Memory, now: Now) -> Elapsed | None:
+    """The durable timer to look at now, if one is due."""
+    if memory.timers and memory.timers[0][0] <= now.boot_s:
+        return Elapsed(*memory.timers[0][1:])
+    return None
+
+
+def _left_out(draft: Draft, event: PutAside) -> None:
+    """A fanout's letter: said again by the next one that leaves the same out, it is the same letter."""
+    letter_id = derived_id(event.fanout, event.name)
+    error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
+    draft.put_letter(
+        DeadLetter(
+            letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name, error=error, deaths=event.deaths,
+            event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
+        )
+    )  # fmt: skip
+
+
+def _due(draft: Draft, host: str) -> None:
+    draft.looked_at.append(host)
+    if host in draft.memory.arrived:
+        delivery.reconcile(draft, host)
+    if not draft.link(host).connection:
+        delivery.unheard(draft, host)
+    delivery.send_due(draft, host)
+    draft.due.pop(host, None)  # its commands that moved just now have been looked at
+
+
+def _elapsed(draft: Draft, event: Elapsed) -> None:
+    draft.take_timer()
+    match event.kind:
+        case "expire":
+            delivery.expire(draft, event.command_id)
+        case "redeliver":
+            delivery.redeliver(draft, event.command_id)
+        case "silence":
+            delivery.silence(draft, event.command_id)
+        case _:
+            raise AssertionError(event.kind)

@@ -1,0 +1,1 @@
+"""The bounded, replayable queues and the calls to them. Pure."""

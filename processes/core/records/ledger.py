@@ -1,0 +1,43 @@
+"""The ledger: how many commands were ever accepted, and in which state they are. It adds up, always. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from processes.core.records.command import State
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """Counts of commands. Invariant: accepted is the sum of the others; commands that are pruned stay counted in their
+    state.
+    """
+
+    accepted: int = 0
+    queued: int = 0
+    sent: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    rejected: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    lost: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """True when it adds up."""
+        return self.accepted == sum(int(getattr(self, state)) for state in State)
+
+    @property
+    def open(self) -> int:
+        """How many have not ended."""
+        return self.queued + self.sent + self.running
+
+    def moved(self, before: State | None, after: State) -> Ledger:
+        """The ledger after one command's transition. `before` None: it was accepted just now."""
+        counts = {str(after): getattr(self, after) + 1}
+        if before is None:
+            counts["accepted"] = self.accepted + 1
+        else:
+            counts[str(before)] = getattr(self, before) - 1
+        return msgspec.structs.replace(self, **counts)

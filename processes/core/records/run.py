@@ -1,0 +1,184 @@
+"""A fleet run: steps on many hosts, so many at a time, stopped when too many failed. Its record, its view, how it goes
+on. Pure.
+
+        running ──▶ succeeded        every host went through every step
+           │  └───▶ failed           a host failed, or some were not attempted
+           └──────▶ cancelled        an operator's wish, once the commands under way have ended
+
+A host leaves at its first step that does not succeed. Once more than `max_failures` hosts have failed, no further host
+is begun; those under way go on. Hosts not begun are counted in the run, and in no ledger: no command was ever made for
+them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from processes.core.records.command import Command, State
+from processes.core.values import Time, rfc3339
+
+
+class RunState(enum.StrEnum):
+    """How far a run is."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Part(enum.StrEnum):
+    """How far one host is in a run."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    NOT_ATTEMPTED = "not_attempted"
+
+
+class HostPart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One host's part. `step`: the index of the step it is at, or left at; `command_id`: of that step."""
+
+    host: str
+    part: Part = Part.PENDING
+    step: int = 0
+    command_id: str = ""
+    reason: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One run as it stands in the database. Invariant: at most `parallel` parts are active."""
+
+    id: str
+    number: int
+    steps: list[str]
+    parts: list[HostPart]
+    parallel: int
+    max_failures: int | None  # None: failures stop nothing
+    ttl_s: float
+    actor: str
+    created_wall_s: float
+    key: str | None = None
+    state: RunState = RunState.RUNNING
+    cancel_wall_s: float | None = None
+    cancel_actor: str = ""
+    finished_wall_s: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """True until it has ended."""
+        return self.state is RunState.RUNNING
+
+    def count(self, part: Part) -> int:
+        """How many hosts are so far."""
+        return sum(1 for host in self.parts if host.part is part)
+
+    @property
+    def stopped(self) -> bool:
+        """True when no further host may be begun."""
+        too_many = self.max_failures is not None and self.count(Part.FAILED) > self.max_failures
+        return too_many or self.cancel_wall_s is not None
+
+
+def judged(part: HostPart, command: Command | None, steps: int) -> HostPart:
+    """The part after a look at its command: still active, at the next step (active, without a command yet), or at its
+    end.
+
+    `command` None: it ended so long ago that it is not remembered, or its host was removed: not a success that anybody
+    saw.
+    """
+    if part.part is not Part.ACTIVE or not part.command_id or (command is not None and command.open):
+        return part
+    if command is None:
+        return msgspec.structs.replace(part, part=Part.FAILED, reason="forgotten")
+    if command.state is not State.SUCCEEDED:
+        return msgspec.structs.replace(part, part=Part.FAILED, reason=command.reason or str(command.state))
+    if part.step + 1 == steps:
+        return msgspec.structs.replace(part, part=Part.SUCCEEDED)
+    return msgspec.structs.replace(part, step=part.step + 1, command_id="")
+
+
+def begun(run: Run) -> list[int]:
+    """Places in `parts` of the pending hosts that may be begun now, in order."""
+    if run.stopped:
+        return []
+    room = run.parallel - run.count(Part.ACTIVE)
+    pending = [place for place, host in enumerate(run.parts) if host.part is Part.PENDING]
+    return pending[: max(0, room)]
+
+
+def settled(run: Run, now_wall_s: float) -> Run:
+    """The run, ended if nothing is under way and nothing more will be."""
+    if run.count(Part.ACTIVE) or (run.count(Part.PENDING) and not run.stopped):
+        return run
+    parts = [
+        msgspec.structs.replace(host, part=Part.NOT_ATTEMPTED) if host.part is Part.PENDING else host
+        for host in run.parts
+    ]
+    good = all(host.part is Part.SUCCEEDED for host in parts)
+    state = RunState.SUCCEEDED if good else RunState.CANCELLED if run.cancel_wall_s is not None else RunState.FAILED
+    return msgspec.structs.replace(run, parts=parts, state=state, finished_wall_s=now_wall_s)
+
+
+class PartView(msgspec.Struct, frozen=True):
+    """One host's part, from outside."""
+
+    host: str
+    state: Part
+    step: int
+    op: str
+    command_id: str | None
+    reason: str
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run in the API and the CLI. The counts add up to `total`."""
+
+    id: str
+    state: RunState
+    steps: list[str]
+    parallel: int
+    max_failures: int | None
+    ttl_s: float
+    actor: str
+    key: str | None
+    created_at: Time | None
+    finished_at: Time | None
+    cancel_requested_at: Time | None
+    total: int
+    pending: int
+    active: int
+    succeeded: int
+    failed: int
+    not_attempted: int
+    hosts: list[PartView]
+
+
+def run_view(run: Run) -> RunView:
+    """What the outside sees of a run."""
+    return RunView(
+        id=run.id,
+        state=run.state,
+        steps=run.steps,
+        parallel=run.parallel,
+        max_failures=run.max_failures,
+        ttl_s=run.ttl_s,
+        actor=run.actor,
+        key=run.key,
+        created_at=rfc3339(run.created_wall_s),
+        finished_at=rfc3339(run.finished_wall_s),
+        cancel_requested_at=rfc3339(run.cancel_wall_s),
+        total=len(run.parts),
+        pending=run.count(Part.PENDING),
+        active=run.count(Part.ACTIVE),
+        succeeded=run.count(Part.SUCCEEDED),
+        failed=run.count(Part.FAILED),
+        not_attempted=run.count(Part.NOT_ATTEMPTED),
+        hosts=[
+            PartView(host.host, host.part, host.step, run.steps[host.step], host.command_id or None, host.reason)
+            for host in run.parts
+        ],
+    )

@@ -1,0 +1,177 @@
+"""A copy of the state as rows of already encoded JSON: what the hub makes snapshots of, and what each fanout shows.
+Pure.
+
+A row is a JSON object, kept as bytes and merged by its top-level keys, so that a snapshot costs no decoding of what is
+inside. Open commands are all kept; of the final ones only the newest, and of the canary's own only a few, so that they
+push out nobody's.
+
+    host, command, ledger          `fields` are merged into the row; a row that is not there begins with them
+    host_removed, command_removed  the row goes; one that is not there is nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from processes.core.records.command import FINAL
+from processes.core.travels.messages import Change, Json
+from processes.core.values import CANARY_HOST
+
+FINAL_COMMANDS_MAX: Final = 500  # the page shows a few screens; older ones are read from the database
+CANARY_COMMANDS_MAX: Final = 8  # a round every 2 s, each seen within one
+
+
+class _CommandKeys(msgspec.Struct):
+    state: str = ""
+    host: str = ""
+
+
+class _CommandRow(NamedTuple):
+    fields: Json
+    host: str
+    final: bool
+
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_keys = msgspec.json.Decoder(_CommandKeys)
+_encoder = msgspec.json.Encoder()
+
+
+def merged(row: Json, fields: Json) -> Json:
+    """The row with these fields put over its own, by top-level key. Raises: msgspec.DecodeError, if either is not a
+    JSON object.
+    """
+    known = _object.decode(row)
+    known.update(_object.decode(fields))
+    return Json(_encoder.encode(known))
+
+
+class Replica:
+    """The rows of hosts, commands and the ledger.
+
+    Invariant: len(final commands) <= FINAL_COMMANDS_MAX, those of the canary <= CANARY_COMMANDS_MAX; every row is a
+    JSON object. `mutations` grows with each change that was applied: equal numbers, equal rows.
+    """
+
+    def __init__(self, *, final_commands_max: int = FINAL_COMMANDS_MAX) -> None:
+        self.mutations = 0
+        self.evicted = 0  # final commands let go, since the beginning
+        self._final_commands_max = final_commands_max
+        self._hosts: dict[str, Json] = {}
+        self._ledger: dict[str, Json] = {}
+        self._open: dict[str, _CommandRow] = {}
+        self._final: dict[str, _CommandRow] = {}  # in the order in which they ended
+        self._final_canary: dict[str, _CommandRow] = {}
+
+    def __len__(self) -> int:
+        """All rows."""
+        return len(self._hosts) + len(self._ledger) + self.commands
+
+    @property
+    def hosts(self) -> int:
+        """How many rows of hosts there are, the canary's included."""
+        return len(self._hosts)
+
+    @property
+    def commands(self) -> int:
+        """How many rows of commands there are."""
+        return len(self._open) + len(self._final) + len(self._final_canary)
+
+    def apply(self, change: Change) -> None:
+        """The change is in the rows. Unknown kinds are ignored: a newer hub may say more.
+
+        Raises: msgspec.DecodeError, if `fields` is not a JSON object; then nothing has changed.
+        """
+        match change.kind:
+            case "host":
+                self._hosts[change.id] = merged(self._hosts.get(change.id, Json(b"{}")), change.fields)
+            case "ledger":
+                self._ledger[change.id] = merged(self._ledger.get(change.id, Json(b"{}")), change.fields)
+            case "command":
+                self._apply_command(change)
+            case "host_removed":
+                self._hosts.pop(change.id, None)
+            case "command_removed":
+                for rows in (self._open, self._final, self._final_canary):
+                    rows.pop(change.id, None)
+            case _:
+                return
+        self.mutations += 1
+
+    def row(self, kind: str, id: str) -> Json | None:
+        """One row of kind host, command or ledger."""
+        match kind:
+            case "host":
+                return self._hosts.get(id)
+            case "ledger":
+                return self._ledger.get(id)
+            case "command":
+                found = self._command(id)
+                return None if found is None else found.fields
+        return None
+
+    def host_of(self, change: Change) -> str:
+        """The host that the change is about, as far as the rows tell: whoever may not see a host must not see its
+        commands either.
+        """
+        match change.kind:
+            case "host" | "host_removed":
+                return change.id
+            case "command" | "command_removed":
+                found = self._command(change.id)
+                return found.host if found is not None else _keys.decode(change.fields).host
+        return ""
+
+    def rows(self, kind: str) -> list[Json]:
+        """All rows of a kind (host, command, ledger), the canary's included: hosts as they came, final commands before
+        open ones.
+        """
+        return [change.fields for change in self.changes(kind)]
+
+    def changes(self, kind: str) -> list[Change]:
+        """As `rows`, each as the change that makes it."""
+        match kind:
+            case "host":
+                return [Change("host", id, fields) for id, fields in self._hosts.items()]
+            case "ledger":
+                return [Change("ledger", id, fields) for id, fields in self._ledger.items()]
+            case "command":
+                ended = (*self._final.items(), *self._final_canary.items(), *self._open.items())
+                return [Change("command", id, row.fields) for id, row in ended]
+        return []
+
+    def pieces(self, items_per_piece: int) -> Iterator[list[Change]]:
+        """All rows in pieces, each row whole and as it is when its piece is taken; always one piece at least.
+
+        The replica may change between two pieces: a row that goes is left out, one that comes is not in them (its own
+        change tells of it).
+        """
+        names = [
+            *(("host", id) for id in self._hosts),
+            *(("command", id) for rows in (self._final, self._final_canary, self._open) for id in rows),
+            *(("ledger", id) for id in self._ledger),
+        ]
+        for first in range(0, max(len(names), 1), items_per_piece):
+            piece = names[first : first + items_per_piece]
+            yield [Change(kind, id, row) for kind, id in piece if (row := self.row(kind, id)) is not None]
+
+    def _command(self, id: str) -> _CommandRow | None:
+        return self._open.get(id) or self._final.get(id) or self._final_canary.get(id)
+
+    def _apply_command(self, change: Change) -> None:
+        before = self._command(change.id)
+        fields = merged(before.fields if before is not None else Json(b"{}"), change.fields)
+        keys = _keys.decode(fields)
+        row = _CommandRow(fields, keys.host, keys.state in FINAL)
+        canary = row.host == CANARY_HOST
+        rows = self._open if not row.final else self._final_canary if canary else self._final
+        if before is not None and change.id not in rows:
+            for others in (self._open, self._final, self._final_canary):
+                others.pop(change.id, None)
+        rows[change.id] = row
+        if row.final and len(rows) > (CANARY_COMMANDS_MAX if canary else self._final_commands_max):
+            del rows[next(iter(rows))]
+            self.evicted += 1

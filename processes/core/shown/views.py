@@ -1,0 +1,198 @@
+"""How hosts and commands look from outside: the objects of the API, the CLI's --json and the page. Pure.
+
+The fields are the contract's; fields may be added, a listed one keeps its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from processes.core.records.command import Command, State, Transition
+from processes.core.records.host import HostRecord, Link, Progress
+from processes.core.records.ledger import Ledger
+from processes.core.travels.agent_frames import CommandOptions, Metrics
+from processes.core.travels.messages import Json
+from processes.core.values import OutputRecord, Presence, Stream, Time, rfc3339
+
+Facts = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # what an agent said, handed on as it came
+
+
+class CommandView(msgspec.Struct, frozen=True):
+    """A command everywhere."""
+
+    id: str
+    host: str
+    op: str
+    state: State
+    reason: str
+    message: str
+    exit_code: int | None
+    created_at: Time | None
+    sent_at: Time | None
+    started_at: Time | None
+    finished_at: Time | None
+    expires_at: Time | None
+    cancel_requested_at: Time | None
+    lost_at: Time | None
+    unheard_since: Time | None
+    ttl_s: float
+    attempt: int
+    actor: str
+    key: str | None
+    run: str | None
+    output_next: int
+    output_truncated: bool
+    cancel_requested_by: str = ""
+
+
+class TransitionView(msgspec.Struct, frozen=True):
+    """One line of a command's history."""
+
+    at: Time | None
+    before: State | None
+    after: State
+    reason: str
+    actor: str
+
+
+class HostView(msgspec.Struct, frozen=True):
+    """A host everywhere. `facts`: what its agent said beyond the fields known here."""
+
+    name: str
+    presence: Presence
+    last_seen: Time | None
+    host_id: str
+    enrolled_at: Time | None
+    revoked: bool
+    connected_since: Time | None
+    address: str
+    host_type: str
+    agent_version: str
+    os_version: str
+    protocol: int
+    heartbeat_interval_s: float | None
+    commands: list[str] | None
+    command_options: dict[str, CommandOptions]
+    metrics: Metrics | None
+    pending_command: str | None
+    facts: Facts
+    heartbeat_facts: Facts
+    kernel: str = ""
+    machine: str = ""
+    ledger: Ledger = Ledger()
+    suspended: str = ""  # why its token lets nobody in until an operator lifts it; empty: it is not suspended
+    suspended_at: Time | None = None
+    progress: dict[str, Progress] = {}  # op → how far it is, by its agent's word
+    put_aside: str = ""  # why what came of it last is not shown: said by a fanout that it ended each time
+
+
+class OutputView(msgspec.Struct, frozen=True):
+    """One record of output in the API. `data` that ends with a carriage return is drawn over by the next of its
+    stream.
+    """
+
+    offset: int
+    stream: Stream
+    data: str
+
+
+class OutputPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/commands/ID/output. `complete`: nothing will come after `next_offset`."""
+
+    command_id: str
+    records: list[OutputView]
+    next_offset: int
+    complete: bool
+    truncated: bool
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(view: msgspec.Struct | dict[str, object] | list[object]) -> Json:
+    """The view as JSON."""
+    return Json(_encoder.encode(view))
+
+
+def command_view(command: Command) -> CommandView:
+    """What the outside sees of a command."""
+    return CommandView(
+        id=command.id,
+        host=command.host,
+        op=command.op,
+        state=command.state,
+        reason=command.reason,
+        message=command.message,
+        exit_code=command.exit_code,
+        created_at=rfc3339(command.created_wall_s),
+        sent_at=rfc3339(command.sent_wall_s),
+        started_at=rfc3339(command.started_wall_s),
+        finished_at=rfc3339(command.finished_wall_s),
+        expires_at=rfc3339(command.expires_wall_s),
+        cancel_requested_at=rfc3339(command.cancel_wall_s),
+        lost_at=rfc3339(command.lost_wall_s),
+        unheard_since=rfc3339(command.unheard_wall_s),
+        ttl_s=command.ttl_s,
+        attempt=command.attempt,
+        actor=command.actor,
+        key=command.key,
+        run=command.run,
+        output_next=command.output_next,
+        output_truncated=command.output_truncated,
+        cancel_requested_by=command.cancel_actor,
+    )
+
+
+def transition_view(transition: Transition) -> TransitionView:
+    """What the outside sees of a transition."""
+    return TransitionView(
+        rfc3339(transition.at_wall_s), transition.before, transition.after, transition.reason, transition.actor
+    )
+
+
+def host_view(host: HostRecord, link: Link) -> HostView:
+    """What the outside sees of a host."""
+    register, heartbeat = host.register, host.heartbeat
+    return HostView(
+        name=host.name,
+        presence=link.presence,
+        last_seen=rfc3339(host.seen_wall_s),
+        host_id=host.enrolment,
+        enrolled_at=rfc3339(host.enrolled_wall_s),
+        revoked=host.token_hash is None,
+        connected_since=rfc3339(link.since_wall_s),
+        address=host.address,
+        host_type=register.host_type if register else "",
+        agent_version=register.agent_version if register else "",
+        os_version=register.os_version if register else "",
+        kernel=register.kernel if register else "",
+        machine=register.machine if register else "",
+        protocol=register.protocol if register else 0,
+        heartbeat_interval_s=register.heartbeat_interval if register else None,
+        commands=host.offered(),
+        command_options=(register.command_options or {}) if register else {},
+        metrics=heartbeat.metrics if heartbeat else None,
+        pending_command=heartbeat.pending_command if heartbeat else None,
+        facts=msgspec.Raw(host.facts),
+        heartbeat_facts=msgspec.Raw(host.heartbeat_facts),
+        ledger=host.ledger,
+        progress=link.progress,
+        suspended=host.suspended,
+        suspended_at=rfc3339(host.suspended_wall_s),
+    )
+
+
+def output_page(command: Command, records: list[OutputRecord], first: int = 0) -> OutputPage:
+    """A page of output from offset `first`: `records` are consecutive."""
+    views = [OutputView(record.offset or 0, record.stream, record.data) for record in records]
+    next_offset = views[-1].offset + 1 if views else max(first, command.output_next)  # who follows it never goes back
+    return OutputPage(
+        command.id,
+        views,
+        next_offset,
+        not command.open and next_offset >= command.output_next,
+        command.output_truncated,
+    )

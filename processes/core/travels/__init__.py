@@ -1,0 +1,1 @@
+"""What travels between processes, agents and operators: types, limits, encoding. Pure."""

@@ -1,0 +1,305 @@
+"""The frames between agents and the gateway: types, limits, decoding. Pure.
+
+Text frames `{"type": …, "payload": {…}}`. The vocabulary is that of NixFleet's agents, extended; a foreign agent's
+missing fields get defaults here, so that everything inward of the gateway sees typed, bounded values only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from processes.core.errors import BadFrame
+from processes.core.values import OutputRecord, Stream
+
+FRAME_BYTES_MAX: Final = 512 * 1024  # contract: over this a frame is answered 1009
+# what is kept of fields we do not know; guess: NixFleet's largest heartbeat is 2 KiB
+FACTS_BYTES_MAX: Final = 16 * 1024
+PIECE_BYTES_MAX: Final = 8 * 1024  # of UTF-8, one output record; contract
+CUT: Final = "… [fleethub: a numbered piece of more than 8 KiB was cut here]"
+
+Text = Annotated[str, Meta(max_length=1024)]
+Id = Annotated[str, Meta(max_length=128)]
+Line = Annotated[str, Meta(max_length=FRAME_BYTES_MAX)]
+Percent = Annotated[float, Meta(ge=0, le=1_000_000)]  # a percentage; a little over 100 is a rounding of the agent's
+Pid = Annotated[int, Meta(ge=-(2**31), le=2**31)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class CommandOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent says of one op it offers."""
+
+    timeout_s: float | None = None
+    concurrent: bool = False
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A command in an agent's journal that the hub has not acknowledged yet."""
+
+    command_id: Id
+    state: Text  # accepted, started, finished
+
+
+class Register(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first frame of an agent's connection."""
+
+    hostname: Text
+    host_type: Text = ""
+    agent_version: Text = ""
+    os_version: Text = ""
+    kernel: Text = ""
+    machine: Text = ""
+    heartbeat_interval: Annotated[float, Meta(gt=0, le=3600)] = 5.0
+    protocol: Annotated[int, Meta(ge=0, le=1000)] = 0
+    boot_id: Text = ""
+    journal_id: Text = ""
+    commands: Annotated[list[Id], Meta(max_length=1000)] | None = None
+    command_options: Annotated[dict[Id, CommandOptions], Meta(max_length=1000)] | None = None
+    known: Annotated[list[Known], Meta(max_length=2000)] | None = None
+
+
+class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Numbers of a server. Units: cpu, ram, swap, disk in percent; load: the 1-minute load average; temperatures in
+    °C.
+    """
+
+    cpu: Percent | None = None
+    ram: Percent | None = None
+    swap: Percent | None = None
+    load: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
+    disk: Percent | None = None
+    uptime_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    temperatures: Annotated[dict[Id, float], Meta(max_length=64)] | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Proof of reachability, with metrics."""
+
+    metrics: Metrics | None = None
+    pending_command: Text | None = None
+    command_pid: Pid | None = None
+
+
+class CommandAck(msgspec.Struct, frozen=True):
+    """`accepted`: journalled and fsynced; `duplicate`: the journal had it already."""
+
+    command_id: Id
+    state: Text = "accepted"
+
+
+class CommandRejected(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The agent will not run it. Foreign agents give no id."""
+
+    reason: Text = ""
+    command_id: Id | None = None
+    current_command: Text | None = None
+    current_pid: Pid | None = None
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One record of a command's output. Foreign agents give neither id nor offset."""
+
+    line: Line
+    command_id: Id | None = None
+    command: Text = ""
+    stream: Stream = Stream.STDOUT
+    offset: Count | None = None
+
+    def records(self) -> list[OutputRecord]:
+        """The line in the form that travels inward: pieces of the contract's size.
+
+        One that its agent has numbered stays one record, or its numbers would mean nothing: too long, it is cut, with a
+        mark.
+        """
+        if (
+            self.offset is not None and len(self.line) > PIECE_BYTES_MAX
+        ):  # characters: bytes that are no UTF-8 grow on the way
+            return [OutputRecord(self.offset, self.stream, self.line[: PIECE_BYTES_MAX - len(CUT)] + CUT)]
+        if self.offset is not None:
+            return [OutputRecord(self.offset, self.stream, self.line)]
+        line = self.line.removesuffix(
+            "\r"
+        )  # half of CR LF: who splits at LF alone sends it along, and it would mean "drawn over"
+        return [OutputRecord(None, self.stream, piece) for piece in pieces(line)]
+
+
+def pieces(line: str) -> list[str]:
+    """The line in pieces of at most PIECE_BYTES_MAX of UTF-8, no character cut in two; at least one."""
+    encoded = line.encode()
+    found = []
+    while len(encoded) > PIECE_BYTES_MAX:
+        end = PIECE_BYTES_MAX
+        while encoded[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        found.append(encoded[:end].decode())
+        encoded = encoded[end:]
+    return [*found, encoded.decode()]
+
+
+class StatusFrame(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A command's end. status: ok, error, cancelled, timed_out; NixFleet's also warning, stopped.
+
+    `reason`: of an error that was not the program's own; one of values.Unknown says that nobody knows the end.
+    """
+
+    status: Text
+    command_id: Id | None = None
+    command: Text = ""
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31)] | None = None
+    message: Text = ""
+    reason: Text = ""
+
+
+class OperationProgress(msgspec.Struct, frozen=True):
+    """A foreign agent's progress of its running command, kept as it came."""
+
+    progress: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class CommandComplete(msgspec.Struct, frozen=True):
+    """Accepted from foreign agents; a proof of life and nothing more."""
+
+
+class TestProgress(msgspec.Struct, frozen=True):
+    """Accepted from foreign agents; a proof of life and nothing more."""
+
+    __test__ = False  # not a test class, whatever its name
+
+
+AgentFrame = (
+    Register
+    | Heartbeat
+    | CommandAck
+    | CommandRejected
+    | Output
+    | StatusFrame
+    | OperationProgress
+    | CommandComplete
+    | TestProgress
+)
+
+FRAME_TYPES: Final[dict[str, type[AgentFrame]]] = {
+    "register": Register,
+    "heartbeat": Heartbeat,
+    "command_ack": CommandAck,
+    "command_rejected": CommandRejected,
+    "output": Output,
+    "status": StatusFrame,
+    "operation_progress": OperationProgress,
+    "command_complete": CommandComplete,
+    "test_progress": TestProgress,
+}
+FRAME_NAMES: Final = {frame: name for name, frame in FRAME_TYPES.items()}
+
+
+# Hub → agent
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """The hub holds the registration."""
+
+    host_id: Id
+    protocol: int
+    heartbeat_interval: float
+
+
+class CommandFrame(msgspec.Struct, frozen=True):
+    """Run this op. `ttl_s`: seconds left when written; the agent refuses to start later."""
+
+    command: Id
+    command_id: Id
+    attempt: int = 1
+    ttl_s: float | None = None
+
+
+class Ack(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Without `offset`: the command's report is durable, the agent may forget it. With it: its output below that is
+    durable.
+    """
+
+    command_id: Id
+    offset: int | None = None
+    quarantined: bool = False
+
+
+class KillCommand(msgspec.Struct, frozen=True):
+    """End a running command. pid 0: the running one."""
+
+    signal: Text
+    command_id: Id
+    pid: int = 0
+
+
+HubFrame = Registered | CommandFrame | Ack | KillCommand
+
+HUB_FRAME_TYPES: Final[dict[str, type[HubFrame]]] = {
+    "registered": Registered,
+    "command": CommandFrame,
+    "ack": Ack,
+    "kill_command": KillCommand,
+}
+HUB_FRAME_NAMES: Final = {frame: name for name, frame in HUB_FRAME_TYPES.items()}
+
+
+class _Envelope(msgspec.Struct):
+    type: Annotated[str, Meta(max_length=64)]
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _OutEnvelope(msgspec.Struct):
+    type: str
+    payload: Any
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_object = msgspec.json.Decoder(dict[str, Any])
+_encoder = msgspec.json.Encoder()
+_decoders = {name: msgspec.json.Decoder(frame) for name, frame in FRAME_TYPES.items()}
+_hub_decoders = {name: msgspec.json.Decoder(frame) for name, frame in HUB_FRAME_TYPES.items()}
+
+
+def encode(frame: AgentFrame | HubFrame) -> bytes:
+    """The frame as the UTF-8 text of a WebSocket message."""
+    kind = FRAME_NAMES.get(type(frame)) or HUB_FRAME_NAMES[type(frame)]  # type: ignore[arg-type,index]
+    return _encoder.encode(_OutEnvelope(kind, frame))
+
+
+def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
+    """One frame of an agent, and its facts: for `register` and `heartbeat` the fields beyond ours, as a JSON object.
+
+    None for a type that we do not know: newer agents may say more. A proof of life all the same.
+    Raises: BadFrame, for anything that is not of the protocol; its text is fit for a log line.
+    """
+    try:
+        envelope = _envelope.decode(text)
+        decoder = _decoders.get(envelope.type)
+        if decoder is None:
+            return None, b"{}"
+        frame = decoder.decode(envelope.payload)
+        if not isinstance(frame, Register | Heartbeat):
+            return frame, b"{}"
+        return frame, _facts(frame, envelope.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise BadFrame(str(error)[:300]) from None
+
+
+def decode_hub(text: bytes) -> HubFrame | None:
+    """One frame of the hub, for the agent. None for a type that this agent does not know.
+
+    Raises: BadFrame.
+    """
+    try:
+        envelope = _envelope.decode(text)
+        decoder = _hub_decoders.get(envelope.type)
+        return None if decoder is None else decoder.decode(envelope.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise BadFrame(str(error)[:300]) from None
+
+
+def _facts(frame: Register | Heartbeat, payload: msgspec.Raw) -> bytes:
+    own = frame.__struct_fields__
+    extra = {key: value for key, value in _object.decode(payload).items() if key not in own}
+    facts = _encoder.encode(extra) if extra else b"{}"
+    return facts if len(facts) <= FACTS_BYTES_MAX else b"{}"

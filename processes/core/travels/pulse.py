@@ -1,0 +1,129 @@
+"""The pulse: one fixed record in which a process proves that its main loop advances. Pure: its fields, packing,
+reading.
+
+Written by the main loop itself after a complete turn (adapters/pulse_file carries it out). A thread or timer that wrote
+it would prove nothing. A file has two slots, written in turn, each with its sequence number and a checksum: a reader
+takes the newer one that is whole. So a writer that is stopped or killed in the middle of a write never hides the turn
+before.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import zlib
+from typing import Final
+
+import msgspec
+
+MAGIC: Final = b"fhpulse2"
+_HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
+_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ")
+_TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
+SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
+SIZE: Final = 2 * SLOT_SIZE
+
+
+class Blocked(enum.StrEnum):
+    """What a living loop waits for from outside. Shown and alarmed, never by itself a reason to kill."""
+
+    NOTHING = ""
+    STORAGE = "storage"
+    QUEUES = "queues"
+
+
+class Pulse(msgspec.Struct, omit_defaults=True):
+    """One reading. Units: *_ns of CLOCK_MONOTONIC (0: none), *_ticks as in /proc/PID/stat field 22; counters since
+    start.
+
+    Stages: received (taken from the inbox), stepped, committed, published, delivered; a process without a stage leaves
+    it 0.
+    """
+
+    pid: int = 0
+    start_ticks: int = 0
+    epoch: int = 0  # the hub's own, or the newest hub epoch this process has seen
+    turn: int = 0
+    written_ns: int = 0
+    received: int = 0
+    stepped: int = 0
+    committed: int = 0
+    published: int = 0
+    delivered: int = 0
+    backlog: int = 0  # items received and not yet dealt with
+    connections: int = 0  # sockets (gateway, fanout), hosts online (hub), commands running (agent)
+    oldest_ns: int = 0  # since when the oldest item of the backlog waits
+    in_hand_ns: int = 0  # since when the event below is being stepped
+    in_hand: str = ""  # the event being stepped: its kind and digest, at most 64 bytes
+    blocked_on: str = ""  # a value of Blocked
+    hosts: int = 0
+    online: int = 0
+    stale: int = 0
+    offline: int = 0
+    dropped: int = 0  # messages dropped because a queue was full
+    errors: int = 0  # steps that raised, malformed frames
+    storage_ns: int = 0  # since when the database call that is under way has not returned; each retry is a new one
+    letters: int = 0  # dead letters that are kept (hub); rows left out because they ended its predecessors (fanout)
+    suspended: int = 0  # hosts suspended for a flood of poison
+    # up to this position of the events queue requests were refused without a trace on disk (hub):
+    refused_epoch: int = 0
+    # told before the refusal, and carried over to the next hub, which must not do what was refused
+    refused_sequence: int = 0
+
+
+class Unreadable(Exception):
+    """What is there is not a pulse: neither slot is whole."""
+
+    def __init__(self) -> None:
+        super().__init__("garbage")
+
+
+def pack(pulse: Pulse, sequence: int) -> bytes:
+    """One slot's bytes."""
+    body = _BODY.pack(
+        pulse.pid, 0, pulse.start_ticks, pulse.epoch, pulse.turn, pulse.written_ns,
+        pulse.received, pulse.stepped, pulse.committed, pulse.published, pulse.delivered,
+        min(pulse.backlog, 2**32 - 1), pulse.connections, pulse.oldest_ns, pulse.in_hand_ns,
+        pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
+        pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
+        pulse.storage_ns, pulse.letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
+    )  # fmt: skip
+    slot = _HEAD.pack(MAGIC, sequence) + body
+    return slot + _TAIL.pack(zlib.crc32(slot))
+
+
+def unpack(record: bytes) -> Pulse:
+    """The newest pulse in a file's two slots.
+
+    Raises: Unreadable.
+    """
+    slots = [record[at : at + SLOT_SIZE] for at in (0, SLOT_SIZE) if len(record) >= at + SLOT_SIZE]
+    slots.sort(key=_sequence, reverse=True)
+    slot = next(filter(_is_whole, slots), None)
+    if slot is None:
+        raise Unreadable
+    (
+        pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
+        backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped, errors,
+        storage_ns, letters, suspended, refused_epoch, refused_sequence,
+    ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
+    return Pulse(
+        pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
+        backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
+        hosts, online, stale, offline, dropped, errors, storage_ns, letters, suspended, refused_epoch, refused_sequence,
+    )  # fmt: skip
+
+
+def _text(field: bytes) -> str:
+    return field.rstrip(b"\0").decode(errors="replace")
+
+
+def _sequence(slot: bytes) -> int:
+    found: int = _HEAD.unpack_from(slot)[1]
+    return found
+
+
+def _is_whole(slot: bytes) -> bool:
+    """False: it is being written, or was never one."""
+    (checksum,) = _TAIL.unpack_from(slot, SLOT_SIZE - _TAIL.size)
+    return slot[: len(MAGIC)] == MAGIC and zlib.crc32(slot[: -_TAIL.size]) == checksum

@@ -1,0 +1,52 @@
+"""The second witness of a process whose pulse is doubted: does it take anything from the queue that it reads? Pure.
+
+Every second the canary puts a heartbeat into `events`, which comes out of every fanout's broadcasts; and its commands
+go into the gateways' deliveries. So a process that works lets go of something within seconds. `queues` itself is asked:
+its answer is the witness.
+The agent reads no queue: nothing of it can be witnessed, and a doubted pulse alone never kills it.
+
+Units: *_s of CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from processes.core.travels.messages import EVENTS, broadcasts_of, deliveries_of
+from processes.core.travels.queue_calls import QueueStats
+
+
+class QueueReading(NamedTuple):
+    """One queue's acknowledgements: how many there were, and since when there was none though something waited."""
+
+    epoch: int
+    acknowledged: int
+    since_s: float | None
+
+
+def follow(known: Mapping[str, QueueReading], seen: Iterable[QueueStats], now_s: float) -> dict[str, QueueReading]:
+    """All readings with the newest answer of `queues` entered. A queue that is not in it is forgotten."""
+    found: dict[str, QueueReading] = {}
+    for queue in seen:
+        before = known.get(queue.name)
+        same = before is not None and (before.epoch, before.acknowledged) == (queue.epoch, queue.acknowledged)
+        since_s = (
+            None if not queue.items else before.since_s if same and before and before.since_s is not None else now_s
+        )
+        found[queue.name] = QueueReading(queue.epoch, queue.acknowledged, since_s)
+    return found
+
+
+def untouched_since_s(
+    process: str, readings: Mapping[str, QueueReading], unanswered_since_s: float | None
+) -> float | None:
+    """Since when the process takes nothing from its queue; None: it does, or nobody can say. `unanswered_since_s`: of
+    `queues`.
+    """
+    kind = process.partition(":")[0]
+    if kind == "queues":
+        return unanswered_since_s
+    queue = {"hub": EVENTS, "gateway": deliveries_of(process), "fanout": broadcasts_of(process)}.get(kind)
+    reading = readings.get(queue) if queue else None
+    return reading.since_s if reading else None

@@ -1,0 +1,221 @@
+"""The endpoints of the HTTP API that change something: each is a request to the hub, or about the session."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from processes.adapters.settings import Settings
+from processes.core.fanout.mirror import Mirror
+from processes.core.fanout.signin import SESSION_S_MAX, digest
+from processes.core.travels.audit import Kind
+from processes.core.travels.messages import (
+    CancelCommand,
+    CancelRun,
+    CreateToken,
+    EnrollHost,
+    GiveCommand,
+    Json,
+    LiftHost,
+    RehearseFault,
+    RemoveHost,
+    RevokeHost,
+    RevokeToken,
+    StartRun,
+)  # fmt: skip
+from processes.core.travels.messages import Request as HubRequest
+from processes.core.values import CANARY_HOST, CANARY_OP, Role
+from processes.fanout.audit_notes import AuditNotes
+from processes.fanout.auth import Auth
+from processes.fanout.read_api import Reads
+from processes.fanout.requests import Answer, Requests
+from processes.fanout.web import Problem, answered, body_of, check_origin, check_there, json, principal_of  # fmt: skip
+
+HOSTS_MAX: Final = 10_000  # in one request
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+
+
+class GiveBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST /api/v1/commands."""
+
+    op: Annotated[str, Meta(min_length=1, max_length=64)]
+    hosts: Annotated[list[Name], Meta(min_length=1, max_length=HOSTS_MAX)]
+    key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] | None = None
+
+
+class RunBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST /api/v1/runs. Either hosts or where; an empty where is every host."""
+
+    steps: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(min_length=1, max_length=20)]
+    hosts: Annotated[list[Name], Meta(min_length=1, max_length=HOSTS_MAX)] | None = None
+    where: Annotated[dict[str, str], Meta(max_length=20)] | None = None
+    parallel: Annotated[int, Meta(ge=1, le=HOSTS_MAX)] | None = None
+    max_failures: Annotated[int, Meta(ge=0, le=HOSTS_MAX)] | None = None
+    ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+
+
+class EnrollBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST /api/v1/hosts."""
+
+    name: Name
+    again: bool = False
+
+
+class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST /api/v1/tokens."""
+
+    role: Role
+    label: Annotated[str, Meta(max_length=100)] = ""
+
+
+class DrillBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST /api/v1/drill."""
+
+    fault: Annotated[str, Meta(max_length=40)]
+
+
+class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST /login: one of them."""
+
+    code: Annotated[str, Meta(max_length=512)] | None = None
+    token: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class Api:
+    """The endpoints that change something: each is a request to the hub, or about the session."""
+
+    def __init__(  # noqa: PLR0917  # its parts
+        self, settings: Settings, auth: Auth, requests: Requests, mirror: Mirror, reads: Reads, notes: AuditNotes
+    ) -> None:
+        self._settings, self._auth, self._requests, self._mirror = settings, auth, requests, mirror
+        self._reads, self._notes = reads, notes
+
+    async def login(self, request: Request) -> Response:
+        """A session cookie for a one-time code or a token."""
+        check_origin(self._auth, request)
+        address = request.client.host if request.client else ""
+        if not self._auth.attempts.allow(address, asyncio.get_running_loop().time()):
+            raise Problem(429, "too_many", "too many sign-ins from here: wait a minute", {"retry-after": "60"})
+        body = await body_of(request, LoginBody)
+        if (body.code is None) == (body.token is None):
+            raise Problem(400, "malformed", "give either code or token")
+        signed_in = await self._auth.sign_in(body.code, body.token, address, request.headers.get("user-agent", ""))
+        if signed_in is None:
+            raise Problem(
+                401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"}
+            )
+        self._auth.attempts.succeeded(address)
+        cookie, principal = signed_in
+        self._notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
+        response = json({"role": principal.role, "actor": principal.actor})
+        self._set_cookie(response, cookie, int(SESSION_S_MAX))
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        """The session is over, everywhere."""
+        await self._auth.sign_out(principal_of(request))
+        address = request.client.host if request.client else ""
+        self._notes.note(Kind.SESSION, address, "signed_out", actor=principal_of(request).actor)
+        response = json({"signed_out": True})
+        self._set_cookie(response, "", 0)
+        return response
+
+    async def give(self, request: Request) -> Response:
+        """A command for each of the hosts; answered once it is durable."""
+        body = await body_of(request, GiveBody)
+        canary = principal_of(request).canary
+        if canary and (body.hosts != [CANARY_HOST] or body.op != CANARY_OP):
+            raise Problem(403, "forbidden", "the canary commands itself only")
+        if not canary and CANARY_HOST in body.hosts:
+            raise Problem(404, "unknown_host", f"there is no host {CANARY_HOST!r}", None, host=CANARY_HOST)
+        return await self._ask(request, GiveCommand(body.op, body.hosts, body.key, body.ttl_s))
+
+    async def cancel(self, request: Request) -> Response:
+        """Asks for the command's end; 409 if it has ended."""
+        return await self._ask(request, CancelCommand(request.path_params["id"]))
+
+    async def start_run(self, request: Request) -> Response:
+        """A run over many hosts, which the hub carries on whatever the asker does."""
+        body = await body_of(request, RunBody)
+        asked = StartRun(body.steps, body.hosts, body.where, body.parallel, body.max_failures, body.ttl_s, body.key)
+        return await self._ask(request, asked)
+
+    async def cancel_run(self, request: Request) -> Response:
+        """No further host is begun, and what is under way is asked to end; 409 if the run has ended."""
+        return await self._ask(request, CancelRun(request.path_params["id"]))
+
+    async def enroll(self, request: Request) -> Response:
+        """A host and its token, which is told this once; the hub gets its hash only."""
+        body = await body_of(request, EnrollBody)
+        agents_url = {"agents_url": self._settings.agents_url}
+        return await self._with_token(
+            request, lambda token: EnrollHost(body.name, digest(token), body.again), agents_url
+        )
+
+    async def revoke(self, request: Request) -> Response:
+        """The host's token is void."""
+        return await self._ask(request, RevokeHost(request.path_params["name"]))
+
+    async def lift(self, request: Request) -> Response:
+        """The host's token is no longer suspended."""
+        return await self._ask(request, LiftHost(request.path_params["name"]))
+
+    async def remove(self, request: Request) -> Response:
+        """The host is gone; its open commands end."""
+        return await self._ask(request, RemoveHost(request.path_params["name"]))
+
+    async def create_token(self, request: Request) -> Response:
+        """A further operator token, told this once."""
+        body = await body_of(request, TokenBody)
+        return await self._with_token(request, lambda token: CreateToken(digest(token), body.role.value, body.label))
+
+    async def revoke_token(self, request: Request) -> Response:
+        """A further operator token is void; its sessions and connections end."""
+        named = request.path_params["id"]
+        found = [token_hash for token_hash, view in await self._reads.known_tokens() if view.id == named]
+        if len(found) != 1:
+            raise Problem(404, "unknown_token", f"there is no token {named!r}")
+        return await self._ask(request, RevokeToken(found[0]))
+
+    async def drill(self, request: Request) -> Response:
+        """Rehearses a fault inside the hub."""
+        body = await body_of(request, DrillBody)
+        if not self._settings.file.drills.enabled:
+            raise Problem(
+                403, "drills_disabled", "drills are not enabled on this installation: set drills.enabled = true"
+            )
+        return await self._ask(request, RehearseFault(body.fault, self._mirror.epoch))
+
+    async def _ask(self, request: Request, asked: HubRequest) -> Response:
+        await check_there(request)
+        return answered(await self._requests.ask(principal_of(request).actor, asked))
+
+    async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
+        token = secrets.token_urlsafe(32)
+        await check_there(request)
+        answer = await self._requests.ask(principal_of(request).actor, make(token))
+        if answer.status // 100 == 2:
+            fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
+            for name, value in {"token": token, **(more or {})}.items():
+                fields[name] = msgspec.Raw(msgspec.json.encode(value))
+            answer = Answer(answer.status, Json(msgspec.json.encode(fields)))
+        return answered(answer)
+
+    def _set_cookie(self, response: Response, value: str, max_age_s: int) -> None:
+        response.set_cookie(
+            self._auth.cookie_name,
+            value,
+            max_age=max_age_s,
+            path="/",
+            secure=self._auth.public.secure,
+            httponly=True,
+            samesite="strict",
+        )

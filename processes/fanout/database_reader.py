@@ -1,0 +1,88 @@
+"""fleet.db, read only, on a connection's own thread: never blocks the loop, always has a deadline, finds a replaced
+file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
+
+from processes.adapters.state import fleet_db
+from processes.adapters.state.fleet_db import DatabaseUnreadable
+
+READ_S_MAX: Final = 3.0  # one page of anything takes milliseconds; then the disk is not well
+WAITING_MAX: Final = 200  # reads at a time; guess: what a second of reading serves
+
+T = TypeVar("T")
+
+
+class _Replaced(Exception):
+    """The file at the path is another one than ours: it was restored from a backup."""
+
+
+class Reader:
+    """One connection, opened when first needed and anew after trouble."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: aiosqlite.Connection | None = None
+        self._inode = 0
+        self._waiting = 0
+        self._opening = asyncio.Lock()
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of one short reading function. Raises: DatabaseUnreadable; its text is fit for a person."""
+        if self._waiting >= WAITING_MAX:
+            raise DatabaseUnreadable(f"{WAITING_MAX} reads wait already")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(READ_S_MAX):
+                try:
+                    return await self._read(read)
+                except _Replaced:
+                    self._drop()
+                    return await self._read(read)
+        except TimeoutError:
+            self._drop()
+            raise DatabaseUnreadable(f"{self._path} did not answer within {READ_S_MAX:g} s") from None
+        except (sqlite3.Error, ValueError, OSError, _Replaced) as error:
+            self._drop()
+            raise DatabaseUnreadable(f"{self._path} cannot be read: {error}") from None
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Ends the thread; what it is reading is not waited for."""
+        self._drop()
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        async with self._opening:
+            if self._db is None:
+                db = aiosqlite.Connection(self._open, 64)
+                db._thread.daemon = True  # a disk that hangs must not keep a process from its end
+                self._db = await db
+        db = self._db
+
+        def call(connection: sqlite3.Connection) -> T:
+            if os.stat(self._path).st_ino != self._inode:
+                raise _Replaced
+            return read(connection)
+
+        result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]  # one function, one trip to its thread
+        return result
+
+    def _open(self) -> sqlite3.Connection:
+        connection = fleet_db.open_for_reading(self._path)
+        self._inode = os.stat(self._path).st_ino
+        return connection
+
+    def _drop(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.stop()

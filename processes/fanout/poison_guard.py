@@ -1,0 +1,114 @@
+"""What this fanout does not show, because it ended its predecessors: each row it enters stands in the pulse while it
+does.
+
+What is left out is said: a row that was on show keeps its old fields with `put_aside` beside them, the source row names
+all that is left out, and the hub is told, which keeps it as a dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from processes.adapters.logs import Log
+from processes.adapters.queue_link import QueuesAway
+from processes.adapters.state.deaths import Poison
+from processes.adapters.state.pulse_file import PulseFile
+from processes.core.records import poison
+from processes.core.records.host import HostRecord, Link
+from processes.core.shown.views import encode, host_view
+from processes.core.travels import messages
+from processes.core.travels.messages import Change, Json, PutAside
+from processes.core.travels.queue_calls import Appended
+from processes.core.values import Presence
+from processes.fanout import poison_row
+
+TELL_S: Final = 1.0  # between two tries to tell the hub, while `queues` is away
+PUT_ASIDE: Final = "what came of it last ended the fanout each time, and is left out: see the dead letters"
+
+
+class Queues(Protocol):
+    """What is needed of adapters.queue_link.QueueLink."""
+
+    async def append(
+        self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False
+    ) -> Appended: ...
+
+
+class PoisonGuard:
+    """Invariant: len(left_out) is at most the number of poisonous names, which the record of deaths bounds."""
+
+    def __init__(
+        self, fanout: str, pulse: PulseFile, aside: Poison, link: Queues, log: Log, *, drilled: str = ""
+    ) -> None:
+        self.left_out: dict[str, tuple[str, str]] = {}  # by name in the pulse: kind and id
+        self._fanout, self._pulse, self._poison, self._link, self._log = fanout, pulse, aside, link, log
+        self._drilled = drilled  # the id of a row that is poison here, in a drill
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def admit(self, change: Change, known: bool) -> Change | None:
+        """What is to be entered for this change, which is in hand from now on: itself, or that it is left out, or
+        nothing.
+
+        `known`: its row is there already, and keeps its fields. A host's row that is not there must be whole, for those
+        who read it.
+        """
+        name = poison.name_of_change(change)
+        if name not in self._poison.events:
+            self._pulse.take(name)
+            if self._drilled and change.id == self._drilled:
+                poison_row.take_a_lock_twice()
+            return change
+        self._leave_out(name, change.kind, change.id)
+        if known:
+            return Change(change.kind, change.id, Json(msgspec.json.encode({"put_aside": PUT_ASIDE})))
+        if change.kind != "host":
+            return None
+        empty = host_view(HostRecord(change.id, "", None, 0.0), Link(Presence.STALE))
+        return Change("host", change.id, encode(msgspec.structs.replace(empty, put_aside=PUT_ASIDE)))
+
+    def in_hand(self, change: Change) -> None:
+        """What is done now is because of this change."""
+        self._pulse.take(poison.name_of_change(change))
+
+    def is_poison(self, name: str) -> bool:
+        """True if the whole message is to be left out; told then."""
+        if name not in self._poison.events:
+            return False
+        self._leave_out(name, name.partition(" ")[0], "")
+        return True
+
+    def forget_old(self) -> bool:
+        """True if something may be tried again, because it is long ago."""
+        found = self._poison.forget_old()
+        if found:
+            self.left_out = {name: row for name, row in self.left_out.items() if name in self._poison.events}
+        return found
+
+    async def forgive(self, name: str) -> None:
+        """This may be tried again: an operator wants it."""
+        self.left_out.pop(name, None)
+        with contextlib.suppress(OSError):  # a disk that refuses: then the successor leaves it out again, and says so
+            await asyncio.to_thread(self._poison.forgive, name)
+
+    def _leave_out(self, name: str, kind: str, id: str) -> None:
+        if name in self.left_out:
+            return
+        self.left_out[name] = (kind, id)
+        self._log.error("left out: it ended this fanout each time", kind=kind, id=id, name=name)
+        task = asyncio.get_running_loop().create_task(
+            self._tell(PutAside(self._fanout, name, kind, id, self._poison.events[name]))
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, event: PutAside) -> None:
+        while event.name in self.left_out:
+            with contextlib.suppress(QueuesAway):
+                if (await self._link.append(messages.EVENTS, [messages.encode(event)])).accepted:
+                    return
+            await asyncio.sleep(TELL_S)

@@ -1,0 +1,151 @@
+"""What a fanout sees in the state folder: the watchdog's report, incidents, who may sign in. Looked at off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import msgspec
+
+from processes.adapters.settings import Settings
+from processes.adapters.state import fleet_db, incidents_db, status_file
+from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
+from processes.core.shown.status import CanaryFile, IncidentView, Report
+from processes.core.travels.messages import Json
+from processes.core.values import CANARY_HOST, Role
+
+LOOK_S: Final = 0.5  # between two looks; a revoked session ends within 2 s
+INCIDENTS_SHOWN: Final = 50  # the newest; all are in the API
+FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones are unknown
+SESSIONS_MAX: Final = 100_000  # signed out within the last 12 h; older files are removed
+
+_canary = msgspec.json.Decoder(CanaryFile)
+
+
+class FolderView(msgspec.Struct, frozen=True):
+    """One look. `credentials`: SHA-256 of a token → who that is. `signed_out`: ids of sessions that ended early."""
+
+    report: Report
+    incidents: list[IncidentView]
+    credentials: dict[str, Principal]
+    signed_out: frozenset[str]
+    hub_record_wall_s: float  # when the database was last written
+
+
+def look(settings: Settings, before: FolderView | None) -> FolderView:
+    """Reads it all. Cost: milliseconds; blocks, so never on the loop."""
+    return FolderView(
+        status_file.current_report(settings),
+        incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
+        credentials(settings, before.credentials if before else {}),
+        _signed_out(settings),
+        _written_wall_s(settings),
+    )
+
+
+def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, Principal]:
+    """Every token that is good now. While the database cannot be read, those of it that were good before."""
+    found: dict[str, Principal] = {}
+    try:
+        rows = fleet_db.reading(settings.database, fleet_db.tokens)
+        found = {key: Principal(role, label or f"token-{key[:8]}", key) for key, (role, label) in rows.items()}
+    except (fleet_db.DatabaseUnreadable, ValueError):
+        found = {key: principal for key, principal in before.items() if not principal.canary}
+    own = _token(settings)
+    if own:
+        found[digest(own)] = Principal(Role.ADMIN, "admin", digest(own))
+    try:
+        canary = _canary.decode(settings.canary.read_bytes())
+        found[canary.operator_token_hash] = Principal(
+            Role.OPERATOR, CANARY_HOST, canary.operator_token_hash, canary=True
+        )
+    except (OSError, msgspec.DecodeError):
+        pass  # the watchdog is not there yet
+    return found
+
+
+def _token(settings: Settings) -> str:
+    try:
+        return settings.operator_token.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _signed_out(settings: Settings) -> frozenset[str]:
+    folder, now_s = settings.run / "signed_out", time.time()
+    found: set[str] = set()
+    try:
+        for path in folder.iterdir():
+            if now_s - path.stat().st_mtime > SESSION_S_MAX:
+                path.unlink(missing_ok=True)
+            elif len(found) < SESSIONS_MAX:
+                found.add(path.name)
+    except OSError:
+        pass  # nobody has signed out yet, or another fanout was first to tidy up
+    return frozenset(found)
+
+
+def _written_wall_s(settings: Settings) -> float:
+    times = [0.0]
+    for path in (settings.database, settings.database.with_name(settings.database.name + "-wal")):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
+class FolderWatch:
+    """The newest look, renewed every LOOK_S by one thread at a time: one that hangs on a disk holds up nobody."""
+
+    def __init__(self, settings: Settings, first: FolderView) -> None:
+        self._settings = settings
+        self.sights = first
+        self._task: asyncio.Task[FolderView] | None = None
+        self._next_s = 0.0
+        self._one = asyncio.Lock()  # one extra look at a time, whoever guesses tokens
+        self._finding = 0
+
+    def turn(self, now_s: float) -> FolderView | None:
+        """A new look, if one came; starts the next when it is time."""
+        fresh: FolderView | None = None
+        if self._task is not None and self._task.done():
+            fresh = self.sights = self._task.result()
+            self._task = None
+        if self._task is None and now_s >= self._next_s:
+            self._next_s = now_s + LOOK_S
+            self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(look, self._settings, self.sights))
+        return fresh
+
+    async def find(self, token_hash: str) -> Principal | None:
+        """Who has this token: as seen, or by one more look for a token that was made a moment ago."""
+        if token_hash not in self.sights.credentials and self._finding < FINDING_MAX:
+            self._finding += 1
+            try:
+                async with self._one:
+                    if token_hash not in self.sights.credentials:
+                        newest = await asyncio.to_thread(credentials, self._settings, self.sights.credentials)
+                        self.sights = msgspec.structs.replace(self.sights, credentials=newest)
+            finally:
+                self._finding -= 1
+        return self.sights.credentials.get(token_hash)
+
+
+def rows(sights: FolderView) -> dict[str, dict[str, Json]]:
+    """What is shown of a look: rows by kind and id."""
+    report = sights.report
+    overall = {
+        "verdict": report.verdict,
+        "reasons": report.reasons,
+        "epoch": report.epoch,
+        "canary": report.canary,
+        "fleet": report.fleet,
+        "queues": report.queues,
+        "watchdog_silent_s": report.watchdog_silent_s,
+    }
+    return {
+        "process": {process.name: Json(msgspec.json.encode(process)) for process in report.processes},
+        "incident": {incident.id: Json(msgspec.json.encode(incident)) for incident in sights.incidents},
+        "overall": {"overall": Json(msgspec.json.encode(overall))},
+    }

@@ -1,0 +1,151 @@
+"""What others say, asked for in the background: supervisord, the database, the queues. Each hangs by itself and for
+itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processes.adapters.logs import Log
+from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.settings import Settings
+from processes.adapters.state import fleet_db
+from processes.adapters.supervisor import Supervised, Supervisor, SupervisorAway, SupervisorFault
+from processes.core.errors import Fenced
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import QueueReport
+from processes.core.travels.messages import EVENTS
+from processes.core.travels.queue_calls import QueueRefused
+from processes.core.watchdog import second_witness
+from processes.core.watchdog.second_witness import QueueReading
+from processes.watchdog.evidence import on_thread, within
+
+ASK_S: Final = 1.0  # between two questions to the same one
+ASK_SUPERVISOR_S: Final = 1.0  # while anything is not well
+# a question costs 2 ms of CPU here and 3 ms there; every death and every remedy asks at once
+ASK_SUPERVISOR_CALM_S: Final = 5.0
+ANSWER_S_MAX: Final = 2.5
+FULL_SHARE: Final = 0.85  # a queue filled beyond it refuses heartbeats at nine tenths before the next question
+
+
+class Inquiries:
+    """The newest answers. `run_*` run beside each other, for ever; none of their failures leaves this file."""
+
+    def __init__(self, settings: Settings, supervisor: Supervisor, link: QueueLink, log: Log) -> None:
+        self.processes: dict[str, Supervised] | None = None  # None: supervisord does not answer
+        self.supervisord_heard_s: float | None = None  # when it last answered, or was first asked
+        self.calm = False  # set by the loop: all is well
+        self.ledger: Ledger | None = None  # None: the database was never readable
+        self.missing = 0  # open commands of that ledger of which there is no row
+        self.readings: dict[str, QueueReading] = {}
+        self.queues_unanswered_s: float | None = None  # since when `queues` does not answer; None: it does
+        self.queues: list[QueueReport] = []
+        self.events_full = False
+        self._settings, self._supervisor, self._link, self._log = settings, supervisor, link, log
+        self._ask_now = asyncio.Event()
+        self._database: DatabaseFile | None = None  # None: opened anew at the next look
+
+    def ask_supervisor(self) -> None:
+        """Something happened: the next question to supervisord is asked now."""
+        self._ask_now.set()
+
+    async def run_supervisor(self) -> None:
+        """Keeps `processes` current."""
+        while True:
+            self._ask_now.clear()
+            began_s = time.monotonic()
+            await self.look_at_processes()
+            with contextlib.suppress(TimeoutError):
+                pause_s = ASK_SUPERVISOR_CALM_S if self.calm and self.processes is not None else ASK_SUPERVISOR_S
+                await within(max(0.1, pause_s - (time.monotonic() - began_s)), self._ask_now.wait())
+
+    async def look_at_processes(self) -> None:
+        """One question to supervisord."""
+        before = self.processes
+        if self.supervisord_heard_s is None:
+            self.supervisord_heard_s = time.monotonic()
+        try:
+            self.processes = await within(ANSWER_S_MAX, on_thread(self._supervisor.processes))
+        except (SupervisorAway, SupervisorFault, TimeoutError) as error:
+            self.processes = None
+            if before is not None:
+                self._log.error("supervisord does not answer", error=str(error))
+        else:
+            self.supervisord_heard_s = time.monotonic()
+            if before is None:
+                self._log.info("supervisord answers")
+
+    async def run_ledger(self) -> None:
+        """Keeps `ledger` current."""
+        while True:
+            await self.look_at_ledger()
+            await asyncio.sleep(ASK_S)
+
+    async def look_at_ledger(self) -> None:
+        """One look into the database; what cannot be read leaves the last answer."""
+        database_file, self._database = (
+            self._database or DatabaseFile(self._settings.database),
+            None,
+        )  # one call at a time has it
+        with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError):
+            self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(database_file.tally))
+            self._database = database_file  # one that failed or hangs is left behind
+
+    async def run_queues(self) -> None:
+        """Keeps `queues` current; empty while `queues` is away."""
+        while True:
+            try:
+                stats = await self._link.stats()
+            except (QueuesAway, QueueRefused, Fenced):
+                self.queues, self.events_full, self.readings = [], False, {}
+                self.queues_unanswered_s = self.queues_unanswered_s or time.monotonic()
+            else:
+                self.queues_unanswered_s = None
+                self.readings = second_witness.follow(self.readings, stats, time.monotonic())
+                self.queues = [
+                    QueueReport(q.name, q.items, q.bytes, q.items_max, round(q.oldest_age_s, 3), q.refused, q.dropped)
+                    for q in stats
+                ]
+                self.events_full = any(
+                    q.name == EVENTS and (q.items > FULL_SHARE * q.items_max or q.bytes > FULL_SHARE * q.bytes_max)
+                    for q in stats
+                )
+            await asyncio.sleep(ASK_S)
+
+
+class DatabaseFile:
+    """A connection that only reads, kept from look to look: to open one costs five times as much. Used by one thread at
+    a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+
+    def tally(self) -> tuple[Ledger, int]:
+        """The ledger, and how many commands it calls open that have no row: of one moment, and of what is committed.
+
+        Raises: DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError.
+        """
+        inode = self._path.stat().st_ino if self._path.exists() else 0
+        if self._connection is not None and inode != self._inode:  # a backup was restored meanwhile
+            self._connection.close()
+            self._connection = None
+        if self._connection is None:
+            self._connection, self._inode = fleet_db.open_for_reading(self._path), inode
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            found = fleet_db.ledger(connection)
+            (rows,) = connection.execute("SELECT count(*) FROM commands WHERE open").fetchone()
+        finally:
+            connection.execute("COMMIT")  # a reader that stays would keep the log from being folded in
+        return found, max(0, found.queued + found.sent + found.running - int(rows))

@@ -1,0 +1,130 @@
+"""run/watchdog.json: the watchdog's view put together and written, beside the judging loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processes.adapters import proc
+from processes.adapters.logs import Log
+from processes.adapters.state import pulse_file, status_file
+from processes.core.records.ledger import Ledger
+from processes.core.shown import status as reports
+from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, ProcessReport, Report
+from processes.core.values import rfc3339
+from processes.core.watchdog.verdict import Judgement
+from processes.watchdog.evidence import on_thread
+from processes.watchdog.inquiries import Inquiries
+from processes.watchdog.witness import Subject
+
+WRITE_S: Final = 1.0  # at least so often, and at every change of a verdict or of the canary
+HANG_S: Final = 5.0  # a write that takes longer is left behind
+OWN_PID: Final = os.getpid()
+
+
+def process_report(
+    subject: Subject, judgement: Judgement, now_s: float, *, wanted: bool, restarts: int, note: str
+) -> ProcessReport:
+    """One process's row."""
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S
+    pulse, known = subject.pulse, subject.supervised
+    return ProcessReport(
+        name=subject.name,
+        state=reports.state_of(subject.pid, known.state, known.pid) if known else "UNKNOWN",
+        pid=subject.pid or None,
+        uptime_s=round(age_s, 2) if subject.alive else None,
+        restarts=restarts,
+        rss_bytes=subject.rss_bytes,
+        verdict=judgement.verdict,
+        reason=f"{judgement.reason}; {note}" if judgement.reason and note else judgement.reason or note,
+        pulse=status_file.pulse_report(pulse, now_s) if pulse is not None and pulse.pid == subject.pid else None,
+        cpu_percent=subject.cpu_percent,
+        wanted=wanted,
+    )
+
+
+def make_report(
+    processes: list[ProcessReport],
+    canary: CanaryReport,
+    views: Inquiries,
+    incidents: IncidentsReport,
+    subjects: dict[str, Subject],
+) -> Report:
+    """The whole report, now."""
+    hub, now_s = subjects["hub"].pulse, time.monotonic()
+    verdict, reasons = reports.overall(processes, canary, silent=False)
+    silent_s = None if views.supervisord_heard_s is None else round(now_s - views.supervisord_heard_s, 3)
+    if views.processes is None:
+        reasons = [*reasons, "supervisord does not answer"]
+        verdict = reports.Overall.DEGRADED if verdict is reports.Overall.OK else verdict
+    return Report(
+        verdict=verdict,
+        epoch=hub.epoch if hub else 0,
+        processes=processes,
+        canary=canary,
+        fleet=FleetReport(hub.hosts, hub.online, hub.stale, hub.offline) if hub else FleetReport(),
+        commands=views.ledger or Ledger(),
+        incidents=incidents,
+        reasons=reasons,
+        queues=views.queues,
+        at=rfc3339(time.time()),
+        at_mono_s=now_s,
+        supervisord_silent_s=silent_s if views.processes is None else None,
+        writer_pid=OWN_PID,
+        writer_start_ticks=pulse_file.start_ticks(OWN_PID) or 0,
+    )
+
+
+class Writer:
+    """Writes the report on a thread, one at a time: a disk that hangs makes the report old, not the judgement."""
+
+    def __init__(self, path: Path, log: Log) -> None:
+        self._path, self._log = path, log
+        self._writing: asyncio.Future[None] | None = None
+        self._began_s = 0.0
+        self._failed = False
+
+    def due(self, changed: bool, now_s: float) -> bool:
+        """True when it is time, and the last one is written (or given up)."""
+        if self._writing is not None and not self._writing.done() and now_s - self._began_s < HANG_S:
+            return False
+        return changed or now_s - self._began_s >= WRITE_S
+
+    def write(self, report: Report, now_s: float) -> None:
+        """Replaces the file in one step, in a while. Never raises."""
+        self._began_s = now_s
+        content = msgspec.json.encode(report)
+        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+
+        def replace() -> None:
+            fresh.write_bytes(content)
+            fresh.replace(self._path)
+
+        self._writing = on_thread(replace)
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if error is not None and not self._failed:
+            self._log.error("the report cannot be written", error=str(error))
+        self._failed = error is not None
+
+
+def restarts_before(last: Report | None, pids: dict[str, int]) -> dict[str, int]:
+    """Restarts counted by the watchdog before this one, if it watched the same supervisord's children: any of them
+    still lives.
+    """
+    if last is None or not any(
+        p.pid is not None and pids.get(p.name) == p.pid for p in last.processes if p.name != "watchdog"
+    ):
+        return {}
+    found = {}
+    for process in last.processes:
+        same = process.pid is not None and process.pid == pids.get(process.name)
+        found[process.name] = process.restarts + (0 if same or process.pid is None else 1)
+    return found

@@ -1,0 +1,90 @@
+"""Which processes are this installation's: nobody else's is ever touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from processes.adapters.settings import Settings, load
+from processes.adapters.state.pulse_file import start_ticks
+from processes.cli.machine import own_processes
+from processes.cli.machine.own_processes import Belonging
+
+SLEEP = "import select; select.poll().poll(60000)"
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load({"FLEETHUB_STATE": str(tmp_path)})
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Start]:
+    """Starts a Python that sleeps, with the words after it as its arguments and this state folder in its
+    environment.
+    """
+    begun = []
+
+    def start(*words: str, **environ: str) -> subprocess.Popen[bytes]:
+        given = {"FLEETHUB_STATE": str(settings.state), **environ}
+        begun.append(subprocess.Popen([sys.executable, "-c", SLEEP, *words], env=given))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def as_member(**more: str) -> dict[str, str]:
+    return {"SUPERVISOR_PROCESS_NAME": "hub", "SUPERVISOR_GROUP_NAME": "hub", **more}
+
+
+def test_members_are_those_that_a_supervisord_started_for_this_state(
+    settings: Settings, start: Start, tmp_path: Path
+) -> None:
+    member = start("-m", "processes.hub", **as_member())
+    holder = start(**as_member(SUPERVISOR_GROUP_NAME="gateway", SUPERVISOR_PROCESS_NAME="gateway_0"))
+    start("-m", "processes.hub")  # by hand
+    start("-m", "processes.hub", **as_member(FLEETHUB_STATE=f"{tmp_path}2"))  # another installation
+    start("sh", "-c", "nixos-rebuild switch", **as_member())  # something that a member runs
+    assert {found.pid for found in own_processes.members_of(settings)} == {member.pid, holder.pid}
+
+
+def test_who_only_looks_at_supervisords_log_is_not_supervisord(settings: Settings, start: Start) -> None:
+    start("tail", "-f", "supervisord.log")
+    start("vi", "supervisord.conf")
+    assert own_processes.supervisord_of(settings) is None
+
+
+def test_commands_that_still_run_are_found_by_their_run_folder(settings: Settings, start: Start) -> None:
+    shim = start("/x/processes/agent/shim.py", f"{settings.state}/agent-state/runs/1", "60", "1", "sleep", "60")
+    start("/x/processes/agent/shim.py", "/elsewhere/agent-state/runs/1", "60", "1", "sleep", "60")
+    assert [found.pid for found in own_processes.shims_of(settings)] == [shim.pid]
+    assert own_processes.members_of(settings) == []
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_signalled(start: Start) -> None:
+    """The bug it would catch: `down` kills a stranger that has the pid of a process that is long gone."""
+    stranger = start()
+    before = Belonging(stranger.pid, (start_ticks(stranger.pid) or 0) - 1, [], {})
+    assert own_processes.send(before, signal.SIGKILL) is False
+    assert stranger.poll() is None
+    assert own_processes.send(before._replace(start_ticks=start_ticks(stranger.pid) or 0), signal.SIGKILL) is True
+    assert stranger.wait(5) == -signal.SIGKILL
+
+
+def test_waiting_ends_with_the_last_one_and_names_those_that_stay(start: Start) -> None:
+    one, other = start(), start()
+    both = [Belonging(each.pid, start_ticks(each.pid) or 0, [], {}) for each in (one, other)]
+    os.kill(one.pid, signal.SIGKILL)
+    assert own_processes.wait_gone(both, 0.3) == [both[1]]
+    os.kill(other.pid, signal.SIGKILL)
+    assert own_processes.wait_gone(both, 5) == []

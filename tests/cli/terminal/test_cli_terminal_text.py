@@ -1,0 +1,87 @@
+"""Text from outside can do nothing to a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processes.cli.terminal.text import age, ago, columns, count, drawn, plain, seconds_between, took
+
+HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_no_control_or_bidi_character_of_any_text_comes_through(text: str) -> None:
+    """The bug it would catch: an escape sequence, a bidi override or a lone surrogate in a host's name or a command's
+    output.
+    """
+    shown = plain(text)
+    assert not [c for c in shown if unicodedata.category(c) in HARMFUL and c not in "\u200c\u200d"]
+    shown.encode()
+
+
+@given(st.binary())
+def test_no_bytes_of_an_agent_reach_the_terminal_as_controls(raw: bytes) -> None:
+    shown = plain(raw.decode(errors="replace"), keep="\t")
+    assert all(c == "\t" or ord(c) >= 32 for c in shown)
+    assert "\x9b" not in shown  # CSI as one C1 character
+    assert "\x7f" not in shown
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\\")))
+def test_text_that_is_harmless_stays_as_it_is(text: str) -> None:
+    assert plain(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),
+        ("\x1b]52;c;AAAA\x1b\\", "\\x1b]52;c;AAAA\\x1b\\"),
+        ("user\u202etxt.exe", "user\\u202etxt.exe"),
+        ("\ud800", "\\ud800"),
+        ("a\rb\nc", "a\\x0db\\x0ac"),
+        ("\U000e0041", "\\U000e0041"),
+        ("Zürich 🧑‍🚒", "Zürich 🧑‍🚒"),
+    ],
+)
+def test_what_is_escaped_is_shown_as_its_number(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"), [("10 %\r55 %\r", "55 %"), ("\r55 %", "55 %"), ("plain", "plain"), ("\r\r", ""), ("", "")]
+)
+def test_what_was_drawn_over_is_not_shown(line: str, shown: str) -> None:
+    assert drawn(line) == shown
+
+
+def test_columns_are_aligned_and_nothing_is_cut_off() -> None:
+    long = "x" * 300
+    assert columns(["A", "BB"], [["1", long], ["333", "4"]]) == ["A    BB", f"1    {long}", "333  4"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "-"), (-3.0, "0 s"), (0.4, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"),
+        (172_799.0, "48 h"), (172_800.0, "2 days"), (8_640_000.0, "100 days"),
+    ],
+)  # fmt: skip
+def test_an_age_is_said_in_one_unit(seconds: float | None, said: str) -> None:
+    assert age(seconds) == said
+
+
+def test_how_long_ago_is_by_the_clock_of_who_told_it() -> None:
+    assert ago("1970-01-01T00:01:00.000Z", 100.0) == "40 s ago"
+    assert ago(None, 100.0) == "never"
+
+
+def test_one_is_not_several_and_a_short_time_has_its_tenths() -> None:
+    assert [count(number, "host") for number in (0, 1, 2)] == ["0 hosts", "1 host", "2 hosts"]
+    assert [took(seconds) for seconds in (0.0, 1.26, 11.4, 600.0)] == ["0.0 s", "1.3 s", "11 s", "10 min"]
+    assert seconds_between("2026-01-02T03:04:05.000Z", "2026-01-02T03:04:06.250Z") == 1.25
+    assert seconds_between(None, "2026-01-02T03:04:06.250Z") is None

@@ -1,0 +1,157 @@
+"""agent --hub: the agent's file from no more than a URL and a token; what stands in one that is there stays."""
+
+from __future__ import annotations
+
+import io
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes.agent import config
+from processes.cli.__main__ import execute
+from processes.cli.verbs import agent
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    found = tmp_path / "web1.token"
+    found.write_text("t" * 43)
+    found.chmod(0o600)
+    return found
+
+
+def made(tmp_path: Path, token: Path, hub: str, *more: str, code: int = 0) -> dict[str, Any]:
+    place = tmp_path / "place"
+    words = ["agent", "--hub", hub, "--token-file", str(token), "--place", str(place), "--init", *more]
+    assert execute(words) == code
+    return tomllib.loads((place / "agent.toml").read_text()) if code == 0 else {}
+
+
+def test_a_url_and_a_token_make_a_file_that_an_agent_can_run_with(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, token, "ws://127.0.0.1:7701", "--name", "web1")
+    path = tmp_path / "place" / "agent.toml"
+    assert capsys.readouterr().out.strip() == str(path)
+    found = config.load(path)
+    assert (found.hub, found.name, found.token_file) == ("ws://127.0.0.1:7701/ws", "web1", token)
+    assert (tmp_path / "place").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_an_operator_wrote_into_the_file_stays(tmp_path: Path, token: Path) -> None:
+    made(tmp_path, token, "ws://127.0.0.1:7701", "--name", "web1")
+    with (tmp_path / "place" / "agent.toml").open("a") as file:
+        file.write('[commands.pull]\nargv = ["true"]\n')
+    found = made(tmp_path, token, "wss://fleet.example.org:7701/ws", "--name", "web1")
+    assert (found["hub"], found["commands"]["pull"]["argv"]) == ("wss://fleet.example.org:7701/ws", ["true"])
+    assert sorted(config.load(tmp_path / "place" / "agent.toml").commands) == ["facts", "pull", "uptime"], (
+        "what is added takes nothing away"
+    )
+
+
+def test_a_file_of_another_name_is_refused_with_what_stands_there(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: a server is enrolled as web2, and its agent goes on calling itself web1."""
+    made(tmp_path, token, "ws://127.0.0.1:7701", "--name", "web1")
+    before = (tmp_path / "place" / "agent.toml").read_bytes()
+    made(tmp_path, token, "ws://127.0.0.1:7702", "--name", "web2", code=2)
+    assert "agent.toml is the file of web1, not of web2" in capsys.readouterr().err
+    assert (tmp_path / "place" / "agent.toml").read_bytes() == before
+    monkeypatch.setattr("socket.gethostname", lambda: "third")
+    assert made(tmp_path, token, "ws://127.0.0.1:7702")["name"] == "web1"
+
+
+def test_what_cannot_be_is_refused_with_what_to_do(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, token, "http://fleet.example.org", "--name", "web1", code=2)
+    made(tmp_path, token, "ws://fleet.example.org", "--name", "no name", code=2)
+    assert execute(["agent"]) == 2
+    assert execute(["agent", "--hub", "ws://h"]) == 2
+    text = capsys.readouterr().err
+    assert "wss://fleet.example.org:7701/ws" in text
+    assert "Give --name as it was enrolled." in text
+    assert not (tmp_path / "place").exists()
+
+
+A, ANOTHER = "a" * 43, "b" * 43  # as long as enrolment makes them
+
+
+def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, *more: str) -> int:
+    monkeypatch.setattr("sys.stdin", None if text is None else io.StringIO(text))
+    words = [
+        "agent",
+        "--hub",
+        "ws://127.0.0.1:7701/ws",
+        "--name",
+        "web1",
+        "--token-file",
+        "-",
+        "--place",
+        str(tmp_path / "place"),
+    ]
+    return execute([*words, *more])
+
+
+def test_a_token_from_stdin_is_kept_where_the_agents_file_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--init") == 0
+    path = tmp_path / "place" / "agent.toml"
+    assert config.read_token(config.load(path).token_file) == A
+    assert config.load(path).token_file.stat().st_mode & 0o777 == 0o600
+    path.write_text(path.read_text().replace(str(tmp_path / "place" / "agent.token"), "own.token"))
+    assert piped(tmp_path, monkeypatch, f"{ANOTHER}\n", "--init") == 0
+    assert config.read_token(config.load(path).token_file) == ANOTHER
+    assert (tmp_path / "place" / "own.token").read_text() == f"{ANOTHER}\n"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two words\n", "\x1b[31m\n", "error: no such host\n", "garbage\n", None])
+def test_stdin_without_a_token_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    assert piped(tmp_path, monkeypatch, text, "--init") == 1
+    assert not (tmp_path / "place").exists()
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server with systemd; what systemctl was asked is in the file."""
+    (tmp_path / "units").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "systemctl").write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n[ "$1" != "$FAILS" ] || {{ echo no bus >&2; exit 1; }}\n'
+    )
+    (tmp_path / "bin" / "systemctl").chmod(0o755)
+    monkeypatch.setattr(agent, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(agent, "SYSTEMD", tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path / "asked"
+
+
+def test_install_lets_systemd_run_the_agent_now_and_at_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install") == 0
+    unit = (tmp_path / "units" / "fleethub-agent.service").read_text()
+    assert f"--config {tmp_path}/place/agent.toml" in unit
+    assert systemctl.read_text().splitlines() == [
+        f"{verb}fleethub-agent.service" if verb != "daemon-reload" else verb
+        for verb in ("daemon-reload", "enable ", "restart ")
+    ]
+    assert "is enabled and runs" in capsys.readouterr().out
+
+
+def test_install_says_why_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAILS", "enable")
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install") == 1
+    assert "systemctl enable fleethub-agent.service: no bus" in capsys.readouterr().err
+    monkeypatch.setattr(agent, "SYSTEMD", tmp_path / "none")
+    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install", "--place", str(tmp_path / "other")) == 1
+    assert "not run by systemd" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2

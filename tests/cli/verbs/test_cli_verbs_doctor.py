@@ -1,0 +1,124 @@
+"""doctor: what is well is said to be well, what is wrong is named with what to do; within a second, whatever the state
+is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes.adapters.state import fleet_db
+from processes.cli.__main__ import execute
+from processes.cli.checks import machine
+from processes.cli.machine import own_processes
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = tmp_path / "st"
+    found.mkdir(mode=0o700)
+    for name in ("OPERATORS", "AGENTS"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            monkeypatch.setenv(f"FLEETHUB_{name}_LISTEN", f"127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setenv("FLEETHUB_STATE", str(found))
+    monkeypatch.setattr(machine, "_TIME_ERROR", -1)  # nobody keeps a test machine's clock
+    return found
+
+
+def examined(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, Any]]]:
+    code = execute(["doctor", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == ["ok", "warning", "bad"][code]
+    found: dict[str, dict[str, Any]] = {}
+    for check in document["checks"]:
+        if check["check"] not in found or check["level"] != "ok":
+            found[check["check"]] = check
+    return code, found
+
+
+def test_a_folder_in_which_nothing_runs_is_a_warning_and_everything_else_is_well(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_db.open_for_writing(state / "fleet.db").close()
+    (state / "fleet.db").chmod(0o600)
+    code, found = examined(capsys)
+    assert code == 1
+    assert {name for name, check in found.items() if check["level"] != "ok"} == {"processes"}
+    names = (
+        "settings",
+        "state folder",
+        "file modes",
+        "fleet.db",
+        "ports",
+        "descriptors",
+        "disk",
+        "clock",
+        "versions",
+        "systemd",
+    )
+    assert set(found) >= set(names)
+    assert found["processes"]["advice"]
+
+
+def test_a_database_is_missed_only_where_a_hub_has_begun(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bug it would catch: `env` alone makes it say that there was a database."""
+    assert execute(["env"]) == 0
+    capsys.readouterr()
+    assert "fleet.db" not in examined(capsys)[1]
+    (state / "epoch").write_text("1\n")
+    code, found = examined(capsys)
+    assert (code, found["fleet.db"]["level"]) == (2, "bad")
+
+
+def test_each_thing_that_is_wrong_is_named_with_what_to_do(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (state / "run").mkdir(mode=0o755)
+    (state / "run").chmod(0o755)
+    (state / "operator.token").write_text("secret")
+    (state / "operator.token").chmod(0o644)
+    (state / "fleet.db").write_bytes(os.urandom(8192))
+    future = time.time() + 7200
+    os.utime(state / "fleet.db", (future, future))
+    monkeypatch.setattr(machine, "DISK_BYTES_BAD", 1 << 62)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("FLEETHUB_AGENTS_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        code, found = examined(capsys)
+    assert code == 2
+    bad = {name for name, check in found.items() if check["level"] == "bad"}
+    assert bad == {"run", "file modes", "fleet.db", "clock", "disk", "ports"}
+    assert all(found[name]["advice"] for name in bad)
+    assert "secret" not in json.dumps(found)
+
+
+def test_a_locked_database_and_a_check_that_raises_do_not_keep_it(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = fleet_db.open_for_writing(state / "fleet.db")
+    writer.execute("PRAGMA locking_mode = EXCLUSIVE")
+    writer.execute("BEGIN EXCLUSIVE")
+
+    def broken(*_: object) -> Any:
+        raise OSError("made up")
+
+    monkeypatch.setattr(own_processes, "supervisord_of", broken)
+    begun = time.monotonic()
+    code, found = examined(capsys)
+    assert time.monotonic() - begun < 5
+    writer.close()
+    assert code >= 1
+    assert found["fleet.db"]["level"] != "ok"
+    assert "made up" in found["processes"]["found"]
+
+
+def test_wrong_settings_are_the_one_finding(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (state / "fleethub.toml").write_text("[operators]\nlisen = 'x'\n")
+    code, found = examined(capsys)
+    assert (code, set(found)) == (2, {"settings"})
+    assert "did you mean operators.listen" in found["settings"]["found"]

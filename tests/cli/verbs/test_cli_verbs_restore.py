@@ -1,0 +1,196 @@
+"""backup and restore: whole or not at all, killed wherever; nothing of a backup is delivered, and what is revoked stays
+revoked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles.fleet_play import Play
+
+from processes.adapters.settings import REVOKED
+from processes.adapters.state import fleet_db, lock, revocations
+from processes.cli.__main__ import execute
+from processes.core.hub.effects import Effects
+from processes.core.records.command import State
+from processes.core.values import Now, Position
+from processes.hub import store
+from processes.hub.store import Commit
+
+# Kills itself at the N-th call that makes, renames, links or removes a file, or that opens a database.
+KILLED = """
+import os, signal, sys
+left = int(sys.argv[1])
+def strike(event, arguments):
+    global left
+    if event in ("os.rename", "os.link", "os.remove", "sqlite3.connect") or (event == "open" and "fleet.db" in str(arguments[0])):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+from processes.cli.__main__ import execute
+sys.addaudithook(strike)
+sys.exit(execute(["restore", sys.argv[2]]))
+"""
+KILLS_MAX = 200
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = tmp_path / "st"
+    found.mkdir(mode=0o700)
+    monkeypatch.setenv("FLEETHUB_STATE", str(found))
+    return found
+
+
+def write(path: Path, play: Play, effects: Effects) -> None:
+    """The database holds what the hub would have written."""
+    with contextlib.closing(fleet_db.open_for_writing(path)) as sqlite:
+        store._begin_epoch(sqlite, path.with_name("epoch"))
+        batch = Commit(effects.writes, play.memory.ledger, play.memory.next_number, Position(1, 1), Now(1.0, 1.0))
+        store._write(sqlite, batch, fleet_db.epoch(sqlite))
+
+
+def fill(path: Path, *hosts: str) -> Play:
+    """A hub's database with these hosts and one command for each, that waits."""
+    play = Play()
+    effects = Effects()
+    for name in hosts:
+        play.enroll(name)
+        play.give("pull", name)
+    effects.extend(play.effects)
+    write(path, play, effects)
+    return play
+
+
+def verb(*arguments: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> Any:
+    """The JSON document of a verb."""
+    assert execute([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def names(path: Path) -> set[str]:
+    return {host.name for host in fleet_db.reading(path, fleet_db.hosts)}
+
+
+def test_a_backup_is_whole_private_and_never_replaces_anything(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(state / "fleet.db", "a", "b")
+    writer = fleet_db.open_for_writing(state / "fleet.db")  # a hub that goes on, its log not folded in
+    writer.execute("UPDATE meta SET value = '7' WHERE key = 'epoch'")
+    file = tmp_path / "b.db"
+    made = verb("backup", str(file), capsys=capsys)
+    assert (made["hosts"], made["epoch"], made["commands"]["queued"]) == (2, 7, 2)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.db", "st"]
+    assert names(file) == {"a", "b"}
+    before = file.read_bytes()
+    assert verb("backup", str(file), capsys=capsys, code=1)["error"] == "exists"
+    assert file.read_bytes() == before
+    writer.close()
+
+
+def test_a_backup_that_does_not_add_up_is_none(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(state / "fleet.db", "a")
+    with contextlib.closing(sqlite3.connect(state / "fleet.db")) as sqlite, sqlite:
+        sqlite.execute("DELETE FROM commands")
+    assert "add up" in verb("backup", str(tmp_path / "b.db"), capsys=capsys, code=1)["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["st"]
+
+
+def test_restore_brings_the_hosts_back_loses_what_was_open_and_leaves_revoked_ones_revoked(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play = fill(state / "fleet.db", "a", "b")
+    with contextlib.closing(sqlite3.connect(state / "fleet.db")) as sqlite, sqlite:
+        sqlite.executemany("INSERT INTO tokens VALUES (?, 'viewer', '', 0)", [("t1",), ("t2",)])
+    file = tmp_path / "b.db"
+    verb("backup", str(file), capsys=capsys)
+    revoked = play.memory.hosts["b"].token_hash
+    assert revoked is not None
+    revocations.add(state / REVOKED, [revoked, "t1"])
+    (state / "fleet.db").unlink()
+    fill(state / "fleet.db", "new")
+    done = verb("restore", str(file), capsys=capsys)
+    assert (done["hosts"], done["lost"], done["revoked"]) == (2, 2, 1)
+    assert names(state / "fleet.db") == {"a", "b"}
+    assert names(Path(done["replaced"])) == {"new"}
+    hosts = {host.name: host.token_hash for host in fleet_db.reading(state / "fleet.db", fleet_db.hosts)}
+    assert hosts["a"] is not None
+    assert hosts["b"] is None
+    commands = fleet_db.reading(state / "fleet.db", fleet_db.commands)
+    assert {(command.state, command.reason) for command in commands} == {(State.LOST, "restored")}
+    assert fleet_db.reading(state / "fleet.db", fleet_db.ledger).lost == 2
+    assert set(fleet_db.reading(state / "fleet.db", fleet_db.tokens)) == {"t2"}
+    trail = fleet_db.reading(state / "fleet.db", lambda sqlite: fleet_db.audit(sqlite, limit=10))
+    assert (trail[0].kind, trail[0].after) == ("database", "restored")
+    epoch = fleet_db.reading(state / "fleet.db", fleet_db.epoch)
+    with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
+        assert store._begin_epoch(sqlite, state / "epoch") == int((state / "epoch").read_text()) > epoch
+
+
+def test_restore_refuses_while_a_hub_runs_and_what_is_no_backup(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(state / "fleet.db", "a")
+    file = tmp_path / "b.db"
+    verb("backup", str(file), capsys=capsys)
+    held = lock.hold(state / "run" / "lock" / "hub")
+    assert verb("restore", str(file), capsys=capsys, code=1)["error"] == "running"
+    os.close(held)
+    text = tmp_path / "no.db"
+    text.write_text("not a database, but long enough to be looked at " * 20)
+    assert verb("restore", str(text), capsys=capsys, code=1)["error"] == "bad_backup"
+    damaged = bytearray(file.read_bytes())
+    damaged[4096 * 2 : 4096 * 5] = os.urandom(4096 * 3)
+    text.write_bytes(damaged)
+    assert verb("restore", str(text), capsys=capsys, code=1)["error"] == "bad_backup"
+    assert verb("restore", str(state / "fleet.db"), capsys=capsys, code=1)["error"] == "same_file"
+    assert names(state / "fleet.db") == {"a"}
+
+
+def test_restore_killed_anywhere_leaves_the_old_or_the_new_and_the_hubs_next_start_completes_it(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The old one's newest rows are in its write-ahead log, as after a killed hub: they must neither be lost nor played
+    into the new.
+    """
+    fill(state / "fleet.db", "a", "b")
+    file = tmp_path / "b.db"
+    verb("backup", str(file), capsys=capsys)
+    (state / "fleet.db").unlink()
+    fill(state / "fleet.db", "old")
+    with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
+        sqlite.execute("PRAGMA wal_autocheckpoint = 0")
+        sqlite.execute("INSERT INTO hosts SELECT 'newest', replace(record, 'old', 'newest') FROM hosts")
+        kept = {suffix: (state / f"fleet.db{suffix}").read_bytes() for suffix in ("", "-wal")}
+    seen = set()
+    for number in range(1, KILLS_MAX):
+        for path in [*state.glob("fleet.db*"), *state.glob("replaced/*")]:
+            path.unlink()
+        for suffix, content in kept.items():
+            (state / f"fleet.db{suffix}").write_bytes(content)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(number), str(file)], env=os.environ, capture_output=True, timeout=60
+        )
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        fleet_db.finish_restore(state / "fleet.db")
+        with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
+            assert sqlite.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+            found = frozenset(host.name for host in fleet_db.hosts(sqlite))
+        seen.add(found)
+        assert found in ({"old", "newest"}, {"a", "b"}), number
+        if done.returncode == 0:
+            assert found == {"a", "b"}
+            break
+    assert number > 10
+    assert seen == {frozenset({"old", "newest"}), frozenset({"a", "b"})}

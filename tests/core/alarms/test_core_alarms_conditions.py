@@ -1,0 +1,200 @@
+"""What is alarmed, and what is not: each condition once with its words, and the same house in health without any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from processes.core.alarms import conditions
+from processes.core.alarms.alarm import Condition, Severity
+from processes.core.alarms.conditions import DAY_S, DISK_FREE_MIN_BYTES, AlarmFacts
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import (
+    CanaryReport,
+    FleetReport,
+    IncidentsReport,
+    IncidentView,
+    Overall,
+    ProcessReport,
+    PulseReport,
+    Report,
+    Verdict,
+)
+
+NOW_S = 1_800_000_000.0
+
+
+def process(name: str, verdict: Verdict = Verdict.ADVANCING, **more: Any) -> ProcessReport:
+    return ProcessReport(name, "RUNNING", 1, 1.0, 0, None, verdict, **more)
+
+
+def report(*processes: ProcessReport, canary: bool = True, **more: Any) -> Report:
+    rows = [
+        process(name) for name in ("queues", "hub", "gateway", "fanout") if name not in {row.name for row in processes}
+    ]
+    return Report(
+        Overall.OK, 1, [*rows, *processes], CanaryReport(ok=canary), FleetReport(), Ledger(), IncidentsReport(), **more
+    )
+
+
+def found(seen: Report, **facts: Any) -> dict[str, Condition]:
+    return {c.key: c for c in conditions.conditions(seen, AlarmFacts(**facts), NOW_S)}
+
+
+def view(**more: Any) -> IncidentView:
+    base = IncidentView(
+        "20261123T1",
+        "hub",
+        "frozen",
+        "no turn for 2.1 s",
+        None,
+        None,
+        None,
+        2.1,
+        None,
+        "hub/loop.py:7 take_twice",
+        0,
+        "",
+        41,
+        3,
+    )
+    return msgspec.structs.replace(base, **more)
+
+
+def test_healthy_house_alarms_nobody() -> None:
+    assert (
+        found(
+            report(),
+            disk_free_bytes=DISK_FREE_MIN_BYTES,
+            certificate_wall_s=NOW_S + 15 * DAY_S,
+            put_aside=[],
+            suspended=[],
+        )
+        == {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "severity", "seen", "facts"),
+    [
+        ("lagging:gateway", Severity.WARNING, report(process("gateway", Verdict.LAGGING)), {}),
+        ("unkillable:hub", Severity.CRITICAL, report(process("hub", Verdict.UNKILLABLE)), {}),
+        ("budget:hub", Severity.CRITICAL, report(), {"budgets": frozenset({"hub"})}),
+        ("storage", Severity.CRITICAL, report(process("hub", pulse=PulseReport(blocked_on="storage"))), {}),
+        ("canary", Severity.CRITICAL, report(canary=False, reasons=["no canary command went round lately"]), {}),
+        ("supervisord", Severity.CRITICAL, report(supervisord_silent_s=conditions.SUPERVISORD_S), {}),
+        ("disk", Severity.WARNING, report(), {"disk_free_bytes": DISK_FREE_MIN_BYTES - 1}),
+        ("deadletter:7", Severity.WARNING, report(), {"put_aside": [("7", "a status of web1")]}),
+        ("suspended:web1", Severity.CRITICAL, report(), {"suspended": [("web1", "a flood of poison")]}),
+        ("contested:web1", Severity.WARNING, report(), {"contested": ["web1"]}),
+        ("certificate:unreadable", Severity.WARNING, report(), {"certificate_problem": "it is cut off"}),
+    ],
+)
+def test_each_condition_stands_alone_with_its_severity(
+    key: str, severity: Severity, seen: Report, facts: dict[str, Any]
+) -> None:
+    stands = found(seen, **facts)
+    assert list(stands) == [key]
+    assert stands[key].severity is severity
+    assert stands[key].title
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        report(supervisord_silent_s=conditions.SUPERVISORD_S - 0.1),
+        report(process("queues", pulse=PulseReport(blocked_on="queues"))),
+        report(process("hub", Verdict.STOPPED, wanted=False), canary=False),
+        report(process("hub", Verdict.FROZEN), process("fanout", Verdict.EXCUSED)),
+    ],
+)
+def test_what_is_an_incident_a_wish_or_too_young_is_no_condition(seen: Report) -> None:
+    assert found(seen) == {}
+
+
+@pytest.mark.parametrize(
+    ("left_days", "keys"),
+    [
+        (15, []),
+        (13.9, ["certificate:14"]),
+        (2.9, ["certificate:14", "certificate:3"]),
+        (-0.1, ["certificate:14", "certificate:3", "certificate:0"]),
+    ],
+)
+def test_certificate_is_told_of_at_each_threshold(left_days: float, keys: list[str]) -> None:
+    assert list(found(report(), certificate_wall_s=NOW_S + left_days * DAY_S)) == keys
+
+
+def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
+    told = conditions.incident(view(remedy="killed and replaced"))
+    assert (told.key, told.title, told.severity, told.after_s) == (
+        "incident:20261123T1",
+        "hub frozen",
+        Severity.WARNING,
+        0.0,
+    )
+    assert told.text == "no turn for 2.1 s; stuck at hub/loop.py:7 take_twice; killed and replaced; incident 20261123T1"
+    over = conditions.incident(
+        view(remedy="killed and replaced", recovered_after_s=2.61, over_at="2026-11-23T22:00:00.000Z")
+    )
+    assert over.over == "well again after 2.6 s, nothing lost, killed and replaced"
+
+
+def test_incident_waits_for_its_remedy_but_not_for_ever() -> None:
+    assert conditions.incident(view()).after_s == conditions.SETTLE_S
+    assert conditions.incident(view(over_at="now")).after_s == 0
+
+
+def test_loss_and_the_unkillable_are_critical_and_a_drill_is_only_said() -> None:
+    lost = conditions.incident(view(lost=2))
+    assert (lost.severity, "2 accepted commands disappeared" in lost.over) == (Severity.CRITICAL, True)
+    assert conditions.incident(view(verdict="unkillable")).severity is Severity.CRITICAL
+    drill = view(lost=2, drill=True)
+    assert (conditions.incident(drill).severity, conditions.lasting(drill).severity) == (Severity.INFO, Severity.INFO)
+    assert "(drill)" in conditions.incident(drill).title
+
+
+def test_incident_that_does_not_end_is_told_again_as_critical() -> None:
+    lasting = conditions.lasting(view())
+    assert (lasting.severity, lasting.after_s, lasting.key) == (
+        Severity.CRITICAL,
+        conditions.LASTING_S,
+        "lasting:20261123T1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "titles"),
+    [(None, 5, []), (5, 5, []), (5, 4, []), (5, 6, ["1 command became lost"]), (0, 3, ["3 commands became lost"])],
+)
+def test_commands_that_became_lost_are_told_of_once(before: int | None, now: int, titles: list[str]) -> None:
+    assert [c.title for c in conditions.lost(before, now)] == titles
+
+
+@pytest.mark.parametrize(("away_s", "told"), [(0.5, 0), (conditions.HOLE_S - 0.1, 0), (conditions.HOLE_S, 1)])
+def test_a_time_in_which_nobody_watched_is_told_of(away_s: float, told: int) -> None:
+    assert len(conditions.hole(away_s)) == told
+
+
+@pytest.mark.parametrize(
+    ("at_mono_s", "at_wall_s", "now_mono_s", "now_wall_s", "away_s"),
+    [
+        (100.0, 1000.0, 101.0, 1001.0, 1.0),
+        (100.0, 1000.0, 101.0, 1001.0 + 86400, 1.0),  # the wall clock was moved
+        (100.0, 1000.0, 101.0, 1001.0 - 86400, 0.0),
+        (900.0, 1000.0, 5.0, 1180.0, 180.0),  # the machine was started anew
+    ],
+)
+def test_hole_before_a_start_is_not_made_up_by_a_moved_clock(
+    at_mono_s: float, at_wall_s: float, now_mono_s: float, now_wall_s: float, away_s: float
+) -> None:
+    assert conditions.away_s(at_mono_s, at_wall_s, now_mono_s, now_wall_s) == away_s
+
+
+def test_watchdog_that_starts_anew_does_not_call_over_what_it_cannot_know() -> None:
+    known = conditions.unknown(report(), AlarmFacts(put_aside=[], suspended=[]), incidents_known=True)
+    assert known == ()
+    unwell = conditions.unknown(report(process("hub", Verdict.DEAD)), AlarmFacts(), incidents_known=False)
+    assert set(unwell) == {"incident:", "lasting:", "budget:hub", "unkillable:hub", "deadletter:", "suspended:"}

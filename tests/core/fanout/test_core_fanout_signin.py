@@ -1,0 +1,153 @@
+"""processes.core.fanout.signin and health: who may come in, and what /healthz says."""
+
+from __future__ import annotations
+
+import pytest
+
+from processes.core.fanout import health
+from processes.core.fanout.signin import (
+    ATTEMPTS_MAX,
+    ATTEMPTS_S,
+    SESSION_S_MAX,
+    Attempts,
+    Public,
+    cookie,
+    host_allowed,
+    origin_allowed,
+    read_cookie,
+)
+from processes.core.records.ledger import Ledger
+from processes.core.shown.status import (
+    CanaryReport,
+    FleetReport,
+    IncidentsReport,
+    Overall,
+    ProcessReport,
+    Report,
+    Verdict,
+)
+from processes.core.travels.pulse import Pulse
+from processes.core.values import Role
+
+KEY = b"k" * 32
+PLAIN = Public.of("", "127.0.0.1:7700", False)
+PROXIED = Public.of("https://fleet.example:8443", "127.0.0.1:7700", False)
+
+
+def test_a_cookie_speaks_for_whom_it_was_made_until_it_is_too_old() -> None:
+    text = cookie(KEY, "sid", Role.OPERATOR, "ann", 1000.0)
+    found = read_cookie(KEY, text, 1000.0 + SESSION_S_MAX)
+    assert found is not None
+    assert (found.role, found.actor, found.credential, found.by_cookie) == (Role.OPERATOR, "ann", "sid", True)
+    assert read_cookie(KEY, text, 1001.0 + SESSION_S_MAX) is None
+    assert read_cookie(b"x" * 32, text, 1000.0) is None
+
+
+def test_no_altered_cookie_is_good() -> None:
+    text = cookie(KEY, "sid", Role.VIEWER, "ann", 1000.0)
+    body, _, signature = text.partition(".")
+    for place in range(len(text)):
+        altered = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+        assert read_cookie(KEY, altered, 1000.0) is None, altered
+    for altered in ("", ".", body, body + ".", "." + signature, text + "é", "x" * 10_000 + "." + signature):
+        assert read_cookie(KEY, altered, 1000.0) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "public", "allowed"),
+    [
+        ("127.0.0.1:7700", PLAIN, True), ("localhost:1", PLAIN, True), ("LOCALHOST", PLAIN, True), ("127.9.9.9", PLAIN, True),
+        ("[::1]:7700", PLAIN, True), ("evil.example", PLAIN, False), ("127.0.0.1.evil.example", PLAIN, False),
+        ("localhost.evil", PLAIN, False), ("", PLAIN, False), ("127.0.0.1:7700, evil", PLAIN, False),
+        ("user@127.0.0.1", PLAIN, False), ("fleet.example:8443", PLAIN, False), ("fleet.example:8443", PROXIED, True),
+        ("FLEET.example:8443", PROXIED, True), ("fleet.example", PROXIED, False), ("xfleet.example:8443", PROXIED, False),
+        ("10.0.0.5:7700", Public.of("", "10.0.0.5:7700", True), True), ("10.0.0.5:7700", Public.of("", "0.0.0.0:7700", True), False),
+    ],
+)  # fmt: skip
+def test_only_loopback_and_the_public_name_are_our_host(host: str, public: Public, allowed: bool) -> None:
+    assert host_allowed(host, public) is allowed
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "public", "allowed"),
+    [
+        ("http://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, True), ("http://localhost:7700", "localhost:7700", PLAIN, True),
+        ("https://fleet.example:8443", "fleet.example:8443", PROXIED, True), ("null", "127.0.0.1:7700", PLAIN, False),
+        ("", "127.0.0.1:7700", PLAIN, False), ("http://evil.example", "127.0.0.1:7700", PLAIN, False),
+        ("http://127.0.0.1:7701", "127.0.0.1:7700", PLAIN, False), ("http://127.0.0.1", "127.0.0.1:7700", PLAIN, False),
+        ("https://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False), ("http://localhost:7700", "127.0.0.1:7700", PLAIN, False),
+        ("http://127.0.0.1:7700.evil.example", "127.0.0.1:7700", PLAIN, False),
+        ("http://evil.example/127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False),
+        ("http://127.0.0.1:7700/", "127.0.0.1:7700", PLAIN, False), ("HTTP://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False),
+        ("http://LOCALHOST:7700", "localhost:7700", PLAIN, False), ("file://", "127.0.0.1:7700", PLAIN, False),
+        ("https://fleet.example:8443.evil", "fleet.example:8443", PROXIED, False),
+        ("https://sub.fleet.example:8443", "fleet.example:8443", PROXIED, False),
+        ("https://fleet.example", "fleet.example:8443", PROXIED, False),
+        ("http://fleet.example:8443", "fleet.example:8443", PROXIED, False),
+    ],
+)  # fmt: skip
+def test_only_a_page_of_our_own_is_no_foreign_origin(origin: str, host: str, public: Public, allowed: bool) -> None:
+    assert origin_allowed(origin, host, public, tls=False) is allowed
+
+
+def test_a_thousand_guesses_from_one_address_are_ten() -> None:
+    attempts = Attempts()
+    assert sum(attempts.allow("10.0.0.1", 0.0) for _ in range(1000)) == ATTEMPTS_MAX
+    assert attempts.allow("10.0.0.2", 0.0)
+    assert attempts.allow("10.0.0.1", ATTEMPTS_S)
+
+
+def test_guesses_from_everywhere_are_bounded_too() -> None:
+    attempts = Attempts()
+    assert sum(attempts.allow(f"10.0.{n // 250}.{n % 250}", 0.0) for n in range(50_000)) == 100
+
+
+NOW_S = 1000.0
+
+
+def report(*, age_s: float = 0.5, round_age_s: float | None = 1.0, epoch: int = 3, **verdicts: Verdict) -> Report:
+    given = {"hub": Verdict.ADVANCING, "gateway": Verdict.ADVANCING, "fanout": Verdict.ADVANCING, **verdicts}
+    processes = [ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict) for name, verdict in given.items()]
+    round_s = None if round_age_s is None else NOW_S - round_age_s
+    canary = CanaryReport(True, round_age_s, 1.0, epoch, round_s)
+    return Report(Overall.OK, 3, processes, canary, FleetReport(), Ledger(), IncidentsReport(), at_mono_s=NOW_S - age_s)
+
+
+def hub(age_s: float = 0.1) -> Pulse:
+    return Pulse(epoch=3, written_ns=int((NOW_S - age_s) * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("pulse", "alive", "seen", "reason"),
+    [
+        (hub(), True, report(), ""),
+        (None, False, report(), "hub_not_running"),
+        (hub(), False, report(), "hub_not_running"),
+        (Pulse(epoch=3), True, report(), "hub_starting"),
+        (hub(2.0), True, report(), "hub_frozen"),
+        (hub(), True, None, "watchdog_silent"),
+        (hub(), True, report(age_s=3.1), "watchdog_silent"),
+        (hub(), True, report(age_s=-5.0), "watchdog_silent"),
+        (hub(), True, report(hub=Verdict.STALLED), "hub_stalled"),
+        (hub(), True, report(hub=Verdict.UNKILLABLE), "hub_unkillable"),
+        (hub(), True, report(round_age_s=None), "canary_stale"),
+        (hub(), True, report(round_age_s=10.1), "canary_stale"),
+        (hub(), True, report(epoch=2), "canary_epoch"),
+        (hub(), True, report(gateway=Verdict.FROZEN), "gateway_frozen"),
+        (hub(), True, report(fanout=Verdict.STALLED), "fanout_stalled"),
+        (hub(), True, report(gateway=Verdict.LAGGING), ""),
+    ],
+)
+def test_health_is_green_only_with_a_pulse_a_round_and_nobody_stuck(
+    pulse: Pulse | None, alive: bool, seen: Report | None, reason: str
+) -> None:
+    assert health.judge(pulse, alive, seen, NOW_S, 2.0).reason == reason
+
+
+def test_who_signs_in_well_does_not_use_up_the_tries_of_all_behind_the_same_proxy() -> None:
+    attempts = Attempts()
+    for _ in range(10 * ATTEMPTS_MAX):
+        assert attempts.allow("10.0.0.1", 0.0)
+        attempts.succeeded("10.0.0.1")
+    attempts.succeeded("10.0.0.2")
+    assert sum(attempts.allow("10.0.0.1", 0.0) for _ in range(1000)) == ATTEMPTS_MAX

@@ -1,0 +1,221 @@
+"""Fleet runs: steps on many hosts, so many at a time, stopped when too many failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from doubles.fleet_play import Play, sent
+
+from processes.core.hub.effects import Effects
+from processes.core.hub.rules import Rules
+from processes.core.records.command import State
+from processes.core.records.run import Run, RunState
+from processes.core.travels import messages
+from processes.core.travels.messages import CancelRun, StartRun
+
+
+class Fleet:
+    """Five connected hosts and one run."""
+
+    def __init__(self) -> None:
+        self.play = Play()
+        self.names = [f"h{number}" for number in range(5)]
+        self.play.enroll(*self.names)
+        for name in self.names:
+            self.play.connect(name, f"c-{name}")
+        self.run_id = ""
+
+    def start(self, *steps: str, **fields: Any) -> Effects:
+        fields = {"hosts": None if "where" in fields else self.names, **fields}
+        event = messages.RequestReceived("r", "fanout", "ann", self.play.at_s + 5, StartRun(list(steps), **fields))
+        effects = self.play.do(event)
+        (reply,) = [reply for _, reply in effects.replies]
+        assert reply.status == 202, reply.body
+        self.run_id = msgspec.json.decode(reply.body)["id"]
+        return effects
+
+    @property
+    def run(self) -> Run:
+        return self.play.memory.runs[self.run_id]
+
+    def command(self, host: str) -> str:
+        (part,) = [part for part in self.run.parts if part.host == host]
+        return part.command_id
+
+    def end(self, host: str, status: str = "ok") -> Effects:
+        """The host's agent reports the command that it is at."""
+        return self.play.report(host, f"c-{host}", self.command(host), status)
+
+    def parts(self) -> dict[str, str]:
+        return {part.host: str(part.part) for part in self.run.parts}
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+def test_a_host_gets_its_steps_one_after_the_other_and_the_run_succeeds(fleet: Fleet) -> None:
+    assert len(sent(fleet.start("pull", "switch"))) == 5
+    for name in fleet.names:
+        pull = fleet.command(name)
+        (switch,) = sent(fleet.end(name))
+        assert fleet.play.command(pull).op == "pull"
+        assert fleet.play.command(switch).op == "switch"
+        fleet.end(name)
+    assert fleet.run.state is RunState.SUCCEEDED
+    assert set(fleet.parts().values()) == {"succeeded"}
+
+
+def test_a_failed_host_leaves_and_the_others_go_on(fleet: Fleet) -> None:
+    fleet.start("pull", "switch")
+    assert sent(fleet.end("h0", "error")) == []
+    for name in fleet.names[1:]:
+        fleet.end(name)
+        fleet.end(name)
+    assert fleet.run.state is RunState.FAILED
+    assert fleet.parts() == {"h0": "failed", "h1": "succeeded", "h2": "succeeded", "h3": "succeeded", "h4": "succeeded"}
+
+
+def test_no_more_than_parallel_hosts_are_under_way(fleet: Fleet) -> None:
+    assert len(sent(fleet.start("pull", parallel=2))) == 2
+    assert fleet.parts() == {"h0": "active", "h1": "active", "h2": "pending", "h3": "pending", "h4": "pending"}
+    assert len(sent(fleet.end("h1"))) == 1
+    assert list(fleet.parts().values()).count("active") == 2
+
+
+def test_after_too_many_failures_no_further_host_is_begun_and_the_rest_is_not_attempted(fleet: Fleet) -> None:
+    fleet.start("pull", parallel=1, max_failures=1)
+    fleet.end("h0", "error")
+    assert fleet.parts()["h1"] == "active"
+    fleet.end("h1", "error")
+    assert fleet.parts() == {
+        "h0": "failed",
+        "h1": "failed",
+        "h2": "not_attempted",
+        "h3": "not_attempted",
+        "h4": "not_attempted",
+    }
+    assert fleet.run.state is RunState.FAILED
+    assert fleet.play.memory.ledger.accepted == 2, "hosts not attempted are in no ledger"
+
+
+def test_max_failures_0_stops_at_the_first_and_lets_the_ones_under_way_end(fleet: Fleet) -> None:
+    fleet.start("pull", "switch", parallel=2, max_failures=0)
+    fleet.end("h0", "error")
+    assert fleet.run.open
+    fleet.end("h1")
+    fleet.end("h1")
+    assert fleet.parts() == {
+        "h0": "failed",
+        "h1": "succeeded",
+        "h2": "not_attempted",
+        "h3": "not_attempted",
+        "h4": "not_attempted",
+    }
+    assert not fleet.run.open
+
+
+def test_cancel_ends_what_is_under_way_and_begins_nothing_more(fleet: Fleet) -> None:
+    fleet.start("pull", "switch", parallel=2)
+    assert fleet.play.ask(CancelRun(fleet.run_id)).status == 202
+    assert fleet.run.open, "its commands end by their agents' word"
+    fleet.end("h0", "cancelled")
+    assert sent(fleet.end("h1", "ok")) == [], "a completed exit wins, but its next step is not given"
+    assert fleet.run.state is RunState.CANCELLED
+    assert fleet.parts() == {
+        "h0": "failed",
+        "h1": "failed",
+        "h2": "not_attempted",
+        "h3": "not_attempted",
+        "h4": "not_attempted",
+    }
+    assert fleet.play.ask(CancelRun(fleet.run_id)).status == 409
+
+
+def test_a_run_goes_on_under_the_next_hub(fleet: Fleet) -> None:
+    fleet.start("pull", "switch")
+    infos = list(fleet.play.memory.connections.values())
+    fleet.play.at_s += 1
+    fleet.play.restart()
+    fleet.play.do(messages.CensusTaken("gateway", 1, "boot", 0, True, infos))
+    for name in fleet.names:
+        fleet.end(name)
+        fleet.end(name)
+    assert fleet.run.state is RunState.SUCCEEDED
+
+
+def test_a_run_whose_hub_died_between_a_steps_end_and_the_next_goes_on(fleet: Fleet) -> None:
+    """The end of a command is durable before the run has looked at it: its successor looks at every open run."""
+    fleet.start("pull", "switch", hosts=["h0"])
+    command = fleet.play.command(fleet.command("h0"))
+    fleet.play.memory.commands[command.id] = msgspec.structs.replace(command, state=State.SUCCEEDED)
+    fleet.play.memory.queues.pop("h0")
+    fleet.play.restart()
+    fleet.play.settle()
+    assert fleet.run.parts[0].step == 1
+
+
+def test_a_removed_host_is_a_failed_one_and_the_run_ends(fleet: Fleet) -> None:
+    fleet.start("pull", parallel=1, hosts=["h0", "h1"])
+    fleet.play.ask(messages.RemoveHost("h0"))
+    fleet.play.ask(messages.RemoveHost("h1"))
+    assert fleet.parts() == {"h0": "failed", "h1": "failed"}
+    assert fleet.run.state is RunState.FAILED
+
+
+def test_where_chooses_by_fields_and_facts_and_an_empty_one_everything(fleet: Fleet) -> None:
+    fleet.play.at_s += 1
+    fleet.play.connect("h3", "c-h3x", host_type="nixos")
+    fleet.start("pull", where={"host_type": "nixos"})
+    assert list(fleet.parts()) == ["h3"]
+    reply = fleet.play.ask(StartRun(["pull"], where={}))
+    assert msgspec.json.decode(reply.body)["total"] == 5
+
+
+def test_the_same_key_is_the_same_run_and_another_request_is_refused(fleet: Fleet) -> None:
+    first = fleet.play.ask(StartRun(["pull"], ["h0"], key="k"))
+    again = fleet.play.ask(StartRun(["pull"], ["h0"], key="k"))
+    assert (again.status, msgspec.json.decode(again.body)["id"]) == (200, msgspec.json.decode(first.body)["id"])
+    assert fleet.play.ask(StartRun(["pull"], ["h1"], key="k")).status == 409
+    assert fleet.play.ask(messages.GiveCommand("pull", ["h0"], "k")).status == 409
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (StartRun([], ["h0"]), 400),
+        (StartRun(["pull"] * 21, ["h0"]), 400),
+        (StartRun(["p q"], ["h0"]), 400),
+        (StartRun(["pull"]), 400),
+        (StartRun(["pull"], ["h0"], where={}), 400),
+        (StartRun(["pull"], ["h0"], parallel=0), 400),
+        (StartRun(["pull"], ["h0"], max_failures=-1), 400),
+        (StartRun(["pull"], []), 400),
+        (StartRun(["pull"], ["h0", "h0"]), 400),
+        (StartRun(["pull"], ["nobody"]), 404),
+        (StartRun(["noop"], ["_canary"]), 404),
+        (StartRun(["pull"], where={"host_type": "none"}), 404),
+        (StartRun(["pull", "reboot"], ["h0"]), 422),
+        (CancelRun("nothing"), 404),
+    ],
+)
+def test_a_bad_run_is_refused_whole(fleet: Fleet, request_: messages.Request, status: int) -> None:
+    assert fleet.play.ask(request_).status == status
+    assert fleet.play.memory.ledger.accepted == 0
+    assert not fleet.play.memory.runs
+
+
+@pytest.mark.parametrize("rules", [Rules(open_max=3), Rules(queued_per_host_max=0)])
+def test_a_run_makes_no_command_past_the_limits_and_says_which_hosts_had_none(fleet: Fleet, rules: Rules) -> None:
+    """The limits hold for runs too; whoever has no room leaves, and is told apart from who was not attempted."""
+    fleet.play.rules = fleet.play.memory.rules = rules
+    fleet.start("pull")
+    room = rules.open_max if rules.queued_per_host_max else 0
+    assert fleet.play.memory.ledger.accepted == room
+    assert [part.reason for part in fleet.run.parts] == [""] * room + ["too_many"] * (5 - room)
+    for name in fleet.names[:room]:
+        fleet.end(name)
+    assert fleet.run.state is RunState.FAILED

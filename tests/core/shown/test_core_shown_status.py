@@ -1,0 +1,153 @@
+"""The verdict on the whole."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from processes.core.shown.status import (
+    CanaryReport,
+    Overall,
+    ProcessReport,
+    PulseReport,
+    Report,
+    Verdict,
+    is_wanted,
+    overall,
+    state_of,
+)
+
+GREEN = CanaryReport(ok=True)
+RED = CanaryReport(ok=False)
+
+
+def row(
+    name: str, verdict: Verdict = Verdict.ADVANCING, *, wanted: bool = True, blocked_on: str | None = None
+) -> ProcessReport:
+    pulse = PulseReport(blocked_on=blocked_on)
+    return ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict, pulse=pulse, wanted=wanted)
+
+
+def house(hub: Verdict = Verdict.ADVANCING, other: Verdict = Verdict.ADVANCING) -> list[ProcessReport]:
+    return [row("queues", other), row("hub", hub), row("watchdog"), row("agent", Verdict.STOPPED, wanted=False)]
+
+
+@pytest.mark.parametrize(
+    ("pid", "said", "said_pid", "shown"),
+    [
+        (7, "RUNNING", 7, "RUNNING"),
+        (7, "STARTING", 7, "STARTING"),
+        (7, "STOPPED", 0, "STARTING"),
+        (8, "RUNNING", 7, "STARTING"),
+        (8, "BACKOFF", 0, "STARTING"),
+        (0, "RUNNING", 7, "EXITED"),
+        (0, "FATAL", 0, "FATAL"),
+        (0, "STOPPED", 0, "STOPPED"),
+    ],
+)
+def test_supervisords_word_gives_way_to_what_the_kernel_has_known_since(
+    pid: int, said: str, said_pid: int, shown: str
+) -> None:
+    assert state_of(pid, said, said_pid) == shown
+
+
+def test_all_well_is_ok_without_a_reason() -> None:
+    assert overall(house(), GREEN, silent=False) == (Overall.OK, [])
+
+
+@pytest.mark.parametrize(
+    ("hub", "expected"),
+    [
+        (Verdict.DEAD, Overall.DOWN),
+        (Verdict.STARTING, Overall.DOWN),
+        (Verdict.STOPPED, Overall.DOWN),
+        (Verdict.FROZEN, Overall.STALLED),
+        (Verdict.STALLED, Overall.STALLED),
+        (Verdict.UNKILLABLE, Overall.STALLED),
+        (Verdict.LAGGING, Overall.DEGRADED),
+        (Verdict.EXCUSED, Overall.DEGRADED),
+        (Verdict.ADVANCING, Overall.OK),
+    ],
+)
+def test_the_hub_decides(hub: Verdict, expected: Overall) -> None:
+    grade, reasons = overall(house(hub), GREEN, silent=False)
+    assert grade is expected
+    assert bool(reasons) == (expected is not Overall.OK)
+
+
+def test_a_watchdog_that_says_nothing_is_named_once_and_one_that_was_stopped_is_not_called_silent() -> None:
+    def reasons(watchdog: ProcessReport) -> list[str]:
+        return overall([*house()[:2], watchdog], GREEN, silent=True)[1]
+
+    assert reasons(row("watchdog", Verdict.STOPPED, wanted=False)) == ["the watchdog is stopped, as asked"]
+    assert reasons(row("watchdog", Verdict.SILENT)) == ["the watchdog is silent"]
+    assert reasons(row("watchdog", Verdict.STARTING)) == ["watchdog is starting", "the watchdog is silent"]
+
+
+def test_no_hub_at_all_is_down() -> None:
+    assert overall([row("queues")], GREEN, silent=False)[0] is Overall.DOWN
+
+
+def test_a_red_canary_is_stalled() -> None:
+    assert overall(house(), RED, silent=False)[0] is Overall.STALLED
+
+
+def test_a_silent_watchdog_is_degraded_and_its_canary_says_nothing() -> None:
+    grade, reasons = overall(house(), RED, silent=True)
+    assert grade is Overall.DEGRADED
+    assert reasons == ["the watchdog is silent"]
+    assert overall(house(Verdict.FROZEN), RED, silent=True)[0] is Overall.STALLED
+
+
+@pytest.mark.parametrize("other", sorted(set(Verdict) - {Verdict.ADVANCING}))
+def test_any_other_process_that_is_not_well_degrades(other: Verdict) -> None:
+    assert overall(house(other=other), GREEN, silent=False)[0] is Overall.DEGRADED
+
+
+def test_what_an_operator_stopped_is_not_counted() -> None:
+    assert overall([*house(), row("fanout", Verdict.STOPPED, wanted=False)], GREEN, silent=False)[0] is Overall.OK
+
+
+def test_blocked_storage_degrades() -> None:
+    grade, reasons = overall([row("hub", blocked_on="storage")], GREEN, silent=False)
+    assert grade is Overall.DEGRADED
+    assert reasons == ["hub is blocked on storage"]
+
+
+@pytest.mark.parametrize(
+    ("grade", "code"), [(Overall.OK, 0), (Overall.DEGRADED, 1), (Overall.STALLED, 2), (Overall.DOWN, 2)]
+)
+def test_exit_codes_are_those_of_monitoring_plugins(grade: Overall, code: int) -> None:
+    assert grade.exit_code == code
+
+
+def test_only_the_agent_must_be_asked_for() -> None:
+    assert is_wanted("hub", {})
+    assert not is_wanted("hub", {"hub": "stopped"})
+    assert not is_wanted("agent", {})
+    assert is_wanted("agent", {"agent": "running"})
+
+
+def test_a_report_survives_its_json() -> None:
+    report = msgspec.json.decode(
+        b'{"verdict":"ok","epoch":3,"processes":[],"canary":{"ok":true},"fleet":{},"commands":{},"incidents":{}}',
+        type=Report,
+    )
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+@pytest.mark.parametrize("name", ["queues", "gateway", "gateway:1", "fanout", "fanout:0"])
+def test_a_red_canary_names_what_an_operator_stopped_on_its_way(name: str) -> None:
+    grade, reasons = overall([*house(), row(name, Verdict.STOPPED, wanted=False)], RED, silent=False)
+    assert (grade, reasons) == (
+        Overall.STALLED,
+        ["no canary command went round lately", f"{name} is stopped, as asked"],
+    )
+
+
+def test_a_hub_that_an_operator_stopped_is_told_from_one_that_died() -> None:
+    assert overall([row("hub", Verdict.STOPPED, wanted=False)], RED, silent=False) == (
+        Overall.DOWN,
+        ["the hub is stopped, as asked"],
+    )
+    assert overall([row("hub", Verdict.DEAD)], RED, silent=False) == (Overall.DOWN, ["the hub is dead"])
