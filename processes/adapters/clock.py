@@ -16,3 +16,19 @@ def now() -> Now:
 def boot_id() -> str:
     """The kernel's random id of this boot: CLOCK_BOOTTIME of another boot means nothing here."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Clock:
+    """The clocks of this machine, as a loop is given them by its constructor (a simulation gives it others)."""
+
+    def now(self) -> Now:
+        """Returns CLOCK_BOOTTIME and wall time, read together."""
+        return now()
+
+    def mono_s(self) -> float:
+        """Returns seconds of CLOCK_MONOTONIC."""
+        return time.monotonic()
+
+    def mono_ns(self) -> int:
+        """Returns nanoseconds of CLOCK_MONOTONIC."""
+        return time.monotonic_ns()

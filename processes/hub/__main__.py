@@ -1,4 +1,4 @@
-"""The hub's door: settings → lock, database, epoch, memory, queues → loop → close."""
+"""The hub, opened and closed: settings → lock, database, epoch, memory, queues → loop → close."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ async def main(process: Process) -> None:
     opened = await _open(process)
     if opened is None:
         return
-    journal, memory, position = opened
+    store, memory, position = opened
     link = QueueLink(process.settings.queues_socket, process.name)
     link.epoch = process.pulse.pulse.epoch = memory.epoch
-    process.log.info("the hub begins", epoch=memory.epoch, hosts=len(memory.hosts) - 1, ledger=str(memory.ledger))
+    process.log.info("the hub begins", epoch=memory.epoch, hosts=memory.hosts_known, ledger=str(memory.ledger))
     try:
-        await Loop(process, journal, memory, link, position).run()
+        await Loop(process, store, memory, link, position).run()
     finally:
-        await asyncio.wait_for(journal.close(), 1.0)
+        await asyncio.wait_for(store.close(), 1.0)
         await asyncio.wait_for(link.close(), 1.0)
 
 
 async def _restored(process: Process, rules: Rules) -> tuple[Store, Memory, Position]:
-    journal = await Store.open(process.settings.database, process.settings.epoch_file)
+    store = await Store.open(process.settings.database, process.settings.epoch_file)
     now = clock.now()
-    memory = step.restore(rules, journal.epoch, clock.boot_id(), now, await journal.restored())
-    return journal, memory, await journal.position()
+    memory = step.restore(rules, store.epoch, clock.boot_id(), now, await store.restored())
+    return store, memory, await store.position()
 
 
 async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:

@@ -10,20 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable
 from typing import Final
 
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.core.hub import step
+from processes.core.hub.effects import Effects
+from processes.core.hub.memory import Memory
+from processes.core.shown.replica import Replica
 from processes.core.travels import messages
-from processes.core.travels.messages import Broadcast, Delivery, HubStarted
+from processes.core.travels.messages import (
+    Broadcast,
+    Changed,
+    DeliverAck,
+    Delivery,
+    HubStarted,
+    SnapshotPiece,
+    TryAgain,
+)
 from processes.core.values import Position
 
 WAITING_BYTES_MAX: Final = 32 << 20  # per queue, while `queues` is away; as much as the queue itself holds
 CHUNK_ITEMS_MAX: Final = 1000
 CHUNK_BYTES_MAX: Final = 4 << 20
 RETRY_S: Final = 0.05
+SNAPSHOT_ROWS: Final = 200  # a piece
 
 
 class Waiting:
@@ -53,17 +65,52 @@ class Waiting:
 
 
 class Publisher:
-    """All queues that the hub writes."""
+    """All queues that the hub writes, and the rows of the state as operators see them, for snapshots."""
 
-    def __init__(self, link: QueueLink, queues: Iterable[str], epoch: int, log: Log) -> None:
-        self._link, self._epoch, self._log = link, epoch, log
-        self._waiting = {queue: Waiting() for queue in queues}
+    def __init__(self, link: QueueLink, memory: Memory, log: Log) -> None:
+        self._link, self._epoch, self._log = link, memory.epoch, log
+        self._deliveries = {name: messages.deliveries_of(name) for name in memory.rules.gateways}
+        self._broadcasts = {name: messages.broadcasts_of(name) for name in memory.rules.fanouts}
+        self._waiting = {queue: Waiting() for queue in (*self._broadcasts.values(), *self._deliveries.values())}
+        self._replica = Replica()
+        for change in step.all_changes(memory):
+            self._replica.apply(change)
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._acknowledge: Position | None = None
         self._acknowledged = Position(0, 0)
-        self.published = self.dropped = 0
+        self.published = self.delivered = self.dropped = 0
         self.away = False  # the last call failed
         self._wake.set()
+
+    def tell(self, effects: Effects) -> None:
+        """Tells all that these effects say, to whom they say it; whoever was configured away is not told any more."""
+        for gateway, delivery in effects.deliveries:
+            if isinstance(delivery, DeliverAck) and delivery.offset is None:
+                failpoint.reach("hub.report_committed")
+            if gateway in self._deliveries:
+                self.put(self._deliveries[gateway], delivery)
+                self.delivered += 1
+        for change in effects.changes:
+            self._replica.apply(change)
+        for queue in self._broadcasts.values():
+            if effects.changes:
+                self.put(queue, Changed(self._epoch, effects.changes))
+            for grew in effects.grew:
+                self.put(queue, grew)
+        for fanout, snapshot in effects.snapshots:
+            if fanout in self._broadcasts:
+                self._put_snapshot(self._broadcasts[fanout], snapshot)
+        for fanout, name in effects.tried_again:
+            if fanout in self._broadcasts:
+                self.put(self._broadcasts[fanout], TryAgain(self._epoch, name))
+        for fanout, reply in effects.replies:
+            if fanout in self._broadcasts:
+                self.put(self._broadcasts[fanout], reply, bulk=False)
+
+    def _put_snapshot(self, queue: str, snapshot: str) -> None:
+        pieces = list(self._replica.pieces(SNAPSHOT_ROWS))
+        for number, piece in enumerate(pieces):
+            self.put(queue, SnapshotPiece(self._epoch, snapshot, number, number == len(pieces) - 1, piece))
 
     def put(self, queue: str, message: Broadcast | Delivery, *, bulk: bool = True) -> None:
         """The message will be in the queue, after those put before. Only replies are not bulk: they may use its last

@@ -14,9 +14,9 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar, assert_never
+from typing import Any, Final, NamedTuple, TypeVar, assert_never
 
 import aiosqlite
 import msgspec
@@ -25,33 +25,17 @@ from processes.adapters import failpoint
 from processes.adapters.settings import REVOKED
 from processes.adapters.state import fleet_db, revocations
 from processes.core.errors import LocalError
-from processes.core.hub.effects import (
-    AddAudit,
-    AddOutput,
-    AddTransition,
-    DropCommand,
-    DropDeadLetter,
-    DropHost,
-    DropToken,
-    PutCommand,
-    PutDeadLetter,
-    PutHost,
-    PutKey,
-    PutReply,
-    PutRun,
-    PutToken,
-    Revoke,
-    Write,
-)
+from processes.core.hub.effects import AddAudit, AddOutput, AddTransition, Drop, Put, Revoke, Write
 from processes.core.hub.memory import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX
-from processes.core.hub.rules import KeyEntry
 from processes.core.hub.step import StoredState
+from processes.core.hub.turn import Batch
 from processes.core.records.command import Command, State
-from processes.core.records.dead_letter import LETTERS_MAX
-from processes.core.records.ledger import Ledger
+from processes.core.records.dead_letter import LETTERS_MAX, DeadLetter
+from processes.core.records.host import HostRecord
+from processes.core.records.request import KeyEntry, Reply
 from processes.core.records.run import Run
 from processes.core.travels.audit import Kind
-from processes.core.travels.messages import Json, Replied
+from processes.core.travels.messages import Json
 from processes.core.values import Now, Position
 
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
@@ -69,14 +53,139 @@ class StorageBlocked(Exception):
     """The database is locked or the disk is full: try the same again."""
 
 
-class Commit(msgspec.Struct, frozen=True):
-    """What one transaction writes."""
+class Rows(NamedTuple):
+    """How the rows of one kind of the hub's state stand in the database's table of that name.
 
-    writes: list[Write]
-    ledger: Ledger
-    next_number: int
-    position: Position
-    now: Now
+    `columns`: all of them, in the table's order. `changing`: those that a later Put of the same row changes.
+    `restored`: SELECTs that give a starting hub its rows, oldest first; each row goes through `load`.
+    """
+
+    key: str  # the column that a row is dropped by
+    columns: tuple[str, ...]
+    values: Callable[[str, Any], tuple[object, ...]]  # of a row, by columns
+    changing: tuple[str, ...]
+    restored: tuple[str, ...] = ()
+    load: Callable[[tuple[Any, ...]], tuple[str, Any]] = lambda row: (row[0], row)
+    unique: str = ""  # the column by which a row is known to be there already, if it is not the key
+
+
+def _json(record: object) -> str:
+    return msgspec.json.encode(record).decode()
+
+
+def _newest(table: str, columns: str = "record", *, by: str = "number", where: str = "true", limit: int = -1) -> str:
+    """The SELECT of the newest rows that meet the condition, oldest first. limit -1: all of them."""
+    order = [f"{name} AS place{place}" for place, name in enumerate(by.split(", "))]
+    newest = ", ".join(f"place{place} DESC" for place in range(len(order)))
+    inner = f"SELECT {columns}, {', '.join(order)} FROM {table} WHERE {where} ORDER BY {newest} LIMIT {limit}"  # noqa: S608  # constants
+    return f"SELECT {columns} FROM ({inner}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608  # constants
+
+
+def _record_of(kind: type[Any], key: str) -> Callable[[tuple[Any, ...]], tuple[str, Any]]:
+    decoder = msgspec.json.Decoder(kind)
+
+    def load(row: tuple[Any, ...]) -> tuple[str, Any]:
+        record = decoder.decode(row[0])
+        return getattr(record, key), record
+
+    return load
+
+
+def _dead_letter(row: tuple[Any, ...]) -> tuple[str, DeadLetter]:
+    letter = msgspec.structs.replace(msgspec.json.decode(row[0], type=DeadLetter), event=row[1])
+    return letter.id, letter
+
+
+def _key_entry(row: tuple[Any, ...]) -> tuple[str, KeyEntry]:
+    key, digest, ids, at_wall_s = row
+    return key, KeyEntry(key, digest, tuple(msgspec.json.decode(ids)), at_wall_s)
+
+
+ROWS: Final[dict[str, Rows]] = {
+    "hosts": Rows(
+        key="name",
+        columns=("name", "record"),
+        values=lambda name, host: (name, _json(host)),
+        changing=("record",),
+        restored=("SELECT record FROM hosts",),
+        load=_record_of(HostRecord, "name"),
+    ),
+    "commands": Rows(
+        key="id",
+        unique="number",
+        columns=("number", "id", "host", "state", "open", "created_wall_s", "finished_wall_s", "record"),
+        values=lambda id, it: (
+            it.number,
+            id,
+            it.host,
+            it.state,
+            it.open,
+            it.created_wall_s,
+            it.finished_wall_s,
+            _json(it),
+        ),
+        changing=("state", "open", "finished_wall_s", "record"),
+        restored=(
+            _newest("commands", where=f"NOT open AND state != '{State.LOST}'", limit=FINAL_KEPT_MAX),
+            _newest("commands", where=f"state = '{State.LOST}'", limit=LOST_KEPT_MAX),
+            _newest("commands", where="open"),
+        ),
+        load=_record_of(Command, "id"),
+    ),
+    "runs": Rows(
+        key="id",
+        unique="number",
+        columns=("number", "id", "open", "finished_wall_s", "record"),
+        values=lambda id, run: (run.number, id, run.open, run.finished_wall_s, _json(run)),
+        changing=("open", "finished_wall_s", "record"),
+        restored=(_newest("runs", where="NOT open", limit=RUNS_KEPT_MAX), _newest("runs", where="open")),
+        load=_record_of(Run, "id"),
+    ),
+    "replies": Rows(
+        key="request_id",
+        columns=("request_id", "at_wall_s", "status", "body"),
+        values=lambda id, reply: (id, reply.at_wall_s, reply.status, reply.body.decode()),
+        changing=("at_wall_s", "status", "body"),
+        restored=(_newest("replies", "request_id, status, body, at_wall_s", by="rowid", limit=REPLIES_KEPT_MAX),),
+        load=lambda row: (row[0], Reply(row[0], row[1], Json(row[2].encode()), row[3])),
+    ),
+    "keys": Rows(
+        key="key",
+        columns=("key", "digest", "command_ids", "at_wall_s"),
+        values=lambda key, entry: (key, entry.digest, _json(entry.command_ids), entry.at_wall_s),
+        changing=("digest", "command_ids", "at_wall_s"),
+        restored=("SELECT key, digest, command_ids, at_wall_s FROM keys",),
+        load=_key_entry,
+    ),
+    "deadletters": Rows(
+        key="id",
+        columns=("id", "at_wall_s", "record", "event"),
+        values=lambda id, it: (id, it.at_wall_s, _json(msgspec.structs.replace(it, event=b"")), it.event),
+        changing=("at_wall_s", "record", "event"),
+        restored=(_newest("deadletters", "record, event", by="at_wall_s, id", limit=LETTERS_MAX),),
+        load=_dead_letter,
+    ),
+    "tokens": Rows(  # only on disk: those who let operators in look there
+        key="token_hash",
+        columns=("token_hash", "role", "label", "created_wall_s"),
+        values=lambda token_hash, token: (token_hash, token.role, token.label, token.created_wall_s),
+        changing=("role", "label", "created_wall_s"),
+    ),
+}
+
+
+def _upsert(table: str, key: str, row: object) -> tuple[str, tuple[object, ...]]:
+    """The statement that makes this the row of the key, and its parameters."""
+    rows = ROWS[table]
+    places, changes = (
+        ", ".join("?" * len(rows.columns)),
+        ", ".join(f"{name} = excluded.{name}" for name in rows.changing),
+    )
+    statement = (
+        f"INSERT INTO {table} ({', '.join(rows.columns)}) VALUES ({places}) "  # noqa: S608  # our own names
+        f"ON CONFLICT ({rows.unique or rows.key}) DO UPDATE SET {changes}"
+    )
+    return statement, rows.values(key, row)
 
 
 class Store:
@@ -111,7 +220,7 @@ class Store:
         """Up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
         return await _on_thread(self._connection, fleet_db.position)
 
-    async def commit(self, batch: Commit, blocked: Callable[[str], None]) -> None:
+    async def commit(self, batch: Batch, blocked: Callable[[str], None]) -> None:
         """The batch is on disk. Tried again for ever while the database is locked or full; `blocked` is told of each
         failure.
 
@@ -201,52 +310,17 @@ def _begin_epoch(sqlite: sqlite3.Connection, epoch_file: Path) -> int:
 
 
 def _restored(sqlite: sqlite3.Connection) -> StoredState:
-    decoder = msgspec.json.Decoder(Command)
-
-    def some(condition: str, limit: int) -> Iterable[Command]:
-        rows = sqlite.execute(f"SELECT record FROM commands WHERE {condition} ORDER BY number DESC LIMIT ?", (limit,))  # noqa: S608  # constants
-        return reversed([decoder.decode(text) for (text,) in rows])
-
-    keys = {
-        key: KeyEntry(digest, tuple(msgspec.json.decode(ids)))
-        for key, digest, ids in sqlite.execute("SELECT key, digest, command_ids FROM keys")
-    }
-    replies = sqlite.execute(
-        "SELECT request_id, status, body FROM replies ORDER BY rowid DESC LIMIT ?",
-        (REPLIES_KEPT_MAX,),
-    )
     (newest,) = sqlite.execute(
         "SELECT max(coalesce((SELECT max(number) FROM commands), 0), coalesce((SELECT max(number) FROM runs), 0))"
     ).fetchone()
-    return StoredState(
-        hosts=fleet_db.hosts(sqlite),
-        commands=[
-            *some(f"NOT open AND state != '{State.LOST}'", FINAL_KEPT_MAX),
-            *some(f"state = '{State.LOST}'", LOST_KEPT_MAX),
-            *some("open", -1),
-        ],
-        ledger=fleet_db.ledger(sqlite),
-        next_number=max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1,
-        keys=keys,
-        runs=_runs(sqlite),
-        letters=fleet_db.dead_letters(sqlite, limit=LETTERS_MAX, newest_first=False),
-        replies=[
-            Replied(0, request_id, status, Json(body.encode()))
-            for request_id, status, body in reversed(replies.fetchall())
-        ],
-    )
+    found = {
+        name: [rows.load(row) for select in rows.restored for row in sqlite.execute(select)]
+        for name, rows in ROWS.items()
+    }
+    return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 
-def _runs(sqlite: sqlite3.Connection) -> list[Run]:
-    ended = "SELECT record FROM runs WHERE NOT open ORDER BY number DESC LIMIT ?"
-    rows = [
-        *reversed(sqlite.execute(ended, (RUNS_KEPT_MAX,)).fetchall()),
-        *sqlite.execute("SELECT record FROM runs WHERE open ORDER BY number"),
-    ]
-    return [msgspec.json.decode(text, type=Run) for (text,) in rows]
-
-
-def _commit(sqlite: sqlite3.Connection, batch: Commit, epoch: int, revoked: Path) -> None:
+def _commit(sqlite: sqlite3.Connection, batch: Batch, epoch: int, revoked: Path) -> None:
     """First the list beside the database: a token that is void there and not here is the lesser evil."""
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
@@ -257,7 +331,7 @@ def _commit(sqlite: sqlite3.Connection, batch: Commit, epoch: int, revoked: Path
     _write(sqlite, batch, epoch)
 
 
-def _write(sqlite: sqlite3.Connection, batch: Commit, epoch: int) -> None:
+def _write(sqlite: sqlite3.Connection, batch: Batch, epoch: int) -> None:
     def work() -> None:
         failpoint.reach("hub.after_begin")
         if fleet_db.epoch(sqlite) != epoch:
@@ -275,22 +349,10 @@ def _write(sqlite: sqlite3.Connection, batch: Commit, epoch: int) -> None:
 
 def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
     match write:
-        case PutCommand(command):
-            record = msgspec.json.encode(command).decode()
-            sqlite.execute(
-                "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
-                "state = excluded.state, open = excluded.open, finished_wall_s = excluded.finished_wall_s, record = excluded.record",
-                (
-                    command.number, command.id, command.host, command.state, command.open,
-                    command.created_wall_s, command.finished_wall_s, record,
-                ),
-            )  # fmt: skip
-        case PutRun(run):
-            sqlite.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
-                "open = excluded.open, finished_wall_s = excluded.finished_wall_s, record = excluded.record",
-                (run.number, run.id, run.open, run.finished_wall_s, msgspec.json.encode(run).decode()),
-            )
+        case Put(table, key, row):
+            sqlite.execute(*_upsert(table, key, row))
+        case Drop(table, key):
+            sqlite.execute(f"DELETE FROM {table} WHERE {ROWS[table].key} = ?", (key,))  # noqa: S608  # our own names
         case AddTransition(step):
             _add_audit(
                 sqlite,
@@ -305,36 +367,6 @@ def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
                 "INSERT OR IGNORE INTO output VALUES (?, ?, ?, ?)",
                 [(command_id, record.offset, record.stream, record.data) for record in records],
             )
-        case PutHost(host):
-            sqlite.execute(
-                "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record",
-                (host.name, msgspec.json.encode(host).decode()),
-            )
-        case DropHost(name):
-            sqlite.execute("DELETE FROM hosts WHERE name = ?", (name,))
-        case DropCommand(command_id):
-            sqlite.execute("DELETE FROM commands WHERE id = ?", (command_id,))
-        case PutReply(request_id, at_wall_s, status, body):
-            sqlite.execute(
-                "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (request_id, at_wall_s, status, body.decode())
-            )
-        case PutKey(key, digest, command_ids, at_wall_s):
-            sqlite.execute(
-                "INSERT INTO keys VALUES (?, ?, ?, ?)",
-                (key, digest, msgspec.json.encode(command_ids).decode(), at_wall_s),
-            )
-        case PutToken(token_hash, role, label, at_wall_s):
-            sqlite.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)", (token_hash, role, label, at_wall_s))
-        case DropToken(token_hash):
-            sqlite.execute("DELETE FROM tokens WHERE token_hash = ?", (token_hash,))
-        case PutDeadLetter(letter):
-            record = msgspec.json.encode(msgspec.structs.replace(letter, event=b"")).decode()
-            sqlite.execute(
-                "INSERT OR REPLACE INTO deadletters VALUES (?, ?, ?, ?)",
-                (letter.id, letter.at_wall_s, record, letter.event),
-            )
-        case DropDeadLetter(letter_id):
-            sqlite.execute("DELETE FROM deadletters WHERE id = ?", (letter_id,))
         case _:
             assert_never(write)
 

@@ -17,9 +17,9 @@ from processes.core.records.ledger import Ledger
 from processes.core.travels import messages
 from processes.core.travels.agent_frames import Heartbeat, Known, Metrics, Register
 from processes.core.travels.messages import Delivery, Event, GiveCommand, Replied, Request
-from processes.core.values import Now
+from processes.core.values import CANARY_HOST, Now
 
-NOTHING = StoredState((), (), Ledger(), 1, {}, ())
+NOTHING = StoredState({}, Ledger(), 1)
 
 
 @dataclass
@@ -68,13 +68,17 @@ class Play:
 
     def restart(self) -> None:
         """The hub dies and its successor starts from what was durable: here, everything."""
+        self.memory = step.restore(self.rules, self.memory.epoch + 1, self.boot, self.now, self.stored())
+
+    def stored(self) -> StoredState:
+        """What a database would hold that has taken everything."""
         memory = self.memory
-        kept = StoredState(
-            [host for name, host in memory.hosts.items() if name != "_canary"],
-            [msgspec.convert(msgspec.to_builtins(command), Command) for command in memory.commands.values()],
-            memory.ledger, memory.next_number, memory.keys, list(memory.replies.values()), list(memory.runs.values()),
-        )  # fmt: skip
-        self.memory = step.restore(self.rules, memory.epoch + 1, self.boot, self.now, kept)
+        tables = (memory.hosts, memory.commands, memory.runs, memory.keys, memory.replies, memory.dead_letters)
+        rows = {table.name: [(key, row) for key, row in table.items() if key != CANARY_HOST] for table in tables}
+        rows["commands"] = [
+            (id, msgspec.convert(msgspec.to_builtins(command), Command)) for id, command in memory.commands.items()
+        ]
+        return StoredState(rows, memory.ledger, memory.next_number)
 
     # operators
 

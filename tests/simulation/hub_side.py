@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.timeline import Life
 
+from processes.adapters.clock import Clock
 from processes.adapters.state import fleet_db
 from processes.core.hub import step
 from processes.core.hub.rules import Rules
 from processes.core.hub.step import StoredState
+from processes.core.hub.turn import Batch
 from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
 from processes.hub import store as hub_journal
 from processes.hub.loop import Loop
-from processes.hub.store import Commit, StorageBroken, Store
+from processes.hub.store import StorageBroken, Store
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -46,6 +48,25 @@ class HubDisk:
         return epoch
 
 
+class HouseClock(Clock):
+    """The clocks of a simulated process's machine."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    def now(self) -> Now:
+        """Both clocks."""
+        return self._life.clock.now()
+
+    def mono_s(self) -> float:
+        """Virtual time."""
+        return self._life.loop.now_s
+
+    def mono_ns(self) -> int:
+        """The same in nanoseconds."""
+        return int(self._life.loop.now_s * 1e9)
+
+
 class VirtualJournal(Store):
     """The journal on such a disk."""
 
@@ -61,7 +82,7 @@ class VirtualJournal(Store):
         """As the journal's."""
         return fleet_db.position(self._disk.sqlite)
 
-    async def commit(self, batch: Commit, blocked: Callable[[str], None]) -> None:
+    async def commit(self, batch: Batch, blocked: Callable[[str], None]) -> None:
         """As the journal's."""
         world = self._disk.world
         self._life.spend("before commit")
@@ -144,7 +165,7 @@ async def main(world: World, life: Life) -> None:
     door = process(world, life, f"hub-{journal.epoch}")
     door.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
     life.machine = door
-    loop = Loop(door, journal, memory, link, await journal.position())
+    loop = Loop(door, journal, memory, link, await journal.position(), clock=HouseClock(life), tick_s=1.0)
     world.hubs.append((life, loop, memory))
     try:
         await loop.run()

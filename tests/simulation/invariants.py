@@ -19,12 +19,13 @@ from simulation.timeline import Life
 
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.hub import step
-from processes.core.hub.effects import AddOutput, PutCommand, PutRun
+from processes.core.hub.effects import AddOutput, Put
+from processes.core.hub.turn import Batch
 from processes.core.records.command import Command
+from processes.core.records.run import Run
 from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import Changed, DeliverAck, DeliverCommand, Replied, SnapshotPiece
 from processes.core.values import CANARY_HOST
-from processes.hub.store import Commit
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -82,12 +83,12 @@ class Witness:
         self.expect("I4", epoch > self._epoch, f"epoch {epoch} after {self._epoch}")
         self._epoch = epoch
 
-    def committed(self, batch: Commit, epoch: int) -> None:
+    def committed(self, batch: Batch, epoch: int) -> None:
         """A transaction is on disk."""
         self.expect("I6", epoch == self._epoch, f"a hub of epoch {epoch} wrote after epoch {self._epoch} had begun")
         for write in batch.writes:
-            if isinstance(write, PutCommand) and write.command.host != CANARY_HOST:
-                self._put(write.command)
+            if isinstance(write, Put) and isinstance(write.row, Command) and write.row.host != CANARY_HOST:
+                self._put(write.row)
             elif isinstance(write, AddOutput):
                 for record in write.records:
                     due = self._output.get(write.command_id, 0)
@@ -102,8 +103,8 @@ class Witness:
                         record.data.startswith(write.command_id),
                         f"{write.command_id[:6]} has another's output {record.data}",
                     )
-            elif isinstance(write, PutRun):
-                self.runs.put(write.run)
+            elif isinstance(write, Put) and isinstance(write.row, Run):
+                self.runs.put(write.row)
         self.runs.committed()
         counts = {state: getattr(batch.ledger, state) for state in LEGAL.keys() | FINAL}
         right = all(self._states[state] == count for state, count in counts.items()) and batch.ledger.accepted == len(

@@ -287,13 +287,12 @@ def output(
     return found
 
 
-def dead_letters(connection: sqlite3.Connection, *, limit: int, newest_first: bool = True) -> list[DeadLetter]:
-    """The newest dead letters, with what was put aside."""
+def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLetter]:
+    """The newest dead letters, newest first, with what was put aside."""
     rows = connection.execute(
         "SELECT record, event FROM deadletters ORDER BY at_wall_s DESC, id DESC LIMIT ?", (limit,)
     )
-    found = [msgspec.structs.replace(_letter.decode(record), event=event) for record, event in rows]
-    return found if newest_first else found[::-1]
+    return [msgspec.structs.replace(_letter.decode(record), event=event) for record, event in rows]
 
 
 def dead_letter(connection: sqlite3.Connection, letter_id: str) -> DeadLetter | None:

@@ -450,4 +450,4 @@ def _stray(draft: Draft, event: StatusReceived, error: str) -> None:
         # its commands are forgotten as they end, and it says a report again whose acknowledgement died with a hub
         return
     letter_id = derived_id("stray", event.host, event.command_id or "")  # said again, it is the same letter
-    draft.put_letter(dead_letter.of_event(letter_id, draft.now.wall_s, event, Why.STRAY, error=error))
+    draft.put_dead_letter(dead_letter.of_event(letter_id, draft.now.wall_s, event, Why.STRAY, error=error))

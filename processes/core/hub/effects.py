@@ -6,56 +6,37 @@ The order in which the hub carries them out is stated in hub/loop.py; here is on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from processes.core.records.command import Command, Transition
+from processes.core.records.command import Transition
 from processes.core.records.dead_letter import DeadLetter
-from processes.core.records.host import HostRecord
-from processes.core.records.run import Run
 from processes.core.travels.audit import AuditLine
-from processes.core.travels.messages import Change, DeliverAck, Delivery, Json, OutputGrew, Replied
+from processes.core.travels.messages import Change, DeliverAck, Delivery, OutputGrew, Replied
 from processes.core.values import OutputRecord
 
 # Rows. One transaction writes those of a batch, in order, with the ledger and the events position.
 
 
 @dataclass(frozen=True, slots=True)
-class PutHost:
-    """The host's record is this."""
+class Put:
+    """The row of this key in a durable table is this one. `table`: the name of one of the memory's tables, or tokens."""
 
-    host: HostRecord
-
-
-@dataclass(frozen=True, slots=True)
-class DropHost:
-    """The host is no more."""
-
-    name: str
+    table: str
+    key: str
+    row: Any
 
 
 @dataclass(frozen=True, slots=True)
-class PutCommand:
-    """The command's record is this."""
+class Drop:
+    """The row of this key in a durable table is no more."""
 
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class DropCommand:
-    """The command leaves no trace (the canary's only)."""
-
-    command_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class PutRun:
-    """The run's record is this."""
-
-    run: Run
+    table: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
 class AddTransition:
-    """One more line in the audit trail."""
+    """One more line in the audit trail, of a command."""
 
     transition: Transition
 
@@ -75,13 +56,6 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
-class DropToken:
-    """The operator token is no more."""
-
-    token_hash: str
-
-
-@dataclass(frozen=True, slots=True)
 class AddOutput:
     """Consecutive records of a command's output."""
 
@@ -89,54 +63,7 @@ class AddOutput:
     records: tuple[OutputRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PutReply:
-    """The answer to a request, kept so that asking again gives the same."""
-
-    request_id: str
-    at_wall_s: float
-    status: int
-    body: Json
-
-
-@dataclass(frozen=True, slots=True)
-class PutKey:
-    """An idempotency key names this request and these commands."""
-
-    key: str
-    digest: str
-    command_ids: tuple[str, ...]
-    at_wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PutToken:
-    """A further operator token."""
-
-    token_hash: str
-    role: str
-    label: str
-    at_wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PutDeadLetter:
-    """A message put aside, with why."""
-
-    letter: DeadLetter
-
-
-@dataclass(frozen=True, slots=True)
-class DropDeadLetter:
-    """The letter is no more: it was stepped after all, discarded, or the oldest of too many."""
-
-    letter_id: str
-
-
-Write = (
-    PutHost | DropHost | PutCommand | DropCommand | PutRun | AddTransition | AddAudit | Revoke | AddOutput | PutReply | PutKey | PutToken
-    | DropToken | PutDeadLetter | DropDeadLetter
-)  # fmt: skip
+Write = Put | Drop | AddTransition | AddAudit | Revoke | AddOutput
 
 
 @dataclass(slots=True)

@@ -29,9 +29,12 @@ COMMON_MAX: Final = 3
 
 def suspended(memory: Memory, event: object) -> bool:
     """True if this is said by an agent that is suspended. The end of its connection still counts."""
-    if not memory.suspended or not isinstance(event, AgentEvent) or isinstance(event, AgentDisconnected | Undelivered):
+    if not memory.hosts_suspended or not isinstance(event, AgentEvent):
         return False
-    return event.host in memory.suspended
+    if isinstance(event, AgentDisconnected | Undelivered):
+        return False
+    host = memory.hosts.get(event.host)
+    return host is not None and bool(host.suspended)
 
 
 def unheard(draft: Draft, event: AgentEvent) -> None:
@@ -43,7 +46,8 @@ def unheard(draft: Draft, event: AgentEvent) -> None:
 
 def restored(memory: Memory, name: str, at_wall_s: float, *, deadly: bool) -> None:
     """What a hub before this one put aside counts on."""
-    memory.asides[name] = (*memory.asides.get(name, ()), (at_wall_s, DEADLY if deadly else 1))[-FLOOD_MAX:]
+    entries = (*memory.asides.get(name, ()), (at_wall_s, DEADLY if deadly else 1))
+    memory.asides.put_row(name, entries[-FLOOD_MAX:])
 
 
 def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
@@ -54,11 +58,12 @@ def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
     wall_s = draft.now.wall_s
     lately = [entry for entry in draft.memory.asides.get(name, ()) if abs(wall_s - entry[0]) < FLOOD_S]
     lately.append((wall_s, DEADLY if deadly else 1))
-    draft.asides[name] = tuple(lately[-FLOOD_MAX:])
+    draft.put(draft.memory.asides, name, tuple(lately[-FLOOD_MAX:]))
     if sum(weight for _, weight in lately) < FLOOD_MAX or (not deadly and _others(draft, name) >= COMMON_MAX):
         return
     reason = f"{len(lately)} of its events were put aside within {FLOOD_S / 60:.0f} minutes: see the dead letters"
-    draft.put_host(msgspec.structs.replace(host, suspended=reason, suspended_wall_s=wall_s), durable=True)
+    suspended_host = msgspec.structs.replace(host, suspended=reason, suspended_wall_s=wall_s)
+    draft.put(draft.memory.hosts, name, suspended_host)
     draft.deliver_all(TokenChanged(draft.memory.epoch, name, None, CloseCode.SUSPENDED, f"suspended: {reason}"[:120]))
 
 

@@ -77,10 +77,11 @@ def connect(draft: Draft, info: Connection) -> None:
         host = msgspec.structs.replace(
             host, register=info.register, facts=info.facts, address=info.address, seen_wall_s=draft.now.wall_s
         )
-        draft.put_host(host, durable=False)
+        draft.put_host_behind(host)
         _arm(draft, host)
     draft.deliver(info.gateway, DeliverRegistered(draft.memory.epoch, info.connection, host.name, host.enrolment))
-    draft.due[host.name] = draft.arrived[host.name] = None
+    draft.mark(draft.memory.due, host.name)
+    draft.mark(draft.memory.arrived, host.name)
 
 
 def disconnected(draft: Draft, event: AgentDisconnected) -> None:
@@ -92,7 +93,7 @@ def disconnected(draft: Draft, event: AgentDisconnected) -> None:
 
 def _gone(draft: Draft, name: str) -> None:
     draft.put_link(name, Link(Presence.OFFLINE))
-    draft.due[name] = None  # its commands say since when nothing is heard of them
+    draft.mark(draft.memory.due, name)  # its commands say since when nothing is heard of them
 
 
 def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
@@ -104,8 +105,8 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
         host, heartbeat=event.heartbeat, heartbeat_facts=event.facts, seen_wall_s=draft.now.wall_s
     )
     if host.name == CANARY_HOST:
-        draft.beat(event.heartbeat.command_pid or 0)
-    draft.put_host(host, durable=False)
+        draft.beat = event.heartbeat.command_pid or 0
+    draft.put_host_behind(host)
     idle = link.idle or (host.foreign and event.heartbeat.pending_command is None)
     draft.put_link(
         host.name, msgspec.structs.replace(link, presence=Presence.ONLINE, heard_boot_s=draft.now.boot_s, idle=idle)
@@ -113,7 +114,7 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
     if host.foreign:
         foreign.beat(draft, host, event)
     if idle and not link.idle:
-        draft.due[host.name] = None
+        draft.mark(draft.memory.due, host.name)
     _arm(draft, host)
 
 
@@ -161,14 +162,16 @@ def census(draft: Draft, event: CensusTaken) -> None:
         _tell_tokens(draft, event.gateway)
     if running is None or running.done or running.number != event.census or running.boot != event.boot:
         return  # its first piece was lost: the gateway takes another when it meets the gap
-    draft.censuses[event.gateway] = running
+    draft.put(draft.memory.censuses, event.gateway, running)
     _name(draft, event.gateway, *(info.connection for info in event.connections))
     for info in event.connections:
         connect(draft, info)
     if not event.last:
         return
-    named = draft.censuses[event.gateway].named
-    draft.censuses[event.gateway] = Census(event.census, event.boot, done=True)
+    whole = draft.get(draft.memory.censuses, event.gateway)
+    assert whole is not None
+    named = whole.named
+    draft.put(draft.memory.censuses, event.gateway, Census(event.census, event.boot, done=True))
     for name, link in list(draft.memory.links.items()):
         if (
             link.gateway == event.gateway
@@ -177,16 +180,18 @@ def census(draft: Draft, event: CensusTaken) -> None:
             and draft.link(name) == link
         ):
             _gone(draft, name)
-    draft.counted.add(event.gateway)
-    if not draft.settled and draft.memory.counted | draft.counted >= set(draft.rules.gateways):
+    counted = draft.memory.counted
+    draft.mark(counted, event.gateway)
+    if not draft.settled and all(draft.get(counted, gateway) is not None for gateway in draft.rules.gateways):
         settle(draft)
 
 
 def _name(draft: Draft, gateway: str, *connections: str) -> None:
     """A census that is under way, if any, does not end these connections."""
-    running = draft.censuses.get(gateway) or draft.memory.censuses.get(gateway)
+    running = draft.get(draft.memory.censuses, gateway)
     if running is not None and not running.done:
-        draft.censuses[gateway] = Census(running.number, running.boot, running.named.union(connections))
+        named = running.named.union(connections)
+        draft.put(draft.memory.censuses, gateway, Census(running.number, running.boot, named))
 
 
 def _tell_tokens(draft: Draft, gateway: str) -> None:

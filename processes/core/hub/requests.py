@@ -13,12 +13,13 @@ import msgspec
 
 from processes.core.errors import LocalError, RemoteError
 from processes.core.hub import runs
-from processes.core.hub.effects import AddAudit, DropToken, PutToken, Revoke
+from processes.core.hub.effects import AddAudit, Drop, Put, Revoke
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.records import dead_letter
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord
+from processes.core.records.request import KeyEntry, OperatorToken
 from processes.core.records.run import HostPart, Part, Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import audit
@@ -148,7 +149,7 @@ def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[i
         if ttl_s == 0 and draft.link(host.name).presence is not Presence.ONLINE:
             draft.move(command, State.EXPIRED, "hub", "host_offline")
     if request.key is not None:
-        draft.put_key(request.key, digest, tuple(given))
+        _put_key(draft, request.key, digest, tuple(given))
     return 202, _commands_body(draft, given)
 
 
@@ -220,12 +221,16 @@ def _digest(request: GiveCommand | StartRun) -> str:
 
 
 def _known_key(draft: Draft, key: str | None, digest: str) -> tuple[str, ...] | None:
-    entry = draft.key(key) if key is not None else None
+    entry = draft.get(draft.memory.keys, key) if key is not None else None
     if entry is None:
         return None
     if entry.digest != digest:
         raise Refused(409, "key_used", f"key {key!r} was used for a different request: take a new one")
     return entry.command_ids
+
+
+def _put_key(draft: Draft, key: str, digest: str, ids: tuple[str, ...]) -> None:
+    draft.put(draft.memory.keys, key, KeyEntry(key, digest, ids, draft.now.wall_s))
 
 
 def _commands_body(draft: Draft, command_ids: list[str]) -> Json:
@@ -311,7 +316,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
     )
     draft.put_run(run)
     if request.key is not None:
-        draft.put_key(request.key, digest, (run.id,))
+        _put_key(draft, request.key, digest, (run.id,))
     runs.advance(draft, run.id)
     begun = draft.run(run.id)
     assert begun is not None
@@ -369,8 +374,8 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
     else:
         _void(draft, host.token_hash)
         host = msgspec.structs.replace(host, token_hash=request.token_hash, suspended="", suspended_wall_s=None)
-        draft.asides[host.name] = ()
-    draft.put_host(host, durable=True)
+        draft.drop(draft.memory.asides, host.name)
+    draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
     return 201, encode({"name": host.name, "host_id": host.enrolment})
@@ -380,7 +385,7 @@ def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[
     host = _known_host(draft, request.name)
     _void(draft, host.token_hash)
     host = msgspec.structs.replace(host, token_hash=None)
-    draft.put_host(host, durable=True)
+    draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "revoked")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
     return 200, encode(host_view(host, draft.link(host.name)))
@@ -404,8 +409,8 @@ def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int,
     host = _known_host(draft, request.name)
     if host.suspended:
         host = msgspec.structs.replace(host, suspended="", suspended_wall_s=None)
-        draft.put_host(host, durable=True)
-        draft.asides[host.name] = ()
+        draft.put(draft.memory.hosts, host.name, host)
+        draft.drop(draft.memory.asides, host.name)
         _note(draft, event, (Kind.HOST, host.name), "lifted")
         if host.token_hash is not None:
             draft.deliver_all(
@@ -418,7 +423,7 @@ def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int,
 
 
 def _known_letter(draft: Draft, letter_id: str) -> DeadLetter:
-    letter = draft.letter(letter_id)
+    letter = draft.get(draft.memory.dead_letters, letter_id)
     if letter is None:
         raise Refused(404, "unknown_letter", f"there is no dead letter {letter_id!r}: see `fleethub deadletters`")
     return letter
@@ -428,7 +433,7 @@ def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[
     """It stays a letter until it has been stepped: a hub that dies before that begins with it."""
     letter = _known_letter(draft, request.letter_id)
     if letter.process != "hub":
-        draft.drop_letter(letter.id)
+        draft.drop(draft.memory.dead_letters, letter.id)
         draft.effects.tried_again.append((letter.process, letter.name))
     elif not letter.retrying:
         try:
@@ -436,7 +441,7 @@ def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[
         except LocalError as error:
             raise Refused(409, "not_retriable", f"dead letter {letter.id} cannot be tried again: {error}") from None
         letter = msgspec.structs.replace(letter, retrying=True, retries=letter.retries + 1)
-        draft.put_letter(letter)
+        draft.put_dead_letter(letter)
         draft.effects.retries.append(letter)
     _note(draft, event, (Kind.LETTER, letter.id), "tried_again", letter.kind)
     return 202, encode(dead_letter.view(letter, whole=False))
@@ -444,7 +449,7 @@ def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[
 
 def _discard(draft: Draft, event: RequestReceived, request: DiscardLetter) -> tuple[int, Json]:
     letter = _known_letter(draft, request.letter_id)
-    draft.drop_letter(letter.id)
+    draft.drop(draft.memory.dead_letters, letter.id)
     _note(draft, event, (Kind.LETTER, letter.id), "discarded", letter.kind)
     return 200, encode({"id": letter.id, "discarded": True})
 
@@ -463,7 +468,8 @@ def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after
 def _create_token(draft: Draft, event: RequestReceived, request: CreateToken) -> tuple[int, Json]:
     if request.role not in list(Role):
         raise Refused(400, "malformed", f"role {request.role!r} is none of {', '.join(Role)}")
-    draft.effects.writes.append(PutToken(request.token_hash, request.role, request.label, draft.now.wall_s))
+    token = OperatorToken(request.token_hash, request.role, request.label, draft.now.wall_s)
+    draft.effects.writes.append(Put("tokens", token.token_hash, token))
     _note(
         draft, event, (Kind.TOKEN, token_id(request.token_hash)), "created", f"{request.role} {request.label}".rstrip()
     )
@@ -471,6 +477,6 @@ def _create_token(draft: Draft, event: RequestReceived, request: CreateToken) ->
 
 
 def _revoke_token(draft: Draft, event: RequestReceived, request: RevokeToken) -> tuple[int, Json]:
-    draft.effects.writes += [Revoke(request.token_hash), DropToken(request.token_hash)]
+    draft.effects.writes += [Revoke(request.token_hash), Drop("tokens", request.token_hash)]
     _note(draft, event, (Kind.TOKEN, token_id(request.token_hash)), "revoked")
     return 200, encode({"id": token_id(request.token_hash), "revoked": True})

@@ -1,4 +1,4 @@
-"""The settings that decide something in the core, and two small parts of the hub's memory. Pure."""
+"""The settings that decide something in the core, and one small part of the hub's memory. Pure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,6 @@ class Rules:
     running_concurrent_max: int = 8  # per host; guess
     output_bytes_max: int = 16 * 1024 * 1024  # per command; guess: a long build log is 5 MiB
     key_chars_max: int = 128
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """What an idempotency key stands for."""
-
-    digest: str
-    command_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

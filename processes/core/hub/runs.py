@@ -52,8 +52,7 @@ def advance(draft: Draft, run_id: str) -> None:
     """The run goes on: hosts whose command ended go to their next step or leave, further hosts are begun, or the run
     ends.
     """
-    draft.judged_run = run_id
-    draft.due_runs.pop(run_id, None)
+    draft.drop(draft.memory.due_runs, run_id)
     run = draft.run(run_id)
     if run is None or not run.open:
         return
@@ -70,7 +69,9 @@ def advance(draft: Draft, run_id: str) -> None:
     if after != run:
         draft.put_run(after)
     if any(now.part is Part.FAILED and was.part is not Part.FAILED for was, now in zip(run.parts, parts, strict=True)):
-        draft.due_runs[run_id] = None  # a host could not be begun: that may make room for another, or stop the run
+        draft.mark(
+            draft.memory.due_runs, run_id
+        )  # a host could not be begun: that may make room for another, or stop the run
 
 
 def _left(part: run_rules.HostPart) -> run_rules.HostPart:

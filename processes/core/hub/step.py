@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
 from processes.core.hub import delivery, flood, presence, requests, runs
 from processes.core.hub.effects import AddAudit
-from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id
-from processes.core.hub.rules import KeyEntry, Rules
+from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id, load
+from processes.core.hub.rules import Rules
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
-from processes.core.records.run import Run
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.messages import (
     AckReceived,
@@ -42,7 +41,6 @@ from processes.core.travels.messages import (
     ProgressReceived,
     PutAside,
     RejectReceived,
-    Replied,
     RequestReceived,
     SnapshotWanted,
     StatusReceived,
@@ -85,16 +83,14 @@ OwnEvent = Tick | Due | Elapsed | RunDue
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What the database held when the hub started."""
+    """What the database held when the hub started: the rows of the memory's durable tables by their keys, oldest first.
 
-    hosts: Iterable[HostRecord]
-    commands: Iterable[Command]  # all open ones, and the final ones that are worth remembering, oldest first
+    Of commands and runs all open ones, and those that ended and are worth remembering.
+    """
+
+    rows: Mapping[str, Iterable[tuple[str, Any]]]  # a table's name → its rows
     ledger: Ledger
     next_number: int
-    keys: dict[str, KeyEntry]
-    replies: Iterable[Replied]
-    runs: Iterable[Run] = ()  # all open ones, and some that ended, oldest first
-    letters: Iterable[DeadLetter] = ()  # oldest first
 
 
 def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) -> Memory:
@@ -102,39 +98,37 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
 
     Deadlines of another boot of the machine are taken from wall time, their rest clamped to 0 … ttl.
     """
-    memory = Memory(rules, epoch, boot, now.boot_s, kept.next_number, ledger=kept.ledger, keys=dict(kept.keys))
-    memory.hosts = {host.name: host for host in kept.hosts}
-    memory.hosts[CANARY_HOST] = HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s)
-    memory.suspended = {host.name for host in memory.hosts.values() if host.suspended}
-    memory.links = {name: Link(Presence.STALE) for name in memory.hosts}
-    memory.links[CANARY_HOST] = Link(Presence.OFFLINE)
-    for stored in kept.commands:
-        command = _rebooted(stored, boot, now, rules.lost_after_s)
-        memory.commands[command.id] = command
+    memory = Memory(rules, epoch, boot, now.boot_s)
+    memory.ledger, memory.next_number = kept.ledger, kept.next_number
+    load(memory, kept.rows)
+    memory.hosts.put_row(CANARY_HOST, HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s))
+    for name in memory.hosts:
+        memory.links.put_row(name, Link(Presence.OFFLINE if name == CANARY_HOST else Presence.STALE))
+    for command in sorted(memory.commands.values(), key=lambda each: each.number):
         if command.open:
-            memory.queues[command.host] = (*memory.queues.get(command.host, ()), command.id)
-            queued = command.state is State.QUEUED
-            memory.timers.append(
-                (command.expires_boot_s, "expire", command.id) if queued else (now.boot_s, "silence", command.id)
-            )
-        else:
-            (memory.losts if command.state is State.LOST else memory.finals)[command.id] = None
+            _take_up(memory, _rebooted(command, boot, now, rules.lost_after_s), now)
     heapq.heapify(memory.timers)
-    for run in kept.runs:
-        memory.runs[run.id] = run
+    for run in memory.runs.values():
         if run.open:
-            memory.due_runs[run.id] = None
-    for reply in kept.replies:
-        memory.replies[reply.request_id] = reply
-    for letter in kept.letters:
-        memory.letters[letter.id] = letter
+            memory.due_runs.put_row(run.id, True)
+    for letter in memory.dead_letters.values():
         if letter.host and letter.why in (Why.POISON, Why.RAISED):
             flood.restored(memory, letter.host, letter.at_wall_s, deadly=letter.why == Why.POISON)
     return memory
 
 
+def _take_up(memory: Memory, command: Command, now: Now) -> None:
+    """An open command goes on where it was: in its host's queue, with its timer."""
+    memory.commands.put_row(command.id, command)
+    memory.queues.put_row(command.host, (*memory.queues.get(command.host, ()), command.id))
+    if command.state is State.QUEUED:
+        memory.timers.append((command.expires_boot_s, "expire", command.id))
+    else:
+        memory.timers.append((now.boot_s, "silence", command.id))
+
+
 def _rebooted(command: Command, boot: str, now: Now, lost_after_s: float) -> Command:
-    if not command.open or command.boot == boot:
+    if command.boot == boot:
         return command
     rest_s = min(max(0.0, command.expires_wall_s - now.wall_s), command.ttl_s)
     unheard_s = (
@@ -207,7 +201,7 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: 
         flood.unheard(draft, event)
         return draft
     if not again:
-        draft.put_letter(letter)
+        draft.put_dead_letter(letter)
     match event:
         case RequestReceived():
             requests.refuse(
@@ -222,11 +216,12 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: 
         case Tick():
             draft.take_presence_timers(presence.TIMERS_MAX)  # or the same one would raise at every tick
         case Due():
-            draft.looked_at.append(event.host)
+            draft.drop(memory.due, event.host)
+            draft.drop(memory.arrived, event.host)
         case Elapsed():
             draft.take_timer()
         case RunDue():
-            draft.judged_run = event.run_id
+            draft.drop(memory.due_runs, event.run_id)
         case _:
             pass
     if letter.host and not letter.retries:
@@ -237,7 +232,7 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: 
 def keep(memory: Memory, letter: DeadLetter, now: Now) -> Draft:
     """The draft that only keeps the letter: of what cannot be decoded, or when putting it aside raised too."""
     draft = Draft(memory, now)
-    draft.put_letter(letter)
+    draft.put_dead_letter(letter)
     return draft
 
 
@@ -293,7 +288,7 @@ def _left_out(draft: Draft, event: PutAside) -> None:
     """A fanout's letter: said again by the next one that leaves the same out, it is the same letter."""
     letter_id = derived_id(event.fanout, event.name)
     error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
-    draft.put_letter(
+    draft.put_dead_letter(
         DeadLetter(
             letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name, error=error, deaths=event.deaths,
             event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
@@ -302,13 +297,14 @@ def _left_out(draft: Draft, event: PutAside) -> None:
 
 
 def _due(draft: Draft, host: str) -> None:
-    draft.looked_at.append(host)
-    if host in draft.memory.arrived:
+    memory = draft.memory
+    if host in memory.arrived:
         delivery.reconcile(draft, host)
     if not draft.link(host).connection:
         delivery.unheard(draft, host)
     delivery.send_due(draft, host)
-    draft.due.pop(host, None)  # its commands that moved just now have been looked at
+    draft.drop(memory.due, host)  # with those of its commands that moved just now: they have been looked at
+    draft.drop(memory.arrived, host)
 
 
 def _elapsed(draft: Draft, event: Elapsed) -> None:

@@ -24,7 +24,7 @@ from processes.core.hub.effects import Effects
 from processes.core.records.command import State
 from processes.core.values import Now, Position
 from processes.hub import store
-from processes.hub.store import Commit
+from processes.core.hub.turn import Batch
 
 # Kills itself at the N-th call that makes, renames, links or removes a file, or that opens a database.
 KILLED = """
@@ -55,7 +55,7 @@ def write(path: Path, play: Play, effects: Effects) -> None:
     """The database holds what the hub would have written."""
     with contextlib.closing(fleet_db.open_for_writing(path)) as sqlite:
         store._begin_epoch(sqlite, path.with_name("epoch"))
-        batch = Commit(effects.writes, play.memory.ledger, play.memory.next_number, Position(1, 1), Now(1.0, 1.0))
+        batch = Batch(effects.writes, play.memory.ledger, play.memory.next_number, Position(1, 1), Now(1.0, 1.0))
         store._write(sqlite, batch, fleet_db.epoch(sqlite))
 
 

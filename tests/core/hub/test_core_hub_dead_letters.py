@@ -8,11 +8,10 @@ from doubles.fleet_play import Play, delivered
 
 from processes.core.errors import LocalError
 from processes.core.hub import flood, step
-from processes.core.hub.effects import AddOutput, DropDeadLetter, Effects, PutDeadLetter
+from processes.core.hub.effects import AddOutput, Drop, Effects, Put
 from processes.core.records import dead_letter
 from processes.core.records.command import State
 from processes.core.records.dead_letter import DeadLetter, Why
-from processes.core.records.ledger import Ledger
 from processes.core.travels import messages
 from processes.core.travels.agent_frames import Heartbeat
 from processes.core.travels.messages import (
@@ -71,7 +70,9 @@ def test_a_copy_of_what_was_put_aside_is_answered_like_it_and_makes_no_further_l
         effects = aside(play, event, "l1", again=again)
         assert [reply.status for _, reply in effects.replies] == [500]
         assert "l1" in effects.replies[0][1].body.decode()
-        assert len([write for write in effects.writes if isinstance(write, PutDeadLetter)]) == (0 if again else 1)
+        assert len([write for write in effects.writes if isinstance(write, Put) and write.table == "deadletters"]) == (
+            0 if again else 1
+        )
 
 
 def test_output_put_aside_is_acknowledged_and_a_line_says_so_and_the_report_still_comes_through(play: Play) -> None:
@@ -96,7 +97,7 @@ def test_a_census_goes_on_without_the_connection_that_is_poison(play: Play) -> N
     aside(play, CensusTaken("gateway", 9, "boot", 1, True, [bad]), "l1")
     assert {name for name, link in play.memory.links.items() if link.presence is Presence.ONLINE} == {"a", "c"}
     assert play.memory.settled
-    assert play.memory.letters["l1"].host == "b"
+    assert play.memory.dead_letters["l1"].host == "b"
 
 
 def test_a_timer_that_is_poison_is_taken_so_that_the_next_one_comes(play: Play) -> None:
@@ -113,14 +114,15 @@ def test_a_timer_that_is_poison_is_taken_so_that_the_next_one_comes(play: Play) 
 
 
 def test_the_oldest_of_too_many_letters_go_in_number_and_in_bytes(play: Play) -> None:
-    play.memory.letters = {f"l{n}": DeadLetter(f"l{n}", 1.0, "X", Why.RAISED) for n in range(dead_letter.LETTERS_MAX)}
+    for number in range(dead_letter.LETTERS_MAX):
+        play.memory.dead_letters.put_row(f"l{number}", DeadLetter(f"l{number}", 1.0, "X", Why.RAISED))
     effects = step.keep(play.memory, DeadLetter("new", 2.0, "X", Why.RAISED), play.now).apply()
-    assert [write.letter_id for write in effects.writes if isinstance(write, DropDeadLetter)] == ["l0"]
-    assert len(play.memory.letters) == dead_letter.LETTERS_MAX
+    assert [write.key for write in effects.writes if isinstance(write, Drop)] == ["l0"]
+    assert len(play.memory.dead_letters) == dead_letter.LETTERS_MAX
     large = DeadLetter("large", 3.0, "X", Why.RAISED, event=b"x" * (dead_letter.LETTERS_BYTES_MAX - 2000))
     step.keep(play.memory, large, play.now).apply()
-    assert sum(letter.size_bytes for letter in play.memory.letters.values()) <= dead_letter.LETTERS_BYTES_MAX
-    assert list(play.memory.letters)[-1] == "large"
+    assert sum(letter.size_bytes for letter in play.memory.dead_letters.values()) <= dead_letter.LETTERS_BYTES_MAX
+    assert list(play.memory.dead_letters)[-1] == "large"
 
 
 # trying again
@@ -134,7 +136,7 @@ def test_a_retried_report_is_kept_until_it_was_stepped_and_ends_its_lost_command
     assert done.replies[0][1].status == 202
     (letter,) = done.retries
     assert (letter.retrying, letter.retries) == (True, 1)
-    assert play.memory.letters["l1"].retrying, "a hub that dies now must begin with it"
+    assert play.memory.dead_letters["l1"].retrying, "a hub that dies now must begin with it"
     play.do(dead_letter.revived(letter))
     assert play.state(command_id) is State.SUCCEEDED
 
@@ -159,7 +161,7 @@ def test_what_is_of_its_moment_cannot_be_tried_again_and_what_is_unknown_is_not_
     aside(play, step.Due("a"), "l2")
     for id, status in (("l1", 409), ("l2", 409), ("none", 404)):
         assert play.ask(RetryLetter(id)).status == status
-    assert not play.memory.letters["l1"].retrying
+    assert not play.memory.dead_letters["l1"].retrying
 
 
 def test_undecodable_is_tried_again_only_once_this_version_can_read_it(play: Play) -> None:
@@ -174,7 +176,7 @@ def test_undecodable_is_tried_again_only_once_this_version_can_read_it(play: Pla
 def test_discarded_is_gone(play: Play) -> None:
     aside(play, beat(), "l1")
     assert play.ask(DiscardLetter("l1")).status == 200
-    assert "l1" not in play.memory.letters
+    assert "l1" not in play.memory.dead_letters
     assert play.ask(DiscardLetter("l1")).status == 404
 
 
@@ -184,11 +186,11 @@ def test_what_a_fanout_left_out_is_one_letter_however_often_it_is_said_and_a_ret
     deaths = [Death("host ab", "frozen", "boot", 1.0, 1e9, pid, pid) for pid in (1, 2)]
     for _ in range(2):
         play.do(PutAside("fanout:1", "host ab", "host", "a", deaths))
-    (letter,) = play.memory.letters.values()
+    (letter,) = play.memory.dead_letters.values()
     assert (letter.process, letter.kind, len(letter.deaths)) == ("fanout:1", "host", 2)
     done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryLetter(letter.id)))
     assert done.tried_again == [("fanout:1", "host ab")]
-    assert not play.memory.letters
+    assert not play.memory.dead_letters
 
 
 def test_a_listing_shows_neither_event_nor_stacks_and_one_letter_both(play: Play) -> None:
@@ -247,7 +249,7 @@ def test_the_canary_and_who_only_strays_are_never_suspended(play: Play) -> None:
         aside(play, beat(CANARY_HOST, number=number), f"c{number}")
         play.report("a", "c1", f"stray{number}")
     assert not suspended(play, "a")
-    assert not play.memory.suspended
+    assert not play.memory.hosts_suspended
 
 
 def test_a_suspended_agents_words_are_neither_stepped_nor_acknowledged_nor_kept(play: Play) -> None:
@@ -256,23 +258,22 @@ def test_a_suspended_agents_words_are_neither_stepped_nor_acknowledged_nor_kept(
     """
     (command_id,) = play.give("pull", "a")
     flooded(play)
-    letters = len(play.memory.letters)
+    letters = len(play.memory.dead_letters)
     for effects in (play.do(report(command_id)), aside(play, report(command_id), "l9")):
         assert not delivered(effects, DeliverAck)
         assert [m.code for m in delivered(effects, CloseConnection) if isinstance(m, CloseConnection)] == [
             CloseCode.SUSPENDED
         ]
     assert play.state(command_id) is State.SENT
-    assert len(play.memory.letters) == letters
+    assert len(play.memory.dead_letters) == letters
     play.disconnect("a", "c1")
     assert play.memory.links["a"].presence is Presence.OFFLINE
 
 
 def test_nobody_gets_in_with_a_suspended_token_until_it_is_lifted_whatever_restarts(play: Play) -> None:
     flooded(play)
-    kept = step.StoredState([h for n, h in play.memory.hosts.items() if n != CANARY_HOST], (), Ledger(), 1, {}, ())
-    play.memory = step.restore(play.rules, 2, play.boot, play.now, kept)
-    assert play.memory.suspended == {"a"}
+    play.restart()
+    assert [name for name, host in play.memory.hosts.items() if host.suspended] == ["a"]
     pieces = delivered(play.do(CensusTaken("gateway", 1, "b", 0, True)), TokensPiece)
     tokens = [token.host for piece in pieces for token in piece.tokens]  # type: ignore[union-attr]
     assert tokens == ["b", "c", "d"]
@@ -296,7 +297,7 @@ def test_after_a_lift_the_count_begins_anew_and_enrolling_again_lifts_too(play: 
     assert suspended(play, "a")
     assert play.ask(EnrollHost("a", "other", again=True)).status == 201
     assert not suspended(play, "a")
-    assert not play.memory.suspended
+    assert not play.memory.hosts_suspended
     aside(play, beat(number=9), "l9")
     assert not suspended(play, "a")
 
@@ -304,9 +305,7 @@ def test_after_a_lift_the_count_begins_anew_and_enrolling_again_lifts_too(play: 
 def test_what_a_hub_before_put_aside_counts_on(play: Play) -> None:
     """Poison ends the hub: a count in memory alone would never come to two."""
     aside(play, beat(number=1), "l1")
-    hosts = [host for name, host in play.memory.hosts.items() if name != CANARY_HOST]
-    kept = step.StoredState(hosts, (), Ledger(), 1, {}, (), (), list(play.memory.letters.values()))
-    play.memory = step.restore(play.rules, 2, play.boot, play.now, kept)
+    play.restart()
     aside(play, beat(number=2), "l2")
     assert suspended(play, "a")
 

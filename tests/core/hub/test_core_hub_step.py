@@ -576,7 +576,7 @@ def test_the_canary_goes_round_and_leaves_no_trace_in_ledger_and_counts(play: Pl
     assert sum(play.memory.counts().values()) == 2
     said_again = play.report(CANARY_HOST, "can", command_id)  # a hub that died took the acknowledgement with it
     assert len(delivered(said_again, DeliverAck)) == 1
-    assert not play.memory.letters
+    assert not play.memory.dead_letters
 
 
 def test_the_canarys_next_round_is_not_held_up_by_one_that_a_gateway_took_with_it(play: Play) -> None:
