@@ -157,6 +157,7 @@ class Loop:
             self._refuse(taken)
             return
         draft = self._barrier.step(taken.event, taken.name, taken.letter)
+        # plant: asked-again
         if self._commit is not None and (draft.effects.durable or draft.effects.promises):
             self._park(taken)
             return
@@ -202,8 +203,10 @@ class Loop:
         """
         assert isinstance(taken.event, RequestReceived)
         place, pulse = taken.position, self._pulse
+        # plant: refused-copies
         self._refused[taken.event.request_id] = taken.event.deadline_boot_s
         if place.epoch != pulse.refused_epoch or place.sequence > pulse.refused_sequence:
+            # plant: refused-for-the-next-hub
             self._process.pulse.refuse(place.epoch, place.sequence)
         now = clock.now()
         effects = step.refuse_for_storage(self._memory, taken.event, now).apply()
@@ -274,6 +277,7 @@ class Loop:
             dirty = self._memory.dirty
             self._held.writes += [PutHost(self._memory.hosts[name]) for name in dirty]
             dirty.clear()
+        # plant: refused-on-disk
         self._held.writes += self._unwritten.values()
         self._unwritten.clear()
         if self._held.durable:
@@ -295,6 +299,7 @@ class Loop:
 
     async def _committed(self, batch: Commit, held: Effects) -> None:
         failpoint.reach("hub.before_begin")
+        # plant: commit-first
         await self._journal.commit(batch, self._told_blocked)
         failpoint.reach("hub.after_commit")
         self._pulse.committed += len(batch.writes)

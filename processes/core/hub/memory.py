@@ -310,6 +310,7 @@ class Draft:
 
     def _count(self, name: str, before: State | None, after: State) -> None:
         """Both ledgers: of all, and of the host (a command may outlive its host's record)."""
+        # plant: ledger-lost
         self.ledger = self.ledger.moved(before, after)
         host = self.host(name)
         if host is not None:
@@ -399,6 +400,7 @@ class Draft:
             changed = _difference(known, view)
             if name in self._beats:
                 changed["beat"] = self._beats[name]
+            # plant: volatile-at-once
             if before is not None and self.effects.durable:
                 volatile = {field: value for field, value in changed.items() if field not in KEPT_FIELDS}
                 changed = {field: value for field, value in changed.items() if field in KEPT_FIELDS}

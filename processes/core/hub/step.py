@@ -122,6 +122,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
     heapq.heapify(memory.timers)
     for run in kept.runs:
         memory.runs[run.id] = run
+        # plant: restored-runs
         if run.open:
             memory.due_runs[run.id] = None
     for reply in kept.replies:
@@ -134,6 +135,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
 
 
 def _rebooted(command: Command, boot: str, now: Now, lost_after_s: float) -> Command:
+    # plant: rebooted
     if not command.open or command.boot == boot:
         return command
     rest_s = min(max(0.0, command.expires_wall_s - now.wall_s), command.ttl_s)
