@@ -151,6 +151,7 @@ class Gate:
         """Does what a delivery asks. One of an older hub than was seen is dropped: it may have been replaced, and not
         know it.
         """
+        # plant: gateway-epoch
         if message.epoch < self.epoch:
             self.dropped += 1
             return

@@ -116,6 +116,7 @@ class Loop:
 
     async def _write(self, batch: Batch, then: Effects, acknowledge: Position | None) -> None:
         failpoint.reach("hub.before_begin")
+        # plant: commit-first
         await self._store.commit(batch, self._blocked)
         failpoint.reach("hub.after_commit")
         self._pulse.committed += len(batch.writes)

@@ -111,6 +111,7 @@ def judge(folder: Folder, boot_id: str) -> tuple[FolderVerdict, Ended | None]:
         return FolderVerdict.ENDED, folder.ended
     if folder.locked:
         return (FolderVerdict.RUNNING if folder.started is not None else FolderVerdict.LAUNCHING), None
+    # plant: started
     if folder.started is not None:
         if folder.started.boot_id != boot_id:
             return FolderVerdict.ENDED, _unknown("the machine rebooted during the command", Unknown.REBOOTED)

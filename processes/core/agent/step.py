@@ -215,6 +215,7 @@ class Agent:
             self._reject(frame.command_id, "too_many_unacknowledged", effects)
             return
         self._open[frame.command_id] = _OpenCommand(row, CommandStage.ADMITTING)
+        # plant: journal-first
         effects.append(RecordRow(row))
 
     def _refusal(self, frame: agent_frames.CommandFrame) -> str:
@@ -256,11 +257,8 @@ class Agent:
             command.flow.acknowledged(offset, now.boot_s)
         elif command.stage is CommandStage.FINISHED:
             del self._open[command.row.command_id]
-            effects.append(
-                SettleRow(
-                    msgspec.structs.replace(command.row, state=JournalState.SETTLED, ended=command.ended), forget=True
-                )
-            )
+            settled = msgspec.structs.replace(command.row, state=JournalState.SETTLED, ended=command.ended)
+            effects.append(SettleRow(settled, forget=True))
 
     # the journal
 
@@ -270,6 +268,7 @@ class Agent:
         assert command is not None, "a row was recorded that nobody asked for"
         assert command.stage is CommandStage.ADMITTING, "a row was recorded twice"
         row = command.row
+        # plant: known-to-journal
         if known is not None:
             del self._open[row.command_id]
             self._answer(known, effects, delivered=not command.by_kill)
@@ -323,6 +322,7 @@ class Agent:
                 command.stage, command.pid = CommandStage.RUNNING, seen.pid
             elif seen.run is FolderVerdict.UNSTARTED and command.stage is CommandStage.ACCEPTED:
                 self._unstarted(command, now, effects)
+        # plant: spool-offset
         if self._registered and seen.first == command.flow.next:
             for record in seen.records:
                 offset = command.flow.sent(len(record.text.encode()), now.boot_s)
@@ -331,15 +331,11 @@ class Agent:
 
     def _unstarted(self, command: _OpenCommand, now: Now, effects: list[Effect]) -> None:
         if command.launches == 0 and self._over(command.row, now):
-            command.end(
-                Ended(ReportStatus.ERROR, None, "its time was over before it could be started: not run", "expired"), 0
-            )
+            command.end(_not_run("its time was over before it could be started", "expired"), 0)
         elif command.row.op not in self._me.offers:
-            command.end(
-                Ended(ReportStatus.ERROR, None, "no longer offered when it could be started: not run", "not_offered"), 0
-            )
+            command.end(_not_run("no longer offered when it could be started", "not_offered"), 0)
         elif command.launches >= LAUNCHES_MAX:
-            command.end(Ended(ReportStatus.ERROR, None, "could not be started: not run", "not_started"), 0)
+            command.end(_not_run("could not be started", "not_started"), 0)
         elif command.launches == 0 or now.boot_s - command.launched_boot_s >= LAUNCH_PAUSE_S:
             self._launch(command, now, effects)
 
@@ -355,6 +351,7 @@ class Agent:
             if command.flow.overdue(now.boot_s):
                 command.flow.rewind()
                 command.reported = False
+            # plant: report-again
             elif command.reported and now.boot_s >= command.report_boot_s:
                 command.reported = False
         if self._registered and now.boot_s >= self._beat_boot_s:
@@ -416,6 +413,10 @@ class Agent:
 
 
 _CANCELLED: Final = Ended(ReportStatus.CANCELLED, None, "cancelled before it was started")
+
+
+def _not_run(why: str, reason: str) -> Ended:
+    return Ended(ReportStatus.ERROR, None, f"{why}: not run", reason)
 
 
 def _status(row: JournalRow, ended: Ended) -> agent_frames.StatusFrame:

@@ -102,11 +102,13 @@ class Mirror:
         already; None: nothing. Raises: msgspec.DecodeError, for a row that is not a JSON object.
         """
         seen = MirrorUpdate()
+        # plant: mirror-epoch
         if message.epoch < self.epoch:
             self.older += 1
             return seen
         if message.epoch > self.epoch or isinstance(message, HubStarted):
             self.epoch = message.epoch
+            # plant: mirror-new-hub
             self.gap()
             seen.new_hub = True
         match message:

@@ -202,6 +202,7 @@ class AgentConnection:
                 return OutputReceived(*who, frame.records(), frame.command_id or self._oldest())
             case agent_frames.StatusFrame():
                 command_id = frame.command_id
+                # plant: foreign-words
                 if self.is_foreign and not command_id:
                     command_id, frame = self._ended(frame)
                 return StatusReceived(

@@ -34,6 +34,7 @@ class DeliveryLog:
 
     def never(self, connection: str, command_id: str) -> bool:
         """True only if the command was certainly not written to this connection."""
+        # plant: gateway-before
         if not connection.startswith(self._prefix) or self._number(connection) <= self._forgotten:
             return False
         return (connection, command_id) not in self._commands

@@ -177,6 +177,7 @@ class Outbox:
         """The newest of this host. It keeps the place of the one it replaces."""
         old, after = self._beats.get(host), self._newest.get(host, 0)
         if old is not None and old.connection == connection:
+            # plant: heartbeat-order
             self._beats[host] = old._replace(item=item, after=after)
         else:
             self._beats[host] = _Beat(connection, item, after, now_s)
@@ -264,6 +265,7 @@ class Outbox:
             return
         if self._stale_presence:  # only what the census overtook: whoever came after it was made is not in it
             self._stale_presence = False
+            # plant: registered-meanwhile
             self._let_presence_go(0, under_way)
         self._pace.back_off(now_s)
 

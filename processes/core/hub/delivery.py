@@ -59,10 +59,12 @@ def send_due(draft: Draft, name: str) -> None:
         return
     exclusive = waiting = False
     concurrent = 0
+    # plant: foreign-idle
     ready = not host.foreign or link.idle
     for command in draft.queue(name):
         beside = host.concurrent(command.op) or (host.foreign and command.op == STOP)
         if command.state is not State.QUEUED:
+            # plant: never-written
             if ready and host.foreign and not command.connection:
                 send(draft, host, command)  # Undelivered said that it was never written
             ready |= command.adopted  # what runs there is known, and may be stopped
@@ -74,6 +76,7 @@ def send_due(draft: Draft, name: str) -> None:
             if concurrent < draft.rules.running_concurrent_max:
                 send(draft, host, command)
                 concurrent += 1
+        # plant: one-at-a-time
         elif not exclusive and not waiting:
             send(draft, host, command)
             exclusive = True
@@ -120,6 +123,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
 def expire(draft: Draft, command_id: str) -> None:
     """A queued command's time is over. `sent` and `running` never expire: the agent may have begun."""
     command = draft.command(command_id)
+    # plant: only-queued-expires
     if command is None or command.state is not State.QUEUED:
         return
     if command.expires_boot_s > draft.now.boot_s:
@@ -135,6 +139,7 @@ def redeliver(draft: Draft, command_id: str) -> None:
     if command is None or command.state is not State.SENT:
         return
     host, link = draft.host(command.host), draft.link(command.host)
+    # plant: foreign-redelivery
     if host is None or host.foreign or not link.connection or link.connection != command.connection:
         return
     if command.sent_boot_s + draft.rules.redeliver_s > draft.now.boot_s:
@@ -148,6 +153,7 @@ def silence(draft: Draft, command_id: str) -> None:
     if command is None or command.state not in (State.SENT, State.RUNNING):
         return
     unheard = command.unheard_wall_s is not None and not draft.link(command.host).connection
+    # plant: silence-clock
     unheard_s = draft.now.boot_s - command.unheard_boot_s if unheard else 0.0
     if unheard_s < draft.rules.lost_after_s:
         draft.timers.append((draft.now.boot_s + max(1.0, draft.rules.lost_after_s - unheard_s), "silence", command_id))
@@ -172,6 +178,7 @@ def reconcile(draft: Draft, name: str) -> None:
     for command in draft.queue(name):
         if command.state is State.QUEUED:
             continue
+        # plant: registration-evidence
         if command.connection != info.connection:
             _reconcile_one(draft, host, info, command, command.id in known)
         elif (
@@ -203,6 +210,7 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
         draft.move(
             command, State.LOST, "hub", "forgotten", message="the agent came back and does not know this command"
         )
+    # plant: new-journal
     elif info.register.journal_id == command.journal:
         send(draft, host, command)
     else:
@@ -337,6 +345,7 @@ def output(draft: Draft, event: OutputReceived) -> None:
     truncated = command.output_truncated
     for record in event.records:
         offset = next_offset if record.offset is None else record.offset
+        # plant: output-duplicate
         if offset < next_offset:
             continue  # a duplicate
         if offset > next_offset:
@@ -406,6 +415,7 @@ def _spoken_of(draft: Draft, event: AgentEvent, command_id: str | None, *, op: s
     has forgotten so (its database is older than that), and must not send it as if for the first time.
     """
     command = _own(draft, event, command_id, op)
+    # plant: reported-while-queued
     if command is None or command.state is not State.QUEUED:
         return command
     host = draft.host(event.host)
@@ -426,6 +436,7 @@ def _own(draft: Draft, event: AgentEvent, command_id: str | None, op: str = "") 
         return None
     if command_id is not None:
         command = draft.command(command_id)
+        # plant: own-command
         mine = command is not None and command.host == host.name and command.enrolment == host.enrolment
         return command if mine else None
     if not host.foreign:
@@ -434,6 +445,7 @@ def _own(draft: Draft, event: AgentEvent, command_id: str | None, op: str = "") 
     for earlier in draft.queue(host.name):
         if earlier.state is State.QUEUED or not earlier.connection or (op and earlier.op != op):
             continue
+        # plant: word-without-id
         if earlier.adopted if earlier.connection == event.connection else current:
             return earlier
     return None

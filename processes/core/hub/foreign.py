@@ -36,6 +36,7 @@ def beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> None:
         if command.connection == event.connection:
             if command.state is State.SENT and pending == command.op:
                 draft.move(command, State.RUNNING, "agent")
+            # plant: foreign-unreported
             elif pending is None and command.sent_boot_s + UNREPORTED_S < draft.now.boot_s:
                 draft.move(
                     command,

@@ -302,6 +302,7 @@ class Draft(Overlay):
 
     def _count(self, name: str, before: State | None, after: State) -> None:
         """Counts in both ledgers: of all, and of the host (a command may outlive its host's record)."""
+        # plant: ledger-lost
         self.ledger = self.ledger.moved(before, after)
         host = self.host(name)
         if host is not None:
@@ -355,6 +356,7 @@ class Draft(Overlay):
         changed = _difference(known, host_view(host, self.link(name)))
         if name == CANARY_HOST and self.beat is not None:
             changed["beat"] = self.beat
+        # plant: volatile-at-once
         if before is not None and effects.durable:
             volatile = {field: value for field, value in changed.items() if field not in KEPT_FIELDS}
             changed = {field: value for field, value in changed.items() if field in KEPT_FIELDS}

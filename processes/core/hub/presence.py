@@ -36,6 +36,7 @@ TIMERS_MAX: Final = 2000  # looked at in one tick, so that a turn stays short; t
 def registered(draft: Draft, event: AgentRegistered) -> None:
     """The connection is the host's current one."""
     connect(draft, event.info)
+    # plant: census-names
     _name(draft, event.gateway, event.connection)
 
 
@@ -137,6 +138,7 @@ def tick(draft: Draft) -> None:
         host, link = draft.host(name), draft.link(name)
         if host is None or link.presence is not Presence.ONLINE:
             continue
+        # plant: presence-clock
         if draft.now.boot_s - link.heard_boot_s < _patience_s(draft, host):
             continue  # heard of since: that heartbeat set a timer of its own
         draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))

@@ -221,6 +221,7 @@ def _digest(request: GiveCommand | StartRun) -> str:
 
 
 def _known_key(draft: Draft, key: str | None, digest: str) -> tuple[str, ...] | None:
+    # plant: known-key
     entry = draft.get(draft.memory.keys, key) if key is not None else None
     if entry is None:
         return None

@@ -109,6 +109,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
             _take_up(memory, _rebooted(command, boot, now, rules.lost_after_s), now)
     heapq.heapify(memory.timers)
     for run in memory.runs.values():
+        # plant: restored-runs
         if run.open:
             memory.due_runs.put_row(run.id, True)
     for letter in memory.dead_letters.values():
@@ -128,6 +129,7 @@ def _take_up(memory: Memory, command: Command, now: Now) -> None:
 
 
 def _rebooted(command: Command, boot: str, now: Now, lost_after_s: float) -> Command:
+    # plant: rebooted
     if command.boot == boot:
         return command
     rest_s = min(max(0.0, command.expires_wall_s - now.wall_s), command.ttl_s)

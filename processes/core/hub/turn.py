@@ -211,6 +211,7 @@ class Turn:
             self._refuse(taken)
             return
         draft = self._barrier.step(taken.event, taken.name, self._now, taken.letter)
+        # plant: asked-again
         if self._storage is not Storage.IDLE and (draft.effects.durable or draft.effects.promises):
             self._park(taken)
             return
@@ -278,8 +279,10 @@ class Turn:
     def _refuse(self, taken: Taken) -> None:
         assert isinstance(taken.event, RequestReceived)
         request, place, noted = taken.event, taken.position, self._noted
+        # plant: refused-copies
         self._refused[request.request_id] = request.deadline_boot_s
         if place.epoch != noted.epoch or place.sequence > noted.sequence:
+            # plant: refused-for-the-next-hub
             self._outcome.refused = self._noted = place
         effects = step.refuse_for_storage(self._memory, request, self._now).apply()
         for _, said in effects.replies:
@@ -313,6 +316,7 @@ class Turn:
             self._flushed_s = now.boot_s
             self._held.writes += [Put("hosts", name, memory.hosts[name]) for name in memory.dirty]
             memory.dirty.clear()
+        # plant: refused-on-disk
         self._held.writes += self._unwritten.values()
         self._unwritten.clear()
         assert not self._parked, "what was parked is stepped before a batch begins"

@@ -125,6 +125,7 @@ class BoundedQueue:
         # up to the next hole: the distance of number and index grows there
         distance = self._sequences[first] - first
         last = bisect.bisect_right(range(last), distance, first, key=lambda index: self._sequences[index] - index)
+        # plant: read-keeps
         return Batch(self._items[first:last], Position(self.epoch, self._sequences[last - 1]), gap)
 
     def acknowledge(self, position: Position) -> None:
@@ -156,6 +157,7 @@ class BoundedQueue:
             self._check_reached(after)
             return max(after.sequence, self._acknowledged_sequence), False
         oldest = self._sequences[0] - 1 if self._items else self._newest
+        # plant: emptied-is-gap
         return oldest, after.epoch != 0
 
     def _check_reached(self, position: Position) -> None:
@@ -184,6 +186,7 @@ class QueueSet:
         if hub_epoch > self.hub_epoch:
             self.hub_epoch = hub_epoch
             return True
+        # plant: fence
         if role == HUB and hub_epoch < self.hub_epoch:
             raise Fenced(hub_epoch, self.hub_epoch)
         return False
@@ -193,6 +196,7 @@ class QueueSet:
         if not number:
             return
         newest = self._clients.get(client, 0)
+        # plant: append-once
         if number <= newest:
             raise QueueRefused("given_up", f"append {number} comes after append {newest} of the same client")
         self._clients[client] = number

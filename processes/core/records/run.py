@@ -80,6 +80,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     def stopped(self) -> bool:
         """True when no further host may be begun."""
         too_many = self.max_failures is not None and self.count(Part.FAILED) > self.max_failures
+        # plant: run-failures
         return too_many or self.cancel_wall_s is not None
 
 
@@ -107,6 +108,7 @@ def begun(run: Run) -> list[int]:
         return []
     room = run.parallel - run.count(Part.ACTIVE)
     pending = [place for place, host in enumerate(run.parts) if host.part is Part.PENDING]
+    # plant: run-room
     return pending[: max(0, room)]
 
 
