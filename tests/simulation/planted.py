@@ -84,6 +84,7 @@ BUGS: Final = (
         "a copy of a refused request is carried out",
         "refused-copies",
         "pass",
+        "tests/core/hub/test_core_hub_turn.py",
     ),
     Bug(
         "a refusal for the storage is not on disk",
@@ -185,6 +186,7 @@ BUGS: Final = (
         "a question asked again overtakes the commit of its answer",
         "asked-again",
         "if self._storage is not Storage.IDLE and draft.effects.durable:",
+        "tests/core/hub/test_core_hub_turn.py",
     ),
     Bug(
         "the agent's journal does not know its ids",

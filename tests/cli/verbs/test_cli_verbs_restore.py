@@ -21,10 +21,10 @@ from processes.adapters.settings import REVOKED
 from processes.adapters.state import fleet_db, lock, revocations
 from processes.cli.__main__ import execute
 from processes.core.hub.effects import Effects
+from processes.core.hub.turn import Batch
 from processes.core.records.command import State
 from processes.core.values import Now, Position
 from processes.hub import store
-from processes.core.hub.turn import Batch
 
 # Kills itself at the N-th call that makes, renames, links or removes a file, or that opens a database.
 KILLED = """
