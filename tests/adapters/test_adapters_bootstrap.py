@@ -22,7 +22,7 @@ else:
 """
 STUCK = """
 from processes.adapters import bootstrap
-bootstrap.let_witness_in()
+bootstrap.allow_tracing()
 def stuck():
     import time
     print(flush=True)
