@@ -62,9 +62,8 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     dropped: int = 0  # messages dropped because a queue was full
     errors: int = 0  # steps that raised, malformed frames
     storage_ns: int = 0  # when the database call that is under way began; each retry is a new call
-    letters: int = (
-        0  # dead letters that are kept (hub); rows left out because they ended this one's predecessors (fanout)
-    )
+    # dead letters that are kept (hub); rows left out because they ended this one's predecessors (fanout)
+    letters: int = 0
     suspended: int = 0  # hosts suspended for a flood of poison
     # The last position of the events queue at which the hub refused requests while it could write nothing to disk. It
     # is in the pulse before the operator hears of the refusal. The next hub re-reads the requests up to this position
