@@ -1,1 +1,1 @@
-"""The hands that several processes share: input and output, no decisions."""
+"""Input and output that several processes share. No decisions are made here."""

@@ -1,9 +1,8 @@
-"""Sends one alarm to one target, from a short-lived process of its own: `deliver` starts it, `python -m
-processes.adapters.alarm_sender` is it.
+"""Sends one alarm to one target, in a short-lived process of its own.
 
-The sender may hang, crash or need 35 MB for apprise: whoever asks for it only waits, with a deadline, and then it is
-killed with all that it started. The target's URL goes over a pipe: it holds passwords, and a command line or an
-environment can be read by others.
+`deliver` starts the process; it is `python -m processes.adapters.alarm_sender`. It may hang, crash or need 35 MB for
+apprise. The caller of `deliver` only waits; at a deadline the process is killed with everything that it started. The
+target's URL goes over a pipe, because it may hold passwords, and others can read a command line or an environment.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from processes.core.alarms.target import masked, scrubbed
 from processes.core.alarms.target import names as names_of
 
 ORDER_BYTES_MAX: Final = 1 << 20
-TAIL_BYTES: Final = 4096  # of what a sender complains
+TAIL_BYTES: Final = 4096  # of the end of a sender's stderr
 PIPE_BYTES: Final = 1 << 16  # pipe(7)
-KEPT: Final = {  # of our environment; nothing of systemd's, supervisord's or our own settings
+KEPT: Final = {  # variables that a sender gets; none of systemd's, supervisord's or our own settings
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 }  # fmt: skip
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What the sender is to do: a URL, or a program that gets the message on its stdin."""
+    """What the sender must do: notify a URL, or run a program that gets the message on its stdin."""
 
     message: AlarmMessage
     deadline_s: float
@@ -44,7 +43,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One target; `name` and `shown` may be shown."""
+    """One target. `name` and `shown` hold no secrets; `url` and `argv` may."""
 
     name: str
     url: str = ""
@@ -52,31 +51,33 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        """The target without its secrets. A program's arguments may be some."""
+        """Return the target without its secrets. A program's arguments may be secrets."""
         return masked(self.url) if self.url else self.argv[0]
 
 
 def targets(urls: list[str], argv: list[str]) -> list[Target]:
-    """The targets of the settings."""
+    """Return the targets of the settings `alarms.urls` and `alarms.exec`."""
     names = names_of(urls, bool(argv))
     found = [Target(name, url=url) for name, url in zip(names, urls, strict=False)]
     return [*found, Target(names[-1], argv=argv)] if argv else found
 
 
 async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> str:
-    """Sends it, and returns why that failed, in a line without secrets; empty: it was sent. Never raises, never takes
-    much longer.
+    """Send the message and return why that failed, in a line without secrets; empty: it was sent.
+
+    Never raises, and never takes much longer than `deadline_s`.
     """
     order = msgspec.json.encode(Order(message, deadline_s, target.url, target.argv))
     words = _Words()
     try:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "processes.adapters.alarm_sender", env={k: v for k, v in os.environ.items() if k in KEPT},
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=words.writing, start_new_session=True,
+            sys.executable, "-P", "-m", "processes.adapters.alarm_sender", start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name in KEPT},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=words.writing,
         )  # fmt: skip
     except OSError as error:
         words.close()
-        return f"no process for it: {error.strerror}"
+        return f"no process could be started: {error.strerror}"
     try:
         async with asyncio.timeout(deadline_s):
             await _give(child, order)
@@ -85,7 +86,7 @@ async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> s
         return f"no answer within {deadline_s:.0f} s"
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # also what it has left behind
+            os.killpg(child.pid, signal.SIGKILL)  # and everything that it started
         said = words.close()
         await child.wait()
     if code == 0:
@@ -97,15 +98,16 @@ async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> s
 
 async def _give(child: asyncio.subprocess.Process, order: bytes) -> None:
     assert child.stdin is not None
-    with contextlib.suppress(ConnectionError):  # it died: its exit code says so
+    with contextlib.suppress(ConnectionError):  # the sender died: its exit code says so
         child.stdin.write(order)
         await child.stdin.drain()
     child.stdin.close()
 
 
 class _Words:
-    """The last TAIL_BYTES that a sender complains. A pipe of our own: asyncio's would wait for whatever else keeps it
-    open.
+    """The last TAIL_BYTES of a sender's stderr.
+
+    We make the pipe ourselves: asyncio's would wait for every process that still has it open.
     """
 
     def __init__(self) -> None:
@@ -122,9 +124,9 @@ class _Words:
         return False
 
     def close(self) -> str:
-        """What has come so far."""
+        """Close the pipe and return what was written so far."""
         asyncio.get_running_loop().remove_reader(self._reading)
-        for _ in range(PIPE_BYTES // TAIL_BYTES):  # no more fits into a pipe; something may go on filling it
+        for _ in range(PIPE_BYTES // TAIL_BYTES):  # a pipe holds no more; some process may go on filling it
             if not self._read():
                 break
         os.close(self._reading)
@@ -133,31 +135,33 @@ class _Words:
 
 
 def main() -> int:
-    """The sender. The order is on stdin; exit code 0: sent; else stderr says why."""
+    """Run the sender and return its exit code. The order comes on stdin. 0: sent; otherwise stderr says why not."""
     die_with_parent()
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())  # the watchdog's blocked signals are not for others
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())  # the watchdog blocks some signals; its children must not
     order = msgspec.json.decode(sys.stdin.buffer.read(ORDER_BYTES_MAX), type=Order)
-    signal.alarm(math.ceil(order.deadline_s) + 1)  # lasts over an exec: whatever becomes of the watchdog, this ends
+    signal.alarm(
+        math.ceil(order.deadline_s) + 1
+    )  # an alarm survives exec: this process ends whatever becomes of the watchdog
     if order.argv:
         return _become(order)
     return _send(order)
 
 
 def _become(order: Order) -> int:
-    """This process is the program from here on."""
+    """Turn this process into the target's program. Return 1 if that fails."""
     content = os.memfd_create("alarm")
     os.write(content, msgspec.json.encode(order.message))
     os.lseek(content, 0, os.SEEK_SET)
     os.dup2(content, 0)
     try:
-        os.execvp(order.argv[0], order.argv)  # noqa: S606  # the operator's own words, and no shell
+        os.execvp(order.argv[0], order.argv)  # noqa: S606  # the words of the operator's setting, and no shell
     except OSError as error:
         print(f"{order.argv[0]} cannot be run: {error.strerror}", file=sys.stderr)
         return 1
 
 
 def _send(order: Order) -> int:
-    import apprise  # noqa: PLC0415  # 35 MB and 0.2 s, for this process alone
+    import apprise  # noqa: PLC0415  # it needs 35 MB and 0.2 s, so only this process imports it
 
     complaints = _Complaints(logging.WARNING)
     logging.getLogger("apprise").addHandler(complaints)
@@ -182,7 +186,7 @@ def _send(order: Order) -> int:
 
 
 class _Complaints(logging.Handler):
-    """The last thing that apprise said."""
+    """Keeps the last message that apprise logged."""
 
     last = ""
 

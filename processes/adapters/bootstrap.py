@@ -1,8 +1,8 @@
-"""The door of every process under supervisord: the same order of opening, the same ways out.
+"""The start and the end of every process under supervisord, in the same order for all.
 
-A process's `__main__` is `run("hub", main)`; `main` gets a Process and returns when it has closed what it opened.
-SIGTERM and SIGINT set `process.stop`. Any exception ends the process with 70: supervisord starts it anew, which is
-always better than to go on half broken.
+A process's `__main__` calls `run("hub", main)`. `main` gets a Process and returns after it has closed what it opened.
+SIGTERM and SIGINT set `process.stop`. Any exception ends the process with exit code 70, and supervisord starts it
+again: that is always better than going on half broken.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import uvloop
 
@@ -39,31 +39,31 @@ EXIT_OK: Final = 0
 EXIT_SETTINGS: Final = 78  # EX_CONFIG of sysexits.h
 EXIT_BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
 STOP_S_MAX: Final = 4.5  # from SIGTERM to the end; a promise of 5 s to users, less the interpreter's own start and end
-# measured: a loop spinning at 100 % starves its helper threads for seconds with the default
+# measured: with the default a loop that spins at 100 % starves the other threads for seconds
 SWITCH_INTERVAL_S: Final = 0.0005
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _PR_SET_PTRACER: Final = 0x59616D61  # prctl(2): "Yama"
 _PR_SET_PTRACER_ANY: Final = -1
-# of the memory limit: the watchdog replaces at the limit, but looks only a few times a second
+# times the memory limit: the watchdog replaces a process at the limit, but looks only a few times a second
 RUNAWAY_FACTOR: Final = 2
-RUNAWAY_BYTES: Final = 512 << 20  # beyond it, for stacks and arenas of threads that are reserved and never touched
+RUNAWAY_BYTES: Final = 512 << 20  # and this, for stacks and arenas of threads that are reserved and never touched
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process of the installation, opened."""
+    """One running process of the installation, and what `run` has opened for it."""
 
-    name: str  # the contract's: hub, gateway or gateway:1 …
+    name: str  # hub, gateway, gateway:1 … (values.process_name)
     boot: str  # random, new at each start
     settings: Settings
     log: logs.Log
     pulse: PulseFile
-    stop: asyncio.Event  # set once SIGTERM or SIGINT came
-    poison: Poison  # what is not to be stepped: it ended the predecessors
+    stop: asyncio.Event  # set when SIGTERM or SIGINT came
+    poison: Poison  # the events that must not be stepped: they ended the predecessors
 
 
 def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], number: int = 0) -> NoReturn:
-    """Runs `main` to its end and exits: 0 after a stop, 70 after an exception, 78 with wrong settings."""
+    """Run `main` to its end, then exit: with 0 after a stop, 70 after an exception, 78 if the settings are wrong."""
     try:
         found = settings.load()
     except SettingsError as error:
@@ -73,14 +73,14 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     name = found.names(kind)[number]
     os.umask(0o077)
     die_with_parent()
-    let_witness_in()
+    allow_tracing()
     limit_memory(found.file.memory.bytes_max(kind), kind)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the witness thread takes it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = logs.open_log(found.log, name)
     try:
         lock.hold(found.run / "lock" / name, wait_s=5.0)
-        poison = deaths.examine(found, name)  # before anything of the predecessor is written over
+        poison = deaths.examine(found, name)  # before anything of the predecessor is overwritten
         stacks = open_stacks(found.run / "stacks", name)
         pulse = PulseFile(found.pulses, name)
         process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event(), poison)
@@ -96,13 +96,13 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
         with contextlib.suppress(OSError), (found.run / "stacks" / f"{name}.stacks").open("a") as file:
-            traceback.print_exc(file=file)  # for the successor, should it have to say what an event did
+            traceback.print_exc(file=file)  # the successor quotes it if an event was the cause
     finally:
         leave(code)
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process now, whatever threads still run, with the log written (for half a second at most)."""
+    """End the process now, whatever threads still run. Write the log first, for half a second at most."""
     flusher = threading.Thread(target=logs.close, daemon=True)
     flusher.start()
     flusher.join(0.5)
@@ -117,7 +117,7 @@ async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, N
         process.log.info("stopping")
         asked_to_end.say(process.settings.run, process.name)
         process.stop.set()
-        overdue = threading.Timer(STOP_S_MAX, leave, (EXIT_BROKEN,))  # a thread: the loop may be what hangs
+        overdue = threading.Timer(STOP_S_MAX, leave, (EXIT_BROKEN,))  # on a thread, because the loop itself may hang
         overdue.daemon = True
         overdue.start()
 
@@ -127,10 +127,10 @@ async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, N
 
 
 def die_with_parent() -> None:
-    """When supervisord dies, so does this process, at once: no orphan ever serves beside its successor.
+    """Let the kernel kill this process when supervisord dies, so that no orphan ever serves beside its successor.
 
-    The parent may have died before the prctl: then nobody reads our stderr any more, and poll says so. (Comparing
-    getppid is fooled where supervisord is process 1.)
+    The parent may have died before the prctl call. Then nobody reads our stderr any more, and poll says so. (A
+    comparison of getppid would be wrong where supervisord is process 1.)
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     poll = select.poll()
@@ -139,22 +139,21 @@ def die_with_parent() -> None:
         os._exit(EXIT_BROKEN)
 
 
-def let_witness_in() -> None:
-    """py-spy, a child of the watchdog and no parent of ours, may read this process's stacks where Yama forbids it by
-    default.
+def allow_tracing() -> None:
+    """Allow py-spy to read this process's stacks where Yama would forbid it.
 
-    Only processes of this same user: what else the kernel asks of a tracer stays. A kernel without Yama says EINVAL,
-    and asks nothing.
+    py-spy is a child of the watchdog, not a parent of this process. The kernel's other conditions for a tracer stay, so
+    only processes of the same user may trace. A kernel without Yama answers EINVAL, and needs no permission.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PTRACER, ctypes.c_long(_PR_SET_PTRACER_ANY), 0, 0, 0)
 
 
 def limit_memory(bytes_max: int, kind: str) -> None:
-    """An allocation that runs away fails here, as MemoryError, before the machine suffers.
+    """Let an allocation that runs away fail in this process, as MemoryError, before the machine suffers.
 
-    RLIMIT_DATA: what is private and writable. (RLIMIT_AS would count the address space that threads and allocators only
-    reserve.)
-    Not for the agent and the watchdog: their children, an operator's commands among them, would inherit it.
+    RLIMIT_DATA limits private writable memory. (RLIMIT_AS would also count address space that threads and allocators
+    only reserve.) The agent and the watchdog get no limit, because their children would inherit it, and an operator's
+    commands are among them.
     """
     if bytes_max and kind not in ("agent", "watchdog"):
         wanted = RUNAWAY_FACTOR * bytes_max + RUNAWAY_BYTES
@@ -164,7 +163,7 @@ def limit_memory(bytes_max: int, kind: str) -> None:
 
 
 def listening_socket(descriptor: int = 0) -> socket.socket:
-    """The socket that supervisord holds for a kind of process, so that nobody is refused while one is replaced.
+    """Return the listening socket that supervisord holds, so that no client is refused while a process is replaced.
 
     Raises: ResourceError, if there is none.
     """
@@ -182,7 +181,7 @@ def listening_socket(descriptor: int = 0) -> socket.socket:
 
 
 def open_stacks(folder: Path, name: str) -> Path:
-    """SIGUSR1 writes all Python stacks to FOLDER/NAME.stacks, even in C code or with a lock held. Returns that path."""
+    """Let SIGUSR1 write all Python stacks to FOLDER/NAME.stacks, even in C code or with a lock held; return it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{name}.stacks"
     file = path.open("w")
@@ -192,9 +191,7 @@ def open_stacks(folder: Path, name: str) -> Path:
 
 
 def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
-    """A thread that writes the asyncio tasks' stacks to `path` whenever SIGUSR2 comes, whatever the loop does
-    meanwhile.
-    """
+    """Start a thread that writes the stacks of all asyncio tasks to `path` at SIGUSR2, whatever the loop is doing."""
 
     def witness() -> None:
         while True:
@@ -207,29 +204,27 @@ def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
                         file.write(_awaits(task))
                 fresh.replace(path)
             except (OSError, RuntimeError):
-                continue  # the disk is full, or the set of tasks changed while it was read: the next signal tries again
+                continue  # the disk is full, or the tasks changed during the reading: the next signal tries again
 
     threading.Thread(target=witness, name="witness", daemon=True).start()
 
 
 def _awaits(task: asyncio.Task[object]) -> str:
-    """The task and where it waits, outermost frame first. (Task.print_stack shows only the first frame of a waiting
-    coroutine.)
+    """Return the task and the frames in which it waits, the outermost first.
+
+    (Task.print_stack shows only the first frame of a waiting coroutine.)
     """
     lines = [f"{task!r}\n"]
     waiting: object = task.get_coro()
     for _ in range(100):
-        frame = (
-            getattr(waiting, "cr_frame", None)
-            or getattr(waiting, "gi_frame", None)
-            or getattr(waiting, "ag_frame", None)
-        )
+        frame = _first_of(waiting, "cr_frame", "gi_frame", "ag_frame")
         if frame is None:
             break
         lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n')
-        waiting = (
-            getattr(waiting, "cr_await", None)
-            or getattr(waiting, "gi_yieldfrom", None)
-            or getattr(waiting, "ag_await", None)
-        )
+        waiting = _first_of(waiting, "cr_await", "gi_yieldfrom", "ag_await")
     return "".join(lines)
+
+
+def _first_of(awaitable: object, *names: str) -> Any:
+    """Return the first of these attributes that is there: each kind of awaitable has its own."""
+    return next((found for name in names if (found := getattr(awaitable, name, None))), None)

@@ -1,7 +1,7 @@
-"""The CPU control group of a process: how often its quota held it back, and how long anybody in it waited for a CPU.
+"""The CPU control group of a process: how often its quota throttled it, and how long its processes waited for a CPU.
 
-Understands version 2 and version 1 side by side, as they are mounted. Who is not under any quota has zeros; what cannot
-be read is zero too: then nothing is excused by it.
+Reads versions 2 and 1, also side by side, wherever they are mounted. A process without a quota has zeros. Whatever
+cannot be read is zero too: then it excuses nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-LEVELS_MAX: Final = 16  # of a group and those above it that are looked at; a container has three or four
+LEVELS_MAX: Final = 16  # of a group and the groups above it that are read; a container has three or four
 
 
 class Held(NamedTuple):
-    """Since the group was made. periods: of the quota; throttled: those that ended with the group held back. Units:
-    s.
+    """Figures since the group was made. throttled: of the quota's `periods`, those in which the group was throttled.
+
+    Units: pressed_s in seconds.
     """
 
     periods: int = 0
@@ -24,14 +25,14 @@ class Held(NamedTuple):
 
 
 class Mounts(NamedTuple):
-    """Where the two versions are mounted; empty: nowhere."""
+    """Where version 2 (`unified`) and version 1 (`cpu`) are mounted; empty: nowhere."""
 
     unified: str
     cpu: str
 
 
 def mounts(text: str) -> Mounts:
-    """From /proc/self/mounts."""
+    """Return the mounts in the text of /proc/self/mounts."""
     unified = cpu = ""
     for line in text.splitlines():
         fields = line.split(" ")
@@ -46,15 +47,16 @@ def mounts(text: str) -> Mounts:
 
 
 def folders(places: Mounts, groups: str) -> list[str]:
-    """The folders of a process's CPU group and of all above it, from its /proc/PID/cgroup; the innermost of each
-    version first.
+    """Return the folders of a process's CPU group and of all groups above it; the innermost of each version first.
+
+    `groups`: the text of /proc/PID/cgroup.
     """
     found: list[str] = []
     for line in groups.splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         root = places.unified if not controllers else places.cpu if "cpu" in controllers.split(",") else ""
-        if not root or ".." in path.split("/"):  # outside of our view of the tree
+        if not root or ".." in path.split("/"):  # outside of the part of the tree that we see
             continue
         parts = [part for part in path.split("/") if part]
         found += ["/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
@@ -62,25 +64,25 @@ def folders(places: Mounts, groups: str) -> list[str]:
 
 
 class Groups:
-    """Reads groups; one that several processes share is read once in a `round`."""
+    """Reads groups. A group that several processes share is read once between two calls of `begin_round`."""
 
     def __init__(self, mounted: str | None = None) -> None:
         self._places = mounts(_text("/proc/self/mounts") if mounted is None else mounted)
         self._round: dict[tuple[str, ...], Held] = {}
 
     def of(self, pid: int) -> tuple[str, ...]:
-        """What `held` is to be asked for: the folders that say anything of the process's CPUs."""
+        """Return the process's group as `held` wants it: the folders that have figures about CPUs."""
         found = folders(self._places, _text(f"/proc/{pid}/cgroup"))
         return tuple(
             path for path in found if os.path.exists(f"{path}/cpu.stat") or os.path.exists(f"{path}/cpu.pressure")
         )
 
     def begin_round(self) -> None:
-        """All groups are read anew."""
+        """Forget all figures, so that every group is read again."""
         self._round.clear()
 
     def held(self, group: tuple[str, ...]) -> Held:
-        """The group as it is in this round. A quota may stand at any level: the one that throttled most counts."""
+        """Return the group's figures of this round. Any level may have a quota; the one that throttled most counts."""
         known = self._round.get(group)
         if known is None:
             known = self._round[group] = _held(group)
@@ -102,7 +104,7 @@ def _held(group: Iterable[str]) -> Held:
 
 
 def _pressed_s(text: str) -> float | None:
-    """The total of `some` in a pressure file; None if there is none."""
+    """Return the total of `some` in a pressure file; None if there is none. Units: seconds."""
     first, _, _ = text.partition("\n")
     _, found, total = first.partition("total=")
     return _number(total) / 1e6 if first.startswith("some ") and found else None

@@ -1,10 +1,9 @@
-"""Failpoints: named places at which a process kills itself when a drill asked for it. Without drills: one check for
-None.
+"""Failpoints: named places at which a process kills itself if a drill asked for it. Without drills they do nothing.
 
-A drill arms one by writing `NAME COUNT` into the file of the process (`arm`): FLEETHUB_STATE/run/failpoint of the hub,
-STATE/failpoint of an agent and its shims. The process that gets there for the COUNT-th time removes the file and then
-kills itself, as SIGKILL from outside would: nothing is flushed, nothing closed. Removed first, so it strikes once.
-`NAME COUNT hang` makes the thread that gets there hang instead, as on a disk that never answers.
+A drill arms a failpoint by writing `NAME COUNT` into the process's file (`arm`): FLEETHUB_STATE/run/failpoint for the
+hub, STATE/failpoint for an agent and its shims. The process that reaches the place for the COUNT-th time removes the
+file, so that the failpoint strikes once, and then kills itself as SIGKILL from outside would: nothing is flushed,
+nothing is closed. `NAME COUNT hang` makes the thread hang there instead, as on a disk that never answers.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from pathlib import Path
 from typing import Final
 
 HUB: Final[Mapping[str, str]] = {
-    "hub.before_begin": "a batch is stepped in memory, its transaction not begun",
+    "hub.before_begin": "a batch is stepped in memory, its transaction is not begun",
     "hub.after_begin": "the transaction is begun, nothing written in it",
-    "hub.after_insert": "the rows are written in the open transaction, ledger and position not",
-    "hub.before_commit": "all is written in the open transaction, COMMIT not said",
-    "hub.after_commit": "the batch is durable, and nobody was told",
+    "hub.after_insert": "the rows are in the open transaction, ledger and position are not",
+    "hub.before_commit": "everything is in the open transaction, COMMIT is not said",
+    "hub.after_commit": "the batch is durable, and nobody knows of it",
     "hub.answered": "operators have their answers, and no agent its command",
     "hub.before_send": "deliveries are about to be put into their queue",
-    "hub.after_send": "deliveries are in their queue, the events they came from not yet let go",
-    "hub.after_acknowledge": "the events are let go",
-    "hub.report_stepped": "a report is in memory, nothing of it on disk",
-    "hub.report_committed": "a report is durable, its ack not under way",
+    "hub.after_send": "deliveries are in their queue, the events are not yet acknowledged",
+    "hub.after_acknowledge": "the events are acknowledged",
+    "hub.report_stepped": "a report is stepped in memory, nothing of it is on disk",
+    "hub.report_committed": "a report is durable, its ack is not under way",
 }
 AGENT: Final[Mapping[str, str]] = {
     "agent.received": "a delivery has come, nothing is written",
@@ -35,23 +34,23 @@ AGENT: Final[Mapping[str, str]] = {
     "agent.acked": "`command_ack` is on the wire",
     "agent.starting": "its shim is about to be started",
     "agent.started": "its shim is started",
-    "agent.exited": "its end was seen, nothing was said of it",
+    "agent.exited": "the program's end was seen, nothing is sent about it",
     "agent.reported": "its report is on the wire",
     "agent.acknowledged": "the hub has acknowledged its report, the journal does not say so",
     "agent.settled": "the journal says that it is over, its run folder still stands",
 }
 SHIM: Final[Mapping[str, str]] = {
     "shim.locked": "the shim holds the folder's lock and has begun nothing",
-    "shim.before_started": "the program's process is made, `started` not written",
-    "shim.after_started": "`started` is durable, the program not yet begun",
+    "shim.before_started": "the program's process is made, `started` is not written",
+    "shim.after_started": "`started` is durable, the program is not yet begun",
     "shim.exited": "the program has ended, `exit` is not written",
     "shim.written": "`exit` is durable",
 }
 WATCHDOG: Final[Mapping[str, str]] = {
-    "watchdog.found": "a process is found frozen, its evidence not collected",
-    "watchdog.collected": "its evidence is kept, and it is not killed",
-    "watchdog.noted": "what the process has in hand is noted, and it is not killed",
-    "watchdog.killed": "it is killed, and nothing more was done",
+    "watchdog.found": "a process is found frozen, its evidence is not collected",
+    "watchdog.collected": "its evidence is kept, and it is not yet killed",
+    "watchdog.noted": "the event that the process steps is noted, and it is not yet killed",
+    "watchdog.killed": "it is killed, and nothing more is done",
 }
 NAMES: Final[Mapping[str, str]] = {**HUB, **AGENT, **SHIM, **WATCHDOG}
 
@@ -59,29 +58,29 @@ _file: Path | None = None  # None: no drills here
 
 
 def allow(file: Path) -> None:
-    """From now on failpoints strike in this process, when armed by this file."""
-    global _file  # noqa: PLW0603  # one process, one answer: handing it through every layer would cost more than it tells
+    """Let this file arm failpoints in this process."""
+    global _file  # noqa: PLW0603  # one answer a process; an argument through every layer would tell nothing more
     _file = file
 
 
 def allowed() -> Path | None:
-    """The file that arms failpoints in this process; None where there are no drills."""
+    """Return the file that arms failpoints in this process; None if there are no drills."""
     return _file
 
 
 def reach(name: str) -> None:
-    """Kills this process, if a drill armed this place and this is the time. Else nothing. Cost: an `open` under
-    drills.
+    """Kill this process if a drill has armed this place and it is reached for the last time that was counted.
+
+    Cost: with drills an `open`, without them a comparison.
     """
     if _file is not None:
         _reach(_file, name)
 
 
 def arm(file: Path, name: str, count: int = 1, *, hang: bool = False) -> None:
-    """The process of this file dies when it reaches `name` for the `count`-th time from now on; with `hang`, that
-    thread stops there.
+    """Let the process of this file die when it reaches `name` for the `count`-th time from now on.
 
-    Raises: KeyError, for no such name.
+    With `hang` the thread that reaches it stops there instead. Raises: KeyError, if there is no such name.
     """
     if name not in NAMES:
         raise KeyError(name)
@@ -102,5 +101,5 @@ def _reach(file: Path, name: str) -> None:
         return
     file.unlink(missing_ok=True)
     if how:
-        threading.Event().wait()  # without an end: that is the fault
+        threading.Event().wait()  # for ever: that is the fault
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Logs: key=value, one line an event, into a rotating file of the process's own; never blocking its loop.
+"""Logs: key=value, one line an event, in a rotating file for each process. Logging never blocks a loop.
 
-A full disk or a stopped supervisord must not freeze a loop through its log, so lines go over a bounded queue to a
-thread that writes them; when it is full they are dropped and counted.
+A full disk or a stopped supervisord must not freeze a loop through its log. So lines go through a bounded queue to a
+thread that writes them; if the queue is full, they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Log = structlog.stdlib.BoundLogger
 
 
 class _Dropping(QueueHandler):
-    """Never blocks, never raises: what does not fit is counted and told with the next line that fits."""
+    """Never blocks and never raises: a line that does not fit is dropped and counted."""
 
     dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record  # rendered by structlog already; copying it would cost for nothing
+        return record  # structlog has rendered it already, so a copy would be wasted
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
@@ -39,7 +39,7 @@ class _Dropping(QueueHandler):
 
 
 class _Line(logging.Formatter):
-    """One line a record; structlog has rendered ours already, with its traceback."""
+    """Writes one line a record. structlog has rendered our own records already, with their tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = record.getMessage()
@@ -50,7 +50,7 @@ class _Line(logging.Formatter):
 
 class _File(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """The disk is full or gone: the line is lost, the process is not."""
+        """Called when the disk is full or gone: the line is lost, the process goes on."""
 
 
 def _escape(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
@@ -70,14 +70,15 @@ _listeners: list[QueueListener] = []
 
 
 def close() -> None:
-    """Writes what waits and ends the writing threads. Twice is harmless."""
+    """Write the lines that wait, and end the writing threads. A second call does nothing."""
     while _listeners:
         _listeners.pop().stop()
 
 
 def open_log(folder: Path | None, name: str, level: str = "INFO") -> Log:
-    """The process's log: FOLDER/NAME.log, or stderr without a folder. Standard logging of libraries goes there too,
-    from WARNING.
+    """Return the process's log, in FOLDER/NAME.log; without a folder, on stderr.
+
+    The logging of libraries goes there too, from WARNING on.
     """
     target: logging.Handler
     if folder is None:

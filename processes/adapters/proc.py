@@ -1,4 +1,4 @@
-"""What the kernel says of a process in /proc. Plain reads, some 20 µs each."""
+"""What the kernel tells about a process in /proc. Plain reads, some 20 µs each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Stat(NamedTuple):
-    """Of /proc/PID/stat. state: R S D T t Z …, as proc(5). Units: *_ticks of SC_CLK_TCK; cpu_ticks of all threads, user
-    and system.
+    """Fields of /proc/PID/stat. state: R S D T t Z …, as in proc(5). cpu_ticks: of all threads, user and system.
+
+    Units: *_ticks in ticks of SC_CLK_TCK.
     """
 
     state: str
@@ -22,14 +23,14 @@ class Stat(NamedTuple):
 
 
 class Scheduled(NamedTuple):
-    """Of /proc/PID/schedstat: the main thread alone, where every loop of ours runs. Units: ns, since its start."""
+    """/proc/PID/schedstat: of the main thread only, where each of our loops runs. Units: ns since its start."""
 
     cpu_ns: int
-    run_delay_ns: int  # runnable and waiting for a CPU
+    run_delay_ns: int  # it could run, and waited for a CPU
 
 
 def stat(pid: int) -> Stat | None:
-    """The process's state; None: there is no such process."""
+    """Return the process's state; None: there is no such process."""
     try:
         text = _read(f"/proc/{pid}/stat")
         fields = text[text.rindex(b")") + 2 :].split()
@@ -41,7 +42,7 @@ def stat(pid: int) -> Stat | None:
 
 
 def scheduled(pid: int) -> Scheduled | None:
-    """How long the main thread ran and waited; None: no such process, or a kernel that does not count."""
+    """Return how long the main thread ran and waited; None: no such process, or the kernel does not count."""
     try:
         cpu_ns, run_delay_ns, _ = _read(f"/proc/{pid}/schedstat").split()
         return Scheduled(int(cpu_ns), int(run_delay_ns))
@@ -50,7 +51,7 @@ def scheduled(pid: int) -> Scheduled | None:
 
 
 def runs_any(pid: int) -> bool:
-    """True if any thread of the process is in state R: on a CPU, or waiting for one. Cost: some 20 µs a thread."""
+    """Return True if any thread is in state R: on a CPU, or waiting for one. Cost: some 20 µs a thread."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
         for thread in threads:
@@ -58,24 +59,25 @@ def runs_any(pid: int) -> bool:
             if text[text.rindex(b")") + 2 :][:1] == b"R":
                 return True
     except (OSError, ValueError):
-        return False  # it ends just now
+        return False  # the process, or a thread of it, has just ended
     return False
 
 
 def memory_bytes() -> int:
-    """How much memory this machine has."""
+    """Return how much memory this machine has."""
     return os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
 
 
 def alive(pid: int, start_ticks: int) -> bool:
-    """True while the very process that started at `start_ticks` lives; a zombie is dead."""
+    """Return True while the very process that started at `start_ticks` lives. A zombie is dead."""
     found = stat(pid) if pid > 0 else None
     return found is not None and found.start_ticks == start_ticks and found.state not in "ZX"
 
 
 def text(pid: int, name: str, bytes_max: int = 65536) -> str:
-    """A file of /proc/PID as text; empty if it cannot be read. May hang for a process in state D: call it on a
-    thread.
+    """Return a file of /proc/PID as text; empty if it cannot be read.
+
+    May hang for a process in state D, so call it on a thread.
     """
     try:
         return _read(f"/proc/{pid}/{name}", bytes_max).decode(errors="replace")
@@ -84,7 +86,7 @@ def text(pid: int, name: str, bytes_max: int = 65536) -> str:
 
 
 def descriptors(pid: int) -> int | None:
-    """How many files the process has open; None if that cannot be seen."""
+    """Return how many files the process has open; None if we may not see it."""
     try:
         return len(os.listdir(Path(f"/proc/{pid}/fd")))
     except OSError:

@@ -1,5 +1,6 @@
-"""One thread with one connection to `queues`: exchanges in order, each with a deadline, for an event loop that must not
-wait.
+"""One thread with one connection to `queues`: calls and their replies in order, each with a deadline.
+
+The thread waits for the server, so that the event loop never does.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Final
 
 from processes.adapters.queue_socket import Wire, open_wire
 
-WAITING_MAX: Final = 1000  # exchanges that wait for their turn on one line; guess: seconds of work for the server
+WAITING_MAX: Final = 1000  # exchanges that wait for their turn on one line; guess: seconds of work for `queues`
 
 
 class _Exchange:
-    """One request and its outcome. `request` None: the line closes."""
+    """One request and its outcome. `request` None tells the thread to end."""
 
     def __init__(self, request: bytes | None, timeout_s: float, wait_s: float) -> None:
         self.request, self.timeout_s, self.wait_s = request, timeout_s, wait_s
@@ -27,7 +28,7 @@ class _Exchange:
         self.abandoned = False  # set by the loop, under the line's lock
 
     def settle(self) -> None:
-        """Hands the outcome to whoever awaits it. In the loop."""
+        """Hand the outcome to the awaiting caller. Runs in the loop."""
         if not self.future.done() and self.outcome is not None:
             if isinstance(self.outcome, Exception):
                 self.future.set_exception(self.outcome)
@@ -36,20 +37,20 @@ class _Exchange:
 
 
 class Line:
-    """keep False: every exchange has a connection of its own."""
+    """A thread and its connection. keep False: every exchange opens a connection of its own."""
 
     def __init__(self, socket: Path, name: str, *, keep: bool = True) -> None:
         self._socket, self._name, self._keep = socket, name, keep
         self._inbox: queue.SimpleQueue[_Exchange] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # around the two below, which the loop and the thread share
+        self._lock = threading.Lock()  # guards the next two, which the loop and the thread share
         self._current: _Exchange | None = None
         self._wire: Wire | None = None
         self._started = self._closed = False
 
     async def exchange(self, request: bytes, timeout_s: float, wait_s: float = 0.0) -> bytes:
-        """The reply. `wait_s`: how much longer the server may keep it, knowingly.
+        """Send the request and return the reply. `wait_s`: how much longer the server may hold it back on purpose.
 
-        Raises: one of queue_socket.FAILURES. Cancelled, the exchange is given up, and with it its connection.
+        Raises: one of queue_socket.FAILURES. If the caller is cancelled, the exchange and its connection are given up.
         """
         if self._closed:
             raise ConnectionError("the link is closed")
@@ -67,13 +68,13 @@ class Line:
                 self._abandon(exchange)
 
     async def close(self) -> None:
-        """The thread has ended and its connection is closed, or does not end within a second."""
+        """End the thread and close its connection; wait for that a second at most."""
         if self._closed or not self._started:
             self._closed = True
             return
         self._closed = True
-        farewell = _Exchange(None, 0.0, 0.0)
-        self._inbox.put(farewell)
+        end = _Exchange(None, 0.0, 0.0)
+        self._inbox.put(end)
         with self._lock:
             current = self._current
         if current is not None:
@@ -81,7 +82,7 @@ class Line:
             if not current.future.done():
                 current.future.set_exception(ConnectionError("the link is closed"))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(farewell.future, 1.0)
+            await asyncio.wait_for(end.future, 1.0)
 
     def _start(self) -> None:
         if not self._started:
@@ -92,7 +93,7 @@ class Line:
             self._started = True
 
     def _expire(self, exchange: _Exchange) -> None:
-        exchange.settle()  # the outcome may be there already, and only the loop was late
+        exchange.settle()  # the outcome may be there already, if only the loop was late
         if not exchange.future.done():
             exchange.future.set_exception(TimeoutError(f"no answer within {exchange.timeout_s + exchange.wait_s:g} s"))
 
@@ -100,9 +101,9 @@ class Line:
         with self._lock:
             exchange.abandoned = True
             if self._current is exchange and self._wire is not None:
-                self._wire.shut()  # wakes the thread; only it may close
+                self._wire.shut()  # wakes the thread, which alone may close the connection
 
-    # the thread's side
+    # In the thread
 
     def _run(self) -> None:
         while True:
@@ -117,7 +118,9 @@ class Line:
                 self._current = exchange
             try:
                 outcome: bytes | Exception = self._perform(exchange, exchange.request)
-            except Exception as error:  # whatever it was: the asker gets it, the thread goes on with a fresh connection
+            except (
+                Exception
+            ) as error:  # of any kind: the caller gets it, and the thread goes on with a fresh connection
                 self._drop()
                 outcome = error
             with self._lock:
@@ -126,7 +129,7 @@ class Line:
 
     def _perform(self, exchange: _Exchange, request: bytes) -> bytes:
         if self._wire is not None and self._wire.readable():
-            self._drop()  # nothing was asked, so this is the end: the server was replaced meanwhile
+            self._drop()  # there was no request, so this is the end of the connection: the server was replaced
         wire = self._wire
         if wire is None:
             wire = open_wire(self._socket, exchange.timeout_s)

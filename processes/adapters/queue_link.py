@@ -1,10 +1,9 @@
-"""The client of `queues`: calls that never block the event loop, always have a deadline, and find a restarted server by
-themselves.
+"""The client of `queues`. Its calls never block the event loop, have deadlines, and find a restarted server again.
 
-Every call runs on a thread of the link: one for appends, acknowledgements and stats (so they happen in the order in
-which they were called), one for each queue that is read, one for pings. A call that fails says so; the next one opens a
-fresh connection. After QueuesAway an append may have happened or not, but it will not happen any more once a later one
-has.
+Every call runs on a thread of the link: there is one thread for appends, acknowledgements and stats (so they happen in
+the order of the calls), one for each queue that is read, and one for pings. A call that fails raises; the next call
+opens a fresh connection. After QueuesAway an append may have happened or not. But once a later append has happened, it
+will not happen any more.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ _Reply = TypeVar("_Reply", AppendedReply, BatchReply, StatsReply, DoneReply)
 
 
 class QueuesAway(ResourceError):
-    """`queues` does not answer: not running, stopped, or busy past the deadline. Try again, later and later."""
+    """`queues` does not answer: it is not running, stopped, or busy past the deadline. Retry with backoff."""
 
 
 class QueueLink:
-    """A process's way to all queues. `epoch`: the hub epoch said with every call, set by the owner."""
+    """A process's access to all queues. `epoch`: the hub epoch sent with every call; its owner sets it."""
 
     def __init__(self, socket: Path, role: str, *, timeout_s: float = 2.0) -> None:
         self.epoch = 0
@@ -61,9 +60,10 @@ class QueueLink:
         self._closed = False
 
     async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended:
-        """Appends all, or nothing if the queue is full (bulk: nine tenths full); lossy: their numbers are then burned.
+        """Append all items, or none if the queue is full. bulk: nine tenths count as full.
 
-        Raises: QueuesAway; Fenced; QueueRefused, for more than one append may carry or a queue that cannot be.
+        lossy: items that do not fit use up their sequence numbers, so that the reader sees a gap.
+        Raises: QueuesAway; Fenced; QueueRefused, for more items than an append may have, or for a queue that cannot be.
         """
         limits_of(queue)
         check_append(items)
@@ -75,7 +75,7 @@ class QueueLink:
     async def read(
         self, queue: str, after: Position, *, items_max: int = 1000, bytes_max: int = 1 << 20, wait_s: float = 1.0
     ) -> Batch:  # fmt: skip
-        """The next items after a position, or none after `wait_s` (at most 10 s). Nothing is removed.
+        """Return the next items after a position, or none after `wait_s` (at most 10 s). Reading removes nothing.
 
         Raises: QueuesAway; Fenced; QueueRefused.
         """
@@ -91,24 +91,25 @@ class QueueLink:
         return (await self._ask(line, call, BatchReply, call.wait_s)).batch
 
     async def acknowledge(self, queue: str, position: Position) -> None:
-        """Everything up to the position has been dealt with and may go. Raises: QueuesAway; Fenced; QueueRefused."""
+        """Let `queues` remove every item up to the position. Raises: QueuesAway; Fenced; QueueRefused."""
         limits_of(queue)
         await self._ask(self._calls, queue_calls.AcknowledgeCall(self._role, self.epoch, queue, *position), DoneReply)
 
     async def stats(self) -> list[QueueStats]:
-        """Every queue as it is now. Raises: QueuesAway."""
+        """Return every queue's figures as they are now. Raises: QueuesAway."""
         return (await self._ask(self._calls, queue_calls.StatsCall(self._role, self.epoch), StatsReply)).queues
 
     async def ping(self) -> float:
-        """Seconds of a round trip over a fresh connection: the server accepts, and its queues can be had. Raises:
-        QueuesAway.
+        """Return the time of a round trip over a fresh connection, in which the server takes the queues' lock.
+
+        Units: seconds. Raises: QueuesAway.
         """
         started_s = time.monotonic()
         await self._ask(self._pings, queue_calls.PingCall(self._role, self.epoch), DoneReply)
         return time.monotonic() - started_s
 
     async def close(self) -> None:
-        """Ends the threads and connections; a call that still waits fails."""
+        """End the threads and connections; calls that still wait fail."""
         self._closed = True
         await asyncio.gather(*(line.close() for line in (self._calls, self._pings, *self._reads.values())))
 

@@ -1,4 +1,4 @@
-"""Reads one queue beside a loop that never waits for it: a batch at a time, acknowledged once it was handled."""
+"""Reads one queue for a loop that must not wait: one batch at a time, acknowledged after it was handled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AWAY_S_MAX: Final = 1.0
 
 
 class Queues(Protocol):
-    """What is needed of adapters.queue_link.QueueLink."""
+    """The part of adapters.queue_link.QueueLink that is used here."""
 
     epoch: int
 
@@ -27,7 +27,7 @@ class Queues(Protocol):
 
 
 class QueueReader:
-    """One reading at a time. `away`: the last try found nobody. `wake` is called when a batch is there."""
+    """Has one read under way at most. `away`: `queues` did not answer the last time. `wake`: called for each batch."""
 
     def __init__(self, link: Queues, queue: str, items_max: int, wake: Callable[[], None]) -> None:
         self.queue, self.away = queue, False
@@ -36,7 +36,7 @@ class QueueReader:
         self._task: asyncio.Task[Batch] | None = None
 
     def take(self) -> Batch | None:
-        """The batch that has come since the last call, if one has. The next `ask` acknowledges it: handle it before.
+        """Return the batch that has come since the last call, if any. The next `ask` acknowledges it: handle it before.
 
         Raises: Fenced; QueueRefused.
         """
@@ -48,13 +48,13 @@ class QueueReader:
         return batch
 
     def ask(self) -> None:
-        """Asks for the next batch, unless that is under way."""
+        """Start to read the next batch, unless that is under way already."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._read(self._position, self._handled))
             self._task.add_done_callback(lambda _: self._wake())
 
     def cancel(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop waiting for a batch."""
         if self._task is not None:
             self._task.cancel()
 

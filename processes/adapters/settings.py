@@ -1,4 +1,4 @@
-"""Settings: `fleethub.toml` of the state folder, each key overridable as FLEETHUB_SECTION_KEY, every mistake named."""
+"""Settings: `fleethub.toml` of the state folder. FLEETHUB_SECTION_KEY overrides a key; every mistake is named."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from processes.core.alarms.alarm import Severity
 from processes.core.errors import FleethubError
 from processes.core.values import process_name
 
-RESERVED: Final = {  # set by us for supervisord.conf, not settings
+RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
-REVOKED: Final = "revoked"  # beside the database: hashes of the tokens that were ever made void
+REVOKED: Final = "revoked"  # file beside the database: hashes of all tokens that were ever made void
 LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC"}  # in the environment: words, quoted as in a shell
-SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names take a few
+SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 
 
 class SettingsError(FleethubError):
-    """A setting is wrong; the text says which and what to do."""
+    """A setting is wrong; the text says which one and what to do."""
 
 
 class NotOurs(SettingsError):
-    """The state folder is another user's, and closed to this one."""
+    """The state folder belongs to another user, and this user may not read it."""
 
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
@@ -54,14 +54,14 @@ class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Agents(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where agents connect. url: what they dial, where a proxy or another name stands before `listen`."""
+    """Where agents connect. url: what they dial, if it is not `listen` but a proxy or another name."""
 
     listen: str = "127.0.0.1:7701"
     url: str = ""
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """PEM files; both or none."""
+    """The paths of PEM files; both or none."""
 
     certificate: str = ""
     key: str = ""
@@ -80,14 +80,15 @@ class Fanout(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Watchdog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """stall_s: no turn for so long is frozen."""
+    """stall_s: a process without a turn for so long is frozen."""
 
     stall_s: Annotated[float, Meta(ge=0.2, le=600)] = 2.0
 
 
 class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """ttl_s: how long a command may wait for its host (at most 7 days); lost_after_s: silence after which a sent one is
-    lost.
+    """ttl_s: how long a command may wait for its host (at most 7 days).
+
+    lost_after_s: a sent command is lost after so long a silence of its host.
     """
 
     ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 3600.0
@@ -95,9 +96,7 @@ class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How much of the past is kept. incidents: how many; evidence_mb: of what was collected about them, the newest
-    first.
-    """
+    """How much of the past is kept. incidents: their number; evidence_mb: of their evidence, the newest first."""
 
     commands_days: Positive = 90.0
     output_mb: Positive = 1024.0
@@ -106,8 +105,9 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Who is told when something is wrong. urls: of apprise; exec: a program, given the alarm as JSON; severity: the
-    least that is told.
+    """Who gets alarms. urls: apprise's URLs; exec: a program that gets the alarm as JSON on its stdin.
+
+    severity: the least severity that is sent.
     """
 
     urls: list[str] = []
@@ -116,7 +116,7 @@ class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How much memory one process of a kind may hold, in MiB, before it is replaced; 0: as much as it likes."""
+    """How much memory one process of a kind may use before it is replaced. Units: MiB; 0: no limit."""
 
     queues_mb: Memories = 1024
     hub_mb: Memories = 1024
@@ -126,25 +126,25 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     agent_mb: Memories = 512
 
     def bytes_max(self, kind: str) -> int:
-        """The limit of a kind of process; 0: none."""
+        """Return the limit of a kind of process; 0: none."""
         found: int = getattr(self, f"{kind}_mb")
         return found << 20
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """hosts: /metrics has series of each host too. For small fleets only: a dozen series a host."""
+    """hosts: /metrics also has a dozen series for each host. For small fleets only."""
 
     hosts: bool = False
 
 
 class Drills(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """enabled: faults may be rehearsed inside the processes."""
+    """enabled: drills may cause faults inside the processes."""
 
     enabled: bool = False
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """fleethub.toml. insecure: listen beyond loopback without TLS."""
+    """The content of fleethub.toml. insecure: listen beyond loopback without TLS."""
 
     insecure: bool = False
     operators: Operators = Operators()
@@ -162,7 +162,7 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The settings of one installation, and the places that follow from its state folder."""
+    """The settings of one installation, and the paths in its state folder."""
 
     state: Path
     config: Path
@@ -170,47 +170,47 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def run(self) -> Path:
-        """Sockets, pulses, locks; 0700."""
+        """The folder of sockets, pulses and locks; 0700."""
         return self.state / "run"
 
     @property
     def pulses(self) -> Path:
-        """One pulse file a process."""
+        """The folder of pulses: one file a process."""
         return self.run / "pulse"
 
     @property
     def log(self) -> Path:
-        """One rotating log a process."""
+        """The folder of logs: one rotating log a process."""
         return self.state / "log"
 
     @property
     def database(self) -> Path:
-        """Hosts, commands, output: written by the hub alone."""
+        """The database of hosts, commands and output. Only the hub writes it."""
         return self.state / "fleet.db"
 
     @property
     def epoch_file(self) -> Path:
-        """Beside the database, written by each hub when it begins: without it none ever has."""
+        """The newest hub epoch. Each hub writes it when it begins, so without this file no hub ever ran."""
         return self.state / "epoch"
 
     @property
     def incidents_database(self) -> Path:
-        """Incidents: written by the watchdog alone."""
+        """The database of incidents. Only the watchdog writes it."""
         return self.state / "incidents.db"
 
     @property
     def alarms(self) -> Path:
-        """What was told to whom (core/alarms/alarm.py): written by the watchdog alone."""
+        """The state of the alarms, with who was told what. Only the watchdog writes it."""
         return self.state / "alarms.json"
 
     @property
     def evidence(self) -> Path:
-        """One folder an incident."""
+        """The folder of evidence: one folder an incident."""
         return self.state / "incidents"
 
     @property
     def histories(self) -> Path:
-        """What each fanout remembers of the hosts, a file a fanout."""
+        """The folder of the hosts' histories: one file a fanout."""
         return self.state / "history"
 
     @property
@@ -220,17 +220,17 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def queues_socket(self) -> Path:
-        """Where `queues` listens."""
+        """The socket on which `queues` listens."""
         return self.run / "queues.sock"
 
     @property
     def supervisor_socket(self) -> Path:
-        """Where supervisord's XML-RPC listens."""
+        """The socket on which supervisord's XML-RPC listens."""
         return self.run / "supervisor.sock"
 
     @property
     def agents_url(self) -> str:
-        """What an agent dials: agents.url; else the port that is listened on, under the name that operators use."""
+        """The URL that agents dial: agents.url, or else the port of agents.listen at the name that operators use."""
         if self.file.agents.url:
             return self.file.agents.url
         host, port = address(self.file.agents.listen)
@@ -240,28 +240,29 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def report(self) -> Path:
-        """The watchdog's view, rewritten by rename at each of its turns; JSON, core/shown/status.py."""
+        """The watchdog's status as JSON (core/shown/status.py), replaced by rename in each of its turns."""
         return self.run / "watchdog.json"
 
     @property
     def wanted(self) -> Path:
-        """What the operator wants of each process; JSON {NAME: "running" | "stopped"}; absent: all running but the
-        agent.
+        """The state that the operator wants of each process, as JSON {NAME: "running" | "stopped"}.
+
+        A process that is not in it is wanted running, but for the agent.
         """
         return self.run / "wanted.json"
 
     @property
     def canary(self) -> Path:
-        """The canary's tokens (core/canary.py); 0600, new at each start of the watchdog."""
+        """Hashes of the canary's tokens (core/shown/status.py, CanaryFile); 0600, new at each start of the watchdog."""
         return self.run / "canary.json"
 
     def names(self, kind: str) -> list[str]:
-        """The contract's names of the processes of a kind, in order."""
+        """Return the names of the processes of a kind, in order."""
         count = {"gateway": self.file.gateway.processes, "fanout": self.file.fanout.processes}.get(kind, 1)
         return [process_name(kind, number, count) for number in range(count)]
 
     def all_names(self) -> list[str]:
-        """Every process of the installation, in start order."""
+        """Return the name of every process of the installation, in start order."""
         return [name for kind in KINDS for name in self.names(kind)]
 
 
@@ -269,14 +270,15 @@ KINDS: Final = ("queues", "hub", "gateway", "fanout", "watchdog", "agent")
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in force: defaults, then the file, then the environment.
+    """Return the settings: the environment overrides the file, which overrides the defaults.
 
-    Raises: SettingsError, naming the key, the value and the nearest known key.
+    Raises: SettingsError, with the key, the value and the nearest known key.
     """
     state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
     if "%" in str(state):
         raise SettingsError(
-            f"the state folder {state} has a % in its path, which supervisord cannot take: choose another FLEETHUB_STATE"
+            f"the state folder {state} has a % in its path, which supervisord cannot take: "
+            "choose another FLEETHUB_STATE"
         )
     if len(os.fsencode(state / "run" / "supervisor.sock")) > SOCKET_PATH_MAX:
         raise SettingsError(
@@ -287,7 +289,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     values: dict[str, Any] = {}
     try:
         values = tomllib.loads(config.read_text())
-    except (FileNotFoundError, NotADirectoryError):  # of the folder itself `up` speaks
+    except (FileNotFoundError, NotADirectoryError):  # `up` says so if the folder itself is missing
         if named:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
     except PermissionError:
@@ -313,10 +315,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
-    """The settings in force and an empty text; should there be a mistake in them, the defaults of the same state
-    folder, and the mistake.
+    """Return the settings and an empty text, or, if they have a mistake, the defaults and a text about the mistake.
 
-    For what must be answered whatever is wrong. Raises: NotOurs.
+    For commands that must answer whatever is wrong. The state folder is the same in both cases. Raises: NotOurs.
     """
     try:
         return load(environ), ""
@@ -324,24 +325,25 @@ def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]
         raise
     except SettingsError as error:
         state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
-        return Settings(state, Path(environ.get("FLEETHUB_CONFIG") or state / "fleethub.toml").absolute(), File()), str(
-            error
-        )
+        config = Path(environ.get("FLEETHUB_CONFIG") or state / "fleethub.toml").absolute()
+        return Settings(state, config, File()), str(error)
 
 
 def closed_to_us(path: Path) -> str:
-    """Whose a path is that this user may not read, and what to do. Of a path that is not even seen: whose the nearest
-    folder is.
+    """Return a text for a path that this user may not read: who owns it, and what to do.
+
+    If the path cannot even be seen, the text names the owner of the nearest folder above it that can.
     """
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
             owner, what = _user(place.stat().st_uid), "it" if place == path else str(place)
-            return f"{path} cannot be read by {_user(os.geteuid())}: {what} belongs to {owner}; run this as that user: sudo -u {owner} …"
+            closed = f"{path} cannot be read by {_user(os.geteuid())}"
+            return f"{closed}: {what} belongs to {owner}; run this as that user: sudo -u {owner} …"
     return f"{path} cannot be read by {_user(os.geteuid())}"
 
 
 def address(listen: str) -> tuple[str, int]:
-    """Host and port of a `listen` setting. Raises: SettingsError."""
+    """Return host and port of a `listen` setting. Raises: SettingsError."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"{listen!r} is not HOST:PORT")
@@ -351,24 +353,21 @@ def address(listen: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
+    """Return True for addresses that only this machine can reach."""
     return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
 def default_state() -> Path:
-    """`var/` in a checkout, /var/lib/fleethub installed."""
+    """Return the state folder if none is named: `var/` of a checkout, else /var/lib/fleethub."""
     home = checkout()
     return home / "var" if home else Path("/var/lib/fleethub")
 
 
 def checkout() -> Path | None:
-    """The checkout that this code runs from; None when it is installed as a package."""
+    """Return the checkout that this code runs from; None if it is installed as a package."""
     home = Path(__file__).resolve().parents[2]
-    return (
-        None
-        if home == Path(sysconfig.get_paths()["purelib"]).resolve() or not (home / "supervisord.conf").exists()
-        else home
-    )
+    installed = home == Path(sysconfig.get_paths()["purelib"]).resolve()
+    return home if not installed and (home / "supervisord.conf").exists() else None
 
 
 def _user(uid: int) -> str:
@@ -437,7 +436,8 @@ def _check(file: File) -> None:
         )
     if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):
         raise SettingsError(
-            f"agents.url = {file.agents.url!r} is not the URL of an agents' port: it looks like wss://fleet.example.org/ws"
+            f"agents.url = {file.agents.url!r} is not the URL of an agents' port: "
+            "it looks like wss://fleet.example.org/ws"
         )
     if bool(file.tls.certificate) != bool(file.tls.key):
         raise SettingsError("tls.certificate and tls.key belong together: set both or none")
@@ -449,7 +449,7 @@ def _check(file: File) -> None:
 
 def _check_alarms(alarms: Alarms) -> None:
     for number, url in enumerate(alarms.urls):
-        if not target.is_url(url):  # never shown: it holds a password
+        if not target.is_url(url):  # the URL is never shown: it may hold a password
             raise SettingsError(
                 f"alarms.urls: number {number + 1} is not the URL of a target, such as mailto://USER:PASSWORD@HOST"
             )

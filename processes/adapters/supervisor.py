@@ -1,4 +1,4 @@
-"""supervisord's XML-RPC over its Unix socket, with deadlines; and the names it knows our processes by."""
+"""supervisord's XML-RPC over its Unix socket, with deadlines; and supervisord's names of our processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final, NamedTuple
 
 from processes.core.errors import ResourceError
 
-TIMEOUT_S: Final = 2.0  # supervisord answers within a poll; one that is stopped never does
-HELD: Final = ("gateway", "fanout")  # kinds whose sockets supervisord holds: number 0 of their group is the holder
+TIMEOUT_S: Final = 2.0  # supervisord answers within one poll; if it is stopped, it never does
+HELD: Final = ("gateway", "fanout")  # kinds with sockets that supervisord holds: member 0 of the group is the holder
 
 
 class SupervisorAway(ResourceError):
-    """supervisord does not answer: not running, stopped or busy."""
+    """supervisord does not answer: it is not running, stopped or busy."""
 
 
 class SupervisorFault(ResourceError):
@@ -27,8 +27,9 @@ class SupervisorFault(ResourceError):
 
 
 class Supervised(NamedTuple):
-    """supervisord's view of a process. state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN. pid 0:
-    not running.
+    """supervisord's view of a process. pid 0: it is not running.
+
+    state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN.
     """
 
     name: str
@@ -56,19 +57,21 @@ class _UnixTransport(xmlrpc.client.Transport):
         self._path, self._timeout_s = path, timeout_s
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        connection = _UnixConnection(self._path, self._timeout_s)  # a fresh one each call: an old one may hang for ever
+        connection = _UnixConnection(
+            self._path, self._timeout_s
+        )  # a fresh one for each call: an old one may hang for ever
         self._connection = host, connection  # so that close() closes it
         return connection
 
 
 class Supervisor:
-    """Calls to one supervisord. They block (at most `timeout_s`): from an event loop, call them on a thread."""
+    """Calls to one supervisord. They block, `timeout_s` at most: from an event loop call them on a thread."""
 
     def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
         self._path, self._timeout_s = str(path), timeout_s
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The result of `supervisor.METHOD`. Raises: SupervisorAway, SupervisorFault."""
+        """Return the result of `supervisor.METHOD`. Raises: SupervisorAway, SupervisorFault."""
         transport = _UnixTransport(self._path, self._timeout_s)
         try:
             with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport) as proxy:
@@ -79,7 +82,7 @@ class Supervisor:
             raise SupervisorAway(f"supervisord at {self._path} does not answer: {error}") from None
 
     def processes(self) -> dict[str, Supervised]:
-        """All processes but the socket holders, by the contract's name."""
+        """Return all processes by our name, without the socket holders."""
         rows = self.call("getAllProcessInfo")
         found: dict[str, Supervised] = {}
         for row in rows:
@@ -91,34 +94,36 @@ class Supervisor:
         return found
 
     def kill(self, name: str) -> None:
-        """SIGKILL. supervisord starts the successor as soon as it sees the death."""
+        """Send SIGKILL. supervisord starts the successor as soon as it sees the death."""
         self.call("signalProcess", supervisor_name(name), "KILL")
 
     def start(self, name: str) -> None:
-        """Starts a stopped or fatal process, without waiting for it."""
+        """Start a stopped or FATAL process, without waiting for it."""
         self.call("startProcess", supervisor_name(name), False)
 
     def stop(self, name: str, wait: bool = False) -> None:
-        """SIGTERM, and SIGKILL if it does not end; it then stays stopped. For an operator's wish only, never as a
-        remedy.
+        """Send SIGTERM, and SIGKILL if the process does not end. It then stays stopped.
+
+        Only for an operator who wants the process stopped, never as a remedy.
         """
         self.call("stopProcess", supervisor_name(name), wait)
 
     def poke(self) -> None:
-        """Wakes supervisord's poll, so that it sees a death now and not in a second or two."""
+        """Wake supervisord's poll, so that it sees a death now and not in a second or two."""
         self.call("getState")
 
 
 def supervisor_name(name: str) -> str:
-    """GROUP:NAME as supervisord knows the process of a contract's name: `gateway:1` is member 2 of its group, behind
-    the holder.
+    """Return supervisord's GROUP:NAME for our name of a process.
+
+    `gateway:1` is member 2 of its group, because member 0 holds the socket.
     """
     kind, _, number = name.partition(":")
     return f"{kind}:{kind}_{int(number or 0) + 1}" if kind in HELD else f"{kind}:{kind}"
 
 
 def contract_name(group: str, name: str, members: int) -> str | None:
-    """The contract's name of supervisord's GROUP:NAME; None for a socket holder."""
+    """Return our name of the process that is supervisord's GROUP:NAME; None for a socket holder."""
     if group not in HELD:
         return name
     member = int(name.rpartition("_")[2])

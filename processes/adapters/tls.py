@@ -1,6 +1,4 @@
-"""The certificate that a listening process shows: one that is renewed on disk is shown to whoever connects next,
-without a restart.
-"""
+"""The certificate that a listening process shows. One that is renewed on disk is shown without a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ Marks = tuple[tuple[int, int], ...]
 
 
 def context_of(tls: Tls) -> ssl.SSLContext | None:
-    """What a server shows its certificate with; None: plain. Raises: ResourceError, if it cannot be used."""
+    """Return a server's TLS context; None: no TLS. Raises: ResourceError, if the certificate cannot be used."""
     if not tls.certificate:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -34,12 +32,13 @@ def context_of(tls: Tls) -> ssl.SSLContext | None:
 
 
 async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
-    """Takes the files anew whenever they are others, for ever. What cannot be used, or not yet, leaves the certificate
-    as it was.
+    """Load the files again whenever they have changed, for ever.
+
+    Files that cannot be used, or not yet, leave the certificate as it was.
     """
     if context is None:
         return
-    # the first look takes them anew: they may be others already than when the context was made
+    # the first look loads the files again: they may have changed since the context was made
     seen: Marks | None = None
     told: Marks | None = None
     while True:
@@ -50,7 +49,7 @@ async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
         try:
             fresh = await asyncio.to_thread(context_of, tls)
         except ResourceError as error:
-            if told != marks:  # once for each new content: the other file may be written a moment later
+            if told != marks:  # logged once for each content: the other file may follow a moment later
                 log.error("the new certificate cannot be used: the old one is shown", error=str(error))
             told = marks
             continue
@@ -61,10 +60,11 @@ async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
 
 
 def _showing(fresh: ssl.SSLContext | None) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
-    """What lets each connection that begins go on with this context; it is called for clients that name no server too.
+    """Return a callback that makes a new connection use the context `fresh`.
 
-    The context that listens is left alone: half of a pair would spoil it, and of each kind of key it keeps a pair, an
-    old EC one beside a new RSA one.
+    It is also called for clients that name no server. The listening context itself is not changed: a certificate
+    without its key would spoil it, and it keeps a pair for each kind of key, so an old EC pair would stay beside a new
+    RSA pair.
     """
 
     def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -75,7 +75,7 @@ def _showing(fresh: ssl.SSLContext | None) -> Callable[[ssl.SSLObject, str | Non
 
 
 def _marks(tls: Tls) -> Marks:
-    """Names the files' contents; fewer while one is missing."""
+    """Return marks that differ if the files' contents differ; fewer while a file is missing."""
     found = []
     for name in (tls.certificate, tls.key):
         with contextlib.suppress(OSError):

@@ -1,12 +1,11 @@
 """One WebSocket, server side: the sans-I/O protocol of `websockets` on an asyncio or uvloop transport.
 
-Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_closed`. All calls belong to the loop's
-thread.
+Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_closed`. Call it only in the loop's thread.
 
-What holds whatever the peer does: `send` and `close` never raise and never wait; the head of a request, a message, the
-fragments of a message and the unsent bytes are bounded; each way of being silent (no request, not reading, nothing
-said, no answer to a close) ends with an abort at its deadline. Any inbound byte is a proof of life: pong payloads are
-not matched, because some agents answer every ping with an empty pong.
+Whatever the peer does: `send` and `close` never raise and never wait. The head of a request, a message, the fragments
+of a message and the unsent bytes are bounded. A peer that sends no request, does not read, is silent or does not answer
+a close is aborted at a deadline. Any inbound byte is a sign of life: pong payloads are not matched, because some agents
+answer every ping with an empty pong.
 """
 
 from __future__ import annotations
@@ -28,16 +27,17 @@ from processes.core.values import CloseCode
 HEAD_BYTES_MAX: Final = 32 * 1024  # of an upgrade request; a browser's with all its cookies is about 8 KiB
 FRAGMENTS_MAX: Final = 4096  # of one message; source: websockets' own limit in its asyncio layer
 REASON_BYTES_MAX: Final = 120  # RFC 6455 section 5.5: a control frame holds 125, two of them are the code
-LATE_S: Final = 1.0  # a keepalive timer that comes later than this says that *we* were away: no verdict on the peer
+LATE_S: Final = 1.0  # if a keepalive timer comes later than this, *we* were away, so the peer is not judged
 ABNORMAL: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
 
 
 class Limits(NamedTuple):
     """The bounds of one connection.
 
-    Units: bytes and seconds. `buffer_bytes_high`: unsent bytes above which the peer counts as slow (`on_slow`); so for
-    `slow_s_max`, or at once above `buffer_bytes_max`, it is aborted. `ping_s`: between keepalives; `dead_s`: silence
-    that ends the connection; `open_s_max`: for the whole upgrade request; `close_s_max`: from our close to the abort.
+    Units: bytes and seconds. With more than `buffer_bytes_high` unsent bytes the peer is slow (`on_slow`). It is
+    aborted if it stays slow for `slow_s_max`, or at once above `buffer_bytes_max`. `ping_s`: time between keepalives;
+    `dead_s`: a silence that ends the connection; `open_s_max`: for the whole upgrade request; `close_s_max`: from our
+    close to the abort.
     """
 
     message_bytes_max: int
@@ -51,23 +51,22 @@ class Limits(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message as it came. A text's UTF-8 is not checked yet: decode it with something that does."""
+    """One message as it came. The UTF-8 of a text is not checked yet: its decoder must do that."""
 
     data: bytes
     is_text: bool
 
 
 def frame_text(text: bytes) -> bytes:
-    """The bytes on the wire of one text message, for `write` on many connections."""
+    """Return a text message as bytes on the wire, for `write` on many connections."""
     return Frame(Opcode.TEXT, text).serialize(mask=False)
 
 
 class Pacer:
-    """Runs calls soon, in order, at most `calls_max` in one pass of the loop: a herd that connects at once does not
-    stop the rest.
+    """Runs calls soon and in order, `calls_max` at most in one pass of the loop.
 
-    Measured: 5,000 upgrades in one pass keep everything else waiting for 1.1 s. Bounded by whoever calls: once for each
-    socket.
+    So many clients that connect at once do not stop everything else: measured, 5,000 upgrades in one pass take 1.1 s.
+    The number of waiting calls is bounded by the callers: there is one for each socket.
     """
 
     def __init__(self, calls_max: int) -> None:
@@ -76,13 +75,13 @@ class Pacer:
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, call: Callable[[], None]) -> None:
-        """`call` runs in one of the next passes."""
+        """Run `call` in one of the next passes."""
         self._waiting.append(call)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        """Hands them to the loop one by one, so that none that raises takes others with it."""
+        """Hand the calls to the loop one by one, so that a call that raises does not stop the others."""
         for _ in range(min(self._calls_max, len(self._waiting))):
             self._loop.call_soon(self._waiting.popleft())
         if self._waiting:
@@ -90,9 +89,9 @@ class Pacer:
 
 
 class WebSocket(asyncio.Protocol):
-    """One connection, from its first byte to its last. `pacer`: shared by all of a server, paces the upgrades.
+    """One connection, from its first byte to its last. `pacer`: paces the upgrades of all connections of a server.
 
-    Invariant: `on_closed` is called exactly once for every connection that was made, opened or not, and last of all.
+    Invariant: `on_closed` is called exactly once for every connection, opened or not, and is the last call.
     """
 
     def __init__(self, limits: Limits, pacer: Pacer | None = None) -> None:
@@ -117,36 +116,37 @@ class WebSocket(asyncio.Protocol):
     # What a subclass says
 
     def on_request(self, request: Request) -> Response | float | None:
-        """None lets the peer in; a Response (of `refusal`) does not; a number: it is asked again after so many
-        seconds.
+        """Called with the upgrade request. Return None to accept it, or a Response (see `refusal`) to refuse it.
+
+        If it returns a number, it is called again after so many seconds.
         """
         return None
 
     def on_open(self) -> None:
-        """The upgrade is done."""
+        """Called when the upgrade is done."""
 
     def on_messages(self, messages: list[Message]) -> None:
-        """All messages that were complete in one read, in order; never empty."""
+        """Called with all messages that one read completed, in order; never with none."""
 
     def on_slow(self) -> None:
-        """Unsent bytes exceed buffer_bytes_high."""
+        """Called when the unsent bytes exceed `buffer_bytes_high`."""
 
     def on_drained(self) -> None:
-        """The peer caught up after `on_slow`."""
+        """Called when the peer has caught up after `on_slow`."""
 
     def on_closed(self, code: int, reason: str) -> None:
-        """The connection is gone: our code if we ended it, else the peer's, else 1006."""
+        """Called when the connection is gone, with our code if we ended it, else the peer's, else 1006."""
 
     # What a subclass, or its owner, may do at any time
 
     @property
     def is_open(self) -> bool:
-        """True while messages can be sent."""
+        """Return True while messages can be sent."""
         return self._transport is not None and self._protocol.state is State.OPEN and not self._transport.is_closing()
 
     @property
     def is_slow(self) -> bool:
-        """True between `on_slow` and `on_drained`."""
+        """Return True between `on_slow` and `on_drained`."""
         return self._slow is not None
 
     @property
@@ -191,8 +191,9 @@ class WebSocket(asyncio.Protocol):
         return True
 
     def close(self, code: int, reason: str = "") -> None:
-        """Starts the closing handshake and aborts after `close_s_max`. Never raises; twice is harmless; the first code
-        counts.
+        """Start the closing handshake; the connection is aborted after `close_s_max`.
+
+        Never raises. A second call does nothing: the first code counts.
         """
         if self._transport is None or self._own is not None:
             return
@@ -200,33 +201,34 @@ class WebSocket(asyncio.Protocol):
             self.abort(code, reason)
             return
         self._own = (code, reason)
-        self.resume()  # or the peer's answer would never be read
+        self.resume()  # otherwise the peer's answer would never be read
         try:
             self._protocol.send_close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
         except InvalidState:
             self._own = None  # the peer was first: its code counts
         except ProtocolError:
-            self.abort(code, reason)  # not a code that may travel
+            self.abort(code, reason)  # a code that may not be sent
             return
         self._flush()
         self._arm_closing()
 
     def abort(self, code: int = ABNORMAL, reason: str = "") -> None:
-        """Ends the connection now, whatever is unsent. Never raises; twice is harmless."""
+        """End the connection now, whatever is unsent. Never raises; a second call does nothing."""
         if self._transport is not None:
             self._own = self._own or (code, reason)
             self._transport.abort()
 
     def pause(self) -> None:
-        """Reads nothing more until `resume`. Meanwhile the silence of the peer is not held against it, and pongs tell
-        it we live.
+        """Read nothing more until `resume`.
+
+        Meanwhile the peer's silence does not count, and pongs show the peer that we live.
         """
         if not self._paused and self.is_open:
             self._paused = True
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def resume(self) -> None:
-        """Reads again; the peer's silence counts from now."""
+        """Read again; the peer's silence counts from now on."""
         if self._paused:
             self._paused = False
             self._heard_s = self._loop.time()
@@ -235,22 +237,22 @@ class WebSocket(asyncio.Protocol):
 
     @staticmethod
     def refusal(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-        """A plain answer instead of an upgrade, for `on_request`."""
+        """Return a plain HTTP answer instead of an upgrade, for `on_request`."""
         response = ServerProtocol().reject(http.HTTPStatus(status), text)
         for name, value in (headers or {}).items():
             response.headers[name] = value
         return response
 
-    # What the transport says
+    # Called by the transport (asyncio.Protocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of asyncio.Protocol."""
+        """Called when a client has connected."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self.limits.buffer_bytes_high)
         self._deadline = self._loop.call_later(self.limits.open_s_max, self.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Part of asyncio.Protocol."""
+        """Called with the bytes that were read."""
         self._heard_s = self._loop.time()
         if self._head is not None:
             self._read_head(data)
@@ -258,40 +260,40 @@ class WebSocket(asyncio.Protocol):
             self._read_frames(data)
 
     def eof_received(self) -> None:
-        """Part of asyncio.Protocol: the peer says no more, and the transport closes itself."""
+        """Called when the peer will send no more; the transport closes itself."""
 
     def pause_writing(self) -> None:
-        """Part of asyncio.Protocol: the high-water mark was passed."""
+        """Called when the unsent bytes exceed the high-water mark."""
         if self._slow is None:
             self._slow = self._loop.call_later(self.limits.slow_s_max, self.abort, CloseCode.SLOW, "does not read")
             self.on_slow()
 
     def resume_writing(self) -> None:
-        """Part of asyncio.Protocol: the low-water mark was reached."""
+        """Called when the unsent bytes have fallen to the low-water mark."""
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
             self.on_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Part of asyncio.Protocol."""
+        """Called when the connection has ended."""
         self._transport = None
         for timer in (self._deadline, self._slow, self._keepalive):
             if timer is not None:
                 timer.cancel()
         self._slow = None
-        # sent without our asking: a frame that broke the protocol
+        # close_sent alone: the protocol closed by itself, because of a frame that broke it
         said = self._protocol.close_rcvd or self._protocol.close_sent
         self.on_closed(*(self._own or ((said.code, said.reason) if said else (ABNORMAL, ""))))
 
     # Inside
 
     def _read_head(self, data: bytes) -> None:
-        """Collects the request's head, and what comes behind it until it is answered."""
+        """Collect the head of the request, and the bytes behind it until the request is answered."""
         head = cast(bytearray, self._head)
         looked = max(len(head) - 3, 0)
         head += data
-        waiting = self._head_end >= 0  # for its turn
+        waiting = self._head_end >= 0  # the head is complete and waits for the pacer
         if not waiting:
             self._head_end = head.find(b"\r\n\r\n", looked)
             if self._head_end < 0 and len(head) <= HEAD_BYTES_MAX:
@@ -299,15 +301,15 @@ class WebSocket(asyncio.Protocol):
         if not waiting and (self._pacer is None or self._head_end < 0):
             self._answer_head()
         elif len(head) > 2 * HEAD_BYTES_MAX:
-            self.abort()  # nobody has a reason to say so much before the answer
+            self.abort()  # no client has a reason to send so much before the answer
         elif not waiting:
             cast(Pacer, self._pacer)(self._answer_head)
 
     def _answer_head(self) -> None:
-        """Lets the peer in or refuses it.
+        """Accept the peer or refuse it.
 
-        The protocol gets the head alone: frames in the same segment would be parsed, and answered, before the upgrade
-        is.
+        The protocol gets only the head: it would parse and answer frames in the same segment before the upgrade is
+        answered.
         """
         if self._transport is None or self._transport.is_closing():
             return
@@ -320,11 +322,12 @@ class WebSocket(asyncio.Protocol):
         if requests:
             self._ask(requests[0])
         else:
-            self._answer(None)  # the protocol has answered what is no request
+            self._answer(None)  # the protocol has itself answered bytes that are not a request
 
     def _ask(self, request: Request) -> None:
-        """Lets the subclass decide, now or later; meanwhile what the peer says is collected, and the time to open goes
-        on.
+        """Let the subclass decide, now or later.
+
+        Meanwhile the peer's bytes are collected, and the time for the upgrade goes on.
         """
         if self._transport is None or self._transport.is_closing():
             return
@@ -354,7 +357,7 @@ class WebSocket(asyncio.Protocol):
         messages: list[Message] = []
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and self._own is None:  # what comes after our own close is not read any more
+            if isinstance(event, Frame) and self._own is None:  # frames after our own close are ignored
                 self._assemble(event, messages)
         self._flush()
         if not self.is_open:
@@ -379,8 +382,9 @@ class WebSocket(asyncio.Protocol):
             self._parts = []
 
     def _flush(self) -> None:
-        """Hands the protocol's bytes to the transport. A half-closed TLS connection is not possible: that is closed
-        whole.
+        """Hand the protocol's bytes to the transport.
+
+        A TLS connection cannot be half closed, so it is closed as a whole.
         """
         transport = self._transport
         writes = self._protocol.data_to_send()
@@ -400,7 +404,7 @@ class WebSocket(asyncio.Protocol):
             self.abort(CloseCode.SLOW, "does not read")
 
     def _arm_closing(self) -> None:
-        """The connection is ending: whatever the peer still sends, it is gone after close_s_max."""
+        """Abort the ending connection after `close_s_max`, whatever the peer still sends."""
         if self._transport is None or self._ending:
             return
         self._ending = True
@@ -410,7 +414,7 @@ class WebSocket(asyncio.Protocol):
         self._deadline = self._loop.call_later(self.limits.close_s_max, self.abort)
 
     def _arm_keepalive(self, first: bool = False) -> None:
-        # or a herd would be pinged in one turn for ever
+        # random at first: otherwise clients that connected together would always be pinged in one pass
         share = 0.5 + (self._protocol.id.int & 0xFFFF) / 0x20000 if first else 1.0
         due_s = self._loop.time() + self.limits.ping_s * share
         self._keepalive = self._loop.call_at(due_s, self._keep_alive, due_s)

@@ -1,26 +1,26 @@
-"""Errors, typed by who is to blame. Pure.
+"""Errors, typed by who is to blame: us, the peer or the world. Pure.
 
 FleethubError
 ├── LocalError       we are wrong: let the process die, supervisord restarts it
 │   └── Fenced       a newer hub has taken over: this one must do nothing more
-├── RemoteError      the peer is wrong: refuse, with its code
-│   └── BadFrame     a frame that is not of the protocol
-└── ResourceError    the world is wrong: retry with backoff, or say so
+├── RemoteError      the peer is wrong: refuse, with the error's code
+│   └── BadFrame     a frame that breaks the protocol
+└── ResourceError    the world is wrong (a peer is away, a disk is full): retry with backoff, or report it
 """
 
 from __future__ import annotations
 
 
 class FleethubError(Exception):
-    """Base of all errors that fleethub raises by itself."""
+    """Base of all errors that fleethub defines."""
 
 
 class LocalError(FleethubError):
-    """We are wrong, or may not go on. The process ends; supervisord starts it again."""
+    """We are wrong, or may not go on: let the process end. supervisord starts it again."""
 
 
 class Fenced(LocalError):
-    """A hub of a newer epoch exists. Whoever gets this may write nothing more."""
+    """A hub of a newer epoch exists. A hub that gets this error must write nothing more."""
 
     def __init__(self, own_epoch: int, newest_epoch: int) -> None:
         super().__init__(f"fenced: epoch {own_epoch} was replaced by {newest_epoch}")
@@ -29,7 +29,7 @@ class Fenced(LocalError):
 
 
 class RemoteError(FleethubError):
-    """The peer is wrong. `code` is the fixed word told to it, the text is for a person."""
+    """The peer is wrong. `code` is the fixed word that the peer is told; `message` is for a person."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -38,11 +38,11 @@ class RemoteError(FleethubError):
 
 
 class BadFrame(RemoteError):
-    """An agent's or operator's frame that is not of the protocol."""
+    """A frame of an agent or an operator that breaks the protocol."""
 
     def __init__(self, message: str) -> None:
         super().__init__("malformed", message)
 
 
 class ResourceError(FleethubError):
-    """The world is wrong (a peer away, a disk full): retry with backoff, or say so."""
+    """The world is wrong (a peer is away, a disk is full): retry with backoff, or report it."""

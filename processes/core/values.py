@@ -1,4 +1,4 @@
-"""The small values that every room speaks of. Pure."""
+"""Small values that every room uses. Pure."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ NIXFLEET_OPS: Final = (  # what a host without `protocol: 1` offers; source: Nix
     "pull", "switch", "pull-switch", "test", "rollback", "update", "force-update", "refresh-git", "refresh-lock",
     "refresh-system", "refresh-all", "check-version", "stop", "restart", "reboot",
 )  # fmt: skip
-STOP: Final = "stop"  # the one of them that works beside another, and on it
+STOP: Final = "stop"  # the only one of them that runs beside another command: it ends that command
 
-Time = Annotated[
-    str, Meta(extra_json_schema={"format": "date-time"})
-]  # as `rfc3339` writes it, and the API's document says so
+# as `rfc3339` writes it; the format stands in the API's document
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 class Now(NamedTuple):
     """One reading of both clocks, handed to the pure core.
 
-    Units: `boot_s` seconds of CLOCK_BOOTTIME (deadlines), `wall_s` seconds since 1970 UTC (for people, and across
-    reboots).
+    Units: `boot_s` in seconds of CLOCK_BOOTTIME (for deadlines); `wall_s` in seconds since 1970 UTC (for people, and
+    across reboots).
     """
 
     boot_s: float
@@ -42,10 +41,10 @@ class Now(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A place in a queue: the epoch of the queue's memory, and the sequence number of the last item dealt with.
+    """A place in a queue: the epoch of the queue's memory, and the sequence number of the last item that was handled.
 
-    Sequences begin at 1; `Position(epoch, 0)` stands before the first item, epoch 0 means "from the beginning of
-    whatever is there".
+    Sequence numbers begin at 1, so `Position(epoch, 0)` stands before the first item. Epoch 0 means "from the oldest
+    item that is still kept".
     """
 
     epoch: int
@@ -53,7 +52,7 @@ class Position(NamedTuple):
 
 
 class Presence(enum.StrEnum):
-    """What is known of a host's connection. `stale`: restored from disk, not yet heard of by this hub."""
+    """What is known of a host's connection. `stale`: restored from disk; this hub has not heard of the host yet."""
 
     ONLINE = "online"
     STALE = "stale"
@@ -61,14 +60,14 @@ class Presence(enum.StrEnum):
 
 
 class Role(enum.StrEnum):
-    """What an operator may do: look, command, or also change the fleet and the tokens."""
+    """What an operator may do: look, also give commands, or also change hosts and tokens."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
     def may(self, needed: Role) -> bool:
-        """True when this role includes `needed`."""
+        """Return True if this role includes `needed`."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
@@ -81,18 +80,18 @@ class Stream(enum.StrEnum):
 
 
 class Unknown(enum.StrEnum):
-    """Reasons of an agent's report that says: it was begun, and nobody can know how it ended. A hub makes it `lost`."""
+    """Why nobody can know how a command ended that was begun: reasons in an agent's report. The hub makes it `lost`."""
 
-    REBOOTED = "rebooted"  # the machine, between its start and its end
-    SHIM_DIED = "shim_died"  # what watched it was killed
-    UNREADABLE = "record_unreadable"  # the record of its end is damaged
+    REBOOTED = "rebooted"  # the machine rebooted while the command ran
+    SHIM_DIED = "shim_died"  # the shim that watched the command was killed
+    UNREADABLE = "record_unreadable"  # the record of the command's end is damaged
 
 
 class OutputRecord(msgspec.Struct, frozen=True):
     """One line of a command's output (without its newline), or a piece of at most 8 KiB of a long one.
 
-    One that ends with a carriage return is drawn over by the next of its stream, as a bar of progress is.
-    `offset` is its running number over both streams, from 0; None from an agent that does not number.
+    A record that ends with a carriage return is drawn over by the next record of the same stream, like a progress bar.
+    `offset` is the record's number, counted over both streams from 0; None if the agent does not number its output.
     """
 
     offset: int | None
@@ -101,7 +100,7 @@ class OutputRecord(msgspec.Struct, frozen=True):
 
 
 class CloseCode(enum.IntEnum):
-    """Every way a WebSocket of ours is closed. 1001, 1012 and 4000–4499: come back; 4500–4999: do not."""
+    """Every code with which we close a WebSocket. After 1001, 1012 and 4000–4499 come back; after 4500–4999 do not."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -113,11 +112,11 @@ class CloseCode(enum.IntEnum):
     REPLACED = 4409  # a newer connection with the same token
     RENAMED = 4503  # `register` named another host than the token's
     REVOKED = 4501  # the token is no longer valid
-    SUSPENDED = 4502  # too many of its events were put aside; until an operator lifts it
+    SUSPENDED = 4502  # too many of its events became dead letters; lasts until an operator lifts the suspension
 
 
 def rfc3339(wall_s: float | None) -> str | None:
-    """The time as the contract writes it: RFC 3339, UTC, milliseconds. None stays None."""
+    """Return the time as text: RFC 3339, UTC, milliseconds. None stays None."""
     if wall_s is None:
         return None
     at = datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
@@ -125,10 +124,10 @@ def rfc3339(wall_s: float | None) -> str | None:
 
 
 def token_id(token_hash: str) -> str:
-    """How people name an operator token: the beginning of its hash, which is no secret."""
+    """Return the name of an operator token for people: the beginning of its hash, which is no secret."""
     return token_hash[:12]
 
 
 def process_name(kind: str, number: int, count: int) -> str:
-    """The contract's name of a process: `gateway` when there is one, `gateway:0` … when there are several."""
+    """Return the name of a process: `gateway` if there is only one, `gateway:0`, `gateway:1` … if there are several."""
     return kind if count == 1 else f"{kind}:{number}"

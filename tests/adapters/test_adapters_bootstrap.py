@@ -1,4 +1,4 @@
-"""What a process does to itself at its door: who may look into it, and how much memory it may take."""
+"""What a process does to itself at its start: who may look into it, and how much memory it may take."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 """
 STUCK = """
 from processes.adapters import bootstrap
-bootstrap.let_witness_in()
+bootstrap.allow_tracing()
 def stuck():
     import time
     print(flush=True)

@@ -373,7 +373,7 @@ def test_a_key_of_another_start_opens_nothing(folder: Path) -> None:
 
 
 def test_calls_end_under_a_loop_that_never_idles(folder: Path) -> None:
-    """With the process door's switch interval the link's threads get their turn beside a loop that spins in 2 ms
+    """With bootstrap's switch interval the link's threads get their turn beside a loop that spins in 2 ms
     turns.
     """
 

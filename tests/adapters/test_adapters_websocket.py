@@ -520,7 +520,7 @@ def test_fragments_become_one_message_with_pings_between_them(run: Run) -> None:
 
 
 def test_what_was_said_before_a_close_in_the_same_segment_is_heard(run: Run) -> None:
-    """An agent's last report and its farewell often travel together."""
+    """An agent's last report and its close often travel together."""
 
     async def scenario() -> None:
         async with serving() as s:

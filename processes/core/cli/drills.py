@@ -1,7 +1,8 @@
 """The drills: what each breaks, what must be true afterwards, and within which bounds. Pure.
 
-Promised for whatever freezes or kills one process: found within FOUND_S, well within WELL_S, nothing lost, nothing
-doubled, nobody disconnected but the clients of the process that died. A bound that is wider says why in `why`.
+The promise for a fault that freezes or kills one process: it is found within FOUND_S, all is well within WELL_S, no
+command is lost or runs twice, and only clients of the process that died are disconnected. A drill with a wider bound
+says why in `why`.
 
 Units: *_s are lengths of time.
 """
@@ -16,7 +17,7 @@ import msgspec
 
 FOUND_S: Final = 3.0  # promised: the stall limit of 2 s, a turn of the watchdog, and a margin
 WELL_S: Final = 5.0  # promised: found, evidence of at most 1 s, kill, start, one canary round
-CI_SLACK: Final = 6.0  # bounds are so much wider with CI=true: a shared machine that is four times slower, and a margin
+CI_SLACK: Final = 6.0  # factor for the bounds with CI=true: a shared machine is four times slower; and a margin
 
 BEGIN: Final = "<!-- crash matrix: written by bin/crash-matrix -->"
 END: Final = "<!-- end of the crash matrix -->"
@@ -30,18 +31,18 @@ class Drill(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     what: str
-    process: str = ""  # whose incident it leaves; empty: it must leave none
+    process: str = ""  # the process that must have an incident; empty: there must be none
     verdict: str = ""  # of that incident
     guilty: str = ""  # the function that the evidence must name
-    found_s: float | None = FOUND_S  # None: there is nothing that could be found
-    well_s: float = WELL_S  # from the fault; where it is a condition that lasts, from its end
-    wait_s: float | None = None  # how long an operator may wait for "accepted" meanwhile, where nothing is away
-    breaks: tuple[str, ...] = ()  # whose connections may break: promised, for their process dies
+    found_s: float | None = FOUND_S  # None: there is nothing to find
+    well_s: float = WELL_S  # from the fault, or from the end of a condition that lasts
+    wait_s: float | None = None  # how long an operator may wait for "accepted" meanwhile; None: not bounded
+    breaks: tuple[str, ...] = ()  # whose connections may break, because their process dies
     replaced: tuple[str, ...] = ()  # other processes than `process` that are expected to be replaced
     lasts_s: float = 0.0  # how long the condition is held
-    short_s: float = 0.0  # the same in the short form
+    short_s: float = 0.0  # lasts_s of the short form
     inside: bool = False  # a fault within the hub's step: needs drills.enabled
-    mounts: bool = False  # runs in an installation of its own on a small tmpfs: needs root
+    mounts: bool = False  # needs root: it runs in an installation of its own on a small tmpfs
     long: bool = False  # has no short form
     why: str = ""  # why a bound is not the promised one
 
@@ -68,12 +69,14 @@ DRILLS: Final[tuple[Drill, ...]] = (
         why="found is the answer 500 to its request; nothing is replaced",
     ),
     Drill(
-        name="hub-poison", what="a message that freezes every hub that steps it", inside=True, process="hub", verdict="frozen",
-        guilty="take_a_lock_twice", well_s=12.0, why="two deaths, each mended as any other; then the message is put aside",
+        name="hub-poison", what="a message that freezes every hub that steps it", inside=True, process="hub",
+        verdict="frozen", guilty="take_a_lock_twice", well_s=12.0,
+        why="two deaths, each mended as any other; then the message is put aside",
     ),
     Drill(
-        name="hub-leak", what="the hub keeps more memory than it may", inside=True, long=True, process="hub", verdict="memory",
-        found_s=5.0, well_s=8.0, why="a peak may pass: it must hold too much for a second, and memory is looked at less often than pulses",
+        name="hub-leak", what="the hub keeps more memory than it may", inside=True, long=True, process="hub",
+        verdict="memory", found_s=5.0, well_s=8.0,
+        why="a peak may pass, so it must last a second; and the watchdog looks at memory less often than at pulses",
     ),
     *_hit("fanout", (OPERATORS,)),
     *_hit("gateway", (AGENTS,)),
@@ -87,35 +90,41 @@ DRILLS: Final[tuple[Drill, ...]] = (
         why="found is `status` saying that the watchdog is silent, which it does after 3 s; the rest goes on meanwhile",
     ),
     Drill(
-        name="agent-kill", what="kill -9 of this machine's agent and of the drill's own, which runs a command", process="agent",
-        verdict="dead", breaks=(AGENTS,), well_s=5.0,
+        name="agent-kill", what="kill -9 of this machine's agent and of the drill's own, which runs a command",
+        process="agent", verdict="dead", breaks=(AGENTS,), well_s=5.0,
     ),
     Drill(
         name="database-locked", what="another program holds the database", lasts_s=30.0, short_s=5.0, found_s=3.0,
         why="found is the hub's word that storage is blocked; well is counted from the release",
     ),
     Drill(
-        name="disk-full", what="the state folder's disk is full", lasts_s=6.0, mounts=True, long=True, found_s=3.0, well_s=10.0,
-        why="as database-locked; the watchdog's report is on that disk too, and canary and watchdog come back one after the other",
+        name="disk-full", what="the state folder's disk is full", lasts_s=6.0, mounts=True, long=True, found_s=3.0,
+        well_s=10.0,
+        why="as database-locked; the watchdog's status is on that disk too: watchdog and canary come back one by one",
     ),
     Drill(
-        name="log-disk-full", what="the logs' disk is full", lasts_s=6.0, mounts=True, long=True, found_s=None, wait_s=2.0,
+        name="log-disk-full", what="the logs' disk is full", lasts_s=6.0, mounts=True, long=True, found_s=None,
+        wait_s=2.0,
         why="nothing may be found: logs are lost, and nothing waits for them",
     ),
     Drill(
-        name="broadcast-flood", what="a command floods the operators with 60,000 lines of output", found_s=None, wait_s=5.0,
+        name="broadcast-flood", what="a command floods the operators with 60,000 lines of output", found_s=None,
+        wait_s=5.0,
         why="nothing may be found: the others are served meanwhile",
     ),
     Drill(
-        name="slow-operator", what="five operators who ask for all and read nothing", found_s=None, lasts_s=10.0, short_s=3.0, wait_s=2.0,
+        name="slow-operator", what="five operators who ask for all and read nothing", found_s=None, lasts_s=10.0,
+        short_s=3.0, wait_s=2.0,
         why="nothing may be found: the others are served meanwhile",
     ),
     Drill(
-        name="starvation", what="16 processes burn the CPU", found_s=None, lasts_s=30.0, short_s=10.0, well_s=10.0, wait_s=20.0,
+        name="starvation", what="16 processes burn the CPU", found_s=None, lasts_s=30.0, short_s=10.0, well_s=10.0,
+        wait_s=20.0,
         why="nothing may be killed: a starved process is slow, not frozen",
     ),
     Drill(
-        name="suspend", what="every process stopped at once, then continued", found_s=None, lasts_s=60.0, short_s=5.0, well_s=10.0,
+        name="suspend", what="every process stopped at once, then continued", found_s=None, lasts_s=60.0, short_s=5.0,
+        well_s=10.0,
         why="nothing may be killed: it was the machine, not the process. Canary and connections begin anew",
     ),
     Drill(
@@ -127,18 +136,18 @@ DRILLS: Final[tuple[Drill, ...]] = (
         why="well is counted from supervisord's FATAL: the watchdog revives with backoff",
     ),
     Drill(
-        name="supervisord-kill", what="kill -9 of supervisord, then `up`", found_s=1.0, well_s=30.0, breaks=(AGENTS, OPERATORS),
-        replaced=("queues", "hub", "gateway", "fanout", "watchdog", "agent"),
+        name="supervisord-kill", what="kill -9 of supervisord, then `up`", found_s=1.0, well_s=30.0,
+        breaks=(AGENTS, OPERATORS), replaced=("queues", "hub", "gateway", "fanout", "watchdog", "agent"),
         why="found is that no child lives any more; well is `up` saying so. Nobody else can start it but systemd",
     ),
 )  # fmt: skip
 BY_NAME: Final = {drill.name: drill for drill in DRILLS}
-# what freezes or kills one process once: the promise in its strictest form
+# the drills that freeze or kill one process once: the promise in its strictest form
 ONE_PROCESS: Final = tuple(d.name for d in DRILLS if d.process and d.well_s == WELL_S and not d.why)
 
 
 class Left(msgspec.Struct, frozen=True):
-    """An incident that a drill left, as far as it is judged."""
+    """An incident that a drill left: the fields by which it is judged."""
 
     id: str
     process: str
@@ -149,7 +158,7 @@ class Left(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """One round of a drill. `trouble`: what went wrong, a line each; a round without is ok."""
+    """One round of a drill. `trouble`: what went wrong, a line each; a round without trouble is ok."""
 
     name: str
     ok: bool = False
@@ -157,8 +166,8 @@ class Figures(msgspec.Struct, kw_only=True):
     recovered_s: float | None = None
     lost: int = 0
     doubled: int = 0
-    commands: int = 0  # accepted while it was rehearsed
-    wait_s: float = 0.0  # the longest that one of them was asked for until it was accepted
+    commands: int = 0  # accepted during the drill
+    wait_s: float = 0.0  # the longest time from the request of one of them until it was accepted
     agents_disconnected: int = 0
     operators_disconnected: int = 0
     incident: str | None = None
@@ -167,7 +176,7 @@ class Figures(msgspec.Struct, kw_only=True):
 
 
 class DrillResult(Figures, kw_only=True):
-    """A drill's rounds together: of each figure the worst; medians beside them."""
+    """All rounds of a drill: the worst of each figure, and medians."""
 
     rounds: int = 1
     detected_median_s: float | None = None
@@ -178,12 +187,10 @@ class DrillResult(Figures, kw_only=True):
 def trouble(
     drill: Drill, seen: Figures, left: Sequence[Left], replaced: Iterable[str], slack: float = 1.0
 ) -> list[str]:
-    """What is outside the drill's bounds, a line each; times may be `slack` times longer."""
-    found = [
-        *seen.trouble,
-        *_late("found", seen.detected_s, drill.found_s, slack),
-        *_late("well", seen.recovered_s, drill.well_s, slack),
-    ]
+    """Return what is outside the drill's bounds, a line each. The bounds of times are multiplied by `slack`."""
+    found = list(seen.trouble)
+    found += _late("found", seen.detected_s, drill.found_s, slack)
+    found += _late("well", seen.recovered_s, drill.well_s, slack)
     found += _late("accepted", seen.wait_s, drill.wait_s, slack)
     counts = [(seen.lost, "commands lost"), (seen.doubled, "commands ran twice")]
     counts += [(seen.agents_disconnected, "agents disconnected")] if AGENTS not in drill.breaks else []
@@ -226,8 +233,9 @@ def _incidents(drill: Drill, left: Sequence[Left]) -> list[str]:
 
 
 def together(drill: Drill, rounds: Sequence[Figures]) -> DrillResult:
-    """The row of a drill's rounds; there is at least one. Incident and place are of the first that failed, else of the
-    last.
+    """Return the row of a drill's rounds, of which there is at least one.
+
+    `incident` and `stuck_at` are of the first round that failed, or of the last one.
     """
     shown = next((each for each in rounds if not each.ok), rounds[-1])
     found = [each.detected_s for each in rounds if each.detected_s is not None]
@@ -254,21 +262,22 @@ def together(drill: Drill, rounds: Sequence[Figures]) -> DrillResult:
 
 
 HEADER: Final = (
-    "drill", "what", "rounds", "found: median, worst", "well: median, worst", "operator waited", "commands", "lost", "doubled",
-    "agents disconnected", "where it stood",
+    "drill", "what", "rounds", "found: median, worst", "well: median, worst", "operator waited", "commands", "lost",
+    "doubled", "agents disconnected", "where it stood",
 )  # fmt: skip
 
 
 def cells(row: DrillResult) -> list[str]:
-    """A row under HEADER."""
+    """Return the cells of a row, in the order of HEADER."""
     return [
-        row.name, row.what, str(row.rounds), _times(row.detected_median_s, row.detected_s), _times(row.recovered_median_s, row.recovered_s),
-        f"{row.wait_s:.2f} s", str(row.commands), str(row.lost), str(row.doubled), str(row.agents_disconnected), _place(row.stuck_at),
+        row.name, row.what, str(row.rounds), _times(row.detected_median_s, row.detected_s),
+        _times(row.recovered_median_s, row.recovered_s), f"{row.wait_s:.2f} s", str(row.commands), str(row.lost),
+        str(row.doubled), str(row.agents_disconnected), _place(row.stuck_at),
     ]  # fmt: skip
 
 
 def markdown(rows: Sequence[DrillResult]) -> str:
-    """The crash matrix as a table of Markdown."""
+    """Return the crash matrix as a Markdown table."""
     lines = [list(HEADER), ["---"] * len(HEADER)]
     for row in rows:
         name, *rest = cells(row)
@@ -283,5 +292,5 @@ def _times(median_s: float | None, worst_s: float | None) -> str:
 
 
 def _place(stuck_at: str | None) -> str:
-    """The last part of the path, its line and the function: `drill.py:38 take_a_lock_twice`."""
+    """Return the last part of the path, the line and the function: `drill.py:38 take_a_lock_twice`."""
     return stuck_at.rpartition("/")[2] if stuck_at else "–"

@@ -1,7 +1,7 @@
-"""What a restored backup means for what stood in it: nothing of it is taken up again on a guess. Pure.
+"""The restore of a backup: how its open commands, runs and tokens go on. Nothing goes on by a guess. Pure.
 
-Whoever runs a command that the backup has as open may have ended it long ago, so it is `lost` (restored), never
-delivered. A run begins no further host. A token that was made void since stays void.
+An agent may have ended a command long ago that is open in the backup. So the command becomes `lost` (restored) and is
+never delivered. A run begins no further host. A token that was made void since the backup stays void.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ACTOR = "restore"
 
 
 class Rollback(msgspec.Struct, frozen=True):
-    """The rows that change."""
+    """The backup's rows as they are after the restore."""
 
     hosts: list[HostRecord]
     commands: list[Command]
     transitions: list[Transition]
     runs: list[Run]
     ledger: Ledger
-    revoked: int  # hosts of the backup whose tokens are void since
+    revoked: int  # hosts of the backup whose tokens were made void since
 
 
 def restored(
@@ -39,7 +39,7 @@ def restored(
     revoked: frozenset[str],
     now_wall_s: float,
 ) -> Rollback:
-    """The backup's hosts, open commands and open runs as they are from now on."""
+    """Return the backup's hosts, open commands and open runs as they are from now on. `revoked`: hashes of tokens."""
     by_name = {host.name: host for host in hosts}
     commands, transitions = [], []
     for command in opened:

@@ -1,24 +1,23 @@
 """Named queues, bounded in items and bytes, replayable until acknowledged. Pure.
 
-A queue numbers its items from 1. Reading removes nothing; acknowledging lets go of everything up to a position. So a
-reader that dies in the middle takes nothing with it, and its successor goes on from its own durable position, or from
-what is still there.
+A queue numbers its items from 1. Reading removes nothing; acknowledging removes every item up to a position. So a
+reader that dies in the middle loses nothing: its successor goes on from its own durable position, or from the oldest
+item that is kept.
 
-    1 … acknowledged      dealt with, gone
-    … newest              kept, in order; a number missing among them was burned by a lossy append while the queue was
-                          full
+    1 … acknowledged      handled and removed
+    … newest              kept, in order. If a number is missing, a lossy append found the queue full and used it up
 
-A reader is told of every loss, once, as a gap: when the epoch is another one than its own (the memory began empty
-again), and where numbers were burned. A batch never reaches over a hole: the items behind it come in the next batch,
-and that one is the gap's.
+A reader hears of every loss once, as a gap: when the queue has another epoch than the reader's position (the memory of
+`queues` began empty again), and where numbers are missing. A batch never spans missing numbers: the items behind them
+come in the next batch, and that batch has the gap.
 
-An append may stay under way after its caller has given it up (this process was stopped) and be carried out later,
-behind what that caller appended since. So a client numbers its appends, and one that comes after a higher number is
-refused: nobody waits for it.
+An append may still be under way when its caller has given it up (because this process was stopped), and would then be
+carried out behind later appends of the same caller. So a client numbers its appends, and an append that comes after one
+with a higher number is refused: nobody waits for it.
 
-Two readers of one queue both see everything, and an acknowledgement of either lets go for both: nothing is shared out
-among readers. Who must be the only reader (the hub) is fenced by its epoch; the others hold the lock of their process
-name.
+Two readers of one queue both see every item, and an acknowledgement by either removes items for both: items are not
+shared out among readers. The hub, which must be the only reader, is fenced by its epoch; every other process is the
+only reader because it holds the lock of its name.
 """
 
 from __future__ import annotations
@@ -29,30 +28,23 @@ from collections.abc import Sequence
 from typing import Final
 
 from processes.core.errors import Fenced
-from processes.core.travels.queue_calls import (
-    Appended,
-    Batch,
-    QueueLimits,
-    QueueRefused,
-    QueueStats,
-    limits_of,
-)
+from processes.core.travels.queue_calls import Appended, Batch, QueueLimits, QueueRefused, QueueStats, limits_of
 from processes.core.values import Position
 
-HUB: Final = "hub"  # the only role that an older epoch shuts out
-QUEUES_MAX: Final = 200  # a queue for each gateway and fanout, and room for renumbered ones; guess
-# whose last number is remembered, the longest silent goes first; four times the connections there may be
+HUB: Final = "hub"  # the only role that is refused for an old epoch
+QUEUES_MAX: Final = 200  # one for each gateway and fanout, and room if their number is changed; guess
+# clients whose last append number is remembered; the one that was silent longest goes first. Four times the connections
 CLIENTS_MAX: Final = 1_000
 
 
 class BoundedQueue:
-    """One queue. Invariant: 0 <= acknowledged <= every kept sequence - 1 < newest; kept sequences rise; both limits
-    hold.
+    """One queue.
 
-    Shape: three lists, one entry an item: its sequence, the bytes appended up to and with it since the epoch began,
-    itself.
-    Cost: logarithmic in the backlog, but for an acknowledgement, which moves the rest (measured: 40 µs at 100,000
-    items).
+    Invariant: 0 <= acknowledged <= every kept sequence - 1 < newest; kept sequences rise; both limits hold.
+    Shape: three lists with one entry an item: its sequence; the bytes appended since the epoch began, up to and
+    including the item; the item itself.
+    Cost: logarithmic in the backlog, except for an acknowledgement, which moves all items behind it (measured: 40 µs at
+    100,000 items).
     """
 
     def __init__(self, name: str, epoch: int, limits: QueueLimits) -> None:
@@ -71,19 +63,19 @@ class BoundedQueue:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the kept items."""
+        """Return the bytes of the kept items."""
         return self._ends_bytes[-1] - self._gone_bytes if self._items else 0
 
     @property
     def newest(self) -> Position:
-        """Where a reader stands that has seen everything."""
+        """Return the position of a reader that has seen every item."""
         return Position(self.epoch, self._newest)
 
     def append(self, items: Sequence[bytes], now_s: float, *, bulk: bool = False, lossy: bool = False) -> Appended:
-        """Appends all, or nothing if they do not fit. bulk: into nine tenths only. lossy: what does not fit burns its
-        numbers.
+        """Append all items, or none if they do not fit.
 
-        Units: now_s of any clock that only rises; the ages in `stats` are told by it.
+        bulk: the items must fit into nine tenths of the queue. lossy: items that do not fit use up their numbers.
+        Units: now_s in seconds of any clock that only rises; `stats` computes ages by it.
         """
         tenths = 9 if bulk else 10
         items_max, bytes_max = (limit * tenths // 10 for limit in self.limits)
@@ -107,14 +99,15 @@ class BoundedQueue:
         return Appended(True, self.newest)
 
     def read(self, after: Position, items_max: int, bytes_max: int) -> Batch:
-        """The next items after a position; none if there are none yet. One item is given whatever its size.
+        """Return the next items after a position; none if there are none yet. One item comes whatever its size.
 
-        A position of epoch 0 stands before the oldest kept item. One that was acknowledged already: on from there.
+        A position of epoch 0 stands before the oldest kept item. If `after` was acknowledged already, reading goes on
+        after the acknowledged items.
         Raises: QueueRefused, for a position that this queue has not reached.
         """
         sequence, gap = self._start(after)
         first = bisect.bisect_right(self._sequences, sequence)
-        if first == len(self._items):  # nothing kept; whatever was numbered since is burned
+        if first == len(self._items):  # no item is kept behind it: every later number was used up by a lossy append
             return Batch([], self.newest, gap or sequence < self._newest)
         gap = gap or self._sequences[first] != sequence + 1
         before_bytes = self._ends_bytes[first - 1] if first else self._gone_bytes
@@ -122,14 +115,14 @@ class BoundedQueue:
             self._ends_bytes, before_bytes + bytes_max, first, min(len(self._items), first + items_max)
         )
         last = max(last, first + 1)
-        # up to the next hole: the distance of number and index grows there
+        # end the batch at the next missing number: from there on number - index is larger
         distance = self._sequences[first] - first
         last = bisect.bisect_right(range(last), distance, first, key=lambda index: self._sequences[index] - index)
         # plant: read-keeps
         return Batch(self._items[first:last], Position(self.epoch, self._sequences[last - 1]), gap)
 
     def acknowledge(self, position: Position) -> None:
-        """Lets go of every item up to the position. One of another epoch, or acknowledged already, changes nothing.
+        """Remove every item up to the position. A position of another epoch, or acknowledged already, changes nothing.
 
         Raises: QueueRefused, for a position that this queue has not reached.
         """
@@ -146,9 +139,10 @@ class BoundedQueue:
             self._since.popleft()
 
     def stats(self, now_s: float, readers: int = 0) -> QueueStats:
-        """The queue as it is now."""
+        """Return the queue's figures as they are now."""
         return QueueStats(
-            self.name, self.epoch, len(self), self.size_bytes, *self.limits, max(0.0, now_s - self._since[0][1]) if self._items else 0.0,
+            self.name, self.epoch, len(self), self.size_bytes, *self.limits,
+            max(0.0, now_s - self._since[0][1]) if self._items else 0.0,
             self.appended, self.refused, self.dropped, self.acknowledged, readers,
         )  # fmt: skip
 
@@ -169,17 +163,16 @@ class BoundedQueue:
 
 
 class QueueSet:
-    """All queues of one memory: made at first use, of one epoch, closed to hubs that were replaced."""
+    """All queues of one epoch. A queue is made at its first use. Hubs that were replaced are refused."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
-        self.hub_epoch = 0  # the newest that anybody spoke of
+        self.hub_epoch = 0  # the newest that any caller has named
         self._queues: dict[str, BoundedQueue] = {}
-        # number of the last append, by client; lately heard of last
-        self._clients: OrderedDict[int, int] = OrderedDict()
+        self._clients: OrderedDict[int, int] = OrderedDict()  # client → number of its last append; latest at the end
 
     def admit(self, role: str, hub_epoch: int) -> bool:
-        """Notes the caller's hub epoch; True if it is news.
+        """Note the hub epoch that the caller names, and return True if it is newer than all before.
 
         Raises: Fenced, for a hub that a newer one has replaced.
         """
@@ -192,7 +185,7 @@ class QueueSet:
         return False
 
     def admit_append(self, client: int, number: int) -> None:
-        """Notes the append; one without a number passes. Raises: QueueRefused, for one that its caller has given up."""
+        """Note the number of an append; 0 always passes. Raises: QueueRefused, if its caller has given it up."""
         if not number:
             return
         newest = self._clients.get(client, 0)
@@ -205,7 +198,7 @@ class QueueSet:
             self._clients.popitem(last=False)
 
     def named(self, name: str) -> BoundedQueue:
-        """The queue of this name. Raises: QueueRefused."""
+        """Return the queue of this name; make it if there is none. Raises: QueueRefused."""
         queue = self._queues.get(name)
         if queue is None:
             limits = limits_of(name)
@@ -215,5 +208,5 @@ class QueueSet:
         return queue
 
     def all(self) -> list[BoundedQueue]:
-        """Every queue that was used, oldest first."""
+        """Return every queue that was used, the oldest first."""
         return list(self._queues.values())

@@ -1,1 +1,1 @@
-"""What is kept: one file a kind of record, with its states and what may become of it. Pure."""
+"""The records that are kept: one file for each kind, with its states and transitions. Pure."""

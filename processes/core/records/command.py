@@ -5,13 +5,13 @@
           │          ├───▶ succeeded | failed | rejected | cancelled | lost
           └──▶ expired | cancelled | lost
 
-The theory: `queued` is in the hub's hands alone, so the hub may end it (its time is over, an operator cancels, its host
-is removed). From `sent` on the agent may have begun, so only the agent's word ends it, or a reason to give up knowing
-(`lost`), which says so and never guesses. `sent → queued` does not exist: a redelivery is another attempt of the same
-`sent`, and the agent's journal makes sure that it runs once. An agent's word about a command that is still `queued`
-proves that it was sent: it is made `sent` first. What bothers the author: an agent that says `rejected` after it said
-that it runs is broken, and which of its words is true nobody knows; that is `lost` (contradicted), for there is no edge
-from `running` to `rejected`.
+The theory: only the hub has a `queued` command, so the hub may end it (its time is over, an operator cancels it, its
+host is removed). From `sent` on the agent may have begun it. Then only the agent's word ends the command, or the hub
+gives up knowing: `lost` says just that, and never guesses. There is no `sent → queued`: a redelivery is another attempt
+while the command stays `sent`, and the agent's journal makes sure that it runs once. An agent's word about a command
+that is still `queued` proves that it was sent, so the hub makes it `sent` first. What bothers the author: an agent that
+says `rejected` after it said that the command runs is broken, and nobody knows which of its words is true. There is no
+edge from `running` to `rejected`; such a command becomes `lost` (contradicted).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class State(enum.StrEnum):
 
     @property
     def final(self) -> bool:
-        """True when nothing more is expected."""
+        """Return True if nothing more is expected; a late report may still end a `lost` command."""
         return self in FINAL
 
 
@@ -59,7 +59,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 
 
 class UnknownTransition(LocalError):
-    """A pair of states that the table does not have: something that cannot be true was reported."""
+    """A pair of states that is not in the table: somebody reported something that cannot be true."""
 
     def __init__(self, command_id: str, before: State, after: State) -> None:
         super().__init__(f"command {command_id}: {before} → {after} is not a transition")
@@ -67,9 +67,9 @@ class UnknownTransition(LocalError):
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One command for one host, as it stands in the database. Changed only by `msgspec.structs.replace` and `moved`.
+    """One command for one host, as it is in the database. Change it only by `msgspec.structs.replace` and `moved`.
 
-    Units: *_wall_s seconds since 1970; *_boot_s seconds of CLOCK_BOOTTIME of the hub's boot named in `boot`.
+    Units: *_wall_s in seconds since 1970; *_boot_s in seconds of CLOCK_BOOTTIME of the boot named in `boot`.
     """
 
     id: str
@@ -88,19 +88,19 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     exit_code: int | None = None
     attempt: int = 0
-    connection: str = ""  # on which it was last sent
-    journal: str = ""  # of the agent it was last sent to
+    connection: str = ""  # the connection on which it was last sent
+    journal: str = ""  # the journal id of the agent to which it was last sent
     sent_boot_s: float = 0.0
     sent_wall_s: float | None = None
     started_wall_s: float | None = None
     finished_wall_s: float | None = None
     lost_wall_s: float | None = None  # kept when a late report ends a lost command
-    adopted: bool = False  # on its connection it was found running: it was written on one before
-    unheard_wall_s: float | None = None  # since when its host is not connected, while it is sent or running
-    unheard_boot_s: float = 0.0  # the same on the clock that deadlines run on
+    adopted: bool = False  # it was found running on `connection`, but was sent on an earlier one
+    unheard_wall_s: float | None = None  # when its host's connection ended, while it is sent or running
+    unheard_boot_s: float = 0.0  # the same time on the clock of deadlines
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
-    evidence: dict[str, str] = {}  # of a foreign host's system, when it was sent
+    evidence: dict[str, str] = {}  # what a foreign host said of its system when the command was sent
     key: str | None = None
     run: str | None = None
     output_next: int = 0  # offset of the next output record
@@ -109,12 +109,12 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def open(self) -> bool:
-        """True until a final state."""
+        """Return True until the command is in a final state."""
         return self.state not in FINAL
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """One line of the audit trail."""
+    """One line of a command's history, and of the audit trail."""
 
     command_id: str
     at_wall_s: float
@@ -125,7 +125,7 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 def moved(command: Command, after: State, at_wall_s: float, reason: str = "", **fields: object) -> Command:
-    """The command in its next state.
+    """Return the command in its next state.
 
     Raises: UnknownTransition, for a pair that is not in the table.
     """

@@ -1,5 +1,6 @@
-"""A dead letter: a message that was put aside instead of stepped, with why; kept in bounds, shown, tried again or
-discarded. Pure.
+"""Dead letters: messages that were not stepped or not shown, each with the reason, until an operator decides. Pure.
+
+They are kept in bounds, shown, and tried again or discarded by an operator.
 """
 
 from __future__ import annotations
@@ -29,27 +30,28 @@ from processes.core.travels.messages import (
 )
 from processes.core.values import Time, rfc3339
 
-LETTERS_MAX: Final = 1000  # kept; beyond it the oldest go. Guess: far more than anybody reads
-LETTERS_BYTES_MAX: Final = 8 << 20  # of all that is kept, in memory and on disk; one is 2 MiB at most
+LETTERS_MAX: Final = 1000  # dead letters kept; beyond it the oldest go. Guess: far more than anybody reads
+LETTERS_BYTES_MAX: Final = 8 << 20  # of all dead letters, in memory and on disk; one has 2 MiB at most
 ERROR_CHARS_MAX: Final = 16 * 1024  # of one traceback
-UNDECODABLE: Final = "undecodable"  # the kind of what could not even be read
+UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even be decoded
 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
 _event = msgspec.json.Decoder(Event)
 
 
 class Why(enum.StrEnum):
-    """Why it was put aside."""
+    """Why a message became a dead letter."""
 
-    POISON = "poison"  # it ended the process that stepped it, DEATHS_MAX times
-    RAISED = "raised"  # its step raised
+    POISON = "poison"  # it ended the process that stepped it, poison.DEATHS_MAX times
+    RAISED = "raised"  # its step raised an exception
     UNDECODABLE = "undecodable"  # of another version, or broken
-    STRAY = "stray"  # a report of a command that is not its host's, or not known any more
+    STRAY = "stray"  # a report of a command of another host, or of one that is not known any more
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message put aside. `process`: who put it aside (the hub, or a fanout). `event`: as JSON; of what is
-    undecodable, as it came.
+    """One dead letter. `process`: the hub, or the fanout that left a row out.
+
+    `event`: the message as JSON; an undecodable one as it came.
     """
 
     id: str
@@ -57,7 +59,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     why: str
     process: str = "hub"
-    name: str = ""  # as it stood in the pulse
+    name: str = ""  # the event's name in the pulse (poison.name_of)
     host: str = ""
     error: str = ""
     deaths: list[Death] = []
@@ -67,7 +69,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes to keep it."""
+        """Return about how many bytes it takes to keep."""
         return len(self.event) + len(self.error) + sum(len(death.stacks) for death in self.deaths) + 500
 
 
@@ -82,8 +84,9 @@ class DeathView(msgspec.Struct, frozen=True):
 
 
 class LetterView(msgspec.Struct, frozen=True):
-    """A dead letter in the API. `event`: null in a listing; of what is undecodable, a text. `retrying`: about to be
-    stepped once more.
+    """A dead letter in the API. `retrying`: it is about to be stepped once more.
+
+    `event`: null in a listing; the text of a message that is undecodable.
     """
 
     id: str
@@ -101,7 +104,7 @@ class LetterView(msgspec.Struct, frozen=True):
 
 
 def view(letter: DeadLetter, *, whole: bool) -> LetterView:
-    """What the outside sees of it; not whole: without the event, the stacks, and all but the last line of the error."""
+    """Return the dead letter for the API. Not `whole`: no event, no stacks, the error's last line."""
     error = letter.error if whole else (letter.error.strip().splitlines() or [""])[-1][:300]
     deaths = [
         DeathView(rfc3339(d.wall_s), d.cause, d.pid, d.incident, d.stacks if whole else None) for d in letter.deaths
@@ -112,31 +115,24 @@ def view(letter: DeadLetter, *, whole: bool) -> LetterView:
     elif whole and letter.event:
         event = msgspec.Raw(letter.event)
     return LetterView(
-        letter.id, rfc3339(letter.at_wall_s), letter.process, letter.kind, letter.why, letter.host, error, letter.size_bytes,
-        letter.retries, letter.retrying, deaths, event,
+        letter.id, rfc3339(letter.at_wall_s), letter.process, letter.kind, letter.why, letter.host, error,
+        letter.size_bytes, letter.retries, letter.retrying, deaths, event,
     )  # fmt: skip
 
 
 def of_event(
     id: str, at_wall_s: float, event: object, why: Why, *, error: str, name: str = "", deaths: list[Death] | None = None
 ) -> DeadLetter:
-    """The letter that an event becomes. The hub's own events (timers) have no content."""
+    """Return the dead letter that an event becomes. The hub's own events (timers) have no content."""
     outside = isinstance(event, msgspec.Struct)
     return DeadLetter(
-        id,
-        at_wall_s,
-        type(event).__name__,
-        why,
-        name=name,
-        host=host_of(event),
-        error=error[-ERROR_CHARS_MAX:],
-        deaths=deaths or [],
-        event=msgspec.json.encode(event) if outside else b"",
-    )
+        id, at_wall_s, type(event).__name__, why, name=name, host=host_of(event), error=error[-ERROR_CHARS_MAX:],
+        deaths=deaths or [], event=msgspec.json.encode(event) if outside else b"",
+    )  # fmt: skip
 
 
 def host_of(event: object) -> str:
-    """The agent that said it; empty: none did. Its gateway says `Undelivered` by itself."""
+    """Return the host whose agent caused the event; empty: none. `Undelivered` is the gateway's own."""
     if isinstance(event, AgentEvent) and not isinstance(event, Undelivered):
         return event.host
     if isinstance(event, CensusTaken) and len(event.connections) == 1:
@@ -145,29 +141,30 @@ def host_of(event: object) -> str:
 
 
 def revived(letter: DeadLetter) -> Event:
-    """The event, to be stepped once more. A request's deadline is over: whoever tries it again wants it now.
+    """Return the event, to be stepped once more. A request gets no deadline: an operator wants it carried out now.
 
-    Raises: LocalError, with why it cannot be: what it says of a connection is long over, or it is still of no version
-    known here.
+    Raises: LocalError, if the event cannot be stepped again: it is about a connection of the past, or this version
+    cannot decode it either.
     """
     try:
         event = messages.decode_event(letter.event) if letter.kind == UNDECODABLE else _event.decode(letter.event)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LocalError(f"it cannot be read: {error}") from None
     if not isinstance(event, _RETRIED):
-        raise LocalError(f"a {letter.kind} is of its moment: if it still holds, it comes again by itself")
+        raise LocalError(f"a {letter.kind} is about one moment only: if it is still true, it comes again by itself")
     return msgspec.structs.replace(event, deadline_boot_s=math.inf) if isinstance(event, RequestReceived) else event
 
 
 def name_again(letter: DeadLetter) -> str:
-    """What stands in the pulse while it is stepped again: another name each time, so that each try is counted by
-    itself.
+    """Return the name in the pulse while the dead letter is stepped again.
+
+    It is another name each time, so that deaths are counted for each try by itself.
     """
     return poison.name_of_own(letter.kind, letter.id, str(letter.retries))
 
 
 def too_many(letters: Mapping[str, DeadLetter]) -> list[str]:
-    """The ids of the oldest that must go. `letters`: oldest first."""
+    """Return the ids of the oldest dead letters, which must go. `letters`: oldest first."""
     gone: list[str] = []
     size, count = sum(letter.size_bytes for letter in letters.values()), len(letters)
     for id, letter in letters.items():

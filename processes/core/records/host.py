@@ -1,4 +1,4 @@
-"""A host: what is kept of it on disk, and what only a living hub knows. Pure."""
+"""A host: its record on disk, and its connection, which only a living hub knows. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PROGRESS_MAX: Final = 32  # operations of one host; NixFleet's agents know fifte
 
 
 class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One enrolled host as it stands in the database. `token_hash` None: revoked. `register` None: never seen.
+    """One enrolled host as it is in the database. `token_hash` None: revoked. `register` None: never seen.
 
-    `ledger` counts the commands of this host; it is balanced as the ledger of all is.
+    `ledger` counts the commands of this host. It balances, as the ledger of all hosts does.
     """
 
     name: str
@@ -34,21 +34,21 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     seen_wall_s: float | None = None
     address: str = ""
     ledger: Ledger = Ledger()
-    suspended: str = ""  # why nobody gets in with its token, until an operator lifts it
+    suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_wall_s: float | None = None
 
     @property
     def foreign(self) -> bool:
-        """True for an agent without a journal and without `ack`."""
+        """Return True for a host whose agent has no journal and knows no `ack`."""
         return self.register is not None and self.register.protocol == 0
 
     def offers(self, op: str) -> bool:
-        """True unless the host said what it offers and this is not among it."""
+        """Return True unless the host has said which ops it offers, and `op` is not one of them."""
         offered = self.offered()
         return offered is None or op in offered
 
     def offered(self) -> list[str] | None:
-        """The ops this host offers; None: unknown, it was never seen."""
+        """Return the ops that this host offers; None: unknown, it was never seen."""
         if self.register is None:
             return None
         if self.register.protocol == 0:
@@ -56,14 +56,15 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.register.commands or []
 
     def concurrent(self, op: str) -> bool:
-        """True if the agent said that this op may run beside another."""
+        """Return True if the agent said that this op may run beside another."""
         options = (self.register.command_options or {}).get(op) if self.register else None
         return options is not None and options.concurrent
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far an agent says that one of its operations is: `current` of `total` steps; total 0: it did not say. status:
-    its own word.
+    """How far one operation is, as its agent says: `current` of `total` steps. total 0: the agent did not say.
+
+    status: the agent's own word.
     """
 
     current: Annotated[int, Meta(ge=0, le=2**53)] = 0
@@ -76,8 +77,9 @@ _progress = msgspec.json.Decoder(Progress)
 
 
 def progress_of(told: Json) -> dict[str, Progress]:
-    """What an agent told of its operations' progress, PROGRESS_MAX of them, without what cannot be understood: it is
-    only shown.
+    """Return the progress of an agent's operations, of PROGRESS_MAX at most.
+
+    Entries that cannot be decoded are left out: progress is only shown.
     """
     found: dict[str, Progress] = {}
     with contextlib.suppress(msgspec.DecodeError):
@@ -90,9 +92,9 @@ def progress_of(told: Json) -> dict[str, Progress]:
 class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host's current connection, as this hub knows it. Volatile.
 
-    `idle`: a foreign agent said on it that it runs nothing; before that nothing is sent to it, for what it runs may be
-    of an enrolment before this one, and its words carry no ids. Units: `heard_boot_s` seconds of CLOCK_BOOTTIME, of its
-    last sign of life.
+    `idle`: a foreign agent said on this connection that it runs nothing. Before that the hub sends it no command: the
+    agent may run a command of an earlier enrolment, and its reports carry no command ids.
+    Units: `heard_boot_s` in seconds of CLOCK_BOOTTIME, the time of the last sign of life.
     """
 
     presence: Presence

@@ -1,4 +1,4 @@
-"""The ledger: how many commands were ever accepted, and in which state they are. It adds up, always. Pure."""
+"""The ledger: how many commands were ever accepted, and how many are in which state. It always adds up. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from processes.core.records.command import State
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """Counts of commands. Invariant: accepted is the sum of the others; commands that are pruned stay counted in their
-    state.
+    """Counts of commands. A command that is pruned stays counted in its last state.
+
+    Invariant: `accepted` is the sum of the others.
     """
 
     accepted: int = 0
@@ -25,16 +26,16 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def balanced(self) -> bool:
-        """True when it adds up."""
+        """Return True if the counts add up."""
         return self.accepted == sum(int(getattr(self, state)) for state in State)
 
     @property
     def open(self) -> int:
-        """How many have not ended."""
+        """Return how many commands have not ended."""
         return self.queued + self.sent + self.running
 
     def moved(self, before: State | None, after: State) -> Ledger:
-        """The ledger after one command's transition. `before` None: it was accepted just now."""
+        """Return the ledger after one command's transition. `before` None: the command was accepted just now."""
         counts = {str(after): getattr(self, after) + 1}
         if before is None:
             counts["accepted"] = self.accepted + 1

@@ -1,18 +1,18 @@
-"""Poison: an event that ends the process which steps it. Which deaths it is blamed for, and when it is put aside. Pure.
+"""Poison: an event that ends the process which steps it. Which deaths are its fault, and when it is put aside. Pure.
 
-    taken ──steps──▶ put down                      nothing is counted
-      └──the process ends with it in hand──▶ one death, if the process ended by its own fault
-                                              DEATHS_MAX of them ──▶ put aside unstepped, as a dead letter
+    taken ──▶ step ends                             nothing is counted
+      └─────▶ the process ends during the step ──▶ one death, if the process ended by its own fault
+                                                   DEATHS_MAX deaths ──▶ put aside unstepped, as a dead letter
 
-The count lives with the process that dies: its successor, before its own first pulse, looks at the predecessor's last
-pulse and asks what ended it. So the count is right whoever else is dead at that moment. Its own fault is: an exit that
-nobody asked for, a crash (SIGSEGV and the like), the kernel's kill for memory, and a kill by the watchdog that
-announced it in a note before, because the process was frozen in this very event or had grown past its memory limit. Any
-other SIGKILL counts nothing, and neither does a death whose cause cannot be told.
+The successor of the process that died does the counting: before its own first pulse it reads its predecessor's last
+pulse and finds out what ended the predecessor. So the count is right whichever other processes are dead at that moment.
+A process ended by its own fault if it exited unasked, crashed (SIGSEGV and the like), was killed by the kernel for
+memory, or was killed by the watchdog, which left a note before the kill, because the process was frozen in this very
+event or had grown past its memory limit. No other SIGKILL is counted, and no death whose cause cannot be told.
 
-An event is named by its kind and the digest of its content, not by its place in the queue: an agent that is not
-acknowledged says the same again, and each copy would cost two more deaths. So an event that is equal every time (a
-heartbeat without metrics) is not shut out for ever: deaths count for WINDOW_S.
+An event is named by its kind and the digest of its content, not by its position in the queue: an agent that gets no
+acknowledgement sends the same report again, and each copy would cost two more deaths. For that reason deaths count only
+for WINDOW_S: an event that is equal every time (a heartbeat without metrics) must not be shut out for ever.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from processes.core.travels.messages import AgentRegistered, CensusTaken, Change
 from processes.core.travels.pulse import Pulse
 
 DEATHS_MAX: Final = 2  # source: FAULTS 18: at most three starts
-# guess: the slowest restart (FATAL, revived) takes a minute; what has not killed for an hour may be tried again
-WINDOW_S: Final = 3600.0
+# guess: the slowest restart (FATAL, revived) takes a minute; an event that has not killed for an hour is tried again
+WINDOW_S: Final = 3600.0  # seconds for which a death counts
 KEPT_MAX: Final = 64  # deaths remembered; more than the restart budget allows in WINDOW_S by kills, and many by exits
 STACKS_CHARS_MAX: Final = 16 * 1024  # of one death; all threads of a hub are about 6 KiB
 
@@ -47,8 +47,9 @@ class Cause(enum.StrEnum):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What the watchdog writes down before it kills: whom (boot, pid and start name a process for ever), why, and with
-    what in hand.
+    """A note that the watchdog writes before it kills a process: which one, why, and during which event.
+
+    `boot`, `pid` and `start_ticks` identify the process for ever.
     """
 
     boot: str
@@ -61,8 +62,9 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class DeathRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of one process's deaths, the oldest first. Invariant: len(deaths) <= KEPT_MAX, no two of one
-    process.
+    """The deaths under one process's name (hub, fanout:1 …), the oldest first.
+
+    Invariant: len(deaths) <= KEPT_MAX, and each is of another pid or start.
     """
 
     deaths: list[Death] = []
@@ -71,10 +73,11 @@ class DeathRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 def cause_of(
     pulse: Pulse, boot: str, note: Note | None, words: str, *, crashed: bool, out_of_memory: bool
 ) -> Cause | None:
-    """Why the process of this last pulse ended, if that was its own fault; None: it was not, or nobody can say.
+    """Return why the process of this last pulse ended, if by its own fault; None: it was not, or nobody can tell.
 
-    `words`: supervisord's, e.g. "exit status 1", "terminated by SIGKILL"; empty if it said none, or was asked to stop
-    it. `crashed`: it left a fatal error in its stacks. `out_of_memory`: the kernel said that it killed it for memory.
+    `words`: supervisord's, e.g. "exit status 1", "terminated by SIGKILL"; empty if it has none, or was asked to stop
+    the process. `crashed`: the process left a fatal error in its stacks. `out_of_memory`: the kernel says that it
+    killed the process for memory.
     """
     if crashed or any(signal in words for signal in CRASHES):
         return Cause.CRASHED
@@ -85,12 +88,12 @@ def cause_of(
     if note is None or (note.boot, note.pid, note.start_ticks) != (boot, pulse.pid, pulse.start_ticks):
         return None
     if (note.in_hand, note.in_hand_ns) != (pulse.in_hand, pulse.in_hand_ns):
-        return None  # it went on after the note was written: this is another event, or the same one another time
+        return None  # the process went on after the note was written: to another event, or once more to the same
     return Cause(note.cause) if note.cause in (Cause.FROZEN, Cause.MEMORY) else None
 
 
 def counted(record: DeathRecord, death: Death) -> DeathRecord:
-    """The record with this death in it, once however often it is looked at."""
+    """Return the record with this death in it: only once, however often the death is examined."""
     who = (death.boot, death.pid, death.start_ticks)
     if any((known.boot, known.pid, known.start_ticks) == who for known in record.deaths):
         return record
@@ -98,19 +101,20 @@ def counted(record: DeathRecord, death: Death) -> DeathRecord:
 
 
 def forgiven(record: DeathRecord, name: str) -> DeathRecord:
-    """The record without the deaths of this event."""
+    """Return the record without the deaths by this event."""
     return DeathRecord([death for death in record.deaths if death.name != name])
 
 
 def recent(record: DeathRecord, boot: str, boot_s: float) -> DeathRecord:
-    """The record without what is too long ago: of another boot of the machine (no queue outlives it), or older than
-    WINDOW_S.
+    """Return the record without deaths that are older than WINDOW_S, or of another boot of the machine.
+
+    No queue outlives a boot, so the events of another boot are gone.
     """
     return DeathRecord([death for death in record.deaths if death.boot == boot and boot_s - death.boot_s < WINDOW_S])
 
 
 def poisonous(record: DeathRecord) -> dict[str, list[Death]]:
-    """The events that are to be put aside unstepped, each with its last DEATHS_MAX deaths."""
+    """Return the names of the events that must be put aside unstepped, each with its last DEATHS_MAX deaths."""
     found: dict[str, list[Death]] = {}
     for death in record.deaths:
         found.setdefault(death.name, []).append(death)
@@ -118,30 +122,29 @@ def poisonous(record: DeathRecord) -> dict[str, list[Death]]:
 
 
 def last_words(log: str, pid: int) -> str:
-    """What supervisord's log says of this process's end: "exit status 1", "terminated by SIGKILL"; empty if nothing, or
-    it was asked.
+    """Return supervisord's words in its log about this process's end: "exit status 1", "terminated by SIGKILL".
 
-    Source: supervisor 4.3 process.py: `spawned: 'NAME' with pid PID`, `exited: NAME (WORDS; not expected)`, `stopped:
-    NAME (WORDS)`.
+    Empty if there are none, or if supervisord was asked to stop the process.
+    Source: supervisor 4.3 process.py writes `spawned: 'NAME' with pid PID`, `exited: NAME (WORDS; not expected)`,
+    `stopped: NAME (WORDS)`.
     """
     spawned = list(re.finditer(rf"spawned: '([^'\n]+)' with pid {pid}$", log, re.MULTILINE))
     if not spawned:
         return ""
-    last = spawned[-1]  # a pid comes again
+    last = spawned[-1]  # the kernel uses pids again
     ended = re.search(rf"\b(exited|stopped): {re.escape(last[1])} \(([^;()\n]*)", log[last.end() :])
     return ended[2].strip() if ended is not None and ended[1] == "exited" else ""
 
 
 def fatal(stacks: str) -> bool:
-    """True if faulthandler wrote that the interpreter crashed."""
+    """Return True if faulthandler wrote that the interpreter crashed."""
     return "Fatal Python error" in stacks
 
 
 def name_of(event: Event, item: bytes) -> str:
-    """What stands in the hub's pulse while it steps this event: its kind and the digest of its content, 64 bytes at
-    most.
+    """Return the event's name in the hub's pulse: its kind and the digest of its content, 64 bytes at most.
 
-    A registration and the census that repeats it have one digest: a connection that is poison is met by both ways.
+    A registration and a census of the same connection have one name, because a poisonous connection arrives by both.
     """
     if isinstance(event, AgentRegistered):
         return f"Connection {_digest(_told(event.info))}"
@@ -151,22 +154,21 @@ def name_of(event: Event, item: bytes) -> str:
 
 
 def name_of_own(kind: str, *parts: str) -> str:
-    """The same for what a process does by itself: a timer, a host to look at, a dead letter that is tried again, a
-    row.
-    """
+    """Return the name of something that is not in a queue: a timer, a host to look at, a dead letter, a row."""
     content = "\0".join(parts).encode(errors="surrogatepass")
     return f"{kind[:40]} {_digest(content)}"
 
 
 def name_of_change(change: Change) -> str:
-    """What stands in a fanout's pulse while it enters this change: the row, whatever its fields. A delta and the
-    snapshot that repeats it have different bytes, and the row is what is left out.
+    """Return the change's name in a fanout's pulse: that of its row, whatever its fields.
+
+    A fanout leaves out whole rows, and a delta and the snapshot that repeats it have different bytes.
     """
     return name_of_own(change.kind, change.id)
 
 
 def singly(event: CensusTaken) -> list[CensusTaken]:
-    """The same piece of a census in pieces of one connection each, so that each can be put aside alone."""
+    """Return the piece of a census as pieces of one connection each, so that each can be put aside alone."""
     if len(event.connections) < 2:
         return [event]
     last = len(event.connections) - 1
@@ -182,7 +184,7 @@ def singly(event: CensusTaken) -> list[CensusTaken]:
 
 
 def _told(info: Connection) -> bytes:
-    """What is the same in its registration and in every census: `written` and `idle` are of the moment."""
+    """Return what a connection's registration and every census of it share: all but `written` and `idle`."""
     same = msgspec.structs.replace(info, written=[], idle=False)
     return messages.encode(AgentRegistered(same.connection, same.gateway, same.host, same))
 

@@ -1,13 +1,12 @@
-"""A fleet run: steps on many hosts, so many at a time, stopped when too many failed. Its record, its view, how it goes
-on. Pure.
+"""A fleet run: several steps on many hosts, a few hosts at a time. Its record, its view and its progress. Pure.
 
         running ──▶ succeeded        every host went through every step
            │  └───▶ failed           a host failed, or some were not attempted
-           └──────▶ cancelled        an operator's wish, once the commands under way have ended
+           └──────▶ cancelled        an operator asked for it, and the commands under way have ended
 
-A host leaves at its first step that does not succeed. Once more than `max_failures` hosts have failed, no further host
-is begun; those under way go on. Hosts not begun are counted in the run, and in no ledger: no command was ever made for
-them.
+A host leaves the run at its first step that does not succeed. Once more than `max_failures` hosts have failed, no
+further host is begun; those under way go on. Hosts that were not begun are counted in the run, but in no ledger: no
+command was ever made for them.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Part(enum.StrEnum):
 
 
 class HostPart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One host's part. `step`: the index of the step it is at, or left at; `command_id`: of that step."""
+    """One host's part. `step`: the index of the step where it is, or where it left; `command_id`: of that step."""
 
     host: str
     part: Part = Part.PENDING
@@ -50,7 +49,7 @@ class HostPart(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Run(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One run as it stands in the database. Invariant: at most `parallel` parts are active."""
+    """One run as it is in the database. Invariant: at most `parallel` parts are active."""
 
     id: str
     number: int
@@ -69,27 +68,26 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def open(self) -> bool:
-        """True until it has ended."""
+        """Return True until the run has ended."""
         return self.state is RunState.RUNNING
 
     def count(self, part: Part) -> int:
-        """How many hosts are so far."""
+        """Return how many hosts are in this state."""
         return sum(1 for host in self.parts if host.part is part)
 
     @property
     def stopped(self) -> bool:
-        """True when no further host may be begun."""
+        """Return True if no further host may be begun."""
         too_many = self.max_failures is not None and self.count(Part.FAILED) > self.max_failures
         # plant: run-failures
         return too_many or self.cancel_wall_s is not None
 
 
 def judged(part: HostPart, command: Command | None, steps: int) -> HostPart:
-    """The part after a look at its command: still active, at the next step (active, without a command yet), or at its
-    end.
+    """Return the part as its command says: unchanged, at the next step (active, but without a command), or ended.
 
-    `command` None: it ended so long ago that it is not remembered, or its host was removed: not a success that anybody
-    saw.
+    `command` None: it ended so long ago that it is not remembered, or its host was removed. Nobody saw it succeed, so
+    the part has failed.
     """
     if part.part is not Part.ACTIVE or not part.command_id or (command is not None and command.open):
         return part
@@ -103,7 +101,7 @@ def judged(part: HostPart, command: Command | None, steps: int) -> HostPart:
 
 
 def begun(run: Run) -> list[int]:
-    """Places in `parts` of the pending hosts that may be begun now, in order."""
+    """Return the indices in `parts` of the pending hosts that may be begun now, in order."""
     if run.stopped:
         return []
     room = run.parallel - run.count(Part.ACTIVE)
@@ -113,7 +111,7 @@ def begun(run: Run) -> list[int]:
 
 
 def settled(run: Run, now_wall_s: float) -> Run:
-    """The run, ended if nothing is under way and nothing more will be."""
+    """Return the run, ended if no host is under way and none will be begun."""
     if run.count(Part.ACTIVE) or (run.count(Part.PENDING) and not run.stopped):
         return run
     parts = [
@@ -126,7 +124,7 @@ def settled(run: Run, now_wall_s: float) -> Run:
 
 
 class PartView(msgspec.Struct, frozen=True):
-    """One host's part, from outside."""
+    """One host's part in the API and the CLI."""
 
     host: str
     state: Part
@@ -160,7 +158,7 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 def run_view(run: Run) -> RunView:
-    """What the outside sees of a run."""
+    """Return the run as the API shows it."""
     return RunView(
         id=run.id,
         state=run.state,

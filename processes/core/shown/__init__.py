@@ -1,1 +1,1 @@
-"""How the state looks from outside: views, pages of the API, the status, a replica in encoded rows. Pure."""
+"""How the state looks from outside: views, pages of the API, the status, the replica of encoded rows. Pure."""

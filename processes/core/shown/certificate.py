@@ -1,7 +1,7 @@
-"""A certificate's last moment, read from its PEM text. Pure.
+"""When a certificate expires, read from its PEM text. Pure.
 
-Only what stands before it in the certificate is walked over (the standard library decodes certificates of a peer only
-after it has verified them, and our own file has no peer).
+The code reads the DER elements up to the expiry and nothing more. The standard library cannot do it: it decodes only
+the certificate of a peer that it has verified, and our own file has no peer.
 
 Source: RFC 5280, 4.1: Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version OPTIONAL, serialNumber INTEGER,
 signature SEQUENCE, issuer SEQUENCE, validity SEQUENCE { notBefore, notAfter } … } … }; both times are UTCTime or
@@ -29,7 +29,7 @@ class NoCertificate(FleethubError):
 
 
 def expires_wall_s(pem: str) -> float:
-    """When the first certificate of the text, the server's own, ceases to be valid.
+    """Return when the first certificate of the text, the server's own, expires.
 
     Units: seconds since 1970. Raises: NoCertificate.
     """
@@ -59,7 +59,7 @@ def _not_after(der: bytes) -> float:
 
 
 def _element(der: bytes) -> tuple[int, bytes, bytes]:
-    """Tag, content and what follows. Raises: IndexError, ValueError."""
+    """Return the tag, the content and the bytes after the element. Raises: IndexError, ValueError."""
     tag, length, start = der[0], der[1], 2
     if length >= 0x80:
         start += length & 0x7F

@@ -1,7 +1,6 @@
-"""The API's answers that hold several things, or one thing and more: what the fanout encodes and the command line
-decodes. Pure.
+"""The API's answers that are pages, confirmations or errors; the fanout encodes them, clients decode them. Pure.
 
-`next` is the `before` (of hosts: the `after`) of the following page, None at the end.
+`next` is the `before` parameter (of hosts: the `after`) of the next page; None at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from processes.core.values import Role, Time
 
 
 class HostsPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/hosts, by name. source: hub, or database while no hub has spoken yet."""
+    """GET /api/v1/hosts, by name. source: hub; or database, until the fanout has heard from a hub."""
 
     hosts: list[HostView]
     source: str = "hub"
@@ -52,7 +51,7 @@ class IncidentsPage(msgspec.Struct, frozen=True):
 
 
 class IncidentWithEvidence(IncidentView, frozen=True):
-    """GET /api/v1/incidents/ID. evidence_text: each file of its evidence by name, a long one only in part."""
+    """GET /api/v1/incidents/ID. evidence_text: name → text of each file of its evidence; long ones are cut."""
 
     evidence_text: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -65,7 +64,7 @@ class AuditPage(msgspec.Struct, frozen=True):
 
 
 class TokenView(msgspec.Struct, frozen=True):
-    """An operator token, but never the token itself."""
+    """What is shown of an operator token; never the token itself."""
 
     id: str
     role: Role
@@ -74,13 +73,13 @@ class TokenView(msgspec.Struct, frozen=True):
 
 
 class TokensPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/tokens, oldest first. The installation's own (operator.token) is not among them."""
+    """GET /api/v1/tokens, oldest first, without the installation's own (operator.token)."""
 
     tokens: list[TokenView]
 
 
 class TokenMade(msgspec.Struct, frozen=True):
-    """POST /api/v1/tokens. The token is told this once."""
+    """POST /api/v1/tokens. The token is shown only in this answer."""
 
     id: str
     role: Role
@@ -96,7 +95,7 @@ class TokenGone(msgspec.Struct, frozen=True):
 
 
 class HostEnrolled(msgspec.Struct, frozen=True):
-    """POST /api/v1/hosts. The token is told this once. `agents_url`: what the host's agent dials."""
+    """POST /api/v1/hosts. The token is shown only in this answer. `agents_url`: the URL that the host's agent dials."""
 
     name: str
     token: str
@@ -166,25 +165,26 @@ class SessionEnded(msgspec.Struct, frozen=True):
 
 
 class Rehearsed(msgspec.Struct, frozen=True):
-    """POST /api/v1/drill, of a fault that the hub lived through."""
+    """POST /api/v1/drill, if the hub survived the fault."""
 
     fault: str
 
 
 class Named(msgspec.Struct, frozen=True):
-    """The part of a command or a run that is always told: of one that ended long ago, no more."""
+    """The id of a command or a run. The answer has no more of one that ended long ago."""
 
     id: str
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Any answer that is not what was asked for. error: a fixed word; message: for a person; the rest: what it is
-    about, if known.
+    """Every answer with an error status. error: a fixed word; message: for a person.
+
+    The other fields are there if the error is about such a thing.
     """
 
     error: str
     message: str
-    field: str | msgspec.UnsetType = msgspec.UNSET  # of the body or the query
+    field: str | msgspec.UnsetType = msgspec.UNSET  # of the body or the query that is wrong
     host: str | msgspec.UnsetType = msgspec.UNSET
-    command: CommandView | msgspec.UnsetType = msgspec.UNSET  # that has ended already
+    command: CommandView | msgspec.UnsetType = msgspec.UNSET  # the command that has ended already
     run: RunView | msgspec.UnsetType = msgspec.UNSET

@@ -1,12 +1,11 @@
-"""A copy of the state as rows of already encoded JSON: what the hub makes snapshots of, and what each fanout shows.
-Pure.
+"""A copy of the state as rows of encoded JSON: the hub makes snapshots of its copy, each fanout shows its own. Pure.
 
-A row is a JSON object, kept as bytes and merged by its top-level keys, so that a snapshot costs no decoding of what is
-inside. Open commands are all kept; of the final ones only the newest, and of the canary's own only a few, so that they
-push out nobody's.
+A row is a JSON object, kept as bytes and merged by its top-level keys, so a snapshot decodes nothing inside a row. All
+open commands are kept, but only the newest final ones. Of the canary's final commands only a few are kept, apart from
+the others, so that they displace nobody's.
 
-    host, command, ledger          `fields` are merged into the row; a row that is not there begins with them
-    host_removed, command_removed  the row goes; one that is not there is nothing
+    host, command, ledger          `fields` are merged into the row; if there is no such row, they are the new row
+    host_removed, command_removed  the row is deleted, if it is there
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from processes.core.records.command import FINAL
 from processes.core.travels.messages import Change, Json
 from processes.core.values import CANARY_HOST
 
-FINAL_COMMANDS_MAX: Final = 500  # the page shows a few screens; older ones are read from the database
-CANARY_COMMANDS_MAX: Final = 8  # a round every 2 s, each seen within one
+FINAL_COMMANDS_MAX: Final = 500  # a few screens of the page; older commands are read from the database
+CANARY_COMMANDS_MAX: Final = 8  # there is a round every 2 s, and each is seen within one
 
 
 class _CommandKeys(msgspec.Struct):
@@ -41,8 +40,9 @@ _encoder = msgspec.json.Encoder()
 
 
 def merged(row: Json, fields: Json) -> Json:
-    """The row with these fields put over its own, by top-level key. Raises: msgspec.DecodeError, if either is not a
-    JSON object.
+    """Return the row with its top-level keys replaced by those of `fields`.
+
+    Raises: msgspec.DecodeError, if either is not a JSON object.
     """
     known = _object.decode(row)
     known.update(_object.decode(fields))
@@ -52,13 +52,14 @@ def merged(row: Json, fields: Json) -> Json:
 class Replica:
     """The rows of hosts, commands and the ledger.
 
-    Invariant: len(final commands) <= FINAL_COMMANDS_MAX, those of the canary <= CANARY_COMMANDS_MAX; every row is a
-    JSON object. `mutations` grows with each change that was applied: equal numbers, equal rows.
+    `mutations` grows with each change that was applied: if the number is the same, so are the rows.
+    Invariant: at most FINAL_COMMANDS_MAX final commands and CANARY_COMMANDS_MAX final ones of the canary; every row is
+    a JSON object.
     """
 
     def __init__(self, *, final_commands_max: int = FINAL_COMMANDS_MAX) -> None:
         self.mutations = 0
-        self.evicted = 0  # final commands let go, since the beginning
+        self.evicted = 0  # final commands that were displaced by newer ones, since the beginning
         self._final_commands_max = final_commands_max
         self._hosts: dict[str, Json] = {}
         self._ledger: dict[str, Json] = {}
@@ -67,21 +68,21 @@ class Replica:
         self._final_canary: dict[str, _CommandRow] = {}
 
     def __len__(self) -> int:
-        """All rows."""
+        """Return the number of all rows."""
         return len(self._hosts) + len(self._ledger) + self.commands
 
     @property
     def hosts(self) -> int:
-        """How many rows of hosts there are, the canary's included."""
+        """Return the number of hosts, including the canary's."""
         return len(self._hosts)
 
     @property
     def commands(self) -> int:
-        """How many rows of commands there are."""
+        """Return the number of commands."""
         return len(self._open) + len(self._final) + len(self._final_canary)
 
     def apply(self, change: Change) -> None:
-        """The change is in the rows. Unknown kinds are ignored: a newer hub may say more.
+        """Apply the change to the rows. Unknown kinds are ignored: a newer hub may send more.
 
         Raises: msgspec.DecodeError, if `fields` is not a JSON object; then nothing has changed.
         """
@@ -102,7 +103,7 @@ class Replica:
         self.mutations += 1
 
     def row(self, kind: str, id: str) -> Json | None:
-        """One row of kind host, command or ledger."""
+        """Return one row of kind host, command or ledger; None if it is not there."""
         match kind:
             case "host":
                 return self._hosts.get(id)
@@ -114,8 +115,9 @@ class Replica:
         return None
 
     def host_of(self, change: Change) -> str:
-        """The host that the change is about, as far as the rows tell: whoever may not see a host must not see its
-        commands either.
+        """Return the host that the change is about, as far as the rows tell; empty: none.
+
+        An operator who may not see a host must not see its commands either.
         """
         match change.kind:
             case "host" | "host_removed":
@@ -126,13 +128,14 @@ class Replica:
         return ""
 
     def rows(self, kind: str) -> list[Json]:
-        """All rows of a kind (host, command, ledger), the canary's included: hosts as they came, final commands before
-        open ones.
+        """Return all rows of a kind (host, command, ledger), including the canary's.
+
+        Shape: hosts in the order in which they came; final commands before open ones.
         """
         return [change.fields for change in self.changes(kind)]
 
     def changes(self, kind: str) -> list[Change]:
-        """As `rows`, each as the change that makes it."""
+        """Return the rows as `rows` does, each as the change that makes it."""
         match kind:
             case "host":
                 return [Change("host", id, fields) for id, fields in self._hosts.items()]
@@ -144,10 +147,10 @@ class Replica:
         return []
 
     def pieces(self, items_per_piece: int) -> Iterator[list[Change]]:
-        """All rows in pieces, each row whole and as it is when its piece is taken; always one piece at least.
+        """Yield all rows in pieces, at least one piece. Each row is as it is when its piece is taken.
 
-        The replica may change between two pieces: a row that goes is left out, one that comes is not in them (its own
-        change tells of it).
+        The replica may change between two pieces. A row that is removed meanwhile is left out; a row that is added is
+        in no piece, but its own change brings it.
         """
         names = [
             *(("host", id) for id in self._hosts),

@@ -1,6 +1,6 @@
-"""The watchdog's report: what `status` shows. Types of the contract, and how the whole is judged. Pure.
+"""The watchdog's view of the installation, as `status` shows it: its types, and the verdict on the whole. Pure.
 
-Written as JSON to run/watchdog.json at each of the watchdog's turns; the CLI and the fanouts read it.
+The watchdog writes it as JSON to run/watchdog.json in each of its turns; the CLI and the fanouts read it.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import msgspec
 from processes.core.records.ledger import Ledger
 from processes.core.values import Time
 
-# a report older than this: the watchdog is silent. It writes one a second; guess: two missed
+# if the status is older than this, the watchdog is silent; it writes one a second. Guess: two were missed
 SILENT_AFTER_S: Final = 3.0
 
 
 class Verdict(enum.StrEnum):
-    """What the watchdog says of a process."""
+    """The watchdog's judgement of a process."""
 
     STARTING = "starting"
     ADVANCING = "advancing"
     LAGGING = "lagging"
     STALLED = "stalled"
-    MEMORY = "memory"  # holds more than it may
+    MEMORY = "memory"  # uses more memory than it may
     FROZEN = "frozen"
     DEAD = "dead"
     EXCUSED = "excused"
     UNKILLABLE = "unkillable"
-    STOPPED = "stopped"  # by an operator's wish
-    SILENT = "silent"  # of the watchdog itself, said by whoever reads its report
+    STOPPED = "stopped"  # by an operator
+    SILENT = "silent"  # of the watchdog itself, said by the reader of its status
 
 
 class Overall(enum.StrEnum):
-    """What is said of the whole installation."""
+    """The verdict on the whole installation."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -44,7 +44,7 @@ class Overall(enum.StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Of `fleethub status`: 0 ok, 1 degraded, 2 stalled or down (the monitoring plugins' convention)."""
+        """Return the exit code of `fleethub status`: 0 ok, 1 degraded, 2 stalled or down (as monitoring plugins do)."""
         return {Overall.OK: 0, Overall.DEGRADED: 1}.get(self, 2)
 
 
@@ -70,7 +70,7 @@ class PulseReport(msgspec.Struct, frozen=True):
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
-    """A process in the report. state: supervisord's word (`state_of`). wanted: false if an operator stopped it."""
+    """The status of a process. state: supervisord's word (`state_of`). wanted: False if an operator stopped it."""
 
     name: str
     state: str
@@ -86,7 +86,7 @@ class ProcessReport(msgspec.Struct, frozen=True):
 
 
 class CanaryReport(msgspec.Struct, frozen=True):
-    """The canary's round. age_s: since the last command that went all the way; epoch: under which hub it did."""
+    """The canary's round. age_s: since its last command that went all the way; epoch: the hub's in that round."""
 
     ok: bool = False
     age_s: float | None = None
@@ -97,7 +97,7 @@ class CanaryReport(msgspec.Struct, frozen=True):
 
 
 class FleetReport(msgspec.Struct, frozen=True):
-    """How many hosts, and how they are."""
+    """How many hosts there are, by presence."""
 
     hosts: int = 0
     online: int = 0
@@ -140,7 +140,7 @@ class Report(msgspec.Struct, frozen=True):
     at_mono_s: float = 0.0
     watchdog_silent_s: float | None = None
     supervisord_silent_s: float | None = None  # None: it answers
-    writer_pid: int = 0  # the watchdog that wrote it, named for ever by both
+    writer_pid: int = 0  # of the watchdog that wrote it; pid and start ticks identify it for ever
     writer_start_ticks: int = 0
 
 
@@ -163,44 +163,44 @@ class IncidentView(msgspec.Struct, frozen=True):
     epoch: int
     drill: bool = False
     evidence: list[str] = []  # file names in the incident's folder
-    events: list[str] = []  # its story, a line each
+    events: list[str] = []  # what happened, a line each
 
 
 class CanaryFile(msgspec.Struct, frozen=True):
-    """run/canary.json: hashes (SHA-256, hex) of the canary's tokens, for the gateway and the fanout to let it in."""
+    """run/canary.json: SHA-256 (hex) of the canary's tokens, by which gateway and fanout know the canary."""
 
     agent_token_hash: str
     operator_token_hash: str
 
 
 def state_of(pid: int, said: str, said_pid: int) -> str:
-    """supervisord's word of a process, but where the kernel has known better since: supervisord is asked only now and
-    then.
+    """Return supervisord's word for the state of a process, corrected if it is out of date.
 
-    `pid`: of the process that lives, 0 for none. `said`, `said_pid`: supervisord's last answer.
+    supervisord is asked only now and then; the kernel knows at once. `pid`: of the living process, 0 for none. `said`,
+    `said_pid`: supervisord's last answer.
     """
     if pid and said_pid != pid:
-        return "STARTING"  # it lives, and the answer is of before it
+        return "STARTING"  # the process lives, and supervisord's answer is about an earlier one
     if not pid and said == "RUNNING":
-        return "EXITED"  # it died since
+        return "EXITED"  # the process has died since the answer
     return said
 
 
-def is_wanted(name: str, wishes: Mapping[str, str]) -> bool:
-    """True if the process is meant to run. Unasked: all but the agent, which `up` wants by name."""
-    return wishes.get(name, "stopped" if name == "agent" else "running") == "running"
+def is_wanted(name: str, desired: Mapping[str, str]) -> bool:
+    """Return True if the process is meant to run. Unless `desired` says otherwise, all are but the agent (see `up`)."""
+    return desired.get(name, "stopped" if name == "agent" else "running") == "running"
 
 
-ROUND: Final = ("queues", "gateway", "fanout")  # besides the hub, what a command goes through
+ROUND: Final = ("queues", "gateway", "fanout")  # the processes that a command passes, besides the hub
 HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary command went round within it
 
 
 def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) -> tuple[Overall, list[str]]:
-    """The verdict on the whole, with the reasons.
+    """Return the verdict on the whole, with the reasons.
 
-    down: the hub is dead or not started. stalled: the hub is frozen or stalled, or the canary is red. degraded:
-    anything else that was asked for is not well, or the watchdog is silent. What an operator stopped is not counted,
-    except the hub.
+    down: the hub is dead, stopped or starting. stalled: the hub is frozen, stalled or unkillable, or the canary is red.
+    degraded: another process that is wanted is not well, one is blocked, or the watchdog is silent. Processes that an
+    operator stopped are not counted, except the hub.
     """
     reasons: list[str] = []
     grade = Overall.OK
@@ -214,7 +214,7 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     elif hub.verdict in (Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE):
         grade = Overall.STALLED
         reasons.append(f"the hub is {hub.verdict}: {hub.reason}".rstrip(": "))
-    elif not canary.ok and not silent:  # a silent watchdog's canary says nothing of the hub
+    elif not canary.ok and not silent:  # the canary of a silent watchdog says nothing about the hub
         grade = Overall.STALLED
         reasons.append("no canary command went round lately")
         stopped = [
@@ -227,7 +227,7 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
         p for p in processes if p.wanted and p.verdict is not Verdict.ADVANCING and not (p.name == "hub" and reasons)
     ]
     for process in others:
-        if not (silent and process.verdict is Verdict.SILENT):  # that is said below
+        if not (silent and process.verdict is Verdict.SILENT):  # the reason is added below
             reasons.append(f"{process.name} is {process.verdict}: {process.reason}".rstrip(": "))
     for process in processes:
         if process.pulse and process.pulse.blocked_on:

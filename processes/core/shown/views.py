@@ -1,6 +1,6 @@
-"""How hosts and commands look from outside: the objects of the API, the CLI's --json and the page. Pure.
+"""How hosts, commands and output look from outside: in the API, the CLI's --json and the page. Pure.
 
-The fields are the contract's; fields may be added, a listed one keeps its meaning.
+Fields may be added; a field that is there keeps its name and its meaning.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from processes.core.travels.agent_frames import CommandOptions, Metrics
 from processes.core.travels.messages import Json
 from processes.core.values import OutputRecord, Presence, Stream, Time, rfc3339
 
-Facts = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # what an agent said, handed on as it came
+Facts = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # as the agent sent it
 
 
 class CommandView(msgspec.Struct, frozen=True):
-    """A command everywhere."""
+    """A command in the API, the CLI and on the page."""
 
     id: str
     host: str
@@ -59,7 +59,7 @@ class TransitionView(msgspec.Struct, frozen=True):
 
 
 class HostView(msgspec.Struct, frozen=True):
-    """A host everywhere. `facts`: what its agent said beyond the fields known here."""
+    """A host in the API, the CLI and on the page. `facts`: the fields of its `register` that fleethub does not know."""
 
     name: str
     presence: Presence
@@ -83,15 +83,16 @@ class HostView(msgspec.Struct, frozen=True):
     kernel: str = ""
     machine: str = ""
     ledger: Ledger = Ledger()
-    suspended: str = ""  # why its token lets nobody in until an operator lifts it; empty: it is not suspended
+    suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_at: Time | None = None
-    progress: dict[str, Progress] = {}  # op → how far it is, by its agent's word
-    put_aside: str = ""  # why what came of it last is not shown: said by a fanout that it ended each time
+    progress: dict[str, Progress] = {}  # op → how far it is, as its agent says
+    put_aside: str = ""  # why a fanout does not show the last change of this host: it ended the fanout each time
 
 
 class OutputView(msgspec.Struct, frozen=True):
-    """One record of output in the API. `data` that ends with a carriage return is drawn over by the next of its
-    stream.
+    """One record of output in the API.
+
+    If `data` ends with a carriage return, the next record of the same stream is drawn over it.
     """
 
     offset: int
@@ -100,7 +101,7 @@ class OutputView(msgspec.Struct, frozen=True):
 
 
 class OutputPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/commands/ID/output. `complete`: nothing will come after `next_offset`."""
+    """GET /api/v1/commands/ID/output. `complete`: there will be no record from `next_offset` on."""
 
     command_id: str
     records: list[OutputView]
@@ -113,12 +114,12 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(view: msgspec.Struct | dict[str, object] | list[object]) -> Json:
-    """The view as JSON."""
+    """Return the view as JSON."""
     return Json(_encoder.encode(view))
 
 
 def command_view(command: Command) -> CommandView:
-    """What the outside sees of a command."""
+    """Return the command as the API shows it."""
     return CommandView(
         id=command.id,
         host=command.host,
@@ -147,14 +148,14 @@ def command_view(command: Command) -> CommandView:
 
 
 def transition_view(transition: Transition) -> TransitionView:
-    """What the outside sees of a transition."""
+    """Return the transition as the API shows it."""
     return TransitionView(
         rfc3339(transition.at_wall_s), transition.before, transition.after, transition.reason, transition.actor
     )
 
 
 def host_view(host: HostRecord, link: Link) -> HostView:
-    """What the outside sees of a host."""
+    """Return the host as the API shows it."""
     register, heartbeat = host.register, host.heartbeat
     return HostView(
         name=host.name,
@@ -186,13 +187,10 @@ def host_view(host: HostRecord, link: Link) -> HostView:
 
 
 def output_page(command: Command, records: list[OutputRecord], first: int = 0) -> OutputPage:
-    """A page of output from offset `first`: `records` are consecutive."""
+    """Return a page of output from offset `first`. `records` are consecutive."""
     views = [OutputView(record.offset or 0, record.stream, record.data) for record in records]
-    next_offset = views[-1].offset + 1 if views else max(first, command.output_next)  # who follows it never goes back
-    return OutputPage(
-        command.id,
-        views,
-        next_offset,
-        not command.open and next_offset >= command.output_next,
-        command.output_truncated,
-    )
+    next_offset = (
+        views[-1].offset + 1 if views else max(first, command.output_next)
+    )  # a reader that follows the output never goes back
+    complete = not command.open and next_offset >= command.output_next
+    return OutputPage(command.id, views, next_offset, complete, command.output_truncated)

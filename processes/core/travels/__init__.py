@@ -1,1 +1,1 @@
-"""What travels between processes, agents and operators: types, limits, encoding. Pure."""
+"""Messages between processes, agents and operators: their types, limits and encoding. Pure."""

@@ -1,7 +1,7 @@
 """The frames between agents and the gateway: types, limits, decoding. Pure.
 
-Text frames `{"type": …, "payload": {…}}`. The vocabulary is that of NixFleet's agents, extended; a foreign agent's
-missing fields get defaults here, so that everything inward of the gateway sees typed, bounded values only.
+A frame is a text message `{"type": …, "payload": {…}}`. The frame types are those of NixFleet's agents, and some more.
+Fields that a foreign agent leaves out get defaults here, so everything behind the gateway sees typed, bounded values.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ from msgspec import Meta
 from processes.core.errors import BadFrame
 from processes.core.values import OutputRecord, Stream
 
-FRAME_BYTES_MAX: Final = 512 * 1024  # contract: over this a frame is answered 1009
-# what is kept of fields we do not know; guess: NixFleet's largest heartbeat is 2 KiB
-FACTS_BYTES_MAX: Final = 16 * 1024
-PIECE_BYTES_MAX: Final = 8 * 1024  # of UTF-8, one output record; contract
+FRAME_BYTES_MAX: Final = 512 * 1024  # contract: a longer frame closes the connection with 1009
+FACTS_BYTES_MAX: Final = 16 * 1024  # of fields that we do not know; guess: NixFleet's largest heartbeat is 2 KiB
+PIECE_BYTES_MAX: Final = 8 * 1024  # of UTF-8 in one output record; contract
 CUT: Final = "… [fleethub: a numbered piece of more than 8 KiB was cut here]"
 
 Text = Annotated[str, Meta(max_length=1024)]
 Id = Annotated[str, Meta(max_length=128)]
 Line = Annotated[str, Meta(max_length=FRAME_BYTES_MAX)]
-Percent = Annotated[float, Meta(ge=0, le=1_000_000)]  # a percentage; a little over 100 is a rounding of the agent's
+Percent = Annotated[float, Meta(ge=0, le=1_000_000)]  # rounding by the agent may give a little over 100
 Pid = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class CommandOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an agent says of one op it offers."""
+    """How an agent runs one op that it offers. `concurrent`: beside other commands."""
 
     timeout_s: float | None = None
     concurrent: bool = False
 
 
 class Known(msgspec.Struct, frozen=True):
-    """A command in an agent's journal that the hub has not acknowledged yet."""
+    """A command in an agent's journal whose end the hub has not acknowledged yet."""
 
     command_id: Id
     state: Text  # accepted, started, finished
@@ -61,8 +60,9 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Numbers of a server. Units: cpu, ram, swap, disk in percent; load: the 1-minute load average; temperatures in
-    °C.
+    """Measurements of a server.
+
+    Units: cpu, ram, swap and disk in percent; load is the 1-minute load average; temperatures in °C.
     """
 
     cpu: Percent | None = None
@@ -83,14 +83,14 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CommandAck(msgspec.Struct, frozen=True):
-    """`accepted`: journalled and fsynced; `duplicate`: the journal had it already."""
+    """The agent has the command. `accepted`: it is journalled and fsynced; `duplicate`: the journal had it already."""
 
     command_id: Id
     state: Text = "accepted"
 
 
 class CommandRejected(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The agent will not run it. Foreign agents give no id."""
+    """The agent will not run the command. Foreign agents give no command id."""
 
     reason: Text = ""
     command_id: Id | None = None
@@ -99,7 +99,7 @@ class CommandRejected(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record of a command's output. Foreign agents give neither id nor offset."""
+    """One record of a command's output. Foreign agents give neither a command id nor an offset."""
 
     line: Line
     command_id: Id | None = None
@@ -108,30 +108,28 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: Count | None = None
 
     def records(self) -> list[OutputRecord]:
-        """The line in the form that travels inward: pieces of the contract's size.
+        """Return the line as records, each of at most PIECE_BYTES_MAX.
 
-        One that its agent has numbered stays one record, or its numbers would mean nothing: too long, it is cut, with a
-        mark.
+        A line that its agent has numbered stays one record, because the agent's numbers must stay valid. If it is too
+        long, it is cut and marked with CUT.
         """
-        if (
-            self.offset is not None and len(self.line) > PIECE_BYTES_MAX
-        ):  # characters: bytes that are no UTF-8 grow on the way
+        # counted in characters: bytes that are not UTF-8 become longer on the way
+        if self.offset is not None and len(self.line) > PIECE_BYTES_MAX:
             return [OutputRecord(self.offset, self.stream, self.line[: PIECE_BYTES_MAX - len(CUT)] + CUT)]
         if self.offset is not None:
             return [OutputRecord(self.offset, self.stream, self.line)]
-        line = self.line.removesuffix(
-            "\r"
-        )  # half of CR LF: who splits at LF alone sends it along, and it would mean "drawn over"
+        # an agent that splits at LF alone leaves the CR of CR LF; at a record's end that would mean "drawn over"
+        line = self.line.removesuffix("\r")
         return [OutputRecord(None, self.stream, piece) for piece in pieces(line)]
 
 
 def pieces(line: str) -> list[str]:
-    """The line in pieces of at most PIECE_BYTES_MAX of UTF-8, no character cut in two; at least one."""
+    """Return the line in pieces of at most PIECE_BYTES_MAX of UTF-8, at least one. No character is cut in two."""
     encoded = line.encode()
     found = []
     while len(encoded) > PIECE_BYTES_MAX:
         end = PIECE_BYTES_MAX
-        while encoded[end] & 0xC0 == 0x80:  # within a character
+        while encoded[end] & 0xC0 == 0x80:  # in the middle of a character
             end -= 1
         found.append(encoded[:end].decode())
         encoded = encoded[end:]
@@ -139,9 +137,9 @@ def pieces(line: str) -> list[str]:
 
 
 class StatusFrame(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A command's end. status: ok, error, cancelled, timed_out; NixFleet's also warning, stopped.
+    """A command's end. status: ok, error, cancelled, timed_out; of NixFleet's agents also warning, stopped.
 
-    `reason`: of an error that was not the program's own; one of values.Unknown says that nobody knows the end.
+    `reason`: why the command failed, if its program was not the cause; one of values.Unknown: nobody knows the end.
     """
 
     status: Text
@@ -153,7 +151,7 @@ class StatusFrame(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OperationProgress(msgspec.Struct, frozen=True):
-    """A foreign agent's progress of its running command, kept as it came."""
+    """How far a foreign agent's running command is, kept as it came."""
 
     progress: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -169,16 +167,9 @@ class TestProgress(msgspec.Struct, frozen=True):
 
 
 AgentFrame = (
-    Register
-    | Heartbeat
-    | CommandAck
-    | CommandRejected
-    | Output
-    | StatusFrame
-    | OperationProgress
-    | CommandComplete
-    | TestProgress
-)
+    Register | Heartbeat | CommandAck | CommandRejected | Output | StatusFrame
+    | OperationProgress | CommandComplete | TestProgress
+)  # fmt: skip
 
 FRAME_TYPES: Final[dict[str, type[AgentFrame]]] = {
     "register": Register,
@@ -198,7 +189,7 @@ FRAME_NAMES: Final = {frame: name for name, frame in FRAME_TYPES.items()}
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """The hub holds the registration."""
+    """The hub has the registration."""
 
     host_id: Id
     protocol: int
@@ -206,7 +197,7 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 class CommandFrame(msgspec.Struct, frozen=True):
-    """Run this op. `ttl_s`: seconds left when written; the agent refuses to start later."""
+    """Run this op. `ttl_s`: seconds that are left when the frame is sent; after that the agent refuses to start it."""
 
     command: Id
     command_id: Id
@@ -215,8 +206,9 @@ class CommandFrame(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Without `offset`: the command's report is durable, the agent may forget it. With it: its output below that is
-    durable.
+    """Without `offset`: the command's report is durable, and the agent may forget the command.
+
+    With `offset`: the command's output below this offset is durable.
     """
 
     command_id: Id
@@ -225,7 +217,7 @@ class Ack(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class KillCommand(msgspec.Struct, frozen=True):
-    """End a running command. pid 0: the running one."""
+    """End a running command. pid 0: the running command's."""
 
     signal: Text
     command_id: Id
@@ -261,16 +253,16 @@ _hub_decoders = {name: msgspec.json.Decoder(frame) for name, frame in HUB_FRAME_
 
 
 def encode(frame: AgentFrame | HubFrame) -> bytes:
-    """The frame as the UTF-8 text of a WebSocket message."""
+    """Return the frame as the UTF-8 text of a WebSocket message."""
     kind = FRAME_NAMES.get(type(frame)) or HUB_FRAME_NAMES[type(frame)]  # type: ignore[arg-type,index]
     return _encoder.encode(_OutEnvelope(kind, frame))
 
 
 def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
-    """One frame of an agent, and its facts: for `register` and `heartbeat` the fields beyond ours, as a JSON object.
+    """Return one frame of an agent, and its facts: the unknown fields of `register` or `heartbeat`, as a JSON object.
 
-    None for a type that we do not know: newer agents may say more. A proof of life all the same.
-    Raises: BadFrame, for anything that is not of the protocol; its text is fit for a log line.
+    The frame is None if its type is unknown: newer agents may say more. It is a sign of life all the same.
+    Raises: BadFrame, for anything that breaks the protocol; its text is fit for a log line.
     """
     try:
         envelope = _envelope.decode(text)
@@ -286,7 +278,7 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
 
 
 def decode_hub(text: bytes) -> HubFrame | None:
-    """One frame of the hub, for the agent. None for a type that this agent does not know.
+    """Return one frame of the hub, or None for a type that this agent does not know.
 
     Raises: BadFrame.
     """

@@ -1,14 +1,14 @@
-"""What travels through the queues between the processes: events, broadcasts, deliveries. Pure.
+"""The messages that the processes send each other through the queues: events, broadcasts, deliveries. Pure.
 
 Every message is one queue item: a byte with the format's version, then msgpack. Fields are only ever added, with
-defaults, so that a process of the version before understands them (upgrades go process by process). Every message of
-the hub carries its epoch; whoever meets an older one than it has seen drops it.
+defaults, so that a process of the version before understands them (upgrades go process by process). `Event`,
+`Broadcast` and `Delivery` are the unions of the messages of a kind of queue. `FromHub` is the base of the messages that
+the hub sends: each carries the hub's epoch, and a receiver drops a message of an older epoch than it has seen.
 
-    events       gateway, fanout → hub        AgentRegistered HeartbeatReceived … CensusTaken RequestReceived
-                 SnapshotWanted
-                                              AuditNoted PutAside
-    broadcasts   hub → each fanout            HubStarted Changed SnapshotPiece OutputGrew Replied
-    deliveries   hub → each gateway           HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
+    Event      events       gateway, fanout → hub   AgentRegistered HeartbeatReceived … CensusTaken RequestReceived
+                                                    SnapshotWanted AuditNoted PutAside
+    Broadcast  broadcasts   hub → each fanout       HubStarted Changed SnapshotPiece OutputGrew Replied TryAgain
+    Delivery   deliveries   hub → each gateway      HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ TTL_S_MAX: Final = 7 * 86400.0  # of a command; contract: at most 7 days
 Json = NewType("Json", bytes)  # one encoded JSON value, handed on without decoding
 
 
-# Agents' events, from a gateway. `connection` is "BOOT.NUMBER", unique for ever: the gateway's boot id and a counter.
+# Agents' events, from a gateway. `connection` is "BOOT.NUMBER": the gateway's boot id and a counter, unique for ever.
 
 
 class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One agent's connection after its `register`. Of foreign agents only: `written`, ids of the commands written on
-    it; `idle`: on it the agent said that it runs nothing, so whatever it runs from then on was written on it.
+    """One agent's connection after its `register`.
+
+    Of foreign agents only: `written` has the ids of the commands sent on this connection. `idle`: the agent said on
+    this connection that it runs nothing, so every command that it runs from then on was sent on this connection.
     """
 
     connection: str
@@ -43,16 +45,14 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     register: Register
     facts: Json = Json(b"{}")
     address: str = ""
-    since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`: of two connections of one host the later is current
+    since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`; of two connections of one host the later counts
     written: list[str] = []
     idle: bool = False
-    progress: Json = Json(b"{}")  # of its operations, as it told it last
+    progress: Json = Json(b"{}")  # of the agent's operations, as it was last reported
 
 
 class AgentEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):
-    """Something that an agent's connection did. The gateway vouches for `host`: it comes from the token, never from a
-    frame.
-    """
+    """Base of what happened on an agent's connection. The gateway takes `host` from the token, never from a frame."""
 
     connection: str
     gateway: str
@@ -60,35 +60,36 @@ class AgentEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t")
 
 
 class AgentRegistered(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """`register` arrived on a connection that was let in."""
+    """A `register` frame arrived on a connection that had a valid token."""
 
     info: Connection
 
 
 class AgentDisconnected(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The connection is gone."""
+    """The connection ended."""
 
     code: int
     reason: str = ""
 
 
 class HeartbeatReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """A heartbeat; the only event that may be conflated (the newest of a host is kept)."""
+    """A heartbeat arrived. The only event that may be conflated: of several of one host the newest is kept."""
 
     heartbeat: Heartbeat
     facts: Json = Json(b"{}")
 
 
 class AckReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The agent has the command durably. state: accepted or duplicate."""
+    """The agent has stored the command durably. state: accepted, or duplicate if it had the command already."""
 
     command_id: str
     state: str
 
 
 class RejectReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The agent will not run the command. Without an id: of a foreign agent, about nothing that was written on this
-    connection.
+    """The agent will not run the command.
+
+    Without a command id: a foreign agent's word about a command that was not sent on this connection.
     """
 
     reason: str
@@ -97,8 +98,9 @@ class RejectReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
 
 
 class OutputReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """Consecutive records of one command's output. Without an id: a foreign agent's, of a command from before this
-    connection.
+    """Consecutive records of one command's output.
+
+    Without a command id: a foreign agent's output of a command from before this connection.
     """
 
     records: list[OutputRecord]
@@ -106,8 +108,9 @@ class OutputReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
 
 
 class StatusReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The agent's report of a command's end. Without an id: a foreign agent's, of a command from before this
-    connection.
+    """The agent's report of a command's end.
+
+    Without a command id: a foreign agent's report of a command from before this connection.
     """
 
     status: str
@@ -119,28 +122,28 @@ class StatusReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
 
 
 class ProgressReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """A foreign agent's progress, as it came. Without an id: of a command from before this connection."""
+    """A foreign agent's progress, as it came. Without a command id: of a command from before this connection."""
 
     progress: Json
     command_id: str | None = None
 
 
 class Undelivered(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """The gateway has no such connection: the command was not written to any socket."""
+    """The gateway has no such connection, so it wrote the command to no socket."""
 
     command_id: str
     attempt: int
 
 
 class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
-    """All connections of a gateway, in pieces of at most CENSUS_PIECE; what is in none of them is not connected there.
+    """One piece of a gateway's census: all its connections, at most CENSUS_PIECE in a piece.
 
-    Sent when the gateway starts, when the hub's epoch or the events queue's epoch changes, and after a gap in its
-    deliveries. The hub answers with the token table.
+    A host that is in no piece is not connected there. A gateway sends a census when it starts, when the hub's epoch or
+    the events queue's epoch changes, and after a gap in its deliveries. The hub answers with the token table.
     """
 
     gateway: str
-    census: int  # grows with each census of this gateway's life
+    census: int  # grows with each census since the gateway started
     boot: str
     piece: int
     last: bool
@@ -169,8 +172,9 @@ class CancelCommand(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
-    """POST /api/v1/runs. Hosts by name, or `where`: fields of the host and their values; {} is every host. parallel
-    None: all.
+    """POST /api/v1/runs. parallel None: all hosts at once.
+
+    The hosts are given by name, or by `where`: fields of a host and their values; {} selects every host.
     """
 
     steps: list[str]
@@ -197,7 +201,7 @@ class EnrollHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class RevokeHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
-    """POST /api/v1/hosts/NAME/revoke: its token is void, its connection ends; the host and its commands stay."""
+    """POST /api/v1/hosts/NAME/revoke: make its token void and end its connection; the host and its commands stay."""
 
     name: str
 
@@ -209,7 +213,7 @@ class RemoveHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class CreateToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
-    """A further operator token, by its hash."""
+    """POST /api/v1/tokens: a further operator token, by its SHA-256 in hex."""
 
     token_hash: str
     role: str
@@ -217,10 +221,10 @@ class CreateToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class RehearseFault(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag="Drill"):
-    """Rehearse a fault inside the hub's step (only with drills.enabled). Meant for one epoch: a successor ignores it.
+    """Rehearse a fault inside the hub's step (only with drills.enabled). A hub of another epoch ignores the request.
 
-    fault: deadlock, busy, blocked, exception, leak, exit; poison and poison_exit happen in every epoch, until they are
-    put aside.
+    fault: deadlock, busy, blocked, exception, leak, exit. The faults poison and poison_exit happen in every epoch,
+    until the request is put aside as a dead letter.
     """
 
     fault: str
@@ -234,7 +238,7 @@ class RevokeToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class LiftHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
-    """POST /api/v1/hosts/NAME/lift: its token is no longer suspended."""
+    """POST /api/v1/hosts/NAME/lift: end the suspension of its token."""
 
     name: str
 
@@ -252,15 +256,16 @@ class DiscardLetter(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 Request = (
-    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken | RevokeToken
-    | RetryLetter | DiscardLetter | RehearseFault
+    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken
+    | RevokeToken | RetryLetter | DiscardLetter | RehearseFault
 )  # fmt: skip
 
 
 class RequestReceived(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
-    """An operator's request. Stepped after `deadline_boot_s` it is refused: its asker was told 503 by then.
+    """An operator's request.
 
-    Asked again after a gap with the same `request_id`; the answer is then the same too.
+    If the hub steps it after `deadline_boot_s`, it refuses the request: the fanout has told the operator 503 by then.
+    After a gap the fanout sends the request again with the same `request_id`, and gets the same answer.
     """
 
     request_id: str
@@ -271,24 +276,25 @@ class RequestReceived(msgspec.Struct, frozen=True, omit_defaults=True, tag_field
 
 
 class SnapshotWanted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
-    """A fanout started, met a gap or a new hub: it needs the whole state. `snapshot` is echoed in the pieces."""
+    """A fanout started, or met a gap or a new hub, and needs the whole state. The pieces repeat `snapshot`."""
 
     fanout: str
     snapshot: str
 
 
 class AuditNoted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
-    """What a fanout alone knows for the audit trail: sign-ins, and attempts that it refused itself."""
+    """Lines of the audit trail that only a fanout knows: sign-ins, and attempts that it refused itself."""
 
     fanout: str
     lines: list[AuditLine]
 
 
 class Death(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A death by the process's own fault, with `name` in hand; boot, pid and start ticks say which process, for ever.
+    """A process died by its own fault while it stepped the event `name`.
 
-    Units: boot_s of CLOCK_BOOTTIME of the boot named in `boot`, wall_s since 1970; both of when its successor looked at
-    it.
+    `boot`, `pid` and `start_ticks` identify the process for ever.
+    Units: boot_s in seconds of CLOCK_BOOTTIME of the boot named in `boot`; wall_s in seconds since 1970. Both are the
+    time at which the successor examined the death.
     """
 
     name: str
@@ -303,8 +309,9 @@ class Death(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
-    """A fanout left a broadcast out, because it ended that fanout each time: of what kind, of which row, and how it
-    ended.
+    """A fanout leaves a row out, because entering it ended the fanout each time. `kind`, `id`: the row.
+
+    The hub keeps a dead letter of it.
     """
 
     fanout: str
@@ -315,8 +322,9 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 
 
 Event = (
-    AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived | StatusReceived
-    | ProgressReceived | Undelivered | CensusTaken | RequestReceived | SnapshotWanted | AuditNoted | PutAside
+    AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
+    | StatusReceived | ProgressReceived | Undelivered | CensusTaken | RequestReceived | SnapshotWanted | AuditNoted
+    | PutAside
 )  # fmt: skip
 
 
@@ -324,8 +332,9 @@ Event = (
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One row of the state. kind: host, host_removed, command, command_removed, ledger. `fields`: a JSON object, merged
-    by key.
+    """A change of one row. kind: host, host_removed, command, command_removed, ledger.
+
+    `fields`: a JSON object, merged into the row by its top-level keys.
     """
 
     kind: str
@@ -334,26 +343,26 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FromHub(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):
-    """What a hub says to a fanout."""
+    """Base of every message that a hub sends, to a fanout (`Broadcast`) or to a gateway (`Delivery`)."""
 
     epoch: int
 
 
 class HubStarted(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """First message of a hub's life on every queue it writes; fanouts answer SnapshotWanted, gateways CensusTaken."""
+    """A hub's first message on every queue that it writes. Fanouts answer SnapshotWanted, gateways CensusTaken."""
 
 
 class Changed(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """Committed (or volatile) changes, in order."""
+    """Changes, in order. They are committed, or are of state that is never on disk."""
 
     changes: list[Change]
 
 
 class SnapshotPiece(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """Whole rows as they are now, among the deltas of the same queue: each row is current where its piece stands.
+    """Whole rows of the state. They come between the deltas of the same queue: a row is current where its piece stands.
 
-    The first piece (number 0) starts an empty replica; deltas for rows not yet seen are merged into nothing and come
-    again in a later piece; after the last piece the replica is whole.
+    The first piece (number 0) begins an empty replica. Deltas for rows that are not in it yet are merged into an empty
+    row; a later piece brings the whole row. After the last piece the replica is complete.
     """
 
     snapshot: str
@@ -379,7 +388,7 @@ class Replied(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 class TryAgain(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """What this fanout left out under this name is to be shown again: an operator wants it tried."""
+    """An operator wants the row tried again that this fanout left out under `name`: show it again."""
 
     name: str
 
@@ -391,7 +400,7 @@ Broadcast = HubStarted | Changed | SnapshotPiece | OutputGrew | Replied | TryAga
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A host that may connect, by the SHA-256 (hex) of its token. `enrolment` is the host_id it is told."""
+    """A host that may connect, by the SHA-256 (hex) of its token. `enrolment`: the host_id that its agent is told."""
 
     token_hash: str
     host: str
@@ -399,7 +408,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class TokensPiece(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """The whole token table in pieces (number 0 starts an empty one); complete, and current, with the last."""
+    """A piece of the token table. Number 0 begins an empty table; with the last piece it is complete and current."""
 
     piece: int
     last: bool
@@ -407,8 +416,9 @@ class TokensPiece(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 class TokenChanged(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """`token` replaces whatever `host` had; None: it has none (any more, or for now). Connections that used another one
-    end now.
+    """`token` replaces the token of `host`; None: the host has none (any more, or for now).
+
+    The gateway ends connections that used another token, with `code` and `reason`.
     """
 
     host: str
@@ -418,7 +428,7 @@ class TokenChanged(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 class DeliverRegistered(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """The hub holds this connection's registration. A gateway that told the agent already ignores it."""
+    """The hub has this connection's registration. A gateway that has told the agent already ignores the message."""
 
     connection: str
     host: str
@@ -426,8 +436,9 @@ class DeliverRegistered(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 class DeliverCommand(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """Write the command to this connection, or answer Undelivered. The gateway stamps ttl_s from expires_boot_s when it
-    writes.
+    """Write the command to this connection, or answer Undelivered.
+
+    The gateway computes the frame's ttl_s from `expires_boot_s` when it writes the command.
     """
 
     connection: str
@@ -439,7 +450,7 @@ class DeliverCommand(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 class DeliverAck(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """Without offset: the report is durable. With it: output below is."""
+    """Without `offset`: the command's report is durable. With `offset`: its output below this offset is durable."""
 
     connection: str
     command_id: str
@@ -464,15 +475,9 @@ class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 Delivery = (
-    HubStarted
-    | TokensPiece
-    | TokenChanged
-    | DeliverRegistered
-    | DeliverCommand
-    | DeliverAck
-    | DeliverKill
+    HubStarted | TokensPiece | TokenChanged | DeliverRegistered | DeliverCommand | DeliverAck | DeliverKill
     | CloseConnection
-)
+)  # fmt: skip
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -483,22 +488,22 @@ _PREFIX: Final = bytes([FORMAT])
 
 
 def encode(message: Event | Broadcast | Delivery) -> bytes:
-    """One queue item."""
+    """Return the message as one queue item."""
     return _PREFIX + _encoder.encode(message)
 
 
 def decode_event(item: bytes) -> Event:
-    """The event of an item of `events`. Raises: LocalError, if it is of a format that this version does not know."""
+    """Return the event in an item of `events`. Raises: LocalError, for a format that this version does not know."""
     return _event.decode(_body(item))
 
 
 def decode_broadcast(item: bytes) -> Broadcast:
-    """The message of an item of `broadcasts`. Raises: LocalError."""
+    """Return the message in an item of `broadcasts`. Raises: LocalError."""
     return _broadcast.decode(_body(item))
 
 
 def decode_delivery(item: bytes) -> Delivery:
-    """The message of an item of `deliveries`. Raises: LocalError."""
+    """Return the message in an item of `deliveries`. Raises: LocalError."""
     return _delivery.decode(_body(item))
 
 
@@ -514,10 +519,10 @@ EVENTS: Final = "events"
 
 
 def broadcasts_of(fanout: str) -> str:
-    """The queue from the hub to one fanout."""
+    """Return the name of the queue from the hub to one fanout."""
     return f"broadcasts/{fanout}"
 
 
 def deliveries_of(gateway: str) -> str:
-    """The queue from the hub to one gateway."""
+    """Return the name of the queue from the hub to one gateway."""
     return f"deliveries/{gateway}"

@@ -1,10 +1,9 @@
-"""The pulse: one fixed record in which a process proves that its main loop advances. Pure: its fields, packing,
-reading.
+"""The pulse: a fixed record by which a process proves that its main loop advances. Its fields, packing, reading. Pure.
 
-Written by the main loop itself after a complete turn (adapters/pulse_file carries it out). A thread or timer that wrote
-it would prove nothing. A file has two slots, written in turn, each with its sequence number and a checksum: a reader
-takes the newer one that is whole. So a writer that is stopped or killed in the middle of a write never hides the turn
-before.
+The main loop itself writes the pulse after each complete turn (through adapters/state/pulse_file): a pulse from a
+thread or a timer would prove nothing. A pulse file has two slots, which are written in turn, each with a sequence
+number and a checksum. A reader takes the newer slot that is whole. So a writer that is stopped or killed in the middle
+of a write never hides the turn before.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SIZE: Final = 2 * SLOT_SIZE
 
 
 class Blocked(enum.StrEnum):
-    """What a living loop waits for from outside. Shown and alarmed, never by itself a reason to kill."""
+    """The resource that a living loop waits for. It is shown and alarmed, but is never alone a reason to kill."""
 
     NOTHING = ""
     STORAGE = "storage"
@@ -33,11 +32,11 @@ class Blocked(enum.StrEnum):
 
 
 class Pulse(msgspec.Struct, omit_defaults=True):
-    """One reading. Units: *_ns of CLOCK_MONOTONIC (0: none), *_ticks as in /proc/PID/stat field 22; counters since
-    start.
+    """One pulse, as written or read.
 
-    Stages: received (taken from the inbox), stepped, committed, published, delivered; a process without a stage leaves
-    it 0.
+    Units: *_ns in ns of CLOCK_MONOTONIC (0: none); *_ticks as in /proc/PID/stat field 22; counters since the start.
+    Stages: received (taken from the inbox), stepped, committed, published, delivered. A process without one of these
+    stages leaves its counter at 0.
     """
 
     pid: int = 0
@@ -50,10 +49,10 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     committed: int = 0
     published: int = 0
     delivered: int = 0
-    backlog: int = 0  # items received and not yet dealt with
+    backlog: int = 0  # items received and not yet handled
     connections: int = 0  # sockets (gateway, fanout), hosts online (hub), commands running (agent)
-    oldest_ns: int = 0  # since when the oldest item of the backlog waits
-    in_hand_ns: int = 0  # since when the event below is being stepped
+    oldest_ns: int = 0  # when the oldest item of the backlog began to wait
+    in_hand_ns: int = 0  # when the step of the event below began
     in_hand: str = ""  # the event being stepped: its kind and digest, at most 64 bytes
     blocked_on: str = ""  # a value of Blocked
     hosts: int = 0
@@ -62,24 +61,26 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     offline: int = 0
     dropped: int = 0  # messages dropped because a queue was full
     errors: int = 0  # steps that raised, malformed frames
-    storage_ns: int = 0  # since when the database call that is under way has not returned; each retry is a new one
-    letters: int = 0  # dead letters that are kept (hub); rows left out because they ended its predecessors (fanout)
+    storage_ns: int = 0  # when the database call that is under way began; each retry is a new call
+    # dead letters that are kept (hub); rows left out because they ended this one's predecessors (fanout)
+    letters: int = 0
     suspended: int = 0  # hosts suspended for a flood of poison
-    # up to this position of the events queue requests were refused without a trace on disk (hub):
+    # The last position of the events queue at which the hub refused requests while it could write nothing to disk. It
+    # is in the pulse before the operator hears of the refusal. The next hub re-reads the requests up to this position
+    # and refuses those again that have no answer on disk.
     refused_epoch: int = 0
-    # told before the refusal, and carried over to the next hub, which must not do what was refused
     refused_sequence: int = 0
 
 
 class Unreadable(Exception):
-    """What is there is not a pulse: neither slot is whole."""
+    """The record is not a pulse: neither slot is whole."""
 
     def __init__(self) -> None:
         super().__init__("garbage")
 
 
 def pack(pulse: Pulse, sequence: int) -> bytes:
-    """One slot's bytes."""
+    """Return the bytes of one slot."""
     body = _BODY.pack(
         pulse.pid, 0, pulse.start_ticks, pulse.epoch, pulse.turn, pulse.written_ns,
         pulse.received, pulse.stepped, pulse.committed, pulse.published, pulse.delivered,
@@ -93,10 +94,7 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
 
 
 def unpack(record: bytes) -> Pulse:
-    """The newest pulse in a file's two slots.
-
-    Raises: Unreadable.
-    """
+    """Return the newest pulse of a file's two slots. Raises: Unreadable."""
     slots = [record[at : at + SLOT_SIZE] for at in (0, SLOT_SIZE) if len(record) >= at + SLOT_SIZE]
     slots.sort(key=_sequence, reverse=True)
     slot = next(filter(_is_whole, slots), None)
@@ -104,8 +102,8 @@ def unpack(record: bytes) -> Pulse:
         raise Unreadable
     (
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
-        backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped, errors,
-        storage_ns, letters, suspended, refused_epoch, refused_sequence,
+        backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped,
+        errors, storage_ns, letters, suspended, refused_epoch, refused_sequence,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
@@ -124,6 +122,6 @@ def _sequence(slot: bytes) -> int:
 
 
 def _is_whole(slot: bytes) -> bool:
-    """False: it is being written, or was never one."""
+    """Return False for a slot that is being written, or was never a pulse."""
     (checksum,) = _TAIL.unpack_from(slot, SLOT_SIZE - _TAIL.size)
     return slot[: len(MAGIC)] == MAGIC and zlib.crc32(slot[: -_TAIL.size]) == checksum

@@ -1,7 +1,7 @@
 """The calls to `queues` and its replies, and their bytes: a byte with the format's version, then msgpack. Pure.
 
-Fields are only ever added, with defaults, so that a process of the version before is understood (upgrades go process by
-process).
+Fields are only ever added, with defaults, so that processes of two versions understand each other: upgrades go process
+by process.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from msgspec import Meta
 from processes.core.errors import LocalError
 from processes.core.values import Position
 
-# of one append: half of the smallest queue, so that what is within it fits an empty one
+# of one append: half of the smallest queue's limit, so that every allowed append fits an empty queue
 APPEND_ITEMS_MAX: Final = 10_000
-# of one append: a census piece of 200 long registers is about 20 MiB, nine tenths of 32 MiB are 28
+# of one append: a census piece of 200 long registers is about 20 MiB; nine tenths of the smallest queue are 28 MiB
 APPEND_BYTES_MAX: Final = 24 << 20
 EPOCH_MAX: Final = 2**52  # exact in JSON and in a database's integer
 
-
-FORMAT: Final = 1
-FORMATS: Final = (1,)  # that are understood
-# the items, msgpack's few bytes for each, the rest
+FORMAT: Final = 1  # that this version writes
+FORMATS: Final = (1,)  # that this version understands
+# the items, msgpack's few bytes for each of them, and the other fields
 MESSAGE_BYTES_MAX: Final = APPEND_BYTES_MAX + 16 * APPEND_ITEMS_MAX + 4096
 READ_ITEMS_MAX: Final = APPEND_ITEMS_MAX
-READ_BYTES_MAX: Final = 8 << 20  # one item may be larger, and is then given alone
-WAIT_S_MAX: Final = 10.0  # of one long poll; a waiting thread of a dead peer lives no longer
+READ_BYTES_MAX: Final = 8 << 20  # an item that is larger comes alone
+WAIT_S_MAX: Final = 10.0  # of one long poll; so the thread that serves a dead peer waits no longer
 
 Name = Annotated[str, Meta(max_length=128)]
 HubEpoch = Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
@@ -38,8 +37,9 @@ Serial = Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
 
 
 class QueueRefused(LocalError):
-    """A call that no queue could ever answer. `code`: malformed, format, unknown_queue, too_many_queues, too_big,
-    bad_position, given_up.
+    """A call that no queue could ever answer.
+
+    `code`: malformed, format, unknown_queue, too_many_queues, too_big, bad_position, given_up.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -48,10 +48,10 @@ class QueueRefused(LocalError):
 
 
 class Appended(NamedTuple):
-    """The end of an append. accepted False: the queue is full, and nothing was appended (a lossy append burned its
-    numbers).
+    """The result of an append. accepted False: the queue is full and nothing was appended.
 
-    `position` stands at the newest item, so at the last of these when they were accepted.
+    A lossy append that was not accepted used up its sequence numbers all the same. `position` is that of the queue's
+    newest item: if the append was accepted, of its last item.
     """
 
     accepted: bool
@@ -59,8 +59,9 @@ class Appended(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a read found, in order. `position`: the `after` of the next read. gap: something before these items is
-    lost.
+    """The items that a read found, in order. `position`: the `after` of the next read.
+
+    gap: at least one item before these is lost.
     """
 
     items: list[bytes]
@@ -69,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class QueueStats(NamedTuple):
-    """One queue as it is now. appended, refused, dropped and acknowledged count items since the epoch began.
+    """One queue as it is now. `appended`, `refused`, `dropped` and `acknowledged` count items since the epoch began.
 
     Invariant: appended == acknowledged + items. readers: connections whose last read was of this queue.
     """
@@ -104,13 +105,10 @@ _READER: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def limits_of(name: str) -> QueueLimits:
-    """The limits of the queue of this name. Raises: QueueRefused, if there can be no such queue."""
+    """Return the limits of the queue of this name. Raises: QueueRefused, if there can be no such queue."""
     for prefix, limits in LIMITS:
-        if (
-            name == prefix
-            if not prefix.endswith("/")
-            else name.startswith(prefix) and _READER.fullmatch(name[len(prefix) :])
-        ):
+        has_reader = name.startswith(prefix) and _READER.fullmatch(name.removeprefix(prefix)) is not None
+        if has_reader if prefix.endswith("/") else name == prefix:
             return limits
     raise QueueRefused(
         "unknown_queue", f"there is no queue {name[:100]!r}: " + ", ".join(prefix for prefix, _ in LIMITS)
@@ -118,7 +116,7 @@ def limits_of(name: str) -> QueueLimits:
 
 
 def check_append(items: Sequence[bytes]) -> None:
-    """Passes if these may be one append. Raises: QueueRefused."""
+    """Check that these items may be one append. Raises: QueueRefused."""
     if len(items) > APPEND_ITEMS_MAX:
         raise QueueRefused("too_big", f"{len(items)} items in one append, at most {APPEND_ITEMS_MAX}")
     size_bytes = sum(map(len, items))
@@ -127,8 +125,9 @@ def check_append(items: Sequence[bytes]) -> None:
 
 
 class Call(msgspec.Struct, frozen=True, tag_field="c"):
-    """What every call carries. `role`: the caller's process name; `hub_epoch`: its own (the hub), else the newest it
-    has seen.
+    """Base of every call. `role`: the caller's process name.
+
+    `hub_epoch`: the hub's own epoch if the caller is the hub, else the newest that the caller has seen.
     """
 
     role: Name
@@ -136,8 +135,10 @@ class Call(msgspec.Struct, frozen=True, tag_field="c"):
 
 
 class AppendCall(Call, frozen=True, tag=True):
-    """Append all or nothing. `client`: of one link, random; `number`: grows with each of its appends; 0: of the version
-    before.
+    """Append all items, or none.
+
+    `client`: a random number of the caller's link. `number`: grows with each append of that link; 0: the caller is of a
+    version that does not number its appends.
     """
 
     queue: Name
@@ -149,7 +150,7 @@ class AppendCall(Call, frozen=True, tag=True):
 
 
 class ReadCall(Call, frozen=True, tag=True):
-    """Read after a position, waiting at most `wait_s` for something to read."""
+    """Read the items after a position; wait at most `wait_s` until there are some."""
 
     queue: Name
     epoch: Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
@@ -160,7 +161,7 @@ class ReadCall(Call, frozen=True, tag=True):
 
 
 class AcknowledgeCall(Call, frozen=True, tag=True):
-    """Let go of everything up to a position."""
+    """Remove every item up to a position."""
 
     queue: Name
     epoch: Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
@@ -168,51 +169,51 @@ class AcknowledgeCall(Call, frozen=True, tag=True):
 
 
 class StatsCall(Call, frozen=True, tag=True):
-    """Tell of every queue."""
+    """Return the stats of every queue."""
 
 
 class PingCall(Call, frozen=True, tag=True):
-    """Answer, once the queues' own lock could be had."""
+    """Answer as soon as the lock of the queues could be taken."""
 
 
 AnyCall = AppendCall | ReadCall | AcknowledgeCall | StatsCall | PingCall
 
 
 class Reply(msgspec.Struct, frozen=True, tag_field="r"):
-    """An answer."""
+    """Base of every reply."""
 
 
 class AppendedReply(Reply, frozen=True, tag=True):
-    """To an append."""
+    """Reply to an append."""
 
     appended: Appended
 
 
 class BatchReply(Reply, frozen=True, tag=True):
-    """To a read."""
+    """Reply to a read."""
 
     batch: Batch
 
 
 class StatsReply(Reply, frozen=True, tag=True):
-    """To stats."""
+    """Reply to a stats call."""
 
     queues: list[QueueStats]
 
 
 class DoneReply(Reply, frozen=True, tag=True):
-    """To an acknowledgement and a ping."""
+    """Reply to an acknowledgement or a ping."""
 
 
 class FencedReply(Reply, frozen=True, tag=True):
-    """To a hub that was replaced."""
+    """Reply to a hub that was replaced; as in errors.Fenced."""
 
     own_epoch: int
     newest_epoch: int
 
 
 class RefusedReply(Reply, frozen=True, tag=True):
-    """To a call that cannot be answered; as in QueueRefused."""
+    """Reply to a call that cannot be answered; as in QueueRefused."""
 
     code: str
     message: str
@@ -230,7 +231,7 @@ _replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)
 def read_call(
     role: str, hub_epoch: int, queue: str, after: Position, *, items_max: int, bytes_max: int, wait_s: float
 ) -> ReadCall:  # fmt: skip
-    """A read with its wishes cut to what one call may ask for."""
+    """Return a read whose numbers are cut to the limits of one call."""
     return ReadCall(
         role, hub_epoch, queue, after.epoch, after.sequence,
         items_max=max(1, min(items_max, READ_ITEMS_MAX)),
@@ -240,17 +241,17 @@ def read_call(
 
 
 def encode(message: AnyCall | AnyReply) -> bytes:
-    """One message."""
+    """Return the message as bytes."""
     return _PREFIX + _encoder.encode(message)
 
 
 def decode_call(message: bytes) -> AnyCall:
-    """The call. Raises: QueueRefused, for anything that is none."""
+    """Return the call. Raises: QueueRefused, for anything that is not a call."""
     return _decode(_calls, message)
 
 
 def decode_reply(message: bytes) -> AnyReply:
-    """The reply. Raises: QueueRefused, for anything that is none."""
+    """Return the reply. Raises: QueueRefused, for anything that is not a reply."""
     return _decode(_replies, message)
 
 
