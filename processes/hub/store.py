@@ -32,7 +32,7 @@ from processes.core.hub.turn import Batch
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord
-from processes.core.records.request import KeyEntry, Reply
+from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
@@ -147,7 +147,7 @@ ROWS: Final[dict[str, Rows]] = {
         values=lambda id, reply: (id, reply.at_wall_s, reply.status, reply.body.decode()),
         changing=("at_wall_s", "status", "body"),
         restored=(_newest("replies", "request_id, status, body, at_wall_s", by="rowid", limit=REPLIES_KEPT_MAX),),
-        load=lambda row: (row[0], Reply(row[0], row[1], Json(row[2].encode()), row[3])),
+        load=lambda row: (row[0], KeptReply(row[0], row[1], Json(row[2].encode()), row[3])),
     ),
     "keys": Rows(
         key="key",

@@ -18,10 +18,6 @@ CLASS_LINES_MAX = 300
 LINE_CHARS_MAX = 180
 LONG = {  # "FILE NAME" → why it is longer than the habit
     "processes/adapters/websocket.py WebSocket": "one protocol, of which no part stands alone",
-    "processes/core/hub/memory.py Draft": "to be cut",
-    "processes/core/hub/memory.py apply": "to be cut",
-    "processes/hub/loop.py Loop": "to be cut",
-    "processes/hub/store.py _write_one": "a table: a case for each kind of row",
     "processes/watchdog/loop.py Loop": "to be cut",
 }
 

@@ -21,7 +21,7 @@ from processes.core.records.command import Command, State, Transition, moved
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
-from processes.core.records.request import KeyEntry, Reply
+from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.messages import Change, Connection, Delivery, Json, Replied
@@ -84,7 +84,7 @@ class Memory:
         self.commands = Table[Command]("commands", durable=True, class_of=_class_of_command, kept=kept)
         self.runs = Table[Run]("runs", durable=True, class_of=_class_of_run, kept={"ended": RUNS_KEPT_MAX})
         self.keys = Table[KeyEntry]("keys", durable=True)
-        self.replies = Table[Reply]("replies", durable=True, class_of=_one_class, kept={"kept": REPLIES_KEPT_MAX})
+        self.replies = Table[KeptReply]("replies", durable=True, class_of=_one_class, kept={"kept": REPLIES_KEPT_MAX})
         self.dead_letters = Table[DeadLetter]("deadletters", durable=True)
 
         # Volatile tables.
@@ -183,7 +183,7 @@ class Draft(Overlay):
 
     def take_presence_timers(self, limit: int) -> list[tuple[float, str]]:
         """Takes the volatile timers that are due, soonest first, at most `limit`."""
-        found = heapq.nsmallest(limit, _due(self.memory.presence_timers, self.now.boot_s))
+        found = heapq.nsmallest(limit, _overdue(self.memory.presence_timers, self.now.boot_s))
         self._presence_taken = len(found)
         return found
 
@@ -285,7 +285,7 @@ class Draft(Overlay):
         """Answers a request; a durable answer is the same for ever."""
         self.effects.replies.append((fanout, Replied(self.memory.epoch, request_id, status, body)))
         if durable:
-            self.put(self.memory.replies, request_id, Reply(request_id, status, body, self.now.wall_s))
+            self.put(self.memory.replies, request_id, KeptReply(request_id, status, body, self.now.wall_s))
 
     def deliver(self, gateway: str, message: Delivery) -> None:
         """Sends a message to one gateway."""
@@ -366,7 +366,7 @@ class Draft(Overlay):
             effects.changes.append(Change("host", name, encode(changed)))
 
 
-def _due(heap: list[tuple[float, str]], boot_s: float) -> list[tuple[float, str]]:
+def _overdue(heap: list[tuple[float, str]], boot_s: float) -> list[tuple[float, str]]:
     """The entries of a heap that are due, in no order. Cost: what is due, not the heap."""
     found: list[tuple[float, str]] = []
     places = [0]

@@ -13,6 +13,7 @@ import msgspec
 
 from processes.core.errors import LocalError, RemoteError
 from processes.core.hub import runs
+from processes.core.hub.commands import make_command
 from processes.core.hub.effects import AddAudit, Drop, Put, Revoke
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.records import dead_letter
@@ -142,9 +143,7 @@ def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[i
     given: list[str] = []
     for host in hosts:
         command_id = derived_id(event.request_id, host.name)
-        command = runs.make_command(
-            draft, host, request.op, command_id, ttl_s=ttl_s, actor=event.actor, key=request.key
-        )
+        command = make_command(draft, host, request.op, command_id, ttl_s=ttl_s, actor=event.actor, key=request.key)
         given.append(command.id)
         if ttl_s == 0 and draft.link(host.name).presence is not Presence.ONLINE:
             draft.move(command, State.EXPIRED, "hub", "host_offline")

@@ -1,4 +1,4 @@
-"""Fleet runs in the hub's memory: how commands come to be, one run after another, host by host. Pure."""
+"""Fleet runs in the hub's memory: they go on host by host, step by step. Pure."""
 
 from __future__ import annotations
 
@@ -6,46 +6,15 @@ from typing import Any
 
 import msgspec
 
+from processes.core.hub.commands import make_command
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.records import run as run_rules
-from processes.core.records.command import Command
 from processes.core.records.host import HostRecord
 from processes.core.records.run import Part
 from processes.core.shown.views import host_view
 from processes.core.values import CANARY_HOST
 
 _object = msgspec.json.Decoder(dict[str, Any])
-
-
-def make_command(
-    draft: Draft,
-    host: HostRecord,
-    op: str,
-    command_id: str,
-    *,
-    ttl_s: float,
-    actor: str,
-    key: str | None = None,
-    run: str | None = None,
-) -> Command:
-    """One more command, queued for this host."""
-    command = Command(
-        id=command_id,
-        number=draft.next_number,
-        host=host.name,
-        enrolment=host.enrolment,
-        op=op,
-        actor=actor,
-        created_wall_s=draft.now.wall_s,
-        ttl_s=ttl_s,
-        expires_wall_s=draft.now.wall_s + ttl_s,
-        expires_boot_s=draft.now.boot_s + ttl_s,
-        boot=draft.memory.boot,
-        key=key,
-        run=run,
-    )
-    draft.accept(command)
-    return command
 
 
 def advance(draft: Draft, run_id: str) -> None:

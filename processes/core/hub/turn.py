@@ -33,7 +33,7 @@ from processes.core.hub.step import OwnEvent, Tick
 from processes.core.records import dead_letter, poison
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.ledger import Ledger
-from processes.core.records.request import Reply
+from processes.core.records.request import KeptReply
 from processes.core.travels import messages
 from processes.core.travels.messages import CensusTaken, Event, RequestReceived
 from processes.core.values import Now, Position
@@ -286,7 +286,7 @@ class Turn:
             self._outcome.refused = self._noted = place
         effects = step.refuse_for_storage(self._memory, request, self._now).apply()
         for _, said in effects.replies:
-            reply = Reply(said.request_id, said.status, said.body, self._now.wall_s)
+            reply = KeptReply(said.request_id, said.status, said.body, self._now.wall_s)
             self._unwritten[said.request_id] = Put("replies", said.request_id, reply)
         self._outcome.now.extend(effects)
 

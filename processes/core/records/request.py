@@ -7,7 +7,7 @@ import msgspec
 from processes.core.travels.messages import Json
 
 
-class Reply(msgspec.Struct, frozen=True):
+class KeptReply(msgspec.Struct, frozen=True):
     """The answer to one request, kept so that the same request asked again gets the same answer."""
 
     request_id: str
