@@ -22,7 +22,7 @@ from processes.adapters.clock import Clock
 from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
-from processes.core.hub.turn import TICK_S, Batch, Outcome, Storage, Turn
+from processes.core.hub.turn import TICK_S, CommitBatch, Outcome, Storage, Turn
 from processes.core.travels.messages import EVENTS
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Position, Presence
@@ -114,7 +114,7 @@ class Loop:
             self._turns.try_again(effects.retries)
             self._wake.set()
 
-    async def _write(self, batch: Batch, then: Effects, acknowledge: Position | None) -> None:
+    async def _write(self, batch: CommitBatch, then: Effects, acknowledge: Position | None) -> None:
         failpoint.reach("hub.before_begin")
         # plant: commit-first
         await self._store.commit(batch, self._blocked)

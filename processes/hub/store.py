@@ -28,7 +28,7 @@ from processes.core.errors import LocalError
 from processes.core.hub.effects import AddAudit, AddOutput, AddTransition, Drop, Put, Revoke, Write
 from processes.core.hub.memory import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX
 from processes.core.hub.step import StoredState
-from processes.core.hub.turn import Batch
+from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord
@@ -220,7 +220,7 @@ class Store:
         """Up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
         return await _on_thread(self._connection, fleet_db.position)
 
-    async def commit(self, batch: Batch, blocked: Callable[[str], None]) -> None:
+    async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> None:
         """The batch is on disk. Tried again for ever while the database is locked or full; `blocked` is told of each
         failure.
 
@@ -320,7 +320,7 @@ def _restored(sqlite: sqlite3.Connection) -> StoredState:
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 
-def _commit(sqlite: sqlite3.Connection, batch: Batch, epoch: int, revoked: Path) -> None:
+def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, revoked: Path) -> None:
     """First the list beside the database: a token that is void there and not here is the lesser evil."""
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
@@ -331,7 +331,7 @@ def _commit(sqlite: sqlite3.Connection, batch: Batch, epoch: int, revoked: Path)
     _write(sqlite, batch, epoch)
 
 
-def _write(sqlite: sqlite3.Connection, batch: Batch, epoch: int) -> None:
+def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int) -> None:
     def work() -> None:
         failpoint.reach("hub.after_begin")
         if fleet_db.epoch(sqlite) != epoch:

@@ -9,7 +9,7 @@ import pytest
 from processes.adapters.state import fleet_db
 from processes.core.hub.effects import Put
 from processes.core.hub.memory import REPLIES_KEPT_MAX
-from processes.core.hub.turn import Batch
+from processes.core.hub.turn import CommitBatch
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply
 from processes.core.travels.messages import Json
@@ -29,7 +29,7 @@ def test_answers_are_kept_by_their_number_whatever_the_clock_says(jump_s: float)
     names = [f"r{number}" for number in range(REPLIES_KEPT_MAX + 3)]
     for part, wall_s in ((names[:10], WALL_S + jump_s), (names[10:], WALL_S)):
         writes = [Put("replies", name, KeptReply(name, 202, Json(b"{}"), wall_s)) for name in part]
-        store._write(sqlite, Batch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, wall_s)), 0)
+        store._write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, wall_s)), 0)
     assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), 0.0, 1 << 30) == 3
     assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), 0.0, 1 << 30) == 0
     assert [name for name, _ in store._restored(sqlite).rows["replies"]] == names[3:], "oldest first"

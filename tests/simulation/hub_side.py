@@ -19,7 +19,7 @@ from processes.adapters.state import fleet_db
 from processes.core.hub import step
 from processes.core.hub.rules import Rules
 from processes.core.hub.step import StoredState
-from processes.core.hub.turn import Batch
+from processes.core.hub.turn import CommitBatch
 from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
 from processes.hub import store as hub_journal
@@ -82,7 +82,7 @@ class VirtualJournal(Store):
         """As the journal's."""
         return fleet_db.position(self._disk.sqlite)
 
-    async def commit(self, batch: Batch, blocked: Callable[[str], None]) -> None:
+    async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> None:
         """As the journal's."""
         world = self._disk.world
         self._life.spend("before commit")

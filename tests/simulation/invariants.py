@@ -20,7 +20,7 @@ from simulation.timeline import Life
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.hub import step
 from processes.core.hub.effects import AddOutput, Put
-from processes.core.hub.turn import Batch
+from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import Command
 from processes.core.records.run import Run
 from processes.core.travels import agent_frames, messages
@@ -83,7 +83,7 @@ class Witness:
         self.expect("I4", epoch > self._epoch, f"epoch {epoch} after {self._epoch}")
         self._epoch = epoch
 
-    def committed(self, batch: Batch, epoch: int) -> None:
+    def committed(self, batch: CommitBatch, epoch: int) -> None:
         """A transaction is on disk."""
         self.expect("I6", epoch == self._epoch, f"a hub of epoch {epoch} wrote after epoch {self._epoch} had begun")
         for write in batch.writes:

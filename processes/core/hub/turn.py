@@ -79,7 +79,7 @@ class Barrier(Protocol):
         """Called when a dead letter that should be tried again cannot be read by this version."""
 
 
-class Batch(NamedTuple):
+class CommitBatch(NamedTuple):
     """What one transaction writes."""
 
     writes: list[Write]
@@ -98,7 +98,7 @@ class Outcome:
     # 2. Told now: it needs no disk (presence, metrics, refusals), or repeats what is on disk.
     now: Effects = field(default_factory=Effects)
     # 3. Committed in one transaction, tried again until the disk takes it; there is none while another is under way.
-    batch: Batch | None = None
+    batch: CommitBatch | None = None
     # 4. Told only AFTER that commit.
     then: Effects = field(default_factory=Effects)
     # 5. Acknowledged AFTER all of that: `events` lets go of what was dealt with. None while a commit is under way.
@@ -323,5 +323,5 @@ class Turn:
         outcome.acknowledge = self._taken_position
         if self._held.durable:
             held, self._held = self._held, Effects()
-            outcome.batch = Batch(held.writes, memory.ledger, memory.next_number, outcome.acknowledge, now)
+            outcome.batch = CommitBatch(held.writes, memory.ledger, memory.next_number, outcome.acknowledge, now)
             outcome.then = held

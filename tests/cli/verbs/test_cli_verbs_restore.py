@@ -21,7 +21,7 @@ from processes.adapters.settings import REVOKED
 from processes.adapters.state import fleet_db, lock, revocations
 from processes.cli.__main__ import execute
 from processes.core.hub.effects import Effects
-from processes.core.hub.turn import Batch
+from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import State
 from processes.core.values import Now, Position
 from processes.hub import store
@@ -55,7 +55,7 @@ def write(path: Path, play: Play, effects: Effects) -> None:
     """The database holds what the hub would have written."""
     with contextlib.closing(fleet_db.open_for_writing(path)) as sqlite:
         store._begin_epoch(sqlite, path.with_name("epoch"))
-        batch = Batch(effects.writes, play.memory.ledger, play.memory.next_number, Position(1, 1), Now(1.0, 1.0))
+        batch = CommitBatch(effects.writes, play.memory.ledger, play.memory.next_number, Position(1, 1), Now(1.0, 1.0))
         store._write(sqlite, batch, fleet_db.epoch(sqlite))
 
 

@@ -18,7 +18,16 @@ from processes.core.hub.effects import Drop, Effects, Put
 from processes.core.hub.memory import Draft, Memory, derived_id
 from processes.core.hub.rules import Rules
 from processes.core.hub.step import OwnEvent, StoredState
-from processes.core.hub.turn import BATCH_MAX, INBOX_MAX, PARKED_MAX, WRITE_BEHIND_S, Batch, Outcome, Storage, Turn
+from processes.core.hub.turn import (
+    BATCH_MAX,
+    INBOX_MAX,
+    PARKED_MAX,
+    WRITE_BEHIND_S,
+    CommitBatch,
+    Outcome,
+    Storage,
+    Turn,
+)
 from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.ledger import Ledger
 from processes.core.travels import messages
@@ -347,7 +356,7 @@ class Disk:
     number: int = 1
     position: Position = NOWHERE
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: CommitBatch) -> None:
         for write in batch.writes:
             if isinstance(write, Put):
                 self.rows.setdefault(write.table, {})[write.key] = write.row
