@@ -18,7 +18,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processes.adapters.state import durable, revocations
+from processes.adapters import failpoint
+from processes.adapters.state import canary_file, durable, epoch_file, history_file, revocations, session_files
+from processes.agent import folder as agent_folder
+from processes.core.shown.status import CanaryFile
 
 TINY_BYTES = 8192  # two pages: what is written beyond them is refused
 
@@ -284,3 +287,57 @@ def test_a_full_disk_leaves_what_was_replaced_whole(tiny_disk: Path) -> None:
         durable.replace(path, b"n" * 10_003)
     assert path.read_bytes() == b"o" * 4000
     assert [each.name for each in tiny_disk.iterdir()] == ["state.json"]
+
+
+FAMILIES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], Callable[[Path], object]]] = {
+    "revoked": (
+        lambda folder: revocations.add(folder / "revoked", ["a" * 64]),
+        lambda folder: revocations.add(folder / "revoked", ["b" * 64]),
+        lambda folder: revocations.read(folder / "revoked"),
+    ),
+    "epoch": (
+        lambda folder: epoch_file.write(folder / "epoch", 7),
+        lambda folder: epoch_file.write(folder / "epoch", 1_000_000),
+        lambda folder: epoch_file.read(folder / "epoch"),
+    ),
+    "history": (
+        lambda folder: history_file.write(folder / "history" / "fanout", b"old"),
+        lambda folder: history_file.write(folder / "history" / "fanout", b"newer than that"),
+        lambda folder: history_file.read(folder / "history" / "fanout"),
+    ),
+    "canary": (
+        lambda folder: canary_file.write(folder / "canary.json", CanaryFile("a", "b")),
+        lambda folder: canary_file.write(folder / "canary.json", CanaryFile("c" * 40, "d" * 40)),
+        lambda folder: canary_file.read(folder / "canary.json"),
+    ),
+    "signed_out": (
+        lambda folder: session_files.end(folder, "one"),
+        lambda folder: session_files.end(folder, "two"),
+        lambda folder: session_files.ended(folder, 60.0),
+    ),
+    "failpoint": (
+        lambda folder: failpoint.arm(folder / "failpoint", "hub.before_begin", 3),
+        lambda folder: failpoint.arm(folder / "failpoint", "hub.answered", 12),
+        lambda folder: (folder / "failpoint").read_text(),
+    ),
+    "cancel": (
+        lambda folder: agent_folder.cancel(folder / "run", "SIGTERM"),
+        lambda folder: agent_folder.cancel(folder / "run", "SIGKILL"),
+        lambda folder: (folder / "run" / "cancel").read_text(),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("room", range(3))
+def test_whoever_writes_on_a_full_disk_hears_of_it_and_the_old_stays(family: str, room: int, tmp_path: Path) -> None:
+    """Every family of files: the disk takes a few bytes of the new content, and then refuses."""
+    first, second, read = FAMILIES[family]
+    first(tmp_path)
+    before = read(tmp_path)
+    layer = FaultyOs([1 + room], 2 if family == "signed_out" else 1 + room, errno.ENOSPC)
+    with faulty(layer), pytest.raises(OSError, match="No space"):
+        second(tmp_path)
+    assert read(tmp_path) == before
+    second(tmp_path)
+    assert read(tmp_path) != before
