@@ -55,6 +55,26 @@ The rooms
     cli       What a person types. Its drills/ rehearse failures on a running installation, within the bounds of
               core/cli/drills.py.
 
+The state folder, the second bus
+    What must outlive a process, or reach one that is not up yet, goes through files. adapters/state/__init__.py is the
+    map: every file, who writes it, who reads it, whether it is synced, its mode, its lifetime.
+
+    hub ─────────── fleet.db, epoch, revoked ──────────────────▶ fanout, watchdog, command line; its own successor
+    each process ── run/pulse, run/stacks, run/farewell ───────▶ watchdog; its own successor
+    each process ── run/poison ────────────────────────────────▶ its own successor
+    watchdog ────── run/watchdog.json, incidents ──────────────▶ fanout, command line
+    watchdog ────── run/canary.json (tokens of its canary) ────▶ gateway, fanout
+    watchdog ────── run/poison/NAME.note (before a kill) ──────▶ the successor of whom it kills
+    watchdog ────── alarms.json (what was told to whom) ───────▶ its own successor
+    gateway ─────── run/contested ─────────────────────────────▶ watchdog
+    fanout ──────── run/sessions, signed_out, cookie.key ──────▶ every fanout
+    fanout ──────── history ───────────────────────────────────▶ its own successor
+    command line ── run/codes (one-time sign-in) ──────────────▶ fanout
+    command line ── run/wanted.json (what is to run) ──────────▶ watchdog
+
+    Whatever is written by hand goes through adapters/state/durable.py: a file is the old one or the new one, whatever
+    fails, and a disk that is full is said to the one who asked.
+
 The life of an event in the hub (hub/loop.py): take a batch → step each on a draft, behind an exception barrier → commit
 what must last in one transaction, with the events position → publish, deliver, answer, acknowledge: only what is
 committed → write the pulse. While a commit is under way, events that need no disk go on, and the others are parked;

@@ -30,7 +30,7 @@ import uvloop
 
 from processes.adapters import logs, settings
 from processes.adapters.settings import Settings, SettingsError
-from processes.adapters.state import asked_to_end, deaths, lock
+from processes.adapters.state import asked_to_end, deaths, durable, lock, stacks_file
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import FleethubError, ResourceError
@@ -78,10 +78,11 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the witness thread takes it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = logs.open_log(found.log, name)
+    stacks = stacks_file.of_threads(stacks_file.folder(found.run), name)
     try:
-        lock.hold(found.run / "lock" / name, wait_s=5.0)
-        poison = deaths.examine(found, name)  # before anything of the predecessor is overwritten
-        stacks = open_stacks(found.run / "stacks", name)
+        lock.hold(lock.place(found.run, name), wait_s=5.0)
+        poison = deaths.examine(found, name)  # before anything of the predecessor is written over
+        stacks = open_stacks(stacks_file.folder(found.run), name)
         pulse = PulseFile(found.pulses, name)
         process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event(), poison)
         log.info("started", pid=os.getpid())
@@ -95,8 +96,8 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     except BaseException:
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
-        with contextlib.suppress(OSError), (found.run / "stacks" / f"{name}.stacks").open("a") as file:
-            traceback.print_exc(file=file)  # the successor quotes it if an event was the cause
+        with contextlib.suppress(OSError), stacks.open("a") as file:
+            traceback.print_exc(file=file)  # for the successor, should it have to say what an event did
     finally:
         leave(code)
 
@@ -111,7 +112,7 @@ def leave(code: int) -> NoReturn:
 
 async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, None, None]], stacks: Path) -> None:
     loop = asyncio.get_running_loop()
-    _witness_tasks(loop, stacks.with_suffix(".tasks"))
+    _witness_tasks(loop, stacks_file.of_tasks(stacks.parent, process.name))
 
     def stop() -> None:
         process.log.info("stopping")
@@ -183,7 +184,7 @@ def listening_socket(descriptor: int = 0) -> socket.socket:
 def open_stacks(folder: Path, name: str) -> Path:
     """Let SIGUSR1 write all Python stacks to FOLDER/NAME.stacks, even in C code or with a lock held; return it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{name}.stacks"
+    path = stacks_file.of_threads(folder, name)
     file = path.open("w")
     faulthandler.enable(file)
     faulthandler.register(signal.SIGUSR1, file=file, all_threads=True, chain=False)
@@ -197,12 +198,8 @@ def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
         while True:
             signal.sigwait({signal.SIGUSR2})
             try:
-                fresh = path.with_suffix(".new")
-                with fresh.open("w") as file:
-                    file.write(f"# {time.monotonic_ns()}\n")
-                    for task in asyncio.all_tasks(loop):
-                        file.write(_awaits(task))
-                fresh.replace(path)
+                stacks = "".join(_awaits(task) for task in asyncio.all_tasks(loop))
+                durable.replace(path, f"# {time.monotonic_ns()}\n{stacks}".encode(), durable=False)
             except (OSError, RuntimeError):
                 continue  # the disk is full, or the tasks changed during the reading: the next signal tries again
 

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from processes.adapters.state import durable
+
 HUB: Final[Mapping[str, str]] = {
     "hub.before_begin": "a batch is stepped in memory, its transaction is not begun",
     "hub.after_begin": "the transaction is begun, nothing written in it",
@@ -84,9 +86,7 @@ def arm(file: Path, name: str, count: int = 1, *, hang: bool = False) -> None:
     """
     if name not in NAMES:
         raise KeyError(name)
-    fresh = file.with_suffix(".new")
-    fresh.write_text(f"{name} {count}{' hang' if hang else ''}\n")
-    fresh.replace(file)
+    durable.replace(file, f"{name} {count}{' hang' if hang else ''}\n".encode(), durable=False)
 
 
 def _reach(file: Path, name: str) -> None:

@@ -28,7 +28,6 @@ RESERVED: Final = {  # variables that fleethub sets for its own processes; they 
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
-REVOKED: Final = "revoked"  # file beside the database: hashes of all tokens that were ever made void
 LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC"}  # in the environment: words, quoted as in a shell
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 
@@ -209,6 +208,11 @@ class Settings(msgspec.Struct, frozen=True):
         return self.state / "incidents"
 
     @property
+    def replaced(self) -> Path:
+        """Databases whose place a restored one took."""
+        return self.state / "replaced"
+
+    @property
     def histories(self) -> Path:
         """The folder of the hosts' histories: one file a fanout."""
         return self.state / "history"
@@ -217,6 +221,16 @@ class Settings(msgspec.Struct, frozen=True):
     def operator_token(self) -> Path:
         """The installation's own admin token; 0600."""
         return self.state / "operator.token"
+
+    @property
+    def agent_file(self) -> Path:
+        """What this machine's own agent runs by, made by `up`."""
+        return self.state / "agent.toml"
+
+    @property
+    def agent_token(self) -> Path:
+        """The token of this machine's own agent; 0600."""
+        return self.state / "agent.token"
 
     @property
     def queues_socket(self) -> Path:
@@ -255,6 +269,16 @@ class Settings(msgspec.Struct, frozen=True):
     def canary(self) -> Path:
         """Hashes of the canary's tokens (core/shown/status.py, CanaryFile); 0600, new at each start of the watchdog."""
         return self.run / "canary.json"
+
+    @property
+    def failpoint(self) -> Path:
+        """What kills or hangs the hub at a named place (adapters/failpoint.py); only where drills are enabled."""
+        return self.run / "failpoint"
+
+    @property
+    def poison_row(self) -> Path:
+        """The id of a row that freezes a fanout (fanout/poison_row.py); only where drills are enabled."""
+        return self.run / "poison_row"
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the processes of a kind, in order."""

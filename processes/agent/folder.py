@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from processes.adapters.state import lock
+from processes.adapters.state import durable, lock
 from processes.adapters.state.pulse_file import start_ticks
 from processes.agent.shim import PIECE_BYTES_MAX, RECORD, STDERR
 from processes.core.agent.flow import RECORD_BYTES
@@ -31,7 +31,7 @@ def prepare(folder: Path) -> None:
     """The folder exists, durably."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-        _sync(folder.parent)
+        durable.sync_folder(folder.parent)
 
 
 def facts(folder: Path, launching: bool) -> Folder:
@@ -52,13 +52,7 @@ def facts(folder: Path, launching: bool) -> Folder:
 def cancel(folder: Path, name: str) -> None:
     """The wish to end stands in the folder; the shim, if there is one already, is woken to see it."""
     prepare(folder)
-    fresh = folder / "cancel.new"
-    with fresh.open("w") as file:
-        file.write(name + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(folder / "cancel")
-    _sync(folder)
+    durable.replace(folder / "cancel", f"{name}\n".encode())
     shim = _fields(folder / "lock") if lock.is_held(folder / "lock") else None
     pid = int((shim or {}).get("pid") or 0)
     if pid and start_ticks(pid) == int((shim or {}).get("start_ticks") or -1):
@@ -157,11 +151,3 @@ def _ended(fields: dict[str, str]) -> Ended:
         return Ended(
             ReportStatus.ERROR, None, "the record of its end cannot be read, outcome unknown", Unknown.UNREADABLE
         )
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -268,8 +268,9 @@ def _lock(path: str) -> bool:
                 return False
             time.sleep(0.01)
             continue
+        holder = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\n".encode()
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\n".encode(), 0)
+        _write_all(fd, holder)
         return True
 
 
@@ -306,7 +307,7 @@ def _write_started() -> None:
     content = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\nboot_id={boot_id}\n"
     fd = os.open("started", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, content.encode())
+        _write_all(fd, content.encode())
         os.fsync(fd)
         _sync_folder()
     except OSError:
@@ -320,11 +321,22 @@ def _fill_exit(content: bytes) -> None:
     """`exit.new` holds this. Blanks of EXIT_BYTES, before the start, take its room. Raises: OSError."""
     fd = os.open("exit.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.pwrite(fd, content, 0)
+        _write_all(fd, content)
         os.ftruncate(fd, len(content))
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    """Writes all of it at the place where the descriptor stands: a disk that is nearly full takes a part, and says so
+    only at the next write. Raises: OSError.
+
+    (adapters/state/durable.py has it too. Here nothing of ours can be imported, see the module's text.)
+    """
+    done = 0
+    while done < len(content):
+        done += os.write(fd, content[done:])
 
 
 def _write_exit(status: str, code: int | None, message: str) -> None:

@@ -12,12 +12,13 @@ from typing import Final
 from processes.adapters import bootstrap, tls
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
+from processes.adapters.state import session_files
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
 from processes.fanout import poison_row, server, state_folder
 from processes.fanout.application import application
 from processes.fanout.audit_notes import AuditNotes
-from processes.fanout.auth import Auth, cookie_key
+from processes.fanout.auth import Auth
 from processes.fanout.change_api import Api
 from processes.fanout.database_reader import Reader
 from processes.fanout.dead_letter_api import Letters
@@ -38,7 +39,7 @@ async def main(process: Process) -> None:
     settings = process.settings
     sock = bootstrap.listening_socket()
     looking = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
-    auth = Auth(settings, looking, cookie_key(settings.run / "cookie.key"))
+    auth = Auth(settings, looking, session_files.cookie_key(settings.run))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     reader = Reader(settings.database)
     mirror = Mirror()

@@ -5,16 +5,13 @@ hub.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import secrets
 import time
-from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from processes.adapters.settings import Settings
+from processes.adapters.state import session_files, signin_codes
+from processes.adapters.state.session_files import SessionFile
 from processes.core.fanout.signin import (
     SESSION_S_MAX,
     Attempts,
@@ -29,19 +26,8 @@ from processes.core.fanout.signin import (
 from processes.core.values import Role
 from processes.fanout.state_folder import FolderWatch
 
-KEY_BYTES: Final = 32
 TOKEN_CHARS_MAX: Final = 512
 BROWSER_CHARS_MAX: Final = 200  # of what a browser says it is
-
-
-class SessionFile(msgspec.Struct, frozen=True):
-    """One open session in run/sessions, under its id. Units: at in seconds since 1970."""
-
-    actor: str
-    role: Role
-    at: float
-    address: str = ""
-    browser: str = ""
 
 
 class Auth:
@@ -53,8 +39,8 @@ class Auth:
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
         self._ended: set[str] = set()  # sessions that ended here, until a look has seen it
-        self._settings, self._looking, self._key = settings, looking, key
-        self.sessions = settings.run / "sessions"
+        self._looking, self._key = looking, key
+        self.run = settings.run
         # cookies do not know ports: two installations on one machine must not overwrite each other's
         self.cookie_name = ("__Host-" if self.public.secure else "") + "fleethub-" + digest(key.hex())[:8]
 
@@ -90,7 +76,7 @@ class Auth:
     ) -> tuple[str, Principal] | None:
         """A new session's cookie and whom it speaks for; None if the code or token is not good. A code is good once."""
         if code is not None:
-            role = await asyncio.to_thread(self._use_code, code)
+            role = await asyncio.to_thread(signin_codes.use, self.run, code)
             found = None if role is None else Principal(role, "admin" if role is Role.ADMIN else role.value, "code")
         else:
             found = await self._looking.find(digest(token or "")) if token else None
@@ -99,7 +85,7 @@ class Auth:
         session_id, now_s = secrets.token_urlsafe(18), time.time()
         session = Principal(found.role, found.actor, session_id, by_cookie=True, until_wall_s=now_s + SESSION_S_MAX)
         file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX])
-        await asyncio.to_thread(self._put_session, session_id, file)
+        await asyncio.to_thread(session_files.put, self.run, session_id, file, SESSION_S_MAX)
         return cookie(self._key, session_id, found.role, found.actor, now_s), session
 
     async def sign_out(self, principal: Principal) -> None:
@@ -110,7 +96,7 @@ class Auth:
     async def end(self, session_id: str) -> None:
         """The session of this id is over: here at once, everywhere within a look."""
         self._ended = {each for each in self._ended if each not in self._looking.sights.signed_out} | {session_id}
-        await asyncio.to_thread(self._put_signed_out, session_id)
+        await asyncio.to_thread(session_files.end, self.run, session_id)
 
     def _session(self, cookies: dict[str, str]) -> Principal | None:
         text = cookies.get(self.cookie_name)
@@ -120,61 +106,8 @@ class Auth:
     def _has_ended(self, session_id: str) -> bool:
         return session_id in self._ended or session_id in self._looking.sights.signed_out
 
-    def _put_signed_out(self, session_id: str) -> None:
-        folder = self._settings.run / "signed_out"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / session_id).touch(mode=0o600)
-        (self.sessions / session_id).unlink(missing_ok=True)
-
-    def _put_session(self, session_id: str, file: SessionFile) -> None:
-        """Listed from now on. On a full disk it is not, and ends by its time: nobody is kept out at the worst
-        moment.
-        """
-        with contextlib.suppress(OSError):
-            self.sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.sessions / session_id, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as whole:
-                whole.write(msgspec.json.encode(file))
-            for path in self.sessions.iterdir():  # those that nobody ended; sign-ins are rare
-                if file.at - path.stat().st_mtime > SESSION_S_MAX:
-                    path.unlink(missing_ok=True)
-
-    def _use_code(self, code: str) -> Role | None:
-        """The code's role if it is good; whoever unlinks its file has used it."""
-        path = self._settings.run / "codes" / digest(code)
-        try:
-            with path.open() as file:
-                path.unlink()
-                until, _, role = file.read(200).strip().partition(" ")
-            return Role(role) if time.time() <= float(until) else None
-        except (OSError, ValueError):
-            return None
-
 
 def bearer(authorization: str) -> str | None:
     """The token of an Authorization header; None if it has none."""
     scheme, _, token = authorization.partition(" ")
     return token.strip()[:TOKEN_CHARS_MAX] if scheme.lower() == "bearer" and token.strip() else None
-
-
-def cookie_key(path: Path) -> bytes:
-    """The key that signs sessions, made if it is missing; several fanouts that start at once get the same one.
-
-    Raises: OSError, if the state folder cannot be written.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(fd, secrets.token_bytes(KEY_BYTES))
-        os.fsync(fd)
-        os.link(fresh, path)
-    except FileExistsError:
-        pass  # it is there already, or another fanout was first
-    finally:
-        os.close(fd)
-        fresh.unlink()
-    key = path.read_bytes()
-    if len(key) != KEY_BYTES:
-        raise OSError(f"{path} does not hold {KEY_BYTES} bytes: remove it, and everybody signs in anew")
-    return key

@@ -16,7 +16,7 @@ def poison_row(settings: Settings) -> str:
     if not settings.file.drills.enabled:
         return ""
     try:
-        with (settings.run / "poison_row").open("rb") as file:
+        with settings.poison_row.open("rb") as file:
             return file.read(ID_BYTES_MAX).decode(errors="replace").strip()
     except OSError:
         return ""

@@ -16,15 +16,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from processes.adapters.state import session_files
+from processes.adapters.state.session_files import SessionFile
 from processes.core.fanout.signin import SESSION_S_MAX, Principal
 from processes.core.values import Role, Time, rfc3339
-from processes.fanout.auth import Auth, SessionFile
+from processes.fanout.auth import Auth
 from processes.fanout.web import Problem, json, principal_of
 
 LISTED_MAX: Final = 500  # the newest; older ones still end when they are ended by id
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_file = msgspec.json.Decoder(SessionFile)
 
 
 class SessionView(msgspec.Struct, frozen=True):
@@ -49,7 +50,7 @@ class Sessions:
     async def listed(self, request: Request) -> Response:
         """Sessions that are open, the newest first: all of them for an admin, one's own for others."""
         principal = principal_of(request)
-        found = await asyncio.to_thread(_open, self._auth.sessions)
+        found = await asyncio.to_thread(_open, self._auth.run)
         mine = [session for session in found if _may(principal, session[1])]
         return json({"sessions": [_view(id, file, principal) for id, file in mine[:LISTED_MAX]]})
 
@@ -58,31 +59,29 @@ class Sessions:
         principal, session_id = principal_of(request), request.path_params["id"]
         found = None
         if _ID.fullmatch(session_id):
-            found = await asyncio.to_thread(_read, self._auth.sessions / session_id)
+            found = await asyncio.to_thread(_read, self._auth.run, session_id)
         if found is None or not _may(principal, found):
             raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
         await self._auth.end(session_id)
         return json({"id": session_id, "ended": True})
 
 
-def _open(folder: Path) -> list[tuple[str, SessionFile]]:
-    try:
-        read = [(path.name, _read(path)) for path in folder.iterdir()]
-    except OSError:
-        return []  # nobody has signed in yet
-    return sorted(((id, file) for id, file in read if file is not None), key=lambda session: -session[1].at)
+def _open(run: Path) -> list[tuple[str, SessionFile]]:
+    found = [(id, file) for id, file in session_files.listed(run) if _is_open(file)]
+    return sorted(found, key=lambda session: -session[1].at)
 
 
 def _may(principal: Principal, file: SessionFile) -> bool:
     return principal.role.may(Role.ADMIN) or (file.actor, file.role) == (principal.actor, principal.role)
 
 
-def _read(path: Path) -> SessionFile | None:
-    try:
-        file = _file.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
-    return file if time.time() - file.at <= SESSION_S_MAX else None
+def _read(run: Path, session_id: str) -> SessionFile | None:
+    file = session_files.read(run, session_id)
+    return file if file is not None and _is_open(file) else None
+
+
+def _is_open(file: SessionFile) -> bool:
+    return time.time() - file.at <= SESSION_S_MAX
 
 
 def _view(id: str, file: SessionFile, principal: Principal) -> SessionView:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Final
 
 import msgspec
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, incidents_db, status_file
+from processes.adapters.state import canary_file, fleet_db, incidents_db, session_files, status_file
 from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
-from processes.core.shown.status import CanaryFile, IncidentView, Report
+from processes.core.shown.status import IncidentView, Report
 from processes.core.travels.messages import Json
 from processes.core.values import CANARY_HOST, Role
 
 LOOK_S: Final = 0.5  # between two looks; a revoked session ends within 2 s
 INCIDENTS_SHOWN: Final = 50  # the newest; all are in the API
 FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones are unknown
-SESSIONS_MAX: Final = 100_000  # signed out within the last 12 h; older files are removed
-
-_canary = msgspec.json.Decoder(CanaryFile)
 
 
 class FolderView(msgspec.Struct, frozen=True):
@@ -39,7 +35,7 @@ def look(settings: Settings, before: FolderView | None) -> FolderView:
         status_file.current_report(settings),
         incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
         credentials(settings, before.credentials if before else {}),
-        _signed_out(settings),
+        session_files.ended(settings.run, SESSION_S_MAX),
         _written_wall_s(settings),
     )
 
@@ -55,13 +51,10 @@ def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, P
     own = _token(settings)
     if own:
         found[digest(own)] = Principal(Role.ADMIN, "admin", digest(own))
-    try:
-        canary = _canary.decode(settings.canary.read_bytes())
-        found[canary.operator_token_hash] = Principal(
-            Role.OPERATOR, CANARY_HOST, canary.operator_token_hash, canary=True
-        )
-    except (OSError, msgspec.DecodeError):
-        pass  # the watchdog is not there yet
+    canary = canary_file.read(settings.canary)
+    if canary is not None:
+        key = canary.operator_token_hash
+        found[key] = Principal(Role.OPERATOR, CANARY_HOST, key, canary=True)
     return found
 
 
@@ -70,20 +63,6 @@ def _token(settings: Settings) -> str:
         return settings.operator_token.read_text().strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _signed_out(settings: Settings) -> frozenset[str]:
-    folder, now_s = settings.run / "signed_out", time.time()
-    found: set[str] = set()
-    try:
-        for path in folder.iterdir():
-            if now_s - path.stat().st_mtime > SESSION_S_MAX:
-                path.unlink(missing_ok=True)
-            elif len(found) < SESSIONS_MAX:
-                found.add(path.name)
-    except OSError:
-        pass  # nobody has signed out yet, or another fanout was first to tidy up
-    return frozenset(found)
 
 
 def _written_wall_s(settings: Settings) -> float:

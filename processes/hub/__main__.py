@@ -26,7 +26,7 @@ T = TypeVar("T")
 async def main(process: Process) -> None:
     """A hub of a new epoch, from what the database holds to a clean stop."""
     if process.settings.file.drills.enabled:
-        failpoint.allow(process.settings.run / "failpoint")
+        failpoint.allow(process.settings.failpoint)
     opened = await _open(process)
     if opened is None:
         return

@@ -22,8 +22,7 @@ import aiosqlite
 import msgspec
 
 from processes.adapters import failpoint
-from processes.adapters.settings import REVOKED
-from processes.adapters.state import fleet_db, revocations
+from processes.adapters.state import epoch_file, fleet_db, revocations
 from processes.core.errors import LocalError
 from processes.core.hub.effects import AddAudit, AddOutput, AddTransition, Drop, Put, Revoke, Write
 from processes.core.hub.memory import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX
@@ -197,7 +196,7 @@ class Store:
         self.call_since_ns = 0  # since when a writing call has not returned; 0: none is under way
 
     @classmethod
-    async def open(cls, path: Path, epoch_file: Path) -> Store:
+    async def open(cls, path: Path, beside: Path) -> Store:
         """The database, checked, with an epoch newer than any before: max(database, the file beside it) + 1, durable in
         both.
 
@@ -206,7 +205,7 @@ class Store:
         fleet_db.finish_restore(path)
         connection = await aiosqlite.Connection(lambda: fleet_db.open_for_writing(path), iter_chunk_size=64)
         try:
-            epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, epoch_file))
+            epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, beside))
         except BaseException:
             await connection.close()
             raise
@@ -233,7 +232,7 @@ class Store:
                     f"{self._path} was removed or replaced under the hub: writing on would lose everything silently"
                 )
             try:
-                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, self._path.with_name(REVOKED)))
+                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, revocations.beside(self._path)))
                 return
             except StorageBlocked as error:
                 blocked(str(error))
@@ -270,6 +269,12 @@ async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.C
         raise StorageBroken(f"the database failed: {getattr(error, 'sqlite_errorname', 'error')}: {error}") from error
 
 
+def _of_disk(error: OSError, path: Path) -> StorageBlocked | StorageBroken:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageBlocked(f"{path}: {error.strerror}")
+    return StorageBroken(f"{path} cannot be written: {error.strerror}")
+
+
 def _in_transaction(sqlite: sqlite3.Connection, work: Callable[[], T]) -> T:
     sqlite.execute("BEGIN IMMEDIATE")
     try:
@@ -288,23 +293,17 @@ def _put_meta(sqlite: sqlite3.Connection, key: str, value: str) -> None:
     )
 
 
-def _begin_epoch(sqlite: sqlite3.Connection, epoch_file: Path) -> int:
+def _begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
     damage = [row[0] for row in sqlite.execute("PRAGMA quick_check(5)")]
     if damage != ["ok"]:
         raise StorageBroken(
             f"the database is damaged and is not touched; restore a backup. It says: {'; '.join(map(str, damage))}"
         )
-    beside = int(epoch_file.read_text()) if epoch_file.exists() else 0
-    epoch = max(fleet_db.epoch(sqlite), beside) + 1
-    fresh = epoch_file.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.write(f"{epoch}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(epoch_file)
-    folder = os.open(epoch_file.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    epoch = max(fleet_db.epoch(sqlite), epoch_file.read(beside)) + 1
+    try:
+        epoch_file.write(beside, epoch)
+    except OSError as error:
+        raise _of_disk(error, beside) from error
     _in_transaction(sqlite, lambda: _put_meta(sqlite, "epoch", str(epoch)))
     return epoch
 
@@ -325,9 +324,7 @@ def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, revoked:
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageBlocked(f"{revoked}: {error.strerror}") from None
-        raise StorageBroken(f"{revoked} cannot be written: {error.strerror}") from error
+        raise _of_disk(error, revoked) from error
     _write(sqlite, batch, epoch)
 
 

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, assert_never
 
 from processes.adapters.logs import Log
 from processes.adapters.queue_socket import FAILURES, FULL, Wire, key_path, limit_waits
+from processes.adapters.state import durable
 from processes.core.errors import Fenced
 from processes.core.queues.bounded_queue import QueueSet
 from processes.core.travels import queue_calls
@@ -273,12 +274,5 @@ class Server:
 def _fresh_key(path: Path) -> bytes:
     """A new random key, readable by this user alone, in place of the one before."""
     key = secrets.token_bytes(32)
-    fresh = path.with_suffix(".key-new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, key)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
+    durable.replace(path, key, durable=False)
     return key

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import time
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -22,7 +20,7 @@ from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
 from processes.adapters.logs import Log
 from processes.adapters.settings import Settings
-from processes.adapters.state import incidents_db, status_file
+from processes.adapters.state import durable, incidents_db, status_file
 from processes.core.alarms import alarm, conditions, outbox
 from processes.core.alarms.alarm import AlarmEvent, AlarmState, AlarmWatch, Condition, ConditionsSeen
 from processes.core.alarms.conditions import AlarmFacts
@@ -206,7 +204,7 @@ class Alarms:
         if state is self._kept:
             return
         try:
-            await within(KEEP_S_MAX, on_thread(lambda: _write(self._settings.alarms, msgspec.json.encode(state))))
+            await within(KEEP_S_MAX, on_thread(lambda: durable.replace(self._settings.alarms, msgspec.json.encode(state))))
         except (OSError, TimeoutError) as error:
             if not self._refused:
                 self._log.error("what was told cannot be kept now", error=str(error) or type(error).__name__)
@@ -224,14 +222,3 @@ class Alarms:
         if self._looked_s is None or now_s - self._looked_s >= LOOK_S:
             self._looked_s, before = now_s, self._facts
             self._looking = on_thread(lambda: alarm_facts.now(self._settings, before))
-
-
-def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.replace(path)

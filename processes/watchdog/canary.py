@@ -13,12 +13,10 @@ import asyncio
 import collections
 import contextlib
 import hashlib
-import os
 import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -27,6 +25,7 @@ from websockets.exceptions import WebSocketException
 
 from processes.adapters import settings as settings_of
 from processes.adapters.settings import Settings
+from processes.adapters.state import canary_file
 from processes.core.errors import BadFrame
 from processes.core.shown.status import CanaryFile, CanaryReport
 from processes.core.travels import agent_frames
@@ -116,7 +115,7 @@ class Canary:
     def write_tokens(self) -> None:
         """Makes the tokens known to gateway and fanout. Raises: OSError."""
         hashes = CanaryFile(_hash(self._agent_token), _hash(self._operator_token))
-        write_private(self._settings.canary, _encode(hashes))
+        canary_file.write(self._settings.canary, hashes)
 
     def kick(self) -> None:
         """A round now: the hub is a new one."""
@@ -326,16 +325,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file may hold a leaf without its root
     context.load_verify_locations(certificate)
     return context
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replaces the file in one step, readable by this user alone. Raises: OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    fresh.replace(path)
 
 
 def _reachable(listen: str) -> tuple[str, int]:

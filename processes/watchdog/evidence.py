@@ -27,6 +27,7 @@ import psutil
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
+from processes.adapters.state import durable, stacks_file
 from processes.adapters.supervisor import HELD
 from processes.core.shown.status import QueueReport
 from processes.watchdog import witness
@@ -66,14 +67,14 @@ async def collect(folder: Path, subject: Subject, settings: Settings, queues: li
     """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the
     files).
     """
-    stacks = settings.run / "stacks" / subject.name
+    stacks = stacks_file.folder(settings.run)
     stopped = subject.stat is not None and subject.stat.state in "Tt"
     parts: dict[str, Awaitable[str]] = {
         "pulse.json": _given(_json(subject.pulse)),
         "queues.json": _given(_json(queues)),
         "proc.json": on_thread(lambda: facts(subject.pid)),
-        "stacks.txt": stacks_of(subject, stacks.with_suffix(".stacks"), stopped),
-        "tasks.txt": tasks_of(subject, stacks.with_suffix(".tasks"), stopped),
+        "stacks.txt": stacks_of(subject, stacks_file.of_threads(stacks, subject.name), stopped),
+        "tasks.txt": tasks_of(subject, stacks_file.of_tasks(stacks, subject.name), stopped),
         "pyspy.txt": pyspy(subject.pid),
         "log.txt": on_thread(lambda: logs_of(settings.log, subject.name)),
     }
@@ -267,7 +268,7 @@ def _write(folder: Path, texts: dict[str, str]) -> list[str]:
     written = []
     for name, text in texts.items():
         with contextlib.suppress(OSError):
-            (folder / name).write_text(text)
+            durable.replace(folder / name, text.encode(errors="replace"), durable=False)
             written.append(name)
     return written
 

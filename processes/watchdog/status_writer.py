@@ -12,7 +12,7 @@ import msgspec
 
 from processes.adapters import proc
 from processes.adapters.logs import Log
-from processes.adapters.state import pulse_file, status_file
+from processes.adapters.state import durable, pulse_file, status_file
 from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
 from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, ProcessReport, Report
@@ -99,13 +99,7 @@ class Writer:
         """Replaces the file in one step, in a while. Never raises."""
         self._began_s = now_s
         content = msgspec.json.encode(report)
-        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-
-        def replace() -> None:
-            fresh.write_bytes(content)
-            fresh.replace(self._path)
-
-        self._writing = on_thread(replace)
+        self._writing = on_thread(lambda: durable.replace(self._path, content, durable=False))
         self._writing.add_done_callback(self._written)
 
     def _written(self, writing: asyncio.Future[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -151,3 +152,32 @@ def test_shim_that_cannot_write_its_end_gives_up_at_its_limit(tmp_path: Path, mo
     with pytest.raises(OSError, match="No space left"):
         shim._write_exit("ok", 0, "")
     assert not (tmp_path / "exit").exists()
+
+
+def test_what_the_disk_takes_byte_by_byte_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`started` and `exit` are whole, or nothing says that they are there."""
+    monkeypatch.chdir(tmp_path)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, content: write(fd, bytes(content)[:1]))
+    shim._write_started()
+    shim._write_exit("ok", 0, "")
+    assert [line.partition("=")[0] for line in Path("started").read_text().splitlines()] == [
+        "pid", "start_ticks", "boot_id",
+    ]  # fmt: skip
+    assert Path("exit").read_text() == "status=ok\ncode=0\nmessage=\n"
+
+
+def test_room_that_the_disk_gives_only_a_part_of_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command does not start without all the room that its end will need."""
+    monkeypatch.chdir(tmp_path)
+    write, left = os.write, [100]
+
+    def nearly_full(fd: int, content: bytes) -> int:
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, left[0] = min(left[0], len(content)), max(0, left[0] - len(content))
+        return write(fd, bytes(content)[:taken])
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(OSError, match="No space"):
+        shim._fill_exit(b" " * shim.EXIT_BYTES)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
@@ -334,3 +335,33 @@ def test_report_of_a_watchdog_long_dead_is_a_hole_that_is_told(tmp_path: Path, h
 
     play(scene())
     assert "the watchdog was away for 10" in hook.titles[0]
+
+
+def test_a_disk_that_takes_a_part_of_the_state_leaves_the_one_before_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes half of it without an error, and refuses the rest: what was told before is not forgotten."""
+    found, write, refused = settings_of(tmp_path), os.write, [0]
+
+    def half(fd: int, content: Any) -> int:
+        text = bytes(content)
+        if text.startswith(b"{"):
+            return write(fd, text[: len(text) // 2])
+        if b'"' not in text:
+            return write(fd, text)
+        refused[0] += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def scene() -> None:
+        async with Watchdog(found) as watchdog:
+            watchdog.fall("hub")
+            await until(lambda: found.alarms.exists() and b"hub" in found.alarms.read_bytes())
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", half)
+                before = kept(found)
+                watchdog.fall("gateway")
+                await until(lambda: refused[0] > 0)
+                assert kept(found) == before
+            await until(lambda: b"gateway" in found.alarms.read_bytes())
+
+    play(scene())

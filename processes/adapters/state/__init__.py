@@ -1,1 +1,92 @@
-"""The state folder."""
+"""The state folder: what an installation keeps on its disk, and by which its processes tell each other what must last.
+
+This is the map. One row a file or family of files; a test compares it with what a running installation has
+(tests/house/test_house_state_folder.py). A path is typed in one place: in adapters/settings.py, or in the module of its
+family here. NAME is a process (gateway-1 where it has a number), HASH a digest in hex, ID and HOST what they say, N a
+number. A row that ends with / is a folder. Every write by hand goes through durable.py.
+
+durable: yes = synced, file and folder, before the writer goes on; sql = by SQLite's own commits; no = of use only as long
+as the machine runs, or made anew. All files are this user's alone.
+
+    path                       | mode | written by          | read by               | durable | lifetime
+    ---------------------------|------|---------------------|-----------------------|---------|-------------------------
+    fleethub.toml              | any  | the operator        | everybody at start    | -       | the operator's
+    operator.token             | 0600 | up                  | command line, fanout  | yes     | the installation's
+    agent.toml                 | 0600 | up; the operator    | agent                 | yes     | the operator's
+    agent.token                | 0600 | up                  | agent                 | yes     | until enrolled again
+    fleet.db                   | 0600 | hub; restore        | hub, fanout, watchdog | sql     | the installation's
+    fleet.db-wal               | 0600 | SQLite              | SQLite                | sql     | while the database is open
+    fleet.db-shm               | 0600 | SQLite              | SQLite                | no      | while the database is open
+    fleet.db.restoring         | 0600 | restore             | restore               | yes     | one restore
+    fleet.db.restoring-journal | 0600 | SQLite              | SQLite                | sql     | one restore
+    fleet.db.restored          | 0600 | restore             | hub, restore          | yes     | until it takes its place
+    epoch                      | 0600 | hub                 | hub, doctor, status   | yes     | the installation's
+    revoked                    | 0600 | hub                 | restore               | yes     | for ever; lines are added
+    incidents.db               | 0600 | watchdog            | fanout, command line  | sql     | retention.incidents
+    incidents.db-wal           | 0600 | SQLite              | SQLite                | sql     | while the database is open
+    incidents.db-shm           | 0600 | SQLite              | SQLite                | no      | while the database is open
+    incidents/                 | 0700 | watchdog            | -                     | no      | the installation's
+    incidents/ID/              | 0700 | watchdog            | -                     | no      | retention.evidence_mb
+    incidents/ID/EVIDENCE      | 0600 | watchdog            | fanout, command line  | no      | its incident's
+    alarms.json                | 0600 | watchdog            | watchdog, alarms      | yes     | the installation's
+    history/                   | 0700 | fanout              | -                     | no      | the installation's
+    history/NAME               | 0600 | that fanout         | its successor         | no      | rewritten once a minute
+    replaced/                  | 0700 | restore             | -                     | yes     | the operator's to remove
+    replaced/fleet-ID          | 0600 | restore             | the operator          | yes     | the operator's to remove
+    log/                       | 0700 | up                  | -                     | no      | the installation's
+    log/supervisord.log        | any  | supervisord         | a dead one's successor| no      | rotated
+    log/supervisord.log.N      | any  | supervisord         | a dead one's successor| no      | rotated away
+    log/NAME.log               | 0600 | that process        | watchdog, people      | no      | rotated
+    log/NAME.log.N             | 0600 | that process        | people                | no      | rotated away
+    log/NAME.out               | 0600 | supervisord         | watchdog, people      | no      | rotated
+    log/NAME.out.N             | 0600 | supervisord         | people                | no      | rotated away
+    run/                       | 0700 | up                  | -                     | no      | the installation's
+    run/supervisord.pid        | 0600 | supervisord         | command line          | no      | while it runs
+    run/supervisor.sock        | 0600 | supervisord         | watchdog, command line| no      | while it runs
+    run/supervisor.sock.N      | 0600 | supervisord         | supervisord           | no      | a moment at its start
+    run/queues.sock            | 0600 | queues              | everybody's links     | no      | while queues runs
+    run/queues.key             | 0600 | queues              | everybody's links     | no      | new at each start
+    run/pulse/                 | 0700 | everybody           | -                     | no      | the installation's
+    run/pulse/NAME             | 0600 | that process        | watchdog, status      | no      | new at each start
+    run/pulse/.NAME.N          | 0600 | that process        | nobody                | no      | a moment at its start
+    run/lock/                  | 0700 | everybody           | -                     | no      | the installation's
+    run/lock/NAME              | 0600 | its holder          | whoever wants it      | no      | held by the kernel
+    run/stacks/                | 0700 | everybody           | -                     | no      | the installation's
+    run/stacks/NAME.stacks     | 0600 | that process        | watchdog, successor   | no      | new at each start
+    run/stacks/NAME.tasks      | 0600 | that process        | watchdog              | no      | rewritten when asked for
+    run/poison/                | 0700 | everybody, watchdog | -                     | yes     | the installation's
+    run/poison/NAME.json       | 0600 | that process        | itself, its successor | yes     | deaths, one day each
+    run/poison/NAME.note       | 0600 | watchdog            | the successor         | yes     | until the next kill
+    run/farewell/              | 0700 | everybody           | -                     | no      | the installation's
+    run/farewell/NAME          | 0600 | that process        | watchdog, successor   | no      | until the next end
+    run/contested/             | 0700 | gateway             | -                     | no      | the installation's
+    run/contested/HOST         | 0600 | gateway             | watchdog              | no      | five minutes
+    run/watchdog.json          | 0600 | watchdog            | fanout, command line  | no      | rewritten every second
+    run/wanted.json            | 0600 | command line        | watchdog, status      | no      | until the next up
+    run/canary.json            | 0600 | watchdog            | gateway, fanout       | no      | new at each start
+    run/cookie.key             | 0600 | fanout              | fanout                | yes     | the installation's
+    run/sessions/              | 0700 | fanout              | -                     | no      | the installation's
+    run/sessions/ID            | 0600 | fanout              | fanout                | no      | twelve hours, or its end
+    run/signed_out/            | 0700 | fanout              | -                     | yes     | the installation's
+    run/signed_out/ID          | 0600 | fanout              | fanout                | yes     | twelve hours
+    run/codes/                 | 0700 | command line        | -                     | yes     | the installation's
+    run/codes/HASH             | 0600 | command line        | fanout                | yes     | one use, ten minutes
+    run/failpoint              | 0600 | drills              | hub                   | no      | until it strikes
+    run/failpoint-watchdog     | 0600 | tests               | watchdog              | no      | until it strikes
+    run/poison_row             | any  | tests               | fanout                | no      | the test's
+    agent-state/               | 0700 | agent               | -                     | yes     | the agent's
+    agent-state/lock           | 0600 | agent               | agent                 | no      | held by the kernel
+    agent-state/journal.db     | 0600 | agent               | agent                 | sql     | the agent's
+    agent-state/journal.db-journal | 0600 | SQLite          | SQLite                | sql     | one transaction
+    agent-state/failpoint      | 0600 | drills              | agent, its shims      | no      | until it strikes
+    agent-state/runs/          | 0700 | agent               | -                     | yes     | the agent's
+    agent-state/runs/HASH/     | 0700 | agent               | -                     | yes     | until its report is acknowledged
+    agent-state/runs/HASH/lock | 0600 | shim                | agent                 | no      | held by the kernel
+    agent-state/runs/HASH/started  | 0600 | shim            | agent                 | yes     | its folder's
+    agent-state/runs/HASH/spool    | 0600 | shim            | agent                 | yes     | its folder's
+    agent-state/runs/HASH/exit     | 0600 | shim            | agent                 | yes     | its folder's
+    agent-state/runs/HASH/exit.new | 0600 | shim            | shim                  | yes     | becomes exit
+    agent-state/runs/HASH/cancel   | 0600 | agent           | shim                  | yes     | its folder's
+    agent-state/runs/HASH/shim.err | 0600 | shim            | agent                 | no      | its folder's
+    ANY.TEMPORARY              | any  | durable.py          | nobody                | no      | a moment, or until an up
+"""

@@ -9,18 +9,24 @@ import contextlib
 import os
 from pathlib import Path
 
+from processes.adapters.state import durable
+
 
 def say(run: Path, name: str) -> None:
-    """This process was asked to end. Never raises: a full disk only makes the end look unexpected."""
+    """Notes that this process was asked to end. Never raises: a full disk only makes the end look unexpected."""
     with contextlib.suppress(OSError):
-        folder = run / "farewell"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / name).write_text(str(os.getpid()))
+        path = _place(run, name)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        durable.replace(path, str(os.getpid()).encode(), durable=False)
 
 
 def said(run: Path, name: str, pid: int) -> bool:
     """True if exactly this process was asked to end."""
     try:
-        return (run / "farewell" / name).read_text() == str(pid)
+        return _place(run, name).read_text() == str(pid)
     except OSError:
         return False
+
+
+def _place(run: Path, name: str) -> Path:
+    return run / "farewell" / name

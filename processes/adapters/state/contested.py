@@ -1,40 +1,46 @@
-"""Hosts of which two agents claim to be one: a gateway says so, a file a host in run/contested, and the watchdog
-alarms.
+"""Hosts of which two agents claim to be one: run/contested, an empty file a host. A gateway says so; the watchdog alarms.
+
+How long ago it was said is the file's time of change.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Final
+
+from processes.adapters.state import durable
 
 LATELY_S: Final = 300.0  # a contest goes on as long as both agents do: each is let in again after 30 s
 HOSTS_MAX: Final = 50  # that are told of
 
 
 def say(run: Path, host: str) -> None:
-    """This host is contested now. Blocks. Never raises: a full disk only keeps an alarm away."""
+    """Notes that the host is contested now. Blocks. Never raises: a full disk only keeps an alarm away."""
     with contextlib.suppress(OSError):
-        folder = run / "contested"
+        folder = _folder(run)
         folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / host).write_bytes(b"")
-        os.utime(folder / host)
+        durable.replace(folder / host, b"", durable=False)
 
 
 def lately(run: Path) -> list[str]:
-    """Hosts that were contested within LATELY_S, at most HOSTS_MAX. What is older is forgotten. Blocks. Raises:
-    OSError.
+    """Hosts that were contested within LATELY_S, at most HOSTS_MAX. Older ones are forgotten. Blocks.
+
+    Raises: OSError.
     """
-    folder = run / "contested"
+    folder = _folder(run)
     if not folder.exists():
         return []
     found = []
     for path in sorted(folder.iterdir()):
         age_s = time.time() - path.stat().st_mtime
-        if age_s <= LATELY_S:
-            found.append(path.name)
-        else:
+        if age_s > LATELY_S:
             path.unlink(missing_ok=True)
+        elif not path.name.startswith("."):  # a temporary file, or what a kill left of one
+            found.append(path.name)
     return found[:HOSTS_MAX]
+
+
+def _folder(run: Path) -> Path:
+    return run / "contested"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,7 +18,7 @@ import msgspec
 
 from processes.adapters import clock, proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import asked_to_end, pulse_file
+from processes.adapters.state import asked_to_end, durable, pulse_file, stacks_file
 from processes.core.records import poison
 from processes.core.records.poison import DeathRecord, Note
 from processes.core.travels.messages import Death
@@ -92,7 +91,7 @@ def examine(settings: Settings, name: str) -> Poison:
 def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
     boot, now = clock.boot_id(), clock.now()
     note = _read(_path(settings, name).with_suffix(".note"), _note)
-    stacks = _tail(settings.run / "stacks" / f"{name}.stacks", poison.STACKS_CHARS_MAX)
+    stacks = _tail(stacks_file.of_threads(stacks_file.folder(settings.run), name), poison.STACKS_CHARS_MAX)
     words = poison.last_words(_supervisor_log(settings), last.pid)
     out_of_memory = "SIGKILL" in words and _killed_for_memory(last)
     cause = poison.cause_of(last, boot, note, words, crashed=poison.fatal(stacks), out_of_memory=out_of_memory)
@@ -169,18 +168,4 @@ def _read(path: Path, decoder: msgspec.json.Decoder[_T]) -> _T | None:
 
 def _write(path: Path, value: msgspec.Struct) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(value))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    durable.replace(path, msgspec.json.encode(value))

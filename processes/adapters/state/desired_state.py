@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import lock, status_file
+from processes.adapters.state import durable, lock, status_file
 
 RUNNING = "running"
 STOPPED = "stopped"
@@ -32,7 +32,7 @@ def replace(settings: Settings, wishes: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _held(settings: Settings) -> Iterator[None]:
-    fd = lock.hold(settings.run / "lock" / "wanted", wait_s=5.0)
+    fd = lock.hold(lock.place(settings.run, "wanted"), wait_s=5.0)
     try:
         yield
     finally:
@@ -40,6 +40,4 @@ def _held(settings: Settings) -> Iterator[None]:
 
 
 def _write(settings: Settings, wishes: Mapping[str, str]) -> None:
-    fresh = settings.wanted.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(dict(wishes)))
-    fresh.replace(settings.wanted)
+    durable.replace(settings.wanted, msgspec.json.encode(dict(wishes)), durable=False)

@@ -27,4 +27,4 @@ def is_held(run: Path) -> bool:
 
 
 def _place(run: Path) -> Path:
-    return run / "lock" / "drill"
+    return lock.place(run, "drill")

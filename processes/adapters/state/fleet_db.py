@@ -6,7 +6,6 @@ here is one short call on a connection's own thread: no long reader keeps the wr
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from processes.adapters.state import durable
 from processes.core.records.command import Command, State, Transition
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord
@@ -86,6 +86,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def restoring_name(path: Path) -> Path:
+    """Where `restore` makes a backup fit to take the database's place."""
+    return path.with_name(path.name + ".restoring")
+
+
 def restored_name(path: Path) -> Path:
     """Where a restored database stands, whole, until it takes the other's place."""
     return path.with_name(path.name + ".restored")
@@ -102,19 +107,10 @@ def finish_restore(path: Path) -> bool:
         return False
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    sync_folder(path.parent)
+    durable.sync_folder(path.parent)
     fresh.replace(path)
-    sync_folder(path.parent)
+    durable.sync_folder(path.parent)
     return True
-
-
-def sync_folder(folder: Path) -> None:
-    """The folder's names are durable. Raises: OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:

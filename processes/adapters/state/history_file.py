@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from processes.adapters.state import durable
+
 # both tiers at their limits are 16 MB; 100 presences of each of 10,000 hosts, with their addresses, 55
 BYTES_MAX: Final = 128 << 20
 
@@ -22,9 +24,4 @@ def read(path: Path) -> bytes | None:
 def write(path: Path, content: bytes) -> None:
     """Replaces it in one step. Raises: OSError."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")  # one: what a kill leaves is written over
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    durable.replace(path, content, durable=False)

@@ -10,6 +10,11 @@ from pathlib import Path
 from processes.core.errors import ResourceError
 
 
+def place(run: Path, name: str) -> Path:
+    """The lock of a process (NAME), of `up`, of the wanted state (wanted) or of a drill (drill)."""
+    return run / "lock" / name
+
+
 def hold(path: Path, wait_s: float = 0.0) -> int:
     """Takes the lock and returns its descriptor, which must be kept open (it is not inherited by children).
 

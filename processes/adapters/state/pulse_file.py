@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters import proc
+from processes.adapters.state import durable
 from processes.core.travels import pulse as record
 from processes.core.travels.pulse import Pulse, Unreadable
 
@@ -75,11 +76,12 @@ class PulseFile:
         fresh = self._folder / f".{self._name}.{os.getpid()}"
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, record.pack(self.pulse, self._sequence) * 2)
+            durable.write_all(fd, record.pack(self.pulse, self._sequence) * 2)
             found = mmap.mmap(fd, record.SIZE)
             fresh.replace(self._folder / self._name)
         except BaseException:
             os.close(fd)
+            fresh.unlink(missing_ok=True)
             raise
         return fd, found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import stat
 import time
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 import msgspec
 
 from processes.adapters.settings import Settings
+from processes.adapters.state import durable
 from processes.cli.client import Api
 from processes.cli.machine.sign_in import write_secret
 from processes.cli.terminal.failure import Failure
@@ -46,7 +48,7 @@ def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool
 
     A file that is there is the operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
     """
-    path, token = settings.state / "agent.toml", settings.state / "agent.token"
+    path, token = settings.agent_file, settings.agent_token
     file = existing(path)
     name = file.name or own_name()
     changed = False
@@ -109,9 +111,8 @@ def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str =
         )
         if ca:
             text += f"ca_file = {_toml(str(Path(ca).absolute()))}\n"
-    fresh = path.with_name(".agent.toml.new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+    durable.replace(path, text.encode(), mode=mode)
 
 
 def _toml(text: str) -> str:

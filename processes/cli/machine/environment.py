@@ -11,6 +11,7 @@ from pathlib import Path
 
 import processes
 from processes.adapters.settings import Settings, checkout
+from processes.adapters.state import durable
 from processes.cli.terminal.failure import Failure
 
 _FORBIDDEN = '%"\\\n'  # supervisord expands % and splits its commands as a shell does
@@ -67,6 +68,8 @@ def make_folders(settings: Settings) -> None:
             raise _unusable(folder, "it is not writable")
     for folder in (settings.log, settings.run):
         folder.chmod(0o700)
+    for folder in (settings.state, settings.histories, settings.run, *settings.run.glob("*/")):
+        durable.sweep(folder)
 
 
 def configuration() -> Path:

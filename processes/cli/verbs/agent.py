@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from processes.adapters.state import durable
 from processes.cli.machine import enrolment, sign_in
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.verbs.systemd_unit import agent_unit
@@ -149,7 +150,7 @@ def _check_systemd() -> None:
 def _install(config: Path) -> None:
     """The agent's unit is enabled and runs. Raises: Failure."""
     try:
-        (UNITS / UNIT).write_text(agent_unit(Path(sys.executable).absolute(), config.absolute()))
+        durable.replace(UNITS / UNIT, agent_unit(Path(sys.executable).absolute(), config.absolute()).encode(), mode=0o644)
     except OSError as error:
         raise Failure("no_unit", f"{UNITS / UNIT}: {error.strerror or error}") from None
     for words in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):  # restart: one that runs gets the new token

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from processes.adapters.settings import load
-from processes.adapters.state import fleet_db
+from processes.adapters.state import durable, fleet_db
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import Failure
@@ -53,7 +53,7 @@ def backup(file: Path, as_json: bool) -> None:
         copy(source, fresh)
         contents = msgspec.structs.replace(checked(fresh), file=str(file.absolute()))
         os.link(fresh, file)  # fails should somebody have made it meanwhile
-        fleet_db.sync_folder(fresh.parent)
+        durable.sync_folder(fresh.parent)
     except DatabaseUnreadable as error:
         raise Failure("no_backup", f"nothing was backed up: {error}", "fleethub doctor says more.") from None
     except OSError as error:
@@ -85,7 +85,7 @@ def copy(source: Path, target: Path) -> None:
         raise DatabaseUnreadable(f"{source} cannot be copied: {error}") from None
     finally:
         connection.close()
-    sync_file(target)
+    durable.sync_file(target)
 
 
 def checked(file: Path, *, whole: bool = True) -> Contents:
@@ -113,15 +113,6 @@ def checked(file: Path, *, whole: bool = True) -> Contents:
         return Contents(
             str(file), file.stat().st_size, fleet_db.epoch(connection), len(fleet_db.hosts(connection)), ledger
         )
-
-
-def sync_file(path: Path) -> None:
-    """What was written to the file is on disk. Raises: OSError."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def up(foreground: bool, no_agent: bool) -> int:
     environment.variables(settings)
     environment.make_folders(settings)
     # its own lock: two `up`s at once, and the second finds it running
-    held = lock.hold(settings.run / "lock" / "up", wait_s=OTHER_UP_S_MAX)
+    held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:
         running = own_processes.supervisord_of(settings)
         if running is not None:
@@ -130,7 +130,7 @@ def start(process: str) -> None:
     settings = load()
     names = _named(settings, process)
     for name in names:
-        if name == "agent" and not (settings.state / "agent.toml").exists():
+        if name == "agent" and not (settings.agent_file).exists():
             raise Failure("not_enrolled", "this machine has no agent yet", "fleethub up enrols it and starts it.")
         supervision.supervisor_of(settings)
         desired_state.change(settings, {name: desired_state.RUNNING})

@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from processes.adapters.settings import REVOKED, Settings, load
-from processes.adapters.state import fleet_db, lock, revocations
+from processes.adapters.settings import Settings, load
+from processes.adapters.state import durable, fleet_db, lock, revocations
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.machine import environment, own_processes
 from processes.cli.terminal import output
@@ -82,7 +82,7 @@ def _standing_still(settings: Settings) -> Iterator[None]:
     """Nothing of this installation runs, and nothing starts meanwhile. Raises: Failure."""
     advice = "End it first: fleethub down"
     try:
-        held = [lock.hold(settings.run / "lock" / "up")]
+        held = [lock.hold(lock.place(settings.run, "up"))]
     except ResourceError:
         raise Failure("running", "somebody is starting this installation just now", advice) from None
     try:
@@ -92,7 +92,7 @@ def _standing_still(settings: Settings) -> Iterator[None]:
                 f"the installation of {settings.state} runs, and would write into what is being replaced",
                 advice,
             )
-        held.append(lock.hold(settings.run / "lock" / "hub"))
+        held.append(lock.hold(lock.place(settings.run, "hub")))
         yield
     except ResourceError as error:
         raise Failure("running", f"a hub runs: {error}", advice) from None
@@ -105,16 +105,16 @@ def _restored(settings: Settings, file: Path) -> Done:
     if settings.database.exists() and file.samefile(settings.database):
         raise Failure("same_file", f"{file} is the database itself", "Name a backup.")
     contents = backup.checked(file)
-    fresh = settings.database.with_name(settings.database.name + ".restoring")
+    fresh = fleet_db.restoring_name(settings.database)
     for suffix in ("", "-journal"):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)  # of a restore that was interrupted
     backup.copy(file, fresh)
-    changed = _made_fit(fresh, revocations.read(settings.database.with_name(REVOKED)), file)
+    changed = _made_fit(fresh, revocations.read(revocations.beside(settings.database)), file)
     backup.checked(fresh)
-    backup.sync_file(fresh)
+    durable.sync_file(fresh)
     aside = _kept_aside(settings)
     fresh.replace(fleet_db.restored_name(settings.database))
-    fleet_db.sync_folder(settings.state)
+    durable.sync_folder(settings.state)
     fleet_db.finish_restore(settings.database)
     return Done(
         str(file.absolute()), contents.hosts, len(changed.commands), changed.revoked, str(aside) if aside else None
@@ -127,7 +127,7 @@ def _kept_aside(settings: Settings) -> Path | None:
     """
     if not settings.database.exists():
         return None
-    folder = settings.state / "replaced"
+    folder = settings.replaced
     folder.mkdir(mode=0o700, exist_ok=True)
     aside = folder / time.strftime("fleet-%Y%m%dT%H%M%SZ.db", time.gmtime())
     number = 1
@@ -138,7 +138,7 @@ def _kept_aside(settings: Settings) -> Path | None:
         source = settings.database.with_name(settings.database.name + suffix)
         if source.exists():
             os.link(source, aside.with_name(aside.name + suffix))
-    fleet_db.sync_folder(folder)
+    durable.sync_folder(folder)
     return aside
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from doubles.fleet_play import Play
 
-from processes.adapters.settings import REVOKED
 from processes.adapters.state import fleet_db, lock, revocations
 from processes.cli.__main__ import execute
 from processes.core.hub.effects import Effects
@@ -117,7 +116,7 @@ def test_restore_brings_the_hosts_back_loses_what_was_open_and_leaves_revoked_on
     verb("backup", str(file), capsys=capsys)
     revoked = play.memory.hosts["b"].token_hash
     assert revoked is not None
-    revocations.add(state / REVOKED, [revoked, "t1"])
+    revocations.add(revocations.beside(state / "fleet.db"), [revoked, "t1"])
     (state / "fleet.db").unlink()
     fill(state / "fleet.db", "new")
     done = verb("restore", str(file), capsys=capsys)

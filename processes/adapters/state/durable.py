@@ -1,0 +1,142 @@
+"""Writes files so that each is whole: what was there before or what is meant to be there, never anything between.
+
+Everything that is written to the state folder by hand goes through here. The promise, of each function:
+
+- After it returned, the content is there; with `durable` it is there after a power failure too.
+- When it raises OSError (a full disk, a quota, a folder that is gone), the file is as it was before, and no temporary
+  file is left behind. Only a folder that cannot be synced at the very end leaves the new content in place.
+- When the process is killed in the midst, the file holds the old content or the new. What may stay is a temporary file
+  under a name that nobody else uses or reads; `sweep` removes it.
+
+Several processes may replace one path at the same time: the last rename wins, and each of them is whole.
+(The kernel may take less than it was given, in one write, without an error; it says that the disk is full at the next.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+TEMPORARY: Final = ".new"  # how the name of every temporary file ends; it begins with a dot
+STALE_S: Final = 60.0  # a temporary file that is older belongs to nobody any more. Guess: far over any write of ours
+
+_FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def replace(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Puts `content` in the place of the file, in one step. A link in its place is replaced, not followed.
+
+    Raises: OSError.
+    """
+    fresh = _written(path, content, mode, durable=durable)
+    try:
+        os.replace(fresh, path)
+    except BaseException:
+        _remove(fresh)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def create(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Makes the file with this content; of several who try at the same time one succeeds.
+
+    Raises: FileExistsError, if it is there already; OSError.
+    """
+    fresh = _written(path, content, mode, durable=durable)
+    try:
+        os.link(fresh, path)
+    finally:
+        _remove(fresh)
+    if durable:
+        sync_folder(path.parent)
+
+
+def append_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600) -> None:
+    """Adds the lines at the file's end, durably; makes the file if there is none. For one writer at a time.
+
+    What a kill left without its newline becomes a line of its own: a reader must not take such a piece for a whole.
+    Raises: OSError, and then none of the lines is there.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        size = os.fstat(fd).st_size
+        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        content = "\n" * torn + "".join(f"{line}\n" for line in lines)
+        try:
+            write_all(fd, content.encode())
+            os.fsync(fd)
+            if size == 0:
+                sync_folder(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, size)
+            raise
+    finally:
+        with contextlib.suppress(OSError):  # it is synced, or taken back: nothing is left to be said
+            os.close(fd)
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Writes all of it, however little the kernel takes at a time. Raises: OSError, and then a part may be written."""
+    rest = memoryview(content)
+    while rest:
+        count = os.write(fd, rest)
+        if count == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rest = rest[count:]
+
+
+def sync_file(path: Path) -> None:
+    """Makes durable what was written to the file. Raises: OSError."""
+    _sync(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the folder's names durable. Raises: OSError."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files that killed processes left in the folder. Never raises: they only take room."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f".*{TEMPORARY}"):
+            if time.time() - path.lstat().st_mtime > STALE_S:
+                path.unlink(missing_ok=True)
+
+
+def _written(path: Path, content: bytes, mode: int, *, durable: bool) -> Path:
+    """A temporary file beside `path` that holds the content. It has its mode before it has any content."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    fd = os.open(fresh, _FRESH, mode)
+    try:
+        try:
+            os.fchmod(fd, mode)  # whatever the umask took away
+            write_all(fd, content)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        _remove(fresh)
+        raise
+    return fresh
+
+
+def _remove(fresh: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(fresh)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

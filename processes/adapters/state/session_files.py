@@ -1,0 +1,105 @@
+"""Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/cookie.key.
+
+A session is a signed cookie; its file, named by its id, only lists it. What ends it early is a file of the same name in
+signed_out, which every fanout sees at its next look. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processes.adapters.state import durable
+from processes.core.values import Role
+
+KEY_BYTES: Final = 32
+SIGNED_OUT_MAX: Final = 100_000  # that are looked at; as many sign-outs within twelve hours are nobody's use
+
+
+class SessionFile(msgspec.Struct, frozen=True):
+    """One open session, under its id. Units: at in seconds since 1970."""
+
+    actor: str
+    role: Role
+    at: float
+    address: str = ""
+    browser: str = ""
+
+
+_file = msgspec.json.Decoder(SessionFile)
+
+
+def put(run: Path, session_id: str, file: SessionFile, age_s_max: float) -> None:
+    """Lists the session, and forgets those that are older than `age_s_max`.
+
+    Never raises. On a full disk the session is not listed, and ends by its time: nobody is kept out at the worst
+    moment.
+    """
+    with contextlib.suppress(OSError):
+        folder = run / "sessions"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.create(folder / session_id, msgspec.json.encode(file), durable=False)
+        for path in folder.iterdir():  # those that nobody ended; sign-ins are rare
+            if file.at - path.stat().st_mtime > age_s_max:
+                path.unlink(missing_ok=True)
+
+
+def read(run: Path, session_id: str) -> SessionFile | None:
+    """One session, however old; None if it is not listed or cannot be read."""
+    try:
+        return _file.decode((run / "sessions" / session_id).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def listed(run: Path) -> list[tuple[str, SessionFile]]:
+    """All sessions that can be read, by their ids; none if nobody has signed in yet."""
+    try:
+        names = [path.name for path in (run / "sessions").iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return []
+    return [(name, file) for name in names if (file := read(run, name)) is not None]
+
+
+def end(run: Path, session_id: str) -> None:
+    """Ends the session everywhere, durably. Raises: OSError."""
+    folder = run / "signed_out"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.replace(folder / session_id, b"")
+    (run / "sessions" / session_id).unlink(missing_ok=True)
+
+
+def ended(run: Path, age_s_max: float) -> frozenset[str]:
+    """The ids of sessions that ended early, at most SIGNED_OUT_MAX. Older ones have ended by themselves: forgotten."""
+    now_s = time.time()
+    found: set[str] = set()
+    try:
+        for path in (run / "signed_out").iterdir():
+            if now_s - path.stat().st_mtime > age_s_max:
+                path.unlink(missing_ok=True)
+            elif len(found) < SIGNED_OUT_MAX:
+                found.add(path.name)
+    except OSError:
+        pass  # nobody has signed out yet, or another fanout was first to tidy up
+    return frozenset(found)
+
+
+def cookie_key(run: Path) -> bytes:
+    """The key that signs sessions, made if it is missing; several fanouts that start at once get the same one.
+
+    Raises: OSError, if the state folder cannot be written, or the file holds something else.
+    """
+    path = run / "cookie.key"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # it is there already, or another fanout was first
+        if not path.exists():
+            durable.create(path, secrets.token_bytes(KEY_BYTES))
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise OSError(f"{path} does not hold {KEY_BYTES} bytes: remove it, and everybody signs in anew")
+    return key

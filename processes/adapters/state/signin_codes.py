@@ -1,0 +1,48 @@
+"""One-time codes: run/codes, a file a code, named by its SHA-256 and holding "EXPIRY_WALL_S ROLE".
+
+The command line makes them; whichever fanout unlinks the file first has used the code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+from processes.adapters.state import durable
+from processes.core.values import Role
+
+
+def put(run: Path, code: str, role: Role, until_wall_s: float) -> None:
+    """Makes the code good until then, and forgets expired ones. Raises: OSError."""
+    folder = run / "codes"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _forget_expired(folder)
+    durable.replace(_place(run, code), f"{until_wall_s:.0f} {role}\n".encode())
+
+
+def use(run: Path, code: str) -> Role | None:
+    """The code's role if it is good; it is not good a second time."""
+    path = _place(run, code)
+    try:
+        with path.open() as file:
+            path.unlink()
+            durable.sync_folder(path.parent)
+            until, _, role = file.read(200).strip().partition(" ")
+        return Role(role) if time.time() <= float(until) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _place(run: Path, code: str) -> Path:
+    return run / "codes" / hashlib.sha256(code.encode(errors="surrogateescape")).hexdigest()
+
+
+def _forget_expired(folder: Path) -> None:
+    for path in folder.iterdir():
+        try:
+            expired = float(path.read_text().split()[0]) < time.time()
+        except (OSError, ValueError, IndexError):
+            continue
+        if expired:
+            path.unlink(missing_ok=True)
