@@ -217,7 +217,7 @@ class VirtualTime:
 
     CLOCK_BOOTTIME = 7
 
-    def __init__(self, loop: VirtualLoop, dice: random.Random) -> None:
+    def __init__(self, loop: VirtualLoop, dice: Callable[[], random.Random]) -> None:
         self._loop, self._dice = loop, dice
 
     def monotonic(self) -> float:
@@ -242,6 +242,6 @@ class VirtualTime:
         """Also stands in for `uuid`."""
 
         class _Id:
-            hex = f"{self._dice.getrandbits(128):032x}"
+            hex = f"{self._dice().getrandbits(128):032x}"
 
         return _Id

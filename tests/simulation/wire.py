@@ -39,6 +39,7 @@ class Wire:
     ) -> None:
         self._world, self._agent, self._gateway = world, agent, gateway
         self._hear, self._lost = hear, lost
+        self.name = f"{agent.name} to {gateway.name}"
         self.socket: Socket
         self.open = True
         self._up_s = self._down_s = 0.0  # when the last frame of each direction arrives
