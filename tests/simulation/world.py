@@ -111,6 +111,12 @@ class World:
         if self._tell is not None:
             self._tell(f"{self.loop.now_s - 1000:9.3f} {who:<12} {text}")
 
+    def frame(self, sender: Life, receiver: Life, text: bytes) -> None:
+        """Called when a frame goes onto a wire."""
+
+    def closes(self, sender: Life, receiver: Life, code: int) -> None:
+        """Called when one end closes a wire."""
+
     def count(self, name: str) -> None:
         """One more of these."""
         self.counts[name] += 1
