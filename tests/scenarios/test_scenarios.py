@@ -31,7 +31,7 @@ async def a_command_goes_out_and_its_report_comes_back(stage: Stage) -> None:
 
 
 async def a_hub_killed_between_commit_and_acknowledgement_delivers_once(stage: Stage) -> None:
-    """The next hub reads the same request again, knows its key, and gives no second command."""
+    """The next hub reads the same request again, knows it, and gives no second command."""
     await registered(stage)
     stage.hubs[-1][0].dies_at = "after commit"
     await stage.ask(GiveCommand("pull", ["h0"], "deploy-1", 60.0))
