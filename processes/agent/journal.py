@@ -1,6 +1,4 @@
-"""The agent's journal: every command id it ever answered, durable before it is answered. SQLite on a thread of its
-own.
-"""
+"""The agent's journal: every command id it ever answered, durable before the answer. SQLite on a thread of its own."""
 
 from __future__ import annotations
 
@@ -28,9 +26,9 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE command (
   number INTEGER PRIMARY KEY,           -- the order of admission
   command_id TEXT NOT NULL UNIQUE,
-  state TEXT NOT NULL,                  -- agent_values.RowState
+  state TEXT NOT NULL,                  -- remembered.JournalState
   written_wall_s REAL NOT NULL,
-  record TEXT NOT NULL                  -- agent_values.Row as JSON
+  record TEXT NOT NULL                  -- remembered.JournalRow as JSON
 );
 CREATE INDEX command_open ON command (number) WHERE state IN ('accepted', 'cancelled');
 """
@@ -39,9 +37,7 @@ _Result = TypeVar("_Result")
 
 
 class JournalFailed(ResourceError):
-    """The journal could not be read or made durable: what depends on it must not happen. `reason`: the word for the
-    hub.
-    """
+    """The journal could not be read or made durable: what depends on it must not happen. `reason`: for the hub."""
 
     def __init__(self, text: str, *, is_full: bool = False) -> None:
         super().__init__(text)
@@ -51,8 +47,9 @@ class JournalFailed(ResourceError):
 class Journal:
     """Opened by `open`. All calls run one after the other on one thread, and are durable when they return."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rows_max: int = ROWS_MAX, prune_every_rows: int = PRUNE_EVERY_ROWS) -> None:
         self._path = path
+        self._rows_max, self._prune_every_rows = rows_max, prune_every_rows
         self._thread = ThreadPoolExecutor(1, "journal")
         self._base: sqlite3.Connection | None = None
         self.id = ""
@@ -122,7 +119,7 @@ class Journal:
         statement = "INSERT OR IGNORE INTO command (command_id, state, written_wall_s, record) VALUES (?, ?, ?, ?)"
         inserted = self._base.execute(statement, (row.command_id, row.state.value, row.written_wall_s, _json(row)))
         if inserted.rowcount:
-            if inserted.lastrowid and inserted.lastrowid % PRUNE_EVERY_ROWS == 0:
+            if inserted.lastrowid and inserted.lastrowid % self._prune_every_rows == 0:
                 self._drop_surplus()
             return None
         (found,) = self._base.execute("SELECT record FROM command WHERE command_id = ?", (row.command_id,)).fetchone()
@@ -141,7 +138,7 @@ class Journal:
     def _drop_surplus(self) -> None:
         statement = "DELETE FROM command WHERE state IN ('settled', 'rejected') AND number <= (SELECT max(number) FROM command) - ?"
         with contextlib.suppress(sqlite3.Error):  # the row before it is durable; the next time is not far
-            self._write(statement, (ROWS_MAX,))
+            self._write(statement, (self._rows_max,))
 
     def _close(self) -> None:
         if self._base is not None:

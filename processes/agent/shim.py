@@ -318,7 +318,7 @@ def _write_started() -> None:
 
 
 def _fill_exit(content: bytes) -> None:
-    """`exit.new` holds this. Blanks of EXIT_BYTES, before the start, take its room. Raises: OSError."""
+    """Writes `exit.new`, whole. Blanks of EXIT_BYTES, before the start, take its room. Raises: OSError."""
     fd = os.open("exit.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _write_all(fd, content)
@@ -339,13 +339,14 @@ def _write_all(fd: int, content: bytes) -> None:
         done += os.write(fd, content[done:])
 
 
-def _write_exit(status: str, code: int | None, message: str) -> None:
-    """Until it is written, for the outcome is known nowhere else: a disk may become free again. Raises: OSError, if it
-    does not.
+def _write_exit(status: str, code: int | None, message: str, *, wait_s_max: float = EXIT_WAIT_S_MAX) -> None:
+    """Tries until the end is written, for it is known nowhere else, and a full disk may become free again.
+
+    Raises: OSError, if it does not in `wait_s_max`.
     """
     text = " ".join(message.split())
     content = f"status={status}\ncode={'' if code is None else code}\nmessage={text}\n".encode()[:EXIT_BYTES]
-    until_mono_s = time.monotonic() + EXIT_WAIT_S_MAX
+    until_mono_s = time.monotonic() + wait_s_max
     while True:
         try:
             _fill_exit(content)
@@ -353,10 +354,8 @@ def _write_exit(status: str, code: int | None, message: str) -> None:
             _sync_folder()
             return
         except OSError as error:
-            if (
-                error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR)
-                or time.monotonic() >= until_mono_s
-            ):
+            passes = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR)
+            if not passes or time.monotonic() >= until_mono_s:
                 raise
             time.sleep(1.0)
 

@@ -37,9 +37,7 @@ _PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class Counts(NamedTuple):
-    """What the pulse tells, since the start: items received, acknowledged and dropped; items kept; connections of
-    others.
-    """
+    """What the pulse tells: items received, acknowledged and dropped since the start; items kept; others' connections."""
 
     received: int
     delivered: int
@@ -62,11 +60,19 @@ class Server:
     """All queues, served at `path`. `broken`: why it can accept nobody any more; its process must then end."""
 
     def __init__(
-        self, path: Path, log: Log, *, connections_max: int = CONNECTIONS_MAX, failing_s_max: float = FAILING_S_MAX
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        log: Log,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        failing_s_max: float = FAILING_S_MAX,
+        handshake_s_max: float = HANDSHAKE_S_MAX,
+        message_s_max: float = MESSAGE_S_MAX,
+    ) -> None:
         self.broken = ""
         self._path, self._log = path, log
         self._connections_max, self.failing_s_max = connections_max, failing_s_max
+        self._handshake_s_max, self._message_s_max = handshake_s_max, message_s_max
         self._queues = QueueSet(secrets.randbelow(EPOCH_MAX - 1) + 1)
         self._lock = threading.Lock()  # around the queues
         self._grown: dict[str, threading.Condition] = {}  # by queue: it has something new, or the hub has
@@ -77,7 +83,7 @@ class Server:
         self._closing = False
 
     def start(self) -> None:
-        """Can be connected to. Whoever calls this holds the lock of the process name, so a socket that lies there is a
+        """Lets clients connect. Whoever calls this holds the lock of the process name, so a socket that lies there is a
         dead one's.
 
         Raises: OSError.
@@ -91,13 +97,12 @@ class Server:
         self._listener.bind(os.fspath(fresh))
         fresh.chmod(0o600)
         self._listener.listen(BACKLOG)
-        fresh.rename(
-            self._path
-        )  # in one step: there is always either the old socket, which refuses, or one that answers
+        # in one step: there is always either the old socket, which refuses, or one that answers
+        fresh.rename(self._path)
         threading.Thread(target=self._accept, name="accepter", daemon=True).start()
 
     def close(self) -> None:
-        """Nobody can connect any more, and every reader has met the end of its connection."""
+        """Lets nobody connect any more, and ends the connection of every reader."""
         self._closing = True
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -127,8 +132,8 @@ class Server:
         return Counts(received, delivered, dropped, backlog, connections)
 
     def reap(self, now_mono_s: float) -> int:
-        """Ends the connections that are past the deadline of the handshake (a peer may trickle it); how many."""
-        before_s = now_mono_s - HANDSHAKE_S_MAX
+        """Ends the connections that are past the deadline of the handshake (a peer may trickle it). Returns how many."""
+        before_s = now_mono_s - self._handshake_s_max
         with self._peers_lock:
             overdue = [peer for peer in self._peers if not peer.proven and peer.since_s < before_s]
             for peer in overdue:
@@ -157,7 +162,7 @@ class Server:
     def _take(self, sock: socket.socket) -> None:
         try:
             pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            limit_waits(sock, HANDSHAKE_S_MAX)
+            limit_waits(sock, self._handshake_s_max)
             wire = Wire(sock)
         except BaseException:
             sock.close()
@@ -193,7 +198,7 @@ class Server:
         try:
             peer.wire.prove_as_server(self._key)
             peer.proven = True
-            peer.wire.limit(MESSAGE_S_MAX)
+            peer.wire.limit(self._message_s_max)
             while peer.wire.readable(None):
                 peer.wire.send(queue_calls.encode(self._answer(peer, peer.wire.receive())))
         except EOFError:

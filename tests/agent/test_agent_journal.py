@@ -19,11 +19,11 @@ def row(command_id: str = "c1", state: JournalState = JournalState.ACCEPTED, wri
     return JournalRow(command_id, "pull", state, "boot", 5.0, written_wall_s, 60.0)
 
 
-def play(path: Path, claim: Callable[[Journal, list[JournalRow]], Coroutine[Any, Any, None]]) -> str:
+def play(path: Path, claim: Callable[[Journal, list[JournalRow]], Coroutine[Any, Any, None]], **limits: int) -> str:
     """Opens it, runs the claim, closes it; returns the journal's id."""
 
     async def scene() -> str:
-        journal = Journal(path)
+        journal = Journal(path, **limits)
         await claim(journal, await journal.open())
         journal.close()
         return journal.id
@@ -150,18 +150,13 @@ def test_every_commit_is_synced_to_the_disk(tmp_path: Path) -> None:
     play(tmp_path / "journal.db", claim)
 
 
-def test_a_flood_of_commands_grows_no_journal_beyond_its_rows_until_the_days_pruning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("processes.agent.journal.ROWS_MAX", 20)
-    monkeypatch.setattr("processes.agent.journal.PRUNE_EVERY_ROWS", 10)
-
+def test_a_flood_of_commands_grows_no_journal_beyond_its_rows_until_the_days_pruning(tmp_path: Path) -> None:
     async def claim(journal: Journal, _: list[JournalRow]) -> None:
         await journal.record(row("open"))
         for number in range(60):
             await journal.record(row(f"r{number}", JournalState.REJECTED))
 
-    play(tmp_path / "journal.db", claim)
+    play(tmp_path / "journal.db", claim, rows_max=20, prune_every_rows=10)
     base = sqlite3.connect(tmp_path / "journal.db")
     known = [command_id for (command_id,) in base.execute("SELECT command_id FROM command ORDER BY number")]
     base.close()

@@ -147,10 +147,9 @@ def test_shim_takes_the_room_for_its_end_before_it_starts_anything(tmp_path: Pat
 
 def test_shim_that_cannot_write_its_end_gives_up_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shim, "EXIT_WAIT_S_MAX", 0.0)
     (tmp_path / "exit.new").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        shim._write_exit("ok", 0, "")
+        shim._write_exit("ok", 0, "", wait_s_max=0.0)
     assert not (tmp_path / "exit").exists()
 
 

@@ -70,7 +70,7 @@ class Oracle:
         return found, Position(self.epoch, number), gap
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(programs)
 def test_the_queue_is_the_slow_list(program: list[tuple[object, ...]]) -> None:
     """Every answer of every call is the oracle's, and both count the same after each."""
@@ -104,7 +104,7 @@ def test_the_queue_is_the_slow_list(program: list[tuple[object, ...]]) -> None:
         assert stats.dropped == oracle.numbered.count(None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(programs, st.integers(1, 5))
 def test_the_batches_of_a_following_reader_tile_the_history(
     program: list[tuple[object, ...]], acknowledge_every: int

@@ -42,8 +42,8 @@ def socket() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def serving(socket: Path, connections_max: int = 256, failing_s_max: float = 5.0) -> Iterator[Server]:
-    server = Server(socket, LOG, connections_max=connections_max, failing_s_max=failing_s_max)
+def serving(socket: Path, connections_max: int = 256, **limits_s: float) -> Iterator[Server]:
+    server = Server(socket, LOG, connections_max=connections_max, **limits_s)
     server.start()
     try:
         yield server
@@ -92,10 +92,9 @@ def is_ended(connection: sockets.socket) -> bool:
 # Strangers
 
 
-def test_silent_connections_hold_nobody_up_and_are_ended(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connections_hold_nobody_up_and_are_ended(socket: Path) -> None:
     """The handshake of each is in its own thread, and has a deadline even for a peer that trickles."""
-    monkeypatch.setattr("processes.queues.server.HANDSHAKE_S_MAX", 60.0)  # so that nothing but the reaping can end them
-    with serving(socket) as server:
+    with serving(socket, handshake_s_max=60.0) as server:  # so that nothing but the reaping can end them
         silent = [connect(socket) for _ in range(20)]
         assert ping(socket) < WAIT_S
         for connection in silent[:10]:
@@ -194,11 +193,8 @@ def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(so
         asyncio.run(work())
 
 
-def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(
-    socket: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("processes.queues.server.MESSAGE_S_MAX", 60.0)
-    with serving(socket):
+def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(socket: Path) -> None:
+    with serving(socket, message_s_max=60.0):
         with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
             os.write(client.fileno(), (queue_calls.MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
             with pytest.raises(FAILURES):
@@ -206,9 +202,8 @@ def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(
         assert ping(socket) < WAIT_S
 
 
-def test_half_a_message_ends_its_connection_after_a_while(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processes.queues.server.MESSAGE_S_MAX", 0.05)
-    with serving(socket):
+def test_half_a_message_ends_its_connection_after_a_while(socket: Path) -> None:
+    with serving(socket, message_s_max=0.05):
         with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
             os.write(client.fileno(), (1000).to_bytes(4, "big") + b"half")
             with pytest.raises(FAILURES):

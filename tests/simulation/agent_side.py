@@ -76,11 +76,11 @@ class RunFolder:
 class Machine:
     """One host. Everything in `rows`, `journal_id` and the folders is on its disk."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, clock_off_s: float) -> None:
         self.world, self.name = world, name
         self.token = ""
         self.clock = Clock(world.loop, name)
-        self.clock.wall_offset_s += world.dice.choice((0.0, 0.0, -3600.0, 86400.0))
+        self.clock.wall_offset_s += clock_off_s
         self.clock.reboot()
         self.life: Life | None = None
         self.off = False  # for ever

@@ -148,13 +148,14 @@ class Operator:
         machine.token = token
         machine.start()
 
-    async def give(self, op: str, machines: list[Any], ttl_s: float | None) -> list[str]:
-        """Commands, by one request; their ids. Some ask once, though their fanout may ask the hub again, and believe a
-        refusal.
+    async def give(
+        self, op: str, hosts: list[str], ttl_s: float | None, *, insists: bool = True, keyed: bool = True
+    ) -> list[str]:
+        """Gives commands by one request; returns their ids. Who does not insist asks once, though the fanout may ask the
+        hub again, and believes a refusal.
         """
-        insists, name = self._world.dice.random() < 0.7, f"key-{next(self._world.numbers)}"
-        keyed = insists or self._world.dice.random() < 0.7
-        request = GiveCommand(op, [machine.name for machine in machines], name if keyed else None, ttl_s)
+        name = f"key-{next(self._world.numbers)}"
+        request = GiveCommand(op, hosts, name if keyed else None, ttl_s)
         answer = await self.insist(request) if insists else await self.ask(request)
         if not insists and answer is not None and answer.status == 503:
             self._world.witness.refused(name)

@@ -132,6 +132,7 @@ class Life:
         self.loop, self.name, self.clock = loop, name, clock
         self.alive = True
         self.fuse = 0
+        self.dies_at = ""  # the I/O operation, as `spend` names it, at which it dies
         self.stalled_until_s = 0.0
         self.ended_by = ""
         self.machine: Any = None  # of an agent's life
@@ -170,6 +171,8 @@ class Life:
             self.fuse -= 1
             if not self.fuse:
                 self.end(f"fuse at {what}")
+        if what == self.dies_at:
+            self.end(f"killed {what}")
         if not self.alive:
             raise asyncio.CancelledError(self.name)
 
@@ -217,7 +220,7 @@ class VirtualTime:
 
     CLOCK_BOOTTIME = 7
 
-    def __init__(self, loop: VirtualLoop, dice: random.Random) -> None:
+    def __init__(self, loop: VirtualLoop, dice: Callable[[], random.Random]) -> None:
         self._loop, self._dice = loop, dice
 
     def monotonic(self) -> float:
@@ -242,6 +245,6 @@ class VirtualTime:
         """Also stands in for `uuid`."""
 
         class _Id:
-            hex = f"{self._dice.getrandbits(128):032x}"
+            hex = f"{self._dice().getrandbits(128):032x}"
 
         return _Id

@@ -39,6 +39,7 @@ class Wire:
     ) -> None:
         self._world, self._agent, self._gateway = world, agent, gateway
         self._hear, self._lost = hear, lost
+        self.name = f"{agent.name} to {gateway.name}"
         self.socket: Socket
         self.open = True
         self._up_s = self._down_s = 0.0  # when the last frame of each direction arrives
@@ -82,12 +83,14 @@ class Wire:
     def up(self, text: bytes) -> None:
         """The agent writes."""
         if self.open and not self._dark_up:
+            self._world.frame(self._agent, self._gateway, text)
             self._up_s = max(self._up_s, self._world.loop.now_s + self._world.net_s())
             self._gateway.later(self._up_s - self._world.loop.now_s, self._arrive_up, text)
 
     def down(self, text: bytes) -> None:
         """The gateway writes."""
         if self.open and not self._dark_down:
+            self._world.frame(self._gateway, self._agent, text)
             self._down_s = max(self._down_s, self._world.loop.now_s + self._world.net_s())
             self._agent.later(self._down_s - self._world.loop.now_s, self._arrive_down, text)
 
@@ -136,6 +139,7 @@ class Wire:
         if not self.open:
             return
         self.open = False
+        self._world.closes(life, self._gateway if life is self._agent else self._agent, code)
         if life is self._agent:
             self._tell_gateway(max(self._up_s - self._world.loop.now_s, 0.0) + 0.001, code)
         else:

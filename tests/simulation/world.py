@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import hashlib
 import itertools
@@ -23,7 +24,8 @@ from simulation.foreign_side import FOREIGN_OPS, ForeignMachine
 from simulation.invariants import Witness
 from simulation.operator_side import Operator
 from simulation.queues_side import VirtualLink, VirtualQueues
-from simulation.timeline import Clock, Life, VirtualLoop, VirtualTime, task_of_a_life
+from simulation.schedule import Draws, Schedule
+from simulation.timeline import LIFE, Clock, Life, VirtualLoop, VirtualTime, task_of_a_life
 
 import processes.agent.loop
 import processes.fanout.requests
@@ -53,17 +55,19 @@ class Outcome(NamedTuple):
 class World:
     """Everything there is."""
 
-    def __init__(self, seed: int, tell: Callable[[str], None] | None = None) -> None:
-        self.dice = random.Random(seed)
+    def __init__(self, schedule: Schedule, tell: Callable[[str], None] | None = None) -> None:
+        self.schedule = schedule
+        self._streams: dict[str, random.Random] = {}
         self.loop = VirtualLoop()
         self.loop.set_task_factory(task_of_a_life)  # type: ignore[arg-type]
         self.loop.set_exception_handler(self._unhandled)
         self._tell = tell
         self.counts: Counter[str] = Counter()
         self.numbers = itertools.count(1)
-        self.heartbeat_s = self.dice.choice((5.0, 10.0))
-        self.gateway_names = ("gateway",) if self.dice.random() < 0.7 else ("gateway:0", "gateway:1")
-        self.fanout_names = ("fanout",) if self.dice.random() < 0.8 else ("fanout:0", "fanout:1")
+        self._made_of = draws = schedule.acts_of("world", 1)[0]
+        self.heartbeat_s = draws.choice("heartbeat_s", (5.0, 10.0))
+        self.gateway_names = ("gateway",) if draws.happens("one_gateway", 0.7) else ("gateway:0", "gateway:1")
+        self.fanout_names = ("fanout",) if draws.happens("one_fanout", 0.8) else ("fanout:0", "fanout:1")
         self.house_clock = Clock(self.loop, "house")
         self.witness = Witness(self)
         self.disk = hub_side.HubDisk(self)
@@ -73,21 +77,43 @@ class World:
         self.gateways: list[tuple[Life, Any]] = []
         self.fanouts: list[tuple[Life, Any]] = []
         self.wires: dict[Any, None] = {}
-        self.machines: list[Any] = [Machine(self, f"h{number}") for number in range(self.dice.randint(1, 3))]
-        if self.dice.random() < 0.35:
+        self.machines: list[Any] = [
+            Machine(self, f"h{number}", draws.choice(f"clock_off_s_h{number}", (0.0, 0.0, -3600.0, 86400.0)))
+            for number in range(draws.number("hosts", 1, 3))
+        ]
+        if draws.happens("foreign_host", 0.35):
             self.machines.append(ForeignMachine(self, "nix"))
         self.operator = Operator(self)
         self.faults = Faults(self)
         self.house: list[Life] = []
         self._scripts: dict[asyncio.Task[Any], None] = {}
-        self._chaos_s = self.dice.uniform(20.0, 90.0)
+        self._chaos_s = draws.uniform("chaos_s", 20.0, 90.0)
 
     # what everybody uses
+
+    @property
+    def dice(self) -> random.Random:
+        """The dice of the process in which this is asked: what one process draws moves no other's."""
+        life = LIFE.get(None)
+        name = life.name if life is not None else "world"
+        if name not in self._streams:
+            self._streams[name] = self.schedule.dice(name)
+        return self._streams[name]
+
+    def machine(self, name: str) -> Any:
+        """The machine of this name."""
+        return next(machine for machine in self.machines if machine.name == name)
 
     def trace(self, who: str, text: str) -> None:
         """A line for a person, if one reads."""
         if self._tell is not None:
             self._tell(f"{self.loop.now_s - 1000:9.3f} {who:<12} {text}")
+
+    def frame(self, sender: Life, receiver: Life, text: bytes) -> None:
+        """Called when a frame goes onto a wire."""
+
+    def closes(self, sender: Life, receiver: Life, code: int) -> None:
+        """Called when one end closes a wire."""
 
     def count(self, name: str) -> None:
         """One more of these."""
@@ -191,7 +217,7 @@ class World:
             finally:
                 self._end_all()
         self.disk.sqlite.close()
-        return Outcome(0, self.witness.wrong, self.counts, self.loop.now_s - 1000.0)
+        return Outcome(self.schedule.seed, self.witness.wrong, self.counts, self.loop.now_s - 1000.0)
 
     async def _run(self) -> None:
         self.queues.start()
@@ -202,11 +228,11 @@ class World:
             self._start(name, operator_side.main)
         for machine in self.machines:
             self._script(self.operator.enroll(machine))
-        await asyncio.sleep(self.dice.uniform(0.5, 3.0))
-        for _ in range(self.dice.randint(3, 14)):
-            self._script(self._story())
-        for _ in range(self.dice.randint(6, 30)):
-            self.after(self.dice.uniform(0.0, self._chaos_s), self.faults.strike)
+        await asyncio.sleep(self._made_of.uniform("begins_s", 0.5, 3.0))
+        for story in self.schedule.acts_of("story", self._made_of.number("stories", 3, 14)):
+            self._script(self._story(story))
+        for fault in self.schedule.acts_of("fault", self._made_of.number("faults", 6, 30)):
+            self.after(fault.uniform("at_s", 0.0, self._chaos_s), functools.partial(self.faults.strike, fault))
         await asyncio.sleep(self._chaos_s)
         self.trace("world", "healed")
         self.faults.heal()
@@ -230,38 +256,41 @@ class World:
         self._scripts[task] = None
         task.add_done_callback(lambda done: self._scripts.pop(done, None))
 
-    async def _story(self) -> None:
+    async def _story(self, draws: Draws) -> None:
         """What one operator does: a command for some hosts, perhaps its cancel, perhaps a host that moves."""
-        dice = self.dice
-        await asyncio.sleep(dice.uniform(0.0, self._chaos_s))
-        if dice.random() < 0.05:
-            await self.operator.move(dice.choice(self.machines))
+        await asyncio.sleep(draws.uniform("at_s", 0.0, self._chaos_s))
+        hosts = [machine.name for machine in self.machines]
+        if draws.happens("moves", 0.05):
+            await self.operator.move(self.machine(draws.choice("host", hosts)))
             return
-        if dice.random() < 0.15:
-            await self._run_story()
+        if draws.happens("is_run", 0.15):
+            await self._run_story(draws, hosts)
             return
-        op = dice.choice(sorted(OPS.keys() | FOREIGN_OPS.keys()))
-        machines = dice.sample(self.machines, dice.randint(1, min(2, len(self.machines))))
-        ttl_s = dice.choice((0.0, 3.0, 20.0, 60.0, 120.0))
-        ids = await self.operator.give(op, machines, ttl_s)
+        op = draws.choice("op", sorted(OPS.keys() | FOREIGN_OPS.keys()))
+        wanted = draws.sample("hosts", hosts, min(2, len(hosts)))
+        ttl_s = draws.choice("ttl_s", (0.0, 3.0, 20.0, 60.0, 120.0))
+        insists = draws.happens("insists", 0.7)
+        keyed = insists or draws.happens("keyed", 0.7)
+        ids = await self.operator.give(op, wanted, ttl_s, insists=insists, keyed=keyed)
         self.counts["commands"] += len(ids)
-        if ids and dice.random() < 0.25:
-            await asyncio.sleep(dice.uniform(0.0, 8.0))
-            await self.operator.cancel(dice.choice(ids))
+        if ids and draws.happens("cancelled", 0.25):
+            await asyncio.sleep(draws.uniform("cancel_after_s", 0.0, 8.0))
+            await self.operator.cancel(ids[draws.number("cancels", 0, len(ids) - 1) % len(ids)])
 
-    async def _run_story(self) -> None:
+    async def _run_story(self, draws: Draws, hosts: list[str]) -> None:
         """A fleet run, and perhaps its cancel."""
-        dice = self.dice
-        steps = dice.sample(sorted(OPS.keys() & FOREIGN_OPS.keys()), dice.randint(1, 3))
-        machines = dice.sample(self.machines, dice.randint(1, len(self.machines)))
         wish = StartRun(
-            steps, [machine.name for machine in machines], parallel=dice.choice((None, 1, 2)), max_failures=dice.choice((None, 0, 1)),
-            ttl_s=dice.choice((20.0, 60.0, 120.0)), key=f"run-{next(self.numbers)}",
-        )  # fmt: skip
+            draws.sample("steps", sorted(OPS.keys() & FOREIGN_OPS.keys()), 3),
+            draws.sample("hosts", hosts, len(hosts)),
+            parallel=draws.choice("parallel", (None, 1, 2)),
+            max_failures=draws.choice("max_failures", (None, 0, 1)),
+            ttl_s=draws.choice("ttl_s", (20.0, 60.0, 120.0)),
+            key=f"run-{next(self.numbers)}",
+        )
         run_id = await self.operator.start(wish)
         self.counts["runs"] += bool(run_id)
-        if run_id and dice.random() < 0.2:
-            await asyncio.sleep(dice.uniform(0.0, 20.0))
+        if run_id and draws.happens("cancelled", 0.2):
+            await asyncio.sleep(draws.uniform("cancel_after_s", 0.0, 20.0))
             await self.operator.insist(CancelRun(run_id))
 
     def _end_all(self) -> None:
@@ -286,7 +315,7 @@ PATIENT = {  # waits that only cost turns here
 @contextlib.contextmanager
 def on_virtual_time(world: World) -> Iterator[None]:
     """The processes' modules look at the world's clocks, and an agent is made of virtual things."""
-    time = VirtualTime(world.loop, world.dice)
+    time = VirtualTime(world.loop, lambda: world.dice)
     stands_in: list[tuple[ModuleType, dict[str, Any]]] = [
         (processes.gateway.gate, {"clock": time}),
         (processes.gateway.loop, {"time": time}),
@@ -315,12 +344,17 @@ def on_virtual_time(world: World) -> Iterator[None]:
 
 def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
     """One run, from its seed to its judgement."""
+    return replay(Schedule(seed), tell)
+
+
+def replay(schedule: Schedule, tell: Callable[[str], None] | None = None) -> Outcome:
+    """One run by this schedule, which afterwards holds every draw of it."""
     was_on = gc.isenabled()
     gc.disable()  # a coroutine that a cycle keeps would else be closed at a time of the collector's choice
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            return World(seed, tell).run()._replace(seed=seed)
+            return World(schedule, tell).run()
     finally:
         if was_on:
             gc.enable()

@@ -544,7 +544,7 @@ moves = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(moves, max_size=60))
 def test_no_sequence_of_events_runs_an_id_twice_or_loses_a_report(program: list[tuple[Any, ...]]) -> None:
     """Would catch: a redelivery launched again, a rejected or cancelled id run later, a report before its output."""
