@@ -252,7 +252,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def canary(self) -> Path:
-        """The canary's tokens (core/canary.py); 0600, new at each start of the watchdog."""
+        """The canary's tokens (core/shown/status.py); 0600, new at each start of the watchdog."""
         return self.run / "canary.json"
 
     def names(self, kind: str) -> list[str]:
