@@ -78,7 +78,7 @@ import sys
 import fleethub
 from importlib.resources import files
 heavy = {name for name in sys.modules if name.split(".")[0] in ("click", "rich", "uvloop", "httpx")}
-ours = {name for name in sys.modules if name.startswith(("processes.fanout", "processes.cli", "processes.hub"))}
+ours = {".".join(name.split(".")[:2]) for name in sys.modules} & {"processes.fanout", "processes.cli", "processes.hub"}
 assert (files("fleethub") / "py.typed").is_file()
 assert (files("processes") / "py.typed").is_file()
 assert not heavy | ours, heavy | ours
@@ -95,6 +95,7 @@ with fleethub.open_remote(sys.argv[1], Path(sys.argv[2])) as api:
         server.on("GET", "/api/v1/hosts", (200, {"hosts": [host("web9")]}))
         words = [str(program.with_name("python")), "-I", "-c", code, server.url, str(tmp_path / "token")]
         done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("['web9']\n404 not_found None\n", "")
 
 
