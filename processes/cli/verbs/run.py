@@ -37,10 +37,9 @@ from processes.client.watched import Brief, Watched, WatchedRun
 from processes.core.records.command import State
 from processes.core.records.run import Part, PartView, RunView
 from processes.core.shown.views import CommandView
-from processes.core.travels.messages import TTL_S_MAX
+from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX, TTL_WORDS
 from processes.core.values import OP_NAME, Presence
 
-KEY_CHARS_MAX: Final = 128  # contract
 NAMES_MAX: Final = 5  # of hosts in one line
 OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile; who is offline is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
@@ -63,14 +62,22 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="KEY=VALUE",
     help="With --all: on those hosts whose KEY is VALUE. May be repeated.",
 )
-@click.option("--parallel", type=click.IntRange(1), metavar="N", help="On so many hosts at a time. [default: all]")
 @click.option(
-    "--max-failures", type=click.IntRange(0), metavar="N", help="Begin no further host once more than N have failed."
+    "--parallel",
+    type=click.IntRange(1, REQUEST_HOSTS_MAX),
+    metavar="N",
+    help="On so many hosts at a time. [default: all]",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(0, REQUEST_HOSTS_MAX),
+    metavar="N",
+    help="Begin no further host once more than N have failed.",
 )
 @click.option(
     "--ttl",
     "ttl_s",
-    type=Seconds(TTL_S_MAX, "at most 7 days, which are 604800"),
+    type=Seconds(TTL_S_MAX, TTL_WORDS),
     metavar="S",
     help="How long each command may wait for its host, in seconds. [default: commands.ttl_s of the hub, 3600 if it is not set]",
 )  # fmt: skip
@@ -308,6 +315,8 @@ def _bar(
 
 def _steps(ops: str) -> list[str]:
     steps = ops.split(",")
+    if len(steps) > STEPS_MAX:
+        raise click.UsageError(f"{len(steps)} operations are named, and a run has at most {STEPS_MAX}")
     for op in steps:
         if not OP_NAME.fullmatch(op):
             raise click.UsageError(
