@@ -148,7 +148,7 @@ class Audience:
         self.on_subscribe: Callable[[Subscriber, str, int], None] = lambda *_: None
         self.on_unsubscribe: Callable[[Subscriber, str | None], None] = lambda *_: None
         self.on_room: Callable[[Subscriber], None] = lambda _: None
-        self.malformed = self.skipped = self.sent = self.full_states = self.slow_closed = 0
+        self.malformed = self.skipped = self.sent = self.full_states = 0
         self._mirror, self._log = mirror, log
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering()
@@ -279,7 +279,6 @@ class Audience:
             self.subscribers.discard(subscriber)
             self.on_unsubscribe(subscriber, None)
             if code == CloseCode.SLOW:
-                self.slow_closed += 1
                 self._log.warning("a slow operator was disconnected", peer=subscriber.peer)
 
     def asked(self, subscriber: Subscriber, frame: FromOperator) -> None:

@@ -60,7 +60,6 @@ class Feed:
         self.version = version
         self.epoch = 0
         self.behind = True  # it has no full state yet
-        self.skipped = 0
 
     def delta(self, epoch: int, slow: bool) -> Step:
         """There are changes of this epoch."""
@@ -69,7 +68,6 @@ class Feed:
             return self.whole(epoch, slow)
         if slow:
             self.behind = True
-            self.skipped += 1
             return Step.SKIP
         self.version += 1
         return Step.SEND
@@ -78,7 +76,6 @@ class Feed:
         """It should have a full state: asked for, after a gap, or in a new epoch. The epoch never goes back."""
         self.behind = True
         if slow:
-            self.skipped += 1
             return Step.SKIP
         self.behind = False
         self.epoch = max(self.epoch, epoch)
