@@ -22,6 +22,7 @@ from msgspec import Meta
 from processes.core.alarms import target
 from processes.core.alarms.alarm import Severity
 from processes.core.errors import FleethubError
+from processes.core.travels.operator_requests import TimeToLive
 from processes.core.values import process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
@@ -90,7 +91,7 @@ class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     lost_after_s: a sent command is lost after so long a silence of its host.
     """
 
-    ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 3600.0
+    ttl_s: TimeToLive = 3600.0
     lost_after_s: Positive = 86400.0
 
 

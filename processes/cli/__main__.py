@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import click
 
 from processes.adapters.settings import SettingsError, load
-from processes.cli.client import HubAway
 from processes.cli.terminal import output, streams
+from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.cli.terminal.options import Invocation
 from processes.cli.terminal.verb_group import Verbs
 from processes.cli.verbs import (
     agent,
@@ -34,6 +35,8 @@ from processes.cli.verbs import (
     systemd_unit,
     tokens,
 )
+from processes.client.api import PATIENCE, Patience
+from processes.client.errors import ClientError
 from processes.core.errors import FleethubError
 
 LOCAL = {  # verbs of this machine alone
@@ -79,13 +82,18 @@ def main() -> None:
     sys.exit(execute(sys.argv[1:]))
 
 
-def execute(arguments: Sequence[str]) -> int:
+def execute(arguments: Sequence[str], patience: Patience = PATIENCE) -> int:
     """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document
     too.
     """
     as_json = "--json" in arguments
     try:
-        code = cli.main(args=list(arguments), prog_name="fleethub", standalone_mode=False, obj=tuple(arguments))
+        code = cli.main(
+            args=list(arguments),
+            prog_name="fleethub",
+            standalone_mode=False,
+            obj=Invocation(tuple(arguments), patience),
+        )
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -111,8 +119,8 @@ def execute(arguments: Sequence[str]) -> int:
         return output.fail(failure, as_json)
     except SettingsError as error:
         return output.fail(Failure("settings", str(error), exit_code=EXIT_SETTINGS), as_json)
-    except HubAway as error:
-        return output.fail(Failure("hub_away", str(error), error.advice), as_json)
+    except ClientError as error:
+        return output.fail(failure_of(error), as_json)
     except FleethubError as error:
         return output.fail(Failure("failed", str(error)), as_json)
     except Exception as error:

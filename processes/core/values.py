@@ -123,6 +123,14 @@ def rfc3339(wall_s: float | None) -> str | None:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
+    """From one time of the API to another; None if one is not known."""
+    if begun_at is None or over_at is None:
+        return None
+    begun, over = datetime.datetime.fromisoformat(begun_at), datetime.datetime.fromisoformat(over_at)
+    return (over - begun).total_seconds()
+
+
 def token_id(token_hash: str) -> str:
     """Return the name of an operator token for people: the beginning of its hash, which is no secret."""
     return token_hash[:12]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Annotated, Any, Final
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,63 +29,13 @@ from processes.core.travels.messages import (
     StartRun,
 )  # fmt: skip
 from processes.core.travels.messages import Request as HubRequest
-from processes.core.values import CANARY_HOST, CANARY_OP, Role
+from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.core.values import CANARY_HOST, CANARY_OP
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.read_api import Reads
 from processes.fanout.requests import Answer, Requests
 from processes.fanout.web import Problem, answered, body_of, check_origin, check_there, json, principal_of  # fmt: skip
-
-HOSTS_MAX: Final = 10_000  # in one request
-Name = Annotated[str, Meta(min_length=1, max_length=253)]
-
-
-class GiveBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /api/v1/commands."""
-
-    op: Annotated[str, Meta(min_length=1, max_length=64)]
-    hosts: Annotated[list[Name], Meta(min_length=1, max_length=HOSTS_MAX)]
-    key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] | None = None
-
-
-class RunBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /api/v1/runs. Either hosts or where; an empty where is every host."""
-
-    steps: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(min_length=1, max_length=20)]
-    hosts: Annotated[list[Name], Meta(min_length=1, max_length=HOSTS_MAX)] | None = None
-    where: Annotated[dict[str, str], Meta(max_length=20)] | None = None
-    parallel: Annotated[int, Meta(ge=1, le=HOSTS_MAX)] | None = None
-    max_failures: Annotated[int, Meta(ge=0, le=HOSTS_MAX)] | None = None
-    ttl_s: Annotated[float, Meta(ge=0, le=7 * 86400)] | None = None
-    key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-
-
-class EnrollBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /api/v1/hosts."""
-
-    name: Name
-    again: bool = False
-
-
-class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /api/v1/tokens."""
-
-    role: Role
-    label: Annotated[str, Meta(max_length=100)] = ""
-
-
-class DrillBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /api/v1/drill."""
-
-    fault: Annotated[str, Meta(max_length=40)]
-
-
-class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /login: one of them."""
-
-    code: Annotated[str, Meta(max_length=512)] | None = None
-    token: Annotated[str, Meta(max_length=512)] | None = None
 
 
 class Api:
@@ -136,7 +85,7 @@ class Api:
             raise Problem(403, "forbidden", "the canary commands itself only")
         if not canary and CANARY_HOST in body.hosts:
             raise Problem(404, "unknown_host", f"there is no host {CANARY_HOST!r}", None, host=CANARY_HOST)
-        return await self._ask(request, GiveCommand(body.op, body.hosts, body.key, body.ttl_s))
+        return await self._ask(request, GiveCommand(**msgspec.structs.asdict(body)))
 
     async def cancel(self, request: Request) -> Response:
         """Asks for the command's end; 409 if it has ended."""
@@ -145,8 +94,7 @@ class Api:
     async def start_run(self, request: Request) -> Response:
         """A run over many hosts, which the hub carries on whatever the asker does."""
         body = await body_of(request, RunBody)
-        asked = StartRun(body.steps, body.hosts, body.where, body.parallel, body.max_failures, body.ttl_s, body.key)
-        return await self._ask(request, asked)
+        return await self._ask(request, StartRun(**msgspec.structs.asdict(body)))
 
     async def cancel_run(self, request: Request) -> Response:
         """No further host is begun, and what is under way is asked to end; 409 if the run has ended."""

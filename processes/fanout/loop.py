@@ -89,6 +89,7 @@ class Loop:
         self._keep_told = False
         self._keep_s = self._loop.time() + KEEP_S
         self._load_s = self._forget_s = 0.0
+        self._gaps = self._errors = 0
         self._asked_again: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
@@ -166,7 +167,7 @@ class Loop:
         if batch is not None:
             if batch.gap:
                 self._log.warning("broadcasts were lost", queue=self._broadcasts.queue)
-                self._pulse.pulse.dropped += 1
+                self._gaps += 1
                 self._mirror.gap()
                 self._ask_for_snapshot(now_s)
                 self._requests.again()
@@ -187,7 +188,7 @@ class Loop:
         try:
             self._show(item, name, now_s)
         except (LocalError, ValueError, msgspec.DecodeError):  # of a hub to come, or of a broken one
-            pulse.pulse.errors += 1
+            self._errors += 1
             self._log.error("a broadcast that could not be shown", exc_info=True)
         pulse.put_down()  # not after what ends the process: that stays in hand, to be blamed
         pulse.pulse.stepped += 1
@@ -306,6 +307,8 @@ class Loop:
         pulse, audience = self._pulse.pulse, self._audience
         pulse.epoch = self._mirror.epoch
         pulse.published = audience.sent + audience.full_states
+        pulse.dropped = self._gaps + audience.skipped
+        pulse.errors = self._errors + audience.malformed
         pulse.connections, pulse.letters = len(audience.subscribers), len(self._guard.left_out)
         pulse.blocked_on = Blocked.QUEUES if self._broadcasts.away else Blocked.NOTHING
         self._pulse.beat()

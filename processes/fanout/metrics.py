@@ -71,7 +71,12 @@ COUNTERS: Final = (
     OfPulse("committed", "committed", "Items committed", frozenset({"hub", "agent"})),
     OfPulse("published", "published", "Items published", frozenset({"hub", "gateway", "fanout"})),
     OfPulse("delivered", "delivered", "Items delivered", frozenset({"queues", "hub", "gateway", "agent"})),
-    OfPulse("dropped", "dropped", "Messages dropped because something was full", ALL - {"agent", "watchdog"}),
+    OfPulse(
+        "dropped",
+        "dropped",
+        "Messages dropped because something was full; at a fanout also deltas that a slow operator was not sent",
+        ALL - {"agent", "watchdog"},
+    ),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
 BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}

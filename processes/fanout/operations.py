@@ -36,9 +36,10 @@ from processes.core.shown.pages import (
 )
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
+from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
 from processes.core.values import Role
 from processes.fanout import openapi_prose
-from processes.fanout.change_api import Api, DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.fanout.change_api import Api
 from processes.fanout.dead_letter_api import Letters
 from processes.fanout.openapi import Described, either
 from processes.fanout.queries import (

@@ -10,17 +10,16 @@ import asyncio
 import sqlite3
 from typing import Final
 
-import msgspec
-
 from processes.adapters.state import fleet_db
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.websocket import frame_text
 from processes.core.shown.views import OutputPage, output_page
-from processes.core.values import CANARY_HOST
+from processes.core.travels import operator_frames
+from processes.core.travels.operator_frames import OUTPUTS_MAX, OutputEnd, OutputFrame
+from processes.core.values import CANARY_HOST, Stream
 from processes.fanout.database_reader import Reader
 from processes.fanout.subscribers import Subscriber
 
-WATCHING_MAX: Final = 20  # commands that one connection watches; guess: a few windows
 PAGE_RECORDS: Final = 1000
 PAGE_BYTES_MAX: Final = 256 * 1024  # of one reading; a quarter of what makes a connection slow
 
@@ -38,8 +37,8 @@ class Outputs:
 
     def subscribe(self, subscriber: Subscriber, command_id: str, offset: int) -> None:
         """The connection gets the command's output from `offset` on."""
-        if command_id not in subscriber.watching and len(subscriber.watching) >= WATCHING_MAX:
-            subscriber.tell_error("too_many", f"{WATCHING_MAX} commands at a time", command_id=command_id)
+        if command_id not in subscriber.watching and len(subscriber.watching) >= OUTPUTS_MAX:
+            subscriber.tell_error("too_many", f"{OUTPUTS_MAX} commands at a time", command_id=command_id)
             return
         subscriber.watching[command_id] = offset
         self._ended.pop((subscriber, command_id), None)
@@ -109,16 +108,7 @@ class Outputs:
                 subscriber.watching[command_id] = page.next_offset
             if page.complete and self._ended.get((subscriber, command_id)) != page.next_offset:
                 self._ended[subscriber, command_id] = page.next_offset
-                subscriber.send(
-                    msgspec.json.encode(
-                        {
-                            "type": "output_end",
-                            "command_id": command_id,
-                            "next_offset": page.next_offset,
-                            "truncated": page.truncated,
-                        }
-                    )
-                )
+                subscriber.send(operator_frames.encode(OutputEnd(command_id, page.next_offset, page.truncated)))
             elif frames:
                 self._dirty[command_id] = None  # perhaps there is more
 
@@ -132,16 +122,6 @@ def _page(connection: sqlite3.Connection, command_id: str, offset: int) -> Outpu
 
 def _frames(page: OutputPage) -> list[bytes]:
     return [
-        frame_text(
-            msgspec.json.encode(
-                {
-                    "type": "output",
-                    "command_id": page.command_id,
-                    "offset": r.offset,
-                    "stream": r.stream,
-                    "data": r.data,
-                }
-            )
-        )
+        frame_text(operator_frames.encode(OutputFrame(page.command_id, r.offset, Stream(r.stream), r.data)))
         for r in page.records
     ]

@@ -12,23 +12,22 @@ from processes.core.fanout.history import Span
 from processes.core.records.command import State
 from processes.core.records.run import RunState
 from processes.core.travels.audit import Kind
-from processes.core.values import Presence
+from processes.core.travels.operator_frames import OFFSET_MAX
+from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
+from processes.core.values import HOST_NAME_MAX, Presence
 from processes.fanout.openapi import Query
 
 LISTED_MAX: Final = 1000  # commands, runs, incidents or lines in one answer
-HOSTS_MAX: Final = 10_000  # the largest fleet that one hub is measured with
-OFFSET_MAX: Final = 2**53
-TEXT_MAX: Final = 253
 
 Limit = Annotated[int, Meta(ge=1, le=LISTED_MAX)]
-Text = Annotated[str, Meta(max_length=TEXT_MAX)]
+Text = Annotated[str, Meta(max_length=HOST_NAME_MAX)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 
 _BEFORE: Final = Query("before", Text, "Those after this one in the list: `next` of the page before")
 _LIMIT: Final = Query("limit", Limit, "How many at most")
 
 HOSTS_QUERY: Final = (
-    Query("limit", Annotated[int, Meta(ge=1, le=HOSTS_MAX)], "How many at most; all, if it is not given"),
+    Query("limit", Annotated[int, Meta(ge=1, le=REQUEST_HOSTS_MAX)], "How many at most; all, if it is not given"),
     Query("after", Text, "Those after this name: `next` of the page before"),
     Query("presence", Presence, "Only those"),
     Query("search", Text, "Only those whose name has this in it"),

@@ -32,11 +32,13 @@ from processes.core.shown.status import Overall
 from processes.core.shown.views import OutputPage, command_view, output_page, transition_view
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
+from processes.core.travels.operator_frames import OFFSET_MAX
+from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
 from processes.fanout.database_reader import Reader
-from processes.fanout.queries import HOSTS_MAX, LISTED_MAX, OFFSET_MAX
+from processes.fanout.queries import LISTED_MAX
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
 OUTPUT_RECORDS_MAX: Final = 1000
@@ -97,7 +99,7 @@ class Reads:
 
     async def hosts(self, request: Request) -> Response:
         """Hosts, by name; all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART."""
-        limit = integer(request, "limit", HOSTS_MAX, 1, HOSTS_MAX)
+        limit = integer(request, "limit", REQUEST_HOSTS_MAX, 1, REQUEST_HOSTS_MAX)
         presence, search, after = choice(request, "presence", Presence), text(request, "search"), text(request, "after")
         changes = sorted(
             (c for c in self._mirror.shown.changes("host") if _asked_for(c.id, after, search)), key=lambda c: c.id

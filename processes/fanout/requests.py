@@ -79,7 +79,6 @@ class Requests:
         self._link, self._fanout, self._log = link, fanout, log
         self._open: dict[str, _Open] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.asked = self.unavailable = self.unknown = 0
 
     def __len__(self) -> int:
         """How many wait now."""
@@ -87,9 +86,7 @@ class Requests:
 
     async def ask(self, actor: str, request: Request) -> Answer:
         """The hub's answer, or UNAVAILABLE or UNKNOWN. Takes at most DEADLINE_S + GRACE_S."""
-        self.asked += 1
         if len(self._open) >= OPEN_MAX:
-            self.unavailable += 1
             return UNAVAILABLE
         loop = asyncio.get_running_loop()
         request_id = uuid.uuid4().hex
@@ -99,13 +96,11 @@ class Requests:
         waiting = self._open[request_id] = _Open(messages.encode(event), loop.create_future())
         try:
             if not await self._append(waiting, deadline_s):
-                self.unavailable += 1
                 return UNAVAILABLE
             async with asyncio.timeout_at(deadline_s + GRACE_S):
                 replied = await waiting.future
             return Answer(replied.status, replied.body)
         except TimeoutError:
-            self.unknown += 1
             self._log.warning("a request got no answer", request=request_id, kind=type(request).__name__)
             return UNKNOWN if getattr(request, "key", None) else UNKNOWN_WITHOUT_KEY
         finally:

@@ -10,10 +10,10 @@ import asyncio
 import http
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final
+from typing import Final, assert_never
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Raw, UnsetType
 from websockets.http11 import Request, Response
 
 from processes.adapters.logs import Log
@@ -22,7 +22,19 @@ from processes.core.fanout import feed
 from processes.core.fanout.feed import Feed, Gathering, Step
 from processes.core.fanout.mirror import Mirror
 from processes.core.fanout.signin import Principal
+from processes.core.travels import operator_frames
 from processes.core.travels.messages import Change, Json
+from processes.core.travels.operator_frames import (
+    Delta,
+    ErrorFrame,
+    FleetState,
+    FromOperator,
+    FullState,
+    GetState,
+    Subscribe,
+    Sync,
+    Unsubscribe,
+)
 from processes.core.values import CANARY_HOST, CloseCode
 
 SUBSCRIBERS_MAX: Final = 1000  # connections; beyond it 503
@@ -39,17 +51,6 @@ LIMITS: Final = Limits(
     ping_s=20.0,
     dead_s=45.0,
 )
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A frame of an operator's."""
-
-    type: str
-    command_id: Annotated[str, Meta(max_length=128)] = ""
-    offset: Annotated[int, Meta(ge=0, le=2**53)] = 0
-
-
-_asked = msgspec.json.Decoder(Asked)
 
 
 class Subscriber(WebSocket):
@@ -103,7 +104,7 @@ class Subscriber(WebSocket):
             try:
                 if not message.is_text:
                     raise msgspec.DecodeError("not a text frame")
-                self._audience.asked(self, _asked.decode(message.data))
+                self._audience.asked(self, operator_frames.decode_request(message.data))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self.malformed += 1
                 self._audience.malformed += 1
@@ -120,10 +121,10 @@ class Subscriber(WebSocket):
         """Part of WebSocket."""
         self._audience.leave(self, code)
 
-    def tell_error(self, code: str, message: str, **more: str) -> None:
-        """A frame that says what was wrong with a frame of the operator's."""
+    def tell_error(self, code: str, message: str, command_id: str | UnsetType = UNSET) -> None:
+        """Sends a frame that says what was wrong with a frame of the operator's."""
         if not self.is_slow:
-            self.send(msgspec.json.encode({"type": "error", "error": code, "message": message, **more}))
+            self.send(operator_frames.encode(ErrorFrame(code, message, command_id)))
 
     def shutdown(self) -> None:
         """Said by uvicorn when the server stops."""
@@ -147,14 +148,14 @@ class Audience:
         self.on_subscribe: Callable[[Subscriber, str, int], None] = lambda *_: None
         self.on_unsubscribe: Callable[[Subscriber, str | None], None] = lambda *_: None
         self.on_room: Callable[[Subscriber], None] = lambda _: None
-        self.malformed = self.skipped = self.sent = self.full_states = self.slow_closed = 0
+        self.malformed = self.skipped = self.sent = self.full_states = 0
         self._mirror, self._log = mirror, log
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering()
         self._canary_changes: list[Change] = []
         self._rows: dict[str, dict[str, Json]] = {"process": {}, "incident": {}, "overall": {}, "source": {}}
         self._revision = 0
-        self._bodies: dict[bool, tuple[tuple[int, ...], bytes]] = {}
+        self._states: dict[bool, tuple[tuple[int, ...], Raw]] = {}
         self._sync_s = 0.0
         self._version = uuid.uuid4().int % VERSIONS
 
@@ -207,7 +208,7 @@ class Audience:
 
     def _publish(self, changes: list[Change], subscribers: list[Subscriber]) -> None:
         epoch = self._mirror.shown_epoch
-        body = feed.delta_body(changes) if subscribers else b""
+        body = operator_frames.encode_changes(changes) if subscribers else Raw(b"[]")
         frames: dict[int, bytes] = {}  # by version: most connections are at the same one, and get the same bytes
         for subscriber in subscribers:
             match subscriber.feed.delta(epoch, subscriber.is_slow):
@@ -215,7 +216,7 @@ class Audience:
                     version = subscriber.feed.version
                     ready = frames.get(version)
                     if ready is None:
-                        ready = frames[version] = frame_text(feed.frame("delta", epoch, version, body))
+                        ready = frames[version] = frame_text(operator_frames.encode(Delta(epoch, version, body)))
                     subscriber.write(ready)
                     self.sent += 1
                 case Step.FULL:
@@ -228,40 +229,40 @@ class Audience:
             if subscriber.feed.behind:
                 self._full(subscriber)
             elif not subscriber.is_slow:
-                subscriber.send(feed.frame("sync", subscriber.feed.epoch, subscriber.feed.version))
+                subscriber.send(operator_frames.encode(Sync(subscriber.feed.epoch, subscriber.feed.version)))
 
     def _full(self, subscriber: Subscriber) -> None:
         if subscriber.feed.whole(self._mirror.shown_epoch, subscriber.is_slow) is Step.FULL:
             self._send_full(subscriber)
 
     def _send_full(self, subscriber: Subscriber) -> None:
-        text = feed.frame(
-            "full_state", self._mirror.shown_epoch, subscriber.feed.version, self._body(subscriber.is_canary)
-        )
+        state = self._encoded_state(subscriber.is_canary)
+        text = operator_frames.encode(FullState(self._mirror.shown_epoch, subscriber.feed.version, state))
         subscriber.widen(len(text))
         subscriber.full_s = self._loop.time()
         self.full_states += 1
         subscriber.send(text)
 
-    def _body(self, canary: bool) -> bytes:
+    def _encoded_state(self, canary: bool) -> Raw:
         """The state, encoded once for all who ask for it before it changes."""
         at = (id(self._mirror.shown), self._mirror.shown.mutations, self._revision)
-        cached = self._bodies.get(canary)
+        cached = self._states.get(canary)
         if cached is None or cached[0] != at:
             shown = self._mirror.shown
             hosts = [c.fields for c in shown.changes("host") if (c.id == CANARY_HOST) is canary]
             commands = [c.fields for c in shown.changes("command") if (shown.host_of(c) == CANARY_HOST) is canary]
             rows = {} if canary else self._rows
-            ledger = shown.rows("ledger")
-            single = {"ledger": ledger[0]} if ledger and not canary else {}
-            single |= {kind: row for kind in ("overall", "source") for row in rows.get(kind, {}).values()}
-            parts = {
-                "hosts": hosts,
-                "commands": commands,
-                "processes": list(rows.get("process", {}).values()),
-                "incidents": list(rows.get("incident", {}).values()),
-            }
-            cached = self._bodies[canary] = (at, feed.state_body(parts, single))
+            single = {kind: Raw(row) for kind in ("overall", "source") for row in rows.get(kind, {}).values()}
+            if not canary and (ledger := shown.rows("ledger")):
+                single["ledger"] = Raw(ledger[0])
+            state = FleetState(
+                operator_frames.raw_rows(hosts),
+                operator_frames.raw_rows(commands),
+                operator_frames.raw_rows(list(rows.get("process", {}).values())),
+                operator_frames.raw_rows(list(rows.get("incident", {}).values())),
+                **single,
+            )
+            cached = self._states[canary] = (at, operator_frames.encode_state(state))
         return cached[1]
 
     # what subscribers do
@@ -278,23 +279,22 @@ class Audience:
             self.subscribers.discard(subscriber)
             self.on_unsubscribe(subscriber, None)
             if code == CloseCode.SLOW:
-                self.slow_closed += 1
                 self._log.warning("a slow operator was disconnected", peer=subscriber.peer)
 
-    def asked(self, subscriber: Subscriber, asked: Asked) -> None:
-        """A frame of an operator's. Raises: msgspec.DecodeError, for a type that is not of the protocol."""
-        match asked.type:
-            case "get_state":
+    def asked(self, subscriber: Subscriber, frame: FromOperator) -> None:
+        """Carries out a frame of an operator's."""
+        match frame:
+            case GetState():
                 if self._loop.time() - subscriber.full_s < FULL_S_MIN:
                     subscriber.feed.behind = True  # with the next delta or sync
                 else:
                     self._full(subscriber)
-            case "subscribe" if asked.command_id:
-                self.on_subscribe(subscriber, asked.command_id, asked.offset)
-            case "unsubscribe" if asked.command_id:
-                self.on_unsubscribe(subscriber, asked.command_id)
+            case Subscribe():
+                self.on_subscribe(subscriber, frame.command_id, frame.offset)
+            case Unsubscribe():
+                self.on_unsubscribe(subscriber, frame.command_id)
             case _:
-                raise msgspec.DecodeError("type is none of get_state, subscribe, unsubscribe (with command_id)")
+                assert_never(frame)
 
     def drained(self, subscriber: Subscriber) -> None:
         """A slow connection has room again."""

@@ -28,7 +28,8 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import canary_file
 from processes.core.errors import BadFrame
 from processes.core.shown.status import CanaryFile, CanaryReport
-from processes.core.travels import agent_frames
+from processes.core.travels import agent_frames, operator_frames
+from processes.core.travels.operator_frames import Delta, FullState, RowChange, Sync
 from processes.core.values import CANARY_HOST, CANARY_OP, PROTOCOL
 from processes.watchdog import http_client
 from processes.watchdog.evidence import within
@@ -45,18 +46,6 @@ IDS_KEPT: Final = 256  # commands answered, to say `duplicate`
 STATE_BYTES_MAX: Final = 64 << 20  # one full_state; 10,000 hosts are about 10 MiB
 
 
-class _Change(msgspec.Struct):
-    kind: str
-    id: str
-    fields: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Frame(msgspec.Struct):
-    type: str
-    epoch: int = 0
-    changes: list[_Change] = []
-
-
 class _Fields(msgspec.Struct):
     state: str | None = None
     beat: int | None = None
@@ -71,7 +60,6 @@ class _Answer(msgspec.Struct):
     commands: list[_Accepted] = []
 
 
-_frame = msgspec.json.Decoder(_Frame)
 _fields = msgspec.json.Decoder(_Fields)
 _answer = msgspec.json.Decoder(_Answer)
 _command = msgspec.json.Decoder(_Accepted)
@@ -290,18 +278,20 @@ class Canary:
         await within(STEP_S_MAX, socket.send(agent_frames.encode(frame), text=True))
 
     def _see(self, message: str | bytes) -> None:
-        frame = _frame.decode(message)
+        frame = operator_frames.decode(message)
+        if not isinstance(frame, FullState | Delta | Sync):
+            return
         if frame.epoch > self.epoch:
             self.epoch = frame.epoch
             self.kick()
-        for change in frame.changes:
+        for change in operator_frames.decode_changes(frame) if isinstance(frame, Delta) else ():
             if change.kind == "command":
                 self._see_command(change)
             elif change.kind == "host" and change.id == CANARY_HOST:
-                self._see_beat(_fields.decode(change.fields).beat)
+                self._see_beat(_fields.decode(change.fields or b"{}").beat)
 
-    def _see_command(self, change: _Change) -> None:
-        if _fields.decode(change.fields).state != "succeeded":
+    def _see_command(self, change: RowChange) -> None:
+        if _fields.decode(change.fields or b"{}").state != "succeeded":
             return
         self._ended.append(change.id)  # the API's answer may come after the command's end
         if change.id in self._awaited:

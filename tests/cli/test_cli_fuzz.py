@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processes.cli import client
 from processes.cli.__main__ import cli, execute
+from processes.client.api import Patience
 
 # what starts, ends or becomes another process is left out
 VERBS = sorted(set(cli.commands) - {"up", "down", "agent", "restart", "start", "stop", "drill"})
@@ -32,7 +32,6 @@ words = st.one_of(
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path / "st"))
     monkeypatch.setenv("FLEETHUB_OPERATORS_LISTEN", "127.0.0.1:9")  # nobody answers there
-    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.05)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "st").mkdir()
     return tmp_path / "st"
@@ -43,7 +42,7 @@ def tried(*arguments: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = execute(arguments)
+            code = execute(arguments, Patience(ask_again_s=0.05))
         except SystemExit as leaving:
             code = int(leaving.code or 0)
     return code, out.getvalue(), err.getvalue()

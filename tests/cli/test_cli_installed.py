@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from doubles.api_server import host, running
 from doubles.house import free_port
 
 HOME = Path(__file__).resolve().parents[2]
@@ -67,6 +68,35 @@ def test_the_wheel_holds_the_page_the_processes_file_and_no_tests(wheel: Path) -
     assert page <= names
     assert "processes/supervisord.conf" in names
     assert not any(name.startswith(("tests/", "bin/")) for name in names)
+
+
+def test_a_program_in_an_environment_of_its_own_uses_the_typed_client(program: Path, tmp_path: Path) -> None:
+    """The bug it would catch: `import fleethub` is not there, has no types, or loads what only the command line needs."""
+    (tmp_path / "token").write_text("secret\n")
+    code = """
+import sys
+import fleethub
+from importlib.resources import files
+heavy = {name for name in sys.modules if name.split(".")[0] in ("click", "rich", "uvloop", "httpx")}
+ours = {".".join(name.split(".")[:2]) for name in sys.modules} & {"processes.fanout", "processes.cli", "processes.hub"}
+assert (files("fleethub") / "py.typed").is_file()
+assert (files("processes") / "py.typed").is_file()
+assert not heavy | ours, heavy | ours
+from pathlib import Path
+with fleethub.open_remote(sys.argv[1], Path(sys.argv[2])) as api:
+    try:
+        api.host("web1")
+        print([host.name for host in api.hosts({"presence": "online"})])
+        api.run("r9")
+    except fleethub.Refused as refused:
+        print(refused.status, refused.code, refused.retry_after_s)
+"""
+    with running() as server:
+        server.on("GET", "/api/v1/hosts", (200, {"hosts": [host("web9")]}))
+        words = [str(program.with_name("python")), "-I", "-c", code, server.url, str(tmp_path / "token")]
+        done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("['web9']\n404 not_found None\n", "")
 
 
 def test_up_in_an_environment_of_its_own_runs_the_installed_package(program: Path, environ: dict[str, str]) -> None:

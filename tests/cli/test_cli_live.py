@@ -9,9 +9,9 @@ from doubles.api_server import running
 
 from processes.cli import live
 from processes.cli.__main__ import execute
-from processes.cli.client import Api
-from processes.cli.live import Picture
 from processes.cli.verbs import fleet, status
+from processes.client.api import Api
+from processes.client.feed import Feed, Picture
 
 HOST = {
     "name": "web1", "presence": "online", "last_seen": None, "host_id": "1", "enrolled_at": None, "revoked": False,
@@ -75,7 +75,7 @@ def test_what_is_drawn_is_escaped_and_says_how_fresh_it_is(capsys: pytest.Captur
     assert "\x1b" not in out
 
 
-def test_without_a_connection_the_screen_says_so_and_a_bad_token_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_the_screen_says_so() -> None:
     said: list[str] = []
 
     def draw(_: Picture, line: str) -> None:
@@ -83,11 +83,10 @@ def test_without_a_connection_the_screen_says_so_and_a_bad_token_ends_it(monkeyp
         if len(said) > 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(live, "AGAIN_S", 0.01)
     with running() as server:
         api = Api(server.url, "t")  # it answers 404 to the upgrade
         with pytest.raises(KeyboardInterrupt):
-            live.watch(api, draw)
+            live.watch(Feed(api, again_s=0.01), draw)
         api.close()
     assert all(line.startswith("not connected: ") for line in said)
 

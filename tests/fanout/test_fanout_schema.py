@@ -37,7 +37,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from processes.core.shown.pages import Error
-from processes.fanout.change_api import GiveBody, RunBody
+from processes.core.travels.operator_requests import GiveBody, RunBody
 
 EXAMPLES = 4  # of each operation, kind and place; with some 37 operations about 20 s
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

@@ -92,6 +92,7 @@ def test_an_operator_who_stops_reading_delays_nobody_and_is_let_go_and_one_who_i
                     assert slow.full_states > 1, "what it missed came as a whole"
                     assert slow.deltas < 80
                 await quick.until(lambda o: "slow operator" in house.log("fanout"), 20)
+                await quick.until(lambda o: house.pulse("fanout").dropped > 0)  # what was skipped is in the metrics
                 assert house.pulse("fanout").connections == 1
                 stuck.transport.abort()
 
@@ -309,6 +310,7 @@ def test_ten_malformed_frames_end_a_connection_and_a_huge_one_too() -> None:
             assert (await big.ended())[0] == 1009
             await other.send(type="get_state")
             await other.until(lambda o: o.full_states >= 2)
+            await other.until(lambda o: house.pulse("fanout").errors == 10)  # and so it is in the metrics
 
     with FanoutHouse() as house:
         asyncio.run(run(house))

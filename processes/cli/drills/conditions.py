@@ -20,6 +20,8 @@ from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
 from processes.cli.drills.stage import FLOOD, FLOOD_LINES, WELL_S_MAX, Late, Stage
 from processes.cli.machine import own_processes
 from processes.core.shown.views import OutputPage
+from processes.core.travels import operator_frames
+from processes.core.travels.operator_frames import GetState, OutputFrame, Subscribe
 from processes.core.travels.pulse import Blocked
 
 HOGS: Final = 16
@@ -120,21 +122,15 @@ async def _reads_output(stage: Stage, command_id: str) -> None:
     async with asyncio.timeout(WELL_S_MAX), websockets.connect(
         address, additional_headers=stage.headers, ssl=stage.trust, max_size=None, proxy=None, ping_interval=None
     ) as socket:  # fmt: skip
-        await socket.send(f'{{"type":"subscribe","command_id":"{command_id}","offset":0}}')
+        await socket.send(operator_frames.encode_text(Subscribe(command_id)))
         async for text in socket:
-            frame = msgspec.json.decode(text, type=_Frame)
-            if frame.type == "output" and frame.command_id == command_id:
+            frame = operator_frames.decode(text)
+            if isinstance(frame, OutputFrame) and frame.command_id == command_id:
                 if frame.offset > last:
                     raise Late(f"an operator missed lines {last} to {frame.offset} of the flood {command_id}")
                 last = frame.offset + 1
                 if last == FLOOD_LINES:
                     return
-
-
-class _Frame(msgspec.Struct, frozen=True):
-    type: str
-    command_id: str = ""
-    offset: int = 0
 
 
 async def slow_operator(scene: Scene) -> None:
@@ -155,7 +151,7 @@ async def slow_operator(scene: Scene) -> None:
         scene.stack.callback(socket.transport.abort)
         socket.transport.pause_reading()  # from now on nothing is taken from the socket
         for _ in range(SLOW_ASKS):
-            await socket.send('{"type":"get_state"}')
+            await socket.send(operator_frames.encode_text(GetState()))
     scene.begins()
     await scene.lasts()
     await scene.stream.more(3)

@@ -28,8 +28,9 @@ import websockets
 from processes.adapters import proc
 from processes.adapters.settings import Settings
 from processes.adapters.state import incidents_db, pulse_file, status_file
-from processes.cli.client import agents_url, open_api, segment
+from processes.cli.machine.own_hub import agents_url, open_own
 from processes.cli.terminal.failure import Failure
+from processes.client.api import segment
 from processes.core.shown.pages import DeadLettersPage, HostsPage
 from processes.core.shown.status import IncidentView, Overall, Verdict
 from processes.core.shown.views import CommandView, HostView
@@ -61,7 +62,7 @@ class Stage:
         name = f"drill-{uuid.uuid4().hex[:8]}"
         self.hosts = (f"{name}-a", f"{name}-b")  # the first is given the stream, the second whatever else a drill needs
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
-        api = open_api(settings)
+        api = open_own(settings)
         api.close()
         self.url, self.trust, self.headers = api.url, api.trust, {"Authorization": f"Bearer {api.token}"}
         self.http: httpx.AsyncClient

@@ -14,9 +14,9 @@ import msgspec
 
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable
-from processes.cli.client import Api
 from processes.cli.machine.sign_in import write_secret
 from processes.cli.terminal.failure import Failure
+from processes.client.api import Api
 from processes.core.values import Presence
 
 ONLINE_S_MAX: Final = 30.0

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Final
 
 import click
-import httpx
 
 from processes.adapters.settings import load_anyway
 from processes.adapters.state import incidents_db
 from processes.cli.terminal.options import asking
+from processes.client.http_link import Deadline
 from processes.core.cli.drills import DRILLS
 
-HOSTS_S_MAX: Final = httpx.Timeout(1.0)  # somebody sits there with a finger on Tab
+HOSTS_S_MAX: Final = Deadline(1.0, 1.0)  # somebody sits there with a finger on Tab
 NAMES_MAX: Final = 200  # more than anybody reads
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]

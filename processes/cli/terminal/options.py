@@ -6,15 +6,31 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from processes.adapters.settings import Settings, load, load_anyway
-from processes.cli.client import Api, open_api, open_remote
+from processes.cli.machine.own_hub import open_own
 from processes.cli.terminal import output
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.client.api import Api, Patience, open_remote
+from processes.client.errors import NotAnAddress
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
+
+
+class Invocation(NamedTuple):
+    """One run of the command line: the words that were typed, and for how long it may ask again. click's `obj`."""
+
+    words: tuple[str, ...] = ()
+    patience: Patience = Patience()
+
+
+def invocation() -> Invocation:
+    """The invocation of the verb that runs now."""
+    context = click.get_current_context(silent=True)
+    return (context.find_object(Invocation) if context else None) or Invocation()
 
 
 class Seconds(click.FloatRange):
@@ -52,11 +68,22 @@ def asks_hub(verb: Verb) -> Verb:
 
 @contextlib.contextmanager
 def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
-    """The API, closed afterwards. With --hub nothing of this machine's installation is looked at. Raises:
-    SettingsError, Failure.
+    """The API, closed afterwards. With --hub nothing of this machine's installation is looked at.
+
+    Raises: SettingsError, Failure, click.UsageError, NoToken.
     """
-    with open_api(load(), token_file) if hub is None else open_remote(hub, token_file) as api:
+    with open_own(load(), token_file, invocation().patience) if hub is None else _elsewhere(hub, token_file) as api:
         yield api
+
+
+def _elsewhere(hub: str, token_file: Path | None) -> Api:
+    if token_file is None:
+        said = f"--hub {hub} needs --token-file"
+        raise Failure("no_token", said, "The local operator token is not sent elsewhere.", EXIT_USAGE)
+    try:
+        return open_remote(hub, token_file, invocation().patience)
+    except NotAnAddress as error:
+        raise click.UsageError(str(error)) from None
 
 
 def settings_anyway() -> Settings:

@@ -51,13 +51,6 @@ def took(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else age(seconds)
 
 
-def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
-    """From one time of the API to another; None if one is not known."""
-    if begun_at is None or over_at is None:
-        return None
-    return (datetime.fromisoformat(over_at) - datetime.fromisoformat(begun_at)).total_seconds()
-
-
 def ago(at: str | None, now_wall_s: float) -> str:
     """How long ago a time of the API was. `now_wall_s`: the clock of who told it."""
     return "never" if at is None else f"{age(now_wall_s - datetime.fromisoformat(at).timestamp())} ago"

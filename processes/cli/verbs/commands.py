@@ -8,17 +8,20 @@ from pathlib import Path
 
 import click
 
-from processes.cli.client import Api, Refused, decoded, segment
-from processes.cli.follow import Following
+from processes.cli.following import Shown
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
-from processes.cli.terminal.text import count, drawn, seconds_between, took
-from processes.cli.watch import watched
+from processes.cli.terminal.text import count, drawn, took
+from processes.client.api import Api, decoded, segment
+from processes.client.errors import Refused
+from processes.client.follow import Following
+from processes.client.watched import watched
 from processes.core.records.command import State
 from processes.core.records.run import RunState
 from processes.core.shown.pages import CommandWithHistory
 from processes.core.shown.views import CommandView, OutputPage, OutputView
+from processes.core.values import seconds_between
 
 
 @click.command()
@@ -160,7 +163,7 @@ def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_fi
         with _or_a_run(api, command_id):
             view = api.command(command_id)
         if follow:
-            Following(api, [watched(view)], prefixed=False).run()
+            Following(api, [watched(view)], listener=Shown(None)).run()
             return
         records, last = _all_output(api, command_id)
     if as_json:

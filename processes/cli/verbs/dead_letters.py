@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from processes.cli.client import Api, decoded, segment
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.client.api import Api, decoded, segment
 from processes.core.records.dead_letter import LetterView
 from processes.core.shown.pages import DeadLettersPage
 

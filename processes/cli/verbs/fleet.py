@@ -12,11 +12,13 @@ import msgspec
 from rich.console import RenderableType
 
 from processes.cli import live
-from processes.cli.client import Api, HubAway, Refused, decoded, segment
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
+from processes.client.api import Api, decoded, segment
+from processes.client.errors import HubAway, Refused
+from processes.client.feed import Feed, Picture
 from processes.core.shown.pages import HostsPage
 from processes.core.shown.status import Verdict
 from processes.core.shown.views import HostView
@@ -45,7 +47,7 @@ def hosts(
     with asking(hub, token_file) as api:
         if watch:
             api.once("GET", "/me")  # so that its clock is known
-            live.watch(api, lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
+            live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
         body = api.read("/hosts", filters)
         now_wall_s = api.now_wall_s()
         if not as_json:
@@ -78,7 +80,7 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
     return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
 
 
-def _picture(picture: live.Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
+def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
     """The fleet now, the unwell first, as many as the screen holds."""
     known = msgspec.json.decode(msgspec.json.encode(list(picture.rows.get("host", {}).values())), type=list[HostView])
     presence, search = filters.get("presence"), filters.get("search", "")

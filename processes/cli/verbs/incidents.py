@@ -9,10 +9,11 @@ import click
 
 from processes.adapters.settings import Settings
 from processes.adapters.state import incidents_db
-from processes.cli.client import Refused, decoded, segment
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
+from processes.client.api import decoded, segment
+from processes.client.errors import Refused
 from processes.core.shown.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.shown.status import IncidentView
 

@@ -17,11 +17,13 @@ import msgspec
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import desired_state, lock, status_file
 from processes.adapters.supervisor import SupervisorAway
-from processes.cli import client
-from processes.cli.machine import enrolment, environment, own_processes, ports, sign_in, supervision
+from processes.cli.machine import enrolment, environment, own_hub, own_processes, ports, sign_in, supervision
 from processes.cli.terminal import completion, output
+from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_OK, Failure
 from processes.cli.terminal.options import settings_anyway
+from processes.client.api import Api
+from processes.client.errors import HubAway
 from processes.core.shown.status import is_wanted
 
 HEALTHY_S_MAX: Final = 60.0
@@ -152,14 +154,14 @@ def _refuse_what_cannot_get_well(settings: Settings) -> None:
 
 def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
     """Healthy, this machine's host online unless it is not wanted."""
-    api = client.open_api(settings)
+    api = own_hub.open_own(settings)
     try:
         _wait_healthy(settings, api)
         stopped = status_file.wishes(settings).get("agent") == desired_state.STOPPED
         if no_agent or (stopped and not fresh):
             return
         output.progress("starting this machine's agent …")
-        name, changed = enrolment.prepare_agent(settings, api, client.agents_url(settings))
+        name, changed = enrolment.prepare_agent(settings, api, own_hub.agents_url(settings))
         if changed and not fresh:
             _restart(settings, "agent")  # it may have failed on the old file
         else:
@@ -169,13 +171,14 @@ def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
             )  # only now: a slow start is no stop that nobody asked for
         enrolment.wait_online(api, name)
         supervision.wait_told(settings, ["agent"])
-    except client.HubAway as error:
-        raise Failure("hub_away", str(error), "It runs all the same: fleethub status; fleethub down ends it.") from None
+    except HubAway as error:
+        advice = "It runs all the same: fleethub status; fleethub down ends it."
+        raise Failure("hub_away", failure_of(error).message, advice) from None
     finally:
         api.close()
 
 
-def _wait_healthy(settings: Settings, api: client.Api) -> None:
+def _wait_healthy(settings: Settings, api: Api) -> None:
     supervisor = supervision.supervisor_of(settings)
     deadline_mono_s = time.monotonic() + HEALTHY_S_MAX
     told = ""
@@ -212,7 +215,7 @@ def _wait_healthy(settings: Settings, api: client.Api) -> None:
 
 
 def _tell(settings: Settings) -> None:
-    url = settings.file.operators.url or client.own_url(settings)
+    url = settings.file.operators.url or own_hub.own_url(settings)
     print(sign_in.link(url, sign_in.new_code(settings)), flush=True)
     output.say(f"agents connect to {settings.agents_url}")
     output.say(f"stop it with: {environment.program()} down")

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Final
 
 import click
-import httpx
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from processes.cli.client import Api, HubAway, Refused
-from processes.cli.follow import SILENT_S_MAX, Following
+from processes.cli.following import Shown
 from processes.cli.terminal import completion, interrupt, output
+from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -27,19 +26,22 @@ from processes.cli.terminal.failure import (
     EXIT_UNANSWERED,
     Failure,
 )
-from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub
+from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub, invocation
 from processes.cli.terminal.streams import ReaderGone, Unwritable
 from processes.cli.terminal.text import age, count
-from processes.cli.watch import Brief, Watched, WatchedRun
+from processes.client.api import Api
+from processes.client.errors import HubAway, Refused
+from processes.client.follow import SILENT_S_MAX, Following
+from processes.client.http_link import Deadline
+from processes.client.watched import Brief, Watched, WatchedRun
 from processes.core.records.command import State
 from processes.core.records.run import Part, PartView, RunView
 from processes.core.shown.views import CommandView
-from processes.core.travels.messages import TTL_S_MAX
+from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX, TTL_WORDS
 from processes.core.values import OP_NAME, Presence
 
-KEY_CHARS_MAX: Final = 128  # contract
 NAMES_MAX: Final = 5  # of hosts in one line
-OFFLINE_S_MAX: Final = httpx.Timeout(2.0)  # the run goes on meanwhile; who is offline is not worth a longer wait
+OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile; who is offline is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
 
 
@@ -60,14 +62,22 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="KEY=VALUE",
     help="With --all: on those hosts whose KEY is VALUE. May be repeated.",
 )
-@click.option("--parallel", type=click.IntRange(1), metavar="N", help="On so many hosts at a time. [default: all]")
 @click.option(
-    "--max-failures", type=click.IntRange(0), metavar="N", help="Begin no further host once more than N have failed."
+    "--parallel",
+    type=click.IntRange(1, REQUEST_HOSTS_MAX),
+    metavar="N",
+    help="On so many hosts at a time. [default: all]",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(0, REQUEST_HOSTS_MAX),
+    metavar="N",
+    help="Begin no further host once more than N have failed.",
 )
 @click.option(
     "--ttl",
     "ttl_s",
-    type=Seconds(TTL_S_MAX, "at most 7 days, which are 604800"),
+    type=Seconds(TTL_S_MAX, TTL_WORDS),
     metavar="S",
     help="How long each command may wait for its host, in seconds. [default: commands.ttl_s of the hub, 3600 if it is not set]",
 )  # fmt: skip
@@ -83,9 +93,7 @@ class RunDocument(msgspec.Struct, frozen=True):
 )  # fmt: skip
 @as_json
 @asks_hub
-@click.pass_context
 def run(
-    context: click.Context,
     *,
     ops: str,
     hosts: tuple[str, ...],
@@ -117,7 +125,7 @@ def run(
     limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
     body.update({name: value for name, value in limits.items() if value is not None})
     with asking(hub, token_file) as api:
-        view = _started(api, body, again=_again(context.obj or (), key, body))
+        view = _started(api, body, again=_again(invocation().words, key, body))
         _tell_offline(api, view)
         if not no_wait:
             return followed(api, view, wait_s, as_json)
@@ -144,7 +152,9 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
                     with paused():
                         _leave_or_cancel(api, fleet_run, interrupts)
 
-        following = Following(api, fleet_run=fleet_run, quiet=as_json, on_run=show, between=between)
+        names = [part.host for part in view.hosts]
+        shown = Shown(names, quiet=as_json, on_run=show, between=between)
+        following = Following(api, fleet_run=fleet_run, listener=shown, output=not as_json)
         left = False
         try:
             following.run(wait_s)
@@ -155,9 +165,10 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
                 output.note(f"fleethub: the run goes on: fleethub runs {view.id} --follow")
             raise
         except HubAway as away:
-            output.note(f"fleethub: nobody answers: {away}; what follows was heard {age(SILENT_S_MAX)} ago")
-            if away.advice:
-                output.note(f"  {away.advice}")
+            told = failure_of(away)
+            output.note(f"fleethub: nobody answers: {told.message}; what follows was heard {age(SILENT_S_MAX)} ago")
+            if told.advice:
+                output.note(f"  {told.advice}")
     commands = following.commands
     if as_json:
         output.document(RunDocument(fleet_run.view, [each.shown() for each in commands.values()]))
@@ -218,8 +229,9 @@ def _started(api: Api, body: dict[str, object], again: str) -> RunView:
     try:
         return api.start_run(body)
     except HubAway as away:
+        told = failure_of(away)
         raise Failure(
-            "not_accepted", str(away), f"{away.advice}. {known}" if away.advice else known, EXIT_NOT_ACCEPTED
+            "not_accepted", told.message, f"{told.advice}. {known}" if told.advice else known, EXIT_NOT_ACCEPTED
         ) from None
     except KeyboardInterrupt:
         output.note(f"fleethub: interrupted before the hub answered. {known}")
@@ -303,6 +315,8 @@ def _bar(
 
 def _steps(ops: str) -> list[str]:
     steps = ops.split(",")
+    if len(steps) > STEPS_MAX:
+        raise click.UsageError(f"{len(steps)} operations are named, and a run has at most {STEPS_MAX}")
     for op in steps:
         if not OP_NAME.fullmatch(op):
             raise click.UsageError(

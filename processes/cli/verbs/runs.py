@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from processes.cli.client import Api, decoded, segment
 from processes.cli.terminal import output
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.verbs.run import WORDS, counts, followed
+from processes.client.api import Api, decoded, segment
 from processes.core.records.run import Part, RunView
 from processes.core.shown.pages import RunsPage
 

@@ -15,13 +15,16 @@ from rich.live import Live
 from processes.adapters.settings import Settings, SettingsError
 from processes.adapters.state import status_file
 from processes.cli import live
-from processes.cli.client import HubAway, decoded
 from processes.cli.machine import own_processes
 from processes.cli.machine.environment import program
 from processes.cli.terminal import output
+from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
+from processes.client.api import decoded
+from processes.client.errors import ClientError, HubAway
+from processes.client.feed import Feed, Picture
 from processes.core.shown.status import Overall, ProcessReport, Report
 
 HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
@@ -78,11 +81,13 @@ def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> in
     try:
         with asking(hub, token_file) as api:
             if watch:
-                live.watch(api, _picture)
+                live.watch(Feed(api), _picture)
             body = api.read("/status")
             report = decoded(body, Report)
-    except HubAway as error:
-        raise Failure("unknown", str(error), error.advice, EXIT_UNKNOWN) from None
+    except ClientError as error:
+        told = failure_of(error)
+        code = "unknown" if isinstance(error, HubAway) else told.code
+        raise Failure(code, told.message, told.advice, EXIT_UNKNOWN) from None
     except Failure as failure:
         raise Failure(failure.code, failure.message, failure.advice, EXIT_UNKNOWN) from None
     if as_json:
@@ -106,7 +111,7 @@ def _watch_folder(settings: Settings) -> None:
             time.sleep(EVERY_S)
 
 
-def _picture(picture: live.Picture, said: str) -> RenderableType | None:
+def _picture(picture: Picture, said: str) -> RenderableType | None:
     rows = picture.rows
     overall = rows.get("overall", {}).get("overall")
     if overall is None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from processes.cli.client import decoded, segment
 from processes.cli.terminal import output
 from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.client.api import decoded, segment
 from processes.core.shown.pages import AuditPage, TokenMade, TokensPage
 from processes.core.travels.audit import AuditView, Kind
 from processes.core.values import Role

@@ -12,8 +12,6 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-
 from processes.core.shown.replica import merged
 from processes.core.travels.messages import Change, Json
 
@@ -62,7 +60,6 @@ class Feed:
         self.version = version
         self.epoch = 0
         self.behind = True  # it has no full state yet
-        self.skipped = 0
 
     def delta(self, epoch: int, slow: bool) -> Step:
         """There are changes of this epoch."""
@@ -71,7 +68,6 @@ class Feed:
             return self.whole(epoch, slow)
         if slow:
             self.behind = True
-            self.skipped += 1
             return Step.SKIP
         self.version += 1
         return Step.SEND
@@ -80,7 +76,6 @@ class Feed:
         """It should have a full state: asked for, after a gap, or in a new epoch. The epoch never goes back."""
         self.behind = True
         if slow:
-            self.skipped += 1
             return Step.SKIP
         self.behind = False
         self.epoch = max(self.epoch, epoch)
@@ -136,38 +131,3 @@ def differences(kind: str, before: Mapping[str, Json], after: Mapping[str, Json]
     """The changes that make the rows of a kind, by id, the later ones; rows come whole."""
     gone = [Change(f"{kind}_removed", id) for id in before if id not in after]
     return gone + [Change(kind, id, row) for id, row in after.items() if before.get(id) != row]
-
-
-# The frames
-
-
-class _Change(msgspec.Struct, omit_defaults=True):
-    kind: str
-    id: str
-    fields: msgspec.Raw = msgspec.Raw()
-
-
-_encoder = msgspec.json.Encoder()
-
-
-def delta_body(changes: list[Change]) -> bytes:
-    """The changes as JSON, encoded once for all connections: what follows the head of a delta frame."""
-    listed = [
-        _Change(c.kind, c.id) if c.kind.endswith("_removed") else _Change(c.kind, c.id, msgspec.Raw(c.fields))
-        for c in changes
-    ]
-    return b',"changes":' + _encoder.encode(listed) + b"}"
-
-
-def state_body(parts: dict[str, list[Json]], single: dict[str, Json]) -> bytes:
-    """The state as JSON, encoded once: what follows the head of a full state. `parts` are lists of rows, `single` are
-    objects.
-    """
-    lists = [b'"%b":[%b]' % (name.encode(), b",".join(rows)) for name, rows in parts.items()]
-    objects = [b'"%b":%b' % (name.encode(), row) for name, row in single.items()]
-    return b',"state":{' + b",".join([*lists, *objects]) + b"}}"
-
-
-def frame(type: str, epoch: int, version: int, body: bytes = b"}") -> bytes:
-    """The text of one frame: its head and a body of the functions above."""
-    return b'{"type":"%b","epoch":%d,"version":%d%b' % (type.encode(), epoch, version, body)

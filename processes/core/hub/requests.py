@@ -26,7 +26,6 @@ from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import audit
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
-    TTL_S_MAX,
     CancelCommand,
     CancelRun,
     CreateToken,
@@ -46,11 +45,10 @@ from processes.core.travels.messages import (
     Token,
     TokenChanged,
 )  # fmt: skip
+from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX
 from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role, token_id
 
-STEPS_MAX: Final = 20  # of a run; guess
 RUNS_MAX: Final = 100  # under way at once; guess
-HOSTS_MAX: Final = 10_000  # in one request; the largest fleet that one hub is measured with
 
 
 class Refused(RemoteError):
@@ -167,8 +165,8 @@ def _check_limits(draft: Draft, key: str | None, ttl_s: float | None) -> None:
 def _named_hosts(draft: Draft, names: list[str]) -> list[HostRecord]:
     if not names:
         raise Refused(400, "malformed", "hosts is empty: name at least one")
-    if len(names) > HOSTS_MAX:
-        raise Refused(413, "too_large", f"{len(names)} hosts in one request; at most {HOSTS_MAX}")
+    if len(names) > REQUEST_HOSTS_MAX:
+        raise Refused(413, "too_large", f"{len(names)} hosts in one request; at most {REQUEST_HOSTS_MAX}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise Refused(400, "malformed", f"host {twice!r} is named twice", host=twice)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from processes.core.travels.operator_requests import KEY_CHARS_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -21,7 +23,7 @@ class Rules:
     open_max: int = 100_000
     running_concurrent_max: int = 8  # per host; guess
     output_bytes_max: int = 16 * 1024 * 1024  # per command; guess: a long build log is 5 MiB
-    key_chars_max: int = 128
+    key_chars_max: int = KEY_CHARS_MAX
 
 
 @dataclass(frozen=True, slots=True)

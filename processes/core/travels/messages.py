@@ -23,7 +23,6 @@ from processes.core.travels.audit import AuditLine
 from processes.core.values import CloseCode, OutputRecord
 
 FORMAT: Final = 1
-TTL_S_MAX: Final = 7 * 86400.0  # of a command; contract: at most 7 days
 
 Json = NewType("Json", bytes)  # one encoded JSON value, handed on without decoding
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.adapters.settings import Settings, load
-from processes.cli.client import Api
 from processes.cli.machine import enrolment
+from processes.client.api import Api
 from processes.core.values import HOST_NAME
 
 HUB = "ws://127.0.0.1:7701/ws"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from doubles.api_server import active, command, feeding, fleet_run, running
 
-from processes.cli.client import Api
-from processes.cli.live import socket_of
+from processes.client.api import Api
+from processes.client.feed import open_socket
 
 
 def program(tmp_path: Path, redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +88,7 @@ def test_the_library_of_websockets_writes_nothing_on_the_screen() -> None:
     with running() as http, feeding([[]]) as feed:
         api = Api(http.url, "t")
         api.url = feed.url
-        with socket_of(api) as socket:
+        with open_socket(api) as socket:
             socket.send("{}")
             assert not socket.logger.isEnabledFor(logging.CRITICAL)
         api.close()

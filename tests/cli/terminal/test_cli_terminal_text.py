@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.cli.terminal.text import age, ago, columns, count, drawn, plain, seconds_between, took
+from processes.cli.terminal.text import age, ago, columns, count, drawn, plain, took
+from processes.core.values import seconds_between
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 

@@ -16,9 +16,9 @@ from doubles.api_server import STAMP, ApiServer, active, command, fleet_run, hos
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings, load
-from processes.cli import client
 from processes.cli.__main__ import cli, execute
 from processes.cli.terminal import output
+from processes.client.api import Patience
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, Overall, Report
 
@@ -31,18 +31,20 @@ class Done(NamedTuple):
 
 Run = Callable[..., Done]
 
+PATIENT = Patience(pause_s=0.01)
+ONE_TRY = Patience(ask_again_s=30.0, pause_s=60.0)  # the pause would outlast the time: asked once, however slow this is
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path))
-    monkeypatch.setattr(client, "PAUSE_S", 0.01)
     return load()
 
 
 @pytest.fixture
 def run(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str) -> Done:
-        code = execute(arguments)
+    def run(*arguments: str, patience: Patience = PATIENT) -> Done:
+        code = execute(arguments, patience)
         return Done(code, *capsys.readouterr())
 
     return run
@@ -268,25 +270,21 @@ UNKNOWN_COMMAND = (404, {"error": "unknown_command", "message": "no command"})
 BEGUN = fleet_run(active("a", "c1"), part("b", "pending"))
 
 
-def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(
-    run: Run, server: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.05)
+def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, server: ApiServer) -> None:
     server.on("POST", RUNS, UNAVAILABLE)
-    done = run("run", "pull", "web1")
+    done = run("run", "pull", "web1", patience=ONE_TRY)
     assert done.code == 5
     (key,) = {each.body["key"] for each in server.asked_for("POST", RUNS)}
     again, _, why = done.err.splitlines()[-1].strip().partition("; ")
     assert again == f"Ask again with: fleethub run --key {key} pull web1"
     assert why == "with that key it never runs twice, and fleethub runs lists it if it was accepted."
-    monkeypatch.setattr(client, "ASK_AGAIN_S", 10.0)
     server.on("POST", RUNS, UNAVAILABLE, (202, BEGUN))
     done = run("run", "--key", "my key", "pull", "web1", "--no-wait")
     assert (done.code, done.out) == (0, "r1\n")
     assert [each.body["key"] for each in server.asked_for("POST", RUNS)][-2:] == ["my key"] * 2
-    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.05)
     server.on("POST", RUNS, UNAVAILABLE)
-    assert "with: fleethub run pull web1 --key 'my key'; with" in run("run", "pull", "web1", "--key", "my key").err
+    done = run("run", "pull", "web1", "--key", "my key", patience=ONE_TRY)
+    assert "with: fleethub run pull web1 --key 'my key'; with" in done.err
 
 
 def test_limits_are_refused_in_plain_words_and_their_defaults_are_shown(run: Run) -> None:

@@ -118,25 +118,6 @@ def test_gathered_changes_have_the_effect_of_the_single_ones() -> None:
             }, f"seed {seed}"
 
 
-def test_frames_are_the_contracts_json() -> None:
-    body = feed.delta_body([change("host", "web1", x='"<'), Change("host_removed", "web2")])
-    assert json.loads(feed.frame("delta", 3, 101, body)) == {
-        "type": "delta",
-        "epoch": 3,
-        "version": 101,
-        "changes": [{"kind": "host", "id": "web1", "fields": {"x": '"<'}}, {"kind": "host_removed", "id": "web2"}],
-    }
-    state = feed.state_body(
-        {"hosts": [Json(b'{"name":"a"}'), Json(b'{"name":"b"}')], "commands": []}, {"ledger": Json(b'{"accepted":1}')}
-    )
-    assert json.loads(feed.frame("full_state", 3, 100, state))["state"] == {
-        "hosts": [{"name": "a"}, {"name": "b"}],
-        "commands": [],
-        "ledger": {"accepted": 1},
-    }
-    assert json.loads(feed.frame("sync", 3, 101)) == {"type": "sync", "epoch": 3, "version": 101}
-
-
 def test_differences_make_the_later_rows_of_the_earlier() -> None:
     before = {"a": Json(b'{"x":1}'), "b": Json(b"{}")}
     after = {"a": Json(b'{"x":2}'), "c": Json(b"{}")}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 from doubles.api_server import ApiServer, FeedServer, active, command, feeding, fleet_run, part, running
 
-from processes.cli import follow
-from processes.cli.client import Api
-from processes.cli.follow import Following
-from processes.cli.watch import Watched, WatchedRun
+from processes.cli.following import Shown
+from processes.client.api import PATIENCE, Api, Patience
+from processes.client.follow import Following, Pace
+from processes.client.watched import Watched, WatchedRun
 from processes.core.records.command import State
 from processes.core.records.run import RunState, RunView
 from processes.core.values import rfc3339
 
+PACE = Pace(poll_s=0.01)
 COMMAND, OUTPUT = "/api/v1/commands/c1", "/api/v1/commands/c1/output"
 
 
@@ -51,15 +53,15 @@ def ended(state: str) -> dict[str, Any]:
 class Split(Api):
     """The HTTP double for questions, the WebSocket double for the feed: one port in life, two here."""
 
-    def __init__(self, http: ApiServer, feed: str) -> None:
-        super().__init__(http.url, "secret")
+    def __init__(self, http: ApiServer, feed: str, patience: Patience = PATIENCE) -> None:
+        super().__init__(http.url, "secret", patience=patience)
         self.url = feed
 
 
-def followed(http: ApiServer, feed: str, wait_s: float | None = 10.0) -> tuple[bool, Watched]:
+def followed(http: ApiServer, feed: str, wait_s: float | None = 10.0, pace: Pace = PACE) -> tuple[bool, Watched]:
     api = Split(http, feed)
     try:
-        following = Following(api, [Watched("c1", "web1", "pull", State.SENT)])
+        following = Following(api, [Watched("c1", "web1", "pull", State.SENT)], listener=Shown(["web1"]), pace=pace)
         return following.run(wait_s), following.commands["c1"]
     finally:
         api.close()
@@ -89,10 +91,7 @@ def test_a_gap_in_the_feed_is_filled_by_the_api_before_going_on(capsys: pytest.C
     assert capsys.readouterr().out == "web1 | a\nweb1 | b\nweb1 | c\n"
 
 
-def test_a_lost_connection_is_taken_up_at_the_next_offset(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "POLL_S", 0.01)
+def test_a_lost_connection_is_taken_up_at_the_next_offset(capsys: pytest.CaptureFixture[str]) -> None:
     with running() as http:
         http.on("GET", COMMAND, *[view("running")] * 4, view("failed", exit_code=3))
         http.on("GET", OUTPUT, *[page(0)] * 2, *[page(1)] * 2, page(2, complete=True))
@@ -102,10 +101,7 @@ def test_a_lost_connection_is_taken_up_at_the_next_offset(
     assert (each.state, each.exit_code) == (State.FAILED, 3)
 
 
-def test_without_a_websocket_it_asks_until_the_end(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "POLL_S", 0.01)
+def test_without_a_websocket_it_asks_until_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     with running() as http:
         http.on(
             "GET",
@@ -122,10 +118,9 @@ def test_without_a_websocket_it_asks_until_the_end(
 
 
 def test_a_host_that_is_gone_for_longer_than_a_moment_is_named_and_so_is_its_return(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The bug it would catch: the output stops, and nobody says why. A new hub's first moment is no absence."""
-    monkeypatch.setattr(follow, "POLL_S", 0.01)
     now = rfc3339(time.time())
     with running() as http:
         gone = view("running", unheard_since="2026-01-02T03:04:05.678Z")
@@ -145,10 +140,7 @@ def test_a_host_that_is_gone_for_longer_than_a_moment_is_named_and_so_is_its_ret
     assert capsys.readouterr().err == told
 
 
-def test_a_host_that_did_not_come_back_is_not_said_to_be_back(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "POLL_S", 0.01)
+def test_a_host_that_did_not_come_back_is_not_said_to_be_back(capsys: pytest.CaptureFixture[str]) -> None:
     with running() as http:
         http.on(
             "GET", COMMAND, view("running", unheard_since="2026-01-02T03:04:05.678Z"), view("lost", reason="silence")
@@ -186,11 +178,20 @@ RUN, COMMANDS = "/api/v1/runs/r1", "/api/v1/commands"
 
 
 def run_followed(
-    http: ApiServer, feed: str, begun: dict[str, Any], wait_s: float | None = 10.0, **how: Any
+    http: ApiServer,
+    feed: str,
+    begun: dict[str, Any],
+    wait_s: float | None = 10.0,
+    *,
+    pace: Pace = PACE,
+    patience: Patience = PATIENCE,
+    on_run: Callable[[RunView], None] = lambda _: None,
 ) -> tuple[bool, Following]:
-    api = Split(http, feed)
+    api = Split(http, feed, patience)
+    view = msgspec.convert(begun, RunView)
+    listener = Shown([part.host for part in view.hosts], on_run=on_run)
     try:
-        following = Following(api, fleet_run=WatchedRun(msgspec.convert(begun, RunView)), **how)
+        following = Following(api, fleet_run=WatchedRun(view), listener=listener, pace=pace)
         return following.run(wait_s), following
     finally:
         api.close()
@@ -228,13 +229,10 @@ def test_steps_that_nobody_saw_come_and_go_are_shown_in_their_order(capsys: pyte
 
 
 def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nothing else would ask while it listens: the regular looks are put off."""
-    for name in ("RUN_POLL_S", "LOOK_S"):
-        monkeypatch.setattr(follow, name, 60.0)
-    for name in ("NEWS_S", "SHARE"):
-        monkeypatch.setattr(follow, name, 0.0)
+    pace = Pace(run_poll_s=60.0, look_s=60.0, news_s=0.0, rest_factor=0.0)
     new = command("c2", "db", "queued", run="r1")
     news = [("c2", new), ("c2", {"state": "succeeded"}), ("c1", {"state": "succeeded"})]
     deltas = [
@@ -256,7 +254,7 @@ def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe
         http.on("GET", COMMAND, view("running"), view("running"), view("succeeded"))
         http.on("GET", OUTPUT, page(0), page(0), page(0, "a", complete=True))
         http.on("GET", RUN, (200, first), (200, first), (200, then), (200, then), (200, ended))
-        over, _ = run_followed(http, feed.url, first, wait_s=20.0)
+        over, _ = run_followed(http, feed.url, first, wait_s=20.0, pace=pace)
     assert over
     assert [heard["command_id"] for heard in feed.heard if heard["type"] == "subscribe"] == ["c1", "c2"]
     queries = [each.query for each in http.asked_for("GET", RUN)]
@@ -266,19 +264,17 @@ def test_a_command_of_the_run_in_the_feed_makes_it_ask_for_the_run_and_subscribe
 
 
 def test_a_run_that_cannot_be_asked_for_is_asked_again_and_no_command_of_its_end_is_missed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The bug it would catch: the run is over, its last commands could not be listed just then, and nobody asks
     again.
     """
-    monkeypatch.setattr(follow, "POLL_S", 0.01)
-    monkeypatch.setattr("processes.cli.client.READ_AGAIN_S", 0.0)
     away = (503, {"error": "hub_unavailable", "message": "wait"})
     with running() as http:
         views = [made(http, "c2", "db", "y", op="switch"), made(http, "c1", "db", "x")]
         http.on("GET", RUN, away, (200, fleet_run(part("db", "succeeded", 1, "c2"), state="succeeded")))
         http.on("GET", COMMANDS, away, (200, {"commands": views, "next": None}))
-        over, _ = run_followed(http, http.url, fleet_run(part("db", "pending")))
+        over, _ = run_followed(http, http.url, fleet_run(part("db", "pending")), patience=Patience(read_again_s=0.0))
     out, err = capsys.readouterr()
     assert (over, out) == (True, "db | x\ndb | y\n")
     assert "asking again" in err
@@ -297,11 +293,8 @@ def test_a_run_that_does_not_end_is_given_up_at_the_deadline() -> None:
     assert {each.state for each in shown} == {RunState.RUNNING}
 
 
-def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_ones_make_room(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_ones_make_room() -> None:
     """The bug it would catch: after twenty commands nothing streams any more."""
-    monkeypatch.setattr(follow, "WATCHING_MAX", 1)
     end = {
         "type": "delta",
         "epoch": 1,
@@ -314,7 +307,7 @@ def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_one
         http.on("GET", f"{COMMANDS}/c2", (200, command("c2", "db")))
         http.on("GET", f"{COMMANDS}/c2/output", page(0))
         http.on("GET", RUN, (200, fleet_run(active("web1", "c1"), active("db", "c2"))))
-        run_followed(http, feed.url, fleet_run(active("web1", "c1"), active("db", "c2")), 1.0)
+        run_followed(http, feed.url, fleet_run(active("web1", "c1"), active("db", "c2")), 1.0, pace=Pace(outputs_max=1))
     assert [(heard["type"], heard["command_id"]) for heard in feed.heard] == [
         ("subscribe", "c1"),
         ("unsubscribe", "c1"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.cli.verbs.run import exit_code
-from processes.cli.watch import Watched, WatchedRun
+from processes.client.watched import Watched, WatchedRun
 from processes.core.records.command import FINAL, State
 from processes.core.records.run import Part, RunView
 from processes.core.shown.views import OutputView

@@ -1,9 +1,9 @@
-"""Follows commands, or a fleet run with its commands, and streams their output: by the operators' WebSocket, or by
-asking without.
+"""Follows commands, or a fleet run with its commands, and hands on their output: by the operators' WebSocket, or by
+asking where there is none.
 
-What was shown is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses nor
-repeats a line. The WebSocket brings news early; the API is believed: every end is asked for once, and the run says
-which commands it made.
+What was handed on is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses nor
+repeats a line. The WebSocket brings news early; the API is believed: the end of each command is asked for once, and the
+run says which commands it made.
 """
 
 from __future__ import annotations
@@ -13,64 +13,83 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec import Meta
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection
 
-from processes.cli.client import Api, HubAway, Refused
-from processes.cli.live import socket_of
-from processes.cli.terminal import output
-from processes.cli.terminal.text import drawn, seconds_between
-from processes.cli.watch import Watched, WatchedRun, commands_made, watched
+from processes.client.api import Api
+from processes.client.errors import HubAway, Refused, Silence
+from processes.client.feed import open_socket
+from processes.client.watched import Watched, WatchedRun, commands_made, watched
 from processes.core.records.command import State
 from processes.core.records.run import RunState, RunView
 from processes.core.shown.views import CommandView, OutputView
-from processes.core.values import Stream, rfc3339
+from processes.core.travels import operator_frames
+from processes.core.travels.operator_frames import (
+    OUTPUTS_MAX,
+    Delta,
+    FullState,
+    GetState,
+    OutputFrame,
+    Subscribe,
+    Sync,
+    ToOperator,
+    Unsubscribe,
+)
+from processes.core.values import rfc3339, seconds_between
 
-LOOK_S: Final = 5.0  # without news, every command is asked for so often
-POLL_S: Final = 0.5  # without a WebSocket
-RUN_POLL_S: Final = 0.4  # a run is asked for so often
-NEWS_S: Final = 0.1  # and so soon after one of its commands ended
 MANY: Final = 50  # open commands, beyond which they are asked for together; guess
-SHARE: Final = 5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
-WATCHING_MAX: Final = 20  # outputs that one connection brings, by the fanout's own limit
-# a host is gone for so long: said. A hub that was just replaced hears of some for the first time
-UNHEARD_S: Final = 10.0
 SILENT_S_MAX: Final = 600.0  # nobody answers for so long: give up, and say so
 
 
-class _Change(msgspec.Struct, frozen=True):
-    kind: str
-    id: str
-    fields: dict[str, Any] = {}
+class Pace(NamedTuple):
+    """How often is asked, and how much at once. Units: seconds, unless it says otherwise."""
+
+    look_s: float = 5.0  # without news, every command is asked for so often
+    poll_s: float = 0.5  # without a WebSocket
+    run_poll_s: float = 0.4  # a run is asked for so often
+    news_s: float = 0.1  # and so soon after one of its commands ended
+    rest_factor: float = (
+        5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
+    )
+    outputs_max: int = OUTPUTS_MAX  # commands whose output the connection brings; the others are asked for
+    gone_s: float = (
+        10.0  # a host is away for so long: told. A hub that was just replaced hears of some for the first time
+    )
+    silent_s_max: float = SILENT_S_MAX
 
 
-class _State(msgspec.Struct, frozen=True):
-    commands: list[dict[str, Any]] = []
+class Listener:
+    """What a program wants to hear while it follows. Each method does nothing: override those that you want."""
 
+    def on_output(self, command: Watched, record: OutputView) -> None:
+        """Called with each record of a command's output, in order, once."""
 
-class _Frame(msgspec.Struct, frozen=True):
-    type: str
-    version: int = 0
-    state: _State = _State()
-    changes: list[_Change] = []
-    command_id: str = ""
-    offset: Annotated[int, Meta(ge=0)] = 0
-    stream: Stream = Stream.STDOUT
-    data: str = ""
+    def on_truncated(self, command: Watched) -> None:
+        """Called at the end of a command whose output was longer than what is kept."""
 
+    def on_run(self, view: RunView) -> None:
+        """Called with each look at the run."""
 
-_frame = msgspec.json.Decoder(_Frame)
+    def on_host_gone(self, host: str) -> None:
+        """Called when a host of an open command has not been connected for a while."""
+
+    def on_host_back(self, host: str) -> None:
+        """Called when such a host is connected again."""
+
+    def on_hub_away(self, error: HubAway) -> None:
+        """Called when nobody answers, once until somebody does. The commands go on, and so does the following."""
+
+    def between(self) -> None:
+        """Called between two pieces of news, often: it may ask a person something, or raise to end the following."""
 
 
 class Following:
     """Commands that are followed, and the run that makes more of them. `run` returns when all are over or the time is.
 
-    `on_run` is called with each look at the run. `between` is called between two pieces of news: it may ask the person
-    something.
+    `output`: False if nobody wants to see it; then only the ends are waited for.
     """
 
     def __init__(
@@ -79,42 +98,38 @@ class Following:
         commands: Iterable[Watched] = (),
         *,
         fleet_run: WatchedRun | None = None,
-        prefixed: bool = True,
-        quiet: bool = False,
-        on_run: Callable[[RunView], None] = lambda _: None,
-        between: Callable[[], None] = lambda: None,
+        listener: Listener | None = None,
+        output: bool = True,
+        pace: Pace | None = None,
     ) -> None:
         self._api, self._run = api, fleet_run
+        self._listener, self._output, self._pace = listener or Listener(), output, pace or Pace()
         self.commands: dict[str, Watched] = {}
         self._seen: Counter[str] = Counter()  # commands by host
-        self._prefixed, self._quiet, self._on_run, self._between = prefixed, quiet, on_run, between
         for each in commands:
             self._add(each)
-        hosts = [part.host for part in fleet_run.view.hosts] if fleet_run else self._seen
-        self._width = max(map(len, hosts), default=0)
         self._look_due_mono_s = self._heard_mono_s = time.monotonic()
         self._run_looked_mono_s, self._run_pause_s = 0.0, 0.0
         self._news = True  # something happened that may have moved the run
         self._away = False
-        self._gone: set[str] = set()  # hosts of which that was said
+        self._gone: set[str] = set()  # hosts of which the listener was told that they are gone
 
     def run(self, wait_s: float | None = None) -> bool:
         """True when all have ended; False after `wait_s`.
 
-        Raises: Refused, if it may not be seen; HubAway, when nobody answered for SILENT_S_MAX; whatever `between`
-        raises.
+        Raises: Refused, if it may not be seen; HubAway, when nobody answered for `pace.silent_s_max`; whatever the
+        listener raises.
         """
         deadline_mono_s = None if wait_s is None else time.monotonic() + wait_s
         self._look_at_all()
         while not self._over():
             try:
-                with socket_of(self._api) as socket:
+                with open_socket(self._api) as socket:
                     self._listen(socket, deadline_mono_s)
             except (OSError, WebSocketException):
                 self._look_at_all()
-                time.sleep(
-                    self._left(deadline_mono_s, POLL_S)
-                )  # then connect again; meanwhile asking shows what there is
+                # then it connects again; meanwhile asking shows what there is
+                time.sleep(self._left(deadline_mono_s, self._pace.poll_s))
             if deadline_mono_s is not None and time.monotonic() >= deadline_mono_s:
                 self._look_at_all()
                 return self._over()
@@ -126,19 +141,20 @@ class Following:
         version = 0
         self._look_at_all()  # what happened while we were not connected
         while not self._over():
-            self._between()
+            self._listener.between()
             self._subscribe(socket, subscribed)
-            left_s = self._left(deadline_mono_s, LOOK_S if self._run is None else RUN_POLL_S)
+            left_s = self._left(deadline_mono_s, self._pace.look_s if self._run is None else self._pace.run_poll_s)
             if left_s <= 0:
                 return
             try:
-                frame = _decoded(socket.recv(timeout=left_s))
+                frame = operator_frames.decode(socket.recv(timeout=left_s))
             except TimeoutError:
                 frame = None
-            if frame is not None:
-                if frame.type == "delta" and version and frame.version != version + 1:
-                    socket.send('{"type":"get_state"}')
+            if isinstance(frame, Delta) and version and frame.version != version + 1:
+                socket.send(operator_frames.encode_text(GetState()))
+            if isinstance(frame, Delta | FullState | Sync):
                 version = frame.version or version
+            if frame is not None:
                 self._hear(frame)
             if time.monotonic() > self._look_due_mono_s:
                 self._look_at_all()
@@ -147,31 +163,29 @@ class Following:
 
     def _subscribe(self, socket: ClientConnection, subscribed: set[str]) -> None:
         """The connection brings the output of as many open commands as it may; the others are asked for."""
-        if self._quiet:
+        if not self._output:
             return
         for command_id in [command_id for command_id in subscribed if self.commands[command_id].over]:
-            socket.send(_asking("unsubscribe", command_id))
+            socket.send(operator_frames.encode_text(Unsubscribe(command_id)))
             subscribed.discard(command_id)
-        if len(subscribed) >= WATCHING_MAX:
-            return
-        for each in [each for each in self._open() if each.id not in subscribed][: WATCHING_MAX - len(subscribed)]:
+        room = max(0, self._pace.outputs_max - len(subscribed))
+        for each in [each for each in self._open() if each.id not in subscribed][:room]:
             subscribed.add(each.id)
-            socket.send(_asking("subscribe", each.id, offset=each.next_offset))
+            socket.send(operator_frames.encode_text(Subscribe(each.id, each.next_offset)))
 
-    def _hear(self, frame: _Frame) -> None:
-        ended: list[Watched] = []
-        if frame.type == "output" and (each := self.commands.get(frame.command_id)):
+    def _hear(self, frame: ToOperator) -> None:
+        news: list[dict[str, Any]] = []
+        if isinstance(frame, OutputFrame) and (each := self.commands.get(frame.command_id)):
             if frame.offset > each.next_offset:
                 self._look([each])  # a gap: the API has what lies between
             self._show(each, [OutputView(frame.offset, frame.stream, frame.data)])
-        elif frame.type == "delta":
-            news = [(change.id, change.fields) for change in frame.changes if change.kind == "command"]
-            ended = [each for command_id, fields in news if (each := self._learned(command_id, fields))]
-        elif frame.type == "full_state":
+        elif isinstance(frame, Delta):
+            changes = [change for change in operator_frames.decode_changes(frame) if change.kind == "command"]
+            news = [{**_fields(change.fields), "id": change.id} for change in changes]
+        elif isinstance(frame, FullState):
             self._news = True  # perhaps a new hub
-            news = [(str(fields.get("id")), fields) for fields in frame.state.commands]
-            ended = [each for command_id, fields in news if (each := self._learned(command_id, fields))]
-        if ended:
+            news = [_fields(row) for row in operator_frames.decode_state(frame).commands]
+        if ended := [each for fields in news if (each := self._learned(str(fields.get("id")), fields))]:
             self._look(ended)
 
     def _learned(self, command_id: str, fields: dict[str, Any]) -> Watched | None:
@@ -193,28 +207,27 @@ class Following:
     def _look_at_all(self) -> None:
         """Asks for everything that is open: first the run, which may name commands that are not known yet."""
         started_mono_s = time.monotonic()
-        self._between()
+        self._listener.between()
         if self._run is not None and not self._run.over:
             self._look_at_run(whole=True)
         opened = self._open()
         self._look(opened if self._run is None or len(opened) <= MANY else self._behind(self._run.id, opened))
         self._tell_gone()
         now_mono_s = time.monotonic()
-        self._look_due_mono_s = now_mono_s + max(LOOK_S, SHARE * (now_mono_s - started_mono_s))
+        self._look_due_mono_s = now_mono_s + max(
+            self._pace.look_s, self._pace.rest_factor * (now_mono_s - started_mono_s)
+        )
 
     def _tell_gone(self) -> None:
-        """On stderr: whose host is not connected any more, and so what is waited for; and who is back."""
+        """Tells the listener whose host is not connected any more, and so what is waited for; and who is back."""
         now = rfc3339(self._api.now_wall_s())
         views = [each.view for each in self._open() if each.view]
-        silent = {view.host for view in views if (seconds_between(view.unheard_since, now) or 0.0) > UNHEARD_S}
+        silent = {view.host for view in views if (seconds_between(view.unheard_since, now) or 0.0) > self._pace.gone_s}
         back = self._gone & {view.host for view in views if view.unheard_since is None}
-        if not self._quiet:
-            for host in sorted(silent - self._gone):
-                output.note(
-                    f"fleethub: {host} is not connected: what it runs goes on there, and it tells when it is back"
-                )
-            for host in sorted(back):
-                output.note(f"fleethub: {host} is back")
+        for host in sorted(silent - self._gone):
+            self._listener.on_host_gone(host)
+        for host in sorted(back):
+            self._listener.on_host_back(host)
         self._gone = (self._gone | silent) - back
 
     def _look(self, wanted: Iterable[Watched]) -> None:
@@ -223,7 +236,7 @@ class Following:
             if not self._asked(partial(self._look_at, each)):
                 return
             self._news = self._news or each.over
-            self._between()
+            self._listener.between()
 
     def _look_at(self, each: Watched) -> None:
         if not each.confirmed:
@@ -251,7 +264,7 @@ class Following:
             each.learn(msgspec.to_builtins(view))
             each.confirmed = each.state.final
             each.complete = each.confirmed and (
-                self._quiet or (view.output_next <= each.next_offset and not view.output_truncated)
+                not self._output or (view.output_next <= each.next_offset and not view.output_truncated)
             )
             if not each.complete and (each.confirmed or view.output_next > each.next_offset):
                 behind.append(each)
@@ -263,7 +276,7 @@ class Following:
         """
         if self._run is None or self._run.over:
             return False
-        least_s = NEWS_S if self._news else RUN_POLL_S
+        least_s = self._pace.news_s if self._news else self._pace.run_poll_s
         return time.monotonic() - self._run_looked_mono_s >= max(least_s, self._run_pause_s)
 
     def _look_at_run(self, *, whole: bool = False) -> None:
@@ -272,7 +285,7 @@ class Following:
         self._news = False
         self._asked(self._learn_run if whole else self._count_run)
         self._run_looked_mono_s = time.monotonic()
-        self._run_pause_s = SHARE * (self._run_looked_mono_s - started_mono_s)
+        self._run_pause_s = self._pace.rest_factor * (self._run_looked_mono_s - started_mono_s)
 
     def _count_run(self) -> None:
         assert self._run is not None
@@ -281,7 +294,7 @@ class Following:
         if counted.state is not RunState.RUNNING or (not made and counted.active):
             self._learn_run()
         else:
-            self._on_run(counted)
+            self._listener.on_run(counted)
 
     def _learn_run(self) -> None:
         """Takes up the commands that the run has made since: all of each host's, in their order."""
@@ -295,7 +308,7 @@ class Following:
                     self._add(watched(command))
                 self._run.searched(part)
         self._run.learn(view)  # last: an ended run is not asked for again, so by then all its commands are known
-        self._on_run(self._run.view)
+        self._listener.on_run(self._run.view)
 
     def _add(self, each: Watched) -> None:
         if each.id not in self.commands:
@@ -305,7 +318,7 @@ class Following:
     def _asked(self, ask: Callable[[], None]) -> bool:
         """False: nobody answered it, this time.
 
-        Raises: Refused, HubAway, after SILENT_S_MAX.
+        Raises: Refused, HubAway, after `pace.silent_s_max`.
         """
         try:
             ask()
@@ -313,15 +326,15 @@ class Following:
             self._missing(error)
             return False
         except Refused as refused:
-            if refused.status not in (503, 504):
+            if not refused.passes:
                 raise
-            self._missing(HubAway(refused.message))
+            self._missing(HubAway(refused.message, url=refused.url, why=Silence.BUSY, own=refused.own))
             return False
         self._heard_mono_s, self._away = time.monotonic(), False
         return True
 
     def _fetch(self, each: Watched) -> None:
-        if self._quiet:  # nobody reads it
+        if not self._output:  # nobody reads it
             each.complete = each.confirmed
             return
         while not each.complete:
@@ -329,23 +342,21 @@ class Following:
             self._show(each, page.records)
             each.complete = page.complete
             if page.complete and page.truncated:
-                output.note(f"{each.host}: the output was longer than what is kept")
+                self._listener.on_truncated(each)
             if not page.records:
                 return
 
     def _show(self, each: Watched, records: Iterable[OutputView]) -> None:
-        if self._quiet:
-            return
-        for record in each.take(records):
-            prefix = f"{each.host.ljust(self._width)} | " if self._prefixed else ""
-            output.stream(prefix + drawn(record.data), record.stream == "stderr")
+        if self._output:
+            for record in each.take(records):
+                self._listener.on_output(each, record)
 
     def _missing(self, error: HubAway) -> None:
-        if time.monotonic() - self._heard_mono_s > SILENT_S_MAX:
+        if time.monotonic() - self._heard_mono_s > self._pace.silent_s_max:
             raise error
         if not self._away:
             self._away = True
-            output.note(f"fleethub: {error}; the commands go on, asking again …")
+            self._listener.on_hub_away(error)
 
     def _open(self) -> list[Watched]:
         return [each for each in self.commands.values() if not each.over]
@@ -357,12 +368,5 @@ class Following:
         return most_s if deadline_mono_s is None else min(most_s, max(0.0, deadline_mono_s - time.monotonic()))
 
 
-def _asking(what: str, command_id: str, **more: int) -> str:
-    return msgspec.json.encode({"type": what, "command_id": command_id, **more}).decode()
-
-
-def _decoded(message: str | bytes) -> _Frame | None:
-    try:
-        return _frame.decode(message)
-    except msgspec.DecodeError:
-        return None  # a newer hub may say more than this version knows
+def _fields(row: msgspec.Raw) -> dict[str, Any]:
+    return msgspec.json.decode(row or b"{}", type=dict[str, Any])

@@ -1,0 +1,56 @@
+"""The hub of this machine's own installation: its URLs, and its API with the installation's own token."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+from processes.adapters.settings import Settings, address
+from processes.cli.machine.environment import program
+from processes.cli.terminal.failure import Failure
+from processes.client.api import PATIENCE, Api, Patience, read_token
+from processes.client.errors import NoToken
+
+
+def open_own(settings: Settings, token_file: Path | None = None, patience: Patience = PATIENCE) -> Api:
+    """The API of this machine's installation, asked with its own token or with that of a file.
+
+    Raises: Failure, if nothing was started here yet; NoToken.
+    """
+    path = settings.operator_token if token_file is None else token_file
+    try:
+        token = read_token(path)
+    except NoToken as error:
+        if token_file is None and error.missing:
+            said = f"there is no token at {path}: nothing was started here yet"
+            raise Failure("not_running", said, f"Start it: {program()} up") from None
+        raise
+    return Api(own_url(settings), token, _trust(settings), own=True, token_file=token_file, patience=patience)
+
+
+def own_url(settings: Settings, listen: str | None = None) -> str:
+    """The URL under which this machine reaches the operators' port."""
+    scheme = "https" if settings.file.tls.certificate else "http"
+    return f"{scheme}://{_reachable(listen or settings.file.operators.listen)}"
+
+
+def agents_url(settings: Settings, listen: str | None = None) -> str:
+    """The URL under which this machine reaches the agents' port."""
+    scheme = "wss" if settings.file.tls.certificate else "ws"
+    return f"{scheme}://{_reachable(listen or settings.file.agents.listen)}/ws"
+
+
+def _reachable(listen: str) -> str:
+    host, port = address(listen)
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared, not listened on
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | None:
+    """Our own certificate is trusted as it is, whatever name it is for: this is our own machine, and our own port."""
+    if not settings.file.tls.certificate:
+        return None
+    context = ssl.create_default_context(cafile=os.fspath(settings.file.tls.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context

@@ -1,0 +1,75 @@
+"""The client's errors as a person is told of them: what happened, and what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+from processes.adapters.settings import SettingsError, load
+from processes.cli.machine import own_processes
+from processes.cli.machine.environment import program
+from processes.cli.terminal.failure import Failure
+from processes.client.errors import ClientError, HubAway, NoToken, Refused, Silence
+
+LISTED_BY: Final = {  # by the API's code for what it does not know
+    "unknown_host": "fleethub hosts lists them.",
+    "unknown_command": "fleethub commands lists them.",
+    "unknown_run": "fleethub runs lists them.",
+    "unknown_letter": "fleethub deadletters lists them.",
+    "unknown_token": "fleethub token list lists them.",
+}
+
+
+def failure_of(error: ClientError) -> Failure:
+    """The error as a failure of a verb, with advice."""
+    if isinstance(error, Refused):
+        return Failure(error.code, error.message, _advice_on_refusal(error))
+    if isinstance(error, HubAway):
+        return _away(error)
+    if isinstance(error, NoToken):
+        return Failure("no_token", error.message, _advice_on_token(error))
+    return Failure("failed", str(error))
+
+
+def _advice_on_refusal(error: Refused) -> str:
+    if error.token_file is not None and error.status == 401:
+        return "It was revoked, or is of another hub: fleethub token create, there, makes one."
+    if error.token_file is not None and error.status == 403:
+        return f"The token in {error.token_file} is of a role that may not do this."
+    if error.code == "http" and "not an operators' port" in error.message:
+        return "Is it the agents' port? Operators have a port of their own, 7700."
+    return "" if "`fleethub " in error.message else LISTED_BY.get(error.code, "")
+
+
+def _away(error: HubAway) -> Failure:
+    if error.why is Silence.NOT_ACCEPTED:
+        cause = error.__cause__
+        return Failure("hub_away", error.message, failure_of(cause).advice if isinstance(cause, ClientError) else "")
+    if error.why is Silence.BUSY:
+        return Failure("hub_away", error.message)
+    if error.own:
+        if nothing_runs_here():
+            said = f"nothing runs here, and so {error.message}"
+            return Failure("hub_away", said, f"Start it: {program()} up")
+        return Failure("hub_away", error.message, "Who is unwell? fleethub status")
+    advice = "Is this the URL of its operators' port, and does it run there?"
+    if error.why is Silence.NO_TLS:
+        advice = f"Perhaps http{error.url.removeprefix('https')} is meant."
+    elif error.why is Silence.UNTRUSTED:
+        advice = "SSL_CERT_FILE names one more that is."
+    return Failure("hub_away", error.message, advice)
+
+
+def _advice_on_token(error: NoToken) -> str:
+    if error.missing:
+        return "fleethub token create, there, makes a token for it."
+    return "It holds one line, which fleethub token create prints." if error.empty else ""
+
+
+def nothing_runs_here() -> bool:
+    """True if it is certain that this machine's installation is down: another user's processes are not seen."""
+    with contextlib.suppress(OSError, SettingsError):
+        settings = load()
+        return settings.state.stat().st_uid == os.geteuid() and own_processes.supervisord_of(settings) is None
+    return False

@@ -1,0 +1,302 @@
+"""The operators' API as a small, typed client: one short call a question, each with a deadline."""
+
+from __future__ import annotations
+
+import email.utils
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from processes.adapters.settings import closed_to_us
+from processes.client.errors import HubAway, NotAnAddress, NoToken, Refused, Silence
+from processes.client.http_link import Answer, Deadline, HttpLink
+from processes.core.records.run import RunView
+from processes.core.shown.pages import CommandsPage, Error, HostEnrolled, HostsPage, Named
+from processes.core.shown.status import Report
+from processes.core.shown.views import CommandView, HostView, OutputPage
+
+DEADLINE: Final = Deadline(answer_s=12.0, connect_s=2.0)  # the API answers 504 after 10 s
+HEALTH: Final = Deadline(answer_s=2.0, connect_s=2.0)
+CLOCK_S: Final = (
+    2.0  # clocks that differ by less count as the same: an answer names a second, and takes its time to come
+)
+AGENTS_PORT: Final = (404, 426)  # what the agents' port says to whoever does not ask for a WebSocket
+PAGE_MAX: Final = 500  # commands in one answer
+
+T = TypeVar("T")
+Before = TypeVar("Before", str, int)  # where a listing goes on: an id or a number
+
+
+class Patience(NamedTuple):
+    """For how long is asked again while the hub is away. Units: seconds."""
+
+    read_again_s: float = 5.0  # a read
+    ask_again_s: float = 15.0  # contract: a run, with the same key; also what harms nobody if it is asked twice
+    pause_s: float = 0.3  # between two tries: nothing tells when the hub is back
+
+
+PATIENCE: Final = Patience()
+
+
+class Api:
+    """One operators' port and one token. Use it in a `with` statement, or call `close`."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        trust: ssl.SSLContext | None = None,
+        *,
+        own: bool = False,
+        token_file: Path | None = None,
+        patience: Patience = PATIENCE,
+    ) -> None:
+        """`trust`: None for what the system trusts. `own`: the port is of this machine's own installation.
+
+        `token_file`: where the token came from, for errors that name it.
+        """
+        self.url, self.token, self.trust, self.own = url.rstrip("/"), token, trust, own
+        self._token_file, self._patience = token_file, patience
+        self._ahead_s = 0.0
+        self._http = HttpLink(self.url, token, trust, own=own)
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._http.close()
+
+    def read(self, path: str, query: Mapping[str, str | int] | None = None) -> bytes:
+        """The body of a GET. Asks again for a while when the hub is away for a moment. Raises: Refused, HubAway."""
+        deadline_mono_s = time.monotonic() + self._patience.read_again_s
+        while True:
+            try:
+                return self.once("GET", path, query=query)
+            except (Refused, HubAway) as error:
+                passes = error.passes if isinstance(error, Refused) else error.why is Silence.CUT
+                if not passes or time.monotonic() > deadline_mono_s:
+                    raise
+            time.sleep(self._patience.pause_s)
+
+    def once(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        query: Mapping[str, str | int] | None = None,
+        deadline: Deadline = DEADLINE,
+    ) -> bytes:
+        """The body of one answer. `path` is below /api/v1. Raises: Refused, HubAway."""
+        content = None if body is None else msgspec.json.encode(body)
+        answer = self._http.ask(method, f"/api/v1{path}", deadline, content, query)
+        self._ahead_s = _ahead_s(answer)
+        if answer.status >= 400:
+            raise self._refusal(answer)
+        return answer.body
+
+    def _refusal(self, answer: Answer) -> Refused:
+        said = f"HTTP {answer.status} {answer.reason}"
+        try:
+            error = msgspec.json.decode(answer.body, type=Error)
+        except msgspec.DecodeError:
+            error = Error("http", said)
+            if answer.status in AGENTS_PORT:
+                error = Error("http", f"{self.url} is not an operators' port: it answers {said}")
+        message = error.message or f"HTTP {answer.status} {error.error}"
+        if self._token_file is not None and answer.status == 401:
+            message = f"the token in {self._token_file} is not good at {self.url}"
+        retry = answer.headers.get("retry-after", "")
+        return Refused(
+            answer.status,
+            error.error,
+            message,
+            url=self.url,
+            token_file=self._token_file,
+            retry_after_s=float(retry) if retry.isascii() and retry.isdigit() else None,
+            own=self.own,
+        )
+
+    def now_wall_s(self) -> float:
+        """The time by the clock of the installation that answered last, to a second."""
+        return time.time() + self._ahead_s
+
+    def healthy(self) -> bool:
+        """True when /healthz says 200."""
+        try:
+            return self._http.ask("GET", "/healthz", HEALTH).status == 200
+        except HubAway:
+            return False
+
+    def status(self) -> Report:
+        """The watchdog's view. Raises: Refused, HubAway."""
+        return decoded(self.read("/status"), Report)
+
+    def hosts(self, query: Mapping[str, str | int] | None = None, deadline: Deadline = DEADLINE) -> list[HostView]:
+        """The hosts, by name; `query`: presence, search. Asked once. Raises: Refused, HubAway."""
+        return decoded(self.once("GET", "/hosts", query=query, deadline=deadline), HostsPage).hosts
+
+    def enroll(self, name: str, *, again: bool = False) -> HostEnrolled:
+        """The host has a new token. Raises: Refused, with 409 for one that is there, unless `again`; HubAway."""
+        return decoded(self.once("POST", "/hosts", {"name": name, "again": again}), HostEnrolled)
+
+    def cancel(self, command_id: str) -> CommandView:
+        """The command, whose end was asked for. Raises: Refused, with 409 if it has ended; HubAway."""
+        return decoded(self.once("POST", f"/commands/{segment(command_id)}/cancel"), CommandView)
+
+    def host(self, name: str) -> HostView | None:
+        """One host; None if it is not enrolled. Raises: Refused, HubAway."""
+        try:
+            return decoded(self.read(f"/hosts/{segment(name)}"), HostView)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def command(self, command_id: str) -> CommandView:
+        """One command. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/commands/{segment(command_id)}"), CommandView)
+
+    def output(self, command_id: str, first: int) -> OutputPage:
+        """A page of a command's output, from offset `first`. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/commands/{segment(command_id)}/output", {"from": first}), OutputPage)
+
+    def run(self, run_id: str, *, hosts: bool = True) -> RunView:
+        """One fleet run, host by host or only counted. Raises: Refused, HubAway."""
+        return decoded(self.read(f"/runs/{segment(run_id)}", {"hosts": int(hosts)}), RunView)
+
+    def commands_of(self, run_id: str, count: int, host: str | None = None) -> list[CommandView]:
+        """The newest `count` commands of a run, oldest first; fewer if there are no more. Raises: Refused, HubAway."""
+        query: dict[str, str | int] = {"run": run_id} if host is None else {"run": run_id, "host": host}
+        return self.commands(query, count)[0][::-1]
+
+    def commands(self, query: Mapping[str, str | int], count: int) -> tuple[list[CommandView], str | None]:
+        """At most `count` commands, newest first, and where the listing goes on, in pages. Raises: Refused, HubAway."""
+
+        def rows(body: bytes) -> tuple[list[CommandView], str | None]:
+            page = decoded(body, CommandsPage)
+            return page.commands, page.next
+
+        return self.paged("/commands", query, count, PAGE_MAX, rows)
+
+    def paged(
+        self,
+        path: str,
+        query: Mapping[str, str | int],
+        count: int,
+        page_max: int,
+        rows: Callable[[bytes], tuple[list[T], Before | None]],
+    ) -> tuple[list[T], Before | None]:
+        """At most `count` rows of a listing, newest first, and where it goes on, in pages of at most `page_max`.
+
+        `rows`: what an answer holds, and its `next`. Raises: Refused, HubAway.
+        """
+        found: list[T] = []
+        following: Before | None = None
+        while len(found) < count:
+            more: dict[str, str | int] = {} if following is None else {"before": following}
+            page, following = rows(self.read(path, {**query, **more, "limit": min(count - len(found), page_max)}))
+            found += page
+            if following is None or not page:
+                break
+        return found, following
+
+    def start_run(self, body: Mapping[str, Any]) -> RunView:
+        """The run that was accepted. Asked again with the same key until it is certain.
+
+        Raises: Refused, with any other status than 503 and 504; HubAway, when the time is over.
+        """
+        assert body.get("key"), "without a key, asking again would start it twice"
+        answer = self._insist("/runs", body)
+        try:
+            return msgspec.json.decode(answer, type=RunView)
+        except msgspec.ValidationError:
+            return self.run(decoded(answer, Named).id)
+
+    def cancel_run(self, run_id: str) -> RunView:
+        """The run, which begins nothing more. Asked again until it is certain: twice is as good as once.
+
+        Raises: Refused, with 409 if it has ended; HubAway, when the time is over.
+        """
+        return decoded(self._insist(f"/runs/{segment(run_id)}/cancel"), RunView)
+
+    def _insist(self, path: str, body: object = None) -> bytes:
+        """The answer to a POST that may be asked again without harm. Every try ends when the time is over."""
+        deadline_mono_s = time.monotonic() + self._patience.ask_again_s
+        while True:
+            try:
+                return self.once("POST", path, body, deadline=_within(deadline_mono_s - time.monotonic()))
+            except (Refused, HubAway) as error:
+                if isinstance(error, Refused) and not error.passes:
+                    raise
+                if time.monotonic() + self._patience.pause_s > deadline_mono_s:
+                    told = f"not accepted within {self._patience.ask_again_s:.0f} s, but a request that still waits may be, for some seconds more"
+                    raise HubAway(f"{told}: {error}", url=self.url, why=Silence.NOT_ACCEPTED, own=self.own) from error
+            time.sleep(self._patience.pause_s)
+
+
+def _within(left_s: float) -> Deadline:
+    """The deadline of a try that ends with the time that is left."""
+    connect_s = min(DEADLINE.connect_s, left_s / 2)
+    return Deadline(min(DEADLINE.answer_s, max(0.01, left_s - connect_s)), max(0.01, connect_s))
+
+
+def open_remote(url: str, token_file: Path, patience: Patience = PATIENCE) -> Api:
+    """The API of an installation, by the URL of its operators' port and a file that holds a token.
+
+    Raises: NotAnAddress, NoToken.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise NotAnAddress(url) from None
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise NotAnAddress(url)
+    return Api(url, read_token(token_file), token_file=token_file, patience=patience)
+
+
+def read_token(path: Path) -> str:
+    """The token that the file holds. Raises: NoToken."""
+    try:
+        token = path.read_text().strip()
+    except FileNotFoundError:
+        raise NoToken(path, f"there is no token file at {path}", missing=True) from None
+    except PermissionError:
+        raise NoToken(path, closed_to_us(path)) from None
+    except UnicodeDecodeError:
+        token = ""
+    except OSError as error:
+        raise NoToken(path, f"the token file {path} cannot be read: {error.strerror or error}") from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise NoToken(path, f"the token file {path} does not hold a token", empty=True)
+    return token
+
+
+def segment(name: str) -> str:
+    """The name as one segment of a URL's path, whatever it holds."""
+    return quote(name, safe="") if name.strip(".") else f"%2E{name[1:]}"  # "." and ".." would be resolved on the way
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """The answer as the type that it should be. Raises: Refused, if it is not."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refused(502, "bad_answer", f"the answer is not of this API: {error}") from None
+
+
+def _ahead_s(answer: Answer) -> float:
+    """By how much the answering clock is ahead of ours. Answers tell the second only: 0 if the clocks agree to that."""
+    try:
+        ahead_s = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+    return ahead_s if abs(ahead_s) > CLOCK_S else 0.0

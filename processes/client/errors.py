@@ -1,0 +1,86 @@
+"""What can go wrong between a program and a hub. Each error carries its facts; what to advise is the program's.
+
+ClientError
+├── Refused          the hub answered with an error: its HTTP status, code and message
+├── HubAway          nobody answered, or not in time; whether a request was carried out is unknown
+├── NoToken          the file does not give a token
+└── NotAnAddress     the text is not the URL of an operators' port
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+from processes.core.errors import FleethubError
+
+
+class ClientError(FleethubError):
+    """Base of all errors of this room. `str` of it is a sentence for a person."""
+
+
+class Refused(ClientError):
+    """The hub answered with an error.
+
+    `status`: HTTP's. `code`: the API's fixed word; `http` if the answer is none of the API's, `bad_answer` if it cannot be
+    read. `url`: of the operators' port. `token_file`: where the token came from. `retry_after_s`: when to ask again, if the
+    hub said so. `own`: the hub is this machine's own.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        url: str = "",
+        token_file: Path | None = None,
+        retry_after_s: float | None = None,
+        own: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.url, self.token_file, self.retry_after_s, self.own = url, token_file, retry_after_s, own
+
+    @property
+    def passes(self) -> bool:
+        """True when the hub is away for a moment: the same request may be asked again."""
+        return self.status in (503, 504)
+
+
+class Silence(enum.StrEnum):
+    """Why nobody answered."""
+
+    UNREACHABLE = "unreachable"  # no connection was made
+    NO_TLS = "no_tls"  # the port does not speak TLS
+    UNTRUSTED = "untrusted"  # its certificate is not trusted here
+    CUT = "cut"  # the connection ended, or the time did, before the answer came
+    BUSY = "busy"  # somebody answered, but that the hub is away for now
+    NOT_ACCEPTED = "not_accepted"  # asked again and again, until the time was over
+
+
+class HubAway(ClientError):
+    """Nobody answered, or not in time. Whether a request was carried out is unknown.
+
+    `url`: of the operators' port. `why`: what was met. `own`: the hub is this machine's own.
+    """
+
+    def __init__(self, message: str, *, url: str = "", why: Silence = Silence.CUT, own: bool = False) -> None:
+        super().__init__(message)
+        self.message, self.url, self.why, self.own = message, url, why, own
+
+
+class NoToken(ClientError):
+    """The file does not give a token. `missing`: there is no such file."""
+
+    def __init__(self, path: Path, message: str, *, missing: bool = False, empty: bool = False) -> None:
+        super().__init__(message)
+        self.path, self.message, self.missing, self.empty = path, message, missing, empty
+
+
+class NotAnAddress(ClientError):
+    """The text is not the URL of an operators' port."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text!r} is not the URL of an operators' port: it looks like https://fleet.example.org:7700")
+        self.text = text

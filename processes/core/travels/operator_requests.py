@@ -1,0 +1,80 @@
+"""The bodies of the operators' requests, with their limits. Pure.
+
+The API decodes a body into these types, its document is made from them, and the hub and the command line check with the
+same constants. `GiveCommand` and `StartRun` of messages.py, which the hub gets, have the fields of the bodies here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from processes.core.values import HOST_NAME_MAX, Role
+
+REQUEST_HOSTS_MAX: Final = 10_000  # hosts in one request; the largest fleet that one hub is measured with
+TTL_S_MAX: Final = 7 * 86400.0  # of a command; contract: at most 7 days
+TTL_WORDS: Final = "at most 7 days, which are 604800"
+KEY_CHARS_MAX: Final = 128  # contract
+OP_CHARS_MAX: Final = 64
+STEPS_MAX: Final = 20  # of a run; guess. The page's dialogs.js has it too
+CONDITIONS_MAX: Final = 20  # of `where`; guess
+LABEL_CHARS_MAX: Final = 100  # of a token
+FAULT_CHARS_MAX: Final = 40
+SECRET_CHARS_MAX: Final = 512  # of a token or a one-time code
+
+HostName = Annotated[str, Meta(min_length=1, max_length=HOST_NAME_MAX)]
+HostNames = Annotated[list[HostName], Meta(min_length=1, max_length=REQUEST_HOSTS_MAX)]
+OpName = Annotated[str, Meta(min_length=1, max_length=OP_CHARS_MAX)]
+RequestKey = Annotated[str, Meta(min_length=1, max_length=KEY_CHARS_MAX)]
+TimeToLive = Annotated[float, Meta(ge=0, le=TTL_S_MAX)]
+Secret = Annotated[str, Meta(max_length=SECRET_CHARS_MAX)]
+
+
+class GiveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/commands."""
+
+    op: OpName
+    hosts: HostNames
+    key: RequestKey | None = None
+    ttl_s: TimeToLive | None = None
+
+
+class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/runs. Either hosts or where; an empty where is every host."""
+
+    steps: Annotated[list[OpName], Meta(min_length=1, max_length=STEPS_MAX)]
+    hosts: HostNames | None = None
+    where: Annotated[dict[str, str], Meta(max_length=CONDITIONS_MAX)] | None = None
+    parallel: Annotated[int, Meta(ge=1, le=REQUEST_HOSTS_MAX)] | None = None
+    max_failures: Annotated[int, Meta(ge=0, le=REQUEST_HOSTS_MAX)] | None = None
+    ttl_s: TimeToLive | None = None
+    key: RequestKey | None = None
+
+
+class EnrollBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/hosts."""
+
+    name: HostName
+    again: bool = False
+
+
+class TokenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/tokens."""
+
+    role: Role
+    label: Annotated[str, Meta(max_length=LABEL_CHARS_MAX)] = ""
+
+
+class DrillBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/drill."""
+
+    fault: Annotated[str, Meta(max_length=FAULT_CHARS_MAX)]
+
+
+class LoginBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /login: one of them."""
+
+    code: Secret | None = None
+    token: Secret | None = None
