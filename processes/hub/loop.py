@@ -52,6 +52,7 @@ class Loop:
         self._publisher = Publisher(link, memory, process.log)
         self._read_position, self._tick_s = position, tick_s
         self._wake, self._room = asyncio.Event(), asyncio.Event()
+        self._room.set()
         self._commit: asyncio.Task[None] | None = None
         self._commit_since_s = 0.0
         self._commit_says = ""
