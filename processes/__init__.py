@@ -31,29 +31,35 @@ The picture
    All four arrows of the hub run through `queues`.
 
 The rooms
-    core      Not a process. Decides, without I/O, clock or randomness: the same input gives the same output. Start with
-              fleet.py (one event in, effects out), command.py (the lifecycle), bounded_queue.py, stall.py (verdicts).
-    adapters  Not a process. The hands that several processes share: settings, queue link, database, pulse files, logs,
-              the door
-              through which every process starts and ends.
+    A process is processes/NAME (what it does: sockets, files, threads) and processes/core/NAME (what it decides:
+    pure, so the same input gives the same output). Each has __main__.py (opens its resources from left to right and
+    closes them from right to left) and loop.py (the order of one turn). Who has read one has read all. Who may import
+    whom stands in tests/house/test_house_imports.py: no process imports another, and an arrow only ever points down
+    this list.
+
     queues    The bounded, replayable queues between the others. Decides nothing. Its memory may be lost at any time:
-              everything
-              in it is repaired end to end.
+              everything in it is repaired end to end.
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
+              core/hub: step.py (one event in, effects out), memory.py (tables and drafts), turn.py (what waits, what is
+              refused, what may be acknowledged), requests, delivery, presence, runs, foreign, flood.
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
+              core/gateway: admission (who is let in), agent_connection (what frames mean), outbox (what waits for the
+              hub), token_table, census, delivery_log.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is
-              away.
-              Remembers how each host was (core/fanout/history.py), over its own restarts too.
-              The page (fanout/page) is plain ES modules, one for each view, without a build step; it never puts in
-              markup.
+              away. fanout/page is plain ES modules, one for each view, without a build step; it never puts in markup.
+              core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health.
     watchdog  Judges the others by their pulses and by a canary command that goes all the way round; collects evidence,
-              kills
-              through supervisord, keeps the incidents, raises alarms, and answers to systemd for the whole.
+              kills through supervisord, keeps the incidents, raises alarms, and answers to systemd for the whole.
+              core/watchdog: verdict, second_witness, remedy, incident, sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
-              until it
-              is acknowledged.
-    cli       What a person types. Its drills/ rehearse failures on a running installation, within the bounds of
-              core/cli/drills.py.
+              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect.
+    cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
+              machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
+    client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
+    adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
+              adapters/state is the state folder; adapters/bootstrap.py starts and ends every process.
+    core      Shared by all of the above: values.py and errors.py; travels/ (all messages, frames and request bodies),
+              records/ (what is kept: command, run, host, dead letter …), shown/ (how it looks from outside).
 
 The state folder, the second bus
     What must outlive a process, or reach one that is not up yet, goes through files. adapters/state/__init__.py is the
@@ -75,22 +81,71 @@ The state folder, the second bus
     Whatever is written by hand goes through adapters/state/durable.py: a file is the old one or the new one, whatever
     fails, and a disk that is full is said to the one who asked.
 
-The life of an event in the hub (hub/loop.py): take a batch → step each on a draft, behind an exception barrier → commit
-what must last in one transaction, with the events position → publish, deliver, answer, acknowledge: only what is
-committed → write the pulse. While a commit is under way, events that need no disk go on, and the others are parked;
-when the disk is locked or full for longer than a second, requests are refused aloud and reports are left unacknowledged
-(agents send them again). From where on all was refused stands in the pulse too, so that the next hub, which gets the
-same requests again, does not carry them out.
+A heartbeat's way
+    agent/metrics.py takes the numbers, core/agent/step.py puts them into a frame (travels/agent_frames.py),
+    agent/link.py sends it. gateway/agent_socket.py receives it, core/gateway/agent_connection.py makes it a
+    HeartbeatReceived (travels/messages.py), gateway/gate.py enters it in core/gateway/outbox.py, which keeps the
+    newest of each host, and gateway/loop.py appends what waits to `events` (adapters/queue_link.py → queues/server.py
+    → core/queues/bounded_queue.py). hub/loop.py reads it, core/hub/turn.py has it stepped behind hub/barrier.py,
+    core/hub/step.py hands it to core/hub/presence.py, and core/hub/memory.py says what operators see of it.
+    hub/publisher.py puts that into `broadcasts`; fanout/loop.py follows it with core/fanout/mirror.py;
+    fanout/subscribers.py sends it on, as core/fanout/feed.py says.
 
-Poison: the event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with
-an event in hand counts that death against the event (core/records/poison.py), unless somebody from outside killed it;
-what ended two is put aside unstepped, as a dead letter (core/records/dead_letter.py), and a row that ended two fanouts
-is left out of what is shown. An agent whose events keep being put aside is suspended (core/hub/flood.py) until an
-operator lifts it.
+A command's way
+     1. client/api.py (or the page) POSTs it; fanout/operations.py has the route, fanout/change_api.py the endpoint, and
+        travels/operator_requests.py the body with its limits.
+     2. fanout/requests.py appends a RequestReceived to `events`, with a deadline, and waits for the answer.
+     3. core/hub/requests.py accepts or refuses it; core/hub/commands.py makes the command: queued.
+     4. core/hub/delivery.py sends what a host can get now: sent, a DeliverCommand. hub/store.py commits both, and only
+        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue.
+     5. gateway/gate.py writes the frame to the host's connection, or answers Undelivered.
+     6. core/agent/step.py journals it (agent/journal.py, fsynced), acknowledges it, and has agent/runner.py start
+        agent/shim.py. The hub hears AckReceived: running.
+     7. The shim spools output and exit status to its folder; agent/folder.py reads them, core/agent/flow.py sends what
+        may be under way. The hub keeps output (OutputReceived) and end (StatusReceived): succeeded, failed ….
+     8. After the commit the hub acknowledges to the agent (DeliverAck), which forgets the command, and tells fanouts.
+     9. fanout/subscribers.py and fanout/outputs.py show it to whoever watches; client/follow.py waits for it.
+    `queued → sent → running → succeeded | failed | rejected | expired | cancelled | lost` is core/records/command.py.
+    "Accepted" is said after the commit. Delivery is at least once; the agent's journal makes it run at most once.
+    `lost` is said when nobody can know whether it ran, and never guessed to be a success; a late report may still end
+    it, once.
 
-The life of a command: queued → sent → running → succeeded | failed | rejected | expired | cancelled | lost. "Accepted"
-is said after the commit. Delivery is at least once; the agent's journal makes it run at most once. `lost` is said when
-nobody can know whether it ran, and never guessed to be a success; a late report may still end it, once.
+When something is due
+    A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
+    begins, or when one of its commands ends (memory.due_runs). Both are marks, not work: core/hub/step.py's `due` lists
+    them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of the
+    memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
+
+While the disk is slow, locked or full
+    At most one batch is in commit. Meanwhile events that need no disk go on, and the others are parked. When it lasts
+    for more than a second, requests are refused aloud (503 storage_blocked) and reports are left unacknowledged
+    (agents send them again). The pulse records the last refused position, so that the next hub, which reads the same
+    requests again, refuses them again. core/hub/turn.py has all of it.
+
+Poison
+    The event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with an
+    event in hand counts that death against the event (core/records/poison.py), unless somebody from outside killed
+    it. An event that ended two processes is put aside unstepped, as a dead letter (core/records/dead_letter.py); a
+    row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside is suspended
+    (core/hub/flood.py) until an operator lifts it.
+
+How to add
+    a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
+                      core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
+                      route, who may), client/api.py, a verb in cli/verbs/.
+    a durable state   its record in core/records/, a Table in core/hub/memory.py, its Rows in hub/store.py, its table in
+                      adapters/state/fleet_db.py; then put and get it in the step that needs it.
+    a field of a host core/records/host.py (kept) or Link in it (volatile), core/shown/views.py (HostView), and the step
+                      that sets it; page/host.js and cli/verbs/fleet.py show it.
+    a message from    travels/agent_frames.py (the frame, FRAME_TYPES), core/gateway/agent_connection.py (its meaning),
+    agents            travels/messages.py (its event), core/hub/step.py (a case); core/agent/step.py sends it.
+    a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
+    a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
+    a verdict         core/shown/status.py (Verdict), core/watchdog/verdict.py (when), remedy.py (what to do), its words
+                      in page/words.js and its row in core/alarms/conditions.py if somebody is to be told.
+    a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
+    a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
+    a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
 
 Invariants
     - Whoever was told "accepted" finds the command in the database at every later time, and in exactly one final state
@@ -105,7 +160,7 @@ Invariants
     - Every queue, buffer, message, wait and retry has a limit, and a stated answer when it is reached.
 
 Glossary
-    event     what happened (AgentRegistered)            effect     what to do (PutCommand)
+    event     what happened (AgentRegistered)            effect     what to do (Put a row)
     step      one event in, effects out                  turn       one pass of a loop
     epoch     one hub's life; grows with each            sequence   an item's number in a queue
     position  (epoch of a queue's memory, sequence)      gap        items that a reader will never get

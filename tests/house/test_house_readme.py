@@ -1,4 +1,4 @@
-"""The README against the code: what it names exists."""
+"""The README and the manual against the code: what they name exists."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ def test_every_file_that_the_readme_names_exists() -> None:
     names |= set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))
     names |= {name for text in CODE for name in re.findall(r"(?<![\w/.-])([\w-]+\.(?:conf|md))\b", text)}
     assert [name for name in sorted(names) if not (HOME / name).exists()] == []
+
+
+def test_every_file_that_the_manual_names_exists() -> None:
+    """Paths there are those inside processes/, or inside core/ or fanout/ where the text stands under that room."""
+    package = HOME / "processes"
+    manual = (package / "__init__.py").read_text()
+    rooms = sorted(path.name for path in [*package.iterdir(), *(package / "core").iterdir()] if path.is_dir())
+    names = set(re.findall(rf"(?<![\w/])((?:{'|'.join(rooms)}|page|tests)/[\w/]+\.(?:py|js))", manual))
+    assert len(names) > 40
+    places = (HOME, package, package / "core", package / "fanout", package / "cli")
+    assert [name for name in sorted(names) if not any((place / name).exists() for place in places)] == []
