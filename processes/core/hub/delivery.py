@@ -51,9 +51,7 @@ TRUNCATED: Final = "… output cut here: the limit of a command's output was rea
 
 
 def send_due(draft: Draft, name: str) -> None:
-    """Whatever this host can get now is on its way to it: queued commands in order, one at a time unless an op is
-    concurrent.
-    """
+    """Sends whatever this host can get now: queued commands in order, one at a time unless an op is concurrent."""
     host, link = draft.host(name), draft.link(name)
     if host is None or not link.connection or host.register is None:
         return
@@ -85,7 +83,7 @@ def send_due(draft: Draft, name: str) -> None:
 
 
 def send(draft: Draft, host: HostRecord, command: Command) -> None:
-    """The command goes to the host's current connection, once more if it was sent before."""
+    """Sends the command to the host's current connection, once more if it was sent before."""
     link = draft.link(host.name)
     assert link.connection
     fields: dict[str, Any] = {
@@ -121,7 +119,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
 
 
 def expire(draft: Draft, command_id: str) -> None:
-    """A queued command's time is over. `sent` and `running` never expire: the agent may have begun."""
+    """Ends a queued command whose time is over. `sent` and `running` never expire: the agent may have begun."""
     command = draft.command(command_id)
     # plant: only-queued-expires
     if command is None or command.state is not State.QUEUED:
@@ -134,7 +132,9 @@ def expire(draft: Draft, command_id: str) -> None:
 
 
 def redeliver(draft: Draft, command_id: str) -> None:
-    """A `sent` without an answer on a connection that lives goes out once more; the journal answers a duplicate."""
+    """Sends a `sent` command once more that has no answer on a connection that lives; the agent's
+    journal answers a duplicate.
+    """
     command = draft.command(command_id)
     if command is None or command.state is not State.SENT:
         return
@@ -148,7 +148,7 @@ def redeliver(draft: Draft, command_id: str) -> None:
 
 
 def silence(draft: Draft, command_id: str) -> None:
-    """A command whose host was not heard of for so long that nobody should wait on it is lost, and said to be."""
+    """Ends a command as lost whose host was not heard of for so long that nobody should wait for it."""
     command = draft.command(command_id)
     if command is None or command.state not in (State.SENT, State.RUNNING):
         return
@@ -224,7 +224,7 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
 
 
 def unheard(draft: Draft, name: str) -> None:
-    """The host's connection is gone: commands with it say since when nothing is heard of them."""
+    """Called when the host's connection is gone: its commands record since when nothing is heard of them."""
     for command in draft.queue(name):
         if command.state is not State.QUEUED and command.unheard_wall_s is None:
             now = draft.now
@@ -235,7 +235,9 @@ def unheard(draft: Draft, name: str) -> None:
 
 
 def undelivered(draft: Draft, event: Undelivered) -> None:
-    """The frame was never written: a journal's agent is asked when it comes back, a foreign one may get it then."""
+    """Called when the frame was never written: an agent with a journal is asked when it comes back,
+    a foreign one may get the command then.
+    """
     command = draft.command(event.command_id)
     if (
         command is None
@@ -252,14 +254,14 @@ def undelivered(draft: Draft, event: Undelivered) -> None:
 
 
 def acknowledged(draft: Draft, event: AckReceived) -> None:
-    """The agent has it in its journal: it runs, or will at once."""
+    """Called when the agent has the command in its journal: it runs, or will at once."""
     command = _spoken_of(draft, event, event.command_id)
     if command is not None and command.state is State.SENT:
         draft.move(command, State.RUNNING, "agent")
 
 
 def progressed(draft: Draft, event: ProgressReceived) -> None:
-    """A foreign agent's progress: its one command runs, and is shown to be so far."""
+    """Called when a foreign agent tells its progress: its one command runs, and operators see how far it is."""
     link = draft.link(event.host)
     if draft.host(event.host) is not None and link.connection == event.connection:
         draft.put_link(event.host, msgspec.structs.replace(link, progress=progress_of(event.progress)))
@@ -269,7 +271,9 @@ def progressed(draft: Draft, event: ProgressReceived) -> None:
 
 
 def rejected(draft: Draft, event: RejectReceived) -> None:
-    """The agent will not run it. One that said before that it runs it contradicts itself: then nobody knows."""
+    """Ends the command that the agent will not run. An agent that said before that it runs it contradicts itself: then
+    nobody knows, and the command is lost.
+    """
     command = _spoken_of(draft, event, event.command_id)
     if command is None:
         _ack(draft, event, event.command_id)
@@ -292,7 +296,7 @@ def rejected(draft: Draft, event: RejectReceived) -> None:
 
 
 def reported(draft: Draft, event: StatusReceived) -> None:
-    """The command has ended, by the agent's word. The report is acknowledged, however late or often it comes."""
+    """Ends the command as the agent's report says. The report is acknowledged, however late or often it comes."""
     command = _spoken_of(draft, event, event.command_id, op=event.op)
     if command is None:
         if event.command_id is not None:
@@ -331,7 +335,7 @@ def reported(draft: Draft, event: StatusReceived) -> None:
 
 
 def output(draft: Draft, event: OutputReceived) -> None:
-    """Output is kept, each record once, up to the limit; what is durable is acknowledged by its offset."""
+    """Keeps output, each record once, up to the limit, and acknowledges by its offset what is durable."""
     command = _spoken_of(draft, event, event.command_id)
     if command is None:
         _ack_stray_output(draft, event)
@@ -374,8 +378,8 @@ def output(draft: Draft, event: OutputReceived) -> None:
 
 
 def output_put_aside(draft: Draft, event: OutputReceived, letter_id: str) -> None:
-    """Output that could not be stepped is acknowledged, or its agent would wait with the report; a line in its place
-    says so.
+    """Acknowledges output that could not be stepped (its agent would wait with the report), and
+    leaves a line in its place.
     """
     command = _own(draft, event, event.command_id)
     offsets = [record.offset for record in event.records if record.offset is not None]
@@ -390,8 +394,8 @@ def output_put_aside(draft: Draft, event: OutputReceived, letter_id: str) -> Non
 
 
 def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
-    """Output of a command that is not known any more is not kept, but acknowledged: its agent would wait with the
-    report.
+    """Acknowledges output of a command that is not known any more, without keeping it: its agent
+    would wait with the report.
     """
     offsets = [record.offset for record in event.records if record.offset is not None]
     if event.command_id is not None and offsets:
@@ -401,8 +405,8 @@ def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
 
 
 def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None:
-    """A report that could not be stepped is acknowledged as such, so that its agent forgets it; its command ends as
-    lost.
+    """Acknowledges as quarantined a report that could not be stepped, so that its agent forgets it,
+    and ends its command as lost.
     """
     command = _own(draft, event, command_id)
     if command is not None and command.state in (State.SENT, State.RUNNING):

@@ -87,18 +87,18 @@ class Effects:
 
     @property
     def durable(self) -> bool:
-        """True when something must be on disk before any of it is seen."""
+        """Returns whether something must be on disk before any of it is seen."""
         return bool(self.writes)
 
     @property
     def promises(self) -> bool:
-        """True when somebody is told that something is kept, perhaps something of a step before: it may not overtake
-        the disk.
+        """Returns whether somebody is told that something is kept, perhaps by a step before: that
+        may not overtake the disk.
         """
         return bool(self.replies) or any(isinstance(message, DeliverAck) for _, message in self.deliveries)
 
     def extend(self, later: Effects) -> None:
-        """These effects, and then those."""
+        """Adds later effects behind these."""
         self.writes += later.writes
         self.at_once += later.at_once
         self.changes += later.changes

@@ -28,7 +28,7 @@ COMMON_MAX: Final = 3
 
 
 def suspended(memory: Memory, event: object) -> bool:
-    """True if this is said by an agent that is suspended. The end of its connection still counts."""
+    """Returns whether a suspended agent says this. The end of its connection still counts."""
     if not memory.hosts_suspended or not isinstance(event, AgentEvent):
         return False
     if isinstance(event, AgentDisconnected | Undelivered):
@@ -38,20 +38,20 @@ def suspended(memory: Memory, event: object) -> bool:
 
 
 def unheard(draft: Draft, event: AgentEvent) -> None:
-    """The event of a suspended agent is let go: its connection ends, if it lives at all."""
+    """Lets go of the event of a suspended agent, and ends its connection, if that lives at all."""
     draft.deliver(
         event.gateway, CloseConnection(draft.memory.epoch, event.connection, CloseCode.SUSPENDED, "suspended")
     )
 
 
 def restored(memory: Memory, name: str, at_wall_s: float, *, deadly: bool) -> None:
-    """What a hub before this one put aside counts on."""
+    """Counts on from what a hub before this one has put aside."""
     entries = (*memory.asides.get(name, ()), (at_wall_s, DEADLY if deadly else 1))
     memory.asides.put_row(name, entries[-FLOOD_MAX:])
 
 
 def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
-    """One more event of this host was put aside. It may be one too many."""
+    """Counts one more event of this host that was put aside, and suspends the host if that is one too many."""
     host = draft.host(name)
     if host is None or name == CANARY_HOST or host.suspended:
         return

@@ -34,15 +34,15 @@ TIMERS_MAX: Final = 2000  # looked at in one tick, so that a turn stays short; t
 
 
 def registered(draft: Draft, event: AgentRegistered) -> None:
-    """The connection is the host's current one."""
+    """Makes the connection the host's current one, and keeps a census that is under way from ending it."""
     connect(draft, event.info)
     # plant: census-names
     _name(draft, event.gateway, event.connection)
 
 
 def connect(draft: Draft, info: Connection) -> None:
-    """This connection is the host's current one, unless a later one is known; its agent is told that the hub holds
-    it.
+    """Makes this connection the host's current one, unless a later one is known, and tells its
+    agent that the hub holds it.
     """
     host = draft.host(info.host)
     if host is None or host.enrolment != info.enrolment or (host.token_hash is None and host.name != CANARY_HOST):
@@ -86,7 +86,7 @@ def connect(draft: Draft, info: Connection) -> None:
 
 
 def disconnected(draft: Draft, event: AgentDisconnected) -> None:
-    """The host is offline, if this was its current connection."""
+    """Makes the host offline, if this was its current connection."""
     link = draft.link(event.host)
     if draft.host(event.host) is not None and link.connection == event.connection:
         _gone(draft, event.host)
@@ -98,7 +98,7 @@ def _gone(draft: Draft, name: str) -> None:
 
 
 def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
-    """The host is online and its metrics are these. A heartbeat of a connection that is not current counts nothing."""
+    """Makes the host online with these metrics. A heartbeat of a connection that is not current counts for nothing."""
     host, link = draft.host(event.host), draft.link(event.host)
     if host is None or link.connection != event.connection:
         return
@@ -129,8 +129,8 @@ def _patience_s(draft: Draft, host: HostRecord) -> float:
 
 
 def tick(draft: Draft) -> None:
-    """Presence expires: a connected host that missed its heartbeats is stale; what no census named by now is
-    offline.
+    """Lets presence expire: a connected host that missed its heartbeats becomes stale, and a host that no census has
+    named in time becomes offline.
     """
     if not draft.settled and draft.now.boot_s >= draft.memory.started_boot_s + draft.rules.settle_s:
         settle(draft)
@@ -145,7 +145,9 @@ def tick(draft: Draft) -> None:
 
 
 def settle(draft: Draft) -> None:
-    """The censuses are in, or it is too late for them: hosts that were restored and not found connected are offline."""
+    """Called when the censuses are in, or it is too late for them: hosts that were restored and not
+    found connected become offline.
+    """
     draft.settled = True
     for name in draft.memory.hosts:
         if draft.link(name).presence is Presence.STALE and not draft.link(name).connection:
@@ -153,8 +155,8 @@ def settle(draft: Draft) -> None:
 
 
 def census(draft: Draft, event: CensusTaken) -> None:
-    """After the last piece, exactly the named connections of this gateway live. The first is answered with the token
-    table.
+    """Takes one piece of a census. After the last piece, exactly the named connections of this gateway live. The first
+    piece is answered with the token table.
     """
     running = draft.memory.censuses.get(event.gateway)
     if running is not None and running.number > event.census and running.boot == event.boot:
@@ -189,7 +191,7 @@ def census(draft: Draft, event: CensusTaken) -> None:
 
 
 def _name(draft: Draft, gateway: str, *connections: str) -> None:
-    """A census that is under way, if any, does not end these connections."""
+    """Keeps a census that is under way, if there is one, from ending these connections."""
     running = draft.get(draft.memory.censuses, gateway)
     if running is not None and not running.done:
         named = running.named.union(connections)

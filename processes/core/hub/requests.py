@@ -59,12 +59,12 @@ class Refused(RemoteError):
         self.status, self.more = status, more
 
     def body(self) -> Json:
-        """The answer's JSON."""
+        """Returns the answer's JSON."""
         return encode({"error": self.code, "message": self.message, **self.more})
 
 
 def step(draft: Draft, event: RequestReceived) -> None:
-    """The request is answered, whatever it is."""
+    """Answers the request, whatever it is."""
     answered = draft.memory.replies.get(event.request_id)
     if answered is not None:  # asked again after a gap: the same answer
         draft.reply(event.fanout, event.request_id, answered.status, answered.body, durable=False)
@@ -86,7 +86,7 @@ def step(draft: Draft, event: RequestReceived) -> None:
 
 
 def refuse(draft: Draft, event: RequestReceived, refused: Refused) -> None:
-    """The request is answered with a refusal, which is not kept: nothing was done."""
+    """Answers the request with a refusal. Nothing was done, so the refusal is not kept."""
     draft.reply(event.fanout, event.request_id, refused.status, refused.body(), durable=False)
 
 
@@ -266,7 +266,7 @@ def _cancel_command(draft: Draft, command: Command, actor: str) -> Command:
 
 
 def kill(draft: Draft, command: Command) -> None:
-    """The agent is asked to end the command, if it is connected; otherwise it is asked when it comes back."""
+    """Asks the agent to end the command, now if it is connected, else when it comes back."""
     link = draft.link(command.host)
     if link.connection:
         draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))

@@ -18,9 +18,7 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 def advance(draft: Draft, run_id: str) -> None:
-    """The run goes on: hosts whose command ended go to their next step or leave, further hosts are begun, or the run
-    ends.
-    """
+    """Takes the run on: hosts whose command ended go to their next step or leave, further hosts begin, or the run ends."""
     draft.drop(draft.memory.due_runs, run_id)
     run = draft.run(run_id)
     if run is None or not run.open:
@@ -59,8 +57,8 @@ def _begin_step(draft: Draft, run: run_rules.Run, part: run_rules.HostPart) -> r
 
 
 def chosen(draft: Draft, where: dict[str, str]) -> list[HostRecord]:
-    """The hosts whose fields have these values, by name: fields of the API's host, or of its facts. {} chooses every
-    host.
+    """Returns the hosts whose fields have these values, by name: fields of the API's host, or of
+    its facts. {} chooses every host.
     """
     names = sorted(name for name in draft.memory.hosts if name != CANARY_HOST)
     hosts = [host for name in names if (host := draft.host(name)) is not None]

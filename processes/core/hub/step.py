@@ -119,7 +119,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
 
 
 def _take_up(memory: Memory, command: Command, now: Now) -> None:
-    """An open command goes on where it was: in its host's queue, with its timer."""
+    """Takes up an open command where it was: in its host's queue, with its timer."""
     memory.commands.put_row(command.id, command)
     memory.queues.put_row(command.host, (*memory.queues.get(command.host, ()), command.id))
     if command.state is State.QUEUED:
@@ -232,14 +232,16 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: 
 
 
 def keep(memory: Memory, letter: DeadLetter, now: Now) -> Draft:
-    """The draft that only keeps the letter: of what cannot be decoded, or when putting it aside raised too."""
+    """Returns the draft that only keeps the dead letter: of what cannot be decoded, or when putting
+    it aside raised too.
+    """
     draft = Draft(memory, now)
     draft.put_dead_letter(letter)
     return draft
 
 
 def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draft:
-    """The refusal of a request that would have to be written while the database cannot be."""
+    """Returns the refusal of a request that would have to be written while the database cannot be."""
     draft = Draft(memory, now)
     requests.refuse(
         draft,
@@ -252,8 +254,8 @@ def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draf
 
 
 def said_once(memory: Memory, event: Event) -> bool:
-    """True for what nobody will repeat, so that the hub may not let go of it: a foreign agent's word, a line of the
-    audit trail.
+    """Returns whether nobody will repeat this, so that the hub may not let go of it: a foreign
+    agent's word, a line of the audit trail.
     """
     if isinstance(event, AuditNoted):
         return True
@@ -264,7 +266,7 @@ def said_once(memory: Memory, event: Event) -> bool:
 
 
 def all_changes(memory: Memory) -> list[Change]:
-    """Every row that operators see, whole: what a replica begins with."""
+    """Returns every row that operators see, whole: a replica begins with them."""
     changes = [
         Change("host", name, encode(host_view(host, memory.links.get(name, OFFLINE))))
         for name, host in memory.hosts.items()
@@ -274,20 +276,20 @@ def all_changes(memory: Memory) -> list[Change]:
 
 
 def due(memory: Memory) -> list[Due | RunDue]:
-    """The runs and then the hosts to look at now, at most DUE_MAX of each."""
+    """Returns the runs and then the hosts to look at now, at most DUE_MAX of each."""
     due_runs = [RunDue(run_id) for run_id in itertools.islice(memory.due_runs, DUE_MAX)]
     return [*due_runs, *(Due(name) for name in itertools.islice(memory.due, DUE_MAX))]
 
 
 def elapsed(memory: Memory, now: Now) -> Elapsed | None:
-    """The durable timer to look at now, if one is due."""
+    """Returns the durable timer to look at now, if one is due."""
     if memory.timers and memory.timers[0][0] <= now.boot_s:
         return Elapsed(*memory.timers[0][1:])
     return None
 
 
 def _left_out(draft: Draft, event: PutAside) -> None:
-    """A fanout's letter: said again by the next one that leaves the same out, it is the same letter."""
+    """Keeps a fanout's dead letter. A fanout that leaves the same row out again makes the same dead letter again."""
     letter_id = derived_id(event.fanout, event.name)
     error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
     draft.put_dead_letter(
