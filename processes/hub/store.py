@@ -76,8 +76,9 @@ def _newest(table: str, columns: str = "record", *, by: str = "number", where: s
     """The SELECT of the newest rows that meet the condition, oldest first. limit -1: all of them."""
     order = [f"{name} AS place{place}" for place, name in enumerate(by.split(", "))]
     newest = ", ".join(f"place{place} DESC" for place in range(len(order)))
-    inner = f"SELECT {columns}, {', '.join(order)} FROM {table} WHERE {where} ORDER BY {newest} LIMIT {limit}"  # noqa: S608  # constants
-    return f"SELECT {columns} FROM ({inner}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608  # constants
+    # only our own constants are joined here
+    rows = f"SELECT {columns}, {', '.join(order)} FROM {table} WHERE {where}"  # noqa: S608
+    return f"SELECT {columns} FROM ({rows} ORDER BY {newest} LIMIT {limit}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608
 
 
 def _record_of(kind: type[Any], key: str) -> Callable[[tuple[Any, ...]], tuple[str, Any]]:
@@ -260,7 +261,8 @@ class Store:
 async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
     """The result of one call on the database's thread. Raises: StorageBlocked, StorageBroken."""
     try:
-        result: T = await connection._execute(call, connection._conn)  # type: ignore[no-untyped-call]  # one function, one transaction: aiosqlite has no public way
+        # One function, one transaction: aiosqlite has no public way.
+        result: T = await connection._execute(call, connection._conn)  # type: ignore[no-untyped-call]
         return result
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -389,7 +391,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, 
         # oldest first: by their index
         rest = "SELECT number, at_wall_s FROM audit WHERE kind != 'command' ORDER BY number LIMIT ?"
         gone += sqlite.execute(
-            f"DELETE FROM audit WHERE number IN (SELECT number FROM ({rest}) WHERE at_wall_s < ?)",  # noqa: S608  # constants
+            f"DELETE FROM audit WHERE number IN (SELECT number FROM ({rest}) WHERE at_wall_s < ?)",  # noqa: S608
             (PRUNED_MAX, commands_before_wall_s),
         ).rowcount
         if not ids:

@@ -15,8 +15,8 @@ PACKAGE = HOME / "processes"
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 PROCESSES = [room for room in ROOMS if room not in ("core", "adapters", "client")]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-# Who may import whom of ours, room by room; a room may always import itself. The ground of all of them is core's values.py and
-# errors.py ("core"). What is not named here is a room that nobody may make without a word about it.
+# Who may import whom of ours, room by room; a room may always import itself. The ground of all of them is core's
+# values.py and errors.py ("core"). What is not named here is a room that nobody may make without a word about it.
 SHARED = {"core", "core.travels", "core.records", "core.shown"}
 HANDS = ("adapters", "adapters.state", "adapters.failpoint", "adapters.bootstrap")
 MAY: dict[str, set[str]] = {
@@ -49,10 +49,10 @@ MAY: dict[str, set[str]] = {
 }
 # what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
 PURE = {
-    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
-    "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "re", "reprlib",
-    "statistics", "string", "struct", "textwrap", "types", "zlib",
-    "typing", "typing_extensions", "unicodedata", "urllib.parse",
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy",
+    "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "html", "itertools",
+    "json", "math", "operator", "re", "reprlib", "statistics", "string", "struct", "textwrap", "types", "typing",
+    "typing_extensions", "unicodedata", "urllib.parse", "zlib",
 }  # fmt: skip
 IMPURE_CALLS = re.compile(r"\b(datetime\.(now|today|utcnow)|open|print|input)\(")
 
@@ -127,7 +127,8 @@ def test_each_room_imports_only_what_it_may() -> None:
     [
         ("core", "import time"), ("core", "from processes.adapters import clock"), ("core", "import asyncio"),
         ("core", "from urllib import request"),
-        ("adapters", "from processes.hub import loop"), ("hub", "import processes.gateway.loop"), ("cli", "from processes import watchdog"),
+        ("adapters", "from processes.hub import loop"), ("hub", "import processes.gateway.loop"),
+        ("cli", "from processes import watchdog"),
     ],
 )  # fmt: skip
 def test_a_forbidden_import_is_found(room: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,19 +18,39 @@ from processes.adapters import state
 
 # what stands for what in a row's path
 WORDS = {
-    "NAME": r"(?!supervisord)[a-z]+(?:[:_-][0-9]+)?", "HASH": r"[0-9a-f]{32,64}", "ID": r"[0-9A-Za-z_.-]+", "HOST": r"[A-Za-z0-9][A-Za-z0-9.-]*",
-    "EVIDENCE": r"[a-z]+\.(?:txt|json)", "N": r"[0-9]+", "ANY": r"(?:[^/]+/)*", "TEMPORARY": r"[^/]+\.[0-9a-f]{16}\.new",
-}  # fmt: skip
+    "NAME": r"(?!supervisord)[a-z]+(?:[:_-][0-9]+)?",
+    "HASH": r"[0-9a-f]{32,64}",
+    "ID": r"[0-9A-Za-z_.-]+",
+    "HOST": r"[A-Za-z0-9][A-Za-z0-9.-]*",
+    "EVIDENCE": r"[a-z]+\.(?:txt|json)",
+    "N": r"[0-9]+",
+    "ANY": r"(?:[^/]+/)*",
+    "TEMPORARY": r"[^/]+\.[0-9a-f]{16}\.new",
+}
 # rows that the scene does not bring about, and why
 RARE = {
-    "fleethub.toml": "an operator's", "fleet.db.restoring": "restore", "fleet.db.restoring-journal": "restore", "fleet.db.restored": "restore",
-    "replaced/": "restore", "replaced/fleet-ID": "restore", "log/NAME.log.N": "much log", "log/supervisord.log.N": "much log", "log/NAME.out.N": "much output",
-    "run/supervisor.sock.N": "a moment", "run/pulse/.NAME.N": "a moment",
-    "run/contested/": "two agents of one name", "run/contested/HOST": "two agents of one name", "run/failpoint": "a drill",
-    "run/failpoint-watchdog": "a test", "run/poison_row": "a test", "agent-state/failpoint": "a drill", "ANY.TEMPORARY": "a moment",
-    "agent-state/journal.db-journal": "a moment", "agent-state/runs/HASH/exit": "a moment, once the command is over",
+    "fleethub.toml": "an operator's",
+    "fleet.db.restoring": "restore",
+    "fleet.db.restoring-journal": "restore",
+    "fleet.db.restored": "restore",
+    "replaced/": "restore",
+    "replaced/fleet-ID": "restore",
+    "log/NAME.log.N": "much log",
+    "log/supervisord.log.N": "much log",
+    "log/NAME.out.N": "much output",
+    "run/supervisor.sock.N": "a moment",
+    "run/pulse/.NAME.N": "a moment",
+    "run/contested/": "two agents of one name",
+    "run/contested/HOST": "two agents of one name",
+    "run/failpoint": "a drill",
+    "run/failpoint-watchdog": "a test",
+    "run/poison_row": "a test",
+    "agent-state/failpoint": "a drill",
+    "ANY.TEMPORARY": "a moment",
+    "agent-state/journal.db-journal": "a moment",
+    "agent-state/runs/HASH/exit": "a moment, once the command is over",
     "agent-state/runs/HASH/cancel": "a cancel",
-}  # fmt: skip
+}
 
 
 class Row(NamedTuple):

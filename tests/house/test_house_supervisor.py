@@ -28,7 +28,8 @@ from supervisor.options import ServerOptions
 options = ServerOptions()
 options.realize(["-c", sys.argv[1]])
 print(json.dumps([
-    [group.name, group.priority, config.name, config.command, config.autostart, config.autorestart is not False, config.stopwaitsecs]
+    [group.name, group.priority, config.name, config.command,
+     config.autostart, config.autorestart is not False, config.stopwaitsecs]
     for group in options.process_group_configs for config in group.process_configs
 ]))
 """

@@ -19,7 +19,7 @@ from processes.core.values import OutputRecord
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """The row of this key in a durable table is this one. `table`: the name of one of the memory's tables, or tokens."""
+    """Makes this the row of the key in a durable table. `table`: the name of one of the memory's tables, or tokens."""
 
     table: str
     key: str

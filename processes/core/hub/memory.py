@@ -1,6 +1,7 @@
-"""The hub's memory, and a draft of its next state: a step computes on a draft, and only a finished draft is applied. Pure.
+"""The hub's memory, and a draft of its next state: a step computes on a draft, and only a finished draft is applied.
+Pure.
 
-So a step that raises has changed nothing, and one whose effects must wait for the disk can be put off and stepped later.
+So a step that raises has changed nothing, and one whose effects must wait for the disk can be put off until later.
 """
 
 from __future__ import annotations

@@ -207,7 +207,8 @@ def _check_room(draft: Draft, hosts: list[HostRecord]) -> None:
             raise Refused(
                 429,
                 "too_many",
-                f"host {host.name} has {draft.rules.queued_per_host_max} open commands: wait until some have ended, or cancel some",
+                f"host {host.name} has {draft.rules.queued_per_host_max} open commands: "
+                "wait until some have ended, or cancel some",
                 host=host.name,
             )
 

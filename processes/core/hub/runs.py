@@ -18,7 +18,7 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 def advance(draft: Draft, run_id: str) -> None:
-    """Takes the run on: hosts whose command ended go to their next step or leave, further hosts begin, or the run ends."""
+    """Takes the run on: hosts whose command ended go to their next step or leave, further hosts begin, or it ends."""
     draft.drop(draft.memory.due_runs, run_id)
     run = draft.run(run_id)
     if run is None or not run.open:

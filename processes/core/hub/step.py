@@ -294,8 +294,8 @@ def _left_out(draft: Draft, event: PutAside) -> None:
     error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
     draft.put_dead_letter(
         DeadLetter(
-            letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name, error=error, deaths=event.deaths,
-            event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
+            letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name,
+            error=error, deaths=event.deaths, event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
         )
     )  # fmt: skip
 

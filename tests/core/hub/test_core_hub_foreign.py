@@ -45,7 +45,8 @@ def test_each_word_is_tied_to_the_command_it_is_of() -> None:
     session.wrote("c1", "pull")
     session.wrote("c2", "test")
     output, first, second, third = _said(
-        session, agent_frames.Output("line"), agent_frames.StatusFrame("ok"), agent_frames.StatusFrame("error"), agent_frames.StatusFrame("ok"),
+        session, agent_frames.Output("line"),
+        agent_frames.StatusFrame("ok"), agent_frames.StatusFrame("error"), agent_frames.StatusFrame("ok"),
     )  # fmt: skip
     assert isinstance(output, OutputReceived)
     assert output.command_id == "c1"

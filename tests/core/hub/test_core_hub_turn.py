@@ -201,7 +201,7 @@ def test_nothing_is_acknowledged_while_a_commit_is_under_way_and_then_all_that_w
 
 
 def test_presence_is_told_while_a_commit_is_under_way_and_what_it_means_for_commands_waits(scene: Scene) -> None:
-    """That commit may hold the command's row: whoever was told of a change first would be told of the older row last."""
+    """That commit may hold the command's row: who was told of a change first would be told of the older row last."""
     scene.play.give("pull", "a")
     scene.say(AgentDisconnected("c1", "gateway", "a", 1006))
     outcome = scene.turn(Storage.BUSY)
