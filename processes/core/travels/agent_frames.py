@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from processes.core.errors import BadFrame
+from processes.core.travels.shape import DEPTH_MAX, too_deep
 from processes.core.values import OutputRecord, Stream
 
 FRAME_BYTES_MAX: Final = 512 * 1024  # contract: a longer frame closes the connection with 1009
@@ -264,6 +265,8 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
     The frame is None if its type is unknown: newer agents may say more. It is a sign of life all the same.
     Raises: BadFrame, for anything that breaks the protocol; its text is fit for a log line.
     """
+    if too_deep(text):
+        raise BadFrame(f"nested deeper than {DEPTH_MAX}")
     try:
         envelope = _envelope.decode(text)
         decoder = _decoders.get(envelope.type)
