@@ -31,7 +31,7 @@ async def main(process: Process) -> None:
         process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=listener.sockets_max(),
         on_contested=lambda host: threads.run_in_executor(None, contested.say, settings.run, host),
     )  # fmt: skip
-    server = await listener.serve(sock, context, gate.connection)
+    server = await listener.serve(sock, context, gate.socket)
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
     loop = Loop(gate, link, process.pulse, process.stop)
     try:

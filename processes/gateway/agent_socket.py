@@ -13,51 +13,51 @@ from processes.core.values import CloseCode
 
 
 class Owner(Protocol):
-    """What the gate does for its connections."""
+    """What the gate does for its sockets."""
 
-    def made(self, connection: AgentSocket) -> None: ...
+    def made(self, socket: AgentSocket) -> None: ...
 
-    def admit(self, connection: AgentSocket, request: Request) -> Response | float | None: ...
+    def admit(self, socket: AgentSocket, request: Request) -> Response | float | None: ...
 
-    def said(self, connection: AgentSocket, frames: list[Message]) -> None: ...
+    def said(self, socket: AgentSocket, frames: list[Message]) -> None: ...
 
-    def gone(self, connection: AgentSocket, code: int, reason: str) -> None: ...
+    def gone(self, socket: AgentSocket, code: int, reason: str) -> None: ...
 
 
 class AgentSocket(WebSocket):
-    """`session` is there from the moment the token was found good. `doubted`: its token was not known at first."""
+    """`connection` is there from the moment the token was found good. `doubted`: its token was not known at first."""
 
     def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer) -> None:
         super().__init__(limits, pacer)
-        self.session: AgentConnection | None = None
+        self.connection: AgentConnection | None = None
         self.doubted = False
         self._owner = owner
         self._register_s_max = register_s_max
         self._register: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of asyncio.Protocol."""
+        """Called by asyncio when the transport is there."""
         super().connection_made(transport)
         self._owner.made(self)
 
     def on_request(self, request: Request) -> Response | float | None:
-        """Part of WebSocket."""
+        """Called when the request for an upgrade is there: lets it in, refuses it, or says when to ask again."""
         return self._owner.admit(self, request)
 
     def on_open(self) -> None:
-        """Part of WebSocket."""
+        """Called when the upgrade is done."""
         self._register = asyncio.get_running_loop().call_later(self._register_s_max, self._expect_register)
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Part of WebSocket."""
+        """Called with the messages of one read."""
         self._owner.said(self, messages)
 
     def on_closed(self, code: int, reason: str) -> None:
-        """Part of WebSocket."""
+        """Called when the socket is gone, however it ended."""
         if self._register is not None:
             self._register.cancel()
         self._owner.gone(self, code, reason)
 
     def _expect_register(self) -> None:
-        if self.session is not None and self.session.stage is ConnectionStage.AWAITING:
+        if self.connection is not None and self.connection.stage is ConnectionStage.AWAITING:
             self.close(CloseCode.POLICY, "no register")

@@ -1,35 +1,36 @@
-"""The gate: what happens on the agents' sockets goes to the outbox, what the hub delivers goes to the sockets.
+"""The gate: what happens on the agents' sockets goes to the intake, what the hub delivers goes to the sockets.
 
-Nothing here waits: everything is called by the loop's turn or by a socket, and only enqueues.
+Who comes in, who is paused and what goes before what is decided in core/gateway (admission, roster, intake). Nothing here
+waits: everything is called by the loop's turn or by a socket, and only enqueues.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
 from websockets.http11 import Request, Response
 
-from processes.adapters import clock
+from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
-from processes.core.gateway import census
-from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage, Emitted
+from processes.core.gateway import admission, census
+from processes.core.gateway.admission import DOUBT_S, Admission, Refusal
+from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.delivery_log import DeliveryLog
+from processes.core.gateway.intake import Act, Close, Contested, Intake, Pause, Resume, TooMuch
 from processes.core.gateway.outbox import Bounds, Outbox, PutResult
+from processes.core.gateway.roster import Member, Roster
 from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import (
-    AgentDisconnected,
-    AgentRegistered,
     CloseConnection,
     DeliverAck,
     DeliverCommand,
     DeliverKill,
     DeliverRegistered,
     Delivery,
-    HeartbeatReceived,
     HubStarted,
     TokenChanged,
     TokensPiece,
@@ -37,18 +38,15 @@ from processes.core.travels.messages import (
 )
 from processes.core.values import CloseCode
 from processes.gateway.agent_socket import AgentSocket
-from processes.gateway.roster import Roster
 from processes.gateway.tokens import Tokens
 
-PATH: Final = "/ws"
 RETRY_AFTER_S: Final = "2"  # said with 503; the token table is asked for again every TABLE_S_MAX
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
 COUNTS_S: Final = 10.0  # refusals are logged as sums: whoever knocks a thousand times a second writes no thousand lines
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
 UPGRADES_MAX: Final = 100  # in one pass of the loop: about 20 ms
-# until an unknown token is looked up once more, and is wrong then; a delivery is here within some 10 ms
-DOUBT_S: Final = 1.0
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
+DAWDLED: Final = 0  # stands for a status among the sums of refusals
 
 
 class Gate:
@@ -60,90 +58,127 @@ class Gate:
     def __init__(
         self, name: str, boot: str, tokens: Tokens, log: Log, *, sockets_max: int,
         bounds: Bounds = Bounds(), limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,  # noqa: B008  both are immutable
+        table_s_max: float = TABLE_S_MAX, clock: Clock = Clock(),  # noqa: B008  it has no state
         on_contested: Callable[[str], object] = lambda _: None,
     ) -> None:  # fmt: skip
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
-        self.roster = Roster(sockets_max)
+        self.roster: Roster[AgentSocket] = Roster(sockets_max)
         self.outbox = Outbox(bounds)
-        self._written = DeliveryLog(boot)
+        self._intake = Intake(self.outbox, self.roster)
+        self._delivery_log = DeliveryLog(boot)
         self.epoch = 0  # the newest of a hub that was seen
         self.stopping = False
         self.wake = asyncio.Event()  # something may be done in the next turn
-        self.received = self.delivered = self.dropped = self.malformed = self.contested = 0
-        self._limits, self._register_s_max, self._on_contested = limits, register_s_max, on_contested
+        self.delivered = self.malformed = self.censuses = 0
+        self._dropped = 0  # deliveries
+        self._limits, self._register_s_max, self._table_s_max = limits, register_s_max, table_s_max
+        self._on_contested, self._clock = on_contested, clock
         self._loop = asyncio.get_running_loop()
         self._pacer = Pacer(UPGRADES_MAX)
-        self._numbers = self._censuses = 0
-        self._paused: dict[AgentSocket, str] = {}
-        self._rests: dict[AgentSocket, deque[Emitted]] = {}  # of paused ones: what one read brought too much
+        self._numbers = 0
         self._refused: Counter[int] = Counter()
         self._census_s = self._counts_s = self._loop.time()
 
+    @property
+    def received(self) -> int:
+        """Returns how many events agents have said."""
+        return self._intake.received
+
+    @property
+    def dropped(self) -> int:
+        """Returns how many events and deliveries had no room, or came from an older hub."""
+        return self._intake.dropped + self._dropped
+
     # What sockets say
 
-    def connection(self) -> AgentSocket:
-        """A protocol for a new transport."""
+    def socket(self) -> AgentSocket:
+        """Returns a protocol for a new transport."""
         return AgentSocket(self, self._limits, self._register_s_max, self._pacer)
 
-    def made(self, connection: AgentSocket) -> None:
-        """Part of Owner."""
-        dawdler = self.roster.made(connection)
+    def made(self, socket: AgentSocket) -> None:
+        """Called when a socket was accepted."""
+        dawdler = self.roster.made(socket)
         if dawdler is not None:
-            self._refused[0] += 1
+            self._refused[DAWDLED] += 1
             dawdler.abort()
 
-    def admit(self, connection: AgentSocket, request: Request) -> Response | float | None:
-        """Part of Owner: lets the request in, with a session, or says why not, or when to ask again.
-
-        Whoever enrolled a host has its token as soon as the hub has written it, and we hear of it by another queue, a
-        moment later: nobody is turned away for being fast. (Ours waits a minute after a 401.)
-        """
+    def admit(self, socket: AgentSocket, request: Request) -> Response | float | None:
+        """Called with a request for an upgrade. None lets it in; a Response says why not; a number, when to ask again."""
         token = self.tokens.find(request.headers.get_all("Authorization"))
-        if request.path.partition("?")[0] != PATH:
-            return self._refuse(404, f"Agents connect to {PATH}.\n")
-        if self.stopping or self.roster.is_full:
-            return self._refuse(503, "No room. Try again later.\n")
-        if token is None and not self.tokens.is_current:
-            return self._refuse(503, "The tokens are not known yet. Try again soon.\n")
-        if token is None and not connection.doubted:
-            connection.doubted = True
+        said = admission.admit(
+            request.path,
+            known=token is not None,
+            table_is_current=self.tokens.is_current,
+            asked_before=socket.doubted,
+            stopping=self.stopping,
+            full=self.roster.is_full,
+        )
+        if isinstance(said, Refusal):
+            self._refused[said.status] += 1
+            return AgentSocket.refusal(
+                said.status, said.text, {"Retry-After": RETRY_AFTER_S} if said.status == 503 else None
+            )
+        if said is Admission.ASK_AGAIN:
+            socket.doubted = True
             return DOUBT_S
-        if token is None:
-            return self._refuse(401, "The token is missing or wrong.\n")
+        assert token is not None
         self._numbers += 1
-        connection.session = AgentConnection(f"{self.boot}.{self._numbers}", self.name, token, connection.peer)
-        self.roster.let_in(connection)
+        socket.connection = AgentConnection(f"{self.boot}.{self._numbers}", self.name, token, socket.peer)
+        self.roster.let_in(socket)
         return None
 
-    def said(self, connection: AgentSocket, frames: list[Message]) -> None:
-        """Part of Owner."""
-        session = connection.session
-        if session is None:
+    def said(self, socket: AgentSocket, frames: list[Message]) -> None:
+        """Called with the messages of one read."""
+        connection = socket.connection
+        if connection is None:
             return
-        reading = session.read(frames, clock.now().boot_s)
-        for complaint in reading.malformed:
+        read = connection.read(frames, self._clock.now().boot_s)
+        for complaint in read.malformed:
             self.malformed += 1
-            self.log.warning("malformed frame", host=session.host, peer=session.address, why=complaint)
-        self._take(connection, session, deque(reading.events))
-        if reading.close is not None:
-            self.end(connection, *reading.close)
+            self.log.warning("malformed frame", host=connection.host, peer=connection.address, why=complaint)
+        self._carry_out(self._intake.take(Member(socket, connection), read.events, self._loop.time()))
+        if read.close is not None:
+            self.end(socket, *read.close)
         self.wake.set()
 
-    def gone(self, connection: AgentSocket, code: int, reason: str) -> None:
-        """Part of Owner."""
-        self.roster.gone(connection)
-        self._leave(connection, code, reason)
+    def gone(self, socket: AgentSocket, code: int, reason: str) -> None:
+        """Called when a socket is gone, however it ended."""
+        self.roster.gone(socket)
+        self._leave(socket, code, reason)
 
-    def end(self, connection: AgentSocket, code: int, reason: str) -> None:
+    def end(self, socket: AgentSocket, code: int, reason: str) -> None:
         """Closes a connection; for the hub it is gone from now on."""
-        self._leave(connection, code, reason)
-        connection.close(code, reason)
+        self._leave(socket, code, reason)
+        socket.close(code, reason)
 
     def end_all(self) -> None:
-        """Nobody is let in any more, and everybody is asked to come back soon."""
+        """Lets nobody in any more, and asks everybody to come back soon."""
         self.stopping = True
-        for connection in list(self.roster.sockets):
-            self.end(connection, CloseCode.RESTART, "restart")
+        for socket in list(self.roster.sockets):
+            self.end(socket, CloseCode.RESTART, "restart")
+
+    def _leave(self, socket: AgentSocket, code: int, reason: str) -> None:
+        connection = socket.connection
+        if connection is not None and self._intake.leave(Member(socket, connection), code, reason, self._loop.time()):
+            self.wake.set()
+
+    def _carry_out(self, acts: Iterable[Act[AgentSocket]]) -> None:
+        for act in acts:
+            match act:
+                case Pause(socket):
+                    socket.pause()
+                case Resume(socket):
+                    socket.resume()
+                case Close(socket, code, reason):
+                    self.wake.set()
+                    socket.close(code, reason)
+                case Contested(host, address):
+                    self._on_contested(host)
+                    self.log.warning("identity contested", host=host, peer=address)
+                case TooMuch(host):
+                    self.log.warning("too much waits of one host", host=host)
+                case _:
+                    assert_never(act)
 
     # What the hub says
 
@@ -153,7 +188,7 @@ class Gate:
         """
         # plant: gateway-epoch
         if message.epoch < self.epoch:
-            self.dropped += 1
+            self._dropped += 1
             return
         if message.epoch > self.epoch:
             self.epoch = message.epoch
@@ -177,9 +212,9 @@ class Gate:
 
     def take_census(self) -> None:
         """Everybody who is registered is named to the hub anew, before anything else."""
-        self._censuses += 1
+        self.censuses += 1
         self._census_s = self._loop.time()
-        self.outbox.start_census(census.pieces(self.name, self.boot, self._censuses, self.roster.sessions()))
+        self.outbox.start_census(census.pieces(self.name, self.boot, self.censuses, self.roster.connections()))
         self.wake.set()
 
     def miss_deliveries(self) -> None:
@@ -195,12 +230,9 @@ class Gate:
         """Once a turn: the canary's file, the wish for a token table, what can be read again, the sums of refusals."""
         if self.tokens.look_for_canary():
             self._end_revoked()
-        if self.outbox.census_wanted or (not self.tokens.is_current and now_s - self._census_s >= TABLE_S_MAX):
+        if self.outbox.census_wanted or (not self.tokens.is_current and now_s - self._census_s >= self._table_s_max):
             self.take_census()
-        for connection, host in list(self._paused.items()):
-            if self.outbox.may_resume(host):
-                del self._paused[connection]
-                self._resume(connection)
+        self._carry_out(self._intake.resume(now_s))
         if self._refused and now_s - self._counts_s >= COUNTS_S:
             sums = {
                 f"status_{status}" if status else "dawdled": count for status, count in sorted(self._refused.items())
@@ -211,121 +243,52 @@ class Gate:
 
     # Inside
 
-    def _take(self, connection: AgentSocket, session: AgentConnection, events: deque[Emitted]) -> None:
-        """Enqueues them, until its host has too much waiting: the rest of what was read already waits with the
-        connection.
-        """
-        while events and session.stage is not ConnectionStage.ENDED and connection not in self._paused:
-            self._enqueue(connection, session, events.popleft())
-        if events and session.stage is not ConnectionStage.ENDED:
-            self._rests.setdefault(connection, deque()).extend(events)
-
-    def _resume(self, connection: AgentSocket) -> None:
-        if connection.session is not None and connection in self._rests:
-            self._take(connection, connection.session, self._rests.pop(connection))
-        if connection not in self._paused:
-            connection.resume()
-
-    def _enqueue(self, connection: AgentSocket, session: AgentConnection, emitted: Emitted) -> None:
-        self.received += 1
-        now_s = self._loop.time()
-        match emitted.event:
-            case AgentRegistered():
-                self.outbox.put_presence(session.host, emitted.item, now_s)
-                self._register(connection, session, now_s)
-            case HeartbeatReceived():
-                self.outbox.put_heartbeat(session.host, session.connection, emitted.item, now_s)
-            case _:
-                answer = self.outbox.put(session.host, emitted.item, now_s)
-                if answer is PutResult.REFUSED:
-                    self.dropped += 1
-                    self.log.warning("too much waits of one host", host=session.host)
-                    self.end(connection, CloseCode.GOING_AWAY, "too much is waiting")
-                elif answer is PutResult.PAUSE:
-                    self._paused[connection] = session.host
-                    connection.pause()
-
-    def _register(self, connection: AgentSocket, session: AgentConnection, now_s: float) -> None:
-        old = self.roster.register(session, connection)
-        if old is None:
-            return
-        self.end(old, CloseCode.REPLACED, "replaced by a newer connection")
-        if self.roster.contested(session.host, now_s):
-            self.contested += 1
-            self._on_contested(session.host)
-            self.log.warning("identity contested", host=session.host, peer=session.address)
-
-    def _leave(self, connection: AgentSocket, code: int, reason: str) -> None:
-        session = connection.session
-        self._paused.pop(connection, None)
-        rest = self._rests.pop(connection, ())
-        if session is None:
-            return
-        for emitted in rest:  # said before the end, and read: it goes before the disconnect, as far as there is room
-            if isinstance(emitted.event, HeartbeatReceived):
-                continue
-            if self.outbox.put(session.host, emitted.item, self._loop.time()) is PutResult.REFUSED:
-                self.dropped += 1
-                break
-        event: AgentDisconnected | None = session.end(code, reason)
-        if event is None:
-            return
-        self.roster.unregister(session)
-        self.outbox.forget_heartbeat(session.host, session.connection)
-        self.outbox.put_presence(session.host, messages.encode(event), self._loop.time())
-        self.wake.set()
-
     def _end_revoked(self) -> None:
-        for connection in list(self.roster.sockets):
-            if connection.session is not None and not self.tokens.holds(connection.session.token):
-                self.end(connection, CloseCode.REVOKED, "the token is no longer valid")
+        for socket in list(self.roster.sockets):
+            if socket.connection is not None and not self.tokens.holds(socket.connection.token):
+                self.end(socket, CloseCode.REVOKED, "the token is no longer valid")
 
     def _end_others(self, change: TokenChanged) -> None:
         """At once, also while the table is not current: this much is known."""
-        for connection in list(self.roster.sockets):
-            session = connection.session
-            if session is not None and session.host == change.host and session.token != change.token:
-                self.end(connection, change.code, change.reason)
+        for socket in list(self.roster.sockets):
+            connection = socket.connection
+            if connection is not None and connection.host == change.host and connection.token != change.token:
+                self.end(socket, change.code, change.reason)
 
     def _deliver_command(self, message: DeliverCommand) -> None:
-        connection = self.roster.find(message.connection)
-        session = connection.session if connection is not None else None
-        if connection is not None and session is not None and not session.may_write(message.command_id):
+        member = self.roster.find(message.connection)
+        if member is not None and not member.connection.may_write(message.command_id):
             return
         ttl_s = None
         if message.expires_boot_s is not None:  # over already: the agent refuses it, and the hub hears so from it
-            ttl_s = max(message.expires_boot_s - clock.now().boot_s, 0.0)
+            ttl_s = max(message.expires_boot_s - self._clock.now().boot_s, 0.0)
         frame = agent_frames.CommandFrame(message.op, message.command_id, message.attempt, ttl_s)
-        if connection is not None and session is not None and connection.send(agent_frames.encode(frame)):
-            session.wrote(message.command_id, message.op)
-            if session.is_foreign:
-                self._written.add(session.connection, message.command_id)
+        if member is not None and member.socket.send(agent_frames.encode(frame)):
+            member.connection.wrote(message.command_id, message.op)
+            if member.connection.is_foreign:
+                self._delivery_log.add(member.connection.id, message.command_id)
             return
-        if not self._written.never(message.connection, message.command_id):
+        if not self._delivery_log.never(message.connection, message.command_id):
             return  # written before, or by a gateway before this one: the hub learns by the connection's end
         event = Undelivered(message.connection, self.name, message.host, message.command_id, message.attempt)
         if self.outbox.put(message.host, messages.encode(event), self._loop.time()) is PutResult.REFUSED:
-            self.dropped += 1  # the hub finds out by the disconnect, or by the silence
+            self._dropped += 1  # the hub finds out by the disconnect, or by the silence
         self.wake.set()
 
     def _deliver_frame(self, message: DeliverRegistered | DeliverAck | DeliverKill | CloseConnection) -> None:
-        connection = self.roster.find(message.connection)
-        if connection is None or connection.session is None:
+        member = self.roster.find(message.connection)
+        if member is None:
             return  # its disconnect is on its way to the hub
         frame: agent_frames.HubFrame | None = None
         match message:
             case DeliverRegistered():
-                frame = connection.session.tell()
+                frame = member.connection.tell()
             case DeliverAck():
-                if not connection.session.is_foreign:
+                if not member.connection.is_foreign:
                     frame = agent_frames.Ack(message.command_id, message.offset, message.quarantined)
             case DeliverKill():
                 frame = agent_frames.KillCommand(message.signal, message.command_id)
             case CloseConnection():
-                self.end(connection, message.code, message.reason)
+                self.end(member.socket, message.code, message.reason)
         if frame is not None:
-            connection.send(agent_frames.encode(frame))
-
-    def _refuse(self, status: int, text: str) -> Response:
-        self._refused[status] += 1
-        return AgentSocket.refusal(status, text, {"Retry-After": RETRY_AFTER_S} if status == 503 else None)
+            member.socket.send(agent_frames.encode(frame))

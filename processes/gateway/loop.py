@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import Final
 
 import msgspec
 
+from processes.adapters.clock import Clock
 from processes.adapters.queue_link import QueuesAway
 from processes.adapters.queue_reader import QueueReader, Queues
 from processes.adapters.state.pulse_file import PulseFile
@@ -30,13 +30,18 @@ FAREWELL_S_MAX: Final = 2.5  # for closing handshakes (each ends after Limits.cl
 class Loop:
     """One gateway's loop, from its first census to its farewell."""
 
-    def __init__(self, gate: Gate, link: Queues, pulse: PulseFile, stop: asyncio.Event) -> None:
+    def __init__(
+        self, gate: Gate, link: Queues, pulse: PulseFile, stop: asyncio.Event,
+        *, clock: Clock = Clock(), turn_s_max: float = TURN_S_MAX,  # noqa: B008  a clock has no state
+    ) -> None:  # fmt: skip
+        self._clock, self._turn_s_max = clock, turn_s_max
         self._gate, self._link, self._pulse, self._stop = gate, link, pulse, stop
         self._loop = asyncio.get_running_loop()
         self._deliveries = QueueReader(link, messages.deliveries_of(gate.name), DELIVERIES_MAX, gate.wake.set)
         self._events_epoch = 0
         self._appending: asyncio.Task[Appended | None] | None = None
         self._appending_away = False
+        self._undecodable = 0  # deliveries of a version to come
 
     async def run(self) -> None:
         """Turns until stopped."""
@@ -61,7 +66,7 @@ class Loop:
     async def _wait(self) -> None:
         now_s = self._loop.time()
         due_s = self._gate.outbox.due_s()
-        wait_s = TURN_S_MAX if due_s is None else min(max(due_s - now_s, 0.0), TURN_S_MAX)
+        wait_s = self._turn_s_max if due_s is None else min(max(due_s - now_s, 0.0), self._turn_s_max)
         if wait_s:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -93,7 +98,7 @@ class Loop:
         try:
             message = messages.decode_delivery(item)
         except (LocalError, msgspec.DecodeError) as error:  # of a version to come: that hub redelivers what matters
-            self._gate.dropped += 1
+            self._undecodable += 1
             self._gate.log.error("a delivery that this version does not understand", why=str(error))
             return
         self._gate.deliver(message)
@@ -132,7 +137,7 @@ class Loop:
         oldest_s = gate.outbox.oldest_s()
         pulse.epoch, pulse.received, pulse.delivered = gate.epoch, gate.received, gate.delivered
         pulse.backlog, pulse.connections = len(gate.outbox), len(gate.roster.sockets)
-        pulse.oldest_ns = 0 if oldest_s is None else time.monotonic_ns() - int(max(now_s - oldest_s, 0.0) * 1e9)
+        pulse.oldest_ns = 0 if oldest_s is None else self._clock.mono_ns() - int(max(now_s - oldest_s, 0.0) * 1e9)
         pulse.blocked_on = Blocked.QUEUES if self._deliveries.away or self._appending_away else Blocked.NOTHING
-        pulse.dropped, pulse.errors = gate.dropped, gate.malformed
+        pulse.dropped, pulse.errors = gate.dropped + self._undecodable, gate.malformed
         self._pulse.beat()

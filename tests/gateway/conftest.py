@@ -57,10 +57,9 @@ class House:
 
     def connection(self, host: str) -> str:
         """The id of the host's registered connection."""
-        connection = self.gate.roster.of_host(host)
-        assert connection is not None
-        assert connection.session is not None
-        return connection.session.connection
+        member = self.gate.roster.of_host(host)
+        assert member is not None
+        return member.connection.id
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Waits for a condition inside this process."""
@@ -75,7 +74,7 @@ async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     house.port = sock.getsockname()[1]
-    server = await listener.serve(sock, None, house.gate.connection)
+    server = await listener.serve(sock, None, house.gate.socket)
     task = asyncio.create_task(house.loop.run())
     try:
         yield house

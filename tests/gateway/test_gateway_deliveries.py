@@ -130,7 +130,7 @@ def test_a_delivery_that_cannot_be_read_costs_nothing_but_itself(house: Houses) 
             await h.hub.link.append(messages.deliveries_of("gateway"), garbage)
             await h.hub.deliver(DeliverKill(1, "boot.1", "c1"))
             await wire.hear("kill_command")
-            assert h.gate.dropped == 3
+            await h.until(lambda: h.pulse.pulse.dropped == 3)
             wire.say("heartbeat")
             await h.hub.event(HeartbeatReceived)
 

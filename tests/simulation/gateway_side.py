@@ -43,11 +43,11 @@ async def main(world: World, life: Life) -> None:
     """A gateway's life."""
     await asyncio.sleep(world.dice.uniform(0.02, 0.2))
     life.spend("open")
-    door = hub_side.process(world, life, f"{world.dice.getrandbits(32):08x}")
-    life.machine = door
-    gate = WatchedGate(world, life, life.name, door.boot, NoCanary(Path("/nonexistent")), door.log, sockets_max=100)
+    opened = hub_side.process(world, life, f"{world.dice.getrandbits(32):08x}")
+    life.machine = opened
+    gate = WatchedGate(world, life, life.name, opened.boot, NoCanary(Path("/nonexistent")), opened.log, sockets_max=100, clock=hub_side.HouseClock(life))
     link: Any = world.link(life, life.name)
-    loop = Loop(gate, link, door.pulse, door.stop)
+    loop = Loop(gate, link, opened.pulse, opened.stop, clock=hub_side.HouseClock(life), turn_s_max=4.0)
     world.gateways.append((life, gate))
     await loop.run()
     await loop.farewell()

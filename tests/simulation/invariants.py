@@ -228,8 +228,8 @@ class Witness:
 
     def heard(self, socket: Any) -> None:
         """A frame of an agent has come to a gateway."""
-        if socket.session is not None:
-            self._heard_s[socket.session.host] = self._world.loop.now_s
+        if socket.connection is not None:
+            self._heard_s[socket.connection.host] = self._world.loop.now_s
 
     def written(self, life: Life, session: AgentConnection | None, text: bytes) -> None:
         """A gateway writes a frame to an agent."""

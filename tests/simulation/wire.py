@@ -170,7 +170,7 @@ class Socket:
 
     def __init__(self, wire: Wire, life: Life, gate: Any, address: str, number: int) -> None:
         self.wire, self._life, self._gate = wire, life, gate
-        self.session: AgentConnection | None = None
+        self.connection: AgentConnection | None = None
         self.doubted = False
         self.peer = address
         self._number = number
@@ -205,7 +205,7 @@ class Socket:
 
     def expect_register(self) -> None:
         """As AgentConnection's timer."""
-        if self.session is not None and self.session.stage is ConnectionStage.AWAITING:
+        if self.connection is not None and self.connection.stage is ConnectionStage.AWAITING:
             self.close(CloseCode.POLICY, "no register")
 
     def gone(self, code: int) -> None:
@@ -216,7 +216,7 @@ class Socket:
         """Part of AgentConnection."""
         if not self._life.alive or not self.wire.open:
             return False
-        self.wire._world.witness.written(self._life, self.session, text)
+        self.wire._world.witness.written(self._life, self.connection, text)
         self._life.spend("before a frame to an agent")
         self.wire.down(text)
         return True

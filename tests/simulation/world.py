@@ -29,8 +29,6 @@ from simulation.timeline import LIFE, Clock, Life, VirtualLoop, VirtualTime, tas
 
 import processes.agent.loop
 import processes.fanout.requests
-import processes.gateway.gate
-import processes.gateway.loop
 from processes.adapters.queue_link import QueuesAway
 from processes.core.errors import Fenced
 from processes.core.records.dead_letter import Why
@@ -307,7 +305,6 @@ class World:
 
 
 PATIENT = {  # waits that only cost turns here
-    processes.gateway.loop: {"TURN_S_MAX": 4.0},
     processes.agent.loop: {"TICK_S": 1.0, "TICK_RUNNING_S": 0.4},
 }
 
@@ -317,8 +314,6 @@ def on_virtual_time(world: World) -> Iterator[None]:
     """The processes' modules look at the world's clocks, and an agent is made of virtual things."""
     time = VirtualTime(world.loop, lambda: world.dice)
     stands_in: list[tuple[ModuleType, dict[str, Any]]] = [
-        (processes.gateway.gate, {"clock": time}),
-        (processes.gateway.loop, {"time": time}),
         (processes.fanout.requests, {"time": time, "uuid": time}),
         (
             processes.agent.loop,

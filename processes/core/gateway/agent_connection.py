@@ -78,8 +78,8 @@ class AgentConnection:
     Invariant: `info` is None exactly while AWAITING, or ENDED without ever having registered.
     """
 
-    def __init__(self, connection: str, gateway: str, token: Token, address: str) -> None:
-        self.connection = connection
+    def __init__(self, id: str, gateway: str, token: Token, address: str) -> None:
+        self.id = id
         self.gateway = gateway
         self.token = token
         self.address = address
@@ -87,9 +87,8 @@ class AgentConnection:
         self.info: Connection | None = None
         self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
         self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
-        self._unended: deque[tuple[str, str]] = deque(
-            maxlen=WRITTEN_MAX
-        )  # of those, id and op of what has no status yet; oldest first
+        # of those, id and op of what has no status yet; oldest first
+        self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)
         self._progress = Json(b"{}")  # as it was told last
         self._idle = False  # a foreign agent said on this connection that it runs nothing
 
@@ -109,7 +108,7 @@ class AgentConnection:
         return self.info is not None and self.info.register.protocol < PROTOCOL
 
     def read(self, frames: Iterable[tuple[bytes, bool]], boot_s: float) -> FramesRead:
-        """The meaning of the messages of one read, (bytes, is text) each, in order.
+        """Returns the meaning of the messages of one read, (bytes, is text) each, in order.
 
         Consecutive output of one command becomes one event. Nothing behind a frame that ends the connection is read.
         Units: `boot_s` seconds of CLOCK_BOOTTIME.
@@ -130,7 +129,7 @@ class AgentConnection:
         return FramesRead(gathered.finish(), malformed, close)
 
     def tell(self) -> agent_frames.Registered | None:
-        """The frame that says the hub holds the registration; None if there is nothing to tell (any more)."""
+        """Returns the frame that says that the hub holds the registration; None: there is nothing to tell any more."""
         if self.stage is not ConnectionStage.REGISTERED or self.info is None:
             return None
         self.stage = ConnectionStage.TOLD
@@ -141,7 +140,7 @@ class AgentConnection:
         return not (self.is_foreign and command_id in self._written)
 
     def wrote(self, command_id: str, op: str) -> None:
-        """The command's frame was handed to the socket."""
+        """Called when the command's frame was handed to the socket."""
         if self.is_foreign:
             self._written.append(command_id)
             self._unended.append((command_id, op))
@@ -161,7 +160,7 @@ class AgentConnection:
         """Ends it. Returns the event for the hub, the first time, if the hub ever heard of this connection."""
         was_live = self.is_live
         self.stage = ConnectionStage.ENDED
-        return AgentDisconnected(self.connection, self.gateway, self.host, code, reason[:200]) if was_live else None
+        return AgentDisconnected(self.id, self.gateway, self.host, code, reason[:200]) if was_live else None
 
     def _step(self, data: bytes, is_text: bool, boot_s: float) -> tuple[AgentSaid | None, tuple[CloseCode, str] | None]:
         if not is_text:
@@ -183,13 +182,14 @@ class AgentConnection:
         if frame.hostname.lower() != self.host.lower():  # RFC 4343: names are compared without case
             return None, (CloseCode.RENAMED, "the token is another host's")
         self.info = Connection(
-            self.connection, self.gateway, self.host, self.token.enrolment, frame, Json(facts), self.address, since_boot_s=boot_s
+            self.id, self.gateway, self.host, self.token.enrolment, frame, Json(facts), self.address,
+            since_boot_s=boot_s,
         )  # fmt: skip
         self.stage = ConnectionStage.REGISTERED
-        return AgentRegistered(self.connection, self.gateway, self.host, self.info), None
+        return AgentRegistered(self.id, self.gateway, self.host, self.info), None
 
     def _event(self, frame: agent_frames.AgentFrame, facts: bytes) -> AgentSaid | None:
-        who = (self.connection, self.gateway, self.host)
+        who = (self.id, self.gateway, self.host)
         match frame:
             case agent_frames.Heartbeat():
                 self._idle |= self.is_foreign and frame.pending_command is None

@@ -13,19 +13,19 @@ from processes.core.travels.messages import CENSUS_PIECE, CensusTaken
 PIECE_BYTES_MAX: Final = 256 * 1024
 
 
-def pieces(gateway: str, boot: str, census: int, sessions: Iterable[AgentConnection]) -> Iterator[bytes]:
-    """The queue items of one census, made as they are asked for; at least one. A session that ended meanwhile is left
-    out.
+def pieces(gateway: str, boot: str, census: int, connections: Iterable[AgentConnection]) -> Iterator[bytes]:
+    """Yields the queue items of one census, made as they are asked for; at least one. A connection that ended meanwhile
+    is left out.
 
     What a piece says of commands written is of the time when it is made: later than the census, so never too little.
     """
     number, size, held = 0, 0, []
-    for session in sessions:
-        connection = session.census()
-        if connection is None:
+    for connection in connections:
+        info = connection.census()
+        if info is None:
             continue
-        held.append(connection)
-        size += len(messages.encode(messages.AgentRegistered(session.connection, gateway, session.host, connection)))
+        held.append(info)
+        size += len(messages.encode(messages.AgentRegistered(connection.id, gateway, connection.host, info)))
         if len(held) == CENSUS_PIECE or size > PIECE_BYTES_MAX:
             yield messages.encode(CensusTaken(gateway, census, boot, number, False, held))
             number, size, held = number + 1, 0, []

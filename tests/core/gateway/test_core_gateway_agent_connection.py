@@ -46,8 +46,8 @@ def frame(kind: str, **payload: Any) -> tuple[bytes, bool]:
     return json.dumps({"type": kind, "payload": payload}).encode(), True
 
 
-def say(session: AgentConnection, *frames: tuple[bytes, bool], boot_s: float = 0.0) -> FramesRead:
-    return session.read(frames, boot_s)
+def say(connection: AgentConnection, *frames: tuple[bytes, bool], boot_s: float = 0.0) -> FramesRead:
+    return connection.read(frames, boot_s)
 
 
 def awaiting() -> AgentConnection:
@@ -55,21 +55,21 @@ def awaiting() -> AgentConnection:
 
 
 def registered(protocol: int = 1) -> AgentConnection:
-    session = awaiting()
-    assert len(say(session, frame("register", hostname="web1", protocol=protocol)).events) == 1
-    return session
+    connection = awaiting()
+    assert len(say(connection, frame("register", hostname="web1", protocol=protocol)).events) == 1
+    return connection
 
 
 def told() -> AgentConnection:
-    session = registered()
-    assert session.tell() is not None
-    return session
+    connection = registered()
+    assert connection.tell() is not None
+    return connection
 
 
 def ended() -> AgentConnection:
-    session = told()
-    session.end(1000, "")
-    return session
+    connection = told()
+    connection.end(1000, "")
+    return connection
 
 
 def test_the_samples_are_the_whole_vocabulary() -> None:
@@ -78,10 +78,10 @@ def test_the_samples_are_the_whole_vocabulary() -> None:
 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_before_register_every_other_frame_is_malformed(kind: str) -> None:
-    session = awaiting()
-    reading = say(session, frame(kind, **SAMPLES[kind]))
+    connection = awaiting()
+    reading = say(connection, frame(kind, **SAMPLES[kind]))
     assert (reading.events, len(reading.malformed), reading.close) == ([], 1, None)
-    assert session.stage is ConnectionStage.AWAITING
+    assert connection.stage is ConnectionStage.AWAITING
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
@@ -101,50 +101,52 @@ def test_after_the_end_nothing_is_read(kind: str) -> None:
 
 
 def test_register_makes_the_connection_live_and_a_second_one_is_malformed() -> None:
-    session = awaiting()
-    assert not session.is_live
-    assert session.census() is None
-    reading = say(session, frame("register", hostname="Web1", extra=1), frame("register", hostname="web1"), boot_s=7.0)
+    connection = awaiting()
+    assert not connection.is_live
+    assert connection.census() is None
+    reading = say(
+        connection, frame("register", hostname="Web1", extra=1), frame("register", hostname="web1"), boot_s=7.0
+    )
     ((event, _),) = reading.events
     assert isinstance(event, AgentRegistered)
     assert (event.info.enrolment, event.info.facts, event.info.address) == ("id-1", b'{"extra":1}', "127.0.0.1:9")
     assert event.info.since_boot_s == 7.0, "of two connections of one host the hub takes the later for current"
     assert len(reading.malformed) == 1
-    assert session.is_live
-    assert session.census() == event.info
+    assert connection.is_live
+    assert connection.census() == event.info
 
 
 @pytest.mark.parametrize("name", ["web2", "web1.example.org", "", "web1 "])
 def test_another_name_than_the_tokens_ends_the_connection_and_nothing_behind_it_is_read(name: str) -> None:
-    session = awaiting()
-    reading = say(session, frame("register", hostname=name), frame("register", hostname="web1"))
+    connection = awaiting()
+    reading = say(connection, frame("register", hostname=name), frame("register", hostname="web1"))
     assert reading.events == []
     assert reading.close is not None
     assert reading.close[0] is CloseCode.RENAMED
-    assert not session.is_live
+    assert not connection.is_live
 
 
 def test_registered_is_told_once_and_only_in_time() -> None:
-    session = awaiting()
-    assert session.tell() is None
+    connection = awaiting()
+    assert connection.tell() is None
     assert registered().tell() == agent_frames.Registered("id-1", 1, 5.0)
     assert told().tell() is None
     assert ended().tell() is None
 
 
 def test_the_tenth_malformed_frame_within_a_minute_ends_the_connection() -> None:
-    session = told()
+    connection = told()
     for number in range(MALFORMED_MAX - 1):
-        assert say(session, (b"{", True), boot_s=number * 6.0).close is None
-    reading = say(session, (b"{", True), frame("heartbeat"), boot_s=60.0)
+        assert say(connection, (b"{", True), boot_s=number * 6.0).close is None
+    reading = say(connection, (b"{", True), frame("heartbeat"), boot_s=60.0)
     assert reading.close == (CloseCode.POLICY, "too many malformed frames")
     assert reading.events == []
 
 
 def test_ten_malformed_frames_in_more_than_a_minute_do_not() -> None:
-    session = told()
+    connection = told()
     for number in range(30):
-        assert say(session, (b"{", True), boot_s=number * 6.7).close is None
+        assert say(connection, (b"{", True), boot_s=number * 6.7).close is None
 
 
 def test_consecutive_output_of_one_command_is_one_event_and_anything_else_ends_it() -> None:
@@ -203,35 +205,35 @@ def test_progress_is_handed_on_as_it_came_up_to_a_bound() -> None:
 
 
 def test_a_foreign_agent_is_never_written_the_same_command_twice_and_its_census_says_which() -> None:
-    session = registered(protocol=0)
-    assert session.is_foreign
+    connection = registered(protocol=0)
+    assert connection.is_foreign
     for number in range(WRITTEN_MAX + 1):
-        assert session.may_write(f"c{number}")
-        session.wrote(f"c{number}", "pull")
-        assert not session.may_write(f"c{number}")
-    connection = session.census()
-    assert connection is not None
-    assert connection.written == [f"c{number}" for number in range(1, WRITTEN_MAX + 1)]
+        assert connection.may_write(f"c{number}")
+        connection.wrote(f"c{number}", "pull")
+        assert not connection.may_write(f"c{number}")
+    info = connection.census()
+    assert info is not None
+    assert info.written == [f"c{number}" for number in range(1, WRITTEN_MAX + 1)]
 
 
 def test_a_fleethub_agent_may_be_written_a_command_again() -> None:
-    session = registered()
-    session.wrote("c", "pull")
-    assert session.may_write("c")
-    connection = session.census()
-    assert connection is not None
-    assert connection.written == []
+    connection = registered()
+    connection.wrote("c", "pull")
+    assert connection.may_write("c")
+    info = connection.census()
+    assert info is not None
+    assert info.written == []
 
 
 def test_the_end_is_told_once_and_only_of_a_connection_that_the_hub_knows() -> None:
     assert awaiting().end(1006, "") is None
-    session = registered()
-    event = session.end(4409, "r" * 1000)
+    connection = registered()
+    event = connection.end(4409, "r" * 1000)
     assert event is not None
     assert (event.connection, event.host, event.code, len(event.reason)) == ("boot.1", "web1", 4409, 200)
-    assert session.end(1006, "") is None
-    assert session.census() is None
-    assert not session.is_live
+    assert connection.end(1006, "") is None
+    assert connection.census() is None
+    assert not connection.is_live
 
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "€" * 9000, "x" * 8191 + "€", "😀" * 130_000])

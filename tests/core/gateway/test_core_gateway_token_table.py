@@ -63,15 +63,15 @@ def test_after_a_loss_nothing_but_a_whole_new_table_is_current() -> None:
     assert table.is_current
 
 
-def session_of(number: int, known: int = 0) -> AgentConnection:
-    session = AgentConnection(f"boot.{number}", "gateway", Token("h", f"h{number}", "1"), "")
+def connection_of(number: int, known: int = 0) -> AgentConnection:
+    connection = AgentConnection(f"boot.{number}", "gateway", Token("h", f"h{number}", "1"), "")
     frame = agent_frames.Register(f"h{number}", known=[agent_frames.Known(f"{number:0100}", "accepted")] * known)
-    session.read([(agent_frames.encode(frame), True)], 0.0)
-    return session
+    connection.read([(agent_frames.encode(frame), True)], 0.0)
+    return connection
 
 
-def read_all(sessions: list[AgentConnection]) -> list[CensusTaken]:
-    found = [messages.decode_event(item) for item in census.pieces("gateway", "boot", 7, sessions)]
+def read_all(connections: list[AgentConnection]) -> list[CensusTaken]:
+    found = [messages.decode_event(item) for item in census.pieces("gateway", "boot", 7, connections)]
     assert all(isinstance(piece, CensusTaken) and piece.census == 7 and piece.boot == "boot" for piece in found)
     return [piece for piece in found if isinstance(piece, CensusTaken)]
 
@@ -82,19 +82,22 @@ def test_an_empty_census_is_one_last_piece() -> None:
 
 
 def test_a_census_is_cut_by_number_and_by_size_and_names_everybody_once() -> None:
-    for sessions, least in (([session_of(n) for n in range(450)], 3), ([session_of(n, 1000) for n in range(20)], 5)):
-        pieces = read_all(sessions)
+    for connections, least in (
+        ([connection_of(n) for n in range(450)], 3),
+        ([connection_of(n, 1000) for n in range(20)], 5),
+    ):
+        pieces = read_all(connections)
         assert len(pieces) >= least
         assert [piece.piece for piece in pieces] == list(range(len(pieces)))
         assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
         assert all(len(piece.connections) <= CENSUS_PIECE for piece in pieces)
-        assert [c.connection for piece in pieces for c in piece.connections] == [s.connection for s in sessions]
+        assert [c.connection for piece in pieces for c in piece.connections] == [each.id for each in connections]
 
 
-def test_a_session_that_ends_before_its_piece_is_made_is_left_out() -> None:
-    sessions = [session_of(1), session_of(2)]
-    pieces = census.pieces("gateway", "boot", 1, iter(sessions))
-    sessions[1].end(1000, "")
+def test_a_connection_that_ends_before_its_piece_is_made_is_left_out() -> None:
+    connections = [connection_of(1), connection_of(2)]
+    pieces = census.pieces("gateway", "boot", 1, iter(connections))
+    connections[1].end(1000, "")
     piece = messages.decode_event(next(pieces))
     assert isinstance(piece, CensusTaken)
     assert [c.connection for c in piece.connections] == ["boot.1"]

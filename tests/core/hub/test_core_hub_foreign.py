@@ -27,25 +27,25 @@ from processes.core.travels.messages import (
 )
 
 
-def _session() -> AgentConnection:
-    session = AgentConnection("boot.1", "gateway", Token("hash", "nix", "e1"), "address")
-    session.read([(agent_frames.encode(agent_frames.Register("nix")), True)], 1.0)
-    return session
+def _connection() -> AgentConnection:
+    connection = AgentConnection("boot.1", "gateway", Token("hash", "nix", "e1"), "address")
+    connection.read([(agent_frames.encode(agent_frames.Register("nix")), True)], 1.0)
+    return connection
 
 
-def _said(session: AgentConnection, *frames: agent_frames.AgentFrame) -> list[object]:
+def _said(connection: AgentConnection, *frames: agent_frames.AgentFrame) -> list[object]:
     return [
-        emitted.event for emitted in session.read([(agent_frames.encode(frame), True) for frame in frames], 2.0).events
+        emitted.event for emitted in connection.read([(agent_frames.encode(frame), True) for frame in frames], 2.0).events
     ]
 
 
 def test_each_word_is_tied_to_the_command_it_is_of() -> None:
     """So that an event which comes to the hub twice is never taken for one of the next command."""
-    session = _session()
-    session.wrote("c1", "pull")
-    session.wrote("c2", "test")
+    connection = _connection()
+    connection.wrote("c1", "pull")
+    connection.wrote("c2", "test")
     output, first, second, third = _said(
-        session, agent_frames.Output("line"),
+        connection, agent_frames.Output("line"),
         agent_frames.StatusFrame("ok"), agent_frames.StatusFrame("error"), agent_frames.StatusFrame("ok"),
     )  # fmt: skip
     assert isinstance(output, OutputReceived)
@@ -58,30 +58,30 @@ def test_each_word_is_tied_to_the_command_it_is_of() -> None:
 
 
 def test_a_rejection_is_of_the_newest_command() -> None:
-    session = _session()
-    session.wrote("c1", "pull")
-    session.wrote("c2", "test")
-    (event,) = _said(session, agent_frames.CommandRejected("command already running"))
+    connection = _connection()
+    connection.wrote("c1", "pull")
+    connection.wrote("c2", "test")
+    (event,) = _said(connection, agent_frames.CommandRejected("command already running"))
     assert isinstance(event, RejectReceived)
     assert event.command_id == "c2"
 
 
 def test_a_stop_prints_nothing_of_its_own() -> None:
-    session = _session()
-    session.wrote("c1", "stop")
-    (of_before,) = _said(session, agent_frames.Output("line"))
-    session.wrote("c2", "pull")
-    (of_pull,) = _said(session, agent_frames.Output("line"))
+    connection = _connection()
+    connection.wrote("c1", "stop")
+    (of_before,) = _said(connection, agent_frames.Output("line"))
+    connection.wrote("c2", "pull")
+    (of_pull,) = _said(connection, agent_frames.Output("line"))
     assert isinstance(of_before, OutputReceived)
     assert isinstance(of_pull, OutputReceived)
     assert (of_before.command_id, of_pull.command_id) == (None, "c2")
 
 
 def test_a_census_says_that_the_agent_ran_nothing_once_it_said_so() -> None:
-    session = _session()
+    connection = _connection()
     for pending, idle in (("pull", False), (None, True), ("pull", True)):
-        _said(session, agent_frames.Heartbeat(pending_command=pending))
-        info = session.census()
+        _said(connection, agent_frames.Heartbeat(pending_command=pending))
+        info = connection.census()
         assert info is not None
         assert info.idle is idle
 
@@ -294,10 +294,10 @@ def test_what_is_volatile_is_shown_at_once_though_its_step_also_moves_a_command(
 
 
 def test_the_next_hub_learns_from_the_census_how_far_the_agent_is() -> None:
-    session = _session()
+    connection = _connection()
     step = {"pull": {"current": 1, "total": 4, "status": "in_progress"}}
-    _said(session, agent_frames.OperationProgress(step))
-    info = session.census()
+    _said(connection, agent_frames.OperationProgress(step))
+    info = connection.census()
     assert info is not None
     play = Play()
     play.enroll("nix")
@@ -305,7 +305,7 @@ def test_the_next_hub_learns_from_the_census_how_far_the_agent_is() -> None:
     done = play.do(CensusTaken("gateway", 1, "boot", 0, True, [info]))
     (shown,) = [msgspec.json.decode(change.fields) for change in done.changes if change.kind == "host"]
     assert shown["progress"] == step
-    _said(session, agent_frames.OperationProgress({f"op{n}": {} for n in range(500)}))
-    large = session.census()
+    _said(connection, agent_frames.OperationProgress({f"op{n}": {} for n in range(500)}))
+    large = connection.census()
     assert large is not None
     assert large.progress == b"{}", "a census of many hosts stays small"

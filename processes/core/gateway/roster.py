@@ -1,0 +1,94 @@
+"""Who is connected: all sockets, those not let in yet, the registered ones by connection id and by host. Pure: a socket
+is whatever the caller takes for one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from processes.core.gateway.agent_connection import AgentConnection
+
+CONTESTED_MAX: Final = 3  # replacements within CONTESTED_S; contract
+CONTESTED_S: Final = 60.0
+
+Socket = TypeVar("Socket", bound=Hashable)
+
+
+class Member(NamedTuple, Generic[Socket]):
+    """A socket that was let in, and what its connection has said."""
+
+    socket: Socket
+    connection: AgentConnection
+
+
+class Roster(Generic[Socket]):
+    """Invariant: a host has at most one registered connection, and it is found by both names or by none."""
+
+    def __init__(self, sockets_max: int) -> None:
+        self.sockets_max = sockets_max
+        self.sockets: set[Socket] = set()
+        self._strangers: dict[Socket, None] = {}  # not let in yet, oldest first
+        self._by_id: dict[str, Member[Socket]] = {}
+        self._by_host: dict[str, Member[Socket]] = {}
+        self._replaced_s: dict[str, deque[float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def is_full(self) -> bool:
+        """True if there is one socket more than may be let in."""
+        return len(self.sockets) > self.sockets_max
+
+    def find(self, connection_id: str) -> Member[Socket] | None:
+        """Returns the registered connection of this id, if it is here and not ending."""
+        return self._by_id.get(connection_id)
+
+    def of_host(self, host: str) -> Member[Socket] | None:
+        """Returns the registered connection of this host."""
+        return self._by_host.get(host)
+
+    def registered(self) -> list[Member[Socket]]:
+        """Returns all registered connections, as of now."""
+        return list(self._by_id.values())
+
+    def connections(self) -> Iterator[AgentConnection]:
+        """Yields the registered connections, as of now."""
+        return (member.connection for member in self.registered())
+
+    def made(self, socket: Socket) -> Socket | None:
+        """Takes a new socket. Returns one to end for it: strangers may have half of the room, and the stranger that
+        dawdled longest goes.
+        """
+        self.sockets.add(socket)
+        self._strangers[socket] = None
+        return next(iter(self._strangers)) if len(self._strangers) > max(self.sockets_max // 2, 1) else None
+
+    def let_in(self, socket: Socket) -> None:
+        """Called when a socket's token was found good: it is no stranger any more."""
+        self._strangers.pop(socket, None)
+
+    def register(self, member: Member[Socket]) -> Member[Socket] | None:
+        """Makes this the host's connection. Returns the one it replaces, which the caller ends."""
+        host, old = member.connection.host, self._by_host.get(member.connection.host)
+        self._by_host[host] = self._by_id[member.connection.id] = member
+        return old
+
+    def contested(self, host: str, now_s: float) -> bool:
+        """Counts a replacement. True if it is the third within a minute: two machines may have the same token."""
+        times = self._replaced_s.setdefault(host, deque(maxlen=CONTESTED_MAX))
+        times.append(now_s)
+        return len(times) == CONTESTED_MAX and now_s - times[0] <= CONTESTED_S
+
+    def unregister(self, connection: AgentConnection) -> None:
+        """Called when the connection ends: deliveries do not find it any more."""
+        member = self._by_id.pop(connection.id, None)
+        if member is not None and self._by_host.get(connection.host) is member:
+            del self._by_host[connection.host]
+
+    def gone(self, socket: Socket) -> None:
+        """Called when the socket is no more."""
+        self.sockets.discard(socket)
+        self._strangers.pop(socket, None)
