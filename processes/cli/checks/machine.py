@@ -82,13 +82,13 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def disk(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Room for the database, on a disk on which SQLite's locks work."""
+def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:
+    """Find out whether the database has room, on a disk on which SQLite's locks work."""
     place = next(each for each in (settings.state, *settings.state.parents) if each.exists())
     free = shutil.disk_usage(place).free
     files = os.statvfs(place)
     told = f"{free >> 20} MiB free at {place}"
-    if free < DISK_BYTES_BAD or (files.f_files and files.f_favail < 100):
+    if free < bytes_bad or (files.f_files and files.f_favail < 100):
         yield Finding(
             "disk",
             Level.BAD,

@@ -178,10 +178,10 @@ class Stage:
         page = msgspec.json.decode(await self.ask("GET", "/hosts"), type=HostsPage)
         return {host.name: host for host in page.hosts}
 
-    async def letters(self) -> set[str]:
+    async def dead_letters(self) -> set[str]:
         """The ids of the newest dead letters."""
         page = msgspec.json.decode(await self.ask("GET", "/deadletters"), type=DeadLettersPage)
-        return {letter.id for letter in page.deadletters}
+        return {dead_letter.id for dead_letter in page.deadletters}
 
     async def command(self, command_id: str) -> CommandView:
         """One command."""
