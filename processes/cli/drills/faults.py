@@ -95,7 +95,8 @@ async def _poison(scene: Scene) -> None:
     named = sum("take_a_lock_twice" in (death.stacks or "") for death in dead_letter.deaths)
     if named != POISON_DEATHS:
         scene.trouble.append(
-            f"{named} of the dead letter's {len(dead_letter.deaths)} deaths name the function, and it should be {POISON_DEATHS}"
+            f"{named} of the dead letter's {len(dead_letter.deaths)} deaths name the function, "
+            f"and it should be {POISON_DEATHS}"
         )
 
 

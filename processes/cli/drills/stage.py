@@ -75,7 +75,8 @@ class Stage:
             self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self.http = await self._stack.enter_async_context(
                 httpx.AsyncClient(
-                    base_url=self.url, headers=self.headers, timeout=TIMEOUT, verify=self.trust or True, trust_env=False,
+                    base_url=self.url, headers=self.headers, timeout=TIMEOUT, verify=self.trust or True,
+                    trust_env=False,
                     limits=httpx.Limits(max_connections=50, max_keepalive_connections=10),
                 )
             )  # fmt: skip

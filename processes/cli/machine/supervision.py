@@ -67,7 +67,8 @@ def launch_in_foreground(settings: Settings) -> subprocess.Popen[bytes]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
     return subprocess.Popen(  # noqa: S603  # our own words
-        [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True,
+        [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(),
+        start_new_session=True,
         preexec_fn=stop_with_parent,  # noqa: PLW1509  # this process has no other thread
     )  # fmt: skip
 

@@ -116,7 +116,8 @@ def view(dead_letter: DeadLetter, *, whole: bool) -> LetterView:
     elif whole and dead_letter.event:
         event = msgspec.Raw(dead_letter.event)
     return LetterView(
-        dead_letter.id, rfc3339(dead_letter.at_wall_s), dead_letter.process, dead_letter.kind, dead_letter.why, dead_letter.host, error,
+        dead_letter.id, rfc3339(dead_letter.at_wall_s), dead_letter.process, dead_letter.kind, dead_letter.why,
+        dead_letter.host, error,
         dead_letter.size_bytes, dead_letter.retries, dead_letter.retrying, deaths, event,
     )  # fmt: skip
 
