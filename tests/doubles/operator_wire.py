@@ -39,10 +39,10 @@ from processes.core.travels.messages import (
     SnapshotPiece,
     SnapshotWanted,
 )
+from processes.core.values import Role
 
 TOKEN = "the-installation-token"
 WAIT_S = 15.0
-from processes.core.values import Role
 
 
 class FanoutHouse(SmallHouse):
