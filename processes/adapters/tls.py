@@ -31,8 +31,8 @@ def context_of(tls: Tls) -> ssl.SSLContext | None:
     return context
 
 
-async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
-    """Load the files again whenever they have changed, for ever.
+async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log, look_s: float = LOOK_S) -> None:
+    """Look at the files every `look_s`, and load them again whenever they have changed, for ever.
 
     Files that cannot be used, or not yet, leave the certificate as it was.
     """
@@ -42,7 +42,7 @@ async def follow(context: ssl.SSLContext | None, tls: Tls, log: Log) -> None:
     seen: Marks | None = None
     told: Marks | None = None
     while True:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(look_s)
         marks = await asyncio.to_thread(_marks, tls)
         if marks == seen:
             continue

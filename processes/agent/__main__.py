@@ -20,7 +20,7 @@ from typing import NoReturn
 import uvloop
 
 from processes.adapters import bootstrap, failpoint, logs
-from processes.adapters.state import lock
+from processes.adapters.state import agent_state, lock
 from processes.adapters.state.pulse_file import PulseFile
 from processes.agent.config import Config, ConfigError, load
 from processes.agent.loop import Loop
@@ -40,9 +40,8 @@ def main(arguments: list[str]) -> int:
         print(f"fleethub agent: {error}", file=sys.stderr, flush=True)
         return bootstrap.EXIT_SETTINGS
     try:
-        lock.hold(
-            config.state / "lock", LOCK_WAIT_S
-        )  # kept open until the end: two agents with one journal would not do
+        # kept open until the end: two agents must not share a journal
+        lock.hold(agent_state.lock(config.state), LOCK_WAIT_S)
     except (ResourceError, OSError) as error:
         hint = ": this agent runs already" if isinstance(error, ResourceError) else ""
         print(f"fleethub agent: {error}{hint}", file=sys.stderr, flush=True)
@@ -63,7 +62,7 @@ def _is_installed() -> bool:
 
 async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.Event) -> None:
     if os.environ.get("FLEETHUB_DRILLS_ENABLED", "").lower() in ("1", "true"):
-        failpoint.allow(config.state / "failpoint")
+        failpoint.allow(agent_state.failpoint(config.state))
     if config.token_file.stat().st_mode & 0o077:
         log.warning("the token file can be read by others: chmod 600", path=str(config.token_file))
     if config.hub.startswith("ws://") and not _is_near(config.hub):
@@ -81,8 +80,8 @@ def _run_alone(config: Config) -> NoReturn:
     log = logs.open_log(None, NAME)
     code = bootstrap.EXIT_BROKEN
     try:
-        bootstrap.open_stacks(config.state / "stacks", NAME)
-        pulse = PulseFile(config.state / "pulse", NAME)
+        bootstrap.open_stacks(agent_state.stacks(config.state), NAME)
+        pulse = PulseFile(agent_state.pulses(config.state), NAME)
         log.info("started", pid=os.getpid(), name=config.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(config, log, pulse))

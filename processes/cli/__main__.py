@@ -59,13 +59,15 @@ def cli(context: click.Context) -> None:
 cli.add_sections(
     {
         "This installation": (
-            installation.up, installation.down, status.status, installation.restart, installation.stop, installation.start,
+            installation.up, installation.down, status.status, installation.restart, installation.stop,
+            installation.start,
             doctor.doctor, backup.backup, restore.restore, installation.env, systemd_unit.systemd_unit,
         ),
         "Hosts": (fleet.hosts, fleet.host, fleet.enroll, fleet.revoke, fleet.remove, fleet.lift, agent.agent),
         "Commands": (run.run, runs.runs, commands.commands, commands.command, commands.logs, commands.cancel),
         "What went wrong": (
-            incidents.incidents, incidents.incident, dead_letters.deadletters, dead_letters.deadletter, alarms.alarms, drill.drill,
+            incidents.incidents, incidents.incident, dead_letters.deadletters, dead_letters.deadletter, alarms.alarms,
+            drill.drill,
         ),
         "Who may, and who did": (tokens.token, tokens.audit),
         "This command line": (manual.completion, manual.man),

@@ -238,7 +238,10 @@ class Api:
                 if isinstance(error, Refused) and not error.passes:
                     raise
                 if time.monotonic() + self._patience.pause_s > deadline_mono_s:
-                    told = f"not accepted within {self._patience.ask_again_s:.0f} s, but a request that still waits may be, for some seconds more"
+                    told = (
+                        f"not accepted within {self._patience.ask_again_s:.0f} s, "
+                        "but a request that still waits may be, for some seconds more"
+                    )
                     raise HubAway(f"{told}: {error}", url=self.url, why=Silence.NOT_ACCEPTED, own=self.own) from error
             time.sleep(self._patience.pause_s)
 

@@ -22,9 +22,9 @@ class ClientError(FleethubError):
 class Refused(ClientError):
     """The hub answered with an error.
 
-    `status`: HTTP's. `code`: the API's fixed word; `http` if the answer is none of the API's, `bad_answer` if it cannot be
-    read. `url`: of the operators' port. `token_file`: where the token came from. `retry_after_s`: when to ask again, if the
-    hub said so. `own`: the hub is this machine's own.
+    `status`: HTTP's. `code`: the API's fixed word; `http` if the answer is none of the API's, `bad_answer` if it cannot
+    be read. `url`: of the operators' port. `token_file`: where the token came from. `retry_after_s`: when to ask again,
+    if the hub said so. `own`: the hub is this machine's own.
     """
 
     def __init__(

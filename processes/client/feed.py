@@ -34,8 +34,8 @@ SINGLE: Final = ("overall", "ledger", "source")
 
 
 class Picture:
-    """All rows that are known. `rows[kind][id]`: host, command, process, incident; overall, ledger and source stand under
-    their own name.
+    """All rows that are known. `rows[kind][id]`: host, command, process, incident; overall, ledger and source stand
+    under their own names.
 
     Invariant: a delta is merged only on top of the full state of the same connection, and only without a gap.
     """

@@ -1,7 +1,7 @@
 """Requests over HTTP, one at a time, each with a deadline.
 
-httpx brings click and rich with it, where these are installed. It is imported when the first connection is made, so that
-a program that only imports the client does not load them.
+httpx brings click and rich with it, where these are installed. It is imported when the first connection is made, so
+that a program that only imports the client does not load them.
 """
 
 from __future__ import annotations

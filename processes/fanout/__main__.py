@@ -21,7 +21,7 @@ from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.change_api import Api
 from processes.fanout.database_reader import Reader
-from processes.fanout.dead_letter_api import Letters
+from processes.fanout.dead_letter_api import DeadLetters
 from processes.fanout.loop import Loop, Parts
 from processes.fanout.metrics import Metrics
 from processes.fanout.outputs import Outputs
@@ -61,7 +61,7 @@ async def main(process: Process) -> None:
     reads = Reads(settings, mirror, reader, Metrics(settings), histories)
     notes = AuditNotes(link, process.name)
     app = application(
-        Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, Letters(reader, requests)
+        Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, DeadLetters(reader, requests)
     )
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
     guard = PoisonGuard(

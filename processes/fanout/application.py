@@ -15,7 +15,7 @@ from processes.fanout import page_files
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.change_api import Api
-from processes.fanout.dead_letter_api import Letters
+from processes.fanout.dead_letter_api import DeadLetters
 from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.read_api import Reads
@@ -23,7 +23,7 @@ from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
 
 
-def application(api: Api, reads: Reads, auth: Auth, notes: AuditNotes, letters: Letters) -> ASGIApp:
+def application(api: Api, reads: Reads, auth: Auth, notes: AuditNotes, letters: DeadLetters) -> ASGIApp:
     """The whole HTTP side."""
     table = operations(api, reads, Sessions(auth), letters)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]

@@ -8,14 +8,14 @@ from starlette.responses import Response
 from processes.adapters.state import fleet_db
 from processes.core.records import dead_letter
 from processes.core.shown.pages import DeadLettersPage
-from processes.core.travels.messages import DiscardLetter, RetryLetter
+from processes.core.travels.messages import DiscardDeadLetter, RetryDeadLetter
 from processes.fanout.database_reader import Reader
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.requests import Requests
 from processes.fanout.web import Problem, answered, check_there, integer, json, principal_of
 
 
-class Letters:
+class DeadLetters:
     """Each method is an endpoint."""
 
     def __init__(self, reader: Reader, requests: Requests) -> None:
@@ -37,12 +37,12 @@ class Letters:
 
     async def retry(self, request: Request) -> Response:
         """It is stepped once more; 409 if it cannot be."""
-        asked = RetryLetter(request.path_params["id"])
+        asked = RetryDeadLetter(request.path_params["id"])
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
     async def discard(self, request: Request) -> Response:
         """It is no more."""
-        asked = DiscardLetter(request.path_params["id"])
+        asked = DiscardDeadLetter(request.path_params["id"])
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))

@@ -40,15 +40,15 @@ from processes.core.travels.operator_requests import DrillBody, EnrollBody, Give
 from processes.core.values import Role
 from processes.fanout import openapi_prose
 from processes.fanout.change_api import Api
-from processes.fanout.dead_letter_api import Letters
+from processes.fanout.dead_letter_api import DeadLetters
 from processes.fanout.openapi import Described, either
 from processes.fanout.queries import (
     AUDIT_QUERY,
     COMMANDS_QUERY,
+    DEAD_LETTERS_QUERY,
     HISTORY_QUERY,
     HOSTS_QUERY,
     INCIDENTS_QUERY,
-    LETTERS_QUERY,
     OUTPUT_QUERY,
     RUN_QUERY,
     RUNS_QUERY,
@@ -101,7 +101,7 @@ class Operation(NamedTuple):
     canary: bool = False
 
 
-def operations(api: Api, reads: Reads, sessions: Sessions, letters: Letters) -> list[Operation]:
+def operations(api: Api, reads: Reads, sessions: Sessions, letters: DeadLetters) -> list[Operation]:
     """Everything that can be asked for, and by whom."""
     return [
         *_open(api, reads),
@@ -239,7 +239,7 @@ def _runs(api: Api, reads: Reads) -> list[Operation]:
     ]
 
 
-def _letters(letters: Letters) -> list[Operation]:
+def _letters(letters: DeadLetters) -> list[Operation]:
     def letter(method: str, path: str, endpoint: Endpoint, described: Described) -> Operation:
         described = described._replace(tag="dead letters", asks_hub=method != "GET")
         return Operation(method, f"/api/v1/deadletters{path}", Role.OPERATOR, endpoint, described)
@@ -250,7 +250,7 @@ def _letters(letters: Letters) -> list[Operation]:
             "GET",
             "",
             letters.listed,
-            of("list_dead_letters", "", "Dead letters, newest first", listed, query=LETTERS_QUERY),
+            of("list_dead_letters", "", "Dead letters, newest first", listed, query=DEAD_LETTERS_QUERY),
         ),
         letter("GET", "/{id}", letters.one, of("get_dead_letter", "", "One dead letter", {200: LetterView})),
         letter(

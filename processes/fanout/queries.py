@@ -35,7 +35,7 @@ HOSTS_QUERY: Final = (
 HISTORY_QUERY: Final = (
     Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),
 )
-LETTERS_QUERY: Final = (_LIMIT,)
+DEAD_LETTERS_QUERY: Final = (_LIMIT,)
 COMMANDS_QUERY: Final = (
     _LIMIT,
     _BEFORE,

@@ -29,7 +29,7 @@ from processes.core.hub.memory import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEP
 from processes.core.hub.step import StoredState
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import Command, State
-from processes.core.records.dead_letter import LETTERS_MAX, DeadLetter
+from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord
 from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
@@ -162,7 +162,7 @@ ROWS: Final[dict[str, Rows]] = {
         columns=("id", "at_wall_s", "record", "event"),
         values=lambda id, it: (id, it.at_wall_s, _json(msgspec.structs.replace(it, event=b"")), it.event),
         changing=("at_wall_s", "record", "event"),
-        restored=(_newest("deadletters", "record, event", by="at_wall_s, id", limit=LETTERS_MAX),),
+        restored=(_newest("deadletters", "record, event", by="at_wall_s, id", limit=DEAD_LETTERS_MAX),),
         load=_dead_letter,
     ),
     "tokens": Rows(  # only on disk: those who let operators in look there

@@ -22,7 +22,7 @@ from typing import Final
 
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
-from processes.adapters.state import asked_to_end, drill_mark, pulse_file, status_file
+from processes.adapters.state import asked_to_end, desired_state, drill_mark, pulse_file, status_file
 from processes.adapters.supervisor import Supervisor
 from processes.core.errors import LocalError
 from processes.core.shown.status import CanaryReport, Verdict, is_wanted
@@ -77,8 +77,8 @@ class Loop:
         self._decisions: dict[str, Decision] = {}
         self._wanted: dict[str, bool] = {}
         self._wanted_path = str(process.settings.wanted)
-        self._wishes: dict[str, str] = {}
-        self._wishes_mark = (-1, 0, 0)
+        self._desired: dict[str, str] = {}
+        self._desired_mark = (-1, 0, 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._rescues: dict[str, asyncio.Task[None]] = {}
         self._closing: set[str] = set()
@@ -143,10 +143,10 @@ class Loop:
     # look and judge
 
     def _facts(self, now_s: float) -> dict[str, ProcessFacts]:
-        wishes, views = self._read_wishes(), self._views
+        desired, views = self._read_desired(), self._views
         found: dict[str, ProcessFacts] = {}
         for name, subject in self._witness.subjects.items():
-            self._wanted[name] = is_wanted(name, wishes)
+            self._wanted[name] = is_wanted(name, desired)
             doubted = subject.pulse is None or subject.pulse.pid != subject.pid
             untouched_s = (
                 second_witness.untouched_since_s(name, views.readings, views.queues_unanswered_s) if doubted else None
@@ -154,16 +154,16 @@ class Loop:
             found[name] = self._witness.facts(subject, self._wanted[name], untouched_s, views.events_full)
         return found
 
-    def _read_wishes(self) -> dict[str, str]:
-        """The operator's wishes; read anew when the file is another one."""
+    def _read_desired(self) -> dict[str, str]:
+        """Return what the operator wants of each process; the file is read again only when it has been replaced."""
         try:
             stat = os.stat(self._wanted_path)
             mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         except OSError:
             mark = (0, 0, 0)
-        if mark != self._wishes_mark:
-            self._wishes_mark, self._wishes = mark, status_file.wishes(self._settings)
-        return self._wishes
+        if mark != self._desired_mark:
+            self._desired_mark, self._desired = mark, desired_state.read(self._settings)
+        return self._desired
 
     def _judge(self, facts: dict[str, ProcessFacts], gap_s: float, now_s: float) -> bool:
         """All verdicts anew. True if one changed."""

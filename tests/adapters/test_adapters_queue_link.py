@@ -300,7 +300,8 @@ def test_a_server_that_does_not_answer_costs_the_deadline_and_no_more(folder: Pa
             started_s = asyncio.get_running_loop().time()
             turns = asyncio.create_task(turning())
             results = await asyncio.gather(
-                *(link.append("events", [b"x"]) for _ in range(40)), link.read("events", START, wait_s=0.1), link.ping(), link.stats(),
+                *(link.append("events", [b"x"]) for _ in range(40)), link.read("events", START, wait_s=0.1),
+                link.ping(), link.stats(),
                 return_exceptions=True,
             )  # fmt: skip
             assert all(isinstance(result, QueuesAway) for result in results)

@@ -18,10 +18,12 @@ from processes.client.api import Patience
 # what starts, ends or becomes another process is left out
 VERBS = sorted(set(cli.commands) - {"up", "down", "agent", "restart", "start", "stop", "drill"})
 OPTIONS = [
-    "--json", "--limit", "--watch", "--hub", "--token-file", "--role", "--all", "--where", "--ttl", "--again", "--follow", "--help", "--",
+    "--json", "--limit", "--watch", "--hub", "--token-file", "--role", "--all", "--where", "--ttl", "--again",
+    "--follow", "--help", "--",
 ]  # fmt: skip
 VALUES = [
-    "", "0", "-1", "web1", "a=b", "\x1b]0;x\x07", "../../etc", "%s", "\u202e", "http://[::1", "http://127.0.0.1:1", "1e999", "/dev/null",
+    "", "0", "-1", "web1", "a=b", "\x1b]0;x\x07", "../../etc", "%s", "\u202e", "http://[::1", "http://127.0.0.1:1",
+    "1e999", "/dev/null",
 ]  # fmt: skip
 words = st.one_of(
     st.sampled_from(OPTIONS), st.sampled_from(VALUES), st.text(max_size=12).filter(lambda text: "\0" not in text)
@@ -69,8 +71,10 @@ def test_no_words_make_it_raise(state: Path, verb: str, more: list[str]) -> None
 
 
 ARGUMENTS = {
-    "host": ["web1"], "remove": ["web1"], "enroll": ["web1"], "revoke": ["web1"], "run": ["pull", "web1"], "command": ["c1"],
-    "cancel": ["c1"], "logs": ["c1"], "incident": ["i1"], "backup": ["b.db"], "completion": ["bash"], "systemd-unit": ["--agent"],
+    "host": ["web1"], "remove": ["web1"], "enroll": ["web1"], "revoke": ["web1"], "run": ["pull", "web1"],
+    "command": ["c1"],
+    "cancel": ["c1"], "logs": ["c1"], "incident": ["i1"], "backup": ["b.db"], "completion": ["bash"],
+    "systemd-unit": ["--agent"],
     "deadletter": ["d1"], "token": ["list"],
 }  # fmt: skip
 FILES = [

@@ -71,7 +71,7 @@ def test_the_wheel_holds_the_page_the_processes_file_and_no_tests(wheel: Path) -
 
 
 def test_a_program_in_an_environment_of_its_own_uses_the_typed_client(program: Path, tmp_path: Path) -> None:
-    """The bug it would catch: `import fleethub` is not there, has no types, or loads what only the command line needs."""
+    """The bug it would catch: `import fleethub` fails, has no types, or loads what only the command line needs."""
     (tmp_path / "token").write_text("secret\n")
     code = """
 import sys

@@ -16,7 +16,8 @@ from processes.client.feed import Feed, Picture
 HOST = {
     "name": "web1", "presence": "online", "last_seen": None, "host_id": "1", "enrolled_at": None, "revoked": False,
     "connected_since": None, "address": "", "host_type": "nixos", "agent_version": "1", "os_version": "", "protocol": 1,
-    "heartbeat_interval_s": 5.0, "commands": ["pull"], "command_options": {}, "metrics": {"load": 0.5}, "pending_command": None,
+    "heartbeat_interval_s": 5.0, "commands": ["pull"], "command_options": {}, "metrics": {"load": 0.5},
+    "pending_command": None,
     "facts": {"a": [1]}, "heartbeat_facts": {},
 }  # fmt: skip
 WHOLE = {
@@ -24,7 +25,8 @@ WHOLE = {
     "state": {
         "hosts": [HOST], "commands": [], "processes": [], "incidents": [{"id": "i1"}],
         "overall": {
-            "verdict": "degraded", "reasons": ["hub is \x1b[31m"], "epoch": 1, "canary": {"ok": True, "age_s": 0.5, "latency_ms": 3.0},
+            "verdict": "degraded", "reasons": ["hub is \x1b[31m"], "epoch": 1,
+            "canary": {"ok": True, "age_s": 0.5, "latency_ms": 3.0},
             "fleet": {"hosts": 1, "online": 1, "stale": 0, "offline": 0}, "queues": [], "watchdog_silent_s": None,
         },
     },

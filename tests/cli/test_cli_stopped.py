@@ -1,4 +1,4 @@
-"""What an operator stopped: `up` says so at once, and a `stop` that fails leaves no wish behind."""
+"""What an operator stopped: `up` says so at once, and a `stop` that fails leaves the desired state as it was."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import desired_state, status_file
+from processes.adapters.state import desired_state
 from processes.adapters.supervisor import SupervisorAway
 from processes.cli.__main__ import execute
 from processes.cli.machine import own_processes, supervision
-from processes.cli.machine.own_processes import Belonging
+from processes.cli.machine.own_processes import OwnProcess
 from processes.cli.verbs import installation
 
 
@@ -22,7 +22,7 @@ from processes.cli.verbs import installation
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """An installation that runs, as far as /proc tells."""
     monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path))
-    monkeypatch.setattr(own_processes, "supervisord_of", lambda _: Belonging(os.getpid(), 1, [], {}))
+    monkeypatch.setattr(own_processes, "supervisord_of", lambda _: OwnProcess(os.getpid(), 1, [], {}))
     found = load()
     (found.run / "lock").mkdir(parents=True)
     return found
@@ -58,7 +58,7 @@ def test_one_of_several_gateways_that_is_stopped_keeps_nobody_waiting(
 
 
 @pytest.mark.parametrize("before", [desired_state.RUNNING, desired_state.STOPPED])
-def test_a_stop_that_fails_leaves_the_wish_as_it_was(
+def test_a_stop_that_fails_leaves_the_desired_state_as_it_was(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], before: str
 ) -> None:
     """The bug it would catch: the hub goes on, is taken for stopped by the watchdog, and nobody judges it any more."""
@@ -66,5 +66,5 @@ def test_a_stop_that_fails_leaves_the_wish_as_it_was(
     monkeypatch.setattr(supervision, "stop", failing(SupervisorAway("supervisord does not answer")))
     desired_state.change(settings, {"hub": before})
     assert execute(["stop", "hub"]) == 1
-    assert status_file.wishes(settings) == {"hub": before}
+    assert desired_state.read(settings) == {"hub": before}
     assert "fleethub down, fleethub up" in capsys.readouterr().err

@@ -21,7 +21,7 @@ import httpx
 from doubles.agent_keeper import Keeper
 from doubles.house import House, Operator
 
-from processes.adapters.state import pulse_file
+from processes.adapters.state import agent_state, pulse_file
 from processes.core.travels.pulse import Pulse, Unreadable
 
 HOSTS: Final = ("h1", "h2", "h3")
@@ -222,7 +222,7 @@ class Chaos:
         """The process's last pulse; an empty one before the first, and after a death in the middle of writing it."""
         try:
             if name in HOSTS:
-                return pulse_file.read(self._keepers[name].folder / "state" / "pulse", "agent") or Pulse()
+                return pulse_file.read(agent_state.pulses(self._keepers[name].folder / "state"), "agent") or Pulse()
             return self._house.pulse(name)
         except Unreadable:
             return Pulse()

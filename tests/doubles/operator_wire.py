@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import fleet_db
+from processes.adapters.state import fleet_db, signin_codes
 from processes.core.shown.replica import Replica
 from processes.core.travels import messages
 from processes.core.travels.messages import (
@@ -39,6 +39,7 @@ from processes.core.travels.messages import (
     SnapshotPiece,
     SnapshotWanted,
 )
+from processes.core.values import Role
 
 TOKEN = "the-installation-token"
 WAIT_S = 15.0
@@ -84,9 +85,7 @@ class FanoutHouse(SmallHouse):
 
     def code(self, text: str, *, valid_s: float = 600.0, role: str = "admin") -> str:
         """A one-time code, as `up` makes them."""
-        folder = self.state / "run" / "codes"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / hash_of(text)).write_text(f"{time.time() + valid_s} {role}\n")
+        signin_codes.put(self.state / "run", text, Role(role), time.time() + valid_s)
         return text
 
     def canary(self, token: str) -> None:

@@ -16,6 +16,7 @@ from doubles.agent_keeper import Keeper
 from doubles.house import House, Operator
 
 from processes.adapters import failpoint
+from processes.adapters.state import agent_state
 from processes.core.travels.pulse import Unreadable
 
 HOST = "struck"
@@ -98,9 +99,9 @@ class Stricken:
 
     def _file(self, name: str) -> Path:
         return (
-            self.house.settings.run / "failpoint"
+            self.house.settings.failpoint
             if name in failpoint.HUB
-            else self.keeper.folder / "state" / "failpoint"
+            else agent_state.failpoint(self.keeper.folder / "state")
         )
 
     def _deaths(self, name: str) -> object:

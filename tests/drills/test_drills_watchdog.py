@@ -59,7 +59,7 @@ def test_a_database_call_that_never_returns_is_found_and_the_hub_replaced(house:
     seen: set[str | None] = set()
 
     async def hang(operator: Operator) -> None:
-        failpoint.arm(house.settings.run / "failpoint", "hub.after_begin", hang=True)
+        failpoint.arm(house.settings.failpoint, "hub.after_begin", hang=True)
         pid = house.pulse("hub").pid
         asking = asyncio.create_task(
             operator.http.post("/api/v1/commands", json={"op": "uptime", "hosts": [next(iter(operator.hosts))]})

@@ -63,8 +63,8 @@ def test_nothing_but_health_page_and_sign_in_is_to_be_had_without_signing_in() -
 
 def test_a_code_is_good_once_and_makes_a_session_that_signing_out_ends_everywhere() -> None:
     async def run(house: FanoutHouse) -> None:
-        house.code("late", valid_s=-1)
         house.code("good", role="viewer")
+        house.code("late", valid_s=-1)  # the last one: making a code forgets those that have expired
         async with house.client(None) as browser, house.client(None) as thief:
             assert (await browser.post("/login", json={"code": "late"})).status_code == 401
             answer = await browser.post("/login", json={"code": "good"})

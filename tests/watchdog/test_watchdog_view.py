@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from processes.adapters.settings import File, Settings
-from processes.adapters.state import fleet_db, pulse_file, status_file
+from processes.adapters.state import desired_state, fleet_db, pulse_file, status_file
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
@@ -158,8 +158,8 @@ def test_a_locked_database_costs_half_a_second_and_the_ledger(settings: Settings
     connection.close()
 
 
-def test_wishes_are_read_and_no_file_is_no_wish(settings: Settings) -> None:
-    assert status_file.wishes(settings) == {}
+def test_the_desired_state_is_read_and_is_empty_without_a_file(settings: Settings) -> None:
+    assert desired_state.read(settings) == {}
     settings.wanted.write_text('{"fanout": "stopped"}')
-    assert status_file.wishes(settings) == {"fanout": "stopped"}
+    assert desired_state.read(settings) == {"fanout": "stopped"}
     assert rows(status_file.current_report(settings))["fanout"] is Verdict.STOPPED

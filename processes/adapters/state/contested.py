@@ -1,4 +1,4 @@
-"""Hosts of which two agents claim to be one: run/contested, an empty file a host. A gateway says so; the watchdog alarms.
+"""Hosts that two agents claim to be: run/contested, an empty file a host. A gateway writes it; the watchdog alarms.
 
 How long ago it was said is the file's time of change.
 """

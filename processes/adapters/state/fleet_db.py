@@ -148,7 +148,7 @@ def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
 _command = msgspec.json.Decoder(Command)
 _host = msgspec.json.Decoder(HostRecord)
 _run = msgspec.json.Decoder(Run)
-_letter = msgspec.json.Decoder(DeadLetter)
+_dead_letter = msgspec.json.Decoder(DeadLetter)
 
 
 def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
@@ -288,13 +288,13 @@ def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLett
     rows = connection.execute(
         "SELECT record, event FROM deadletters ORDER BY at_wall_s DESC, id DESC LIMIT ?", (limit,)
     )
-    return [msgspec.structs.replace(_letter.decode(record), event=event) for record, event in rows]
+    return [msgspec.structs.replace(_dead_letter.decode(record), event=event) for record, event in rows]
 
 
 def dead_letter(connection: sqlite3.Connection, letter_id: str) -> DeadLetter | None:
     """One dead letter."""
     row = connection.execute("SELECT record, event FROM deadletters WHERE id = ?", (letter_id,)).fetchone()
-    return None if row is None else msgspec.structs.replace(_letter.decode(row[0]), event=row[1])
+    return None if row is None else msgspec.structs.replace(_dead_letter.decode(row[0]), event=row[1])
 
 
 def token_views(connection: sqlite3.Connection) -> list[tuple[str, TokenView]]:

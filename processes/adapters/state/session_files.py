@@ -89,12 +89,17 @@ def ended(run: Path, age_s_max: float) -> frozenset[str]:
     return frozenset(found)
 
 
+def key_place(run: Path) -> Path:
+    """Return the file of the key that signs sessions."""
+    return run / "cookie.key"
+
+
 def cookie_key(run: Path) -> bytes:
     """The key that signs sessions, made if it is missing; several fanouts that start at once get the same one.
 
     Raises: OSError, if the state folder cannot be written, or the file holds something else.
     """
-    path = run / "cookie.key"
+    path = key_place(run)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):  # it is there already, or another fanout was first
         if not path.exists():

@@ -14,7 +14,7 @@ import msgspec
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, incidents_db, pulse_file
+from processes.adapters.state import desired_state, fleet_db, incidents_db, pulse_file
 from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
 from processes.core.shown.status import (
@@ -30,10 +30,9 @@ from processes.core.travels.pulse import Pulse, Unreadable
 
 DATABASE_S_MAX: Final = 0.5  # of the promised second; a database that is locked longer is left out
 FROZEN_S_MIN: Final = 2.0  # without the watchdog's knowledge of starvation, judge no faster than this
-FILE_BYTES_MAX: Final = 4 << 20  # of a report or a wish; 100 processes are about 100 KiB
+FILE_BYTES_MAX: Final = 4 << 20  # of a report; 100 processes are about 100 KiB
 
 _report = msgspec.json.Decoder(Report)
-_wishes = msgspec.json.Decoder(dict[str, str])
 
 
 def current_report(settings: Settings) -> Report:
@@ -56,15 +55,6 @@ def last_report(path: Path) -> Report | None:
             return _report.decode(file.read(FILE_BYTES_MAX))
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def wishes(settings: Settings) -> dict[str, str]:
-    """What the operator wants of each process (run/wanted.json); empty if the file is missing or unreadable."""
-    try:
-        with settings.wanted.open("rb") as file:
-            return _wishes.decode(file.read(FILE_BYTES_MAX))
-    except (OSError, msgspec.DecodeError):
-        return {}
 
 
 def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
@@ -90,7 +80,7 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
 
 
 def _own_view(settings: Settings, last: Report | None, now_s: float) -> Report:
-    wanted = wishes(settings)
+    wanted = desired_state.read(settings)
     pulses = {name: _pulse(settings.pulses, name) for name in settings.all_names()}
     # the last that anybody knows
     counted = {process.name: process.restarts for process in last.processes} if last else {}
@@ -126,8 +116,10 @@ def _own_view(settings: Settings, last: Report | None, now_s: float) -> Report:
     )
 
 
-def _process(name: str, pulse: Pulse | None, wishes: dict[str, str], settings: Settings, now_s: float) -> ProcessReport:
-    wanted = reports.is_wanted(name, wishes)
+def _process(
+    name: str, pulse: Pulse | None, desired: dict[str, str], settings: Settings, now_s: float
+) -> ProcessReport:
+    wanted = reports.is_wanted(name, desired)
     alive = pulse is not None and proc.alive(pulse.pid, pulse.start_ticks)
     if pulse is None or not alive:
         verdict, reason = (Verdict.DEAD, "not running") if wanted else (Verdict.STOPPED, "as asked")

@@ -77,18 +77,19 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
     scope = _read("/proc/sys/kernel/yama/ptrace_scope")
     if scope not in ("", "0", "1") and os.geteuid() != 0:
         yield Finding(
-            "ptrace", Level.WARNING, f"kernel.yama.ptrace_scope is {scope}: incidents will lack the second witness's stacks",
+            "ptrace", Level.WARNING,
+            f"kernel.yama.ptrace_scope is {scope}: incidents will lack the second witness's stacks",
             "sysctl kernel.yama.ptrace_scope=1",
         )  # fmt: skip
 
 
-def disk(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Room for the database, on a disk on which SQLite's locks work."""
+def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:
+    """Find out whether the database has room, on a disk on which SQLite's locks work."""
     place = next(each for each in (settings.state, *settings.state.parents) if each.exists())
     free = shutil.disk_usage(place).free
     files = os.statvfs(place)
     told = f"{free >> 20} MiB free at {place}"
-    if free < DISK_BYTES_BAD or (files.f_files and files.f_favail < 100):
+    if free < bytes_bad or (files.f_files and files.f_favail < 100):
         yield Finding(
             "disk",
             Level.BAD,
@@ -139,7 +140,8 @@ def clock(settings: Settings, deep: bool) -> Iterator[Finding]:
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: only asks
     if ctypes.CDLL(None).adjtimex(buffer) == _TIME_ERROR:
         yield Finding(
-            "clock", Level.WARNING, "the kernel says that nobody keeps it right: times shown may be wrong (deadlines are not)",
+            "clock", Level.WARNING,
+            "the kernel says that nobody keeps it right: times shown may be wrong (deadlines are not)",
             "Run chrony or systemd-timesyncd, if the host of this machine does not do it.",
         )  # fmt: skip
     else:

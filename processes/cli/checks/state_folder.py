@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, status_file
+from processes.adapters.state import fleet_db, revocations, session_files, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes
@@ -21,15 +21,6 @@ from processes.core.shown.status import Overall
 
 CHECK_S_MAX: Final = 0.4  # for one database, unless --deep: `doctor` answers within a second
 LOG_BYTES_MAX: Final = 64 << 20  # of a write-ahead log; beyond it somebody reads for very long
-SECRETS: Final = (
-    "operator.token",
-    "agent.token",
-    "fleet.db",
-    "incidents.db",
-    "revoked",
-    "run/cookie.key",
-    "run/canary.json",
-)
 
 
 def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
@@ -71,10 +62,9 @@ def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def secrets(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """What holds secrets or who may what is this user's alone."""
+    """Find out whether others can read the files that hold secrets or say who may do what."""
     wrong = []
-    for name in SECRETS:
-        path = settings.state / name
+    for path in _secrets(settings):
         if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
             wrong.append(path)
             yield Finding(
@@ -111,6 +101,13 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
             f"the write-ahead log has {size_mb} MiB",
             "Who reads fleet.db for so long? fuser fleet.db",
         )
+
+
+def _secrets(settings: Settings) -> tuple[Path, ...]:
+    return (
+        settings.operator_token, settings.agent_token, settings.database, settings.incidents_database,
+        revocations.beside(settings.database), session_files.key_place(settings.run), settings.canary,
+    )  # fmt: skip
 
 
 def _checked(name: str, path: Path, deep: bool) -> Finding:

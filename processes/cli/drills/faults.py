@@ -91,11 +91,12 @@ async def _exception(scene: Scene) -> None:
 
 async def _poison(scene: Scene) -> None:
     await _inside(scene, "poison")
-    letter = await _put_aside(scene, "poison")
-    named = sum("take_a_lock_twice" in (death.stacks or "") for death in letter.deaths)
+    dead_letter = await _put_aside(scene, "poison")
+    named = sum("take_a_lock_twice" in (death.stacks or "") for death in dead_letter.deaths)
     if named != POISON_DEATHS:
         scene.trouble.append(
-            f"{named} of the dead letter's {len(letter.deaths)} deaths name the function, and it should be {POISON_DEATHS}"
+            f"{named} of the dead letter's {len(dead_letter.deaths)} deaths name the function, "
+            f"and it should be {POISON_DEATHS}"
         )
 
 
@@ -104,15 +105,15 @@ async def _put_aside(scene: Scene, why: str) -> LetterView:
     stage, found = scene.stage, list[str]()
 
     async def kept() -> bool:
-        found[:] = sorted(await stage.letters() - scene.letters)
+        found[:] = sorted(await stage.dead_letters() - scene.dead_letters)
         return bool(found)
 
     await stage.until(kept, "its message as a dead letter", FOUND_S_MAX)
-    letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=LetterView)
-    if letter.why != why:
-        scene.trouble.append(f"its message was put aside because it is {letter.why}, not {why}")
+    dead_letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=LetterView)
+    if dead_letter.why != why:
+        scene.trouble.append(f"its message was put aside because it is {dead_letter.why}, not {why}")
     await stage.ask("POST", f"/deadletters/{found[0]}/discard", gone=True)
-    return letter
+    return dead_letter
 
 
 async def _leak(scene: Scene) -> None:

@@ -63,7 +63,8 @@ class Programme:
         ]
         verdict = "ok" if figures.ok else "; ".join(figures.trouble)
         self._say(
-            f"    {f'round {number} of {rounds}: ' if rounds > 1 else ''}{', '.join([*times, f'{figures.commands} commands'])}: {verdict}"
+            f"    {f'round {number} of {rounds}: ' if rounds > 1 else ''}"
+            f"{', '.join([*times, f'{figures.commands} commands'])}: {verdict}"
         )
         return figures
 
@@ -79,7 +80,10 @@ class Programme:
 def impossible(drill: Drill, stage: Stage, enabled: bool) -> Failure | None:
     """Why this drill cannot be rehearsed here, and what to do about it; None: it can."""
     if drill.inside and not enabled:
-        advice = "Set drills.enabled = true in fleethub.toml (FLEETHUB_DRILLS_ENABLED=true), then: fleethub down, fleethub up"
+        advice = (
+            "Set drills.enabled = true in fleethub.toml (FLEETHUB_DRILLS_ENABLED=true), "
+            "then: fleethub down, fleethub up"
+        )
         return Failure(
             "drills_disabled", f"{drill.name} is a fault inside the hub, and drills are not enabled here", advice
         )

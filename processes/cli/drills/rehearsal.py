@@ -40,7 +40,7 @@ async def rehearse(stage: Stage, drill: Drill, short: bool, slack: float) -> Fig
         stream = Stream(stage)
         stack.push_async_callback(stream.stop)
         scene = Scene(stage, drill, stream, stack, drill.short_s if short and drill.short_s else drill.lasts_s)
-        scene.letters = await stage.letters() if drill.inside else set()
+        scene.dead_letters = await stage.dead_letters() if drill.inside else set()
         left: list[IncidentView] = []
         try:
             await stream.more(FIRST_COMMANDS)

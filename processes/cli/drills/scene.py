@@ -28,7 +28,7 @@ class Scene:
         self.recovered_s: float | None = None  # None: as the incident says, or until all is well
         self.trouble: list[str] = []
         self.pids = stage.pids()
-        self.letters: set[str] = set()  # dead letters that were there before
+        self.dead_letters: set[str] = set()  # dead letters that were there before
 
     def begins(self) -> None:
         """The fault is here, now."""

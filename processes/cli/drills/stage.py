@@ -75,7 +75,8 @@ class Stage:
             self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self.http = await self._stack.enter_async_context(
                 httpx.AsyncClient(
-                    base_url=self.url, headers=self.headers, timeout=TIMEOUT, verify=self.trust or True, trust_env=False,
+                    base_url=self.url, headers=self.headers, timeout=TIMEOUT, verify=self.trust or True,
+                    trust_env=False,
                     limits=httpx.Limits(max_connections=50, max_keepalive_connections=10),
                 )
             )  # fmt: skip
@@ -178,10 +179,10 @@ class Stage:
         page = msgspec.json.decode(await self.ask("GET", "/hosts"), type=HostsPage)
         return {host.name: host for host in page.hosts}
 
-    async def letters(self) -> set[str]:
+    async def dead_letters(self) -> set[str]:
         """The ids of the newest dead letters."""
         page = msgspec.json.decode(await self.ask("GET", "/deadletters"), type=DeadLettersPage)
-        return {letter.id for letter in page.deadletters}
+        return {dead_letter.id for dead_letter in page.deadletters}
 
     async def command(self, command_id: str) -> CommandView:
         """One command."""

@@ -20,7 +20,7 @@ from processes.adapters.supervisor import HELD
 _MODULES = tuple(f"processes.{kind}" for kind in KINDS)
 
 
-class Belonging(NamedTuple):
+class OwnProcess(NamedTuple):
     """A process: pid and start name it for ever. Units: start_ticks as in /proc/PID/stat."""
 
     pid: int
@@ -29,7 +29,7 @@ class Belonging(NamedTuple):
     environ: dict[str, str]
 
 
-def supervisord_of(settings: Settings) -> Belonging | None:
+def supervisord_of(settings: Settings) -> OwnProcess | None:
     """The supervisord that runs this state folder, alive or stopped; None if there is none.
 
     Its pid file is not believed: a pid may have been given to another program since.
@@ -44,7 +44,7 @@ def supervisord_of(settings: Settings) -> Belonging | None:
     )  # the younger ones are forks of it, about to become members
 
 
-def members_of(settings: Settings) -> list[Belonging]:
+def members_of(settings: Settings) -> list[OwnProcess]:
     """The processes that a supervisord started for this state folder and that still live, socket holders included.
 
     Commands that an agent runs, and their shims, are not among them: they outlive an installation on purpose.
@@ -52,7 +52,7 @@ def members_of(settings: Settings) -> list[Belonging]:
     return [found for found in _of_state(settings) if "SUPERVISOR_PROCESS_NAME" in found.environ and _is_member(found)]
 
 
-def shims_of(settings: Settings) -> list[Belonging]:
+def shims_of(settings: Settings) -> list[OwnProcess]:
     """The commands of this machine's own agent that still run."""
     place = f"{settings.state}/"
     return [
@@ -65,7 +65,7 @@ def shims_of(settings: Settings) -> list[Belonging]:
     ]
 
 
-def send(found: Belonging, number: signal.Signals) -> bool:
+def send(found: OwnProcess, number: signal.Signals) -> bool:
     """The signal is sent to that very process. False: it is gone."""
     try:
         fd = os.pidfd_open(found.pid)
@@ -82,7 +82,7 @@ def send(found: Belonging, number: signal.Signals) -> bool:
     return True
 
 
-def wait_gone(processes: Iterable[Belonging], wait_s: float) -> list[Belonging]:
+def wait_gone(processes: Iterable[OwnProcess], wait_s: float) -> list[OwnProcess]:
     """Those that still live after `wait_s`; returns as soon as none does."""
     deadline_mono_s = time.monotonic() + wait_s
     left = []
@@ -92,7 +92,7 @@ def wait_gone(processes: Iterable[Belonging], wait_s: float) -> list[Belonging]:
     return left
 
 
-def _ended(found: Belonging, wait_s: float) -> bool:
+def _ended(found: OwnProcess, wait_s: float) -> bool:
     try:
         fd = os.pidfd_open(found.pid)
     except ProcessLookupError:
@@ -110,7 +110,7 @@ def _is_supervisord(command: list[str]) -> bool:
     return "supervisor.supervisord" in words or any(os.path.basename(word) == "supervisord" for word in words[:2])
 
 
-def _is_member(found: Belonging) -> bool:
+def _is_member(found: OwnProcess) -> bool:
     holder = found.environ.get("SUPERVISOR_GROUP_NAME") in HELD and found.environ["SUPERVISOR_PROCESS_NAME"].endswith(
         "_0"
     )
@@ -119,12 +119,12 @@ def _is_member(found: Belonging) -> bool:
     )
 
 
-def _of_state(settings: Settings) -> Iterator[Belonging]:
+def _of_state(settings: Settings) -> Iterator[OwnProcess]:
     state = str(settings.state)
     return (found for found in _all() if found.environ.get("FLEETHUB_STATE") == state)
 
 
-def _all() -> Iterator[Belonging]:
+def _all() -> Iterator[OwnProcess]:
     own = os.geteuid()
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
@@ -138,7 +138,7 @@ def _all() -> Iterator[Belonging]:
             stat = proc.stat(int(name))
             if command and stat is not None and stat.state not in "ZX":
                 pairs = (word.partition("=") for word in _words(place / "environ"))
-                yield Belonging(int(name), stat.start_ticks, command, {key: value for key, _, value in pairs})
+                yield OwnProcess(int(name), stat.start_ticks, command, {key: value for key, _, value in pairs})
 
 
 def _words(path: Path) -> list[str]:

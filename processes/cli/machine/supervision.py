@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters.settings import KINDS, Settings
-from processes.adapters.state import pulse_file, status_file
+from processes.adapters.state import desired_state, pulse_file, status_file
 from processes.adapters.supervisor import Supervisor, SupervisorAway, SupervisorFault
 from processes.cli.machine import environment
-from processes.cli.machine.own_processes import Belonging, members_of, send, supervisord_of, wait_gone
+from processes.cli.machine.own_processes import OwnProcess, members_of, send, supervisord_of, wait_gone
 from processes.cli.terminal.failure import Failure
 from processes.core.errors import ResourceError
 from processes.core.shown.status import ProcessReport, Verdict, is_wanted
@@ -29,11 +29,8 @@ POLL_S: Final = 0.1  # each XML-RPC call also wakes supervisord, so that childre
 STOP_S_MAX: Final = 12.0  # stopwaitsecs and a margin
 TURN_S_MAX: Final = 30.0  # from a start to the first complete turns
 TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; one that cannot has other things to tell
-SYSTEMD: Final = {
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-}  # a daemon answers to no unit, and surely not to our caller's
+# variables that a daemon is started without: it belongs to no unit, least of all to its caller's
+SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -70,7 +67,8 @@ def launch_in_foreground(settings: Settings) -> subprocess.Popen[bytes]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
     return subprocess.Popen(  # noqa: S603  # our own words
-        [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True,
+        [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(),
+        start_new_session=True,
         preexec_fn=stop_with_parent,  # noqa: PLW1509  # this process has no other thread
     )  # fmt: skip
 
@@ -170,16 +168,16 @@ def turns(settings: Settings, supervisor: Supervisor, name: str) -> bool:
     )
 
 
-def wait_told(settings: Settings, names: Sequence[str]) -> None:
-    """The watchdog's report has these processes as they are wanted now, so that a `status` right after it is true.
+def wait_told(settings: Settings, names: Sequence[str], wait_s: float = TOLD_S_MAX) -> None:
+    """Wait until the watchdog's report shows these processes as they are wanted, so that the next `status` is true.
 
-    Given up in silence after TOLD_S_MAX.
+    Returns without a word after `wait_s`.
     """
-    deadline_mono_s = time.monotonic() + TOLD_S_MAX
+    deadline_mono_s = time.monotonic() + wait_s
     while time.monotonic() < deadline_mono_s:
         rows = {row.name: row for row in status_file.current_report(settings).processes}
-        wishes = status_file.wishes(settings)
-        if all(_is_told(settings, rows.get(name), is_wanted(name, wishes)) for name in names):
+        desired = desired_state.read(settings)
+        if all(_is_told(settings, rows.get(name), is_wanted(name, desired)) for name in names):
             return
         time.sleep(POLL_S)
 
@@ -207,7 +205,7 @@ def unwell(settings: Settings) -> list[str]:
     return lines
 
 
-def _end_in_order(settings: Settings, supervisord: Belonging) -> None:
+def _end_in_order(settings: Settings, supervisord: OwnProcess) -> None:
     deadline_mono_s = time.monotonic() + DOWN_S_MAX
     supervisor = Supervisor(settings.supervisor_socket)
     while time.monotonic() < deadline_mono_s:

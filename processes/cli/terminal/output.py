@@ -21,14 +21,18 @@ from processes.cli.terminal.text import columns, plain
 
 STYLES: Final = {
     "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
-    "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow", "silent": "yellow",
-    "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red", "lost": "red",
+    "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow",
+    "silent": "yellow",
+    "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red",
+    "lost": "red",
     "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
 }  # fmt: skip
 
 VERBS: Final = (  # in our own advice; the agent's are to be typed on other machines
-    "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor", "down", "drill",
-    "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore", "revoke", "run",
+    "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor",
+    "down", "drill",
+    "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore",
+    "revoke", "run",
     "runs", "start", "status", "stop", "systemd-unit", "token", "up",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")

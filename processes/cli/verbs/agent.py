@@ -94,7 +94,10 @@ def agent(
 
 
 def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
-    """The agent's file in its folder. One that is there is the operator's: only its `hub` is kept up to date."""
+    """Make the agent's file in its folder and return its path.
+
+    A file that is there already is the operator's: only its `hub` is kept up to date. Raises: Failure.
+    """
     parts = urlsplit(hub)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise Failure(
@@ -123,7 +126,7 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
 
 
 def _read_token() -> str:
-    """The token from stdin; whoever types it does not see it. Raises: Failure."""
+    """Return the token from stdin; it is not shown to whoever types it. Raises: Failure."""
     token = ""
     if sys.stdin is not None:
         token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
@@ -137,9 +140,12 @@ def _read_token() -> str:
 
 
 def _check_systemd() -> None:
-    """Raises: Failure, before anything is made."""
+    """Refuse a server without systemd, or a user who is not root. Raises: Failure, before anything is made."""
     if not SYSTEMD.is_dir():
-        advice = "With --init in place of --install the agent's file is made: let whatever starts things here run fleethub agent --config FILE"
+        advice = (
+            "With --init in place of --install the agent's file is made: "
+            "let whatever starts things here run fleethub agent --config FILE"
+        )
         raise Failure("no_systemd", "this server is not run by systemd", advice)
     if not os.access(UNITS, os.W_OK):
         raise Failure(
@@ -148,9 +154,10 @@ def _check_systemd() -> None:
 
 
 def _install(config: Path) -> None:
-    """The agent's unit is enabled and runs. Raises: Failure."""
+    """Write the agent's unit, enable it and start it. Raises: Failure."""
     try:
-        durable.replace(UNITS / UNIT, agent_unit(Path(sys.executable).absolute(), config.absolute()).encode(), mode=0o644)
+        unit = agent_unit(Path(sys.executable).absolute(), config.absolute())
+        durable.replace(UNITS / UNIT, unit.encode(), mode=0o644)
     except OSError as error:
         raise Failure("no_unit", f"{UNITS / UNIT}: {error.strerror or error}") from None
     for words in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):  # restart: one that runs gets the new token

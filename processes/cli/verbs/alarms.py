@@ -107,7 +107,10 @@ def readable_by_others(settings: Settings) -> str:
         and modes[0] & stat.S_IROTH
         and modes[1] & stat.S_IXOTH
     ):
-        return f"everybody on this machine can read {settings.config}, and alarms.urls holds passwords: chmod o-r {settings.config}"
+        return (
+            f"everybody on this machine can read {settings.config}, and alarms.urls holds passwords: "
+            f"chmod o-r {settings.config}"
+        )
     return ""
 
 

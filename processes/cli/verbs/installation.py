@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import desired_state, lock, status_file
+from processes.adapters.state import desired_state, lock
 from processes.adapters.supervisor import SupervisorAway
 from processes.cli.machine import enrolment, environment, own_hub, own_processes, ports, sign_in, supervision
 from processes.cli.terminal import completion, output
@@ -102,7 +102,7 @@ def restart(process: str | None) -> None:
     """Restart process by process, each once the one before turns again. The gateway only if named."""
     settings = load()
     supervision.supervisor_of(settings)
-    asked = status_file.wishes(settings)
+    asked = desired_state.read(settings)
     ordered = [name for kind in RESTART_ORDER for name in settings.names(kind)]
     names = _named(settings, process) if process else [name for name in ordered if is_wanted(name, asked)]
     for name in names:
@@ -143,7 +143,7 @@ def start(process: str) -> None:
 
 def _refuse_what_cannot_get_well(settings: Settings) -> None:
     """Raises: Failure, if the operator stopped all processes of a kind without which it is never healthy."""
-    asked = status_file.wishes(settings)
+    asked = desired_state.read(settings)
     kinds = [kind for kind in RESTART_ORDER if kind != "agent"] + ["gateway"]
     stopped = [kind for kind in kinds if not any(is_wanted(name, asked) for name in settings.names(kind))]
     if stopped:
@@ -157,7 +157,7 @@ def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
     api = own_hub.open_own(settings)
     try:
         _wait_healthy(settings, api)
-        stopped = status_file.wishes(settings).get("agent") == desired_state.STOPPED
+        stopped = desired_state.read(settings).get("agent") == desired_state.STOPPED
         if no_agent or (stopped and not fresh):
             return
         output.progress("starting this machine's agent …")
@@ -221,7 +221,7 @@ def _tell(settings: Settings) -> None:
     output.say(f"stop it with: {environment.program()} down")
 
 
-def _as_running(settings: Settings, running: own_processes.Belonging) -> Settings:
+def _as_running(settings: Settings, running: own_processes.OwnProcess) -> Settings:
     """The settings with the addresses that the running installation really has."""
     file = settings.file
     operators = running.environ.get("FLEETHUB_OPERATORS_LISTEN", file.operators.listen)
@@ -256,8 +256,11 @@ def _ending_with_us(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _stop(settings: Settings, name: str) -> None:
-    """The process is stopped, and meant to be. Raises: Failure, and then nothing is wished that was not before."""
-    wanted = is_wanted(name, status_file.wishes(settings))
+    """Stop the process and record that it is meant to be stopped.
+
+    Raises: Failure; then the recorded state is what it was before.
+    """
+    wanted = is_wanted(name, desired_state.read(settings))
     desired_state.change(settings, {name: desired_state.STOPPED})  # first: or the watchdog would start it again
     try:
         supervision.stop(settings, name)

@@ -13,9 +13,10 @@ from processes.cli.terminal.failure import Failure
 PROGRAM = "fleethub"
 COMPLETE = "_FLEETHUB_COMPLETE"  # click's own name for it
 EXIT_CODES = """\
-0 done. 1 failed, or not on every host; of status: degraded; of doctor: a warning. 2 wrongly used; of status: stalled or down; of
-doctor: something is bad. 3 of status: unknown. 4 of run: a host had not answered at \\-\\-wait, or nobody was there to ask for
-10 minutes. 5 of run: the hub did not accept it. 70 of agent: it broke, or runs already. 78 a wrong setting. 130 interrupted.
+0 done. 1 failed, or not on every host; of status: degraded; of doctor: a warning. 2 wrongly used; of status: stalled or
+down; of doctor: something is bad. 3 of status: unknown. 4 of run: a host had not answered at \\-\\-wait, or nobody was there to
+ask for 10 minutes. 5 of run: the hub did not accept it. 70 of agent: it broke, or runs already. 78 a wrong setting.
+130 interrupted.
 141 whoever read its output is gone.
 """
 
@@ -56,9 +57,12 @@ def page(root: click.Group) -> Iterator[str]:
             if record is not None:
                 yield f".TP\n.B {_text(record[0])}\n{_text(record[1])}"
     yield f".SH EXIT STATUS\n{EXIT_CODES}"
-    yield ".SH ENVIRONMENT\n.TP\n.B FLEETHUB_STATE\nThe folder that holds everything; /var/lib/fleethub, or var/ of a checkout."
-    yield ".TP\n.B FLEETHUB_CONFIG\nThe settings' file, if not fleethub.toml in it. Each setting is FLEETHUB_SECTION_KEY."
-    yield ".TP\n.B FLEETHUB_HUB, FLEETHUB_TOKEN_FILE\nAs \\-\\-hub and \\-\\-token\\-file: another installation than this machine's."
+    yield ".SH ENVIRONMENT"
+    yield ".TP\n.B FLEETHUB_STATE\nThe folder that holds everything; /var/lib/fleethub, or var/ of a checkout."
+    yield ".TP\n.B FLEETHUB_CONFIG"
+    yield "The settings' file, if not fleethub.toml in it. Each setting is FLEETHUB_SECTION_KEY."
+    yield ".TP\n.B FLEETHUB_HUB, FLEETHUB_TOKEN_FILE"
+    yield "As \\-\\-hub and \\-\\-token\\-file: another installation than this machine's."
 
 
 def _verbs(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:

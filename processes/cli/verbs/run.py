@@ -79,7 +79,8 @@ class RunDocument(msgspec.Struct, frozen=True):
     "ttl_s",
     type=Seconds(TTL_S_MAX, TTL_WORDS),
     metavar="S",
-    help="How long each command may wait for its host, in seconds. [default: commands.ttl_s of the hub, 3600 if it is not set]",
+    help="How long each command may wait for its host, in seconds. "
+    "[default: commands.ttl_s of the hub, 3600 if it is not set]",
 )  # fmt: skip
 @click.option(
     "--key",
@@ -89,7 +90,8 @@ class RunDocument(msgspec.Struct, frozen=True):
 @click.option("--no-wait", is_flag=True, help="Return once it is accepted.")
 @click.option(
     "--wait", "wait_s", type=Seconds(), metavar="S",
-    help="How long to wait for the end, in seconds. [default: until all have ended, or nobody is there to ask for 10 minutes]",
+    help="How long to wait for the end, in seconds. "
+    "[default: until all have ended, or nobody is there to ask for 10 minutes]",
 )  # fmt: skip
 @as_json
 @asks_hub
@@ -182,7 +184,8 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
     code = exit_code(fleet_run.view, (each.state for each in commands.values()))
     if code == EXIT_UNANSWERED:
         output.note(
-            f"fleethub: not all have answered: fleethub runs {view.id} --follow goes on, fleethub cancel {view.id} ends it"
+            f"fleethub: not all have answered: fleethub runs {view.id} --follow goes on, "
+            f"fleethub cancel {view.id} ends it"
         )
     return code
 

@@ -145,7 +145,8 @@ _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"}  # systemd.se
 @click.command("systemd-unit")
 @click.option("--agent", "agent", is_flag=True, help="The unit of one server's agent, instead of the hub's.")
 @click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), default=Path("/etc/fleethub/agent.toml"), show_default=True,
+    "--config", type=click.Path(path_type=Path, dir_okay=False), default=Path("/etc/fleethub/agent.toml"),
+    show_default=True,
     help="The agent's file.",
 )  # fmt: skip
 @click.option("--user", default="fleethub", show_default=True, help="Whom the hub runs as.")

@@ -30,7 +30,7 @@ from processes.core.travels.messages import (
     CancelRun,
     CreateToken,
     DeliverKill,
-    DiscardLetter,
+    DiscardDeadLetter,
     EnrollHost,
     GiveCommand,
     Json,
@@ -38,7 +38,7 @@ from processes.core.travels.messages import (
     RehearseFault,
     RemoveHost,
     RequestReceived,
-    RetryLetter,
+    RetryDeadLetter,
     RevokeHost,
     RevokeToken,
     StartRun,
@@ -110,9 +110,9 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _create_token(draft, event, event.request)
         case LiftHost():
             return _lift(draft, event, event.request)
-        case RetryLetter():
+        case RetryDeadLetter():
             return _retry(draft, event, event.request)
-        case DiscardLetter():
+        case DiscardDeadLetter():
             return _discard(draft, event, event.request)
         case RevokeToken():
             return _revoke_token(draft, event, event.request)
@@ -428,7 +428,7 @@ def _known_letter(draft: Draft, letter_id: str) -> DeadLetter:
     return letter
 
 
-def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[int, Json]:
+def _retry(draft: Draft, event: RequestReceived, request: RetryDeadLetter) -> tuple[int, Json]:
     """It stays a letter until it has been stepped: a hub that dies before that begins with it."""
     letter = _known_letter(draft, request.letter_id)
     if letter.process != "hub":
@@ -442,14 +442,14 @@ def _retry(draft: Draft, event: RequestReceived, request: RetryLetter) -> tuple[
         letter = msgspec.structs.replace(letter, retrying=True, retries=letter.retries + 1)
         draft.put_dead_letter(letter)
         draft.effects.retries.append(letter)
-    _note(draft, event, (Kind.LETTER, letter.id), "tried_again", letter.kind)
+    _note(draft, event, (Kind.DEAD_LETTER, letter.id), "tried_again", letter.kind)
     return 202, encode(dead_letter.view(letter, whole=False))
 
 
-def _discard(draft: Draft, event: RequestReceived, request: DiscardLetter) -> tuple[int, Json]:
+def _discard(draft: Draft, event: RequestReceived, request: DiscardDeadLetter) -> tuple[int, Json]:
     letter = _known_letter(draft, request.letter_id)
     draft.drop(draft.memory.dead_letters, letter.id)
-    _note(draft, event, (Kind.LETTER, letter.id), "discarded", letter.kind)
+    _note(draft, event, (Kind.DEAD_LETTER, letter.id), "discarded", letter.kind)
     return 200, encode({"id": letter.id, "discarded": True})
 
 

@@ -30,8 +30,8 @@ from processes.core.travels.messages import (
 )
 from processes.core.values import Time, rfc3339
 
-LETTERS_MAX: Final = 1000  # dead letters kept; beyond it the oldest go. Guess: far more than anybody reads
-LETTERS_BYTES_MAX: Final = 8 << 20  # of all dead letters, in memory and on disk; one has 2 MiB at most
+DEAD_LETTERS_MAX: Final = 1000  # dead letters kept; beyond it the oldest go. Guess: far more than anybody reads
+DEAD_LETTERS_BYTES_MAX: Final = 8 << 20  # of all dead letters, in memory and on disk; one has 2 MiB at most
 ERROR_CHARS_MAX: Final = 16 * 1024  # of one traceback
 UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even be decoded
 
@@ -103,20 +103,22 @@ class LetterView(msgspec.Struct, frozen=True):
     event: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 
 
-def view(letter: DeadLetter, *, whole: bool) -> LetterView:
+def view(dead_letter: DeadLetter, *, whole: bool) -> LetterView:
     """Return the dead letter for the API. Not `whole`: no event, no stacks, the error's last line."""
-    error = letter.error if whole else (letter.error.strip().splitlines() or [""])[-1][:300]
+    error = dead_letter.error if whole else (dead_letter.error.strip().splitlines() or [""])[-1][:300]
     deaths = [
-        DeathView(rfc3339(d.wall_s), d.cause, d.pid, d.incident, d.stacks if whole else None) for d in letter.deaths
+        DeathView(rfc3339(d.wall_s), d.cause, d.pid, d.incident, d.stacks if whole else None)
+        for d in dead_letter.deaths
     ]
     event = msgspec.Raw(b"null")
-    if whole and letter.kind == UNDECODABLE:
-        event = msgspec.Raw(msgspec.json.encode(letter.event.decode("latin-1")))
-    elif whole and letter.event:
-        event = msgspec.Raw(letter.event)
+    if whole and dead_letter.kind == UNDECODABLE:
+        event = msgspec.Raw(msgspec.json.encode(dead_letter.event.decode("latin-1")))
+    elif whole and dead_letter.event:
+        event = msgspec.Raw(dead_letter.event)
     return LetterView(
-        letter.id, rfc3339(letter.at_wall_s), letter.process, letter.kind, letter.why, letter.host, error,
-        letter.size_bytes, letter.retries, letter.retrying, deaths, event,
+        dead_letter.id, rfc3339(dead_letter.at_wall_s), dead_letter.process, dead_letter.kind, dead_letter.why,
+        dead_letter.host, error,
+        dead_letter.size_bytes, dead_letter.retries, dead_letter.retrying, deaths, event,
     )  # fmt: skip
 
 
@@ -140,36 +142,42 @@ def host_of(event: object) -> str:
     return ""
 
 
-def revived(letter: DeadLetter) -> Event:
+def revived(dead_letter: DeadLetter) -> Event:
     """Return the event, to be stepped once more. A request gets no deadline: an operator wants it carried out now.
 
     Raises: LocalError, if the event cannot be stepped again: it is about a connection of the past, or this version
     cannot decode it either.
     """
     try:
-        event = messages.decode_event(letter.event) if letter.kind == UNDECODABLE else _event.decode(letter.event)
+        event = (
+            messages.decode_event(dead_letter.event)
+            if dead_letter.kind == UNDECODABLE
+            else _event.decode(dead_letter.event)
+        )
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LocalError(f"it cannot be read: {error}") from None
     if not isinstance(event, _RETRIED):
-        raise LocalError(f"a {letter.kind} is about one moment only: if it is still true, it comes again by itself")
+        raise LocalError(
+            f"a {dead_letter.kind} is about one moment only: if it is still true, it comes again by itself"
+        )
     return msgspec.structs.replace(event, deadline_boot_s=math.inf) if isinstance(event, RequestReceived) else event
 
 
-def name_again(letter: DeadLetter) -> str:
+def name_again(dead_letter: DeadLetter) -> str:
     """Return the name in the pulse while the dead letter is stepped again.
 
     It is another name each time, so that deaths are counted for each try by itself.
     """
-    return poison.name_of_own(letter.kind, letter.id, str(letter.retries))
+    return poison.name_of_own(dead_letter.kind, dead_letter.id, str(dead_letter.retries))
 
 
-def too_many(letters: Mapping[str, DeadLetter]) -> list[str]:
-    """Return the ids of the oldest dead letters, which must go. `letters`: oldest first."""
+def too_many(dead_letters: Mapping[str, DeadLetter]) -> list[str]:
+    """Return the ids of the oldest dead letters, which must go. `dead_letters`: oldest first."""
     gone: list[str] = []
-    size, count = sum(letter.size_bytes for letter in letters.values()), len(letters)
-    for id, letter in letters.items():
-        if count - len(gone) <= LETTERS_MAX and size <= LETTERS_BYTES_MAX:
+    size, count = sum(dead_letter.size_bytes for dead_letter in dead_letters.values()), len(dead_letters)
+    for id, dead_letter in dead_letters.items():
+        if count - len(gone) <= DEAD_LETTERS_MAX and size <= DEAD_LETTERS_BYTES_MAX:
             break
         gone.append(id)
-        size -= letter.size_bytes
+        size -= dead_letter.size_bytes
     return gone

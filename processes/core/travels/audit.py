@@ -23,7 +23,7 @@ class Kind(enum.StrEnum):
     HOST = "host"  # subject: its name; after: enrolled, enrolled_again, revoked, removed, lifted
     TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, revoked
     SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, refused, revoked
-    LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
+    DEAD_LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
     DATABASE = "database"  # subject: the backup's time; after: restored
     REQUEST = "request"  # subject: method and path; after: refused; reason: why
 

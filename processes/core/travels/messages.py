@@ -242,13 +242,13 @@ class LiftHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     name: str
 
 
-class RetryLetter(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+class RetryDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="RetryLetter"):
     """POST /api/v1/deadletters/ID/retry."""
 
     letter_id: str
 
 
-class DiscardLetter(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="DiscardLetter"):
     """POST /api/v1/deadletters/ID/discard."""
 
     letter_id: str
@@ -256,7 +256,7 @@ class DiscardLetter(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 Request = (
     GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken
-    | RevokeToken | RetryLetter | DiscardLetter | RehearseFault
+    | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
 )  # fmt: skip
 
 

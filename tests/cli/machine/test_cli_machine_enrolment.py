@@ -18,8 +18,10 @@ from processes.core.values import HOST_NAME
 
 HUB = "ws://127.0.0.1:7701/ws"
 VIEW: dict[str, object] = {
-    "name": "here", "presence": "online", "last_seen": None, "host_id": "1", "enrolled_at": None, "revoked": False, "connected_since": None,
-    "address": "", "host_type": "", "agent_version": "", "os_version": "", "protocol": 1, "heartbeat_interval_s": 5.0, "commands": None,
+    "name": "here", "presence": "online", "last_seen": None, "host_id": "1", "enrolled_at": None, "revoked": False,
+    "connected_since": None,
+    "address": "", "host_type": "", "agent_version": "", "os_version": "", "protocol": 1, "heartbeat_interval_s": 5.0,
+    "commands": None,
     "command_options": {}, "metrics": None, "pending_command": None, "facts": {}, "heartbeat_facts": {},
 }  # fmt: skip
 NOT_FOUND = (404, {"error": "unknown_host", "message": "no"})

@@ -14,7 +14,7 @@ import pytest
 from processes.adapters.settings import Settings, load
 from processes.adapters.state.pulse_file import start_ticks
 from processes.cli.machine import own_processes
-from processes.cli.machine.own_processes import Belonging
+from processes.cli.machine.own_processes import OwnProcess
 
 SLEEP = "import select; select.poll().poll(60000)"
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -74,7 +74,7 @@ def test_commands_that_still_run_are_found_by_their_run_folder(settings: Setting
 def test_a_pid_that_was_given_to_another_process_is_not_signalled(start: Start) -> None:
     """The bug it would catch: `down` kills a stranger that has the pid of a process that is long gone."""
     stranger = start()
-    before = Belonging(stranger.pid, (start_ticks(stranger.pid) or 0) - 1, [], {})
+    before = OwnProcess(stranger.pid, (start_ticks(stranger.pid) or 0) - 1, [], {})
     assert own_processes.send(before, signal.SIGKILL) is False
     assert stranger.poll() is None
     assert own_processes.send(before._replace(start_ticks=start_ticks(stranger.pid) or 0), signal.SIGKILL) is True
@@ -83,7 +83,7 @@ def test_a_pid_that_was_given_to_another_process_is_not_signalled(start: Start) 
 
 def test_waiting_ends_with_the_last_one_and_names_those_that_stay(start: Start) -> None:
     one, other = start(), start()
-    both = [Belonging(each.pid, start_ticks(each.pid) or 0, [], {}) for each in (one, other)]
+    both = [OwnProcess(each.pid, start_ticks(each.pid) or 0, [], {}) for each in (one, other)]
     os.kill(one.pid, signal.SIGKILL)
     assert own_processes.wait_gone(both, 0.3) == [both[1]]
     os.kill(other.pid, signal.SIGKILL)

@@ -78,9 +78,8 @@ def test_a_stop_waits_until_the_report_says_stopped(settings: Settings) -> None:
     assert not waiting.is_alive()
 
 
-def test_a_report_that_never_comes_is_not_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "TOLD_S_MAX", 0.3)
+def test_a_report_that_never_comes_is_not_waited_for(settings: Settings) -> None:
     desired_state.change(settings, {"agent": desired_state.RUNNING})
     says(settings, Verdict.DEAD, wanted=True)
-    supervision.wait_told(settings, ["agent"])
+    supervision.wait_told(settings, ["agent"], wait_s=0.3)
     assert pulse_file.read(settings.pulses, "agent") is None

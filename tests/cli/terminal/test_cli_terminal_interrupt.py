@@ -92,7 +92,8 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.cli = subprocess.Popen(
-            [*COMMAND_LINE, *more], env=environment(server, folder), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            [*COMMAND_LINE, *more], env=environment(server, folder), stdin=theirs, stdout=theirs, stderr=theirs,
+            start_new_session=True,
             preexec_fn=take_terminal,  # noqa: PLW1509  # one system call, which takes no lock
         )  # fmt: skip
         os.close(theirs)

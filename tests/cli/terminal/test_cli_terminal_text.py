@@ -68,7 +68,8 @@ def test_columns_are_aligned_and_nothing_is_cut_off() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (None, "-"), (-3.0, "0 s"), (0.4, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"),
+        (None, "-"), (-3.0, "0 s"), (0.4, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"),
+        (7200.0, "2 h"),
         (172_799.0, "48 h"), (172_800.0, "2 days"), (8_640_000.0, "100 days"),
     ],
 )  # fmt: skip

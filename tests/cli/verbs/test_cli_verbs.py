@@ -59,8 +59,10 @@ def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiS
 
 
 LISTINGS = [
-    ("hosts",), ("host", "web1"), ("commands",), ("command", "c1"), ("logs", "c1"), ("incidents",), ("incident", "i1"), ("status",),
-    ("runs",), ("runs", "r1"), ("remove", "web1"), ("enroll", "web1"), ("revoke", "web1"), ("cancel", "c1"), ("run", "pull", "web1"),
+    ("hosts",), ("host", "web1"), ("commands",), ("command", "c1"), ("logs", "c1"), ("incidents",), ("incident", "i1"),
+    ("status",),
+    ("runs",), ("runs", "r1"), ("remove", "web1"), ("enroll", "web1"), ("revoke", "web1"), ("cancel", "c1"),
+    ("run", "pull", "web1"),
     ("token", "create", "--role", "viewer"),
 ]  # fmt: skip
 
@@ -88,11 +90,14 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
     "verb",
     [
         ("run", "pull"), ("run", "pull", "web1", "--all"), ("run", "pull,", "web1"), ("run", "pull switch", "web1"),
-        ("run", "pull", "web1", "--parallel", "0"), ("run", "pull", "web1", "--max-failures", "-1"), ("runs", "--follow"),
+        ("run", "pull", "web1", "--parallel", "0"), ("run", "pull", "web1", "--max-failures", "-1"),
+        ("runs", "--follow"),
         ("run", "pull", "--all", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
-        ("run", "pull", "--all", "--where", "ab"), ("logs", "c1", "--follow", "--json"), ("status", "--watch", "--json"),
+        ("run", "pull", "--all", "--where", "ab"), ("logs", "c1", "--follow", "--json"),
+        ("status", "--watch", "--json"),
         ("run", "pull", "a,b"), ("run", "pull", "a", "--ttl", "nan"), ("run", "pull", "a", "--ttl", "inf"),
-        ("run", "pull", "a", "--ttl", "1e9"), ("run", "pull", "a", "--wait", "nan"), ("run", "pull", "a", "--wait", "inf"),
+        ("run", "pull", "a", "--ttl", "1e9"), ("run", "pull", "a", "--wait", "nan"),
+        ("run", "pull", "a", "--wait", "inf"),
         ("run", "pull", "a", "--no-wait", "--wait", "1"),
         ("run", "pull", "a", "--key", ""), ("run", "pull", "a", "--key", "k" * 129),
         ("stop", "hup"), ("enroll", "bad_name"), ("token", "create", "--role", "king"), ("nonsense",), (),
@@ -174,7 +179,8 @@ def test_wrong_usage_is_told_on_one_line(run: Run) -> None:
 @pytest.mark.parametrize(
     ("verb", "path", "word"),
     [
-        ("host", "hosts", "unknown_host"), ("command", "commands", "unknown_command"), ("logs", "commands", "unknown_command"),
+        ("host", "hosts", "unknown_host"), ("command", "commands", "unknown_command"),
+        ("logs", "commands", "unknown_command"),
         ("runs", "runs", "unknown_run"), ("deadletter", "deadletters", "unknown_letter"),
     ],
 )  # fmt: skip
@@ -350,7 +356,8 @@ def test_run_refused_by_the_hub_exits_1_and_is_not_repeated(run: Run, server: Ap
 
 def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, server: ApiServer) -> None:
     ended = fleet_run(
-        part("a", "succeeded", 1, "c2"), part("b", "failed", 1, "c4", "exit"), part("c", "failed", 1, None, "host_removed"),
+        part("a", "succeeded", 1, "c2"), part("b", "failed", 1, "c4", "exit"),
+        part("c", "failed", 1, None, "host_removed"),
         part("d", "not_attempted"), state="failed",
     )  # fmt: skip
     server.on(
@@ -521,8 +528,10 @@ def test_a_verb_that_is_of_this_machine_only_says_so(run: Run) -> None:
 
 def test_every_verb_of_the_contract_is_there_and_has_a_help(run: Run) -> None:
     wanted = {
-        "up", "down", "restart", "stop", "start", "env", "status", "hosts", "host", "remove", "enroll", "revoke", "run", "runs", "commands",
-        "command", "cancel", "logs", "incidents", "incident", "agent", "token", "audit", "backup", "restore", "doctor", "completion", "man",
+        "up", "down", "restart", "stop", "start", "env", "status", "hosts", "host", "remove", "enroll", "revoke",
+        "run", "runs", "commands",
+        "command", "cancel", "logs", "incidents", "incident", "agent", "token", "audit", "backup", "restore", "doctor",
+        "completion", "man",
     }  # fmt: skip
     assert wanted <= set(cli.commands)
     for verb in sorted(cli.commands):

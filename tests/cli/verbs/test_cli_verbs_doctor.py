@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from processes.adapters import settings
 from processes.adapters.state import fleet_db
 from processes.cli.__main__ import execute
 from processes.cli.checks import machine
+from processes.cli.checks.finding import Level
 from processes.cli.machine import own_processes
 
 
@@ -86,15 +88,20 @@ def test_each_thing_that_is_wrong_is_named_with_what_to_do(
     (state / "fleet.db").write_bytes(os.urandom(8192))
     future = time.time() + 7200
     os.utime(state / "fleet.db", (future, future))
-    monkeypatch.setattr(machine, "DISK_BYTES_BAD", 1 << 62)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("FLEETHUB_AGENTS_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
         code, found = examined(capsys)
     assert code == 2
     bad = {name for name, check in found.items() if check["level"] == "bad"}
-    assert bad == {"run", "file modes", "fleet.db", "clock", "disk", "ports"}
+    assert bad == {"run", "file modes", "fleet.db", "clock", "ports"}
     assert all(found[name]["advice"] for name in bad)
     assert "secret" not in json.dumps(found)
+
+
+def test_a_disk_that_is_nearly_full_is_bad_with_what_to_do(state: Path) -> None:
+    (found, *_) = machine.disk(settings.load(), deep=False, bytes_bad=1 << 62)
+    assert (found.check, found.level) == ("disk", Level.BAD)
+    assert found.advice
 
 
 def test_a_locked_database_and_a_check_that_raises_do_not_keep_it(

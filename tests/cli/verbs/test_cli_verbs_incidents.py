@@ -24,8 +24,10 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     store = Store(settings.incidents_database, settings.evidence, 10, 1 << 20)
     for number in (1, 2):
         store.save(Incident(
-            id=f"i{number}", process="hub", verdict="frozen", reason="no turn", pid=7, epoch=3, boot_id="b", good_mono_s=1.0,
-            found_mono_s=3.1, found_wall_s=1e9, stuck_at="processes/hub/loop.py:9 take_twice", remedy="killed and replaced",
+            id=f"i{number}", process="hub", verdict="frozen", reason="no turn", pid=7, epoch=3, boot_id="b",
+            good_mono_s=1.0,
+            found_mono_s=3.1, found_wall_s=1e9, stuck_at="processes/hub/loop.py:9 take_twice",
+            remedy="killed and replaced",
             evidence=["stacks.txt", "gone.txt"], events=["+0.100 s evidence collected"],
             drill=number == 2,
         ))  # fmt: skip

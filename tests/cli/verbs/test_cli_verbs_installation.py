@@ -137,7 +137,7 @@ def test_what_an_operator_stopped_stays_stopped_until_start(house: Installation)
     house.verb("stop", "agent")
     assert house.row("agent")["verdict"] == "stopped"
     assert house.row("agent")["state"] != "RUNNING"
-    house.verb("restart")  # the watchdog's successor obeys the wish too
+    house.verb("restart")  # the watchdog's successor obeys the desired state too
     house.wait_ok()
     assert house.row("agent")["verdict"] == "stopped"
     house.verb("start", "agent")

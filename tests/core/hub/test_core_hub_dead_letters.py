@@ -19,7 +19,7 @@ from processes.core.travels.messages import (
     CloseConnection,
     Death,
     DeliverAck,
-    DiscardLetter,
+    DiscardDeadLetter,
     EnrollHost,
     GiveCommand,
     HeartbeatReceived,
@@ -27,7 +27,7 @@ from processes.core.travels.messages import (
     OutputReceived,
     PutAside,
     RequestReceived,
-    RetryLetter,
+    RetryDeadLetter,
     StatusReceived,
     TokenChanged,
     TokensPiece,
@@ -114,14 +114,14 @@ def test_a_timer_that_is_poison_is_taken_so_that_the_next_one_comes(play: Play) 
 
 
 def test_the_oldest_of_too_many_letters_go_in_number_and_in_bytes(play: Play) -> None:
-    for number in range(dead_letter.LETTERS_MAX):
+    for number in range(dead_letter.DEAD_LETTERS_MAX):
         play.memory.dead_letters.put_row(f"l{number}", DeadLetter(f"l{number}", 1.0, "X", Why.RAISED))
     effects = step.keep(play.memory, DeadLetter("new", 2.0, "X", Why.RAISED), play.now).apply()
     assert [write.key for write in effects.writes if isinstance(write, Drop)] == ["l0"]
-    assert len(play.memory.dead_letters) == dead_letter.LETTERS_MAX
-    large = DeadLetter("large", 3.0, "X", Why.RAISED, event=b"x" * (dead_letter.LETTERS_BYTES_MAX - 2000))
+    assert len(play.memory.dead_letters) == dead_letter.DEAD_LETTERS_MAX
+    large = DeadLetter("large", 3.0, "X", Why.RAISED, event=b"x" * (dead_letter.DEAD_LETTERS_BYTES_MAX - 2000))
     step.keep(play.memory, large, play.now).apply()
-    assert sum(letter.size_bytes for letter in play.memory.dead_letters.values()) <= dead_letter.LETTERS_BYTES_MAX
+    assert sum(letter.size_bytes for letter in play.memory.dead_letters.values()) <= dead_letter.DEAD_LETTERS_BYTES_MAX
     assert list(play.memory.dead_letters)[-1] == "large"
 
 
@@ -132,7 +132,7 @@ def test_a_retried_report_is_kept_until_it_was_stepped_and_ends_its_lost_command
     (command_id,) = play.give("pull", "a")
     aside(play, report(command_id), "l1")
     assert play.state(command_id) is State.LOST
-    done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryLetter("l1")))
+    done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryDeadLetter("l1")))
     assert done.replies[0][1].status == 202
     (letter,) = done.retries
     assert (letter.retrying, letter.retries) == (True, 1)
@@ -144,7 +144,7 @@ def test_a_retried_report_is_kept_until_it_was_stepped_and_ends_its_lost_command
 def test_a_retried_request_is_carried_out_though_its_deadline_is_over(play: Play) -> None:
     aside(play, RequestReceived("r", "fanout", "ann", play.at_s + 5, EnrollHost("new", "hash")), "l1")
     play.at_s += 1000
-    (letter,) = play.do(RequestReceived("q", "fanout", "ann", play.at_s + 5, RetryLetter("l1"))).retries
+    (letter,) = play.do(RequestReceived("q", "fanout", "ann", play.at_s + 5, RetryDeadLetter("l1"))).retries
     assert play.do(dead_letter.revived(letter)).replies[0][1].status == 201
     assert "new" in play.memory.hosts
 
@@ -160,7 +160,7 @@ def test_what_is_of_its_moment_cannot_be_tried_again_and_what_is_unknown_is_not_
     aside(play, beat(), "l1")
     aside(play, step.Due("a"), "l2")
     for id, status in (("l1", 409), ("l2", 409), ("none", 404)):
-        assert play.ask(RetryLetter(id)).status == status
+        assert play.ask(RetryDeadLetter(id)).status == status
     assert not play.memory.dead_letters["l1"].retrying
 
 
@@ -175,9 +175,9 @@ def test_undecodable_is_tried_again_only_once_this_version_can_read_it(play: Pla
 
 def test_discarded_is_gone(play: Play) -> None:
     aside(play, beat(), "l1")
-    assert play.ask(DiscardLetter("l1")).status == 200
+    assert play.ask(DiscardDeadLetter("l1")).status == 200
     assert "l1" not in play.memory.dead_letters
-    assert play.ask(DiscardLetter("l1")).status == 404
+    assert play.ask(DiscardDeadLetter("l1")).status == 404
 
 
 def test_what_a_fanout_left_out_is_one_letter_however_often_it_is_said_and_a_retry_tells_that_fanout(
@@ -188,7 +188,7 @@ def test_what_a_fanout_left_out_is_one_letter_however_often_it_is_said_and_a_ret
         play.do(PutAside("fanout:1", "host ab", "host", "a", deaths))
     (letter,) = play.memory.dead_letters.values()
     assert (letter.process, letter.kind, len(letter.deaths)) == ("fanout:1", "host", 2)
-    done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryLetter(letter.id)))
+    done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryDeadLetter(letter.id)))
     assert done.tried_again == [("fanout:1", "host ab")]
     assert not play.memory.dead_letters
 

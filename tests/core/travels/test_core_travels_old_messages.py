@@ -24,7 +24,10 @@ DECODE: dict[str, Any] = {
     "broadcast": messages.decode_broadcast,
     "delivery": messages.decode_delivery,
 }
-RENAMED = {"Drill": RehearseFault}  # old name on the wire: its class today
+# name on the wire: its class today
+RENAMED = {
+    "Drill": RehearseFault, "RetryLetter": messages.RetryDeadLetter, "DiscardLetter": messages.DiscardDeadLetter,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECORDED)
