@@ -1,4 +1,4 @@
-"""The watchdog's door: settings → tokens, views, book, canary → loop → close."""
+"""The watchdog, opened and closed: settings → tokens, inquiries, incident log, canary → loop → close."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ async def main(process: Process) -> None:
         failpoint.allow(settings.run / "failpoint-watchdog")
     supervisor = Supervisor(settings.supervisor_socket)
     link = QueueLink(settings.queues_socket, process.name)
-    views = Inquiries(settings, supervisor, link, process.log)
+    inquiries = Inquiries(settings, supervisor, link, process.log)
     retention = settings.file.retention
     store = Store(
         settings.incidents_database, settings.evidence, retention.incidents, int(retention.evidence_mb * 2**20)
     )
-    book = IncidentLog(store, clock.boot_id(), process.log)
-    alarms, systemd = Alarms(settings, book, process.log), Systemd(process.log)
+    incident_log = IncidentLog(store, clock.boot_id(), process.log)
+    alarms, systemd = Alarms(settings, incident_log, process.log), Systemd(process.log)
     canary = Canary(settings)
     canary.write_tokens()
     beside = {
-        "view of supervisord": views.run_supervisor(),
-        "view of the ledger": views.run_ledger(),
-        "view of the queues": views.run_queues(),
-        "book": book.run(),
+        "view of supervisord": inquiries.run_supervisor(),
+        "view of the ledger": inquiries.run_ledger(),
+        "view of the queues": inquiries.run_queues(),
+        "incident log": incident_log.run(),
         "alarms": alarms.run(),
         "canary agent": canary.run_agent(),
         "canary subscriber": canary.run_subscriber(),
@@ -45,7 +45,7 @@ async def main(process: Process) -> None:
     }
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(for_ever(name, work)) for name, work in beside.items()]
-        await Loop(process, supervisor, views, book, canary, alarms=alarms, systemd=systemd).run()
+        await Loop(process, supervisor, inquiries, incident_log, canary, alarms=alarms, systemd=systemd).run()
         systemd.close()
         await alarms.leave()
         for task in tasks:

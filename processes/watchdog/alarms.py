@@ -46,8 +46,8 @@ _state = msgspec.json.Decoder(AlarmState)
 class Alarms:
     """What stands, what was told, and who is being told. `run` runs for ever; `look` and `away` are the loop's."""
 
-    def __init__(self, settings: Settings, book: IncidentLog, log: Log) -> None:
-        self._settings, self._book, self._log = settings, book, log
+    def __init__(self, settings: Settings, incident_log: IncidentLog, log: Log) -> None:
+        self._settings, self._incident_log, self._log = settings, incident_log, log
         wished = settings.file.alarms
         self._targets = {target.name: target for target in alarm_sender.targets(wished.urls, wished.exec)}
         self._least = wished.severity
@@ -102,8 +102,10 @@ class Alarms:
 
     def _turn(self, report: Report) -> None:
         now_s, wall_s = time.monotonic(), time.time()
-        open_now = [incident.view(i) for i in self._book.open.values()]
-        ended = self._missed + [conditions.incident(incident.view(i)) for i in self._book.take_ended()]
+        open_now = [incident.view(i) for i in self._incident_log.incidents.open.values()]
+        ended = self._missed + [
+            conditions.incident(incident.view(i)) for i in self._incident_log.incidents.take_ended()
+        ]
         self._missed = []
         facts = msgspec.structs.replace(self._facts, budgets=self._budgets)
         standing = conditions.conditions(report, facts, wall_s)
@@ -175,7 +177,7 @@ class Alarms:
         """Incidents that an earlier watchdog closed, or found and did not live to tell. At the very first start they
         are old news.
         """
-        if self._caught_up or not self._book.loaded:
+        if self._caught_up or not self._incident_log.loaded:
             return
         path = self._settings.incidents_database
         with contextlib.suppress(TimeoutError):
@@ -204,7 +206,9 @@ class Alarms:
         if state is self._kept:
             return
         try:
-            await within(KEEP_S_MAX, on_thread(lambda: durable.replace(self._settings.alarms, msgspec.json.encode(state))))
+            await within(
+                KEEP_S_MAX, on_thread(lambda: durable.replace(self._settings.alarms, msgspec.json.encode(state)))
+            )
         except (OSError, TimeoutError) as error:
             if not self._refused:
                 self._log.error("what was told cannot be kept now", error=str(error) or type(error).__name__)

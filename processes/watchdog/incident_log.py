@@ -1,9 +1,10 @@
-"""The book of incidents: the open ones in memory, all of them on disk as soon as the disk takes them."""
+"""The log of incidents: all of them are on disk as soon as the disk takes them. What becomes of each is decided in
+core/watchdog/incidents.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import sqlite3
 import time
 from collections.abc import Callable
@@ -12,85 +13,50 @@ from typing import Final, TypeVar
 import msgspec
 
 from processes.adapters.logs import Log
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import IncidentsReport
 from processes.core.watchdog.incident import Incident
-from processes.core.watchdog.verdict import Judgement
+from processes.core.watchdog.incidents import OPEN_MAX, Incidents, Moment
 from processes.watchdog import incident_store
 from processes.watchdog.evidence import on_thread, within
 from processes.watchdog.incident_store import Store
 
 WRITE_S_MAX: Final = 5.0  # then the disk is held to hang, and it is tried again
 RETRY_S: Final = 1.0
-OPEN_MAX: Final = 100  # a budget of 5 kills a minute and one incident a process keep it far below
 
 T = TypeVar("T")
 
 
 class IncidentLog:
-    """Incidents, each changed by the loop and written by `run`."""
+    """Incidents as they change: logged at once, and written by `run`. What becomes of each is decided by `incidents`."""
 
     def __init__(self, store: Store, boot_id: str, log: Log) -> None:
-        self.open: dict[str, Incident] = {}
+        self.incidents = Incidents(boot_id, self._take)
         self.totals = IncidentsReport()
         self.loaded = False  # what the last watchdog left open is among them
-        self._store, self._boot_id, self._log = store, boot_id, log
+        self._store, self._log = store, log
         self._dirty: dict[str, Incident] = {}
-        self._ended: collections.deque[Incident] = collections.deque(maxlen=OPEN_MAX)
+        self._known: set[str] = set()  # ids of open ones, logged as begun
         self._changed = asyncio.Event()
 
-    def new(self, process: str, judgement: Judgement, pid: int, epoch: int, ledger: Ledger | None) -> Incident:
-        """A new incident, found now."""
-        wall_s, now_s = time.time(), time.monotonic()
-        incident = Incident(
-            id=incident_store.new_id(wall_s),
-            process=process,
-            verdict=str(judgement.verdict),
-            reason=judgement.reason,
-            pid=pid,
-            epoch=epoch,
-            boot_id=self._boot_id,
-            good_mono_s=min(judgement.good_s, now_s),
-            found_mono_s=now_s,
-            found_wall_s=wall_s,
-            ledger=ledger,
-        )
-        if len(self.open) < OPEN_MAX:
-            self.open[incident.id] = incident
-        self._log.error(
-            "incident", id=incident.id, of=process, verdict=incident.verdict, reason=incident.reason, pid=pid
-        )
-        self.changed(incident)
-        return incident
+    def now(self) -> Moment:
+        """Returns this moment, with the id of an incident that would begin in it."""
+        wall_s = time.time()
+        return Moment(time.monotonic(), wall_s, incident_store.new_id(wall_s))
 
-    def of(self, process: str, pid: int | None = None) -> Incident | None:
-        """The newest open incident of a process; with `pid`, of exactly that one."""
-        found = [i for i in self.open.values() if i.process == process and (pid is None or i.pid == pid)]
-        return found[-1] if found else None
-
-    def tell(self, incident: Incident, line: str) -> None:
-        """Adds a line to its story."""
-        incident.tell(time.monotonic(), line)
-        self._log.warning(line, incident=incident.id, of=incident.process)
-        self.changed(incident)
-
-    def over(self, incident: Incident, over_mono_s: float | None, lost: int) -> None:
-        """It is over. None: nobody can say since when."""
-        incident.over_mono_s, incident.over_wall_s, incident.lost = over_mono_s, time.time(), lost
-        self.open.pop(incident.id, None)
-        self._ended.append(incident)
-        took_s = None if over_mono_s is None else round(over_mono_s - incident.good_mono_s, 3)
-        self._log.info("incident over", id=incident.id, of=incident.process, recovered_after_s=took_s, lost=lost)
-        self.changed(incident)
-
-    def take_ended(self) -> list[Incident]:
-        """Those that are over since the last call; the newest OPEN_MAX of them."""
-        taken = list(self._ended)
-        self._ended.clear()
-        return taken
-
-    def changed(self, incident: Incident) -> None:
-        """It is to be written."""
+    def _take(self, incident: Incident, line: str) -> None:
+        """Called whenever an incident has changed."""
+        if line:
+            self._log.warning(line, incident=incident.id, of=incident.process)
+        if incident.over_wall_s is not None:
+            self._known.discard(incident.id)
+            over_s = incident.over_mono_s
+            took_s = None if over_s is None else round(over_s - incident.good_mono_s, 3)
+            told = {"id": incident.id, "of": incident.process, "lost": incident.lost}
+            self._log.info("incident over", recovered_after_s=took_s, **told)
+        elif incident.id not in self._known:
+            self._known.add(incident.id)
+            told = {"id": incident.id, "of": incident.process, "verdict": incident.verdict}
+            self._log.error("incident", reason=incident.reason, pid=incident.pid, **told)
         self._dirty[incident.id] = incident
         self._changed.set()
 
@@ -102,7 +68,10 @@ class IncidentLog:
         while True:
             try:
                 if not self.loaded:
-                    self._resume(await _written(self._store.open_incidents))
+                    left = await _written(self._store.open_incidents)
+                    known = [incident for incident in left if incident.id not in self._dirty]
+                    self._known |= {incident.id for incident in known}
+                    self.incidents.resume(known, self.now())
                     self.totals = await _written(self._store.totals)
                     self.loaded = True
                 while self._dirty:
@@ -119,26 +88,14 @@ class IncidentLog:
 
     async def _write(self, incident: Incident) -> None:
         del self._dirty[incident.id]
-        as_now = msgspec.structs.replace(
-            incident
-        )  # the loop may change it while the thread writes: then it is dirty again
+        # a copy: the loop may change the incident while the thread writes, and then it is dirty again
+        as_now = msgspec.structs.replace(incident)
         try:
             self.totals = await _written(lambda: self._store.save(as_now))
         except (sqlite3.Error, OSError, TimeoutError):
             if len(self._dirty) < OPEN_MAX:
                 self._dirty.setdefault(incident.id, incident)
             raise
-
-    def _resume(self, left: list[Incident]) -> None:
-        """Incidents of this boot stay open; those of an earlier one ended with it."""
-        for incident in reversed(left):
-            if incident.id in self._dirty:
-                continue
-            incident.tell(time.monotonic(), "the watchdog was started anew")
-            if incident.boot_id == self._boot_id and len(self.open) < OPEN_MAX:
-                self.open = {incident.id: incident, **self.open}
-            else:
-                self.over(incident, None, incident.lost)
 
 
 async def _written(call: Callable[[], T]) -> T:

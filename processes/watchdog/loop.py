@@ -18,17 +18,19 @@ import contextlib
 import os
 import time
 from collections.abc import Coroutine
-from typing import Final
+from typing import Final, TypedDict
 
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
 from processes.adapters.state import asked_to_end, desired_state, drill_mark, pulse_file, status_file
 from processes.adapters.supervisor import Supervisor
 from processes.core.errors import LocalError
+from processes.core.records.ledger import Ledger
 from processes.core.shown.status import CanaryReport, Verdict, is_wanted
 from processes.core.travels.pulse import Unreadable
 from processes.core.watchdog import remedy, second_witness, verdict
-from processes.core.watchdog.incident import Incident, end_of, is_over, lost_between
+from processes.core.watchdog.incident import Incident
+from processes.core.watchdog.incidents import Condition, Ending
 from processes.core.watchdog.remedy import Act, Decision, Past
 from processes.core.watchdog.verdict import Judgement, ProcessFacts, Track
 from processes.watchdog import evidence, kill_note, restart, status_writer
@@ -42,9 +44,16 @@ from processes.watchdog.witness import Subject, Witness
 TURN_S: Final = 0.1
 # a turn while every pulse is fresh: nothing can be found before one is quiet, and a death wakes the loop
 CALM_S: Final = 0.5
-WELL: Final = (Verdict.ADVANCING, Verdict.LAGGING)
 ASKED: Final = ("STOPPING", "STOPPED")  # supervisord's states of a process whose end somebody asked for
 OWN: Final = "watchdog"
+
+
+class Circumstances(TypedDict):
+    """What an incident keeps of the whole as it was when it was found."""
+
+    epoch: int
+    ledger: Ledger | None
+    drill: bool
 
 
 class Loop:
@@ -54,15 +63,16 @@ class Loop:
         self,
         process: Process,
         supervisor: Supervisor,
-        views: Inquiries,
-        book: IncidentLog,
+        inquiries: Inquiries,
+        incident_log: IncidentLog,
         canary: Canary,
         *,
         alarms: Alarms,
         systemd: Systemd,
     ) -> None:
         self._process, self._settings, self._log = process, process.settings, process.log
-        self._supervisor, self._views, self._book, self._canary = supervisor, views, book, canary
+        self._supervisor, self._inquiries, self._canary = supervisor, inquiries, canary
+        self._incident_log, self._incidents = incident_log, incident_log.incidents
         self._alarms, self._systemd = alarms, systemd
         self._hub_remedies = 0  # kills and starts of the hub from here
         self._stall_s = process.settings.file.watchdog.stall_s
@@ -81,7 +91,6 @@ class Loop:
         self._desired_mark = (-1, 0, 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._rescues: dict[str, asyncio.Task[None]] = {}
-        self._closing: set[str] = set()
         self._wake = asyncio.Event()
         self._turned_s = time.monotonic()
         self._pace_s = TURN_S
@@ -117,7 +126,7 @@ class Loop:
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
             task.result()  # a rescue never fails; if it does, this process is broken and must be replaced
-        self._witness.look(self._views.processes, now_s)
+        self._witness.look(self._inquiries.processes, now_s)
         facts = self._facts(now_s)
         changed = self._judge(facts, gap_s, now_s)
         self._pasts, self._decisions = remedy.decide(
@@ -130,20 +139,20 @@ class Loop:
         if self._writer.due(changed or self._round != (canary.ok, canary.epoch), now_s):
             self._round = canary.ok, canary.epoch
             self._report(canary, now_s)
-        calm = not self._book.open and not self._witness.quiet(now_s) and self._stall_s >= 4 * CALM_S
+        calm = not self._incidents.open and not self._witness.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
         settled = all(
             not s.alive or s.supervised is None or s.supervised.state == "RUNNING"
             for s in self._witness.subjects.values()
         )
-        self._views.calm = calm and settled and not any(d.note for d in self._decisions.values())
+        self._inquiries.calm = calm and settled and not any(d.note for d in self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 
     # look and judge
 
     def _facts(self, now_s: float) -> dict[str, ProcessFacts]:
-        desired, views = self._read_desired(), self._views
+        desired, views = self._read_desired(), self._inquiries
         found: dict[str, ProcessFacts] = {}
         for name, subject in self._witness.subjects.items():
             self._wanted[name] = is_wanted(name, desired)
@@ -199,45 +208,46 @@ class Loop:
                 subject.killed_s = now_s
                 self._rescue(subject, judgement)
             elif decision.act is Act.START:
-                incident = self._book.of(name) or self._new(name, judgement, 0)
-                self._start(self._revive(name, incident))
+                self._start(self._revive(name, self._found(name, judgement, None)))
             elif decision.alarm or judgement.verdict is Verdict.UNKILLABLE:
-                self._alarm(subject, judgement, decision)
+                incident = self._found(name, judgement, subject.pid)
+                self._incidents.tell_once(incident, judgement.verdict, decision.note or judgement.reason, now_s)
+
+    def _found(self, name: str, judgement: Judgement, pid: int | None) -> Incident:
+        return self._incidents.found(name, judgement, pid, self._incident_log.now(), **self._circumstances())
+
+    def _circumstances(self) -> Circumstances:
+        drill = drill_mark.is_held(self._settings.run)
+        return {"epoch": self._hub_epoch, "ledger": self._inquiries.ledger, "drill": drill}
 
     def _rescue(self, subject: Subject, judgement: Judgement) -> None:
         running = self._rescues.get(subject.name)
-        if running is not None and not running.done():
-            return
-        incident = self._book.of(subject.name, subject.pid) or self._new(subject.name, judgement, subject.pid)
-        self._rescues[subject.name] = self._start(self._replace(subject, judgement, incident))
+        if running is None or running.done():
+            incident = self._found(subject.name, judgement, subject.pid)
+            self._rescues[subject.name] = self._start(self._replace(subject, judgement, incident))
 
     async def _replace(self, subject: Subject, judgement: Judgement, incident: Incident) -> None:
-        """Evidence, then the kill. The death is seen by its pidfd, which also wakes supervisord (`_on_death`)."""
-        pid, turn = subject.pid, self._tracks[subject.name].turn
+        """Collects the evidence, then kills. The death is seen by its pidfd, which wakes supervisord (`_on_death`)."""
+        pid, turn, incidents = subject.pid, self._tracks[subject.name].turn, self._incidents
         failpoint.reach("watchdog.found")
-        collected = await evidence.collect(
-            self._settings.evidence / incident.id, subject, self._settings, self._views.queues
-        )
+        folder = self._settings.evidence / incident.id
+        found = await evidence.collect(folder, subject, self._settings, self._inquiries.queues)
         failpoint.reach("watchdog.collected")
-        incident.evidence, incident.stuck_at = collected.files, collected.stuck_at or incident.stuck_at
-        waits = f"; its main task waits at {collected.waits_at}" if collected.waits_at else ""
-        self._book.tell(incident, f"evidence collected: stuck at {incident.stuck_at or 'an unknown place'}{waits}")
+        incidents.collected(incident, found.files, found.stuck_at, found.waits_at, time.monotonic())
         if subject.pid != pid:
-            incident.remedy = "replaced by supervisord"
-            self._book.tell(incident, "it died before it was killed")
+            incidents.spared(incident, died=True, now_s=time.monotonic())
             return
         if judgement.verdict is Verdict.FROZEN and self._turned_again(subject, turn):
             subject.killed_s = None
-            incident.remedy = "none: it went on by itself"
-            self._book.tell(incident, "it went on by itself and is left alone")
+            incidents.spared(incident, died=False, now_s=time.monotonic())
             return
         if in_hand := await kill_note.write(self._settings, subject, judgement.verdict, incident.id):
-            self._book.tell(incident, in_hand)
+            incidents.tell(incident, in_hand, time.monotonic())
         failpoint.reach("watchdog.noted")
-        incident.killed = True
+        incidents.killing(incident)
         subject.killed_s = time.monotonic()
-        incident.remedy = "killed and replaced"
-        self._book.tell(incident, await restart.kill(self._supervisor, subject, mute=self._views.processes is None))
+        done = await restart.kill(self._supervisor, subject, mute=self._inquiries.processes is None)
+        incidents.tell(incident, done, time.monotonic())
         failpoint.reach("watchdog.killed")
 
     def _turned_again(self, subject: Subject, turn: int) -> bool:
@@ -248,18 +258,9 @@ class Loop:
         return pulse is not None and pulse.pid == subject.pid and pulse.turn > turn
 
     async def _revive(self, name: str, incident: Incident) -> None:
-        incident.remedy = incident.remedy or "started again"
-        self._book.tell(incident, await restart.start(self._supervisor, name))
-        self._views.ask_supervisor()
-
-    def _alarm(self, subject: Subject, judgement: Judgement, decision: Decision) -> None:
-        incident = self._book.of(subject.name, subject.pid)
-        if incident is None:
-            incident = self._new(subject.name, judgement, subject.pid)
-        line = decision.note or judgement.reason
-        if not any(line in told for told in incident.events):
-            incident.verdict = str(judgement.verdict)
-            self._book.tell(incident, line)
+        self._incidents.reviving(incident)
+        self._incidents.tell(incident, await restart.start(self._supervisor, name), time.monotonic())
+        self._inquiries.ask_supervisor()
 
     def _on_death(self, subject: Subject, pid: int) -> None:
         """Called by the kernel's word, before any turn sees it."""
@@ -267,82 +268,51 @@ class Loop:
         self._start(self._after_death(subject, pid, time.monotonic(), subject.killed_s is not None))
 
     async def _after_death(self, subject: Subject, pid: int, died_s: float, killed: bool) -> None:
-        """Supervisord is asked what it knew of it, and woken so that the successor starts now."""
-        name = subject.name
-        counting = asyncio.ensure_future(
-            self._views.look_at_ledger()
-        )  # what was committed, before the successor adds to it
-        known = self._views.processes.get(name) if self._views.processes else None
-        self._views.ask_supervisor()
+        """Asks supervisord what it knew of the process, and wakes it so that the successor starts now."""
+        name, inquiries = subject.name, self._inquiries
+        counting = asyncio.ensure_future(inquiries.look_at_ledger())  # what was committed, before the successor adds
+        known = inquiries.processes.get(name) if inquiries.processes else None
+        inquiries.ask_supervisor()
         if self._process.stop.is_set() or name == OWN:
             return
-        await self._views.look_at_processes()
-        now_known = self._views.processes.get(name) if self._views.processes else None
+        await inquiries.look_at_processes()
+        now_known = inquiries.processes.get(name) if inquiries.processes else None
         asked = any(info is not None and info.pid in (0, pid) and info.state in ASKED for info in (known, now_known))
         asked = asked or asked_to_end.said(self._settings.run, name, pid)
-        own = self._book.of(name, pid) if killed else None
-        if own is not None:
-            self._book.tell(own, f"process {pid} is gone")
-        elif self._wanted.get(name, True) and not asked:
-            self._record_death(name, pid, died_s)
+        self._incidents.died(
+            name, pid, died_s, self._incident_log.now(),
+            killed=killed, expected=asked or not self._wanted.get(name, True), **self._circumstances(),
+        )  # fmt: skip
         await restart.poke(self._supervisor)
-        await self._views.look_at_processes()
+        await inquiries.look_at_processes()
         self._wake.set()
         await counting
-        incident = self._book.of(name, pid)
-        if incident is not None:
-            incident.ledger = self._views.ledger or incident.ledger
-            self._book.changed(incident)
-
-    def _record_death(self, name: str, pid: int, died_s: float) -> None:
-        incident = self._book.of(name)
-        if incident is not None:
-            self._book.tell(incident, f"process {pid} died too")
-            return
-        incident = self._new(name, Judgement(Verdict.DEAD, "died unexpectedly", died_s), pid)
-        incident.remedy = "replaced by supervisord"
-        incident.found_wall_s -= incident.found_mono_s - died_s
-        incident.found_mono_s = died_s
-        self._book.changed(incident)
-
-    def _new(self, name: str, judgement: Judgement, pid: int) -> Incident:
-        incident = self._book.new(name, judgement, pid, self._hub_epoch, self._views.ledger)
-        incident.drill = drill_mark.is_held(self._settings.run)  # the book writes it later: the loop's turn comes first
-        return incident
+        self._incidents.counted(name, pid, inquiries.ledger)
 
     # what is over
 
     def _close_incidents(self, now_s: float) -> None:
-        for incident in list(self._book.open.values()):
-            subject = self._witness.subjects.get(incident.process)
-            rescue = self._rescues.get(incident.process)
-            if incident.id in self._closing or subject is None or (rescue is not None and not rescue.done()):
-                continue  # a rescue under way has still to say what it did
-            judgement, track = self._judgements[incident.process], self._tracks[incident.process]
-            if not self._wanted.get(incident.process, True):
-                self._close(incident, None)
-            elif is_over(
-                incident, subject.pid, judgement.verdict in WELL, track.advanced_s, self._canary.round_began_s
-            ):
-                self._close(incident, now_s)
-            elif judgement.verdict in WELL:
-                self._canary.kick()  # it may be over: only a round since then can tell
+        conditions = {name: self._condition(subject) for name, subject in self._witness.subjects.items()}
+        endings, round_wanted = self._incidents.endings(conditions, self._canary.round_began_s, now_s)
+        for ending in endings:
+            self._start(self._settle(ending))
+        if round_wanted:
+            self._canary.kick()
 
-    def _close(self, incident: Incident, now_s: float | None) -> None:
-        self._closing.add(incident.id)
-        self._start(self._settle(incident, now_s))
+    def _condition(self, subject: Subject) -> Condition:
+        name, rescue = subject.name, self._rescues.get(subject.name)
+        busy, wanted = rescue is not None and not rescue.done(), self._wanted.get(name, True)
+        return Condition(subject.pid, self._judgements[name], self._tracks[name].advanced_s, wanted, busy)
 
-    async def _settle(self, incident: Incident, over_s: float | None) -> None:
-        """The ledger is looked at once more: whatever was accepted before must still be there."""
-        pid = self._witness.subjects[
-            incident.process
-        ].pid  # of whom was judged; it may die while the ledger is looked at
-        await self._views.look_at_ledger()
-        self._book.tell(
-            incident, "an operator stopped it" if over_s is None else end_of(incident, pid, self._hub_epoch)
-        )
-        self._book.over(incident, over_s, max(lost_between(incident.ledger, self._views.ledger), self._views.missing))
-        self._closing.discard(incident.id)
+    async def _settle(self, ending: Ending) -> None:
+        """Looks at the ledger once more: whatever was accepted before must still be there."""
+        # the pid of whom was judged: it may die while the ledger is looked at
+        pid, inquiries = self._witness.subjects[ending.incident.process].pid, self._inquiries
+        await inquiries.look_at_ledger()
+        self._incidents.settle(
+            ending, pid, self._incident_log.now(),
+            epoch=self._hub_epoch, ledger=inquiries.ledger, missing=inquiries.missing,
+        )  # fmt: skip
 
     # report
 
@@ -364,10 +334,10 @@ class Loop:
             )
             for name, subject in subjects.items()
         ]
-        report = status_writer.make_report(rows, canary, self._views, self._book.totals, subjects)
+        report = status_writer.make_report(rows, canary, self._inquiries, self._incident_log.totals, subjects)
         self._writer.write(report, now_s)
         budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
-        self._alarms.look(report, budgets, self._views.ledger)
+        self._alarms.look(report, budgets, self._inquiries.ledger)
         self._systemd.look(report, self._hub_remedies + subjects["hub"].starts, now_s)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

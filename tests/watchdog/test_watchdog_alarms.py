@@ -33,6 +33,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
+from processes.core.watchdog.incidents import Ending
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog import alarms
 from processes.watchdog.alarms import Alarms
@@ -58,16 +59,16 @@ def report() -> Report:
 
 
 class Watchdog:
-    """A watchdog's book and alarms, without its judgement."""
+    """A watchdog's log of incidents and its alarms, without its judgement."""
 
     def __init__(self, found: Settings) -> None:
         self._store = Store(found.incidents_database, found.evidence, 200, 1 << 20)
-        self.book = IncidentLog(self._store, "boot", LOG)
-        self.alarms = Alarms(found, self.book, LOG)
+        self.incident_log = IncidentLog(self._store, "boot", LOG)
+        self.alarms = Alarms(found, self.incident_log, LOG)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Watchdog:
-        self._tasks = [asyncio.create_task(work) for work in (self.book.run(), self.alarms.run(), self._look())]
+        self._tasks = [asyncio.create_task(work) for work in (self.incident_log.run(), self.alarms.run(), self._look())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,13 +87,25 @@ class Watchdog:
 
     def fall(self, name: str = "hub", remedy: str = "killed and replaced") -> Any:
         """An incident begins."""
-        incident = self.book.new(name, Judgement(Verdict.FROZEN, "no turn for 2.0 s", time.monotonic()), 7, 1, None)
+        judgement = Judgement(Verdict.FROZEN, "no turn for 2.0 s", time.monotonic())
+        incident = began(self.incident_log, name, judgement, 7)
         incident.remedy, incident.stuck_at = remedy, "loop.py:7 take_twice"
         return incident
 
     def rise(self, incident: Any) -> None:
         """It is over."""
-        self.book.over(incident, time.monotonic(), 0)
+        ended(self.incident_log, incident)
+
+
+def began(log: IncidentLog, name: str, judgement: Judgement, pid: int) -> Any:
+    """An incident that is found now."""
+    return log.incidents.found(name, judgement, pid, log.now(), epoch=1, ledger=None)
+
+
+def ended(log: IncidentLog, incident: Any) -> None:
+    """The same is over now."""
+    ending = Ending(incident, time.monotonic())
+    log.incidents.settle(ending, incident.pid, log.now(), epoch=1, ledger=None, missing=0)
 
 
 @pytest.fixture
@@ -170,8 +183,8 @@ def test_watchdog_killed_while_it_sends_sends_again_and_one_killed_later_does_no
             await until(lambda: told(found, 1))
         assert len(hook.got) == 1
         async with Watchdog(found) as watchdog:
-            await until(lambda: watchdog.book.loaded)
-            watchdog.rise(next(iter(watchdog.book.open.values())))
+            await until(lambda: watchdog.incident_log.loaded)
+            watchdog.rise(next(iter(watchdog.incident_log.incidents.open.values())))
             await until(lambda: told(found, 2))
         async with Watchdog(found) as watchdog:
             another = watchdog.fall("gateway")
@@ -196,11 +209,11 @@ def test_incident_that_no_watchdog_lived_to_tell_is_told_by_the_next(tmp_path: P
             watchdog.rise(watchdog.fall("hub"))
             await until(lambda: told(found, 2))
         store = Store(found.incidents_database, found.evidence, 200, 1 << 20)
-        book = IncidentLog(store, "boot", LOG)
-        writing = asyncio.create_task(book.run())
-        unseen = book.new("fanout", Judgement(Verdict.DEAD, "died unexpectedly", time.monotonic()), 8, 1, None)
-        book.over(unseen, time.monotonic(), 0)
-        await until(lambda: book.totals.total == 2)
+        incident_log = IncidentLog(store, "boot", LOG)
+        writing = asyncio.create_task(incident_log.run())
+        unseen = began(incident_log, "fanout", Judgement(Verdict.DEAD, "died unexpectedly", time.monotonic()), 8)
+        ended(incident_log, unseen)
+        await until(lambda: incident_log.totals.total == 2)
         writing.cancel()
         store.close()
         async with Watchdog(found):
@@ -214,7 +227,7 @@ def test_first_start_does_not_tell_of_the_past(tmp_path: Path, hook: Webhook) ->
     async def scene() -> None:
         async with Watchdog(settings_of(tmp_path)) as watchdog:
             watchdog.rise(watchdog.fall())
-            await until(lambda: watchdog.book.totals.total == 1)
+            await until(lambda: watchdog.incident_log.totals.total == 1)
         found = settings_of(tmp_path, hook.url)
         found.alarms.write_text("garbage")  # as if this were the first start: nobody knows what was told
         async with Watchdog(found) as watchdog:

@@ -1,4 +1,4 @@
-"""The book of incidents: on disk, over a restart, pruned, and through a disk that refuses."""
+"""The log of incidents: on disk, over a restart, pruned, and through a disk that refuses."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from processes.adapters.state.status_file import last_report
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import IncidentsReport, Report, Verdict
 from processes.core.watchdog.incident import EVENTS_MAX, Incident, end_of, is_over, lost_between
+from processes.core.watchdog.incidents import Ending
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store, new_id
@@ -129,9 +130,9 @@ def test_ids_sort_by_time_and_are_fit_for_a_folder() -> None:
     assert ids[0].startswith("20270115T080000.000-")
 
 
-def run_book(book: IncidentLog, until: Callable[[], object]) -> None:
+def run_log(log: IncidentLog, until: Callable[[], object]) -> None:
     async def run() -> None:
-        task = asyncio.create_task(book.run())
+        task = asyncio.create_task(log.run())
         async with asyncio.timeout(10):
             while not until():
                 await asyncio.sleep(0.005)
@@ -141,14 +142,15 @@ def run_book(book: IncidentLog, until: Callable[[], object]) -> None:
     asyncio.run(run())
 
 
-def opened(book: IncidentLog, process: str = "hub") -> Incident:
-    return book.new(process, Judgement(Verdict.FROZEN, "no turn", 1.0), 7, 3, Ledger())
+def opened(log: IncidentLog, process: str = "hub") -> Incident:
+    judgement = Judgement(Verdict.FROZEN, "no turn", 1.0)
+    return log.incidents.found(process, judgement, 7, log.now(), epoch=3, ledger=Ledger())
 
 
 def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, book = store(tmp_path), IncidentLog(store(tmp_path), "boot", LOG)
+    kept, log = store(tmp_path), IncidentLog(store(tmp_path), "boot", LOG)
     refusals = iter([sqlite3.OperationalError("disk is full"), OSError("disk is gone")])
     save = Store.save
 
@@ -159,8 +161,8 @@ def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(
 
     monkeypatch.setattr(Store, "save", refusing)
     monkeypatch.setattr("processes.watchdog.incident_log.RETRY_S", 0.01)
-    found = opened(book)
-    run_book(book, lambda: book.totals.total == 1)
+    found = opened(log)
+    run_log(log, lambda: log.totals.total == 1)
     assert incidents_db.incidents(tmp_path / "incidents.db")[0].id == found.id
     kept.close()
 
@@ -170,10 +172,10 @@ def test_a_new_watchdog_keeps_this_boots_open_ones_and_closes_earlier_boots(tmp_
     kept.save(incident(id="a", boot_id="earlier"))
     kept.save(incident(id="b", boot_id="boot"))
     kept.close()
-    book = IncidentLog(store(tmp_path), "boot", LOG)
+    log = IncidentLog(store(tmp_path), "boot", LOG)
     path = tmp_path / "incidents.db"
-    run_book(book, lambda: (a := incidents_db.incident(path, "a")) and a.over_at)
-    assert list(book.open) == ["b"]
+    run_log(log, lambda: (a := incidents_db.incident(path, "a")) and a.over_at)
+    assert list(log.incidents.open) == ["b"]
     closed = incidents_db.incident(path, "a")
     assert closed is not None
     assert closed.recovered_after_s is None
@@ -181,14 +183,14 @@ def test_a_new_watchdog_keeps_this_boots_open_ones_and_closes_earlier_boots(tmp_
 
 def test_an_incident_of_one_process_is_found_by_its_pid() -> None:
     async def run() -> None:
-        book = IncidentLog(Store(Path("/nowhere/x"), Path("/nowhere"), 1, 1), "boot", LOG)
-        first, second = opened(book), opened(book, "queues")
-        assert book.of("hub") is first
-        assert book.of("hub", 7) is first
-        assert book.of("hub", 8) is None
-        assert book.of("queues") is second
-        book.over(first, 9.0, 0)
-        assert book.of("hub") is None
+        log = IncidentLog(Store(Path("/nowhere/x"), Path("/nowhere"), 1, 1), "boot", LOG)
+        first, second = opened(log), opened(log, "queues")
+        assert log.incidents.of("hub") is first
+        assert log.incidents.of("hub", 7) is first
+        assert log.incidents.of("hub", 8) is None
+        assert log.incidents.of("queues") is second
+        log.incidents.settle(Ending(first, 9.0), 8, log.now(), epoch=3, ledger=None, missing=0)
+        assert log.incidents.of("hub") is None
 
     asyncio.run(run())
 
