@@ -10,7 +10,8 @@ from typing import Final
 from processes.core.values import CloseCode
 
 REFUSED: Final[Mapping[int, str]] = MappingProxyType({  # by HTTP status
-    401: "the token is unknown or was revoked (`fleethub enroll NAME --again` prints a new one), or `hub` is not the agents' port",
+    401: "the token is unknown or was revoked (`fleethub enroll NAME --again` prints a new one), "
+    "or `hub` is not the agents' port",
     403: "something between here and the hub refuses: a proxy?",
     404: "there is nothing for agents at this path: `hub` is the URL of the agents' port and ends in /ws",
     426: "this is no WebSocket port: `hub` is the URL of the agents' port",
@@ -27,7 +28,10 @@ CLOSED: Final[Mapping[int | None, str]] = MappingProxyType({
 def unreached(error: Exception, url: str) -> str:
     """About a connection that did not come about; empty: the error says it all."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "the hub's certificate is not trusted here: is `ca_file` that of its authority, the name right, this clock right?"
+        return (
+            "the hub's certificate is not trusted here: is `ca_file` that of its authority, the name right, "
+            "this clock right?"
+        )
     if isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionResetError) and url.startswith("wss://")):
         return "no TLS could be agreed on: if the hub speaks none there, `hub` begins with ws://"
     if not isinstance(error, OSError) and url.startswith("ws://"):

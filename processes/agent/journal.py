@@ -136,7 +136,10 @@ class Journal:
         self._drop_surplus()
 
     def _drop_surplus(self) -> None:
-        statement = "DELETE FROM command WHERE state IN ('settled', 'rejected') AND number <= (SELECT max(number) FROM command) - ?"
+        statement = (
+            "DELETE FROM command WHERE state IN ('settled', 'rejected') "
+            "AND number <= (SELECT max(number) FROM command) - ?"
+        )
         with contextlib.suppress(sqlite3.Error):  # the row before it is durable; the next time is not far
             self._write(statement, (self._rows_max,))
 

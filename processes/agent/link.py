@@ -117,7 +117,8 @@ class Link:
             if isinstance(error, ssl.SSLCertVerificationError):
                 wait_s = reconnect.REFUSED_S  # somebody has to change something first
             self._log.warning(
-                "hub not reached", hub=config.hub, error=str(error) or type(error).__name__, hint=advice.unreached(error, config.hub),
+                "hub not reached", hub=config.hub, error=str(error) or type(error).__name__,
+                hint=advice.unreached(error, config.hub),
                 retry_s=round(wait_s, 1),
             )  # fmt: skip
             return wait_s

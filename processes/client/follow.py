@@ -2,7 +2,8 @@
 asking where there is none.
 
 What was handed on is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses
-nor repeats a line. The WebSocket brings news early; the API is believed: the end of each command is asked for once, and the
+nor repeats a line. The WebSocket brings news early; the API is believed: the end of each command is asked for once,
+and the
 run says which commands it made.
 """
 

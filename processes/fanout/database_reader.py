@@ -74,7 +74,7 @@ class Reader:
                 raise _Replaced
             return read(connection)
 
-        result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]  # one function, one trip to its thread
+        result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]
         return result
 
     def _open(self) -> sqlite3.Connection:

@@ -84,7 +84,8 @@ def document(
         "components": {
             "schemas": components,
             "responses": {name: _error(status, text) for status, (name, text) in openapi_prose.ERRORS.items()},
-            "headers": {name: {"description": text, "required": True, "schema": kind} for name, (text, kind) in openapi_prose.HEADERS.items()},
+            "headers": {name: {"description": text, "required": True, "schema": kind} for name, (text,
+            kind) in openapi_prose.HEADERS.items()},
             "parameters": {
                 "IfNoneMatch": {
                     "name": "If-None-Match", "in": "header", "schema": {"type": "string"},
@@ -92,9 +93,11 @@ def document(
                 },
             },
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "operator.token, or one of `fleethub token create`"},
+                "token": {"type": "http", "scheme": "bearer",
+                "description": "operator.token, or one of `fleethub token create`"},
                 "session": {
-                    "type": "apiKey", "in": "cookie", "name": cookie_name, "description": "of POST /login; named after the installation"
+                    "type": "apiKey", "in": "cookie", "name": cookie_name,
+                    "description": "of POST /login; named after the installation"
                 },
             },
         },

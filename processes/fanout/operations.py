@@ -120,7 +120,8 @@ def _open(api: Api, reads: Reads) -> list[Operation]:
     healthz = of("get_health", "health", "200 only while a canary command goes round", health)
     livez = of("get_liveness", "health", "200 while this process lives", {200: Alive})
     login = of(
-        "sign_in", "access", "A session cookie for a one-time code or a token", {200: SignedIn}, LoginBody, errors=(401, 403, 429),
+        "sign_in", "access", "A session cookie for a one-time code or a token", {200: SignedIn}, LoginBody,
+        errors=(401, 403, 429),
         text="Works while the hub is away. Either `code` or `token`.", sets_cookie=True,
     )  # fmt: skip
     live = of(
@@ -191,11 +192,16 @@ def _commands(api: Api, reads: Reads) -> list[Operation]:
         "list_commands", tag, "Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,)
     )
     give = of(
-        "give_commands", tag, "Gives a command to each host", {202: GivenPage, 200: Repeated}, GiveBody, errors=(404, 409, 422, 429),
-        text="Answered once it is durable. One host that is unknown (404) or does not offer the op (422) refuses the request whole. "
+        "give_commands", tag, "Gives a command to each host", {202: GivenPage, 200: Repeated}, GiveBody, errors=(404,
+        409, 422, 429),
+        text="Answered once it is durable. One host that is unknown (404) or does not offer the op (422) "
+             "refuses the request whole. "
         "The same `key` again: 200, and the same commands.", example=GIVE_EXAMPLE,
     )  # fmt: skip
-    ask = "202: it has ended, or its agent is asked to end it; the command says which, then and later. 409: it had ended already."
+    ask = (
+        "202: it has ended, or its agent is asked to end it; the command says which, then and later. "
+        "409: it had ended already."
+    )
     cancel = of("cancel_command", tag, "Cancels a command", {202: CommandView}, errors=(409,), text=ask)
     output = of("get_command_output", tag, "Its output", {200: OutputPage}, query=OUTPUT_QUERY)
     return [
@@ -216,8 +222,10 @@ def _runs(api: Api, reads: Reads) -> list[Operation]:
     of, tag = Described, "runs"
     start = of(
         "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
-        text="Either `hosts` or `where`; an empty `where` is every host. A host leaves at its first step that does not succeed; once more "
-        "than `max_failures` have failed no further host is begun. The same `key` again: 200, and the same run.", example=RUN_EXAMPLE,
+        text="Either `hosts` or `where`; an empty `where` is every host. A host leaves at its first step that does not "
+             "succeed; once more "
+        "than `max_failures` have failed no further host is begun. The same `key` again: 200, and the same run.",
+        example=RUN_EXAMPLE,
     )  # fmt: skip
     cancel = of(
         "cancel_run",
@@ -301,7 +309,8 @@ def _ruling(api: Api, reads: Reads) -> list[Operation]:
     of, tag = Described, "hosts"
     enroll = of(
         "enroll_host", tag, "Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,),
-        text="A name that is taken is refused (409), unless `again`: then it gets a new token, and the old one is void.",
+        text="A name that is taken is refused (409), unless `again`: then it gets a new token, and the old one "
+             "is void.",
     )  # fmt: skip
     remove = of(
         "remove_host",

@@ -1,7 +1,7 @@
 """The gate: what happens on the agents' sockets goes to the intake, what the hub delivers goes to the sockets.
 
-Who comes in, who is paused and what goes before what is decided in core/gateway (admission, roster, intake). Nothing here
-waits: everything is called by the loop's turn or by a socket, and only enqueues.
+Who comes in, who is paused and what goes before what is decided in core/gateway (admission, roster, intake). Nothing
+here waits: everything is called by the loop's turn or by a socket, and only enqueues.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Gate:
 
     def __init__(
         self, name: str, boot: str, tokens: Tokens, log: Log, *, sockets_max: int,
-        bounds: Bounds = Bounds(), limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,  # noqa: B008  both are immutable
+        bounds: Bounds = Bounds(), limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,  # noqa: B008
         table_s_max: float = TABLE_S_MAX, clock: Clock = Clock(),  # noqa: B008  it has no state
         on_contested: Callable[[str], object] = lambda _: None,
     ) -> None:  # fmt: skip
@@ -103,7 +103,9 @@ class Gate:
             dawdler.abort()
 
     def admit(self, socket: AgentSocket, request: Request) -> Response | float | None:
-        """Called with a request for an upgrade. None lets it in; a Response says why not; a number, when to ask again."""
+        """Called with a request for an upgrade. None lets it in; a Response says why not; a number, when to ask
+        again.
+        """
         token = self.tokens.find(request.headers.get_all("Authorization"))
         said = admission.admit(
             request.path,

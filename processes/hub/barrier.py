@@ -65,7 +65,9 @@ class Barrier:
         return step.keep(self._memory, letter, now)
 
     def applied(self, effects: Effects) -> None:
-        """Called when these effects are no draft any more: logs the dead letters among them, and knows them from now on."""
+        """Called when these effects are no draft any more: logs the dead letters among them, and knows them from now
+        on.
+        """
         for write in effects.writes:
             letter = write.row if isinstance(write, Put) else None
             if isinstance(letter, DeadLetter) and not letter.retrying:

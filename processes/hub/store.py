@@ -78,7 +78,8 @@ def _newest(table: str, columns: str = "record", *, by: str = "number", where: s
     newest = ", ".join(f"place{place} DESC" for place in range(len(order)))
     # only our own constants are joined here
     rows = f"SELECT {columns}, {', '.join(order)} FROM {table} WHERE {where}"  # noqa: S608
-    return f"SELECT {columns} FROM ({rows} ORDER BY {newest} LIMIT {limit}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608
+    newest_rows = f"{rows} ORDER BY {newest} LIMIT {limit}"
+    return f"SELECT {columns} FROM ({newest_rows}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608
 
 
 def _record_of(kind: type[Any], key: str) -> Callable[[tuple[Any, ...]], tuple[str, Any]]:

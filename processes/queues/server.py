@@ -37,7 +37,9 @@ _PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class Counts(NamedTuple):
-    """What the pulse tells: items received, acknowledged and dropped since the start; items kept; others' connections."""
+    """What the pulse tells: items received, acknowledged and dropped since the start; items kept; others'
+    connections.
+    """
 
     received: int
     delivered: int
@@ -132,7 +134,9 @@ class Server:
         return Counts(received, delivered, dropped, backlog, connections)
 
     def reap(self, now_mono_s: float) -> int:
-        """Ends the connections that are past the deadline of the handshake (a peer may trickle it). Returns how many."""
+        """Ends the connections that are past the deadline of the handshake (a peer may trickle it). Returns how
+        many.
+        """
         before_s = now_mono_s - self._handshake_s_max
         with self._peers_lock:
             overdue = [peer for peer in self._peers if not peer.proven and peer.since_s < before_s]

@@ -39,7 +39,8 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
 
 def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     letters = connection.execute(
-        "SELECT id, json_extract(record, '$.kind'), json_extract(record, '$.host'), json_extract(record, '$.why') FROM deadletters "
+        "SELECT id, json_extract(record, '$.kind'), json_extract(record, '$.host'), json_extract(record, '$.why') "
+        "FROM deadletters "
         "ORDER BY at_wall_s DESC, id DESC LIMIT ?",
         (ROWS_MAX,),
     )

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class IncidentLog:
-    """Incidents as they change: logged at once, and written by `run`. What becomes of each is decided by `incidents`."""
+    """Incidents as they change: logged at once, and written by `run`. `incidents` decides what becomes of each."""
 
     def __init__(self, store: Store, boot_id: str, log: Log) -> None:
         self.incidents = Incidents(boot_id, self._take)

@@ -1,8 +1,8 @@
 """The watchdog's loop. A turn, every TURN_S (while all is calm, CALM_S) and as soon as a process dies, in order:
 
 1. look: pulses, the kernel, the newest answers of supervisord, database and queues;
-2. judge each process (core/stall);
-3. decide (core/remedy);
+2. judge each process (core/watchdog/verdict);
+3. decide (core/watchdog/remedy);
 4. act: a rescue or a start is a task of its own, one at a time for a process;
 5. close the incidents that are over;
 6. report;
@@ -30,7 +30,7 @@ from processes.core.shown.status import CanaryReport, Verdict, is_wanted
 from processes.core.travels.pulse import Unreadable
 from processes.core.watchdog import remedy, second_witness, verdict
 from processes.core.watchdog.incident import Incident
-from processes.core.watchdog.incidents import Condition, Ending
+from processes.core.watchdog.incidents import Ending, ProcessCondition
 from processes.core.watchdog.remedy import Act, Decision, Past
 from processes.core.watchdog.verdict import Judgement, ProcessFacts, Track
 from processes.watchdog import evidence, kill_note, restart, status_writer
@@ -131,7 +131,7 @@ class Loop:
         changed = self._judge(facts, gap_s, now_s)
         self._pasts, self._decisions = remedy.decide(
             {name: judgement for name, judgement in self._judgements.items() if name != OWN}, facts, self._pasts, now_s,
-            drill=any(j.verdict in remedy.KILLED for j in self._judgements.values()) and drill_mark.is_held(self._settings.run),
+            drill=self._may_kill() and drill_mark.is_held(self._settings.run),
         )  # fmt: skip
         self._act(now_s)
         self._close_incidents(now_s)
@@ -199,6 +199,9 @@ class Loop:
         return changed
 
     # act
+
+    def _may_kill(self) -> bool:
+        return any(judgement.verdict in remedy.KILLED for judgement in self._judgements.values())
 
     def _act(self, now_s: float) -> None:
         for name, decision in self._decisions.items():
@@ -299,10 +302,10 @@ class Loop:
         if round_wanted:
             self._canary.kick()
 
-    def _condition(self, subject: Subject) -> Condition:
+    def _condition(self, subject: Subject) -> ProcessCondition:
         name, rescue = subject.name, self._rescues.get(subject.name)
         busy, wanted = rescue is not None and not rescue.done(), self._wanted.get(name, True)
-        return Condition(subject.pid, self._judgements[name], self._tracks[name].advanced_s, wanted, busy)
+        return ProcessCondition(subject.pid, self._judgements[name], self._tracks[name].advanced_s, wanted, busy)
 
     async def _settle(self, ending: Ending) -> None:
         """Looks at the ledger once more: whatever was accepted before must still be there."""

@@ -21,7 +21,8 @@ TALK = [
     "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do printf '\\033[32mline %s\\033[0m\\n' $n; sleep 0.4; done; echo 'and done'",
 ]
 STUCK = """() => {
-  fetch("/api/v1/drill", { method: "POST", headers: { "content-type": "application/json" }, body: '{"fault": "deadlock"}' });
+  fetch("/api/v1/drill", { method: "POST", headers: { "content-type": "application/json" },
+  body: '{"fault": "deadlock"}' });
 }"""
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]

@@ -343,7 +343,8 @@ def test_a_viewer_is_offered_nothing_that_changes_anything_and_is_refused_it(bro
         ask = "async ([method, path, body]) => (await fetch(path, { method, headers: { 'content-type': 'application/json' }, body })).status"
         given = json.dumps({"op": "pull", "hosts": ["web1"]})
         for method, path, body in [
-            ("POST", "/api/v1/commands", given), ("POST", "/api/v1/commands/c9/cancel", None), ("DELETE", "/api/v1/hosts/web1", None),
+            ("POST", "/api/v1/commands", given), ("POST", "/api/v1/commands/c9/cancel", None), ("DELETE",
+            "/api/v1/hosts/web1", None),
             ("POST", "/api/v1/hosts/web1/revoke", None), ("POST", "/api/v1/tokens", json.dumps({"role": "admin"})),
         ]:  # fmt: skip
             assert page.evaluate(ask, [method, path, body]) == 403, path

@@ -67,7 +67,8 @@ def test_a_long_line_of_broken_escapes_costs_no_time(page: Page) -> None:
 
 
 HOST = {
-    "name": "web1", "presence": "online", "os_version": "Debian 12", "metrics": {"cpu": 81.5, "load": 2}, "commands": ["pull", "switch"],
+    "name": "web1", "presence": "online", "os_version": "Debian 12", "metrics": {"cpu": 81.5, "load": 2},
+    "commands": ["pull", "switch"],
     "facts": {"generation": "917d168", "deep": {"er": "x"}}, "heartbeat_facts": {}, "revoked": False,
 }  # fmt: skip
 
@@ -75,10 +76,13 @@ HOST = {
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("os:debian", True), ("os=debian", False),
+        ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("os:debian", True),
+        ("os=debian", False),
         ('os:"debian 12"', True), ('os:"debian 13"', False), ('"debian 12" web', True), ('"', True), ('os:"', True),
-        ("cpu>80", True), ("cpu<80", False), ("cpu>x", False), ("disk<50", False), ("generation=917d168", True), ("deep.er:x", True),
-        ("presence=online -presence=offline", True), ("ops:switch", True), ("revoked=false", True), ("running:pull", True),
+        ("cpu>80", True), ("cpu<80", False), ("cpu>x", False), ("disk<50", False), ("generation=917d168", True),
+        ("deep.er:x", True),
+        ("presence=online -presence=offline", True), ("ops:switch", True), ("revoked=false", True), ("running:pull",
+        True),
         ("state=running", True),
         ("presence:", True), ("constructor:function", False), ("__proto__:object", False), ("no.such.field:x", False),
     ],
@@ -101,7 +105,8 @@ def test_an_axis_ends_at_a_round_number(page: Page) -> None:
 @pytest.mark.parametrize(
     ("presence", "ago_s", "trusted", "word"),
     [
-        ("online", 1, True, "online"), ("online", 14, True, "quiet"), ("online", 1, False, "unknown"), ("offline", 1, True, "offline"),
+        ("online", 1, True, "online"), ("online", 14, True, "quiet"), ("online", 1, False, "unknown"), ("offline", 1,
+        True, "offline"),
         ("stale", 99, True, "stale"), ("offline", 1, False, "unknown"),
     ],
 )  # fmt: skip

@@ -55,10 +55,12 @@ WORDS: dict[
     "a word we do not know": (status("melted", 1), {Q: FAILED, S: FAILED, R: FAILED, LOST: FAILED}),
     "undelivered": (lambda i: Undelivered(*WHO, i, 1), {Q: Q, S: S, R: R, LOST: LOST}),
 }
-REPORTS = ("rejected", "ok", "ok without an exit code", "ok with an exit code", "warning", "error", "timed out", "cancelled", "stopped",
+REPORTS = ("rejected", "ok", "ok without an exit code", "ok with an exit code", "warning", "error", "timed out",
+"cancelled", "stopped",
            "a word we do not know")  # fmt: skip
 WAY = {  # how a command comes into each state
-    Q: (), S: (S,), R: (S, R), OK: (S, OK), FAILED: (S, R, FAILED), REJECTED: (S, REJECTED), State.EXPIRED: (State.EXPIRED,),
+    Q: (), S: (S,), R: (S, R), OK: (S, OK), FAILED: (S, R, FAILED), REJECTED: (S, REJECTED),
+    State.EXPIRED: (State.EXPIRED,),
     CANCELLED: (CANCELLED,), LOST: (S, R, LOST),
 }  # fmt: skip
 

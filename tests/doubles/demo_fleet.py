@@ -84,7 +84,8 @@ class DemoAgent:
                 "machine": "x86_64",
             }
         self.wire.register(
-            self.name, host_type="nixos" if "Nix" in self.system else "debian", agent_version="3.1.5" if self.foreign else "0.1.0",
+            self.name, host_type="nixos" if "Nix" in self.system else "debian",
+            agent_version="3.1.5" if self.foreign else "0.1.0",
             os_version=self.system, **{"heartbeat_interval": BEAT_S, **more},
         )  # fmt: skip
         for run in (self._beat(), self._obey()):

@@ -322,7 +322,8 @@ class NixFleet:
 
     def _register(self) -> Frame:
         return {
-            "hostname": self.hostname, "host_type": "nixos", "agent_version": VERSION, "os_version": "12", "nixpkgs_version": "",
+            "hostname": self.hostname, "host_type": "nixos", "agent_version": VERSION, "os_version": "12",
+            "nixpkgs_version": "",
             "generation": self.generation, "theme_color": "", "heartbeat_interval": self.interval_s, "location": "home",
             "device_type": "server", "repo_url": "", "repo_dir": "/etc/nixos", "source_commit": "2c4ef43",
             "store_path": self.store_path, "binary_hash": self.binary_hash,
@@ -333,8 +334,10 @@ class NixFleet:
         await self._say("heartbeat", {
             "generation": self.generation, "nixpkgs_version": "", "pending_command": self._pending,
             "command_pid": 14907 if self._pending else None, "metrics": self.metrics,
-            "update_status": {"git": {"status": "", "message": "", "checked_at": ""}, "lock": checked, "system": checked, "tests": checked},
-            "source_commit": "2c4ef43", "store_path": self.store_path, "binary_hash": self.binary_hash, "lock_hash": "4754",
+            "update_status": {"git": {"status": "", "message": "", "checked_at": ""}, "lock": checked,
+            "system": checked, "tests": checked},
+            "source_commit": "2c4ef43", "store_path": self.store_path, "binary_hash": self.binary_hash,
+            "lock_hash": "4754",
         })  # fmt: skip
 
     async def _output(self, line: str) -> None:

@@ -82,7 +82,8 @@ class Swarm:
     async def _once(self, name: str, token: str, chance: random.Random) -> None:
         async with self._gate:
             socket = await websockets.connect(
-                f"ws://{self._house.agents}/ws", additional_headers={"Authorization": f"Bearer {token}"}, compression=None, proxy=None,
+                f"ws://{self._house.agents}/ws", additional_headers={"Authorization": f"Bearer {token}"},
+                compression=None, proxy=None,
                 ping_interval=None, open_timeout=60, close_timeout=1,
             )  # fmt: skip
         self._sockets[name] = socket

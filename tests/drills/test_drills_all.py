@@ -81,7 +81,7 @@ def drilling(house: House, *names: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         # what one that is killed leaves behind goes with the house
         env={**house.environment, "TMPDIR": str(house.state)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # it may be ignored where the tests run
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from websockets.exceptions import InvalidStatus
 from processes.core.travels.messages import GiveCommand, Json, Replied
 
 GUARDED = [
-    "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands", "/api/v1/commands/a",
+    "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands",
+    "/api/v1/commands/a",
     "/api/v1/commands/a/output", "/api/v1/incidents", "/api/v1/incidents/a",
 ]  # fmt: skip
 

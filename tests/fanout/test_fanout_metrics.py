@@ -30,8 +30,10 @@ promtool = shutil.which(
 )  # bin/test fetches it where it may
 UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
 PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
-    "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands", "fleethub_process_verdict",
-    "fleethub_process_wanted", "fleethub_process_connections", "fleethub_process_blocked", "fleethub_process_dead_letters",
+    "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands",
+    "fleethub_process_verdict",
+    "fleethub_process_wanted", "fleethub_process_connections", "fleethub_process_blocked",
+    "fleethub_process_dead_letters",
     "fleethub_process_suspended", "fleethub_host_online", "fleethub_host_load", "fleethub_build_info",
 }  # fmt: skip
 

@@ -42,7 +42,8 @@ from processes.core.travels.operator_requests import GiveBody, RunBody
 EXAMPLES = 4  # of each operation, kind and place; with some 37 operations about 20 s
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 CHECKS = [
-    not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance,
+    not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
+    response_schema_conformance,
     negative_data_rejection,
 ]  # fmt: skip
 UNWELL = {"/healthz"}  # no watchdog runs here: 503 is the truth
@@ -70,7 +71,8 @@ def existing(client: httpx.Client) -> dict[str, str]:
     made = client.post("/api/v1/tokens", json={"role": "viewer"})
     assert (given_now.status_code, begun.status_code, made.status_code) == (202, 202, 201)
     return {
-        "hosts": "web1", "commands": given_now.json()["commands"][0]["id"], "runs": begun.json()["id"], "tokens": made.json()["id"],
+        "hosts": "web1", "commands": given_now.json()["commands"][0]["id"], "runs": begun.json()["id"],
+        "tokens": made.json()["id"],
     }  # fmt: skip
 
 

@@ -15,10 +15,17 @@ GIVEN = {"data_received"}  # names that others dictate: asyncio's protocols
 LEFT_OVERS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 FUNCTION_LINES_MAX = 60  # a habit: more is two things, or a table (LONG says why)
 CLASS_LINES_MAX = 300
-LINE_CHARS_MAX = 180
+LINE_CHARS_MAX = 120
+WIDE = {  # files with longer lines, and why
+    "processes/adapters/state/__init__.py": "rows of the map",
+    "processes/cli/verbs/systemd_unit.py": "lines of unit files",
+    "processes/fanout/openapi_prose.py": "paragraphs of the document",
+    "processes/fanout/outputs.py": "a lambda with its types",
+    "processes/cli/drills/stage.py": "a loop with its lint exception",
+}
+TEST_LINE_CHARS_MAX = 180  # scripts and frames in strings
 LONG = {  # "FILE NAME" → why it is longer than the habit
     "processes/adapters/websocket.py WebSocket": "one protocol, of which no part stands alone",
-    "processes/watchdog/loop.py Loop": "to be cut",
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -127,7 +134,7 @@ def test_no_line_is_longer_than_a_screen_is_wide() -> None:
         f"{relative(path)}:{number}"
         for path in SOURCES + TESTS
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > LINE_CHARS_MAX
+        if len(line) > (LINE_CHARS_MAX if path in SOURCES else TEST_LINE_CHARS_MAX) and relative(path) not in WIDE
     ]
     assert found == []
 

@@ -95,7 +95,7 @@ def test_a_hundred_kills_in_a_row_are_a_gap_each_and_nothing_else(socket: Path) 
         nursery.start()
         tasks = [asyncio.create_task(writer.run()), asyncio.create_task(reader.run())]
         for kill in range(KILLS + 1):
-            await until(lambda: len(writer.accepted) == len(reader.epochs) == kill + 1)  # noqa: B023  called in this turn only
+            await until(lambda: len(writer.accepted) == len(reader.epochs) == kill + 1)  # noqa: B023
             await until(lambda: len(reader.read[reader.epochs[-1]]) >= 9)
             if kill < KILLS:
                 nursery.kill()
@@ -166,7 +166,8 @@ def test_a_stopped_server_costs_its_callers_their_deadline_and_goes_on_when_it_i
             await asyncio.sleep(0)  # the signal is on its way; the test's own deadline ends this
         for _ in range(3):
             started_s = loop.time()
-            results = await asyncio.gather(link.append("events", [b"b"]), link.ping(), link.read("events", known, wait_s=0.1),
+            results = await asyncio.gather(link.append("events", [b"b"]), link.ping(), link.read("events", known,
+            wait_s=0.1),
                                            return_exceptions=True)  # fmt: skip
             assert [type(result) for result in results] == [QueuesAway] * 3
             assert loop.time() - started_s < 5

@@ -30,7 +30,8 @@ from processes.core.values import Position
 from processes.fanout.requests import Answer
 
 TOLD = (  # fields of messages and frames, in this order
-    "host", "hostname", "command_id", "command", "op", "hosts", "key", "attempt", "status", "exit_code", "reason", "code", "offset", "line",
+    "host", "hostname", "command_id", "command", "op", "hosts", "key", "attempt", "status", "exit_code", "reason",
+    "code", "offset", "line",
     "pending_command", "journal_id",
 )  # fmt: skip
 QUIET = {"SnapshotWanted", "SnapshotPiece", "CensusTaken", "TokensPiece", "HeartbeatReceived", "heartbeat"}
@@ -41,8 +42,10 @@ class Stage(World):
 
     def __init__(self, script: Callable[[Stage], Awaitable[None]], hosts: int = 1) -> None:
         made_of = {
-            "act": "world 0", "heartbeat_s": 10.0, "one_gateway": True, "one_fanout": True, "hosts": hosts, "foreign_host": False,
-            "chaos_s": 0.0, "begins_s": 0.0, "stories": 0, "faults": 0, **{f"clock_off_s_h{number}": 0.0 for number in range(hosts)},
+            "act": "world 0", "heartbeat_s": 10.0, "one_gateway": True, "one_fanout": True, "hosts": hosts,
+            "foreign_host": False,
+            "chaos_s": 0.0, "begins_s": 0.0, "stories": 0, "faults": 0,
+            **{f"clock_off_s_h{number}": 0.0 for number in range(hosts)},
         }  # fmt: skip
         super().__init__(Schedule(1, acts=[made_of]))
         self.tape: list[str] = []

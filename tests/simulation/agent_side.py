@@ -110,7 +110,8 @@ class Machine:
     async def _main(self, life: Life) -> None:
         await asyncio.sleep(self.world.dice.uniform(0.01, 0.3))
         config: Any = SimpleNamespace(
-            name=self.name, state=self, heartbeat_s=self.world.heartbeat_s, output_bytes_max=1 << 20, hub="ws://house/ws",
+            name=self.name, state=self, heartbeat_s=self.world.heartbeat_s, output_bytes_max=1 << 20,
+            hub="ws://house/ws",
             commands={op: SimpleNamespace(timeout_s=30.0, concurrent=beside) for op, (_, beside) in OPS.items()},
         )  # fmt: skip
         agent = Loop(config, self.world.log(life), hub_side.QuietPulse(), asyncio.Event())  # type: ignore[arg-type]
@@ -395,7 +396,8 @@ class VirtualAgentLink:
         heard: asyncio.Queue[bytes | int] = asyncio.Queue()
         self._life.spend("dial")
         dialled = Wire.dial(
-            self._world, self._life, self._machine.token, self._machine.name, hear=heard.put_nowait, lost=heard.put_nowait
+            self._world, self._life, self._machine.token, self._machine.name, hear=heard.put_nowait,
+            lost=heard.put_nowait
         )  # fmt: skip
         if dialled is None:
             return reconnect.backoff_s(self._failures, chance)

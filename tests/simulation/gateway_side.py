@@ -45,7 +45,16 @@ async def main(world: World, life: Life) -> None:
     life.spend("open")
     opened = hub_side.process(world, life, f"{world.dice.getrandbits(32):08x}")
     life.machine = opened
-    gate = WatchedGate(world, life, life.name, opened.boot, NoCanary(Path("/nonexistent")), opened.log, sockets_max=100, clock=hub_side.HouseClock(life))
+    gate = WatchedGate(
+        world,
+        life,
+        life.name,
+        opened.boot,
+        NoCanary(Path("/nonexistent")),
+        opened.log,
+        sockets_max=100,
+        clock=hub_side.HouseClock(life),
+    )
     link: Any = world.link(life, life.name)
     loop = Loop(gate, link, opened.pulse, opened.stop, clock=hub_side.HouseClock(life), turn_s_max=4.0)
     world.gateways.append((life, gate))

@@ -143,7 +143,8 @@ def process(world: World, life: Life, boot: str) -> Any:
     )
     settings = SimpleNamespace(file=file)
     return SimpleNamespace(
-        name=life.name, boot=boot, settings=settings, log=world.log(life), pulse=QuietPulse(), stop=asyncio.Event(), poison=NO_POISON
+        name=life.name, boot=boot, settings=settings, log=world.log(life), pulse=QuietPulse(), stop=asyncio.Event(),
+        poison=NO_POISON
     )  # fmt: skip
 
 

@@ -72,7 +72,8 @@ def f(a: int) -> int:
     ("slug", "becomes", "removed", "added"),
     [
         ("head", "if False:", ["    if (", "        a > 1", "    ):"], ["    if False:"]),
-        ("whole", "a += 1\nreturn a", ["        return g(", "            a,", "        )"], ["        a += 1", "        return a"]),
+        ("whole", "a += 1\nreturn a", ["        return g(", "            a,", "        )"], ["        a += 1",
+        "        return a"]),
         ("other", "elif a:", ["    elif a < 0:"], ["    elif a:"]),
     ],
 )  # fmt: skip

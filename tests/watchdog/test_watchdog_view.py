@@ -36,8 +36,10 @@ def settings(tmp_path: Path) -> Settings:
 
 def written(settings: Settings, age_s: float, **fields: object) -> Report:
     values = {
-        "verdict": Overall.OK, "epoch": 4, "processes": [], "canary": CanaryReport(True, 0.5, 3.0, 4, time.monotonic() - 0.5),
-        "fleet": FleetReport(9, 9), "commands": Ledger(), "incidents": IncidentsReport(), "at_mono_s": time.monotonic() - age_s,
+        "verdict": Overall.OK, "epoch": 4, "processes": [], "canary": CanaryReport(True, 0.5, 3.0, 4,
+        time.monotonic() - 0.5),
+        "fleet": FleetReport(9, 9), "commands": Ledger(), "incidents": IncidentsReport(),
+        "at_mono_s": time.monotonic() - age_s,
         "writer_pid": os.getpid(), "writer_start_ticks": pulse_file.start_ticks(os.getpid()),
     }  # fmt: skip
     report = Report(**{**values, **fields})  # type: ignore[arg-type]

@@ -5,7 +5,8 @@ This is the map. One row a file or family of files; a test compares it with what
 family here. NAME is a process (gateway-1 where it has a number), HASH a digest in hex, ID and HOST what they say, N a
 number. A row that ends with / is a folder. Every write by hand goes through durable.py.
 
-durable: yes = synced, file and folder, before the writer goes on; sql = by SQLite's own commits; no = of use only as long
+durable: yes = synced, file and folder,
+before the writer goes on; sql = by SQLite's own commits; no = of use only as long
 as the machine runs, or made anew. All files are this user's alone.
 
     path                       | mode | written by          | read by               | durable | lifetime

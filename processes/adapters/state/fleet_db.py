@@ -35,22 +35,29 @@ CREATE TABLE commands (
   created_wall_s REAL NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
 CREATE INDEX commands_open ON commands (number) WHERE open;
 CREATE INDEX commands_host ON commands (host, number);
-CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number) WHERE json_extract(record, '$.run') IS NOT NULL;
+CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number) WHERE json_extract(record,
+'$.run') IS NOT NULL;
 CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
-CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
+CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL,
+record TEXT NOT NULL);
 CREATE INDEX runs_open ON runs (number) WHERE open;
 CREATE TABLE audit (
-  number INTEGER PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, before TEXT, after TEXT NOT NULL,
+  number INTEGER PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, before TEXT,
+  after TEXT NOT NULL,
   reason TEXT NOT NULL, actor TEXT NOT NULL);
 CREATE INDEX audit_subject ON audit (subject, number);
 CREATE INDEX audit_rest ON audit (number) WHERE kind != 'command';
 CREATE TABLE output (
   command_id TEXT NOT NULL, offset INTEGER NOT NULL, stream TEXT NOT NULL, data TEXT NOT NULL,
   PRIMARY KEY (command_id, offset)) WITHOUT ROWID;
-CREATE TABLE replies (request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL);
-CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL, at_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE tokens (token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, created_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE deadletters (id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL, event BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE replies (request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL,
+body TEXT NOT NULL);
+CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL,
+at_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL,
+created_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE deadletters (id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL,
+event BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX deadletters_at ON deadletters (at_wall_s);
 """
 
@@ -230,14 +237,16 @@ def runs(
     """Fleet runs, newest first; `before` is the `number` of the last one of the page before."""
     # `running` is the default state, and defaults are not written
     where, values = _where({"number < ?": before, "coalesce(json_extract(record, '$.state'), 'running') = ?": state})
-    rows = connection.execute(f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))  # noqa: S608  # constants
+    statement = f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  # constants
+    rows = connection.execute(statement, (*values, limit))
     return [_run.decode(text) for (text,) in rows]
 
 
 def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:
     """A command's history, oldest first."""
     rows = connection.execute(
-        "SELECT at_wall_s, before, after, reason, actor FROM audit WHERE kind = 'command' AND subject = ? ORDER BY number",
+        "SELECT at_wall_s, before, after, reason, actor FROM audit "
+        "WHERE kind = 'command' AND subject = ? ORDER BY number",
         (command_id,),
     )
     return [
@@ -258,7 +267,8 @@ def audit(
     """The audit trail, newest first; `before` is the `number` of the last line of the page before."""
     where, values = _where({"number < ?": before, "kind = ?": kind, "subject = ?": subject, "actor = ?": actor})
     rows = connection.execute(
-        f"SELECT number, at_wall_s, kind, subject, before, after, reason, actor FROM audit WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608  # constants
+        "SELECT number, at_wall_s, kind, subject, before, after, reason, actor FROM audit "  # noqa: S608  # constants
+        f"WHERE {where} ORDER BY number DESC LIMIT ?",
         (*values, limit),
     )
     return [audit_view(row) for row in rows]

@@ -49,7 +49,8 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
     for name, listen in zip(("OPERATORS", "AGENTS"), listens, strict=True):
         host, port = address(running.environ.get(f"FLEETHUB_{name}_LISTEN", listen))
         try:
-            socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), CONNECT_S_MAX).close()  # noqa: S104  # compared
+            address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+            socket.create_connection((address, port), CONNECT_S_MAX).close()
             yield Finding("ports", Level.OK, f"{name.lower()} can connect to {host}:{port}")
         except OSError as error:
             yield Finding(
@@ -176,7 +177,7 @@ def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
         return
     words = ["systemctl", "is-enabled", "fleethub.service"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SYSTEMCTL_S_MAX, check=False)  # noqa: S603  # our own words
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SYSTEMCTL_S_MAX, check=False)  # noqa: S603
         said = done.stdout.strip() or "not known to it"
     except (OSError, subprocess.TimeoutExpired) as error:
         said = f"systemctl does not answer: {error}"

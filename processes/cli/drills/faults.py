@@ -163,7 +163,7 @@ async def _crash_loop(scene: Scene) -> None:
     began_s = scene.began_s
     for _ in range(KILLS - 1):
         pid = scene.stage.pulse("hub").pid
-        await scene.stage.until(lambda: _runs(scene, pid), "the next hub runs", FOUND_S_MAX)  # noqa: B023  # awaited within the turn
+        await scene.stage.until(lambda: _runs(scene, pid), "the next hub runs", FOUND_S_MAX)  # noqa: B023
         scene.strike("hub", signal.SIGKILL)
     scene.began_s = began_s
 

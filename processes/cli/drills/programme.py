@@ -138,7 +138,7 @@ async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603  # our own words
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
     if done.returncode:
         raise Failure("refused", f"{' '.join(command)}: {done.stderr.strip()}")
 

@@ -191,7 +191,7 @@ class Stage:
     async def ended(self, command_id: str, wait_s: float) -> CommandView:
         """The command once it is final, or as it is after `wait_s`. Raises: Late, if it is not there."""
         deadline_s = time.monotonic() + wait_s
-        while not (command := await self.command(command_id)).state.final and time.monotonic() < deadline_s:  # noqa: ASYNC110  # another machine decides
+        while not (command := await self.command(command_id)).state.final and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         return command
 

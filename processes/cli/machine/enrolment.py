@@ -96,7 +96,9 @@ def own_name() -> str:
     return host_name(socket.gethostname())
 
 
-def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str = "agent.token", ca: str = "") -> None:  # noqa: S107  # a path
+def write_agent_file(
+    path: Path, hub_url: str, name: str, *, token: Path | str = "agent.token", ca: str = ""  # noqa: S107  # a path
+) -> None:  # fmt: skip
     """The agent's file names this hub. What else stands in one that is there stays. Raises: OSError."""
     line = f"hub = {_toml(hub_url)}"
     if path.exists():

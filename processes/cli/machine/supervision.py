@@ -42,7 +42,9 @@ def launch(settings: Settings) -> None:
     _remove_stale(settings)
     try:
         environ = {name: value for name, value in _environ(settings).items() if name not in SYSTEMD}
-        done = subprocess.run(_command(), env=environ, capture_output=True, timeout=LAUNCH_S_MAX, check=False)  # noqa: S603  # our own words
+        done = subprocess.run(  # noqa: S603
+            _command(), env=environ, capture_output=True, timeout=LAUNCH_S_MAX, check=False
+        )
     except subprocess.TimeoutExpired:
         raise Failure(
             "not_started", f"supervisord did not start within {LAUNCH_S_MAX:.0f} s", _see_log(settings)
@@ -66,7 +68,7 @@ def launch_in_foreground(settings: Settings) -> subprocess.Popen[bytes]:
     def stop_with_parent() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
-    return subprocess.Popen(  # noqa: S603  # our own words
+    return subprocess.Popen(  # noqa: S603
         [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(),
         start_new_session=True,
         preexec_fn=stop_with_parent,  # noqa: PLW1509  # this process has no other thread

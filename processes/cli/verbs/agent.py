@@ -90,7 +90,7 @@ def agent(
     elif init or install:
         raise click.UsageError("--init and --install make the agent's file: they need --hub")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606  # our own program
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
 
 
 def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
@@ -161,7 +161,8 @@ def _install(config: Path) -> None:
     except OSError as error:
         raise Failure("no_unit", f"{UNITS / UNIT}: {error.strerror or error}") from None
     for words in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):  # restart: one that runs gets the new token
-        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603, S607
+        command = ["systemctl", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
         if done.returncode:
             raise Failure(
                 "systemctl",

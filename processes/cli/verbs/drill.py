@@ -42,7 +42,9 @@ ROUNDS_MAX: Final = 1000
     help="Conditions that last are held for seconds; with --all, what cannot be short is left out.",
 )
 @as_json
-def drill(names: tuple[str, ...], listing: bool, everything: bool, rounds: int, short: bool, as_json: bool) -> int:  # noqa: PLR0917  # click's
+def drill(  # noqa: PLR0917  # click's
+    names: tuple[str, ...], listing: bool, everything: bool, rounds: int, short: bool, as_json: bool
+) -> int:
     """Rehearse failures on this installation. Exit code 0 only inside the promised bounds."""
     if listing:
         _list(as_json)

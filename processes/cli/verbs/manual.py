@@ -14,7 +14,8 @@ PROGRAM = "fleethub"
 COMPLETE = "_FLEETHUB_COMPLETE"  # click's own name for it
 EXIT_CODES = """\
 0 done. 1 failed, or not on every host; of status: degraded; of doctor: a warning. 2 wrongly used; of status: stalled or
-down; of doctor: something is bad. 3 of status: unknown. 4 of run: a host had not answered at \\-\\-wait, or nobody was there to
+down; of doctor: something is bad. 3 of status: unknown. 4 of run: a host had not answered at \\-\\-wait,
+or nobody was there to
 ask for 10 minutes. 5 of run: the hub did not accept it. 70 of agent: it broke, or runs already. 78 a wrong setting.
 130 interrupted.
 141 whoever read its output is gone.

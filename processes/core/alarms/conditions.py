@@ -105,7 +105,8 @@ def lasting(view: IncidentView) -> Condition:
     """An open incident that will not end, once it has stood for LASTING_S."""
     return Condition(
         LASTING + view.id, Severity.INFO if view.drill else Severity.CRITICAL, f"{view.process} is still not well",
-        f"{view.verdict}: {view.reason}; {view.remedy or 'no remedy yet'}; incident {view.id}", after_s=LASTING_S, over="well again",
+        f"{view.verdict}: {view.reason}; {view.remedy or 'no remedy yet'}; incident {view.id}", after_s=LASTING_S,
+        over="well again",
     )  # fmt: skip
 
 

@@ -43,7 +43,8 @@ PROGRESS_BYTES_MAX: Final = 16 * 1024  # guess: NixFleet's largest is 1 KiB
 CENSUS_PROGRESS_MAX: Final = 1024  # bytes that a census says again: it names ten thousand connections
 
 AgentSaid = (
-    AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived | StatusReceived
+    AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
+    | StatusReceived
     | ProgressReceived
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The frames of the operators' WebSocket: what a fanout sends, and what an operator asks of it. Pure.
 
-Whoever writes or reads such a frame (fanout, command line, Python client, canary, drills) uses these types. What is sent
+Whoever writes or reads such a frame (fanout, command line, Python client, canary,
+drills) uses these types. What is sent
 to many connections is encoded once: a fanout puts the same `state` and the same `changes` into each connection's frame,
 and only the version differs.
 

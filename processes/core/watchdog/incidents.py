@@ -39,7 +39,7 @@ class Moment(NamedTuple):
     id: str
 
 
-class Condition(NamedTuple):
+class ProcessCondition(NamedTuple):
     """How one process is now. `wanted`: it is to run. `busy`: a rescue of it is under way, which has still to say what
     it did.
     """
@@ -143,7 +143,7 @@ class Incidents:
         self, process: str, pid: int, died_s: float, at: Moment, *,
         killed: bool, expected: bool, epoch: int, ledger: Ledger | None, drill: bool = False,
     ) -> None:  # fmt: skip
-        """Called when a process is gone. `killed`: by the watchdog. `expected`: it was not to run, or somebody asked."""
+        """Called when a process is gone. `killed`: by the watchdog. `expected`: not to run, or asked to end."""
         own = self.of(process, pid) if killed else None
         if own is not None:
             self.tell(own, f"process {pid} is gone", at.mono_s)
@@ -172,7 +172,7 @@ class Incidents:
             self._changed(incident, "")
 
     def endings(
-        self, conditions: Mapping[str, Condition], round_began_s: float | None, now_s: float
+        self, conditions: Mapping[str, ProcessCondition], round_began_s: float | None, now_s: float
     ) -> tuple[list[Ending], bool]:
         """Returns the incidents that are over now, each once, and whether a round of the canary is wanted: of some that
         may be over only a round since then can tell.
@@ -204,15 +204,20 @@ class Incidents:
         self._settling.discard(incident.id)
 
     def resume(self, left: Iterable[Incident], at: Moment) -> None:
-        """Goes on with what the watchdog before this one left open, newest first: incidents of this boot stay open;
-        those of an earlier one ended with it.
+        """Goes on with what the watchdog before this one left open. Shape of `left`: newest first, as stored.
+
+        Incidents of this boot stay open; those of an earlier one ended with it, and so did one that this watchdog has
+        found again by itself before it could read what was left.
         """
+        kept: dict[str, Incident] = {}
         for incident in reversed(list(left)):
             incident.tell(at.mono_s, "the watchdog was started anew")
-            if incident.boot_id == self._boot_id and len(self.open) < OPEN_MAX:
-                self.open = {incident.id: incident, **self.open}
+            found_again = self.of(incident.process, incident.pid) is not None
+            if incident.boot_id == self._boot_id and not found_again and len(self.open) + len(kept) < OPEN_MAX:
+                kept[incident.id] = incident
             else:
                 self._over(incident, None, at.wall_s, incident.lost)
+        self.open = {**kept, **self.open}
 
     def take_ended(self) -> list[Incident]:
         """Returns those that are over since the last call; the newest OPEN_MAX of them."""

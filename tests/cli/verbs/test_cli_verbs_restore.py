@@ -31,7 +31,8 @@ import os, signal, sys
 left = int(sys.argv[1])
 def strike(event, arguments):
     global left
-    if event in ("os.rename", "os.link", "os.remove", "sqlite3.connect") or (event == "open" and "fleet.db" in str(arguments[0])):
+    if event in ("os.rename", "os.link", "os.remove",
+    "sqlite3.connect") or (event == "open" and "fleet.db" in str(arguments[0])):
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -56,12 +56,15 @@ def test_no_altered_cookie_is_good() -> None:
 @pytest.mark.parametrize(
     ("host", "public", "allowed"),
     [
-        ("127.0.0.1:7700", PLAIN, True), ("localhost:1", PLAIN, True), ("LOCALHOST", PLAIN, True), ("127.9.9.9", PLAIN, True),
+        ("127.0.0.1:7700", PLAIN, True), ("localhost:1", PLAIN, True), ("LOCALHOST", PLAIN, True), ("127.9.9.9", PLAIN,
+        True),
         ("[::1]:7700", PLAIN, True), ("evil.example", PLAIN, False), ("127.0.0.1.evil.example", PLAIN, False),
         ("localhost.evil", PLAIN, False), ("", PLAIN, False), ("127.0.0.1:7700, evil", PLAIN, False),
         ("user@127.0.0.1", PLAIN, False), ("fleet.example:8443", PLAIN, False), ("fleet.example:8443", PROXIED, True),
-        ("FLEET.example:8443", PROXIED, True), ("fleet.example", PROXIED, False), ("xfleet.example:8443", PROXIED, False),
-        ("10.0.0.5:7700", Public.of("", "10.0.0.5:7700", True), True), ("10.0.0.5:7700", Public.of("", "0.0.0.0:7700", True), False),
+        ("FLEET.example:8443", PROXIED, True), ("fleet.example", PROXIED, False), ("xfleet.example:8443", PROXIED,
+        False),
+        ("10.0.0.5:7700", Public.of("", "10.0.0.5:7700", True), True), ("10.0.0.5:7700", Public.of("", "0.0.0.0:7700",
+        True), False),
     ],
 )  # fmt: skip
 def test_only_loopback_and_the_public_name_are_our_host(host: str, public: Public, allowed: bool) -> None:
@@ -71,14 +74,17 @@ def test_only_loopback_and_the_public_name_are_our_host(host: str, public: Publi
 @pytest.mark.parametrize(
     ("origin", "host", "public", "allowed"),
     [
-        ("http://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, True), ("http://localhost:7700", "localhost:7700", PLAIN, True),
+        ("http://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, True), ("http://localhost:7700", "localhost:7700", PLAIN,
+        True),
         ("https://fleet.example:8443", "fleet.example:8443", PROXIED, True), ("null", "127.0.0.1:7700", PLAIN, False),
         ("", "127.0.0.1:7700", PLAIN, False), ("http://evil.example", "127.0.0.1:7700", PLAIN, False),
         ("http://127.0.0.1:7701", "127.0.0.1:7700", PLAIN, False), ("http://127.0.0.1", "127.0.0.1:7700", PLAIN, False),
-        ("https://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False), ("http://localhost:7700", "127.0.0.1:7700", PLAIN, False),
+        ("https://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False), ("http://localhost:7700", "127.0.0.1:7700", PLAIN,
+        False),
         ("http://127.0.0.1:7700.evil.example", "127.0.0.1:7700", PLAIN, False),
         ("http://evil.example/127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False),
-        ("http://127.0.0.1:7700/", "127.0.0.1:7700", PLAIN, False), ("HTTP://127.0.0.1:7700", "127.0.0.1:7700", PLAIN, False),
+        ("http://127.0.0.1:7700/", "127.0.0.1:7700", PLAIN, False), ("HTTP://127.0.0.1:7700", "127.0.0.1:7700", PLAIN,
+        False),
         ("http://LOCALHOST:7700", "localhost:7700", PLAIN, False), ("file://", "127.0.0.1:7700", PLAIN, False),
         ("https://fleet.example:8443.evil", "fleet.example:8443", PROXIED, False),
         ("https://sub.fleet.example:8443", "fleet.example:8443", PROXIED, False),

@@ -35,7 +35,8 @@ def _connection() -> AgentConnection:
 
 def _said(connection: AgentConnection, *frames: agent_frames.AgentFrame) -> list[object]:
     return [
-        emitted.event for emitted in connection.read([(agent_frames.encode(frame), True) for frame in frames], 2.0).events
+        emitted.event
+        for emitted in connection.read([(agent_frames.encode(frame), True) for frame in frames], 2.0).events
     ]
 
 

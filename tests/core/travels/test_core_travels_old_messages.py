@@ -1,7 +1,8 @@
 """Items of the queues, and events of dead letters, as the version before wrote them: read and said alike today.
 
 old_messages.json was recorded from the code of commit 803da06: each message class of `events`, `broadcasts` and
-`deliveries` (and each request inside RequestReceived) with all its fields filled, as an item of a queue (base64) and, of
+`deliveries` (and each request inside RequestReceived) with all its fields filled, as an item of a queue (base64) and,
+of
 events, as a dead letter keeps it (JSON).
 """
 

@@ -15,7 +15,8 @@ SMALL = st.integers(0, 2**32 - 1)
 
 @given(st.builds(
     Pulse, pid=SMALL, start_ticks=COUNT, epoch=COUNT, turn=COUNT, written_ns=COUNT, received=COUNT, stepped=COUNT,
-    committed=COUNT, published=COUNT, delivered=COUNT, backlog=SMALL, connections=SMALL, oldest_ns=COUNT, in_hand_ns=COUNT,
+    committed=COUNT, published=COUNT, delivered=COUNT, backlog=SMALL, connections=SMALL, oldest_ns=COUNT,
+    in_hand_ns=COUNT,
     in_hand=st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=64),
     blocked_on=st.sampled_from(["", "storage", "queues"]), hosts=SMALL, online=SMALL, stale=SMALL, offline=SMALL,
     dropped=COUNT, errors=COUNT,

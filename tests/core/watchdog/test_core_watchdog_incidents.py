@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import Verdict
 from processes.core.watchdog.incident import Incident
-from processes.core.watchdog.incidents import OPEN_MAX, Condition, Ending, Incidents, Moment
+from processes.core.watchdog.incidents import OPEN_MAX, Ending, Incidents, Moment, ProcessCondition
 from processes.core.watchdog.verdict import Judgement
 
 
@@ -50,15 +50,15 @@ class Scene:
             process, pid, self.now_s - 0.1, self.at, killed=killed, expected=expected, epoch=3, ledger=None
         )
 
-    def endings(self, condition: Condition, round_s: float | None = None, process: str = "hub") -> Any:
+    def endings(self, condition: ProcessCondition, round_s: float | None = None, process: str = "hub") -> Any:
         return self.incidents.endings({process: condition}, round_s, self.now_s)
 
     def settle(self, ending: Ending, ledger: Ledger | None = None, missing: int = 0) -> None:
         self.incidents.settle(ending, 8, self.at, epoch=4, ledger=ledger, missing=missing)
 
 
-def well(pid: int = 8, advanced_s: float = 101.0, **more: bool) -> Condition:
-    return Condition(pid, Judgement(Verdict.ADVANCING, "", advanced_s), advanced_s, **more)
+def well(pid: int = 8, advanced_s: float = 101.0, **more: bool) -> ProcessCondition:
+    return ProcessCondition(pid, Judgement(Verdict.ADVANCING, "", advanced_s), advanced_s, **more)
 
 
 def test_an_incident_is_one_however_often_it_is_found_and_another_pid_is_another() -> None:
@@ -118,11 +118,11 @@ def test_an_alarming_line_is_told_once_and_names_the_verdict_of_now() -> None:
         (well(advanced_s=99.0), 101.0, False, True),  # it has not turned since
         (well(busy=True), 101.0, False, False),  # a rescue has still to say what it did
         (well(pid=7), 101.0, False, True),  # the killed one itself
-        (Condition(8, Judgement(Verdict.STARTING, "", 1.0), 101.0), 101.0, False, False),
+        (ProcessCondition(8, Judgement(Verdict.STARTING, "", 1.0), 101.0), 101.0, False, False),
         (well(wanted=False), None, True, False),
     ],
 )
-def test_when_an_incident_is_over(condition: Condition, round_s: float | None, over: bool, kick: bool) -> None:
+def test_when_an_incident_is_over(condition: ProcessCondition, round_s: float | None, over: bool, kick: bool) -> None:
     scene = Scene()
     incident = scene.found()
     scene.incidents.killing(incident)
@@ -171,15 +171,20 @@ def test_the_next_watchdog_goes_on_with_this_boots_incidents_and_ends_those_of_a
     old = Scene(boot="earlier").found("fanout")
     after = Scene(numbers=itertools.count(10))
     fresh = after.found("gateway")
-    after.incidents.resume([newer, mine, old], after.at)  # as the store lists them: newest first
-    assert list(after.incidents.open.values()) == [newer, mine, fresh]
+    again = after.found("agent", 9)
+    lost = Scene(numbers=itertools.count(30)).found("agent", 9)  # found again before the store could be read
+    after.incidents.resume([lost, newer, mine, old], after.at)  # as the store lists them: newest first
+    assert list(after.incidents.open.values()) == [mine, newer, fresh, again], "oldest first, and none twice"
+    assert lost.over_wall_s is not None
     assert (old.over_mono_s, old.over_wall_s is not None) == (None, True)
 
 
 PROCESSES = ("queues", "hub", "gateway", "watchdog")
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("find", "die", "die killed", "stop", "start", "well", "round", "settle", "kill", "wait")),
+        st.sampled_from(
+            ("find", "find", "die", "die killed", "stop", "start", "well", "well", "round", "settle", "kill", "wait")
+        ),
         st.integers(0, 3),
         st.integers(0, 5),
     ),
@@ -202,7 +207,8 @@ def test_whatever_happens_each_incident_ends_once_after_it_was_found_and_none_is
     def look(verdict: Verdict) -> None:
         now = Judgement(verdict, "", scene.now_s)
         conditions = {
-            name: Condition(pids[name], now, scene.now_s, name not in unwanted, name in busy) for name in PROCESSES
+            name: ProcessCondition(pids[name], now, scene.now_s, name not in unwanted, name in busy)
+            for name in PROCESSES
         }
         endings.extend(scene.incidents.endings(conditions, round_s, scene.now_s)[0])
 
