@@ -19,14 +19,14 @@ from processes.fanout import poison_row, server, state_folder
 from processes.fanout.application import application
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
-from processes.fanout.change_api import Api
-from processes.fanout.database_reader import Reader
-from processes.fanout.dead_letter_api import DeadLetters
+from processes.fanout.change_api import ChangeApi
+from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.loop import Loop, Parts
 from processes.fanout.metrics import Metrics
 from processes.fanout.outputs import Outputs
 from processes.fanout.poison_guard import PoisonGuard
-from processes.fanout.read_api import Reads
+from processes.fanout.read_api import ReadApi
 from processes.fanout.requests import Requests
 from processes.fanout.state_folder import FolderWatch
 from processes.fanout.subscribers import Audience
@@ -38,10 +38,10 @@ async def main(process: Process) -> None:
     """Opens left to right, loops, closes right to left."""
     settings = process.settings
     sock = bootstrap.listening_socket()
-    looking = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
-    auth = Auth(settings, looking, session_files.cookie_key(settings.run))
+    folder_watch = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
+    auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
-    reader = Reader(settings.database)
+    database_reader = DatabaseReader(settings.database)
     mirror = Mirror()
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
@@ -50,24 +50,28 @@ async def main(process: Process) -> None:
         link,
         mirror,
         audience,
-        Outputs(reader),
+        Outputs(database_reader),
         requests,
-        looking,
+        folder_watch,
         auth,
-        reader,
+        database_reader,
         histories,
         settings.histories / process.name,
     )
-    reads = Reads(settings, mirror, reader, Metrics(settings), histories)
-    notes = AuditNotes(link, process.name)
+    read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
+    audit_notes = AuditNotes(link, process.name)
     app = application(
-        Api(settings, auth, requests, mirror, reads, notes), reads, auth, notes, DeadLetters(reader, requests)
+        ChangeApi(settings, auth, requests, mirror, read_api, audit_notes),
+        read_api,
+        auth,
+        audit_notes,
+        DeadLetterApi(database_reader, requests),
     )
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
-    guard = PoisonGuard(
+    poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )
-    loop = Loop(process.name, parts, process.pulse, guard, process.log)
+    loop = Loop(process.name, parts, process.pulse, poison_guard, process.log)
     await loop.load()
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong
@@ -75,11 +79,11 @@ async def main(process: Process) -> None:
     try:
         await loop.run(process.stop)
         web.should_exit = True  # it tells every connection, WebSockets included
-        await loop.farewell(serving)
+        await loop.finish(serving)
         serving.result()
     finally:
         renewing.cancel()
-        reader.close()
+        database_reader.close()
         await link.close()
 
 

@@ -14,18 +14,20 @@ from starlette.types import ASGIApp
 from processes.fanout import page_files
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
-from processes.fanout.change_api import Api
-from processes.fanout.dead_letter_api import DeadLetters
+from processes.fanout.change_api import ChangeApi
+from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
-from processes.fanout.read_api import Reads
+from processes.fanout.read_api import ReadApi
 from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
 
 
-def application(api: Api, reads: Reads, auth: Auth, notes: AuditNotes, letters: DeadLetters) -> ASGIApp:
+def application(
+    change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi
+) -> ASGIApp:
     """The whole HTTP side."""
-    table = operations(api, reads, Sessions(auth), letters)
+    table = operations(change_api, read_api, Sessions(auth), dead_letter_api)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
     spec = json(document(listed, importlib.metadata.version("fleethub"), auth.cookie_name, NAMED)).body
 
@@ -34,7 +36,9 @@ def application(api: Api, reads: Reads, auth: Auth, notes: AuditNotes, letters: 
 
     paths: dict[str, dict[str, Endpoint]] = {}
     for o in table:
-        paths.setdefault(o.path, {})[o.method] = guarded(auth, o.role, _asked_well(o), canary=o.canary, notes=notes)
+        paths.setdefault(o.path, {})[o.method] = guarded(
+            auth, o.role, _asked_well(o), canary=o.canary, audit_notes=audit_notes
+        )
     routes = [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in paths.items()]
     routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
     routes += page_files.routes(auth)

@@ -1,6 +1,4 @@
-"""Who asks: a Bearer token, or a session cookie that was given for a token or a one-time code. Works without the
-hub.
-"""
+"""Who asks: by a Bearer token, or by a session cookie given for a token or a one-time code. Needs no hub."""
 
 from __future__ import annotations
 
@@ -31,15 +29,15 @@ BROWSER_CHARS_MAX: Final = 200  # of what a browser says it is
 
 
 class Auth:
-    """The checks at the door of every request and connection."""
+    """Finds out who sends a request or opens a connection, and whether that is still allowed."""
 
-    def __init__(self, settings: Settings, looking: FolderWatch, key: bytes) -> None:
+    def __init__(self, settings: Settings, folder_watch: FolderWatch, key: bytes) -> None:
         file = settings.file
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
         self._ended: set[str] = set()  # sessions that ended here, until a look has seen it
-        self._looking, self._key = looking, key
+        self._folder_watch, self._key = folder_watch, key
         self.run = settings.run
         # cookies do not know ports: two installations on one machine must not overwrite each other's
         self.cookie_name = ("__Host-" if self.public.secure else "") + "fleethub-" + digest(key.hex())[:8]
@@ -53,33 +51,33 @@ class Auth:
         return origin_allowed(origin, host, self.public, self.tls)
 
     def known(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
-        """Who asks, as far as it is known without looking again; for where nothing can be awaited."""
+        """Return who asks, by the newest look at the state folder; for callers that cannot await."""
         token = bearer(authorization)
         if token is not None:
-            return self._looking.sights.credentials.get(digest(token))
+            return self._folder_watch.view.credentials.get(digest(token))
         return self._session(cookies)
 
     async def find(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
-        """As `known`, and for a token that is not known the state folder is looked at once more."""
+        """Return who asks, as `known` does; reads the state folder once more for an unknown token."""
         token = bearer(authorization)
-        return await self._looking.find(digest(token)) if token is not None else self._session(cookies)
+        return await self._folder_watch.find(digest(token)) if token is not None else self._session(cookies)
 
     def still_good(self, principal: Principal) -> bool:
         """False once its token or session has ended."""
         if not principal.by_cookie:
-            return principal.credential in self._looking.sights.credentials
+            return principal.credential in self._folder_watch.view.credentials
         overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
         return not overdue and not self._has_ended(principal.credential)
 
     async def sign_in(
         self, code: str | None, token: str | None, address: str = "", browser: str = ""
     ) -> tuple[str, Principal] | None:
-        """A new session's cookie and whom it speaks for; None if the code or token is not good. A code is good once."""
+        """Return a new session's cookie and principal; None if the code or token is not good. A code is good once."""
         if code is not None:
             role = await asyncio.to_thread(signin_codes.use, self.run, code)
             found = None if role is None else Principal(role, "admin" if role is Role.ADMIN else role.value, "code")
         else:
-            found = await self._looking.find(digest(token or "")) if token else None
+            found = await self._folder_watch.find(digest(token or "")) if token else None
         if found is None or found.canary:
             return None
         session_id, now_s = secrets.token_urlsafe(18), time.time()
@@ -94,8 +92,8 @@ class Auth:
             await self.end(principal.credential)
 
     async def end(self, session_id: str) -> None:
-        """The session of this id is over: here at once, everywhere within a look."""
-        self._ended = {each for each in self._ended if each not in self._looking.sights.signed_out} | {session_id}
+        """Ends the session of this id: here at once, on the other fanouts with their next look."""
+        self._ended = {each for each in self._ended if each not in self._folder_watch.view.signed_out} | {session_id}
         await asyncio.to_thread(session_files.end, self.run, session_id)
 
     def _session(self, cookies: dict[str, str]) -> Principal | None:
@@ -104,7 +102,7 @@ class Auth:
         return None if found is None or self._has_ended(found.credential) else found
 
     def _has_ended(self, session_id: str) -> bool:
-        return session_id in self._ended or session_id in self._looking.sights.signed_out
+        return session_id in self._ended or session_id in self._folder_watch.view.signed_out
 
 
 def bearer(authorization: str) -> str | None:

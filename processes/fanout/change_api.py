@@ -33,19 +33,25 @@ from processes.core.travels.operator_requests import DrillBody, EnrollBody, Give
 from processes.core.values import CANARY_HOST, CANARY_OP
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
-from processes.fanout.read_api import Reads
+from processes.fanout.read_api import ReadApi
 from processes.fanout.requests import Answer, Requests
 from processes.fanout.web import Problem, answered, body_of, check_origin, check_there, json, principal_of  # fmt: skip
 
 
-class Api:
+class ChangeApi:
     """The endpoints that change something: each is a request to the hub, or about the session."""
 
     def __init__(  # noqa: PLR0917  # its parts
-        self, settings: Settings, auth: Auth, requests: Requests, mirror: Mirror, reads: Reads, notes: AuditNotes
+        self,
+        settings: Settings,
+        auth: Auth,
+        requests: Requests,
+        mirror: Mirror,
+        read_api: ReadApi,
+        audit_notes: AuditNotes,
     ) -> None:
         self._settings, self._auth, self._requests, self._mirror = settings, auth, requests, mirror
-        self._reads, self._notes = reads, notes
+        self._read_api, self._audit_notes = read_api, audit_notes
 
     async def login(self, request: Request) -> Response:
         """A session cookie for a one-time code or a token."""
@@ -63,7 +69,7 @@ class Api:
             )
         self._auth.attempts.succeeded(address)
         cookie, principal = signed_in
-        self._notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
+        self._audit_notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
         response = json({"role": principal.role, "actor": principal.actor})
         self._set_cookie(response, cookie, int(SESSION_S_MAX))
         return response
@@ -72,7 +78,7 @@ class Api:
         """The session is over, everywhere."""
         await self._auth.sign_out(principal_of(request))
         address = request.client.host if request.client else ""
-        self._notes.note(Kind.SESSION, address, "signed_out", actor=principal_of(request).actor)
+        self._audit_notes.note(Kind.SESSION, address, "signed_out", actor=principal_of(request).actor)
         response = json({"signed_out": True})
         self._set_cookie(response, "", 0)
         return response
@@ -128,7 +134,7 @@ class Api:
     async def revoke_token(self, request: Request) -> Response:
         """A further operator token is void; its sessions and connections end."""
         named = request.path_params["id"]
-        found = [token_hash for token_hash, view in await self._reads.known_tokens() if view.id == named]
+        found = [token_hash for token_hash, view in await self._read_api.known_tokens() if view.id == named]
         if len(found) != 1:
             raise Problem(404, "unknown_token", f"there is no token {named!r}")
         return await self._ask(request, RevokeToken(found[0]))

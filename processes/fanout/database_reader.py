@@ -26,7 +26,7 @@ class _Replaced(Exception):
     """The file at the path is another one than ours: it was restored from a backup."""
 
 
-class Reader:
+class DatabaseReader:
     """One connection, opened when first needed and anew after trouble."""
 
     def __init__(self, path: Path) -> None:

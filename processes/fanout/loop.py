@@ -1,5 +1,4 @@
-"""The fanout's turn: broadcasts into the mirror → to the subscribers → what the state folder shows → requests for a
-snapshot → pulse.
+"""The fanout's turn: broadcasts into the mirror → subscribers → state folder → request for a snapshot → pulse.
 
 Calls to `queues`, the database and the disk run beside the turns; a turn only looks at what they brought.
 """
@@ -34,9 +33,9 @@ from processes.core.travels import messages
 from processes.core.travels.messages import Change, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence, rfc3339
-from processes.fanout import state_folder as sights_of
+from processes.fanout import state_folder
 from processes.fanout.auth import Auth
-from processes.fanout.database_reader import Reader
+from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.outputs import Outputs
 from processes.fanout.poison_guard import PoisonGuard
 from processes.fanout.requests import Requests
@@ -48,22 +47,22 @@ BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
 LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
 FORGET_S: Final = 60.0  # between two looks whether what is left out may be tried again
 KEEP_S: Final = 60.0  # between two writes of what is remembered of the hosts: so much of it a kill may cost
-FAREWELL_S_MAX: Final = 3.5  # for answers and closing handshakes
+FINISH_S_MAX: Final = 3.5  # for answers and closing handshakes
 FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the loop puts in order."""
+    """The parts that the loop drives."""
 
     link: Queues
     mirror: Mirror
     audience: Audience
     outputs: Outputs
     requests: Requests
-    looking: FolderWatch
+    folder_watch: FolderWatch
     auth: Auth
-    reader: Reader
+    database_reader: DatabaseReader
     histories: Histories
     kept: Path  # the histories, for the fanout after this one
 
@@ -71,13 +70,13 @@ class Parts:
 class Loop:
     """One fanout's loop."""
 
-    def __init__(self, name: str, parts: Parts, pulse: PulseFile, guard: PoisonGuard, log: Log) -> None:
+    def __init__(self, name: str, parts: Parts, pulse: PulseFile, poison_guard: PoisonGuard, log: Log) -> None:
         self.wake = asyncio.Event()
         self._name, self._pulse, self._log = name, pulse, log
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
         self._outputs, self._requests = parts.outputs, parts.requests
-        self._looking, self._auth, self._reader = parts.looking, parts.auth, parts.reader
-        self._histories, self._kept, self._guard = parts.histories, parts.kept, guard
+        self._folder_watch, self._auth, self._database_reader = parts.folder_watch, parts.auth, parts.database_reader
+        self._histories, self._kept, self._poison_guard = parts.histories, parts.kept, poison_guard
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
         self._audience.on_room = self._outputs.has_room
@@ -93,9 +92,9 @@ class Loop:
         self._asked_again: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
-        """The database's rows are on show, if they could be had in time: whoever comes now is not shown an empty fleet.
+        """Shows the database's rows, if they can be read in time, so that the first operators see no empty fleet.
 
-        And what the fanout before this one remembered of the hosts is remembered.
+        Also takes over the hosts' histories of the fanout before this one.
         """
         self._pulse.beat()  # what freezes from here on froze in the loop, not at its start
         await self._remember()
@@ -107,19 +106,18 @@ class Loop:
         """Turns until stopped."""
         stopping = self._loop.create_task(stop.wait())
         stopping.add_done_callback(lambda _: self.wake.set())
-        self._show_sights()
+        self._show_folder()
         while not stop.is_set():
             await self._wait()
             self._turn()
 
-    async def farewell(self, serving: asyncio.Task[None]) -> None:
-        """Turns on until the server has closed: requests under way still get their answers, and the pulse shows that
-        the end advances.
+    async def finish(self, serving: asyncio.Task[None]) -> None:
+        """Turns until the server has closed: open requests get their answers, and the pulse still advances.
 
         Raises: TimeoutError, if the server has not closed within FAREWELL_S_MAX.
         """
         serving.add_done_callback(lambda _: self.wake.set())
-        async with asyncio.timeout(FAREWELL_S_MAX):
+        async with asyncio.timeout(FINISH_S_MAX):
             while not serving.done():
                 await self._wait()
                 self._turn()
@@ -147,11 +145,11 @@ class Loop:
         self._take_broadcasts(now_s)
         self._audience.flush()
         self._outputs.turn()
-        if self._looking.turn(now_s) is not None:
-            self._show_sights()
+        if self._folder_watch.turn(now_s) is not None:
+            self._show_folder()
         if now_s >= self._forget_s:
             self._forget_s = now_s + FORGET_S
-            if self._guard.forget_old():
+            if self._poison_guard.forget_old():
                 self._take_anew()
         self._load_if_alone(now_s)
         self._ask_for_snapshot(now_s)
@@ -178,11 +176,11 @@ class Loop:
         self._broadcasts.ask()
 
     def _take_one(self, item: bytes, now_s: float) -> None:
-        """The message is dealt with; one that cannot be is counted and told, and the rows are fetched anew."""
+        """Shows one broadcast. A broadcast that cannot be shown is counted and logged."""
         pulse = self._pulse
         pulse.pulse.received += 1
         name = f"broadcast {hashlib.blake2b(item, digest_size=8).hexdigest()}"
-        if self._guard.is_poison(name):
+        if self._poison_guard.is_poison(name):
             return
         pulse.take(name)
         try:
@@ -194,9 +192,9 @@ class Loop:
         pulse.pulse.stepped += 1
 
     def _show(self, item: bytes, name: str, now_s: float) -> None:
-        seen = self._mirror.take(messages.decode_broadcast(item), now_s, self._guard.admit)
+        seen = self._mirror.take(messages.decode_broadcast(item), now_s, self._poison_guard.admit)
         for shown in seen.changes:
-            self._guard.in_hand(shown[0])
+            self._poison_guard.in_hand(shown[0])
             self._audience.show([shown])
         self._pulse.take(name)
         if seen.new_hub:
@@ -216,7 +214,7 @@ class Loop:
         if seen.replied is not None:
             self._requests.replied(seen.replied)
         if seen.again:
-            self._asked_again = self._loop.create_task(self._guard.forgive(seen.again))
+            self._asked_again = self._loop.create_task(self._poison_guard.forgive(seen.again))
             self._asked_again.add_done_callback(lambda _: self._take_anew())
         if seen.grew is not None:
             self._outputs.grew(seen.grew.command_id)
@@ -249,15 +247,15 @@ class Loop:
 
     async def _load(self) -> None:
         with contextlib.suppress(DatabaseUnreadable):
-            epoch, changes = await self._reader.read(_rows)
+            epoch, changes = await self._database_reader.read(_rows)
             if not self._mirror.live:
-                self._mirror.load(epoch, changes, self._guard.admit)
+                self._mirror.load(epoch, changes, self._poison_guard.admit)
                 self._pulse.put_down()
                 self._show_source()
                 self._audience.renew()
                 self.wake.set()
 
-    # what is remembered of the hosts
+    # the histories of the hosts
 
     async def _remember(self) -> None:
         content = await asyncio.to_thread(history_file.read, self._kept)
@@ -271,7 +269,7 @@ class Loop:
             )
 
     async def _keep(self) -> None:
-        """Written beside the turns; a disk that refuses costs the charts after the next restart, and nothing else."""
+        """Writes the histories beside the turns. If the disk refuses, the charts begin anew after a restart."""
         try:
             await asyncio.to_thread(history_file.write, self._kept, self._histories.dump())
             self._keep_told = False
@@ -282,23 +280,23 @@ class Loop:
 
     # the state folder
 
-    def _show_sights(self) -> None:
-        sights = self._looking.sights
-        for kind, rows in sights_of.rows(sights).items():
+    def _show_folder(self) -> None:
+        folder_view = self._folder_watch.view
+        for kind, rows in state_folder.rows(folder_view).items():
             self._audience.show_rows(kind, rows)
         self._show_source()
         self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
 
     def _show_source(self) -> None:
-        """Where the rows on show come from, and from when they are if no hub vouches for them."""
-        as_of = None if self._mirror.live else rfc3339(self._looking.sights.hub_record_wall_s or None)
+        """Shows whether the rows come from the hub or from the database, and of which time the database's are."""
+        as_of = None if self._mirror.live else rfc3339(self._folder_watch.view.hub_record_wall_s or None)
         source: dict[str, object] = {
             "from": "hub" if self._mirror.live else "database",
             "as_of": as_of,
             "fanout": self._name,
         }
-        if self._guard.left_out:
-            source["left_out"] = [{"kind": kind, "id": id} for kind, id in self._guard.left_out.values()]
+        if self._poison_guard.left_out:
+            source["left_out"] = [{"kind": kind, "id": id} for kind, id in self._poison_guard.left_out.values()]
         self._audience.show_rows("source", {"source": Json(msgspec.json.encode(source))})
 
     # the pulse
@@ -309,7 +307,7 @@ class Loop:
         pulse.published = audience.sent + audience.full_states
         pulse.dropped = self._gaps + audience.skipped
         pulse.errors = self._errors + audience.malformed
-        pulse.connections, pulse.letters = len(audience.subscribers), len(self._guard.left_out)
+        pulse.connections, pulse.letters = len(audience.subscribers), len(self._poison_guard.left_out)
         pulse.blocked_on = Blocked.QUEUES if self._broadcasts.away else Blocked.NOTHING
         self._pulse.beat()
 

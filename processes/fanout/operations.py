@@ -39,8 +39,8 @@ from processes.core.shown.views import CommandView, HostView, OutputPage
 from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
 from processes.core.values import Role
 from processes.fanout import openapi_prose
-from processes.fanout.change_api import Api
-from processes.fanout.dead_letter_api import DeadLetters
+from processes.fanout.change_api import ChangeApi
+from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.openapi import Described, either
 from processes.fanout.queries import (
     AUDIT_QUERY,
@@ -53,7 +53,7 @@ from processes.fanout.queries import (
     RUN_QUERY,
     RUNS_QUERY,
 )
-from processes.fanout.read_api import Reads
+from processes.fanout.read_api import ReadApi
 from processes.fanout.sessions import Sessions, SessionView
 from processes.fanout.web import Endpoint
 
@@ -101,21 +101,23 @@ class Operation(NamedTuple):
     canary: bool = False
 
 
-def operations(api: Api, reads: Reads, sessions: Sessions, letters: DeadLetters) -> list[Operation]:
+def operations(
+    change_api: ChangeApi, read_api: ReadApi, sessions: Sessions, dead_letter_api: DeadLetterApi
+) -> list[Operation]:
     """Everything that can be asked for, and by whom."""
     return [
-        *_open(api, reads),
-        *_health(reads),
-        *_fleet(reads),
-        *_commands(api, reads),
-        *_runs(api, reads),
-        *_letters(letters),
-        *_access(api, reads, sessions),
-        *_ruling(api, reads),
+        *_open(change_api, read_api),
+        *_health(read_api),
+        *_fleet(read_api),
+        *_commands(change_api, read_api),
+        *_runs(change_api, read_api),
+        *_dead_letters(dead_letter_api),
+        *_access(change_api, read_api, sessions),
+        *_ruling(change_api, read_api),
     ]
 
 
-def _open(api: Api, reads: Reads) -> list[Operation]:
+def _open(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, health = Described, {200: HealthView, 503: HealthView}
     healthz = of("get_health", "health", "200 only while a canary command goes round", health)
     livez = of("get_liveness", "health", "200 while this process lives", {200: Alive})
@@ -134,10 +136,10 @@ def _open(api: Api, reads: Reads) -> list[Operation]:
         role=Role.VIEWER,
     )
     return [
-        Operation("GET", "/healthz", None, reads.healthz, healthz),
-        Operation("GET", "/livez", None, reads.livez, livez),
-        Operation("POST", "/login", None, api.login, login),
-        Operation("GET", "/ws", None, reads.upgrade_required, live),
+        Operation("GET", "/healthz", None, read_api.healthz, healthz),
+        Operation("GET", "/livez", None, read_api.livez, livez),
+        Operation("POST", "/login", None, change_api.login, login),
+        Operation("GET", "/ws", None, read_api.upgrade_required, live),
     ]
 
 
@@ -153,7 +155,7 @@ def _rule(method: str, path: str, endpoint: Endpoint, described: Described) -> O
     return Operation(method, path, Role.ADMIN, endpoint, described._replace(asks_hub=method != "GET"))
 
 
-def _health(reads: Reads) -> list[Operation]:
+def _health(read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "health"
     incident = of(
         "get_incident", "incidents", "One incident", {200: IncidentWithEvidence}, text="With its evidence as text."
@@ -167,26 +169,28 @@ def _health(reads: Reads) -> list[Operation]:
         errors=(404,),
     )
     return [
-        _look("/metrics", reads.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")),
-        _look("/api/v1/status", reads.status, of("get_status", tag, "The watchdog's view", {200: Report})),
-        _look("/api/v1/incidents", reads.incidents, incidents),
-        _look("/api/v1/incidents/{id}", reads.incident, incident),
+        _look("/metrics", read_api.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")),
+        _look("/api/v1/status", read_api.status, of("get_status", tag, "The watchdog's view", {200: Report})),
+        _look("/api/v1/incidents", read_api.incidents, incidents),
+        _look("/api/v1/incidents/{id}", read_api.incident, incident),
     ]
 
 
-def _fleet(reads: Reads) -> list[Operation]:
+def _fleet(read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "hosts"
     history = of("get_host_metrics", tag, "Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)
     return [
         _look(
-            "/api/v1/hosts", reads.hosts, of("list_hosts", tag, "Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY)
+            "/api/v1/hosts",
+            read_api.hosts,
+            of("list_hosts", tag, "Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY),
         ),
-        _look("/api/v1/hosts/{name}", reads.host, of("get_host", tag, "One host", {200: HostView})),
-        _look("/api/v1/hosts/{name}/metrics", reads.history, history),
+        _look("/api/v1/hosts/{name}", read_api.host, of("get_host", tag, "One host", {200: HostView})),
+        _look("/api/v1/hosts/{name}/metrics", read_api.history, history),
     ]
 
 
-def _commands(api: Api, reads: Reads) -> list[Operation]:
+def _commands(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "commands"
     listed = of(
         "list_commands", tag, "Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,)
@@ -205,20 +209,20 @@ def _commands(api: Api, reads: Reads) -> list[Operation]:
     cancel = of("cancel_command", tag, "Cancels a command", {202: CommandView}, errors=(409,), text=ask)
     output = of("get_command_output", tag, "Its output", {200: OutputPage}, query=OUTPUT_QUERY)
     return [
-        _look("/api/v1/commands", reads.commands, listed),
-        _give("/api/v1/commands", api.give, give, canary=True),
+        _look("/api/v1/commands", read_api.commands, listed),
+        _give("/api/v1/commands", change_api.give, give, canary=True),
         _look(
             "/api/v1/commands/{id}",
-            reads.command,
+            read_api.command,
             of("get_command", tag, "One command", {200: CommandWithHistory}),
             canary=True,
         ),
-        _look("/api/v1/commands/{id}/output", reads.output, output),
-        _give("/api/v1/commands/{id}/cancel", api.cancel, cancel),
+        _look("/api/v1/commands/{id}/output", read_api.output, output),
+        _give("/api/v1/commands/{id}/cancel", change_api.cancel, cancel),
     ]
 
 
-def _runs(api: Api, reads: Reads) -> list[Operation]:
+def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "runs"
     start = of(
         "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
@@ -238,42 +242,47 @@ def _runs(api: Api, reads: Reads) -> list[Operation]:
     return [
         _look(
             "/api/v1/runs",
-            reads.runs,
+            read_api.runs,
             of("list_runs", tag, "Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,)),
         ),
-        _give("/api/v1/runs", api.start_run, start),
-        _look("/api/v1/runs/{id}", reads.run, of("get_run", tag, "One fleet run", {200: RunView}, query=RUN_QUERY)),
-        _give("/api/v1/runs/{id}/cancel", api.cancel_run, cancel),
+        _give("/api/v1/runs", change_api.start_run, start),
+        _look("/api/v1/runs/{id}", read_api.run, of("get_run", tag, "One fleet run", {200: RunView}, query=RUN_QUERY)),
+        _give("/api/v1/runs/{id}/cancel", change_api.cancel_run, cancel),
     ]
 
 
-def _letters(letters: DeadLetters) -> list[Operation]:
-    def letter(method: str, path: str, endpoint: Endpoint, described: Described) -> Operation:
+def _dead_letters(dead_letter_api: DeadLetterApi) -> list[Operation]:
+    def dead_letter_operation(method: str, path: str, endpoint: Endpoint, described: Described) -> Operation:
         described = described._replace(tag="dead letters", asks_hub=method != "GET")
         return Operation(method, f"/api/v1/deadletters{path}", Role.OPERATOR, endpoint, described)
 
     of, listed = Described, {200: DeadLettersPage}
     return [
-        letter(
+        dead_letter_operation(
             "GET",
             "",
-            letters.listed,
+            dead_letter_api.listed,
             of("list_dead_letters", "", "Dead letters, newest first", listed, query=DEAD_LETTERS_QUERY),
         ),
-        letter("GET", "/{id}", letters.one, of("get_dead_letter", "", "One dead letter", {200: LetterView})),
-        letter(
+        dead_letter_operation(
+            "GET", "/{id}", dead_letter_api.one, of("get_dead_letter", "", "One dead letter", {200: LetterView})
+        ),
+        dead_letter_operation(
             "POST",
             "/{id}/retry",
-            letters.retry,
+            dead_letter_api.retry,
             of("retry_dead_letter", "", "Steps it once more", {202: LetterView}, errors=(409,)),
         ),
-        letter(
-            "POST", "/{id}/discard", letters.discard, of("discard_dead_letter", "", "Throws it away", {200: LetterGone})
+        dead_letter_operation(
+            "POST",
+            "/{id}/discard",
+            dead_letter_api.discard,
+            of("discard_dead_letter", "", "Throws it away", {200: LetterGone}),
         ),
     ]
 
 
-def _access(api: Api, reads: Reads, sessions: Sessions) -> list[Operation]:
+def _access(change_api: ChangeApi, read_api: ReadApi, sessions: Sessions) -> list[Operation]:
     of, tag, mine = Described, "access", "One's own; an admin: anybody's."
     logout = of("sign_out", tag, "Ends the session", {200: SignedOut}, sets_cookie=True)
     end = of("end_session", tag, "Ends a session", {200: SessionEnded}, text=mine)
@@ -281,8 +290,8 @@ def _access(api: Api, reads: Reads, sessions: Sessions) -> list[Operation]:
         "create_token", tag, "A further operator token", {201: TokenMade}, TokenBody, text="It is told this once."
     )
     return [
-        Operation("POST", "/logout", Role.VIEWER, api.logout, logout),
-        _look("/api/v1/me", reads.me, of("get_me", tag, "Who asks", {200: Me})),
+        Operation("POST", "/logout", Role.VIEWER, change_api.logout, logout),
+        _look("/api/v1/me", read_api.me, of("get_me", tag, "Who asks", {200: Me})),
         _look(
             "/api/v1/sessions",
             sessions.listed,
@@ -292,20 +301,20 @@ def _access(api: Api, reads: Reads, sessions: Sessions) -> list[Operation]:
         _rule(
             "GET",
             "/api/v1/tokens",
-            reads.tokens,
+            read_api.tokens,
             of("list_tokens", tag, "Operator tokens, never the tokens themselves", {200: TokensPage}),
         ),
-        _rule("POST", "/api/v1/tokens", api.create_token, token),
+        _rule("POST", "/api/v1/tokens", change_api.create_token, token),
         _rule(
             "DELETE",
             "/api/v1/tokens/{id}",
-            api.revoke_token,
+            change_api.revoke_token,
             of("revoke_token", tag, "Voids an operator token", {200: TokenGone}),
         ),
     ]
 
 
-def _ruling(api: Api, reads: Reads) -> list[Operation]:
+def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "hosts"
     enroll = of(
         "enroll_host", tag, "Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,),
@@ -332,10 +341,10 @@ def _ruling(api: Api, reads: Reads) -> list[Operation]:
         text="Only with `drills.enabled`.",
     )
     return [
-        _rule("POST", "/api/v1/hosts", api.enroll, enroll),
-        _rule("DELETE", "/api/v1/hosts/{name}", api.remove, remove),
-        _rule("POST", "/api/v1/hosts/{name}/revoke", api.revoke, revoke),
-        _give("/api/v1/hosts/{name}/lift", api.lift, lift),
-        _rule("GET", "/api/v1/audit", reads.audit, audit),
-        _rule("POST", "/api/v1/drill", api.drill, drill),
+        _rule("POST", "/api/v1/hosts", change_api.enroll, enroll),
+        _rule("DELETE", "/api/v1/hosts/{name}", change_api.remove, remove),
+        _rule("POST", "/api/v1/hosts/{name}/revoke", change_api.revoke, revoke),
+        _give("/api/v1/hosts/{name}/lift", change_api.lift, lift),
+        _rule("GET", "/api/v1/audit", read_api.audit, audit),
+        _rule("POST", "/api/v1/drill", change_api.drill, drill),
     ]

@@ -17,7 +17,7 @@ from processes.core.shown.views import OutputPage, output_page
 from processes.core.travels import operator_frames
 from processes.core.travels.operator_frames import OUTPUTS_MAX, OutputEnd, OutputFrame
 from processes.core.values import CANARY_HOST, Stream
-from processes.fanout.database_reader import Reader
+from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.subscribers import Subscriber
 
 PAGE_RECORDS: Final = 1000
@@ -27,8 +27,8 @@ PAGE_BYTES_MAX: Final = 256 * 1024  # of one reading; a quarter of what makes a 
 class Outputs:
     """Who watches which command, and from which offset on. All calls belong to the loop's thread."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, database_reader: DatabaseReader) -> None:
+        self._database_reader = database_reader
         self._watchers: dict[str, set[Subscriber]] = {}
         self._ended: dict[tuple[Subscriber, str], int] = {}  # the next_offset of an `output_end` that was sent
         self._dirty: dict[str, None] = {}
@@ -86,7 +86,7 @@ class Outputs:
             waiting = [s for s in self._watchers.get(command_id, ()) if not s.is_slow]
             for offset in sorted({s.watching[command_id] for s in waiting}):
                 try:
-                    page = await self._reader.read(lambda c, id=command_id, at=offset: _page(c, id, at))  # type: ignore[misc]
+                    page = await self._database_reader.read(lambda c, id=command_id, at=offset: _page(c, id, at))  # type: ignore[misc]
                     self.unreadable = False
                 except DatabaseUnreadable:
                     self.unreadable = True

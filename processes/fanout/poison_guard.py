@@ -1,8 +1,7 @@
-"""What this fanout does not show, because it ended its predecessors: each row it enters stands in the pulse while it
-does.
+"""Leaves out the rows and messages that ended earlier fanouts. The pulse names each row while it is being entered.
 
-What is left out is said: a row that was on show keeps its old fields with `put_aside` beside them, the source row names
-all that is left out, and the hub is told, which keeps it as a dead letter.
+Operators see what is left out: a row that was on show keeps its old fields with `put_aside` beside them, and the source
+row names everything left out. The hub is told too, and keeps it as a dead letter.
 """
 
 from __future__ import annotations
@@ -51,11 +50,9 @@ class PoisonGuard:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def admit(self, change: Change, known: bool) -> Change | None:
-        """What is to be entered for this change, which is in hand from now on: itself, or that it is left out, or
-        nothing.
+        """Return what to enter for this change: itself, a `put_aside` mark, or nothing. Names it in the pulse.
 
-        `known`: its row is there already, and keeps its fields. A host's row that is not there must be whole, for those
-        who read it.
+        `known`: the row is there already and keeps its fields. A host's new row must be whole for those who read it.
         """
         name = poison.name_of_change(change)
         if name not in self._poison.events:
@@ -72,25 +69,25 @@ class PoisonGuard:
         return Change("host", change.id, encode(msgspec.structs.replace(empty, put_aside=PUT_ASIDE)))
 
     def in_hand(self, change: Change) -> None:
-        """What is done now is because of this change."""
+        """Names this change in the pulse as the cause of what follows."""
         self._pulse.take(poison.name_of_change(change))
 
     def is_poison(self, name: str) -> bool:
-        """True if the whole message is to be left out; told then."""
+        """Return whether the whole message must be left out; if so, the hub is told."""
         if name not in self._poison.events:
             return False
         self._leave_out(name, name.partition(" ")[0], "")
         return True
 
     def forget_old(self) -> bool:
-        """True if something may be tried again, because it is long ago."""
+        """Return whether something may be tried again because its last death is long ago."""
         found = self._poison.forget_old()
         if found:
             self.left_out = {name: row for name, row in self.left_out.items() if name in self._poison.events}
         return found
 
     async def forgive(self, name: str) -> None:
-        """This may be tried again: an operator wants it."""
+        """Lets this row or message be tried again, as an operator asked."""
         self.left_out.pop(name, None)
         with contextlib.suppress(OSError):  # a disk that refuses: then the successor leaves it out again, and says so
             await asyncio.to_thread(self._poison.forgive, name)

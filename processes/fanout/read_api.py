@@ -37,7 +37,7 @@ from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
-from processes.fanout.database_reader import Reader
+from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
@@ -52,13 +52,18 @@ class _HostKeys(msgspec.Struct):
 _host_keys = msgspec.json.Decoder(_HostKeys)
 
 
-class Reads:
+class ReadApi:
     """Each method is an endpoint."""
 
     def __init__(
-        self, settings: Settings, mirror: Mirror, reader: Reader, metric: metrics.Metrics, histories: Histories
+        self,
+        settings: Settings,
+        mirror: Mirror,
+        database_reader: DatabaseReader,
+        metric: metrics.Metrics,
+        histories: Histories,
     ) -> None:
-        self._settings, self._mirror, self._reader, self._metrics = settings, mirror, reader, metric
+        self._settings, self._mirror, self._database_reader, self._metrics = settings, mirror, database_reader, metric
         self._histories = histories
         self._exported = asyncio.Lock()
         self._judging: asyncio.Task[health.Health] | None = None
@@ -151,7 +156,7 @@ class Reads:
                 connection, limit=limit, before=number, host=host, run=run, state=state, open_only=open_only
             )
 
-        found = await self._reader.read(read)
+        found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_command", f"there is no command {before!r}", None, field="before")
         views = [command_view(command) for command in found if command.host != CANARY_HOST]
@@ -168,7 +173,7 @@ class Reads:
             history = [transition_view(transition) for transition in fleet_db.transitions(connection, command_id)]
             return CommandWithHistory(**msgspec.structs.asdict(command_view(command)), history=history)
 
-        return json(_known(await self._reader.read(read), command_id))
+        return json(_known(await self._database_reader.read(read), command_id))
 
     async def output(self, request: Request) -> Response:
         """A page of a command's output; ?from=OFFSET."""
@@ -181,7 +186,7 @@ class Reads:
                 return None
             return output_page(command, fleet_db.output(connection, command_id, first, OUTPUT_RECORDS_MAX), first)
 
-        return json(_known(await self._reader.read(read), command_id))
+        return json(_known(await self._database_reader.read(read), command_id))
 
     async def runs(self, request: Request) -> Response:
         """Fleet runs without their hosts, newest first; ?limit, ?before=ID, ?state. `next`: the `before` of the next
@@ -196,7 +201,7 @@ class Reads:
                 return None
             return fleet_db.runs(connection, limit=limit, before=last.number if last else None, state=state)
 
-        found = await self._reader.read(read)
+        found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {before!r}", None, field="before")
         return json(
@@ -209,7 +214,7 @@ class Reads:
     async def run(self, request: Request) -> Response:
         """One fleet run, host by host; ?hosts=0: only counted."""
         run_id = request.path_params["id"]
-        found = await self._reader.read(lambda connection: fleet_db.run(connection, run_id))
+        found = await self._database_reader.read(lambda connection: fleet_db.run(connection, run_id))
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {run_id!r}")
         return json(run_view(found) if flag(request, "hosts", True) else _without_hosts(run_view(found)))
@@ -240,7 +245,7 @@ class Reads:
         limit, kind = integer(request, "limit", 100, 1, LISTED_MAX), choice(request, "kind", Kind)
         before = integer(request, "before", OFFSET_MAX, 1, OFFSET_MAX)
         subject, actor = text(request, "subject"), text(request, "actor")
-        found = await self._reader.read(
+        found = await self._database_reader.read(
             lambda c: fleet_db.audit(c, limit=limit, before=before, kind=kind, subject=subject, actor=actor)
         )
         return json(AuditPage(found, found[-1].number if len(found) == limit else None))
@@ -251,7 +256,7 @@ class Reads:
 
     async def known_tokens(self) -> list[tuple[str, TokenView]]:
         """Each with its hash. Raises: DatabaseUnreadable."""
-        return await self._reader.read(fleet_db.token_views)
+        return await self._database_reader.read(fleet_db.token_views)
 
     async def upgrade_required(self, request: Request) -> Response:
         """GET /ws that is no upgrade request."""

@@ -1,19 +1,19 @@
 """Operators' requests on their way to the hub and back: appended to `events`, answered in the broadcasts.
 
-Said is only what is known: 503 if the hub can never see the request, 504 if nobody here knows whether it did. Appending
+Answers 503 if the hub can never see the request, 504 if the fanout cannot know whether it did. Appending
 twice does no harm: the hub gives the same answer to the same `request_id`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueuesAway
 from processes.core.travels import messages
@@ -26,10 +26,8 @@ AWAY_S_MAX: Final = 2.0  # for which `queues` may be away before 503; it is back
 AGAIN_S: Final = 0.1  # between two tries to append
 OPEN_MAX: Final = 1000  # requests that wait for the hub; beyond it 503
 
-NOTHING_SENT: Final = (
-    FileNotFoundError,
-    ConnectionRefusedError,
-)  # causes of QueuesAway from before anything was written
+# causes of QueuesAway that arise before anything was sent
+NOTHING_SENT: Final = (FileNotFoundError, ConnectionRefusedError)
 
 
 class Answer(NamedTuple):
@@ -50,7 +48,7 @@ class Queues(Protocol):
 class _Open:
     def __init__(self, item: bytes, future: asyncio.Future[Replied]) -> None:
         self.item, self.future = item, future
-        self.appended = False  # perhaps
+        self.appended = False  # True also if it may have been: the connection broke during the call
 
 
 def problem(code: str, message: str, **more: object) -> Json:
@@ -72,11 +70,18 @@ UNKNOWN_WITHOUT_KEY: Final = Answer(
 )
 
 
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
 class Requests:
     """The requests that wait for an answer."""
 
-    def __init__(self, link: Queues, fanout: str, log: Log) -> None:
-        self._link, self._fanout, self._log = link, fanout, log
+    def __init__(
+        self, link: Queues, fanout: str, log: Log,
+        *, clock: Clock = Clock(), new_id: Callable[[], str] = _new_id,  # noqa: B008  # a clock has no state
+    ) -> None:  # fmt: skip
+        self._link, self._fanout, self._log, self._clock, self._new_id = link, fanout, log, clock, new_id
         self._open: dict[str, _Open] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,12 +90,12 @@ class Requests:
         return len(self._open)
 
     async def ask(self, actor: str, request: Request) -> Answer:
-        """The hub's answer, or UNAVAILABLE or UNKNOWN. Takes at most DEADLINE_S + GRACE_S."""
+        """Return the hub's answer, or UNAVAILABLE or UNKNOWN. Takes at most DEADLINE_S + GRACE_S."""
         if len(self._open) >= OPEN_MAX:
             return UNAVAILABLE
         loop = asyncio.get_running_loop()
-        request_id = uuid.uuid4().hex
-        deadline_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME) + DEADLINE_S
+        request_id = self._new_id()
+        deadline_boot_s = self._clock.now().boot_s + DEADLINE_S
         deadline_s = loop.time() + DEADLINE_S
         event = RequestReceived(request_id, self._fanout, actor, deadline_boot_s, request)
         waiting = self._open[request_id] = _Open(messages.encode(event), loop.create_future())
@@ -107,13 +112,13 @@ class Requests:
             del self._open[request_id]
 
     def replied(self, message: Replied) -> None:
-        """An answer came, perhaps for somebody who is gone, or a second time."""
+        """Called when an answer comes; its request may be gone or answered already."""
         waiting = self._open.get(message.request_id)
         if waiting is not None and not waiting.future.done():
             waiting.future.set_result(message)
 
     def again(self) -> None:
-        """Answers may be lost, or requests: every one that waits is asked again."""
+        """Sends every waiting request again: called when requests or answers may have been lost."""
         open_ = [waiting for waiting in self._open.values() if waiting.appended and not waiting.future.done()]
         if open_:
             task = asyncio.get_running_loop().create_task(self._append_again(open_))
@@ -121,7 +126,7 @@ class Requests:
             task.add_done_callback(self._tasks.discard)
 
     async def _append(self, waiting: _Open, deadline_s: float) -> bool:
-        """False: the hub can never see it."""
+        """Return False if the hub can never see the request."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         while not waiting.future.done() and loop.time() < deadline_s:
@@ -141,9 +146,7 @@ class Requests:
 
     async def _append_again(self, open_: list[_Open]) -> None:
         for _ in range(int(DEADLINE_S / AGAIN_S)):
-            items = [
-                waiting.item for waiting in open_ if not waiting.future.done()
-            ]  # what was answered is not asked again
+            items = [waiting.item for waiting in open_ if not waiting.future.done()]
             if not items:
                 return
             try:

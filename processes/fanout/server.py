@@ -125,7 +125,7 @@ class HttpProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, without its signal handling: that is the door's."""
+    """uvicorn's server without its signal handling: the process handles signals itself (adapters/bootstrap.py)."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ class FolderView(msgspec.Struct, frozen=True):
 
 
 def look(settings: Settings, before: FolderView | None) -> FolderView:
-    """Reads it all. Cost: milliseconds; blocks, so never on the loop."""
+    """Return one look at the state folder. Cost: milliseconds; blocks, so never on the loop."""
     return FolderView(
         status_file.current_report(settings),
         incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
@@ -41,7 +41,7 @@ def look(settings: Settings, before: FolderView | None) -> FolderView:
 
 
 def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, Principal]:
-    """Every token that is good now. While the database cannot be read, those of it that were good before."""
+    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold."""
     found: dict[str, Principal] = {}
     try:
         rows = fleet_db.reading(settings.database, fleet_db.tokens)
@@ -80,40 +80,40 @@ class FolderWatch:
 
     def __init__(self, settings: Settings, first: FolderView) -> None:
         self._settings = settings
-        self.sights = first
+        self.view = first
         self._task: asyncio.Task[FolderView] | None = None
         self._next_s = 0.0
         self._one = asyncio.Lock()  # one extra look at a time, whoever guesses tokens
         self._finding = 0
 
     def turn(self, now_s: float) -> FolderView | None:
-        """A new look, if one came; starts the next when it is time."""
+        """Return a new look if one came; starts the next when it is time."""
         fresh: FolderView | None = None
         if self._task is not None and self._task.done():
-            fresh = self.sights = self._task.result()
+            fresh = self.view = self._task.result()
             self._task = None
         if self._task is None and now_s >= self._next_s:
             self._next_s = now_s + LOOK_S
-            self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(look, self._settings, self.sights))
+            self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(look, self._settings, self.view))
         return fresh
 
     async def find(self, token_hash: str) -> Principal | None:
-        """Who has this token: as seen, or by one more look for a token that was made a moment ago."""
-        if token_hash not in self.sights.credentials and self._finding < FINDING_MAX:
+        """Return who has this token; looks once more for a token that was made a moment ago."""
+        if token_hash not in self.view.credentials and self._finding < FINDING_MAX:
             self._finding += 1
             try:
                 async with self._one:
-                    if token_hash not in self.sights.credentials:
-                        newest = await asyncio.to_thread(credentials, self._settings, self.sights.credentials)
-                        self.sights = msgspec.structs.replace(self.sights, credentials=newest)
+                    if token_hash not in self.view.credentials:
+                        newest = await asyncio.to_thread(credentials, self._settings, self.view.credentials)
+                        self.view = msgspec.structs.replace(self.view, credentials=newest)
             finally:
                 self._finding -= 1
-        return self.sights.credentials.get(token_hash)
+        return self.view.credentials.get(token_hash)
 
 
-def rows(sights: FolderView) -> dict[str, dict[str, Json]]:
-    """What is shown of a look: rows by kind and id."""
-    report = sights.report
+def rows(view: FolderView) -> dict[str, dict[str, Json]]:
+    """Return the rows to show of one look, by kind and id."""
+    report = view.report
     overall = {
         "verdict": report.verdict,
         "reasons": report.reasons,
@@ -125,6 +125,6 @@ def rows(sights: FolderView) -> dict[str, dict[str, Json]]:
     }
     return {
         "process": {process.name: Json(msgspec.json.encode(process)) for process in report.processes},
-        "incident": {incident.id: Json(msgspec.json.encode(incident)) for incident in sights.incidents},
+        "incident": {incident.id: Json(msgspec.json.encode(incident)) for incident in view.incidents},
         "overall": {"overall": Json(msgspec.json.encode(overall))},
     }

@@ -148,7 +148,7 @@ async def check_there(request: Request) -> None:
 
 
 def guarded(
-    auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, notes: AuditNotes | None = None
+    auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, audit_notes: AuditNotes | None = None
 ) -> Endpoint:
     """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too.
 
@@ -159,8 +159,8 @@ def guarded(
         response = await answer(request)
         if request.method in ("GET", "HEAD"):
             return _tagged(request, response) if role is not None and response.status_code == 200 else response
-        if notes is not None and 400 <= response.status_code < 500:
-            _note_refused(notes, request, response)
+        if audit_notes is not None and 400 <= response.status_code < 500:
+            _note_refused(audit_notes, request, response)
         return response
 
     async def answer(request: Request) -> Response:
@@ -192,7 +192,7 @@ class _Refusal(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def _note_refused(notes: AuditNotes, request: Request, response: Response) -> None:
+def _note_refused(audit_notes: AuditNotes, request: Request, response: Response) -> None:
     principal = getattr(request.state, "principal", None)
     if principal is not None and principal.canary:
         return
@@ -201,7 +201,7 @@ def _note_refused(notes: AuditNotes, request: Request, response: Response) -> No
     with contextlib.suppress(msgspec.DecodeError):
         reason = msgspec.json.decode(response.body, type=_Refusal).error or reason
     actor = principal.actor if principal is not None else f"nobody at {address}"
-    notes.note(Kind.REQUEST, f"{request.method} {request.url.path}", "refused", actor=actor, reason=reason)
+    audit_notes.note(Kind.REQUEST, f"{request.method} {request.url.path}", "refused", actor=actor, reason=reason)
 
 
 async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Principal:

@@ -58,12 +58,12 @@ class Scene:
         self.folder = folder
         self.poison = Poison(folder / "fanout.json", record)
         log: Any = SimpleNamespace(error=lambda *_, **__: None)
-        self.guard = PoisonGuard("fanout", self.pulse, self.poison, self.link, log)
+        self.poison_guard = PoisonGuard("fanout", self.pulse, self.poison, self.link, log)
 
     def snapshot(self, *changes: Change) -> None:
         self.mirror.take(HubStarted(1), 0.0)
         self.mirror.ask("s", 0.0)
-        self.mirror.take(SnapshotPiece(1, "s", 0, True, list(changes)), 0.0, self.guard.admit)
+        self.mirror.take(SnapshotPiece(1, "s", 0, True, list(changes)), 0.0, self.poison_guard.admit)
 
     def row(self, kind: str, id: str) -> Any:
         found = self.mirror.shown.row(kind, id)
@@ -88,7 +88,7 @@ def test_in_a_snapshot_the_row_is_whole_and_says_that_it_is_left_out_and_the_oth
         view = msgspec.json.decode(scene.mirror.shown.row("host", "bad") or b"", type=HostView)
         assert (view.name, view.presence) == ("bad", "stale")
         assert "dead letters" in view.put_aside
-        assert list(scene.guard.left_out.values()) == [("host", "bad")]
+        assert list(scene.poison_guard.left_out.values()) == [("host", "bad")]
 
     asyncio.run(work())
 
@@ -98,7 +98,7 @@ def test_in_a_delta_the_row_keeps_what_it_had_and_the_subscribers_are_told_that_
         scene = Scene(tmp_path)
         scene.snapshot(change("bad", name="bad", x=1))
         scene.poison.events[BAD] = deaths(BAD)
-        seen = scene.mirror.take(Changed(1, [change("bad", x="POISON")]), 0.0, scene.guard.admit)
+        seen = scene.mirror.take(Changed(1, [change("bad", x="POISON")]), 0.0, scene.poison_guard.admit)
         ((told, host),) = seen.changes
         assert (host, set(json.loads(told.fields))) == ("bad", {"put_aside"})
         assert scene.row("host", "bad")["x"] == 1
@@ -112,8 +112,8 @@ def test_a_command_that_was_never_shown_is_left_out_whole_and_a_removal_still_re
         scene = Scene(tmp_path, poison.name_of_change(command), BAD)
         scene.snapshot(command, change("bad", name="bad"))
         assert (scene.row("command", "c1"), scene.row("host", "c1")) == (None, None)
-        assert set(scene.guard.left_out.values()) == {("command", "c1"), ("host", "bad")}
-        scene.mirror.take(Changed(1, [Change("host_removed", "bad")]), 0.0, scene.guard.admit)
+        assert set(scene.poison_guard.left_out.values()) == {("command", "c1"), ("host", "bad")}
+        scene.mirror.take(Changed(1, [Change("host_removed", "bad")]), 0.0, scene.poison_guard.admit)
         assert scene.row("host", "bad") is None
 
     asyncio.run(work())
@@ -123,7 +123,7 @@ def test_the_hub_is_told_once_with_the_deaths_though_queues_is_away_at_first(tmp
     async def work() -> None:
         scene = Scene(tmp_path, BAD, link=Link(away=1))
         for _ in range(3):
-            scene.guard.admit(change("bad"), known=False)
+            scene.poison_guard.admit(change("bad"), known=False)
         async with asyncio.timeout(20):
             while not scene.link.items:
                 await asyncio.sleep(0.01)
@@ -149,7 +149,7 @@ def test_each_row_stands_in_the_pulse_while_it_is_entered(tmp_path: Path) -> Non
         seen: list[str] = []
 
         def admit(found: Change, known: bool) -> Change | None:
-            admitted = scene.guard.admit(found, known)
+            admitted = scene.poison_guard.admit(found, known)
             pulse = read(scene.folder, "fanout")
             assert pulse is not None
             seen.append(pulse.in_hand)
@@ -169,8 +169,8 @@ def test_forgiven_it_is_shown_again_and_no_longer_named_as_left_out(tmp_path: Pa
     async def work() -> None:
         scene = Scene(tmp_path, BAD)
         scene.snapshot(change("bad", name="bad", x=1))
-        await scene.guard.forgive(BAD)
-        assert scene.guard.left_out == {}
+        await scene.poison_guard.forgive(BAD)
+        assert scene.poison_guard.left_out == {}
         scene.snapshot(change("bad", name="bad", x=1))
         assert scene.row("host", "bad") == {"name": "bad", "x": 1}
 
@@ -180,8 +180,8 @@ def test_forgiven_it_is_shown_again_and_no_longer_named_as_left_out(tmp_path: Pa
 def test_a_message_that_is_poison_as_a_whole_is_dropped_and_told(tmp_path: Path) -> None:
     async def work() -> None:
         scene = Scene(tmp_path, "broadcast 0123")
-        assert scene.guard.is_poison("broadcast 0123")
-        assert not scene.guard.is_poison("broadcast 4567")
-        assert list(scene.guard.left_out.values()) == [("broadcast", "")]
+        assert scene.poison_guard.is_poison("broadcast 0123")
+        assert not scene.poison_guard.is_poison("broadcast 4567")
+        assert list(scene.poison_guard.left_out.values()) == [("broadcast", "")]
 
     asyncio.run(work())

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from simulation.hub_side import HouseClock
 from simulation.timeline import Life
 
 from processes.adapters.queue_link import QueuesAway
@@ -46,7 +47,10 @@ class Fanout:
         self._world, self._life = world, life
         self._link: Any = world.link(life, life.name)
         self.mirror = Mirror()
-        self.requests = Requests(self._link, life.name, world.log(life))
+        self.requests = Requests(
+            self._link, life.name, world.log(life), clock=HouseClock(life),
+            new_id=lambda: f"{world.dice.getrandbits(128):032x}",
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Broadcasts into the mirror, until the life ends: as fanout/loop.py."""

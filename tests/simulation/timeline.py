@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 import heapq
 import itertools
-import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -220,8 +219,8 @@ class VirtualTime:
 
     CLOCK_BOOTTIME = 7
 
-    def __init__(self, loop: VirtualLoop, dice: Callable[[], random.Random]) -> None:
-        self._loop, self._dice = loop, dice
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
 
     def monotonic(self) -> float:
         return self._loop.now_s
@@ -240,11 +239,3 @@ class VirtualTime:
 
     def boot_id(self) -> str:
         return LIFE.get().clock.boot_id
-
-    def uuid4(self) -> Any:
-        """Also stands in for `uuid`."""
-
-        class _Id:
-            hex = f"{self._dice().getrandbits(128):032x}"
-
-        return _Id

@@ -28,7 +28,6 @@ from simulation.schedule import Draws, Schedule
 from simulation.timeline import LIFE, Clock, Life, VirtualLoop, VirtualTime, task_of_a_life
 
 import processes.agent.loop
-import processes.fanout.requests
 from processes.adapters.queue_link import QueuesAway
 from processes.core.errors import Fenced
 from processes.core.records.dead_letter import Why
@@ -312,9 +311,8 @@ PATIENT = {  # waits that only cost turns here
 @contextlib.contextmanager
 def on_virtual_time(world: World) -> Iterator[None]:
     """The processes' modules look at the world's clocks, and an agent is made of virtual things."""
-    time = VirtualTime(world.loop, lambda: world.dice)
+    time = VirtualTime(world.loop)
     stands_in: list[tuple[ModuleType, dict[str, Any]]] = [
-        (processes.fanout.requests, {"time": time, "uuid": time}),
         (
             processes.agent.loop,
             {

@@ -1,4 +1,4 @@
-"""The operators' door: who comes in, with which headers, and what a foreign page gets."""
+"""Who may reach the operators' port, with which headers, and what a foreign page gets."""
 
 from __future__ import annotations
 
