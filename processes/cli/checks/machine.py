@@ -49,8 +49,8 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
     for name, listen in zip(("OPERATORS", "AGENTS"), listens, strict=True):
         host, port = address(running.environ.get(f"FLEETHUB_{name}_LISTEN", listen))
         try:
-            address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
-            socket.create_connection((address, port), CONNECT_S_MAX).close()
+            reached = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+            socket.create_connection((reached, port), CONNECT_S_MAX).close()
             yield Finding("ports", Level.OK, f"{name.lower()} can connect to {host}:{port}")
         except OSError as error:
             yield Finding(

@@ -92,7 +92,7 @@ class Intake(Generic[Socket]):
                 continue
             del self._paused[socket]
             rest = self.take(Member(socket, connection), (), now_s)
-            acts += [act for act in rest if act != Pause(socket)]  # it is paused still
+            acts += [act for act in rest if not (isinstance(act, Pause) and act.socket == socket)]  # it is paused still
             if socket not in self._paused and connection.stage is not ConnectionStage.ENDED:
                 acts.append(Resume(socket))
         return acts
