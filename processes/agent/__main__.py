@@ -10,21 +10,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import platform
 import signal
 import sys
 import threading
 import traceback
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
 import uvloop
 
-from processes.adapters import bootstrap, failpoint, logs
+from processes.adapters import bootstrap, clock, failpoint, logs
 from processes.adapters.state import agent_state, lock
 from processes.adapters.state.pulse_file import PulseFile
 from processes.agent.config import Config, ConfigError, load
+from processes.agent.journal import Journal
+from processes.agent.link import Link
 from processes.agent.loop import Loop
+from processes.agent.metrics import Gauge
+from processes.agent.runner import Runner
+from processes.core.agent.step import Identity
 from processes.core.errors import FleethubError, ResourceError
+from processes.core.travels.agent_frames import CommandOptions
 
 NAME = "agent"
 LOCK_WAIT_S = 5.0  # a predecessor that was killed or is stopping
@@ -67,7 +75,42 @@ async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.
         log.warning("the token file can be read by others: chmod 600", path=str(config.token_file))
     if config.hub.startswith("ws://") and not _is_near(config.hub):
         log.warning("the hub is reached without TLS: the token can be read on the way", hub=config.hub)
-    await Loop(config, log, pulse, stop).run()
+    identity = _identity(config)
+    loop = Loop(
+        identity,
+        journal=Journal(config.state / "journal.db"),
+        runner=Runner(config, identity.boot_id),
+        link=Link(config, identity.agent_version, log),
+        gauge=Gauge(config.heartbeat_s),
+        log=log,
+        pulse=pulse,
+        stop=stop,
+    )
+    await loop.run()
+
+
+def _identity(config: Config) -> Identity:
+    """Return what `register` will say, but for the journal's id: the journal is not open yet."""
+    system = platform.uname()
+    return Identity(
+        config.name,
+        boot_id=clock.boot_id(),
+        journal_id="",
+        heartbeat_s=config.heartbeat_s,
+        offers={op: CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in config.commands.items()},
+        agent_version=metadata.version("fleethub"),
+        os_version=_os_version(),
+        kernel=system.release,
+        machine=system.machine,
+    )
+
+
+def _os_version() -> str:
+    try:
+        found = platform.freedesktop_os_release()
+    except OSError:
+        return platform.release()
+    return found.get("PRETTY_NAME", found.get("NAME", ""))[:1024]
 
 
 def _is_near(hub: str) -> bool:

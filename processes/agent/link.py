@@ -1,4 +1,4 @@
-"""The agent's connection to the hub: dials, comes back, carries frames. What they mean is the session's."""
+"""The agent's connection to the hub: dials, comes back, carries frames. What they mean is decided in core/agent."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class _Connection(ClientConnection):
 
 
 class Link:
-    """At most one connection at a time. `tell` gets Connected, Received… and Disconnected, in order; it may wait."""
+    """At most one connection at a time."""
 
-    def __init__(self, config: Config, version: str, tell: Callable[[Input], Awaitable[None]], log: Log) -> None:
+    def __init__(self, config: Config, version: str, log: Log) -> None:
         self._config = config
         self._version = version
-        self._tell = tell
         self._log = log
+        self._tell: Callable[[Input], Awaitable[None]]
         self._number = 0
         self._connection: _Connection | None = None
         self._outbox: deque[tuple[bytes, str]] = deque()  # the text, and the failpoint behind it
@@ -58,8 +58,11 @@ class Link:
         self.unsent_bytes = 0
         self.malformed = 0
 
-    async def run(self) -> None:
-        """Connects again and again, until cancelled."""
+    async def run(self, tell: Callable[[Input], Awaitable[None]]) -> None:
+        """Connect again and again, until cancelled. `tell` gets Connected, Received… and Disconnected, in order; while
+        it waits, nothing more is read.
+        """
+        self._tell = tell
         while True:
             wait_s = await self._once()
             self._failures += 1

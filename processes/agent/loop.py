@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import platform
-import time
 from collections.abc import Coroutine
-from importlib import metadata
 from typing import Any, Final
 
-from processes.adapters import clock, failpoint
+import msgspec
+
+from processes.adapters import failpoint
+from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
 from processes.adapters.state.pulse_file import PulseFile
-from processes.agent.config import Config
 from processes.agent.journal import Journal, JournalFailed
 from processes.agent.link import OUTBOX_BYTES_HIGH, Link
 from processes.agent.metrics import Gauge
@@ -46,52 +45,37 @@ SENT: Final = {
 class Loop:
     """One agent, from its journal's opening to its stop."""
 
-    def __init__(self, config: Config, log: Log, pulse: PulseFile, stop: asyncio.Event) -> None:
-        self._config = config
-        self._log = log
-        self._pulse = pulse
-        self._stop = stop
+    def __init__(
+        self, identity: Identity, *, journal: Journal, runner: Runner, link: Link, gauge: Gauge,
+        log: Log, pulse: PulseFile, stop: asyncio.Event,
+        clock: Clock = Clock(),  # noqa: B008  # a clock has no state
+        tick_s: float = TICK_S, tick_running_s: float = TICK_RUNNING_S,
+    ) -> None:  # fmt: skip
+        """`identity`: without the journal's id, which is known once the journal is open."""
+        self._identity, self._journal, self._runner, self._link, self._gauge = identity, journal, runner, link, gauge
+        self._log, self._pulse, self._stop, self._clock = log, pulse, stop, clock
+        self._tick_s, self._tick_running_s = tick_s, tick_running_s
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
-        self._journal = Journal(config.state / "journal.db")
-        self._boot_id = clock.boot_id()
-        self._runner = Runner(config, self._boot_id)
-        self._gauge = Gauge(config.heartbeat_s)
-        self._version = metadata.version("fleethub")
-        self._link = Link(config, self._version, self._inbox.put, log)
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = False
         self._look_mono_s = 0.0  # when to look again
         self._prune_mono_s = 0.0
-        self._session: Agent
+        self._agent: Agent
 
     async def run(self) -> None:
-        """Serves until `stop`. Raises: JournalFailed, if there is no journal to rely on."""
+        """Serve until `stop`. Raises: JournalFailed, if there is no journal to rely on."""
         unsettled = await self._journal.open()
-        offers = {
-            op: agent_frames.CommandOptions(offer.timeout_s, offer.concurrent)
-            for op, offer in self._config.commands.items()
-        }
-        me, system = self._config, platform.uname()
-        identity = Identity(
-            me.name,
-            self._boot_id,
-            self._journal.id,
-            me.heartbeat_s,
-            offers,
-            self._version,
-            _os_version(),
-            system.release,
-            system.machine,
-        )
-        self._session = Agent(identity, unsettled)
+        identity = msgspec.structs.replace(self._identity, journal_id=self._journal.id)
+        self._agent = Agent(identity, unsettled)
         for removed in await self._runner.tidy({row.command_id for row in unsettled}):
             self._log.info("run folder without a command removed", folder=removed)
-        self._log.info("journal open", journal_id=self._journal.id, unacknowledged=len(unsettled), ops=",".join(offers))
+        ops = ",".join(identity.offers)
+        self._log.info("journal open", journal_id=identity.journal_id, unacknowledged=len(unsettled), ops=ops)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._look_back()
-                self._start(self._link.run())
+                self._start(self._link.run(self._inbox.put))
                 while not self._stop.is_set():
                     await self._turn()
                 await self._link.close()
@@ -112,15 +96,15 @@ class Loop:
         self._prune()
         pulse.stepped = pulse.received
         pulse.backlog = self._inbox.qsize()
-        pulse.connections = self._session.running
-        pulse.hosts, pulse.online = 1, int(self._session.registered)
+        pulse.connections = self._agent.running
+        pulse.hosts, pulse.online = 1, int(self._agent.registered)
         pulse.errors = self._link.malformed
         self._pulse.beat()
 
     async def _batch(self) -> list[Input]:
         batch: list[Input] = []
         try:
-            async with asyncio.timeout(TICK_RUNNING_S if self._session.looks() else TICK_S):
+            async with asyncio.timeout(self._tick_running_s if self._agent.looks() else self._tick_s):
                 batch.append(await self._inbox.get())
         except TimeoutError:
             return batch
@@ -129,7 +113,7 @@ class Loop:
         return batch
 
     def _step(self, happened: Input) -> None:
-        for effect in self._session.step(happened, clock.now()):
+        for effect in self._agent.step(happened, self._clock.now()):
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
@@ -177,30 +161,30 @@ class Loop:
     async def _guarded(self, call: Coroutine[Any, Any, None], failed: str, command_id: str) -> None:
         try:
             await call
-        except OSError as error:  # the next look finds it not started, and it is tried again or reported
+        except OSError as error:  # the next look finds the command not started: it is tried again, or reported
             self._log.error(failed, command_id=command_id, error=str(error))
 
     async def _look_back(self) -> None:
-        """What became of the commands of an agent before this one is known: what has ended must not make this one
-        busy.
+        """Look once into every run folder that the agent before this one left: a command that has ended meanwhile must
+        not make this agent busy.
         """
-        for look in self._session.looks():
+        for look in self._agent.looks():
             try:
                 self._step(await self._runner.look(look))
             except OSError as error:
                 self._log.error("could not look into a run folder", command_id=look.command_id, error=str(error))
 
     def _look(self) -> None:
-        """One round of looks at a time, on the runner's thread; the results come through the inbox."""
-        if self._looking or time.monotonic() < self._look_mono_s:
+        """Begin a round of looks on the runner's thread, one round at a time; the results come through the inbox."""
+        if self._looking or self._clock.mono_s() < self._look_mono_s:
             return
-        looks = self._session.looks()
+        looks = self._agent.looks()
         if not looks:
             return
         if self._link.unsent_bytes > OUTBOX_BYTES_HIGH:
             looks = [look._replace(room_bytes=0) for look in looks]
         self._looking = True
-        self._look_mono_s = time.monotonic() + TICK_RUNNING_S
+        self._look_mono_s = self._clock.mono_s() + self._tick_running_s
 
         async def round_of_looks() -> None:
             try:
@@ -220,28 +204,20 @@ class Loop:
         self._start(round_of_looks())
 
     def _prune(self) -> None:
-        if time.monotonic() < self._prune_mono_s:
+        if self._clock.mono_s() < self._prune_mono_s:
             return
-        self._prune_mono_s = time.monotonic() + PRUNE_S
+        self._prune_mono_s = self._clock.mono_s() + PRUNE_S
 
         async def prune() -> None:
             try:
-                await self._journal.prune(time.time())
+                await self._journal.prune(self._clock.now().wall_s)
             except JournalFailed as error:
                 self._log.error("journal not pruned", error=str(error))
 
         self._start(prune())
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
-        """Runs it beside the loop; if it raises, the whole agent ends and is started anew."""
+        """Run `call` beside the loop; if it raises, the whole agent ends and its supervisor starts it anew."""
         task = self._group.create_task(call)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _os_version() -> str:
-    try:
-        found = platform.freedesktop_os_release()
-    except OSError:
-        return platform.release()
-    return found.get("PRETTY_NAME", found.get("NAME", ""))[:1024]

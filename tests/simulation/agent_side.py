@@ -13,7 +13,6 @@ import functools
 import itertools
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +35,7 @@ from processes.core.agent.remembered import (
     Started,
     judge,
 )
+from processes.core.agent.step import Identity
 from processes.core.travels import agent_frames
 from processes.core.values import CloseCode, Stream
 
@@ -48,6 +48,7 @@ OPS = {
     "test": (6.0, False),
     "probe": (3.0, True),
 }  # how long at most; concurrent?
+TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -94,10 +95,6 @@ class Machine:
         self.rebooted_s: list[float] = []
         self.down_until_s = 0.0
 
-    # where Agent expects the folder of its state
-    def __truediv__(self, _: str) -> Machine:
-        return self
-
     def start(self) -> None:
         """The agent runs, if the machine does."""
         world = self.world
@@ -109,14 +106,17 @@ class Machine:
 
     async def _main(self, life: Life) -> None:
         await asyncio.sleep(self.world.dice.uniform(0.01, 0.3))
-        config: Any = SimpleNamespace(
-            name=self.name, state=self, heartbeat_s=self.world.heartbeat_s, output_bytes_max=1 << 20,
-            hub="ws://house/ws",
-            commands={op: SimpleNamespace(timeout_s=30.0, concurrent=beside) for op, (_, beside) in OPS.items()},
+        identity = Identity(
+            self.name, life.clock.boot_id, "", self.world.heartbeat_s,
+            {op: agent_frames.CommandOptions(TIMEOUT_S, beside) for op, (_, beside) in OPS.items()},
         )  # fmt: skip
-        agent = Loop(config, self.world.log(life), hub_side.QuietPulse(), asyncio.Event())  # type: ignore[arg-type]
-        self.agent = agent
-        await agent.run()
+        stand_ins: dict[str, Any] = {
+            "journal": VirtualJournal(self), "runner": VirtualRunner(self), "link": VirtualAgentLink(self),
+            "gauge": NoGauge(), "log": self.world.log(life), "pulse": hub_side.QuietPulse(),
+            "clock": hub_side.ProcessClock(life),
+        }  # fmt: skip
+        self.agent = Loop(identity, stop=asyncio.Event(), tick_s=1.0, tick_running_s=0.4, **stand_ins)
+        await self.agent.run()
 
     # faults
 
@@ -155,9 +155,9 @@ class Machine:
 class Shim:
     """One shim, as shim.py: lock, looks, `started`, run, spool, `exit`. It outlives the agent, not the machine."""
 
-    def __init__(self, machine: Machine, command_id: str, op: str, folder: RunFolder, timeout_s: float) -> None:
+    def __init__(self, machine: Machine, command_id: str, op: str, folder: RunFolder) -> None:
         self._machine, self._world = machine, machine.world
-        self._command_id, self._op, self._folder, self._timeout_s = command_id, op, folder, timeout_s
+        self._command_id, self._op, self._folder = command_id, op, folder
         self.alive = True
         self._execution: Execution | None = None
         self._waits = 0
@@ -291,9 +291,9 @@ class VirtualJournal:
 class VirtualRunner:
     """Stands in for agent.runner.Runner."""
 
-    def __init__(self, config: Any, boot_id: str) -> None:
-        self._machine: Machine = config.state
-        self._config, self._boot_id, self._life = config, boot_id, LIFE.get()
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._life = machine, LIFE.get()
+        self._boot_id = self._life.clock.boot_id
         self._folders = self._machine.folders
         self._launched: dict[str, Shim] = {}
         self._turns = asyncio.Lock()
@@ -303,8 +303,7 @@ class VirtualRunner:
         async with self._turns:
             await self._thread("before a launch")
             folder = self._folders.setdefault(command_id, RunFolder())
-            timeout_s = self._config.commands[op].timeout_s
-            self._launched[command_id] = Shim(self._machine, command_id, op, folder, timeout_s)
+            self._launched[command_id] = Shim(self._machine, command_id, op, folder)
             self._life.spend("after a launch")
 
     async def kill(self, command_id: str, signal: str) -> None:
@@ -362,17 +361,18 @@ class VirtualRunner:
 class VirtualAgentLink:
     """Stands in for agent.link.Link."""
 
-    def __init__(self, config: Any, version: str, tell: Callable[[Input], Awaitable[None]], log: object) -> None:
-        self._machine: Machine = config.state
-        self._world, self._life = self._machine.world, LIFE.get()
-        self._tell = tell
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._life = machine, LIFE.get()
+        self._world = machine.world
+        self._tell: Callable[[Input], Awaitable[None]]
         self._number = self._failures = 0
         self._wire: Wire | None = None
         self._heard: asyncio.Queue[bytes | int] = asyncio.Queue()
         self.unsent_bytes = self.malformed = 0
 
-    async def run(self) -> None:
+    async def run(self, tell: Callable[[Input], Awaitable[None]]) -> None:
         """As Link."""
+        self._tell = tell
         while True:
             wait_s = await self._once()
             self._failures += 1
@@ -425,9 +425,6 @@ class VirtualAgentLink:
 
 class NoGauge:
     """Stands in for agent.metrics.Gauge."""
-
-    def __init__(self, every_s: float) -> None:
-        pass
 
     def poll(self) -> None:
         """No numbers."""

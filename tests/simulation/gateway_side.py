@@ -53,10 +53,10 @@ async def main(world: World, life: Life) -> None:
         NoCanary(Path("/nonexistent")),
         opened.log,
         sockets_max=100,
-        clock=hub_side.HouseClock(life),
+        clock=hub_side.ProcessClock(life),
     )
     link: Any = world.link(life, life.name)
-    loop = Loop(gate, link, opened.pulse, opened.stop, clock=hub_side.HouseClock(life), turn_s_max=4.0)
+    loop = Loop(gate, link, opened.pulse, opened.stop, clock=hub_side.ProcessClock(life), turn_s_max=4.0)
     world.gateways.append((life, gate))
     await loop.run()
     await loop.farewell()

@@ -48,7 +48,7 @@ class HubDisk:
         return epoch
 
 
-class HouseClock(Clock):
+class ProcessClock(Clock):
     """The clocks of a simulated process's machine."""
 
     def __init__(self, life: Life) -> None:
@@ -166,7 +166,7 @@ async def main(world: World, life: Life) -> None:
     door = process(world, life, f"hub-{journal.epoch}")
     door.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
     life.machine = door
-    loop = Loop(door, journal, memory, link, await journal.position(), clock=HouseClock(life), tick_s=1.0)
+    loop = Loop(door, journal, memory, link, await journal.position(), clock=ProcessClock(life), tick_s=1.0)
     world.hubs.append((life, loop, memory))
     try:
         await loop.run()

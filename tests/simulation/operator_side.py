@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from simulation.hub_side import HouseClock
+from simulation.hub_side import ProcessClock
 from simulation.timeline import Life
 
 from processes.adapters.queue_link import QueuesAway
@@ -48,7 +48,7 @@ class Fanout:
         self._link: Any = world.link(life, life.name)
         self.mirror = Mirror()
         self.requests = Requests(
-            self._link, life.name, world.log(life), clock=HouseClock(life),
+            self._link, life.name, world.log(life), clock=ProcessClock(life),
             new_id=lambda: f"{world.dice.getrandbits(128):032x}",
         )  # fmt: skip
 

@@ -210,32 +210,3 @@ def task_of_a_life(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]
         if not life.alive:
             task.cancel()
     return task
-
-
-class VirtualTime:
-    """Stands in for the module `time` (and adapters.clock) where a process looks at it: the clocks of its own
-    machine.
-    """
-
-    CLOCK_BOOTTIME = 7
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def monotonic(self) -> float:
-        return self._loop.now_s
-
-    def monotonic_ns(self) -> int:
-        return int(self._loop.now_s * 1e9)
-
-    def time(self) -> float:
-        return LIFE.get().clock.now().wall_s
-
-    def clock_gettime(self, _: int) -> float:
-        return LIFE.get().clock.now().boot_s
-
-    def now(self) -> Now:
-        return LIFE.get().clock.now()
-
-    def boot_id(self) -> str:
-        return LIFE.get().clock.boot_id

@@ -12,12 +12,11 @@ import random
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-from simulation import agent_side, gateway_side, hub_side, operator_side
+from simulation import gateway_side, hub_side, operator_side
 from simulation.agent_side import OPS, Machine
 from simulation.faults import Faults
 from simulation.foreign_side import FOREIGN_OPS, ForeignMachine
@@ -25,9 +24,8 @@ from simulation.invariants import Witness
 from simulation.operator_side import Operator
 from simulation.queues_side import VirtualLink, VirtualQueues
 from simulation.schedule import Draws, Schedule
-from simulation.timeline import LIFE, Clock, Life, VirtualLoop, VirtualTime, task_of_a_life
+from simulation.timeline import LIFE, Clock, Life, VirtualLoop, task_of_a_life
 
-import processes.agent.loop
 from processes.adapters.queue_link import QueuesAway
 from processes.core.errors import Fenced
 from processes.core.records.dead_letter import Why
@@ -207,12 +205,11 @@ class World:
 
     def run(self) -> Outcome:
         """Faults, healing, judgement."""
-        with on_virtual_time(self):
-            main = self.loop.create_task(self._run())
-            try:
-                self.loop.run_until_complete(main)
-            finally:
-                self._end_all()
+        main = self.loop.create_task(self._run())
+        try:
+            self.loop.run_until_complete(main)
+        finally:
+            self._end_all()
         self.disk.sqlite.close()
         return Outcome(self.schedule.seed, self.witness.wrong, self.counts, self.loop.now_s - 1000.0)
 
@@ -301,38 +298,6 @@ class World:
             self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.forget_all()
         self.loop.close()
-
-
-PATIENT = {  # waits that only cost turns here
-    processes.agent.loop: {"TICK_S": 1.0, "TICK_RUNNING_S": 0.4},
-}
-
-
-@contextlib.contextmanager
-def on_virtual_time(world: World) -> Iterator[None]:
-    """The processes' modules look at the world's clocks, and an agent is made of virtual things."""
-    time = VirtualTime(world.loop)
-    stands_in: list[tuple[ModuleType, dict[str, Any]]] = [
-        (
-            processes.agent.loop,
-            {
-                "time": time,
-                "clock": time,
-                "Journal": agent_side.VirtualJournal,
-                "Runner": agent_side.VirtualRunner,
-                "Link": agent_side.VirtualAgentLink,
-                "Gauge": agent_side.NoGauge,
-                "metadata": SimpleNamespace(version=lambda _: "0"),
-                "_os_version": lambda: "simulated",
-            },
-        ),
-        *PATIENT.items(),
-    ]
-    with contextlib.ExitStack() as stack:
-        for module, names in stands_in:
-            for name, value in names.items():
-                stack.enter_context(patch.object(module, name, value))
-        yield
 
 
 def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:

@@ -1,4 +1,4 @@
-"""What goes into an agent's session and what comes out of it. Pure."""
+"""What goes into an agent's step and what comes out of it. Pure."""
 
 from __future__ import annotations
 
