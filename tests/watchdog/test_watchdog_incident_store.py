@@ -147,20 +147,17 @@ def opened(log: IncidentLog, process: str = "hub") -> Incident:
     return log.incidents.found(process, judgement, 7, log.now(), epoch=3, ledger=Ledger())
 
 
-def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, log = store(tmp_path), IncidentLog(store(tmp_path), "boot", LOG)
+def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(tmp_path: Path) -> None:
     refusals = iter([sqlite3.OperationalError("disk is full"), OSError("disk is gone")])
-    save = Store.save
 
-    def refusing(self: Store, found: Incident) -> IncidentsReport:
-        for refusal in refusals:
-            raise refusal
-        return save(self, found)
+    class Refusing(Store):
+        def save(self, incident: Incident) -> IncidentsReport:
+            for refusal in refusals:
+                raise refusal
+            return super().save(incident)
 
-    monkeypatch.setattr(Store, "save", refusing)
-    monkeypatch.setattr("processes.watchdog.incident_log.RETRY_S", 0.01)
+    refusing = Refusing(tmp_path / "incidents.db", tmp_path / "incidents", 200, 1 << 20)
+    kept, log = store(tmp_path), IncidentLog(refusing, "boot", LOG, retry_s=0.01)
     found = opened(log)
     run_log(log, lambda: log.totals.total == 1)
     assert incidents_db.incidents(tmp_path / "incidents.db")[0].id == found.id
