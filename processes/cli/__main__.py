@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from processes.adapters.settings import SettingsError, load
+from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output, streams
 from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
@@ -84,7 +85,11 @@ def main() -> None:
     sys.exit(execute(sys.argv[1:]))
 
 
-def execute(arguments: Sequence[str], patience: Patience = PATIENCE) -> int:
+def execute(
+    arguments: Sequence[str],
+    patience: Patience = PATIENCE,
+    units: SystemdUnits = SystemdUnits(),  # noqa: B008  frozen
+) -> int:
     """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document
     too.
     """
@@ -94,7 +99,7 @@ def execute(arguments: Sequence[str], patience: Patience = PATIENCE) -> int:
             args=list(arguments),
             prog_name="fleethub",
             standalone_mode=False,
-            obj=Invocation(tuple(arguments), patience),
+            obj=Invocation(tuple(arguments), patience, units),
         )
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:

@@ -7,7 +7,6 @@ here waits: everything is called by the loop's turn or by a socket, and only enq
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
@@ -17,7 +16,7 @@ from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core.gateway import admission, census
-from processes.core.gateway.admission import DOUBT_S, Admission, Refusal
+from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.delivery_log import DeliveryLog
 from processes.core.gateway.intake import Act, Close, Contested, Intake, Pause, Resume, TooMuch
@@ -40,13 +39,10 @@ from processes.core.values import CloseCode
 from processes.gateway.agent_socket import AgentSocket
 from processes.gateway.tokens import Tokens
 
-RETRY_AFTER_S: Final = "2"  # said with 503; the token table is asked for again every TABLE_S_MAX
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
-COUNTS_S: Final = 10.0  # refusals are logged as sums: whoever knocks a thousand times a second writes no thousand lines
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
 UPGRADES_MAX: Final = 100  # in one pass of the loop: about 20 ms
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
-DAWDLED: Final = 0  # stands for a status among the sums of refusals
 
 
 class Gate:
@@ -76,8 +72,8 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._pacer = Pacer(UPGRADES_MAX)
         self._numbers = 0
-        self._refused: Counter[int] = Counter()
-        self._census_s = self._counts_s = self._loop.time()
+        self._census_s = self._loop.time()
+        self._refusals = RefusalCounts(self._census_s)
 
     @property
     def received(self) -> int:
@@ -99,7 +95,7 @@ class Gate:
         """Called when a socket was accepted."""
         dawdler = self.roster.made(socket)
         if dawdler is not None:
-            self._refused[DAWDLED] += 1
+            self._refusals.dawdled()
             dawdler.abort()
 
     def admit(self, socket: AgentSocket, request: Request) -> Response | float | None:
@@ -116,10 +112,9 @@ class Gate:
             full=self.roster.is_full,
         )
         if isinstance(said, Refusal):
-            self._refused[said.status] += 1
-            return AgentSocket.refusal(
-                said.status, said.text, {"Retry-After": RETRY_AFTER_S} if said.status == 503 else None
-            )
+            self._refusals.refused(said)
+            again = None if said.retry_after_s is None else {"Retry-After": str(said.retry_after_s)}
+            return AgentSocket.refusal(said.status, said.text, again)
         if said is Admission.ASK_AGAIN:
             socket.doubted = True
             return DOUBT_S
@@ -235,13 +230,8 @@ class Gate:
         if self.outbox.census_wanted or (not self.tokens.is_current and now_s - self._census_s >= self._table_s_max):
             self.take_census()
         self._carry_out(self._intake.resume(now_s))
-        if self._refused and now_s - self._counts_s >= COUNTS_S:
-            sums = {
-                f"status_{status}" if status else "dawdled": count for status, count in sorted(self._refused.items())
-            }
-            self.log.info("refused connections", **sums)
-            self._refused.clear()
-            self._counts_s = now_s
+        if counts := self._refusals.take(now_s):
+            self.log.info("refused connections", **counts)
 
     # Inside
 

@@ -46,8 +46,11 @@ _state = msgspec.json.Decoder(AlarmState)
 class Alarms:
     """What stands, what was told, and who is being told. `run` runs for ever; `look` and `away` are the loop's."""
 
-    def __init__(self, settings: Settings, incident_log: IncidentLog, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, incident_log: IncidentLog, log: Log, *, leave_s_max: float = LEAVE_S_MAX
+    ) -> None:
         self._settings, self._incident_log, self._log = settings, incident_log, log
+        self._leave_s_max = leave_s_max
         wished = settings.file.alarms
         self._targets = {target.name: target for target in alarm_sender.targets(wished.urls, wished.exec)}
         self._least = wished.severity
@@ -93,9 +96,9 @@ class Alarms:
             self._send_due()
 
     async def leave(self) -> None:
-        """What is under way is finished, as far as LEAVE_S_MAX allows, and kept: it would be sent twice."""
+        """What is under way is finished, as far as `leave_s_max` allows, and kept: it would be sent twice."""
         if under_way := [task for task in self._sending.values() if not task.done()]:
-            await asyncio.wait(under_way, timeout=LEAVE_S_MAX)
+            await asyncio.wait(under_way, timeout=self._leave_s_max)
         for task in under_way:
             task.cancel()
         await self._keep()

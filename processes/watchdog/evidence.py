@@ -2,9 +2,8 @@
 
 The stacks are what a rescue is delayed for; once they are in, the other parts get REST_S more.
 
-A part that fails or hangs costs itself and nothing else: what it would have said is replaced by a line that says why
-not.
-No local variables are ever collected: they would hold secrets.
+A part that fails or hangs costs itself and nothing else: a line that says why stands in its place. No local variables
+are ever collected: they would hold secrets.
 """
 
 from __future__ import annotations
@@ -44,9 +43,8 @@ SETTLED_S: Final = 0.03  # a dump that did not grow for so long is complete; fau
 
 _FRAME: Final = re.compile(r'^\s+File "(.+)", line (\d+|\?\?\?) in (.+)$')
 _PYSPY_FRAME: Final = re.compile(r"^\s+(\S.*) \((.+):(\d+)\)$")
-_ARGUMENTS: Final = re.compile(
-    r"\AProcess \d+:.*?^(?=Python v)", re.DOTALL | re.MULTILINE
-)  # whatever somebody put there stays out
+# the process's arguments: whatever somebody put there stays out
+_ARGUMENTS: Final = re.compile(r"\AProcess \d+:.*?^(?=Python v)", re.DOTALL | re.MULTILINE)
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
 
 T = TypeVar("T")
@@ -54,17 +52,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was collected: file names in the incident's folder, and where the main thread stands, if anybody could
-    say.
-    """
+    """What was collected: file names in the incident's folder, and where the main thread stands, if that is known."""
 
     files: list[str]
     stuck_at: str | None
     waits_at: str | None = None  # where the main task waits, when the main thread stands in the event loop itself
 
 
-async def collect(folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport]) -> Evidence:
-    """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the
+async def collect(
+    folder: Path,
+    subject: Subject,
+    settings: Settings,
+    queues: list[QueueReport],
+    *,
+    evidence_s_max: float = EVIDENCE_S_MAX,
+) -> Evidence:
+    """Fills the incident's folder. Never raises, never takes longer than `evidence_s_max` (and a moment for the
     files).
     """
     stacks = stacks_file.folder(settings.run)
@@ -79,8 +82,8 @@ async def collect(folder: Path, subject: Subject, settings: Settings, queues: li
         "log.txt": on_thread(lambda: logs_of(settings.log, subject.name)),
     }
     tasks = {name: asyncio.ensure_future(part) for name, part in parts.items()}
-    deadline_s = time.monotonic() + EVIDENCE_S_MAX
-    await asyncio.wait([tasks[name] for name in STACKS], timeout=EVIDENCE_S_MAX)
+    deadline_s = time.monotonic() + evidence_s_max
+    await asyncio.wait([tasks[name] for name in STACKS], timeout=evidence_s_max)
     await asyncio.wait(tasks.values(), timeout=max(0.0, min(REST_S, deadline_s - time.monotonic())))
     texts: dict[str, str] = {}
     for name, task in tasks.items():
@@ -94,7 +97,7 @@ async def collect(folder: Path, subject: Subject, settings: Settings, queues: li
     where = where_stuck(texts["stacks.txt"]) or where_stuck_pyspy(texts["pyspy.txt"])
     written: list[str] = []
     with contextlib.suppress(TimeoutError, OSError):  # a full or hanging disk must not keep a frozen process alive
-        written = await within(EVIDENCE_S_MAX, on_thread(lambda: _write(folder, texts)))
+        written = await within(evidence_s_max, on_thread(lambda: _write(folder, texts)))
     return Evidence(written, where, where_waiting(texts["tasks.txt"]))
 
 
@@ -143,9 +146,8 @@ async def pyspy(pid: int, program: Path | None = None) -> str:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
-            with contextlib.suppress(
-                TimeoutError
-            ):  # its pipe and its zombie are left to nobody; one that a kill does not end is
+            # its pipe and its zombie are left to nobody; one that a kill does not end is
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REAP_S):
                     await child.communicate()
     return _ARGUMENTS.sub(f"Process {pid}:\n", output[:PART_BYTES_MAX].decode(errors="replace"))

@@ -32,6 +32,7 @@ from processes.core.watchdog import remedy, second_witness, verdict
 from processes.core.watchdog.incident import Incident
 from processes.core.watchdog.incidents import Ending, ProcessCondition
 from processes.core.watchdog.remedy import Act, Decision, Past
+from processes.core.watchdog.restarts import RestartCounts
 from processes.core.watchdog.verdict import Judgement, ProcessFacts, Track
 from processes.watchdog import evidence, kill_note, restart, status_writer
 from processes.watchdog.alarms import Alarms
@@ -96,8 +97,7 @@ class Loop:
         self._pace_s = TURN_S
         self._hub_epoch = 0
         self._round = (False, 0)  # the canary as it was last reported: green, under which epoch
-        self._last = status_file.last_report(self._settings.report)
-        self._restarts: dict[str, int] | None = None  # of the watchdog before this one; None: not yet known
+        self._restarts = RestartCounts(status_file.last_report(self._settings.report))
 
     async def run(self) -> None:
         """Turns until the process is to stop. Raises: whatever a task of this loop died of."""
@@ -129,10 +129,7 @@ class Loop:
         self._witness.look(self._inquiries.processes, now_s)
         facts = self._facts(now_s)
         changed = self._judge(facts, gap_s, now_s)
-        self._pasts, self._decisions = remedy.decide(
-            {name: judgement for name, judgement in self._judgements.items() if name != OWN}, facts, self._pasts, now_s,
-            drill=self._may_kill() and drill_mark.is_held(self._settings.run),
-        )  # fmt: skip
+        self._decide(facts, now_s)
         self._act(now_s)
         self._close_incidents(now_s)
         canary = self._canary.report(self._hub_epoch, now_s)
@@ -198,10 +195,14 @@ class Loop:
             self._canary.kick()
         return changed
 
-    # act
+    # decide and act
 
-    def _may_kill(self) -> bool:
-        return any(judgement.verdict in remedy.KILLED for judgement in self._judgements.values())
+    def _decide(self, facts: dict[str, ProcessFacts], now_s: float) -> None:
+        judged = {name: judgement for name, judgement in self._judgements.items() if name != OWN}
+        pasts, decisions = remedy.decide(judged, facts, self._pasts, now_s)
+        if remedy.differs_in_a_drill(self._decisions, decisions) and drill_mark.is_held(self._settings.run):
+            pasts, decisions = remedy.decide(judged, facts, self._pasts, now_s, drill=True)
+        self._pasts, self._decisions = pasts, decisions
 
     def _act(self, now_s: float) -> None:
         for name, decision in self._decisions.items():
@@ -217,6 +218,10 @@ class Loop:
                 self._incidents.tell_once(incident, judgement.verdict, decision.note or judgement.reason, now_s)
 
     def _found(self, name: str, judgement: Judgement, pid: int | None) -> Incident:
+        """Return the open incident, or a new one; only then it is asked what is kept of the whole."""
+        known = self._incidents.of(name, pid)
+        if known is not None:
+            return known
         return self._incidents.found(name, judgement, pid, self._incident_log.now(), **self._circumstances())
 
     def _circumstances(self) -> Circumstances:
@@ -321,18 +326,17 @@ class Loop:
 
     def _report(self, canary: CanaryReport, now_s: float) -> None:
         subjects = self._witness.subjects
-        if self._restarts is None:
-            self._restarts = status_writer.restarts_before(
-                self._last, {name: subject.pid for name, subject in subjects.items()}
-            )
-        before = self._restarts or {}
+        restarts = self._restarts.now(
+            {name: subject.pid for name, subject in subjects.items()},
+            {name: subject.starts for name, subject in subjects.items()},
+        )
         rows = [
             status_writer.process_report(
                 subject,
                 self._judgements[name],
                 now_s,
                 wanted=self._wanted[name],
-                restarts=before.get(name, 0) + max(0, subject.starts - 1),
+                restarts=restarts[name],
                 note=self._decisions[name].note if name in self._decisions else "",
             )
             for name, subject in subjects.items()

@@ -107,18 +107,3 @@ class Writer:
         if error is not None and not self._failed:
             self._log.error("the report cannot be written", error=str(error))
         self._failed = error is not None
-
-
-def restarts_before(last: Report | None, pids: dict[str, int]) -> dict[str, int]:
-    """Restarts counted by the watchdog before this one, if it watched the same supervisord's children: any of them
-    still lives.
-    """
-    if last is None or not any(
-        p.pid is not None and pids.get(p.name) == p.pid for p in last.processes if p.name != "watchdog"
-    ):
-        return {}
-    found = {}
-    for process in last.processes:
-        same = process.pid is not None and process.pid == pids.get(process.name)
-        found[process.name] = process.restarts + (0 if same or process.pid is None else 1)
-    return found

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import desired_state
-from processes.adapters.supervisor import SupervisorAway
 from processes.cli.__main__ import execute
-from processes.cli.machine import own_processes, supervision
-from processes.cli.machine.own_processes import OwnProcess
+from processes.cli.machine import own_processes
 from processes.cli.verbs import installation
+
+SLEEP = "import select; print(flush=True); select.poll().poll(60000)"
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """An installation that runs, as far as /proc tells."""
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """An installation whose supervisord runs, as far as /proc tells, and does not answer."""
     monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path))
-    monkeypatch.setattr(own_processes, "supervisord_of", lambda _: OwnProcess(os.getpid(), 1, [], {}))
     found = load()
     (found.run / "lock").mkdir(parents=True)
-    return found
-
-
-def failing(error: Exception) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail
+    supervisord = subprocess.Popen([sys.executable, "-c", SLEEP, "supervisor.supervisord"], stdout=subprocess.PIPE)
+    assert supervisord.stdout is not None
+    supervisord.stdout.readline()
+    assert own_processes.supervisord_of(found) is not None
+    yield found
+    supervisord.kill()
+    supervisord.communicate()
 
 
 @pytest.mark.parametrize("name", ["queues", "hub", "gateway", "fanout", "watchdog"])
 def test_up_names_what_is_stopped_and_waits_for_nothing(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    settings: Settings, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    monkeypatch.setattr(installation, "_wait_healthy", failing(AssertionError("it waits")))
     desired_state.change(settings, {name: desired_state.STOPPED})
     assert execute(["up"]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -59,11 +56,9 @@ def test_one_of_several_gateways_that_is_stopped_keeps_nobody_waiting(
 
 @pytest.mark.parametrize("before", [desired_state.RUNNING, desired_state.STOPPED])
 def test_a_stop_that_fails_leaves_the_desired_state_as_it_was(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], before: str
+    settings: Settings, capsys: pytest.CaptureFixture[str], before: str
 ) -> None:
     """The bug it would catch: the hub goes on, is taken for stopped by the watchdog, and nobody judges it any more."""
-    monkeypatch.setattr(supervision, "supervisor_of", lambda *_: None)
-    monkeypatch.setattr(supervision, "stop", failing(SupervisorAway("supervisord does not answer")))
     desired_state.change(settings, {"hub": before})
     assert execute(["stop", "hub"]) == 1
     assert desired_state.read(settings) == {"hub": before}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -224,6 +226,22 @@ def test_silent_strangers_do_not_keep_an_agent_out(house: Houses) -> None:
             assert await strangers[0][0].read() == b"", "the oldest was to be dropped"
             for _, writer in strangers:
                 writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_crowd_of_strangers_at_once_does_not_keep_an_agent_out(house: Houses) -> None:
+    """The bug it would catch: of all that are accepted in one pass of the loop one is dropped, and the others stay."""
+
+    async def scenario() -> None:
+        async with house(sockets_max=20) as h, contextlib.AsyncExitStack() as crowd:
+            await h.hub.start("web1")
+            await h.until(lambda: h.gate.tokens.is_current)
+            for _ in range(60):  # and the loop sees none yet
+                crowd.enter_context(socket.create_connection(("127.0.0.1", h.port)))
+            await h.until(lambda: len(h.gate.roster.sockets) > 0)
+            await h.until(lambda: len(h.gate.roster.sockets) <= 10)
+            await h.agent("web1")
 
     asyncio.run(scenario())
 

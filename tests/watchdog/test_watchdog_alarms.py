@@ -35,8 +35,7 @@ from processes.core.shown.status import (
 )
 from processes.core.watchdog.incidents import Ending
 from processes.core.watchdog.verdict import Judgement
-from processes.watchdog import alarms
-from processes.watchdog.alarms import Alarms
+from processes.watchdog.alarms import LEAVE_S_MAX, Alarms
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store
 
@@ -61,10 +60,10 @@ def report() -> Report:
 class Watchdog:
     """A watchdog's log of incidents and its alarms, without its judgement."""
 
-    def __init__(self, found: Settings) -> None:
+    def __init__(self, found: Settings, leave_s_max: float = LEAVE_S_MAX) -> None:
         self._store = Store(found.incidents_database, found.evidence, 200, 1 << 20)
         self.incident_log = IncidentLog(self._store, "boot", LOG)
-        self.alarms = Alarms(found, self.incident_log, LOG)
+        self.alarms = Alarms(found, self.incident_log, LOG, leave_s_max=leave_s_max)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Watchdog:
@@ -318,13 +317,12 @@ def test_leaving_waits_for_what_is_under_way_so_that_it_is_not_sent_twice(tmp_pa
     assert out.read_text().split() == ["begun", "sent"] * 2
 
 
-def test_leaving_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alarms, "LEAVE_S_MAX", 0.2)
+def test_leaving_does_not_wait_for_ever(tmp_path: Path) -> None:
     out = tmp_path / "out"
     found = settings_of(tmp_path, argv=f"/bin/sh -c 'echo begun > {out}; exec sleep 300'")
 
     async def scene() -> None:
-        async with Watchdog(found) as watchdog:
+        async with Watchdog(found, leave_s_max=0.2) as watchdog:
             watchdog.fall()
             await until(out.exists)
             async with asyncio.timeout(LONG_S):

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from processes.adapters import proc
@@ -115,14 +116,15 @@ def test_a_call_that_hangs_on_a_thread_is_left_behind() -> None:
 
 
 async def _collected(
-    tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S"
+    tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S", evidence_s_max: float = EVIDENCE_S_MAX
 ) -> tuple[evidence.Evidence, float]:
     found = Settings(tmp_path, tmp_path / "fleethub.toml", File())
     stat = proc.stat(child.pid)
     assert stat is not None
     subject = Subject("hub", child.pid, stat.start_ticks, os.pidfd_open(child.pid), stat=stat._replace(state=state))
     began_s = time.monotonic()
-    collected = await collect(tmp_path / "incidents" / "x", subject, found, [])
+    folder = tmp_path / "incidents" / "x"
+    collected = await collect(folder, subject, found, [], evidence_s_max=evidence_s_max)
     os.close(subject.pidfd)
     return collected, time.monotonic() - began_s
 
@@ -253,15 +255,14 @@ def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
 def test_the_kill_does_not_wait_for_a_part_that_hangs_once_the_stacks_are_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence, "facts", lambda _: time.sleep(30))
+    monkeypatch.setattr(psutil, "Process", lambda _: time.sleep(30))
     code = "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    monkeypatch.setattr(evidence, "EVIDENCE_S_MAX", 20.0)
     try:
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)
-        collected, took_s = asyncio.run(_collected(tmp_path, child, "T"))
+        collected, took_s = asyncio.run(_collected(tmp_path, child, "T", evidence_s_max=20.0))
     finally:
         child.kill()
         child.communicate()

@@ -7,20 +7,18 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 import structlog
 
 from processes.adapters.state import incidents_db
 from processes.adapters.state.status_file import last_report
 from processes.core.records.ledger import Ledger
-from processes.core.shown.status import IncidentsReport, Report, Verdict
+from processes.core.shown.status import IncidentsReport, Verdict
 from processes.core.watchdog.incident import EVENTS_MAX, Incident, end_of, is_over, lost_between
 from processes.core.watchdog.incidents import Ending
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store, new_id
-from processes.watchdog.status_writer import restarts_before
 
 LOG = structlog.stdlib.get_logger("fleethub.test")
 
@@ -147,20 +145,17 @@ def opened(log: IncidentLog, process: str = "hub") -> Incident:
     return log.incidents.found(process, judgement, 7, log.now(), epoch=3, ledger=Ledger())
 
 
-def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, log = store(tmp_path), IncidentLog(store(tmp_path), "boot", LOG)
+def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(tmp_path: Path) -> None:
     refusals = iter([sqlite3.OperationalError("disk is full"), OSError("disk is gone")])
-    save = Store.save
 
-    def refusing(self: Store, found: Incident) -> IncidentsReport:
-        for refusal in refusals:
-            raise refusal
-        return save(self, found)
+    class Refusing(Store):
+        def save(self, incident: Incident) -> IncidentsReport:
+            for refusal in refusals:
+                raise refusal
+            return super().save(incident)
 
-    monkeypatch.setattr(Store, "save", refusing)
-    monkeypatch.setattr("processes.watchdog.incident_log.RETRY_S", 0.01)
+    refusing = Refusing(tmp_path / "incidents.db", tmp_path / "incidents", 200, 1 << 20)
+    kept, log = store(tmp_path), IncidentLog(refusing, "boot", LOG, retry_s=0.01)
     found = opened(log)
     run_log(log, lambda: log.totals.total == 1)
     assert incidents_db.incidents(tmp_path / "incidents.db")[0].id == found.id
@@ -239,15 +234,3 @@ def test_an_agents_incident_needs_no_canary() -> None:
 )
 def test_lost_is_what_the_ledger_misses(before: Ledger | None, after: Ledger | None, lost: int) -> None:
     assert lost_between(before, after) == lost
-
-
-def test_restarts_are_gone_on_counting_only_beside_the_same_children() -> None:
-
-    text = b"""{"verdict":"ok","epoch":3,"canary":{},"fleet":{},"commands":{},"incidents":{},"processes":[
-        {"name":"hub","state":"RUNNING","pid":5,"uptime_s":1,"restarts":2,"rss_bytes":1,"verdict":"advancing"},
-        {"name":"queues","state":"RUNNING","pid":6,"uptime_s":1,"restarts":1,"rss_bytes":1,"verdict":"advancing"},
-        {"name":"watchdog","state":"RUNNING","pid":7,"uptime_s":1,"restarts":0,"rss_bytes":1,"verdict":"advancing"}]}"""
-    last = msgspec.json.decode(text, type=Report)
-    assert restarts_before(last, {"hub": 5, "queues": 66, "watchdog": 77}) == {"hub": 2, "queues": 2, "watchdog": 1}
-    assert restarts_before(last, {"hub": 55, "queues": 66, "watchdog": 77}) == {}
-    assert restarts_before(None, {"hub": 5}) == {}

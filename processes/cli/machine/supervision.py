@@ -29,21 +29,19 @@ POLL_S: Final = 0.1  # each XML-RPC call also wakes supervisord, so that childre
 STOP_S_MAX: Final = 12.0  # stopwaitsecs and a margin
 TURN_S_MAX: Final = 30.0  # from a start to the first complete turns
 TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; one that cannot has other things to tell
+SUPERVISORD: Final = (sys.executable, "-P", "-m", "supervisor.supervisord")
 # variables that a daemon is started without: it belongs to no unit, least of all to its caller's
 SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
-def launch(settings: Settings) -> None:
-    """supervisord runs this state folder as a daemon.
-
-    Raises: Failure, with supervisord's own words.
-    """
+def launch(settings: Settings, supervisord: Sequence[str] = SUPERVISORD) -> None:
+    """Starts supervisord for this state folder, as a daemon. Raises: Failure, with supervisord's own words."""
     _remove_stale(settings)
     try:
         environ = {name: value for name, value in _environ(settings).items() if name not in SYSTEMD}
         done = subprocess.run(  # noqa: S603
-            _command(), env=environ, capture_output=True, timeout=LAUNCH_S_MAX, check=False
+            _command(supervisord), env=environ, capture_output=True, timeout=LAUNCH_S_MAX, check=False
         )
     except subprocess.TimeoutExpired:
         raise Failure(
@@ -58,9 +56,9 @@ def launch(settings: Settings) -> None:
         )
 
 
-def launch_in_foreground(settings: Settings) -> subprocess.Popen[bytes]:
-    """supervisord runs this state folder as our child; its log also goes to stderr. It stops in order should we be
-    killed.
+def launch_in_foreground(settings: Settings, supervisord: Sequence[str] = SUPERVISORD) -> subprocess.Popen[bytes]:
+    """Starts supervisord for this state folder, as our child; its log also goes to stderr. It stops in order should we
+    be killed.
     """
     _remove_stale(settings)
     prctl = ctypes.CDLL(None).prctl
@@ -69,7 +67,7 @@ def launch_in_foreground(settings: Settings) -> subprocess.Popen[bytes]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
     return subprocess.Popen(  # noqa: S603
-        [*_command(), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(),
+        [*_command(supervisord), "-n"], env=_environ(settings), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(),
         start_new_session=True,
         preexec_fn=stop_with_parent,  # noqa: PLW1509  # this process has no other thread
     )  # fmt: skip
@@ -219,8 +217,8 @@ def _end_in_order(settings: Settings, supervisord: OwnProcess) -> None:
     wait_gone([supervisord], 3.0)
 
 
-def _command() -> list[str]:
-    return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(environment.configuration())]
+def _command(supervisord: Sequence[str]) -> list[str]:
+    return [*supervisord, "-c", str(environment.configuration())]
 
 
 def _environ(settings: Settings) -> dict[str, str]:

@@ -12,6 +12,7 @@ import click
 
 from processes.adapters.settings import Settings, load, load_anyway
 from processes.cli.machine.own_hub import open_own
+from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.client.api import Api, Patience, open_remote
@@ -21,10 +22,13 @@ Verb = TypeVar("Verb", bound=Callable[..., object])
 
 
 class Invocation(NamedTuple):
-    """One run of the command line: the words that were typed, and for how long it may ask again. click's `obj`."""
+    """One run of the command line: the words that were typed, for how long it may ask again, and where this machine's
+    units are. click's `obj`.
+    """
 
     words: tuple[str, ...] = ()
     patience: Patience = Patience()
+    units: SystemdUnits = SystemdUnits()
 
 
 def invocation() -> Invocation:

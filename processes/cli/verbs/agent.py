@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,18 +12,17 @@ from urllib.parse import urlsplit
 
 import click
 
-from processes.adapters.state import durable
 from processes.cli.machine import enrolment, sign_in
+from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.cli.terminal.options import invocation
 from processes.cli.verbs.systemd_unit import agent_unit
 from processes.core.values import HOST_NAME
 
 PLACE: Final = (
     Path("/var/lib/fleethub-agent") if os.geteuid() == 0 else Path("~/.local/state/fleethub-agent").expanduser()
 )
-UNITS: Final = Path("/etc/systemd/system")
 UNIT: Final = "fleethub-agent.service"
-SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # what `enroll` prints are 43 of these
@@ -78,11 +76,12 @@ def agent(
         assert hub is not None
         if token_file is None:
             raise click.UsageError("--hub needs --token-file: the token that `fleethub enroll NAME` printed")
+        units = invocation().units
         if install:
-            _check_systemd()
+            units.check()
         config = _made(hub, token_file, name, place)
         if install:
-            _install(config)
+            _install(config, units)
         elif init:
             click.echo(config)
         if init or install:
@@ -139,34 +138,7 @@ def _read_token() -> str:
     return token
 
 
-def _check_systemd() -> None:
-    """Refuse a server without systemd, or a user who is not root. Raises: Failure, before anything is made."""
-    if not SYSTEMD.is_dir():
-        advice = (
-            "With --init in place of --install the agent's file is made: "
-            "let whatever starts things here run fleethub agent --config FILE"
-        )
-        raise Failure("no_systemd", "this server is not run by systemd", advice)
-    if not os.access(UNITS, os.W_OK):
-        raise Failure(
-            "not_root", f"{UNITS} is not writable: --install is root's", "Run it as root, or leave out --install."
-        )
-
-
-def _install(config: Path) -> None:
-    """Write the agent's unit, enable it and start it. Raises: Failure."""
-    try:
-        unit = agent_unit(Path(sys.executable).absolute(), config.absolute())
-        durable.replace(UNITS / UNIT, unit.encode(), mode=0o644)
-    except OSError as error:
-        raise Failure("no_unit", f"{UNITS / UNIT}: {error.strerror or error}") from None
-    for words in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):  # restart: one that runs gets the new token
-        command = ["systemctl", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-        if done.returncode:
-            raise Failure(
-                "systemctl",
-                f"systemctl {' '.join(words)}: {done.stderr.strip() or done.returncode}",
-                f"journalctl -u {UNIT}",
-            )
+def _install(config: Path, units: SystemdUnits) -> None:
+    """Have systemd run the agent with this file, now and at boot. Raises: Failure."""
+    units.install(UNIT, agent_unit(Path(sys.executable).absolute(), config.absolute()))
     click.echo(f"{UNIT} is enabled and runs: {config}")

@@ -1,9 +1,13 @@
-"""What goes into an agent's step and what comes out of it. Pure."""
+"""What goes into an agent's step and what comes out of it. Pure. Two of different kinds are never equal, whatever they
+hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from processes.core.agent.remembered import Ended, FolderVerdict, JournalRow, SpoolRecord
 from processes.core.travels import agent_frames
@@ -11,37 +15,37 @@ from processes.core.travels import agent_frames
 # Inputs: what happened
 
 
-class Connected(NamedTuple):
+class Connected(msgspec.Struct, frozen=True):
     """The hub let us in. `number` grows with each connection."""
 
     number: int
 
 
-class Disconnected(NamedTuple):
+class Disconnected(msgspec.Struct, frozen=True):
     """That connection is gone."""
 
 
-class Received(NamedTuple):
+class Received(msgspec.Struct, frozen=True):
     """The hub said something."""
 
     frame: agent_frames.HubFrame
 
 
-class Recorded(NamedTuple):
+class Recorded(msgspec.Struct, frozen=True):
     """A RecordRow is durable. `known`: the row that was there already, and stays; None: it is new."""
 
     command_id: str
     known: JournalRow | None
 
 
-class RecordFailed(NamedTuple):
+class RecordFailed(msgspec.Struct, frozen=True):
     """A RecordRow could not be made durable: what it was for must not happen. `reason`: the word for the hub."""
 
     command_id: str
     reason: str
 
 
-class Observed(NamedTuple):
+class Observed(msgspec.Struct, frozen=True):
     """A look into a run folder. `first` is the offset of records[0]; `total`: how many there will ever be, once it has
     ended.
     """
@@ -55,7 +59,7 @@ class Observed(NamedTuple):
     total: int | None = None
 
 
-class Ticked(NamedTuple):
+class Ticked(msgspec.Struct, frozen=True):
     """Time passed. `metrics`: the newest, None if there are none."""
 
     metrics: agent_frames.Metrics | None
@@ -67,20 +71,20 @@ Input = Connected | Disconnected | Received | Recorded | RecordFailed | Observed
 # Effects: what to do, in this order
 
 
-class Send(NamedTuple):
+class Send(msgspec.Struct, frozen=True):
     """Write the frame to connection `number`; if that is gone, nothing."""
 
     number: int
     frame: agent_frames.AgentFrame
 
 
-class RecordRow(NamedTuple):
+class RecordRow(msgspec.Struct, frozen=True):
     """Make the row durable if its id is new; answered by Recorded or RecordFailed."""
 
     row: JournalRow
 
 
-class SettleRow(NamedTuple):
+class SettleRow(msgspec.Struct, frozen=True):
     """Replace the row; its folder may go when `forget` and the row is durable. A failure is told in the log and is
     harmless.
     """
@@ -89,14 +93,14 @@ class SettleRow(NamedTuple):
     forget: bool = False
 
 
-class Launch(NamedTuple):
+class Launch(msgspec.Struct, frozen=True):
     """Start a shim for this command."""
 
     command_id: str
     op: str
 
 
-class Kill(NamedTuple):
+class Kill(msgspec.Struct, frozen=True):
     """Write the cancel into the run folder, and wake its shim if there is one."""
 
     command_id: str

@@ -10,7 +10,7 @@ import enum
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -23,9 +23,8 @@ from processes.core.values import Presence, Time, rfc3339
 PRESENCES_MAX: Final = 100  # of one host
 # a host that was stale for less and is what it was before: the hub was replaced, and the host did nothing
 BRIEF_S: Final = 10.0
-SAME: Final = timedelta(
-    seconds=2
-)  # each hub tells by its own clock when a connection began: times that differ by less are of one
+# each hub tells by its own clock when a connection began: times that differ by less are of one
+SAME: Final = timedelta(seconds=2)
 KEPT_S_MAX: Final = 25 * 3600.0  # older samples are not taken over
 
 _WIDTH: Final = 5  # one sample: seconds since the base, cpu, ram, disk, load
@@ -38,17 +37,18 @@ class Span(enum.StrEnum):
     DAY = "day"
 
 
-class _Tier(NamedTuple):
+class Tier(NamedTuple):
+    """How densely, and how many, samples are kept."""
+
     sample_s: float  # between two samples of one host; a sample is the mean of the heartbeats in it
     samples_max: int  # of one host
     samples_all_max: int  # of all hosts together; 20 bytes each
 
 
-TIERS: Final = {
-    Span.HOUR: _Tier(
-        4.5, 720, 400_000
-    ),  # each heartbeat of an agent that beats every 5 s; 10,000 hosts have the last 3 minutes
-    Span.DAY: _Tier(300.0, 288, 400_000),  # 10,000 hosts have the last 3 hours
+TIERS: Final[Mapping[Span, Tier]] = {
+    # each heartbeat of an agent that beats every 5 s; 10,000 hosts have the last 3 minutes
+    Span.HOUR: Tier(4.5, 720, 400_000),
+    Span.DAY: Tier(300.0, 288, 400_000),  # 10,000 hosts have the last 3 hours
 }
 
 
@@ -95,7 +95,7 @@ class _Series:
         self.begun_s = -math.inf
         self.sums, self.counts = [0.0] * (_WIDTH - 1), [0] * (_WIDTH - 1)
 
-    def add(self, numbers: Iterable[float | None], now_s: float, tier: _Tier, room: int) -> None:
+    def add(self, numbers: Iterable[float | None], now_s: float, tier: Tier, room: int) -> None:
         """Units: now_s in seconds since the base. `room`: samples that may be kept."""
         for place, number in enumerate(numbers):
             if number is not None:
@@ -122,9 +122,8 @@ class _Host:
         self.presences: deque[tuple[float, Presence, str]] = deque(maxlen=PRESENCES_MAX)
         self.address = ""
         self.connected: datetime | None = None  # since when; another one is another connection
-        self.numbers: tuple[
-            float | None, ...
-        ] = ()  # of its last heartbeat; a change tells them only if they are others
+        # of its last heartbeat; a change tells them only if they are others
+        self.numbers: tuple[float | None, ...] = ()
         self.seen: str | None = None  # its last heartbeat: a snapshot tells it again
 
 
@@ -152,7 +151,8 @@ class Histories:
     Invariant: no host has more than a tier's samples_max, all together have at most its samples_all_max and one each.
     """
 
-    def __init__(self, since_wall_s: float) -> None:
+    def __init__(self, since_wall_s: float, tiers: Mapping[Span, Tier] = TIERS) -> None:
+        self._tiers = tiers
         # samples count from the base: a float32 holds no time since 1970
         self._since_wall_s = self._base_wall_s = since_wall_s
         self._hosts: dict[str, _Host] = {}
@@ -180,7 +180,9 @@ class Histories:
         cpu, ram, disk, load = ([_number(value) for value in samples[place::_WIDTH]] for place in range(1, _WIDTH))
         at = [round(self._base_wall_s + seconds, 1) for seconds in samples[::_WIDTH]]
         presences = [PresenceView(rfc3339(at_s), presence, address) for at_s, presence, address in host.presences]
-        return HistoryView(name, rfc3339(self._since_wall_s), TIERS[span].sample_s, at, cpu, ram, disk, load, presences)
+        return HistoryView(
+            name, rfc3339(self._since_wall_s), self._tiers[span].sample_s, at, cpu, ram, disk, load, presences
+        )
 
     def dump(self) -> bytes:
         """All of it, for `restore`. Cost: 60 ms for 10,000 hosts at the limits."""
@@ -237,7 +239,7 @@ class Histories:
         if fields.connected_since is not msgspec.UNSET and fields.metrics is msgspec.UNSET:
             fresh = False  # a connection began: its numbers are those of before
         if fresh and host.numbers:
-            for span, tier in TIERS.items():
+            for span, tier in self._tiers.items():
                 room = max(1, min(tier.samples_max, tier.samples_all_max // len(self._hosts)))
                 host.series[span].add(host.numbers, now_wall_s - self._base_wall_s, tier, room)
 

@@ -1,4 +1,4 @@
-"""Who comes in at the agents' port. Pure.
+"""Who comes in at the agents' port, and how many did not. Pure.
 
     request ──▶ wrong path ─────────────────────────────────────────▶ 404
             ──▶ this gateway stops, or has no room ──────────────────▶ 503, try again
@@ -14,10 +14,14 @@ moment later: nobody is turned away for being fast. (Our agents wait for a minut
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from typing import Final, NamedTuple
 
 PATH: Final = "/ws"
 DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery takes some 10 ms
+RETRY_AFTER_S: Final = 2  # said with 503; a gateway asks for a token table that it lacks every few seconds
+COUNTS_S: Final = 10.0  # between two sums of refusals
+DAWDLED: Final = "dawdled"  # among the sums: sockets that were ended before they said who they are
 
 
 class Refusal(NamedTuple):
@@ -25,6 +29,11 @@ class Refusal(NamedTuple):
 
     status: int
     text: str
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Returns when to ask again; None: the same request is never let in."""
+        return RETRY_AFTER_S if self.status == 503 else None
 
 
 class Admission(enum.Enum):
@@ -49,3 +58,30 @@ def admit(
     if not table_is_current:
         return Refusal(503, "The tokens are not known yet. Try again soon.\n")
     return Refusal(401, "The token is missing or wrong.\n") if asked_before else Admission.ASK_AGAIN
+
+
+class RefusalCounts:
+    """How many were not let in, by why. They are told as sums: whoever knocks a thousand times a second makes no
+    thousand lines of a log.
+
+    Units: `now_s` are seconds of the loop's clock.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._counts: Counter[str] = Counter()
+        self._told_s = now_s
+
+    def refused(self, refusal: Refusal) -> None:
+        """Called when a request was refused."""
+        self._counts[f"status_{refusal.status}"] += 1
+
+    def dawdled(self) -> None:
+        """Called when a socket was ended because it had not said who it is, and others need the room."""
+        self._counts[DAWDLED] += 1
+
+    def take(self, now_s: float) -> dict[str, int]:
+        """Returns what was counted and not yet told, COUNTS_S after the last time at the earliest; else nothing."""
+        if not self._counts or now_s - self._told_s < COUNTS_S:
+            return {}
+        counts, self._counts, self._told_s = dict(sorted(self._counts.items())), Counter(), now_s
+        return counts

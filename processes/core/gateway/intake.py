@@ -1,5 +1,5 @@
 """What agents say, on its way into the outbox: who is paused, what waits of whom, what goes before an end. Pure: the
-gate carries out the acts that are returned, in their order.
+gate carries out the acts that are returned, in their order. Acts of two kinds are never equal, whatever they hold.
 
     said ──▶ entered in the outbox ──▶ (its host has too much waiting) ──▶ Pause: what else was read rests
                     │                                                       │ the outbox has room for the host again
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, NamedTuple
+from typing import Generic
+
+import msgspec
 
 from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage, Emitted
 from processes.core.gateway.outbox import Outbox, PutResult
@@ -25,19 +27,19 @@ from processes.core.travels.messages import AgentRegistered, HeartbeatReceived
 from processes.core.values import CloseCode
 
 
-class Pause(NamedTuple, Generic[Socket]):
+class Pause(msgspec.Struct, Generic[Socket], frozen=True):
     """Stop reading from this socket."""
 
     socket: Socket
 
 
-class Resume(NamedTuple, Generic[Socket]):
+class Resume(msgspec.Struct, Generic[Socket], frozen=True):
     """Read from this socket again."""
 
     socket: Socket
 
 
-class Close(NamedTuple, Generic[Socket]):
+class Close(msgspec.Struct, Generic[Socket], frozen=True):
     """Close this socket, which has left already."""
 
     socket: Socket
@@ -45,14 +47,14 @@ class Close(NamedTuple, Generic[Socket]):
     reason: str
 
 
-class Contested(NamedTuple):
+class Contested(msgspec.Struct, frozen=True):
     """Say that two agents claim to be this host."""
 
     host: str
     address: str
 
 
-class TooMuch(NamedTuple):
+class TooMuch(msgspec.Struct, frozen=True):
     """Say that an event of this host was dropped, for too much of it waits."""
 
     host: str

@@ -60,11 +60,15 @@ class Roster(Generic[Socket]):
 
     def made(self, socket: Socket) -> Socket | None:
         """Takes a new socket. Returns one to end for it: strangers may have half of the room, and the stranger that
-        dawdled longest goes.
+        dawdled longest goes. Each is returned once: of many that come in one pass of the loop, each makes another go.
         """
         self.sockets.add(socket)
         self._strangers[socket] = None
-        return next(iter(self._strangers)) if len(self._strangers) > max(self.sockets_max // 2, 1) else None
+        if len(self._strangers) <= max(self.sockets_max // 2, 1):
+            return None
+        dawdler = next(iter(self._strangers))
+        del self._strangers[dawdler]
+        return dawdler
 
     def let_in(self, socket: Socket) -> None:
         """Called when a socket's token was found good: it is no stranger any more."""

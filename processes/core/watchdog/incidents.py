@@ -12,6 +12,9 @@
     it is well again                         over once it has turned since, and (of what the canary runs through) a
                                              round that began since was complete; until then a round is wanted
     it is over                               the ledger is looked at once more: whatever was accepted is still there
+    OPEN_MAX are open, and one more is found one is over, and nobody can say since when: the oldest of a process of
+                                             which a newer one is open. (One that never gets well has an incident a
+                                             minute, and the newest tells most.)
 
 Units: *_s of CLOCK_MONOTONIC.
 """
@@ -27,7 +30,7 @@ from processes.core.shown.status import Verdict
 from processes.core.watchdog.incident import Incident, end_of, is_over, lost_between
 from processes.core.watchdog.verdict import Judgement
 
-OPEN_MAX: Final = 100  # a budget of 5 kills a minute and one incident a process keep it far below
+OPEN_MAX: Final = 100  # an incident a minute of a process that never gets well, for an hour and a half
 WELL: Final = (Verdict.ADVANCING, Verdict.LAGGING)
 
 
@@ -52,7 +55,7 @@ class ProcessCondition(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """An incident that is over; None: since when nobody can say, for an operator stopped the process."""
+    """An incident that is over. over_s None: nobody can say since when, for an operator stopped the process."""
 
     incident: Incident
     over_s: float | None
@@ -99,8 +102,8 @@ class Incidents:
             ledger=ledger,
             drill=drill,
         )
-        if len(self.open) < OPEN_MAX:
-            self.open[incident.id] = incident
+        self._make_room(at)
+        self.open[incident.id] = incident
         self._changed(incident, "")
         return incident
 
@@ -198,22 +201,26 @@ class Incidents:
         database lacks by its own count.
         """
         incident, over_s = ending
+        self._settling.discard(incident.id)
+        if incident.id not in self.open:
+            return  # it had to make room meanwhile
         last = "an operator stopped it" if over_s is None else end_of(incident, pid, epoch)
         self.tell(incident, last, at.mono_s)
         self._over(incident, over_s, at.wall_s, max(lost_between(incident.ledger, ledger), missing))
-        self._settling.discard(incident.id)
 
     def resume(self, left: Iterable[Incident], at: Moment) -> None:
         """Goes on with what the watchdog before this one left open. Shape of `left`: newest first, as stored.
 
-        Incidents of this boot stay open; those of an earlier one ended with it, and so did one that this watchdog has
-        found again by itself before it could read what was left.
+        Incidents of this boot stay open, the newest, as far as there is room; those of an earlier one ended with it,
+        and so did one that this watchdog has found again by itself before it could read what was left.
         """
+        left = list(left)
+        stay = [i.id for i in left if i.boot_id == self._boot_id and self.of(i.process, i.pid) is None]
+        stay = stay[: OPEN_MAX - len(self.open)]
         kept: dict[str, Incident] = {}
-        for incident in reversed(list(left)):
+        for incident in reversed(left):
             incident.tell(at.mono_s, "the watchdog was started anew")
-            found_again = self.of(incident.process, incident.pid) is not None
-            if incident.boot_id == self._boot_id and not found_again and len(self.open) + len(kept) < OPEN_MAX:
+            if incident.id in stay:
                 kept[incident.id] = incident
             else:
                 self._over(incident, None, at.wall_s, incident.lost)
@@ -224,6 +231,17 @@ class Incidents:
         taken = list(self._ended)
         self._ended.clear()
         return taken
+
+    def _make_room(self, at: Moment) -> None:
+        """Ends the oldest when there is no room for one more. It is not the newest of its process, which would be found
+        anew at once, and not one of which the ledger is being looked at, as long as there are others.
+        """
+        if len(self.open) < OPEN_MAX:
+            return
+        newest = {incident.process: incident.id for incident in self.open.values()}
+        first = min(self.open.values(), key=lambda each: (each.id == newest[each.process], each.id in self._settling))
+        self.tell(first, "it is not followed any more: too many are open", at.mono_s)
+        self._over(first, None, at.wall_s, first.lost)
 
     def _over(self, incident: Incident, over_s: float | None, wall_s: float, lost: int) -> None:
         incident.over_mono_s, incident.over_wall_s, incident.lost = over_s, wall_s, lost

@@ -95,6 +95,16 @@ def decide(
     return after, decisions
 
 
+def differs_in_a_drill(before: Mapping[str, Decision], decisions: Mapping[str, Decision]) -> bool:
+    """True if `decide` could say something else in a drill: a kill would count, or an alarm begins. One that stood a
+    turn before (`before`: that turn's decisions) stays: no drill begins while the installation is not well.
+    """
+    return any(
+        decision.act is Act.KILL or (decision.alarm and not before.get(name, Decision()).alarm)
+        for name, decision in decisions.items()
+    )
+
+
 def blame(name: str, judgements: Mapping[str, Judgement], facts: Mapping[str, ProcessFacts]) -> str:
     """Who stands before this process in the order of blame and is unwell or young; empty if nobody."""
     rank = RANK.get(name.partition(":")[0], 0)

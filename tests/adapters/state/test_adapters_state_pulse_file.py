@@ -107,12 +107,9 @@ def test_a_successors_file_replaces_the_predecessors_whole(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("damage", ["unlink", "truncate", "garbage", "stale"])
-def test_a_damaged_file_is_whole_again_after_the_next_beats(
-    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_is_whole_again_after_the_next_beats(tmp_path: Path, damage: str) -> None:
     """Beyond the end of a file that was cut off lies SIGBUS, so this test would not end but die."""
-    monkeypatch.setattr(pulse_file, "MEND_S", 0.0)
-    file, path = PulseFile(tmp_path, "hub"), tmp_path / "hub"
+    file, path = PulseFile(tmp_path, "hub", mend_s=0.0), tmp_path / "hub"
     file.beat()
     if damage == "unlink":
         path.unlink()
@@ -132,12 +129,9 @@ def test_a_damaged_file_is_whole_again_after_the_next_beats(
     file.close()
 
 
-def test_a_file_that_cannot_be_mended_now_costs_nothing_and_is_mended_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_mended_now_costs_nothing_and_is_mended_later(tmp_path: Path) -> None:
     """A full disk: the loop goes on turning."""
-    monkeypatch.setattr(pulse_file, "MEND_S", 0.0)
-    file = PulseFile(tmp_path, "hub")
+    file = PulseFile(tmp_path, "hub", mend_s=0.0)
     (tmp_path / "hub").write_bytes(b"")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))

@@ -486,7 +486,7 @@ def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) ->
 def test_advice_is_as_it_is_typed_here_and_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bug it would catch: in a checkout, what is to be pasted under stress is not found."""
     assert set(output.VERBS) == set(cli.commands) - {"agent"}
-    monkeypatch.setattr(output, "program", lambda: "bin/fleethub")
+    monkeypatch.setenv("PATH", "/nowhere")
     there = "| ssh root@web1 fleethub agent, a fleethub statusbar"
     advice = f"fleethub: web1? `fleethub run x`, fleethub token list; fleethub enroll web1 {there}"
     typed = f"fleethub: web1? `bin/fleethub run x`, bin/fleethub token list; bin/fleethub enroll web1 {there}"

@@ -12,7 +12,7 @@ import pytest
 
 from processes.agent import config
 from processes.cli.__main__ import execute
-from processes.cli.verbs import agent
+from processes.cli.machine.systemd_units import SystemdUnits
 
 
 @pytest.fixture
@@ -81,7 +81,14 @@ def test_what_cannot_be_is_refused_with_what_to_do(
 A, ANOTHER = "a" * 43, "b" * 43  # as long as enrolment makes them
 
 
-def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, *more: str) -> int:
+def units_in(tmp_path: Path) -> SystemdUnits:
+    """A server that systemd runs, and whose units are in a folder of the test."""
+    return SystemdUnits(tmp_path / "units", booted=tmp_path)
+
+
+def piped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, *more: str, units: SystemdUnits | None = None
+) -> int:
     monkeypatch.setattr("sys.stdin", None if text is None else io.StringIO(text))
     words = [
         "agent",
@@ -94,7 +101,7 @@ def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, *mo
         "--place",
         str(tmp_path / "place"),
     ]
-    return execute([*words, *more])
+    return execute([*words, *more], units=units or units_in(tmp_path))
 
 
 def test_a_token_from_stdin_is_kept_where_the_agents_file_names_it(
@@ -125,8 +132,6 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n[ "$1" != "$FAILS" ] || {{ echo no bus >&2; exit 1; }}\n'
     )
     (tmp_path / "bin" / "systemctl").chmod(0o755)
-    monkeypatch.setattr(agent, "UNITS", tmp_path / "units")
-    monkeypatch.setattr(agent, "SYSTEMD", tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return tmp_path / "asked"
 
@@ -150,8 +155,8 @@ def test_install_says_why_it_cannot(
     monkeypatch.setenv("FAILS", "enable")
     assert piped(tmp_path, monkeypatch, f"{A}\n", "--install") == 1
     assert "systemctl enable fleethub-agent.service: no bus" in capsys.readouterr().err
-    monkeypatch.setattr(agent, "SYSTEMD", tmp_path / "none")
-    assert piped(tmp_path, monkeypatch, f"{A}\n", "--install", "--place", str(tmp_path / "other")) == 1
+    elsewhere, none = ("--install", "--place", str(tmp_path / "other")), SystemdUnits(booted=tmp_path / "none")
+    assert piped(tmp_path, monkeypatch, f"{A}\n", *elsewhere, units=none) == 1
     assert "not run by systemd" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2

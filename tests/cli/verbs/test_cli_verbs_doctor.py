@@ -4,11 +4,13 @@ is.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,13 @@ from processes.adapters.state import fleet_db
 from processes.cli.__main__ import execute
 from processes.cli.checks import machine
 from processes.cli.checks.finding import Level
-from processes.cli.machine import own_processes
+
+TIME_OK, TIME_ERROR = 0, 5  # adjtimex(2)
+
+
+def kernel_says(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+    """What adjtimex answers."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(adjtimex=lambda _: answer))
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with socket.create_server(("127.0.0.1", 0)) as server:
             monkeypatch.setenv(f"FLEETHUB_{name}_LISTEN", f"127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.setenv("FLEETHUB_STATE", str(found))
-    monkeypatch.setattr(machine, "_TIME_ERROR", -1)  # nobody keeps a test machine's clock
+    kernel_says(monkeypatch, TIME_OK)  # nobody keeps a test machine's clock
     return found
 
 
@@ -98,6 +106,15 @@ def test_each_thing_that_is_wrong_is_named_with_what_to_do(
     assert "secret" not in json.dumps(found)
 
 
+def test_a_clock_that_nobody_keeps_right_is_a_warning(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert examined(capsys)[1]["clock"]["level"] == "ok"
+    kernel_says(monkeypatch, TIME_ERROR)
+    found = examined(capsys)[1]["clock"]
+    assert (found["level"], "chrony" in found["advice"]) == ("warning", True)
+
+
 def test_a_disk_that_is_nearly_full_is_bad_with_what_to_do(state: Path) -> None:
     (found, *_) = machine.disk(settings.load(), deep=False, bytes_bad=1 << 62)
     assert (found.check, found.level) == ("disk", Level.BAD)
@@ -111,10 +128,14 @@ def test_a_locked_database_and_a_check_that_raises_do_not_keep_it(
     writer.execute("PRAGMA locking_mode = EXCLUSIVE")
     writer.execute("BEGIN EXCLUSIVE")
 
-    def broken(*_: object) -> Any:
-        raise OSError("made up")
+    listed = os.listdir
 
-    monkeypatch.setattr(own_processes, "supervisord_of", broken)
+    def broken(path: Any) -> Any:
+        if path == "/proc":
+            raise OSError("made up")
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", broken)
     begun = time.monotonic()
     code, found = examined(capsys)
     assert time.monotonic() - begun < 5

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import cast
 
 import httpx
+import msgspec
 import pytest
 
 from processes.adapters import proc
 from processes.adapters.settings import load
 from processes.adapters.state import drill_mark, pulse_file
-from processes.adapters.state.pulse_file import PulseFile
+from processes.adapters.state.pulse_file import PulseFile, start_ticks
 from processes.cli.__main__ import execute
 from processes.cli.drills.programme import impossible
 from processes.cli.drills.scene import held
@@ -91,9 +92,7 @@ def test_an_installation_that_is_not_well_is_not_drilled(say: Say, tmp_path: Pat
     assert "fleethub status" in told.value.advice
 
 
-def test_what_has_only_just_started_is_well_and_yet_no_drill_begins(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_only_just_started_is_well_and_yet_no_drill_begins(say: Say, tmp_path: Path) -> None:
     """supervisord would take its death for a failed start, and make the next one wait: a figure of the drill, not of
     the house.
     """
@@ -103,13 +102,15 @@ def test_what_has_only_just_started_is_well_and_yet_no_drill_begins(
     PulseFile(settings.pulses, "hub").beat()
     state = "STARTING"
 
-    def report(_: object) -> Report:
+    def report() -> Report:
         row = ProcessReport("hub", state, os.getpid(), 0.5, 0, None, Verdict.ADVANCING)
-        return Report(Overall.OK, 1, [row], CanaryReport(True), FleetReport(), Ledger(), IncidentsReport())
-
-    monkeypatch.setattr("processes.adapters.state.status_file.current_report", report)
+        return Report(
+            Overall.OK, 1, [row], CanaryReport(True), FleetReport(), Ledger(), IncidentsReport(),
+            at_mono_s=time.monotonic(), writer_pid=os.getpid(), writer_start_ticks=start_ticks(os.getpid()) or 0,
+        )  # fmt: skip
 
     async def look() -> tuple[str | None, str | None]:
+        settings.report.write_bytes(msgspec.json.encode(report()))
         stage = Stage(settings)
         transport = httpx.MockTransport(lambda _: httpx.Response(200))
         async with httpx.AsyncClient(base_url=stage.url, transport=transport) as stage.http:

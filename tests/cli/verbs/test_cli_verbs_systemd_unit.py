@@ -143,16 +143,15 @@ def test_daemon_does_not_answer_to_the_unit_that_its_caller_lives_in(
     program = tmp_path / "supervisord"
     program.write_text(f"#!/bin/sh\nenv > {seen}\n")
     program.chmod(0o700)
-    monkeypatch.setattr(supervision, "_command", lambda: [str(program)])
     for name in supervision.SYSTEMD:
         monkeypatch.setenv(name, "x")
     (tmp_path / "run").mkdir()
     found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
-    supervision.launch(found)
+    supervision.launch(found, [str(program)])
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
     assert "FLEETHUB_STATE" in names
     assert not names & supervision.SYSTEMD
-    child = supervision.launch_in_foreground(found)
+    child = supervision.launch_in_foreground(found, [str(program)])
     assert child.wait(30) == 0
     assert {line.partition("=")[0] for line in seen.read_text().splitlines()} >= supervision.SYSTEMD
     assert os.environ["NOTIFY_SOCKET"] == "x"

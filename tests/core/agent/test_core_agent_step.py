@@ -622,3 +622,17 @@ def test_no_sequence_of_events_runs_an_id_twice_or_loses_a_report(program: list[
             if entry.state is JournalState.ACCEPTED and started.get(entry.command_id)
         ]
         assert all(entry.command_id in play.session._open for entry in ended_and_known), "a run that nobody will report"
+
+
+def test_what_goes_in_and_comes_out_is_told_apart_by_its_kind() -> None:
+    """The bug it would catch: a test that compares effects takes a kill for a launch."""
+    given = [
+        Connected(1),
+        Ticked(None),
+        Disconnected(),
+        Launch("c1", "pull"),
+        Kill("c1", "pull"),
+        RecordFailed("c1", "pull"),
+    ]
+    assert [[one == other for other in given] for one in given] == [[one is other for other in given] for one in given]
+    assert Launch("c1", "pull") == Launch("c1", "pull")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from processes.core.fanout import history
 from processes.core.fanout.history import KEPT_S_MAX, PRESENCES_MAX, TIERS, Histories, Span
 from processes.core.travels.messages import Change, Json
 from processes.core.values import rfc3339
@@ -38,9 +37,8 @@ def test_samples_are_kept_apart_and_the_oldest_go_first() -> None:
     assert found.at[-1] > START_S + int(SAMPLES_MAX * SAMPLE_S) * 2 - SAMPLE_S - 1
 
 
-def test_all_hosts_together_stay_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(history.TIERS, Span.HOUR, TIERS[Span.HOUR]._replace(samples_all_max=100))
-    histories = Histories(START_S)
+def test_all_hosts_together_stay_within_the_limit() -> None:
+    histories = Histories(START_S, {**TIERS, Span.HOUR: TIERS[Span.HOUR]._replace(samples_all_max=100)})
     for beat in range(50):
         for number in range(10):
             histories.take(row(f"web{number}", metrics={"cpu": 1.0}), START_S + beat * 10)

@@ -186,3 +186,10 @@ def test_a_host_that_pours_out_past_all_room_is_told_to_come_again() -> None:
         pytest.fail("nothing was ever refused")
     assert scene.closed[sockets[-1]] == CloseCode.GOING_AWAY
     assert scene.intake.dropped
+
+
+def test_acts_of_two_kinds_are_told_apart_whatever_they_hold() -> None:
+    """The bug it would catch: tests and callers that compare acts take a pause for a resume."""
+    acts = [Pause(1), Resume(1), TooMuch("a"), Pause("a"), Resume("a"), Contested("a", "b"), Close("a", 1, "b")]
+    assert [[one == other for other in acts] for one in acts] == [[one is other for other in acts] for one in acts]
+    assert Pause(1) == Pause(1)

@@ -168,7 +168,7 @@ def test_evidence_a_spared_process_and_a_revived_one_are_told() -> None:
 def test_the_next_watchdog_goes_on_with_this_boots_incidents_and_ends_those_of_an_earlier_one() -> None:
     scene = Scene()
     mine, newer = scene.found(), scene.found("queues")
-    old = Scene(boot="earlier").found("fanout")
+    old = Scene(boot="earlier", numbers=itertools.count(50)).found("fanout")
     after = Scene(numbers=itertools.count(10))
     fresh = after.found("gateway")
     again = after.found("agent", 9)
@@ -177,6 +177,53 @@ def test_the_next_watchdog_goes_on_with_this_boots_incidents_and_ends_those_of_a
     assert list(after.incidents.open.values()) == [mine, newer, fresh, again], "oldest first, and none twice"
     assert lost.over_wall_s is not None
     assert (old.over_mono_s, old.over_wall_s is not None) == (None, True)
+
+
+def test_at_the_limit_the_oldest_that_was_outlived_makes_room_and_each_is_found_once() -> None:
+    """A process that never gets well has an incident for each of its successors. The bug it would catch: at the limit each
+    look makes one more incident, which nothing ever ends.
+    """
+    scene = Scene()
+    alone = scene.found("queues", 1)
+    hubs = [scene.found("hub", pid) for pid in range(1, OPEN_MAX)]
+    assert len(scene.incidents.open) == OPEN_MAX
+    fresh = scene.found("hub", OPEN_MAX)
+    changes = scene.changes
+    assert scene.found("hub", OPEN_MAX) is fresh
+    assert scene.changes == changes, "found again, it is the same"
+    assert list(scene.incidents.open.values()) == [alone, *hubs[1:], fresh]
+    assert scene.incidents.take_ended() == hubs[:1]
+    assert (hubs[0].over_mono_s, hubs[0].over_wall_s) == (None, scene.now_s + 1e9)
+    assert scene.told == ["hub: it is not followed any more: too many are open"]
+
+
+def test_what_had_to_make_room_while_the_ledger_was_looked_at_does_not_end_twice() -> None:
+    scene = Scene()
+    incidents = [scene.found(f"gateway:{number}", 1) for number in range(OPEN_MAX)]
+    scene.now_s = 103.0
+    (ending,), _ = scene.endings(well(1), 101.0, "gateway:0")
+    scene.found("hub")
+    assert incidents[0].over_wall_s is None, "one that is about to end well is spared"
+    assert scene.incidents.take_ended() == [incidents[1]]
+    endings = [ending] + [scene.endings(well(1), 101.0, f"gateway:{number}")[0][0] for number in range(2, OPEN_MAX)]
+    endings += scene.endings(well(8, 104.0), 104.0)[0]
+    scene.found("queues")
+    assert scene.incidents.take_ended() == [incidents[0]], "all are about to end: the oldest"
+    changes = scene.changes
+    scene.settle(ending)
+    assert (scene.changes, scene.incidents.take_ended()) == (changes, [])
+    for each in endings[1:]:
+        scene.settle(each)
+    assert [each.process for each in scene.incidents.open.values()] == ["queues"]
+
+
+def test_the_next_watchdog_goes_on_with_the_newest_as_far_as_there_is_room() -> None:
+    scene = Scene()
+    left = [Scene(numbers=itertools.count(1000 + pid)).found("hub", pid) for pid in range(1, OPEN_MAX + 3)]
+    fresh = scene.found("queues")
+    scene.incidents.resume(reversed(left), scene.at)
+    assert list(scene.incidents.open.values()) == [*left[3:], fresh]
+    assert scene.incidents.take_ended() == left[:3]
 
 
 PROCESSES = ("queues", "hub", "gateway", "watchdog")

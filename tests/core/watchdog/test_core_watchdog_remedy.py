@@ -18,6 +18,7 @@ from processes.core.watchdog.remedy import (
     Past,
     blame,
     decide,
+    differs_in_a_drill,
 )
 from processes.core.watchdog.verdict import STORAGE, Judgement, ProcessFacts
 
@@ -229,3 +230,44 @@ def test_a_revival_after_health_is_a_first_one_again() -> None:
     assert past.revivals == 0
     past, _ = one(WELL, past=Past(revivals=4, well_s=990.0))
     assert past.revivals == 4
+
+
+ALARM = Decision(note="stands", alarm=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "asked"),
+    [
+        (Decision(), Decision(), False),
+        (Decision(), Decision(note="held off"), False),
+        (Decision(), Decision(Act.START), False),
+        (Decision(), Decision(Act.KILL), True),
+        (ALARM, Decision(Act.KILL, alarm=True), True),
+        (Decision(), ALARM, True),
+        (ALARM, ALARM, False),  # the bug it would catch: the mark is looked at ten times a second while an alarm stands
+        (ALARM, Decision(), False),
+    ],
+)
+def test_whether_a_drill_is_under_way_is_asked_for_a_kill_and_as_an_alarm_begins(
+    before: Decision, now: Decision, asked: bool
+) -> None:
+    assert differs_in_a_drill({"hub": before, "queues": Decision()}, {"queues": Decision(), "hub": now}) is asked
+    assert differs_in_a_drill({}, {"hub": now}) is (asked or now.alarm), "the first turn of a watchdog"
+
+
+@pytest.mark.parametrize("verdict", sorted(Verdict))
+@pytest.mark.parametrize("blamed", [WELL, STALLED, Judgement(Verdict.DEAD)])
+@pytest.mark.parametrize("kills", [0, 1, BUDGET_KILLS])
+@pytest.mark.parametrize(
+    "seen",
+    [OLD, OLD._replace(killed_s=999.0), OLD._replace(supervised="STARTING", age_s=1.0), OLD._replace(wanted=False),
+     OLD._replace(pid=0, supervised="FATAL")],
+)  # fmt: skip
+def test_where_no_drill_is_asked_for_one_would_change_nothing(
+    verdict: Verdict, blamed: Judgement, kills: int, seen: ProcessFacts
+) -> None:
+    judgements = house(hub=Judgement(verdict, "why"), queues=blamed)
+    given = judgements, facts(hub=seen), {"hub": Past(kills_s=(990.0,) * kills, alarmed=kills > 1)}, 1000.0
+    found = decide(*given)
+    if not differs_in_a_drill({}, found[1]):
+        assert decide(*given, drill=True) == found
