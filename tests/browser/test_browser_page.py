@@ -296,7 +296,7 @@ def test_what_is_wrong_stands_in_the_dialog_and_a_token_is_not_closed_by_a_slip(
         dialog.get_by_label("host name").fill("web1")
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog.get_by_role("alert")).to_contain_text("tick the box")
-        dialog.get_by_label("It exists").check()
+        dialog.get_by_label("It is enrolled already").check()
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog).to_contain_text("Token of web1")
         page.keyboard.press("Escape")

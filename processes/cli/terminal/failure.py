@@ -1,4 +1,4 @@
-"""How a verb of the command line fails: a code for scripts, a text for a person, an exit code. Pure."""
+"""How a verb fails: a code for scripts, a text for a person, an exit code. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_READER_GONE: Final = 141  # 128 + SIGPIPE
 
 
 class Failure(FleethubError):
-    """What happened and why, in `message`; what to do about it, in `advice`. `code` is a fixed word."""
+    """A verb has failed. `message`: what happened and why. `advice`: what to do about it. `code`: a fixed word."""
 
     def __init__(self, code: str, message: str, advice: str = "", exit_code: int = EXIT_FAILED) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The verbs of what was put aside: deadletters, deadletter."""
+"""The verbs of dead letters: deadletters, deadletter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from processes.cli.terminal import output
-from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.client.api import Api, decoded, segment
 from processes.core.records.dead_letter import LetterView
@@ -20,7 +20,7 @@ from processes.core.shown.pages import DeadLettersPage
 @as_json
 @asks_hub
 def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """List the messages that were put aside, newest first."""
+    """List the dead letters, messages that were put aside because they ended a process, newest first."""
     with asking(hub, token_file) as api:
         body = api.read("/deadletters", {"limit": limit})
     page = decoded(body, DeadLettersPage)
@@ -36,16 +36,18 @@ def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | N
 
 @click.command()
 @click.argument("letter_id", metavar="ID")
-@click.option("--retry", is_flag=True, help="Step it once more; if it ends the hub twice again, it is put aside again.")
-@click.option("--discard", is_flag=True, help="Throw it away.")
+@click.option(
+    "--retry", is_flag=True, help="Let the hub try it once more; if it ends the hub twice again, it is put aside again."
+)
+@click.option("--discard", is_flag=True, help="Throw it away for good.")
 @as_json
 @asks_hub
 def deadletter(
     *, letter_id: str, retry: bool, discard: bool, as_json: bool, hub: str | None, token_file: Path | None
 ) -> None:
-    """Show one message that was put aside, with the stacks of what it ended; or try it again, or discard it."""
+    """Show one dead letter with the stacks of the processes that it ended; or try it again, or discard it."""
     if retry and discard:
-        raise Failure("usage", "give either --retry or --discard", exit_code=2)
+        raise Failure("usage", "give either --retry or --discard", exit_code=EXIT_USAGE)
     with asking(hub, token_file) as api:
         if retry or discard:
             _act(api, letter_id, "retry" if retry else "discard", as_json)

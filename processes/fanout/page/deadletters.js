@@ -1,4 +1,4 @@
-// Dead letters: messages that were put aside because they ended whoever dealt with them, or could not be dealt with.
+// Dead letters: messages that were put aside because they ended a process, or because a step on them failed.
 import { confirm } from "/dialogs.js";
 import { $, h, icon, keyed, one } from "/dom.js";
 import { ask, askSurely, link, may } from "/link.js";
@@ -45,7 +45,11 @@ function item(letter) {
     ),
     h("span", { className: "under right" }, since(letter.at)),
     h("span", { className: "under" }, `${letter.why}${letter.error ? `: ${letter.error}` : ""}`),
-    h("span", { className: "under right" }, letter.retrying ? "being retried" : letter.retries ? `retried ${letter.retries} times` : ""),
+    h(
+      "span",
+      { className: "under right" },
+      letter.retrying ? "being retried" : letter.retries ? `retried ${letter.retries} times` : "",
+    ),
   );
 }
 function about(letter) {
@@ -60,7 +64,7 @@ function about(letter) {
         askedMs = 0;
         then?.();
       },
-      `${verb} was asked for.`,
+      `Asked to ${verb.toLowerCase()} it.`,
     );
   return h(
     "div",
@@ -74,7 +78,8 @@ function about(letter) {
         "button",
         {
           disabled: letter.retrying,
-          onclick: () => act("Retry", "It is dealt with once more. If it ends the process again, that is found and it comes back here."),
+          onclick: () =>
+            act("Retry", "The process tries it once more. If it ends the process again, it comes back here."),
         },
         letter.retrying ? "Being retried" : "Retry",
       ),
@@ -94,7 +99,10 @@ function about(letter) {
       "h2",
       null,
       letter.kind,
-      letter.host && [h("span", { className: "dim" }, " from "), h("a", { href: `#host/${encodeURIComponent(letter.host)}` }, letter.host)],
+      letter.host && [
+        h("span", { className: "dim" }, " from "),
+        h("a", { href: `#host/${encodeURIComponent(letter.host)}` }, letter.host),
+      ],
     ),
     h("p", { className: "note" }, icon("letter"), h("span", null, `Put aside by ${letter.process}: ${letter.why}.`)),
     facts([
@@ -104,7 +112,7 @@ function about(letter) {
       ["Id", h("span", { className: "mono small" }, letter.id)],
     ]),
     letter.error && block("Error", "", letter.error),
-    letter.event !== null && block("What was said", "", pretty(letter.event)),
+    letter.event !== null && block("The message", "", pretty(letter.event)),
     letter.deaths.map((death, place) =>
       block(
         `Death ${place + 1}: ${death.cause}`,
@@ -112,7 +120,7 @@ function about(letter) {
           h("span", { className: "dim small" }, ` ${day(death.at)}, process ${death.pid} `),
           death.incident && h("a", { href: `#incident/${death.incident}` }, "incident"),
         ],
-        death.stacks || "No stacks were left.",
+        death.stacks || "There are no stacks.",
       ),
     ),
   );
@@ -130,7 +138,9 @@ export const view = {
   },
   draw() {
     if (!may("operator")) {
-      one($("letters"), "role", () => empty(`The role ${link.me.role} does not see them: they hold what agents said.`));
+      one($("letters"), "role", () =>
+        empty(`The role ${link.me.role} may not see dead letters: they hold what agents sent.`),
+      );
       return;
     }
     if (Date.now() - askedMs > AGAIN_MS) refresh();
@@ -148,9 +158,7 @@ export const view = {
       );
     else
       one($("letters"), "none", () =>
-        empty(
-          "None. A message that ends the hub twice, or that cannot be understood, would be put here with its stacks instead of ending it again.",
-        ),
+        empty("None. A message that ends the hub twice, or makes a step fail, is put here with the stacks."),
       );
   },
 };
