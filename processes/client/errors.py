@@ -2,7 +2,7 @@
 
 ClientError
 ├── Refused          the hub answered with an error: its HTTP status, code and message
-├── HubAway          nobody answered, or not in time; whether a request was carried out is unknown
+├── HubAway          the hub did not answer, or not in time; whether a request was carried out is unknown
 ├── NoToken          the file does not hold a token, or cannot be read
 └── NotAnAddress     the text is not the URL of an operators' port
 """
@@ -49,7 +49,7 @@ class Refused(ClientError):
 
 
 class Silence(enum.StrEnum):
-    """Why nobody answered."""
+    """Why there was no answer."""
 
     UNREACHABLE = "unreachable"  # no connection was made
     NO_TLS = "no_tls"  # the port does not speak TLS
@@ -60,7 +60,7 @@ class Silence(enum.StrEnum):
 
 
 class HubAway(ClientError):
-    """Nobody answered, or not in time. Whether a request was carried out is unknown.
+    """The hub did not answer, or not in time. Whether a request was carried out is unknown.
 
     `url`: of the operators' port. `why`: how it failed. `own`: the hub is this machine's own.
     """

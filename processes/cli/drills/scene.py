@@ -57,7 +57,7 @@ class Scene:
 def held(group: Mapping[int, int]) -> Iterator[None]:
     """Stop the processes, and continue them at the end; if we are killed meanwhile, a child of ours continues them."""
     pids = " ".join(map(str, group))
-    guard = subprocess.Popen(  # noqa: S603  # pids
+    rescuer = subprocess.Popen(  # noqa: S603  # pids
         ["/bin/sh", "-c", f"read _; kill -CONT {pids}"],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -69,4 +69,4 @@ def held(group: Mapping[int, int]) -> Iterator[None]:
                 send(pid, start_ticks, signal.SIGSTOP)
         yield
     finally:
-        guard.communicate()  # this closes its standard input, and so it continues them
+        rescuer.communicate()  # this closes its standard input, and so it continues them

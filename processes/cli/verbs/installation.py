@@ -105,7 +105,7 @@ def down() -> None:
 @click.command()
 @click.argument("process", required=False, shell_complete=completion.processes)
 def restart(process: str | None) -> None:
-    """Restart one process after the other, each when the one before turns again. The gateway only if named."""
+    """Restart the processes one after the other, each when the one before turns again. The gateway only if named."""
     settings = load()
     supervision.supervisor_of(settings)
     asked = desired_state.read(settings)

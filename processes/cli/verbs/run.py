@@ -246,7 +246,7 @@ def _again(words: Sequence[str], key: str | None, body: dict[str, object]) -> st
 
 
 def _tell_offline(api: Api, view: RunView) -> None:
-    """Say on stderr which of the run's hosts are offline, so that nobody wonders what is waited for.
+    """Say on stderr which of the run's hosts are offline, so that it is clear what is waited for.
 
     Says nothing if the hub does not answer.
     """

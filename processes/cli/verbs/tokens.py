@@ -42,7 +42,7 @@ def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Pa
 @as_json
 @asks_hub
 def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """List the operator tokens that were created, but never the tokens themselves."""
+    """List operator tokens by id, role and label."""
     with asking(hub, token_file) as api:
         body = api.read("/tokens")
     if as_json:
@@ -61,7 +61,7 @@ def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
 @as_json
 @asks_hub
 def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Make an operator token void; its connections end within 2 s, and no restored backup brings it back."""
+    """Make an operator token void. Its connections end within 2 s, and no restored backup brings it back."""
     with asking(hub, token_file) as api:
         body = api.once("DELETE", f"/tokens/{segment(token_id)}")
     if as_json:

@@ -159,7 +159,7 @@ export function command(hosts, done) {
         h("label", null, "Give up if not delivered within (min)", minutes),
       ),
     hosts.length === 1 &&
-      h("div", { className: "fields" }, h("label", null, "Give up if not taken within (min)", minutes)),
+      h("div", { className: "fields" }, h("label", null, "Give up if not delivered within (min)", minutes)),
     away > 0 &&
       h(
         "p",
