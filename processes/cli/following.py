@@ -42,7 +42,7 @@ class Shown(Listener):
         output.note(f"{command.host}: the output was longer than what the hub keeps")
 
     def on_run(self, view: RunView) -> None:
-        """Called when the counts of a run have changed: passes them on."""
+        """Called with the run each time the hub was asked for it: passes it on."""
         self._show_run(view)
 
     def on_host_gone(self, host: str) -> None:
@@ -62,5 +62,5 @@ class Shown(Listener):
         output.note(f"fleethub: {failure_of(error).message}; the commands go on, asking again …")
 
     def between(self) -> None:
-        """Called between two pieces of news."""
+        """Called often, between two pieces of news: calls what `between` gave."""
         self._between()

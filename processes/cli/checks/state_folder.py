@@ -143,7 +143,10 @@ def _checked(name: str, path: Path, deep: bool) -> Finding:
                 name, Level.OK, f"no damage found within {CHECK_S_MAX:g} s; fleethub doctor --deep reads it all"
             )
         return Finding(
-            name, Level.WARNING, f"cannot be read now: {error}", "Does another program hold a lock on it? fuser -v fleet.db"
+            name,
+            Level.WARNING,
+            f"cannot be read now: {error}",
+            "Does another program hold a lock on it? fuser -v fleet.db",
         )
     except sqlite3.Error as error:
         return Finding(name, Level.BAD, f"damaged: {error}", advice)

@@ -52,9 +52,9 @@ async def _inside(scene: Scene, fault: str) -> None:
     asking = asyncio.create_task(scene.stage.http.post("/api/v1/drill", json={"fault": fault}))
     scene.stack.push_async_callback(_dropped, asking)
     scene.begins()
-    steps = scene.stage.pulse("hub")
-    await scene.stage.until(lambda: _taken(scene, steps.pid), f"the hub takes the fault {fault}", FOUND_S_MAX)
-    await _health_tells(scene, steps.pid)
+    pid = scene.stage.pulse("hub").pid
+    await scene.stage.until(lambda: _taken(scene, pid), f"the hub takes the fault {fault}", FOUND_S_MAX)
+    await _health_tells(scene, pid)
     if asking.done() and asking.exception() is None and asking.result().status_code // 100 == 4:
         raise Late(f"the fault {fault} was answered {asking.result().status_code} {asking.result().text[:200]}")
 

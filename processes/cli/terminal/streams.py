@@ -22,7 +22,7 @@ class Unwritable(Failure):
 
 
 class ReaderGone(FleethubError):
-    """The program that reads our output has ended, as `head` does. Nothing is wrong, and nothing more is to be written."""
+    """The program that reads our output has ended, as `head` does. Nothing is wrong; there is no one to write to."""
 
     exit_code = EXIT_READER_GONE
 

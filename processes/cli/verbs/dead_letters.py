@@ -35,7 +35,7 @@ def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | N
 
 
 @click.command()
-@click.argument("letter_id", metavar="ID")
+@click.argument("dead_letter_id", metavar="ID")
 @click.option(
     "--retry", is_flag=True, help="Let the hub try it once more; if it ends the hub twice again, it is put aside again."
 )
@@ -43,16 +43,16 @@ def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | N
 @as_json
 @asks_hub
 def deadletter(
-    *, letter_id: str, retry: bool, discard: bool, as_json: bool, hub: str | None, token_file: Path | None
+    *, dead_letter_id: str, retry: bool, discard: bool, as_json: bool, hub: str | None, token_file: Path | None
 ) -> None:
     """Show one dead letter with the stacks of the processes that it ended; or try it again, or discard it."""
     if retry and discard:
         raise Failure("usage", "give either --retry or --discard", exit_code=EXIT_USAGE)
     with asking(hub, token_file) as api:
         if retry or discard:
-            _act(api, letter_id, "retry" if retry else "discard", as_json)
+            _act(api, dead_letter_id, "retry" if retry else "discard", as_json)
             return
-        body = api.read(f"/deadletters/{segment(letter_id)}")
+        body = api.read(f"/deadletters/{segment(dead_letter_id)}")
     view = decoded(body, LetterView)
     if as_json:
         output.document(body)
@@ -76,12 +76,12 @@ def deadletter(
     _text("event", msgspec.json.format(bytes(view.event), indent=2).decode())
 
 
-def _act(api: Api, letter_id: str, verb: str, as_json: bool) -> None:
-    body = api.once("POST", f"/deadletters/{segment(letter_id)}/{verb}")
+def _act(api: Api, dead_letter_id: str, verb: str, as_json: bool) -> None:
+    body = api.once("POST", f"/deadletters/{segment(dead_letter_id)}/{verb}")
     if as_json:
         output.document(body)
     else:
-        output.say(f"{letter_id}: {'it is tried again' if verb == 'retry' else 'discarded'}")
+        output.say(f"{dead_letter_id}: {'it is tried again' if verb == 'retry' else 'discarded'}")
 
 
 def _text(title: str, text: str) -> None:

@@ -47,10 +47,10 @@ class Done(msgspec.Struct, frozen=True):
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @as_json
 def restore(file: Path, as_json: bool) -> None:
-    """Put a backup in the place of the database, and keep the database aside. Only while nothing runs: fleethub down.
+    """Put a backup in the place of the database, and keep the database aside.
 
-    Commands that were not final in the backup become lost (restored) and are never delivered. Hosts and tokens that
-    were revoked since the backup stay revoked. This machine only.
+    Only while nothing runs: type fleethub down first. Commands that were not final in the backup become lost (restored)
+    and are never delivered. Hosts and tokens that were revoked since the backup stay revoked. This machine only.
     """
     settings = load()
     environment.make_folders(settings)

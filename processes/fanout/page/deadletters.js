@@ -6,7 +6,7 @@ import { bytes, day, empty, facts, since } from "/words.js";
 
 const AGAIN_MS = 5000;
 let id = "",
-  letters = null,
+  deadLetters = null,
   failed = "",
   askedMs = 0,
   redraw = () => {};
@@ -15,10 +15,10 @@ async function refresh() {
   askedMs = Date.now();
   try {
     const found = await ask("GET", id ? `/api/v1/deadletters/${encodeURIComponent(id)}` : "/api/v1/deadletters");
-    letters = id ? [found] : found.deadletters;
+    deadLetters = id ? [found] : found.deadletters;
     failed = "";
   } catch (error) {
-    letters = null;
+    deadLetters = null;
     failed = error.status === 404 ? "There is no such dead letter (any more)." : error.message;
   }
   redraw();
@@ -32,28 +32,28 @@ const block = (title, under, text) =>
     h("pre", { className: "code", tabIndex: 0 }, text),
   );
 
-function item(letter) {
+function item(deadLetter) {
   return h(
     "a",
-    { href: `#deadletters/${letter.id}`, className: "item" },
+    { href: `#deadletters/${deadLetter.id}`, className: "item" },
     h(
       "span",
       { className: "line" },
-      h("strong", null, letter.kind),
-      letter.host && h("span", { className: "dim" }, ` from ${letter.host}`),
-      ` put aside by ${letter.process}`,
+      h("strong", null, deadLetter.kind),
+      deadLetter.host && h("span", { className: "dim" }, ` from ${deadLetter.host}`),
+      ` put aside by ${deadLetter.process}`,
     ),
-    h("span", { className: "under right" }, since(letter.at)),
-    h("span", { className: "under" }, `${letter.why}${letter.error ? `: ${letter.error}` : ""}`),
+    h("span", { className: "under right" }, since(deadLetter.at)),
+    h("span", { className: "under" }, `${deadLetter.why}${deadLetter.error ? `: ${deadLetter.error}` : ""}`),
     h(
       "span",
       { className: "under right" },
-      letter.retrying ? "being retried" : letter.retries ? `retried ${letter.retries} times` : "",
+      deadLetter.retrying ? "being retried" : deadLetter.retries ? `retried ${deadLetter.retries} times` : "",
     ),
   );
 }
-function about(letter) {
-  const path = `/api/v1/deadletters/${encodeURIComponent(letter.id)}`;
+function about(deadLetter) {
+  const path = `/api/v1/deadletters/${encodeURIComponent(deadLetter.id)}`;
   const act = (verb, word, then) =>
     confirm(
       `${verb} this message?`,
@@ -77,11 +77,11 @@ function about(letter) {
       h(
         "button",
         {
-          disabled: letter.retrying,
+          disabled: deadLetter.retrying,
           onclick: () =>
             act("Retry", "The process tries it once more. If it ends the process again, it comes back here."),
         },
-        letter.retrying ? "Being retried" : "Retry",
+        deadLetter.retrying ? "Being retried" : "Retry",
       ),
       h(
         "button",
@@ -98,22 +98,27 @@ function about(letter) {
     h(
       "h2",
       null,
-      letter.kind,
-      letter.host && [
+      deadLetter.kind,
+      deadLetter.host && [
         h("span", { className: "dim" }, " from "),
-        h("a", { href: `#host/${encodeURIComponent(letter.host)}` }, letter.host),
+        h("a", { href: `#host/${encodeURIComponent(deadLetter.host)}` }, deadLetter.host),
       ],
     ),
-    h("p", { className: "note" }, icon("letter"), h("span", null, `Put aside by ${letter.process}: ${letter.why}.`)),
+    h(
+      "p",
+      { className: "note" },
+      icon("letter"),
+      h("span", null, `Put aside by ${deadLetter.process}: ${deadLetter.why}.`),
+    ),
     facts([
-      ["When", day(letter.at)],
-      ["Size", bytes(letter.size_bytes)],
-      ["Retries", letter.retries],
-      ["Id", h("span", { className: "mono small" }, letter.id)],
+      ["When", day(deadLetter.at)],
+      ["Size", bytes(deadLetter.size_bytes)],
+      ["Retries", deadLetter.retries],
+      ["Id", h("span", { className: "mono small" }, deadLetter.id)],
     ]),
-    letter.error && block("Error", "", letter.error),
-    letter.event !== null && block("The message", "", pretty(letter.event)),
-    letter.deaths.map((death, place) =>
+    deadLetter.error && block("Error", "", deadLetter.error),
+    deadLetter.event !== null && block("The message", "", pretty(deadLetter.event)),
+    deadLetter.deaths.map((death, place) =>
       block(
         `Death ${place + 1}: ${death.cause}`,
         [
@@ -131,33 +136,33 @@ export const view = {
   build(main, wanted, changed) {
     redraw = changed;
     id = wanted;
-    letters = null;
+    deadLetters = null;
     failed = "";
     askedMs = 0;
-    main.replaceChildren(h("div", { id: "letters", className: id ? "page" : "page items panel" }));
+    main.replaceChildren(h("div", { id: "dead-letters", className: id ? "page" : "page items panel" }));
   },
   draw() {
     if (!may("operator")) {
-      one($("letters"), "role", () =>
+      one($("dead-letters"), "role", () =>
         empty(`The role ${link.me.role} may not see dead letters: they hold what agents sent.`),
       );
       return;
     }
     if (Date.now() - askedMs > AGAIN_MS) refresh();
-    if (!letters) {
-      if (failed) one($("letters"), failed, () => empty(failed));
+    if (!deadLetters) {
+      if (failed) one($("dead-letters"), failed, () => empty(failed));
       return;
     }
-    if (letters.length)
+    if (deadLetters.length)
       keyed(
-        $("letters"),
-        letters,
-        (letter) => letter.id,
-        (letter) => letter,
+        $("dead-letters"),
+        deadLetters,
+        (deadLetter) => deadLetter.id,
+        (deadLetter) => deadLetter,
         id ? about : item,
       );
     else
-      one($("letters"), "none", () =>
+      one($("dead-letters"), "none", () =>
         empty("None. A message that ends the hub twice, or makes a step fail, is put here with the stacks."),
       );
   },
