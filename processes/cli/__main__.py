@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import click
 
+from processes.adapters.bootstrap import EXIT_SETTINGS
 from processes.adapters.settings import SettingsError, load
 from processes.cli.terminal import output, streams
 from processes.cli.terminal.client_failure import failure_of
-from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import Invocation
 from processes.cli.terminal.verb_group import Verbs
 from processes.cli.verbs import (

@@ -12,7 +12,6 @@ EXIT_USAGE: Final = 2
 EXIT_UNKNOWN: Final = 3  # of `status`: there is nothing to judge
 EXIT_UNANSWERED: Final = 4  # of `run`: a host had not answered at --wait
 EXIT_NOT_ACCEPTED: Final = 5  # of `run`: the hub did not accept it in time
-EXIT_SETTINGS: Final = 78  # EX_CONFIG of sysexits.h
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
 EXIT_READER_GONE: Final = 141  # 128 + SIGPIPE
 

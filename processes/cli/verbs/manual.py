@@ -8,17 +8,33 @@ from importlib import metadata
 import click
 from click.shell_completion import get_completion_class
 
-from processes.cli.terminal.failure import Failure
+from processes.adapters.bootstrap import EXIT_BROKEN, EXIT_SETTINGS
+from processes.cli.terminal.failure import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_ACCEPTED,
+    EXIT_OK,
+    EXIT_READER_GONE,
+    EXIT_UNANSWERED,
+    EXIT_UNKNOWN,
+    EXIT_USAGE,
+    Failure,
+)
 
 PROGRAM = "fleethub"
 COMPLETE = "_FLEETHUB_COMPLETE"  # the variable by which click recognizes a call of the shell's completion
-EXIT_CODES = """\
-0 done. 1 failed, or not done on every host; status: degraded; doctor: a warning.
-2 wrongly used; status: stalled or down; doctor: something is wrong. 3 status: unknown.
-4 run: a host had not answered at \\-\\-wait, or the hub had not answered for 10 minutes.
-5 run: the hub did not accept the run. 70 agent: a bug, or an agent runs already. 78 a wrong setting.
-130 interrupted. 141 the reader of the output is gone.
-"""
+EXIT_CODES = {
+    EXIT_OK: "done",
+    EXIT_FAILED: "failed, or not done on every host; of status: degraded; of doctor: something should be looked at",
+    EXIT_USAGE: "wrongly used; of status: stalled or down; of doctor: something is wrong",
+    EXIT_UNKNOWN: "of status: unknown",
+    EXIT_UNANSWERED: "of run: a host had not answered at --wait, or the hub had not answered for 10 minutes",
+    EXIT_NOT_ACCEPTED: "of run: the hub did not accept the run",
+    EXIT_BROKEN: "of agent: a bug, or an agent runs already",
+    EXIT_SETTINGS: "a wrong setting",
+    EXIT_INTERRUPTED: "interrupted",
+    EXIT_READER_GONE: "the reader of the output is gone",
+}
 
 
 @click.command()
@@ -56,7 +72,8 @@ def page(root: click.Group) -> Iterator[str]:
             record = option.get_help_record(context)
             if record is not None:
                 yield f".TP\n.B {_text(record[0])}\n{_text(record[1])}"
-    yield f".SH EXIT STATUS\n{EXIT_CODES}"
+    yield ".SH EXIT STATUS"
+    yield from (f".TP\n.B {code}\n{_text(words)}" for code, words in EXIT_CODES.items())
     yield ".SH ENVIRONMENT"
     yield ".TP\n.B FLEETHUB_STATE\nThe state folder; /var/lib/fleethub if not set, or var/ in a checkout."
     yield ".TP\n.B FLEETHUB_CONFIG"
