@@ -21,7 +21,6 @@ from processes.adapters.settings import Settings, address
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes
 from processes.cli.machine import ports as both_ports
-from processes.cli.machine.environment import SYSTEMD_BOOTED
 from processes.cli.terminal.failure import Failure
 from processes.core.shown.certificate import NoCertificate, expires_wall_s
 
@@ -169,7 +168,7 @@ def versions(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
     """Check whether systemd starts the installation at boot."""
-    if not SYSTEMD_BOOTED.is_dir():
+    if not Path("/run/systemd/system").exists():
         yield Finding(
             "systemd",
             Level.OK,

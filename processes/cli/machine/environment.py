@@ -15,7 +15,6 @@ from processes.adapters.settings import Settings, checkout
 from processes.adapters.state import durable
 from processes.cli.terminal.failure import Failure
 
-SYSTEMD_BOOTED: Final = Path("/run/systemd/system")  # sd_booted(3): it exists where systemd runs the machine
 _FORBIDDEN: Final = '%"\\\n'  # supervisord expands % and splits its commands as a shell does
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from processes.adapters.state import durable
-from processes.cli.machine import enrolment, environment, sign_in
+from processes.cli.machine import enrolment, sign_in
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.verbs.systemd_unit import agent_unit
 from processes.core.values import HOST_NAME
@@ -24,6 +24,7 @@ PLACE: Final = (
 )
 UNITS: Final = Path("/etc/systemd/system")
 UNIT: Final = "fleethub-agent.service"
+SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these characters
@@ -144,15 +145,15 @@ def _read_token() -> str:
 
 def _check_systemd() -> None:
     """Refuse a server without systemd, or a user who is not root. Raises: Failure, before anything is made."""
-    if not environment.SYSTEMD_BOOTED.is_dir():
+    if not SYSTEMD.is_dir():
         advice = (
-            "Make the agent's file with --init in place of --install, "
-            "and let this server's own service manager run fleethub agent --config FILE."
+            "With --init in place of --install the agent's file is made: "
+            "let whatever starts things here run fleethub agent --config FILE"
         )
-        raise Failure("no_systemd", "systemd does not run this server", advice)
+        raise Failure("no_systemd", "this server is not run by systemd", advice)
     if not os.access(UNITS, os.W_OK):
         raise Failure(
-            "not_root", f"{UNITS} is not writable: --install needs root", "Run it as root, or leave out --install."
+            "not_root", f"{UNITS} is not writable: --install is root's", "Run it as root, or leave out --install."
         )
 
 
@@ -163,11 +164,7 @@ def _install(config: Path) -> None:
         durable.replace(UNITS / UNIT, unit.encode(), mode=0o644)
     except OSError as error:
         raise Failure("no_unit", f"{UNITS / UNIT}: {error.strerror or error}") from None
-    for words in (
-        ["daemon-reload"],
-        ["enable", UNIT],
-        ["restart", UNIT],
-    ):  # restart: a running agent must read the new token
+    for words in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):  # restart: one that runs gets the new token
         command = ["systemctl", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
         if done.returncode:

@@ -12,7 +12,6 @@ import pytest
 
 from processes.agent import config
 from processes.cli.__main__ import execute
-from processes.cli.machine import environment
 from processes.cli.verbs import agent
 
 
@@ -127,7 +126,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "bin" / "systemctl").chmod(0o755)
     monkeypatch.setattr(agent, "UNITS", tmp_path / "units")
-    monkeypatch.setattr(environment, "SYSTEMD_BOOTED", tmp_path)
+    monkeypatch.setattr(agent, "SYSTEMD", tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return tmp_path / "asked"
 
@@ -151,8 +150,8 @@ def test_install_says_why_it_cannot(
     monkeypatch.setenv("FAILS", "enable")
     assert piped(tmp_path, monkeypatch, f"{A}\n", "--install") == 1
     assert "systemctl enable fleethub-agent.service: no bus" in capsys.readouterr().err
-    monkeypatch.setattr(environment, "SYSTEMD_BOOTED", tmp_path / "none")
+    monkeypatch.setattr(agent, "SYSTEMD", tmp_path / "none")
     assert piped(tmp_path, monkeypatch, f"{A}\n", "--install", "--place", str(tmp_path / "other")) == 1
-    assert "systemd does not run this server" in capsys.readouterr().err
+    assert "not run by systemd" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2
