@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 from processes.core.errors import ResourceError
 
 TIMEOUT_S: Final = 2.0  # supervisord answers within one poll; if it is stopped, it never does
+ALREADY_STARTED: Final = 60  # Faults of supervisor/xmlrpc.py, which is slow to import
+NOT_RUNNING: Final = 70
 HELD: Final = ("gateway", "fanout")  # kinds with sockets that supervisord holds: member 0 of the group is the holder
 
 
@@ -19,7 +21,7 @@ class SupervisorAway(ResourceError):
 
 
 class SupervisorFault(ResourceError):
-    """supervisord refused a call; `code` as in supervisor/xmlrpc.py Faults, e.g. 60 ALREADY_STARTED, 70 NOT_RUNNING."""
+    """supervisord refused a call. `code`: one of Faults in supervisor/xmlrpc.py."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""What a person types: `fleethub VERB …`. Every way out is here: an exit code, and never a traceback."""
+"""The command line, `fleethub VERB …`. Every way out of it is here: an exit code, and never a traceback."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import click
 
+from processes.adapters.bootstrap import EXIT_SETTINGS
 from processes.adapters.settings import SettingsError, load
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output, streams
 from processes.cli.terminal.client_failure import failure_of
-from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, Failure
+from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import Invocation
 from processes.cli.terminal.verb_group import Verbs
 from processes.cli.verbs import (
@@ -40,7 +41,7 @@ from processes.client.api import PATIENCE, Patience
 from processes.client.errors import ClientError
 from processes.core.errors import FleethubError
 
-LOCAL = {  # verbs of this machine alone
+LOCAL = {  # verbs that only ever concern this machine's installation
     "up", "down", "restart", "stop", "start", "doctor", "backup", "restore", "env", "systemd-unit", "alarms", "drill",
 }  # fmt: skip
 
@@ -77,7 +78,7 @@ cli.add_sections(
 
 
 def main() -> None:
-    """Runs the verb of this process's arguments, and exits."""
+    """Run the verb that this process was started with, and exit."""
     try:
         streams.prepare()
     except streams.Unwritable as failure:
@@ -90,8 +91,9 @@ def execute(
     patience: Patience = PATIENCE,
     units: SystemdUnits = SystemdUnits(),  # noqa: B008  frozen
 ) -> int:
-    """Runs a verb and returns its exit code; whatever goes wrong is told in a line or two, with --json as a document
-    too.
+    """Run a verb and return its exit code.
+
+    An error is shown as one or two lines on stderr; with --json also as a document on stdout.
     """
     as_json = "--json" in arguments
     try:
@@ -110,9 +112,8 @@ def execute(
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         advice = f"See: {context.command_path} --help" if context else ""
-        message = " ".join(
-            error.format_message().split()
-        )  # click breaks lines, and a line break is escaped where it is shown
+        # click wraps its messages; a line break in a message would be shown escaped
+        message = " ".join(error.format_message().split())
         return output.fail(Failure("usage", message, advice, EXIT_USAGE), as_json)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
@@ -145,7 +146,7 @@ def _no_such_option(error: click.NoSuchOption) -> Failure:
 
 
 def _unexpected(error: Exception) -> Failure:
-    """A mistake of ours: a line for the person, the traceback for whoever mends it."""
+    """A bug in fleethub as a failure: one line for the person, and the traceback in a file for whoever mends it."""
     what = f"{type(error).__name__}: {error}".splitlines()[0]
     with contextlib.suppress(Exception):
         path = load().log / "cli.log"

@@ -1,4 +1,4 @@
-"""What a person sees of commands that are followed: their output on both streams, and on stderr what is waited for."""
+"""What a person sees of followed commands: their output on stdout and stderr, and on stderr what is waited for."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from processes.core.shown.views import OutputView
 
 
 class Shown(Listener):
-    """Prints what it hears.
+    """A listener that prints.
 
-    `hosts`: those whose names stand before the lines, aligned; None for no names. `quiet`: only an absent hub is told.
+    `hosts`: each line begins with its host's name, aligned over these; None for lines without names.
+    `quiet`: tell of an absent hub, and not of absent hosts.
     """
 
     def __init__(
@@ -32,32 +33,34 @@ class Shown(Listener):
         self._quiet, self._show_run, self._between = quiet, on_run, between
 
     def on_output(self, command: Watched, record: OutputView) -> None:
-        """Part of Listener."""
+        """Called when a command has said something: prints the line on the stream that the command wrote it to."""
         prefix = f"{command.host.ljust(self._width)} | " if self._prefixed else ""
         output.stream(prefix + drawn(record.data), record.stream == "stderr")
 
     def on_truncated(self, command: Watched) -> None:
-        """Part of Listener."""
-        output.note(f"{command.host}: the output was longer than what is kept")
+        """Called when a command has said more than the hub keeps: says so."""
+        output.note(f"{command.host}: the output was longer than what the hub keeps")
 
     def on_run(self, view: RunView) -> None:
-        """Part of Listener."""
+        """Called with the run each time the hub was asked for it: passes it on."""
         self._show_run(view)
 
     def on_host_gone(self, host: str) -> None:
-        """Part of Listener."""
+        """Called when a host with an open command has lost its connection: says so, once."""
         if not self._quiet:
-            output.note(f"fleethub: {host} is not connected: what it runs goes on there, and it tells when it is back")
+            output.note(
+                f"fleethub: {host} is not connected: its command goes on there, and is reported when the host is back"
+            )
 
     def on_host_back(self, host: str) -> None:
-        """Part of Listener."""
+        """Called when such a host is connected again: says so."""
         if not self._quiet:
             output.note(f"fleethub: {host} is back")
 
     def on_hub_away(self, error: HubAway) -> None:
-        """Part of Listener."""
+        """Called when the hub does not answer any more: says so, once until it answers again."""
         output.note(f"fleethub: {failure_of(error).message}; the commands go on, asking again …")
 
     def between(self) -> None:
-        """Part of Listener."""
+        """Called often, between two pieces of news: calls what `between` gave."""
         self._between()

@@ -1,4 +1,4 @@
-"""A screen that lives: the state as the operators' WebSocket tells it, drawn again whenever it changes."""
+"""A live screen: the state as the operators' WebSocket tells it, drawn again whenever it changes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from processes.client.feed import Feed, Picture
 
 
 def watch(feed: Feed, draw: Callable[[Picture, str], RenderableType | None]) -> None:
-    """Shows the picture until Ctrl-C. `draw` is given the picture and what to say of its freshness.
+    """Show the picture until Ctrl-C. `draw` gets the picture and a word on how fresh it is.
 
-    Without a terminal nothing can be drawn over: `draw` prints the picture then, and returns None. Raises: Refused,
-    KeyboardInterrupt.
+    Without a terminal there is no screen to draw over: there `draw` prints the picture and returns None.
+    Raises: Refused, KeyboardInterrupt.
     """
     terminal = sys.stdout.isatty()
     with Live(console=Console(), screen=terminal, auto_refresh=False) if terminal else contextlib.nullcontext() as live:

@@ -1,1 +1,1 @@
-"""NOT a process: what a Python program uses to talk to a hub. Installed, it is imported as `fleethub`."""
+"""NOT a process: what a Python program uses to talk to a hub. In an installation it is imported as `fleethub`."""

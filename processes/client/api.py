@@ -1,4 +1,4 @@
-"""The operators' API as a small, typed client: one short call a question, each with a deadline."""
+"""The operators' API as a small, typed client: one call for each request, each with a deadline."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from processes.core.shown.views import CommandView, HostView, OutputPage
 
 DEADLINE: Final = Deadline(answer_s=12.0, connect_s=2.0)  # the API answers 504 after 10 s
 HEALTH: Final = Deadline(answer_s=2.0, connect_s=2.0)
-CLOCK_S: Final = (
-    2.0  # clocks that differ by less count as the same: an answer names a second, and takes its time to come
-)
-AGENTS_PORT: Final = (404, 426)  # what the agents' port says to whoever does not ask for a WebSocket
-PAGE_MAX: Final = 500  # commands in one answer
+# Clocks that differ by less count as equal: an answer tells its time to the second only, and takes a while to come.
+CLOCK_S: Final = 2.0
+AGENTS_PORT: Final = (404, 426)  # how the agents' port answers a request that is none for a WebSocket
+PAGE_MAX: Final = 500  # commands in one answer of the API
 
 T = TypeVar("T")
-Before = TypeVar("Before", str, int)  # where a listing goes on: an id or a number
+Before = TypeVar("Before", str, int)  # where the next page of a listing begins: an id or a number
 
 
 class Patience(NamedTuple):
-    """For how long is asked again while the hub is away. Units: seconds."""
+    """For how long a request is repeated while the hub is away. Units: seconds."""
 
-    read_again_s: float = 5.0  # a read
-    ask_again_s: float = 15.0  # contract: a run, with the same key; also what harms nobody if it is asked twice
-    pause_s: float = 0.3  # between two tries: nothing tells when the hub is back
+    read_again_s: float = 5.0  # a request that only reads
+    ask_again_s: float = 15.0  # a run, with the same key; and any other request that does no harm twice
+    pause_s: float = 0.3  # between two attempts: nothing tells when the hub is back
 
 
 PATIENCE: Final = Patience()
@@ -56,7 +55,7 @@ class Api:
         token_file: Path | None = None,
         patience: Patience = PATIENCE,
     ) -> None:
-        """`trust`: None for what the system trusts. `own`: the port is of this machine's own installation.
+        """`trust`: None for what the system trusts. `own`: the port belongs to this machine's own installation.
 
         `token_file`: where the token came from, for errors that name it.
         """
@@ -72,11 +71,11 @@ class Api:
         self.close()
 
     def close(self) -> None:
-        """Ends its connections."""
+        """End the connections."""
         self._http.close()
 
     def read(self, path: str, query: Mapping[str, str | int] | None = None) -> bytes:
-        """The body of a GET. Asks again for a while when the hub is away for a moment. Raises: Refused, HubAway."""
+        """The answer to a GET, which is repeated for a while if the hub is away. Raises: Refused, HubAway."""
         deadline_mono_s = time.monotonic() + self._patience.read_again_s
         while True:
             try:
@@ -95,7 +94,7 @@ class Api:
         query: Mapping[str, str | int] | None = None,
         deadline: Deadline = DEADLINE,
     ) -> bytes:
-        """The body of one answer. `path` is below /api/v1. Raises: Refused, HubAway."""
+        """The body of the answer to one request, sent once. `path` is below /api/v1. Raises: Refused, HubAway."""
         content = None if body is None else msgspec.json.encode(body)
         answer = self._http.ask(method, f"/api/v1{path}", deadline, content, query)
         self._ahead_s = _ahead_s(answer)
@@ -113,7 +112,7 @@ class Api:
                 error = Error("http", f"{self.url} is not an operators' port: it answers {said}")
         message = error.message or f"HTTP {answer.status} {error.error}"
         if self._token_file is not None and answer.status == 401:
-            message = f"the token in {self._token_file} is not good at {self.url}"
+            message = f"{self.url} does not accept the token in {self._token_file}"
         retry = answer.headers.get("retry-after", "")
         return Refused(
             answer.status,
@@ -126,30 +125,30 @@ class Api:
         )
 
     def now_wall_s(self) -> float:
-        """The time by the clock of the installation that answered last, to a second."""
+        """The time by the clock of the hub as its last answer told it, to about a second."""
         return time.time() + self._ahead_s
 
     def healthy(self) -> bool:
-        """True when /healthz says 200."""
+        """True if /healthz answers 200."""
         try:
             return self._http.ask("GET", "/healthz", HEALTH).status == 200
         except HubAway:
             return False
 
     def status(self) -> Report:
-        """The watchdog's view. Raises: Refused, HubAway."""
+        """The status of the installation, as its watchdog sees it. Raises: Refused, HubAway."""
         return decoded(self.read("/status"), Report)
 
     def hosts(self, query: Mapping[str, str | int] | None = None, deadline: Deadline = DEADLINE) -> list[HostView]:
-        """The hosts, by name; `query`: presence, search. Asked once. Raises: Refused, HubAway."""
+        """The hosts, by name. `query`: presence, search. Sent once. Raises: Refused, HubAway."""
         return decoded(self.once("GET", "/hosts", query=query, deadline=deadline), HostsPage).hosts
 
     def enroll(self, name: str, *, again: bool = False) -> HostEnrolled:
-        """The host has a new token. Raises: Refused, with 409 for one that is there, unless `again`; HubAway."""
+        """Enrol a host, and return its new token. Raises: Refused, 409 if it is enrolled and not `again`; HubAway."""
         return decoded(self.once("POST", "/hosts", {"name": name, "again": again}), HostEnrolled)
 
     def cancel(self, command_id: str) -> CommandView:
-        """The command, whose end was asked for. Raises: Refused, with 409 if it has ended; HubAway."""
+        """Ask for the end of a command, and return it. Raises: Refused, with 409 if it has ended; HubAway."""
         return decoded(self.once("POST", f"/commands/{segment(command_id)}/cancel"), CommandView)
 
     def host(self, name: str) -> HostView | None:
@@ -179,7 +178,7 @@ class Api:
         return self.commands(query, count)[0][::-1]
 
     def commands(self, query: Mapping[str, str | int], count: int) -> tuple[list[CommandView], str | None]:
-        """At most `count` commands, newest first, and where the listing goes on, in pages. Raises: Refused, HubAway."""
+        """At most `count` commands, newest first, and where the listing goes on. Raises: Refused, HubAway."""
 
         def rows(body: bytes) -> tuple[list[CommandView], str | None]:
             page = decoded(body, CommandsPage)
@@ -195,9 +194,9 @@ class Api:
         page_max: int,
         rows: Callable[[bytes], tuple[list[T], Before | None]],
     ) -> tuple[list[T], Before | None]:
-        """At most `count` rows of a listing, newest first, and where it goes on, in pages of at most `page_max`.
+        """At most `count` rows of a listing, newest first, and where it goes on. Asks for at most `page_max` at a time.
 
-        `rows`: what an answer holds, and its `next`. Raises: Refused, HubAway.
+        `rows`: takes an answer apart into its rows and its `next`. Raises: Refused, HubAway.
         """
         found: list[T] = []
         following: Before | None = None
@@ -210,11 +209,11 @@ class Api:
         return found, following
 
     def start_run(self, body: Mapping[str, Any]) -> RunView:
-        """The run that was accepted. Asked again with the same key until it is certain.
+        """Start a run, and return it. The request is repeated, with its key, until it is certain that it was accepted.
 
-        Raises: Refused, with any other status than 503 and 504; HubAway, when the time is over.
+        Raises: Refused, with any status but 503 and 504; HubAway, when the time is over.
         """
-        assert body.get("key"), "without a key, asking again would start it twice"
+        assert body.get("key"), "without a key, a repeated request would start a second run"
         answer = self._insist("/runs", body)
         try:
             return msgspec.json.decode(answer, type=RunView)
@@ -222,14 +221,14 @@ class Api:
             return self.run(decoded(answer, Named).id)
 
     def cancel_run(self, run_id: str) -> RunView:
-        """The run, which begins nothing more. Asked again until it is certain: twice is as good as once.
+        """Cancel a run, and return it. The request is repeated until it is certain: twice does the same as once.
 
         Raises: Refused, with 409 if it has ended; HubAway, when the time is over.
         """
         return decoded(self._insist(f"/runs/{segment(run_id)}/cancel"), RunView)
 
     def _insist(self, path: str, body: object = None) -> bytes:
-        """The answer to a POST that may be asked again without harm. Every try ends when the time is over."""
+        """The answer to a POST that does no harm if it is repeated. Every attempt ends when the time is over."""
         deadline_mono_s = time.monotonic() + self._patience.ask_again_s
         while True:
             try:
@@ -240,20 +239,20 @@ class Api:
                 if time.monotonic() + self._patience.pause_s > deadline_mono_s:
                     told = (
                         f"not accepted within {self._patience.ask_again_s:.0f} s, "
-                        "but a request that still waits may be, for some seconds more"
+                        "but a request that still waits may be for some seconds more"
                     )
                     raise HubAway(f"{told}: {error}", url=self.url, why=Silence.NOT_ACCEPTED, own=self.own) from error
             time.sleep(self._patience.pause_s)
 
 
 def _within(left_s: float) -> Deadline:
-    """The deadline of a try that ends with the time that is left."""
+    """The deadline of an attempt that must end within the time that is left."""
     connect_s = min(DEADLINE.connect_s, left_s / 2)
     return Deadline(min(DEADLINE.answer_s, max(0.01, left_s - connect_s)), max(0.01, connect_s))
 
 
 def open_remote(url: str, token_file: Path, patience: Patience = PATIENCE) -> Api:
-    """The API of an installation, by the URL of its operators' port and a file that holds a token.
+    """Open the API of a hub: the URL of its operators' port, and a file that holds a token.
 
     Raises: NotAnAddress, NoToken.
     """
@@ -284,20 +283,20 @@ def read_token(path: Path) -> str:
 
 
 def segment(name: str) -> str:
-    """The name as one segment of a URL's path, whatever it holds."""
-    return quote(name, safe="") if name.strip(".") else f"%2E{name[1:]}"  # "." and ".." would be resolved on the way
+    """The name as one segment of a URL's path, whatever characters it has."""
+    return quote(name, safe="") if name.strip(".") else f"%2E{name[1:]}"  # "." and ".." would be resolved as paths
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
-    """The answer as the type that it should be. Raises: Refused, if it is not."""
+    """The answer, decoded as the type that it should be. Raises: Refused, if it is not of that type."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
-        raise Refused(502, "bad_answer", f"the answer is not of this API: {error}") from None
+        raise Refused(502, "bad_answer", f"the answer is not one of this API: {error}") from None
 
 
 def _ahead_s(answer: Answer) -> float:
-    """By how much the answering clock is ahead of ours. Answers tell the second only: 0 if the clocks agree to that."""
+    """How far the clock of the answer is ahead of ours; 0 if it is no further than answers can tell."""
     try:
         ahead_s = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
     except ValueError:

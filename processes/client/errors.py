@@ -1,9 +1,9 @@
-"""What can go wrong between a program and a hub. Each error carries its facts; what to advise is the program's.
+"""What can go wrong between a program and a hub. Each error carries facts; advice is left to the program.
 
 ClientError
 ├── Refused          the hub answered with an error: its HTTP status, code and message
-├── HubAway          nobody answered, or not in time; whether a request was carried out is unknown
-├── NoToken          the file does not give a token
+├── HubAway          the hub did not answer, or not in time; whether a request was carried out is unknown
+├── NoToken          the file does not hold a token, or cannot be read
 └── NotAnAddress     the text is not the URL of an operators' port
 """
 
@@ -16,15 +16,15 @@ from processes.core.errors import FleethubError
 
 
 class ClientError(FleethubError):
-    """Base of all errors of this room. `str` of it is a sentence for a person."""
+    """Base of all errors of the client. `str` of one is a sentence for a person."""
 
 
 class Refused(ClientError):
     """The hub answered with an error.
 
-    `status`: HTTP's. `code`: the API's fixed word; `http` if the answer is none of the API's, `bad_answer` if it cannot
-    be read. `url`: of the operators' port. `token_file`: where the token came from. `retry_after_s`: when to ask again,
-    if the hub said so. `own`: the hub is this machine's own.
+    `status`: HTTP's. `code`: the API's fixed word; `http` if the answer is not the API's, `bad_answer` if it cannot be
+    decoded. `url`: of the operators' port. `token_file`: where the token came from. `retry_after_s`: after how long to
+    ask again, if the hub said so. `own`: the hub is this machine's own.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class Refused(ClientError):
 
     @property
     def passes(self) -> bool:
-        """True when the hub is away for a moment: the same request may be asked again."""
+        """True if the hub is only away for a moment: the request may be repeated."""
         return self.status in (503, 504)
 
 
 class Silence(enum.StrEnum):
-    """Why nobody answered."""
+    """Why there was no answer."""
 
     UNREACHABLE = "unreachable"  # no connection was made
     NO_TLS = "no_tls"  # the port does not speak TLS
     UNTRUSTED = "untrusted"  # its certificate is not trusted here
-    CUT = "cut"  # the connection ended, or the time did, before the answer came
-    BUSY = "busy"  # somebody answered, but that the hub is away for now
-    NOT_ACCEPTED = "not_accepted"  # asked again and again, until the time was over
+    CUT = "cut"  # the connection or the time ended before the answer came
+    BUSY = "busy"  # the fanout answered that the hub is away for now
+    NOT_ACCEPTED = "not_accepted"  # the request was repeated until the time was over
 
 
 class HubAway(ClientError):
-    """Nobody answered, or not in time. Whether a request was carried out is unknown.
+    """The hub did not answer, or not in time. Whether a request was carried out is unknown.
 
-    `url`: of the operators' port. `why`: what was met. `own`: the hub is this machine's own.
+    `url`: of the operators' port. `why`: how it failed. `own`: the hub is this machine's own.
     """
 
     def __init__(self, message: str, *, url: str = "", why: Silence = Silence.CUT, own: bool = False) -> None:
@@ -71,7 +71,7 @@ class HubAway(ClientError):
 
 
 class NoToken(ClientError):
-    """The file does not give a token. `missing`: there is no such file."""
+    """The file does not hold a token. `missing`: there is no such file. `empty`: what it holds is no token."""
 
     def __init__(self, path: Path, message: str, *, missing: bool = False, empty: bool = False) -> None:
         super().__init__(message)

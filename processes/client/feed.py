@@ -18,13 +18,13 @@ from processes.client.errors import Refused
 from processes.core.travels import operator_frames
 from processes.core.travels.operator_frames import Delta, FullState, GetState, RowChange
 
-FRAME_BYTES_MAX: Final = 64 << 20  # of a full state of a large fleet
+FRAME_BYTES_MAX: Final = 64 << 20  # the full state of a large fleet
 OPEN_S_MAX: Final = 5.0  # for connecting
-AGAIN_S: Final = 0.5  # between two tries to connect
+AGAIN_S: Final = 0.5  # between two attempts to connect
 EVERY_S: Final = 0.25  # between two updates, at least
-AGES_S: Final = 1.0  # without news, an update comes so often, because ages grow
-SILENT_S_MAX: Final = 8.0  # a sync comes every 5 s: a connection without one is dead
-LISTS: Final = {  # of a full state → kind of its rows, and the field that names them
+AGES_S: Final = 1.0  # without news there is an update so often, because shown ages grow
+SILENT_S_MAX: Final = 8.0  # the hub sends a sync every 5 s: a connection without one is dead
+LISTS: Final = {  # list in a full state → kind of its rows, and the field that identifies a row
     "hosts": ("host", "name"),
     "commands": ("command", "id"),
     "processes": ("process", "name"),
@@ -34,8 +34,10 @@ SINGLE: Final = ("overall", "ledger", "source")
 
 
 class Picture:
-    """All rows that are known. `rows[kind][id]`: host, command, process, incident; overall, ledger and source stand
-    under their own names.
+    """All known rows.
+
+    Shape: `rows[kind][id]`. Kinds of many rows are host, command, process and incident; the kinds overall, ledger and
+    source have one row, whose id is the kind.
 
     Invariant: a delta is merged only on top of the full state of the same connection, and only without a gap.
     """
@@ -46,7 +48,7 @@ class Picture:
         self._version = 0
 
     def take(self, text: str | bytes) -> bool:
-        """Merges a frame into the picture. Returns False when a frame before it is missing: then ask for the state."""
+        """Merge a frame into the picture. False: a frame before it is missing, so ask for the full state."""
         frame = operator_frames.decode(text)
         self.heard_mono_s = time.monotonic()
         if isinstance(frame, FullState):
@@ -83,9 +85,9 @@ def _decoded(row: msgspec.Raw) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def open_socket(api: Api) -> Iterator[ClientConnection]:
-    """A WebSocket to the operators' port.
+    """Connect a WebSocket to the operators' port.
 
-    Raises: OSError, WebSocketException, if there is none or it ends; Refused, if the token is not good.
+    Raises: OSError, WebSocketException, if it cannot connect or ends; Refused, if the token is not accepted.
     """
     try:
         with connect(
@@ -97,22 +99,24 @@ def open_socket(api: Api) -> Iterator[ClientConnection]:
             close_timeout=1,
             max_size=FRAME_BYTES_MAX,
             proxy=None,
-            logger=logging.Logger("unheard", logging.CRITICAL + 1),  # else its threads write tracebacks to stderr
+            logger=logging.Logger("unheard", logging.CRITICAL + 1),  # otherwise its threads write tracebacks to stderr
         ) as socket:
             yield socket
     except InvalidStatus as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise Refused(status, "not_signed_in", "this token may not look", url=api.url, own=api.own) from None
+            raise Refused(
+                status, "not_signed_in", "this token may not watch the fleet", url=api.url, own=api.own
+            ) from None
         raise OSError(str(error)) from None
     except (InvalidHandshake, InvalidURI, TimeoutError) as error:
         raise OSError(str(error)) from None
 
 
 class Feed:
-    """The live state of one installation. `problem`: why it is not connected just now; empty while it is.
+    """The live state of one installation. `problem`: why it is not connected now; empty while it is.
 
-    `again_s`: between two tries to connect; `every_s`: between two updates, at least. Units: seconds.
+    `again_s`: pause between two attempts to connect. `every_s`: least time between two updates. Units: seconds.
     """
 
     def __init__(self, api: Api, *, again_s: float = AGAIN_S, every_s: float = EVERY_S) -> None:
@@ -122,14 +126,14 @@ class Feed:
 
     @property
     def age_s(self) -> float | None:
-        """For how long nothing was heard; None if nothing ever was."""
+        """How long ago the last frame came; None if none ever came."""
         heard_mono_s = self.picture.heard_mono_s
         return None if heard_mono_s is None else time.monotonic() - heard_mono_s
 
     def updates(self) -> Iterator[Picture]:
-        """The picture, again whenever it has changed or the connection was lost, without end. Connects again by itself.
+        """Yield the picture whenever it has changed or the connection was lost, without end; reconnect as needed.
 
-        Raises: Refused, if the token is not good.
+        Raises: Refused, if the token is not accepted.
         """
         while True:
             try:

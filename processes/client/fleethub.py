@@ -6,7 +6,7 @@
     with open_remote("https://fleet.example.org", Path("token")) as api:
         print([host.name for host in api.hosts()])
 
-An installation has this file as the package `fleethub`: this is the one place that only hands on other modules' names.
+An installation has this file as its package `fleethub`. It is the only module that just re-exports others' names.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Follows commands, or a fleet run with its commands, and hands on their output: by the operators' WebSocket, or by
-asking where there is none.
+"""Follows commands, or a fleet run with its commands, to their end, and passes on their output.
 
-What was handed on is known by its offset, so a lost connection, a new hub or a message that comes twice neither loses
-nor repeats a line. The WebSocket brings news early; the API is believed: the end of each command is asked for once,
-and the
-run says which commands it made.
+News comes early by the operators' WebSocket, or by asking the API while there is none. The API has the last word: the
+end of each command is asked for once, and the run tells which commands it has made. Output is counted by its offset, so
+a lost connection, a new hub or a repeated message neither loses nor repeats a line.
 """
 
 from __future__ import annotations
@@ -41,56 +39,52 @@ from processes.core.travels.operator_frames import (
 )
 from processes.core.values import rfc3339, seconds_between
 
-MANY: Final = 50  # open commands, beyond which they are asked for together; guess
-SILENT_S_MAX: Final = 600.0  # nobody answers for so long: give up, and say so
+MANY: Final = 50  # more open commands than this are asked for together; guess
+SILENT_S_MAX: Final = 600.0  # the hub has not answered for so long: give up
 
 
 class Pace(NamedTuple):
-    """How often is asked, and how much at once. Units: seconds, unless it says otherwise."""
+    """How often to ask, and for how much at once. Units: seconds, unless the name says otherwise."""
 
-    look_s: float = 5.0  # without news, every command is asked for so often
-    poll_s: float = 0.5  # without a WebSocket
-    run_poll_s: float = 0.4  # a run is asked for so often
-    news_s: float = 0.1  # and so soon after one of its commands ended
-    rest_factor: float = (
-        5.0  # a look that took long waits so many times as long for the next; guess: a sixth of our time
-    )
-    outputs_max: int = OUTPUTS_MAX  # commands whose output the connection brings; the others are asked for
-    gone_s: float = (
-        10.0  # a host is away for so long: told. A hub that was just replaced hears of some for the first time
-    )
+    look_s: float = 5.0  # between two questions for every command, if there is no news
+    poll_s: float = 0.5  # the same while there is no WebSocket
+    run_poll_s: float = 0.4  # between two questions for the run
+    news_s: float = 0.1  # the same once one of its commands has ended
+    rest_factor: float = 5.0  # a slow answer is followed by a pause so many times as long; guess: a sixth of our time
+    outputs_max: int = OUTPUTS_MAX  # commands whose output the WebSocket brings; the API is asked for the others'
+    gone_s: float = 10.0  # absence after which a host counts as gone: a new hub needs a while to hear of all of them
     silent_s_max: float = SILENT_S_MAX
 
 
 class Listener:
-    """What a program wants to hear while it follows. Each method does nothing: override those that you want."""
+    """Hears what happens while commands are followed. Each method does nothing: override those that you need."""
 
     def on_output(self, command: Watched, record: OutputView) -> None:
-        """Called with each record of a command's output, in order, once."""
+        """Called with each record of a command's output: once, and in order."""
 
     def on_truncated(self, command: Watched) -> None:
-        """Called at the end of a command whose output was longer than what is kept."""
+        """Called at the end of a command that has said more than the hub keeps."""
 
     def on_run(self, view: RunView) -> None:
-        """Called with each look at the run."""
+        """Called with the run each time the hub was asked for it."""
 
     def on_host_gone(self, host: str) -> None:
-        """Called when a host of an open command has not been connected for a while."""
+        """Called when the host of an open command has not been connected for a while."""
 
     def on_host_back(self, host: str) -> None:
         """Called when such a host is connected again."""
 
     def on_hub_away(self, error: HubAway) -> None:
-        """Called when nobody answers, once until somebody does. The commands go on, and so does the following."""
+        """Called when the hub does not answer, once until it does. The commands go on, and so does following."""
 
     def between(self) -> None:
-        """Called between two pieces of news, often: it may ask a person something, or raise to end the following."""
+        """Called often, between two pieces of news. It may ask a person something, or raise to stop following."""
 
 
 class Following:
-    """Commands that are followed, and the run that makes more of them. `run` returns when all are over or the time is.
+    """Follows commands, and a run that makes more of them. `run` returns when all have ended, or the time is over.
 
-    `output`: False if nobody wants to see it; then only the ends are waited for.
+    `output`: False if nobody reads it; then only the ends are waited for.
     """
 
     def __init__(
@@ -106,20 +100,20 @@ class Following:
         self._api, self._run = api, fleet_run
         self._listener, self._output, self._pace = listener or Listener(), output, pace or Pace()
         self.commands: dict[str, Watched] = {}
-        self._seen: Counter[str] = Counter()  # commands by host
+        self._seen: Counter[str] = Counter()  # how many commands are known, by host
         for each in commands:
             self._add(each)
         self._look_due_mono_s = self._heard_mono_s = time.monotonic()
         self._run_looked_mono_s, self._run_pause_s = 0.0, 0.0
-        self._news = True  # something happened that may have moved the run
+        self._news = True  # something has happened that may have changed the run
         self._away = False
-        self._gone: set[str] = set()  # hosts of which the listener was told that they are gone
+        self._gone: set[str] = set()  # hosts that the listener was told are gone
 
     def run(self, wait_s: float | None = None) -> bool:
-        """True when all have ended; False after `wait_s`.
+        """Follow. Returns True when all have ended, False after `wait_s`.
 
-        Raises: Refused, if it may not be seen; HubAway, when nobody answered for `pace.silent_s_max`; whatever the
-        listener raises.
+        Raises: Refused, if the token may not read this; HubAway, when the hub has not answered for
+        `pace.silent_s_max`; whatever the listener raises.
         """
         deadline_mono_s = None if wait_s is None else time.monotonic() + wait_s
         self._look_at_all()
@@ -129,7 +123,7 @@ class Following:
                     self._listen(socket, deadline_mono_s)
             except (OSError, WebSocketException):
                 self._look_at_all()
-                # then it connects again; meanwhile asking shows what there is
+                # the loop connects again; until then the API tells what there is
                 time.sleep(self._left(deadline_mono_s, self._pace.poll_s))
             if deadline_mono_s is not None and time.monotonic() >= deadline_mono_s:
                 self._look_at_all()
@@ -140,7 +134,7 @@ class Following:
         subscribed: set[str] = set()
         self._subscribe(socket, subscribed)
         version = 0
-        self._look_at_all()  # what happened while we were not connected
+        self._look_at_all()  # for what has happened while we were not connected
         while not self._over():
             self._listener.between()
             self._subscribe(socket, subscribed)
@@ -163,7 +157,7 @@ class Following:
                 self._look_at_run()
 
     def _subscribe(self, socket: ClientConnection, subscribed: set[str]) -> None:
-        """The connection brings the output of as many open commands as it may; the others are asked for."""
+        """Subscribe to the output of open commands, as many as one connection may have."""
         if not self._output:
             return
         for command_id in [command_id for command_id in subscribed if self.commands[command_id].over]:
@@ -178,7 +172,7 @@ class Following:
         news: list[dict[str, Any]] = []
         if isinstance(frame, OutputFrame) and (each := self.commands.get(frame.command_id)):
             if frame.offset > each.next_offset:
-                self._look([each])  # a gap: the API has what lies between
+                self._look([each])  # a gap: the API has the lines between
             self._show(each, [OutputView(frame.offset, frame.stream, frame.data)])
         elif isinstance(frame, Delta):
             changes = [change for change in operator_frames.decode_changes(frame) if change.kind == "command"]
@@ -190,23 +184,23 @@ class Following:
             self._look(ended)
 
     def _learned(self, command_id: str, fields: dict[str, Any]) -> Watched | None:
-        """The command, if it has ended with this."""
+        """Take in fields of a command. Returns it if it has ended with this."""
         if command_id not in self.commands:
             if self._run is None or fields.get("run") != self._run.id:
                 return None
-            self._news = True  # one of ours that is not known yet
+            self._news = True  # one of our run that is not known yet
             if "host" not in fields or "op" not in fields:
-                return None  # a part of it only: the run tells which, and what came before it
+                return None  # too little to know it by: the run will tell of it
             self._add(Watched(command_id, str(fields["host"]), str(fields["op"]), State.QUEUED))
         each = self.commands[command_id]
         if each.over:
             return None
-        with contextlib.suppress(ValueError):  # a state that this version does not know
+        with contextlib.suppress(ValueError):  # a newer hub may have states that this client does not know
             each.learn(fields)
         return each if each.state.final else None
 
     def _look_at_all(self) -> None:
-        """Asks for everything that is open: first the run, which may name commands that are not known yet."""
+        """Ask for everything that is open; for the run first, which may name commands that are not known yet."""
         started_mono_s = time.monotonic()
         self._listener.between()
         if self._run is not None and not self._run.over:
@@ -220,7 +214,7 @@ class Following:
         )
 
     def _tell_gone(self) -> None:
-        """Tells the listener whose host is not connected any more, and so what is waited for; and who is back."""
+        """Tell the listener which hosts of open commands are gone, and which are back."""
         now = rfc3339(self._api.now_wall_s())
         views = [each.view for each in self._open() if each.view]
         silent = {view.host for view in views if (seconds_between(view.unheard_since, now) or 0.0) > self._pace.gone_s}
@@ -232,7 +226,7 @@ class Following:
         self._gone = (self._gone | silent) - back
 
     def _look(self, wanted: Iterable[Watched]) -> None:
-        """Asks the API for each command's state and for the output that is not shown yet."""
+        """Ask the API for the state of each command, and for its output that was not shown yet."""
         for each in wanted:
             if not self._asked(partial(self._look_at, each)):
                 return
@@ -247,7 +241,7 @@ class Following:
         self._fetch(each)
 
     def _behind(self, run_id: str, opened: list[Watched]) -> list[Watched]:
-        """Those of which there is more to see, by a few long answers in place of one for each."""
+        """The commands with news, found by asking for all of them in a few long answers."""
         found: dict[str, CommandView] = {}
 
         def ask() -> None:
@@ -272,16 +266,14 @@ class Following:
         return behind
 
     def _run_due(self) -> bool:
-        """True when the run is to be asked for: soon after news, else now and then; a large one, that takes long, more
-        seldom.
-        """
+        """True if it is time to ask for the run: soon after news, else now and then; less often if answers are slow."""
         if self._run is None or self._run.over:
             return False
         least_s = self._pace.news_s if self._news else self._pace.run_poll_s
         return time.monotonic() - self._run_looked_mono_s >= max(least_s, self._run_pause_s)
 
     def _look_at_run(self, *, whole: bool = False) -> None:
-        """Asks for the run; of its hosts, which are many, only now and then and at its end."""
+        """Ask for the run. Its hosts may be many: without `whole` they are asked for only if there is need."""
         started_mono_s = time.monotonic()
         self._news = False
         self._asked(self._learn_run if whole else self._count_run)
@@ -298,17 +290,17 @@ class Following:
             self._listener.on_run(counted)
 
     def _learn_run(self) -> None:
-        """Takes up the commands that the run has made since: all of each host's, in their order."""
+        """Take in the commands that the run has made since, all of them for each host, in order."""
         assert self._run is not None
         view = self._api.run(self._run.id)
         for part in self._run.unseen(view, self._seen):
             if commands_made(part) == self._seen[part.host] + 1 and part.command_id is not None:
                 self._add(Watched(part.command_id, part.host, part.op, State.QUEUED))
-            else:  # it was quicker than we looked
+            else:  # more than one was made since we looked
                 for command in self._api.commands_of(view.id, commands_made(part), part.host):
                     self._add(watched(command))
                 self._run.searched(part)
-        self._run.learn(view)  # last: an ended run is not asked for again, so by then all its commands are known
+        self._run.learn(view)  # last, since an ended run is not asked for again: all its commands must be known by then
         self._listener.on_run(self._run.view)
 
     def _add(self, each: Watched) -> None:
@@ -317,9 +309,9 @@ class Following:
             self._seen[each.host] += 1
 
     def _asked(self, ask: Callable[[], None]) -> bool:
-        """False: nobody answered it, this time.
+        """Call `ask`. Returns False if the hub did not answer this time.
 
-        Raises: Refused, HubAway, after `pace.silent_s_max`.
+        Raises: Refused; HubAway, if it has not answered for `pace.silent_s_max`.
         """
         try:
             ask()
@@ -335,7 +327,7 @@ class Following:
         return True
 
     def _fetch(self, each: Watched) -> None:
-        if not self._output:  # nobody reads it
+        if not self._output:  # nobody reads the output
             each.complete = each.confirmed
             return
         while not each.complete:

@@ -15,7 +15,7 @@ from processes.client.errors import HubAway, Silence
 if TYPE_CHECKING:
     import httpx
 
-# what OpenSSL says of an answer in plain text, and of none
+# OpenSSL's words for an answer that is not TLS, and for no answer
 NO_TLS: Final = (
     "WRONG_VERSION_NUMBER",
     "RECORD_LAYER_FAILURE",
@@ -25,14 +25,14 @@ NO_TLS: Final = (
 
 
 class Deadline(NamedTuple):
-    """How long one request may take. Units: seconds; `answer_s` counts from each step after connecting."""
+    """How long one request may take. Units: seconds; after connecting, each step may take `answer_s`."""
 
     answer_s: float
     connect_s: float
 
 
 class Answer(NamedTuple):
-    """One answer of the port."""
+    """One HTTP answer."""
 
     status: int
     reason: str
@@ -44,7 +44,7 @@ class HttpLink:
     """The HTTP connections to one operators' port."""
 
     def __init__(self, url: str, token: str, trust: ssl.SSLContext | None, *, own: bool) -> None:
-        """`trust`: None for what the system trusts. `own`: the port is this machine's, which no proxy leads to."""
+        """`trust`: None for what the system trusts. `own`: the port is this machine's, so that no proxy is used."""
         import httpx  # noqa: PLC0415  # see the module's docstring
 
         self.url, self._own, self._httpx = url, own, httpx
@@ -56,7 +56,7 @@ class HttpLink:
         )
 
     def close(self) -> None:
-        """Ends the connections."""
+        """End the connections."""
         self._client.close()
 
     def ask(
@@ -82,7 +82,7 @@ class HttpLink:
         return Answer(answer.status_code, answer.reason_phrase, answer.headers, answer.content)
 
     def _away(self, error: Exception) -> HubAway:
-        """Why nobody answered, in plain words."""
+        """The error of httpx in plain words."""
         said = str(error) or type(error).__name__
         why = Silence.CUT if isinstance(error, self._httpx.TransportError) else Silence.UNREACHABLE
         message = f"{self.url} does not answer: {said}"

@@ -1,4 +1,4 @@
-"""What is known of commands and runs that someone waits for: which output comes next, and who has ended. Pure."""
+"""What is known of followed commands and runs: which output comes next, and which have ended. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from processes.core.shown.views import CommandView, OutputView
 
 
 class Brief(msgspec.Struct, frozen=True):
-    """What is known of a command without asking again."""
+    """As much of a command as is known without asking for it."""
 
     id: str
     host: str
@@ -25,7 +25,7 @@ class Brief(msgspec.Struct, frozen=True):
 
 
 class Watched:
-    """One command. Invariant: `next_offset` only grows, and what is below it was shown exactly once, in order."""
+    """One followed command. Invariant: `next_offset` only grows, and all output below it was shown once, in order."""
 
     def __init__(self, command_id: str, host: str, op: str, state: State) -> None:
         self.id, self.host, self.op, self.state = command_id, host, op, state
@@ -33,17 +33,15 @@ class Watched:
         self.message = ""
         self.exit_code: int | None = None
         self.next_offset = 0
-        self.confirmed = False  # the API itself said that it has ended, and how
-        self.complete = False  # nothing will come after next_offset
-        self.view: CommandView | None = None  # as the API told it last
+        self.confirmed = False  # the API itself has told its end
+        self.complete = False  # there is no output from next_offset on
+        self.view: CommandView | None = None  # as the API showed it last
 
     def learn(self, fields: Mapping[str, Any]) -> None:
-        """The command as the hub now says it is; a part of its fields is enough. A final state is not left for an open
-        one.
-        """
+        """Take in all or some fields that the hub now tells. A final state is never replaced by an open one."""
         state = State(fields.get("state", self.state))
         if self.state.final and not state.final:
-            return  # an older message, overtaken by an answer of the API
+            return  # this message is older than an answer of the API that came before it
         self.state = state
         self.reason = str(fields.get("reason", self.reason))
         self.message = str(fields.get("message", self.message))
@@ -51,7 +49,7 @@ class Watched:
         self.exit_code = code if isinstance(code, int) else None
 
     def take(self, records: Iterable[OutputView]) -> list[OutputView]:
-        """Those to show now: records seen already are left out, and nothing after a gap is taken."""
+        """The records to show now: not those shown already, and none after a gap."""
         shown = []
         for record in records:
             if record.offset == self.next_offset:
@@ -60,28 +58,28 @@ class Watched:
         return shown
 
     def shown(self) -> CommandView | Brief:
-        """All that the API said of it, or what else is known."""
+        """The command as the API showed it last, or as much as is known."""
         return self.view or Brief(self.id, self.host, self.op, self.state, self.reason, self.exit_code)
 
     @property
     def over(self) -> bool:
-        """True when it has ended and all its output was shown."""
+        """True if it has ended and all its output was shown."""
         return self.confirmed and self.complete
 
 
 def watched(view: CommandView) -> Watched:
-    """A command to be waited for, from its view."""
+    """A command to follow, made from its view."""
     found = Watched(view.id, view.host, view.op, view.state)
     found.reason, found.message, found.exit_code = view.reason, view.message, view.exit_code
     return found
 
 
 class WatchedRun:
-    """One fleet run. Invariant: an end is not taken back."""
+    """One followed fleet run. Invariant: an end is not taken back."""
 
     def __init__(self, view: RunView) -> None:
         self.view = view
-        self._searched: dict[str, int] = {}  # host → how many of its commands there were when they were searched for
+        self._searched: dict[str, int] = {}  # host → how many commands it had when they were last searched for
 
     @property
     def id(self) -> str:
@@ -90,16 +88,16 @@ class WatchedRun:
 
     @property
     def over(self) -> bool:
-        """True when it has ended."""
+        """True if it has ended."""
         return self.view.state is not RunState.RUNNING
 
     def learn(self, view: RunView) -> None:
-        """The run as the API now says it is."""
+        """Take in the run as the API now shows it."""
         if not self.over:
             self.view = view
 
     def unseen(self, view: RunView, seen: Counter[str]) -> list[PartView]:
-        """The hosts that have more commands of this run than were seen of them, and were not searched for yet."""
+        """The hosts with more commands of this run than are known of them, unless these were searched for already."""
         return [
             part
             for part in view.hosts
@@ -107,10 +105,10 @@ class WatchedRun:
         ]
 
     def searched(self, part: PartView) -> None:
-        """All commands that this part tells of were searched for: what was not found is not there."""
+        """Called when all commands of this host were searched for; those that were not found do not exist."""
         self._searched[part.host] = commands_made(part)
 
 
 def commands_made(part: PartView) -> int:
-    """How many commands of a run were made for this host so far: one for each step that it has begun."""
+    """How many commands of a run were made for this host so far: one for each step it has begun."""
     return part.step + (part.command_id is not None)

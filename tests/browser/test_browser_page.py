@@ -296,7 +296,7 @@ def test_what_is_wrong_stands_in_the_dialog_and_a_token_is_not_closed_by_a_slip(
         dialog.get_by_label("host name").fill("web1")
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog.get_by_role("alert")).to_contain_text("tick the box")
-        dialog.get_by_label("It exists").check()
+        dialog.get_by_label("It is enrolled already").check()
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog).to_contain_text("Token of web1")
         page.keyboard.press("Escape")
@@ -304,6 +304,26 @@ def test_what_is_wrong_stands_in_the_dialog_and_a_token_is_not_closed_by_a_slip(
         dialog.get_by_role("button", name="Close").click()
         expect(dialog).to_be_hidden()
         assert page.evaluate("document.activeElement !== document.body")
+
+
+def test_limits_are_the_servers_and_its_answer_stands_in_the_dialog(browser: Browser, stage: Stage) -> None:
+    """The page has no limits of its own, which could differ from those of the API."""
+    stage.host("web1", commands=["pull"])
+    stage.hub.answer = lambda _: (202, {"commands": [{"id": "c-1"}]})
+    with stage.sign_in(browser) as watched:
+        page, dialog = watched.page, watched.page.locator("dialog")
+        page.get_by_label("select web1").click()
+        page.get_by_role("button", name="Command …").click()
+        dialog.get_by_role("button", name="+ pull").click()
+        dialog.get_by_label("minutes to wait").fill("10081")
+        dialog.get_by_role("button", name="Give the command").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("604800")
+        (complaint,) = watched.complaints
+        assert "400" in complaint, "the browser notes the refusal"
+        watched.complaints.clear()
+        dialog.get_by_label("minutes to wait").fill("10080")
+        dialog.get_by_role("button", name="Give the command").click()
+        expect(page.locator("body[data-view=commands]")).to_be_visible()
 
 
 def test_many_hosts_are_removed_only_by_who_types_how_many(browser: Browser, stage: Stage) -> None:

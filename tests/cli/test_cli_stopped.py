@@ -41,7 +41,7 @@ def test_up_names_what_is_stopped_and_waits_for_nothing(
     assert execute(["up"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"fleethub: it runs, and {name} is stopped, as asked: so it cannot get well",
+        f"fleethub: it runs, but {name} is stopped, as you asked, and so it cannot get well",
         f"  fleethub start {name}",
     ]
 

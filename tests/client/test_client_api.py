@@ -146,7 +146,7 @@ def test_a_name_from_the_command_line_stays_one_segment_of_the_path(server: ApiS
 
 def test_an_answer_that_is_not_of_the_api_is_an_error_and_no_crash(server: ApiServer, api: Api) -> None:
     server.on("GET", RUN, (200, ["what"]))
-    with pytest.raises(Refused, match="not of this API"):
+    with pytest.raises(Refused, match="not one of this API"):
         api.run("r1")
 
 
@@ -180,7 +180,7 @@ def test_a_token_that_is_not_good_there_is_named_by_its_file(server: ApiServer, 
     )
     with pytest.raises(Refused) as caught:
         api.run("r1")
-    assert caught.value.message == f"the token in {path} is not good at {server.url}"
+    assert caught.value.message == f"{server.url} does not accept the token in {path}"
     with pytest.raises(Refused) as caught:
         api.run("r1")
     assert (caught.value.message, caught.value.token_file, caught.value.status) == ("admins only", path, 403)

@@ -137,7 +137,7 @@ def test_a_host_that_is_gone_for_longer_than_a_moment_is_named_and_so_is_its_ret
         http.on("GET", OUTPUT, *[page(0)] * 5, page(0, complete=True))
         followed(http, http.url)
     told = (
-        "fleethub: web1 is not connected: what it runs goes on there, and it tells when it is back\n"
+        "fleethub: web1 is not connected: its command goes on there, and is reported when the host is back\n"
         "fleethub: web1 is back\n"
     )
     assert capsys.readouterr().err == told

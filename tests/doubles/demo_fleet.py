@@ -190,7 +190,7 @@ class DemoFleet:
         self.agents: dict[str, DemoAgent] = {}
         self._tokens: dict[str, str] = {}
         self._port = int(house.agents.rpartition(":")[2])
-        token = (house.state / "operator.token").read_text().strip()
+        token = house.settings.operator_token.read_text().strip()
         self.http = httpx.AsyncClient(
             base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {token}"}, timeout=20
         )

@@ -161,7 +161,7 @@ class Operator:
 
     def __init__(self, house: House) -> None:
         self.house = house
-        token = (house.state / "operator.token").read_text().strip()
+        token = house.settings.operator_token.read_text().strip()
         self._headers = {"Authorization": f"Bearer {token}"}
         self.http = httpx.AsyncClient(base_url=f"http://{house.operators}", headers=self._headers, timeout=20)
         self.breaks: list[str] = []  # how its WebSocket broke, each time

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from processes.core.travels import agent_frames
+from processes.core.values import CloseCode
 
 TOKEN = "token-of-the-agent"
 WAIT_S = 30.0
@@ -72,7 +73,7 @@ class HubWire:
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 
-    async def go(self, code: int = 1012) -> None:
+    async def go(self, code: int = CloseCode.RESTART) -> None:
         """Closes its connections and listens no more."""
         if self._server is not None:
             self._server.close(code=code)

@@ -101,7 +101,7 @@ def make(archive: Path) -> None:
 
     # an alarm's target that nobody listens at: so there is a state of alarms that are still to be sent
     with House(FLEETHUB_ALARMS_EXEC="/bin/false") as house:
-        admin = (house.state / "operator.token").read_text().strip()
+        admin = house.settings.operator_token.read_text().strip()
         api = httpx.Client(
             base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {admin}"}, timeout=30
         )

@@ -24,8 +24,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import fleet_db, signin_codes
+from processes.adapters.state import canary_file, fleet_db, signin_codes
 from processes.core.shown.replica import Replica
+from processes.core.shown.status import CanaryFile
 from processes.core.travels import messages
 from processes.core.travels.messages import (
     Broadcast,
@@ -54,7 +55,7 @@ class FanoutHouse(SmallHouse):
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment["FLEETHUB_OPERATORS_LISTEN"] = f"127.0.0.1:{self.port}"
-        (self.state / "operator.token").write_text(TOKEN + "\n")
+        self.settings.operator_token.write_text(TOKEN + "\n")
 
     def __enter__(self) -> FanoutHouse:
         self.start("queues")
@@ -85,18 +86,17 @@ class FanoutHouse(SmallHouse):
 
     def code(self, text: str, *, valid_s: float = 600.0, role: str = "admin") -> str:
         """A one-time code, as `up` makes them."""
-        signin_codes.put(self.state / "run", text, Role(role), time.time() + valid_s)
+        signin_codes.put(self.settings.run, text, Role(role), time.time() + valid_s)
         return text
 
     def canary(self, token: str) -> None:
         """The watchdog's canary has this token."""
-        path = self.state / "run" / "canary.json"
-        path.write_text(json.dumps({"agent_token_hash": hash_of("x"), "operator_token_hash": hash_of(token)}))
+        canary_file.write(self.settings.canary, CanaryFile(hash_of("x"), hash_of(token)))
 
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
         """The hub's database, for writing as the hub does: in one transaction, so that nobody reads the half of it."""
-        with contextlib.closing(fleet_db.open_for_writing(self.state / "fleet.db")) as connection:
+        with contextlib.closing(fleet_db.open_for_writing(self.settings.database)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
@@ -106,7 +106,7 @@ class HubPlay(HubSide):
     """The hub of one epoch, as a fanout sees it: rows, snapshots on demand, answers."""
 
     def __init__(self, house: FanoutHouse, epoch: int = 1) -> None:
-        super().__init__(QueueLink(house.state / "run" / "queues.sock", "hub"), epoch=epoch)
+        super().__init__(QueueLink(house.settings.queues_socket, "hub"), epoch=epoch)
         self.rows = Replica()
         self.snapshots = 0
         self.asked: list[RequestReceived] = []

@@ -50,7 +50,7 @@ class Stage:
 
     def __enter__(self) -> Stage:
         self.house.__enter__()
-        self._pulse = PulseFile(self.house.state / "run" / "pulse", "hub")
+        self._pulse = PulseFile(self.house.settings.pulses, "hub")
         self._thread.start()
         self.hub = self.do(self._enter())
         self._beating = asyncio.run_coroutine_threadsafe(self._beat(), self._loop)

@@ -21,6 +21,7 @@ import msgspec
 
 from processes.adapters import clock
 from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.settings import Settings, load
 from processes.adapters.state import pulse_file
 from processes.core.travels import messages
 from processes.core.travels.agent_frames import Heartbeat, Register
@@ -38,6 +39,11 @@ class SmallHouse:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
         self.environment = {**clean, "FLEETHUB_STATE": str(self.state), **environment}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of its processes, and its places."""
+        return load(self.environment)
 
     def __enter__(self) -> SmallHouse:
         self.start("queues")
@@ -72,7 +78,7 @@ class SmallHouse:
 
     def pulse(self, kind: str = "hub") -> Pulse:
         """The last pulse; an empty one before the first."""
-        found = pulse_file.read(self.state / "run" / "pulse", kind)
+        found = pulse_file.read(self.settings.pulses, kind)
         return found or Pulse()
 
     def log(self, kind: str = "hub") -> str:
@@ -86,7 +92,7 @@ class Peer:
 
     def __init__(self, house: SmallHouse) -> None:
         self.house = house
-        self.link = QueueLink(house.state / "run" / "queues.sock", "gateway", timeout_s=2.0)
+        self.link = QueueLink(house.settings.queues_socket, "gateway", timeout_s=2.0)
         self.broadcasts: list[Broadcast] = []
         self.deliveries: list[Delivery] = []
         self.gaps = 0

@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 from doubles.canary_house import CanaryHouse, running
 
 from processes.adapters import settings
 from processes.adapters.settings import Settings
-from processes.adapters.state import incidents_db, status_file
+from processes.adapters.state import desired_state, incidents_db, status_file
 from processes.adapters.supervisor import Supervisor
 from processes.core.shown.status import IncidentView, ProcessReport, Report
 
 FROZEN = Path(__file__).parent / "frozen_process.py"
+NOT_HERE = {"gateway": desired_state.STOPPED, "fanout": desired_state.STOPPED}
 T = TypeVar("T")
 
 CONF = """
@@ -76,11 +76,9 @@ class Supervised:
         fresh.write_text(word)
         fresh.replace(self.settings.state / f"fault-{name}")
 
-    def wish(self, **wishes: str) -> None:
-        """What the operator wants of the processes."""
-        fresh = self.settings.wanted.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode({"gateway": "stopped", "fanout": "stopped", **wishes}))
-        fresh.replace(self.settings.wanted)
+    def want(self, **wanted: str) -> None:
+        """Says what the operator wants of the processes."""
+        desired_state.replace(self.settings, {**NOT_HERE, **wanted})
 
 
 def wait_for(what: Callable[[], T], timeout_s: float = 20.0) -> T:
@@ -98,7 +96,7 @@ def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), **envi
     state = Path(tempfile.mkdtemp(prefix="fh"))
     for folder in ("run", "log"):
         (state / folder).mkdir(mode=0o700)
-    with running(CanaryHouse(state / "run" / "canary.json")) as house:
+    with running(CanaryHouse(settings.load({"FLEETHUB_STATE": str(state)}).canary)) as house:
         environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")},
             "FLEETHUB_STATE": str(state),
@@ -116,7 +114,7 @@ def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), **envi
             )
             conf += PROGRAM.format(name=name, command=command, state=state)
         (state / "supervisord.conf").write_text(conf)
-        (state / "run" / "wanted.json").write_text('{"gateway": "stopped", "fanout": "stopped"}')
+        desired_state.replace(settings.load(environ), NOT_HERE)
         program = Path(sys.executable).parent / "supervisord"
         output = (state / "supervisord.out").open("wb")
         child = subprocess.Popen(

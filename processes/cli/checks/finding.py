@@ -8,7 +8,7 @@ import msgspec
 
 
 class Level(enum.StrEnum):
-    """How bad it is, in that order."""
+    """How bad a finding is, from good to bad."""
 
     OK = "ok"
     WARNING = "warning"
@@ -16,12 +16,12 @@ class Level(enum.StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Of `doctor`."""
+        """The exit code of `doctor` when this is its worst finding."""
         return list(Level).index(self)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One check. `advice`: what to do, empty if nothing."""
+    """The result of one check. `advice`: what to do; empty if there is nothing to do."""
 
     check: str
     level: Level

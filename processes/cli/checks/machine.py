@@ -1,4 +1,4 @@
-"""Checks of `doctor`: what the machine gives: ports, limits, disk, clock, versions, systemd."""
+"""Checks of `doctor` on the machine: ports, limits, disk, certificate, clock, versions, systemd."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TIMEX_BYTES: Final = 512  # struct timex has 208
 
 
 def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """While it runs both ports answer; else both are free."""
+    """Check that both ports answer while the installation runs, and that both are free while it does not."""
     listens = (settings.file.operators.listen, settings.file.agents.listen)
     running = own_processes.supervisord_of(settings)
     if running is None:
@@ -62,7 +62,7 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Descriptors enough, and the second witness may look at frozen processes."""
+    """Check that there are enough descriptors, and that the second witness may read the stacks of frozen processes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     advice = "Raise it: LimitNOFILE=65536 in the unit, or ulimit -Hn."
     if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
@@ -85,7 +85,7 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:
-    """Find out whether the database has room, on a disk on which SQLite's locks work."""
+    """Check that the database has room, on a file system on which SQLite's locks work."""
     place = next(each for each in (settings.state, *settings.state.parents) if each.exists())
     free = shutil.disk_usage(place).free
     files = os.statvfs(place)
@@ -112,11 +112,11 @@ def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> 
 
 
 def certificate(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """The certificate is good for some time yet."""
+    """Check that the certificate does not expire soon."""
     path = settings.file.tls.certificate
     if not path:
         return
-    advice = "Renew it: whoever connects after that is shown the new one, without a restart."
+    advice = "Renew it: new connections get the new one without a restart."
     try:
         left_days = (expires_wall_s(Path(path).read_text()) - time.time()) / 86400
     except (OSError, NoCertificate) as error:
@@ -127,7 +127,7 @@ def certificate(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def clock(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """The clock is set by somebody, and has not gone back."""
+    """Check that something keeps the clock right, and that it has not gone back."""
     newest = max((path.stat().st_mtime for path in (settings.database, settings.report) if path.exists()), default=0.0)
     if newest > time.time() + 60:
         ahead_s = newest - time.time()
@@ -138,19 +138,19 @@ def clock(settings: Settings, deep: bool) -> Iterator[Finding]:
             "Set it right; then fleethub restart.",
         )
         return
-    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: only asks
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: only reads the clock's state
     if ctypes.CDLL(None).adjtimex(buffer) == _TIME_ERROR:
         yield Finding(
             "clock", Level.WARNING,
-            "the kernel says that nobody keeps it right: times shown may be wrong (deadlines are not)",
-            "Run chrony or systemd-timesyncd, if the host of this machine does not do it.",
+            "the kernel says that nothing keeps it right: times shown may be wrong (deadlines are not)",
+            "Run chrony or systemd-timesyncd, unless the host of this virtual machine keeps its clock.",
         )  # fmt: skip
     else:
         yield Finding("clock", Level.OK, "kept right")
 
 
 def versions(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """What runs is new enough."""
+    """Check that Python's SQLite is new enough, and that this is Linux."""
     python, sqlite, kernel = platform.python_version(), sqlite3.sqlite_version, platform.release()
     told = f"fleethub {metadata.version('fleethub')}, Python {python}, SQLite {sqlite}, Linux {kernel}"
     if sqlite3.sqlite_version_info < SQLITE_MIN:
@@ -167,7 +167,7 @@ def versions(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Does it come back after a boot?"""
+    """Check whether systemd starts the installation at boot."""
     if not Path("/run/systemd/system").exists():
         yield Finding(
             "systemd",
@@ -178,7 +178,7 @@ def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
     words = ["systemctl", "is-enabled", "fleethub.service"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SYSTEMCTL_S_MAX, check=False)  # noqa: S603
-        said = done.stdout.strip() or "not known to it"
+        said = done.stdout.strip() or "not known to systemd"
     except (OSError, subprocess.TimeoutExpired) as error:
         said = f"systemctl does not answer: {error}"
     if said == "enabled":
@@ -187,7 +187,7 @@ def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
         yield Finding(
             "systemd",
             Level.OK,
-            f"fleethub.service is {said}: after a boot somebody must say fleethub up (see fleethub systemd-unit)",
+            f"fleethub.service is {said}: after a boot somebody must type fleethub up (see fleethub systemd-unit)",
         )
 
 

@@ -20,11 +20,13 @@ from processes.cli.verbs import backup
 from processes.core.shown.status import Overall
 
 CHECK_S_MAX: Final = 0.4  # for one database, unless --deep: `doctor` answers within a second
-LOG_BYTES_MAX: Final = 64 << 20  # of a write-ahead log; beyond it somebody reads for very long
+LOG_BYTES_MAX: Final = (
+    64 << 20
+)  # of a write-ahead log; it only grows so large while one reader holds a transaction open
 
 
 def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """The state folder is there, ours, writable and closed to others."""
+    """Check that the state folder exists, is this user's, is writable, and is closed to others."""
     state = settings.state
     try:
         found = state.stat()
@@ -62,7 +64,7 @@ def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def secrets(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Find out whether others can read the files that hold secrets or say who may do what."""
+    """Check that others cannot read the files that hold secrets or say who may do what."""
     wrong = []
     for path in _secrets(settings):
         if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
@@ -75,16 +77,18 @@ def secrets(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Both databases are whole, and the ledger adds up."""
+    """Check that both databases are undamaged, and that the ledger adds up."""
     if fleet_db.restored_name(settings.database).exists():
         yield Finding(
             "restore",
             Level.WARNING,
-            "a restore was interrupted after it had become certain",
+            "a restore was interrupted after the point of no return",
             "The next fleethub up completes it.",
         )
     if not settings.database.exists():
-        if settings.epoch_file.exists():  # the token alone says no more than that `env` or `up` was typed
+        if (
+            settings.epoch_file.exists()
+        ):  # a hub has run here; operator.token alone would only say that `env` or `up` was typed
             yield Finding(
                 "fleet.db", Level.BAD, f"there is no {settings.database}, and there was one", "fleethub restore FILE"
             )
@@ -99,7 +103,7 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
             "fleet.db-wal",
             Level.WARNING,
             f"the write-ahead log has {size_mb} MiB",
-            "Who reads fleet.db for so long? fuser fleet.db",
+            "Which program reads fleet.db for so long? fuser -v fleet.db",
         )
 
 
@@ -139,7 +143,10 @@ def _checked(name: str, path: Path, deep: bool) -> Finding:
                 name, Level.OK, f"no damage found within {CHECK_S_MAX:g} s; fleethub doctor --deep reads it all"
             )
         return Finding(
-            name, Level.WARNING, f"cannot be read now: {error}", "Is somebody holding a lock on it? fuser -v fleet.db"
+            name,
+            Level.WARNING,
+            f"cannot be read now: {error}",
+            "Does another program hold a lock on it? fuser -v fleet.db",
         )
     except sqlite3.Error as error:
         return Finding(name, Level.BAD, f"damaged: {error}", advice)
@@ -149,7 +156,7 @@ def _checked(name: str, path: Path, deep: bool) -> Finding:
 
 
 def processes(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """supervisord runs, and what the watchdog says."""
+    """Check that supervisord runs, and that the watchdog finds nothing wrong."""
     supervisord = own_processes.supervisord_of(settings)
     if supervisord is None:
         left = own_processes.members_of(settings)

@@ -1,6 +1,4 @@
-"""The faults that are a condition and last: a lock, a full disk, a flood, a machine that is busy or was suspended. All
-end with us.
-"""
+"""The faults that last: a locked database, a full disk, a flood, a busy machine, a suspended one. All end with us."""
 
 from __future__ import annotations
 
@@ -24,15 +22,15 @@ from processes.core.travels import operator_frames
 from processes.core.travels.operator_frames import GetState, OutputFrame, Subscribe
 from processes.core.travels.pulse import Blocked
 
-HOGS: Final = 16
-SLOW: Final = 5
-SLOW_ASKS: Final = 50
+HOGS: Final = 16  # processes that burn the CPU
+SLOW: Final = 5  # operators that read nothing
+SLOW_ASKS: Final = 50  # requests of each for the whole state
 FLOODS: Final = 3
 BALLAST_BYTES: Final = 4096  # a page of tmpfs
 
 
 async def database_locked(scene: Scene) -> None:
-    """Another program has begun a transaction and does not end it."""
+    """Lock the database as another program would: it begins a transaction and does not end it."""
     connection = sqlite3.connect(scene.stage.settings.database, timeout=5.0, isolation_level=None)
     scene.stack.callback(connection.close)  # which also ends the transaction
     connection.execute("BEGIN EXCLUSIVE")
@@ -43,9 +41,7 @@ async def database_locked(scene: Scene) -> None:
 
 
 async def _blocked(scene: Scene) -> None:
-    """The hub says that storage is blocked, refuses requests aloud, and goes on turning until the condition has
-    lasted.
-    """
+    """Check that the hub tells that storage is blocked, refuses requests, and goes on turning. Raises: Late."""
     stage, before = scene.stage, scene.stream.refusals["storage_blocked"]
     await stage.until(
         lambda: stage.pulse("hub").blocked_on == Blocked.STORAGE, "the hub says that storage is blocked", FOUND_S_MAX
@@ -64,16 +60,14 @@ async def _blocked(scene: Scene) -> None:
 
 
 async def disk_full(scene: Scene) -> None:
-    """The disk of the state folder takes nothing more: as a locked database, and the watchdog cannot write its report
-    either.
-    """
+    """Fill the state folder's disk: the hub cannot commit, and the watchdog cannot write its status."""
     with _full(scene):
         await _blocked(scene)
     scene.mends()
 
 
 async def log_disk_full(scene: Scene) -> None:
-    """The disk of the logs takes nothing more: nobody may wait for it."""
+    """Fill the logs' disk. No process may wait for it."""
     with _full(scene):
         await scene.stream.more(3)
         await scene.lasts()
@@ -83,7 +77,7 @@ async def log_disk_full(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def _full(scene: Scene) -> Iterator[None]:
-    """Not a byte is free on the stage's own disk."""
+    """Fill the stage's own disk to the last byte, and make room at the end. Raises: Late, if it has none."""
     if scene.stage.disk is None:
         raise Late("this stage has no disk of its own to fill")
     ballast = scene.stage.disk / "ballast"
@@ -98,7 +92,7 @@ def _full(scene: Scene) -> Iterator[None]:
 
 
 async def broadcast_flood(scene: Scene) -> None:
-    """A command says more than anybody reads, while three operators read it, FLOODS times."""
+    """Run a command that floods the hub with output, FLOODS times, while three operators read all of it."""
     stage = scene.stage
     scene.begins()
     for _ in range(FLOODS):
@@ -117,7 +111,7 @@ async def broadcast_flood(scene: Scene) -> None:
 
 
 async def _reads_output(stage: Stage, command_id: str) -> None:
-    """An operator who looks at the flood until it has all of it."""
+    """Read a command's output as an operator until all of it has come. Raises: Late, if a line is missing."""
     address, last = f"ws{stage.url.removeprefix('http')}/ws", 0
     async with asyncio.timeout(WELL_S_MAX), websockets.connect(
         address, additional_headers=stage.headers, ssl=stage.trust, max_size=None, proxy=None, ping_interval=None
@@ -134,7 +128,7 @@ async def _reads_output(stage: Stage, command_id: str) -> None:
 
 
 async def slow_operator(scene: Scene) -> None:
-    """Operators who ask for the whole state again and again and take nothing from their sockets."""
+    """Connect operators who ask for the whole state again and again, and read nothing from their sockets."""
     stage = scene.stage
     address = f"ws{stage.url.removeprefix('http')}/ws"
     for _ in range(SLOW):
@@ -159,7 +153,7 @@ async def slow_operator(scene: Scene) -> None:
 
 
 async def starvation(scene: Scene) -> None:
-    """HOGS processes want the CPU, and the installation's are as nice as they."""
+    """Let HOGS processes compete for the CPU with the installation's, at the same priority."""
     with _hogs():
         scene.begins()
         await scene.lasts()
@@ -168,7 +162,7 @@ async def starvation(scene: Scene) -> None:
 
 
 async def suspend(scene: Scene) -> None:
-    """The whole group stops at once, as when a machine is suspended, the drill's own agents with it."""
+    """Stop all processes at once, as when a machine is suspended, and the drill's own agents with them."""
     settings = scene.stage.settings
     supervisord = own_processes.supervisord_of(settings)
     if supervisord is None:
@@ -185,9 +179,7 @@ async def suspend(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def _hogs() -> Iterator[None]:
-    """HOGS processes that burn the CPU and end with us: each looks now and then whether its parent still holds the
-    pipe.
-    """
+    """Run HOGS processes that burn the CPU. Each ends as soon as its pipe is closed, so also if we are killed."""
     program = "import os,select,sys\nwhile not select.select([0],[],[],0)[0]:\n    for _ in range(1000000): pass"
     hogs: list[subprocess.Popen[bytes]] = []
     try:

@@ -1,6 +1,4 @@
-"""The faults: each breaks something on the stage, and mends whatever does not mend itself; what is undone is undone on
-every way out.
-"""
+"""The faults of drills. Each breaks something, and on every way out mends what the installation cannot mend itself."""
 
 from __future__ import annotations
 
@@ -24,16 +22,16 @@ from processes.cli.drills.stage import LOOK_S, WELL_S_MAX, Late
 from processes.cli.machine import own_processes
 from processes.core.records.dead_letter import LetterView
 
-KILLS: Final = 6  # more than the watchdog's budget of 5 in 60 s, which is for its own kills alone
-SUPERVISED_S: Final = 1.2  # startsecs of supervisord.conf and a margin: a death after it is no failed start
-POISON_DEATHS: Final = 2  # by the third start a message is held to be what ends the hub
+KILLS: Final = 6  # more than the 5 in 60 s that the watchdog's restart budget allows; that counts its own kills alone
+SUPERVISED_S: Final = 1.2  # startsecs of supervisord.conf and a margin: a later death does not count as a failed start
+POISON_DEATHS: Final = 2  # a message that has ended two hubs is put aside by the third
 
 
 Fault = Callable[[Scene], Awaitable[None]]
 
 
 async def inflict(scene: Scene) -> None:
-    """The drill's fault, from its beginning until nothing of it is left but what the installation itself must mend."""
+    """Inflict the drill's fault. On return, only the damage is left that the installation itself must mend."""
     name = scene.drill.name
     process, _, how = name.rpartition("-")
     if name in FAULTS:
@@ -47,28 +45,30 @@ async def inflict(scene: Scene) -> None:
 
 
 async def _inside(scene: Scene, fault: str) -> None:
-    """A fault in the middle of the hub's step; its request has an answer only once the hub is replaced, and nobody
-    waits for it.
+    """Cause a fault in the middle of a step of the hub.
+
+    The request that causes it is answered only when the hub has been replaced, and nobody waits for that.
     """
     asking = asyncio.create_task(scene.stage.http.post("/api/v1/drill", json={"fault": fault}))
     scene.stack.push_async_callback(_dropped, asking)
     scene.begins()
-    steps = scene.stage.pulse("hub")
-    await scene.stage.until(lambda: _taken(scene, steps.pid), f"the hub takes the fault {fault}", FOUND_S_MAX)
-    await _health_tells(scene, steps.pid)
+    pid = scene.stage.pulse("hub").pid
+    await scene.stage.until(lambda: _taken(scene, pid), f"the hub takes the fault {fault}", FOUND_S_MAX)
+    await _health_tells(scene, pid)
     if asking.done() and asking.exception() is None and asking.result().status_code // 100 == 4:
         raise Late(f"the fault {fault} was answered {asking.result().status_code} {asking.result().text[:200]}")
 
 
 def _taken(scene: Scene, pid: int) -> bool:
-    """The hub is in the middle of a step for longer than any real one takes, or replaced already."""
+    """True once the hub has been in one step for longer than any real step takes, or has been replaced already."""
     pulse = scene.stage.pulse("hub")
     return pulse.pid != pid or time.monotonic() - pulse.written_ns / 1e9 > 0.5
 
 
 async def _health_tells(scene: Scene, pid: int) -> None:
-    """While the hub stands still /livez is green, as a naive check would be, and /healthz is not: what the founding
-    incident lacked.
+    """Check that /healthz tells of a hub that stands still, while /livez stays green as a naive check would.
+
+    In the incident that this house was built after, nothing but a naive check looked.
     """
     lived, unwell = set[int](), set[int]()
     deadline_s = time.monotonic() + FOUND_S_MAX
@@ -101,27 +101,27 @@ async def _poison(scene: Scene) -> None:
 
 
 async def _put_aside(scene: Scene, why: str) -> LetterView:
-    """The drill's own message, put aside; it is discarded again. Raises: Late."""
+    """Wait until the drill's own message is a dead letter, discard it, and return it. Raises: Late."""
     stage, found = scene.stage, list[str]()
 
     async def kept() -> bool:
         found[:] = sorted(await stage.dead_letters() - scene.dead_letters)
         return bool(found)
 
-    await stage.until(kept, "its message as a dead letter", FOUND_S_MAX)
+    await stage.until(kept, "the drill's message is a dead letter", FOUND_S_MAX)
     dead_letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=LetterView)
     if dead_letter.why != why:
-        scene.trouble.append(f"its message was put aside because it is {dead_letter.why}, not {why}")
+        scene.trouble.append(f"the drill's message was put aside as {dead_letter.why}, not as {why}")
     await stage.ask("POST", f"/deadletters/{found[0]}/discard", gone=True)
     return dead_letter
 
 
 async def _leak(scene: Scene) -> None:
-    """Memory is kept, 50 MiB at a time, until the hub holds more than it may: from then on it must be found."""
+    """Make the hub keep memory, 50 MiB at a time, until it holds more than it may; then it must be found."""
     stage, pid = scene.stage, scene.stage.pulse("hub").pid
     limit_bytes = stage.settings.file.memory.bytes_max("hub")
     if not limit_bytes:
-        raise Late("memory.hub_mb is 0: the hub may hold as much as it likes")
+        raise Late("memory.hub_mb is 0, so the hub has no limit to exceed")
     while (stat := proc.stat(pid)) is not None and stat.rss_bytes <= limit_bytes:
         await stage.ask("POST", "/drill", {"fault": "leak"})
     scene.begins()
@@ -144,7 +144,7 @@ async def _watchdog_stop(scene: Scene) -> None:
             FOUND_S_MAX,
         )
         scene.found()
-        await scene.stream.more(3)  # nobody needs it while all is well
+        await scene.stream.more(3)  # while all is well, commands need no watchdog
         await scene.lasts()
     scene.mends()
 
@@ -169,7 +169,7 @@ async def _crash_loop(scene: Scene) -> None:
 
 
 def _runs(scene: Scene, before: int) -> bool:
-    """Another hub turns, and supervisord holds its start for a success."""
+    """True once another hub turns, and supervisord has counted its start as a success."""
     pulse = scene.stage.pulse("hub")
     if pulse.pid in (0, before) or not pulse.turn:
         return False
@@ -183,7 +183,7 @@ async def _fatal(scene: Scene) -> None:
     deadline_s = time.monotonic() + WELL_S_MAX
     while (row := (await asyncio.to_thread(supervisor.processes))["hub"]).state != "FATAL":
         if row.pid:
-            with contextlib.suppress(SupervisorFault):  # it died of the last one
+            with contextlib.suppress(SupervisorFault):  # it has died of the signal before
                 await asyncio.to_thread(supervisor.kill, "hub")
         if time.monotonic() > deadline_s:
             raise Late(f"supervisord did not give up the hub within {WELL_S_MAX:.0f} s")
@@ -210,12 +210,12 @@ async def _supervisord_kill(scene: Scene) -> None:
 
 
 def up(environ: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    """`fleethub up`, with the environment that its installation had."""
+    """Run `fleethub up` to its end, in the environment that the installation was started with."""
     return verb(environ, "up", *options)
 
 
 def verb(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A verb of the command line, to its end."""
+    """Run a verb of the command line to its end."""
     return subprocess.run(  # noqa: S603  # our own words
         [sys.executable, "-P", "-m", "processes.cli", *arguments],
         env=dict(environ),
@@ -226,6 +226,7 @@ def verb(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedPro
     )
 
 
+# every other drill is a signal to a process, or a fault inside the hub
 FAULTS: Final[dict[str, Fault]] = {
     "hub-exception": _exception,
     "hub-poison": _poison,
@@ -243,7 +244,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "crash-loop": _crash_loop,
     "fatal": _fatal,
     "supervisord-kill": _supervisord_kill,
-}  # what is not here is a signal to a process, or a fault inside the hub
+}
 
 
 async def _dropped(task: asyncio.Task[object]) -> None:

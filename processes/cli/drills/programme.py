@@ -1,4 +1,4 @@
-"""Several drills one after the other on one stage; those that need a disk of their own on a second installation."""
+"""Plays several drills, one after the other: on the running installation, or on a second one with a small disk."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from processes.cli.drills.stage import Stage
 from processes.cli.terminal.failure import Failure
 from processes.core.cli.drills import Drill, DrillResult, Figures, together
 
-STATE_DISK: Final = "32m"
-LOG_DISK: Final = "4m"  # what an installation writes until it runs is a fifth of it
+STATE_DISK: Final = "32m"  # sizes as mount(8) takes them
+LOG_DISK: Final = "4m"  # starting an installation fills a fifth of it
 
 
 class Programme:
-    """The drills of one call. `left_out`: what could not be rehearsed here, and why."""
+    """The drills of one call. `left_out`: the drills that could not be rehearsed here, and why."""
 
     def __init__(self, settings: Settings, *, short: bool, slack: float, say: Callable[[str], None]) -> None:
         self._settings, self._short, self._slack, self._say = settings, short, slack, say
         self.left_out: list[tuple[str, str]] = []
 
     async def play(self, chosen: Sequence[Drill], rounds: int, *, skipping: bool) -> list[DrillResult]:
-        """A row for each, in order. `skipping`: what is not possible here is left out, instead of refused. Raises:
-        Failure.
+        """Play the drills, and return a row for each, in order.
+
+        `skipping`: leave out a drill that is not possible here, instead of failing. Raises: Failure.
         """
         rows = []
         async with Stage(self._settings) as stage:
@@ -74,11 +75,11 @@ class Programme:
         except Failure as failure:
             if failure.code != "unwell":
                 raise
-            return Figures(name=drill.name, trouble=[failure.message])  # the next one may find it well again
+            return Figures(name=drill.name, trouble=[failure.message])  # the next drill may find it well again
 
 
 def impossible(drill: Drill, stage: Stage, enabled: bool) -> Failure | None:
-    """Why this drill cannot be rehearsed here, and what to do about it; None: it can."""
+    """Why this drill cannot be rehearsed here, and what to do about it; None if it can."""
     if drill.inside and not enabled:
         advice = (
             "Set drills.enabled = true in fleethub.toml (FLEETHUB_DRILLS_ENABLED=true), "
@@ -88,9 +89,7 @@ def impossible(drill: Drill, stage: Stage, enabled: bool) -> Failure | None:
             "drills_disabled", f"{drill.name} is a fault inside the hub, and drills are not enabled here", advice
         )
     if drill.name == "agent-kill" and "agent" not in stage.pids():
-        return Failure(
-            "no_agent", "this machine's agent was not asked for, so it cannot be killed", "fleethub start agent"
-        )
+        return Failure("no_agent", "this machine's agent does not run, so it cannot be killed", "fleethub start agent")
     if drill.mounts and os.geteuid() != 0:
         return Failure(
             "not_root",
@@ -102,9 +101,7 @@ def impossible(drill: Drill, stage: Stage, enabled: bool) -> Failure | None:
 
 @contextlib.asynccontextmanager
 async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
-    """The stage of an installation of its own whose state folder, or whose logs, lie on a small tmpfs; gone at the
-    end.
-    """
+    """Start a second installation with its state folder or its logs on a small tmpfs; end and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="fh-disk-"))
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
     environ = {
@@ -113,22 +110,12 @@ async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
         "FLEETHUB_OPERATORS_LISTEN": f"127.0.0.1:{_free_port()}",
         "FLEETHUB_AGENTS_LISTEN": f"127.0.0.1:{_free_port()}",
     }
-    disk = folder / "state" if drill.name == "disk-full" else folder / "state" / "log"
+    state = Path(environ["FLEETHUB_STATE"])
+    disk, size = (state, STATE_DISK) if drill.name == "disk-full" else (state / "log", LOG_DISK)
     disk.mkdir(parents=True, mode=0o700)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        await asyncio.to_thread(
-            _run,
-            [
-                "mount",
-                "-t",
-                "tmpfs",
-                "-o",
-                f"size={STATE_DISK if disk.name == 'state' else LOG_DISK}",
-                "fleethub",
-                str(disk),
-            ],
-        )
+        await asyncio.to_thread(_run, ["mount", "-t", "tmpfs", "-o", f"size={size}", "fleethub", str(disk)])
         stack.callback(_run, ["umount", "--lazy", str(disk)])
         stack.callback(faults.verb, environ, "down")
         done = await asyncio.to_thread(faults.up, environ)

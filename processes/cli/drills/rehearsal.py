@@ -1,4 +1,4 @@
-"""One round of a drill: well before, a stream of commands, the fault, well again, and what it cost."""
+"""One round of a drill: wait until all is well, give commands, inflict the fault, wait again, and count the cost."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from processes.core.shown.views import HostView
 from processes.core.values import Presence
 
 FIRST_COMMANDS: Final = 3  # accepted before the fault, and again after it
-SAME_CONNECTION_S: Final = 0.5  # a successor tells the begin of a connection that goes on as its gateway says it
-BACK_S_MAX: Final = 40.0  # an agent that lost its connection is back by then: its longest pause is 30 s
+SAME_CONNECTION_S: Final = 0.5  # a new hub hears from the gateway when a connection began: nearly the same time
+BACK_S_MAX: Final = 40.0  # by then an agent that lost its connection is back: its longest pause is 30 s
 
 
 async def rehearse(stage: Stage, drill: Drill, short: bool, slack: float) -> Figures:
-    """A round's figures, judged. The installation is as well as before, or the figures say why not.
+    """Play one round, and return its figures, judged against the drill's bounds.
 
-    Raises: Failure("unwell"), if it is not well to begin with.
+    Afterwards the installation is as well as before, or the figures say why not. Raises: Failure("unwell"), if it is
+    not well to begin with.
     """
-    await stage.well(FIRST_S_MAX, rested=True)  # the drill before it has waited its own time to be well
+    await stage.well(FIRST_S_MAX, rested=True)  # the drill before this one has waited for that too
     figures = Figures(name=drill.name)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, drill_mark.hold(stage.settings.run))
@@ -77,7 +78,7 @@ async def rehearse(stage: Stage, drill: Drill, short: bool, slack: float) -> Fig
 
 
 async def _settled(scene: Scene, before: set[str]) -> list[IncidentView]:
-    """All is well again, and the fault's incidents, oldest first. Raises: Late."""
+    """Wait until all is well again, and return the fault's incidents, oldest first. Raises: Late."""
     stage, process = scene.stage, scene.drill.process
 
     def fresh() -> list[IncidentView]:
@@ -97,7 +98,7 @@ async def _settled(scene: Scene, before: set[str]) -> list[IncidentView]:
 
 
 async def _disconnected(stage: Stage, before: dict[str, HostView]) -> int:
-    """How many hosts that were online have another connection now; each is back, or it is told. Raises: Late."""
+    """Wait until all hosts that were online are so again. Returns how many have a new connection. Raises: Late."""
     online = {name: host for name, host in before.items() if host.presence == Presence.ONLINE}
 
     async def all_back() -> bool:
@@ -112,7 +113,7 @@ async def _disconnected(stage: Stage, before: dict[str, HostView]) -> int:
 
 
 def _names(folder: Path, word: str) -> bool:
-    """True if any file of the incident's folder holds the word."""
+    """True if any file of the incident's folder contains the word."""
     with contextlib.suppress(OSError):
         return any(word in path.read_text(errors="replace") for path in folder.iterdir())
     return False
@@ -127,7 +128,7 @@ def _wall_s(text: str) -> float:
 
 
 def _tell_times(figures: Figures, scene: Scene, left: list[IncidentView]) -> None:
-    """Found and well, from the fault: as the drill saw it, or by the incident's own clock, which is the finer one."""
+    """Fill in how long after the fault it was found and well: as the drill saw it, else as the incident tells."""
     figures.detected_s, figures.recovered_s = scene.detected_s, scene.recovered_s
     own = [view for view in left if view.process == scene.drill.process]
     if not own:

@@ -1,4 +1,4 @@
-"""One round of a drill: the stage, the stream of commands, and the moments that its figures are counted from."""
+"""The state of one round of a drill, which a fault acts on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from processes.cli.drills.stage import Late, Stage, send
 from processes.cli.drills.stream import Stream
 from processes.core.cli.drills import Drill
 
-FOUND_S_MAX: Final = 60.0  # what was not found by then is not going to be
+FOUND_S_MAX: Final = 60.0  # a fault that was not found by then never will be
 
 
 class Scene:
@@ -23,41 +23,41 @@ class Scene:
 
     def __init__(self, stage: Stage, drill: Drill, stream: Stream, stack: AsyncExitStack, lasts_s: float) -> None:
         self.stage, self.drill, self.stream, self.stack, self.lasts_s = stage, drill, stream, stack, lasts_s
-        self.began_s = self.since_s = time.monotonic()  # the fault; and from when the way back to health is counted
-        self.detected_s: float | None = None  # None: as the incident says
-        self.recovered_s: float | None = None  # None: as the incident says, or until all is well
+        self.began_s = self.since_s = time.monotonic()  # when the fault began; and from when recovery is counted
+        self.detected_s: float | None = None  # None: the incident tells
+        self.recovered_s: float | None = None  # None: the incident tells, or it is when all is well
         self.trouble: list[str] = []
         self.pids = stage.pids()
-        self.dead_letters: set[str] = set()  # dead letters that were there before
+        self.dead_letters: set[str] = set()  # those that existed before
 
     def begins(self) -> None:
-        """The fault is here, now."""
+        """Called when the fault begins."""
         self.began_s = self.since_s = time.monotonic()
 
     def mends(self) -> None:
-        """The fault is over: from now on it must get well."""
+        """Called when the fault is over: recovery is counted from here."""
         self.since_s = time.monotonic()
 
     def found(self) -> None:
-        """It is seen, now."""
+        """Called when the fault shows."""
         self.detected_s = time.monotonic() - self.began_s
 
     def strike(self, name: str, number: signal.Signals) -> None:
-        """The signal, to a process of the installation. Raises: Late, if there is none."""
+        """Send a signal to a process of the installation, as the fault. Raises: Late, if it is gone."""
         pulse = self.stage.pulse(name)
         self.begins()
         send(pulse.pid, pulse.start_ticks, number)
 
     async def lasts(self) -> None:
-        """The condition is held for as long as the drill asks."""
+        """Wait until the condition has lasted as long as the drill asks."""
         await asyncio.sleep(max(0.0, self.began_s + self.lasts_s - time.monotonic()))
 
 
 @contextlib.contextmanager
 def held(group: Mapping[int, int]) -> Iterator[None]:
-    """The processes are stopped; continued at the end, and by a child of ours should we be killed meanwhile."""
+    """Stop the processes, and continue them at the end; if we are killed meanwhile, a child of ours continues them."""
     pids = " ".join(map(str, group))
-    guard = subprocess.Popen(  # noqa: S603  # pids
+    rescuer = subprocess.Popen(  # noqa: S603  # pids
         ["/bin/sh", "-c", f"read _; kill -CONT {pids}"],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -69,4 +69,4 @@ def held(group: Mapping[int, int]) -> Iterator[None]:
                 send(pid, start_ticks, signal.SIGSTOP)
         yield
     finally:
-        guard.communicate()  # its standard input ends, and so it continues them
+        rescuer.communicate()  # this closes its standard input, and so it continues them

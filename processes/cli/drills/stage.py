@@ -1,6 +1,4 @@
-"""The stage of a drill: a running installation, two agents of the drill's own, and an operator whose WebSocket must not
-break.
-"""
+"""The stage of a drill: the installation, two agents of the drill's own, and an operator who watches all the time."""
 
 from __future__ import annotations
 
@@ -39,8 +37,8 @@ from processes.core.values import Presence
 
 LOOK_S: Final = 0.02  # between two looks at files and pulses
 ASK_S: Final = 0.1  # between two questions to the API
-WELL_S_MAX: Final = 90.0  # then it is not going to be well any more
-FIRST_S_MAX: Final = 10.0  # an installation that is just getting well again is given so long before it is called unwell
+WELL_S_MAX: Final = 90.0  # after that it is not going to recover
+FIRST_S_MAX: Final = 10.0  # an installation that is just recovering has so long before it is called unwell
 TIMEOUT: Final = httpx.Timeout(12.0, connect=2.0)  # the API answers 504 after 10 s
 FRAME_BYTES_MAX: Final = 64 << 20  # a full state of a large fleet
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
@@ -53,14 +51,14 @@ class Late(Exception):
 
 
 class Stage:
-    """Use as an async context: at its end its agents are gone and their hosts removed."""
+    """An async context; at its end the drill's agents are ended and their hosts removed."""
 
     def __init__(self, settings: Settings, disk: Path | None = None) -> None:
-        self.settings, self.disk = settings, disk  # disk: a small one of its own, on which all that is watched lies
-        self.breaks: list[str] = []  # how the operator's WebSocket broke, each time
+        self.settings, self.disk = settings, disk  # disk: the small one of a second installation
+        self.breaks: list[str] = []  # how the operator's WebSocket broke; one line each time
         self._stack = AsyncExitStack()
         name = f"drill-{uuid.uuid4().hex[:8]}"
-        self.hosts = (f"{name}-a", f"{name}-b")  # the first is given the stream, the second whatever else a drill needs
+        self.hosts = (f"{name}-a", f"{name}-b")  # the first gets the stream, the second what else is given
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
         api = open_own(settings)
         api.close()
@@ -100,7 +98,7 @@ class Stage:
 
     @property
     def marks(self) -> Path:
-        """Each run of `mark` adds its command's id here: who ran, and how often."""
+        """The file to which each run of `mark` adds its command's id: it tells which commands ran, and how often."""
         return self._folder / "marks"
 
     def agent(self, name: str) -> subprocess.Popen[bytes]:
@@ -124,18 +122,18 @@ class Stage:
         self.marks.touch()
 
     def start_agent(self, name: str) -> None:
-        """The agent runs; it dies with us."""
+        """Start one of the drill's agents. It dies with us."""
         folder = self._folder / name
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
         with (folder / "agent.log").open("ab") as log:
             self._agents[name] = subprocess.Popen(  # noqa: S603  # our own words
                 [sys.executable, "-P", "-m", "processes.agent", "--config", str(folder / "agent.toml")],
                 env=clean, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_die_with_us,  # noqa: PLW1509  # one system call, of a library that is loaded
+                preexec_fn=_die_with_us,  # noqa: PLW1509  # a single system call; its library is loaded
             )  # fmt: skip
 
     async def _remove(self, name: str) -> None:
-        """The agent is gone and its host removed, so that it counts in the fleet no more. What fails is told, once."""
+        """End the agent and remove its host from the fleet. Raises: Failure, if the host cannot be removed."""
         agent = self._agents.get(name)
         if agent is not None:
             agent.kill()
@@ -152,8 +150,9 @@ class Stage:
     async def ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, *, gone: bool = False
     ) -> bytes:
-        """The answer's body; asked again while the hub is away. `gone`: 404 is as good. Raises: Late, with what was
-        said last.
+        """Ask the API, again and again while the hub is away, and return the body of the answer.
+
+        `gone`: 404 is a good answer too. Raises: Late, with the last answer.
         """
         deadline_s = time.monotonic() + WELL_S_MAX
         while True:
@@ -171,7 +170,7 @@ class Stage:
             await asyncio.sleep(ASK_S)
 
     async def enabled(self) -> bool:
-        """True when the running installation allows faults inside its processes."""
+        """True if the running installation allows faults inside its processes."""
         return bool(msgspec.json.decode(await self.ask("GET", "/me"), type=dict[str, object]).get("drills_enabled"))
 
     async def fleet(self) -> dict[str, HostView]:
@@ -185,33 +184,35 @@ class Stage:
         return {dead_letter.id for dead_letter in page.deadletters}
 
     async def command(self, command_id: str) -> CommandView:
-        """One command."""
+        """A command, as the API shows it."""
         return msgspec.json.decode(await self.ask("GET", f"/commands/{segment(command_id)}"), type=CommandView)
 
     async def ended(self, command_id: str, wait_s: float) -> CommandView:
-        """The command once it is final, or as it is after `wait_s`. Raises: Late, if it is not there."""
+        """Wait until the command is final, at most `wait_s`, and return it. Raises: Late, if there is none."""
         deadline_s = time.monotonic() + wait_s
-        while not (command := await self.command(command_id)).state.final and time.monotonic() < deadline_s:  # noqa: ASYNC110
+        while True:
+            command = await self.command(command_id)
+            if command.state.final or time.monotonic() > deadline_s:
+                return command
             await asyncio.sleep(LOOK_S)
-        return command
 
     async def _online(self, names: tuple[str, ...]) -> bool:
         found = await self.fleet()
         return all(name in found and found[name].presence == Presence.ONLINE for name in names)
 
     def pulse(self, name: str) -> Pulse:
-        """A process's last pulse; an empty one before the first, or after a death in the middle of writing it."""
+        """A process's last pulse; an empty one before its first, or if it died in the middle of writing it."""
         with contextlib.suppress(Unreadable, OSError):
             return pulse_file.read(self.settings.pulses, name) or Pulse()
         return Pulse()
 
     def pids(self) -> dict[str, int]:
-        """The pid of every process that is wanted, as its pulse says."""
+        """The pid of every process that the operator wants to run, as its pulse says."""
         wanted = {row.name for row in status_file.current_report(self.settings).processes if row.wanted}
         return {name: self.pulse(name).pid for name in self.settings.all_names() if name in wanted}
 
     def incidents(self) -> dict[str, IncidentView]:
-        """By id, the newest first."""
+        """The incidents by id, newest first."""
         return {view.id: view for view in incidents_db.incidents(self.settings.incidents_database)}
 
     # waiting
@@ -219,7 +220,7 @@ class Stage:
     async def until(
         self, condition: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str, wait_s: float
     ) -> None:
-        """Waits for it. Raises: Late, naming it."""
+        """Wait until the condition holds. Raises: Late, with `what` it was."""
         deadline_s = time.monotonic() + wait_s
         while True:
             found = condition()
@@ -231,11 +232,11 @@ class Stage:
             await asyncio.sleep(ASK_S if slow else LOOK_S)
 
     async def well(self, wait_s: float, *, rested: bool = False) -> None:
-        """All is well: /healthz, the watchdog's verdict, every wanted process, every incident over. Raises:
-        Failure("unwell").
+        """Wait until all is well: /healthz, the watchdog's verdict, every wanted process, and every incident over.
 
-        `rested`: and no process has just started. supervisord takes a death within startsecs for a failed start, and
-        makes the next one wait a second longer each time; that is the drill crash-loop, and no other.
+        `rested`: wait also until no process has just started. supervisord takes a death within startsecs for a failed
+        start, and delays the next start by a second more each time; only the drill crash-loop is about that.
+        Raises: Failure("unwell").
         """
         deadline_s = time.monotonic() + wait_s
         while (why := await self.unwell(rested=rested)) is not None:
@@ -248,7 +249,7 @@ class Stage:
             await asyncio.sleep(LOOK_S)
 
     async def unwell(self, *, rested: bool = False) -> str | None:
-        """Why it is not well, or not `rested`; None: it is."""
+        """Why the installation is not well, or not `rested`; None if it is."""
         report = status_file.current_report(self.settings)
         if report.verdict is not Overall.OK:
             return f"{report.verdict}: {'; '.join(report.reasons) or 'no reason given'}"
@@ -294,7 +295,7 @@ def _die_with_us() -> None:
 
 
 def send(pid: int, start_ticks: int, number: signal.Signals) -> None:
-    """The signal, to that very process. Raises: Late, if it is gone."""
+    """Send the signal to that very process. Raises: Late, if it is gone."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -318,4 +319,4 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def _toml(value: str | list[str]) -> str:
-    return msgspec.json.encode(value).decode()  # JSON's strings and lists are TOML's too
+    return msgspec.json.encode(value).decode()  # JSON's strings and lists are valid TOML

@@ -1,4 +1,4 @@
-"""Commands given one after the other while something breaks, and what became of each."""
+"""Gives commands one after the other while something breaks, and tells what became of each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from processes.core.shown.views import CommandView
 
 PAUSE_S: Final = 0.05
 GIVE_S_MAX: Final = 120.0  # longer than any drill keeps the hub away
-END_S_MAX: Final = 60.0  # from the last one's acceptance until every one is final
+END_S_MAX: Final = 60.0  # from the acceptance of the last until all are final
 
 
 class Outcome(NamedTuple):
-    """What became of the commands. lost: gone, of unknown end, or succeeded without having run; doubled: ran more than
-    once.
+    """What became of the commands.
+
+    `lost`: unknown to the hub, without a known end, or succeeded without having run. `doubled`: ran more than once.
     """
 
     commands: int
@@ -33,20 +34,18 @@ class Outcome(NamedTuple):
 
 
 class Stream:
-    """Gives `mark` to the stage's first host, as a careful script does: with a key, asked again until it is
-    accepted.
-    """
+    """Gives `mark` to the stage's first host as a careful script does: each request has a key, and is repeated."""
 
     def __init__(self, stage: Stage) -> None:
         self.ids: list[str] = []
-        self.refusals: Counter[str] = Counter()  # by the error's code
-        self.wait_s = 0.0  # the longest that one was asked for
+        self.refusals: Counter[str] = Counter()  # how many, by the code of the error
+        self.wait_s = 0.0  # the longest time until a command was accepted
         self._stage = stage
         self._asked_s = 0.0
         self._task = asyncio.create_task(self._give())
 
     async def more(self, count: int, wait_s: float = GIVE_S_MAX) -> None:
-        """So many more are accepted. Raises: Late."""
+        """Wait until `count` more commands are accepted. Raises: Late."""
         wanted = len(self.ids) + count
         await self._stage.until(
             lambda: len(self.ids) >= wanted or self._task.done(), f"{count} more commands accepted", wait_s
@@ -55,14 +54,12 @@ class Stream:
             self._task.result()
 
     async def stop(self) -> None:
-        """No more are given; one that is being asked for is given up (and if it was accepted all the same, it is not
-        counted).
-        """
+        """Give no more. A command that is being asked for just now is not counted, even if the hub has accepted it."""
         self._task.cancel()
         await asyncio.wait({self._task})
 
     async def outcome(self) -> Outcome:
-        """Every command accepted, once all are final."""
+        """Wait until all accepted commands are final, and tell what became of them."""
         commands: list[CommandView] = []
         trouble: list[str] = []
         lost = 0

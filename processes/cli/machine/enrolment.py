@@ -1,4 +1,4 @@
-"""The agent of this very machine: enrolled, its file and token written, so that the first `up` has a first host."""
+"""The agent of this very machine: `up` enrols it and writes its file and token, so that a new fleet has one host."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from processes.core.values import Presence
 
 ONLINE_S_MAX: Final = 30.0
 POLL_S: Final = 0.1
+TOKEN_FILE: Final = "agent.token"  # noqa: S105  # a path beside the agent's file, unless that says otherwise
 
 
 class AgentFile(msgspec.Struct, frozen=True):
-    """Of an agent's file, what the command line needs to know."""
+    """The part of an agent's file that the command line needs."""
 
     hub: str = ""
     name: str = ""
-    token_file: str = "agent.token"  # noqa: S105  # a path
+    token_file: str = TOKEN_FILE
 
 
 def host_name(raw: str) -> str:
-    """The machine's name as RFC 1123 allows it: other characters become hyphens; `localhost` if nothing is left.
-    Pure.
-    """
+    """The name as RFC 1123 allows it: other characters become hyphens; `localhost` if nothing is left. Pure."""
     labels = [re.sub(r"[^A-Za-z0-9-]+", "-", label).strip("-")[:63].strip("-") for label in raw.split(".")]
     kept = [label for label in labels if label]
     while len(".".join(kept)) > 253:
@@ -43,10 +42,10 @@ def host_name(raw: str) -> str:
 
 
 def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool]:
-    """This machine is enrolled, and agent.toml and agent.token are written. Its name, and True if a running agent must
-    read them anew.
+    """Enrol this machine, and write agent.toml and agent.token, as far as this is not done yet.
 
-    A file that is there is the operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
+    Returns the host's name, and True if a running agent must read the files again. An agent.toml that exists is the
+    operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
     """
     path, token = settings.agent_file, settings.agent_token
     file = existing(path)
@@ -63,7 +62,7 @@ def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool
 
 
 def wait_online(api: Api, name: str) -> None:
-    """The host is online. Raises: Failure, after ONLINE_S_MAX; Refused, HubAway."""
+    """Wait until the host is online. Raises: Failure, after ONLINE_S_MAX; Refused, HubAway."""
     deadline_mono_s = time.monotonic() + ONLINE_S_MAX
     while True:
         host = api.host(name)
@@ -80,7 +79,7 @@ def wait_online(api: Api, name: str) -> None:
 
 
 def existing(path: Path) -> AgentFile:
-    """What stands in the agent's file; nothing, if there is none. Raises: Failure, if it cannot be read."""
+    """The content of the agent's file; the defaults if there is none. Raises: Failure, if it cannot be read."""
     try:
         return msgspec.convert(tomllib.loads(path.read_text()), AgentFile)
     except FileNotFoundError:
@@ -92,14 +91,12 @@ def existing(path: Path) -> AgentFile:
 
 
 def own_name() -> str:
-    """This machine's name, as it may be enrolled."""
+    """This machine's name, made fit to be enrolled."""
     return host_name(socket.gethostname())
 
 
-def write_agent_file(
-    path: Path, hub_url: str, name: str, *, token: Path | str = "agent.token", ca: str = ""  # noqa: S107  # a path
-) -> None:  # fmt: skip
-    """The agent's file names this hub. What else stands in one that is there stays. Raises: OSError."""
+def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str = TOKEN_FILE, ca: str = "") -> None:
+    """Make the agent's file, or set only `hub` in one that exists. Raises: OSError."""
     line = f"hub = {_toml(hub_url)}"
     if path.exists():
         text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, path.read_text(), count=1)

@@ -1,4 +1,4 @@
-"""What supervisord.conf expands: the variables, and the folders that must be there before supervisord starts."""
+"""What supervisord needs before it starts: the variables that supervisord.conf expands, and the folders."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import processes
 from processes.adapters.settings import Settings, checkout
 from processes.adapters.state import durable
 from processes.cli.terminal.failure import Failure
 
-_FORBIDDEN = '%"\\\n'  # supervisord expands % and splits its commands as a shell does
+_FORBIDDEN: Final = '%"\\\n'  # supervisord expands % and splits its commands as a shell does
 
 
 def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Every variable that supervisord.conf expands, and a PATH on which this installation's supervisord is found.
+    """The variables that supervisord.conf expands, and a PATH on which this installation's supervisord is found.
 
     Raises: Failure, if a path cannot stand in supervisord's configuration.
     """
@@ -47,14 +48,16 @@ def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> di
 
 
 def exports(found: Mapping[str, str]) -> str:
-    """The variables as a shell's `export` lines, to be eval'ed."""
+    """The variables as `export` lines for a shell to eval."""
     return "".join(f"export {name}={_quoted(value)}\n" for name, value in found.items())
 
 
 def make_folders(settings: Settings) -> None:
-    """The state folder and those that supervisord needs exist, are this user's and closed to others.
+    """Make the state folder and those that supervisord needs: this user's, and closed to others.
 
-    Raises: Failure, naming the folder and what is wrong with it.
+    Temporary files that an interrupted write left behind are removed.
+
+    Raises: Failure, which names the folder and what is wrong with it.
     """
     for folder in (settings.state, settings.log, settings.run):
         try:
@@ -73,13 +76,13 @@ def make_folders(settings: Settings) -> None:
 
 
 def configuration() -> Path:
-    """The supervisord.conf to run: the checkout's, or the one in the installed package."""
+    """The path of supervisord.conf: the checkout's, or the one in the installed package."""
     home = checkout()
     return home / "supervisord.conf" if home else Path(processes.__file__).with_name("supervisord.conf")
 
 
 def program() -> str:
-    """What a person types to get us: in a checkout that is on no PATH."""
+    """What a person types to run the command line: bin/fleethub in a checkout that is not on the PATH."""
     home = checkout()
     return "bin/fleethub" if home and not shutil.which("fleethub") else "fleethub"
 

@@ -1,4 +1,4 @@
-"""The hub of this machine's own installation: its URLs, and its API with the installation's own token."""
+"""This machine's own installation as a client sees it: its URLs, and its API with its own operator token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from processes.client.errors import NoToken
 
 
 def open_own(settings: Settings, token_file: Path | None = None, patience: Patience = PATIENCE) -> Api:
-    """The API of this machine's installation, asked with its own token or with that of a file.
+    """The API of this machine's installation, with its own operator token or with the token in a file.
 
     Raises: Failure, if nothing was started here yet; NoToken.
     """
@@ -43,11 +43,11 @@ def agents_url(settings: Settings, listen: str | None = None) -> str:
 
 def _reachable(listen: str) -> str:
     host, port = address(listen)
-    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared, not listened on
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared: nobody listens here
 
 
 def _trust(settings: Settings) -> ssl.SSLContext | None:
-    """Our own certificate is trusted as it is, whatever name it is for: this is our own machine, and our own port."""
+    """A context that trusts exactly our own certificate, whatever name it was issued for: the port is our own."""
     if not settings.file.tls.certificate:
         return None
     context = ssl.create_default_context(cafile=os.fspath(settings.file.tls.certificate))

@@ -1,6 +1,4 @@
-"""Which processes of this machine belong to one state folder: found in /proc, each verified before anything is done to
-it.
-"""
+"""The processes of this machine that belong to one state folder: found in /proc, and verified before each signal."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ _MODULES = tuple(f"processes.{kind}" for kind in KINDS)
 
 
 class OwnProcess(NamedTuple):
-    """A process: pid and start name it for ever. Units: start_ticks as in /proc/PID/stat."""
+    """A process: its pid and start together identify it for ever. Units: start_ticks as in /proc/PID/stat."""
 
     pid: int
     start_ticks: int
@@ -32,28 +30,27 @@ class OwnProcess(NamedTuple):
 def supervisord_of(settings: Settings) -> OwnProcess | None:
     """The supervisord that runs this state folder, alive or stopped; None if there is none.
 
-    Its pid file is not believed: a pid may have been given to another program since.
+    Its pid file is not trusted: since it was written, the pid may have gone to another program.
     """
     found = [
         found
         for found in _of_state(settings)
         if "SUPERVISOR_PROCESS_NAME" not in found.environ and _is_supervisord(found.command)
     ]
-    return min(
-        found, key=lambda each: each.start_ticks, default=None
-    )  # the younger ones are forks of it, about to become members
+    # the younger ones are its forks that have not yet become the members that they will be
+    return min(found, key=lambda each: each.start_ticks, default=None)
 
 
 def members_of(settings: Settings) -> list[OwnProcess]:
-    """The processes that a supervisord started for this state folder and that still live, socket holders included.
+    """The living processes that a supervisord started for this state folder, the holders of its sockets included.
 
-    Commands that an agent runs, and their shims, are not among them: they outlive an installation on purpose.
+    An agent's commands and their shims are not members: they outlive an installation on purpose.
     """
     return [found for found in _of_state(settings) if "SUPERVISOR_PROCESS_NAME" in found.environ and _is_member(found)]
 
 
 def shims_of(settings: Settings) -> list[OwnProcess]:
-    """The commands of this machine's own agent that still run."""
+    """The shims of this machine's own agent: one for each of its commands that still run."""
     place = f"{settings.state}/"
     return [
         found
@@ -66,7 +63,7 @@ def shims_of(settings: Settings) -> list[OwnProcess]:
 
 
 def send(found: OwnProcess, number: signal.Signals) -> bool:
-    """The signal is sent to that very process. False: it is gone."""
+    """Send the signal to that very process. Returns False if it is gone."""
     try:
         fd = os.pidfd_open(found.pid)
     except ProcessLookupError:
@@ -83,7 +80,7 @@ def send(found: OwnProcess, number: signal.Signals) -> bool:
 
 
 def wait_gone(processes: Iterable[OwnProcess], wait_s: float) -> list[OwnProcess]:
-    """Those that still live after `wait_s`; returns as soon as none does."""
+    """Wait until all have ended, at most `wait_s`. Returns those that still live."""
     deadline_mono_s = time.monotonic() + wait_s
     left = []
     for found in processes:
@@ -106,15 +103,14 @@ def _ended(found: OwnProcess, wait_s: float) -> bool:
 
 
 def _is_supervisord(command: list[str]) -> bool:
-    words = command[:4]  # interpreter, its options, the program; what comes later are arguments of something else
+    words = command[:4]  # interpreter, its options, the program; a later word is an argument of another program
     return "supervisor.supervisord" in words or any(os.path.basename(word) == "supervisord" for word in words[:2])
 
 
 def _is_member(found: OwnProcess) -> bool:
-    holder = found.environ.get("SUPERVISOR_GROUP_NAME") in HELD and found.environ["SUPERVISOR_PROCESS_NAME"].endswith(
-        "_0"
-    )
-    return holder or any(
+    name, group = found.environ["SUPERVISOR_PROCESS_NAME"], found.environ.get("SUPERVISOR_GROUP_NAME")
+    holds_a_socket = group in HELD and name.endswith("_0")
+    return holds_a_socket or any(
         word == "-m" and after in _MODULES for word, after in zip(found.command, found.command[1:], strict=False)
     )
 
@@ -130,7 +126,7 @@ def _all() -> Iterator[OwnProcess]:
         if not name.isdigit() or int(name) == os.getpid():
             continue
         place = Path("/proc", name)
-        # OSError: it ended while we looked, or it is not ours to look at
+        # OSError: the process ended while we looked, or this user may not look at it
         with contextlib.suppress(OSError):
             if place.stat().st_uid != own:
                 continue

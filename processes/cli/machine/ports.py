@@ -1,4 +1,4 @@
-"""The two ports: can they be listened on, and if not, who has them."""
+"""Whether the two ports can be listened on, and if not, who has them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from processes.cli.terminal.failure import Failure
 
 
 def check(file: File) -> None:
-    """Both ports are free and different.
+    """Check that both ports are free, and not the same.
 
-    Raises: Failure, naming the port, the setting and, if it can be seen, the process that has it.
+    Raises: Failure, which names the port, the setting and, if this user may see it, the process that has the port.
     """
     listens = (("operators.listen", file.operators.listen), ("agents.listen", file.agents.listen))
     if address(listens[0][1])[1] == address(listens[1][1])[1]:
@@ -32,12 +32,11 @@ def _check_one(setting: str, listen: str) -> None:
     advice = f"Set {setting} in fleethub.toml or FLEETHUB_{setting.replace('.', '_').upper()} to another HOST:PORT."
     if port == 0:
         raise Failure(
-            "bad_port", f"{setting} = {listen!r}: the port must be a fixed one, or nobody could know it", advice
+            "bad_port", f"{setting} = {listen!r}: give a fixed port, else nobody could know where to connect", advice
         )
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as supervisord does: remains of closed connections do not count
+        # as supervisord does: closed connections that linger in TIME_WAIT do not keep the port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
@@ -56,7 +55,7 @@ def _check_one(setting: str, listen: str) -> None:
 
 
 def _holder(port: int) -> str:
-    """Who listens there, as far as this user may see it."""
+    """Words that name the process which listens there, as far as this user may see it."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:

@@ -1,4 +1,4 @@
-"""The operator token, and one-time codes: how a person gets in without ever seeing a token."""
+"""The operator token, and one-time codes, by which a person signs in without ever seeing a token."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import durable, signin_codes
 from processes.core.values import Role
 
-CODE_S: Final = 600  # contract: valid for 10 minutes, and used up by its first use
+CODE_S: Final = 600  # a code is good for ten minutes and for one use
 TOKEN_BYTES: Final = 32
 
 
 def make_operator_token(settings: Settings) -> None:
-    """Makes `operator.token` (0600), if there is none. Raises: OSError."""
+    """Make `operator.token` (0600) if there is none. Raises: OSError."""
     if not settings.operator_token.exists():
         write_secret(settings.operator_token, secrets.token_urlsafe(TOKEN_BYTES))
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Puts `text` into the file, durably, for this user alone (0600). Raises: OSError."""
+    """Put `text` into the file, durably, for this user alone (0600). Raises: OSError."""
     durable.replace(path, f"{text}\n".encode())
 
 
 def new_code(settings: Settings, role: Role = Role.ADMIN) -> str:
-    """A fresh one-time code, good for CODE_S. Raises: OSError."""
+    """Make a one-time code and return it; it is good for CODE_S. Raises: OSError."""
     code = secrets.token_urlsafe(TOKEN_BYTES)
     signin_codes.put(settings.run, code, role, time.time() + CODE_S)
     return code
 
 
 def link(url: str, code: str) -> str:
-    """The sign-in link. The code is in the fragment, which no browser sends to any server or proxy."""
+    """The sign-in link. The code stands in the fragment, which browsers send to no server and no proxy."""
     return f"{url.rstrip('/')}/#code={code}"

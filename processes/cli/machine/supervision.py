@@ -1,4 +1,4 @@
-"""supervisord of one state folder: started, looked at, ended. One way for `up`, `down` and the tests."""
+"""Starts, watches and ends the supervisord of one state folder. `up`, `down` and the tests all go this way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Final
 
 from processes.adapters.settings import KINDS, Settings
 from processes.adapters.state import desired_state, pulse_file, status_file
-from processes.adapters.supervisor import Supervisor, SupervisorAway, SupervisorFault
+from processes.adapters.supervisor import ALREADY_STARTED, NOT_RUNNING, Supervisor, SupervisorAway, SupervisorFault
 from processes.cli.machine import environment
 from processes.cli.machine.own_processes import OwnProcess, members_of, send, supervisord_of, wait_gone
 from processes.cli.terminal.failure import Failure
@@ -24,19 +24,19 @@ from processes.core.shown.status import ProcessReport, Verdict, is_wanted
 from processes.core.travels.pulse import Unreadable
 
 LAUNCH_S_MAX: Final = 30.0  # supervisord reads its file, binds and forks in 0.3 s on an idle machine
-DOWN_S_MAX: Final = 15.0  # supervisord ends a group after the other; a frozen member costs its stopwaitsecs
-POLL_S: Final = 0.1  # each XML-RPC call also wakes supervisord, so that children start now and not at its next second
+DOWN_S_MAX: Final = 15.0  # supervisord ends one group after the other; a frozen member takes its stopwaitsecs
+POLL_S: Final = 0.1  # each call also wakes supervisord, so that it starts children now and not at its next second
 STOP_S_MAX: Final = 12.0  # stopwaitsecs and a margin
-TURN_S_MAX: Final = 30.0  # from a start to the first complete turns
-TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; one that cannot has other things to tell
+TURN_S_MAX: Final = 30.0  # from a start to the first complete turn
+TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; if it is slower, `status` shows why
 SUPERVISORD: Final = (sys.executable, "-P", "-m", "supervisor.supervisord")
-# variables that a daemon is started without: it belongs to no unit, least of all to its caller's
+# a daemon is started without these variables: it does not belong to the systemd unit of its caller
 SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def launch(settings: Settings, supervisord: Sequence[str] = SUPERVISORD) -> None:
-    """Starts supervisord for this state folder, as a daemon. Raises: Failure, with supervisord's own words."""
+    """Start supervisord for this state folder as a daemon. Raises: Failure, with supervisord's own words."""
     _remove_stale(settings)
     try:
         environ = {name: value for name, value in _environ(settings).items() if name not in SYSTEMD}
@@ -57,8 +57,9 @@ def launch(settings: Settings, supervisord: Sequence[str] = SUPERVISORD) -> None
 
 
 def launch_in_foreground(settings: Settings, supervisord: Sequence[str] = SUPERVISORD) -> subprocess.Popen[bytes]:
-    """Starts supervisord for this state folder, as our child; its log also goes to stderr. It stops in order should we
-    be killed.
+    """Start supervisord for this state folder as our child, with its log also on stderr.
+
+    If we are killed, the kernel sends it SIGTERM, and it ends its processes in order.
     """
     _remove_stale(settings)
     prctl = ctypes.CDLL(None).prctl
@@ -74,20 +75,17 @@ def launch_in_foreground(settings: Settings, supervisord: Sequence[str] = SUPERV
 
 
 def supervisor_of(settings: Settings, timeout_s: float = 2.0) -> Supervisor:
-    """Calls to the installation's supervisord.
-
-    Raises: Failure("not_running"), if there is none.
-    """
+    """The XML-RPC calls of the installation's supervisord. Raises: Failure("not_running"), if there is none."""
     if supervisord_of(settings) is None:
         raise Failure("not_running", f"nothing runs for {settings.state}", "Start it: fleethub up")
     return Supervisor(settings.supervisor_socket, timeout_s)
 
 
 def end_all(settings: Settings) -> bool:
-    """No process of this installation lives. False: none did before.
+    """End every process of this installation. Returns False if none lived.
 
-    In order if supervisord does it; by SIGKILL, each verified to be ours, what is left after DOWN_S_MAX, or at once
-    what has lost its supervisord.
+    supervisord is asked to end its processes in order. Whatever is left after DOWN_S_MAX, and whatever has no
+    supervisord any more, is ended by SIGKILL; each process is verified to be ours first. Raises: Failure.
     """
     supervisord, members = supervisord_of(settings), members_of(settings)
     if supervisord is None and not members:
@@ -95,7 +93,7 @@ def end_all(settings: Settings) -> bool:
         return False
     if supervisord is not None:
         for found in (supervisord, *members):
-            send(found, signal.SIGCONT)  # a stopped one could not hear that it is to end
+            send(found, signal.SIGCONT)  # a stopped process could not act on SIGTERM
         try:
             Supervisor(settings.supervisor_socket).call("shutdown")
         except ResourceError:
@@ -103,14 +101,14 @@ def end_all(settings: Settings) -> bool:
         _end_in_order(settings, supervisord)
     kill_leftovers(settings)
     _remove_stale(settings)
-    settings.report.unlink(missing_ok=True)  # the last thing that the watchdog said is not true any more
+    settings.report.unlink(missing_ok=True)  # what the watchdog reported last is not true any more
     return True
 
 
 def kill_leftovers(settings: Settings) -> None:
-    """No member lives any more that has lost its supervisord.
+    """Kill the members that have no supervisord any more.
 
-    Raises: Failure, naming what survives even SIGKILL (it waits inside the kernel).
+    Raises: Failure, which names the processes that survive even SIGKILL (they wait inside the kernel).
     """
     left = members_of(settings)
     for found in left:
@@ -125,21 +123,21 @@ def kill_leftovers(settings: Settings) -> None:
 
 
 def stop(settings: Settings, name: str) -> None:
-    """The process is stopped. Raises: Failure, SupervisorAway."""
+    """Stop the process, and return when it has ended. Raises: Failure, SupervisorAway."""
     try:
         supervisor_of(settings, STOP_S_MAX).stop(name, wait=True)
     except SupervisorFault as fault:
-        if fault.code != 70:  # NOT_RUNNING: as it should be
+        if fault.code != NOT_RUNNING:  # then it is as it should be
             raise Failure("refused", f"supervisord would not stop {name}: {fault}") from None
 
 
 def start(settings: Settings, name: str) -> None:
-    """The process runs, and its loop has turned since. Raises: Failure, SupervisorAway."""
+    """Start the process, and return once its loop has made a complete turn. Raises: Failure, SupervisorAway."""
     supervisor = supervisor_of(settings)
     try:
         supervisor.start(name)
     except SupervisorFault as fault:
-        if fault.code != 60:  # ALREADY_STARTED: as it should be
+        if fault.code != ALREADY_STARTED:  # then it is as it should be
             raise Failure("refused", f"supervisord would not start {name}: {fault}", _see_log(settings, name)) from None
     deadline_mono_s = time.monotonic() + TURN_S_MAX
     while not turns(settings, supervisor, name):
@@ -153,7 +151,7 @@ def start(settings: Settings, name: str) -> None:
 
 
 def turns(settings: Settings, supervisor: Supervisor, name: str) -> bool:
-    """True once the process that supervisord has under this name wrote a pulse after a complete turn."""
+    """True once the process that runs under this name has written a pulse after a complete turn."""
     try:
         row = supervisor.processes().get(name)
         pulse = pulse_file.read(settings.pulses, name)
@@ -169,9 +167,9 @@ def turns(settings: Settings, supervisor: Supervisor, name: str) -> bool:
 
 
 def wait_told(settings: Settings, names: Sequence[str], wait_s: float = TOLD_S_MAX) -> None:
-    """Wait until the watchdog's report shows these processes as they are wanted, so that the next `status` is true.
+    """Wait until the watchdog's status shows these processes as the operator wants them, so that `status` shows it too.
 
-    Returns without a word after `wait_s`.
+    Gives up silently after `wait_s`.
     """
     deadline_mono_s = time.monotonic() + wait_s
     while time.monotonic() < deadline_mono_s:
@@ -195,7 +193,7 @@ def _is_told(settings: Settings, row: ProcessReport | None, wanted: bool) -> boo
 
 
 def unwell(settings: Settings) -> list[str]:
-    """A line for each process that is not well, and the tail of what it said last."""
+    """A line for each process that is not well, and the last lines of its log."""
     lines = []
     for process in status_file.current_report(settings).processes:
         if process.wanted and process.verdict not in ("advancing", "excused"):
@@ -212,7 +210,7 @@ def _end_in_order(settings: Settings, supervisord: OwnProcess) -> None:
         if not wait_gone([supervisord], POLL_S):
             return
         with contextlib.suppress(SupervisorAway, SupervisorFault):
-            supervisor.poke()  # it sees its children's deaths at its polls only
+            supervisor.poke()  # it only notices at its next poll that children have ended
     send(supervisord, signal.SIGKILL)
     wait_gone([supervisord], 3.0)
 
@@ -226,7 +224,7 @@ def _environ(settings: Settings) -> dict[str, str]:
 
 
 def _remove_stale(settings: Settings) -> None:
-    """What a killed supervisord left behind is gone. The caller knows that none lives."""
+    """Remove what a killed supervisord left behind. The caller knows that none lives."""
     settings.supervisor_socket.unlink(missing_ok=True)
     (settings.run / "supervisord.pid").unlink(missing_ok=True)
 

@@ -1,1 +1,1 @@
-"""What every verb shows and reads on a terminal: output, errors, options, completion."""
+"""What all verbs share on a terminal: output, errors, options, completion."""

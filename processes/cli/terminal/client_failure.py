@@ -1,4 +1,4 @@
-"""The client's errors as a person is told of them: what happened, and what to do about it."""
+"""The client's errors in words for a person: what happened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
 from processes.client.errors import ClientError, HubAway, NoToken, Refused, Silence
 
-LISTED_BY: Final = {  # by the API's code for what it does not know
+LISTED_BY: Final = {  # the API's code for an unknown id → the verb that lists the known ones
     "unknown_host": "fleethub hosts lists them.",
     "unknown_command": "fleethub commands lists them.",
     "unknown_run": "fleethub runs lists them.",
@@ -34,11 +34,11 @@ def failure_of(error: ClientError) -> Failure:
 
 def _advice_on_refusal(error: Refused) -> str:
     if error.token_file is not None and error.status == 401:
-        return "It was revoked, or is of another hub: fleethub token create, there, makes one."
+        return "It was revoked, or belongs to another hub: fleethub token create on that hub makes one."
     if error.token_file is not None and error.status == 403:
-        return f"The token in {error.token_file} is of a role that may not do this."
+        return f"The token in {error.token_file} has a role that may not do this."
     if error.code == "http" and "not an operators' port" in error.message:
-        return "Is it the agents' port? Operators have a port of their own, 7700."
+        return "Is it the agents' port? Operators have a port of their own, usually 7700."
     return "" if "`fleethub " in error.message else LISTED_BY.get(error.code, "")
 
 
@@ -57,18 +57,18 @@ def _away(error: HubAway) -> Failure:
     if error.why is Silence.NO_TLS:
         advice = f"Perhaps http{error.url.removeprefix('https')} is meant."
     elif error.why is Silence.UNTRUSTED:
-        advice = "SSL_CERT_FILE names one more that is."
+        advice = "Name a file of certificates to trust in SSL_CERT_FILE."
     return Failure("hub_away", error.message, advice)
 
 
 def _advice_on_token(error: NoToken) -> str:
     if error.missing:
-        return "fleethub token create, there, makes a token for it."
-    return "It holds one line, which fleethub token create prints." if error.empty else ""
+        return "fleethub token create on that hub makes a token for it."
+    return "It must hold one line: the token that fleethub token create prints." if error.empty else ""
 
 
 def nothing_runs_here() -> bool:
-    """True if it is certain that this machine's installation is down: another user's processes are not seen."""
+    """True if this machine's installation is certainly down. Another user's processes cannot be seen: then False."""
     with contextlib.suppress(OSError, SettingsError):
         settings = load()
         return settings.state.stat().st_uid == os.geteuid() and own_processes.supervisord_of(settings) is None

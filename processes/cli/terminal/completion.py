@@ -1,5 +1,6 @@
-"""Names that the shell completes: hosts are asked for, the others are read. Whatever goes wrong, nothing is completed,
-in silence.
+"""Names that the shell completes: hosts come from the hub, all others from this machine.
+
+If anything goes wrong, nothing is completed, and nothing is said.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def _silent(names: Callable[[click.Context, str], list[str]]) -> Complete:
-    """What click wants for `shell_complete`: those that begin as what was typed, and are not there already."""
+    """A function for click's `shell_complete`: the names that begin with the typed text and are not on the line yet."""
 
     def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
         with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""Ctrl-C while a run is followed on a terminal: taken note of, and asked about between two pieces of news."""
+"""Ctrl-C while a run is followed on a terminal: it is noted, and the person is asked between two pieces of news."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import FrameType, TracebackType
 from typing import Final
 
 QUESTION: Final = "leave running or cancel? [l/c] "
-ASKED_MAX: Final = 3  # then it is left running, which does no harm
+ASKED_MAX: Final = 3  # after as many unclear answers the run is left running, which does no harm
 
 
 class Interrupts:
-    """Ctrl-C as a note, while this context is open; one that comes before the first was asked about leaves at once."""
+    """While this context is open, Ctrl-C is only noted. A second one before the question was asked leaves at once."""
 
     def __init__(self) -> None:
         self.noted = False
@@ -25,10 +25,10 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
 
     def wants_cancel(self) -> bool:
-        """True: the person wants it cancelled.
+        """Ask the person, and return True if the run is to be cancelled.
 
-        Raises: KeyboardInterrupt, if it is to be left running: by that answer, by another Ctrl-C, or by no answer at
-        all.
+        Raises: KeyboardInterrupt, if the run is to be left running: by that answer, by another Ctrl-C, or by no
+        answer at all.
         """
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.noted = False
@@ -52,5 +52,5 @@ class Interrupts:
 
 
 def asks() -> bool:
-    """True when there is a person to ask."""
+    """True if there is a person to ask."""
     return sys.stdin.isatty() and sys.stderr.isatty()

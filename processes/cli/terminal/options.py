@@ -22,8 +22,8 @@ Verb = TypeVar("Verb", bound=Callable[..., object])
 
 
 class Invocation(NamedTuple):
-    """One run of the command line: the words that were typed, for how long it may ask again, and where this machine's
-    units are. click's `obj`.
+    """One run of the command line: the typed words, how long it may ask a hub again, and where this machine's units are.
+    click carries it as `obj`.
     """
 
     words: tuple[str, ...] = ()
@@ -32,13 +32,13 @@ class Invocation(NamedTuple):
 
 
 def invocation() -> Invocation:
-    """The invocation of the verb that runs now."""
+    """The invocation of the running verb."""
     context = click.get_current_context(silent=True)
     return (context.find_object(Invocation) if context else None) or Invocation()
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds from 0; `most_s` with its words: what is more is refused, and what is no number always."""
+    """A finite number of seconds from 0 to `most_s`; `words` state that limit in the error message."""
 
     name = "number of seconds"
 
@@ -47,7 +47,7 @@ class Seconds(click.FloatRange):
         self.most_s, self.words = most_s, words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Part of click.ParamType."""
+        """The number that was typed. Raises: click.BadParameter."""
         found = float(super().convert(value, param, ctx))
         if not math.isfinite(found) or (self.most_s is not None and found > self.most_s):
             self.fail(f"{value} is not a number of seconds{f', {self.words}' if self.words else ''}", param, ctx)
@@ -55,24 +55,26 @@ class Seconds(click.FloatRange):
 
 
 def as_json(verb: Verb) -> Verb:
-    """--json: one JSON document on stdout, and nothing else there."""
+    """Give the verb --json: one JSON document on stdout, and nothing else there."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(verb)
 
 
 def asks_hub(verb: Verb) -> Verb:
-    """--hub and --token-file: ask another installation than this machine's."""
-    verb = click.option("--hub", envvar="FLEETHUB_HUB", help="URL of the operators' port, if not this machine's.")(verb)
+    """Give the verb --hub and --token-file, which ask another installation than this machine's."""
+    verb = click.option(
+        "--hub", envvar="FLEETHUB_HUB", help="URL of another hub's operators' port. [default: this machine's hub]"
+    )(verb)
     return click.option(
         "--token-file",
         envvar="FLEETHUB_TOKEN_FILE",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="File with the token to ask with.",
+        help="File that holds the operator token to use.",
     )(verb)
 
 
 @contextlib.contextmanager
 def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
-    """The API, closed afterwards. With --hub nothing of this machine's installation is looked at.
+    """Open the API, and close it afterwards. With --hub, nothing of this machine's installation is read.
 
     Raises: SettingsError, Failure, click.UsageError, NoToken.
     """
@@ -91,8 +93,8 @@ def _elsewhere(hub: str, token_file: Path | None) -> Api:
 
 
 def settings_anyway() -> Settings:
-    """The settings; with a mistake in them, which is told, the defaults of the state folder. Raises: NotOurs."""
+    """The settings. If there is a mistake in them, it is told, and the defaults are returned. Raises: NotOurs."""
     settings, mistake = load_anyway()
     if mistake:
-        output.note(f"fleethub: {mistake}; the defaults are taken in its place")
+        output.note(f"fleethub: {mistake}; the defaults are used instead")
     return settings

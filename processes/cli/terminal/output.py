@@ -1,4 +1,4 @@
-"""What a verb shows: tables, lines, one JSON document, and errors. Everything from outside is escaped here."""
+"""What a verb shows: tables, lines, one JSON document, errors. Text from outside is escaped here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLES: Final = {
     "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
 }  # fmt: skip
 
-VERBS: Final = (  # in our own advice; the agent's are to be typed on other machines
+VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on other machines
     "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor",
     "down", "drill",
     "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore",
@@ -36,47 +36,47 @@ VERBS: Final = (  # in our own advice; the agent's are to be typed on other mach
     "runs", "start", "status", "stop", "systemd-unit", "token", "up",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
-COLUMN_CHARS_MIN: Final = 6  # of a column that is cut: less of it tells nothing
+COLUMN_CHARS_MIN: Final = 6  # a column that is cut shorter than this would tell nothing
 
 
 def say(line: str = "") -> None:
-    """One line on stdout."""
+    """Print one line on stdout."""
     print(plain(line), flush=True)
 
 
 def note(line: str) -> None:
-    """One line on stderr: progress and summaries, never what a script reads."""
-    with contextlib.suppress(OSError, ReaderGone, Unwritable):  # nobody can be told that nobody can be told
+    """Print one line on stderr: progress and summaries, never what a script reads."""
+    with contextlib.suppress(
+        OSError, ReaderGone, Unwritable
+    ):  # if stderr cannot be written, there is no one left to tell
         print(plain(as_typed(line)), file=sys.stderr, flush=True)
 
 
 def as_typed(advice: str) -> str:
-    """The advice with our name as whoever reads it types it: in a checkout that is on no PATH, bin/fleethub."""
+    """The advice with our verbs as the reader must type them: bin/fleethub in a checkout that is not on the PATH."""
     return ADVICE.sub(f"{program()} ", advice)
 
 
 def progress(text: str) -> None:
-    """On stderr, only if a person watches."""
+    """Print the text on stderr if a person watches there."""
     if sys.stderr.isatty():
         for line in text.splitlines():
             note(line)
 
 
 def stream(line: str, to_stderr: bool) -> None:
-    """One line of a command's output; tabs stay."""
+    """Print one line of a command's output; tabs stay as they are."""
     print(plain(line, keep="\t"), file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 def document(value: bytes | msgspec.Struct | Mapping[str, object]) -> None:
-    """The one JSON document of a `--json` verb; bytes are a document already."""
+    """Print the one JSON document of a `--json` verb; bytes are a document already."""
     text = value if isinstance(value, bytes) else msgspec.json.encode(value)
     print(msgspec.json.format(text, indent=2).decode(), flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
-    """Rows under a header: with colours and the terminal's width on a terminal, else plain columns of which nothing is
-    cut off.
-    """
+    """Print rows under a header: coloured and within its width on a terminal, else as plain columns, nothing cut."""
     clean = [[plain(cell) for cell in row] for row in rows]
     if not clean:
         say(empty)
@@ -89,16 +89,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "")
 
 
 def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> str:
-    """What stands in the place of an empty table: none is like that, or there are none yet, and how to make one."""
+    """The line for an empty table: nothing matches the filters, or nothing exists yet, and how to make it."""
     if asked := [f"{name} {value}" for name, value in filters.items() if value is not None]:
         return f"no {thing} with {', '.join(asked)}"
     return f"no {thing}s yet: {as_typed(how)}" if how else f"no {thing}s yet"
 
 
 def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> Table:
-    """The table for a terminal. Cells are Text, so that nothing in them is taken for markup.
+    """A table for a terminal. Cells are Text, so that nothing in them is taken for markup.
 
-    `width`: each row is one line of at most so many characters; what is too long is the last column's, and is cut.
+    `width`: each row is one line of at most so many characters; the last column is cut to fit. 0: rows wrap.
     """
     made = Table(box=None, pad_edge=False, header_style="bold")
     left, cut = width, width > 0
@@ -115,8 +115,9 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
 def screen(
     first: str, header: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str] = ()
 ) -> RenderableType | None:
-    """A table between lines, as much of it as the terminal holds. Without a terminal it is printed, and None
-    returned.
+    """A table between lines, as much of it as the terminal holds.
+
+    Without a terminal, prints all of it and returns None.
     """
     if not sys.stdout.isatty():
         for line in (
@@ -137,9 +138,7 @@ def screen(
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
-    """How many columns, from the left, are shown: whole, the last one perhaps cut. All of them cut would tell
-    nothing.
-    """
+    """How many columns, from the left, fit into the width; only the last of them may have to be cut."""
     count = 0
     for column in zip(*rows, strict=True):
         if count and width < COLUMN_CHARS_MIN:
@@ -154,12 +153,12 @@ def _width(column: Sequence[str]) -> int:
 
 
 def _cut(line: str, style: str = "") -> Text:
-    """A line that ends at the terminal's edge: were it wrapped, what is below would be pushed off the screen."""
+    """The line, cut at the terminal's edge: if it wrapped, it would push the lines below off the screen."""
     return Text(plain(line), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def mark(word: str, line: str) -> None:
-    """A line that begins with a word, in the word's colour on a terminal."""
+    """Print a line that begins with a word, which has its colour on a terminal."""
     line = as_typed(line)
     if sys.stdout.isatty():
         Console().print(Text(f"{word:8} ", style=STYLES.get(word, "")) + Text(plain(line)))
@@ -168,7 +167,7 @@ def mark(word: str, line: str) -> None:
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:
-    """Names and values, one a line; empty values are left out."""
+    """Print names and values, one pair a line, without those whose value is empty."""
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -176,7 +175,7 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def fail(failure: Failure, as_json: bool) -> int:
-    """Shows the failure, on stderr for a person and with --json as the one document too. Returns its exit code."""
+    """Show the failure on stderr, and with --json as the one document on stdout too. Returns its exit code."""
     message, advice = as_typed(failure.message), as_typed(failure.advice)
     note(f"fleethub: {message}")
     if advice:

@@ -1,5 +1,6 @@
-"""stdout and stderr of the command line: what cannot be written is an error of its own, never a traceback of the
-interpreter's end.
+"""stdout and stderr of the command line.
+
+A stream that cannot be written raises an error of its own, and causes no traceback when the interpreter ends.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from processes.core.errors import FleethubError
 
 
 class Unwritable(Failure):
-    """stdout takes nothing more: a full disk, a closed descriptor."""
+    """stdout cannot be written: the disk is full, or the descriptor is closed."""
 
     def __init__(self, why: str) -> None:
         super().__init__("unwritable", f"cannot write to stdout: {why}")
 
 
 class ReaderGone(FleethubError):
-    """Whoever read our output has ended, as `head` does: nothing is wrong, and nothing more is to be said there."""
+    """The program that reads our output has ended, as `head` does. Nothing is wrong; there is no one to write to."""
 
     exit_code = EXIT_READER_GONE
 
 
 class Checked(io.TextIOWrapper):
-    """stdout or stderr, whose errors are told from those of sockets and files. Raises: Unwritable, ReaderGone."""
+    """stdout or stderr, whose errors can be told from those of sockets and files. Raises: Unwritable, ReaderGone."""
 
     def write(self, text: str) -> int:
-        """Part of TextIOBase."""
+        """Write the text and return its length, as TextIOWrapper does. Raises: Unwritable, ReaderGone."""
         try:
             return super().write(text)
         except OSError as error:
             raise _named(error) from None
 
     def flush(self) -> None:
-        """Part of TextIOBase."""
+        """Write what is buffered, as TextIOWrapper does. Raises: Unwritable, ReaderGone."""
         try:
             super().flush()
         except OSError as error:
@@ -45,9 +46,12 @@ class Checked(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Both streams are there, and a character that they cannot show is shown as its number. Raises: Unwritable."""
+    """Make both streams usable: open, checked, and showing a character that they cannot encode as its number.
+
+    Raises: Unwritable, if stdout is closed.
+    """
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as we live; else print() would take stdout for it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # else print() would take stdout for it
     else:
         sys.stderr = _checked(sys.stderr)
     if sys.stdout is None:
@@ -56,8 +60,9 @@ def prepare() -> None:
 
 
 def leave_quietly() -> None:
-    """What cannot be written is not tried again by the interpreter's end, which would complain and choose another exit
-    code.
+    """Drop buffered text that cannot be written.
+
+    Otherwise the interpreter would try again at its end, complain, and choose another exit code.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -67,8 +72,10 @@ def leave_quietly() -> None:
 
 
 def _checked(stream: TextIO) -> TextIO:
-    """The same file. The stream as it was is kept by sys.__stdout__ and __stderr__: ended, it would close what both
-    write to.
+    """A checked stream on the same file.
+
+    The first stream must live on, as sys.__stdout__ and sys.__stderr__ see to: if it were collected, it would close
+    the file for both.
     """
     if not isinstance(stream, io.TextIOWrapper):
         return stream
@@ -79,5 +86,5 @@ def _checked(stream: TextIO) -> TextIO:
 
 def _named(error: OSError) -> FleethubError:
     if isinstance(error, BrokenPipeError):
-        return ReaderGone("whoever read it is gone")
+        return ReaderGone("the reader is gone")
     return Unwritable(error.strerror or str(error))

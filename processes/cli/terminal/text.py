@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a terminal; ages, times and columns. Pure."""
+"""Text for a terminal: text from outside made harmless; ages, counts and columns. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-_REFUSED: Final = frozenset(
-    {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-)  # Unicode's general categories that show nothing, or show it elsewhere
-_JOINERS: Final = "\u200c\u200d"  # format characters that scripts and emoji are written with; they move nothing
+# Unicode's general categories of characters that are invisible, or move what stands beside them
+_REFUSED: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS: Final = "\u200c\u200d"  # format characters that some scripts and emoji need; they move nothing
 
 
 def plain(text: str, keep: str = "") -> str:
-    """The text with every control, bidirectional and other invisible character escaped, but those in `keep`.
+    """The text with every control, bidirectional and other invisible character escaped, except those in `keep`.
 
     An agent's output, a host's facts or an incident's stack may hold escape sequences that retitle a terminal, write
-    its clipboard or turn the line around; after this they are shown and do nothing.
+    its clipboard or reverse the line. Escaped, they are visible and do nothing.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -27,12 +26,12 @@ def plain(text: str, keep: str = "") -> str:
 
 
 def drawn(line: str) -> str:
-    """What a terminal shows of a line of output in the end: not what was drawn over after a carriage return."""
+    """What a terminal finally shows of a line of output: the part after the last carriage return."""
     return line.rstrip("\r").rpartition("\r")[2]
 
 
 def age(seconds: float | None) -> str:
-    """How long something took or is ago, in the one unit that a person would say; "-" if it is not known."""
+    """A duration in the one unit that a person would use; "-" if it is not known."""
     if seconds is None:
         return "-"
     for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
@@ -42,17 +41,17 @@ def age(seconds: float | None) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    """So many of a thing: "1 host", "2 hosts"."""
+    """A number with its noun: "1 host", "2 hosts"."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def took(seconds: float) -> str:
-    """How long something took, to a tenth of a second where that says something."""
+    """How long something took; to a tenth of a second if it was short."""
     return f"{seconds:.1f} s" if seconds < 10 else age(seconds)
 
 
 def ago(at: str | None, now_wall_s: float) -> str:
-    """How long ago a time of the API was. `now_wall_s`: the clock of who told it."""
+    """How long ago a time of the API was. `now_wall_s`: the time now by the clock of the hub that told it."""
     return "never" if at is None else f"{age(now_wall_s - datetime.fromisoformat(at).timestamp())} ago"
 
 

@@ -1,6 +1,4 @@
-"""The group of all verbs: its help shows them in sections, and a verb that is not there is answered with the nearest
-one.
-"""
+"""The group of all verbs: its help shows them in sections, and for an unknown verb it suggests the nearest one."""
 
 from __future__ import annotations
 
@@ -18,14 +16,14 @@ class Verbs(click.Group):
     sections: Mapping[str, Sequence[click.Command]] = {}
 
     def add_sections(self, sections: Mapping[str, Sequence[click.Command]]) -> None:
-        """These are all verbs, in the order in which the help shows them."""
+        """Add the verbs, in the order in which the help shows them."""
         self.sections = sections
         for verbs in sections.values():
             for verb in verbs:
                 self.add_command(verb)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Part of click.Group."""
+        """Write the verbs into the help, section by section."""
         for title, verbs in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl([(verb.name or "", verb.get_short_help_str(SHORT_HELP_CHARS)) for verb in verbs])
@@ -33,7 +31,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Part of click.Group."""
+        """The verb that was typed, as click wants it. Raises: click.UsageError, with the nearest verb."""
         name = args[0]
         if self.get_command(ctx, name) is None:
             close = difflib.get_close_matches(name, self.list_commands(ctx), 1)

@@ -1,1 +1,1 @@
-"""The verbs, one file a group of them."""
+"""The verbs, one file for each group of them."""

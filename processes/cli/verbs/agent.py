@@ -1,4 +1,4 @@
-"""The verb `agent`: runs the agent of this server, from its file, or from no more than the hub's URL and a token."""
+"""The verb `agent`: runs this server's agent from its file, or makes that file from the hub's URL and a token."""
 
 from __future__ import annotations
 
@@ -25,31 +25,33 @@ PLACE: Final = (
 UNIT: Final = "fleethub-agent.service"
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
-TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # what `enroll` prints are 43 of these
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these characters
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The agent's file.")
 @click.option(
-    "--hub", metavar="URL", help="Of the agents' port: ws://HOST:7701/ws or wss://…; the agent's file is made from it."
+    "--hub",
+    metavar="URL",
+    help="Make the agent's file, with this URL of the agents' port: ws://HOST:7701/ws or wss://…",
 )
 @click.option(
     "--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
-    help="With --hub: what enroll printed; -: it is read from stdin, and kept in the agent's folder.",
+    help="With --hub: file with the token that enroll printed; - reads it from stdin into the agent's folder.",
 )  # fmt: skip
-@click.option("--name", help="With --hub: under which name it was enrolled. [default: this machine's]")
+@click.option("--name", help="With --hub: the name that this server was enrolled under. [default: the machine's name]")
 @click.option(
     "--place",
     type=click.Path(path_type=Path, file_okay=False),
     default=PLACE,
     show_default=True,
-    help="With --hub: its folder.",
+    help="With --hub: the agent's folder.",
 )
-@click.option("--init", is_flag=True, help="With --hub: make the file, print its path and stop.")
+@click.option("--init", is_flag=True, help="With --hub: make the agent's file, print its path and stop.")
 @click.option(
     "--install",
     is_flag=True,
-    help="With --hub: make the file and a unit of systemd, and let that start the agent, now and at boot.",
+    help="With --hub: make the agent's file and a systemd unit that runs the agent, now and after each boot.",
 )
 def agent(
     *,
@@ -61,13 +63,12 @@ def agent(
     init: bool,
     install: bool,
 ) -> None:
-    """Run the agent of this server in the foreground: with its file, or the first time with --hub URL --token-file
-    FILE.
+    """Run this server's agent in the foreground: from its file, or the first time with --hub URL --token-file FILE.
 
-    The file that is made offers `uptime` and `facts`; what is added under [commands.NAME] can be run here too, once the
-    agent was started again, and nothing else.
+    The agent's file that is made here offers the operations `uptime` and `facts`. Add others under [commands.NAME] and
+    start the agent again: it runs these, and nothing else.
 
-    A server is enrolled in one line: fleethub enroll web1 | ssh root@web1 fleethub agent --hub URL --name web1
+    To enrol a server in one line: fleethub enroll web1 | ssh root@web1 fleethub agent --hub URL --name web1
     --token-file - --install
     """
     if (config is None) == (hub is None):
@@ -95,20 +96,23 @@ def agent(
 def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
     """Make the agent's file in its folder and return its path.
 
-    A file that is there already is the operator's: only its `hub` is kept up to date. Raises: Failure.
+    A file that exists is the operator's: only its `hub` is kept up to date. Raises: Failure.
     """
     parts = urlsplit(hub)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise Failure(
-            "bad_url", f"{hub!r} is not the URL of an agents' port", "It looks like wss://fleet.example.org:7701/ws", 2
+            "bad_url",
+            f"{hub!r} is not the URL of an agents' port",
+            "It looks like wss://fleet.example.org:7701/ws",
+            EXIT_USAGE,
         )
     name = given or enrolment.own_name()
     if not HOST_NAME.fullmatch(name):
-        raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", 2)
+        raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", EXIT_USAGE)
     path = place / "agent.toml"
     there = enrolment.existing(path).name
     if given is not None and there not in ("", given):
-        advice = f"Leave --name out to go on as {there}, choose another --place, or change the name in that file."
+        advice = f"Leave out --name to go on as {there}, choose another --place, or change the name in that file."
         raise Failure("other_name", f"{path} is the file of {there}, not of {given}", advice, EXIT_USAGE)
     token = _read_token() if token_file == STDIN else None
     try:
@@ -125,7 +129,7 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
 
 
 def _read_token() -> str:
-    """Return the token from stdin; it is not shown to whoever types it. Raises: Failure."""
+    """The token from stdin; on a terminal it is asked for and not shown. Raises: Failure."""
     token = ""
     if sys.stdin is not None:
         token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()

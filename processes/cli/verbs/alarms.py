@@ -1,5 +1,6 @@
-"""The verbs of alarms: what stands, who was told, and a test. Read from the state folder; no secret of a URL is ever
-shown.
+"""The verbs of alarms: what stands now, who was told, and a test.
+
+They read the state folder, so they work while everything is down. The secret part of a URL is never shown.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from processes.core.alarms import outbox
 from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Severity, Told
 from processes.core.values import rfc3339
 
-TEST_S_MAX: Final = 20.0  # of one target; they are asked beside each other
+TEST_S_MAX: Final = 20.0  # for each target; all are tried at the same time
 STATE_BYTES_MAX: Final = 4 << 20
 
 
@@ -33,7 +34,7 @@ STATE_BYTES_MAX: Final = 4 << 20
 @as_json
 @click.pass_context
 def alarms(context: click.Context, as_json: bool) -> None:
-    """Show who is told when something is wrong, and what stands now."""
+    """Show who is told when something is wrong, and which alarms stand now."""
     if context.invoked_subcommand is not None:
         return
     settings = load()
@@ -64,7 +65,7 @@ def alarms(context: click.Context, as_json: bool) -> None:
     output.table(
         ["NAME", "TARGET", "STATE", "LAST SENT", "WAITING", "LAST ERROR"],
         shown,
-        "nobody is told: set alarms.urls or alarms.exec",
+        "nobody is told of alarms: set alarms.urls or alarms.exec in fleethub.toml",
     )
     for row in standing:
         output.say(f"{row['severity']} since {row['since']}: {row['title']}: {row['text']}".rstrip(": "))
@@ -73,11 +74,11 @@ def alarms(context: click.Context, as_json: bool) -> None:
 @alarms.command()
 @as_json
 def test(as_json: bool) -> int:
-    """Send a test alarm to each target, now. Exit code 0 only if each took it."""
+    """Send a test alarm to each target, now. Exit code 0 only if every target took it."""
     settings = load()
     targets = _targets(settings)
     if not targets:
-        raise Failure("no_targets", "nobody is told", "Set alarms.urls or alarms.exec in fleethub.toml.")
+        raise Failure("no_targets", "nobody is told of alarms", "Set alarms.urls or alarms.exec in fleethub.toml.")
     event = AlarmEvent(
         0, "test", Phase.TEST, Severity.INFO, "a test alarm", "sent by hand; nothing is wrong", time.time()
     )
@@ -96,7 +97,7 @@ def test(as_json: bool) -> int:
 
 
 def readable_by_others(settings: Settings) -> str:
-    """A warning if everybody on this machine can read the passwords in the file of settings; else empty."""
+    """A warning if every user of this machine can read the passwords in fleethub.toml; else empty."""
     try:
         modes = settings.config.stat().st_mode, settings.config.parent.stat().st_mode
     except OSError:
@@ -123,7 +124,7 @@ def _targets(settings: Settings) -> list[Target]:
 
 
 def _target(target: Target, state: AlarmState) -> dict[str, Any]:
-    """One target as it is shown. state: idle, waiting, failing, or new before the watchdog knows it."""
+    """One target as it is shown. Its state is idle, waiting or failing, or new until the watchdog knows it."""
     told = state.targets.get(target.name)
     waiting = sum(event.number > told.number for event in state.events) if told else 0
     words = "new" if told is None else "failing" if told.attempts else "waiting" if waiting else "idle"

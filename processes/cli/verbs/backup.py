@@ -1,6 +1,4 @@
-"""The verb `backup`: the fleet's database in one file, while the hub goes on writing; and what makes a file a good
-backup.
-"""
+"""The verb `backup`: copies the fleet's database into one file while the hub goes on writing, and checks it."""
 
 from __future__ import annotations
 
@@ -38,21 +36,19 @@ class Contents(msgspec.Struct, frozen=True):
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @as_json
 def backup(file: Path, as_json: bool) -> None:
-    """Write the fleet's database (hosts, commands, output, tokens' hashes) into FILE, while everything goes on.
+    """Copy the fleet's database (hosts, commands, output, tokens' hashes) into FILE, while everything goes on.
 
-    The copy is whole, checked, and readable by you alone. Not in it: settings, operator.token, and the incidents, which
-    are this machine's own. This machine only.
+    The copy is whole, checked, and readable by you alone. It does not hold the settings, operator.token and this
+    machine's incidents. This machine only.
     """
     source = load().database
     if file.exists():
-        raise Failure(
-            "exists", f"{file} is there already, and a backup never replaces anything", "Choose another name."
-        )
+        raise Failure("exists", f"{file} exists already, and a backup never replaces a file", "Choose another name.")
     fresh = file.absolute().with_name(f".{file.name}.{os.getpid()}")
     try:
         copy(source, fresh)
         contents = msgspec.structs.replace(checked(fresh), file=str(file.absolute()))
-        os.link(fresh, file)  # fails should somebody have made it meanwhile
+        os.link(fresh, file)  # fails if somebody has made it meanwhile
         durable.sync_folder(fresh.parent)
     except DatabaseUnreadable as error:
         raise Failure("no_backup", f"nothing was backed up: {error}", "fleethub doctor says more.") from None
@@ -71,16 +67,16 @@ def backup(file: Path, as_json: bool) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """`target` is a whole copy of the database at one moment, in one file, on disk, this user's alone.
+    """Copy the database, as it is at one moment, into the file `target`: synced to disk, and this user's alone.
 
-    Cost: one read transaction; writers go on. Raises: DatabaseUnreadable, OSError.
+    Cost: one read transaction, beside which writers go on. Raises: DatabaseUnreadable, OSError.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = fleet_db.open_for_reading(source)
     try:
         with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as to:
             connection.backup(to)
-            to.execute("PRAGMA journal_mode = DELETE")  # else a second file would belong to it
+            to.execute("PRAGMA journal_mode = DELETE")  # otherwise the copy would need a -wal file beside it
     except sqlite3.Error as error:
         raise DatabaseUnreadable(f"{source} cannot be copied: {error}") from None
     finally:
@@ -89,10 +85,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def checked(file: Path, *, whole: bool = True) -> Contents:
-    """What the file holds, once it is certain that it is good: SQLite's own check (if `whole`), the schema, the ledger
-    against the rows.
+    """Check a database file, and return what it holds.
 
-    Raises: DatabaseUnreadable, saying what is wrong.
+    Checked are the pages by SQLite itself (if `whole`), the version of the schema, and the ledger against the rows.
+    Raises: DatabaseUnreadable, which says what is wrong.
     """
     with _opened(file) as connection:
         damage = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")] if whole else ["ok"]
@@ -100,7 +96,9 @@ def checked(file: Path, *, whole: bool = True) -> Contents:
             raise DatabaseUnreadable(f"{file} is damaged: {'; '.join(damage)}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != fleet_db.SCHEMA_VERSION:
-            raise DatabaseUnreadable(f"{file} is of version {version}, this fleethub knows {fleet_db.SCHEMA_VERSION}")
+            raise DatabaseUnreadable(
+                f"{file} has schema version {version}, and this fleethub knows {fleet_db.SCHEMA_VERSION}"
+            )
         ledger = fleet_db.ledger(connection)
         rows = connection.execute(
             "SELECT state, count(*) FROM commands WHERE open AND host != ? GROUP BY state", (CANARY_HOST,)

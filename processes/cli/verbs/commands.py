@@ -1,4 +1,4 @@
-"""The verbs of given commands: commands, command, cancel, logs."""
+"""The verbs of commands that were given: commands, command, cancel, logs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from processes.core.values import seconds_between
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, newest first.")
-@click.option("--host", "host", help="Of this host only.", shell_complete=completion.hosts)
-@click.option("--state", "state", type=click.Choice([state.value for state in State]), help="In this state only.")
+@click.option("--host", "host", help="Only commands of this host.", shell_complete=completion.hosts)
+@click.option(
+    "--state", "state", type=click.Choice([state.value for state in State]), help="Only commands in this state."
+)
 @as_json
 @asks_hub
 def commands(
@@ -78,7 +80,7 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
     ])  # fmt: skip
     output.say()
     steps = [[step.at or "", step.before or "", step.after, step.reason, step.actor] for step in view.history]
-    output.table(["AT", "FROM", "TO", "REASON", "BY"], steps, "its history is not kept any more")
+    output.table(["AT", "FROM", "TO", "REASON", "BY"], steps, "the history is not kept any more")
 
 
 @click.command()
@@ -86,9 +88,9 @@ def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | 
 @as_json
 @asks_hub
 def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Ask for the end of a command or of a run. What was sent ends only by its agent's word."""
+    """Cancel a command or a run. A command that was already sent ends only when its agent reports its end."""
     with asking(hub, token_file) as api:
-        # asked first which it is: a cancel of what does not exist would stand in the audit as a refused attempt
+        # look first what the id names: to cancel something unknown would stand in the audit as a refused attempt
         if _is_command(api, command_id):
             view = api.cancel(command_id)
         elif _is_run(api, command_id):
@@ -127,7 +129,7 @@ def _is_known(ask: Callable[[], object]) -> bool:
 
 @contextlib.contextmanager
 def _or_a_run(api: Api, its_id: str) -> Iterator[None]:
-    """Whoever asks for a command by a run's id is told so. Raises: Failure."""
+    """Turn an unknown command into a Failure that says so if the id is a run's. Raises: Failure."""
     try:
         yield
     except Refused as refused:
@@ -152,13 +154,13 @@ def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("command_id", metavar="ID")
-@click.option("--follow", is_flag=True, help="Go on until the command has ended.")
+@click.option("--follow", is_flag=True, help="Go on printing until the command has ended.")
 @as_json
 @asks_hub
 def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Print a command's output: its stdout on stdout, its stderr on stderr."""
     if follow and as_json:
-        raise click.UsageError("--json is one document, which --follow has no end for: choose one of them")
+        raise click.UsageError("--json prints one document at the end, --follow prints as it comes: choose one of them")
     with asking(hub, token_file) as api:
         with _or_a_run(api, command_id):
             view = api.command(command_id)
@@ -173,7 +175,7 @@ def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_fi
     for record in records:
         output.stream(drawn(record.data), record.stream == "stderr")
     if last.truncated:
-        output.note("fleethub: the output was longer than what is kept")
+        output.note("fleethub: the output was longer than what the hub keeps")
 
 
 def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage]:

@@ -1,4 +1,4 @@
-"""The verbs of what was put aside: deadletters, deadletter."""
+"""The verbs of dead letters: deadletters, deadletter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from processes.cli.terminal import output
-from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.client.api import Api, decoded, segment
 from processes.core.records.dead_letter import LetterView
@@ -20,7 +20,7 @@ from processes.core.shown.pages import DeadLettersPage
 @as_json
 @asks_hub
 def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """List the messages that were put aside, newest first."""
+    """List the dead letters, messages that were put aside because they ended a process, newest first."""
     with asking(hub, token_file) as api:
         body = api.read("/deadletters", {"limit": limit})
     page = decoded(body, DeadLettersPage)
@@ -35,22 +35,24 @@ def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | N
 
 
 @click.command()
-@click.argument("letter_id", metavar="ID")
-@click.option("--retry", is_flag=True, help="Step it once more; if it ends the hub twice again, it is put aside again.")
-@click.option("--discard", is_flag=True, help="Throw it away.")
+@click.argument("dead_letter_id", metavar="ID")
+@click.option(
+    "--retry", is_flag=True, help="Let the hub try it once more; if it ends the hub twice again, it is put aside again."
+)
+@click.option("--discard", is_flag=True, help="Throw it away for good.")
 @as_json
 @asks_hub
 def deadletter(
-    *, letter_id: str, retry: bool, discard: bool, as_json: bool, hub: str | None, token_file: Path | None
+    *, dead_letter_id: str, retry: bool, discard: bool, as_json: bool, hub: str | None, token_file: Path | None
 ) -> None:
-    """Show one message that was put aside, with the stacks of what it ended; or try it again, or discard it."""
+    """Show one dead letter with the stacks of the processes that it ended; or try it again, or discard it."""
     if retry and discard:
-        raise Failure("usage", "give either --retry or --discard", exit_code=2)
+        raise Failure("usage", "give either --retry or --discard", exit_code=EXIT_USAGE)
     with asking(hub, token_file) as api:
         if retry or discard:
-            _act(api, letter_id, "retry" if retry else "discard", as_json)
+            _act(api, dead_letter_id, "retry" if retry else "discard", as_json)
             return
-        body = api.read(f"/deadletters/{segment(letter_id)}")
+        body = api.read(f"/deadletters/{segment(dead_letter_id)}")
     view = decoded(body, LetterView)
     if as_json:
         output.document(body)
@@ -74,12 +76,12 @@ def deadletter(
     _text("event", msgspec.json.format(bytes(view.event), indent=2).decode())
 
 
-def _act(api: Api, letter_id: str, verb: str, as_json: bool) -> None:
-    body = api.once("POST", f"/deadletters/{segment(letter_id)}/{verb}")
+def _act(api: Api, dead_letter_id: str, verb: str, as_json: bool) -> None:
+    body = api.once("POST", f"/deadletters/{segment(dead_letter_id)}/{verb}")
     if as_json:
         output.document(body)
     else:
-        output.say(f"{letter_id}: {'it is tried again' if verb == 'retry' else 'discarded'}")
+        output.say(f"{dead_letter_id}: {'it is tried again' if verb == 'retry' else 'discarded'}")
 
 
 def _text(title: str, text: str) -> None:

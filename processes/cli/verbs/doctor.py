@@ -1,4 +1,4 @@
-"""The verb `doctor`: looks at everything that an installation needs, says what is wrong, and what to do about it."""
+"""The verb `doctor`: checks everything that an installation needs, and says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MARKS = {Level.OK: "ok", Level.WARNING: "warning", Level.BAD: "bad"}
 
 
 class Examined(msgspec.Struct, frozen=True):
-    """What --json prints."""
+    """All findings, as --json prints them."""
 
     verdict: Level
     checks: list[Finding]
@@ -38,13 +38,15 @@ class Examined(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.option(
-    "--deep", is_flag=True, help="Check the databases to their end, however long it takes; else within a second."
+    "--deep",
+    is_flag=True,
+    help="Read the databases to their end, however long it takes; otherwise doctor is done within a second.",
 )
 @as_json
 def doctor(deep: bool, as_json: bool) -> int:
     """Check ports, files, limits, clock, disk, databases, versions and systemd, and say what to do. This machine only.
 
-    Exit code 0 all is well, 1 something should be looked at, 2 something is wrong.
+    Exit code: 0 all is well, 1 something should be looked at, 2 something is wrong.
     """
     found = list(_found(deep))
     verdict = max((each.level for each in found), key=list(Level).index)
@@ -62,13 +64,13 @@ def _found(deep: bool) -> Iterator[Finding]:
     try:
         settings = load()
     except SettingsError as error:
-        yield Finding("settings", Level.BAD, str(error), "Mend it: nothing else can be checked before.")
+        yield Finding("settings", Level.BAD, str(error), "Mend this first: nothing else can be checked until then.")
         return
     yield Finding("settings", Level.OK, f"state {settings.state}")
     for group in GROUPS:
         try:
             yield from group(settings, deep)
-        except Exception as error:  # a check that fails is a finding too, and the others go on
+        except Exception as error:  # a check that fails is a finding too, and the other checks go on
             name = getattr(group, "__name__", "check")
             yield Finding(
                 name, Level.WARNING, f"could not be checked: {type(error).__name__}: {error}", "Look at it by hand."

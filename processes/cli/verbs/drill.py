@@ -1,4 +1,4 @@
-"""The verb `drill`: failures rehearsed on this installation, with figures and an exit code."""
+"""The verb `drill`: rehearses failures on this installation, and measures how fast they are found and mended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from processes.adapters.settings import load
 from processes.cli.drills.programme import Programme
 from processes.cli.machine import own_processes
 from processes.cli.terminal import completion, output
-from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, Failure
+from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json
 from processes.core.cli import drills
 from processes.core.cli.drills import BY_NAME, CI_SLACK, DRILLS, HEADER, DrillResult
@@ -27,25 +27,25 @@ ROUNDS_MAX: Final = 1000
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completion.drills)
-@click.option("--list", "listing", is_flag=True, help="Which drills there are, and what each promises.")
-@click.option("--all", "everything", is_flag=True, help="Every drill, one after the other.")
+@click.option("--list", "listing", is_flag=True, help="List the drills, and what each of them promises.")
+@click.option("--all", "everything", is_flag=True, help="Rehearse every drill, one after the other.")
 @click.option(
     "--rounds",
     type=click.IntRange(1, ROUNDS_MAX),
     default=1,
     show_default=True,
-    help="How often; shows median and worst.",
+    help="How often each; the median and the worst time are shown.",
 )
 @click.option(
     "--short",
     is_flag=True,
-    help="Conditions that last are held for seconds; with --all, what cannot be short is left out.",
+    help="Hold conditions that last for seconds only; with --all, leave out what cannot be short.",
 )
 @as_json
 def drill(  # noqa: PLR0917  # click's
     names: tuple[str, ...], listing: bool, everything: bool, rounds: int, short: bool, as_json: bool
 ) -> int:
-    """Rehearse failures on this installation. Exit code 0 only inside the promised bounds."""
+    """Rehearse failures on this installation. Exit code 0 only if all stayed inside their promised bounds."""
     if listing:
         _list(as_json)
         return EXIT_OK
@@ -55,7 +55,7 @@ def drill(  # noqa: PLR0917  # click's
         close = difflib.get_close_matches(unknown[0], BY_NAME, 1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise Failure(
-            "unknown_drill", f"there is no drill {unknown[0]!r}{meant}", "fleethub drill --list shows them.", 2
+            "unknown_drill", f"there is no drill {unknown[0]!r}{meant}", "fleethub drill --list shows them.", EXIT_USAGE
         )
     chosen = [each for each in DRILLS if (everything and not (short and each.long)) or each.name in names]
     programme = Programme(
@@ -72,7 +72,7 @@ def drill(  # noqa: PLR0917  # click's
 
 
 def _environ() -> Mapping[str, str]:
-    """The settings' part of the environment that the running installation was started with; ours, if none runs."""
+    """The variables of settings that the running installation was started with; our own environment if none runs."""
     running = own_processes.supervisord_of(load())
     return (
         os.environ
@@ -114,7 +114,7 @@ def _show(rows: list[DrillResult], left_out: list[tuple[str, str]], as_json: boo
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does: whatever was broken is mended first."""
+    """While this context is open, SIGTERM acts as Ctrl-C does, so that what is broken is mended before we end."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGINT)

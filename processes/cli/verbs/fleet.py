@@ -1,4 +1,4 @@
-"""The verbs of the fleet: hosts, host, remove, enroll, revoke."""
+"""The verbs of the fleet: hosts, host, enroll, revoke, remove, lift."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from processes.cli import live
 from processes.cli.terminal import completion, output
-from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
 from processes.client.api import Api, decoded, segment
@@ -26,27 +26,29 @@ from processes.core.travels.agent_frames import Metrics
 from processes.core.values import HOST_NAME, Presence
 
 HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
-COMMANDS_SHOWN = 5  # of one host, the newest
+COMMANDS_SHOWN = 5  # the newest of one host
 
 _facts = msgspec.json.Decoder(dict[str, Any])
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
-@click.option("--presence", type=click.Choice([presence.value for presence in Presence]), help="Only those.")
-@click.option("--search", metavar="TEXT", help="Only those whose name has this in it.")
+@click.option("--watch", is_flag=True, help="Show a live screen until Ctrl-C.")
+@click.option(
+    "--presence", type=click.Choice([presence.value for presence in Presence]), help="Only hosts of this presence."
+)
+@click.option("--search", metavar="TEXT", help="Only hosts whose name contains this text.")
 @as_json
 @asks_hub
 def hosts(
     *, watch: bool, presence: str | None, search: str | None, as_json: bool, hub: str | None, token_file: Path | None
 ) -> None:
-    """List the fleet."""
+    """List the hosts of the fleet."""
     if watch and as_json:
         raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
     filters = {key: value for key, value in (("presence", presence), ("search", search)) if value is not None}
     with asking(hub, token_file) as api:
         if watch:
-            api.once("GET", "/me")  # so that its clock is known
+            api.once("GET", "/me")  # its answer tells the hub's clock
             live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
         body = api.read("/hosts", filters)
         now_wall_s = api.now_wall_s()
@@ -64,7 +66,7 @@ def hosts(
 
 
 def _say_how_old(api: Api) -> None:
-    """On stderr, if no hub vouches for what is shown."""
+    """Say on stderr if no working hub stands behind the shown hosts, so that they may be out of date."""
     with contextlib.suppress(HubAway, Refused):
         verdict = next((process.verdict for process in api.status().processes if process.name == "hub"), None)
         if verdict not in (Verdict.ADVANCING, Verdict.LAGGING, Verdict.EXCUSED):
@@ -81,7 +83,7 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
 
 
 def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
-    """The fleet now, the unwell first, as many as the screen holds."""
+    """The fleet now: offline hosts first, and as many as the screen holds."""
     known = msgspec.json.decode(msgspec.json.encode(list(picture.rows.get("host", {}).values())), type=list[HostView])
     presence, search = filters.get("presence"), filters.get("search", "")
     order = list(Presence)[::-1]
@@ -99,7 +101,7 @@ def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[st
 @as_json
 @asks_hub
 def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Show one host, and its newest commands."""
+    """Show one host and its newest commands."""
     with asking(hub, token_file) as api:
         body = api.read(f"/hosts/{segment(name)}")
         if as_json:
@@ -163,7 +165,7 @@ def _metrics(view: HostView) -> list[tuple[str, str]]:
 
 
 def _told(view: HostView) -> list[tuple[str, str]]:
-    """What its agent said beyond the fields known here: values as they are, a line each."""
+    """What the agent reported beyond the fields known here: a line for each, with its value as it is."""
     told = {**_facts.decode(view.facts), **_facts.decode(view.heartbeat_facts)}
     return [
         (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
@@ -181,7 +183,7 @@ def _percent(number: float | None) -> str:
 @as_json
 @asks_hub
 def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Remove a host: its waiting commands are cancelled, its sent and running ones lost."""
+    """Remove a host: its queued commands are cancelled, its sent and running ones are lost."""
     with asking(hub, token_file) as api:
         body = api.once("DELETE", f"/hosts/{segment(name)}")
     _done(body, as_json, f"{name}: removed")
@@ -190,7 +192,7 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 @click.command()
 @click.argument("name")
 @click.option(
-    "--again", is_flag=True, help="Even if it is enrolled already: it gets a new token, and the old one is void."
+    "--again", is_flag=True, help="Also if it is enrolled already: it gets a new token, and the old one becomes void."
 )
 @as_json
 @asks_hub
@@ -198,7 +200,10 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
     """Enrol a host. Its token is printed once, alone on stdout."""
     if not HOST_NAME.fullmatch(name):
         raise Failure(
-            "bad_name", f"{name!r} is not a host name", "Letters, digits, hyphens and dots, as in RFC 1123.", 2
+            "bad_name",
+            f"{name!r} is not a host name",
+            "Use letters, digits, hyphens and dots, as in RFC 1123.",
+            EXIT_USAGE,
         )
     with asking(hub, token_file) as api:
         known = again and not as_json and api.host(name) is not None
@@ -216,10 +221,9 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
     output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
     there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install"
-    output.progress(f"On {enrolled.name}, as root; it asks for the token:\n    {there}")
-    output.progress(
-        f"Or from here, all at once:\n    fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
-    )
+    output.progress(f"Type on {enrolled.name}, as root (it asks for the token):\n    {there}")
+    piped = f"fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
+    output.progress(f"Or do it from here, with a new token:\n    {piped}")
 
 
 @click.command()
@@ -238,7 +242,7 @@ def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 @as_json
 @asks_hub
 def lift(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Lift the suspension of a host's token; its agent is back within a minute."""
+    """Lift the suspension of a host; its agent is back within a minute."""
     with asking(hub, token_file) as api:
         body = api.once("POST", f"/hosts/{segment(name)}/lift")
     _done(body, as_json, f"{name}: its token is not suspended")

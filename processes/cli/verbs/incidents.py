@@ -1,4 +1,4 @@
-"""The verbs of incidents: of this machine read from the state folder, whatever is down; with --hub asked for."""
+"""The verbs of incidents: this machine's are read from the state folder, whatever is down; --hub asks another hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from processes.client.errors import Refused
 from processes.core.shown.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.shown.status import IncidentView
 
-FIRST: Final = ("stacks.txt", "tasks.txt", "pyspy.txt")  # of the evidence: where it stood; the rest in its own order
+FIRST: Final = (
+    "stacks.txt",
+    "tasks.txt",
+    "pyspy.txt",
+)  # this evidence is shown first: it says where the process stood; the rest follows in its own order
 HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED AFTER", "", "STUCK AT"]
 
 
@@ -26,7 +30,7 @@ HEADER: Final = ["ID", "FOUND", "PROCESS", "VERDICT", "FOUND AFTER", "RECOVERED 
 @as_json
 @asks_hub
 def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """List what went wrong and what was done about it, newest first."""
+    """List incidents, newest first: which process was unwell, and how fast it was found and recovered."""
     found = _listed(limit, hub, token_file)
     if as_json:
         output.document({"incidents": found})
@@ -39,7 +43,7 @@ def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | Non
 @as_json
 @asks_hub
 def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Show one incident with its evidence: stacks, pulse, what was done."""
+    """Show one incident with its evidence: the stacks, the pulse, and what was done about it."""
     settings = settings_anyway() if hub is None else None
     view = _found(incident_id, settings, hub, token_file)
     if view is None:

@@ -20,21 +20,27 @@ from processes.adapters.supervisor import SupervisorAway
 from processes.cli.machine import enrolment, environment, own_hub, own_processes, ports, sign_in, supervision
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.client_failure import failure_of
-from processes.cli.terminal.failure import EXIT_OK, Failure
+from processes.cli.terminal.failure import EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import settings_anyway
 from processes.client.api import Api
 from processes.client.errors import HubAway
 from processes.core.shown.status import is_wanted
 
 HEALTHY_S_MAX: Final = 60.0
-OTHER_UP_S_MAX: Final = 120.0  # another `up` gives up earlier by itself
+OTHER_UP_S_MAX: Final = 120.0  # another `up` gives up by itself before that
 POLL_S: Final = 0.1
-RESTART_ORDER: Final = ("queues", "hub", "fanout", "watchdog", "agent")  # without the gateway: agents stay connected
+RESTART_ORDER: Final = (
+    "queues",
+    "hub",
+    "fanout",
+    "watchdog",
+    "agent",
+)  # the gateway is left out: so agents stay connected
 
 
 @click.command("env")
 def env() -> None:
-    """Print what supervisord.conf expands, for eval."""
+    """Print the variables that supervisord.conf expands, for a shell to eval."""
     settings = load()
     found = environment.variables(settings)
     environment.make_folders(settings)
@@ -43,14 +49,14 @@ def env() -> None:
 
 
 @click.command()
-@click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C or SIGTERM ends everything.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C and SIGTERM end everything.")
 @click.option("--no-agent", is_flag=True, help="Do not start the agent of this machine.")
 def up(foreground: bool, no_agent: bool) -> int:
     """Start everything, and print the sign-in link."""
     settings = load()
     environment.variables(settings)
     environment.make_folders(settings)
-    # its own lock: two `up`s at once, and the second finds it running
+    # a lock for `up` alone: a second `up` at the same time waits, and then finds it running
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:
         running = own_processes.supervisord_of(settings)
@@ -64,7 +70,7 @@ def up(foreground: bool, no_agent: bool) -> int:
         supervision.kill_leftovers(settings)
         ports.check(settings.file)
         sign_in.make_operator_token(settings)
-        desired_state.replace(settings, {})  # `up` starts everything, whatever was stopped before
+        desired_state.replace(settings, {})  # `up` starts everything, also what was stopped before
         if not foreground:
             supervision.launch(settings)
             _bring_up(settings, no_agent, fresh=True)
@@ -85,7 +91,7 @@ def up(foreground: bool, no_agent: bool) -> int:
 
 @click.command()
 def down() -> None:
-    """End everything. Commands that run go on."""
+    """End everything. Commands that are running on hosts go on."""
     settings = settings_anyway()
     if not settings.run.exists() or not supervision.end_all(settings):
         output.say("nothing was running")
@@ -99,7 +105,7 @@ def down() -> None:
 @click.command()
 @click.argument("process", required=False, shell_complete=completion.processes)
 def restart(process: str | None) -> None:
-    """Restart process by process, each once the one before turns again. The gateway only if named."""
+    """Restart the processes one after the other, each when the one before turns again. The gateway only if named."""
     settings = load()
     supervision.supervisor_of(settings)
     asked = desired_state.read(settings)
@@ -132,7 +138,7 @@ def start(process: str) -> None:
     settings = load()
     names = _named(settings, process)
     for name in names:
-        if name == "agent" and not (settings.agent_file).exists():
+        if name == "agent" and not settings.agent_file.exists():
             raise Failure("not_enrolled", "this machine has no agent yet", "fleethub up enrols it and starts it.")
         supervision.supervisor_of(settings)
         desired_state.change(settings, {name: desired_state.RUNNING})
@@ -142,18 +148,21 @@ def start(process: str) -> None:
 
 
 def _refuse_what_cannot_get_well(settings: Settings) -> None:
-    """Raises: Failure, if the operator stopped all processes of a kind without which it is never healthy."""
+    """Refuse to wait for an installation of which the operator has stopped a part that it needs. Raises: Failure."""
     asked = desired_state.read(settings)
     kinds = [kind for kind in RESTART_ORDER if kind != "agent"] + ["gateway"]
     stopped = [kind for kind in kinds if not any(is_wanted(name, asked) for name in settings.names(kind))]
     if stopped:
         verb, what = ("is", stopped[0]) if len(stopped) == 1 else ("are", ", ".join(stopped))
         advice = "; ".join(f"fleethub start {kind}" for kind in stopped)
-        raise Failure("stopped", f"it runs, and {what} {verb} stopped, as asked: so it cannot get well", advice)
+        raise Failure("stopped", f"it runs, but {what} {verb} stopped, as you asked, and so it cannot get well", advice)
 
 
 def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
-    """Healthy, this machine's host online unless it is not wanted."""
+    """Wait until the installation is healthy, and enrol and start this machine's agent unless it is not wanted.
+
+    `fresh`: this `up` has started the installation itself. Raises: Failure.
+    """
     api = own_hub.open_own(settings)
     try:
         _wait_healthy(settings, api)
@@ -163,16 +172,15 @@ def _bring_up(settings: Settings, no_agent: bool, fresh: bool) -> None:
         output.progress("starting this machine's agent …")
         name, changed = enrolment.prepare_agent(settings, api, own_hub.agents_url(settings))
         if changed and not fresh:
-            _restart(settings, "agent")  # it may have failed on the old file
+            _restart(settings, "agent")  # it may have failed because of the old file
         else:
             supervision.start(settings, "agent")
-            desired_state.change(
-                settings, {"agent": desired_state.RUNNING}
-            )  # only now: a slow start is no stop that nobody asked for
+            # only now: the watchdog must not take a slow start for an agent that stopped by itself
+            desired_state.change(settings, {"agent": desired_state.RUNNING})
         enrolment.wait_online(api, name)
         supervision.wait_told(settings, ["agent"])
     except HubAway as error:
-        advice = "It runs all the same: fleethub status; fleethub down ends it."
+        advice = "It runs nevertheless: fleethub status shows it, fleethub down ends it."
         raise Failure("hub_away", failure_of(error).message, advice) from None
     finally:
         api.close()
@@ -186,7 +194,7 @@ def _wait_healthy(settings: Settings, api: Api) -> None:
         state = own_processes.supervisord_of(settings)
         fatal: list[str] = []
         try:
-            rows = supervisor.processes()  # also wakes supervisord, so that it starts its children now
+            rows = supervisor.processes()  # this also wakes supervisord, so that it starts its children now
             fatal = [name for name, row in rows.items() if row.state == "FATAL"]
             waiting = ", ".join(
                 name for name in rows if name != "agent" and not supervision.turns(settings, supervisor, name)
@@ -209,7 +217,7 @@ def _wait_healthy(settings: Settings, api: Api) -> None:
             raise Failure(
                 "not_healthy",
                 f"{why}: see above",
-                "It runs all the same: fleethub status shows it, fleethub down ends it.",
+                "It runs nevertheless: fleethub status shows it, fleethub down ends it.",
             )
         time.sleep(POLL_S)
 
@@ -222,12 +230,12 @@ def _tell(settings: Settings) -> None:
 
 
 def _as_running(settings: Settings, running: own_processes.OwnProcess) -> Settings:
-    """The settings with the addresses that the running installation really has."""
+    """The settings with the addresses that the running installation was started with."""
     file = settings.file
     operators = running.environ.get("FLEETHUB_OPERATORS_LISTEN", file.operators.listen)
     agents = running.environ.get("FLEETHUB_AGENTS_LISTEN", file.agents.listen)
     if (operators, agents) != (file.operators.listen, file.agents.listen):
-        output.note(f"it runs on {operators} and {agents}: other addresses count after fleethub down and up")
+        output.note(f"it runs on {operators} and {agents}: to use other addresses, fleethub down, then fleethub up")
     replace = msgspec.structs.replace
     return replace(
         settings,
@@ -239,7 +247,7 @@ def _as_running(settings: Settings, running: own_processes.OwnProcess) -> Settin
 
 @contextlib.contextmanager
 def _ending_with_us(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """supervisord in the foreground; whatever ends us ends the installation."""
+    """Run supervisord in the foreground, and end the whole installation on every way out."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -248,7 +256,7 @@ def _ending_with_us(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield supervision.launch_in_foreground(settings)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C does not leave half of it running
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
         output.progress("ending …")
     finally:
         supervision.end_all(settings)
@@ -258,33 +266,34 @@ def _ending_with_us(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 def _stop(settings: Settings, name: str) -> None:
     """Stop the process and record that it is meant to be stopped.
 
-    Raises: Failure; then the recorded state is what it was before.
+    Raises: Failure; then the recorded state is as before.
     """
     wanted = is_wanted(name, desired_state.read(settings))
-    desired_state.change(settings, {name: desired_state.STOPPED})  # first: or the watchdog would start it again
+    desired_state.change(settings, {name: desired_state.STOPPED})  # first, or else the watchdog would start it again
     try:
         supervision.stop(settings, name)
     except BaseException as error:
         desired_state.change(settings, {name: desired_state.RUNNING if wanted else desired_state.STOPPED})
         if isinstance(error, SupervisorAway):
-            advice = f"Try again; if supervisord stays mute: fleethub down, fleethub up, fleethub stop {name}"
+            advice = (
+                f"Try again; if supervisord still does not answer: fleethub down, fleethub up, fleethub stop {name}"
+            )
             raise Failure("not_stopped", f"{name} is not stopped: {error}", advice) from None
         raise
 
 
 def _restart(settings: Settings, name: str) -> None:
-    desired_state.change(settings, {name: desired_state.STOPPED})  # the watchdog leaves it alone meanwhile
+    desired_state.change(settings, {name: desired_state.STOPPED})  # so that the watchdog leaves it alone meanwhile
     try:
         supervision.stop(settings, name)
         supervision.start(settings, name)
     finally:
-        desired_state.change(
-            settings, {name: desired_state.RUNNING}
-        )  # only now: a slow start is no stop that nobody asked for
+        # only now: the watchdog must not take a slow start for a process that stopped by itself
+        desired_state.change(settings, {name: desired_state.RUNNING})
 
 
 def _named(settings: Settings, process: str) -> list[str]:
-    """The processes of that name, or of that kind. Raises: Failure, naming the nearest."""
+    """The processes of that name or of that kind. Raises: Failure, which suggests the nearest name."""
     known = settings.all_names()
     found = [name for name in known if process in (name, name.partition(":")[0])]
     if not found:
@@ -293,6 +302,6 @@ def _named(settings: Settings, process: str) -> list[str]:
             "unknown_process",
             f"there is no process {process!r}{f'; did you mean {close[0]}?' if close else ''}",
             f"There are: {', '.join(known)}.",
-            2,
+            EXIT_USAGE,
         )
     return found

@@ -1,4 +1,4 @@
-"""The verbs `completion` and `man`: both made from the commands themselves, so that they cannot say something else."""
+"""The verbs `completion` and `man`: both are made from the verbs themselves, so that they cannot contradict them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,40 @@ from importlib import metadata
 import click
 from click.shell_completion import get_completion_class
 
-from processes.cli.terminal.failure import Failure
+from processes.adapters.bootstrap import EXIT_BROKEN, EXIT_SETTINGS
+from processes.cli.terminal.failure import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_ACCEPTED,
+    EXIT_OK,
+    EXIT_READER_GONE,
+    EXIT_UNANSWERED,
+    EXIT_UNKNOWN,
+    EXIT_USAGE,
+    Failure,
+)
 
 PROGRAM = "fleethub"
-COMPLETE = "_FLEETHUB_COMPLETE"  # click's own name for it
-EXIT_CODES = """\
-0 done. 1 failed, or not on every host; of status: degraded; of doctor: a warning. 2 wrongly used; of status: stalled or
-down; of doctor: something is bad. 3 of status: unknown. 4 of run: a host had not answered at \\-\\-wait,
-or nobody was there to
-ask for 10 minutes. 5 of run: the hub did not accept it. 70 of agent: it broke, or runs already. 78 a wrong setting.
-130 interrupted.
-141 whoever read its output is gone.
-"""
+COMPLETE = "_FLEETHUB_COMPLETE"  # the variable by which click recognizes a call of the shell's completion
+EXIT_CODES = {
+    EXIT_OK: "done",
+    EXIT_FAILED: "failed, or not done on every host; of status: degraded; of doctor: something should be looked at",
+    EXIT_USAGE: "wrongly used; of status: stalled or down; of doctor: something is wrong",
+    EXIT_UNKNOWN: "of status: unknown",
+    EXIT_UNANSWERED: "of run: a host had not answered at --wait, or the hub had not answered for 10 minutes",
+    EXIT_NOT_ACCEPTED: "of run: the hub did not accept the run",
+    EXIT_BROKEN: "of agent: a bug, or an agent runs already",
+    EXIT_SETTINGS: "a wrong setting",
+    EXIT_INTERRUPTED: "interrupted",
+    EXIT_READER_GONE: "the reader of the output is gone",
+}
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what completes fleethub's words in your shell; for bash: eval "$(fleethub completion bash)"."""
+    """Print the shell code that completes fleethub's verbs; for bash: eval "$(fleethub completion bash)"."""
     kind = get_completion_class(shell)
     if kind is None:
         raise Failure("no_completion", f"there is no completion for {shell}")
@@ -43,7 +58,7 @@ def man(context: click.Context) -> None:
 
 
 def page(root: click.Group) -> Iterator[str]:
-    """The manual page of a command line, line by line, in man(7)'s own format."""
+    """The manual page of a command line in the format of man(7), in pieces."""
     yield f'.TH FLEETHUB 1 "" "fleethub {metadata.version("fleethub")}" "User Commands"'
     yield f".SH NAME\n{PROGRAM} \\- {_text(root.get_short_help_str(200))}"
     yield f".SH SYNOPSIS\n.B {PROGRAM}\nVERB [\\fIOPTION\\fR]..."
@@ -57,13 +72,14 @@ def page(root: click.Group) -> Iterator[str]:
             record = option.get_help_record(context)
             if record is not None:
                 yield f".TP\n.B {_text(record[0])}\n{_text(record[1])}"
-    yield f".SH EXIT STATUS\n{EXIT_CODES}"
+    yield ".SH EXIT STATUS"
+    yield from (f".TP\n.B {code}\n{_text(words)}" for code, words in EXIT_CODES.items())
     yield ".SH ENVIRONMENT"
-    yield ".TP\n.B FLEETHUB_STATE\nThe folder that holds everything; /var/lib/fleethub, or var/ of a checkout."
+    yield ".TP\n.B FLEETHUB_STATE\nThe state folder; /var/lib/fleethub if not set, or var/ in a checkout."
     yield ".TP\n.B FLEETHUB_CONFIG"
-    yield "The settings' file, if not fleethub.toml in it. Each setting is FLEETHUB_SECTION_KEY."
+    yield "The file of settings, if it is not fleethub.toml in the state folder. FLEETHUB_SECTION_KEY is one setting."
     yield ".TP\n.B FLEETHUB_HUB, FLEETHUB_TOKEN_FILE"
-    yield "As \\-\\-hub and \\-\\-token\\-file: another installation than this machine's."
+    yield "The same as \\-\\-hub and \\-\\-token\\-file: ask another installation than this machine's."
 
 
 def _verbs(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -75,5 +91,5 @@ def _verbs(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Co
 
 
 def _text(text: str) -> str:
-    """Plain words as roff takes them: no command at a line's beginning, no escape."""
+    """The text as roff prints it literally: on one line, with its special characters escaped."""
     return " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")

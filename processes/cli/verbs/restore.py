@@ -1,7 +1,8 @@
-"""The verb `restore`: a backup takes the database's place, or nothing has changed; never anything between.
+"""The verb `restore`: a backup takes the place of the database, or nothing has changed; never anything between.
 
-The backup is copied, checked and made fit beside the database (fleet.db.restoring). Renamed to fleet.db.restored it is
-certain: should we be killed after that, the next hub, or the next `restore`, carries it out (database.finish_restore).
+The backup is copied beside the database (fleet.db.restoring), checked, and changed as core/cli/rollback.py says. Its
+rename to fleet.db.restored is the point of no return: if we are killed after that, the next hub or the next `restore`
+completes the restore (fleet_db.finish_restore).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from processes.core.values import CANARY_HOST, rfc3339
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What was restored. lost: commands that were not final; revoked: hosts whose tokens were made void since."""
+    """What was restored. `lost`: commands that were not final. `revoked`: hosts whose tokens were revoked since."""
 
     restored: str
     hosts: int
@@ -46,10 +47,10 @@ class Done(msgspec.Struct, frozen=True):
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @as_json
 def restore(file: Path, as_json: bool) -> None:
-    """Put a backup in the place of the database, which is kept aside. Only while nothing runs: fleethub down first.
+    """Put a backup in the place of the database, and keep the database aside.
 
-    Commands that were not final in it become lost (restored) and are never delivered; hosts and tokens that were
-    revoked since the backup stay revoked. This machine only.
+    Only while nothing runs: type fleethub down first. Commands that were not final in the backup become lost (restored)
+    and are never delivered. Hosts and tokens that were revoked since the backup stay revoked. This machine only.
     """
     settings = load()
     environment.make_folders(settings)
@@ -62,7 +63,7 @@ def restore(file: Path, as_json: bool) -> None:
     except OSError as error:
         why = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
         raise Failure(
-            "not_restored", f"the restore was not completed: {why}", "Make room or mend it, then restore again."
+            "not_restored", f"the restore was not completed: {why}", "Mend that or make room, then restore again."
         ) from None
     if as_json:
         output.document(done)
@@ -79,12 +80,12 @@ def restore(file: Path, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _standing_still(settings: Settings) -> Iterator[None]:
-    """Nothing of this installation runs, and nothing starts meanwhile. Raises: Failure."""
+    """Make sure that nothing of this installation runs or starts while this context is open. Raises: Failure."""
     advice = "End it first: fleethub down"
     try:
         held = [lock.hold(lock.place(settings.run, "up"))]
     except ResourceError:
-        raise Failure("running", "somebody is starting this installation just now", advice) from None
+        raise Failure("running", "somebody is just starting this installation", advice) from None
     try:
         if own_processes.supervisord_of(settings) is not None or own_processes.members_of(settings):
             raise Failure(
@@ -107,7 +108,7 @@ def _restored(settings: Settings, file: Path) -> Done:
     contents = backup.checked(file)
     fresh = fleet_db.restoring_name(settings.database)
     for suffix in ("", "-journal"):
-        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)  # of a restore that was interrupted
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)  # left by a restore that was interrupted
     backup.copy(file, fresh)
     changed = _made_fit(fresh, revocations.read(revocations.beside(settings.database)), file)
     backup.checked(fresh)
@@ -122,8 +123,9 @@ def _restored(settings: Settings, file: Path) -> Done:
 
 
 def _kept_aside(settings: Settings) -> Path | None:
-    """The database as it is, log included, under another name: the same files, so it costs nothing and holds what they
-    hold.
+    """Link the database and its write-ahead log under another name, which takes no time and no room.
+
+    Returns that name; None if there is no database.
     """
     if not settings.database.exists():
         return None
@@ -143,7 +145,7 @@ def _kept_aside(settings: Settings) -> Path | None:
 
 
 def _made_fit(fresh: Path, revoked: frozenset[str], file: Path) -> Rollback:
-    """The copy is changed as core/cli/rollback.py says, in one transaction. Raises: DatabaseUnreadable."""
+    """Change the copy as core/cli/rollback.py says, in one transaction. Raises: DatabaseUnreadable."""
     now_wall_s = time.time()
     try:
         with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as sqlite:
@@ -157,7 +159,7 @@ def _made_fit(fresh: Path, revoked: frozenset[str], file: Path) -> Rollback:
             changed = rollback.restored(hosts, opened, runs, ledger, revoked=revoked, now_wall_s=now_wall_s)
             sqlite.execute("BEGIN IMMEDIATE")
             _put(sqlite, changed)
-            sqlite.execute("DELETE FROM commands WHERE host = ?", (CANARY_HOST,))  # of a round that was under way
+            sqlite.execute("DELETE FROM commands WHERE host = ?", (CANARY_HOST,))  # a canary round was under way
             sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", [(token_hash,) for token_hash in revoked])
             made_at = rfc3339(file.stat().st_mtime)
             sqlite.execute(_AUDIT, (now_wall_s, Kind.DATABASE, made_at, None, "restored", "", rollback.ACTOR))

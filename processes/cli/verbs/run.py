@@ -1,4 +1,4 @@
-"""The verb `run`: a fleet run, which the hub carries on whatever happens here; and how one is followed to its end."""
+"""The verb `run`: starts a fleet run, which the hub carries on whatever happens here, and follows it to its end."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from processes.core.shown.views import CommandView
 from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX, TTL_WORDS
 from processes.core.values import OP_NAME, Presence
 
-NAMES_MAX: Final = 5  # of hosts in one line
-OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile; who is offline is not worth a longer wait
+NAMES_MAX: Final = 5  # hosts named in one line
+OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile: naming offline hosts is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
 
 
 class RunDocument(msgspec.Struct, frozen=True):
-    """What --json prints: the run, and those of its commands that were seen."""
+    """A run as --json prints it, with those of its commands that were seen."""
 
     run: RunView
     commands: list[CommandView | Brief]
@@ -60,13 +60,13 @@ class RunDocument(msgspec.Struct, frozen=True):
     "--where",
     multiple=True,
     metavar="KEY=VALUE",
-    help="With --all: on those hosts whose KEY is VALUE. May be repeated.",
+    help="With --all: only on hosts whose KEY is VALUE. May be repeated.",
 )
 @click.option(
     "--parallel",
     type=click.IntRange(1, REQUEST_HOSTS_MAX),
     metavar="N",
-    help="On so many hosts at a time. [default: all]",
+    help="On at most N hosts at a time. [default: all]",
 )
 @click.option(
     "--max-failures",
@@ -80,18 +80,18 @@ class RunDocument(msgspec.Struct, frozen=True):
     type=Seconds(TTL_S_MAX, TTL_WORDS),
     metavar="S",
     help="How long each command may wait for its host, in seconds. "
-    "[default: commands.ttl_s of the hub, 3600 if it is not set]",
+    "[default: the hub's setting commands.ttl_s, which is 3600 if not set]",
 )  # fmt: skip
 @click.option(
     "--key",
     metavar="TEXT",
-    help="A name for this very run: given again with the same key it is not begun again. [default: new]",
+    help="A name for this very run: typed again with the same key, it is not begun again. [default: a new key]",
 )
-@click.option("--no-wait", is_flag=True, help="Return once it is accepted.")
+@click.option("--no-wait", is_flag=True, help="Return once the run is accepted.")
 @click.option(
     "--wait", "wait_s", type=Seconds(), metavar="S",
     help="How long to wait for the end, in seconds. "
-    "[default: until all have ended, or nobody is there to ask for 10 minutes]",
+    "[default: until all have ended, or the hub has not answered for 10 minutes]",
 )  # fmt: skip
 @as_json
 @asks_hub
@@ -111,12 +111,12 @@ def run(
     hub: str | None,
     token_file: Path | None,
 ) -> int:
-    """Run operations on hosts, one after the other on each; a host that fails leaves.
+    """Run operations on hosts, one after the other on each; a host where one fails takes no further part.
 
-    Exit code 0 only if all succeeded on every host.
+    Exit code 0 only if all operations succeeded on every host.
     """
     if no_wait and wait_s is not None:
-        raise click.UsageError("--no-wait does not wait, and --wait says how long: choose one of them")
+        raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
     body: dict[str, object] = {
@@ -140,12 +140,12 @@ def run(
 
 
 def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> int:
-    """The exit code of a run, followed until it is over or the time is."""
+    """Follow a run until it is over, or at most for `wait_s`, and return the exit code."""
     fleet_run = WatchedRun(view)
     if not as_json:
         output.progress(f"run {view.id} on {count(view.total, 'host')}")
     with _bar(view, as_json) as (show, paused), contextlib.ExitStack() as stack:
-        between: Callable[[], None] = lambda: None  # noqa: E731  # the other one is a closure too
+        between: Callable[[], None] = lambda: None  # noqa: E731  # redefined below
         if interrupt.asks():
             interrupts = stack.enter_context(interrupt.Interrupts())
 
@@ -168,7 +168,7 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
             raise
         except HubAway as away:
             told = failure_of(away)
-            output.note(f"fleethub: nobody answers: {told.message}; what follows was heard {age(SILENT_S_MAX)} ago")
+            output.note(f"fleethub: the hub does not answer: {told.message}; what follows is {age(SILENT_S_MAX)} old")
             if told.advice:
                 output.note(f"  {told.advice}")
     commands = following.commands
@@ -191,8 +191,9 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
 
 
 def exit_code(view: RunView, states: Iterable[State]) -> int:
-    """0: succeeded on every host. 1: any host ended otherwise, or was not attempted. 4: none did, and some have not
-    ended.
+    """The exit code of a run as it is now, with the states of its commands.
+
+    0: every host has succeeded. 1: a host has ended otherwise, or was not attempted. 4: neither; some have not ended.
     """
     bad = any(state.final and state is not State.SUCCEEDED for state in states)
     if bad or view.failed or view.not_attempted:
@@ -201,7 +202,7 @@ def exit_code(view: RunView, states: Iterable[State]) -> int:
 
 
 def summarize(view: RunView, commands: dict[str, Watched]) -> None:
-    """On stderr: a line for each host that did not succeed, and how many ended how."""
+    """Print on stderr a line for each host that did not succeed, and how many hosts ended how."""
     for part in view.hosts:
         if part.state is not Part.SUCCEEDED:
             output.note(_line(part, commands.get(part.command_id or "")))
@@ -209,7 +210,7 @@ def summarize(view: RunView, commands: dict[str, Watched]) -> None:
 
 
 def counts(view: RunView) -> str:
-    """How many of the run's hosts are how far, in words."""
+    """How many of the run's hosts are in which state, in words."""
     return ", ".join(f"{count} {WORDS.get(part, part)}" for part in Part if (count := getattr(view, part)))
 
 
@@ -226,9 +227,7 @@ def _line(part: PartView, command: Watched | None) -> str:
 
 
 def _started(api: Api, body: dict[str, object], again: str) -> RunView:
-    known = (
-        f"Ask again with: {again}; with that key it never runs twice, and fleethub runs lists it if it was accepted."
-    )
+    known = f"Ask again with: {again}; with that key it never runs twice. If it was accepted, fleethub runs lists it."
     try:
         return api.start_run(body)
     except HubAway as away:
@@ -242,15 +241,14 @@ def _started(api: Api, body: dict[str, object], again: str) -> RunView:
 
 
 def _again(words: Sequence[str], key: str | None, body: dict[str, object]) -> str:
-    """What to type to ask for the very same run once more. The key stands first, before a "--" that may be among the
-    words.
-    """
+    """The line to type to ask for the very same run again. The key comes first, before any "--" among the words."""
     return shlex.join(("fleethub", *words[:1], *(() if key is not None else ("--key", str(body["key"]))), *words[1:]))
 
 
 def _tell_offline(api: Api, view: RunView) -> None:
-    """On stderr: which of its hosts are offline, so that nobody wonders what is waited for. Not known: nothing is
-    said.
+    """Say on stderr which of the run's hosts are offline, so that it is clear what is waited for.
+
+    Says nothing if the hub does not answer.
     """
     try:
         offline = api.hosts({"presence": Presence.OFFLINE}, OFFLINE_S_MAX)
@@ -265,9 +263,7 @@ def _tell_offline(api: Api, view: RunView) -> None:
 
 
 def _leave_or_cancel(api: Api, fleet_run: WatchedRun, interrupts: interrupt.Interrupts) -> None:
-    """The run is cancelled, if the person wants that; it is followed further. Raises: KeyboardInterrupt, if it is to be
-    left.
-    """
+    """Cancel the run if the person wants that. Raises: KeyboardInterrupt, if the run is to be left running."""
     if not interrupts.wants_cancel():
         return
     try:
@@ -275,12 +271,12 @@ def _leave_or_cancel(api: Api, fleet_run: WatchedRun, interrupts: interrupt.Inte
         output.note(
             f"run {view.id}: no further host is begun, and the agents of {view.active} are asked to end what they run"
         )
-    except (HubAway, Refused) as error:  # it may have ended meanwhile; what it is now, the following tells
+    except (HubAway, Refused) as error:  # it may have ended meanwhile; the caller follows it on, and will see
         output.note(f"fleethub: not cancelled: {error}")
 
 
 def _commands_now(api: Api, view: RunView) -> Iterator[CommandView | Brief]:
-    """The commands that the run began with. That it was accepted is true even if they cannot be seen now."""
+    """The commands that the run began with. If the hub does not answer now, what is known of them without it."""
     made = [part for part in view.hosts if part.command_id is not None]
     seen: dict[str, CommandView] = {}
     with contextlib.suppress(HubAway, Refused):
@@ -294,8 +290,9 @@ def _commands_now(api: Api, view: RunView) -> Iterator[CommandView | Brief]:
 def _bar(
     view: RunView, as_json: bool
 ) -> Iterator[tuple[Callable[[RunView], None], Callable[[], contextlib.AbstractContextManager[None]]]]:
-    """A progress bar under the output, if a person watches both streams; else nothing. It can be paused, for a
-    question.
+    """Show a progress bar under the output, if a person watches both streams.
+
+    Yields the function that moves it, and the context in which it is hidden, for a question.
     """
     if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
         yield lambda _: None, contextlib.nullcontext
@@ -319,11 +316,11 @@ def _bar(
 def _steps(ops: str) -> list[str]:
     steps = ops.split(",")
     if len(steps) > STEPS_MAX:
-        raise click.UsageError(f"{len(steps)} operations are named, and a run has at most {STEPS_MAX}")
+        raise click.UsageError(f"{len(steps)} operations are named, but a run has at most {STEPS_MAX}")
     for op in steps:
         if not OP_NAME.fullmatch(op):
             raise click.UsageError(
-                f"OP is an operation's name, or several with commas between them, and {op!r} is not a name"
+                f"OP is the name of an operation, or several separated by commas; {op!r} is not a name"
             )
     return steps
 
@@ -334,12 +331,12 @@ def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) ->
     if joined := next((host for host in hosts if "," in host), None):
         raise click.UsageError(f"{joined!r} is not a host name: hosts are separated by spaces")
     if where and not everywhere:
-        raise click.UsageError("--where chooses among all hosts: say --all with it")
+        raise click.UsageError("--where chooses among all hosts: give --all with it")
     conditions: dict[str, str] = {}
     for condition in where:
         key, equals, value = condition.partition("=")
         if not key or not equals:
             raise click.UsageError(f"--where {condition!r} is not KEY=VALUE")
         if conditions.setdefault(key, value) != value:
-            raise click.UsageError(f"--where {key} is given twice, and no host has both values")
+            raise click.UsageError(f"--where {key} is given twice, but no host has both values")
     return {"where": conditions} if everywhere else {"hosts": list(hosts)}

@@ -1,4 +1,4 @@
-"""The verb `runs`: fleet runs, listed, or one of them host by host."""
+"""The verb `runs`: lists fleet runs, or shows one of them host by host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from processes.client.api import Api, decoded, segment
 from processes.core.records.run import Part, RunView
 from processes.core.shown.pages import RunsPage
 
-PAGE_MAX = 100  # runs in one answer
+PAGE_MAX = 100  # runs in one answer of the API
 
 
 @click.command()
@@ -21,13 +21,13 @@ PAGE_MAX = 100  # runs in one answer
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Without ID: how many, newest first."
 )
-@click.option("--follow", is_flag=True, help="With ID: stream its output and wait for its end, as `run` does.")
+@click.option("--follow", is_flag=True, help="With ID: show the output and wait for the end, as `run` does.")
 @as_json
 @asks_hub
 def runs(
     *, run_id: str | None, limit: int, follow: bool, as_json: bool, hub: str | None, token_file: Path | None
 ) -> int | None:
-    """List fleet runs, newest first; with ID: one of them, host by host."""
+    """List fleet runs, newest first; with ID, show one of them host by host."""
     if follow and run_id is None:
         raise click.UsageError("--follow needs the ID of a run")
     with asking(hub, token_file) as api:

@@ -1,4 +1,4 @@
-"""The verb `status`: the watchdog's view, read from the state folder, whatever is down."""
+"""The verb `status`: the watchdog's view. It is read from the state folder, so it works whatever is down."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from processes.client.feed import Feed, Picture
 from processes.core.shown.status import Overall, ProcessReport, Report
 
 HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
-EVERY_S = 1.0  # of --watch
+EVERY_S = 1.0  # between two screens of --watch
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="A screen that lives, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show a live screen until Ctrl-C.")
 @as_json
 @asks_hub
 def status(watch: bool, as_json: bool, hub: str | None, token_file: Path | None) -> int:
-    """Show how everything is. Exit code 0 ok, 1 degraded, 2 stalled or down, 3 unknown.
+    """Show how everything is. Exit code: 0 ok, 1 degraded, 2 stalled or down, 3 unknown.
 
-    Of this machine it is read from the state folder, whatever is down; with --hub it is asked for.
+    This machine's status is read from the state folder, whatever is down; with --hub another hub is asked for its own.
     """
     if watch and as_json:
         raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
@@ -63,11 +63,12 @@ def status(watch: bool, as_json: bool, hub: str | None, token_file: Path | None)
 
 
 def _current(settings: Settings) -> Report:
-    """How this machine's installation is; where nothing runs, that is all that is said of why. Raises: Failure, if it
-    never began.
+    """The status of this machine's installation; if nothing runs, its only reason is that.
+
+    Raises: Failure, if nothing was ever started here.
     """
     report = status_file.current_report(settings)
-    told = report.watchdog_silent_s is None  # by a watchdog that lives
+    told = report.watchdog_silent_s is None  # by a watchdog that runs
     if told or any(process.pid for process in report.processes) or own_processes.supervisord_of(settings) is not None:
         return report
     if not settings.epoch_file.exists() and not settings.database.exists():
@@ -98,7 +99,7 @@ def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> in
 
 
 def _watch_folder(settings: Settings) -> None:
-    """A screen from the state folder: it lives while everything else is down. Raises: KeyboardInterrupt."""
+    """Show a live screen that is read from the state folder, whatever is down. Raises: KeyboardInterrupt."""
     with (
         Live(console=Console(), screen=True, auto_refresh=False)
         if sys.stdout.isatty()
@@ -151,7 +152,7 @@ def _lines(report: Report) -> list[str]:
     unknown = "never" if report.watchdog_silent_s is None else "not known"
     last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else unknown
     counted = f"{fleet.online} online, {fleet.stale} stale, {fleet.offline} offline"
-    presence = counted if report.verdict is not Overall.DOWN else "no hub tells how they are"
+    presence = counted if report.verdict is not Overall.DOWN else "no hub knows how they are"
     counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
     last = output.as_typed(f", the last: fleethub incident {report.incidents.last}") if report.incidents.last else ""
     return [

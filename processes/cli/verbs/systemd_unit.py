@@ -1,5 +1,6 @@
-"""`systemd-unit`: the hub's unit, in which the watchdog answers for the whole; `--agent`: a unit for an agent, under
-which the commands that it runs live on while it is restarted.
+"""The verb `systemd-unit`: prints a unit for the hub, in which the watchdog answers to systemd for the whole.
+
+With --agent: a unit for an agent, whose commands live on while the agent is restarted.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from processes.adapters.settings import RESERVED, Settings, address, checkout, l
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 
-LIB: Final = Path("/var/lib")  # systemd's StateDirectory= is below it
+LIB: Final = Path("/var/lib")  # systemd makes StateDirectory= in here
 STATE: Final = LIB / "fleethub"
-HOMES: Final = ("/home/", "/root/", "/run/user/")  # what ProtectHome=yes takes away
+HOMES: Final = ("/home/", "/root/", "/run/user/")  # places that ProtectHome=yes hides
 
 HUB: Final = """\
 # A fleethub hub. Install: save as /etc/systemd/system/fleethub.service, then
@@ -38,29 +39,30 @@ StartLimitIntervalSec=0
 [Service]
 User={user}
 Environment={state_variable}
-{config}# without this machine's own agent: that is a unit of its own (systemd-unit --agent), whose commands none of this must confine
+{config}# without this machine's agent: its commands must stay unconfined, in a unit of their own (systemd-unit --agent)
 ExecStart={command}
 
-# The watchdog, a grandchild of the main process, answers for the whole: ready once a command has gone all the way round, a ping each
-# second while it can judge and supervisord answers. `all` is the least that lets it: `main` and `exec` mean other processes.
+# The watchdog, a grandchild of the main process, answers for the whole. It says "ready" once a command has gone all the
+# way round, and pings each second while it can judge and supervisord answers. Only `all` lets a grandchild answer.
 Type=notify
 NotifyAccess=all
 # `up` itself gives up after 60 s
 TimeoutStartSec=90
-# Pings stay away if the watchdog hangs, supervisord is mute for 30 s, or the hub is unwell for 10 min though remedies ran.
+# Pings stop if the watchdog hangs, if supervisord does not answer for 30 s, or if the hub is unwell for 10 min in spite
+# of remedies.
 WatchdogSec=60
 TimeoutAbortSec=10
 Restart=always
 RestartSec=1
 
-# A stop asks `up` alone, which ends the others in order, within 21 s even if some are frozen; what is left then is killed.
+# A stop signals `up` alone. It ends the others in order, within 21 s even if some are frozen; systemd kills the rest.
 KillMode=mixed
 KillSignal=SIGTERM
 TimeoutStopSec=30
-# one process that is killed for want of memory is replaced by supervisord
+# supervisord replaces a process that the kernel kills for want of memory
 OOMPolicy=continue
 
-# a descriptor for each agent and each operator
+# each agent and each operator takes a descriptor
 LimitNOFILE=65536
 LimitCORE=0
 
@@ -76,14 +78,14 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectControlGroups=yes
-# the watchdog reads the memory of what is frozen, by process_vm_readv: its own user's processes. Others' are not even seen.
+# the watchdog reads the memory of frozen processes of its own user (process_vm_readv); it need not see those of others
 ProtectProc=invisible
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 RestrictNamespaces=yes
 RemoveIPC=yes
-# netlink: by which the resolver and psutil look at the network's interfaces
+# netlink: the resolver and psutil read the network's interfaces by it
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
@@ -107,11 +109,12 @@ StartLimitIntervalSec=0
 Type=exec
 ExecStart={command}
 
-# A stop, a restart or a crash ends the agent alone. Each command has a shim of its own in this unit's cgroup: they run on, and the
-# next agent finds them, streams on and reports. With systemd's default, control-group, the restart that a `switch` makes of its
-# own agent would kill that very switch. systemd will say "left-over process" when it starts the next agent: that is meant.
+# A stop, a restart or a crash ends the agent alone. Its commands run on, each in a shim in this unit's cgroup, and the
+# next agent finds them, sends on their output and reports their ends. With systemd's default, control-group, a `switch`
+# that restarts the agent would be killed by that restart. systemd logs "left-over process" when it starts the next
+# agent: that is intended.
 KillMode=process
-# one command that is killed for want of memory ends by itself, and not the agent with all others
+# if the kernel kills a command for want of memory, the agent and the other commands go on
 OOMPolicy=continue
 KillSignal=SIGTERM
 # the agent ends within 5 s of SIGTERM
@@ -119,14 +122,14 @@ TimeoutStopSec=10
 Restart=always
 RestartSec=1
 
-# what commands get as their PATH; on NixOS nothing of the system is in a unit's own
-Environment=PATH=/run/wrappers/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
+# the PATH of commands; the PATH of a unit on NixOS would hold none of the system's programs
+Environment=PATH={path}
 
-# Hardening, as far as commands do not feel it: they inherit all that stands here, and a `switch` must be able to change the system.
-# Nothing here may take a folder away when the agent stops (PrivateTmp=, RuntimeDirectory=): its commands would lose it in the middle.
-# Whatever systemd enforces with a system call filter (Restrict…=, SystemCall…=) is for commands as well, and so not set either.
+# There is little hardening: commands inherit everything set here, and a `switch` must be able to change the system.
+# Nothing may remove a folder when the agent stops (PrivateTmp=, RuntimeDirectory=), since running commands lose it.
+# Nothing may filter system calls (Restrict…=, SystemCall…=), since the filter would bind commands too.
 UMask=0077
-# Where commands only look, or are another user's, take these too:
+# If commands only read, or run as another user, set these too:
 #User=fleethub-agent
 #NoNewPrivileges=yes
 #ProtectSystem=full
@@ -138,20 +141,24 @@ UMask=0077
 [Install]
 WantedBy=multi-user.target
 """
+PATH: Final = ":".join((
+    "/run/wrappers/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",
+    "/run/current-system/sw/bin",
+))  # fmt: skip
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)  # as useradd(8) takes it
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"}  # systemd.service(5): quotes, specifiers, variables
 
 
 @click.command("systemd-unit")
-@click.option("--agent", "agent", is_flag=True, help="The unit of one server's agent, instead of the hub's.")
+@click.option("--agent", "agent", is_flag=True, help="Print the unit of a server's agent instead of the hub's.")
 @click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), default=Path("/etc/fleethub/agent.toml"),
     show_default=True,
-    help="The agent's file.",
+    help="With --agent: the agent's file.",
 )  # fmt: skip
-@click.option("--user", default="fleethub", show_default=True, help="Whom the hub runs as.")
+@click.option("--user", default="fleethub", show_default=True, help="The user whom the hub runs as.")
 def systemd_unit(agent: bool, config: Path, user: str) -> None:
-    """Print a unit for systemd, to be saved on the server that is meant."""
+    """Print a unit for systemd, to be saved on the server that it is for."""
     python = Path(sys.executable).absolute()
     if agent:
         print(agent_unit(python, config.absolute()), end="")
@@ -163,23 +170,22 @@ def systemd_unit(agent: bool, config: Path, user: str) -> None:
 
 
 def not_carried(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Which settings stand in the environment, which the unit does not have, and where to put them; empty if there are
-    none.
-    """
+    """A line that names the settings in the environment, which the unit does not take over; empty if there are none."""
     left = sorted(name for name in environ if name.startswith("FLEETHUB_") and name not in RESERVED)
     if not left:
         return ""
     config = (
         settings.config if environ.get("FLEETHUB_STATE") or environ.get("FLEETHUB_CONFIG") else STATE / "fleethub.toml"
     )
-    verb = "is set here, and is" if len(left) == 1 else "are set here, and are"
-    return f"{', '.join(left)} {verb} not in the unit: put what they say into {config}"
+    verb, it = ("is", "it") if len(left) == 1 else ("are", "them")
+    return f"{', '.join(left)} {verb} set here, but {verb} not in the unit: put {it} into {config}"
 
 
 def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, str]) -> str:
-    """The unit's text for the installation of these settings; without FLEETHUB_STATE, of one in /var/lib/fleethub.
+    """The text of the hub's unit, for the installation of these settings.
 
-    Raises: Failure, if a path or the user's name cannot stand in it.
+    Without FLEETHUB_STATE it is for an installation in /var/lib/fleethub. Raises: Failure, if a path or the user's name
+    cannot stand in a unit.
     """
     if not _USER.fullmatch(user):
         raise Failure("bad_user", f"{user!r} is not the name of a user", exit_code=EXIT_USAGE)
@@ -209,13 +215,13 @@ def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, 
 
 
 def agent_unit(python: Path, config: Path) -> str:
-    """The unit's text. Raises: Failure, if a path cannot stand in it."""
+    """The text of an agent's unit. Raises: Failure, if a path cannot stand in a unit."""
     words = [str(python), "-P", "-m", "processes.agent", "--config", str(config)]
-    return AGENT.format(command=" ".join(map(_word, words)))
+    return AGENT.format(command=" ".join(map(_word, words)), path=PATH)
 
 
 def _word(word: str) -> str:
-    """The word as systemd reads it back."""
+    """The word, quoted so that systemd reads it back as it is."""
     if any(ord(character) < 32 for character in word):
         raise Failure("bad_path", f"{word!r}: a unit cannot hold control characters", "Choose another place.")
     escaped = "".join(_ESCAPES.get(character, character) for character in word)

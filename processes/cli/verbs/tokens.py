@@ -1,4 +1,4 @@
-"""The verbs `token` (operators' tokens: create, list, revoke) and `audit` (who did or tried what)."""
+"""The verbs `token` (create, list, revoke the tokens of operators) and `audit` (who did or tried what)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from processes.core.shown.pages import AuditPage, TokenMade, TokensPage
 from processes.core.travels.audit import AuditView, Kind
 from processes.core.values import Role
 
-PAGE_MAX = 1000  # lines in one answer
+PAGE_MAX = 1000  # lines in one answer of the API
 
 
 @click.group()
 def token() -> None:
-    """Tokens of operators."""
+    """Create, list and revoke tokens of operators."""
 
 
 @token.command("create")
-@click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What it may do.")
-@click.option("--label", default="", help="Whose it is.")
+@click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What the token may do.")
+@click.option("--label", default="", help="A note of whose token it is.")
 @as_json
 @asks_hub
 def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -42,14 +42,18 @@ def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Pa
 @as_json
 @asks_hub
 def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """List the operator tokens that were created, but never the tokens themselves."""
+    """List operator tokens by id, role and label."""
     with asking(hub, token_file) as api:
         body = api.read("/tokens")
     if as_json:
         output.document(body)
         return
     rows = [[view.id, view.role, view.created_at or "", view.label] for view in decoded(body, TokensPage).tokens]
-    output.table(["ID", "ROLE", "CREATED", "LABEL"], rows, "none but operator.token of the state folder")
+    output.table(
+        ["ID", "ROLE", "CREATED", "LABEL"],
+        rows,
+        "none were created; there is only operator.token in the hub's state folder",
+    )
 
 
 @token.command("revoke")
@@ -57,7 +61,7 @@ def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
 @as_json
 @asks_hub
 def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Make an operator token void; its connections end within 2 s, and no restored backup brings it back."""
+    """Make an operator token void. Its connections end within 2 s, and no restored backup brings it back."""
     with asking(hub, token_file) as api:
         body = api.once("DELETE", f"/tokens/{segment(token_id)}")
     if as_json:
@@ -70,9 +74,9 @@ def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | Non
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many lines, newest first."
 )
-@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Of this kind only.")
-@click.option("--subject", help="Of this host, command, token or address only.")
-@click.option("--actor", help="By this one only.")
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only lines of this kind.")
+@click.option("--subject", help="Only lines about this host, command, token or address.")
+@click.option("--actor", help="Only what this actor did.")
 @as_json
 @asks_hub
 def audit(

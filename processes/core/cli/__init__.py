@@ -1,1 +1,1 @@
-"""The decisions of the command line: what drills must show, what a restored backup means. Pure."""
+"""The decisions of the command line: what drills must show, and what a restored backup means. Pure."""

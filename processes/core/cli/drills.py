@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-FOUND_S: Final = 3.0  # promised: the stall limit of 2 s, a turn of the watchdog, and a margin
+FOUND_S: Final = 3.0  # promised: the stall limit of 2 s, one turn of the watchdog, and a margin
 WELL_S: Final = 5.0  # promised: found, evidence of at most 1 s, kill, start, one canary round
-CI_SLACK: Final = 6.0  # factor for the bounds with CI=true: a shared machine is four times slower; and a margin
+CI_SLACK: Final = 6.0  # factor on the bounds with CI=true: a shared machine is four times slower, and a margin
 
 BEGIN: Final = "<!-- crash matrix: written by bin/crash-matrix -->"
 END: Final = "<!-- end of the crash matrix -->"
@@ -83,7 +83,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     *_hit("queues"),
     Drill(
         name="watchdog-kill", what="kill -9 of the watchdog", found_s=None, replaced=("watchdog",),
-        why="its own death leaves no incident: supervisord's log and its new pid tell of it",
+        why="the watchdog's own death leaves no incident; supervisord's log and the new pid tell of it",
     ),
     Drill(
         name="watchdog-stop", what="the watchdog stopped, then continued", found_s=5.0, lasts_s=8.0, short_s=5.0,
@@ -138,7 +138,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         name="supervisord-kill", what="kill -9 of supervisord, then `up`", found_s=1.0, well_s=30.0,
         breaks=(AGENTS, OPERATORS), replaced=("queues", "hub", "gateway", "fanout", "watchdog", "agent"),
-        why="found is that no child lives any more; well is `up` saying so. Nobody else can start it but systemd",
+        why="found is that no child lives any more; well is `up` saying so; without systemd only a person can start it",
     ),
 )  # fmt: skip
 BY_NAME: Final = {drill.name: drill for drill in DRILLS}
@@ -147,7 +147,7 @@ ONE_PROCESS: Final = tuple(d.name for d in DRILLS if d.process and d.well_s == W
 
 
 class Left(msgspec.Struct, frozen=True):
-    """An incident that a drill left: the fields by which it is judged."""
+    """An incident that a drill left behind: the fields that it is judged by."""
 
     id: str
     process: str

@@ -1,7 +1,7 @@
-"""The restore of a backup: how its open commands, runs and tokens go on. Nothing goes on by a guess. Pure.
+"""The restore of a backup: what becomes of its open commands, runs and tokens. Nothing is guessed. Pure.
 
-An agent may have ended a command long ago that is open in the backup. So the command becomes `lost` (restored) and is
-never delivered. A run begins no further host. A token that was made void since the backup stays void.
+A command that is open in the backup may have ended on its host long ago. So it becomes `lost` (restored) and is never
+delivered. A run begins no further host. A token that was made void since the backup stays void.
 """
 
 from __future__ import annotations

@@ -66,7 +66,6 @@ class Mirror:
         self.shown_epoch = 0
         self.shown = Replica()
         self.live = False  # the rows came from a hub, not from the database
-        self.older = 0  # messages of an older epoch, dropped
         self._coming: Replica | None = None
         self._stale = True
         self._asked: str | None = None
@@ -104,7 +103,6 @@ class Mirror:
         seen = MirrorUpdate()
         # plant: mirror-epoch
         if message.epoch < self.epoch:
-            self.older += 1
             return seen
         if message.epoch > self.epoch or isinstance(message, HubStarted):
             self.epoch = message.epoch

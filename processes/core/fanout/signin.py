@@ -137,7 +137,6 @@ class Attempts:
     def __init__(self) -> None:
         self._by_address: OrderedDict[str, deque[float]] = OrderedDict()
         self._all: deque[float] = deque(maxlen=ATTEMPTS_ALL_MAX)
-        self.refused = 0
 
     def allow(self, address: str, now_s: float) -> bool:
         """True, and counted, if this address may try now."""
@@ -149,7 +148,6 @@ class Attempts:
             while kept and now_s - kept[0] >= ATTEMPTS_S:
                 kept.popleft()
             if len(kept) >= limit:
-                self.refused += 1
                 return False
         times.append(now_s)
         self._all.append(now_s)

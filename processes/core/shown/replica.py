@@ -59,7 +59,6 @@ class Replica:
 
     def __init__(self, *, final_commands_max: int = FINAL_COMMANDS_MAX) -> None:
         self.mutations = 0
-        self.evicted = 0  # final commands that were displaced by newer ones, since the beginning
         self._final_commands_max = final_commands_max
         self._hosts: dict[str, Json] = {}
         self._ledger: dict[str, Json] = {}
@@ -177,4 +176,3 @@ class Replica:
         rows[change.id] = row
         if row.final and len(rows) > (CANARY_COMMANDS_MAX if canary else self._final_commands_max):
             del rows[next(iter(rows))]
-            self.evicted += 1

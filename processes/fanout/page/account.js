@@ -1,4 +1,4 @@
-// Who is signed in, from where, and what may be ended; tokens of people and scripts; who did what.
+// Sessions (who is signed in, from where), tokens of people and scripts, and the audit trail (who did what).
 import { confirm, dialog, showToken, tell } from "/dialogs.js";
 import { $, h, keyed, one } from "/dom.js";
 import { ask, link, may } from "/link.js";
@@ -6,7 +6,14 @@ import { day, empty, facts, since, table } from "/words.js";
 
 const AGAIN_MS = 5000,
   TRAIL_MAX = 200;
-const KINDS = { host: "host", token: "token", session: "session", letter: "dead letter", database: "database", request: "request" };
+const KINDS = {
+  host: "host",
+  token: "token",
+  session: "session",
+  letter: "dead letter",
+  database: "database",
+  request: "request",
+};
 let sessions = null,
   tokens = [],
   trail = [],
@@ -18,10 +25,13 @@ async function refresh() {
   try {
     sessions = (await ask("GET", "/api/v1/sessions")).sessions;
     if (may("admin"))
-      [tokens, trail] = [(await ask("GET", "/api/v1/tokens")).tokens, (await ask("GET", `/api/v1/audit?limit=${TRAIL_MAX}`)).audit];
+      [tokens, trail] = [
+        (await ask("GET", "/api/v1/tokens")).tokens,
+        (await ask("GET", `/api/v1/audit?limit=${TRAIL_MAX}`)).audit,
+      ];
     redraw();
   } catch {
-    /* the next look tries again */
+    /* the next draw asks again */
   }
 }
 const again = (act) => async () => {
@@ -37,7 +47,7 @@ function sessionRow(session) {
   const end = () =>
     confirm(
       "End this session?",
-      `${session.actor} from ${session.address || "somewhere"}: its pages are cut off within two seconds.`,
+      `${session.actor} from ${session.address || "an unknown address"}: its pages are cut off within two seconds.`,
       "End it",
       again(() => ask("DELETE", `/api/v1/sessions/${encodeURIComponent(session.id)}`)),
       "The session has ended.",
@@ -57,7 +67,7 @@ function tokenRow(token) {
   const end = () =>
     confirm(
       "Void this token?",
-      `${token.label || token.id}: whoever uses it is signed out and stays out.`,
+      `${token.label || token.id}: whoever uses it is signed out, and cannot sign in again with it.`,
       "Void it",
       again(() => ask("DELETE", `/api/v1/tokens/${encodeURIComponent(token.id)}`)),
       "The token is void.",
@@ -90,7 +100,7 @@ function create() {
       { ariaLabel: "role" },
       ["viewer", "operator", "admin"].map((name) => h("option", { value: name }, name)),
     ),
-    label = h("input", { placeholder: "ann, backup script …", ariaLabel: "label", maxLength: 100 });
+    label = h("input", { placeholder: "ann, backup script …", ariaLabel: "label" });
   dialog(
     "A further token",
     h(
@@ -98,13 +108,17 @@ function create() {
       { className: "stack" },
       h("label", null, "For whom", label),
       h("label", null, "Role", role),
-      h("p", { className: "dim small" }, "A viewer looks, an operator gives commands, an admin enrols, revokes and removes."),
+      h(
+        "p",
+        { className: "dim small" },
+        "A viewer may look, an operator may also give commands, an admin may also enrol, revoke and remove hosts.",
+      ),
     ),
     async () => {
       const given = await tell(ask("POST", "/api/v1/tokens", { role: role.value, label: label.value.trim() }));
       if (given) {
         askedMs = 0;
-        showToken("The token", h("p", null, "Sign in with it, or send it as Bearer."), given.token);
+        showToken("The token", h("p", null, "Sign in with it, or send it as a Bearer token."), given.token);
       }
       return false;
     },
@@ -157,7 +171,7 @@ export const view = {
     const mine = sessions?.find((session) => session.current);
     one($("me"), [mine ?? null, link.me], () =>
       facts([
-        ["May", { viewer: "look", operator: "look and give commands", admin: "do everything" }[link.me.role]],
+        ["May", { viewer: "look", operator: "look, and give commands", admin: "do everything" }[link.me.role]],
         ["Signed in", mine && day(mine.signed_in_at)],
         ["Until", mine && day(mine.ends_at)],
       ]),
@@ -178,7 +192,10 @@ export const view = {
         (token) => token,
         tokenRow,
       );
-    else one($("tokens"), "none", () => h("tr", null, h("td", { colSpan: 5 }, empty("None but the installation's own."))));
+    else
+      one($("tokens"), "none", () =>
+        h("tr", null, h("td", { colSpan: 5 }, empty("None but the installation's own, operator.token."))),
+      );
     const told = trail.filter((line) => line.kind !== "command");
     if (told.length)
       keyed(
@@ -190,7 +207,11 @@ export const view = {
       );
     else
       one($("trail"), "none", () =>
-        h("tr", null, h("td", { colSpan: 6 }, empty("Nothing yet; what was done with commands stands with each of them."))),
+        h(
+          "tr",
+          null,
+          h("td", { colSpan: 6 }, empty("Nothing yet. What was done with a command is shown with the command.")),
+        ),
       );
   },
 };

@@ -1,4 +1,4 @@
-// The dashboard: signs in, shows the view that the address names, and says always how true it is what is shown.
+// The page: signs in, shows the view that the address names, and always says how current the shown state is.
 import { view as account } from "/account.js";
 import { clock } from "/clock.js";
 import { view as commands } from "/commands.js";
@@ -25,7 +25,7 @@ const TABS = [
 const DRAW_MS = 250,
   REPLACED_MS = 8000,
   TURNLESS_S = 1.2,
-  QUIET_S = 7; // a sync comes every 5
+  QUIET_S = 7; // the server sends a sync every 5 s
 const main = $("main");
 let current = null,
   dirty = true,
@@ -36,7 +36,7 @@ let current = null,
 
 // ── signing in and out ──
 
-let problem = ""; // why nobody is signed in, if that is not plain
+let problem = ""; // why nobody is signed in, if it needs to be said
 
 async function begin() {
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
@@ -45,7 +45,7 @@ async function begin() {
     try {
       await ask("POST", "/login", { code });
     } catch (error) {
-      problem = `${error.message}. Links are good once, for ten minutes.`;
+      problem = `${error.message}. A link works once, within ten minutes.`;
     }
   }
   try {
@@ -113,7 +113,13 @@ link.signedOut = () => {
         h("code", null, "fleethub up"),
         " and open the link that it prints: it signs you in once. Or enter a token.",
       ),
-      h("form", { onsubmit: enter }, h("label", null, "Operator token", field), wrong, h("button", { className: "go" }, "Sign in")),
+      h(
+        "form",
+        { onsubmit: enter },
+        h("label", null, "Operator token", field),
+        wrong,
+        h("button", { className: "go" }, "Sign in"),
+      ),
     ),
   );
   field.focus();
@@ -138,7 +144,7 @@ function route(event) {
   try {
     wanted = decodeURIComponent(id ?? "");
   } catch {
-    /* no such id then */
+    /* then there is no such id */
   }
   current?.leave?.();
   current = VIEWS[known];
@@ -158,7 +164,7 @@ function route(event) {
 
 // ── what is always shown ──
 
-// `aged`: what grows in it each second, shown beside the text, and not read out again and again.
+// `aged`: the part that changes each second. It stands beside the text, so that screen readers do not repeat it.
 function banner(text, word, aged = "") {
   const box = $("banner");
   box.hidden = !text;
@@ -173,50 +179,65 @@ function truth() {
   }
   const { verdict, watchdog_silent_s: silent } = fleet.overall,
     hub = fleet.processes.get("hub"),
-    heard = (Date.now() - link.heardMs) / 1000;
+    heard = (Date.now() - link.heardMs) / 1000,
+    serving = `${fleet.source.fanout ?? "fanout"} at ${location.host}`;
   $("verdict").hidden = !verdict || !link.fresh;
   $("verdict").className = `pill ${tone(verdict)}`;
   one($("verdict"), verdict ?? "", () => h("span", null, sign(verdict), verdict));
   $("verdict").title = (fleet.overall.reasons ?? []).join("; ");
   $("link").className = `pill ${link.fresh ? "good" : "bad"}`;
-  one($("link"), link.fresh, () => h("span", null, sign(link.fresh ? "live" : "down"), link.fresh ? "live" : "not connected"));
+  one($("link"), link.fresh, () =>
+    h("span", null, sign(link.fresh ? "live" : "down"), link.fresh ? "live" : "not connected"),
+  );
   setText(
     $("whence"),
     link.fresh
-      ? `connected to ${fleet.source.fanout ?? "fanout"} at ${location.host} since ${hour(link.freshSinceMs)}, hub epoch ${fleet.epoch}`
+      ? `connected to ${serving} since ${hour(link.freshSinceMs)}, hub epoch ${fleet.epoch}`
       : `not connected, last heard ${age(heard)} ago`,
   );
-  $("link").title = $("whence").textContent; // where there is no rail
+  $("link").title = $("whence").textContent; // on a small screen there is no rail
   const away = silent !== null && silent !== undefined,
-    quiet = heard > QUIET_S ? `Nothing was heard for ${age(heard)}.` : "";
+    quiet = heard > QUIET_S ? `Nothing has come for ${age(heard)}.` : "";
   if (!link.fresh && fleet.version < 0) banner("Connecting …", "degraded");
-  else if (!link.fresh) banner("Connection lost, trying again.", "degraded", `This is how it was ${age(heard)} ago.`);
+  else if (!link.fresh) banner("Connection lost, trying again.", "degraded", `This is the state of ${age(heard)} ago.`);
   else if (quiet) banner("The connection may be lost.", "degraded", quiet);
   else if (hub && !["advancing", "lagging"].includes(hub.verdict)) banner(trouble(hub, away), hub.verdict);
   else if (hub?.pulse?.age_s > TURNLESS_S && !silent)
     banner(
-      "The hub does not turn: the watchdog looks at it. What you see may be old.",
+      "The hub makes no progress; the watchdog is looking at it. What you see may be old.",
       "degraded",
-      `Its last turn was ${age(hub.pulse.age_s)} ago.`,
+      `Its last turn ended ${age(hub.pulse.age_s)} ago.`,
     );
   else if (fleet.source.from === "database")
     banner(
-      "No hub has spoken yet: this is from the database.",
+      "No hub is connected yet: this is read from the database.",
       "degraded",
-      fleet.source.as_of ? `It was last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago.` : "",
+      fleet.source.as_of
+        ? `It was last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago.`
+        : "",
     );
   else if (away)
-    banner("The watchdog is silent: nobody would replace a frozen process now.", "degraded", silent > 0 ? `For ${age(silent)}.` : "");
+    banner(
+      "The watchdog is silent: now nothing would replace a frozen process.",
+      "degraded",
+      silent > 0 ? `For ${age(silent)}.` : "",
+    );
   else if (Date.now() - replacedMs < REPLACED_MS)
-    banner(`The hub was replaced a moment ago: hub epoch ${fleet.epoch} now, and what was accepted goes on.`, "busy");
+    banner(`The hub was replaced a moment ago. It is now at epoch ${fleet.epoch}; accepted commands go on.`, "busy");
   else banner("", "ok");
 }
 function trouble(hub, away) {
   if (hub.verdict === "stopped")
     return "An operator stopped the hub. What you see is old; new commands are refused until it is started again.";
-  const outlook = hub.verdict === "excused" ? "It is given more time." : away ? "The watchdog is silent too." : "It is being replaced.",
+  const outlook =
+      hub.verdict === "excused"
+        ? "It is given more time."
+        : away
+          ? "The watchdog is silent too."
+          : "It is being replaced.",
     why = hub.reason && hub.verdict !== "dead" ? ` (${hub.reason})` : "";
-  return `The hub is ${hub.verdict}${why}. ${outlook} What you see may be old; accepted commands are kept, and new ones wait for it.`;
+  const meanwhile = "What you see may be old; accepted commands are kept, and new ones wait.";
+  return `The hub is ${hub.verdict}${why}. ${outlook} ${meanwhile}`;
 }
 
 function draw() {
@@ -232,7 +253,11 @@ function draw() {
   growAll();
 }
 
-$("tabs").append(...TABS.map(([name, text, sign]) => h("a", { href: `#${name}`, id: `tab-${name}` }, icon(sign), h("span", null, text))));
+$("tabs").append(
+  ...TABS.map(([name, text, sign]) =>
+    h("a", { href: `#${name}`, id: `tab-${name}` }, icon(sign), h("span", null, text)),
+  ),
+);
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
@@ -253,5 +278,5 @@ addEventListener("offline", () => link.cut());
 setInterval(() => {
   dirty ||= Date.now() - drawnMs > 1000;
   draw();
-}, DRAW_MS); // what is shown ages even when nothing comes
+}, DRAW_MS); // ages grow even if no news comes
 begin();

@@ -4,8 +4,8 @@ import { hour } from "/words.js";
 
 const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 
-// The path through the points; a value that is not known, or a gap in time, is a gap in the line.
-// points: [x, y or null], x growing; box: { x0, x1, y0, y1 } in the units of the points; width, height in pixels.
+// The path through the points. Unknown values and gaps in time leave gaps in the line.
+// points: [x, y or null] with growing x. box: { x0, x1, y0, y1 } in the units of the points. width, height: pixels.
 export function path(points, box, width, height, gap = Infinity) {
   const place = ([x, y]) => [
     ((x - box.x0) / (box.x1 - box.x0 || 1)) * width,
@@ -25,7 +25,7 @@ export function path(points, box, width, height, gap = Infinity) {
   return text;
 }
 
-// The least of 1, 2, 5 × 10^n that is not below the value: where an axis ends.
+// Where an axis ends: the least of 1, 2, 5 × 10^n that is not below the value.
 export function ceiling(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -37,12 +37,19 @@ export function sparkline(values, top = 100, width = 64, height = 18) {
   const line = path(points, { x0: 0, x1: Math.max(values.length - 1, 1), y0: 0, y1: top }, width, height - 2);
   return svg(
     "svg",
-    { class: "spark", viewBox: `0 -1 ${width} ${height}`, width, height, "aria-hidden": "true", preserveAspectRatio: "none" },
+    {
+      class: "spark",
+      viewBox: `0 -1 ${width} ${height}`,
+      width,
+      height,
+      "aria-hidden": "true",
+      preserveAspectRatio: "none",
+    },
     svg("path", { d: line }),
   );
 }
 
-// `old`: not of now; it has no alarming colour then.
+// `old`: the value is not current, so it gets no alarming colour.
 export function meter(percent, label, old = false) {
   if (!known(percent)) return h("span", { className: "dim" }, "–");
   const shown = Math.min(100, Math.max(0, percent)),
@@ -60,17 +67,33 @@ export function meter(percent, label, old = false) {
   );
 }
 
-// series: [{ name, points: [[ms, value or null], …] }], at most three; from, to in ms; top: where the axis ends (found, if not given).
-export function lineChart({ title, series, from, to, unit = "", top = null, gapMs = Infinity, height = 120, note = "" }) {
+// series: [{ name, points: [[ms, value or null], …] }], at most three. from, to: ms.
+// top: where the axis ends; null to choose it by the values.
+export function lineChart({
+  title,
+  series,
+  from,
+  to,
+  unit = "",
+  top = null,
+  gapMs = Infinity,
+  height = 120,
+  note = "",
+}) {
   const width = 600,
     values = series.flatMap((one) => one.points.map((point) => point[1])).filter(known);
   const y1 = top ?? ceiling(Math.max(0, ...values)),
     box = { x0: from, x1: to, y0: 0, y1 };
   const last = (one) => one.points.findLast((point) => known(point[1]))?.[1];
-  const said = (value) => (known(value) ? `${value.toFixed(value < 10 && unit !== "%" ? 2 : 0)}${unit}` : "no figures yet");
+  const said = (value) =>
+    known(value) ? `${value.toFixed(value < 10 && unit !== "%" ? 2 : 0)}${unit}` : "no figures yet";
   const summary = `${title}: ${series.map((one) => `${one.name} ${said(last(one))}`).join(", ")}, axis to ${y1}${unit}`;
-  const grid = [0, 0.5, 1].map((part) => svg("line", { class: "rule", x1: 0, x2: width, y1: height * part, y2: height * part }));
-  const lines = series.map((one, place) => svg("path", { class: `line line${place}`, d: path(one.points, box, width, height, gapMs) }));
+  const grid = [0, 0.5, 1].map((part) =>
+    svg("line", { class: "rule", x1: 0, x2: width, y1: height * part, y2: height * part }),
+  );
+  const lines = series.map((one, place) =>
+    svg("path", { class: `line line${place}`, d: path(one.points, box, width, height, gapMs) }),
+  );
   return h(
     "figure",
     { className: "chart" },
@@ -101,6 +124,12 @@ export function lineChart({ title, series, from, to, unit = "", top = null, gapM
         ...lines,
       ),
     ),
-    h("div", { className: "times" }, h("span", null, hour(from)), note && h("span", null, note), h("span", null, hour(to))),
+    h(
+      "div",
+      { className: "times" },
+      h("span", null, hour(from)),
+      note && h("span", null, note),
+      h("span", null, hour(to)),
+    ),
   );
 }

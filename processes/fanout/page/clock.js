@@ -1,8 +1,9 @@
-// The server's time, as far as answers tell it: a Date header names the second that had begun when the answer was made.
+// The server's time, as the Date headers of its answers tell it: rounded down to a second, and late by the way here.
 export const clock = {
   offsetMs: null,
   heard(header) {
-    const lowest = Date.parse(header ?? "") - Date.now(); // the true offset is above it, by less than a second and the way here
+    // the true offset is higher, by less than a second plus the time the answer took
+    const lowest = Date.parse(header ?? "") - Date.now();
     if (Number.isNaN(lowest)) return;
     if (this.offsetMs === null || lowest > this.offsetMs || lowest < this.offsetMs - 5000) this.offsetMs = lowest;
   },

@@ -1,4 +1,4 @@
-// Commands: what was asked of whom, how it ended and why, and its output.
+// Commands: the list, and one command with its history and its output.
 
 import { clock } from "/clock.js";
 import { confirm, tell, toast } from "/dialogs.js";
@@ -12,7 +12,7 @@ const STATES = ["queued", "sent", "running", "succeeded", "failed", "rejected", 
 const LISTED_MAX = 300,
   HISTORY_MS = 800;
 const wanted = { text: "", state: "" };
-let scrolled = 0, // of the list, over the choice of another command
+let scrolled = 0, // how far the list was scrolled when another command was chosen
   output = null,
   id = "",
   history = null,
@@ -29,7 +29,13 @@ export function commandLink(command, current) {
       className: `item ${command.state === "lost" ? "alarming" : ""}`,
       "aria-current": current ? "true" : null,
     },
-    h("span", { className: "line" }, h("strong", null, command.op), h("span", { className: "dim" }, " on "), h("span", null, command.host)),
+    h(
+      "span",
+      { className: "line" },
+      h("strong", null, command.op),
+      h("span", { className: "dim" }, " on "),
+      h("span", null, command.host),
+    ),
     pill(command.state),
     h("span", { className: "under" }, command.reason || command.message || command.actor || ""),
     h("span", { className: "under right" }, since(command.created_at)),
@@ -38,20 +44,20 @@ export function commandLink(command, current) {
 
 const STORY = {
   queued: "waits for its host",
-  sent: "to its agent, not confirmed yet",
+  sent: "to its agent, which has not confirmed it yet",
   running: "under way",
   succeeded: "ended well",
   failed: "ended badly",
   rejected: "refused by the agent",
-  expired: "its time was over",
-  cancelled: "called off",
+  expired: "its time to wait was over",
+  cancelled: "by an operator",
   lost: "nobody knows how it ended",
 };
 const REASONS = {
   host_removed: "its host was removed",
   journal_replaced: "the agent came back with another journal",
-  forgotten: "the agent came back and does not know it",
-  quarantined: "its report was put aside",
+  forgotten: "the agent came back and does not know the command",
+  quarantined: "its report is a dead letter",
   restored: "the database was restored from a backup",
   host_offline: "its host was offline",
   exit: "its exit code was not 0",
@@ -76,13 +82,17 @@ function steps(command) {
           step.reason && h("span", { className: "dim" }, ` · ${REASONS[step.reason] ?? step.reason}`),
           step.actor && h("span", { className: "dim" }, ` · by ${step.actor}`),
         ),
-        h("span", { className: "under" }, place ? `${hour(step.at)} · after ${between(list[place - 1].at, step.at)}` : day(step.at)),
+        h(
+          "span",
+          { className: "under" },
+          place ? `${hour(step.at)} · after ${between(list[place - 1].at, step.at)}` : day(step.at),
+        ),
       ),
     ),
   );
 }
 
-// An agent's own word of how far its running command is.
+// How far a running command is, as its agent says.
 const progressBar = (step) =>
   step &&
   h(
@@ -98,14 +108,21 @@ function about(command) {
   const cancel = () =>
     confirm(
       `Cancel ${command.op} on ${command.host}?`,
-      command.state === "queued" ? "It is called off at once." : "Its agent is asked to end it; if it ends well meanwhile, that counts.",
+      command.state === "queued"
+        ? "It is cancelled at once."
+        : "Its agent is asked to end it. If it succeeds before that, it counts as succeeded.",
       "Cancel the command",
       () => askSurely("POST", `/api/v1/commands/${command.id}/cancel`),
-      "Cancel was asked for.",
+      "Asked for the cancel.",
     );
   const again = async () => {
     const given = await tell(
-      askSurely("POST", "/api/v1/commands", { op: command.op, hosts: [command.host], ttl_s: command.ttl_s, key: randomKey() }),
+      askSurely("POST", "/api/v1/commands", {
+        op: command.op,
+        hosts: [command.host],
+        ttl_s: command.ttl_s,
+        key: randomKey(),
+      }),
       `${command.op}: accepted`,
     );
     if (given) location.hash = `#commands/${given.commands[0].id}`;
@@ -159,7 +176,7 @@ function about(command) {
         h(
           "span",
           null,
-          `${command.host} is ${presence?.text ?? "unknown"}; ${whole(waits)} in its queue. It is delivered when the host is back`,
+          `${command.host} is ${presence?.text ?? "unknown"}, with ${whole(waits)} queued. Delivered when it is back`,
           command.expires_at && [", until ", h("strong", null, day(command.expires_at))],
           ".",
         ),
@@ -177,8 +194,8 @@ function about(command) {
           "Its agent has not been heard since ",
           h("strong", null, day(command.unheard_since)),
           command.state === "sent"
-            ? ": whether it arrived is not known; it is asked when it is back."
-            : ": whether it still runs is not known.",
+            ? ": it is not known whether the command arrived. The agent is asked when it is back."
+            : ": it is not known whether the command still runs.",
         ),
       ),
     h(
@@ -190,7 +207,8 @@ function about(command) {
         ["Given by", command.actor],
         [
           "Cancel asked for",
-          command.cancel_requested_at && `${hour(command.cancel_requested_at)} by ${command.cancel_requested_by || "somebody"}`,
+          command.cancel_requested_at &&
+            `${hour(command.cancel_requested_at)} by ${command.cancel_requested_by || "somebody"}`,
         ],
         ["Took", between(command.started_at, command.finished_at)],
         ["Attempts", command.attempt > 1 ? command.attempt : null],
@@ -203,7 +221,7 @@ function about(command) {
   );
 }
 
-// The story is asked for again when the command has changed.
+// Asks for the history again when the command has changed.
 async function learn(command) {
   const print = `${command.id} ${command.state} ${command.cancel_requested_at}`;
   if (asked === print) return;
@@ -234,9 +252,11 @@ async function fetchOne(wantedId) {
 }
 async function more() {
   const last = older.at(-1) ?? newestCommands().at(-1);
-  const found = await tell(ask("GET", `/api/v1/commands?limit=100${last ? `&before=${encodeURIComponent(next ?? last.id)}` : ""}`));
+  const found = await tell(
+    ask("GET", `/api/v1/commands?limit=100${last ? `&before=${encodeURIComponent(next ?? last.id)}` : ""}`),
+  );
   if (!found) return;
-  if (!found.commands.length) toast("There are no older ones.");
+  if (!found.commands.length) toast("There are no older commands.");
   older.push(...found.commands);
   next = found.next;
   redraw();
@@ -252,7 +272,9 @@ const matches = (command) =>
     .toLowerCase()
     .split(/\s+/)
     .every((word) =>
-      `${command.op} ${command.host} ${command.actor} ${command.reason} ${command.state} ${command.id}`.toLowerCase().includes(word),
+      `${command.op} ${command.host} ${command.actor} ${command.reason} ${command.state} ${command.id}`
+        .toLowerCase()
+        .includes(word),
     );
 
 export const view = {
@@ -271,7 +293,9 @@ export const view = {
           redraw();
         },
       },
-      ["", "open", ...STATES].map((state) => h("option", { value: state, selected: state === wanted.state }, state || "All states")),
+      ["", "open", ...STATES].map((state) =>
+        h("option", { value: state, selected: state === wanted.state }, state || "All states"),
+      ),
     );
     main.replaceChildren(
       h(
@@ -296,7 +320,7 @@ export const view = {
             states,
           ),
           h("div", { id: "list", className: "items", tabIndex: 0, role: "region", ariaLabel: "commands found" }),
-          h("button", { className: "quiet", onclick: more }, "Older ones"),
+          h("button", { className: "quiet", onclick: more }, "Older commands"),
         ),
         h(
           "section",
@@ -324,7 +348,7 @@ export const view = {
     scrolled = 0;
     const command = fleet.commands.get(id) ?? older.find((one) => one.id === id);
     if (!id) {
-      $("about").replaceChildren(empty("Choose a command to see its story and its output."));
+      $("about").replaceChildren(empty("Choose a command to see its history and its output."));
       return;
     }
     if (!command) {
@@ -333,7 +357,9 @@ export const view = {
     }
     learn(command);
     const host = fleet.hosts.get(command.host);
-    one($("about"), [command, history?.id === id ? history.history.length : 0, host?.presence, host?.progress], () => about(command));
+    one($("about"), [command, history?.id === id ? history.history.length : 0, host?.presence, host?.progress], () =>
+      about(command),
+    );
     output.element.hidden = false;
     output.show(id);
   },

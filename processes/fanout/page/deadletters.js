@@ -1,4 +1,4 @@
-// Dead letters: messages that were put aside because they ended whoever dealt with them, or could not be dealt with.
+// Dead letters: messages that were put aside because they ended a process, or because a step on them failed.
 import { confirm } from "/dialogs.js";
 import { $, h, icon, keyed, one } from "/dom.js";
 import { ask, askSurely, link, may } from "/link.js";
@@ -6,7 +6,7 @@ import { bytes, day, empty, facts, since } from "/words.js";
 
 const AGAIN_MS = 5000;
 let id = "",
-  letters = null,
+  deadLetters = null,
   failed = "",
   askedMs = 0,
   redraw = () => {};
@@ -15,10 +15,10 @@ async function refresh() {
   askedMs = Date.now();
   try {
     const found = await ask("GET", id ? `/api/v1/deadletters/${encodeURIComponent(id)}` : "/api/v1/deadletters");
-    letters = id ? [found] : found.deadletters;
+    deadLetters = id ? [found] : found.deadletters;
     failed = "";
   } catch (error) {
-    letters = null;
+    deadLetters = null;
     failed = error.status === 404 ? "There is no such dead letter (any more)." : error.message;
   }
   redraw();
@@ -32,24 +32,28 @@ const block = (title, under, text) =>
     h("pre", { className: "code", tabIndex: 0 }, text),
   );
 
-function item(letter) {
+function item(deadLetter) {
   return h(
     "a",
-    { href: `#deadletters/${letter.id}`, className: "item" },
+    { href: `#deadletters/${deadLetter.id}`, className: "item" },
     h(
       "span",
       { className: "line" },
-      h("strong", null, letter.kind),
-      letter.host && h("span", { className: "dim" }, ` from ${letter.host}`),
-      ` put aside by ${letter.process}`,
+      h("strong", null, deadLetter.kind),
+      deadLetter.host && h("span", { className: "dim" }, ` from ${deadLetter.host}`),
+      ` put aside by ${deadLetter.process}`,
     ),
-    h("span", { className: "under right" }, since(letter.at)),
-    h("span", { className: "under" }, `${letter.why}${letter.error ? `: ${letter.error}` : ""}`),
-    h("span", { className: "under right" }, letter.retrying ? "being retried" : letter.retries ? `retried ${letter.retries} times` : ""),
+    h("span", { className: "under right" }, since(deadLetter.at)),
+    h("span", { className: "under" }, `${deadLetter.why}${deadLetter.error ? `: ${deadLetter.error}` : ""}`),
+    h(
+      "span",
+      { className: "under right" },
+      deadLetter.retrying ? "being retried" : deadLetter.retries ? `retried ${deadLetter.retries} times` : "",
+    ),
   );
 }
-function about(letter) {
-  const path = `/api/v1/deadletters/${encodeURIComponent(letter.id)}`;
+function about(deadLetter) {
+  const path = `/api/v1/deadletters/${encodeURIComponent(deadLetter.id)}`;
   const act = (verb, word, then) =>
     confirm(
       `${verb} this message?`,
@@ -60,7 +64,7 @@ function about(letter) {
         askedMs = 0;
         then?.();
       },
-      `${verb} was asked for.`,
+      `Asked to ${verb.toLowerCase()} it.`,
     );
   return h(
     "div",
@@ -73,10 +77,11 @@ function about(letter) {
       h(
         "button",
         {
-          disabled: letter.retrying,
-          onclick: () => act("Retry", "It is dealt with once more. If it ends the process again, that is found and it comes back here."),
+          disabled: deadLetter.retrying,
+          onclick: () =>
+            act("Retry", "The process tries it once more. If it ends the process again, it comes back here."),
         },
-        letter.retrying ? "Being retried" : "Retry",
+        deadLetter.retrying ? "Being retried" : "Retry",
       ),
       h(
         "button",
@@ -93,26 +98,34 @@ function about(letter) {
     h(
       "h2",
       null,
-      letter.kind,
-      letter.host && [h("span", { className: "dim" }, " from "), h("a", { href: `#host/${encodeURIComponent(letter.host)}` }, letter.host)],
+      deadLetter.kind,
+      deadLetter.host && [
+        h("span", { className: "dim" }, " from "),
+        h("a", { href: `#host/${encodeURIComponent(deadLetter.host)}` }, deadLetter.host),
+      ],
     ),
-    h("p", { className: "note" }, icon("letter"), h("span", null, `Put aside by ${letter.process}: ${letter.why}.`)),
+    h(
+      "p",
+      { className: "note" },
+      icon("letter"),
+      h("span", null, `Put aside by ${deadLetter.process}: ${deadLetter.why}.`),
+    ),
     facts([
-      ["When", day(letter.at)],
-      ["Size", bytes(letter.size_bytes)],
-      ["Retries", letter.retries],
-      ["Id", h("span", { className: "mono small" }, letter.id)],
+      ["When", day(deadLetter.at)],
+      ["Size", bytes(deadLetter.size_bytes)],
+      ["Retries", deadLetter.retries],
+      ["Id", h("span", { className: "mono small" }, deadLetter.id)],
     ]),
-    letter.error && block("Error", "", letter.error),
-    letter.event !== null && block("What was said", "", pretty(letter.event)),
-    letter.deaths.map((death, place) =>
+    deadLetter.error && block("Error", "", deadLetter.error),
+    deadLetter.event !== null && block("The message", "", pretty(deadLetter.event)),
+    deadLetter.deaths.map((death, place) =>
       block(
         `Death ${place + 1}: ${death.cause}`,
         [
           h("span", { className: "dim small" }, ` ${day(death.at)}, process ${death.pid} `),
           death.incident && h("a", { href: `#incident/${death.incident}` }, "incident"),
         ],
-        death.stacks || "No stacks were left.",
+        death.stacks || "There are no stacks.",
       ),
     ),
   );
@@ -123,34 +136,34 @@ export const view = {
   build(main, wanted, changed) {
     redraw = changed;
     id = wanted;
-    letters = null;
+    deadLetters = null;
     failed = "";
     askedMs = 0;
-    main.replaceChildren(h("div", { id: "letters", className: id ? "page" : "page items panel" }));
+    main.replaceChildren(h("div", { id: "dead-letters", className: id ? "page" : "page items panel" }));
   },
   draw() {
     if (!may("operator")) {
-      one($("letters"), "role", () => empty(`The role ${link.me.role} does not see them: they hold what agents said.`));
+      one($("dead-letters"), "role", () =>
+        empty(`The role ${link.me.role} may not see dead letters: they hold what agents sent.`),
+      );
       return;
     }
     if (Date.now() - askedMs > AGAIN_MS) refresh();
-    if (!letters) {
-      if (failed) one($("letters"), failed, () => empty(failed));
+    if (!deadLetters) {
+      if (failed) one($("dead-letters"), failed, () => empty(failed));
       return;
     }
-    if (letters.length)
+    if (deadLetters.length)
       keyed(
-        $("letters"),
-        letters,
-        (letter) => letter.id,
-        (letter) => letter,
+        $("dead-letters"),
+        deadLetters,
+        (deadLetter) => deadLetter.id,
+        (deadLetter) => deadLetter,
         id ? about : item,
       );
     else
-      one($("letters"), "none", () =>
-        empty(
-          "None. A message that ends the hub twice, or that cannot be understood, would be put here with its stacks instead of ending it again.",
-        ),
+      one($("dead-letters"), "none", () =>
+        empty("None. A message that ends the hub twice, or makes a step fail, is put here with the stacks."),
       );
   },
 };

@@ -1,9 +1,9 @@
-// What asks and tells: toasts, the dialog, and the dialogs that change something.
+// Toasts, the dialog, and the dialogs that change something.
 import { $, h, icon, setText } from "/dom.js";
 import { ask, askSurely, randomKey } from "/link.js";
 import { many, tone } from "/words.js";
 
-const TYPED_MIN = 20; // hosts
+const TYPED_MIN = 20; // to remove more hosts than this, their number must be typed
 
 export function toast(text, word = "ok") {
   const shown = h("div", { className: `toast ${tone(word)}` }, text);
@@ -20,13 +20,14 @@ export async function tell(promise, text) {
     return null;
   }
 }
-// In the dialog, where one is open: what stands outside of it cannot be reached. Else as a toast.
+// Says it in the dialog if one is open, since nothing outside of it can be reached then; otherwise as a toast.
 export function say(text, word) {
   if ($("dialog").open) setText($("dialog-problem"), text);
   else toast(text, word);
 }
 
-// `go` returns false to keep the dialog open. `word`: go, or stop for what cannot be taken back. `precious`: Escape does not close it.
+// `go` returns false to keep the dialog open. `word`: "go", or "stop" for what cannot be undone.
+// `precious`: Escape does not close it.
 export function dialog(title, body, go, text, word = "go", precious = false) {
   const box = $("dialog"),
     opener = box.open ? null : document.activeElement;
@@ -41,7 +42,8 @@ export function dialog(title, body, go, text, word = "go", precious = false) {
   box.oncancel = (event) => precious && event.preventDefault();
   if (opener)
     box.onclose = () => {
-      if (document.activeElement === document.body) (opener.isConnected && opener !== document.body ? opener : $("title")).focus();
+      if (document.activeElement === document.body)
+        (opener.isConnected && opener !== document.body ? opener : $("title")).focus();
     };
   box.replaceChildren(
     h(
@@ -69,28 +71,32 @@ const namesOf = (hosts) =>
     .map((host) => host.name)
     .join(", ") + (hosts.length > 12 ? ` and ${hosts.length - 12} more` : "");
 
-// The ops that all of these hosts offer; those that were never seen may offer anything.
+// The ops that all of these hosts offer. Hosts that were never seen do not count.
 export function common(hosts) {
   const lists = hosts.map((host) => host.commands).filter(Array.isArray);
   return lists.length ? [...new Set(lists[0])].filter((op) => lists.every((list) => list.includes(op))) : [];
 }
 
-// Steps on hosts, after asking: one step on one host is a command, everything else is a run that the hub carries on.
+// Asks which steps to run on these hosts. One step on one host is a command; everything else is a run.
 export function command(hosts, done) {
   const steps = [],
     ops = common(hosts),
     away = hosts.filter((host) => host.presence !== "online").length,
     key = randomKey();
-  const number = (label, value, max) => h("input", { type: "number", min: 1, max, value, required: true, ariaLabel: label });
-  const parallel = number("hosts at a time", String(Math.min(hosts.length, 10)), "10000"),
-    minutes = number("minutes to wait", "60", "10080"),
-    failures = h("input", { type: "number", min: "0", max: "10000", placeholder: "any", ariaLabel: "failures allowed" });
+  const number = (label, value) => h("input", { type: "number", min: 1, value, required: true, ariaLabel: label });
+  const parallel = number("hosts at a time", String(Math.min(hosts.length, 10))),
+    minutes = number("minutes to wait", "60"),
+    failures = h("input", {
+      type: "number",
+      min: "0",
+      placeholder: "any",
+      ariaLabel: "failures allowed",
+    });
   const chosen = h("ol", { className: "steps", ariaLabel: "steps" }),
     hint = h("p", { className: "dim small" });
   const free = h("input", {
     placeholder: "operation",
     ariaLabel: "operation",
-    maxLength: 64,
     onkeydown: (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -122,10 +128,11 @@ export function command(hosts, done) {
         ),
       ),
     );
-    hint.textContent = steps.length || none ? "" : "Choose what to do; choose more than one for steps that follow each other.";
+    hint.textContent =
+      steps.length || none ? "" : "Choose what to do. Several operations are steps, one after the other.";
   };
   const add = (op) => {
-    if (op && steps.length < 20) steps.push(op);
+    if (op) steps.push(op);
     show();
   };
   show();
@@ -140,7 +147,7 @@ export function command(hosts, done) {
       !ops.length && !none && free,
       !ops.length && !none && h("button", { type: "button", onclick: () => add(free.value.trim()) }, "Add"),
     ),
-    none && h("p", { className: "note warn" }, icon("dash"), "There is no operation that all of them offer."),
+    none && h("p", { className: "note warn" }, icon("dash"), "There is no operation that all of these hosts offer."),
     chosen,
     hint,
     hosts.length > 1 &&
@@ -149,11 +156,17 @@ export function command(hosts, done) {
         { className: "fields" },
         h("label", null, "Hosts at a time", parallel),
         h("label", null, "Stop after failures", failures),
-        h("label", null, "Give up if not taken within (min)", minutes),
+        h("label", null, "Give up if not delivered within (min)", minutes),
       ),
-    hosts.length === 1 && h("div", { className: "fields" }, h("label", null, "Give up if not taken within (min)", minutes)),
+    hosts.length === 1 &&
+      h("div", { className: "fields" }, h("label", null, "Give up if not delivered within (min)", minutes)),
     away > 0 &&
-      h("p", { className: "note warn" }, icon("half"), `${away} of them not online: the command waits for them until its time is over.`),
+      h(
+        "p",
+        { className: "note warn" },
+        icon("half"),
+        `${away} of them not online: their command waits until its time is over.`,
+      ),
   );
   dialog(
     hosts.length === 1 ? `Command ${hosts[0].name}` : `Command ${many(hosts.length, "host")}`,
@@ -174,7 +187,7 @@ export function command(hosts, done) {
         ttl_s,
         key,
       };
-      const again = () => say("The hub does not answer yet: asking again …", "degraded");
+      const again = () => say("The hub does not answer yet, asking again …", "degraded");
       try {
         const given = single
           ? await askSurely("POST", "/api/v1/commands", { op: steps[0], hosts: names, ttl_s, key }, again)
@@ -185,7 +198,12 @@ export function command(hosts, done) {
         return true;
       } catch (error) {
         const unsure = [undefined, 503, 504].includes(error.status);
-        say(unsure ? "No answer: it may or may not have been accepted. Press again here, it will not run twice." : error.message, "failed");
+        say(
+          unsure
+            ? "No answer: it may or may not have been accepted. Press again here: it will not run twice."
+            : error.message,
+          "failed",
+        );
         return false;
       }
     },
@@ -194,27 +212,31 @@ export function command(hosts, done) {
 }
 
 export function enroll() {
-  const name = h("input", { required: true, placeholder: "web1", ariaLabel: "host name", maxLength: 253 }),
+  const name = h("input", { required: true, placeholder: "web1", ariaLabel: "host name" }),
     again = h("input", { type: "checkbox" });
   dialog(
     "Enrol a host",
     h(
       "div",
       { className: "stack" },
-      h("label", null, "Its name", name),
-      h("label", { className: "inline" }, again, "It exists: give it a new token, the old one ends"),
+      h("label", null, "Name", name),
+      h("label", { className: "inline" }, again, "It is enrolled already: make a new token, the old one becomes void"),
     ),
     async () => {
       const asked = ask("POST", "/api/v1/hosts", { name: name.value.trim(), again: again.checked });
       const given = await tell(
         asked.catch((error) => {
-          if (error.status === 409) error.message = `${name.value.trim()} is enrolled already: tick the box to give it a new token.`;
+          if (error.status === 409)
+            error.message = `${name.value.trim()} is enrolled already: tick the box to give it a new token.`;
           throw error;
         }),
       );
       if (given) {
         const there = `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
-        const how = [h("p", null, "On that server, as root; it asks for the token:"), h("p", { className: "secret mono small" }, there)];
+        const how = [
+          h("p", null, "Type on that server, as root (it asks for the token):"),
+          h("p", { className: "secret mono small" }, there),
+        ];
         showToken(`Token of ${given.name}`, how, given.token);
       }
       return false;
@@ -222,7 +244,7 @@ export function enroll() {
     "Enrol",
   );
 }
-// `how`: elements that say what to do with it.
+// `how`: elements that say what to do with the token.
 export function showToken(title, how, token) {
   const copy = async () => {
     try {
@@ -252,20 +274,26 @@ export function showToken(title, how, token) {
 export const revoke = (host) =>
   confirm(
     `Revoke the token of ${host.name}?`,
-    "Its connection ends within two seconds, and it stays out until it is enrolled again. Its history and its queue stay.",
+    "Its connection ends within two seconds, and it cannot connect until it is enrolled again. " +
+      "Its history and its queued commands stay.",
     "Revoke",
     () => askSurely("POST", `${path(host.name)}/revoke`),
     `${host.name}: token revoked`,
   );
-// Many at once are typed out first: a click is too little for what cannot be undone.
+// To remove many hosts, their number must be typed first: one click is too little for what cannot be undone.
 export function remove(hosts, done) {
   const whom = hosts.length === 1 ? hosts[0].name : many(hosts.length, "host"),
     count =
-      hosts.length > TYPED_MIN && h("input", { required: true, pattern: String(hosts.length), inputMode: "numeric", autocomplete: "off" });
+      hosts.length > TYPED_MIN &&
+      h("input", { required: true, pattern: String(hosts.length), inputMode: "numeric", autocomplete: "off" });
   const body = h(
     "div",
     { className: "stack" },
-    h("p", null, `${namesOf(hosts)}: what is queued is cancelled, what runs is given up as lost. This cannot be undone.`),
+    h(
+      "p",
+      null,
+      `${namesOf(hosts)}: queued commands are cancelled, sent and running ones are lost. This cannot be undone.`,
+    ),
     count && h("label", null, `Type ${hosts.length} to confirm`, count),
   );
   const act = async () => {

@@ -1,10 +1,10 @@
-// Elements. Text from outside goes in as text only: there is no way here to put markup in, and the policy forbids any other way.
+// Makes elements. Text goes in as text only: nothing here takes markup, and the page's policy forbids any other way.
 
 const SVG = "http://www.w3.org/2000/svg";
 const given = (child) => child !== null && child !== undefined && child !== false;
 const node = (child) => (child instanceof Node ? child : document.createTextNode(visible(child)));
 
-// Control characters, and those that turn the direction of writing or hide in it, are shown and not obeyed.
+// Shows control characters, and characters that are invisible or turn the direction of writing, as escapes.
 export const visible = (text) =>
   String(text).replace(
     /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
@@ -38,8 +38,8 @@ export const $ = (id) => document.getElementById(id);
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 const reachable = (element) => [element, ...element.querySelectorAll(FOCUSABLE)];
 
-// Makes the children of `parent` those of `items`, by key; an element is made anew only if what it shows (`shown`) has changed.
-// Who stands in one with the keyboard stays at the same place of the new one; one that is being pressed is left until the next time.
+// Gives `parent` one child for each item, by key. An element is made anew only if what it shows (`shown`) has changed.
+// The keyboard's focus moves to the same place in the new element. An element that is being pressed is left for later.
 export function keyed(parent, items, key, shown, make) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let place = parent.firstElementChild,
@@ -54,7 +54,8 @@ export function keyed(parent, items, key, shown, make) {
       fresh.dataset.key = id;
       fresh.dataset.print = print;
       if (element === place) place = place?.nextElementSibling ?? null;
-      if (element?.contains(document.activeElement)) focused = reachable(fresh)[reachable(element).indexOf(document.activeElement)];
+      if (element?.contains(document.activeElement))
+        focused = reachable(fresh)[reachable(element).indexOf(document.activeElement)];
       element?.remove();
       element = fresh;
     }
@@ -65,7 +66,7 @@ export function keyed(parent, items, key, shown, make) {
   focused?.focus({ preventScroll: true });
 }
 
-// One thing, made anew only when what it shows has changed.
+// Gives `parent` a single child, made anew only if what it shows has changed.
 export const one = (parent, shown, make) =>
   keyed(
     parent,

@@ -1,4 +1,4 @@
-// The fleet: every host, found, filtered, sorted, grouped, selected and commanded.
+// The fleet: all hosts, to be found, filtered, sorted, grouped, selected and commanded.
 import { meter, sparkline } from "/charts.js";
 import { clock } from "/clock.js";
 import { command, dialog, enroll, remove } from "/dialogs.js";
@@ -32,12 +32,13 @@ const GROUPS = {
   op: "Command",
 };
 const wide = matchMedia("(min-width: 760px)");
-const wanted = { text: "", presence: "", sort: "name", down: false, group: "" }; // outlives the view: who comes back finds it as it was
+// outlives the view, so that whoever comes back finds the same choice
+const wanted = { text: "", presence: "", sort: "name", down: false, group: "" };
 let grid = null,
   open = new Map(),
   changed = () => {};
 const picked = new Set();
-let place = null; // where somebody was who went to a host and comes back
+let place = null; // where the grid was when the view was left
 
 const shown = () => {
   // the hosts that match, in order, and how many there are of each presence
@@ -48,7 +49,11 @@ const shown = () => {
   const now = clock.now(),
     presence = (host) => presenceOf(host, now, true).word;
   for (const host of found) counts[presence(host)]++;
-  return { counts, all: found.length, hosts: order(wanted.presence ? found.filter((host) => presence(host) === wanted.presence) : found) };
+  return {
+    counts,
+    all: found.length,
+    hosts: order(wanted.presence ? found.filter((host) => presence(host) === wanted.presence) : found),
+  };
 };
 function order(hosts) {
   if (wanted.sort === "name") return wanted.down ? hosts.toReversed() : hosts;
@@ -57,7 +62,8 @@ function order(hosts) {
   return hosts.sort((one, other) => {
     const a = keys.get(one),
       b = keys.get(other);
-    if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // what is not known comes last, either way
+    // unknown values come last in both directions
+    if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
     return way * (typeof a === "number" && typeof b === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0);
   });
 }
@@ -69,7 +75,9 @@ function grouped(hosts) {
     if (groups.has(name)) groups.get(name).push(host);
     else groups.set(name, [host]);
   }
-  return [...groups].sort((a, b) => compareText(a[0], b[0])).flatMap(([group, members]) => [{ group, count: members.length }, ...members]);
+  return [...groups]
+    .sort((a, b) => compareText(a[0], b[0]))
+    .flatMap(([group, members]) => [{ group, count: members.length }, ...members]);
 }
 
 function cells(host, selected) {
@@ -91,24 +99,37 @@ function cells(host, selected) {
             : host.os_version || host.host_type || "never seen",
       ),
     ],
-    [pill(presence.word, presence.text), h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : "never")],
+    [
+      pill(presence.word, presence.text),
+      h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : "never"),
+    ],
     [meter(metrics.cpu, "CPU", old), sparkline(sparks.get(host.name) ?? [])],
     meter(metrics.ram, "memory", old),
     meter(metrics.disk, "disk", old),
-    metrics.load === null || metrics.load === undefined ? h("span", { className: "dim" }, "–") : metrics.load.toFixed(2),
+    metrics.load === null || metrics.load === undefined
+      ? h("span", { className: "dim" }, "–")
+      : metrics.load.toFixed(2),
     running
       ? [
-          h("a", { href: `#commands/${running.id}`, tabIndex: -1, className: `doing ${running.state}` }, pill(running.state, running.op)),
+          h(
+            "a",
+            { href: `#commands/${running.id}`, tabIndex: -1, className: `doing ${running.state}` },
+            pill(running.state, running.op),
+          ),
           h("span", { className: "under" }, ...howFar(host, running)),
         ]
       : h("span", { className: "dim" }, host.pending_command ?? "–"),
     h("span", { className: "under" }, host.agent_version || "–"),
   ];
 }
-// For how long it runs or waits; and if it runs: its steps if its agent tells them, else its lines of output.
+// For how long a command has run or waited. If it runs, also its steps if the agent tells them, else its lines.
 function howFar(host, running) {
   const step = progressOf(host),
-    told = step ? `step ${step.current} of ${step.total} · ` : running.output_next ? `${many(running.output_next, "line")} · ` : "";
+    told = step
+      ? `step ${step.current} of ${step.total} · `
+      : running.output_next
+        ? `${many(running.output_next, "line")} · `
+        : "";
   return [running.state === "running" && told, since(running.started_at ?? running.created_at, "", "")];
 }
 const print = (host) => {
@@ -135,19 +156,19 @@ function help() {
     h(
       "div",
       { className: "stack" },
-      h("p", null, "Words are looked for in name, presence, system, type and running command. All must fit."),
+      h("p", null, "Words are looked for in name, presence, system, type and running command. All must match."),
       facts([
         ["os:debian", "the field contains the text"],
-        ["presence=offline", "is exactly it"],
-        ["cpu>80", "compares numbers"],
+        ["presence=offline", "the field is exactly this"],
+        ["cpu>80", "the field is greater; < for less"],
         ["-type:nixos", "the opposite"],
-        ["generation:917d", "any field that an agent tells"],
+        ["generation:917d", "works for any field that an agent reports"],
       ]),
       h("p", { className: "dim small" }, `Fields: ${FIELDS.join(", ")}`),
       h(
         "p",
         { className: "dim small" },
-        "Keys: / finds, arrows move, space selects, shift and arrows select on, Ctrl+A selects all, Enter opens.",
+        "Keys: / finds, arrows move, space selects, shift with arrows selects more, Ctrl+A selects all, Enter opens.",
       ),
     ),
     () => true,
@@ -222,7 +243,11 @@ export const view = {
                 changed();
               },
             }),
-            h("button", { type: "button", className: "quiet", ariaLabel: "how to find hosts", onclick: help }, icon("question")),
+            h(
+              "button",
+              { type: "button", className: "quiet", ariaLabel: "how to find hosts", onclick: help },
+              icon("question"),
+            ),
           ),
           choice("sort by", SORTS, wanted.sort, (value) => {
             wanted.sort = value;
@@ -270,7 +295,11 @@ export const view = {
               "Remove",
             ),
           may("operator") &&
-            h("button", { className: "go", id: "run", onclick: () => command(chosen(), () => picked.clear()) }, "Command …"),
+            h(
+              "button",
+              { className: "go", id: "run", onclick: () => command(chosen(), () => picked.clear()) },
+              "Command …",
+            ),
         ),
       ),
     );
@@ -292,7 +321,7 @@ export const view = {
     $("none").hidden = hosts.length > 0;
     $("none").textContent = fleet.hosts.size
       ? "No host matches."
-      : "No hosts yet. Enrol one, give its agent the token, and it appears here.";
+      : "No hosts yet. Enrol one and give its agent the token: then it appears here.";
     $("chosen").hidden = !picked.size;
     setText($("chosen-count"), `${many(picked.size, "host")} selected`);
   },

@@ -1,9 +1,10 @@
-// A table of which only what can be seen exists: rows of one height, ten thousand or more, by mouse and by keyboard.
+// A table of ten thousand rows and more, of one height, of which only the visible ones exist. For mouse and keyboard.
 import { h } from "/dom.js";
 
 const AROUND = 8; // rows kept ready above and below
 
-// columns: [{ name, text, sort }]; row(item, at): an element's cells; print(item): what they show, to make them anew only then.
+// columns: [{ name, text, sort }]. cells(item, selected): the cells of a row.
+// print(item): all that they show, as text: a row is made anew only if it has changed.
 export class Grid {
   constructor({ label, columns, rowHeight, cells, print, keyOf, onOpen, onSelect, onSort }) {
     Object.assign(this, { columns, rowHeight, cells, print, keyOf, onOpen, onSelect });
@@ -16,7 +17,9 @@ export class Grid {
       h(
         "div",
         { role: "columnheader", className: `cell ${column.name}` },
-        column.sort ? h("button", { type: "button", className: "sorter", onclick: () => onSort(column.sort) }, column.text) : column.text,
+        column.sort
+          ? h("button", { type: "button", className: "sorter", onclick: () => onSort(column.sort) }, column.text)
+          : column.text,
       ),
     );
     this.head = h("div", { role: "row", className: "row head", ariaRowIndex: "1" }, this.heads);
@@ -44,7 +47,7 @@ export class Grid {
     return item && !item.group ? this.keyOf(item) : null;
   }
 
-  // Back where somebody was, with the keyboard too.
+  // Goes back to where the grid was left, with the keyboard too.
   restore({ key, top }) {
     const at = key === null ? -1 : this.items.findIndex((item) => !item.group && this.keyOf(item) === key);
     if (at >= 0) this.at = at;
@@ -66,7 +69,8 @@ export class Grid {
   show(items) {
     const active = this.items[this.at];
     this.items = items;
-    const again = active && !active.group ? items.findIndex((item) => !item.group && this.keyOf(item) === this.keyOf(active)) : -1;
+    const again =
+      active && !active.group ? items.findIndex((item) => !item.group && this.keyOf(item) === this.keyOf(active)) : -1;
     this.at = again >= 0 ? again : Math.min(this.at, Math.max(items.length - 1, 0));
     this.element.ariaRowCount = String(items.length + 1);
     this.body.style.height = `${items.length * this.rowHeight()}px`;
@@ -102,7 +106,7 @@ export class Grid {
       shown.set(key, row);
     }
     for (const gone of before.values()) gone.element.remove();
-    let next = this.body.firstElementChild; // in order for those who hear the page
+    let next = this.body.firstElementChild; // in order for screen readers
     for (const { element } of shown.values()) {
       if (element === next) next = next.nextElementSibling;
       else this.body.insertBefore(element, next);
@@ -146,7 +150,8 @@ export class Grid {
     this.at = place;
     if (event.target.closest(".check")) {
       if (event.shiftKey) {
-        for (const each of this.items.slice(Math.min(this.anchor, place), Math.max(this.anchor, place) + 1)) this.pick(each, true);
+        for (const each of this.items.slice(Math.min(this.anchor, place), Math.max(this.anchor, place) + 1))
+          this.pick(each, true);
       } else this.pick(item, !this.selected.has(this.keyOf(item)));
       this.anchor = place;
       this.onSelect();

@@ -1,4 +1,4 @@
-// One host: how it is, how it was in the last hour, what it was told to do, what its agent says of itself.
+// One host: its state now and in the last hours, its commands, and what its agent reports.
 import { lineChart } from "/charts.js";
 import { clock } from "/clock.js";
 import { commandLink } from "/commands.js";
@@ -11,7 +11,8 @@ import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } fr
 const AGAIN_MS = 5000,
   COMMANDS_MAX = 50;
 const SPANS = {
-  hour: { text: "1 hour", lengthMs: 3600000, shortMs: 300000 }, // a chart is never shorter, however new what it shows
+  // a chart shows at least shortMs, however new the host is
+  hour: { text: "1 hour", lengthMs: 3600000, shortMs: 300000 },
   day: { text: "24 hours", lengthMs: 86400000, shortMs: 7200000 },
 };
 let name = "",
@@ -37,11 +38,11 @@ async function refresh() {
       redraw();
     }
   } catch {
-    /* the next look tries again */
+    /* the next draw asks again */
   }
 }
 
-// What an agent said beyond the fields that are known here: names and values as they are, one level deep.
+// What an agent reports beyond the fields that are known here: names and values as they are, one level deep.
 function pairs(value) {
   const found = [];
   for (const [key, inner] of Object.entries(value ?? {})) {
@@ -53,7 +54,9 @@ function pairs(value) {
   return found;
 }
 function updates(status) {
-  const parts = Object.entries(status ?? {}).filter(([, part]) => part && typeof part === "object" && (part.status || part.message));
+  const parts = Object.entries(status ?? {}).filter(
+    ([, part]) => part && typeof part === "object" && (part.status || part.message),
+  );
   return (
     parts.length > 0 &&
     h(
@@ -85,7 +88,11 @@ function spans() {
     "div",
     { className: "chips" },
     Object.entries(SPANS).map(([wanted, { text }]) =>
-      h("button", { type: "button", className: "chip", ariaPressed: String(wanted === span), onclick: () => choose(wanted) }, text),
+      h(
+        "button",
+        { type: "button", className: "chip", ariaPressed: String(wanted === span), onclick: () => choose(wanted) },
+        text,
+      ),
     ),
   );
 }
@@ -177,12 +184,18 @@ function head(host) {
         h(
           "span",
           null,
-          `Its token is suspended since ${day(host.suspended_at)}: ${host.suspended}. Nobody gets in with it. `,
+          `Its token has been suspended since ${day(host.suspended_at)}: ${host.suspended}. Its agent cannot connect. `,
           may("operator") &&
             h(
               "button",
-              { onclick: () => tell(askSurely("POST", `/api/v1/hosts/${encodeURIComponent(host.name)}/lift`), "lifted") },
-              "Let it in again",
+              {
+                onclick: () =>
+                  tell(
+                    askSurely("POST", `/api/v1/hosts/${encodeURIComponent(host.name)}/lift`),
+                    "The suspension is lifted.",
+                  ),
+              },
+              "Lift the suspension",
             ),
         ),
       ),
@@ -199,7 +212,7 @@ function said(host) {
   return h(
     "div",
     { className: "stack" },
-    h("h2", null, "What it is"),
+    h("h2", null, "About"),
     facts([
       ["System", host.os_version],
       ["Kernel", [host.kernel, host.machine].filter(Boolean).join(" · ")],
@@ -246,8 +259,13 @@ export const view = {
             "div",
             { className: "columns" },
             h("section", { className: "panel", id: "said" }),
-            h("section", { className: "panel" }, h("h2", null, "Commands"), h("div", { id: "own", className: "items flush" })),
-            h("section", { className: "panel" }, h("h2", null, "Comings and goings"), h("div", { id: "comings" })),
+            h(
+              "section",
+              { className: "panel" },
+              h("h2", null, "Commands"),
+              h("div", { id: "own", className: "items flush" }),
+            ),
+            h("section", { className: "panel" }, h("h2", null, "Presence"), h("div", { id: "comings" })),
           ),
         ),
       ),
@@ -256,7 +274,12 @@ export const view = {
   draw() {
     const host = fleet.hosts.get(name);
     if (!host) {
-      const gone = h("p", { className: "empty" }, "There is no such host (any more). ", h("a", { href: "#fleet" }, "To the fleet"));
+      const gone = h(
+        "p",
+        { className: "empty" },
+        "There is no such host (any more). ",
+        h("a", { href: "#fleet" }, "To the fleet"),
+      );
       $("head").replaceChildren(fleet.version < 0 ? empty("Loading …") : gone);
       $("rest").hidden = true;
       return;
@@ -264,7 +287,9 @@ export const view = {
     $("rest").hidden = false;
     if (Date.now() - askedMs > AGAIN_MS) refresh();
     one($("head"), [host, presenceOf(host, clock.now(), trusted())], () => head(host));
-    one($("said"), [{ ...host, metrics: null, last_seen: null }, host.metrics?.temperatures, host.metrics?.swap], () => said(host));
+    one($("said"), [{ ...host, metrics: null, last_seen: null }, host.metrics?.temperatures, host.metrics?.swap], () =>
+      said(host),
+    );
     const live = newestCommands().filter((one) => one.host === name),
       known = new Set(live.map((one) => one.id)),
       all = [...live, ...older.filter((one) => !known.has(one.id))].slice(0, COMMANDS_MAX);
@@ -276,12 +301,12 @@ export const view = {
         (one) => [one.state, one.reason, one.message],
         (one) => commandLink(one, false),
       );
-    else one($("own"), "none", () => empty("It was never told to do anything."));
+    else one($("own"), "none", () => empty("It has had no command yet."));
     one($("spans"), span, spans);
     if (!history) return;
     one($("charts"), [span, history.at.at(-1), Math.floor(clock.now() / 5000)], charts);
     one($("comings"), history.presences, () =>
-      history.presences.length ? comings() : empty("Nothing has changed since this is watched."),
+      history.presences.length ? comings() : empty("Its presence has not changed since it is recorded."),
     );
   },
 };

@@ -1,4 +1,4 @@
-// One incident: what was found, what was done, what was lost, and the evidence as it was taken before the remedy.
+// One incident: what was found, done and lost, and the evidence that was taken before the remedy.
 import { $, h, icon, one } from "/dom.js";
 import { ask } from "/link.js";
 import { fleet } from "/store.js";
@@ -24,7 +24,7 @@ let id = "",
   print = "",
   redraw = () => {};
 
-// While it is open, and when its row has changed, it is asked for again.
+// Asks for the incident again while it is open, and when its row has changed.
 async function refresh() {
   asking = true;
   askedMs = Date.now();
@@ -38,7 +38,7 @@ async function refresh() {
   redraw();
 }
 
-// Stacks to be read: function first, the guilty line marked, its thread on top.
+// Stacks made readable: the function first in each line, the guilty line marked, its thread on top.
 function stacks(text, stuckAt) {
   const [place, guiltyName] = (stuckAt ?? "").split(" "),
     isGuilty = (file, line, name) => Boolean(place) && `/${file}:${line}`.endsWith(`/${place}`) && name === guiltyName;
@@ -61,7 +61,9 @@ function stacks(text, stuckAt) {
       if (!frame)
         return h(
           "span",
-          { className: /^(Thread|Current thread|Process|Python|#|Task|Fatal|Timeout)/.test(raw.trim()) ? "thread" : "" },
+          {
+            className: /^(Thread|Current thread|Process|Python|#|Task|Fatal|Timeout)/.test(raw.trim()) ? "thread" : "",
+          },
           raw,
           "\n",
         );
@@ -85,7 +87,7 @@ function shown(name, text, stuckAt) {
     try {
       pretty = JSON.stringify(JSON.parse(text), null, 2);
     } catch {
-      /* as it is */
+      /* shown as it is */
     }
   return h("pre", { className: "code", tabIndex: 0 }, pretty);
 }
@@ -106,7 +108,14 @@ function about(incident) {
       h("span", { className: "spring" }),
       h("span", { className: "dim" }, since(incident.found_at, "found ")),
     ),
-    h("h2", null, incident.process, " was ", incident.verdict, incident.reason && h("span", { className: "dim" }, ` · ${incident.reason}`)),
+    h(
+      "h2",
+      null,
+      incident.process,
+      " was ",
+      incident.verdict,
+      incident.reason && h("span", { className: "dim" }, ` · ${incident.reason}`),
+    ),
     h(
       "div",
       { className: "tiles" },
@@ -116,7 +125,12 @@ function about(incident) {
       tile(incident.epoch, "hub epoch"),
     ),
     incident.stuck_at &&
-      h("p", { className: "note stuck" }, icon("pause"), h("span", null, "It was stuck at ", h("code", null, incident.stuck_at))),
+      h(
+        "p",
+        { className: "note stuck" },
+        icon("pause"),
+        h("span", null, "It was stuck at ", h("code", null, incident.stuck_at)),
+      ),
     facts([
       ["Done", incident.remedy],
       ["Began", day(incident.begun_at)],
@@ -146,11 +160,16 @@ function about(incident) {
             h(
               "details",
               { className: "panel", open: place === 0 },
-              h("summary", null, h("strong", null, NAMES[name] ?? name), h("span", { className: "dim small" }, ` ${name}`)),
+              h(
+                "summary",
+                null,
+                h("strong", null, NAMES[name] ?? name),
+                h("span", { className: "dim small" }, ` ${name}`),
+              ),
               shown(name, text, incident.stuck_at),
             ),
           )
-        : empty("None was taken: the process was gone already, or could not be asked."),
+        : empty("None was taken: the process was gone already, or nothing could be read of it."),
     ),
   );
 }

@@ -1,20 +1,28 @@
-// The ways to the server: requests over HTTP, news over one WebSocket that comes back by itself and heals after any gap.
+// Talks to the server: requests over HTTP, and news over one WebSocket, which reconnects and fills gaps by itself.
 import { clock } from "/clock.js";
 import * as store from "/store.js";
 
 const SILENT_MS = 12000,
   ASK_MS = 15000,
-  WAIT_MS_MAX = 5000,
-  WATCHING_MAX = 20;
-export const link = { me: null, fresh: false, heardMs: 0, freshSinceMs: 0, changed: () => {}, output: () => {}, signedOut: () => {} };
+  WAIT_MS_MAX = 5000;
+export const link = {
+  me: null,
+  fresh: false,
+  heardMs: 0,
+  freshSinceMs: 0,
+  changed: () => {},
+  output: () => {},
+  signedOut: () => {},
+};
 let socket = null,
   triedMs = 0,
   tries = 0,
   timer = null;
-const watched = new Map(); // command id → the offset wanted next
+const watched = new Map(); // id of a command whose output is shown → the offset that comes next
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-export const randomKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+export const randomKey = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
 const ROLES = ["viewer", "operator", "admin"];
 export const may = (role) => ROLES.indexOf(link.me?.role) >= ROLES.indexOf(role);
 
@@ -27,11 +35,15 @@ export async function ask(method, path, body) {
   clock.heard(answer.headers.get("date"));
   const content = await answer.json().catch(() => ({}));
   if (answer.status === 401 && path !== "/login") link.signedOut();
-  if (!answer.ok) throw Object.assign(new Error(content.message ?? `the server answered ${answer.status}`), { status: answer.status });
+  if (!answer.ok)
+    throw Object.assign(new Error(content.message ?? `the server answered ${answer.status}`), {
+      status: answer.status,
+    });
   return content;
 }
 
-// Asks again, with the same key, while nobody knows the outcome: the hub may be being replaced. `onAgain` is called each time.
+// Repeats a request, which has a key, while its outcome is unknown: perhaps the hub is just being replaced.
+// `onAgain` is called before each repetition.
 export async function askSurely(method, path, body, onAgain = () => {}) {
   const until = Date.now() + ASK_MS;
   for (;;) {
@@ -87,12 +99,12 @@ export function disconnect() {
   watched.clear();
 }
 
-// A connection that says nothing is none, whatever the browser thinks of it.
+// Ends a connection that has been silent for too long, even if the browser thinks that it is open.
 export function checkSilence() {
   if (Date.now() - Math.max(link.heardMs, triedMs) > SILENT_MS) link.cut();
 }
 
-// The browser itself says that it is cut off.
+// Called when the browser says that it is offline, or the connection is silent.
 link.cut = () => {
   if (!socket) return;
   const mute = socket;
@@ -116,7 +128,7 @@ function take(frame) {
   } else if (frame.type === "output" || frame.type === "output_end") {
     if (!watched.has(frame.command_id)) return;
     if (frame.type === "output") {
-      if (frame.offset < watched.get(frame.command_id)) return; // of the connection before
+      if (frame.offset < watched.get(frame.command_id)) return; // sent by the connection before this one
       watched.set(frame.command_id, frame.offset + 1);
     }
     return link.output(frame);
@@ -125,7 +137,6 @@ function take(frame) {
 }
 
 export function watch(id, offset = 0) {
-  if (watched.size >= WATCHING_MAX) unwatch(watched.keys().next().value);
   watched.set(id, offset);
   send({ type: "subscribe", command_id: id, offset });
 }
@@ -133,8 +144,12 @@ export function unwatch(id) {
   if (watched.delete(id)) send({ type: "unsubscribe", command_id: id });
 }
 
-// True while what is shown is what a living hub says now.
+// True while the shown state is what a working hub says now.
 export function trusted() {
   const hub = store.fleet.processes.get("hub");
-  return link.fresh && store.fleet.source.from === "hub" && (!hub || ["advancing", "lagging", "excused"].includes(hub.verdict));
+  return (
+    link.fresh &&
+    store.fleet.source.from === "hub" &&
+    (!hub || ["advancing", "lagging", "excused"].includes(hub.verdict))
+  );
 }

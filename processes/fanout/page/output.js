@@ -1,18 +1,18 @@
-// A command's output as in a terminal: live, coloured, followed, searched, saved.
+// A command's output as in a terminal: live and coloured, to be followed, searched and saved.
 import { tell, toast } from "/dialogs.js";
 import { h, setText, visible } from "/dom.js";
 import { ask, link, unwatch, watch } from "/link.js";
 import { line, PLAIN } from "/terminal.js";
 import { many } from "/words.js";
 
-const LINES_MAX = 5000; // on the page; all that is kept can be saved
-const BYTES_MAX = 64 * 1024 * 1024; // of a file that is saved
+const LINES_MAX = 5000; // shown on the page; Download saves all that the hub keeps
+const BYTES_MAX = 64 * 1024 * 1024; // of a saved file
 
 export class Output {
   constructor() {
     this.id = null;
     this.styles = {};
-    this.drawn = {}; // of each stream: the last line, if it is one that the next one draws over
+    this.drawn = {}; // stream → its last line, if the next line draws over it
     this.left = 0;
     this.wanted = "";
     this.hits = [];
@@ -20,7 +20,14 @@ export class Output {
     this.lines = h("div", { className: "lines" });
     this.screen = h(
       "div",
-      { className: "screen", tabIndex: 0, role: "log", ariaLabel: "output", ariaLive: "off", onscroll: () => this.scrolled() },
+      {
+        className: "screen",
+        tabIndex: 0,
+        role: "log",
+        ariaLabel: "output",
+        ariaLive: "off",
+        onscroll: () => this.scrolled(),
+      },
       this.lines,
     );
     this.follow = h("input", { type: "checkbox", checked: true, onchange: () => this.toEnd() });
@@ -97,7 +104,13 @@ export class Output {
       this.mark(element);
     } else {
       this.lines.querySelector(".end")?.remove();
-      this.lines.append(h("div", { className: "note end" }, `— end of output${frame.truncated ? ": the rest was not kept" : ""} —`));
+      this.lines.append(
+        h(
+          "div",
+          { className: "note end" },
+          `— end of output${frame.truncated ? ": the hub has not kept the rest" : ""} —`,
+        ),
+      );
     }
     while (this.lines.childElementCount > LINES_MAX) {
       this.lines.firstElementChild.remove();
@@ -105,7 +118,7 @@ export class Output {
     }
     if (this.left) {
       this.note ??= h("p", { className: "note" });
-      setText(this.note, `${many(this.left, "earlier line")} not shown: download has them all.`);
+      setText(this.note, `${many(this.left, "earlier line")} not shown: Download saves them all.`);
       if (!this.note.isConnected) this.screen.prepend(this.note);
     }
     if (!this.pending) {

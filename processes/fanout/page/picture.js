@@ -1,11 +1,23 @@
-// The picture of the processes as they are now: from the servers to the people, with the queues between, and who watches them.
+// A picture of the processes as they are now, from the servers to the people, with the queues and the watchdog.
 import { h } from "/dom.js";
 import { fleet, turnsPerSecond } from "/store.js";
 import { age, many, sign, tone, whole } from "/words.js";
 
-const WORST = ["dead", "unkillable", "frozen", "stalled", "memory", "silent", "starting", "lagging", "excused", "stopped", "advancing"];
+const WORST = [
+  "dead",
+  "unkillable",
+  "frozen",
+  "stalled",
+  "memory",
+  "silent",
+  "starting",
+  "lagging",
+  "excused",
+  "stopped",
+  "advancing",
+];
 
-// All processes of a kind as one: the worst verdict, and what their pulses say together.
+// All processes of a kind as one: how many, their worst verdict, and the sum of their connections.
 function together(kind) {
   const members = [...fleet.processes.values()].filter((row) => row.name.split(":")[0] === kind);
   const verdict = WORST.find((word) => members.some((row) => row.verdict === word)) ?? "unknown";
@@ -13,9 +25,11 @@ function together(kind) {
   return { count: members.length, verdict, connections: sum("connections") };
 }
 const depth = (kind) =>
-  (fleet.overall.queues ?? []).filter((row) => row.name.split("/")[0] === kind).reduce((all, row) => all + row.items, 0);
+  (fleet.overall.queues ?? [])
+    .filter((row) => row.name.split("/")[0] === kind)
+    .reduce((all, row) => all + row.items, 0);
 
-// A process: its name, its verdict, a number that says what it does. It leads to its card.
+// A process: its name, its verdict, and a number that tells what it does. It leads to the card of the process.
 function box(kind, verdict, told, title = kind) {
   const go = () => {
     const card = document.querySelector(`[data-kind="${kind}"]`);
@@ -30,9 +44,10 @@ function box(kind, verdict, told, title = kind) {
     h("span", { className: "dim small" }, told),
   );
 }
-const people = (title, told) => h("div", { className: "box ends" }, h("strong", null, title), h("span", { className: "dim small" }, told));
+const people = (title, told) =>
+  h("div", { className: "box ends" }, h("strong", null, title), h("span", { className: "dim small" }, told));
 
-// What waits between two of them. Queues that are not well stop everything, so the line has their tone.
+// A line between two processes, with what waits there. Unwell queues stop everything, so it has their tone.
 function between(verdict, ...kinds) {
   const told = kinds.map((kind) => `${kind} ${whole(depth(kind))}`);
   return h(
@@ -43,17 +58,26 @@ function between(verdict, ...kinds) {
 }
 
 export function picture() {
-  const [queues, hub, gateway, fanout, watchdog] = ["queues", "hub", "gateway", "fanout", "watchdog"].map((kind) => together(kind));
+  const [queues, hub, gateway, fanout, watchdog] = ["queues", "hub", "gateway", "fanout", "watchdog"].map((kind) =>
+    together(kind),
+  );
   const { canary = {}, fleet: hosts = {} } = fleet.overall;
   const rate = turnsPerSecond("hub").at(-1)?.[1];
   const named = (kind, { count }) => (count > 1 ? `${kind} × ${count}` : kind);
-  const round = canary.age_s === null || canary.age_s === undefined ? "no canary round yet" : `canary round ${age(canary.age_s)} ago`;
+  const round =
+    canary.age_s === null || canary.age_s === undefined
+      ? "no canary round yet"
+      : `canary round ${age(canary.age_s)} ago`;
   const parts = [
     people("servers", `${whole(hosts.online)} of ${whole(hosts.hosts)} online`),
     h("div", { className: "wire calm" }),
     box("gateway", gateway.verdict, many(gateway.connections, "socket"), named("gateway", gateway)),
     between(queues.verdict, "events", "deliveries"),
-    box("hub", hub.verdict, rate === null || rate === undefined ? `hub epoch ${fleet.epoch}` : `${rate.toFixed(0)} turns a second`),
+    box(
+      "hub",
+      hub.verdict,
+      rate === null || rate === undefined ? `hub epoch ${fleet.epoch}` : `${rate.toFixed(0)} turns a second`,
+    ),
     between(queues.verdict, "broadcasts"),
     box("fanout", fanout.verdict, many(fanout.connections, "socket"), named("fanout", fanout)),
     h("div", { className: "wire calm" }),
@@ -71,8 +95,8 @@ export function picture() {
     h(
       "div",
       { className: "under-chain" },
-      box("queues", queues.verdict, `under all lines of the hub: ${many(items, "item")}`),
-      box("watchdog", watchdog.verdict, `looks at all of them: ${round}`),
+      box("queues", queues.verdict, `between the hub and all others: ${many(items, "item")}`),
+      box("watchdog", watchdog.verdict, `watches all of them: ${round}`),
     ),
   );
 }

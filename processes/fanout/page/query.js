@@ -1,9 +1,17 @@
 // Finding hosts: "web presence:offline cpu>80 -os:debian facts.generation=917d168". Pure.
-//   word          somewhere in the name, presence, kind, system or running command
+//   word          is somewhere in the name, presence, type, system or running command
 //   "…"           keeps words together: os:"nixos 26"
-//   field:text    the field contains the text;  field=text is exactly it;  field>n, field<n compare numbers;  -… is the opposite
+//   field:text    the field contains the text; field=text: it is exactly the text; field>n, field<n: compare numbers
+//   -…            the opposite
 
-const ALIASES = { os: "os_version", type: "host_type", agent: "agent_version", seen: "last_seen", ops: "commands", running: "op" };
+const ALIASES = {
+  os: "os_version",
+  type: "host_type",
+  agent: "agent_version",
+  seen: "last_seen",
+  ops: "commands",
+  running: "op",
+};
 const TERM = /^(-?)([A-Za-z_][\w.]*)(:|=|>|<)(.*)$/;
 export const FIELDS = [
   "name",
@@ -25,7 +33,7 @@ export const FIELDS = [
   "location",
 ];
 
-// A field of a host wherever it stands: its own, its metrics, its running command, what its agent said besides.
+// A field of a host, wherever it is: the host's own, a metric, of its running command, or what its agent reports.
 export function field(host, running, name) {
   const key = Object.hasOwn(ALIASES, name) ? ALIASES[name] : name;
   if (key === "op") return running?.op;
@@ -34,7 +42,8 @@ export function field(host, running, name) {
     const found = key
       .split(".")
       .reduce(
-        (value, part) => (value !== null && typeof value === "object" && Object.hasOwn(value, part) ? value[part] : undefined),
+        (value, part) =>
+          value !== null && typeof value === "object" && Object.hasOwn(value, part) ? value[part] : undefined,
         place,
       );
     if (found !== undefined && found !== null) return found;
@@ -57,7 +66,9 @@ function term(word) {
     const not = word.startsWith("-") && word.length > 1,
       needle = not ? word.slice(1) : word;
     return (host, running) =>
-      [host.name, host.presence, host.os_version, host.host_type, running?.op].some((value) => text(value).includes(needle)) !== not;
+      [host.name, host.presence, host.os_version, host.host_type, running?.op].some((value) =>
+        text(value).includes(needle),
+      ) !== not;
   }
   const [, minus, name, compare, wanted] = found,
     number = Number(wanted);

@@ -1,4 +1,4 @@
-// Fleet runs: steps over many hosts, how far they are, and which hosts left and why.
+// Fleet runs: their steps, how far their hosts are, and which hosts failed and why.
 import { confirm } from "/dialogs.js";
 import { $, h, keyed, one } from "/dom.js";
 import { ask, askSurely, may } from "/link.js";
@@ -15,7 +15,8 @@ let id = "",
   print = "",
   redraw = () => {};
 
-// The hub tells of runs by their commands: when one of those has changed, and now and then, the runs are asked for again.
+// True if it is time to ask for the runs again: now and then, and soon after a command of theirs has changed,
+// since the server sends news of commands, but none of runs.
 function stale() {
   let now = "";
   for (const command of fleet.commands.values())
@@ -39,7 +40,7 @@ async function refresh() {
   redraw();
 }
 
-// How the hosts of a run stand, as one bar.
+// The states of a run's hosts as one bar.
 function bar(run) {
   return h(
     "div",
@@ -76,14 +77,14 @@ function about(run) {
   const cancel = () =>
     confirm(
       "Cancel this run?",
-      "No further host is begun, and what is under way is asked to end.",
+      "No further host is begun, and commands that are under way are asked to end.",
       "Cancel the run",
       async () => {
         await askSurely("POST", `/api/v1/runs/${run.id}/cancel`);
         askedMs = 0;
         print = "";
       },
-      "Cancel was asked for.",
+      "Asked for the cancel.",
     );
   return h(
     "div",
@@ -160,7 +161,7 @@ export const view = {
         empty(
           id
             ? "There is no such run."
-            : "No runs yet. Select hosts in the fleet and give them a command: the hub carries it on, batch by batch.",
+            : "No runs yet. Select hosts in the fleet and give them a command: it runs on a few at a time.",
         ),
       );
       return;

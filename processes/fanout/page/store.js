@@ -1,8 +1,8 @@
-// What is known of the fleet: the rows of the WebSocket, and short memories of what they were, for sparklines and pulses.
+// The known state of the fleet: the rows that the WebSocket brings, and a short past of some for sparklines and pulses.
 
-const COMMANDS_MAX = 500; // final ones; older ones are asked for
+const COMMANDS_MAX = 500; // final ones; the page asks for older ones
 const SPARK_MAX = 30,
-  BEATS_MAX = 240; // values of one host; readings of one process: two minutes
+  BEATS_MAX = 240; // values of one host; readings of one process, for two minutes
 const KINDS = { host: "hosts", command: "commands", process: "processes", incident: "incidents" };
 const byText = new Intl.Collator(undefined, { numeric: true });
 
@@ -23,7 +23,9 @@ let names = null;
 
 export function whole(frame) {
   for (const [kind, part] of Object.entries(KINDS))
-    fleet[part] = new Map(frame.state[part].map((row) => [kind === "host" || kind === "process" ? row.name : row.id, row]));
+    fleet[part] = new Map(
+      frame.state[part].map((row) => [kind === "host" || kind === "process" ? row.name : row.id, row]),
+    );
   for (const part of ["overall", "ledger", "source"]) fleet[part] = frame.state[part] ?? {};
   Object.assign(fleet, { epoch: frame.epoch, version: frame.version });
   names = null;
@@ -32,7 +34,7 @@ export function whole(frame) {
   for (const process of fleet.processes.values()) beat(process);
 }
 
-// False: something was missed, and a whole state is needed.
+// Returns false if a frame was missed: then the full state is needed.
 export function follow(frame) {
   if (frame.epoch !== fleet.epoch || frame.version !== fleet.version + (frame.type === "delta" ? 1 : 0)) return false;
   fleet.version = frame.version;
@@ -79,21 +81,23 @@ function remember(host) {
 function beat(process) {
   const pulse = process.pulse;
   const list = beats.get(process.name) ?? [];
-  if (list.length && list.at(-1).upS === process.uptime_s && list.at(-1).pid === process.pid) return; // nothing was read since
+  const last = list.at(-1);
+  if (last?.upS === process.uptime_s && last?.pid === process.pid) return; // no new reading
   list.push({ at: performance.now(), upS: process.uptime_s, turn: pulse?.turn ?? null, pid: process.pid });
   if (list.length > BEATS_MAX) list.shift();
   beats.set(process.name, list);
 }
 
-// Turns per second between readings, as points in the browser's time; a process that was replaced begins anew.
+// Turns per second between readings, as points in the browser's time, with a gap where a process was replaced.
 export function turnsPerSecond(name) {
   const list = beats.get(name) ?? [],
     points = [];
   for (let place = 1; place < list.length; place++) {
     const before = list[place - 1],
       now = list[place],
-      seconds = now.upS - before.upS; // as the watchdog's clock says, not ours
-    const same = now.pid === before.pid && now.turn !== null && before.turn !== null && now.turn >= before.turn && seconds > 0;
+      seconds = now.upS - before.upS; // by the watchdog's clock, not the browser's
+    const same =
+      now.pid === before.pid && now.turn !== null && before.turn !== null && now.turn >= before.turn && seconds > 0;
     points.push([performance.timeOrigin + now.at, same ? (now.turn - before.turn) / seconds : null]);
   }
   return points;
@@ -105,10 +109,12 @@ export function hostsByName() {
 }
 export const compareText = (a, b) => byText.compare(a, b);
 export const newestCommands = () =>
-  [...fleet.commands.values()].sort((a, b) => (b.created_at ?? "").localeCompare(a.created_at ?? "") || b.id.localeCompare(a.id));
+  [...fleet.commands.values()].sort(
+    (a, b) => (b.created_at ?? "").localeCompare(a.created_at ?? "") || b.id.localeCompare(a.id),
+  );
 export const isOpen = (command) => ["queued", "sent", "running"].includes(command.state);
 
-// Host → the command that is under way there, or the one that waits longest.
+// Host → the command that is under way there, or else the one that has waited longest.
 export function openByHost() {
   const found = new Map(),
     rank = { running: 3, sent: 2, queued: 1 };

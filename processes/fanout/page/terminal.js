@@ -1,6 +1,8 @@
-// A line of a program's output as pieces of text with styles: colours are obeyed, everything else that a terminal would obey is not.
+// Splits a line of a program's output into pieces of text with styles. Colours take effect; other control sequences
+// are left out.
 
-const ESCAPE = /\u001b\[([0-9;:]*)m|\u001b\[[0-?]*[ -/]*[@-~]|\u001b[\]P^_X][^\u0007\u001b]*(?:\u0007|\u001b\\)?|\u001b[ -/]*[0-~]?/g;
+const ESCAPE =
+  /\u001b\[([0-9;:]*)m|\u001b\[[0-?]*[ -/]*[@-~]|\u001b[\]P^_X][^\u0007\u001b]*(?:\u0007|\u001b\\)?|\u001b[ -/]*[0-~]?/g;
 const LEVELS = [0, 95, 135, 175, 215, 255];
 const PALETTE = [
   [0, 0, 0],
@@ -21,9 +23,17 @@ const PALETTE = [
   [255, 255, 255],
 ];
 
-export const PLAIN = Object.freeze({ fg: null, bg: null, bold: false, dim: false, italic: false, underline: false, inverse: false });
+export const PLAIN = Object.freeze({
+  fg: null,
+  bg: null,
+  bold: false,
+  dim: false,
+  italic: false,
+  underline: false,
+  inverse: false,
+});
 
-// The nearest of the sixteen colours: they are chosen to be legible here, a program's own shade may not be.
+// The nearest of sixteen colours. These are legible on the page; a program's own shade may not be.
 export function nearest(red, green, blue) {
   const far = ([r, g, b]) => (r - red) ** 2 + (g - green) ** 2 + (b - blue) ** 2;
   return PALETTE.reduce((best, colour, place) => (far(colour) < far(PALETTE[best]) ? place : best), 0);
@@ -77,7 +87,8 @@ function styled(style, text) {
   return next;
 }
 
-// { pieces: [{ text, names }], style }: `style` is what the next line begins with. A carriage return shows what was written last.
+// Returns { pieces: [{ text, names }], style }; the next line begins with `style`. Of text that was drawn over after a
+// carriage return, only the last remains.
 export function line(raw, style = PLAIN) {
   const pieces = [];
   let at = 0;
@@ -85,7 +96,8 @@ export function line(raw, style = PLAIN) {
     if (text) pieces.push({ text, names: names(style) });
   };
   const last = raw.replace(/\r+$/, "").lastIndexOf("\r");
-  for (const found of raw.slice(0, last + 1).matchAll(ESCAPE)) if (found[1] !== undefined) style = styled(style, found[1]);
+  for (const found of raw.slice(0, last + 1).matchAll(ESCAPE))
+    if (found[1] !== undefined) style = styled(style, found[1]);
   const text = raw.slice(last + 1).replace(/\r+$/, "");
   for (const found of text.matchAll(ESCAPE)) {
     put(text.slice(at, found.index));

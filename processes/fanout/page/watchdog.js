@@ -1,4 +1,4 @@
-// The processes as they are now: verdicts, pulses, backlogs, queues, the canary, the ledger, and the incidents as a timeline.
+// The processes as they are now (verdicts, pulses, backlogs), the queues, the canary, the ledger, and the incidents.
 import { lineChart, meter } from "/charts.js";
 import { clock } from "/clock.js";
 import { $, h, icon, keyed, one, svg } from "/dom.js";
@@ -20,7 +20,7 @@ function health() {
     h(
       "div",
       { className: "tiles" },
-      tile(verdict ?? "unknown", "verdict on the whole", verdict ?? "unknown"),
+      tile(verdict ?? "unknown", "overall verdict", verdict ?? "unknown"),
       tile(round, "since a canary round", canary.ok ? "ok" : "down"),
       tile(canary.latency_ms ? `${canary.latency_ms.toFixed(0)} ms` : "–", "canary round trip"),
       tile(
@@ -76,7 +76,7 @@ function card(process) {
       number("Backlog", pulse ? whole(pulse.backlog) : "–", pulse?.backlog > 1000 ? "warn" : ""),
       number("Oldest waits", pulse ? age(pulse.oldest_s) : "–"),
       number("Blocked on", pulse?.blocked_on ?? "nothing", pulse?.blocked_on ? "warn" : ""),
-      number("CPU", process.cpu_percent === null || process.cpu_percent === undefined ? "–" : `${process.cpu_percent.toFixed(0)}%`),
+      number("CPU", Number.isFinite(process.cpu_percent) ? `${process.cpu_percent.toFixed(0)}%` : "–"),
       number("Memory", bytes(process.rss_bytes)),
       number("Restarts", whole(process.restarts), process.restarts > 0 ? "warn" : ""),
       number("Up", age(process.uptime_s)),
@@ -102,7 +102,7 @@ function queue(row) {
   );
 }
 
-// The incidents of the last day on a line of time.
+// The incidents of the last day on a timeline.
 function timeline(incidents) {
   const to = clock.now(),
     found = incidents.map((one) => Date.parse(one.begun_at ?? one.found_at)).filter(Boolean),
@@ -179,8 +179,8 @@ function ledger() {
       { className: sum === accepted ? "note good" : "note lost" },
       icon(sum === accepted ? "check" : "bang"),
       sum === accepted
-        ? `${whole(accepted)} accepted = the sum over all states: nothing is lost without a trace.`
-        : `${whole(accepted)} accepted ≠ ${whole(sum)}, the sum over all states.`,
+        ? `${whole(accepted)} accepted, which is the sum of all states: none is missing.`
+        : `${whole(accepted)} accepted, but the sum of all states is ${whole(sum)}.`,
     ),
   );
 }
@@ -229,7 +229,9 @@ export const view = {
       card,
     );
     const incidents = [...fleet.incidents.values()].sort((a, b) => (b.found_at ?? "").localeCompare(a.found_at ?? ""));
-    one($("timeline"), [incidents, Math.floor(clock.now() / 10000)], () => (incidents.length ? timeline(incidents) : h("span")));
+    one($("timeline"), [incidents, Math.floor(clock.now() / 10000)], () =>
+      incidents.length ? timeline(incidents) : h("span"),
+    );
     if (incidents.length)
       keyed(
         $("incidents"),

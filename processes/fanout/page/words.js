@@ -1,4 +1,4 @@
-// How states, times and sizes are said: one tone and one sign for each state, so that it can be read without colour.
+// How states, times and sizes are shown. Each state has a tone and a sign, so that it can be read without colour.
 
 import { clock } from "/clock.js";
 import { h, icon, setText } from "/dom.js";
@@ -42,9 +42,10 @@ const STATES = {
 };
 export const tone = (word) => STATES[word]?.[0] ?? "calm";
 export const sign = (word) => icon(STATES[word]?.[1] ?? "dash");
-export const pill = (word, text = word) => h("span", { className: `pill ${tone(word)}` }, sign(word), h("span", null, text));
+export const pill = (word, text = word) =>
+  h("span", { className: `pill ${tone(word)}` }, sign(word), h("span", null, text));
 
-// A host's presence as it can be known now: a green light never outlives what proves it.
+// A host's presence as far as it is known now: a host is shown as online only while its heartbeats come.
 export function presenceOf(host, nowMs, trusted) {
   if (!trusted) return { word: "unknown", text: `was ${host.presence}` };
   if (host.presence !== "online") return { word: host.presence, text: host.presence };
@@ -54,7 +55,7 @@ export function presenceOf(host, nowMs, trusted) {
     : { word: "online", text: "online" };
 }
 
-// How far the operation is that a host's agent says it is at: { current, total }, or null if it says nothing of one.
+// How far a host's operation is, as its agent says: { current, total }; null if it says nothing.
 export function progressOf(host) {
   const steps = Object.values(host?.progress ?? {});
   return steps.find((step) => step.total > 0 && step.status === "in_progress") ?? null;
@@ -72,8 +73,12 @@ export function age(seconds) {
 export const whole = (number) => (number === null || number === undefined ? "–" : number.toLocaleString("en"));
 export const many = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 export const bytes = (n) =>
-  n === null || n === undefined ? "–" : n < 1048576 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / 1048576).toFixed(0)} MiB`;
-// Made once: to make a formatter costs more than all else in a row of the fleet.
+  n === null || n === undefined
+    ? "–"
+    : n < 1048576
+      ? `${(n / 1024).toFixed(0)} KiB`
+      : `${(n / 1048576).toFixed(0)} MiB`;
+// Made once, since to make a formatter costs more than everything else in a row of the fleet.
 const HOUR = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
   DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 const said = (format, at) => {
@@ -84,7 +89,7 @@ export const hour = (at) => said(HOUR, at);
 export const day = (at) => said(DAY, at);
 export const between = (from, to) => (from && to ? age((Date.parse(to) - Date.parse(from)) / 1000) : "");
 
-// An element whose text is how long ago something was; it ages by itself.
+// An element that says how long ago something was, and counts on by itself.
 export function since(at, before = "", after = " ago") {
   const element = h("time", { dateTime: at ?? "", title: day(at), "data-before": before, "data-after": after });
   grow(element);
@@ -94,7 +99,10 @@ function grow(element) {
   const { before, after } = element.dataset,
     at = Date.parse(element.dateTime),
     seconds = (clock.now() - at) / 1000;
-  setText(element, !at ? "–" : seconds < 1 && after === " ago" ? `${before}just now` : `${before}${age(seconds)}${after}`);
+  setText(
+    element,
+    !at ? "–" : seconds < 1 && after === " ago" ? `${before}just now` : `${before}${age(seconds)}${after}`,
+  );
 }
 export function growAll() {
   for (const element of document.querySelectorAll("time[data-after]")) grow(element);
@@ -118,7 +126,7 @@ export const tile = (number, label, word) =>
   );
 export const empty = (text) => h("p", { className: "empty" }, text);
 
-// A table that can be scrolled sideways by keyboard, on its own; a head is a text, or a cell. `body` is its tbody.
+// A table that can be scrolled sideways by keyboard. A head is a text or a cell. `body` is its tbody.
 export const table = (label, heads, body) =>
   h(
     "div",

@@ -40,8 +40,8 @@ def test_what_is_unknown_is_listed_by_a_verb() -> None:
 
 def test_a_token_that_may_not_is_named_by_its_file() -> None:
     path = Path("/ann.token")
-    assert "fleethub token create, there" in failure_of(Refused(401, "x", "no", token_file=path)).advice
-    assert "/ann.token is of a role" in failure_of(Refused(403, "x", "no", token_file=path)).advice
+    assert "fleethub token create on that hub" in failure_of(Refused(401, "x", "no", token_file=path)).advice
+    assert "/ann.token has a role" in failure_of(Refused(403, "x", "no", token_file=path)).advice
     assert failure_of(Refused(403, "x", "no")).advice == ""
 
 

@@ -127,7 +127,7 @@ def test_what_answers_whatever_is_down_answers_with_a_wrong_setting_too(run: Run
         assert (done.code, done.err.splitlines()[0]) == (
             code,
             f"fleethub: unknown setting operators.lissen in {settings.config}; did you mean operators.listen?; "
-            "the defaults are taken in its place",
+            "the defaults are used instead",
         )
     assert json.loads(run("incidents", "--json").out) == {"incidents": []}
     assert run("hosts").code == 78
@@ -247,7 +247,7 @@ def test_status_tells_what_was_never_started_from_what_was_ended(run: Run, setti
     assert re.fullmatch(r"down: nothing runs here: (bin/)?fleethub up", done.out.splitlines()[0])
     assert "watchdog" not in done.out
     assert "canary: last round not known" in done.out
-    assert "no hub tells how they are" in done.out
+    assert "no hub knows how they are" in done.out
     document = json.loads(run("status", "--json").out)
     assert (document["verdict"], len(document["reasons"]), len(document["processes"])) == ("down", 1, 6)
 
@@ -283,7 +283,7 @@ def test_run_that_the_hub_cannot_accept_exits_5_and_names_the_key(run: Run, serv
     (key,) = {each.body["key"] for each in server.asked_for("POST", RUNS)}
     again, _, why = done.err.splitlines()[-1].strip().partition("; ")
     assert again == f"Ask again with: fleethub run --key {key} pull web1"
-    assert why == "with that key it never runs twice, and fleethub runs lists it if it was accepted."
+    assert why == "with that key it never runs twice. If it was accepted, fleethub runs lists it."
     server.on("POST", RUNS, UNAVAILABLE, (202, BEGUN))
     done = run("run", "--key", "my key", "pull", "web1", "--no-wait")
     assert (done.code, done.out) == (0, "r1\n")
@@ -297,8 +297,8 @@ def test_limits_are_refused_in_plain_words_and_their_defaults_are_shown(run: Run
     assert "at most 7 days" in run("run", "pull", "a", "--ttl", "1e9").err
     assert "hosts are separated by spaces" in run("run", "pull", "a,b").err
     shown = " ".join(run("run", "--help").out.split())
-    assert "[default: commands.ttl_s of the hub, 3600 if it is not set]" in shown
-    assert "[default: until all have ended, or nobody is there to ask for 10 minutes]" in shown
+    assert "[default: the hub's setting commands.ttl_s, which is 3600 if not set]" in shown
+    assert "[default: until all have ended, or the hub has not answered for 10 minutes]" in shown
 
 
 def test_run_says_which_of_its_hosts_are_offline_and_how_to_go_on(run: Run, server: ApiServer) -> None:
@@ -494,7 +494,7 @@ def test_advice_is_as_it_is_typed_here_and_on_other_machines(monkeypatch: pytest
     assert output.as_typed(typed) == typed
 
 
-def test_hosts_says_when_no_hub_vouches_for_what_it_shows(run: Run, server: ApiServer) -> None:
+def test_hosts_says_when_no_hub_stands_behind_what_it_shows(run: Run, server: ApiServer) -> None:
     server.on("GET", "/api/v1/hosts", (200, {"hosts": [], "source": "hub", "next": None}))
     for verdict, said in (("advancing", ""), ("frozen", "the hub is frozen"), ("stopped", "the hub is stopped")):
         row = {

@@ -66,8 +66,8 @@ def test_settings_of_the_environment_that_the_unit_does_not_carry_are_named() ->
     assert not_carried(settings.load(carried), carried) == ""
     both = {**carried, **left}
     said = (
-        "FLEETHUB_INSECURE, FLEETHUB_OPERATORS_LISTEN are set here, and are not in the unit: "
-        "put what they say into /s/fleethub.toml"
+        "FLEETHUB_INSECURE, FLEETHUB_OPERATORS_LISTEN are set here, but are not in the unit: "
+        "put them into /s/fleethub.toml"
     )
     assert not_carried(settings.load(both), both) == said
     assert not_carried(settings.load(left), left).endswith(" into /var/lib/fleethub/fleethub.toml")
