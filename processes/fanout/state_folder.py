@@ -1,4 +1,4 @@
-"""What a fanout sees in the state folder: the watchdog's report, incidents, who may sign in. Looked at off the loop."""
+"""The state folder as a fanout reads it, off its loop: the watchdog's report, incidents, and who may sign in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from processes.core.values import CANARY_HOST, Role
 
 LOOK_S: Final = 0.5  # between two looks; a revoked session ends within 2 s
 INCIDENTS_SHOWN: Final = 50  # the newest; all are in the API
-FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones are unknown
+FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones stay unknown
 
 
 class FolderView(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class FolderView(msgspec.Struct, frozen=True):
 
 
 def look(settings: Settings, before: FolderView | None) -> FolderView:
-    """Return one look at the state folder. Cost: milliseconds; blocks, so never on the loop."""
+    """Return one look at the state folder. Cost: milliseconds. Blocks: never call it on the loop."""
     return FolderView(
         status_file.current_report(settings),
         incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
@@ -41,7 +41,7 @@ def look(settings: Settings, before: FolderView | None) -> FolderView:
 
 
 def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, Principal]:
-    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold."""
+    """Return every token that is valid now. While the database is unreadable, those of the last look stay valid."""
     found: dict[str, Principal] = {}
     try:
         rows = fleet_db.reading(settings.database, fleet_db.tokens)
@@ -76,18 +76,18 @@ def _written_wall_s(settings: Settings) -> float:
 
 
 class FolderWatch:
-    """The newest look, renewed every LOOK_S by one thread at a time: one that hangs on a disk holds up nobody."""
+    """The newest look, renewed every LOOK_S by one thread at a time. One that hangs on a disk delays no request."""
 
     def __init__(self, settings: Settings, first: FolderView) -> None:
         self._settings = settings
         self.view = first
         self._task: asyncio.Task[FolderView] | None = None
         self._next_s = 0.0
-        self._one = asyncio.Lock()  # one extra look at a time, whoever guesses tokens
+        self._one = asyncio.Lock()  # one extra look at a time, however many unknown tokens come
         self._finding = 0
 
     def turn(self, now_s: float) -> FolderView | None:
-        """Return a new look if one came; starts the next when it is time."""
+        """Return a new look if one is ready, and start the next when it is time."""
         fresh: FolderView | None = None
         if self._task is not None and self._task.done():
             fresh = self.view = self._task.result()
@@ -98,7 +98,7 @@ class FolderWatch:
         return fresh
 
     async def find(self, token_hash: str) -> Principal | None:
-        """Return who has this token; looks once more for a token that was made a moment ago."""
+        """Return who has this token; look once more for a token that may have been made a moment ago."""
         if token_hash not in self.view.credentials and self._finding < FINDING_MAX:
             self._finding += 1
             try:
@@ -112,7 +112,7 @@ class FolderWatch:
 
 
 def rows(view: FolderView) -> dict[str, dict[str, Json]]:
-    """Return the rows to show of one look, by kind and id."""
+    """Return the rows that are shown of a look, by kind and id."""
     report = view.report
     overall = {
         "verdict": report.verdict,

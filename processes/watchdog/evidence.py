@@ -1,10 +1,8 @@
-"""What a frozen process leaves behind, collected before it is killed: its parts in parallel, EVIDENCE_S_MAX in all.
+"""Collects evidence of a frozen process before it is killed: all parts in parallel, within EVIDENCE_S_MAX.
 
-The stacks are what a rescue is delayed for; once they are in, the other parts get REST_S more.
-
-A part that fails or hangs costs itself and nothing else: what it would have said is replaced by a line that says why
-not.
-No local variables are ever collected: they would hold secrets.
+A rescue is delayed for the stacks alone; once they are in, the other parts get REST_S more. A part that fails or hangs
+is replaced by a line that says why, and spoils no other part. Local variables are never collected: they would hold
+secrets.
 """
 
 from __future__ import annotations
@@ -44,9 +42,8 @@ SETTLED_S: Final = 0.03  # a dump that did not grow for so long is complete; fau
 
 _FRAME: Final = re.compile(r'^\s+File "(.+)", line (\d+|\?\?\?) in (.+)$')
 _PYSPY_FRAME: Final = re.compile(r"^\s+(\S.*) \((.+):(\d+)\)$")
-_ARGUMENTS: Final = re.compile(
-    r"\AProcess \d+:.*?^(?=Python v)", re.DOTALL | re.MULTILINE
-)  # whatever somebody put there stays out
+# the command line, which may hold secrets, stays out
+_ARGUMENTS: Final = re.compile(r"\AProcess \d+:.*?^(?=Python v)", re.DOTALL | re.MULTILINE)
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
 
 T = TypeVar("T")
@@ -54,9 +51,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was collected: file names in the incident's folder, and where the main thread stands, if anybody could
-    say.
-    """
+    """What was collected: file names in the incident's folder, and where the main thread stands, if that is known."""
 
     files: list[str]
     stuck_at: str | None
@@ -64,9 +59,7 @@ class Evidence:
 
 
 async def collect(folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport]) -> Evidence:
-    """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the
-    files).
-    """
+    """Fill the incident's folder. Never raises, and takes at most EVIDENCE_S_MAX, plus a moment for the files."""
     stacks = stacks_file.folder(settings.run)
     stopped = subject.stat is not None and subject.stat.state in "Tt"
     parts: dict[str, Awaitable[str]] = {
@@ -99,7 +92,7 @@ async def collect(folder: Path, subject: Subject, settings: Settings, queues: li
 
 
 async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """All Python stacks, as faulthandler writes them at SIGUSR1: in C code and with held locks too."""
+    """Return all Python stacks, as faulthandler writes them at SIGUSR1: in C code and with held locks too."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _size(path)
@@ -116,7 +109,7 @@ async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
 
 
 async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """The asyncio tasks with their stacks, as the process's witness thread writes them at SIGUSR2."""
+    """Return the asyncio tasks with their stacks, as the process's witness thread writes them at SIGUSR2."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _mark(path)
@@ -129,9 +122,7 @@ async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
 
 
 async def pyspy(pid: int, program: Path | None = None) -> str:
-    """py-spy's dump, the second witness: works on stopped processes too. `program`: by default beside the
-    interpreter.
-    """
+    """Return the dump of py-spy, which works on stopped processes too. `program`: by default beside the interpreter."""
     path = program or Path(sys.executable).parent / "py-spy"
     child = await asyncio.create_subprocess_exec(
         path, "dump", "--nonblocking", "--full-filenames", "--pid", str(pid), stdin=asyncio.subprocess.DEVNULL,
@@ -143,16 +134,15 @@ async def pyspy(pid: int, program: Path | None = None) -> str:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
-            with contextlib.suppress(
-                TimeoutError
-            ):  # its pipe and its zombie are left to nobody; one that a kill does not end is
+            # its pipe and its zombie are cleared away here; a child that a kill does not end is left behind
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REAP_S):
                     await child.communicate()
     return _ARGUMENTS.sub(f"Process {pid}:\n", output[:PART_BYTES_MAX].decode(errors="replace"))
 
 
 def facts(pid: int) -> str:
-    """What /proc and psutil say, as JSON. May hang for a process in state D."""
+    """Return what /proc and psutil say, as JSON. May hang for a process in state D."""
     process = psutil.Process(pid)
     with process.oneshot():
         times, memory = process.cpu_times(), process.memory_info()
@@ -172,7 +162,7 @@ def facts(pid: int) -> str:
 
 
 def logs_of(folder: Path, name: str) -> str:
-    """The tails of the process's own log and of what supervisord captured."""
+    """Return the tails of the process's own log and of the output that supervisord captured."""
     kind, _, number = name.partition(":")
     captured = f"{kind}-{int(number or 0) + 1}.out" if kind in HELD else f"{kind}.out"
     text = ""
@@ -182,10 +172,9 @@ def logs_of(folder: Path, name: str) -> str:
 
 
 def where_stuck(stacks: str) -> str | None:
-    """FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it is not in there.
+    """Return FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it has none.
 
-    faulthandler lists the newest thread first, so the main thread is the last one, unless there were more than it
-    lists.
+    faulthandler lists the newest thread first, so the main thread is the last one, unless the list was cut off.
     """
     blocks = re.split(r"^(?:Current thread|Thread) 0x", stacks, flags=re.MULTILINE)[1:]
     if not blocks or stacks.rstrip().endswith("..."):
@@ -197,7 +186,7 @@ def where_stuck(stacks: str) -> str | None:
 
 
 def where_stuck_pyspy(dump: str) -> str | None:
-    """The same from py-spy's text, which names the main thread, or at least numbers it like its process."""
+    """Return the same from py-spy's text, which names the main thread, or at least numbers it like its process."""
     pid = re.match(r"Process (\d+):", dump)
     lines = iter(dump.splitlines())
     for line in lines:
@@ -208,7 +197,7 @@ def where_stuck_pyspy(dump: str) -> str | None:
 
 
 def where_waiting(tasks: str) -> str | None:
-    """FILE:LINE FUNCTION of the innermost await of the main task (asyncio's first) in the witness thread's text."""
+    """Return FILE:LINE FUNCTION of the main task's innermost await (asyncio's first) in the witness thread's text."""
     for block in re.split(r"^(?=<Task)", tasks, flags=re.MULTILINE):
         frames = [frame for line in block.splitlines() if (frame := _FRAME.match(line))]
         if "name='Task-1'" in block.partition("\n")[0] and frames:
@@ -217,13 +206,15 @@ def where_waiting(tasks: str) -> str | None:
 
 
 def short(path: str) -> str:
-    """The path relative to the package's root if it is in the package (processes/hub/loop.py), else as it is."""
+    """Return the path relative to the package's root if it is inside (processes/hub/loop.py), else unchanged."""
     relative = os.path.relpath(path, _PACKAGE) if path.startswith(f"{_PACKAGE}/") else path
     return relative if relative.startswith("processes/") else path
 
 
 def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """The call's result from a thread of its own, which is left behind if it hangs: no pool can be used up by it."""
+    """Make the call on a thread of its own, and return a future of its result. A thread that hangs is left behind:
+    calls that hang cannot use up a pool.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -250,7 +241,10 @@ def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def within(timeout_s: float, awaitable: Awaitable[T]) -> T:
-    """Its result. Raises: TimeoutError. (asyncio.wait_for of 3.11 swallows a cancellation that meets a result.)"""
+    """Return the awaitable's result. Raises: TimeoutError.
+
+    Not asyncio.wait_for: that of Python 3.11 swallows a cancellation that meets a result.
+    """
     async with asyncio.timeout(timeout_s):
         return await awaitable
 

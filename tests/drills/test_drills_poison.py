@@ -57,7 +57,7 @@ async def poisoned(operator: Operator, fault: str) -> AsyncIterator[None]:
 
 async def put_aside(house: House, operator: Operator) -> dict[str, Any]:
     """The one dead letter there is, once it is there and not under way, and the house is well."""
-    await operator.until(lambda: house.pulse("hub").letters == 1, PUT_ASIDE_S)
+    await operator.until(lambda: house.pulse("hub").dead_letters == 1, PUT_ASIDE_S)
     await operator.healthy(PUT_ASIDE_S)
     found = await asyncio.to_thread(letters, house)
     assert len(found) == 1, found
@@ -130,7 +130,7 @@ def test_an_event_that_makes_the_hub_exit_is_put_aside_though_no_watchdog_runs(h
             await operator.healthy(PUT_ASIDE_S)
             assert house.cli("stop", "watchdog").returncode == 0
             async with poisoned(operator, "poison_exit"):
-                await operator.until(lambda: house.pulse("hub").letters == 1, PUT_ASIDE_S)
+                await operator.until(lambda: house.pulse("hub").dead_letters == 1, PUT_ASIDE_S)
             assert house.cli("start", "watchdog").returncode == 0
             letter = await put_aside(house, operator)
             assert [death["cause"] for death in letter["deaths"]] == ["exited", "exited"]
@@ -145,7 +145,7 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             await operator.healthy(PUT_ASIDE_S)
             (house.state / "run" / "poison_row").write_text("worker")
             os.kill(house.pulse("fanout").pid, signal.SIGKILL)  # its successor meets the row at its start
-            await operator.until(lambda: house.pulse("fanout").letters == 1, PUT_ASIDE_S)
+            await operator.until(lambda: house.pulse("fanout").dead_letters == 1, PUT_ASIDE_S)
             (house.state / "run" / "poison_row").unlink()
             letter = await put_aside(house, operator)
             assert (letter["process"], letter["kind"], letter["event"]["id"]) == ("fanout", "host", "worker")
@@ -169,6 +169,6 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             deadline = time.monotonic() + PUT_ASIDE_S
             while house.json("host", "worker").get("put_aside") != "":
                 assert time.monotonic() < deadline, house.logs()
-            assert house.pulse("fanout").letters == 0
+            assert house.pulse("fanout").dead_letters == 0
 
     asyncio.run(scene())

@@ -19,8 +19,6 @@ LINE_CHARS_MAX = 120
 WIDE = {  # files with longer lines, and why
     "processes/adapters/state/__init__.py": "rows of the map",
     "processes/cli/verbs/systemd_unit.py": "lines of unit files",
-    "processes/fanout/openapi_prose.py": "paragraphs of the document",
-    "processes/fanout/outputs.py": "a lambda with its types",
     "processes/cli/drills/stage.py": "a loop with its lint exception",
 }
 TEST_LINE_CHARS_MAX = 180  # scripts and frames in strings

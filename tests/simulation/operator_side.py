@@ -31,12 +31,8 @@ from processes.fanout.requests import DEADLINE_S, Answer, Requests
 if TYPE_CHECKING:
     from simulation.world import World
 
-KEYED = (
-    GiveCommand,
-    CancelCommand,
-    StartRun,
-    CancelRun,
-)  # asking again changes nothing; of others the first may yet be carried out
+# to ask again for one of these changes nothing; of other requests the first may yet be carried out
+KEYED = (GiveCommand, CancelCommand, StartRun, CancelRun)
 ASK_S = 1.1  # between two looks whether a snapshot should be asked for
 
 

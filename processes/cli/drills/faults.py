@@ -22,7 +22,7 @@ from processes.cli.drills import conditions
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
 from processes.cli.drills.stage import LOOK_S, WELL_S_MAX, Late
 from processes.cli.machine import own_processes
-from processes.core.records.dead_letter import LetterView
+from processes.core.records.dead_letter import DeadLetterView
 
 KILLS: Final = 6  # more than the watchdog's budget of 5 in 60 s, which is for its own kills alone
 SUPERVISED_S: Final = 1.2  # startsecs of supervisord.conf and a margin: a death after it is no failed start
@@ -100,7 +100,7 @@ async def _poison(scene: Scene) -> None:
         )
 
 
-async def _put_aside(scene: Scene, why: str) -> LetterView:
+async def _put_aside(scene: Scene, why: str) -> DeadLetterView:
     """The drill's own message, put aside; it is discarded again. Raises: Late."""
     stage, found = scene.stage, list[str]()
 
@@ -109,7 +109,7 @@ async def _put_aside(scene: Scene, why: str) -> LetterView:
         return bool(found)
 
     await stage.until(kept, "its message as a dead letter", FOUND_S_MAX)
-    dead_letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=LetterView)
+    dead_letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=DeadLetterView)
     if dead_letter.why != why:
         scene.trouble.append(f"its message was put aside because it is {dead_letter.why}, not {why}")
     await stage.ask("POST", f"/deadletters/{found[0]}/discard", gone=True)

@@ -1,4 +1,4 @@
-"""Who comes in at the agents' port. Pure.
+"""Who is let in at the agents' port. Pure.
 
     request ──▶ wrong path ─────────────────────────────────────────▶ 404
             ──▶ this gateway stops, or has no room ──────────────────▶ 503, try again
@@ -7,8 +7,9 @@
             ──▶ no such token, for the first time on this socket ────▶ asked again after DOUBT_S
             ──▶ no such token ───────────────────────────────────────▶ 401
 
-Whoever enrolled a host has its token as soon as the hub has written it, and a gateway hears of it by another queue, a
-moment later: nobody is turned away for being fast. (Our agents wait for a minute after a 401.)
+An operator who enrolls a host gets its token as soon as the hub has written it; a gateway hears of it through another
+queue, a moment later. An agent that connects in between must not be turned away: it would wait for
+a minute after a 401.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import enum
 from typing import Final, NamedTuple
 
 PATH: Final = "/ws"
-DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery takes some 10 ms
+DOUBT_S: Final = 1.0  # until an unknown token is looked up for a second and last time; a delivery takes some 10 ms
 
 
 class Refusal(NamedTuple):
@@ -28,7 +29,7 @@ class Refusal(NamedTuple):
 
 
 class Admission(enum.Enum):
-    """What else may become of a request."""
+    """Any other outcome of a request."""
 
     LET_IN = enum.auto()
     ASK_AGAIN = enum.auto()  # after DOUBT_S
@@ -37,8 +38,9 @@ class Admission(enum.Enum):
 def admit(
     target: str, *, known: bool, table_is_current: bool, asked_before: bool, stopping: bool, full: bool
 ) -> Admission | Refusal:
-    """Says what becomes of a request for an upgrade. `target`: its path and query. `known`: its token is in the table.
-    `asked_before`: the same request was told to wait once.
+    """Return the outcome of a request for an upgrade.
+
+    `target`: its path and query. `known`: its token is in the table. `asked_before`: this request was put off once.
     """
     if target.partition("?")[0] != PATH:
         return Refusal(404, f"Agents connect to {PATH}.\n")

@@ -4,6 +4,8 @@ import { ask, askSurely, randomKey } from "/link.js";
 import { many, tone } from "/words.js";
 
 const TYPED_MIN = 20; // hosts
+// As the API document says (/openapi.json: RunBody, steps, maxItems); a test compares the two.
+const STEPS_MAX = 20;
 
 export function toast(text, word = "ok") {
   const shown = h("div", { className: `toast ${tone(word)}` }, text);
@@ -125,7 +127,7 @@ export function command(hosts, done) {
     hint.textContent = steps.length || none ? "" : "Choose what to do; choose more than one for steps that follow each other.";
   };
   const add = (op) => {
-    if (op && steps.length < 20) steps.push(op);
+    if (op && steps.length < STEPS_MAX) steps.push(op);
     show();
   };
   show();

@@ -204,7 +204,7 @@ def test_a_listing_shows_neither_event_nor_stacks_and_one_letter_both(play: Play
         "incident-1",
     )
     assert msgspec.json.decode(whole.event)["host"] == "a"
-    assert msgspec.json.decode(msgspec.json.encode(whole), type=dead_letter.LetterView) == whole
+    assert msgspec.json.decode(msgspec.json.encode(whole), type=dead_letter.DeadLetterView) == whole
 
 
 # a flood
