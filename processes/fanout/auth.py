@@ -54,7 +54,7 @@ class Auth:
         """Return who asks, by the last look at the state folder; for callers that cannot await."""
         token = bearer(authorization)
         if token is not None:
-            return self._folder_watch.view.credentials.get(digest(token))
+            return self._folder_watch.seen.credentials.get(digest(token))
         return self._session(cookies)
 
     async def find(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
@@ -65,7 +65,7 @@ class Auth:
     def still_good(self, principal: Principal) -> bool:
         """Return whether the token or session is still valid."""
         if not principal.by_cookie:
-            return principal.credential in self._folder_watch.view.credentials
+            return principal.credential in self._folder_watch.seen.credentials
         overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
         return not overdue and not self._has_ended(principal.credential)
 
@@ -93,7 +93,7 @@ class Auth:
 
     async def end(self, session_id: str) -> None:
         """End the session of this id: here at once, on the other fanouts at their next look."""
-        self._ended = {each for each in self._ended if each not in self._folder_watch.view.signed_out} | {session_id}
+        self._ended = {each for each in self._ended if each not in self._folder_watch.seen.signed_out} | {session_id}
         await asyncio.to_thread(session_files.end, self.run, session_id)
 
     def _session(self, cookies: dict[str, str]) -> Principal | None:
@@ -102,7 +102,7 @@ class Auth:
         return None if found is None or self._has_ended(found.credential) else found
 
     def _has_ended(self, session_id: str) -> bool:
-        return session_id in self._ended or session_id in self._folder_watch.view.signed_out
+        return session_id in self._ended or session_id in self._folder_watch.seen.signed_out
 
 
 def bearer(authorization: str) -> str | None:

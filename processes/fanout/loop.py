@@ -281,15 +281,15 @@ class Loop:
     # the state folder
 
     def _show_folder(self) -> None:
-        folder_view = self._folder_watch.view
-        for kind, rows in state_folder.rows(folder_view).items():
+        folder_seen = self._folder_watch.seen
+        for kind, rows in state_folder.rows(folder_seen).items():
             self._audience.show_rows(kind, rows)
         self._show_source()
         self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
 
     def _show_source(self) -> None:
         """Show whether the rows come from the hub or from the database, and of which time the database's are."""
-        as_of = None if self._mirror.live else rfc3339(self._folder_watch.view.hub_record_wall_s or None)
+        as_of = None if self._mirror.live else rfc3339(self._folder_watch.seen.hub_record_wall_s or None)
         source: dict[str, object] = {
             "from": "hub" if self._mirror.live else "database",
             "as_of": as_of,

@@ -76,10 +76,10 @@ class Supervised:
         fresh.write_text(word)
         fresh.replace(self.settings.state / f"fault-{name}")
 
-    def wish(self, **wishes: str) -> None:
+    def want(self, **wanted: str) -> None:
         """What the operator wants of the processes."""
         fresh = self.settings.wanted.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode({"gateway": "stopped", "fanout": "stopped", **wishes}))
+        fresh.write_bytes(msgspec.json.encode({"gateway": "stopped", "fanout": "stopped", **wanted}))
         fresh.replace(self.settings.wanted)
 
 

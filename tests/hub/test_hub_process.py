@@ -139,10 +139,10 @@ def test_what_cannot_be_decoded_is_kept_as_a_dead_letter_as_it_came_and_stops_no
                 assert (await peer.link.append(messages.EVENTS, [garbage])).accepted
                 assert (await peer.ask(messages.EnrollHost("a", "hash"))).status == 201
                 await peer.until(lambda: house.pulse().dead_letters == 1)
-                letters = fleet_db.reading(
+                found = fleet_db.reading(
                     house.state / "fleet.db", lambda connection: fleet_db.dead_letters(connection, limit=10)
                 )
-                assert [(letter.why, letter.event) for letter in letters] == [("undecodable", garbage)]
+                assert [(each.why, each.event) for each in found] == [("undecodable", garbage)]
 
     run(work())
 

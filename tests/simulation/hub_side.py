@@ -135,7 +135,7 @@ class QuietPulse:
 
 
 def process(world: World, life: Life, boot: str) -> Any:
-    """What a process's door hands to it."""
+    """What a process gets from its `__main__`."""
     file = SimpleNamespace(
         drills=SimpleNamespace(enabled=False),
         retention=SimpleNamespace(commands_days=90, output_mb=1024),
@@ -163,10 +163,10 @@ async def main(world: World, life: Life) -> None:
     memory = step.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
     link: Any = world.link(life, "hub")
     link.epoch = memory.epoch
-    door = process(world, life, f"hub-{journal.epoch}")
-    door.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
-    life.machine = door
-    loop = Loop(door, journal, memory, link, await journal.position(), clock=HouseClock(life), tick_s=1.0)
+    machine = process(world, life, f"hub-{journal.epoch}")
+    machine.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
+    life.machine = machine
+    loop = Loop(machine, journal, memory, link, await journal.position(), clock=HouseClock(life), tick_s=1.0)
     world.hubs.append((life, loop, memory))
     try:
         await loop.run()

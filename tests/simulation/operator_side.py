@@ -166,9 +166,9 @@ class Operator:
         self._world.witness.accepted(name, ids)
         return ids
 
-    async def start(self, wish: StartRun) -> str:
+    async def start(self, asked: StartRun) -> str:
         """A fleet run; its id, "" if it was refused."""
-        answer = await self.insist(wish)
+        answer = await self.insist(asked)
         if answer.status not in (200, 202):
             self._world.count(f"run refused {answer.status}")
             return ""

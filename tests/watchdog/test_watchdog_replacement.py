@@ -119,11 +119,11 @@ def test_a_stopped_process_is_frozen_and_replaced(well: Supervised) -> None:
 
 def test_what_an_operator_stopped_is_no_incident_and_stays_stopped(well: Supervised) -> None:
     before = known(well)
-    well.wish(hub="stopped")
+    well.want(hub="stopped")
     well.supervisor.stop("hub", wait=True)
     wait_for(lambda: well.process("hub").verdict is Verdict.STOPPED)
     assert well.report().verdict is Overall.DOWN
-    well.wish()
+    well.want()
     wait_for(lambda: well.process("hub").verdict is Verdict.ADVANCING)  # now it is STOPPED unasked, and revived
     fresh = [i for i in well.incidents() if i.id not in before]
     assert all(i.remedy == "started again" for i in fresh)
