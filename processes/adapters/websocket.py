@@ -102,7 +102,7 @@ class WebSocket(asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._head: bytearray | None = bytearray()  # until the request is answered
-        self._head_end = -1  # where it is complete
+        self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
         self._parts: list[bytes] = []  # of a fragmented message
         self._parts_text = False
         self._own: tuple[int, str] | None = None  # our code and reason, if we ended the connection

@@ -56,9 +56,7 @@ class Listed(NamedTuple):
 
 
 def either(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the schema of a value of one of several types that msgspec cannot tell apart. Give `document` the types as
-    `named`.
-    """
+    """Return the schema of one of several types, which msgspec cannot tell apart. `document` gets them as `named`."""
     return {"anyOf": [{"$ref": f"{COMPONENTS}/schemas/{kind.__name__}"} for kind in kinds]}
 
 

@@ -123,9 +123,7 @@ class ReadApi:
         return json(self._host(request.path_params["name"]))
 
     async def history(self, request: Request) -> Response:
-        """Return one host's metrics and changes of presence of the last hour (or ?span=day), as far as this fanout has
-        seen them.
-        """
+        """Return one host's metrics and presences of the last hour (or ?span=day), as this fanout has seen them."""
         name, span = request.path_params["name"], choice(request, "span", Span)
         self._host(name)
         return json(self._histories.view(name, span or Span.HOUR))

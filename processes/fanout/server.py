@@ -209,9 +209,7 @@ def cookies_of(headers: list[str]) -> dict[str, str]:
 
 
 def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
-    """Return the server, to be run with `serve(sockets=[…])` and stopped with `should_exit`. `config.ssl` is its TLS
-    context.
-    """
+    """Return the server: `serve(sockets=[…])` runs it, `should_exit` stops it, `config.ssl` is its TLS context."""
     config = uvicorn.Config(
         cast(Any, app),
         http=HttpProtocol,

@@ -46,7 +46,7 @@ COUNTS_S: Final = 10.0  # between two lines of refusals: they are logged as sums
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
 UPGRADES_MAX: Final = 100  # in one pass of the loop: about 20 ms
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
-DAWDLED: Final = 0  # stands for a status among the sums of refusals
+DAWDLED: Final = 0  # among the sums of refusals, by status: sockets ended because they sent no request
 
 
 class Gate:

@@ -83,9 +83,7 @@ class Publisher:
         self._wake.set()
 
     def tell(self, effects: Effects) -> None:
-        """Put in the messages of these effects; those for a gateway or fanout that is not configured any more are left
-        out.
-        """
+        """Put in the messages of these effects, but those for a gateway or fanout that is not configured any more."""
         for gateway, delivery in effects.deliveries:
             if isinstance(delivery, DeliverAck) and delivery.offset is None:
                 failpoint.reach("hub.report_committed")
@@ -115,9 +113,7 @@ class Publisher:
             self.put(queue, SnapshotPiece(self._epoch, snapshot, number, number == len(pieces) - 1, piece))
 
     def put(self, queue: str, message: Broadcast | Delivery, *, bulk: bool = True) -> None:
-        """Put a message behind those that wait for the queue. Only replies are not bulk: they may use the queue's last
-        tenth.
-        """
+        """Put a message behind those that wait for the queue. Only replies are not bulk, and may use its last tenth."""
         waiting = self._waiting[queue]
         item = messages.encode(message)
         if waiting.bytes + len(item) > WAITING_BYTES_MAX:

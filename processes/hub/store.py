@@ -76,7 +76,7 @@ def _newest(table: str, columns: str = "record", *, by: str = "number", where: s
     """Return the SELECT of the newest rows that meet the condition, oldest first. limit -1: all of them."""
     order = [f"{name} AS place{place}" for place, name in enumerate(by.split(", "))]
     newest = ", ".join(f"place{place} DESC" for place in range(len(order)))
-    # only our own constants are joined here
+    # only constants of this module are joined here
     rows = f"SELECT {columns}, {', '.join(order)} FROM {table} WHERE {where}"  # noqa: S608
     newest_rows = f"{rows} ORDER BY {newest} LIMIT {limit}"
     return f"SELECT {columns} FROM ({newest_rows}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608

@@ -26,9 +26,7 @@ TURN_S: Final = 0.25  # measured: 1 ms a ping; eight turns within the watchdog's
 async def run(
     server: Server, link: QueueLink, pulse: PulseFile, stop: asyncio.Event, log: Log, *, turn_s: float = TURN_S
 ) -> None:
-    """Turn until `stop` is set. Raises: LocalError, if the server can accept no connection any more, or if there is no
-    free descriptor.
-    """
+    """Turn until `stop` is set. Raises: LocalError, if no connection can be accepted, or no descriptor is free."""
     starving_since_s = 0.0
     while not stop.is_set():
         server.reap(time.monotonic())

@@ -135,9 +135,7 @@ class Server:
         return Counts(received, delivered, dropped, backlog, connections)
 
     def reap(self, now_mono_s: float) -> int:
-        """End the connections that are past the deadline of the handshake (a peer may send it byte by byte). Return how
-        many.
-        """
+        """End connections past the handshake's deadline (a peer may send it byte by byte). Return how many."""
         before_s = now_mono_s - self._handshake_s_max
         with self._peers_lock:
             overdue = [peer for peer in self._peers if not peer.proven and peer.since_s < before_s]
@@ -177,7 +175,7 @@ class Server:
             if uid not in (os.getuid(), 0):
                 raise PermissionError(f"a connection of user {uid}")
             with self._peers_lock:
-                # our own pings always get in: a full server is not a frozen one
+                # the pings of this process always get in: a full server is not a frozen one
                 full = len(self._peers) >= self._connections_max and pid != os.getpid()
                 if not full:
                     self._peers.add(peer)

@@ -42,7 +42,7 @@ HURRY_S: Final = 0.5  # a round that takes longer gives way to one that was aske
 GREEN_S: Final = 6.0  # a round younger than this, under the current hub epoch: two may fail in a row
 TTL_S: Final = 30.0
 BEATS_KEPT: Final = 64  # sent and not yet seen
-IDS_KEPT: Final = 256  # commands answered, to say `duplicate`
+IDS_KEPT: Final = 256  # answered commands that are remembered, to answer a repeated one with `duplicate`
 STATE_BYTES_MAX: Final = 64 << 20  # one full_state; 10,000 hosts are about 10 MiB
 
 
@@ -303,9 +303,7 @@ class Canary:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return a context that trusts exactly the configured certificate, under any name; None if the installation
-    listens without TLS.
-    """
+    """Return a context that trusts exactly the configured certificate, under any name; None without TLS."""
     certificate = settings.file.tls.certificate
     if not certificate:
         return None

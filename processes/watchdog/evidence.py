@@ -55,7 +55,7 @@ class Evidence:
 
     files: list[str]
     stuck_at: str | None
-    waits_at: str | None = None  # where the main task waits, when the main thread stands in the event loop itself
+    waits_at: str | None = None  # where the main task waits, if the main thread is in the event loop itself
 
 
 async def collect(folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport]) -> Evidence:
@@ -231,9 +231,9 @@ def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
         problem: BaseException | None = None
         try:
             result = call()
-        except Exception as error:  # it belongs to whoever awaits the result
+        except Exception as error:  # of any kind: the caller gets it
             problem = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing awaits the result any more
             loop.call_soon_threadsafe(settle, result, problem)
 
     threading.Thread(target=run, daemon=True).start()

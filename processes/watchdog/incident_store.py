@@ -116,7 +116,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _size(folder: Path) -> int:
     size = 0
-    with contextlib.suppress(OSError):  # it is being written, or taken away by hand
+    with contextlib.suppress(OSError):  # the folder is being written, or was removed by hand
         for entry in os.scandir(folder):
             size += entry.stat(follow_symlinks=False).st_size
     return size

@@ -1,6 +1,4 @@
-"""Asks supervisord, the database and the queues in the background. One that hangs delays neither the judging loop nor
-the others.
-"""
+"""Asks supervisord, the database and the queues in the background. One that hangs delays nothing else."""
 
 from __future__ import annotations
 

@@ -47,9 +47,7 @@ async def write(settings: Settings, subject: Subject, verdict: Verdict, incident
 
 
 def cause_of(verdict: Verdict, *, stopped: bool) -> str:
-    """Return the cause that the note names. A process that somebody stopped (SIGSTOP, a debugger) was not frozen by its
-    event.
-    """
+    """Return the cause for the note. A process stopped by SIGSTOP or a debugger was not frozen by its event."""
     if verdict is Verdict.MEMORY:
         return Cause.MEMORY
     if verdict is Verdict.FROZEN:

@@ -1,6 +1,4 @@
-"""Kills and starts processes through supervisord, and without it when it does not answer. No code here is tested
-more.
-"""
+"""Kills and starts processes through supervisord, or without it if it does not answer. The most tested code here."""
 
 from __future__ import annotations
 

@@ -59,9 +59,7 @@ class Subject:
 
 
 class Witness:
-    """Follows all processes by their names. `on_death` is called on the loop's thread as soon as the kernel tells of a
-    death.
-    """
+    """Follows all processes by their names. `on_death` is called on the loop's thread when one dies."""
 
     def __init__(self, folder: Path, limits: Mapping[str, int], on_death: Callable[[Subject, int], None]) -> None:
         """`limits`: how many bytes of memory each process may hold; 0: as many as it wants."""

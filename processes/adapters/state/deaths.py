@@ -116,7 +116,7 @@ def _killed_for_memory(last: Pulse) -> bool:
     try:
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False  # not ours to read, or none here
+        return False  # this user may not read it, or there is none
     try:
         for _ in range(KERNEL_LINES_MAX):
             try:

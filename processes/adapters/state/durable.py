@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 TEMPORARY: Final = ".new"  # how the name of every temporary file ends; it begins with a dot
-STALE_S: Final = 60.0  # a temporary file that is older belongs to nobody any more. Guess: far over any write of ours
+STALE_S: Final = 60.0  # an older temporary file is left over from a kill. Guess: far longer than any write takes
 
 _FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

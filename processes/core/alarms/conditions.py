@@ -15,7 +15,7 @@ from processes.core.shown.status import IncidentView, ProcessReport, Report, Ver
 from processes.core.travels.pulse import Blocked
 from processes.core.values import rfc3339
 
-SETTLE_S: Final = 2.0  # an incident is told with its line and its remedy: evidence takes 1 s at most
+SETTLE_S: Final = 2.0  # an incident waits so long for its remedy before it is told: evidence takes 1 s at most
 # an incident that is not over by then is told once more, as critical. Promised: over within 5 s
 LASTING_S: Final = 30.0
 LAGGING_S: Final = 60.0
@@ -24,7 +24,7 @@ CANARY_S: Final = 15.0  # red for so long, after the 6 s until it counts as red
 SUPERVISORD_S: Final = 10.0
 HOLE_S: Final = 10.0  # for so long no watchdog ran; one that dies is replaced within about 2 s
 DISK_FREE_MIN_BYTES: Final = 256 << 20  # guess: an hour of a noisy fleet's output
-CERTIFICATE_DAYS: Final = (  # each told once; all are over when it is replaced
+CERTIFICATE_DAYS: Final = (  # each is told once; all are over when the certificate is replaced
     (14, Severity.WARNING, "expires in less than 14 days"),
     (3, Severity.CRITICAL, "expires in less than 3 days"),
     (0, Severity.CRITICAL, "has expired"),

@@ -32,7 +32,7 @@ class AlarmMessage(msgspec.Struct, frozen=True):
 
     installation: str
     severity: Severity
-    over: bool  # nothing in it still stands
+    over: bool  # every condition in it is over
     title: str
     body: str
     events: list[AlarmEvent]

@@ -30,7 +30,7 @@ class Step(enum.Enum):
 
     SEND = enum.auto()  # the delta, with the feed's version
     FULL = enum.auto()  # a full state, with the feed's version and epoch
-    SKIP = enum.auto()  # nothing: it is behind and its buffer is full
+    SKIP = enum.auto()  # nothing: the connection is behind, and its buffer is full
 
 
 class Room(NamedTuple):

@@ -1,5 +1,4 @@
-"""The recent history of each host: its metrics and its changes of presence, bounded, in memory. Pure: times are
-arguments.
+"""The recent history of each host, bounded, in memory: metrics and changes of presence. Pure: times are arguments.
 
 A fanout makes it from the changes that it shows anyway; `dump` and `restore` pass it on to the next fanout.
 """

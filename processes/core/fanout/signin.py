@@ -121,8 +121,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:
-    """Return whether the page that asks is our own: of the public origin, or of the loopback host that
-    the request names.
+    """Return whether the asking page is our own: of the public origin, or of the loopback host in the request.
 
     Source: RFC 6454; `null` and everything that is not exactly scheme://host[:port] is foreign.
     """

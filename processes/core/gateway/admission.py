@@ -8,8 +8,7 @@
             ──▶ no such token ───────────────────────────────────────▶ 401
 
 An operator who enrolls a host gets its token as soon as the hub has written it; a gateway hears of it through another
-queue, a moment later. An agent that connects in between must not be turned away: it would wait for
-a minute after a 401.
+queue, a moment later. An agent that connects in between must not be refused: after a 401 it would wait for a minute.
 """
 
 from __future__ import annotations

@@ -164,9 +164,7 @@ class Outbox:
         return PutResult.PAUSE if over or self._bytes_all >= self.bounds.all_bytes else PutResult.KEPT
 
     def put_presence(self, host: str, item: bytes, now_s: float) -> None:
-        """Put in a registration or a disconnect. It is always accepted; when there are too many, a census is wanted
-        instead.
-        """
+        """Put in a registration or a disconnect. It is always accepted; too many are dropped for a census."""
         self._enter(host, item, True, now_s)
         self._presence += 1
         if self._presence > self.bounds.presence_items:
@@ -263,7 +261,7 @@ class Outbox:
         if batch.lane is Lane.HEARTBEATS:
             self._pace_beats.back_off(now_s)
             return
-        if self._stale_presence:  # only entries that the census overtook: who registered after it was made is not in it
+        if self._stale_presence:  # only entries that the census overtook: it does not name later registrations
             self._stale_presence = False
             # plant: registered-meanwhile
             self._drop_presence_between(0, under_way)

@@ -308,8 +308,7 @@ def reported(draft: Draft, event: StatusReceived) -> None:
         and event.exit_code is None
         and command.reason in _OTHER_JOURNAL
     ):
-        # a journal that never knew the command says that it was cancelled before its start: it may
-        # have run all the same
+        # another journal says that the command was cancelled before its start: it may have run all the same
         _ack(draft, event, command.id)
         return
     if command.state is State.LOST and after is State.CANCELLED:
@@ -372,9 +371,7 @@ def output(draft: Draft, event: OutputReceived) -> None:
 
 
 def output_put_aside(draft: Draft, event: OutputReceived, dead_letter_id: str) -> None:
-    """Acknowledge output that could not be stepped, since its agent would hold back the report, and leave a line in its
-    place.
-    """
+    """Acknowledge output that could not be stepped (else the agent holds back its report); leave a line instead."""
     command = _own(draft, event, event.command_id)
     offsets = [record.offset for record in event.records if record.offset is not None]
     if command is not None and offsets and max(offsets) >= command.output_next:
@@ -387,9 +384,7 @@ def output_put_aside(draft: Draft, event: OutputReceived, dead_letter_id: str) -
 
 
 def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
-    """Acknowledge output of a command that is not known any more, without keeping it: its agent would hold back the
-    report.
-    """
+    """Acknowledge output of an unknown command without keeping it: else its agent holds back the report."""
     offsets = [record.offset for record in event.records if record.offset is not None]
     if event.command_id is not None and offsets:
         draft.deliver(

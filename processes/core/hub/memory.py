@@ -386,7 +386,5 @@ def _difference(before: msgspec.Struct | None, after: msgspec.Struct) -> dict[st
 
 
 def derived_id(*parts: str) -> str:
-    """Return a 128-bit id that follows from its parts: the same request gives the same ids, however often it is
-    stepped.
-    """
+    """Return a 128-bit id that follows from its parts: a request has the same ids, however often it is stepped."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -41,9 +41,7 @@ def registered(draft: Draft, event: AgentRegistered) -> None:
 
 
 def connect(draft: Draft, info: Connection) -> None:
-    """Make this connection the host's current one, unless a later one is known, and tell its agent that the hub holds
-    the registration.
-    """
+    """Make this connection the host's current one, unless a later one is known, and tell its agent so."""
     host = draft.host(info.host)
     if host is None or host.enrolment != info.enrolment or (host.token_hash is None and host.name != CANARY_HOST):
         draft.deliver(
@@ -144,9 +142,7 @@ def tick(draft: Draft) -> None:
 
 
 def settle(draft: Draft) -> None:
-    """Called when the censuses are in, or it is too late for them: restored hosts that were not found connected become
-    offline.
-    """
+    """Called when the censuses are in, or it is too late for them: hosts not found connected become offline."""
     draft.settled = True
     for name in draft.memory.hosts:
         if draft.link(name).presence is Presence.STALE and not draft.link(name).connection:

@@ -83,8 +83,7 @@ OwnEvent = Tick | Due | Elapsed | RunDue
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """The rows that the database held when the hub started, of the memory's durable tables, by their
-    keys, oldest first.
+    """The rows of the memory's durable tables in the database when the hub started, by their keys, oldest first.
 
     Of commands and runs it has all open ones, and those that ended lately.
     """

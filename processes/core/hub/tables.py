@@ -75,9 +75,7 @@ class Table(dict[str, Row]):
 
 
 class Overlay:
-    """The changes of one step over any number of tables: reads fall through to the tables, which do not change until
-    `apply_rows`.
-    """
+    """The changes of one step over any tables: reads fall through; the tables do not change until `apply_rows`."""
 
     __slots__ = ("_changed",)
 

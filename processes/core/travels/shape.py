@@ -13,12 +13,10 @@ _OTHERS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
 
 def too_deep(text: bytes) -> bool:
-    """Return whether this JSON text is nested deeper than DEPTH_MAX. For a text that is not JSON the answer may be
-    either.
+    """Return whether this JSON text is nested deeper than DEPTH_MAX; of other texts either may be returned.
 
     Cost: a text with at most DEPTH_MAX opening brackets, as nearly every message is, costs two counts; half a megabyte
-    of brackets costs some 10 ms. Each pass removes the innermost pairs, so it takes as many
-    passes as the text is deep.
+    of brackets costs some 10 ms. Each pass removes the innermost pairs, so it takes as many passes as the text is deep.
     """
     if text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
         return False

@@ -38,7 +38,7 @@ class Incident(msgspec.Struct):
     over_wall_s: float | None = None
     stuck_at: str | None = None
     remedy: str = ""
-    ledger: Ledger | None = None  # when it was found; None: not known
+    ledger: Ledger | None = None  # as it was when the incident was found; None: not known
     lost: int = 0
     drill: bool = False
     evidence: list[str] = []

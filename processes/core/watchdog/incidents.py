@@ -204,8 +204,7 @@ class Incidents:
         self._settling.discard(incident.id)
 
     def resume(self, left: Iterable[Incident], at: Moment) -> None:
-        """Go on with the incidents that the watchdog before this one left open. Shape of `left`: newest
-        first, as stored.
+        """Go on with the incidents that the last watchdog left open. Shape of `left`: newest first, as stored.
 
         Incidents of this boot stay open. Incidents of an earlier boot are over, and so is one that this watchdog found
         again by itself before it could read `left`.

@@ -63,7 +63,7 @@ class Past(msgspec.Struct, frozen=True):
 
     kills_s: tuple[float, ...] = ()  # of the last BUDGET_S; once alarmed, the last one counts
     alarmed: bool = False  # the budget was used up, and the process was not well for BUDGET_S since
-    revivals: int = 0  # since it was last well for WELL_S
+    revivals: int = 0  # starts from here since the process was last well for WELL_S
     given_up_s: float | None = None  # since when supervisord starts it no more, or since the last start from here
     well_s: float | None = None  # since when it advances
 

@@ -1,5 +1,4 @@
-"""The second witness of a process whose pulse is doubted: does it acknowledge anything in the queue
-that it reads? Pure.
+"""The second witness of a process whose pulse is doubted: does it acknowledge items of its queue? Pure.
 
 Every second the canary puts a heartbeat into `events`, which comes out of every fanout's broadcasts, and its commands
 go into the gateways' deliveries. So a process that works acknowledges an item within seconds. For `queues` the witness
