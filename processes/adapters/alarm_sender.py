@@ -98,7 +98,7 @@ async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> s
 
 async def _give(child: asyncio.subprocess.Process, order: bytes) -> None:
     assert child.stdin is not None
-    with contextlib.suppress(ConnectionError):  # the sender died: its exit code says so
+    with contextlib.suppress(ConnectionError):  # the sender died: its exit code tells
         child.stdin.write(order)
         await child.stdin.drain()
     child.stdin.close()
@@ -139,9 +139,8 @@ def main() -> int:
     die_with_parent()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())  # the watchdog blocks some signals; its children must not
     order = msgspec.json.decode(sys.stdin.buffer.read(ORDER_BYTES_MAX), type=Order)
-    signal.alarm(
-        math.ceil(order.deadline_s) + 1
-    )  # an alarm survives exec: this process ends whatever becomes of the watchdog
+    # an alarm survives exec: this process ends in time, even if the watchdog dies
+    signal.alarm(math.ceil(order.deadline_s) + 1)
     if order.argv:
         return _become(order)
     return _send(order)

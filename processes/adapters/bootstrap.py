@@ -97,7 +97,7 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
         with contextlib.suppress(OSError), stacks.open("a") as file:
-            traceback.print_exc(file=file)  # for the successor, should it have to say what an event did
+            traceback.print_exc(file=file)  # for the successor, in case the event in hand is to blame
     finally:
         leave(code)
 

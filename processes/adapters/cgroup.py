@@ -1,7 +1,7 @@
 """The CPU control group of a process: how often its quota throttled it, and how long its processes waited for a CPU.
 
-Reads versions 2 and 1, also side by side, wherever they are mounted. A process without a quota has zeros. Whatever
-cannot be read is zero too: then it excuses nothing.
+Reads versions 2 and 1, also side by side, wherever they are mounted. A process without a quota has zeros. Figures
+that cannot be read are zero too: they excuse nothing.
 """
 
 from __future__ import annotations

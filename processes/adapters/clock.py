@@ -19,16 +19,16 @@ def boot_id() -> str:
 
 
 class Clock:
-    """The clocks of this machine, as a loop is given them by its constructor (a simulation gives it others)."""
+    """The clocks of this machine, as a loop gets them by its constructor (a simulation gives it others)."""
 
     def now(self) -> Now:
-        """Returns CLOCK_BOOTTIME and wall time, read together."""
+        """Return CLOCK_BOOTTIME and wall time, read together."""
         return now()
 
     def mono_s(self) -> float:
-        """Returns seconds of CLOCK_MONOTONIC."""
+        """Return seconds of CLOCK_MONOTONIC."""
         return time.monotonic()
 
     def mono_ns(self) -> int:
-        """Returns nanoseconds of CLOCK_MONOTONIC."""
+        """Return nanoseconds of CLOCK_MONOTONIC."""
         return time.monotonic_ns()

@@ -37,7 +37,7 @@ class _Exchange:
 
 
 class Line:
-    """A thread and its connection. keep False: every exchange opens a connection of its own."""
+    """A thread and its connection. `keep` False: every exchange opens a connection of its own."""
 
     def __init__(self, socket: Path, name: str, *, keep: bool = True) -> None:
         self._socket, self._name, self._keep = socket, name, keep
@@ -118,9 +118,7 @@ class Line:
                 self._current = exchange
             try:
                 outcome: bytes | Exception = self._perform(exchange, exchange.request)
-            except (
-                Exception
-            ) as error:  # of any kind: the caller gets it, and the thread goes on with a fresh connection
+            except Exception as error:  # the caller gets it, and the thread goes on with a fresh connection
                 self._drop()
                 outcome = error
             with self._lock:

@@ -28,9 +28,8 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._connection = Connection(
-            os.dup(sock.fileno())
-        )  # it closes its descriptor itself, so it gets one of its own
+        # a Connection closes its descriptor itself, so it gets one of its own
+        self._connection = Connection(os.dup(sock.fileno()))
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
 

@@ -200,7 +200,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def alarms(self) -> Path:
-        """The state of the alarms, with who was told what. Only the watchdog writes it."""
+        """The state of the alarms, with how far each target was told. Only the watchdog writes it."""
         return self.state / "alarms.json"
 
     @property
@@ -210,7 +210,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def replaced(self) -> Path:
-        """Databases whose place a restored one took."""
+        """The folder of databases that were replaced by a restored one."""
         return self.state / "replaced"
 
     @property
@@ -225,7 +225,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def agent_file(self) -> Path:
-        """What this machine's own agent runs by, made by `up`."""
+        """The settings of this machine's own agent, made by `up`."""
         return self.state / "agent.toml"
 
     @property
@@ -273,7 +273,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def failpoint(self) -> Path:
-        """What kills or hangs the hub at a named place (adapters/failpoint.py); only where drills are enabled."""
+        """The place at which the hub kills itself or hangs (adapters/failpoint.py); only where drills are enabled."""
         return self.run / "failpoint"
 
     @property

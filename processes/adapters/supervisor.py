@@ -29,7 +29,7 @@ class SupervisorFault(ResourceError):
 
 
 class Supervised(NamedTuple):
-    """supervisord's view of a process. pid 0: it is not running.
+    """A process as supervisord knows it. pid 0: it is not running.
 
     state: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN.
     """
@@ -59,9 +59,8 @@ class _UnixTransport(xmlrpc.client.Transport):
         self._path, self._timeout_s = path, timeout_s
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        connection = _UnixConnection(
-            self._path, self._timeout_s
-        )  # a fresh one for each call: an old one may hang for ever
+        # a fresh connection for each call: an old one may hang for ever
+        connection = _UnixConnection(self._path, self._timeout_s)
         self._connection = host, connection  # so that close() closes it
         return connection
 

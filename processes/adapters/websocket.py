@@ -102,10 +102,10 @@ class WebSocket(asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._head: bytearray | None = bytearray()  # until the request is answered
-        self._head_end = -1  # where it is complete
+        self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
         self._parts: list[bytes] = []  # of a fragmented message
         self._parts_text = False
-        self._own: tuple[int, str] | None = None  # how we ended it, if we did
+        self._own: tuple[int, str] | None = None  # our code and reason, if we ended the connection
         self._paused = False
         self._ending = False  # a close frame or a refusal is under way
         self._heard_s = self._loop.time()
@@ -113,7 +113,7 @@ class WebSocket(asyncio.Protocol):
         self._slow: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
 
-    # What a subclass says
+    # For a subclass to override
 
     def on_request(self, request: Request) -> Response | float | None:
         """Called with the upgrade request. Return None to accept it, or a Response (see `refusal`) to refuse it.
@@ -137,7 +137,7 @@ class WebSocket(asyncio.Protocol):
     def on_closed(self, code: int, reason: str) -> None:
         """Called when the connection is gone, with our code if we ended it, else the peer's, else 1006."""
 
-    # What a subclass, or its owner, may do at any time
+    # For a subclass, or its owner, to call at any time
 
     @property
     def is_open(self) -> bool:
@@ -151,30 +151,29 @@ class WebSocket(asyncio.Protocol):
 
     @property
     def is_paused(self) -> bool:
-        """True between `pause` and `resume`."""
+        """Return True between `pause` and `resume`."""
         return self._paused
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The transport; None before the connection is made and after it is lost."""
+        """Return the transport; None before the connection is made and after it is lost."""
         return self._transport
 
     @property
     def buffer_bytes(self) -> int:
-        """What was sent here and has not left for the kernel yet."""
+        """Return how many bytes were sent here and not yet handed to the kernel."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def peer(self) -> str:
-        """The peer's address, empty when it has none."""
+        """Return the peer's address; empty if it has none."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
 
     def send(self, text: bytes) -> bool:
-        """Sends one text message. False: the connection is not open (any more), nothing was sent. Never raises, never
-        waits.
+        """Send one text message. Return False if the connection is not open (any more), and nothing was sent.
 
-        True means handed over, not arrived: the peer may be gone already.
+        True means handed over, not arrived: the peer may be gone already. Never raises, never waits.
         """
         if not self.is_open:
             return False
@@ -183,7 +182,7 @@ class WebSocket(asyncio.Protocol):
         return True
 
     def write(self, frames: bytes) -> bool:
-        """As `send`, with ready frames (`frame_text`)."""
+        """Send frames that are encoded already (`frame_text`), as `send` does."""
         if not self.is_open:
             return False
         cast(asyncio.Transport, self._transport).write(frames)

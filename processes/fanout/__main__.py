@@ -1,5 +1,5 @@
-"""`python -m processes.fanout MEMBER`: the operators' WebSockets, API and page. MEMBER counts from 1; 0 of the group
-holds the socket.
+"""`python -m processes.fanout MEMBER`: the operators' WebSockets, API and page. MEMBER counts from 1; supervisord's
+member 0 holds the listening socket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUEUES_S_MAX: Final = 2.0  # for one call
 
 
 async def main(process: Process) -> None:
-    """Opens left to right, loops, closes right to left."""
+    """Open the resources, turn until the process is asked to stop, close them in reverse order."""
     settings = process.settings
     sock = bootstrap.listening_socket()
     folder_watch = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
@@ -74,11 +74,11 @@ async def main(process: Process) -> None:
     loop = Loop(process.name, parts, process.pulse, poison_guard, process.log)
     await loop.load()
     serving = asyncio.create_task(web.serve(sockets=[sock]))
-    serving.add_done_callback(lambda _: process.stop.set())  # it ends by itself only when something is wrong
+    serving.add_done_callback(lambda _: process.stop.set())  # the server ends by itself only if it is broken
     renewing = asyncio.create_task(tls.follow(web.config.ssl, settings.file.tls, process.log))
     try:
         await loop.run(process.stop)
-        web.should_exit = True  # it tells every connection, WebSockets included
+        web.should_exit = True  # the server tells every connection, including WebSockets
         await loop.finish(serving)
         serving.result()
     finally:

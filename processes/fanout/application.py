@@ -1,4 +1,4 @@
-"""The application that uvicorn runs: the table of operations as routes, the page's files, the document."""
+"""The application that uvicorn runs: a route for each operation, for the page's files and for the API's document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_err
 def application(
     change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi
 ) -> ASGIApp:
-    """The whole HTTP side."""
+    """Return the whole HTTP side."""
     table = operations(change_api, read_api, Sessions(auth), dead_letter_api)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
     spec = json(document(listed, importlib.metadata.version("fleethub"), auth.cookie_name, NAMED)).body
@@ -48,7 +48,7 @@ def application(
 
 
 def _asked_well(operation: Operation) -> Endpoint:
-    """The endpoint behind the check of its query: a filter that nobody knows must not silently filter nothing."""
+    """Return the endpoint behind a check of its query: an unknown filter must not be ignored in silence."""
     known = [query.name for query in operation.described.query]
     if not operation.path.startswith("/api/"):
         return operation.endpoint
@@ -68,7 +68,9 @@ def _asked_well(operation: Operation) -> Endpoint:
 
 
 def _by_method(endpoints: dict[str, Endpoint]) -> Endpoint:
-    """One route a path: of several routes Starlette's 405 would tell the methods of the first alone."""
+    """Return one endpoint for a path. With a route for each method, Starlette's 405 would name
+    the first's method alone.
+    """
 
     async def enter(request: Request) -> Response:
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)

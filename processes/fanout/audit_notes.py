@@ -1,9 +1,9 @@
-"""What a fanout alone knows for the audit trail (sign-ins, refused attempts), on its way to the hub, which writes it
-down.
+"""Lines of the audit trail that a fanout alone knows (sign-ins, refused attempts), on their way to
+the hub, which writes them.
 
-Never in anybody's way: lines wait here, in a bounded number, while `queues` or the hub is away. Whoever tries thousands
-of wrong tokens fills neither the queue nor the disk: beyond RATE_MAX lines a second they are counted, and the count is
-noted.
+No request waits for them: the lines wait here, in a bounded number, while `queues` or the hub is away. A client that
+tries thousands of wrong tokens fills neither the queue nor the disk: beyond RATE_MAX lines a second the lines are only
+counted, and the count is noted.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from processes.core.travels.audit import AuditLine, Kind
 from processes.core.travels.messages import AuditNoted
 from processes.core.travels.queue_calls import Appended
 
-WAITING_MAX: Final = 1000  # lines; guess: what an outage of minutes brings
+WAITING_MAX: Final = 1000  # lines; guess: the lines of an outage of minutes
 RATE_MAX: Final = 20  # lines a second
 AGAIN_S: Final = 0.5
 
 
 class Queues(Protocol):
-    """What is needed of adapters.queue_link.QueueLink."""
+    """The part of adapters.queue_link.QueueLink that is used here."""
 
     async def append(self, queue: str, items: list[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
 
@@ -40,7 +40,7 @@ class AuditNotes:
         self._task: asyncio.Task[None] | None = None
 
     def note(self, kind: Kind, subject: str, after: str, *, actor: str, reason: str = "") -> None:
-        """The line is on its way, or counted as one too many."""
+        """Send a line, or count it if there are too many."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._in_second = second, 0
@@ -55,20 +55,19 @@ class AuditNotes:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._send())
 
-    def _put(self, kind: Kind, subject: str, after: str, actor: str, reason: str) -> None:  # a line as it is
+    def _put(self, kind: Kind, subject: str, after: str, actor: str, reason: str) -> None:
         self._waiting.append(audit.line(time.time(), kind, subject, after, actor=actor, reason=reason))
 
     async def _send(self) -> None:
         while self._waiting:
             lines = [self._waiting[place] for place in range(min(len(self._waiting), RATE_MAX))]
             try:
-                sent = (
-                    await self._link.append(messages.EVENTS, [messages.encode(AuditNoted(self._fanout, lines))])
-                ).accepted
+                noted = messages.encode(AuditNoted(self._fanout, lines))
+                sent = (await self._link.append(messages.EVENTS, [noted])).accepted
             except QueuesAway:
                 sent = False
             if sent:
                 for _ in lines:
                     self._waiting.popleft()
             else:
-                await asyncio.sleep(AGAIN_S)  # nothing tells us when there is room again
+                await asyncio.sleep(AGAIN_S)  # nothing tells when there is room again

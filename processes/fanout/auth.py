@@ -1,4 +1,4 @@
-"""Who asks: by a Bearer token, or by a session cookie given for a token or a one-time code. Needs no hub."""
+"""Finds out who asks: by a Bearer token, or by a session cookie that was given for a token or a code. Needs no hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from processes.core.values import Role
 from processes.fanout.state_folder import FolderWatch
 
 TOKEN_CHARS_MAX: Final = 512
-BROWSER_CHARS_MAX: Final = 200  # of what a browser says it is
+BROWSER_CHARS_MAX: Final = 200  # of a browser's User-Agent
 
 
 class Auth:
@@ -36,43 +36,43 @@ class Auth:
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
-        self._ended: set[str] = set()  # sessions that ended here, until a look has seen it
+        self._ended: set[str] = set()  # sessions that ended here, until the folder watch has seen that
         self._folder_watch, self._key = folder_watch, key
         self.run = settings.run
         # cookies do not know ports: two installations on one machine must not overwrite each other's
         self.cookie_name = ("__Host-" if self.public.secure else "") + "fleethub-" + digest(key.hex())[:8]
 
     def host_ok(self, host: str) -> bool:
-        """False: answer 421."""
+        """Return whether the Host header is allowed; if not, answer 421."""
         return host_allowed(host, self.public)
 
     def origin_ok(self, origin: str, host: str) -> bool:
-        """False: answer 403."""
+        """Return whether the Origin header is allowed; if not, answer 403."""
         return origin_allowed(origin, host, self.public, self.tls)
 
     def known(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
-        """Return who asks, by the newest look at the state folder; for callers that cannot await."""
+        """Return who asks, by the last look at the state folder; for callers that cannot await."""
         token = bearer(authorization)
         if token is not None:
-            return self._folder_watch.view.credentials.get(digest(token))
+            return self._folder_watch.seen.credentials.get(digest(token))
         return self._session(cookies)
 
     async def find(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
-        """Return who asks, as `known` does; reads the state folder once more for an unknown token."""
+        """Return who asks, as `known` does, but look at the state folder once more for an unknown token."""
         token = bearer(authorization)
         return await self._folder_watch.find(digest(token)) if token is not None else self._session(cookies)
 
     def still_good(self, principal: Principal) -> bool:
-        """False once its token or session has ended."""
+        """Return whether the token or session is still valid."""
         if not principal.by_cookie:
-            return principal.credential in self._folder_watch.view.credentials
+            return principal.credential in self._folder_watch.seen.credentials
         overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
         return not overdue and not self._has_ended(principal.credential)
 
     async def sign_in(
         self, code: str | None, token: str | None, address: str = "", browser: str = ""
     ) -> tuple[str, Principal] | None:
-        """Return a new session's cookie and principal; None if the code or token is not good. A code is good once."""
+        """Return a new session's cookie and principal; None if the code or token is not valid. A code is valid once."""
         if code is not None:
             role = await asyncio.to_thread(signin_codes.use, self.run, code)
             found = None if role is None else Principal(role, "admin" if role is Role.ADMIN else role.value, "code")
@@ -87,13 +87,13 @@ class Auth:
         return cookie(self._key, session_id, found.role, found.actor, now_s), session
 
     async def sign_out(self, principal: Principal) -> None:
-        """Ends the session everywhere: every fanout sees it within a look."""
+        """End the session everywhere: other fanouts see that at their next look."""
         if principal.by_cookie:
             await self.end(principal.credential)
 
     async def end(self, session_id: str) -> None:
-        """Ends the session of this id: here at once, on the other fanouts with their next look."""
-        self._ended = {each for each in self._ended if each not in self._folder_watch.view.signed_out} | {session_id}
+        """End the session of this id: here at once, on the other fanouts at their next look."""
+        self._ended = {each for each in self._ended if each not in self._folder_watch.seen.signed_out} | {session_id}
         await asyncio.to_thread(session_files.end, self.run, session_id)
 
     def _session(self, cookies: dict[str, str]) -> Principal | None:
@@ -102,10 +102,10 @@ class Auth:
         return None if found is None or self._has_ended(found.credential) else found
 
     def _has_ended(self, session_id: str) -> bool:
-        return session_id in self._ended or session_id in self._folder_watch.view.signed_out
+        return session_id in self._ended or session_id in self._folder_watch.seen.signed_out
 
 
 def bearer(authorization: str) -> str | None:
-    """The token of an Authorization header; None if it has none."""
+    """Return the token of an Authorization header; None if it has none."""
     scheme, _, token = authorization.partition(" ")
     return token.strip()[:TOKEN_CHARS_MAX] if scheme.lower() == "bearer" and token.strip() else None

@@ -1,4 +1,4 @@
-"""The endpoints of the HTTP API that change something: each is a request to the hub, or about the session."""
+"""The endpoints of the HTTP API that change something: requests to the hub, and signing in and out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from processes.fanout.web import Problem, answered, body_of, check_origin, check
 
 
 class ChangeApi:
-    """The endpoints that change something: each is a request to the hub, or about the session."""
+    """Each method is an endpoint."""
 
     def __init__(  # noqa: PLR0917  # its parts
         self,
@@ -54,7 +54,7 @@ class ChangeApi:
         self._read_api, self._audit_notes = read_api, audit_notes
 
     async def login(self, request: Request) -> Response:
-        """A session cookie for a one-time code or a token."""
+        """Give a session cookie for a one-time code or a token."""
         check_origin(self._auth, request)
         address = request.client.host if request.client else ""
         if not self._auth.attempts.allow(address, asyncio.get_running_loop().time()):
@@ -75,7 +75,7 @@ class ChangeApi:
         return response
 
     async def logout(self, request: Request) -> Response:
-        """The session is over, everywhere."""
+        """End the session, everywhere."""
         await self._auth.sign_out(principal_of(request))
         address = request.client.host if request.client else ""
         self._audit_notes.note(Kind.SESSION, address, "signed_out", actor=principal_of(request).actor)
@@ -84,7 +84,7 @@ class ChangeApi:
         return response
 
     async def give(self, request: Request) -> Response:
-        """A command for each of the hosts; answered once it is durable."""
+        """Give a command to each of the hosts; answered once it is durable."""
         body = await body_of(request, GiveBody)
         canary = principal_of(request).canary
         if canary and (body.hosts != [CANARY_HOST] or body.op != CANARY_OP):
@@ -94,20 +94,20 @@ class ChangeApi:
         return await self._ask(request, GiveCommand(**msgspec.structs.asdict(body)))
 
     async def cancel(self, request: Request) -> Response:
-        """Asks for the command's end; 409 if it has ended."""
+        """Ask for the command's end; 409 if it has ended."""
         return await self._ask(request, CancelCommand(request.path_params["id"]))
 
     async def start_run(self, request: Request) -> Response:
-        """A run over many hosts, which the hub carries on whatever the asker does."""
+        """Start a run over many hosts. The hub carries it on, whatever becomes of the client."""
         body = await body_of(request, RunBody)
         return await self._ask(request, StartRun(**msgspec.structs.asdict(body)))
 
     async def cancel_run(self, request: Request) -> Response:
-        """No further host is begun, and what is under way is asked to end; 409 if the run has ended."""
+        """Begin no further host, and ask for the end of the commands under way; 409 if the run has ended."""
         return await self._ask(request, CancelRun(request.path_params["id"]))
 
     async def enroll(self, request: Request) -> Response:
-        """A host and its token, which is told this once; the hub gets its hash only."""
+        """Enroll a host and tell its token, this once; the hub gets only the token's hash."""
         body = await body_of(request, EnrollBody)
         agents_url = {"agents_url": self._settings.agents_url}
         return await self._with_token(
@@ -115,24 +115,24 @@ class ChangeApi:
         )
 
     async def revoke(self, request: Request) -> Response:
-        """The host's token is void."""
+        """Revoke the host's token."""
         return await self._ask(request, RevokeHost(request.path_params["name"]))
 
     async def lift(self, request: Request) -> Response:
-        """The host's token is no longer suspended."""
+        """Lift the suspension of the host's token."""
         return await self._ask(request, LiftHost(request.path_params["name"]))
 
     async def remove(self, request: Request) -> Response:
-        """The host is gone; its open commands end."""
+        """Remove the host; its open commands end."""
         return await self._ask(request, RemoveHost(request.path_params["name"]))
 
     async def create_token(self, request: Request) -> Response:
-        """A further operator token, told this once."""
+        """Create a further operator token and tell it, this once."""
         body = await body_of(request, TokenBody)
         return await self._with_token(request, lambda token: CreateToken(digest(token), body.role.value, body.label))
 
     async def revoke_token(self, request: Request) -> Response:
-        """A further operator token is void; its sessions and connections end."""
+        """Revoke a further operator token; its sessions and connections end."""
         named = request.path_params["id"]
         found = [token_hash for token_hash, view in await self._read_api.known_tokens() if view.id == named]
         if len(found) != 1:
@@ -140,7 +140,7 @@ class ChangeApi:
         return await self._ask(request, RevokeToken(found[0]))
 
     async def drill(self, request: Request) -> Response:
-        """Rehearses a fault inside the hub."""
+        """Rehearse a fault inside the hub."""
         body = await body_of(request, DrillBody)
         if not self._settings.file.drills.enabled:
             raise Problem(

@@ -1,6 +1,4 @@
-"""fleet.db, read only, on a connection's own thread: never blocks the loop, always has a deadline, finds a replaced
-file.
-"""
+"""Reads fleet.db on a connection's own thread: never blocks the loop, has a deadline, and notices a replaced file."""
 
 from __future__ import annotations
 
@@ -16,18 +14,18 @@ import aiosqlite
 from processes.adapters.state import fleet_db
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 
-READ_S_MAX: Final = 3.0  # one page of anything takes milliseconds; then the disk is not well
-WAITING_MAX: Final = 200  # reads at a time; guess: what a second of reading serves
+READ_S_MAX: Final = 3.0  # a page of anything takes milliseconds; after so long the disk is not well
+WAITING_MAX: Final = 200  # reads at a time; guess: as many as one second serves
 
 T = TypeVar("T")
 
 
 class _Replaced(Exception):
-    """The file at the path is another one than ours: it was restored from a backup."""
+    """The file at the path is not the open one any more: a backup was restored."""
 
 
 class DatabaseReader:
-    """One connection, opened when first needed and anew after trouble."""
+    """One connection, opened when it is first needed, and opened anew after a failure."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,7 +35,7 @@ class DatabaseReader:
         self._opening = asyncio.Lock()
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of one short reading function. Raises: DatabaseUnreadable; its text is fit for a person."""
+        """Return the result of one short reading function. Raises: DatabaseUnreadable; its text is fit for a person."""
         if self._waiting >= WAITING_MAX:
             raise DatabaseUnreadable(f"{WAITING_MAX} reads wait already")
         self._waiting += 1
@@ -58,7 +56,7 @@ class DatabaseReader:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Ends the thread; what it is reading is not waited for."""
+        """End the thread, without waiting for the read that it may be making."""
         self._drop()
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:

@@ -36,13 +36,13 @@ class DeadLetterApi:
         return json(dead_letter.view(found, whole=True))
 
     async def retry(self, request: Request) -> Response:
-        """Asks the hub to step the dead letter once more; 409 if that is impossible."""
+        """Ask the hub to step the dead letter once more; 409 if that is impossible."""
         asked = RetryDeadLetter(request.path_params["id"])
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
     async def discard(self, request: Request) -> Response:
-        """Asks the hub to discard the dead letter."""
+        """Ask the hub to discard the dead letter."""
         asked = DiscardDeadLetter(request.path_params["id"])
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))

@@ -1,6 +1,6 @@
 """The fanout's turn: broadcasts into the mirror → subscribers → state folder → request for a snapshot → pulse.
 
-Calls to `queues`, the database and the disk run beside the turns; a turn only looks at what they brought.
+Calls to `queues`, the database and the disk run beside the turns; a turn only takes their results.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from processes.fanout.subscribers import Audience
 
 TURN_S_MAX: Final = 0.2  # an idle loop turns too
 BATCH_ITEMS_MAX: Final = 500  # broadcasts a turn; about 20 ms
-LOAD_S: Final = 2.0  # between two looks into the database while no hub has spoken
-FORGET_S: Final = 60.0  # between two looks whether what is left out may be tried again
-KEEP_S: Final = 60.0  # between two writes of what is remembered of the hosts: so much of it a kill may cost
+LOAD_S: Final = 2.0  # between two reads of the database while no hub has sent anything
+FORGET_S: Final = 60.0  # between two checks whether rows that are left out may be tried again
+KEEP_S: Final = 60.0  # between two writes of the hosts' histories: a kill may lose the last minute
 FINISH_S_MAX: Final = 3.5  # for answers and closing handshakes
-FIRST_LOAD_S_MAX: Final = 2.0  # before the first connection is taken; they wait in the backlog meanwhile
+FIRST_LOAD_S_MAX: Final = 2.0  # for the database, before the first connection is accepted; clients wait meanwhile
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Parts:
     auth: Auth
     database_reader: DatabaseReader
     histories: Histories
-    kept: Path  # the histories, for the fanout after this one
+    kept: Path  # the file of the histories, for the next fanout
 
 
 class Loop:
@@ -92,18 +92,18 @@ class Loop:
         self._asked_again: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
-        """Shows the database's rows, if they can be read in time, so that the first operators see no empty fleet.
+        """Show the database's rows, if they can be read in time, so that the first operators see no empty fleet.
 
-        Also takes over the hosts' histories of the fanout before this one.
+        Also take over the hosts' histories of the fanout before this one.
         """
-        self._pulse.beat()  # what freezes from here on froze in the loop, not at its start
+        self._pulse.beat()  # a freeze from now on is one of the loop, not of the start
         await self._remember()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOAD_S_MAX):
                 await self._load()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Turns until stopped."""
+        """Turn until `stop` is set."""
         stopping = self._loop.create_task(stop.wait())
         stopping.add_done_callback(lambda _: self.wake.set())
         self._show_folder()
@@ -112,9 +112,9 @@ class Loop:
             self._turn()
 
     async def finish(self, serving: asyncio.Task[None]) -> None:
-        """Turns until the server has closed: open requests get their answers, and the pulse still advances.
+        """Turn until the server has closed: open requests get their answers, and the pulse still advances.
 
-        Raises: TimeoutError, if the server has not closed within FAREWELL_S_MAX.
+        Raises: TimeoutError, if the server has not closed within FINISH_S_MAX.
         """
         serving.add_done_callback(lambda _: self.wake.set())
         async with asyncio.timeout(FINISH_S_MAX):
@@ -126,7 +126,7 @@ class Loop:
             if task is not None:
                 task.cancel()
         if self._keeping is not None:
-            await self._keeping  # or two would write one file
+            await self._keeping  # else two tasks would write one file
         await self._keep()
 
     async def _wait(self) -> None:
@@ -176,7 +176,7 @@ class Loop:
         self._broadcasts.ask()
 
     def _take_one(self, item: bytes, now_s: float) -> None:
-        """Shows one broadcast. A broadcast that cannot be shown is counted and logged."""
+        """Show one broadcast. A broadcast that cannot be shown is counted and logged."""
         pulse = self._pulse
         pulse.pulse.received += 1
         name = f"broadcast {hashlib.blake2b(item, digest_size=8).hexdigest()}"
@@ -185,10 +185,10 @@ class Loop:
         pulse.take(name)
         try:
             self._show(item, name, now_s)
-        except (LocalError, ValueError, msgspec.DecodeError):  # of a hub to come, or of a broken one
+        except (LocalError, ValueError, msgspec.DecodeError):  # of a newer hub, or of a broken one
             self._errors += 1
             self._log.error("a broadcast that could not be shown", exc_info=True)
-        pulse.put_down()  # not after what ends the process: that stays in hand, to be blamed
+        pulse.put_down()  # a broadcast that ends the process stays in hand, to be blamed
         pulse.pulse.stepped += 1
 
     def _show(self, item: bytes, name: str, now_s: float) -> None:
@@ -199,7 +199,7 @@ class Loop:
         self._pulse.take(name)
         if seen.new_hub:
             self._log.info("a new hub", epoch=self._mirror.epoch)
-            self._ask_for_snapshot(now_s)  # before the requests: what they change must come after what was before
+            self._ask_for_snapshot(now_s)  # before the requests, so that their changes come after the state before them
             self._requests.again()
         for change, _ in seen.changes:
             if change.kind == "command":
@@ -237,7 +237,7 @@ class Loop:
         with contextlib.suppress(QueuesAway):  # asked again a second later
             await self._link.append(messages.EVENTS, [item])
 
-    # the database, while no hub has spoken
+    # the database, while no hub has sent anything
 
     def _load_if_alone(self, now_s: float) -> None:
         if self._mirror.live or now_s < self._load_s or (self._loading is not None and not self._loading.done()):
@@ -265,31 +265,31 @@ class Loop:
             self._histories.restore(content, time.time())
         except ValueError as error:
             self._log.warning(
-                "what was kept of the hosts cannot be read: it begins anew", path=str(self._kept), error=str(error)
+                "the hosts' histories cannot be read: they begin anew", path=str(self._kept), error=str(error)
             )
 
     async def _keep(self) -> None:
-        """Writes the histories beside the turns. If the disk refuses, the charts begin anew after a restart."""
+        """Write the histories beside the turns. If the disk refuses, the charts begin anew after a restart."""
         try:
             await asyncio.to_thread(history_file.write, self._kept, self._histories.dump())
             self._keep_told = False
         except OSError as error:
             if not self._keep_told:
-                self._log.warning("what is remembered of the hosts cannot be kept", error=str(error))
+                self._log.warning("the hosts' histories cannot be kept", error=str(error))
             self._keep_told = True
 
     # the state folder
 
     def _show_folder(self) -> None:
-        folder_view = self._folder_watch.view
-        for kind, rows in state_folder.rows(folder_view).items():
+        folder_seen = self._folder_watch.seen
+        for kind, rows in state_folder.rows(folder_seen).items():
             self._audience.show_rows(kind, rows)
         self._show_source()
         self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
 
     def _show_source(self) -> None:
-        """Shows whether the rows come from the hub or from the database, and of which time the database's are."""
-        as_of = None if self._mirror.live else rfc3339(self._folder_watch.view.hub_record_wall_s or None)
+        """Show whether the rows come from the hub or from the database, and of which time the database's are."""
+        as_of = None if self._mirror.live else rfc3339(self._folder_watch.seen.hub_record_wall_s or None)
         source: dict[str, object] = {
             "from": "hub" if self._mirror.live else "database",
             "as_of": as_of,
@@ -307,13 +307,13 @@ class Loop:
         pulse.published = audience.sent + audience.full_states
         pulse.dropped = self._gaps + audience.skipped
         pulse.errors = self._errors + audience.malformed
-        pulse.connections, pulse.letters = len(audience.subscribers), len(self._poison_guard.left_out)
+        pulse.connections, pulse.dead_letters = len(audience.subscribers), len(self._poison_guard.left_out)
         pulse.blocked_on = Blocked.QUEUES if self._broadcasts.away else Blocked.NOTHING
         self._pulse.beat()
 
 
 def _rows(connection: sqlite3.Connection) -> tuple[int, list[Change]]:
-    """The state as the database has it: hosts unheard of, open commands and the newest others, the ledger."""
+    """Return the state in the database: hosts (as stale), open commands and the newest others, the ledger."""
     found = [
         Change("host", host.name, encode(host_view(host, Link(Presence.STALE)))) for host in fleet_db.hosts(connection)
     ]

@@ -1,6 +1,4 @@
-"""What Prometheus reads, in its text format: from the watchdog's report and the pulses, so that any fanout answers
-alike.
-"""
+"""The metrics in Prometheus's text format, from the watchdog's report and the pulses: all fanouts answer alike."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ ALL: Final = frozenset({"queues", "hub", "gateway", "fanout", "watchdog", "agent
 
 
 class OfPulse(NamedTuple):
-    """A metric of a process's pulse. `kinds`: the processes that fill this field; of others there are no series."""
+    """A metric of a process's pulse. `kinds`: the processes that fill this field; others have no series of it."""
 
     field: str
     name: str
@@ -51,7 +49,7 @@ GAUGES: Final = (
         frozenset({"hub", "gateway"}),
     ),
     OfPulse(
-        "letters",
+        "dead_letters",
         "dead_letters",
         "Messages put aside and kept (hub), rows left out because they ended it each time (fanout)",
         frozenset({"hub", "fanout"}),
@@ -84,7 +82,7 @@ CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 
 class Metrics:
-    """A registry of our own: nothing of this process's Python is exported, and no other library adds to it."""
+    """A registry of its own, so that neither the Python runtime nor another library adds metrics."""
 
     def __init__(self, settings: Settings) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -92,7 +90,7 @@ class Metrics:
         self._registry.register(self._fleet)
 
     def export(self, hosts: list[Json]) -> bytes:
-        """The text, with series of these hosts. One call at a time. Blocks: it reads files."""
+        """Return the text, with series of these hosts. One call at a time. Blocks: it reads files."""
         self._fleet.hosts = hosts
         return generate_latest(self._registry)
 
@@ -135,7 +133,7 @@ def _whole(report: Report) -> Iterator[Metric]:
 
 
 def _files(settings: Settings) -> Iterator[Metric]:
-    """What stands on the disk. What cannot be read has no series."""
+    """Yield metrics of files and the disk. Those that cannot be read have no series."""
     build = GaugeMetricFamily(
         "fleethub_build_info", "1; the version is that of the process that answers", labels=["version"]
     )
@@ -230,7 +228,7 @@ def _pulses(report: Report) -> Iterator[Metric]:
 
 
 def _kind(process: ProcessReport) -> str:
-    """Without the number of one of several."""
+    """Return the process's name without its number."""
     return process.name.partition(":")[0]
 
 
@@ -273,7 +271,7 @@ def _hosts(rows: list[Json]) -> Iterator[Metric]:
         online.add_metric([host.name], float(host.presence == Presence.ONLINE))
         for field, family in families.items():
             value = getattr(host.metrics, field, None)
-            if host.presence == Presence.ONLINE and value is not None:  # what is not known is not shown as known
+            if host.presence == Presence.ONLINE and value is not None:  # an unknown value has no sample
                 family.add_metric([host.name], value * _HOST_METRICS[field][2])
     yield online
     yield from families.values()

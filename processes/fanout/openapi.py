@@ -13,9 +13,11 @@ from processes.core.values import Role
 from processes.fanout import openapi_prose
 
 COMPONENTS: Final = "#/components"
-BODIES: Final = (400, 408, 413)  # what may be wrong with a body
-HUB: Final = (500, 503, 504)  # what may become of a request to the hub
-WRONG_HOST: Final = 421  # said before anything else is looked at
+# class → name of its schema; names in the API do not change
+API_NAMES: Final = {"DeadLetterView": "LetterView", "DeadLetterGone": "LetterGone"}
+BODIES: Final = (400, 408, 413)  # answers to a body that is wrong
+HUB: Final = (500, 503, 504)  # answers to a request that the hub did not accept or refuse
+WRONG_HOST: Final = 421  # checked before anything else
 
 
 class Query(NamedTuple):
@@ -27,9 +29,7 @@ class Query(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What the document says of one operation. `answers`: status → type, None for no body; `errors`: beside the usual
-    ones.
-    """
+    """One operation in the document. `answers`: status → type, None for no body; `errors`: beside the usual ones."""
 
     id: str
     tag: str
@@ -40,14 +40,14 @@ class Described(NamedTuple):
     errors: tuple[int, ...] = ()
     media: str = "application/json"
     text: str = ""
-    example: Any = None  # a body
-    role: Role | None = None  # where something else than the endpoint's guard asks for it
+    example: Any = None  # of a body
+    role: Role | None = None  # if it is not the endpoint's guard that asks for it
     asks_hub: bool = False
     sets_cookie: bool = False
 
 
 class Listed(NamedTuple):
-    """One operation with its place. `role` None: no sign-in."""
+    """One operation with its method and path. `role` None: no sign-in."""
 
     method: str
     path: str
@@ -56,19 +56,18 @@ class Listed(NamedTuple):
 
 
 def either(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
-    """The schema of what is one of several, which msgspec cannot tell apart. `document` must be given them as
-    `named`.
-    """
+    """Return the schema of one of several types, which msgspec cannot tell apart. `document` gets them as `named`."""
     return {"anyOf": [{"$ref": f"{COMPONENTS}/schemas/{kind.__name__}"} for kind in kinds]}
 
 
 def document(
     operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = ()
 ) -> dict[str, Any]:
-    """OpenAPI 3.1 of the operations. `named`: types that only `either` speaks of."""
+    """Return the OpenAPI 3.1 document of the operations. `named`: types that only `either` refers to."""
     kinds = [kind for o in operations for kind in (o.described.body, *o.described.answers.values()) if kind is not None]
     unique = list(dict.fromkeys([Error, *named, *kinds]))
-    schemas, components = msgspec.json.schema_components(unique, ref_template=f"{COMPONENTS}/schemas/{{name}}")
+    found = msgspec.json.schema_components(unique, ref_template=f"{COMPONENTS}/schemas/{{name}}")
+    schemas, components = _with_api_names(found)
     schema = dict(zip(unique, schemas, strict=True))
     components["Error"]["additionalProperties"] = True
     paths: dict[str, dict[str, Any]] = {}
@@ -84,8 +83,10 @@ def document(
         "components": {
             "schemas": components,
             "responses": {name: _error(status, text) for status, (name, text) in openapi_prose.ERRORS.items()},
-            "headers": {name: {"description": text, "required": True, "schema": kind} for name, (text,
-            kind) in openapi_prose.HEADERS.items()},
+            "headers": {
+                name: {"description": text, "required": True, "schema": kind}
+                for name, (text, kind) in openapi_prose.HEADERS.items()
+            },
             "parameters": {
                 "IfNoneMatch": {
                     "name": "If-None-Match", "in": "header", "schema": {"type": "string"},
@@ -93,8 +94,10 @@ def document(
                 },
             },
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer",
-                "description": "operator.token, or one of `fleethub token create`"},
+                "token": {
+                    "type": "http", "scheme": "bearer",
+                    "description": "operator.token, or one of `fleethub token create`",
+                },
                 "session": {
                     "type": "apiKey", "in": "cookie", "name": cookie_name,
                     "description": "of POST /login; named after the installation"
@@ -102,6 +105,14 @@ def document(
             },
         },
     }  # fmt: skip
+
+
+def _with_api_names(found: Any) -> Any:
+    """Return the schemas with the names of API_NAMES."""
+    text = msgspec.json.encode(found).decode()
+    for own, name in API_NAMES.items():
+        text = re.sub(rf"\b{own}\b", name, text)
+    return msgspec.json.decode(text)
 
 
 def _operation(operation: Listed, schema: dict[Any, Any]) -> dict[str, Any]:
@@ -142,7 +153,7 @@ def _operation(operation: Listed, schema: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _statuses(operation: Listed, role: Role | None, names: bool) -> set[int]:
-    """What else may be answered."""
+    """Return which other statuses may be answered."""
     described, read = operation.described, operation.method == "GET" and role is not None
     return {
         WRONG_HOST,
@@ -152,7 +163,7 @@ def _statuses(operation: Listed, role: Role | None, names: bool) -> set[int]:
         *((503,) if read else ()),
         *((401, 403) if role is not None else ()),
         *((404,) if names else ()),
-        *((400,) if operation.path.startswith("/api/") else ()),  # for a parameter that nobody knows
+        *((400,) if operation.path.startswith("/api/") else ()),  # for an unknown parameter
     }
 
 
@@ -170,7 +181,7 @@ def _answer(described: Described, schema: dict[Any, Any], status: int, kind: Any
 
 
 def _error(status: int, text: str) -> dict[str, Any]:
-    """The response that every operation shares."""
+    """Return the response of an error status, which all operations share."""
     headers = {"headers": _headers(openapi_prose.HEADERS_OF[status])} if status in openapi_prose.HEADERS_OF else {}
     content = {"application/json": {"schema": {"$ref": f"{COMPONENTS}/schemas/Error"}}}
     return {"description": text, **headers, "content": content}
@@ -181,6 +192,6 @@ def _headers(*names: str) -> dict[str, Any]:
 
 
 def _inline(kind: Any) -> dict[str, Any]:
-    """The schema of a simple type, without a reference to a component."""
+    """Return the schema of a simple type, without a reference to a component."""
     found = msgspec.json.schema(kind)
     return found["$defs"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found

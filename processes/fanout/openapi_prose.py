@@ -1,50 +1,56 @@
-"""What the API's document says in whole sentences (CommonMark). Pure."""
+"""The texts of the API's document (CommonMark). Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
 ABOUT: Final = """\
-The operators' port of a fleethub: hosts, commands, fleet runs, and how the hub itself is. What is looked at (GET) is answered by the \
-process that you ask, also while the hub is away; what changes something is a request to the hub.
+The operators' port of a fleethub: hosts, commands, fleet runs, and how the hub itself is. A GET is answered by the \
+process that you ask, also while the hub is away. Every other request goes to the hub.
 
 ## Sign-in
-`Authorization: Bearer TOKEN`, with the installation's token (`operator.token` in its state folder) or one of `fleethub token create`; \
-or the session cookie of `POST /login`. Either suffices. Each operation names the role that it needs: viewer (looks), operator (commands \
-too), admin (changes the fleet and the tokens too). 401: nobody is signed in; 403: the role may not, or a foreign page asks. \
-A `Host` that is neither loopback nor that of `operators.url` is answered 421.
+`Authorization: Bearer TOKEN`, with the installation's token (`operator.token` in its state folder) or one of \
+`fleethub token create`; or the session cookie of `POST /login`. Either suffices. Each operation names the role that \
+it needs: viewer (may look), operator (may also give commands), admin (may also change the fleet and the tokens). \
+401: nobody is signed in; 403: the role may not, or a foreign page asks. A `Host` that is neither loopback nor that \
+of `operators.url` is answered 421.
 
 ## Idempotency keys
-`key` in `POST /api/v1/commands` and `POST /api/v1/runs` names the whole request, within one space for the installation. The same request \
-with the same key again is answered 200 with what was begun the first time, and begins nothing; anything different under the same key is \
-answered 409 `key_used`. Without a key each request is a new one. Keys are kept as long as their commands, and at least 30 days.
+`key` in `POST /api/v1/commands` and `POST /api/v1/runs` names the whole request, within one space for the \
+installation. The same request with the same key again begins nothing, and is answered 200 with the commands or the \
+run of the first time; a different request with the same key is answered 409 `key_used`. Without a key each request \
+is a new one. Keys are kept as long as their commands, and at least 30 days.
 
 ## Errors
-Each is an `Error`: a fixed word, a text for a person, and often what it is about. 503: the request was never carried out and will not be; \
-ask again after `Retry-After` seconds. 504 `outcome_unknown`: it may yet be carried out; ask again with the same key. What was accepted is \
-durable before it is answered. A method that a path does not have is answered 405 with `Allow`, a parameter that nobody knows 400.
+Each is an `Error`: a fixed word, a text for a person, and often the field, host, command or run in question. 503: \
+the request was never carried out and will not be; ask again after `Retry-After` seconds. 504 `outcome_unknown`: it \
+may yet be carried out; ask again with the same key. A request is durable before its acceptance is answered. A method \
+that a path does not have is answered 405 with `Allow`, an unknown parameter 400.
 
 ## Pages
-Listings come newest first (hosts: by name), `limit` at a time. `next` of an answer is the `before` (hosts: the `after`) of the following \
-page, and null at the end. GETs have an `ETag`; with `If-None-Match` what has not changed is answered 304 without a body.
+Listings come newest first (hosts: by name), `limit` at a time. `next` of an answer is the `before` (hosts: the \
+`after`) of the following page, and null at the end. Answers to GET have an `ETag`; a GET with `If-None-Match` is \
+answered 304 without a body if nothing has changed.
 
 ## Times
-Times are RFC 3339 in UTC; durations are seconds, in fields that end in `_s`. Ids are opaque texts. Fields may be added to any answer."""
+Times are RFC 3339 in UTC; durations are seconds, in fields that end in `_s`. Ids are opaque texts. Fields may be \
+added to any answer."""
 
 SOCKET: Final = """\
-A WebSocket of text frames, one JSON object each. It is for looking: requests go by HTTP. Sign-in as everywhere; by cookie only with an \
-`Origin` of our own. Without an upgrade the answer is 426.
+A WebSocket of text frames, one JSON object each. It only shows: requests go by HTTP. Sign in as everywhere; a \
+cookie counts only with the installation's own `Origin`. Without an upgrade the answer is 426.
 
 From the server:
-- `{"type": "full_state", "epoch", "version", "state": {"hosts": [HostView], "commands": [CommandView], "processes": [ProcessReport], \
-"incidents": [IncidentView], "ledger": Ledger, "overall", "source"}}`: on connect, when asked for, after a gap, when the epoch changes. \
-It replaces all that was known.
-- `{"type": "delta", "epoch", "version", "changes": [{"kind", "id", "fields"}]}`: `kind` is host, command, process, incident, ledger, \
-overall or source, and `fields` holds what has changed of that row; `{"kind": "host_removed", "id"}` (also of commands, processes and \
-incidents) has none.
-- `{"type": "sync", "epoch", "version"}`: every 5 s. Another version than one's own: something was missed, ask with `get_state`.
+- `{"type": "full_state", "epoch", "version", "state": {"hosts": [HostView], "commands": [CommandView], "processes": \
+[ProcessReport], "incidents": [IncidentView], "ledger": Ledger, "overall", "source"}}`: on connect, when asked for, \
+after a gap, when the epoch changes. It replaces everything known before.
+- `{"type": "delta", "epoch", "version", "changes": [{"kind", "id", "fields"}]}`: `kind` is host, command, process, \
+incident, ledger, overall or source, and `fields` holds what has changed of that row; `{"kind": "host_removed", \
+"id"}` (also of commands, processes and incidents) has none.
+- `{"type": "sync", "epoch", "version"}`: every 5 s. If the version is not your own, you missed something: ask with \
+`get_state`.
 - `{"type": "output", "command_id", "offset", "stream", "data"}`: a record of a command that was subscribed to; \
-`{"type": "output_end", "command_id", "next_offset", "truncated"}`: nothing more will come.
+`{"type": "output_end", "command_id", "next_offset", "truncated"}`: no more output will come.
 - `{"type": "error", "error", "message"}`: a frame of yours was wrong; with `command_id`, if it was about one.
 
 To the server:
@@ -52,14 +58,15 @@ To the server:
 - `{"type": "subscribe", "command_id", "offset"}`: its output from this offset on.
 - `{"type": "unsubscribe", "command_id"}`
 
-`version` belongs to one connection: it begins anywhere in the first `full_state` and grows by exactly 1 with each `delta`. `epoch` is the \
-hub's and never goes back. Close codes: 1001, 1012 and 4000 to 4499: come back, with jitter; 4500 to 4999: do not."""
+`version` belongs to one connection: it begins anywhere in the first `full_state` and grows by exactly 1 with each \
+`delta`. `epoch` is the hub's and never goes back. Close codes: 1001, 1012 and 4000 to 4499: come back, with jitter; \
+4500 to 4999: do not."""
 
 TAGS: Final = {
     "hosts": "The fleet: who belongs to it, and how each host is.",
     "commands": "One operation on one host, durable before it is accepted, run at most once.",
-    "runs": "Steps over many hosts, so many at a time, carried on by the hub whatever the asker does.",
-    "incidents": "What froze or died, where it stood, and what was done.",
+    "runs": "Steps over many hosts, so many at a time, carried on by the hub, whatever becomes of the client.",
+    "incidents": "Which process froze or died, where it stood, and what was done.",
     "dead letters": "Messages that were put aside instead of ending a process for ever.",
     "health": "How the installation itself is.",
     "access": "Signing in and out, sessions, operator tokens.",
@@ -69,19 +76,19 @@ TAGS: Final = {
 }
 
 ERRORS: Final = {  # status → name of the response, what it means
-    400: ("Malformed", "malformed: `field` names what"),
-    401: ("NotSignedIn", "not signed in, or with what is not good (any more)"),
+    400: ("Malformed", "malformed: `field` names the part"),
+    401: ("NotSignedIn", "not signed in, or with a token or session that is not valid (any more)"),
     403: ("Forbidden", "this role may not, or a foreign page asks"),
     404: ("NotFound", "there is none"),
     405: ("MethodNotAllowed", "this path has other methods: see Allow"),
     408: ("TooLate", "the body did not come in time"),
     409: ("Conflict", "not possible now"),
     413: ("TooLarge", "the body is too large, or names too many"),
-    421: ("Misdirected", "the Host that was asked for is not ours"),
+    421: ("Misdirected", "the Host that was asked for is not this installation's"),
     422: ("UnknownOp", "the host does not offer this op"),
     426: ("UpgradeRequired", "this is a WebSocket"),
     429: ("TooMany", "too many: come back later"),
-    500: ("Internal", "a mistake of ours: the log and the dead letter have it"),
+    500: ("Internal", "a mistake of fleethub: the log and the dead letter have it"),
     503: ("Unavailable", "not reached or refused: it will not happen, ask again"),
     504: ("OutcomeUnknown", "outcome unknown: ask again with the same key"),
 }

@@ -1,4 +1,4 @@
-"""The table of the API's operations: what can be asked for, by whom, and what is said of it in the document."""
+"""The table of the API's operations: endpoint, path, role, and their description in the API's document."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import msgspec
 from msgspec import Meta
 
 from processes.core.fanout.history import HistoryView
-from processes.core.records.dead_letter import LetterView
+from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
 from processes.core.shown.pages import (
     Alive,
     AuditPage,
     CommandsPage,
     CommandWithHistory,
+    DeadLetterGone,
     DeadLettersPage,
     HealthView,
     HostEnrolled,
@@ -22,7 +23,6 @@ from processes.core.shown.pages import (
     HostsPage,
     IncidentsPage,
     IncidentWithEvidence,
-    LetterGone,
     Me,
     Named,
     Rehearsed,
@@ -57,7 +57,7 @@ from processes.fanout.read_api import ReadApi
 from processes.fanout.sessions import Sessions, SessionView
 from processes.fanout.web import Endpoint
 
-NAMED: Final = (CommandView, RunView, Named)  # what `either` speaks of
+NAMED: Final = (CommandView, RunView, Named)  # the types that `either` refers to
 ToldCommand = Annotated[msgspec.Raw, Meta(extra_json_schema=either(CommandView, Named))]
 ToldRun = Annotated[msgspec.Raw, Meta(extra_json_schema=either(RunView, Named))]
 
@@ -69,13 +69,13 @@ class SessionsPage(msgspec.Struct, frozen=True):
 
 
 class GivenPage(msgspec.Struct, frozen=True):
-    """POST /api/v1/commands: what was accepted."""
+    """POST /api/v1/commands: the commands that were accepted."""
 
     commands: list[CommandView]
 
 
 class Repeated(msgspec.Struct, frozen=True):
-    """POST /api/v1/commands with a key again: of commands that ended long ago only the ids are told."""
+    """POST /api/v1/commands with a key again: of commands that ended long ago it has only the ids."""
 
     commands: list[ToldCommand]
 
@@ -104,7 +104,7 @@ class Operation(NamedTuple):
 def operations(
     change_api: ChangeApi, read_api: ReadApi, sessions: Sessions, dead_letter_api: DeadLetterApi
 ) -> list[Operation]:
-    """Everything that can be asked for, and by whom."""
+    """Return all operations."""
     return [
         *_open(change_api, read_api),
         *_health(read_api),
@@ -170,7 +170,7 @@ def _health(read_api: ReadApi) -> list[Operation]:
     )
     return [
         _look("/metrics", read_api.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")),
-        _look("/api/v1/status", read_api.status, of("get_status", tag, "The watchdog's view", {200: Report})),
+        _look("/api/v1/status", read_api.status, of("get_status", tag, "The installation's status", {200: Report})),
         _look("/api/v1/incidents", read_api.incidents, incidents),
         _look("/api/v1/incidents/{id}", read_api.incident, incident),
     ]
@@ -196,11 +196,10 @@ def _commands(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         "list_commands", tag, "Commands, newest first", {200: CommandsPage}, query=COMMANDS_QUERY, errors=(404,)
     )
     give = of(
-        "give_commands", tag, "Gives a command to each host", {202: GivenPage, 200: Repeated}, GiveBody, errors=(404,
-        409, 422, 429),
-        text="Answered once it is durable. One host that is unknown (404) or does not offer the op (422) "
-             "refuses the request whole. "
-        "The same `key` again: 200, and the same commands.", example=GIVE_EXAMPLE,
+        "give_commands", tag, "Gives a command to each host", {202: GivenPage, 200: Repeated}, GiveBody,
+        errors=(404, 409, 422, 429),
+        text="Answered once it is durable. If one host is unknown (404) or does not offer the op (422), the whole "
+        "request is refused. The same `key` again: 200, and the same commands.", example=GIVE_EXAMPLE,
     )  # fmt: skip
     ask = (
         "202: it has ended, or its agent is asked to end it; the command says which, then and later. "
@@ -227,8 +226,8 @@ def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     start = of(
         "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
         text="Either `hosts` or `where`; an empty `where` is every host. A host leaves at its first step that does not "
-             "succeed; once more "
-        "than `max_failures` have failed no further host is begun. The same `key` again: 200, and the same run.",
+        "succeed; once more than `max_failures` have failed no further host is begun. The same `key` again: 200, and "
+        "the same run.",
         example=RUN_EXAMPLE,
     )  # fmt: skip
     cancel = of(
@@ -237,7 +236,7 @@ def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         "Cancels a run",
         {202: RunView},
         errors=(409,),
-        text="No further host is begun, what runs is asked to end.",
+        text="No further host is begun, and the commands under way are asked to end.",
     )
     return [
         _look(
@@ -265,19 +264,19 @@ def _dead_letters(dead_letter_api: DeadLetterApi) -> list[Operation]:
             of("list_dead_letters", "", "Dead letters, newest first", listed, query=DEAD_LETTERS_QUERY),
         ),
         dead_letter_operation(
-            "GET", "/{id}", dead_letter_api.one, of("get_dead_letter", "", "One dead letter", {200: LetterView})
+            "GET", "/{id}", dead_letter_api.one, of("get_dead_letter", "", "One dead letter", {200: DeadLetterView})
         ),
         dead_letter_operation(
             "POST",
             "/{id}/retry",
             dead_letter_api.retry,
-            of("retry_dead_letter", "", "Steps it once more", {202: LetterView}, errors=(409,)),
+            of("retry_dead_letter", "", "Steps it once more", {202: DeadLetterView}, errors=(409,)),
         ),
         dead_letter_operation(
             "POST",
             "/{id}/discard",
             dead_letter_api.discard,
-            of("discard_dead_letter", "", "Throws it away", {200: LetterGone}),
+            of("discard_dead_letter", "", "Discards it", {200: DeadLetterGone}),
         ),
     ]
 
@@ -318,8 +317,7 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "hosts"
     enroll = of(
         "enroll_host", tag, "Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,),
-        text="A name that is taken is refused (409), unless `again`: then it gets a new token, and the old one "
-             "is void.",
+        text="A name that is taken is refused (409), unless `again`: then it gets a new token and the old one is void.",
     )  # fmt: skip
     remove = of(
         "remove_host",

@@ -1,13 +1,14 @@
-"""Commands' output for those who watch it: read from the database when it grew, sent to each from its own offset on.
+"""Commands' output for the connections that watch it: read from the database when it grew, and sent to each connection
+from its own offset on.
 
-A watcher that does not read is left where it is, and goes on from there when it has room: nothing of the output is
-skipped.
+A connection that does not read keeps its offset, and goes on from there when it has room: no output is skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from typing import Final
 
 from processes.adapters.state import fleet_db
@@ -21,11 +22,11 @@ from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.subscribers import Subscriber
 
 PAGE_RECORDS: Final = 1000
-PAGE_BYTES_MAX: Final = 256 * 1024  # of one reading; a quarter of what makes a connection slow
+PAGE_BYTES_MAX: Final = 256 * 1024  # of one page; a quarter of BUFFER_BYTES_HIGH
 
 
 class Outputs:
-    """Who watches which command, and from which offset on. All calls belong to the loop's thread."""
+    """Which connection watches which command. All calls belong to the loop's thread."""
 
     def __init__(self, database_reader: DatabaseReader) -> None:
         self._database_reader = database_reader
@@ -36,7 +37,7 @@ class Outputs:
         self.unreadable = False
 
     def subscribe(self, subscriber: Subscriber, command_id: str, offset: int) -> None:
-        """The connection gets the command's output from `offset` on."""
+        """Send the connection the command's output from `offset` on."""
         if command_id not in subscriber.watching and len(subscriber.watching) >= OUTPUTS_MAX:
             subscriber.tell_error("too_many", f"{OUTPUTS_MAX} commands at a time", command_id=command_id)
             return
@@ -46,7 +47,7 @@ class Outputs:
         self.grew(command_id)
 
     def unsubscribe(self, subscriber: Subscriber, command_id: str | None) -> None:
-        """It gets no more of this command, or of none."""
+        """Send the connection no more output of this command; None: of any command."""
         for watched in list(subscriber.watching) if command_id is None else [command_id]:
             subscriber.watching.pop(watched, None)
             self._ended.pop((subscriber, watched), None)
@@ -57,23 +58,23 @@ class Outputs:
                 self._dirty.pop(watched, None)
 
     def grew(self, command_id: str) -> None:
-        """There is more output, or the command has ended."""
+        """Called when there is more output, or the command has ended."""
         if command_id in self._watchers:
             self._dirty[command_id] = None
             self.turn()
 
     def grew_all(self) -> None:
-        """Messages were lost: any output may have grown."""
+        """Called when messages were lost: any output may have grown."""
         for command_id in self._watchers:
             self.grew(command_id)
 
     def has_room(self, subscriber: Subscriber) -> None:
-        """A slow connection has caught up."""
+        """Called when a slow connection has caught up."""
         for command_id in subscriber.watching:
             self.grew(command_id)
 
     def turn(self) -> None:
-        """Starts reading, if there is something to read and nobody reads."""
+        """Start to read, if there is output to read and no read is under way."""
         if self._dirty and (self._task is None or self._task.done()):
             if self._task is not None and not self._task.cancelled() and (error := self._task.exception()) is not None:
                 raise error
@@ -86,7 +87,7 @@ class Outputs:
             waiting = [s for s in self._watchers.get(command_id, ()) if not s.is_slow]
             for offset in sorted({s.watching[command_id] for s in waiting}):
                 try:
-                    page = await self._database_reader.read(lambda c, id=command_id, at=offset: _page(c, id, at))  # type: ignore[misc]
+                    page = await self._database_reader.read(partial(_page, command_id=command_id, offset=offset))
                     self.unreadable = False
                 except DatabaseUnreadable:
                     self.unreadable = True
@@ -110,7 +111,7 @@ class Outputs:
                 self._ended[subscriber, command_id] = page.next_offset
                 subscriber.send(operator_frames.encode(OutputEnd(command_id, page.next_offset, page.truncated)))
             elif frames:
-                self._dirty[command_id] = None  # perhaps there is more
+                self._dirty[command_id] = None  # there may be more
 
 
 def _page(connection: sqlite3.Connection, command_id: str, offset: int) -> OutputPage | None:

@@ -23,7 +23,7 @@ KINDS: Final = {
 
 
 def routes(auth: Auth) -> Iterator[Route]:
-    """A route for each file: no path is ever made from a request. `index.html` is at `/`."""
+    """Yield a route for each file: no path is ever made from a request. `index.html` is at `/`."""
     for path in sorted(FOLDER.iterdir()):
         if path.suffix in KINDS:
             name = "/" if path.name == "index.html" else f"/{path.name}"

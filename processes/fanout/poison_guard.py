@@ -1,7 +1,7 @@
 """Leaves out the rows and messages that ended earlier fanouts. The pulse names each row while it is being entered.
 
-Operators see what is left out: a row that was on show keeps its old fields with `put_aside` beside them, and the source
-row names everything left out. The hub is told too, and keeps it as a dead letter.
+Operators see that: a row that was on show keeps its old fields with `put_aside` beside them, and the source row names
+all rows that are left out. The hub is told too, and keeps a dead letter of each.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from processes.core.values import Presence
 from processes.fanout import poison_row
 
 TELL_S: Final = 1.0  # between two tries to tell the hub, while `queues` is away
-PUT_ASIDE: Final = "what came of it last ended the fanout each time, and is left out: see the dead letters"
+PUT_ASIDE: Final = "its last change ended the fanout each time, and is left out: see the dead letters"
 
 
 class Queues(Protocol):
-    """What is needed of adapters.queue_link.QueueLink."""
+    """The part of adapters.queue_link.QueueLink that is used here."""
 
     async def append(
         self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False
@@ -39,7 +39,9 @@ class Queues(Protocol):
 
 
 class PoisonGuard:
-    """Invariant: len(left_out) is at most the number of poisonous names, which the record of deaths bounds."""
+    """Rows and messages that are left out. Invariant: each is poisonous by the record of deaths,
+    which bounds their number.
+    """
 
     def __init__(
         self, fanout: str, pulse: PulseFile, aside: Poison, link: Queues, log: Log, *, drilled: str = ""
@@ -50,9 +52,10 @@ class PoisonGuard:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def admit(self, change: Change, known: bool) -> Change | None:
-        """Return what to enter for this change: itself, a `put_aside` mark, or nothing. Names it in the pulse.
+        """Return the change to enter for this one: itself, a `put_aside` mark, or None. Name it in the pulse.
 
-        `known`: the row is there already and keeps its fields. A host's new row must be whole for those who read it.
+        `known`: the row is there already and keeps its fields. A new row of a host must be whole, since
+        readers expect every field.
         """
         name = poison.name_of_change(change)
         if name not in self._poison.events:
@@ -69,27 +72,27 @@ class PoisonGuard:
         return Change("host", change.id, encode(msgspec.structs.replace(empty, put_aside=PUT_ASIDE)))
 
     def in_hand(self, change: Change) -> None:
-        """Names this change in the pulse as the cause of what follows."""
+        """Name this change in the pulse, as the cause if the process ends now."""
         self._pulse.take(poison.name_of_change(change))
 
     def is_poison(self, name: str) -> bool:
-        """Return whether the whole message must be left out; if so, the hub is told."""
+        """Return whether the whole message must be left out; if so, tell the hub."""
         if name not in self._poison.events:
             return False
         self._leave_out(name, name.partition(" ")[0], "")
         return True
 
     def forget_old(self) -> bool:
-        """Return whether something may be tried again because its last death is long ago."""
+        """Forget deaths that are too long ago. Return whether a row or message may be tried again because of that."""
         found = self._poison.forget_old()
         if found:
             self.left_out = {name: row for name, row in self.left_out.items() if name in self._poison.events}
         return found
 
     async def forgive(self, name: str) -> None:
-        """Lets this row or message be tried again, as an operator asked."""
+        """Let this row or message be tried again, as an operator asked."""
         self.left_out.pop(name, None)
-        with contextlib.suppress(OSError):  # a disk that refuses: then the successor leaves it out again, and says so
+        with contextlib.suppress(OSError):  # if the disk refuses, the successor leaves it out again and reports that
             await asyncio.to_thread(self._poison.forgive, name)
 
     def _leave_out(self, name: str, kind: str, id: str) -> None:

@@ -1,6 +1,4 @@
-"""A row that freezes whatever fanout enters it, for drills only: run/poison_row names its id, read at the fanout's
-start.
-"""
+"""A row that freezes each fanout that enters it, for drills only: run/poison_row holds its id, read at the start."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ ID_BYTES_MAX = 512
 
 
 def poison_row(settings: Settings) -> str:
-    """The id of the row; empty: none, or no drills here."""
+    """Return the id of the row; empty if there is none, or if drills are not enabled."""
     if not settings.file.drills.enabled:
         return ""
     try:
@@ -23,7 +21,7 @@ def poison_row(settings: Settings) -> str:
 
 
 def take_a_lock_twice() -> None:
-    """The fanout's loop waits for itself."""
+    """Take a lock that is already held, so that the fanout's loop waits for itself."""
     lock = threading.Lock()
     with lock, lock:
         pass

@@ -1,6 +1,4 @@
-"""What may be asked of the listings: the parameters of their queries, as the API's document and the checks have
-them.
-"""
+"""The parameters of the listings' queries, for the API's document and for the check of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoints that only look: from the replica, the database, the state folder. None of them needs the hub."""
+"""The endpoints that only read: the replica, the database, the state folder. None of them needs the hub."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from processes.fanout.queries import LISTED_MAX
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
 OUTPUT_RECORDS_MAX: Final = 1000
-HEALTH_S_MAX: Final = 2.0  # a state folder that does not answer is not well either
+HEALTH_S_MAX: Final = 2.0  # after so long without an answer of the state folder the health is degraded
 
 
 class _HostKeys(msgspec.Struct):
@@ -69,12 +69,12 @@ class ReadApi:
         self._judging: asyncio.Task[health.Health] | None = None
 
     async def livez(self, request: Request) -> Response:
-        """200 while this process lives."""
+        """Answer 200 while this process lives."""
         return json({"live": True})
 
     async def healthz(self, request: Request) -> Response:
-        """200 only while the whole works: the hub advances, and a canary command went round lately."""
-        if self._judging is None or self._judging.done():  # one at a time, for all who ask: it needs no sign-in
+        """Answer 200 only while the whole works: the hub advances, and a canary command went round lately."""
+        if self._judging is None or self._judging.done():  # one at a time, shared by all requests: no sign-in is needed
             self._judging = asyncio.get_running_loop().create_task(asyncio.to_thread(_health, self._settings))
         try:
             found = await asyncio.wait_for(asyncio.shield(self._judging), HEALTH_S_MAX)
@@ -84,26 +84,26 @@ class ReadApi:
         return json(body, 200 if found.ok else 503, None if found.ok else {"retry-after": "2"})
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus text."""
-        async with self._exported:  # one at a time, whoever asks
+        """Return the metrics as Prometheus text."""
+        async with self._exported:  # one at a time
             content = await asyncio.to_thread(
                 self._metrics.export, self._own_rows() if self._settings.file.metrics.hosts else []
             )
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
-        """As `fleethub status --json`."""
+        """Return the status, as `fleethub status --json` shows it."""
         return json(await asyncio.to_thread(status_file.current_report, self._settings))
 
     async def me(self, request: Request) -> Response:
-        """Who asks, and what this installation allows."""
+        """Return who asks, and whether drills are enabled."""
         principal = principal_of(request)
         return json(
             {"role": principal.role, "actor": principal.actor, "drills_enabled": self._settings.file.drills.enabled}
         )
 
     async def hosts(self, request: Request) -> Response:
-        """Hosts, by name; all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART."""
+        """Return the hosts, by name: all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART."""
         limit = integer(request, "limit", REQUEST_HOSTS_MAX, 1, REQUEST_HOSTS_MAX)
         presence, search, after = choice(request, "presence", Presence), text(request, "search"), text(request, "after")
         changes = sorted(
@@ -119,13 +119,11 @@ class ReadApi:
         return json(body)
 
     async def host(self, request: Request) -> Response:
-        """One host."""
+        """Return one host."""
         return json(self._host(request.path_params["name"]))
 
     async def history(self, request: Request) -> Response:
-        """One host's numbers of the last hour (or ?span=day) and its comings and goings, as far as this fanout saw
-        them.
-        """
+        """Return one host's metrics and presences of the last hour (or ?span=day), as this fanout has seen them."""
         name, span = request.path_params["name"], choice(request, "span", Span)
         self._host(name)
         return json(self._histories.view(name, span or Span.HOUR))
@@ -140,9 +138,7 @@ class ReadApi:
         return row
 
     async def commands(self, request: Request) -> Response:
-        """Commands, newest first; ?limit, ?before=ID, ?host, ?run, ?state, ?open=1. `next`: the `before` of the next
-        page.
-        """
+        """Return commands, newest first; ?limit, ?before=ID, ?host, ?run, ?state, ?open=1."""
         limit = integer(request, "limit", 100, 1, LISTED_MAX)
         state, before = choice(request, "state", State), text(request, "before")
         host, run, open_only = text(request, "host"), text(request, "run"), flag(request, "open", False)
@@ -163,7 +159,7 @@ class ReadApi:
         return json({"commands": views, "next": found[-1].id if len(found) == limit else None})
 
     async def command(self, request: Request) -> Response:
-        """One command, with its history."""
+        """Return one command, with its history."""
         command_id, canary = request.path_params["id"], principal_of(request).canary
 
         def read(connection: sqlite3.Connection) -> CommandWithHistory | None:
@@ -176,7 +172,7 @@ class ReadApi:
         return json(_known(await self._database_reader.read(read), command_id))
 
     async def output(self, request: Request) -> Response:
-        """A page of a command's output; ?from=OFFSET."""
+        """Return a page of a command's output; ?from=OFFSET."""
         command_id = request.path_params["id"]
         first = integer(request, "from", 0, 0, OFFSET_MAX)
 
@@ -189,9 +185,7 @@ class ReadApi:
         return json(_known(await self._database_reader.read(read), command_id))
 
     async def runs(self, request: Request) -> Response:
-        """Fleet runs without their hosts, newest first; ?limit, ?before=ID, ?state. `next`: the `before` of the next
-        page.
-        """
+        """Return fleet runs without their hosts, newest first; ?limit, ?before=ID, ?state."""
         limit = integer(request, "limit", 100, 1, LISTED_MAX)
         before, state = text(request, "before"), choice(request, "state", RunState)
 
@@ -204,15 +198,11 @@ class ReadApi:
         found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {before!r}", None, field="before")
-        return json(
-            {
-                "runs": [_without_hosts(run_view(run)) for run in found],
-                "next": found[-1].id if len(found) == limit else None,
-            }
-        )
+        views = [_without_hosts(run_view(run)) for run in found]
+        return json({"runs": views, "next": found[-1].id if len(found) == limit else None})
 
     async def run(self, request: Request) -> Response:
-        """One fleet run, host by host; ?hosts=0: only counted."""
+        """Return one fleet run, host by host; ?hosts=0: hosts are only counted."""
         run_id = request.path_params["id"]
         found = await self._database_reader.read(lambda connection: fleet_db.run(connection, run_id))
         if found is None:
@@ -220,12 +210,9 @@ class ReadApi:
         return json(run_view(found) if flag(request, "hosts", True) else _without_hosts(run_view(found)))
 
     async def incidents(self, request: Request) -> Response:
-        """Incidents, newest first; ?limit, ?before=ID, ?process."""
-        limit, before, process = (
-            integer(request, "limit", 200, 1, LISTED_MAX),
-            text(request, "before"),
-            text(request, "process"),
-        )
+        """Return incidents, newest first; ?limit, ?before=ID, ?process."""
+        limit = integer(request, "limit", 200, 1, LISTED_MAX)
+        before, process = text(request, "before"), text(request, "process")
         path = self._settings.incidents_database
         found = await asyncio.to_thread(incidents_db.incidents, path, limit, before, process)
         if not found and before is not None and await asyncio.to_thread(incidents_db.incident, path, before) is None:
@@ -233,7 +220,7 @@ class ReadApi:
         return json(IncidentsPage(found, found[-1].id if len(found) == limit else None))
 
     async def incident(self, request: Request) -> Response:
-        """One incident, with its evidence as text."""
+        """Return one incident, with its evidence as text."""
         incident_id = request.path_params["id"]
         found = await asyncio.to_thread(_incident, self._settings, incident_id)
         if found is None:
@@ -241,7 +228,7 @@ class ReadApi:
         return json(found)
 
     async def audit(self, request: Request) -> Response:
-        """The audit trail, newest first; ?limit, ?before=NUMBER, ?kind, ?subject, ?actor."""
+        """Return the audit trail, newest first; ?limit, ?before=NUMBER, ?kind, ?subject, ?actor."""
         limit, kind = integer(request, "limit", 100, 1, LISTED_MAX), choice(request, "kind", Kind)
         before = integer(request, "before", OFFSET_MAX, 1, OFFSET_MAX)
         subject, actor = text(request, "subject"), text(request, "actor")
@@ -251,15 +238,15 @@ class ReadApi:
         return json(AuditPage(found, found[-1].number if len(found) == limit else None))
 
     async def tokens(self, request: Request) -> Response:
-        """The operator tokens that were created, but never the tokens themselves."""
+        """Return the operator tokens that were created, but never the tokens themselves."""
         return json(TokensPage([view for _, view in await self.known_tokens()]))
 
     async def known_tokens(self) -> list[tuple[str, TokenView]]:
-        """Each with its hash. Raises: DatabaseUnreadable."""
+        """Return the operator tokens as they are shown, each with its hash. Raises: DatabaseUnreadable."""
         return await self._database_reader.read(fleet_db.token_views)
 
     async def upgrade_required(self, request: Request) -> Response:
-        """GET /ws that is no upgrade request."""
+        """Answer 426 to a GET /ws that is not an upgrade request."""
         raise Problem(426, "upgrade_required", "this is a WebSocket", {"upgrade": "websocket", "connection": "upgrade"})
 
 
@@ -280,7 +267,7 @@ def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:
 
 
 def _health(settings: Settings) -> health.Health:
-    hub: Pulse | None = None  # no pulse is bad news
+    hub: Pulse | None = None  # without a pulse the hub counts as down
     with contextlib.suppress(Unreadable, OSError):
         hub = pulse_file.read(settings.pulses, "hub")
     alive = hub is not None and proc.alive(hub.pid, hub.start_ticks)

@@ -1,6 +1,6 @@
 """Operators' requests on their way to the hub and back: appended to `events`, answered in the broadcasts.
 
-Answers 503 if the hub can never see the request, 504 if the fanout cannot know whether it did. Appending
+The answer is 503 if the hub can never see the request, and 504 if the fanout cannot know whether it did. Appending
 twice does no harm: the hub gives the same answer to the same `request_id`.
 """
 
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Queues(Protocol):
-    """What is needed of adapters.queue_link.QueueLink."""
+    """The part of adapters.queue_link.QueueLink that is used here."""
 
     async def append(
         self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False
@@ -52,7 +52,7 @@ class _Open:
 
 
 def problem(code: str, message: str, **more: object) -> Json:
-    """The body of an answer that is not what was asked for."""
+    """Return the body of an error answer."""
     return Json(msgspec.json.encode({"error": code, "message": message, **more}))
 
 
@@ -86,7 +86,7 @@ class Requests:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """How many wait now."""
+        """Return how many requests wait now."""
         return len(self._open)
 
     async def ask(self, actor: str, request: Request) -> Answer:
@@ -118,7 +118,7 @@ class Requests:
             waiting.future.set_result(message)
 
     def again(self) -> None:
-        """Sends every waiting request again: called when requests or answers may have been lost."""
+        """Send every waiting request again. To be called when requests or answers may have been lost."""
         open_ = [waiting for waiting in self._open.values() if waiting.appended and not waiting.future.done()]
         if open_:
             task = asyncio.get_running_loop().create_task(self._append_again(open_))
@@ -126,7 +126,7 @@ class Requests:
             task.add_done_callback(self._tasks.discard)
 
     async def _append(self, waiting: _Open, deadline_s: float) -> bool:
-        """Return False if the hub can never see the request."""
+        """Append the request. Return False if the hub can never see it."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         while not waiting.future.done() and loop.time() < deadline_s:

@@ -1,7 +1,7 @@
-"""The operators' port: uvicorn's HTTP with our deadlines and headers, and its seam for WebSockets with our protocol.
+"""The operators' port: uvicorn's HTTP with deadlines and headers added, and WebSockets by adapters/websocket.py.
 
 uvicorn hands an upgrade request to the class given as `ws=`, built with (config, server_state, app_state) by keyword;
-the minor version is pinned because of it.
+uvicorn's minor version is pinned because of that.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ BACKLOG: Final = 4096  # measured: 5,000 connects at once take 1.4 s with it, 3.
 HEAD_S_MAX: Final = 10.0  # for the whole head of a request
 HEAD_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 2048  # HTTP connections at a time; half of the descriptors that every default limit gives
-KEPT_FREE: Final = 128  # of them for this machine alone: the canary must get through whoever holds the others
-ADDRESS_MAX: Final = 512  # of them for one address elsewhere
-# after which a token made a moment ago is known here too: each look at the state folder is 0.5 s after the last
+KEPT_FREE: Final = 128  # of them for this machine alone: the canary must get through when clients hold all others
+ADDRESS_MAX: Final = 512  # of them for one address of another machine
+# a token made a moment ago is known here after so long: the state folder is looked at every 0.5 s
 LOOK_AGAIN_S: Final = 0.7
 GRACE_S: Final = 2  # for answers that are being written when the server stops
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
-    "trusted-types 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "x-frame-options": "DENY",
@@ -50,14 +49,14 @@ HEADERS: Final = {
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's, with a deadline on the request's head, a bound on connections, and our words for what is malformed."""
+    """uvicorn's protocol, with a deadline on the request's head, a bound on connections, and errors as JSON."""
 
     _head: asyncio.TimerHandle | None = None
-    _address = ""  # whose connection it is counted as
+    _address = ""  # under which the connection is counted
     _by_address: ClassVar[Counter[str]] = Counter()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Part of asyncio.Protocol."""
+        """Called by asyncio when a client has connected."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if peer else "unknown"
@@ -71,7 +70,7 @@ class HttpProtocol(H11Protocol):
         self._head = self.loop.call_later(HEAD_S_MAX, self._too_late)
 
     def data_received(self, data: bytes) -> None:
-        """Part of asyncio.Protocol."""
+        """Called by asyncio with the bytes that were read."""
         super().data_received(data)
         reading = (
             self.conn.their_state is h11.IDLE
@@ -84,13 +83,13 @@ class HttpProtocol(H11Protocol):
             self._head = self.loop.call_later(HEAD_S_MAX, self._too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Part of asyncio.Protocol."""
+        """Called by asyncio when the connection has ended."""
         self._disarm()
         self._leave()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """As uvicorn's, but what came behind the request in one segment is not lost."""
+        """Called by uvicorn with an upgrade request. Bytes behind the request in the same segment are not lost here."""
         self._disarm()
         self._leave()  # subscribers have a limit of their own
         behind = self.conn.trailing_data[0]
@@ -99,7 +98,7 @@ class HttpProtocol(H11Protocol):
             cast(asyncio.Protocol, self.transport.get_protocol()).data_received(behind)
 
     def send_400_response(self, msg: str) -> None:
-        """As uvicorn's, with our headers."""
+        """Called by uvicorn when a request is malformed: answers in the API's form, with all headers."""
         if not self.transport.is_closing():
             self.transport.write(raw_answer(400, "Bad Request", "malformed", msg))
             self.transport.close()
@@ -111,7 +110,7 @@ class HttpProtocol(H11Protocol):
             self.transport.close()
 
     def _leave(self) -> None:
-        """Counted no more, once."""
+        """Stop counting the connection. A second call does nothing."""
         address, self._address = self._address, ""
         if address:
             self._by_address[address] -= 1
@@ -129,12 +128,12 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Captures none."""
+        """Capture no signals."""
         yield
 
 
 def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
-    """A whole answer as bytes, for where there is no application to make one."""
+    """Return a whole answer as bytes, for requests that do not reach the application."""
     body = msgspec.json.encode({"error": code, "message": message})
     lines = [
         f"HTTP/1.1 {status} {phrase}",
@@ -149,7 +148,7 @@ def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
 
 
 def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
-    """The protocol class for uvicorn's `ws=`: checks the request, then belongs to the audience."""
+    """Return the protocol class for uvicorn's `ws=`. It checks the request, then its connection joins the audience."""
 
     def refuse(status: int, code: str, message: str, **more: str) -> Response:
         body = msgspec.json.encode({"error": code, "message": message})
@@ -202,7 +201,7 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
 
 
 def cookies_of(headers: list[str]) -> dict[str, str]:
-    """The cookies of a request, by name; none if they cannot be read."""
+    """Return the cookies of a request, by name; none if they cannot be read."""
     try:
         return {name: morsel.value for name, morsel in SimpleCookie("; ".join(headers)).items()}
     except CookieError:
@@ -210,9 +209,7 @@ def cookies_of(headers: list[str]) -> dict[str, str]:
 
 
 def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
-    """The server, to be run with `serve(sockets=[…])` and stopped with `should_exit`. Its certificate is
-    `config.ssl`.
-    """
+    """Return the server: `serve(sockets=[…])` runs it, `should_exit` stops it, `config.ssl` is its TLS context."""
     config = uvicorn.Config(
         cast(Any, app),
         http=HttpProtocol,

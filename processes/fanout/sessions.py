@@ -1,7 +1,7 @@
-"""Sessions as files in run/sessions: who signed in, when, from where; listed, and ended by whoever may.
+"""The endpoints of sessions: they are listed, and ended by an admin or by their own actor.
 
-A session's id is no secret (the cookie is signed), but it stays with admins and its own actor. All fanouts share the
-folder.
+A session's id is no secret (the cookie is signed), but only admins and its own actor get to see it. All fanouts share
+run/sessions.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from processes.core.values import Role, Time, rfc3339
 from processes.fanout.auth import Auth
 from processes.fanout.web import Problem, json, principal_of
 
-LISTED_MAX: Final = 500  # the newest; older ones still end when they are ended by id
+LISTED_MAX: Final = 500  # the newest; older ones can still be ended by id
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 class SessionView(msgspec.Struct, frozen=True):
-    """One session in the API. `current`: it is the one that asks."""
+    """One session in the API. `current`: the request was made with it."""
 
     id: str
     actor: str
@@ -48,14 +48,14 @@ class Sessions:
         self._auth = auth
 
     async def listed(self, request: Request) -> Response:
-        """Sessions that are open, the newest first: all of them for an admin, one's own for others."""
+        """Return the open sessions, newest first: all of them to an admin, their own to others."""
         principal = principal_of(request)
         found = await asyncio.to_thread(_open, self._auth.run)
         mine = [session for session in found if _may(principal, session[1])]
         return json({"sessions": [_view(id, file, principal) for id, file in mine[:LISTED_MAX]]})
 
     async def end(self, request: Request) -> Response:
-        """The session is over, on every fanout within two seconds."""
+        """End the session, on every fanout within two seconds."""
         principal, session_id = principal_of(request), request.path_params["id"]
         found = None
         if _ID.fullmatch(session_id):

@@ -1,4 +1,4 @@
-"""What a fanout sees in the state folder: the watchdog's report, incidents, who may sign in. Looked at off the loop."""
+"""The state folder as a fanout reads it, off its loop: the watchdog's report, incidents, and who may sign in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from processes.core.values import CANARY_HOST, Role
 
 LOOK_S: Final = 0.5  # between two looks; a revoked session ends within 2 s
 INCIDENTS_SHOWN: Final = 50  # the newest; all are in the API
-FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones are unknown
+FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones stay unknown
 
 
-class FolderView(msgspec.Struct, frozen=True):
+class FolderSeen(msgspec.Struct, frozen=True):
     """One look. `credentials`: SHA-256 of a token → who that is. `signed_out`: ids of sessions that ended early."""
 
     report: Report
@@ -29,9 +29,9 @@ class FolderView(msgspec.Struct, frozen=True):
     hub_record_wall_s: float  # when the database was last written
 
 
-def look(settings: Settings, before: FolderView | None) -> FolderView:
-    """Return one look at the state folder. Cost: milliseconds; blocks, so never on the loop."""
-    return FolderView(
+def look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
+    """Return one look at the state folder. Cost: milliseconds. Blocks: never call it on the loop."""
+    return FolderSeen(
         status_file.current_report(settings),
         incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
         credentials(settings, before.credentials if before else {}),
@@ -41,7 +41,7 @@ def look(settings: Settings, before: FolderView | None) -> FolderView:
 
 
 def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, Principal]:
-    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold."""
+    """Return every token that is valid now. While the database is unreadable, those of the last look stay valid."""
     found: dict[str, Principal] = {}
     try:
         rows = fleet_db.reading(settings.database, fleet_db.tokens)
@@ -76,44 +76,44 @@ def _written_wall_s(settings: Settings) -> float:
 
 
 class FolderWatch:
-    """The newest look, renewed every LOOK_S by one thread at a time: one that hangs on a disk holds up nobody."""
+    """The newest look, renewed every LOOK_S by one thread at a time. One that hangs on a disk delays no request."""
 
-    def __init__(self, settings: Settings, first: FolderView) -> None:
+    def __init__(self, settings: Settings, first: FolderSeen) -> None:
         self._settings = settings
-        self.view = first
-        self._task: asyncio.Task[FolderView] | None = None
+        self.seen = first
+        self._task: asyncio.Task[FolderSeen] | None = None
         self._next_s = 0.0
-        self._one = asyncio.Lock()  # one extra look at a time, whoever guesses tokens
+        self._one = asyncio.Lock()  # one extra look at a time, however many unknown tokens come
         self._finding = 0
 
-    def turn(self, now_s: float) -> FolderView | None:
-        """Return a new look if one came; starts the next when it is time."""
-        fresh: FolderView | None = None
+    def turn(self, now_s: float) -> FolderSeen | None:
+        """Return a new look if one is ready, and start the next when it is time."""
+        fresh: FolderSeen | None = None
         if self._task is not None and self._task.done():
-            fresh = self.view = self._task.result()
+            fresh = self.seen = self._task.result()
             self._task = None
         if self._task is None and now_s >= self._next_s:
             self._next_s = now_s + LOOK_S
-            self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(look, self._settings, self.view))
+            self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(look, self._settings, self.seen))
         return fresh
 
     async def find(self, token_hash: str) -> Principal | None:
-        """Return who has this token; looks once more for a token that was made a moment ago."""
-        if token_hash not in self.view.credentials and self._finding < FINDING_MAX:
+        """Return who has this token; look once more for a token that may have been made a moment ago."""
+        if token_hash not in self.seen.credentials and self._finding < FINDING_MAX:
             self._finding += 1
             try:
                 async with self._one:
-                    if token_hash not in self.view.credentials:
-                        newest = await asyncio.to_thread(credentials, self._settings, self.view.credentials)
-                        self.view = msgspec.structs.replace(self.view, credentials=newest)
+                    if token_hash not in self.seen.credentials:
+                        newest = await asyncio.to_thread(credentials, self._settings, self.seen.credentials)
+                        self.seen = msgspec.structs.replace(self.seen, credentials=newest)
             finally:
                 self._finding -= 1
-        return self.view.credentials.get(token_hash)
+        return self.seen.credentials.get(token_hash)
 
 
-def rows(view: FolderView) -> dict[str, dict[str, Json]]:
-    """Return the rows to show of one look, by kind and id."""
-    report = view.report
+def rows(seen: FolderSeen) -> dict[str, dict[str, Json]]:
+    """Return the rows that are shown of a look, by kind and id."""
+    report = seen.report
     overall = {
         "verdict": report.verdict,
         "reasons": report.reasons,
@@ -125,6 +125,6 @@ def rows(view: FolderView) -> dict[str, dict[str, Json]]:
     }
     return {
         "process": {process.name: Json(msgspec.json.encode(process)) for process in report.processes},
-        "incident": {incident.id: Json(msgspec.json.encode(incident)) for incident in view.incidents},
+        "incident": {incident.id: Json(msgspec.json.encode(incident)) for incident in seen.incidents},
         "overall": {"overall": Json(msgspec.json.encode(overall))},
     }

@@ -1,7 +1,6 @@
 """The operators' WebSockets: each is a Subscriber, all of them are the Audience. A delta is encoded and framed once.
 
-The canary's rows go to the canary's own connection only, at once and unconflated: each of its steps is a proof. Nobody
-else sees them.
+The canary's rows go only to the canary's own connection, at once and unconflated, because each of its steps is a proof.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ SUBSCRIBERS_MAX: Final = 1000  # connections; beyond it 503
 MALFORMED_MAX: Final = 10  # frames, then 1008
 FRAME_BYTES_MAX: Final = 64 * 1024  # of an operator's frame; the longest request names one command
 FULL_S_MIN: Final = 0.25  # between two full states that one connection asks for
-VERSIONS: Final = 1 << 20  # first versions are below it; anywhere, so that nobody counts on 1
+VERSIONS: Final = 1 << 20  # first versions are random below it, so that no client relies on 1
 
 LIMITS: Final = Limits(
     message_bytes_max=FRAME_BYTES_MAX,
@@ -54,7 +53,7 @@ LIMITS: Final = Limits(
 
 
 class Subscriber(WebSocket):
-    """One operator's connection. `admit` says at the request who it is, or refuses."""
+    """One operator's connection. `admit` returns who sends the upgrade request, or a refusal."""
 
     headers: Mapping[str, str] = {}  # on every answer to an upgrade request
 
@@ -72,16 +71,16 @@ class Subscriber(WebSocket):
 
     @property
     def is_canary(self) -> bool:
-        """True for the watchdog's own connection."""
+        """Return whether this is the canary's connection."""
         return self.principal is not None and self.principal.canary
 
     def on_request(self, request: Request) -> Response | float | None:
-        """Part of WebSocket."""
+        """Called with the upgrade request. Return the answer, or after how many seconds to ask again."""
         admitted = self._admit(request, self)
         if isinstance(admitted, Response | float):
             return admitted
         self.principal = admitted
-        response = self._protocol.accept(request)  # or a refusal, if it is no upgrade request after all
+        response = self._protocol.accept(request)  # a refusal, if it is not a proper upgrade request
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
             told = bytes(response.body or b"").decode(errors="replace").strip()
             response.body = msgspec.json.encode(
@@ -95,11 +94,11 @@ class Subscriber(WebSocket):
         return response
 
     def on_open(self) -> None:
-        """Part of WebSocket."""
+        """Called when the upgrade is done."""
         self._audience.join(self)
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Part of WebSocket."""
+        """Called with the messages of one read."""
         for message in messages:
             try:
                 if not message.is_text:
@@ -114,24 +113,24 @@ class Subscriber(WebSocket):
                     return
 
     def on_drained(self) -> None:
-        """Part of WebSocket."""
+        """Called when the connection has caught up after being slow."""
         self._audience.drained(self)
 
     def on_closed(self, code: int, reason: str) -> None:
-        """Part of WebSocket."""
+        """Called when the connection is gone."""
         self._audience.leave(self, code)
 
     def tell_error(self, code: str, message: str, command_id: str | UnsetType = UNSET) -> None:
-        """Sends a frame that says what was wrong with a frame of the operator's."""
+        """Send an error frame about a frame of the operator's."""
         if not self.is_slow:
             self.send(operator_frames.encode(ErrorFrame(code, message, command_id)))
 
     def shutdown(self) -> None:
-        """Said by uvicorn when the server stops."""
+        """Called by uvicorn when the server stops."""
         self.close(CloseCode.RESTART, "fanout restarts")
 
     def widen(self, full_state_bytes: int) -> None:
-        """The bounds of unsent bytes, for a full state that is sent now."""
+        """Widen the bounds of unsent bytes for a full state that is sent now."""
         room = feed.room(full_state_bytes)
         self.limits = self.limits._replace(
             buffer_bytes_high=room.buffer_bytes_high, buffer_bytes_max=room.buffer_bytes_max, slow_s_max=room.slow_s_max
@@ -141,7 +140,7 @@ class Subscriber(WebSocket):
 
 
 class Audience:
-    """All subscribers and what they are shown. All calls belong to the loop's thread."""
+    """All subscribers and the state that they are shown. All calls belong to the loop's thread."""
 
     def __init__(self, mirror: Mirror, log: Log) -> None:
         self.subscribers: set[Subscriber] = set()
@@ -159,10 +158,10 @@ class Audience:
         self._sync_s = 0.0
         self._version = uuid.uuid4().int % VERSIONS
 
-    # what is shown
+    # the shown state
 
     def show(self, changes: list[tuple[Change, str]]) -> None:
-        """Changes of the mirror, each with its host."""
+        """Show changes of the mirror, each with its host."""
         for change, host in changes:
             if host == CANARY_HOST:
                 self._canary_changes.append(change)
@@ -170,7 +169,7 @@ class Audience:
                 self._gathering.add(change)
 
     def show_rows(self, kind: str, rows: Mapping[str, Json]) -> None:
-        """All rows of a kind that is not the hub's: process, incident, overall, source."""
+        """Show these as all rows of a kind that is not the hub's: process, incident, overall, source."""
         changes = feed.differences(kind, self._rows[kind], rows)
         if changes:
             self._rows[kind] = dict(rows)
@@ -179,21 +178,21 @@ class Audience:
             self._gathering.add(change)
 
     def row(self, kind: str, id: str) -> Json | None:
-        """One row of a kind that is not the hub's."""
+        """Return one row of a kind that is not the hub's."""
         return self._rows[kind].get(id)
 
     def renew(self) -> None:
-        """Everything is another state now: a full state for all."""
+        """Send a full state to all subscribers, because all rows may have changed."""
         self._canary_changes.clear()
         for subscriber in list(self.subscribers):
             self._full(subscriber)
 
     def due_s(self) -> float | None:
-        """When something is to be sent."""
+        """Return when changes are to be sent; None if there are none."""
         return self._loop.time() if self._canary_changes else self._gathering.due_s()
 
     def flush(self) -> None:
-        """What is due is on its way. Never waits."""
+        """Send everything that is due. Never waits."""
         now_s = self._loop.time()
         if self._canary_changes:
             changes, self._canary_changes = self._canary_changes, []
@@ -209,7 +208,7 @@ class Audience:
     def _publish(self, changes: list[Change], subscribers: list[Subscriber]) -> None:
         epoch = self._mirror.shown_epoch
         body = operator_frames.encode_changes(changes) if subscribers else Raw(b"[]")
-        frames: dict[int, bytes] = {}  # by version: most connections are at the same one, and get the same bytes
+        frames: dict[int, bytes] = {}  # by version: most connections have the same version, and get the same bytes
         for subscriber in subscribers:
             match subscriber.feed.delta(epoch, subscriber.is_slow):
                 case Step.SEND:
@@ -244,7 +243,7 @@ class Audience:
         subscriber.send(text)
 
     def _encoded_state(self, canary: bool) -> Raw:
-        """The state, encoded once for all who ask for it before it changes."""
+        """Return the state, encoded once for all connections until it changes."""
         at = (id(self._mirror.shown), self._mirror.shown.mutations, self._revision)
         cached = self._states.get(canary)
         if cached is None or cached[0] != at:
@@ -265,16 +264,17 @@ class Audience:
             cached = self._states[canary] = (at, operator_frames.encode_state(state))
         return cached[1]
 
-    # what subscribers do
+    # called by subscribers
 
     def join(self, subscriber: Subscriber) -> None:
-        """A connection was opened."""
+        """Called when a connection was opened."""
         self.subscribers.add(subscriber)
-        subscriber.feed.version = self._version  # one version for all who miss nothing, so that they get the same bytes
+        # one version for all that miss nothing, so that they get the same bytes
+        subscriber.feed.version = self._version
         self._full(subscriber)
 
     def leave(self, subscriber: Subscriber, code: int) -> None:
-        """A connection is gone."""
+        """Called when a connection is gone."""
         if subscriber in self.subscribers:
             self.subscribers.discard(subscriber)
             self.on_unsubscribe(subscriber, None)
@@ -282,11 +282,11 @@ class Audience:
                 self._log.warning("a slow operator was disconnected", peer=subscriber.peer)
 
     def asked(self, subscriber: Subscriber, frame: FromOperator) -> None:
-        """Carries out a frame of an operator's."""
+        """Carry out a frame of an operator's."""
         match frame:
             case GetState():
                 if self._loop.time() - subscriber.full_s < FULL_S_MIN:
-                    subscriber.feed.behind = True  # with the next delta or sync
+                    subscriber.feed.behind = True  # it is sent with the next delta or sync
                 else:
                     self._full(subscriber)
             case Subscribe():
@@ -297,13 +297,13 @@ class Audience:
                 assert_never(frame)
 
     def drained(self, subscriber: Subscriber) -> None:
-        """A slow connection has room again."""
+        """Called when a slow connection has room again."""
         if subscriber.feed.behind:
             self._full(subscriber)
         self.on_room(subscriber)
 
     def close_those(self, gone: Callable[[Principal], bool], reason: str) -> None:
-        """Ends the connections of whoever may not be here any more."""
+        """End the connections of principals that are not allowed any more."""
         for subscriber in list(self.subscribers):
             if subscriber.principal is not None and gone(subscriber.principal):
                 subscriber.close(CloseCode.REVOKED, reason)

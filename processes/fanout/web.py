@@ -1,4 +1,4 @@
-"""What every HTTP endpoint has in common: who asks, whether that role may, JSON in and out, errors in one form."""
+"""Common to all HTTP endpoints: who asks, whether that role may, JSON in and out, errors in one form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Problem(Exception):
-    """An answer that is not what was asked for."""
+    """An error that is answered in the API's form."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: dict[str, str] | None = None, **more: object
@@ -49,24 +49,24 @@ class Problem(Exception):
 def json(
     body: Json | bytes | msgspec.Struct | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """A JSON answer; bytes are JSON already."""
+    """Return a JSON answer; bytes are JSON already."""
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return Response(content, status, headers, "application/json")
 
 
 def answered(answer: Answer) -> Response:
-    """The hub's answer as it is."""
+    """Return the hub's answer unchanged, as a response."""
     headers = {"retry-after": str(RETRY_AFTER_S)} if answer.status in (429, 503) else None
     return json(answer.body, answer.status, headers)
 
 
 def told(problem: Problem) -> Response:
-    """The problem as an answer."""
+    """Return the problem as a response."""
     return json(problem.body, problem.status, problem.headers)
 
 
 async def body_of(request: Request, kind: type[S]) -> S:
-    """The request's body, strictly of this type. Raises: Problem 400 (naming the field), 408, 413."""
+    """Return the request's body, strictly of this type. Raises: Problem 400 (naming the field), 408, 413."""
     body = bytearray()
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
@@ -93,7 +93,7 @@ async def body_of(request: Request, kind: type[S]) -> S:
 
 
 def integer(request: Request, name: str, default: int, least: int, most: int) -> int:
-    """A number of the query. Raises: Problem 400."""
+    """Return a number of the query. Raises: Problem 400."""
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -106,7 +106,7 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 
 def choice(request: Request, name: str, kind: type[E]) -> E | None:
-    """One of a few words of the query. Raises: Problem 400."""
+    """Return one of a few words of the query; None if it is not given. Raises: Problem 400."""
     word = request.query_params.get(name)
     if word is None:
         return None
@@ -116,12 +116,14 @@ def choice(request: Request, name: str, kind: type[E]) -> E | None:
 
 
 def flag(request: Request, name: str, default: bool) -> bool:
-    """0 or 1 of the query. Raises: Problem 400."""
+    """Return a 0 or 1 of the query as a bool. Raises: Problem 400."""
     return bool(integer(request, name, int(default), 0, 1))
 
 
 def text(request: Request, name: str) -> str | None:
-    """A text of the query, not longer than a host's name may be, which SQLite can take. Raises: Problem 400."""
+    """Return a text of the query, at most as long as a host's name and without NUL; None if it is not
+    given. Raises: Problem 400.
+    """
     found = request.query_params.get(name)
     if found is not None and (len(found) > HOST_NAME_MAX or "\0" in found):
         raise Problem(
@@ -131,28 +133,29 @@ def text(request: Request, name: str) -> str | None:
 
 
 def principal_of(request: Request) -> Principal:
-    """Who asks, in a guarded endpoint."""
+    """Return who asks, in a guarded endpoint."""
     found = request.state.principal
     assert isinstance(found, Principal)
     return found
 
 
 async def check_there(request: Request) -> None:
-    """Passes while somebody waits for the answer: what was given up in the listening socket's backlog, while no fanout
-    ran, must not be carried out whenever one comes. Raises: Problem, which nobody reads.
+    """Check that the client still waits for the answer. A request that was given up in the listening socket's backlog,
+    while no fanout ran, must not be carried out by the next fanout. Raises: Problem, which nobody reads.
     """
     for _ in range(2):
         await asyncio.sleep(0)  # a turn of the event loop in between reads the end of file that follows such a request
     if await request.is_disconnected():
-        raise Problem(400, "malformed", "whoever asked is gone")
+        raise Problem(400, "malformed", "the client is gone")
 
 
 def guarded(
     auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, audit_notes: AuditNotes | None = None
 ) -> Endpoint:
-    """The endpoint for those who may: 401, 403 for others. `role` None: for everybody. `canary`: for that one too.
+    """Return the endpoint behind a check of the sign-in: 401 or 403 if it fails.
 
-    What was asked for and refused is noted in the audit trail, and a GET's answer has an ETag.
+    `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are noted in the audit trail, and the
+    answer to a GET gets an ETag.
     """
 
     async def enter(request: Request) -> Response:
@@ -177,7 +180,7 @@ def guarded(
 
 
 def _tagged(request: Request, response: Response) -> Response:
-    """The answer with its ETag; 304 without a body for who has it already."""
+    """Return the answer with its ETag, or 304 without a body to a client that has the answer already."""
     tag = f'"{hashlib.blake2b(response.body, digest_size=16).hexdigest()}"'
     known = {
         each.strip().removeprefix("W/") for line in request.headers.getlist("if-none-match") for each in line.split(",")
@@ -211,7 +214,7 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
         raise Problem(
             401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}
         )
-    request.state.principal = found  # known also to whoever notes the refusal
+    request.state.principal = found  # the audit trail names it if the request is refused
     if found.by_cookie and request.method not in ("GET", "HEAD"):
         check_origin(auth, request)
     if found.canary and not canary:
@@ -222,20 +225,20 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
 
 
 def check_origin(auth: Auth, request: Request) -> None:
-    """Passes unless a foreign page made the browser ask. Raises: Problem 403."""
+    """Check that no foreign page made the browser ask. Raises: Problem 403."""
     origins = request.headers.getlist("origin")
     if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], request.headers.get("host", ""))):
         raise Problem(403, "foreign_origin", "this page is not ours")
 
 
 class HostCheck:
-    """The application behind the check of the Host header: 421 for a name that is not ours."""
+    """The application behind a check of the Host header: 421 for a name that is not this installation's."""
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self._app, self._auth = app, auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Part of ASGI."""
+        """Called by uvicorn for each request."""
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if len(hosts) == 1 and self._auth.host_ok(hosts[0]):
             await self._app(scope, receive, send)
@@ -247,12 +250,12 @@ class HostCheck:
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """What routing refuses (404, 405), in our form."""
+    """Return the answer to a request that routing refuses (404, 405), in the API's form."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "refused")
     return json(problem_body(code, str(error.detail)), error.status_code, dict(error.headers or {}))
 
 
 async def internal_error(request: Request, error: Exception) -> Response:
-    """An exception of ours: the log has its traceback."""
+    """Return the answer after an exception in an endpoint, whose traceback is in the log."""
     return json(problem_body("internal", "the fanout could not do it: its log says why"), 500)

@@ -1,5 +1,5 @@
-"""`python -m processes.gateway MEMBER`: the agents' WebSockets. MEMBER counts from 1; 0 of the group holds the
-socket.
+"""`python -m processes.gateway MEMBER`: the agents' WebSockets. MEMBER counts from 1; supervisord's member 0 holds the
+listening socket.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ QUEUES_S_MAX: Final = 2.0  # for one call
 
 
 async def main(process: Process) -> None:
-    """Opens left to right, loops, closes right to left."""
+    """Open the resources, turn until the process is asked to stop, close them in reverse order."""
     settings = process.settings
     sock = bootstrap.listening_socket()
     context = tls.context_of(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
-    threads = asyncio.get_running_loop()  # a disk that hangs holds up no loop
+    threads = asyncio.get_running_loop()  # a disk that hangs holds up a thread, and not the loop
     gate = Gate(
         process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=listener.sockets_max(),
         on_contested=lambda host: threads.run_in_executor(None, contested.say, settings.run, host),
@@ -36,8 +36,8 @@ async def main(process: Process) -> None:
     loop = Loop(gate, link, process.pulse, process.stop)
     try:
         await loop.run()
-        server.close()  # supervisord holds the socket: whoever connects from now on waits there for the successor
-        await loop.farewell()
+        server.close()  # supervisord holds the socket: new connections wait there for the successor
+        await loop.drain()
     finally:
         renewing.cancel()
         await link.close()

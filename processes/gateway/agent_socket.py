@@ -1,4 +1,4 @@
-"""One agent's socket: hands everything that happens on it to the gate, and does nothing by itself."""
+"""One agent's socket: tells the gate of everything that happens on it, and does nothing by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from processes.core.values import CloseCode
 
 
 class Owner(Protocol):
-    """What the gate does for its sockets."""
+    """The gate, as a socket sees it."""
 
     def made(self, socket: AgentSocket) -> None: ...
 
@@ -25,7 +25,7 @@ class Owner(Protocol):
 
 
 class AgentSocket(WebSocket):
-    """`connection` is there from the moment the token was found good. `doubted`: its token was not known at first."""
+    """`connection` is None until the token is accepted. `doubted`: the token was not known at first."""
 
     def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer) -> None:
         super().__init__(limits, pacer)
@@ -41,7 +41,9 @@ class AgentSocket(WebSocket):
         self._owner.made(self)
 
     def on_request(self, request: Request) -> Response | float | None:
-        """Called when the request for an upgrade is there: lets it in, refuses it, or says when to ask again."""
+        """Called with a request for an upgrade. Return None to let it in, a response that refuses it, or after how many
+        seconds to ask again.
+        """
         return self._owner.admit(self, request)
 
     def on_open(self) -> None:
@@ -53,7 +55,7 @@ class AgentSocket(WebSocket):
         self._owner.said(self, messages)
 
     def on_closed(self, code: int, reason: str) -> None:
-        """Called when the socket is gone, however it ended."""
+        """Called when the socket is gone, for whatever reason."""
         if self._register is not None:
             self._register.cancel()
         self._owner.gone(self, code, reason)

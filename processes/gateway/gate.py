@@ -1,7 +1,7 @@
-"""The gate: what happens on the agents' sockets goes to the intake, what the hub delivers goes to the sockets.
+"""The gate: takes the agents' frames from the sockets to the intake, and the hub's deliveries to the sockets.
 
-Who comes in, who is paused and what goes before what is decided in core/gateway (admission, roster, intake). Nothing
-here waits: everything is called by the loop's turn or by a socket, and only enqueues.
+core/gateway decides who is let in (admission), who is connected (roster), who is paused, and in which order events go
+to the hub (intake). Nothing here waits: the loop's turn or a socket calls, and the call only enqueues.
 """
 
 from __future__ import annotations
@@ -77,18 +77,18 @@ class Gate:
 
     @property
     def received(self) -> int:
-        """Returns how many events agents have said."""
+        """Return how many events agents have sent."""
         return self._intake.received
 
     @property
     def dropped(self) -> int:
-        """Returns how many events and deliveries had no room, or came from an older hub."""
+        """Return how many events and deliveries had no room, or came from an older hub."""
         return self._intake.dropped + self._dropped
 
-    # What sockets say
+    # Called by sockets
 
     def socket(self) -> AgentSocket:
-        """Returns a protocol for a new transport."""
+        """Return a protocol for a new transport."""
         return AgentSocket(self, self._limits, self._register_s_max, self._pacer)
 
     def made(self, socket: AgentSocket) -> None:
@@ -99,8 +99,8 @@ class Gate:
             dawdler.abort()
 
     def admit(self, socket: AgentSocket, request: Request) -> Response | float | None:
-        """Called with a request for an upgrade. None lets it in; a Response says why not; a number, when to ask
-        again.
+        """Called with a request for an upgrade. Return None to let it in, a Response that refuses it, or the seconds
+        after which to ask again.
         """
         token = self.tokens.find(request.headers.get_all("Authorization"))
         said = admission.admit(
@@ -139,17 +139,17 @@ class Gate:
         self.wake.set()
 
     def gone(self, socket: AgentSocket, code: int, reason: str) -> None:
-        """Called when a socket is gone, however it ended."""
+        """Called when a socket is gone, for whatever reason."""
         self.roster.gone(socket)
         self._leave(socket, code, reason)
 
     def end(self, socket: AgentSocket, code: int, reason: str) -> None:
-        """Closes a connection; for the hub it is gone from now on."""
+        """Close a connection; for the hub it is gone from now on."""
         self._leave(socket, code, reason)
         socket.close(code, reason)
 
     def end_all(self) -> None:
-        """Lets nobody in any more, and asks everybody to come back soon."""
+        """Let no agent in any more, and close every connection with the request to come back soon."""
         self.stopping = True
         for socket in list(self.roster.sockets):
             self.end(socket, CloseCode.RESTART, "restart")
@@ -177,11 +177,11 @@ class Gate:
                 case _:
                     assert_never(act)
 
-    # What the hub says
+    # Deliveries of the hub
 
     def deliver(self, message: Delivery) -> None:
-        """Does what a delivery asks. One of an older hub than was seen is dropped: it may have been replaced, and not
-        know it.
+        """Carry out a delivery. A delivery of an older hub than the newest seen is dropped: that hub may have been
+        replaced without knowing it.
         """
         # plant: gateway-epoch
         if message.epoch < self.epoch:
@@ -208,23 +208,25 @@ class Gate:
         self.delivered += 1
 
     def take_census(self) -> None:
-        """Everybody who is registered is named to the hub anew, before anything else."""
+        """Name every registered connection to the hub anew, before anything else."""
         self.censuses += 1
         self._census_s = self._loop.time()
         self.outbox.start_census(census.pieces(self.name, self.boot, self.censuses, self.roster.connections()))
         self.wake.set()
 
     def miss_deliveries(self) -> None:
-        """Deliveries were lost: tokens may have changed unheard, commands may wait for a census to say they never
-        came.
+        """Called when deliveries were lost: tokens may have changed meanwhile, and the hub may wait for a census to
+        learn which commands were never written.
         """
         self.tokens.table.lose()
         self.take_census()
 
-    # What time says
+    # Once a turn
 
     def look(self, now_s: float) -> None:
-        """Once a turn: the canary's file, the wish for a token table, what can be read again, the sums of refusals."""
+        """Called once a turn: read the canary's file, take a census if one is wanted, resume
+        paused sockets, log refusals.
+        """
         if self.tokens.look_for_canary():
             self._end_revoked()
         if self.outbox.census_wanted or (not self.tokens.is_current and now_s - self._census_s >= self._table_s_max):
@@ -241,7 +243,7 @@ class Gate:
                 self.end(socket, CloseCode.REVOKED, "the token is no longer valid")
 
     def _end_others(self, change: TokenChanged) -> None:
-        """At once, also while the table is not current: this much is known."""
+        """End the host's connections under other tokens, at once, even while the table is not current."""
         for socket in list(self.roster.sockets):
             connection = socket.connection
             if connection is not None and connection.host == change.host and connection.token != change.token:
@@ -252,7 +254,7 @@ class Gate:
         if member is not None and not member.connection.may_write(message.command_id):
             return
         ttl_s = None
-        if message.expires_boot_s is not None:  # over already: the agent refuses it, and the hub hears so from it
+        if message.expires_boot_s is not None:  # 0 once it has expired: the agent refuses the command and reports that
             ttl_s = max(message.expires_boot_s - self._clock.now().boot_s, 0.0)
         frame = agent_frames.CommandFrame(message.op, message.command_id, message.attempt, ttl_s)
         if member is not None and member.socket.send(agent_frames.encode(frame)):
@@ -261,10 +263,10 @@ class Gate:
                 self._delivery_log.add(member.connection.id, message.command_id)
             return
         if not self._delivery_log.never(message.connection, message.command_id):
-            return  # written before, or by a gateway before this one: the hub learns by the connection's end
+            return  # written before, or by an earlier life of this gateway: the hub learns it by the connection's end
         event = Undelivered(message.connection, self.name, message.host, message.command_id, message.attempt)
         if self.outbox.put(message.host, messages.encode(event), self._loop.time()) is PutResult.REFUSED:
-            self._dropped += 1  # the hub finds out by the disconnect, or by the silence
+            self._dropped += 1  # the hub learns of it by the disconnect, or by the command's silence
         self.wake.set()
 
     def _deliver_frame(self, message: DeliverRegistered | DeliverAck | DeliverKill | CloseConnection) -> None:

@@ -1,6 +1,6 @@
-"""The gateway's turn: deliveries to the sockets → what was appended → what can be appended → pulse.
+"""The gateway's turn: deliveries to the sockets → the result of the last append → the next append → pulse.
 
-Calls to `queues` run beside the turns, one reading and one appending at a time; a turn only looks at what they brought.
+Calls to `queues` run beside the turns, one reading and one appending at a time; a turn only takes their results.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from processes.gateway.gate import Gate
 
 TURN_S_MAX: Final = 0.25  # an idle loop turns too
 DELIVERIES_MAX: Final = 500  # a turn; about 20 ms
-FAREWELL_S_MAX: Final = 2.5  # for closing handshakes (each ends after Limits.close_s_max) and the hub's last news
+DRAIN_S_MAX: Final = 2.5  # for closing handshakes (each ends after Limits.close_s_max) and the last events
 
 
 class Loop:
-    """One gateway's loop, from its first census to its farewell."""
+    """One gateway's loop, from its first census until its connections are closed."""
 
     def __init__(
         self, gate: Gate, link: Queues, pulse: PulseFile, stop: asyncio.Event,
@@ -41,10 +41,10 @@ class Loop:
         self._events_epoch = 0
         self._appending: asyncio.Task[Appended | None] | None = None
         self._appending_away = False
-        self._undecodable = 0  # deliveries of a version to come
+        self._undecodable = 0  # deliveries of a later version
 
     async def run(self) -> None:
-        """Turns until stopped."""
+        """Turn until the process is asked to stop."""
         stopping = asyncio.create_task(self._stop.wait())
         stopping.add_done_callback(lambda _: self._gate.wake.set())
         self._gate.take_census()
@@ -52,10 +52,10 @@ class Loop:
             await self._wait()
             self._turn()
 
-    async def farewell(self) -> None:
-        """Every agent was asked to come back, and the hub told, as far as that goes within FAREWELL_S_MAX."""
+    async def drain(self) -> None:
+        """Ask every agent to come back later and tell the hub of each disconnect, within DRAIN_S_MAX at most."""
         self._gate.end_all()
-        deadline_s = self._loop.time() + FAREWELL_S_MAX
+        deadline_s = self._loop.time() + DRAIN_S_MAX
         while (self._gate.roster.sockets or len(self._gate.outbox)) and self._loop.time() < deadline_s:
             await self._wait()
             self._turn()
@@ -97,7 +97,7 @@ class Loop:
     def _deliver(self, item: bytes) -> None:
         try:
             message = messages.decode_delivery(item)
-        except (LocalError, msgspec.DecodeError) as error:  # of a version to come: that hub redelivers what matters
+        except (LocalError, msgspec.DecodeError) as error:  # of a later version: its hub delivers what matters again
             self._undecodable += 1
             self._gate.log.error("a delivery that this version does not understand", why=str(error))
             return
@@ -111,7 +111,7 @@ class Loop:
                 self._appending.add_done_callback(lambda _: self._gate.wake.set())
 
     async def _append(self, batch: OutBatch) -> Appended | None:
-        """None: queues is away, and what became of the batch is not known."""
+        """Append the batch. Return None if `queues` is away: it is not known then whether the batch was appended."""
         try:
             return await self._link.append(messages.EVENTS, batch.items, bulk=batch.bulk)
         except QueuesAway:
@@ -127,7 +127,7 @@ class Loop:
         else:
             self._pulse.pulse.published += self._gate.outbox.appended()
         if outcome is not None and outcome.position.epoch != self._events_epoch:
-            if self._events_epoch:  # what the old memory of `events` held is lost
+            if self._events_epoch:  # `queues` was started anew, and what `events` held is lost
                 self._gate.log.warning("events was emptied", epoch=outcome.position.epoch)
                 self._gate.take_census()
             self._events_epoch = outcome.position.epoch

@@ -1,4 +1,4 @@
-"""Who may come in: the bearer token of a request against the hub's table and the canary's file."""
+"""Finds whose token a request bears, in the hub's table and in the canary's file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from processes.core.travels.messages import Token
 from processes.core.values import CANARY_HOST
 
 CANARY_BYTES_MAX: Final = 4096
-TOKEN_CHARS_MAX: Final = 512  # ours have 43; nothing longer is worth hashing
+TOKEN_CHARS_MAX: Final = 512  # tokens made here have 43; a longer one is not worth hashing
 
 
 class _CanaryFile(msgspec.Struct):
@@ -22,7 +22,7 @@ class _CanaryFile(msgspec.Struct):
 
 
 class Tokens:
-    """Invariant: nobody is turned away as unknown while the table may lack a token."""
+    """Invariant: no token is called unknown while the table may lack one."""
 
     def __init__(self, canary: Path) -> None:
         self.table = TokenTable()
@@ -32,32 +32,33 @@ class Tokens:
 
     @property
     def is_current(self) -> bool:
-        """False: an unknown token may be good all the same."""
+        """Return False while a token that is not in the table may be good all the same."""
         return self.table.is_current
 
     def find(self, authorization: Sequence[str]) -> Token | None:
-        """Whose token the values of the Authorization header hold; None: nobody's, or there is not exactly one."""
+        """Return the token in the values of the Authorization header; None if it is nobody's, or if there
+        is not exactly one value.
+        """
         scheme, _, secret = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret or len(secret) > TOKEN_CHARS_MAX:
             return None
-        token_hash = hashlib.sha256(
-            secret.encode()
-        ).hexdigest()  # looked up by its hash: the comparison's time tells nothing
+        # looked up by its hash, so the time of the comparison tells nothing of the token
+        token_hash = hashlib.sha256(secret.encode()).hexdigest()
         if self._canary is not None and token_hash == self._canary.token_hash:
             return self._canary
         return self.table.find(token_hash) if self.table.is_current else None
 
     def holds(self, token: Token) -> bool:
-        """True while this token lets its host in. (A table that is not current lets everybody stay.)"""
+        """Return whether this token still lets its host in. While the table is not current, all connections stay."""
         if token.host == CANARY_HOST:
             return token == self._canary
         return not self.table.is_current or self.table.of_host(token.host) == token
 
     def look_for_canary(self) -> bool:
-        """Reads the canary's file if it is another one than last time. True if its token changed.
+        """Read the canary's file if it has been replaced. Return whether its token changed.
 
-        Cost: one stat. A file that cannot be read lets no canary in; the watchdog sees its canary red and says so.
+        Cost: one stat. A file that cannot be read lets no canary in; then the watchdog reports that its canary is red.
         """
         try:
             stat = self._canary_file.stat()

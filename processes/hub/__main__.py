@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 async def main(process: Process) -> None:
-    """A hub of a new epoch, from what the database holds to a clean stop."""
+    """Run a hub of a new epoch, from the state in the database to a clean stop."""
     if process.settings.file.drills.enabled:
         failpoint.allow(process.settings.failpoint)
     opened = await _open(process)
@@ -49,8 +49,8 @@ async def _restored(process: Process, rules: Rules) -> tuple[Store, Memory, Posi
 
 
 async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:
-    """Its result. A large database takes longer to check than a start may: the pulse says meanwhile that storage is
-    waited for.
+    """Return the result of `opening`. A large database takes longer to check than a start may take, so the pulse says
+    meanwhile that the hub waits for storage.
     """
     task = asyncio.ensure_future(opening)
     while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
@@ -60,8 +60,8 @@ async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:
 
 
 async def _open(process: Process) -> tuple[Store, Memory, Position] | None:
-    """The database and the memory in it; waits, with a pulse, while it is locked or the disk is full. None: stopped
-    before.
+    """Open the database and return it with the memory restored from it. Waits, with a pulse, while the database is
+    locked or the disk is full. None: the process was asked to stop before.
     """
     settings = process.settings
     rules = Rules(

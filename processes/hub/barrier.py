@@ -1,5 +1,5 @@
-"""The exception barrier around a step: what raises, and what is known to end the hub, is put aside, and the loop goes
-on.
+"""The exception barrier around a step: an event that raises, or that is known to end the hub, is put aside as a dead
+letter, and the loop goes on.
 """
 
 from __future__ import annotations
@@ -26,59 +26,57 @@ from processes.hub import rehearsed_faults
 
 
 class Barrier:
-    """Steps on a memory. Invariant: what is stepped stands in the pulse while it is, and only then."""
+    """Steps on a memory. Invariant: an event stands in the pulse while it is stepped, and only then."""
 
     def __init__(self, process: Process, memory: Memory) -> None:
         self._process, self._memory, self._log = process, memory, process.log
         self._drills = process.settings.file.drills.enabled
-        self._letters = 0
-        self._known: dict[str, str] = {}  # poison that has a letter of this hub: a copy of it is let go without another
+        self._dead_letters = 0  # made by this hub
+        self._known: dict[str, str] = {}  # poison → its dead letter of this hub: a copy makes no second one
 
-    def step(self, event: Event | OwnEvent, name: str, now: Now, letter: DeadLetter | None = None) -> Draft:
-        """Returns the draft of the step, or of putting its event aside. Poison is not even tried. `letter`: the dead
+    def step(self, event: Event | OwnEvent, name: str, now: Now, retried: DeadLetter | None = None) -> Draft:
+        """Return the draft of the step, or of putting its event aside. Poison is not even tried. `retried`: the dead
         letter that is tried again.
         """
         deaths = self._process.poison.events.get(name)
         if deaths is not None:
             causes = ", ".join(death.cause for death in deaths)
             error = f"it ended the hub {len(deaths)} times ({causes}), and was not stepped again"
-            return self._aside(event, name, Why.POISON, error, now, old=letter)
+            return self._aside(event, name, Why.POISON, error, now, old=retried)
         self._process.pulse.take(name)
         try:
             draft = self._stepped(event, now)
-            if letter is not None:
-                draft.drop(self._memory.dead_letters, letter.id)
+            if retried is not None:
+                draft.drop(self._memory.dead_letters, retried.id)
         except Exception as error:
             self._process.pulse.pulse.errors += 1
-            draft = self._aside(event, name, Why.RAISED, "".join(traceback.format_exception(error)), now, old=letter)
-        self._process.pulse.put_down()  # not after what ends the process: that stays in hand, to be blamed
+            draft = self._aside(event, name, Why.RAISED, "".join(traceback.format_exception(error)), now, old=retried)
+        self._process.pulse.put_down()  # an event that ends the process stays in hand, to be blamed
         if isinstance(event, StatusReceived):
             failpoint.reach("hub.report_stepped")
         return draft
 
     def undecodable(self, item: bytes, error: Exception, now: Now) -> Draft:
-        """Returns the draft of keeping what cannot be read."""
+        """Return the draft that keeps an item that cannot be decoded, as a dead letter."""
         self._process.pulse.pulse.errors += 1
         name = f"{UNDECODABLE} {hashlib.blake2b(item, digest_size=8).hexdigest()}"
         told = f"{type(error).__name__}: {error}"
-        letter = DeadLetter(self._new_id(), now.wall_s, UNDECODABLE, Why.UNDECODABLE, name=name, error=told, event=item)
-        return step.keep(self._memory, letter, now)
+        kept = DeadLetter(self._new_id(), now.wall_s, UNDECODABLE, Why.UNDECODABLE, name=name, error=told, event=item)
+        return step.keep(self._memory, kept, now)
 
     def applied(self, effects: Effects) -> None:
-        """Called when these effects are no draft any more: logs the dead letters among them, and knows them from now
-        on.
-        """
+        """Called when the draft of these effects was applied: logs and remembers the dead letters among them."""
         for write in effects.writes:
-            letter = write.row if isinstance(write, Put) else None
-            if isinstance(letter, DeadLetter) and not letter.retrying:
-                if letter.why == Why.POISON and letter.process == "hub":
-                    self._known[letter.name] = letter.id
-                told = {"letter": letter.id, "why": str(letter.why), "kind": letter.kind, "host": letter.host}
-                self._log.error("an event was put aside", **told, by=letter.process, error=letter.error)
+            row = write.row if isinstance(write, Put) else None
+            if isinstance(row, DeadLetter) and not row.retrying:
+                if row.why == Why.POISON and row.process == "hub":
+                    self._known[row.name] = row.id
+                told = {"dead_letter": row.id, "why": str(row.why), "kind": row.kind, "host": row.host}
+                self._log.error("an event was put aside", **told, by=row.process, error=row.error)
 
-    def not_retried(self, letter: DeadLetter, error: LocalError) -> None:
-        """Called when a dead letter that should be tried again cannot be read by this version."""
-        self._log.error("a dead letter cannot be tried again", letter=letter.id, error=str(error))
+    def not_retried(self, kept: DeadLetter, error: LocalError) -> None:
+        """Called when a dead letter is to be tried again and this version cannot decode it."""
+        self._log.error("a dead letter cannot be tried again", dead_letter=kept.id, error=str(error))
 
     def _stepped(self, event: Event | OwnEvent, now: Now) -> Draft:
         if self._drills and isinstance(event, RequestReceived) and isinstance(event.request, RehearseFault):
@@ -99,21 +97,21 @@ class Barrier:
     def _aside(
         self, event: Event | OwnEvent, name: str, why: Why, error: str, now: Now, *, old: DeadLetter | None
     ) -> Draft:
-        """Returns the draft of a new dead letter; of the one it was, if it was tried again; or of one more copy of what
-        this hub has a dead letter of.
+        """Return the draft that puts the event aside: as a new dead letter, as the old one if that was tried again, or
+        as one more copy of an event that is a dead letter already.
         """
         known = self._known.get(name, "") if why is Why.POISON else ""
         deaths = self._process.poison.events.get(name, [])
-        letter_id = old.id if old is not None else known or self._new_id()
-        letter = dead_letter.of_event(letter_id, now.wall_s, event, why, name=name, error=error, deaths=deaths)
+        dead_letter_id = old.id if old is not None else known or self._new_id()
+        kept = dead_letter.of_event(dead_letter_id, now.wall_s, event, why, name=name, error=error, deaths=deaths)
         if old is not None:
-            letter = msgspec.structs.replace(letter, retries=old.retries)
+            kept = msgspec.structs.replace(kept, retries=old.retries)
         try:
-            return step.put_aside(self._memory, event, letter, now, again=bool(known))
-        except Exception:  # whoever waits for an answer gets none; the dead letter is kept, and the loop goes on
-            self._log.error("an event could not be put aside in order", letter=letter_id, exc_info=True)
-            return step.keep(self._memory, letter, now)
+            return step.put_aside(self._memory, event, kept, now, again=bool(known))
+        except Exception:  # a client that waits for an answer gets none; the dead letter is kept, and the loop goes on
+            self._log.error("an event could not be put aside in order", dead_letter=dead_letter_id, exc_info=True)
+            return step.keep(self._memory, kept, now)
 
     def _new_id(self) -> str:
-        self._letters += 1
-        return f"{self._memory.epoch}-{self._letters}"
+        self._dead_letters += 1
+        return f"{self._memory.epoch}-{self._dead_letters}"

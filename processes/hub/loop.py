@@ -1,12 +1,12 @@
 """The hub's one state loop. A turn, in order:
 
-1. take events from the inbox and step them (core/hub/turn.py decides which; an idle loop gets a Tick by the same way);
-2. carry out what the turn says, in the order of the fields of its Outcome: note refusals, tell what needs no disk,
-   commit a batch, tell what waited for it, acknowledge;
+1. take events from the inbox and step them (core/hub/turn.py decides which; an idle loop steps a Tick in the same way);
+2. carry out the turn's Outcome in the order of its fields: note refusals, publish effects that need no disk, commit a
+   batch, publish the effects that waited for the commit, acknowledge;
 3. write the pulse.
 
-A slow, locked or full database does not stop the turning: a commit is a task beside the turns, one at a time, and the
-next turn is told that the storage is busy, or blocked when it lasts.
+A slow, locked or full database does not stop the loop: a commit is a task beside the turns, one at a time, and the next
+turn is told that the storage is busy, or blocked if the commit lasts.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from processes.hub.barrier import Barrier
 from processes.hub.publisher import Publisher
 from processes.hub.store import Store
 
-STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; one that takes this long is no hiccup
+STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; after so long the storage counts as blocked
 FLUSH_S_MAX: Final = 3.0  # for the last commits, when asked to stop
-PRUNE_S: Final = 60.0  # a bite each time, so that commands never wait long behind housekeeping
+PRUNE_S: Final = 60.0  # between two prunings; each is small, so that commands never wait long for one
 READ_ITEMS_MAX: Final = 1000
 AWAY_S: Final = 0.05  # between two tries to read from queues that are away
 
@@ -59,19 +59,19 @@ class Loop:
         self._pruned_s = clock.mono_s()
 
     async def run(self) -> None:
-        """Turns until the process is to stop. Raises: whatever must end the process."""
+        """Turn until the process is asked to stop. Raises: every exception that must end the process."""
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._publisher.run())]
         stopping = asyncio.create_task(self._process.stop.wait())
         for task in (*tasks, stopping):
             task.add_done_callback(lambda _: self._wake.set())
-        self._beat()  # the memory stands: what freezes now froze in the loop, not at its start
+        self._beat()  # the memory is restored: a freeze from now on is one of the loop, not of the start
         try:
             while not self._process.stop.is_set():
                 await self._wait()
                 self._turn()
                 for task in tasks:
                     if task.done():
-                        task.result()  # raises what it died of: the process ends with it
+                        task.result()  # raises the exception that ended the task: the process ends with it
             await self._finish()
         finally:
             for waiting in (*tasks, stopping):
@@ -97,7 +97,7 @@ class Loop:
     # carrying out
 
     def _carry_out(self, outcome: Outcome) -> None:
-        """In the order of the outcome's fields."""
+        """Carry out the outcome in the order of its fields."""
         if outcome.refused is not None:
             self._process.pulse.refuse(outcome.refused.epoch, outcome.refused.sequence)
         self._tell(outcome.now)
@@ -151,7 +151,7 @@ class Loop:
     # the inbox
 
     async def _read(self) -> None:
-        """Fills the inbox from the events queue, as fast as there is room."""
+        """Fill the inbox from the events queue, for ever, as fast as there is room."""
         while True:
             await self._room.wait()
             try:
@@ -184,11 +184,11 @@ class Loop:
         if blocked is Blocked.NOTHING and publisher.away:
             blocked = Blocked.QUEUES
         pulse.blocked_on, pulse.storage_ns = str(blocked), self._store.call_since_ns
-        pulse.letters, pulse.suspended = len(memory.dead_letters), memory.hosts_suspended
+        pulse.dead_letters, pulse.suspended = len(memory.dead_letters), memory.hosts_suspended
         self._process.pulse.beat()
 
     async def _finish(self) -> None:
-        """Flushes the state: what was stepped is committed, what is committed is told."""
+        """Commit everything that was stepped, and publish everything that is committed."""
         async with asyncio.timeout(FLUSH_S_MAX):
             await self._commit_over()
             self._turns.flush()
@@ -197,7 +197,7 @@ class Loop:
         await self._publisher.drain(0.5)
 
     async def _commit_over(self) -> None:
-        """Waits until the commit under way, if one is, has ended; the pulse goes on meanwhile."""
+        """Wait until the commit under way, if there is one, has ended; the pulse goes on meanwhile."""
         while self._commit is not None:
             if (await asyncio.wait({self._commit}, timeout=self._tick_s))[0]:
                 self._commit.result()

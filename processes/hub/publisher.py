@@ -1,8 +1,8 @@
-"""From the hub to the queues: messages in order, taken there by a task of its own, so that the hub's loop never waits
-for a queue.
+"""From the hub to the queues: messages in order, appended by a task of its own, so that the hub's loop never waits for
+a queue.
 
-Each queue's waiting messages are bounded; past that they are dropped, counted, and the queue's reader is told to take
-everything anew (HubStarted) once it can be reached.
+The messages that wait for a queue are bounded. When there are more, all of them are dropped and counted, and the
+queue's reader is told to take everything anew (HubStarted) once it can be reached.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ SNAPSHOT_ROWS: Final = 200  # a piece
 
 
 class Waiting:
-    """What waits for one queue."""
+    """The messages that wait for one queue."""
 
     def __init__(self) -> None:
         self.items: deque[tuple[bytes, bool]] = deque()  # the item, and whether it is bulk
         self.bytes = 0
-        self.start_anew = True  # the reader must be told so before anything else
+        self.start_anew = True  # before anything else the reader must be told to take everything anew
 
     def chunk(self) -> tuple[list[bytes], bool]:
-        """The next items that may be one append: of one kind, within the limits. They stay until `done`."""
+        """Return the next items that may be one append: all bulk or none, within the limits. They stay until `done`."""
         found: list[bytes] = []
         size, kind = 0, self.items[0][1]
         for item, bulk in self.items:
@@ -58,7 +58,7 @@ class Waiting:
         return found, kind
 
     def done(self, count: int) -> None:
-        """The first `count` items are in the queue."""
+        """Called when the first `count` items are in the queue."""
         for _ in range(count):
             item, _ = self.items.popleft()
             self.bytes -= len(item)
@@ -83,7 +83,7 @@ class Publisher:
         self._wake.set()
 
     def tell(self, effects: Effects) -> None:
-        """Tells all that these effects say, to whom they say it; whoever was configured away is not told any more."""
+        """Put in the messages of these effects, but those for a gateway or fanout that is not configured any more."""
         for gateway, delivery in effects.deliveries:
             if isinstance(delivery, DeliverAck) and delivery.offset is None:
                 failpoint.reach("hub.report_committed")
@@ -113,9 +113,7 @@ class Publisher:
             self.put(queue, SnapshotPiece(self._epoch, snapshot, number, number == len(pieces) - 1, piece))
 
     def put(self, queue: str, message: Broadcast | Delivery, *, bulk: bool = True) -> None:
-        """The message will be in the queue, after those put before. Only replies are not bulk: they may use its last
-        tenth.
-        """
+        """Put a message behind those that wait for the queue. Only replies are not bulk, and may use its last tenth."""
         waiting = self._waiting[queue]
         item = messages.encode(message)
         if waiting.bytes + len(item) > WAITING_BYTES_MAX:
@@ -129,18 +127,18 @@ class Publisher:
         self._wake.set()
 
     def acknowledge(self, position: Position) -> None:
-        """The events up to here are dealt with."""
+        """Have the events up to this position acknowledged."""
         if position != self._acknowledged:
             self._acknowledge = self._acknowledged = position
             self._wake.set()
 
     @property
     def backlog(self) -> int:
-        """Messages that wait."""
+        """Return how many messages wait."""
         return sum(len(waiting.items) for waiting in self._waiting.values())
 
     async def run(self) -> None:
-        """Carries messages until cancelled. Raises: Fenced, when a newer hub has taken over."""
+        """Append messages until cancelled. Raises: Fenced, when a newer hub has taken over."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -157,7 +155,7 @@ class Publisher:
                 self._wake.set()
 
     async def drain(self, timeout_s: float) -> None:
-        """Everything put before is in its queue, or the time is over."""
+        """Wait until every message is in its queue, for at most `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
@@ -189,6 +187,6 @@ class Publisher:
         appended = await self._link.append(queue, items, bulk=bulk, lossy=True)
         if appended.accepted:
             self.published += len(items)
-        else:  # burned: the reader meets a gap and takes everything anew
+        else:  # their numbers are used up: the reader meets a gap and takes everything anew
             self.dropped += len(items)
             self._log.warning("a queue is full, dropped", queue=queue, count=len(items))

@@ -1,4 +1,4 @@
-"""Faults rehearsed inside the hub's step, for drills only: each function here is what the evidence must name."""
+"""Faults rehearsed inside the hub's step, for drills only: the evidence must name the function of the fault."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ POISON: Final = ("poison", "poison_exit")  # these happen whenever they are step
 
 
 def rehearse(drill: RehearseFault) -> None:
-    """The fault happens now, in the middle of a step. Most do not return. Raises: Refused, for a fault that is not
-    known.
-    """
+    """Let the fault happen now, in the middle of a step. Most do not return. Raises: Refused, for an unknown fault."""
     match drill.fault:
         case "deadlock":
             take_a_lock_twice()
@@ -40,25 +38,25 @@ def rehearse(drill: RehearseFault) -> None:
 
 
 def take_a_lock_twice() -> None:
-    """The founding incident: a handler takes a lock that it already holds."""
+    """Take a lock that is already held, as a handler did in the founding incident."""
     lock = threading.Lock()
     with lock, lock:
         pass
 
 
 def turn_for_ever() -> None:
-    """A busy loop that never comes back."""
+    """Run a busy loop that never ends."""
     while True:
         pass
 
 
 def wait_for_ever() -> None:
-    """A blocking call where none may be."""
+    """Make a blocking call where none may be made."""
     time.sleep(3600)
 
 
 def raise_an_error() -> None:
-    """A handler that raises."""
+    """Raise, as a faulty handler does."""
     raise RuntimeError("a drill: this handler raises")
 
 
@@ -66,5 +64,5 @@ _kept: list[bytearray] = []
 
 
 def keep_memory() -> None:
-    """Memory that is never let go: 50 MiB a drill."""
+    """Take 50 MiB of memory that is never freed."""
     _kept.append(bytearray(os.urandom(1024) * 51_200))

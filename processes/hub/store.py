@@ -2,9 +2,9 @@
 thread.
 
 Every transaction is one function call on aiosqlite's thread, so a loop that is cancelled or dies can never leave one
-open. BUSY and FULL are the world's fault: the same batch is tried again. An I/O error or a damaged file is not: the hub
-must end, and rebuild its memory from what is on disk (a failed fsync may have thrown away what the cache pretends to
-hold).
+open. After BUSY and FULL the same batch is tried again. After an I/O error, or when the file is damaged, the hub must
+end and rebuild its memory from the disk: a failed fsync may have thrown away pages that the cache still holds as
+written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from processes.core.travels.messages import Json
 from processes.core.values import Now, Position
 
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
-PRUNED_MAX: Final = 500  # rows let go in one transaction, so that commands never wait for housekeeping
+PRUNED_MAX: Final = 500  # rows deleted in one transaction, so that commands never wait long for it
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.5)  # between tries of a batch; the last one repeats
 
 T = TypeVar("T")
@@ -73,10 +73,10 @@ def _json(record: object) -> str:
 
 
 def _newest(table: str, columns: str = "record", *, by: str = "number", where: str = "true", limit: int = -1) -> str:
-    """The SELECT of the newest rows that meet the condition, oldest first. limit -1: all of them."""
+    """Return the SELECT of the newest rows that meet the condition, oldest first. limit -1: all of them."""
     order = [f"{name} AS place{place}" for place, name in enumerate(by.split(", "))]
     newest = ", ".join(f"place{place} DESC" for place in range(len(order)))
-    # only our own constants are joined here
+    # only constants of this module are joined here
     rows = f"SELECT {columns}, {', '.join(order)} FROM {table} WHERE {where}"  # noqa: S608
     newest_rows = f"{rows} ORDER BY {newest} LIMIT {limit}"
     return f"SELECT {columns} FROM ({newest_rows}) ORDER BY {newest.replace(' DESC', '')}"  # noqa: S608
@@ -92,9 +92,13 @@ def _record_of(kind: type[Any], key: str) -> Callable[[tuple[Any, ...]], tuple[s
     return load
 
 
+def _command_values(id: str, it: Command) -> tuple[object, ...]:
+    return it.number, id, it.host, it.state, it.open, it.created_wall_s, it.finished_wall_s, _json(it)
+
+
 def _dead_letter(row: tuple[Any, ...]) -> tuple[str, DeadLetter]:
-    letter = msgspec.structs.replace(msgspec.json.decode(row[0], type=DeadLetter), event=row[1])
-    return letter.id, letter
+    found = msgspec.structs.replace(msgspec.json.decode(row[0], type=DeadLetter), event=row[1])
+    return found.id, found
 
 
 def _key_entry(row: tuple[Any, ...]) -> tuple[str, KeyEntry]:
@@ -115,16 +119,7 @@ ROWS: Final[dict[str, Rows]] = {
         key="id",
         unique="number",
         columns=("number", "id", "host", "state", "open", "created_wall_s", "finished_wall_s", "record"),
-        values=lambda id, it: (
-            it.number,
-            id,
-            it.host,
-            it.state,
-            it.open,
-            it.created_wall_s,
-            it.finished_wall_s,
-            _json(it),
-        ),
+        values=_command_values,
         changing=("state", "open", "finished_wall_s", "record"),
         restored=(
             _newest("commands", where=f"NOT open AND state != '{State.LOST}'", limit=FINAL_KEPT_MAX),
@@ -166,7 +161,7 @@ ROWS: Final[dict[str, Rows]] = {
         restored=(_newest("deadletters", "record, event", by="at_wall_s, id", limit=DEAD_LETTERS_MAX),),
         load=_dead_letter,
     ),
-    "tokens": Rows(  # only on disk: those who let operators in look there
+    "tokens": Rows(  # only on disk: the fanouts read them there
         key="token_hash",
         columns=("token_hash", "role", "label", "created_wall_s"),
         values=lambda token_hash, token: (token_hash, token.role, token.label, token.created_wall_s),
@@ -176,12 +171,10 @@ ROWS: Final[dict[str, Rows]] = {
 
 
 def _upsert(table: str, key: str, row: object) -> tuple[str, tuple[object, ...]]:
-    """The statement that makes this the row of the key, and its parameters."""
+    """Return the statement that makes this the row of the key, and its parameters."""
     rows = ROWS[table]
-    places, changes = (
-        ", ".join("?" * len(rows.columns)),
-        ", ".join(f"{name} = excluded.{name}" for name in rows.changing),
-    )
+    places = ", ".join("?" * len(rows.columns))
+    changes = ", ".join(f"{name} = excluded.{name}" for name in rows.changing)
     statement = (
         f"INSERT INTO {table} ({', '.join(rows.columns)}) VALUES ({places}) "  # noqa: S608  # our own names
         f"ON CONFLICT ({rows.unique or rows.key}) DO UPDATE SET {changes}"
@@ -199,8 +192,8 @@ class Store:
 
     @classmethod
     async def open(cls, path: Path, beside: Path) -> Store:
-        """The database, checked, with an epoch newer than any before: max(database, the file beside it) + 1, durable in
-        both.
+        """Open and check the database, and begin an epoch newer than any before: max(database, the file beside it) + 1,
+        durable in both.
 
         Raises: StorageBlocked, if it is locked or the disk is full (try again); StorageBroken, with what to do.
         """
@@ -214,16 +207,16 @@ class Store:
         return cls(path, connection, epoch)
 
     async def restored(self) -> StoredState:
-        """All that a starting hub needs to know. Raises: StorageBlocked, StorageBroken."""
+        """Return the state from which a hub starts. Raises: StorageBlocked, StorageBroken."""
         return await _on_thread(self._connection, _restored)
 
     async def position(self) -> Position:
-        """Up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
+        """Return up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
         return await _on_thread(self._connection, fleet_db.position)
 
     async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> None:
-        """The batch is on disk. Tried again for ever while the database is locked or full; `blocked` is told of each
-        failure.
+        """Write the batch durably. Tried again for ever while the database is locked or full; `blocked` is
+        called at each failure.
 
         Raises: StorageBroken.
         """
@@ -242,13 +235,14 @@ class Store:
                 tries += 1
 
     async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
-        """Some of what is past its time is gone; how many rows, 0 when nothing is left to do. Raises: StorageBlocked,
-        StorageBroken.
+        """Delete some of the rows that are past their time, and return how many; 0: none is left.
+
+        Raises: StorageBlocked, StorageBroken.
         """
         return await self._call(lambda sqlite: _prune(sqlite, now, commands_before_wall_s, output_bytes_max))
 
     async def close(self) -> None:
-        """Closes the database, its log folded in."""
+        """Close the database, with its log folded in."""
         await self._connection.close()
 
     async def _call(self, call: Callable[[sqlite3.Connection], T]) -> T:
@@ -260,9 +254,9 @@ class Store:
 
 
 async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
-    """The result of one call on the database's thread. Raises: StorageBlocked, StorageBroken."""
+    """Make one call on the database's thread, and return its result. Raises: StorageBlocked, StorageBroken."""
     try:
-        # One function, one transaction: aiosqlite has no public way.
+        # one function, one transaction: aiosqlite has no public way to do this
         result: T = await connection._execute(call, connection._conn)  # type: ignore[no-untyped-call]
         return result
     except sqlite3.Error as error:
@@ -323,7 +317,7 @@ def _restored(sqlite: sqlite3.Connection) -> StoredState:
 
 
 def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, revoked: Path) -> None:
-    """First the list beside the database: a token that is void there and not here is the lesser evil."""
+    """Write the list of revoked tokens first: a crash in between makes a token void too early, not too late."""
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
     except OSError as error:
@@ -405,7 +399,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, 
 
 
 def _prune_output(sqlite: sqlite3.Connection, bytes_max: int) -> int:
-    """Output of the commands that ended longest ago goes, until the rest is within the limit."""
+    """Delete the output of the commands that ended longest ago, until the rest is within the limit."""
     (total,) = sqlite.execute(
         "SELECT coalesce(sum(json_extract(record, '$.output_bytes')), 0) FROM commands"
     ).fetchone()

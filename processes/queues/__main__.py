@@ -9,11 +9,11 @@ from processes.adapters.queue_link import QueueLink
 from processes.queues import loop
 from processes.queues.server import Server
 
-PING_S_MAX: Final = 1.0  # of a ping of its own: two of them fit into the watchdog's 2 s
+PING_S_MAX: Final = 1.0  # for a ping of its own server: two of them fit into the watchdog's 2 s
 
 
 async def main(process: bootstrap.Process) -> None:
-    """Serves until the process is told to stop."""
+    """Serve until the process is asked to stop."""
     server = Server(process.settings.queues_socket, process.log)
     server.start()
     link = QueueLink(process.settings.queues_socket, process.name, timeout_s=PING_S_MAX)

@@ -1,9 +1,9 @@
-"""The main loop: prove that serving advances, count, write the pulse.
+"""The loop: prove that the server works, count, write the pulse.
 
-The work is done by the connections' threads, and each of them may be fine while nobody new gets in, or while the
+The work is done by the connections' threads, and each of them may be fine while no new client gets in, or while the
 queues' lock is held for ever. So a turn goes the way that every caller goes: over a fresh connection, through the
-accepter, a new thread, the handshake and the queues' lock. Only a turn whose ping came back is written as a pulse; what
-then judges and kills is the watchdog.
+accepter, a new thread, the handshake and the queues' lock. Only a turn whose ping was answered is written as a pulse;
+the watchdog judges by the pulse and kills.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ TURN_S: Final = 0.25  # measured: 1 ms a ping; eight turns within the watchdog's
 async def run(
     server: Server, link: QueueLink, pulse: PulseFile, stop: asyncio.Event, log: Log, *, turn_s: float = TURN_S
 ) -> None:
-    """Turns until `stop`. Raises: LocalError, if the server can accept nobody any more, or no descriptor is to be
-    had.
-    """
+    """Turn until `stop` is set. Raises: LocalError, if no connection can be accepted, or no descriptor is free."""
     starving_since_s = 0.0
     while not stop.is_set():
         server.reap(time.monotonic())
@@ -37,7 +35,7 @@ async def run(
         except QueuesAway as error:
             log.warning("the server does not answer its own ping", error=str(error))
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.EMFILE, errno.ENFILE}:
-                # an accept that began with a descriptor in hand hangs on, so the accepter alone would never notice
+                # an accept that got its descriptor beforehand only waits on, so the accepter alone would never notice
                 starving_since_s = starving_since_s or time.monotonic()
                 if time.monotonic() - starving_since_s > server.failing_s_max:
                     raise LocalError(f"no connection can be made: {error}") from error

@@ -1,8 +1,8 @@
-"""The server: a thread for each connection, one lock around all queues, and an accepter that never dies unseen.
+"""The server: a thread for each connection, one lock around all queues, and an accepter whose failure is noticed.
 
-Thread by thread: the accepter takes connections and starts their threads; a connection's thread shakes hands, then
-answers one call after the other, waiting for items on its queue's condition. Nothing here is ever waited for without an
-end, but the next call of a connection that is idle.
+The accepter takes connections and starts their threads. A connection's thread makes the handshake, then answers one
+call after the other, and waits for items on its queue's condition. Every wait has a deadline, but for the wait for the
+next call of an idle connection.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ CONNECTIONS_MAX: Final = 256  # two for each gateway and fanout, and the watchdo
 BACKLOG: Final = 128
 HANDSHAKE_S_MAX: Final = 2.0
 MESSAGE_S_MAX: Final = 5.0  # one read or write within a message; guess: far over what a busy machine needs
-FAILING_S_MAX: Final = 5.0  # accepting fails for so long: the process gives up and is started anew
-CLOSING_S_MAX: Final = 0.5  # the process ends anyway
-FAILING_PAUSE_S: Final = 0.05  # no descriptor, no thread: try again, without spinning
+FAILING_S_MAX: Final = 5.0  # after failing to accept for so long the process gives up and is started anew
+CLOSING_S_MAX: Final = 0.5  # for the lock of the queues; then the process ends without it
+FAILING_PAUSE_S: Final = 0.05  # between two tries while there is no descriptor or thread
 _PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class Counts(NamedTuple):
-    """What the pulse tells: items received, acknowledged and dropped since the start; items kept; others'
-    connections.
+    """The numbers of the pulse: items received, acknowledged and dropped since the start; items kept;
+    connections of other processes.
     """
 
     received: int
@@ -59,7 +59,7 @@ class _Peer:
 
 
 class Server:
-    """All queues, served at `path`. `broken`: why it can accept nobody any more; its process must then end."""
+    """All queues, served at `path`. `broken`: why no connection can be accepted any more; its process must then end."""
 
     def __init__(
         self,
@@ -77,7 +77,8 @@ class Server:
         self._handshake_s_max, self._message_s_max = handshake_s_max, message_s_max
         self._queues = QueueSet(secrets.randbelow(EPOCH_MAX - 1) + 1)
         self._lock = threading.Lock()  # around the queues
-        self._grown: dict[str, threading.Condition] = {}  # by queue: it has something new, or the hub has
+        # by queue: notified when the queue has new items, or when a newer hub has come
+        self._grown: dict[str, threading.Condition] = {}
         self._peers: set[_Peer] = set()
         self._peers_lock = threading.Lock()
         self._key = b""
@@ -85,26 +86,26 @@ class Server:
         self._closing = False
 
     def start(self) -> None:
-        """Lets clients connect. Whoever calls this holds the lock of the process name, so a socket that lies there is a
-        dead one's.
+        """Let clients connect. The caller holds the lock of the process name, so a socket found at the path is a dead
+        process's.
 
         Raises: OSError.
         """
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)  # the real fence: who cannot enter the folder cannot connect
+        folder.chmod(0o700)  # the real fence: a user who cannot enter the folder cannot connect
         self._key = _fresh_key(key_path(self._path))
         fresh = self._path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         self._listener.bind(os.fspath(fresh))
         fresh.chmod(0o600)
         self._listener.listen(BACKLOG)
-        # in one step: there is always either the old socket, which refuses, or one that answers
+        # in one step: the path always has either the old socket, which refuses, or one that answers
         fresh.rename(self._path)
         threading.Thread(target=self._accept, name="accepter", daemon=True).start()
 
     def close(self) -> None:
-        """Lets nobody connect any more, and ends the connection of every reader."""
+        """Let no client connect any more, and end all connections."""
         self._closing = True
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -115,16 +116,16 @@ class Server:
                 peer.wire.shut()
         if self._lock.acquire(timeout=CLOSING_S_MAX):
             for condition in self._grown.values():
-                condition.notify_all()  # whoever waits for items has nobody to give them to
+                condition.notify_all()  # threads that wait for items have lost their clients
             self._lock.release()
 
     @property
     def hub_epoch(self) -> int:
-        """The newest that anybody spoke of."""
+        """Return the newest hub epoch of any call."""
         return self._queues.hub_epoch
 
     def counts(self) -> Counts:
-        """Sums over all queues."""
+        """Return the sums over all queues."""
         with self._lock:
             queues = self._queues.all()
             received, delivered = sum(queue.appended for queue in queues), sum(queue.acknowledged for queue in queues)
@@ -134,9 +135,7 @@ class Server:
         return Counts(received, delivered, dropped, backlog, connections)
 
     def reap(self, now_mono_s: float) -> int:
-        """Ends the connections that are past the deadline of the handshake (a peer may trickle it). Returns how
-        many.
-        """
+        """End connections past the handshake's deadline (a peer may send it byte by byte). Return how many."""
         before_s = now_mono_s - self._handshake_s_max
         with self._peers_lock:
             overdue = [peer for peer in self._peers if not peer.proven and peer.since_s < before_s]
@@ -176,7 +175,7 @@ class Server:
             if uid not in (os.getuid(), 0):
                 raise PermissionError(f"a connection of user {uid}")
             with self._peers_lock:
-                # our own pings come in at any time: a full house is no frozen one
+                # the pings of this process always get in: a full server is not a frozen one
                 full = len(self._peers) >= self._connections_max and pid != os.getpid()
                 if not full:
                     self._peers.add(peer)
@@ -194,7 +193,8 @@ class Server:
     def _forget(self, peer: _Peer) -> None:
         with self._peers_lock:
             self._peers.discard(peer)
-            peer.wire.close()  # under the lock: nobody may shut a descriptor that has become another's
+            # under the lock: `reap` must not shut a descriptor that belongs to another connection by now
+            peer.wire.close()
 
     # a connection's thread
 
@@ -281,7 +281,7 @@ class Server:
 
 
 def _fresh_key(path: Path) -> bytes:
-    """A new random key, readable by this user alone, in place of the one before."""
+    """Write a new random key, readable by this user alone, in place of the one before, and return it."""
     key = secrets.token_bytes(32)
     durable.replace(path, key, durable=False)
     return key

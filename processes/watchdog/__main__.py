@@ -18,7 +18,9 @@ from processes.watchdog.systemd import Systemd
 
 
 async def main(process: Process) -> None:
-    """Judges until it is to stop. A part that ends by itself ends the whole: supervisord starts it anew."""
+    """Judge the processes until this one is asked to stop. A part that ends by itself ends the whole watchdog:
+    supervisord starts it anew.
+    """
     settings = process.settings
     if settings.file.drills.enabled:
         failpoint.allow(settings.run / "failpoint-watchdog")
@@ -34,9 +36,9 @@ async def main(process: Process) -> None:
     canary = Canary(settings)
     canary.write_tokens()
     beside = {
-        "view of supervisord": inquiries.run_supervisor(),
-        "view of the ledger": inquiries.run_ledger(),
-        "view of the queues": inquiries.run_queues(),
+        "inquiry of supervisord": inquiries.run_supervisor(),
+        "inquiry of the ledger": inquiries.run_ledger(),
+        "inquiry of the queues": inquiries.run_queues(),
         "incident log": incident_log.run(),
         "alarms": alarms.run(),
         "canary agent": canary.run_agent(),

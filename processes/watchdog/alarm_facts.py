@@ -1,6 +1,4 @@
-"""What alarms want to know beside the watchdog's report: the disk, the certificate, and the database's alarming
-rows.
-"""
+"""The facts that alarms need beside the watchdog's report: the disk, the certificate, some rows of the database."""
 
 from __future__ import annotations
 
@@ -15,12 +13,12 @@ from processes.adapters.state import contested, fleet_db
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.shown import certificate
 
-ROWS_MAX: Final = 50  # messages put aside, and suspended hosts, that have an alarm each
+ROWS_MAX: Final = 50  # dead letters, and suspended hosts, that have an alarm each
 CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 
 def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
-    """The facts now; what the database does not tell is as before. Blocks. Raises: OSError."""
+    """Return the facts of this moment; `before` stands in for rows that cannot be read. Blocks. Raises: OSError."""
     disk = os.statvfs(settings.state)
     expires_wall_s, problem = None, ""
     if settings.file.tls.certificate:
@@ -38,7 +36,7 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
 
 
 def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    letters = connection.execute(
+    dead_letters = connection.execute(
         "SELECT id, json_extract(record, '$.kind'), json_extract(record, '$.host'), json_extract(record, '$.why') "
         "FROM deadletters "
         "ORDER BY at_wall_s DESC, id DESC LIMIT ?",
@@ -46,7 +44,7 @@ def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[t
     )
     put_aside = [
         (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}")
-        for key, kind, host, why in letters
+        for key, kind, host, why in dead_letters
     ]
     hosts = connection.execute(
         "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?",

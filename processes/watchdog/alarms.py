@@ -1,9 +1,9 @@
-"""Alarms, sent: what the judging loop sees is turned into events, kept on disk, and brought to each target by a process
-of its own.
+"""Sends alarms: conditions that the judging loop sees become events, which are kept on disk and brought to each target
+by a process of its own.
 
-The order is: what began is on disk, then it is sent, then that it was sent is on disk. So a watchdog that is killed
-tells nothing twice but what was under way, and loses nothing. A disk that refuses makes it forget, and never silent:
-what can't be kept is sent all the same.
+The order is: an event is written to disk, then it is sent, then it is marked as sent on disk. So a watchdog that is
+killed loses no event, and its successor repeats only those that were being sent. While the disk refuses, events are
+sent all the same; a watchdog that is killed then forgets them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ from processes.watchdog.incident_log import IncidentLog
 LOOK_S: Final = 15.0  # between two looks at the disk, the certificate and the database
 LOOK_S_MAX: Final = 5.0
 PAUSE_S: Final = 1.0  # between two turns without news
-KEEP_S_MAX: Final = 2.0  # then the disk is held to hang: it is sent all the same
+KEEP_S_MAX: Final = 2.0  # then the disk counts as hanging, and events are sent unwritten
 SEND_S_MAX: Final = 20.0  # of one attempt; apprise itself gives up a connection after 4 s
-LEAVE_S_MAX: Final = 3.0  # what is under way when the watchdog is asked to end
+LEAVE_S_MAX: Final = 3.0  # for messages under way when the watchdog is asked to end
 CAUGHT_UP_MAX: Final = 200  # incidents of an earlier watchdog that are looked at; alarm.NOTED_MAX is more
 
 _state = msgspec.json.Decoder(AlarmState)
 
 
 class Alarms:
-    """What stands, what was told, and who is being told. `run` runs for ever; `look` and `away` are the loop's."""
+    """The conditions that stand, the events told to each target, and the messages under way. `run` runs for ever; the
+    judging loop calls `look` and `away`.
+    """
 
     def __init__(
         self, settings: Settings, incident_log: IncidentLog, log: Log, *, leave_s_max: float = LEAVE_S_MAX
@@ -72,16 +74,16 @@ class Alarms:
         self._note_hole_before()
 
     def look(self, report: Report, budgets: frozenset[str], ledger: Ledger | None) -> None:
-        """What the loop sees now."""
+        """Called when the judging loop has made a report."""
         self._report, self._budgets, self._ledger = report, budgets, ledger
         self._news.set()
 
     def away(self, away_s: float) -> None:
-        """The loop did not turn for so long, for whatever reason."""
+        """Called at each turn of the judging loop with the time since the turn before. Units: away_s in seconds."""
         self._once += conditions.hole(away_s)
 
     async def run(self) -> None:
-        """Tells what is to be told. A disk that refuses and targets that fail are tried again."""
+        """Keep and send events for ever. A disk that refuses and targets that fail are tried again."""
         self._state = self._kept = await self._load()
         self._settle()
         while True:
@@ -105,21 +107,21 @@ class Alarms:
 
     def _turn(self, report: Report) -> None:
         now_s, wall_s = time.monotonic(), time.time()
-        open_now = [incident.view(i) for i in self._incident_log.incidents.open.values()]
+        open_incidents = [incident.view(i) for i in self._incident_log.incidents.open.values()]
         ended = self._missed + [
             conditions.incident(incident.view(i)) for i in self._incident_log.incidents.take_ended()
         ]
         self._missed = []
         facts = msgspec.structs.replace(self._facts, budgets=self._budgets)
         standing = conditions.conditions(report, facts, wall_s)
-        for view in open_now:
-            standing += [conditions.incident(view), conditions.lasting(view)]
+        for shown in open_incidents:
+            standing += [conditions.incident(shown), conditions.lasting(shown)]
         once, self._once = self._once, []
         if self._ledger is not None:
             once += conditions.lost(self._state.lost, self._ledger.lost)
-        sight = ConditionsSeen(standing, ended, once, conditions.unknown(report, facts, self._caught_up))
+        seen = ConditionsSeen(standing, ended, once, conditions.unknown(report, facts, self._caught_up))
         before = self._state.number
-        self._state, self._watch = alarm.turn(self._state, self._watch, sight, now_s, wall_s)
+        self._state, self._watch = alarm.turn(self._state, self._watch, seen, now_s, wall_s)
         if self._ledger is not None and self._state.lost != self._ledger.lost:
             self._state = msgspec.structs.replace(self._state, lost=self._ledger.lost)
         for event in self._state.events:
@@ -130,7 +132,7 @@ class Alarms:
         self._settle()
 
     def _settle(self) -> None:
-        """A new target begins here, and what all were told is forgotten."""
+        """Let new targets begin at this moment, and forget the events that every target was told."""
         self._state = outbox.settled(self._state, list(self._targets), self._least)
 
     def _send_due(self) -> None:
@@ -161,7 +163,7 @@ class Alarms:
         self._paces[name] = outbox.paced(self._paces[name], self._state.targets[name].attempts, time.monotonic())
         self._news.set()
 
-    # what was before
+    # what an earlier watchdog left
 
     async def _load(self) -> AlarmState:
         path = self._settings.alarms
@@ -177,26 +179,28 @@ class Alarms:
         return AlarmState()
 
     async def _catch_up(self) -> None:
-        """Incidents that an earlier watchdog closed, or found and did not live to tell. At the very first start they
-        are old news.
+        """Take over incidents that an earlier watchdog closed, or found and did not live to tell. At the very first
+        start of alarms all of them are old news.
         """
         if self._caught_up or not self._incident_log.loaded:
             return
         path = self._settings.incidents_database
         with contextlib.suppress(TimeoutError):
-            views = await within(LOOK_S_MAX, on_thread(lambda: incidents_db.incidents(path, CAUGHT_UP_MAX)))
-            over = {conditions.INCIDENTS + view.id: view for view in reversed(views) if view.over_at is not None}
+            listed = await within(LOOK_S_MAX, on_thread(lambda: incidents_db.incidents(path, CAUGHT_UP_MAX)))
+            over = {conditions.INCIDENTS + shown.id: shown for shown in reversed(listed) if shown.over_at is not None}
             if self._first:
                 self._state = alarm.noted(self._state, over)
             self._missed = [
-                conditions.incident(view)
-                for key, view in over.items()
+                conditions.incident(shown)
+                for key, shown in over.items()
                 if key in self._state.standing or key not in self._state.noted
             ]
             self._caught_up = True
 
     def _note_hole_before(self) -> None:
-        """How long before this start the last watchdog of this installation was heard. `down` takes its report away."""
+        """Note how long before this start the last watchdog of this installation wrote its report. There is no hole
+        after `fleethub down`, which removes the report.
+        """
         last = status_file.last_report(self._settings.report)
         if last is not None:
             with contextlib.suppress(OSError):
@@ -204,7 +208,7 @@ class Alarms:
                 self.away(conditions.away_s(last.at_mono_s, at_wall_s, time.monotonic(), time.time()))
 
     async def _keep(self) -> None:
-        """The state is on disk, if the disk takes it; else it is tried again at the next turn."""
+        """Write the state to disk; if the disk refuses, the next turn tries again."""
         state = self._state
         if state is self._kept:
             return
@@ -220,7 +224,9 @@ class Alarms:
             self._kept, self._refused = state, False
 
     def _look_outside(self) -> None:
-        """The facts beside the report, looked at on a thread; one that hangs is left behind."""
+        """Begin to read the facts beside the report on a thread, or take its result. A thread
+        that hangs is left behind.
+        """
         now_s = time.monotonic()
         if self._looking is not None and self._looking.done():
             with contextlib.suppress(OSError):

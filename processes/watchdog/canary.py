@@ -1,4 +1,4 @@
-"""The canary: an agent and a subscriber of its own, through which the whole way is walked every ROUND_S.
+"""The canary: an agent and a subscriber of its own, through which a command goes the whole way round every ROUND_S.
 
 A no-op command goes in at the operators' HTTP port, to the canary agent at the agents' port, and its end must come back
 on the operators' WebSocket. So does the number of a heartbeat, every second. Its own failures are results, never
@@ -42,7 +42,7 @@ HURRY_S: Final = 0.5  # a round that takes longer gives way to one that was aske
 GREEN_S: Final = 6.0  # a round younger than this, under the current hub epoch: two may fail in a row
 TTL_S: Final = 30.0
 BEATS_KEPT: Final = 64  # sent and not yet seen
-IDS_KEPT: Final = 256  # commands answered, to say `duplicate`
+IDS_KEPT: Final = 256  # answered commands that are remembered, to answer a repeated one with `duplicate`
 STATE_BYTES_MAX: Final = 64 << 20  # one full_state; 10,000 hosts are about 10 MiB
 
 
@@ -77,17 +77,15 @@ FAILURES: Final = (
 
 
 class Canary:
-    """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run beside each other, for
-    ever.
-    """
+    """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run for ever, side by side."""
 
     def __init__(self, settings: Settings, *, step_s_max: float = STEP_S_MAX) -> None:
         self._settings, self._step_s_max = settings, step_s_max
         self._agent_token, self._operator_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self._journal_id = secrets.token_hex(8)
-        self.registered = False  # the agent's side stands
-        self.subscribed = False  # the operator's side stands
-        self.epoch = 0  # the newest the subscriber was told
+        self.registered = False  # the agent's connection stands
+        self.subscribed = False  # the operator's connection stands
+        self.epoch = 0  # the newest that the subscriber was told
         self.problem = "not yet connected"
         self.round_began_s: float | None = None  # of the last complete round
         self._round_over_s: float | None = None
@@ -101,16 +99,18 @@ class Canary:
         self._beat_seen_s: float | None = None
 
     def write_tokens(self) -> None:
-        """Makes the tokens known to gateway and fanout. Raises: OSError."""
+        """Write the hashes of the tokens for gateway and fanout. Raises: OSError."""
         hashes = CanaryFile(_hash(self._agent_token), _hash(self._operator_token))
         canary_file.write(self._settings.canary, hashes)
 
     def kick(self) -> None:
-        """A round now: the hub is a new one."""
+        """Begin a round at once, because the hub is a new one or a connection stands again."""
         self._kicked.set()
 
     def report(self, hub_epoch: int, now_s: float) -> CanaryReport:
-        """The state of the canary as the report shows it. Green: a round within GREEN_S under the current hub epoch."""
+        """Return the canary's state for the report. It is green after a round within GREEN_S
+        under the current hub epoch.
+        """
         age_s = None if self._round_over_s is None else now_s - self._round_over_s
         return CanaryReport(
             ok=age_s is not None and age_s <= GREEN_S and self._round_epoch == hub_epoch,
@@ -122,7 +122,7 @@ class Canary:
         )
 
     async def run_agent(self) -> None:
-        """The fleet's side: registers, beats, answers every command at once."""
+        """Be the agent, for ever: register, send heartbeats, answer every command at once."""
         while True:
             try:
                 async with self._connected(self._settings.file.agents.listen, self._agent_token) as socket:
@@ -133,7 +133,7 @@ class Canary:
             await asyncio.sleep(RETRY_S)
 
     async def run_subscriber(self) -> None:
-        """The operators' side: sees the heartbeat and the commands' ends come out."""
+        """Be the subscriber, for ever: watch for the heartbeats and for the ends of commands."""
         while True:
             try:
                 async with self._connected(self._settings.file.operators.listen, self._operator_token) as socket:
@@ -147,7 +147,7 @@ class Canary:
             await asyncio.sleep(RETRY_S)
 
     async def run_rounds(self) -> None:
-        """A round every ROUND_S; at once after a kick; every RETRY_S until one is complete."""
+        """Make a round every ROUND_S, at once after a kick, and every RETRY_S until one is complete."""
         while True:
             self._kicked.clear()
             began_s = time.monotonic()
@@ -164,7 +164,7 @@ class Canary:
                 await asyncio.sleep(RETRY_S)
 
     async def _round(self) -> bool:
-        """One no-op command all the way round. False: it was refused, or did not come back in time."""
+        """Send one no-op command all the way round. Return False if it was refused or did not come back in time."""
         began_s = time.monotonic()
         body = _encode({"op": CANARY_OP, "hosts": [CANARY_HOST], "ttl_s": TTL_S})
         status, answer = await self._ask("POST", "/api/v1/commands", body)
@@ -259,8 +259,8 @@ class Canary:
                 await beats
 
     async def _send_beats(self, socket: ClientConnection, unheard: dict[str, agent_frames.StatusFrame]) -> None:
-        """A numbered heartbeat every BEAT_S; the number travels where a command's pid would. What was not heard is said
-        again.
+        """Send a numbered heartbeat every BEAT_S, with the number in the field of a command's pid, and repeat the
+        reports that were not acknowledged.
         """
         while True:
             if self.registered:
@@ -303,9 +303,7 @@ class Canary:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Trusts exactly the configured certificate, under whatever name it is for. None: the installation listens
-    plainly.
-    """
+    """Return a context that trusts exactly the configured certificate, under any name; None without TLS."""
     certificate = settings.file.tls.certificate
     if not certificate:
         return None

@@ -1,4 +1,4 @@
-"""What a frozen process leaves behind, collected before it is killed: its parts in parallel, EVIDENCE_S_MAX in all.
+"""Collects evidence of a frozen process before it is killed: all parts in parallel, within EVIDENCE_S_MAX.
 
 The stacks are what a rescue is delayed for; once they are in, the other parts get REST_S more.
 
@@ -56,7 +56,7 @@ class Evidence:
 
     files: list[str]
     stuck_at: str | None
-    waits_at: str | None = None  # where the main task waits, when the main thread stands in the event loop itself
+    waits_at: str | None = None  # where the main task waits, if the main thread is in the event loop itself
 
 
 async def collect(
@@ -102,7 +102,7 @@ async def collect(
 
 
 async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """All Python stacks, as faulthandler writes them at SIGUSR1: in C code and with held locks too."""
+    """Return all Python stacks, as faulthandler writes them at SIGUSR1: in C code and with held locks too."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _size(path)
@@ -119,7 +119,7 @@ async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
 
 
 async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """The asyncio tasks with their stacks, as the process's witness thread writes them at SIGUSR2."""
+    """Return the asyncio tasks with their stacks, as the process's witness thread writes them at SIGUSR2."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _mark(path)
@@ -132,9 +132,7 @@ async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
 
 
 async def pyspy(pid: int, program: Path | None = None) -> str:
-    """py-spy's dump, the second witness: works on stopped processes too. `program`: by default beside the
-    interpreter.
-    """
+    """Return the dump of py-spy, which works on stopped processes too. `program`: by default beside the interpreter."""
     path = program or Path(sys.executable).parent / "py-spy"
     child = await asyncio.create_subprocess_exec(
         path, "dump", "--nonblocking", "--full-filenames", "--pid", str(pid), stdin=asyncio.subprocess.DEVNULL,
@@ -154,7 +152,7 @@ async def pyspy(pid: int, program: Path | None = None) -> str:
 
 
 def facts(pid: int) -> str:
-    """What /proc and psutil say, as JSON. May hang for a process in state D."""
+    """Return what /proc and psutil say, as JSON. May hang for a process in state D."""
     process = psutil.Process(pid)
     with process.oneshot():
         times, memory = process.cpu_times(), process.memory_info()
@@ -174,7 +172,7 @@ def facts(pid: int) -> str:
 
 
 def logs_of(folder: Path, name: str) -> str:
-    """The tails of the process's own log and of what supervisord captured."""
+    """Return the tails of the process's own log and of the output that supervisord captured."""
     kind, _, number = name.partition(":")
     captured = f"{kind}-{int(number or 0) + 1}.out" if kind in HELD else f"{kind}.out"
     text = ""
@@ -184,10 +182,9 @@ def logs_of(folder: Path, name: str) -> str:
 
 
 def where_stuck(stacks: str) -> str | None:
-    """FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it is not in there.
+    """Return FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it has none.
 
-    faulthandler lists the newest thread first, so the main thread is the last one, unless there were more than it
-    lists.
+    faulthandler lists the newest thread first, so the main thread is the last one, unless the list was cut off.
     """
     blocks = re.split(r"^(?:Current thread|Thread) 0x", stacks, flags=re.MULTILINE)[1:]
     if not blocks or stacks.rstrip().endswith("..."):
@@ -199,7 +196,7 @@ def where_stuck(stacks: str) -> str | None:
 
 
 def where_stuck_pyspy(dump: str) -> str | None:
-    """The same from py-spy's text, which names the main thread, or at least numbers it like its process."""
+    """Return the same from py-spy's text, which names the main thread, or at least numbers it like its process."""
     pid = re.match(r"Process (\d+):", dump)
     lines = iter(dump.splitlines())
     for line in lines:
@@ -210,7 +207,7 @@ def where_stuck_pyspy(dump: str) -> str | None:
 
 
 def where_waiting(tasks: str) -> str | None:
-    """FILE:LINE FUNCTION of the innermost await of the main task (asyncio's first) in the witness thread's text."""
+    """Return FILE:LINE FUNCTION of the main task's innermost await (asyncio's first) in the witness thread's text."""
     for block in re.split(r"^(?=<Task)", tasks, flags=re.MULTILINE):
         frames = [frame for line in block.splitlines() if (frame := _FRAME.match(line))]
         if "name='Task-1'" in block.partition("\n")[0] and frames:
@@ -219,13 +216,15 @@ def where_waiting(tasks: str) -> str | None:
 
 
 def short(path: str) -> str:
-    """The path relative to the package's root if it is in the package (processes/hub/loop.py), else as it is."""
+    """Return the path relative to the package's root if it is inside (processes/hub/loop.py), else unchanged."""
     relative = os.path.relpath(path, _PACKAGE) if path.startswith(f"{_PACKAGE}/") else path
     return relative if relative.startswith("processes/") else path
 
 
 def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """The call's result from a thread of its own, which is left behind if it hangs: no pool can be used up by it."""
+    """Make the call on a thread of its own, and return a future of its result. A thread that hangs is left behind:
+    calls that hang cannot use up a pool.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -242,9 +241,9 @@ def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
         problem: BaseException | None = None
         try:
             result = call()
-        except Exception as error:  # it belongs to whoever awaits the result
+        except Exception as error:  # of any kind: the caller gets it
             problem = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing awaits the result any more
             loop.call_soon_threadsafe(settle, result, problem)
 
     threading.Thread(target=run, daemon=True).start()
@@ -252,7 +251,10 @@ def on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def within(timeout_s: float, awaitable: Awaitable[T]) -> T:
-    """Its result. Raises: TimeoutError. (asyncio.wait_for of 3.11 swallows a cancellation that meets a result.)"""
+    """Return the awaitable's result. Raises: TimeoutError.
+
+    Not asyncio.wait_for: that of Python 3.11 swallows a cancellation that meets a result.
+    """
     async with asyncio.timeout(timeout_s):
         return await awaitable
 

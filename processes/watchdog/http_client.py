@@ -1,5 +1,5 @@
-"""One HTTP/1.1 request on a fresh connection, which proves the accepter too. Small, so that the watchdog stays
-small.
+"""One HTTP/1.1 request on a fresh connection, which proves that new connections are accepted. Without a larger client
+library, so that the watchdog stays small.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ PIECE_BYTES: Final = 65536
 
 
 class BadAnswer(Exception):
-    """What came back is not an answer of HTTP, or too large a one."""
+    """The answer is not HTTP, or too large."""
 
 
 class Request(NamedTuple):
-    """What is asked."""
+    """One request."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request(NamedTuple):
 
 
 async def ask(host: str, port: int, request: Request, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
-    """The answer's status and body. The caller sets the deadline.
+    """Send the request, and return the answer's status and body. The caller sets the deadline.
 
     Raises: OSError, BadAnswer.
     """

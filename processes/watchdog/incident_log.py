@@ -1,5 +1,5 @@
-"""The log of incidents: all of them are on disk as soon as the disk takes them. What becomes of each is decided in
-core/watchdog/incidents.py.
+"""The log of incidents: each is written to disk as soon as the disk takes it. core/watchdog/incidents.py decides what
+becomes of an incident.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class IncidentLog:
-    """Incidents as they change: logged at once, and written by `run`. `incidents` decides what becomes of each."""
+    """Logs incidents at once when they change; `run` writes them. `incidents` decides what becomes of each."""
 
     def __init__(self, store: Store, boot_id: str, log: Log, *, retry_s: float = RETRY_S) -> None:
         self.incidents = Incidents(boot_id, self._take)
@@ -39,12 +39,12 @@ class IncidentLog:
         self._changed = asyncio.Event()
 
     def now(self) -> Moment:
-        """Returns this moment, with the id of an incident that would begin in it."""
+        """Return this moment, with the id of an incident that would begin in it."""
         wall_s = time.time()
         return Moment(time.monotonic(), wall_s, incident_store.new_id(wall_s))
 
     def _take(self, incident: Incident, line: str) -> None:
-        """Called whenever an incident has changed."""
+        """Called when an incident has changed."""
         if line:
             self._log.warning(line, incident=incident.id, of=incident.process)
         if incident.over_wall_s is not None:
@@ -61,8 +61,8 @@ class IncidentLog:
         self._changed.set()
 
     async def run(self) -> None:
-        """Goes on with what the last watchdog left open, then writes what changes. A disk that refuses is tried again
-        for ever.
+        """Go on with the incidents that the last watchdog left open, then write each one that changes, for ever. A disk
+        that refuses is tried again.
         """
         told = False
         while True:

@@ -1,8 +1,7 @@
 """The watchdog's own file: incidents.db, and the folders with their evidence.
 
-A full or broken disk never stops a rescue: what cannot be written is kept in memory and tried again, and said in the
-log.
-All functions of Store block: the loop calls them on a thread, one at a time.
+A full or broken disk never stops a rescue: an incident that cannot be written stays in memory, is tried again, and the
+log says so. All functions of Store block: the incident log calls them on a thread, one at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ FOLDERS_PRUNED_MAX: Final = 1000  # at one go
 
 
 class Record(IncidentView, frozen=True):
-    """A row: the outside's view, and while it is open what a watchdog that starts anew needs to go on with it."""
+    """A row: the incident as it is shown, and while it is open the state by which the next watchdog goes on."""
 
     resume: Incident | None = None
 
@@ -39,12 +38,12 @@ class Store:
     """incidents.db. Raises: sqlite3.Error or OSError from every function; nothing is half done then."""
 
     def __init__(self, path: Path, folder: Path, kept: int, bytes_max: int) -> None:
-        """`kept`: so many incidents; `bytes_max`: so much of what was collected about them. The newest stay."""
+        """`kept`: how many incidents are kept; `bytes_max`: of all evidence together. The newest stay."""
         self._path, self._folder, self._kept, self._bytes_max = path, folder, kept, bytes_max
         self._connection: sqlite3.Connection | None = None
 
     def open_incidents(self) -> list[Incident]:
-        """Those that were not over when the last watchdog ended."""
+        """Return the incidents that were not over when the last watchdog ended."""
         rows = self._open().execute("SELECT record FROM incidents ORDER BY number DESC LIMIT ?", (self._kept,))
         found: list[Incident] = []
         for (text,) in rows:
@@ -55,7 +54,7 @@ class Store:
         return found
 
     def save(self, incident: Incident) -> IncidentsReport:
-        """Writes it, prunes what is beyond the retention with its evidence, and returns the totals."""
+        """Write the incident, prune incidents and evidence beyond the retention, and return the totals."""
         connection = self._open()
         shown = msgspec.structs.asdict(view(incident))
         record = Record(**shown, resume=incident if incident.over_wall_s is None else None)
@@ -69,12 +68,12 @@ class Store:
         return incidents_db.totals(self._path)
 
     def totals(self) -> IncidentsReport:
-        """How many there ever were, and the newest one's id."""
+        """Return how many incidents there ever were, and the id of the newest."""
         self._open()
         return incidents_db.totals(self._path)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -117,13 +116,13 @@ def _folders(folder: Path) -> list[Path]:
 
 def _size(folder: Path) -> int:
     size = 0
-    with contextlib.suppress(OSError):  # it is being written, or taken away by hand
+    with contextlib.suppress(OSError):  # the folder is being written, or was removed by hand
         for entry in os.scandir(folder):
             size += entry.stat(follow_symlinks=False).st_size
     return size
 
 
 def new_id(wall_s: float) -> str:
-    """An id that sorts by time and is a fit name for a folder: 20261123T183555.123-1f3a."""
+    """Return an id that sorts by time and is a fit name for a folder: 20261123T183555.123-1f3a."""
     at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(wall_s))
     return f"{at}.{int(wall_s * 1000) % 1000:03d}-{random.SystemRandom().randrange(16**4):04x}"

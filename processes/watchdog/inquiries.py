@@ -1,6 +1,4 @@
-"""What others say, asked for in the background: supervisord, the database, the queues. Each hangs by itself and for
-itself.
-"""
+"""Asks supervisord, the database and the queues in the background. One that hangs delays nothing else."""
 
 from __future__ import annotations
 
@@ -27,23 +25,23 @@ from processes.core.watchdog import second_witness
 from processes.core.watchdog.second_witness import QueueReading
 from processes.watchdog.evidence import on_thread, within
 
-ASK_S: Final = 1.0  # between two questions to the same one
-ASK_SUPERVISOR_S: Final = 1.0  # while anything is not well
-# a question costs 2 ms of CPU here and 3 ms there; every death and every remedy asks at once
+ASK_S: Final = 1.0  # between two questions to the database, or to `queues`
+ASK_SUPERVISOR_S: Final = 1.0  # between two questions to supervisord while anything is not well
+# while all is well: a question costs 2 ms of CPU here and 3 ms there; every death and every remedy asks at once
 ASK_SUPERVISOR_CALM_S: Final = 5.0
 ANSWER_S_MAX: Final = 2.5
 FULL_SHARE: Final = 0.85  # a queue filled beyond it refuses heartbeats at nine tenths before the next question
 
 
 class Inquiries:
-    """The newest answers. `run_*` run beside each other, for ever; none of their failures leaves this file."""
+    """The newest answers. The `run_*` functions run for ever, side by side, and deal with all failures themselves."""
 
     def __init__(self, settings: Settings, supervisor: Supervisor, link: QueueLink, log: Log) -> None:
         self.processes: dict[str, Supervised] | None = None  # None: supervisord does not answer
         self.supervisord_heard_s: float | None = None  # when it last answered, or was first asked
         self.calm = False  # set by the loop: all is well
         self.ledger: Ledger | None = None  # None: the database was never readable
-        self.missing = 0  # open commands of that ledger of which there is no row
+        self.missing = 0  # open commands of that ledger that have no row
         self.readings: dict[str, QueueReading] = {}
         self.queues_unanswered_s: float | None = None  # since when `queues` does not answer; None: it does
         self.queues: list[QueueReport] = []
@@ -53,11 +51,11 @@ class Inquiries:
         self._database: DatabaseFile | None = None  # None: opened anew at the next look
 
     def ask_supervisor(self) -> None:
-        """Something happened: the next question to supervisord is asked now."""
+        """Ask supervisord the next question at once, because something happened."""
         self._ask_now.set()
 
     async def run_supervisor(self) -> None:
-        """Keeps `processes` current."""
+        """Keep `processes` current, for ever."""
         while True:
             self._ask_now.clear()
             began_s = time.monotonic()
@@ -67,7 +65,7 @@ class Inquiries:
                 await within(max(0.1, pause_s - (time.monotonic() - began_s)), self._ask_now.wait())
 
     async def look_at_processes(self) -> None:
-        """One question to supervisord."""
+        """Ask supervisord once which processes there are."""
         before = self.processes
         if self.supervisord_heard_s is None:
             self.supervisord_heard_s = time.monotonic()
@@ -83,23 +81,21 @@ class Inquiries:
                 self._log.info("supervisord answers")
 
     async def run_ledger(self) -> None:
-        """Keeps `ledger` current."""
+        """Keep `ledger` current, for ever."""
         while True:
             await self.look_at_ledger()
             await asyncio.sleep(ASK_S)
 
     async def look_at_ledger(self) -> None:
-        """One look into the database; what cannot be read leaves the last answer."""
-        database_file, self._database = (
-            self._database or DatabaseFile(self._settings.database),
-            None,
-        )  # one call at a time has it
+        """Read the ledger once; the last answer stays if it cannot be read."""
+        # the file belongs to one call at a time
+        database_file, self._database = self._database or DatabaseFile(self._settings.database), None
         with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError):
             self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(database_file.tally))
-            self._database = database_file  # one that failed or hangs is left behind
+            self._database = database_file  # a connection that failed or hangs is left behind
 
     async def run_queues(self) -> None:
-        """Keeps `queues` current; empty while `queues` is away."""
+        """Keep `queues` current, for ever; it is empty while `queues` is away."""
         while True:
             try:
                 stats = await self._link.stats()
@@ -121,8 +117,8 @@ class Inquiries:
 
 
 class DatabaseFile:
-    """A connection that only reads, kept from look to look: to open one costs five times as much. Used by one thread at
-    a time.
+    """A read-only connection that is kept, since opening one costs five times as much as a read. Used
+    by one thread at a time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,7 +127,7 @@ class DatabaseFile:
         self._inode = 0
 
     def tally(self) -> tuple[Ledger, int]:
-        """The ledger, and how many commands it calls open that have no row: of one moment, and of what is committed.
+        """Return the committed ledger, and how many commands it calls open that have no row at the same moment.
 
         Raises: DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError.
         """

@@ -1,4 +1,6 @@
-"""The note before a kill: whom, why, and what it has in hand. Its successor counts by it (adapters/state/deaths.py)."""
+"""The note before a kill: which process, why, and the event it has in hand. The successor counts the death by it
+(adapters/state/deaths.py).
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ NOTE_S_MAX: Final = 0.5  # the kill waits no longer; a disk that hangs keeps no 
 
 
 async def write(settings: Settings, subject: Subject, verdict: Verdict, incident_id: str) -> str:
-    """The note is durable. Returns what to tell of it; empty if nothing is in hand, and so nothing to note. Never
-    raises.
+    """Write the note durably. Return a line for the incident; empty if no event is in hand and nothing was noted.
+    Never raises.
     """
     pid, start_ticks = subject.pid, subject.start_ticks
     stopped = subject.stat is not None and subject.stat.state in "Tt"
@@ -45,9 +47,7 @@ async def write(settings: Settings, subject: Subject, verdict: Verdict, incident
 
 
 def cause_of(verdict: Verdict, *, stopped: bool) -> str:
-    """What the kill says of the event in hand: a process that somebody stopped (SIGSTOP, a debugger) is not frozen by
-    its event.
-    """
+    """Return the cause for the note. A process stopped by SIGSTOP or a debugger was not frozen by its event."""
     if verdict is Verdict.MEMORY:
         return Cause.MEMORY
     if verdict is Verdict.FROZEN:

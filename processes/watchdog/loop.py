@@ -1,6 +1,6 @@
-"""The watchdog's loop. A turn, every TURN_S (while all is calm, CALM_S) and as soon as a process dies, in order:
+"""The watchdog's loop. It turns every TURN_S (CALM_S while all is well), and at once when a process dies. In order:
 
-1. look: pulses, the kernel, the newest answers of supervisord, database and queues;
+1. look at the pulses, the kernel's figures and the newest answers of supervisord, database and queues;
 2. judge each process (core/watchdog/verdict);
 3. decide (core/watchdog/remedy);
 4. act: a rescue or a start is a task of its own, one at a time for a process;
@@ -8,7 +8,7 @@
 6. report;
 7. write the pulse.
 
-Nothing in a turn waits for anything outside: what could hang is asked on threads, with deadlines.
+A turn waits for nothing outside: calls that could hang are made on threads, with deadlines.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ OWN: Final = "watchdog"
 
 
 class Circumstances(TypedDict):
-    """What an incident keeps of the whole as it was when it was found."""
+    """The state of the installation at the moment when an incident is found, as the incident keeps it."""
 
     epoch: int
     ledger: Ledger | None
@@ -58,7 +58,7 @@ class Circumstances(TypedDict):
 
 
 class Loop:
-    """The judgement of one installation."""
+    """Judges the processes of one installation."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Loop:
         self._restarts = RestartCounts(status_file.last_report(self._settings.report))
 
     async def run(self) -> None:
-        """Turns until the process is to stop. Raises: whatever a task of this loop died of."""
+        """Turn until the process is asked to stop. Raises: the exception of any task of this loop that failed."""
         stopping = asyncio.create_task(self._process.stop.wait())
         stopping.add_done_callback(lambda _: self._wake.set())
         try:
@@ -149,15 +149,16 @@ class Loop:
     # look and judge
 
     def _facts(self, now_s: float) -> dict[str, ProcessFacts]:
-        desired, views = self._read_desired(), self._inquiries
+        desired, inquiries = self._read_desired(), self._inquiries
         found: dict[str, ProcessFacts] = {}
         for name, subject in self._witness.subjects.items():
             self._wanted[name] = is_wanted(name, desired)
             doubted = subject.pulse is None or subject.pulse.pid != subject.pid
-            untouched_s = (
-                second_witness.untouched_since_s(name, views.readings, views.queues_unanswered_s) if doubted else None
-            )
-            found[name] = self._witness.facts(subject, self._wanted[name], untouched_s, views.events_full)
+            untouched_s = None
+            if doubted:
+                unanswered_s = inquiries.queues_unanswered_s
+                untouched_s = second_witness.untouched_since_s(name, inquiries.readings, unanswered_s)
+            found[name] = self._witness.facts(subject, self._wanted[name], untouched_s, inquiries.events_full)
         return found
 
     def _read_desired(self) -> dict[str, str]:
@@ -172,7 +173,7 @@ class Loop:
         return self._desired
 
     def _judge(self, facts: dict[str, ProcessFacts], gap_s: float, now_s: float) -> bool:
-        """All verdicts anew. True if one changed."""
+        """Judge every process anew. Return whether a verdict changed."""
         changed = False
         for name, seen in facts.items():
             track = verdict.own_gap(self._tracks.get(name, Track()), gap_s, self._pace_s, now_s)
@@ -235,7 +236,7 @@ class Loop:
             self._rescues[subject.name] = self._start(self._replace(subject, judgement, incident))
 
     async def _replace(self, subject: Subject, judgement: Judgement, incident: Incident) -> None:
-        """Collects the evidence, then kills. The death is seen by its pidfd, which wakes supervisord (`_on_death`)."""
+        """Collect the evidence, then kill the process. Its pidfd tells of the death; `_on_death` wakes supervisord."""
         pid, turn, incidents = subject.pid, self._tracks[subject.name].turn, self._incidents
         failpoint.reach("watchdog.found")
         folder = self._settings.evidence / incident.id
@@ -271,12 +272,12 @@ class Loop:
         self._inquiries.ask_supervisor()
 
     def _on_death(self, subject: Subject, pid: int) -> None:
-        """Called by the kernel's word, before any turn sees it."""
+        """Called when a pidfd tells that the process is dead, before any turn sees it."""
         self._wake.set()
         self._start(self._after_death(subject, pid, time.monotonic(), subject.killed_s is not None))
 
     async def _after_death(self, subject: Subject, pid: int, died_s: float, killed: bool) -> None:
-        """Asks supervisord what it knew of the process, and wakes it so that the successor starts now."""
+        """Ask supervisord what it knew of the process, and wake it, so that it starts the successor at once."""
         name, inquiries = subject.name, self._inquiries
         counting = asyncio.ensure_future(inquiries.look_at_ledger())  # what was committed, before the successor adds
         known = inquiries.processes.get(name) if inquiries.processes else None
@@ -313,8 +314,8 @@ class Loop:
         return ProcessCondition(subject.pid, self._judgements[name], self._tracks[name].advanced_s, wanted, busy)
 
     async def _settle(self, ending: Ending) -> None:
-        """Looks at the ledger once more: whatever was accepted before must still be there."""
-        # the pid of whom was judged: it may die while the ledger is looked at
+        """Read the ledger once more: every command accepted before must still be in it."""
+        # the pid that was judged: the process may die while the ledger is read
         pid, inquiries = self._witness.subjects[ending.incident.process].pid, self._inquiries
         await inquiries.look_at_ledger()
         self._incidents.settle(
@@ -355,6 +356,6 @@ class Loop:
 
 
 async def for_ever(name: str, work: Coroutine[None, None, None]) -> None:
-    """`work` must never end. Raises: LocalError, if it does; or what it died of."""
+    """Await work that must never end. Raises: LocalError if it returns, or the exception that ended it."""
     await work
     raise LocalError(f"the watchdog's {name} ended")

@@ -1,6 +1,4 @@
-"""Killing and starting through supervisord, and what to do when supervisord does not answer. The most tested path of
-the house.
-"""
+"""Kills and starts processes through supervisord, or without it if it does not answer. The most tested code here."""
 
 from __future__ import annotations
 
@@ -20,10 +18,10 @@ ANSWER_S_MAX: Final = 2.5  # supervisord's own deadline is 2 s; a thread that ha
 
 
 async def kill(supervisor: Supervisor, subject: Subject, *, mute: bool = False) -> str:
-    """SIGKILL to exactly this process. Returns what was done, for the incident's story. Never raises.
+    """Send SIGKILL to exactly this process, and return what was done, for the incident. Never raises.
 
-    Through supervisord, which then starts the successor at once. One that is `mute` is not asked: a frozen process
-    serves nobody, and whoever continues supervisord finds it dead and starts it.
+    Goes through supervisord, which then starts the successor at once. `mute`: supervisord does not answer and is not
+    asked; once it runs again, it finds the process dead and starts the successor.
     """
     pid = subject.pid
     if not subject.alive:
@@ -47,7 +45,7 @@ async def kill(supervisor: Supervisor, subject: Subject, *, mute: bool = False) 
 
 
 async def poke(supervisor: Supervisor) -> None:
-    """Makes supervisord notice a death at once. Never raises."""
+    """Make supervisord notice a death at once. Never raises."""
     for _ in range(POKES):
         try:
             await _answer(supervisor, supervisor.poke)
@@ -57,7 +55,7 @@ async def poke(supervisor: Supervisor) -> None:
 
 
 async def start(supervisor: Supervisor, name: str) -> str:
-    """Has supervisord start a process that it had given up. Returns what came of it. Never raises."""
+    """Have supervisord start a process that it had given up, and return the outcome, for the incident. Never raises."""
     try:
         await _answer(supervisor, lambda: supervisor.start(name))
     except (SupervisorAway, SupervisorFault) as error:

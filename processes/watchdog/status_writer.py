@@ -1,4 +1,4 @@
-"""run/watchdog.json: the watchdog's view put together and written, beside the judging loop."""
+"""Makes the watchdog's report and writes it to run/watchdog.json, without holding up the judging loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OWN_PID: Final = os.getpid()
 def process_report(
     subject: Subject, judgement: Judgement, now_s: float, *, wanted: bool, restarts: int, note: str
 ) -> ProcessReport:
-    """One process's row."""
+    """Return the row of one process."""
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S
     pulse, known = subject.pulse, subject.supervised
     return ProcessReport(
@@ -51,15 +51,16 @@ def process_report(
 def make_report(
     processes: list[ProcessReport],
     canary: CanaryReport,
-    views: Inquiries,
+    inquiries: Inquiries,
     incidents: IncidentsReport,
     subjects: dict[str, Subject],
 ) -> Report:
-    """The whole report, now."""
+    """Return the whole report of this moment."""
     hub, now_s = subjects["hub"].pulse, time.monotonic()
     verdict, reasons = reports.overall(processes, canary, silent=False)
-    silent_s = None if views.supervisord_heard_s is None else round(now_s - views.supervisord_heard_s, 3)
-    if views.processes is None:
+    heard_s = inquiries.supervisord_heard_s
+    silent_s = None if heard_s is None else round(now_s - heard_s, 3)
+    if inquiries.processes is None:
         reasons = [*reasons, "supervisord does not answer"]
         verdict = reports.Overall.DEGRADED if verdict is reports.Overall.OK else verdict
     return Report(
@@ -68,13 +69,13 @@ def make_report(
         processes=processes,
         canary=canary,
         fleet=FleetReport(hub.hosts, hub.online, hub.stale, hub.offline) if hub else FleetReport(),
-        commands=views.ledger or Ledger(),
+        commands=inquiries.ledger or Ledger(),
         incidents=incidents,
         reasons=reasons,
-        queues=views.queues,
+        queues=inquiries.queues,
         at=rfc3339(time.time()),
         at_mono_s=now_s,
-        supervisord_silent_s=silent_s if views.processes is None else None,
+        supervisord_silent_s=silent_s if inquiries.processes is None else None,
         writer_pid=OWN_PID,
         writer_start_ticks=pulse_file.start_ticks(OWN_PID) or 0,
     )
@@ -90,13 +91,13 @@ class Writer:
         self._failed = False
 
     def due(self, changed: bool, now_s: float) -> bool:
-        """True when it is time, and the last one is written (or given up)."""
+        """Return whether it is time for a report and the last one is written or given up."""
         if self._writing is not None and not self._writing.done() and now_s - self._began_s < HANG_S:
             return False
         return changed or now_s - self._began_s >= WRITE_S
 
     def write(self, report: Report, now_s: float) -> None:
-        """Replaces the file in one step, in a while. Never raises."""
+        """Begin to replace the file in one step. Never raises."""
         self._began_s = now_s
         content = msgspec.json.encode(report)
         self._writing = on_thread(lambda: durable.replace(self._path, content, durable=False))

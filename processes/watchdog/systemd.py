@@ -1,4 +1,4 @@
-"""sd_notify: what the watchdog says to systemd for the whole installation, where there is one that listens."""
+"""sd_notify: the watchdog tells systemd about the whole installation, if systemd started it and listens."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from processes.core.watchdog.sd_notify import Notification, NotifyState
 
 
 class Systemd:
-    """The one that listens, by NOTIFY_SOCKET of the unit that started us; without one nothing is said."""
+    """The socket that NOTIFY_SOCKET of the unit names. Without one, nothing is sent."""
 
     def __init__(self, log: Log, environ: Mapping[str, str] = os.environ) -> None:
         self._log, self._failed = log, False
         self._why_not = ""
-        self._vouch = NotifyState()
+        self._state = NotifyState()
         self._dog: WatchDog | None = None
         self._line: socket.socket | None = None
         if address := environ.get("NOTIFY_SOCKET"):
-            # its queue may be full, when systemd itself hangs: a word is lost then, and no turn of ours
+            # the socket's queue is full when systemd itself hangs: then a message is lost, and the loop does not wait
             self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             self._dog = WatchDog(sock=self._line, addr=address)
 
     def look(self, report: Report, remedies: int, now_s: float) -> None:
-        """Tells it what is to be told of this report. Never raises, never waits."""
+        """Send systemd what follows from this report. Never raises, never waits."""
         if self._dog is None:
             return
-        self._vouch, said = sd_notify.notify(self._vouch, sd_notify.seen(report, remedies), now_s)
+        self._state, said = sd_notify.notify(self._state, sd_notify.seen(report, remedies), now_s)
         self._say(self._dog, said)
 
     def close(self) -> None:
-        """Nothing more is said."""
+        """Close the socket: nothing more is sent."""
         if self._line is not None:
             self._line.close()
         self._dog = None

@@ -1,7 +1,8 @@
-"""What the watchdog sees of each process in one of its turns: pulse, kernel, supervisord's view. Reads, no decisions.
+"""Reads what there is to know of each process in a turn: its pulse, the kernel's figures, supervisord's answer. Decides
+nothing.
 
 Invariant: a process is named by (pid, start ticks), never by its pid alone; the pidfd held here belongs to exactly that
-one.
+process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from processes.adapters.supervisor import Supervised
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.watchdog.verdict import ProcessFacts, Spent
 
-# a pulse older than this, or a backlog, makes the kernel be asked at every turn; else once in LOOK_S
+# with an older pulse, or with a backlog, the kernel is asked about the process at every turn; else once in LOOK_S
 QUIET_S: Final = 0.4
 LOOK_S: Final = 1.0  # between two looks at CPU time and memory of a process that turns
 GROUP_S: Final = 10.0  # between two looks at which control group a process is in
@@ -30,13 +31,13 @@ MEMORY_SHARE: Final = 0.5  # of the machine's memory: no process may hold more, 
 
 @dataclass
 class Subject:
-    """One process of the installation, whoever of its successors lives."""
+    """One process of the installation by its name, and the living process that bears it now."""
 
     name: str
-    pid: int = 0  # 0: nobody lives
+    pid: int = 0  # 0: no process lives
     start_ticks: int = 0
     pidfd: int = -1
-    killed_s: float | None = None  # when this very process was sent SIGKILL, or it was decided to
+    killed_s: float | None = None  # when this very process was sent SIGKILL, or the decision to do so was made
     starts: int = 0  # different processes seen under this name
     pulse: Pulse | None = None
     unreadable: str = ""
@@ -45,7 +46,7 @@ class Subject:
     rss_bytes: int | None = None
     rss_bytes_max: int = 0  # 0: no limit
     cpu_percent: float | None = None
-    spent: Spent | None = None  # None: nobody asked, for it turns and has nothing to do
+    spent: Spent | None = None  # None: not asked for, since it turns and has nothing to do
     runnable: bool = False
     group: tuple[str, ...] = ()
     group_s: float = -GROUP_S
@@ -53,25 +54,23 @@ class Subject:
 
     @property
     def alive(self) -> bool:
-        """True while the process lives that is named here."""
+        """True while the process lives."""
         return self.pid != 0
 
 
 class Witness:
-    """Follows all processes by their names. `on_death` is called on the loop's thread as soon as the kernel says that
-    one is gone.
-    """
+    """Follows all processes by their names. `on_death` is called on the loop's thread when one dies."""
 
     def __init__(self, folder: Path, limits: Mapping[str, int], on_death: Callable[[Subject, int], None]) -> None:
-        """`limits`: how many bytes of memory each process may hold; 0: as many as it likes."""
+        """`limits`: how many bytes of memory each process may hold; 0: as many as it wants."""
         most = int(proc.memory_bytes() * MEMORY_SHARE)
         self.subjects = {name: Subject(name, rss_bytes_max=min(limit, most)) for name, limit in limits.items()}
         self._folder, self._on_death = folder, on_death
         self._groups = cgroup.Groups()
         self._loop = asyncio.get_running_loop()
 
-    def look(self, view: dict[str, Supervised] | None, now_s: float) -> None:
-        """Enters what can be seen now. `view`: supervisord's, None while it does not answer."""
+    def look(self, supervised: dict[str, Supervised] | None, now_s: float) -> None:
+        """Read pulses and figures anew. `supervised`: supervisord's last answer; None while it does not answer."""
         self._groups.begin_round()
         for subject in self.subjects.values():
             try:
@@ -80,14 +79,14 @@ class Witness:
                 subject.pulse, subject.unreadable = None, str(error)
             except OSError as error:
                 subject.pulse, subject.unreadable = None, os.strerror(error.errno or 0)
-            subject.supervised = view.get(subject.name) if view is not None else None
+            subject.supervised = supervised.get(subject.name) if supervised is not None else None
             if not subject.alive:
                 self._adopt(subject, now_s)
             if subject.alive:
                 self._measure(subject, now_s)
 
     def facts(self, subject: Subject, wanted: bool, untouched_since_s: float | None, pressed: bool) -> ProcessFacts:
-        """The subject as the pure core judges it."""
+        """Return the facts by which the pure core judges the subject."""
         age_s = (
             time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S if subject.alive else 0.0
         )
@@ -110,18 +109,18 @@ class Witness:
         )
 
     def quiet(self, now_s: float) -> bool:
-        """True if the pulse of any living process is not fresh."""
+        """Return whether the pulse of any living process is older than QUIET_S or missing."""
         return any(
             s.alive and (s.pulse is None or now_s - s.pulse.written_ns / 1e9 > QUIET_S) for s in self.subjects.values()
         )
 
     def close(self) -> None:
-        """Lets all pidfds go."""
+        """Close all pidfds."""
         for subject in self.subjects.values():
             self._release(subject)
 
     def _adopt(self, subject: Subject, now_s: float) -> None:
-        """Looks for the living process of this name: the pulse knows first, supervisord knows all."""
+        """Look for the living process of this name: the pulse tells of it first, supervisord knows every one."""
         pulse, known = subject.pulse, subject.supervised
         candidates = [pulse.pid] if pulse is not None and proc.alive(pulse.pid, pulse.start_ticks) else []
         if known is not None and known.pid > 0 and known.pid not in candidates:
@@ -153,7 +152,7 @@ class Witness:
             return
         stat = proc.stat(subject.pid)
         if stat is None:
-            return  # its pidfd will say so
+            return  # it died: its pidfd will tell
         subject.stat, subject.rss_bytes = stat, stat.rss_bytes
         if now_s >= marked_s + LOOK_S:
             subject.cpu_percent = round(100 * (stat.cpu_ticks - ticks) / proc.TICKS_PER_S / (now_s - marked_s), 1)
@@ -184,7 +183,7 @@ class Witness:
 
 
 def send(subject: Subject, number: signal.Signals) -> bool:
-    """Sends a signal to exactly the process that is named. False: it is gone, or not ours."""
+    """Send a signal to exactly this process. Return False if it is gone or not ours."""
     if subject.pidfd < 0:
         return False
     try:

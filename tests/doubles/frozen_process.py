@@ -2,7 +2,7 @@
 
 A file STATE/fault-NAME with one word makes it fail that way: sleep, deadlock, busy, await, exit, stalled, grow. The
 file is taken away first, so its successor is well. `stalled`, `grow`, `toil` and `rest` leave it
-turning. It keeps its loop as every process does: adapters/door opens it, each turn ends with a pulse.
+turning. It keeps its loop as every process does: adapters/bootstrap opens it, each turn ends with a pulse.
 """
 
 from __future__ import annotations

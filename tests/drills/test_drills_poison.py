@@ -31,10 +31,10 @@ def house() -> Iterator[House]:
         yield house
 
 
-def letters(house: House) -> list[dict[str, Any]]:
+def dead_letters(house: House) -> list[dict[str, Any]]:
     """The dead letters, whole; none while the API does not answer."""
     listed = house.json("deadletters").get("deadletters", [])
-    return [house.json("deadletter", letter["id"]) for letter in listed]
+    return [house.json("deadletter", dead_letter["id"]) for dead_letter in listed]
 
 
 def deaths(house: House, name: str = "hub") -> list[int]:
@@ -57,9 +57,9 @@ async def poisoned(operator: Operator, fault: str) -> AsyncIterator[None]:
 
 async def put_aside(house: House, operator: Operator) -> dict[str, Any]:
     """The one dead letter there is, once it is there and not under way, and the house is well."""
-    await operator.until(lambda: house.pulse("hub").letters == 1, PUT_ASIDE_S)
+    await operator.until(lambda: house.pulse("hub").dead_letters == 1, PUT_ASIDE_S)
     await operator.healthy(PUT_ASIDE_S)
-    found = await asyncio.to_thread(letters, house)
+    found = await asyncio.to_thread(dead_letters, house)
     assert len(found) == 1, found
     return found[0]
 
@@ -73,25 +73,25 @@ def test_poison_ends_two_hubs_and_is_put_aside_with_both_stacks_and_a_retry_ends
             given = await operator.give("show", "worker")
             async with poisoned(operator, "poison"):
                 given += await operator.give("show", "worker")
-            letter = await put_aside(house, operator)
-            first = [death["pid"] for death in letter["deaths"]]
-            assert (letter["why"], letter["kind"]) == ("poison", "RequestReceived")
-            assert [death["cause"] for death in letter["deaths"]] == ["frozen", "frozen"]
-            assert all("take_a_lock_twice" in death["stacks"] for death in letter["deaths"])
-            assert len(set(first)) == len({death["incident"] for death in letter["deaths"]}) == 2
-            assert letter["event"]["request"]["fault"] == "poison"
+            dead_letter = await put_aside(house, operator)
+            first = [death["pid"] for death in dead_letter["deaths"]]
+            assert (dead_letter["why"], dead_letter["kind"]) == ("poison", "RequestReceived")
+            assert [death["cause"] for death in dead_letter["deaths"]] == ["frozen", "frozen"]
+            assert all("take_a_lock_twice" in death["stacks"] for death in dead_letter["deaths"])
+            assert len(set(first)) == len({death["incident"] for death in dead_letter["deaths"]}) == 2
+            assert dead_letter["event"]["request"]["fault"] == "poison"
 
             epoch = house.pulse("hub").epoch
-            assert house.cli("deadletter", letter["id"], "--retry").returncode == 0
+            assert house.cli("deadletter", dead_letter["id"], "--retry").returncode == 0
             await operator.until(lambda: house.pulse("hub").epoch == epoch + 2, PUT_ASIDE_S)
             again = await put_aside(house, operator)
-            assert (again["id"], again["retries"], again["retrying"]) == (letter["id"], 1, False)
+            assert (again["id"], again["retries"], again["retrying"]) == (dead_letter["id"], 1, False)
             assert not set(first) & {death["pid"] for death in again["deaths"]}
             assert house.pulse("hub").epoch == epoch + 2
 
             given += await operator.give("show", "worker")
             assert [(await operator.ended(id))["state"] for id in given] == ["succeeded"] * len(given)
-            assert house.cli("deadletter", letter["id"], "--discard").returncode == 0
+            assert house.cli("deadletter", dead_letter["id"], "--discard").returncode == 0
             assert house.json("deadletters") == {"deadletters": []}
             assert operator.breaks == []
 
@@ -115,11 +115,11 @@ def test_kills_from_outside_count_nothing_and_a_watchdog_that_dies_after_its_not
                 failpoint.arm(house.state / "run" / "failpoint-watchdog", "watchdog.noted")
                 watchdog = house.pulse("watchdog").pid
                 await operator.until(lambda: house.pulse("watchdog").pid != watchdog)
-            letter = await put_aside(house, operator)
-            blamed = [death["pid"] for death in letter["deaths"]]
+            dead_letter = await put_aside(house, operator)
+            blamed = [death["pid"] for death in dead_letter["deaths"]]
             assert not set(outside) & set(blamed)
             assert len(set(deaths(house)) - before) == 2, "the hub that was noted twice is one death"
-            assert house.cli("deadletter", letter["id"], "--discard").returncode == 0
+            assert house.cli("deadletter", dead_letter["id"], "--discard").returncode == 0
 
     asyncio.run(scene())
 
@@ -130,11 +130,11 @@ def test_an_event_that_makes_the_hub_exit_is_put_aside_though_no_watchdog_runs(h
             await operator.healthy(PUT_ASIDE_S)
             assert house.cli("stop", "watchdog").returncode == 0
             async with poisoned(operator, "poison_exit"):
-                await operator.until(lambda: house.pulse("hub").letters == 1, PUT_ASIDE_S)
+                await operator.until(lambda: house.pulse("hub").dead_letters == 1, PUT_ASIDE_S)
             assert house.cli("start", "watchdog").returncode == 0
-            letter = await put_aside(house, operator)
-            assert [death["cause"] for death in letter["deaths"]] == ["exited", "exited"]
-            assert house.cli("deadletter", letter["id"], "--discard").returncode == 0
+            dead_letter = await put_aside(house, operator)
+            assert [death["cause"] for death in dead_letter["deaths"]] == ["exited", "exited"]
+            assert house.cli("deadletter", dead_letter["id"], "--discard").returncode == 0
 
     asyncio.run(scene())
 
@@ -145,11 +145,15 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             await operator.healthy(PUT_ASIDE_S)
             (house.state / "run" / "poison_row").write_text("worker")
             os.kill(house.pulse("fanout").pid, signal.SIGKILL)  # its successor meets the row at its start
-            await operator.until(lambda: house.pulse("fanout").letters == 1, PUT_ASIDE_S)
+            await operator.until(lambda: house.pulse("fanout").dead_letters == 1, PUT_ASIDE_S)
             (house.state / "run" / "poison_row").unlink()
-            letter = await put_aside(house, operator)
-            assert (letter["process"], letter["kind"], letter["event"]["id"]) == ("fanout", "host", "worker")
-            assert all("take_a_lock_twice" in death["stacks"] for death in letter["deaths"])
+            dead_letter = await put_aside(house, operator)
+            assert (dead_letter["process"], dead_letter["kind"], dead_letter["event"]["id"]) == (
+                "fanout",
+                "host",
+                "worker",
+            )
+            assert all("take_a_lock_twice" in death["stacks"] for death in dead_letter["deaths"])
             rows = {row["name"]: row for row in house.json("hosts")["hosts"]}
             assert "left out" in rows["worker"]["put_aside"]
             assert all(not row["put_aside"] for name, row in rows.items() if name != "worker")
@@ -159,7 +163,7 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             )
 
             pid = house.pulse("fanout").pid
-            assert house.cli("deadletter", letter["id"], "--retry").returncode == 0
+            assert house.cli("deadletter", dead_letter["id"], "--retry").returncode == 0
             await operator.until(lambda: not deaths(house, "fanout"))
             os.kill(
                 pid, signal.SIGKILL
@@ -169,6 +173,6 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             deadline = time.monotonic() + PUT_ASIDE_S
             while house.json("host", "worker").get("put_aside") != "":
                 assert time.monotonic() < deadline, house.logs()
-            assert house.pulse("fanout").letters == 0
+            assert house.pulse("fanout").dead_letters == 0
 
     asyncio.run(scene())

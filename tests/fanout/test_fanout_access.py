@@ -371,7 +371,7 @@ def test_a_token_made_a_moment_ago_opens_a_websocket_and_what_is_no_upgrade_is_t
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes() -> None:
-    with FanoutHouse() as house, socket.create_connection(("127.0.0.1", house.port), timeout=5) as sock:
+    with FanoutHouse() as house, socket.create_connection(("127.0.0.1", house.port), timeout=30) as sock:
         head = "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000000\r\n\r\n"
         sock.sendall(head.encode())
         assert b" 413 " in sock.recv(65536)

@@ -1,4 +1,4 @@
-"""What a fanout remembers of the hosts goes on in the fanout after it; what cannot be read begins anew, and says so."""
+"""The histories of hosts that a fanout keeps go on in the next fanout; a file that cannot be read begins anew, and says so."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_read_begins_anew_and_one_that_cannot_be_written_e
                 await live(house, client)
                 await hub.host("web1")
                 await history(client, "online")
-                assert "it begins anew" in (house.state / "log" / "fanout.log").read_text()
+                assert "they begin anew" in (house.state / "log" / "fanout.log").read_text()
                 (house.state / "history" / "fanout").unlink()
                 (house.state / "history" / "fanout").mkdir()  # not even root writes over it
                 house.processes["fanout"].send_signal(signal.SIGTERM)

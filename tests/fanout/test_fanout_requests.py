@@ -290,6 +290,12 @@ def test_the_document_describes_what_there_is() -> None:
             references = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
             assert references <= set(document["components"]["schemas"])
             assert "GiveBody" in references
+            assert {"LetterView", "LetterGone"} <= references  # names of the API stay, whatever the classes are called
+            assert "DeadLetterView" not in text
+            assert "letters" in document["components"]["schemas"]["PulseReport"]["properties"]
+            script = (await client.get("/dialogs.js")).text
+            steps = document["components"]["schemas"]["RunBody"]["properties"]["steps"]
+            assert f"const STEPS_MAX = {steps['maxItems']};" in script
 
     with FanoutHouse() as house:
         asyncio.run(run(house))

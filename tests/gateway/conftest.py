@@ -85,7 +85,7 @@ async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
         house.stop.set()
         await asyncio.wait_for(task, WAIT_S)
         server.close()
-        await house.loop.farewell()
+        await house.loop.drain()
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_importing_a_module_does_nothing() -> None:
     assert found == []
 
 
-def test_each_process_has_the_same_two_doors() -> None:
+def test_each_process_has_the_same_two_entry_files() -> None:
     for room in PROCESSES:
         assert (PACKAGE / room / "__main__.py").exists(), room
         assert room == "cli" or (PACKAGE / room / "loop.py").exists(), room

@@ -156,7 +156,7 @@ def test_no_two_classes_of_the_core_have_one_name() -> None:
 
 
 def test_no_module_name_stands_in_three_rooms() -> None:
-    """But for the doors that every process has alike."""
+    """But for the files that every process has alike."""
     places: dict[str, list[str]] = {}
     for path in SOURCES:
         if path.stem not in ("__init__", "__main__", "loop"):

@@ -138,11 +138,11 @@ def test_what_cannot_be_decoded_is_kept_as_a_dead_letter_as_it_came_and_stops_no
                 garbage = b"\x63of a version to come"
                 assert (await peer.link.append(messages.EVENTS, [garbage])).accepted
                 assert (await peer.ask(messages.EnrollHost("a", "hash"))).status == 201
-                await peer.until(lambda: house.pulse().letters == 1)
-                letters = fleet_db.reading(
+                await peer.until(lambda: house.pulse().dead_letters == 1)
+                found = fleet_db.reading(
                     house.state / "fleet.db", lambda connection: fleet_db.dead_letters(connection, limit=10)
                 )
-                assert [(letter.why, letter.event) for letter in letters] == [("undecodable", garbage)]
+                assert [(each.why, each.event) for each in found] == [("undecodable", garbage)]
 
     run(work())
 

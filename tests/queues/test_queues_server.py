@@ -260,7 +260,7 @@ wire.close()
 
 @pytest.mark.parametrize("callers", [0, 1])
 def test_a_process_without_descriptors_ends_whether_or_not_anybody_calls(socket: Path, callers: int) -> None:
-    """The main loop raises, and the door exits with 70. Whoever calls meanwhile is told that `queues` is away."""
+    """The main loop raises, and the process exits with 70. A caller meanwhile is told that `queues` is away."""
     with subprocess.Popen(
         [sys.executable, "-c", EXHAUSTED, str(socket)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -59,4 +59,4 @@ async def main(world: World, life: Life) -> None:
     loop = Loop(gate, link, opened.pulse, opened.stop, clock=hub_side.ProcessClock(life), turn_s_max=4.0)
     world.gateways.append((life, gate))
     await loop.run()
-    await loop.farewell()
+    await loop.drain()

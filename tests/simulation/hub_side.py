@@ -135,7 +135,7 @@ class QuietPulse:
 
 
 def process(world: World, life: Life, boot: str) -> Any:
-    """What a process's door hands to it."""
+    """What a process gets from its `__main__`."""
     file = SimpleNamespace(
         drills=SimpleNamespace(enabled=False),
         retention=SimpleNamespace(commands_days=90, output_mb=1024),

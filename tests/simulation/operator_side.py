@@ -31,12 +31,8 @@ from processes.fanout.requests import DEADLINE_S, Answer, Requests
 if TYPE_CHECKING:
     from simulation.world import World
 
-KEYED = (
-    GiveCommand,
-    CancelCommand,
-    StartRun,
-    CancelRun,
-)  # asking again changes nothing; of others the first may yet be carried out
+# to ask again for one of these changes nothing; of other requests the first may yet be carried out
+KEYED = (GiveCommand, CancelCommand, StartRun, CancelRun)
 ASK_S = 1.1  # between two looks whether a snapshot should be asked for
 
 
@@ -170,9 +166,9 @@ class Operator:
         self._world.witness.accepted(name, ids)
         return ids
 
-    async def start(self, wish: StartRun) -> str:
+    async def start(self, asked: StartRun) -> str:
         """A fleet run; its id, "" if it was refused."""
-        answer = await self.insist(wish)
+        answer = await self.insist(asked)
         if answer.status not in (200, 202):
             self._world.count(f"run refused {answer.status}")
             return ""

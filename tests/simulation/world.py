@@ -273,7 +273,7 @@ class World:
 
     async def _run_story(self, draws: Draws, hosts: list[str]) -> None:
         """A fleet run, and perhaps its cancel."""
-        wish = StartRun(
+        asked = StartRun(
             draws.sample("steps", sorted(OPS.keys() & FOREIGN_OPS.keys()), 3),
             draws.sample("hosts", hosts, len(hosts)),
             parallel=draws.choice("parallel", (None, 1, 2)),
@@ -281,7 +281,7 @@ class World:
             ttl_s=draws.choice("ttl_s", (20.0, 60.0, 120.0)),
             key=f"run-{next(self.numbers)}",
         )
-        run_id = await self.operator.start(wish)
+        run_id = await self.operator.start(asked)
         self.counts["runs"] += bool(run_id)
         if run_id and draws.happens("cancelled", 0.2):
             await asyncio.sleep(draws.uniform("cancel_after_s", 0.0, 20.0))

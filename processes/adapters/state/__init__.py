@@ -1,13 +1,13 @@
-"""The state folder: what an installation keeps on its disk, and by which its processes tell each other what must last.
+"""The state folder: the files that an installation keeps on its disk, and through which its processes pass on what must
+outlive them.
 
-This is the map. One row a file or family of files; a test compares it with what a running installation has
-(tests/house/test_house_state_folder.py). A path is typed in one place: in adapters/settings.py, or in the module of its
-family here. NAME is a process (gateway-1 where it has a number), HASH a digest in hex, ID and HOST what they say, N a
-number. A row that ends with / is a folder. Every write by hand goes through durable.py.
+This is the map. It has one row for a file or a family of files; a test compares it with the folder of a running
+installation (tests/house/test_house_state_folder.py). A path is typed in one place: in adapters/settings.py, or in the
+module of its family here. NAME is a process (gateway-1 where it has a number), HASH a digest in hex, ID an id, HOST a
+host's name, N a number. A row that ends with / is a folder. All other code writes files through durable.py.
 
-durable: yes = synced, file and folder,
-before the writer goes on; sql = by SQLite's own commits; no = of use only as long
-as the machine runs, or made anew. All files are this user's alone.
+durable: yes = synced, file and folder, before the writer goes on; sql = by SQLite's own commits; no = of use only as
+long as the machine runs, or made anew. All files can be read by this user alone.
 
     path                       | mode | written by          | read by               | durable | lifetime
     ---------------------------|------|---------------------|-----------------------|---------|-------------------------

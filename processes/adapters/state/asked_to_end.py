@@ -1,6 +1,6 @@
-"""A process that was asked to end (SIGTERM) says so before it does: run/farewell/NAME holds its pid.
+"""run/farewell/NAME holds the pid of a process that was asked to end (SIGTERM), written before it ends.
 
-So the watchdog can tell an end that somebody asked for from a death, whoever asked, however fast the successor came.
+By it the watchdog tells an end that somebody asked for from a death, whoever asked and however fast the successor came.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from processes.adapters.state import durable
 
 
 def say(run: Path, name: str) -> None:
-    """Notes that this process was asked to end. Never raises: a full disk only makes the end look unexpected."""
+    """Note that this process was asked to end. Never raises: a full disk only makes the end look unexpected."""
     with contextlib.suppress(OSError):
         path = _place(run, name)
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -21,7 +21,7 @@ def say(run: Path, name: str) -> None:
 
 
 def said(run: Path, name: str, pid: int) -> bool:
-    """True if exactly this process was asked to end."""
+    """Return whether exactly this process was asked to end."""
     try:
         return _place(run, name).read_text() == str(pid)
     except OSError:

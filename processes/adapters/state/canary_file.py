@@ -1,6 +1,6 @@
 """The hashes of the canary's tokens: run/canary.json, new at each start of the watchdog, which alone writes it.
 
-A fanout reads it here; a gateway looks first whether it is another file than last time (gateway/tokens.py).
+A fanout reads it here; a gateway reads it only when it has been replaced (gateway/tokens.py).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _file = msgspec.json.Decoder(CanaryFile)
 
 
 def write(path: Path, hashes: CanaryFile) -> None:
-    """Makes the tokens known to gateways and fanouts. Raises: OSError."""
+    """Write the hashes, so that gateways and fanouts know the tokens. Raises: OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     durable.replace(path, msgspec.json.encode(hashes), durable=False)
 
 
 def read(path: Path) -> CanaryFile | None:
-    """The hashes; None if the watchdog was not there yet, or the file cannot be read."""
+    """Return the hashes; None if no watchdog has run yet, or the file cannot be read."""
     try:
         return _file.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):

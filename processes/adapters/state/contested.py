@@ -1,6 +1,6 @@
-"""Hosts that two agents claim to be: run/contested, an empty file a host. A gateway writes it; the watchdog alarms.
+"""Hosts that two agents claim to be: run/contested, an empty file for each host. Gateways write, the watchdog alarms.
 
-How long ago it was said is the file's time of change.
+The file's time of change is when the host was last contested.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 from processes.adapters.state import durable
 
 LATELY_S: Final = 300.0  # a contest goes on as long as both agents do: each is let in again after 30 s
-HOSTS_MAX: Final = 50  # that are told of
+HOSTS_MAX: Final = 50  # in one listing
 
 
 def say(run: Path, host: str) -> None:
-    """Notes that the host is contested now. Blocks. Never raises: a full disk only keeps an alarm away."""
+    """Note that the host is contested now. Blocks. Never raises: on a full disk only an alarm is missing."""
     with contextlib.suppress(OSError):
         folder = _folder(run)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -25,7 +25,7 @@ def say(run: Path, host: str) -> None:
 
 
 def lately(run: Path) -> list[str]:
-    """Hosts that were contested within LATELY_S, at most HOSTS_MAX. Older ones are forgotten. Blocks.
+    """Return the hosts that were contested within LATELY_S, at most HOSTS_MAX. Removes the files of others. Blocks.
 
     Raises: OSError.
     """
@@ -37,7 +37,7 @@ def lately(run: Path) -> list[str]:
         age_s = time.time() - path.stat().st_mtime
         if age_s > LATELY_S:
             path.unlink(missing_ok=True)
-        elif not path.name.startswith("."):  # a temporary file, or what a kill left of one
+        elif not path.name.startswith("."):  # no temporary file, nor one that a kill left behind
             found.append(path.name)
     return found[:HOSTS_MAX]
 

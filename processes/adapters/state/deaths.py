@@ -1,9 +1,9 @@
-"""Deaths with an event in hand: run/poison/NAME.json, written by the successor before it begins; and the note before a
+"""Deaths with an event in hand: run/poison/NAME.json, written by the successor when it starts; and the note before a
 kill.
 
-The watchdog writes run/poison/NAME.note before it kills a process by its own judgement; the successor of a process that
-ended with an event in hand reads it, and what supervisord, the kernel and the dead process itself left behind, and
-counts (core/records/poison.py).
+The watchdog writes run/poison/NAME.note before it kills a process by its own judgement. The successor of a process that
+ended with an event in hand reads the note, supervisord's log, the kernel's log and the stacks of the dead process, and
+counts the death (core/records/poison.py).
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ _note = msgspec.json.Decoder(Note)
 
 
 class Poison:
-    """What one process is not to step, as its predecessors' deaths tell. Units: none; the deaths name what was in
-    hand.
-    """
+    """The events that one process must not step, because they ended its predecessors."""
 
     def __init__(self, path: Path, record: DeathRecord) -> None:
         self._path, self._record = path, record
@@ -44,15 +42,15 @@ class Poison:
         self._renew()
 
     def forget_old(self) -> bool:
-        """What killed too long ago may be tried again. True if that is anything. Not written: the next start forgets it
-        too.
+        """Forget deaths that are too long ago. Return whether an event may be tried again because of that. Not written:
+        the next start forgets them too.
         """
         before = len(self.events)
         self._renew()
         return len(self.events) != before
 
     def forgive(self, name: str) -> None:
-        """This one may be tried again, now and by the successors. Blocks until it is on disk. Raises: OSError."""
+        """Let this event be tried again, now and by the successors. Blocks until that is on disk. Raises: OSError."""
         self._record = poison.forgiven(self._record, name)
         _write(self._path, self._record)
         self._renew()
@@ -63,15 +61,16 @@ class Poison:
 
 
 def write_note(settings: Settings, name: str, note: Note) -> None:
-    """The note is durable. To be called before the kill; blocks until it is on disk. Raises: OSError."""
+    """Write the note durably, before the kill. Blocks until it is on disk. Raises: OSError."""
     _write(_path(settings, name).with_suffix(".note"), note)
 
 
 def examine(settings: Settings, name: str) -> Poison:
-    """Looks at the predecessor's end, and counts it. For a process that holds its name's lock, before it writes a pulse
-    of its own.
+    """Examine the predecessor's end and count it. For a process that holds its name's lock, before it writes a pulse of
+    its own.
 
-    Never raises: whoever cannot look must start all the same. What cannot be written is counted for this start alone.
+    Never raises: a process that cannot examine the end must start all the same. A death that cannot be written counts
+    for this start alone.
     """
     path = _path(settings, name)
     record = _read(path, _record) or DeathRecord()
@@ -97,9 +96,8 @@ def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
     cause = poison.cause_of(last, boot, note, words, crashed=poison.fatal(stacks), out_of_memory=out_of_memory)
     if cause is None:
         return None
-    incident = (
-        note.incident if note is not None and (note.pid, note.start_ticks) == (last.pid, last.start_ticks) else ""
-    )
+    noted = note is not None and (note.pid, note.start_ticks) == (last.pid, last.start_ticks)
+    incident = note.incident if note is not None and noted else ""
     if not stacks and incident:
         stacks = _tail(settings.evidence / incident / "pyspy.txt", poison.STACKS_CHARS_MAX)
     told = stacks or f"no stack was left behind: {words or 'no last words'}"
@@ -111,14 +109,14 @@ def _asked_to_end(settings: Settings, name: str, pid: int) -> bool:
 
 
 def _killed_for_memory(last: Pulse) -> bool:
-    """True if the kernel's log says so of exactly this process. (It names pids of its first namespace: in a container
-    it is not told.)
+    """Return whether the kernel's log says that it killed exactly this process for memory. (The log has pids of the
+    kernel's first namespace, so in a container nothing is found.)
     """
     started_s = last.start_ticks / proc.TICKS_PER_S
     try:
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False  # not ours to read, or none here
+        return False  # this user may not read it, or there is none
     try:
         for _ in range(KERNEL_LINES_MAX):
             try:
@@ -140,7 +138,7 @@ def _killed_for_memory(last: Pulse) -> bool:
 
 
 def _supervisor_log(settings: Settings) -> str:
-    """The end of it, with that of the file before if it was begun anew just now."""
+    """Return the end of supervisord's log and of the file before, in case the log was rotated just now."""
     path = settings.log / "supervisord.log"
     return _tail(path.with_name(path.name + ".1"), LOG_TAIL_BYTES) + _tail(path, LOG_TAIL_BYTES)
 

@@ -1,4 +1,4 @@
-"""The mark that a drill is under way: a lock that its rehearser holds, and that the kernel lets go should it die.
+"""The mark that a drill is under way: a lock that the drill holds, and that the kernel releases if the drill dies.
 
 The watchdog marks the incidents of that time, and its budget does not count its kills then.
 """
@@ -10,16 +10,16 @@ from typing import Final
 
 from processes.adapters.state import lock
 
-WAIT_S: Final = 1.0  # whoever looks at the mark holds it for a moment
+WAIT_S: Final = 1.0  # a process that looks at the mark holds it for a moment
 
 
 def hold(run: Path) -> int:
-    """A drill is under way until the returned descriptor is closed. Raises: ResourceError, if another one is."""
+    """Mark a drill as under way until the returned descriptor is closed. Raises: ResourceError, if another drill is."""
     return lock.hold(_place(run), WAIT_S)
 
 
 def is_held(run: Path) -> bool:
-    """True while a drill is under way. A mark that cannot be read is none: the watchdog must not end for it."""
+    """Return whether a drill is under way. An unreadable mark counts as none: the watchdog must not end for it."""
     try:
         return lock.is_held(_place(run))
     except OSError:

@@ -1,15 +1,15 @@
-"""Writes files so that each is whole: what was there before or what is meant to be there, never anything between.
+"""Writes files so that each is whole: it has the old content or the new, never anything between.
 
-Everything that is written to the state folder by hand goes through here. The promise, of each function:
+All files of the state folder are written through here, but those of databases and libraries. Each function promises:
 
 - After it returned, the content is there; with `durable` it is there after a power failure too.
 - When it raises OSError (a full disk, a quota, a folder that is gone), the file is as it was before, and no temporary
   file is left behind. Only a folder that cannot be synced at the very end leaves the new content in place.
-- When the process is killed in the midst, the file holds the old content or the new. What may stay is a temporary file
-  under a name that nobody else uses or reads; `sweep` removes it.
+- When the process is killed in between, the file has the old content or the new. A temporary file may stay, under a
+  name that nobody else uses or reads; `sweep` removes it.
 
-Several processes may replace one path at the same time: the last rename wins, and each of them is whole.
-(The kernel may take less than it was given, in one write, without an error; it says that the disk is full at the next.)
+Several processes may replace one path at the same time: the last rename wins, and each content is whole. (One write may
+take less than it was given without an error; only the next one fails because the disk is full.)
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Final
 
 TEMPORARY: Final = ".new"  # how the name of every temporary file ends; it begins with a dot
-STALE_S: Final = 60.0  # a temporary file that is older belongs to nobody any more. Guess: far over any write of ours
+STALE_S: Final = 60.0  # an older temporary file is left over from a kill. Guess: far longer than any write takes
 
 _FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def replace(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """Puts `content` in the place of the file, in one step. A link in its place is replaced, not followed.
+    """Replace the file by one with `content`, in one step. A link in its place is replaced, not followed.
 
     Raises: OSError.
     """
@@ -45,7 +45,7 @@ def replace(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = Tr
 
 
 def create(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """Makes the file with this content; of several who try at the same time one succeeds.
+    """Make the file with this content; of several processes that try at the same time one succeeds.
 
     Raises: FileExistsError, if it is there already; OSError.
     """
@@ -59,9 +59,9 @@ def create(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = Tru
 
 
 def append_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600) -> None:
-    """Adds the lines at the file's end, durably; makes the file if there is none. For one writer at a time.
+    """Add the lines at the file's end, durably; make the file if there is none. For one writer at a time.
 
-    What a kill left without its newline becomes a line of its own: a reader must not take such a piece for a whole.
+    A piece that a kill left without its newline becomes a line of its own, so that no new line is joined to it.
     Raises: OSError, and then none of the lines is there.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -79,12 +79,12 @@ def append_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600) -> None
                 os.ftruncate(fd, size)
             raise
     finally:
-        with contextlib.suppress(OSError):  # it is synced, or taken back: nothing is left to be said
+        with contextlib.suppress(OSError):  # the lines are synced or removed by now: an error of close tells nothing
             os.close(fd)
 
 
 def write_all(fd: int, content: bytes) -> None:
-    """Writes all of it, however little the kernel takes at a time. Raises: OSError, and then a part may be written."""
+    """Write all of it, however little the kernel takes at a time. Raises: OSError, and then a part may be written."""
     rest = memoryview(content)
     while rest:
         count = os.write(fd, rest)
@@ -94,17 +94,17 @@ def write_all(fd: int, content: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Makes durable what was written to the file. Raises: OSError."""
+    """Make the file's content durable. Raises: OSError."""
     _sync(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the folder's names durable. Raises: OSError."""
+    """Make the folder's names durable. Raises: OSError."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def sweep(folder: Path) -> None:
-    """Removes temporary files that killed processes left in the folder. Never raises: they only take room."""
+    """Remove temporary files that killed processes left in the folder. Never raises: they only take room."""
     with contextlib.suppress(OSError):
         for path in folder.glob(f".*{TEMPORARY}"):
             if time.time() - path.lstat().st_mtime > STALE_S:
@@ -112,12 +112,12 @@ def sweep(folder: Path) -> None:
 
 
 def _written(path: Path, content: bytes, mode: int, *, durable: bool) -> Path:
-    """A temporary file beside `path` that holds the content. It has its mode before it has any content."""
+    """Return a temporary file beside `path` that holds the content. It gets its mode before it gets any content."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     fd = os.open(fresh, _FRESH, mode)
     try:
         try:
-            os.fchmod(fd, mode)  # whatever the umask took away
+            os.fchmod(fd, mode)  # without the umask
             write_all(fd, content)
             if durable:
                 os.fsync(fd)

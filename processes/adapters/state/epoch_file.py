@@ -1,6 +1,6 @@
-"""The epoch beside the database: `epoch`, so that no restored or emptied database makes a hub speak with an old one.
+"""The epoch beside the database: `epoch`. With it no restored or emptied database makes a hub use an old epoch again.
 
-Each hub writes it when it begins. Whoever finds it knows that a hub has run in this folder.
+Each hub writes it when it begins, so if it is there, a hub has run in this folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from processes.adapters.state import durable
 
 
 def read(path: Path) -> int:
-    """The epoch of the last hub; 0 if none ever ran here. Raises: OSError, ValueError."""
+    """Return the epoch of the last hub; 0 if none ever ran here. Raises: OSError, ValueError."""
     try:
         return int(path.read_text())
     except FileNotFoundError:
@@ -19,5 +19,5 @@ def read(path: Path) -> int:
 
 
 def write(path: Path, epoch: int) -> None:
-    """Puts the epoch there, durably. Raises: OSError."""
+    """Write the epoch, durably. Raises: OSError."""
     durable.replace(path, f"{epoch}\n".encode())

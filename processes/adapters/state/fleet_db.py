@@ -25,7 +25,7 @@ from processes.core.travels.audit import view as audit_view
 from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
 
 SCHEMA_VERSION: Final = 1
-BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
+BUSY_TIMEOUT_MS: Final = 1000  # the writer tries again by itself; a reader reports it
 
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -35,29 +35,29 @@ CREATE TABLE commands (
   created_wall_s REAL NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
 CREATE INDEX commands_open ON commands (number) WHERE open;
 CREATE INDEX commands_host ON commands (host, number);
-CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number) WHERE json_extract(record,
-'$.run') IS NOT NULL;
+CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number)
+  WHERE json_extract(record, '$.run') IS NOT NULL;
 CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
-CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL,
-record TEXT NOT NULL);
+CREATE TABLE runs (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL,
+  record TEXT NOT NULL);
 CREATE INDEX runs_open ON runs (number) WHERE open;
 CREATE TABLE audit (
   number INTEGER PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, before TEXT,
-  after TEXT NOT NULL,
-  reason TEXT NOT NULL, actor TEXT NOT NULL);
+  after TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL);
 CREATE INDEX audit_subject ON audit (subject, number);
 CREATE INDEX audit_rest ON audit (number) WHERE kind != 'command';
 CREATE TABLE output (
   command_id TEXT NOT NULL, offset INTEGER NOT NULL, stream TEXT NOT NULL, data TEXT NOT NULL,
   PRIMARY KEY (command_id, offset)) WITHOUT ROWID;
-CREATE TABLE replies (request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL,
-body TEXT NOT NULL);
-CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL,
-at_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE tokens (token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL,
-created_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE deadletters (id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL,
-event BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE replies (
+  request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE TABLE keys (
+  key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL, at_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (
+  token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, created_wall_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE deadletters (
+  id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL, event BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX deadletters_at ON deadletters (at_wall_s);
 """
 
@@ -69,8 +69,8 @@ class DatabaseUnreadable(Exception):
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """The hub's connection: WAL, every commit synced to disk, transactions begun by hand. Makes the file if there is
-    none.
+    """Return the hub's connection: WAL, every commit synced to disk, transactions begun by hand. Makes
+    the file if there is none.
 
     Raises: sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
     """
@@ -94,20 +94,21 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def restoring_name(path: Path) -> Path:
-    """Where `restore` makes a backup fit to take the database's place."""
+    """Return the path where `restore` prepares a backup to take the database's place."""
     return path.with_name(path.name + ".restoring")
 
 
 def restored_name(path: Path) -> Path:
-    """Where a restored database stands, whole, until it takes the other's place."""
+    """Return the path where a restored database stands, whole, until it takes the other's place."""
     return path.with_name(path.name + ".restored")
 
 
 def finish_restore(path: Path) -> bool:
-    """A restore that was interrupted after it had become certain is carried out. False: there was none.
+    """Finish a restore that was interrupted after the restored database was whole. Return False if there was none.
 
-    The old write-ahead log must go first, or SQLite would play it into the new file; the new file stands aside until
-    then, so whoever opens next finishes what a kill left. Only for who holds the hub's lock. Raises: OSError.
+    The old write-ahead log must go first, or SQLite would play it into the new file. The new file stands beside until
+    then, so the next process that opens the database finishes the restore. The caller holds the hub's lock.
+    Raises: OSError.
     """
     fresh = restored_name(path)
     if not fresh.exists():
@@ -121,7 +122,7 @@ def finish_restore(path: Path) -> bool:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection that can only read, while the hub writes or is down.
+    """Return a connection that can only read, whether the hub runs or not.
 
     Raises: DatabaseUnreadable.
     """
@@ -142,7 +143,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
-    """The result of one reading function on a connection of its own. Raises: DatabaseUnreadable."""
+    """Return the result of one reading function, called with a connection of its own. Raises: DatabaseUnreadable."""
     connection = open_for_reading(path)
     try:
         return read(connection)
@@ -159,47 +160,47 @@ _dead_letter = msgspec.json.Decoder(DeadLetter)
 
 
 def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
-    """An SQL condition of those whose value is given, and the values."""
+    """Return the SQL of the conditions whose values are not None, and these values."""
     given = {condition: value for condition, value in conditions.items() if value is not None}
     return " AND ".join(["1", *given]), list(given.values())
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """A value of the meta table: epoch, position, boot, ledger, number."""
+    """Return a value of the meta table: epoch, position, boot, ledger, number."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def epoch(connection: sqlite3.Connection) -> int:
-    """The newest hub epoch that committed anything."""
+    """Return the newest hub epoch that committed anything."""
     return int(meta(connection, "epoch") or 0)
 
 
 def ledger(connection: sqlite3.Connection) -> Ledger:
-    """The counts of commands by state, pruned ones included."""
+    """Return the counts of commands by state, including pruned ones."""
     text = meta(connection, "ledger")
     return msgspec.json.decode(text, type=Ledger) if text else Ledger()
 
 
 def position(connection: sqlite3.Connection) -> Position:
-    """Up to where the events queue is dealt with."""
+    """Return the position up to which the events queue is dealt with."""
     text = meta(connection, "position")
     return msgspec.json.decode(text, type=Position) if text else Position(0, 0)
 
 
 def hosts(connection: sqlite3.Connection) -> list[HostRecord]:
-    """All enrolled hosts, by name."""
+    """Return all enrolled hosts, ordered by name."""
     return [_host.decode(text) for (text,) in connection.execute("SELECT record FROM hosts ORDER BY name")]
 
 
 def host(connection: sqlite3.Connection, name: str) -> HostRecord | None:
-    """One host."""
+    """Return one host; None if there is none."""
     row = connection.execute("SELECT record FROM hosts WHERE name = ?", (name,)).fetchone()
     return None if row is None else _host.decode(row[0])
 
 
 def command(connection: sqlite3.Connection, command_id: str) -> Command | None:
-    """One command."""
+    """Return one command; None if there is none."""
     row = connection.execute("SELECT record FROM commands WHERE id = ?", (command_id,)).fetchone()
     return None if row is None else _command.decode(row[0])
 
@@ -214,7 +215,7 @@ def commands(
     open_only: bool = False,
     run: str | None = None,
 ) -> list[Command]:
-    """Commands, newest first; `before` is the `number` of the last one of the page before."""
+    """Return commands, newest first; `before` is the `number` of the last one of the page before."""
     where, values = _where(
         {"number < ?": before, "host = ?": host, "state = ?": state, "json_extract(record, '$.run') = ?": run}
     )
@@ -226,7 +227,7 @@ def commands(
 
 
 def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
-    """One fleet run."""
+    """Return one fleet run; None if there is none."""
     row = connection.execute("SELECT record FROM runs WHERE id = ?", (run_id,)).fetchone()
     return None if row is None else _run.decode(row[0])
 
@@ -234,7 +235,7 @@ def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
 def runs(
     connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None, state: RunState | None = None
 ) -> list[Run]:
-    """Fleet runs, newest first; `before` is the `number` of the last one of the page before."""
+    """Return fleet runs, newest first; `before` is the `number` of the last one of the page before."""
     # `running` is the default state, and defaults are not written
     where, values = _where({"number < ?": before, "coalesce(json_extract(record, '$.state'), 'running') = ?": state})
     statement = f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  # constants
@@ -243,7 +244,7 @@ def runs(
 
 
 def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:
-    """A command's history, oldest first."""
+    """Return a command's history, oldest first."""
     rows = connection.execute(
         "SELECT at_wall_s, before, after, reason, actor FROM audit "
         "WHERE kind = 'command' AND subject = ? ORDER BY number",
@@ -264,7 +265,7 @@ def audit(
     subject: str | None = None,
     actor: str | None = None,
 ) -> list[AuditView]:
-    """The audit trail, newest first; `before` is the `number` of the last line of the page before."""
+    """Return the audit trail, newest first; `before` is the `number` of the last line of the page before."""
     where, values = _where({"number < ?": before, "kind = ?": kind, "subject = ?": subject, "actor = ?": actor})
     rows = connection.execute(
         "SELECT number, at_wall_s, kind, subject, before, after, reason, actor FROM audit "  # noqa: S608  # constants
@@ -277,8 +278,8 @@ def audit(
 def output(
     connection: sqlite3.Connection, command_id: str, first: int, limit: int = 1000, bytes_max: int = 1 << 20
 ) -> list[OutputRecord]:
-    """Consecutive output records from offset `first`, at most `limit` records and about `bytes_max` bytes (at least
-    one).
+    """Return consecutive output records from offset `first`: at least one, if there is one; at most `limit` records
+    and about `bytes_max` bytes.
     """
     found: list[OutputRecord] = []
     size = 0
@@ -294,21 +295,21 @@ def output(
 
 
 def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLetter]:
-    """The newest dead letters, newest first, with what was put aside."""
+    """Return the newest dead letters, newest first, with their events."""
     rows = connection.execute(
         "SELECT record, event FROM deadletters ORDER BY at_wall_s DESC, id DESC LIMIT ?", (limit,)
     )
     return [msgspec.structs.replace(_dead_letter.decode(record), event=event) for record, event in rows]
 
 
-def dead_letter(connection: sqlite3.Connection, letter_id: str) -> DeadLetter | None:
-    """One dead letter."""
-    row = connection.execute("SELECT record, event FROM deadletters WHERE id = ?", (letter_id,)).fetchone()
+def dead_letter(connection: sqlite3.Connection, dead_letter_id: str) -> DeadLetter | None:
+    """Return one dead letter; None if there is none."""
+    row = connection.execute("SELECT record, event FROM deadletters WHERE id = ?", (dead_letter_id,)).fetchone()
     return None if row is None else msgspec.structs.replace(_dead_letter.decode(row[0]), event=row[1])
 
 
 def token_views(connection: sqlite3.Connection) -> list[tuple[str, TokenView]]:
-    """The same with what is shown of them, oldest first: SHA-256 (hex), view."""
+    """Return the operator tokens as they are shown, oldest first. Shape: (SHA-256 in hex, view) each."""
     rows = connection.execute(
         "SELECT token_hash, role, label, created_wall_s FROM tokens ORDER BY created_wall_s, token_hash"
     )
@@ -319,6 +320,6 @@ def token_views(connection: sqlite3.Connection) -> list[tuple[str, TokenView]]:
 
 
 def tokens(connection: sqlite3.Connection) -> dict[str, tuple[Role, str]]:
-    """Operator tokens beyond the installation's own: SHA-256 (hex) → role and label."""
+    """Return the operator tokens besides the installation's own: SHA-256 (hex) → role and label."""
     rows = connection.execute("SELECT token_hash, role, label FROM tokens")
     return {token_hash: (Role(role), label) for token_hash, role, label in rows}

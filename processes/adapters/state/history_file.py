@@ -1,4 +1,4 @@
-"""What a fanout remembers of the hosts, kept in a file for the fanout after it. Blocks, so never on the loop."""
+"""The hosts' history of a fanout, kept in a file for its successor. Blocks: never to be called on a loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BYTES_MAX: Final = 128 << 20
 
 
 def read(path: Path) -> bytes | None:
-    """What was kept last; None if there is nothing that can be read."""
+    """Return the content that was kept last; None if there is none that can be read."""
     try:
         with path.open("rb") as file:
             content = file.read(BYTES_MAX + 1)
@@ -22,6 +22,6 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replaces it in one step. Raises: OSError."""
+    """Replace the content in one step. Raises: OSError."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     durable.replace(path, content, durable=False)

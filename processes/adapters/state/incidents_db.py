@@ -1,4 +1,4 @@
-"""incidents.db: what went wrong and what was done, read by whoever shows it. The watchdog alone writes it
+"""incidents.db, as it is read: the incidents, with cause and remedy. The watchdog alone writes it
 (watchdog/incident_store.py).
 """
 
@@ -29,7 +29,7 @@ _view = msgspec.json.Decoder(IncidentView)
 def incidents(
     path: Path, limit: int = 200, before: str | None = None, process: str | None = None
 ) -> list[IncidentView]:
-    """The newest incidents, newest first; none if the file is missing or unreadable. `before`: older than that one."""
+    """Return incidents, newest first; none if the file is missing or unreadable. `before`: only older ones."""
 
     def read(connection: sqlite3.Connection) -> list[IncidentView]:
         rows = connection.execute(
@@ -43,7 +43,7 @@ def incidents(
 
 
 def incident(path: Path, incident_id: str) -> IncidentView | None:
-    """One incident; None if it is unknown, pruned or unreadable."""
+    """Return one incident; None if it is unknown, pruned or unreadable."""
 
     def read(connection: sqlite3.Connection) -> IncidentView | None:
         row = connection.execute("SELECT record FROM incidents WHERE id = ?", (incident_id,)).fetchone()
@@ -53,8 +53,9 @@ def incident(path: Path, incident_id: str) -> IncidentView | None:
 
 
 def with_evidence(view: IncidentView, folder: Path) -> IncidentWithEvidence:
-    """The incident with the texts of its evidence; `folder`: that of all incidents. A file that cannot be read says
-    why.
+    """Return the incident with the texts of its evidence; of a file that cannot be read, the text says why.
+
+    `folder`: that of all incidents.
     """
     names = [name for name in view.evidence if name == Path(name).name][:EVIDENCE_FILES_MAX]
     texts = {name: _text(folder / Path(view.id).name / name) for name in names}
@@ -72,7 +73,7 @@ def _text(path: Path) -> str:
 
 
 def totals(path: Path) -> IncidentsReport:
-    """How many there ever were (pruned ones included), and the newest one's id."""
+    """Return how many incidents there ever were (including pruned ones), and the id of the newest."""
 
     def read(connection: sqlite3.Connection) -> IncidentsReport:
         row = connection.execute("SELECT number, id FROM incidents ORDER BY number DESC LIMIT 1").fetchone()

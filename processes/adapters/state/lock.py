@@ -1,4 +1,4 @@
-"""One process of a kind in a state folder: an exclusive lock that the kernel lets go when its holder dies."""
+"""One process of a name in a state folder: an exclusive lock that the kernel releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from processes.core.errors import ResourceError
 
 
 def place(run: Path, name: str) -> Path:
-    """The lock of a process (NAME), of `up`, of the wanted state (wanted) or of a drill (drill)."""
+    """Return the lock file of a process (NAME), of `up`, of the wanted state (wanted) or of a drill (drill)."""
     return run / "lock" / name
 
 
 def hold(path: Path, wait_s: float = 0.0) -> int:
-    """Takes the lock and returns its descriptor, which must be kept open (it is not inherited by children).
+    """Take the lock and return its descriptor, which must be kept open (it is not inherited by children).
 
     Raises: ResourceError, if another process still has it after `wait_s`; its text names the holder.
     """
@@ -34,16 +34,16 @@ def hold(path: Path, wait_s: float = 0.0) -> int:
             os.close(fd)
             raise ResourceError(f"{path} is held by process {holder}") from None
         holder_line = f"{os.getpid()}\n".encode()
-        os.pwrite(fd, holder_line, 0)  # before it is cut to length: room that was given back may be gone on a full disk
+        os.pwrite(fd, holder_line, 0)  # before the file is cut: on a full disk freed room may be gone
         os.ftruncate(fd, len(holder_line))
         return fd
 
 
 def is_held(path: Path) -> bool:
-    """True while a process has the lock. Asked with a shared lock for a moment, so whoever takes it should wait. Cost:
-    about 10 µs.
+    """Return whether a process has the lock. A lock file that is not there is not held.
 
-    Raises: OSError, if nobody can say; a lock file that is not there is not held.
+    Takes a shared lock for a moment, so `hold` should wait a little.
+    Cost: about 10 µs. Raises: OSError, if the file cannot be opened.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

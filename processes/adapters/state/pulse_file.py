@@ -1,4 +1,4 @@
-"""Pulse files: written by a loop through mmap, read by whoever judges it. One file a process, in run/pulse/."""
+"""Pulse files in run/pulse/, one for each process: its loop writes it through mmap, the watchdog and others read it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MEND_S: Final = 0.5  # between two tries to put a lost file back
 
 
 class PulseFile:
-    """The writing side. Change `pulse`'s fields at will; `beat()` makes them visible as one turn.
+    """The writing side. Change the fields of `pulse` at any time; `beat` makes them visible as one turn.
 
     Cost: about 4 µs a beat. Nothing here blocks: the file's page is in memory, and no reader can take a lock. A file
-    that was removed, cut off or overwritten is there again after the next beats; one of a living successor is left
-    alone. What the predecessor refused is carried over, and stands there from the first record on.
+    that was removed, cut off or overwritten is made again at one of the next beats, unless it is a living successor's.
+    The predecessor's last refused position is taken over into the first record.
     """
 
     def __init__(self, folder: Path, name: str, *, mend_s: float = MEND_S) -> None:
@@ -40,38 +40,38 @@ class PulseFile:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self._fd, self._map = _nowhere()  # a full disk stops nobody from starting; the beats to come try again
+            self._fd, self._map = _nowhere()  # a full disk must not keep a process from starting; later beats try again
 
     def beat(self) -> None:
-        """A turn is complete: its number grows by one, and all fields become visible."""
+        """Complete a turn: its number grows by one, and all fields become visible."""
         self.pulse.turn += 1
         self.pulse.written_ns = time.monotonic_ns()
         self._write()
 
     def take(self, event: str) -> None:
-        """`event` is in hand from now on; visible before it is stepped. Not a turn."""
+        """Make it visible that `event` is in hand from now on, before it is stepped. Not a turn."""
         self.pulse.in_hand, self.pulse.in_hand_ns = event, time.monotonic_ns()
         self._write()
 
     def put_down(self) -> None:
-        """Nothing is in hand any more. Not a turn."""
+        """Make it visible that no event is in hand any more. Not a turn."""
         self.pulse.in_hand, self.pulse.in_hand_ns = "", 0
         self._write()
 
     def refuse(self, epoch: int, sequence: int) -> None:
-        """Requests up to this position are refused from now on, by whoever reads them; visible before that is said. Not
-        a turn.
+        """Make it visible that requests up to this position are refused, by any later hub too. To be called before the
+        refusal is published. Not a turn.
         """
         self.pulse.refused_epoch, self.pulse.refused_sequence = epoch, sequence
         self._write()
 
     def close(self) -> None:
-        """Releases the mapping; the file stays, for those who ask what was last."""
+        """Release the mapping; the file stays, as the last pulse."""
         self._map.close()
         os.close(self._fd)
 
     def _make(self) -> tuple[int, mmap.mmap]:
-        """A new file each time: a reader never sees half of the predecessor's. Raises: OSError."""
+        """Make a new file each time, so that no reader sees a mixture of two processes' pulses. Raises: OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._folder / f".{self._name}.{os.getpid()}"
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -100,7 +100,7 @@ class PulseFile:
         now_s = time.monotonic()
         if now_s - self._mended_s >= self._mend_s:
             self._mended_s = now_s
-            with contextlib.suppress(OSError):  # the disk is full: later
+            with contextlib.suppress(OSError):  # the disk is full: a later beat tries again
                 if size < record.SIZE or not _is_a_living_ones(self._folder, self._name):
                     before, old = self._map, self._fd
                     self._fd, self._map = self._make()
@@ -111,7 +111,7 @@ class PulseFile:
 
 
 def _nowhere() -> tuple[int, mmap.mmap]:
-    """A pulse that nobody can see: a file without a name is one that was lost, and is put back like one."""
+    """Return a mapping that no reader can see. A file without a name counts as lost, so a later beat makes it anew."""
     fd = os.memfd_create("pulse")
     os.ftruncate(fd, record.SIZE)
     return fd, mmap.mmap(fd, record.SIZE)
@@ -126,12 +126,12 @@ def _is_a_living_ones(folder: Path, name: str) -> bool:
 
 
 def read(folder: Path, name: str) -> Pulse | None:
-    """The last pulse written under this name; None if there is no file.
+    """Return the last pulse written under this name; None if there is no file.
 
-    Raises: Unreadable, if what is there is not a pulse. Neither is ever proof of health, nor alone a reason to kill.
+    Raises: Unreadable, if the content is not a pulse. Neither case proves health, nor is it alone a reason to kill.
     """
     try:
-        fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)  # pathlib's open costs more than all the rest
+        fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)  # pathlib's open costs more than the rest
     except FileNotFoundError:
         return None
     try:
@@ -141,8 +141,9 @@ def read(folder: Path, name: str) -> Pulse | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: with the pid it names a process for ever. None: no such
-    process.
+    """Return when a process started, which with its pid identifies it for ever; None if there is no such process.
+
+    Units: clock ticks since boot.
 
     Source: proc(5), /proc/PID/stat field 22.
     """

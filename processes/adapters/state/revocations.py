@@ -1,7 +1,7 @@
-"""The tokens that were ever made void: `revoked`, an append-only list beside the database.
+"""All tokens that were ever revoked: `revoked`, an append-only list beside the database.
 
-The hub alone writes it, before it commits the revocation; `restore` reads it, so that no restored backup makes such a
-token good again.
+The hub alone writes it, before it commits a revocation; `restore` reads it, so that no restored backup makes such a
+token valid again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from processes.adapters.state import durable
 
 
 def beside(database: Path) -> Path:
-    """Where the list of a database stands."""
+    """Return the path of a database's list."""
     return database.with_name("revoked")
 
 
 def read(path: Path) -> frozenset[str]:
-    """The hashes in the list; none if there is no list yet. A line that was torn by a crash is left out.
+    """Return the hashes in the list; none if there is no list yet. A line that was torn by a crash is left out.
 
     Raises: OSError.
     """
@@ -30,7 +30,7 @@ def read(path: Path) -> frozenset[str]:
 
 
 def add(path: Path, token_hashes: Iterable[str]) -> None:
-    """Adds the hashes to the list, durably; one that is there already is not written again.
+    """Add the hashes to the list, durably; one that is there already is not written again.
 
     Raises: OSError, and then none of them was added.
     """

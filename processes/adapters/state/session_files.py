@@ -1,7 +1,7 @@
 """Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/cookie.key.
 
-A session is a signed cookie; its file, named by its id, only lists it. What ends it early is a file of the same name in
-signed_out, which every fanout sees at its next look. Everything here blocks.
+A session is a signed cookie; its file, named by its id, only lists it. A file of the same name in signed_out ends it
+early: every fanout sees that file at its next look. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from processes.adapters.state import durable
 from processes.core.values import Role
 
 KEY_BYTES: Final = 32
-SIGNED_OUT_MAX: Final = 100_000  # that are looked at; as many sign-outs within twelve hours are nobody's use
+SIGNED_OUT_MAX: Final = 100_000  # that are read; nobody signs out so often within twelve hours
 
 
 class SessionFile(msgspec.Struct, frozen=True):
@@ -35,22 +35,22 @@ _file = msgspec.json.Decoder(SessionFile)
 
 
 def put(run: Path, session_id: str, file: SessionFile, age_s_max: float) -> None:
-    """Lists the session, and forgets those that are older than `age_s_max`.
+    """List the session, and remove the files of those older than `age_s_max`.
 
-    Never raises. On a full disk the session is not listed, and ends by its time: nobody is kept out at the worst
+    Never raises. On a full disk the session is not listed and ends by its time: nobody must be kept out at the worst
     moment.
     """
     with contextlib.suppress(OSError):
         folder = run / "sessions"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         durable.create(folder / session_id, msgspec.json.encode(file), durable=False)
-        for path in folder.iterdir():  # those that nobody ended; sign-ins are rare
+        for path in folder.iterdir():  # of sessions that were never ended; sign-ins are rare
             if file.at - path.stat().st_mtime > age_s_max:
                 path.unlink(missing_ok=True)
 
 
 def read(run: Path, session_id: str) -> SessionFile | None:
-    """One session, however old; None if it is not listed or cannot be read."""
+    """Return one session, however old; None if it is not listed or cannot be read."""
     try:
         return _file.decode((run / "sessions" / session_id).read_bytes())
     except (OSError, msgspec.DecodeError):
@@ -58,7 +58,7 @@ def read(run: Path, session_id: str) -> SessionFile | None:
 
 
 def listed(run: Path) -> list[tuple[str, SessionFile]]:
-    """All sessions that can be read, by their ids; none if nobody has signed in yet."""
+    """Return all sessions that can be read, with their ids; none if nobody has signed in yet."""
     try:
         names = [path.name for path in (run / "sessions").iterdir() if not path.name.startswith(".")]
     except OSError:
@@ -67,7 +67,7 @@ def listed(run: Path) -> list[tuple[str, SessionFile]]:
 
 
 def end(run: Path, session_id: str) -> None:
-    """Ends the session everywhere, durably. Raises: OSError."""
+    """End the session everywhere, durably. Raises: OSError."""
     folder = run / "signed_out"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     durable.replace(folder / session_id, b"")
@@ -75,7 +75,9 @@ def end(run: Path, session_id: str) -> None:
 
 
 def ended(run: Path, age_s_max: float) -> frozenset[str]:
-    """The ids of sessions that ended early, at most SIGNED_OUT_MAX. Older ones have ended by themselves: forgotten."""
+    """Return the ids of sessions that ended early, at most SIGNED_OUT_MAX. Removes those older than `age_s_max`, which
+    have ended by their time.
+    """
     now_s = time.time()
     found: set[str] = set()
     try:
@@ -85,7 +87,7 @@ def ended(run: Path, age_s_max: float) -> frozenset[str]:
             elif len(found) < SIGNED_OUT_MAX:
                 found.add(path.name)
     except OSError:
-        pass  # nobody has signed out yet, or another fanout was first to tidy up
+        pass  # nobody has signed out yet, or another fanout has just removed the file
     return frozenset(found)
 
 
@@ -95,9 +97,9 @@ def key_place(run: Path) -> Path:
 
 
 def cookie_key(run: Path) -> bytes:
-    """The key that signs sessions, made if it is missing; several fanouts that start at once get the same one.
+    """Return the key that signs sessions, made if it is missing; several fanouts that start at once get the same one.
 
-    Raises: OSError, if the state folder cannot be written, or the file holds something else.
+    Raises: OSError, if the state folder cannot be written, or the file does not hold a key.
     """
     path = key_place(run)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

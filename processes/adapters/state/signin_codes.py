@@ -1,6 +1,6 @@
-"""One-time codes: run/codes, a file a code, named by its SHA-256 and holding "EXPIRY_WALL_S ROLE".
+"""One-time codes: run/codes, a file for each code, named by its SHA-256, with the content "EXPIRY_WALL_S ROLE".
 
-The command line makes them; whichever fanout unlinks the file first has used the code.
+The command line makes them; the fanout that unlinks the file first has used the code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from processes.core.values import Role
 
 
 def put(run: Path, code: str, role: Role, until_wall_s: float) -> None:
-    """Makes the code good until then, and forgets expired ones. Raises: OSError."""
+    """Make the code valid until then, and remove expired ones. Raises: OSError."""
     folder = run / "codes"
     folder.mkdir(mode=0o700, exist_ok=True)
     _forget_expired(folder)
@@ -22,7 +22,7 @@ def put(run: Path, code: str, role: Role, until_wall_s: float) -> None:
 
 
 def use(run: Path, code: str) -> Role | None:
-    """The code's role if it is good; it is not good a second time."""
+    """Return the code's role if the code is valid; it is not valid a second time."""
     path = _place(run, code)
     try:
         with path.open() as file:

@@ -1,4 +1,4 @@
-"""The installation as its watchdog sees it; and, when the watchdog is silent or gone, as its pulses and files show it.
+"""The status of the installation: as its watchdog wrote it, or from pulses and files if the watchdog is silent or gone.
 
 For the CLI and the fanout: everything here reads files, never raises, and answers within a second.
 """
@@ -29,14 +29,14 @@ from processes.core.shown.status import (
 from processes.core.travels.pulse import Pulse, Unreadable
 
 DATABASE_S_MAX: Final = 0.5  # of the promised second; a database that is locked longer is left out
-FROZEN_S_MIN: Final = 2.0  # without the watchdog's knowledge of starvation, judge no faster than this
+FROZEN_S_MIN: Final = 2.0  # starvation is not known here, so a process is not called frozen sooner than this
 FILE_BYTES_MAX: Final = 4 << 20  # of a report; 100 processes are about 100 KiB
 
 _report = msgspec.json.Decoder(Report)
 
 
 def current_report(settings: Settings) -> Report:
-    """The watchdog's report if it is fresh and its writer lives; else one made here, in which the watchdog is silent.
+    """Return the watchdog's report if it is fresh and its writer lives; else one made here, with the watchdog silent.
 
     Cost: 0.1 ms with a fresh report, else the pulses and at most DATABASE_S_MAX for the database.
     """
@@ -45,11 +45,11 @@ def current_report(settings: Settings) -> Report:
     fresh = last is not None and 0 <= now_s - last.at_mono_s <= SILENT_AFTER_S
     if last is not None and fresh and proc.alive(last.writer_pid, last.writer_start_ticks):
         return last
-    return _own_view(settings, last, now_s)
+    return _own_report(settings, last, now_s)
 
 
 def last_report(path: Path) -> Report | None:
-    """The report as it was last written, however old; None if there is none that can be read."""
+    """Return the report as it was last written, however old; None if there is none that can be read."""
     try:
         with path.open("rb") as file:
             return _report.decode(file.read(FILE_BYTES_MAX))
@@ -58,7 +58,7 @@ def last_report(path: Path) -> Report | None:
 
 
 def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
-    """A pulse as the report shows it; `now_s` of CLOCK_MONOTONIC."""
+    """Return a pulse as the report shows it. Units: now_s in seconds of CLOCK_MONOTONIC."""
     return PulseReport(
         turn=pulse.turn,
         age_s=max(0.0, round(now_s - pulse.written_ns / 1e9, 3)),
@@ -74,15 +74,15 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
         dropped=pulse.dropped,
         errors=pulse.errors,
         in_hand=pulse.in_hand,
-        letters=pulse.letters,
+        dead_letters=pulse.dead_letters,
         suspended=pulse.suspended,
     )
 
 
-def _own_view(settings: Settings, last: Report | None, now_s: float) -> Report:
+def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report:
     wanted = desired_state.read(settings)
     pulses = {name: _pulse(settings.pulses, name) for name in settings.all_names()}
-    # the last that anybody knows
+    # as the watchdog last counted them
     counted = {process.name: process.restarts for process in last.processes} if last else {}
     processes = [
         msgspec.structs.replace(_process(name, pulse, wanted, settings, now_s), restarts=counted.get(name, 0))
@@ -136,22 +136,12 @@ def _process(
     else:
         verdict, reason = Verdict.FROZEN, f"no turn for {age_s:.1f} s"
     uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME) - pulse.start_ticks / proc.TICKS_PER_S
-    return ProcessReport(
-        name,
-        "RUNNING",
-        pulse.pid,
-        round(uptime_s, 1),
-        0,
-        None,
-        verdict,
-        reason,
-        pulse_report(pulse, now_s),
-        wanted=wanted,
-    )
+    shown = pulse_report(pulse, now_s)
+    return ProcessReport(name, "RUNNING", pulse.pid, round(uptime_s, 1), 0, None, verdict, reason, shown, wanted=wanted)
 
 
 def _aged(canary: CanaryReport, now_s: float) -> CanaryReport:
-    """The last thing a silent watchdog said of its canary: no longer a sign of health."""
+    """Return the canary's state as a silent watchdog last wrote it: no longer a sign of health."""
     age_s = None if canary.round_mono_s is None else now_s - canary.round_mono_s
     return msgspec.structs.replace(
         canary, ok=False, age_s=round(age_s, 3) if age_s is not None and age_s >= 0 else None
@@ -171,7 +161,7 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 def _facts(settings: Settings) -> _Facts:
-    """Epoch and ledger, read on a thread that is left behind if the database does not answer in time."""
+    """Return epoch and ledger, read on a thread that is left behind if the database does not answer in time."""
     found: list[_Facts] = []
 
     def read() -> None:

@@ -20,7 +20,7 @@ from processes.cli.drills import conditions
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
 from processes.cli.drills.stage import LOOK_S, WELL_S_MAX, Late
 from processes.cli.machine import own_processes
-from processes.core.records.dead_letter import LetterView
+from processes.core.records.dead_letter import DeadLetterView
 
 KILLS: Final = 6  # more than the 5 in 60 s that the watchdog's restart budget allows; that counts its own kills alone
 SUPERVISED_S: Final = 1.2  # startsecs of supervisord.conf and a margin: a later death does not count as a failed start
@@ -100,7 +100,7 @@ async def _poison(scene: Scene) -> None:
         )
 
 
-async def _put_aside(scene: Scene, why: str) -> LetterView:
+async def _put_aside(scene: Scene, why: str) -> DeadLetterView:
     """Wait until the drill's own message is a dead letter, discard it, and return it. Raises: Late."""
     stage, found = scene.stage, list[str]()
 
@@ -109,7 +109,7 @@ async def _put_aside(scene: Scene, why: str) -> LetterView:
         return bool(found)
 
     await stage.until(kept, "the drill's message is a dead letter", FOUND_S_MAX)
-    dead_letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=LetterView)
+    dead_letter = msgspec.json.decode(await stage.ask("GET", f"/deadletters/{found[0]}"), type=DeadLetterView)
     if dead_letter.why != why:
         scene.trouble.append(f"the drill's message was put aside as {dead_letter.why}, not as {why}")
     await stage.ask("POST", f"/deadletters/{found[0]}/discard", gone=True)

@@ -11,7 +11,7 @@ from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.client.api import Api, decoded, segment
-from processes.core.records.dead_letter import LetterView
+from processes.core.records.dead_letter import DeadLetterView
 from processes.core.shown.pages import DeadLettersPage
 
 
@@ -53,7 +53,7 @@ def deadletter(
             _act(api, dead_letter_id, "retry" if retry else "discard", as_json)
             return
         body = api.read(f"/deadletters/{segment(dead_letter_id)}")
-    view = decoded(body, LetterView)
+    view = decoded(body, DeadLetterView)
     if as_json:
         output.document(body)
         return

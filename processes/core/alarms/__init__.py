@@ -1,3 +1,1 @@
-"""Alarms: which conditions stand, who is told what and when. Pure. Used by the watchdog, the sender and the command
-line.
-"""
+"""Alarms: which conditions stand, and who is told of them when. Pure. Used by watchdog, sender and command line."""

@@ -1,13 +1,13 @@
-"""Alarms: what a person who looks elsewhere is told, when it begins and when it is over. Pure.
+"""Alarms: a person who looks elsewhere is told when a condition begins and when it is over. Pure.
 
 A condition stands or does not. One that has stood for its `after_s` begins; one that has not been seen for CLEAR_S is
 over: a condition that flickers is told once. Incidents are conditions too: each has a key of its own, begins at once
-(as soon as its remedy is known, SETTLE_S at most) and is over when the watchdog says so. What only happens (commands
-became lost) is told once.
+(as soon as its remedy is known, after SETTLE_S at most) and is over when the watchdog says so. Something that happens
+once and does not last (commands became lost) is told once.
 
-The state is what lasts over the watchdog's own restarts (`State`) and what need not (`Watch`): a condition that begins
-is an event with a number; a target remembers the number up to which it was told (core/alarms/outbox.py). So nothing
-that was told is told again, and what was not is told later.
+`AlarmState` outlives the watchdog's restarts, `AlarmWatch` does not. A condition that begins becomes an event with a
+number, and each target has the number up to which it was told (core/alarms/outbox.py). So no event is told twice, and
+an event that could not be told is told later.
 
 Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s since 1970.
 """
@@ -21,9 +21,9 @@ from typing import Final
 import msgspec
 
 CLEAR_S: Final = 5.0  # not seen for so long: over
-STANDING_MAX: Final = 300  # conditions at once; what comes beyond begins when others are over
-EVENTS_MAX: Final = 500  # not yet told to every target; beyond it the oldest go, and are counted
-NOTED_MAX: Final = 1000  # incidents that were begun here; more than a starting watchdog looks at
+STANDING_MAX: Final = 300  # conditions at once; further ones begin when others are over
+EVENTS_MAX: Final = 500  # not yet told to every target; beyond it the oldest are dropped and counted
+NOTED_MAX: Final = 1000  # incidents that were begun; more than a starting watchdog reads (CAUGHT_UP_MAX)
 
 
 class Severity(enum.StrEnum):
@@ -42,23 +42,23 @@ class Phase(enum.StrEnum):
 
     BEGUN = "begun"
     OVER = "over"
-    ONCE = "once"  # it happened; nothing will be over
+    ONCE = "once"  # it happened, and does not last
     TEST = "test"
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """Something that a person should know while it is so. `over`: what is said of it once it is not."""
+    """Something that a person should know while it lasts. `over`: the text when it is over."""
 
     key: str
     severity: Severity
     title: str
     text: str = ""
-    after_s: float = 0.0  # it must have stood so long
+    after_s: float = 0.0  # how long it must have stood before it begins
     over: str = "over"
 
 
 class AlarmEvent(msgspec.Struct, frozen=True):
-    """A line for a person, numbered."""
+    """A numbered line for a person."""
 
     number: int
     key: str
@@ -70,17 +70,17 @@ class AlarmEvent(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A condition that was begun, as it was told."""
+    """A condition that has begun, as it was told."""
 
     condition: Condition
     since_wall_s: float
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What one target was told. `number`: everything up to it was sent, given up or dropped."""
+    """How far one target was told. `number`: every event up to it was sent, given up or dropped."""
 
     number: int = 0
-    attempts: int = 0  # at what is to be sent next
+    attempts: int = 0  # to send the next message
     sent_wall_s: float | None = None
     error: str = ""  # of the last attempt, empty after a success
     error_wall_s: float | None = None
@@ -89,67 +89,67 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class AlarmState(msgspec.Struct, frozen=True):
-    """All that lasts."""
+    """All that is kept on disk."""
 
     number: int = 0  # of the newest event
     events: list[AlarmEvent] = []
     standing: dict[str, Standing] = {}
     noted: list[str] = []  # keys of incidents that were begun
-    lost: int | None = None  # commands; what was told last
+    lost: int | None = None  # the number of lost commands that was told last
     targets: dict[str, Told] = {}
 
 
 class AlarmWatch(msgspec.Struct, frozen=True):
-    """What is forgotten with the process: since when a condition is seen, and since when a standing one is not."""
+    """Since when each condition that has not begun is seen, and each standing one is not. Lost at a restart."""
 
     seen_s: Mapping[str, float] = {}
     gone_s: Mapping[str, float] = {}
 
 
 class ConditionsSeen(msgspec.Struct, frozen=True):
-    """What is seen now. `ended`: incidents that are over, as they were in the end."""
+    """The conditions of this moment. `ended`: incidents that are over, as they were in the end."""
 
     conditions: list[Condition] = []
     ended: list[Condition] = []
     once: list[Condition] = []
-    unknown: tuple[str, ...] = ()  # prefixes of keys of which nobody can say now whether they stand
+    unknown: tuple[str, ...] = ()  # prefixes of the keys whose conditions are not known now
 
 
 def turn(
-    state: AlarmState, watch: AlarmWatch, sight: ConditionsSeen, now_s: float, wall_s: float
+    state: AlarmState, watch: AlarmWatch, seen: ConditionsSeen, now_s: float, wall_s: float
 ) -> tuple[AlarmState, AlarmWatch]:
-    """The state after a look: events for what began, what is over and what happened."""
+    """Return the state after a look, with an event for each condition that began, is over or happened."""
     log = _Log(state, wall_s)
     seen_s: dict[str, float] = {}
-    for condition in sight.conditions:
+    for condition in seen.conditions:
         if condition.key in log.standing:
             continue
         first_s = seen_s[condition.key] = watch.seen_s.get(condition.key, now_s)
         if now_s - first_s >= condition.after_s and len(log.standing) < STANDING_MAX:
             log.begin(condition)
             del seen_s[condition.key]
-    for condition in sight.ended:
+    for condition in seen.ended:
         if condition.key not in log.standing:
             if condition.key in log.noted:
                 continue
             log.begin(condition)
         log.end(condition)
-    stands = {condition.key for condition in sight.conditions}
+    stands = {condition.key for condition in seen.conditions}
     gone_s: dict[str, float] = {}
     for key, standing in list(log.standing.items()):
-        if key in stands or key.startswith(sight.unknown):
+        if key in stands or key.startswith(seen.unknown):
             continue
         first_s = gone_s[key] = watch.gone_s.get(key, now_s)
         if now_s - first_s >= CLEAR_S:
             log.end(standing.condition)
             del gone_s[key]
-    for condition in sight.once:
+    for condition in seen.once:
         log.add(condition, Phase.ONCE, condition.text)
     return log.state(), AlarmWatch(seen_s, gone_s)
 
 
 def noted(state: AlarmState, keys: Iterable[str]) -> AlarmState:
-    """The state in which these incidents are old news."""
+    """Return the state with these incidents entered as begun: they are not told any more."""
     return msgspec.structs.replace(
         state, noted=_newest([*state.noted, *(key for key in keys if key not in state.noted)])
     )

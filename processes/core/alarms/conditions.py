@@ -1,7 +1,7 @@
 """Which conditions stand now, from the watchdog's report, its incidents and a few facts beside them. Pure.
 
-What is an incident is said by the incident; here is besides what lasts too long, what no remedy mends, and what the
-report alone does not say. Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s since 1970.
+An incident is a condition. So is an incident that lasts too long, a state that no remedy mends, and a fact that is not
+in the report. Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s since 1970.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from processes.core.shown.status import IncidentView, ProcessReport, Report, Ver
 from processes.core.travels.pulse import Blocked
 from processes.core.values import rfc3339
 
-SETTLE_S: Final = 2.0  # an incident is told with its line and its remedy: evidence takes 1 s at most
+SETTLE_S: Final = 2.0  # an incident waits so long for its remedy before it is told: evidence takes 1 s at most
 # an incident that is not over by then is told once more, as critical. Promised: over within 5 s
 LASTING_S: Final = 30.0
 LAGGING_S: Final = 60.0
 STORAGE_S: Final = 5.0  # a backup or a checkpoint locks the database for less
-CANARY_S: Final = 15.0  # red for so long besides the 6 s until it is called red
+CANARY_S: Final = 15.0  # red for so long, after the 6 s until it counts as red
 SUPERVISORD_S: Final = 10.0
-HOLE_S: Final = 10.0  # nobody watched for so long; a watchdog that dies is replaced within about 2 s
+HOLE_S: Final = 10.0  # for so long no watchdog ran; one that dies is replaced within about 2 s
 DISK_FREE_MIN_BYTES: Final = 256 << 20  # guess: an hour of a noisy fleet's output
-CERTIFICATE_DAYS: Final = (  # each told once; all are over when it is replaced
+CERTIFICATE_DAYS: Final = (  # each is told once; all are over when the certificate is replaced
     (14, Severity.WARNING, "expires in less than 14 days"),
     (3, Severity.CRITICAL, "expires in less than 3 days"),
     (0, Severity.CRITICAL, "has expired"),
@@ -35,19 +35,19 @@ LASTING: Final = "lasting:"
 
 
 class AlarmFacts(msgspec.Struct, frozen=True):
-    """What the report does not say. None: not known."""
+    """Facts that are not in the report. None: not known."""
 
     budgets: frozenset[str] = frozenset()  # processes whose budget of kills is used up
     disk_free_bytes: int | None = None
     certificate_wall_s: float | None = None  # when it expires
     certificate_problem: str = ""
-    put_aside: list[tuple[str, str]] | None = None  # dead letters: id, what it is
+    put_aside: list[tuple[str, str]] | None = None  # dead letters: id and description
     suspended: list[tuple[str, str]] | None = None  # hosts whose token is suspended, and why
-    contested: list[str] = []  # hosts of which two agents claim to be one
+    contested: list[str] = []  # hosts whose identity two agents claim
 
 
 def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Condition]:
-    """Everything but incidents that a person should know now."""
+    """Return all conditions of this moment but the incidents."""
     found = [*_of_processes(report.processes, facts.budgets), *_of_the_whole(report, facts)]
     found += [
         Condition(
@@ -72,8 +72,8 @@ def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Conditi
 
 
 def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[str, ...]:
-    """Prefixes of the keys of which nobody can say now that they do not stand: a watchdog that starts anew does not
-    know all at once.
+    """Return prefixes of the keys whose conditions may stand though they are not seen: a watchdog that starts anew does
+    not know everything at once.
     """
     found = [] if incidents_known else [INCIDENTS, LASTING]
     for process in report.processes:
@@ -85,7 +85,7 @@ def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[s
 
 
 def incident(view: IncidentView) -> Condition:
-    """An incident as a condition, as it is now."""
+    """Return the incident as a condition, as it is now."""
     title = f"{view.process} {view.verdict}" + (" (drill)" if view.drill else "")
     parts = [view.reason, f"stuck at {view.stuck_at}" if view.stuck_at else "", view.remedy]
     after = f"well again after {view.recovered_after_s:.1f} s" if view.recovered_after_s is not None else "over"
@@ -102,7 +102,7 @@ def incident(view: IncidentView) -> Condition:
 
 
 def lasting(view: IncidentView) -> Condition:
-    """An open incident that will not end, once it has stood for LASTING_S."""
+    """Return the condition that an open incident does not end, which begins after LASTING_S."""
     return Condition(
         LASTING + view.id, Severity.INFO if view.drill else Severity.CRITICAL, f"{view.process} is still not well",
         f"{view.verdict}: {view.reason}; {view.remedy or 'no remedy yet'}; incident {view.id}", after_s=LASTING_S,
@@ -111,7 +111,7 @@ def lasting(view: IncidentView) -> Condition:
 
 
 def lost(before: int | None, now: int) -> list[Condition]:
-    """What to say once about commands that became lost since `before`."""
+    """Return what is told once of commands that became lost since `before`."""
     if before is None or now <= before:
         return []
     more = now - before
@@ -124,7 +124,7 @@ def lost(before: int | None, now: int) -> list[Condition]:
 
 
 def hole(away_s: float) -> list[Condition]:
-    """What to say once about a time in which nobody watched."""
+    """Return what is told once of a time without a watchdog."""
     if away_s < HOLE_S:
         return []
     return [
@@ -217,8 +217,8 @@ def _certificate(facts: AlarmFacts, wall_s: float) -> list[Condition]:
 
 
 def away_s(at_mono_s: float, at_wall_s: float, now_mono_s: float, now_wall_s: float) -> float:
-    """For how long nobody watched, at least, if the last report is of that moment: by the monotonic clock, unless it
-    began anew since.
+    """Return for how long at least there was no watchdog since the report of that moment: by the monotonic clock,
+    unless a reboot set it back since.
     """
     by_wall_s = max(0.0, now_wall_s - at_wall_s)
     return min(now_mono_s - at_mono_s, by_wall_s) if at_mono_s <= now_mono_s else by_wall_s

@@ -1,10 +1,10 @@
-"""What is sent to a target, and when: the first at once, a flood as a digest, a failure again and again, but not for
-ever. Pure.
+"""Decides what is sent to a target, and when: the first event at once, a flood as a digest, a failed message again and
+again, but not for ever. Pure.
 
-Each target has its own place in the events (`Told.number`), its own pace and its own misfortune: one that hangs costs
-the others nothing. A message holds all that is due for a target; within GATHER_S at most BURST of them go out, so that
-what comes in a flood is gathered. After an attempt that failed the next one waits, longer each time; after ATTEMPTS_MAX
-what it held is given up, and counted.
+Each target has its own place in the events (`Told.number`), its own pace and its own failures: a target that hangs
+delays no other. A message holds all events that are due for a target; within GATHER_S at most BURST messages go out, so
+that a flood of events is gathered. After a failed attempt the next one waits, longer each time; after ATTEMPTS_MAX the
+events of the message are given up and counted.
 
 Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s since 1970.
 """
@@ -18,7 +18,7 @@ import msgspec
 from processes.core.alarms.alarm import GRAVITY, AlarmEvent, AlarmState, Phase, Severity, Told
 from processes.core.values import rfc3339
 
-BURST: Final = 4  # messages within GATHER_S: two things that begin and are over again; guess
+BURST: Final = 4  # messages within GATHER_S: two conditions that begin and are over again; guess
 GATHER_S: Final = 60.0
 LINES_MAX: Final = 30  # of one message
 RETRY_S: Final = (2.0, 5.0, 15.0, 60.0, 300.0)  # after each failure; the last one repeats
@@ -28,11 +28,11 @@ TITLE_CHARS_MAX: Final = 150
 
 
 class AlarmMessage(msgspec.Struct, frozen=True):
-    """What a target is sent. `events`: merged, oldest first, at most LINES_MAX; `more`: how many were left out."""
+    """One message to a target. `events`: merged, oldest first, at most LINES_MAX; `more`: how many were left out."""
 
     installation: str
     severity: Severity
-    over: bool  # nothing in it still stands
+    over: bool  # every condition in it is over
     title: str
     body: str
     events: list[AlarmEvent]
@@ -40,25 +40,25 @@ class AlarmMessage(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """When a target was sent to lately, and when it may be tried again."""
+    """When messages to a target went out lately, and when it may be tried again."""
 
     sends_s: tuple[float, ...] = ()  # of the last GATHER_S
     retry_s: float = 0.0
 
 
 def due(state: AlarmState, told: Told, at_least: Severity) -> list[AlarmEvent]:
-    """The events that the target has not been told and is to be."""
+    """Return the events that the target has not been told and is to be told."""
     return [e for e in state.events if e.number > told.number and GRAVITY[e.severity] >= GRAVITY[at_least]]
 
 
 def wait_s(pace: Pace, now_s: float) -> float:
-    """How long the next message must wait; 0: it may go now."""
+    """Return how long the next message must wait; 0: it may go now."""
     gathered_s = pace.sends_s[-BURST] + GATHER_S - now_s if len(pace.sends_s) >= BURST else 0.0
     return max(0.0, pace.retry_s - now_s, gathered_s)
 
 
 def message(installation: str, events: list[AlarmEvent]) -> AlarmMessage:
-    """One message of these events: what began and is over is one line."""
+    """Return one message of these events, with one line for a condition that began and is over."""
     merged = _merged(events)
     gravest = max(merged, key=lambda e: (e.phase is not Phase.OVER, GRAVITY[e.severity], e.number))
     shown = merged[-LINES_MAX:]
@@ -81,7 +81,7 @@ def message(installation: str, events: list[AlarmEvent]) -> AlarmMessage:
 
 
 def sent(state: AlarmState, name: str, number: int, wall_s: float) -> AlarmState:
-    """The state after everything up to `number` reached the target."""
+    """Return the state after all events up to `number` reached the target."""
     told = state.targets[name]
     after = Told(
         number=max(number, told.number),
@@ -94,7 +94,7 @@ def sent(state: AlarmState, name: str, number: int, wall_s: float) -> AlarmState
 
 
 def failed(state: AlarmState, name: str, events: list[AlarmEvent], error: str, wall_s: float) -> AlarmState:
-    """The state after an attempt to send these events failed. The last attempt gives them up."""
+    """Return the state after an attempt to send these events failed. The last attempt gives them up."""
     told = state.targets[name]
     after = msgspec.structs.replace(
         told, attempts=told.attempts + 1, error=error[:ERROR_CHARS_MAX], error_wall_s=wall_s
@@ -105,16 +105,16 @@ def failed(state: AlarmState, name: str, events: list[AlarmEvent], error: str, w
 
 
 def paced(pace: Pace, attempts: int, now_s: float) -> Pace:
-    """The pace after an attempt. `attempts`: that failed since the last success; 0: this one succeeded."""
+    """Return the pace after an attempt. `attempts`: how many failed since the last success; 0: this one succeeded."""
     if attempts:
         return msgspec.structs.replace(pace, retry_s=now_s + RETRY_S[min(attempts, len(RETRY_S)) - 1])
     return Pace(tuple(at_s for at_s in (*pace.sends_s, now_s) if now_s - at_s < GATHER_S))
 
 
 def settled(state: AlarmState, names: list[str], at_least: Severity) -> AlarmState:
-    """The state with exactly these targets, and without the events that all of them were told.
+    """Return the state with exactly these targets, and without the events that all of them were told.
 
-    A new target begins now: the past is not told to it. Events that the bounded backlog let go are counted as dropped.
+    A new target is not told of the past. Events that the bounded backlog dropped are counted.
     """
     oldest = state.events[0].number if state.events else state.number + 1
     targets: dict[str, Told] = {}
@@ -133,7 +133,7 @@ def settled(state: AlarmState, names: list[str], at_least: Severity) -> AlarmSta
 
 
 def _merged(events: list[AlarmEvent]) -> list[AlarmEvent]:
-    """One event a key: begun and over becomes over, with both texts."""
+    """Return one event for each key: begun and over become over, with both texts."""
     found: dict[str, AlarmEvent] = {}
     for event in events:
         key = event.key if event.phase in (Phase.BEGUN, Phase.OVER) else f"{event.key} {event.number}"

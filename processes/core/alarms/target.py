@@ -1,4 +1,4 @@
-"""Where alarms go: the targets' names, and what of a URL may be shown. Pure.
+"""Where alarms go: the targets' names, and the part of a URL that may be shown. Pure.
 
 An apprise URL holds passwords and tokens almost anywhere: mailto://user:password@host, slack://TOKEN/TOKEN/TOKEN. So
 only its scheme is shown, and its host where the scheme is known to have one there.
@@ -18,12 +18,12 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.")
 
 
 def is_url(text: str) -> bool:
-    """True if it may be an apprise URL."""
+    """Return whether the text may be an apprise URL."""
     return _SCHEME.match(text) is not None and text.isprintable()
 
 
 def names(urls: list[str], has_exec: bool) -> list[str]:
-    """A name for each target, in order, the program last: mailto, slack, slack:2, exec."""
+    """Return a name for each target, in order, the program last: mailto, slack, slack:2, exec."""
     schemes = [_scheme_of(url) for url in urls] + [EXEC] * has_exec
     return [
         scheme if (n := schemes[: i + 1].count(scheme)) == 1 else f"{scheme}:{n}" for i, scheme in enumerate(schemes)
@@ -31,7 +31,7 @@ def names(urls: list[str], has_exec: bool) -> list[str]:
 
 
 def masked(url: str) -> str:
-    """The URL as it may be shown."""
+    """Return the part of the URL that may be shown."""
     scheme = _scheme_of(url)
     host: str | None = None
     port: int | None = None
@@ -45,8 +45,8 @@ def masked(url: str) -> str:
 
 
 def scrubbed(text: str, url: str, arguments: list[str]) -> str:
-    """The text, one printable line of it, without any piece of the URL that is not shown anyway, and without the
-    program's arguments.
+    """Return the text as one printable line, without the pieces of the URL that `masked` hides and
+    without the program's arguments.
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     shown = masked(url) if url else ""
@@ -59,6 +59,6 @@ def scrubbed(text: str, url: str, arguments: list[str]) -> str:
 
 
 def _scheme_of(url: str) -> str:
-    """The scheme in lower case."""
+    """Return the scheme in lower case; `?` if there is none."""
     found = _SCHEME.match(url)
     return found.group(1).lower() if found else "?"

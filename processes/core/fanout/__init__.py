@@ -1,3 +1,3 @@
-"""The decisions of a fanout: how its copy of the state follows the hub, what each subscriber is sent, who may sign in.
-Pure.
+"""The decisions of a fanout: how its copy of the state follows the hub, which frames each subscriber gets, who may sign
+in. Pure.
 """

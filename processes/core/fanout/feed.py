@@ -1,9 +1,9 @@
-"""What one operator's connection is sent, and when: gathering, conflation, versions, skipping. Pure.
+"""Which frames one operator's connection gets, and when: gathering, conflation, versions, skipping. Pure.
 
     live ──(its buffer is full: a delta is skipped)──▶ behind ──(it has drained: a full state)──▶ live
 
-A version belongs to one connection: it grows by exactly 1 with each delta sent on it; what is skipped uses none. Nobody
-waits for anybody: a connection that does not read costs the others nothing.
+A version belongs to one connection: it grows by exactly 1 with each delta sent on it; a skipped delta uses none. No
+connection waits for another: one that does not read delays no other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from processes.core.shown.replica import merged
 from processes.core.travels.messages import Change, Json
 
 GATHER_S_MAX: Final = 0.05  # contract: the first change goes out at once, further ones are gathered for so long
-GATHERED_ROWS_MAX: Final = 5_000  # then they go at once; about a frame of 1 MiB
+GATHERED_ROWS_MAX: Final = 5_000  # with so many they go out at once; about a frame of 1 MiB
 SYNC_S: Final = 5.0  # contract: between two `sync`
 BUFFER_BYTES_HIGH: Final = 1 << 20  # unsent bytes above which deltas are skipped
 BUFFER_BYTES_MAX: Final = 4 << 20  # above which the connection is ended
@@ -30,7 +30,7 @@ class Step(enum.Enum):
 
     SEND = enum.auto()  # the delta, with the feed's version
     FULL = enum.auto()  # a full state, with the feed's version and epoch
-    SKIP = enum.auto()  # nothing: it is behind and its buffer is full
+    SKIP = enum.auto()  # nothing: the connection is behind, and its buffer is full
 
 
 class Room(NamedTuple):
@@ -42,7 +42,7 @@ class Room(NamedTuple):
 
 
 def room(full_state_bytes: int) -> Room:
-    """The bounds for a connection that was just sent a full state of this size: that must not count as being slow."""
+    """Return the bounds for a connection that was just sent a full state of this size, which must not make it slow."""
     return Room(
         BUFFER_BYTES_HIGH + full_state_bytes,
         BUFFER_BYTES_MAX + full_state_bytes,
@@ -62,7 +62,7 @@ class Feed:
         self.behind = True  # it has no full state yet
 
     def delta(self, epoch: int, slow: bool) -> Step:
-        """There are changes of this epoch."""
+        """Return what to do about changes of this epoch."""
         if self.behind or epoch != self.epoch:
             self.behind = True
             return self.whole(epoch, slow)
@@ -73,7 +73,9 @@ class Feed:
         return Step.SEND
 
     def whole(self, epoch: int, slow: bool) -> Step:
-        """It should have a full state: asked for, after a gap, or in a new epoch. The epoch never goes back."""
+        """Return what to do when a full state is needed: asked for, after a gap, or in a new
+        epoch. `epoch` never goes back.
+        """
         self.behind = True
         if slow:
             return Step.SKIP
@@ -86,13 +88,14 @@ class _Row:
     __slots__ = ("fields", "removed")
 
     def __init__(self) -> None:
-        self.removed = False  # first it goes …
-        self.fields: Json | None = None  # … then these are merged
+        self.removed = False  # the row is removed first …
+        self.fields: Json | None = None  # … then these fields are merged
 
 
 class Gathering:
-    """Changes until they are sent, conflated by row. Invariant: applied in order, what `take` gives equals what was
-    added.
+    """Changes until they are sent, conflated by row.
+
+    Invariant: applied in order, the changes that `take` returns have the same result as those that were added.
     """
 
     def __init__(self) -> None:
@@ -100,7 +103,7 @@ class Gathering:
         self._taken_s = -GATHER_S_MAX
 
     def add(self, change: Change) -> None:
-        """One change more. Raises: msgspec.DecodeError, if its fields are not a JSON object."""
+        """Add a change. Raises: msgspec.DecodeError, if its fields are not a JSON object."""
         kind = change.kind.removesuffix("_removed")
         row = self._rows.setdefault((kind, change.id), _Row())
         if kind != change.kind:
@@ -109,13 +112,13 @@ class Gathering:
             row.fields = merged(row.fields or Json(b"{}"), change.fields)
 
     def due_s(self) -> float | None:
-        """When the gathered changes should go out; None: there are none. Units: as `take`'s now."""
+        """Return when the gathered changes should go out; None if there are none. Units: as of `now_s` in `take`."""
         if not self._rows:
             return None
         return self._taken_s if len(self._rows) >= GATHERED_ROWS_MAX else self._taken_s + GATHER_S_MAX
 
     def take(self, now_s: float) -> list[Change]:
-        """All of them; nothing is gathered any more."""
+        """Return all gathered changes, and gather anew."""
         rows, self._rows = self._rows, {}
         self._taken_s = now_s
         found: list[Change] = []
@@ -128,6 +131,6 @@ class Gathering:
 
 
 def differences(kind: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> list[Change]:
-    """The changes that make the rows of a kind, by id, the later ones; rows come whole."""
+    """Return the changes that turn the rows of a kind, by id, from `before` into `after`; each has the whole row."""
     gone = [Change(f"{kind}_removed", id) for id in before if id not in after]
     return gone + [Change(kind, id, row) for id, row in after.items() if before.get(id) != row]

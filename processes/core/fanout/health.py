@@ -1,6 +1,6 @@
-"""Is it well? What /healthz says, from the hub's pulse and the watchdog's report. Pure.
+"""The answer of /healthz, from the hub's pulse and the watchdog's report. Pure.
 
-No pulse is bad news; a pulse without a canary round under the same epoch is no good news either.
+Without a pulse the hub is down; a pulse without a canary round under the same epoch is not enough to be well.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ _UNWELL: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE}
 
 
 class Health(NamedTuple):
-    """The answer: `reason` is a fixed word, empty when a 200 is due, whatever else the watchdog's verdict on the whole
-    is.
-    """
+    """The answer. `reason`: a fixed word; empty if the answer is 200, whatever the verdict on the whole is."""
 
     verdict: Overall
     reason: str
 
     @property
     def ok(self) -> bool:
-        """True: answer 200."""
+        """Return whether to answer 200."""
         return not self.reason
 
 
 def judge(hub: Pulse | None, hub_alive: bool, report: Report | None, now_s: float, stall_s: float) -> Health:
-    """The gravest reason first. `now_s` of CLOCK_MONOTONIC."""
+    """Return the health, with the gravest reason that applies. Units: now_s in seconds of CLOCK_MONOTONIC."""
     if hub is None or not hub_alive:
         return Health(Overall.DOWN, "hub_not_running")
     if hub.written_ns == 0:

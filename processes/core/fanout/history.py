@@ -1,7 +1,6 @@
-"""What each host was like lately: numbers of its heartbeats and its comings and goings, bounded, in memory. Pure: times
-are arguments.
+"""The recent history of each host, bounded, in memory: metrics and changes of presence. Pure: times are arguments.
 
-A fanout keeps it from the changes that it shows anyway; `dump` and `restore` carry it over to the fanout after it.
+A fanout makes it from the changes that it shows anyway; `dump` and `restore` pass it on to the next fanout.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from processes.core.travels.messages import Change
 from processes.core.values import Presence, Time, rfc3339
 
 PRESENCES_MAX: Final = 100  # of one host
-# a host that was stale for less and is what it was before: the hub was replaced, and the host did nothing
+# if a host was stale for less and is as before, then the hub was replaced, and the host did nothing
 BRIEF_S: Final = 10.0
 # each hub tells by its own clock when a connection began: times that differ by less are of one
 SAME: Final = timedelta(seconds=2)
@@ -53,7 +52,7 @@ TIERS: Final[Mapping[Span, Tier]] = {
 
 
 class PresenceView(msgspec.Struct, frozen=True):
-    """From `at` on the host was so."""
+    """From `at` on the host had this presence and address."""
 
     at: Time | None
     presence: Presence
@@ -61,7 +60,7 @@ class PresenceView(msgspec.Struct, frozen=True):
 
 
 class HistoryView(msgspec.Struct, frozen=True):
-    """GET /api/v1/hosts/NAME/metrics. The columns are equally long, oldest first; null: the agent did not say.
+    """GET /api/v1/hosts/NAME/metrics. The columns are equally long, oldest first; null: the agent did not send it.
 
     Units: at in seconds since 1970; cpu, ram, disk in percent; load: the 1-minute load average.
     """
@@ -148,7 +147,8 @@ _kept = msgspec.msgpack.Decoder(_Kept)
 class Histories:
     """All hosts' histories.
 
-    Invariant: no host has more than a tier's samples_max, all together have at most its samples_all_max and one each.
+    Invariant: no host has more than a tier's samples_max; all hosts together have at most its samples_all_max, or one
+    each.
     """
 
     def __init__(self, since_wall_s: float, tiers: Mapping[Span, Tier] = TIERS) -> None:
@@ -158,14 +158,14 @@ class Histories:
         self._hosts: dict[str, _Host] = {}
 
     def take(self, change: Change, now_wall_s: float) -> None:
-        """The change of a host is remembered. Raises: msgspec.DecodeError, if its fields are not a host's."""
+        """Take a change of a host into its history. Raises: msgspec.DecodeError, if its fields are not a host's."""
         if change.kind == "host_removed":
             self._hosts.pop(change.id, None)
         elif change.kind == "host":
             self._take_host(change, now_wall_s)
 
     def renew(self, rows: Iterable[Change], now_wall_s: float) -> None:
-        """These are all hosts there are now, each with its whole row."""
+        """Take the rows of all hosts, each whole, and forget hosts that are not among them."""
         known = set(self._hosts)
         for row in rows:
             known.discard(row.id)
@@ -174,7 +174,7 @@ class Histories:
             del self._hosts[gone]
 
     def view(self, name: str, span: Span = Span.HOUR) -> HistoryView:
-        """What is known of one host; empty columns if nothing is."""
+        """Return the history of one host; with empty columns if it has none."""
         host = self._hosts.get(name) or _Host()
         samples = host.series[span].samples
         cpu, ram, disk, load = ([_number(value) for value in samples[place::_WIDTH]] for place in range(1, _WIDTH))
@@ -185,7 +185,7 @@ class Histories:
         )
 
     def dump(self) -> bytes:
-        """All of it, for `restore`. Cost: 60 ms for 10,000 hosts at the limits."""
+        """Return all histories, for `restore`. Cost: 60 ms for 10,000 hosts at the limits."""
         hosts = {
             name: _KeptHost(
                 list(host.presences),
@@ -199,10 +199,9 @@ class Histories:
         return msgspec.msgpack.encode(_Kept(self._since_wall_s, self._base_wall_s, hosts))
 
     def restore(self, content: bytes, now_wall_s: float) -> None:
-        """What an earlier one dumped goes on here, before anything was taken. Cost: 0.2 s for 10,000 hosts at the
-        limits.
+        """Go on with the histories that an earlier fanout dumped; to be called before any other change is taken.
 
-        Raises: ValueError, if it is not of `dump`.
+        Cost: 0.2 s for 10,000 hosts at the limits. Raises: ValueError, if the content is not of `dump`.
         """
         assert not self._hosts
         kept = _kept.decode(content)
@@ -235,16 +234,16 @@ class Histories:
         if fields.last_seen is not msgspec.UNSET:
             fresh, host.seen = fields.last_seen != host.seen, fields.last_seen
         if fields.presence not in (msgspec.UNSET, Presence.ONLINE):
-            fresh = False  # a heartbeat makes a host online: this is an older one
+            fresh = False  # a heartbeat makes a host online, so these numbers are older
         if fields.connected_since is not msgspec.UNSET and fields.metrics is msgspec.UNSET:
-            fresh = False  # a connection began: its numbers are those of before
+            fresh = False  # a connection began, and the numbers are still the old ones
         if fresh and host.numbers:
             for span, tier in self._tiers.items():
                 room = max(1, min(tier.samples_max, tier.samples_all_max // len(self._hosts)))
                 host.series[span].add(host.numbers, now_wall_s - self._base_wall_s, tier, room)
 
     def _note(self, host: _Host, fields: _Fields, now_wall_s: float) -> None:
-        """A change of presence, or another connection, is a coming or a going."""
+        """Note a change of presence, or another connection."""
         presences, before = host.presences, host.connected
         presence = presences[-1][1] if presences else None
         if fields.presence is not msgspec.UNSET:
@@ -263,7 +262,7 @@ class Histories:
 
 
 def _taken_over(raw: bytes, shift_s: float, now_s: float) -> array[float]:
-    """The samples with their times since another base, without those too old or yet to come. Raises: ValueError."""
+    """Return the samples with times since another base, without those too old or in the future. Raises: ValueError."""
     samples = array("f")
     samples.frombytes(raw)
     if len(samples) % _WIDTH:

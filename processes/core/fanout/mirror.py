@@ -3,8 +3,8 @@
     stale ──ask(name)──▶ asked ──piece 0 … last──▶ whole
       ▲ gap, HubStarted, a newer epoch, no piece for ASK_S_MAX            from any state
 
-While a snapshot comes in, the old rows stay on show and follow the deltas of their own epoch; a new epoch's are shown
-only once its snapshot is whole, so that nobody sees rows of two hubs side by side.
+While a snapshot comes in, the old rows stay on show and follow the deltas of their own epoch. Rows of a new epoch are
+shown only when its snapshot is whole, so that nobody sees rows of two hubs side by side.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ASK_S_MAX: Final = 1.0  # without a piece for so long, the snapshot is asked for
 
 @dataclass(slots=True)
 class MirrorUpdate:
-    """What one message means. `changes`: to show, in order. `renewed`: all rows are others now, show them whole."""
+    """The result of one message. `changes`: to show, in order. `renewed`: all rows may have changed: show them all."""
 
-    changes: list[tuple[Change, str]] = field(default_factory=list)  # with the host that it is about, "" if none
+    changes: list[tuple[Change, str]] = field(default_factory=list)  # each with the host that it is about; "": none
     renewed: bool = False
     new_hub: bool = False  # open requests must be asked again
     replied: Replied | None = None
     grew: OutputGrew | None = None
-    again: str = ""  # what was left out under this name may be tried again
+    again: str = ""  # the row or message that was left out under this name may be tried again
 
 
 Admit = Callable[[Change, bool], Change | None]
@@ -73,7 +73,7 @@ class Mirror:
         self._pieces = 0
 
     def load(self, epoch: int, changes: Iterable[Change], admit: Admit = _as_it_is) -> None:
-        """Rows from the database, until a hub's come."""
+        """Show rows of the database, until a hub's come."""
         if self.live:
             return
         self.shown = Replica()
@@ -83,22 +83,22 @@ class Mirror:
         self.epoch = max(self.epoch, epoch)
 
     def gap(self) -> None:
-        """Messages were lost."""
+        """Called when messages were lost."""
         self._forget_asking()
         self._stale = True
 
     def wants(self, now_s: float) -> bool:
-        """True if a snapshot should be asked for now."""
+        """Return whether a snapshot should be asked for now."""
         return self._stale and (self._asked is None or now_s - self._asked_s > ASK_S_MAX)
 
     def ask(self, snapshot: str, now_s: float) -> None:
-        """A snapshot of this name is asked for."""
+        """Called when a snapshot of this name is asked for."""
         self._coming, self._pieces = None, 0
         self._asked, self._asked_s = snapshot, now_s
 
     def take(self, message: Broadcast, now_s: float, admit: Admit = _as_it_is) -> MirrorUpdate:
-        """The message is in the rows. `admit` says of each change what is entered for it, and whether its row is known
-        already; None: nothing. Raises: msgspec.DecodeError, for a row that is not a JSON object.
+        """Take one message into the rows. `admit` is called with each change, and whether its row is known; it returns
+        the change to enter instead, or None. Raises: msgspec.DecodeError, for a row that is not a JSON object.
         """
         seen = MirrorUpdate()
         # plant: mirror-epoch
@@ -138,7 +138,7 @@ class Mirror:
 
     def _assemble(self, piece: SnapshotPiece, now_s: float, seen: MirrorUpdate, admit: Admit) -> None:
         if piece.snapshot != self._asked or piece.piece != self._pieces:
-            return  # of a snapshot that nobody waits for any more
+            return  # of a snapshot that is not waited for any more
         if piece.piece == 0:
             self._coming = Replica()
         assert self._coming is not None

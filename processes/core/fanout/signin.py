@@ -1,4 +1,4 @@
-"""Who may come in: session cookies, Host and Origin, how often one may try. Pure: times, ids and keys are arguments."""
+"""Sign-in: session cookies, Host and Origin, and how often an address may try. Pure: times, ids, keys are arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?"
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `credential`: what it signed in with (a token's SHA-256 or a session's id), so that it can be ended."""
+    """Who asks. `credential`: a token's SHA-256 or a session's id, by which the sign-in can be ended."""
 
     role: Role
     actor: str
@@ -47,18 +47,18 @@ _session = msgspec.json.Decoder(_Session)
 
 
 def digest(secret: str) -> str:
-    """How a token or code is known on disk: SHA-256 in hex. Secrets are random, so a slow hash would add nothing."""
+    """Return how a token or code is kept: SHA-256 in hex. Secrets are random, so a slow hash would add nothing."""
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 def cookie(key: bytes, session_id: str, role: Role, actor: str, now_wall_s: float) -> str:
-    """A signed session for a Set-Cookie header."""
+    """Return a signed session for a Set-Cookie header."""
     body = base64.urlsafe_b64encode(msgspec.json.encode(_Session(session_id, role, actor, now_wall_s))).rstrip(b"=")
     return f"{body.decode()}.{_signature(key, body)}"
 
 
 def read_cookie(key: bytes, text: str, now_wall_s: float) -> Principal | None:
-    """Who the cookie speaks for; None if it is not of ours, altered, or too old."""
+    """Return whose session the cookie is; None if it is not signed by this installation, altered, or too old."""
     body, dot, signature = text.partition(".")
     if not dot or len(text) > COOKIE_CHARS_MAX or not text.isascii():
         return None
@@ -68,7 +68,7 @@ def read_cookie(key: bytes, text: str, now_wall_s: float) -> Principal | None:
         session = _session.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except (ValueError, msgspec.DecodeError):
         return None
-    if not -60.0 <= now_wall_s - session.at <= SESSION_S_MAX:  # a little before: several machines' clocks
+    if not -60.0 <= now_wall_s - session.at <= SESSION_S_MAX:  # a minute of tolerance for a clock that was set back
         return None
     return Principal(session.role, session.actor, session.id, by_cookie=True, until_wall_s=session.at + SESSION_S_MAX)
 
@@ -78,7 +78,7 @@ def _signature(key: bytes, body: bytes) -> str:
 
 
 class Public(msgspec.Struct, frozen=True):
-    """What browsers may call this installation: loopback always, and one public origin
+    """The names by which browsers may call this installation: loopback always, and one public origin
     (`https://fleet.example:8443`).
     """
 
@@ -88,7 +88,9 @@ class Public(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, url: str, listen: str, tls: bool) -> Public:
-        """From operators.url, or where it is not set from the address it listens on, unless that is every address."""
+        """Return the names by operators.url; if it is not set, by the address listened on,
+        unless that is every address.
+        """
         scheme = "https" if tls else "http"
         if not url and not re.match(r"(0\.0\.0\.0|\*|localhost|127\.)", listen):
             url = f"{scheme}://{listen}"
@@ -98,7 +100,7 @@ class Public(msgspec.Struct, frozen=True):
 
 
 def normal_host(host: str, scheme: str) -> str:
-    """host[:port] in lower case and without the scheme's default port; empty if it is no host at all."""
+    """Return host[:port] in lower case and without the scheme's default port; empty if it is not a host."""
     found = _HOST.fullmatch(host)
     if found is None:
         return ""
@@ -107,7 +109,7 @@ def normal_host(host: str, scheme: str) -> str:
 
 
 def host_allowed(host: str, public: Public) -> bool:
-    """True if a request's Host is this installation: anything else is a rebound name of somebody's (answer: 421)."""
+    """Return whether a request's Host is this installation; any other may be a rebound DNS name (answer: 421)."""
     return _is_loopback(host) or (
         bool(public.host) and normal_host(host, urlsplit(public.origin).scheme) == public.host
     )
@@ -119,7 +121,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:
-    """True if the page that asks is our own: of the public origin, or of the very loopback host that the request names.
+    """Return whether the asking page is our own: of the public origin, or of the loopback host in the request.
 
     Source: RFC 6454; `null` and everything that is not exactly scheme://host[:port] is foreign.
     """
@@ -132,14 +134,14 @@ def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:
 
 
 class Attempts:
-    """How often was tried lately, by address and in all. Bounded: ADDRESSES_MAX addresses, ATTEMPTS_MAX times each."""
+    """Counts recent attempts, by address and in all. Bounded: ADDRESSES_MAX addresses, ATTEMPTS_MAX times each."""
 
     def __init__(self) -> None:
         self._by_address: OrderedDict[str, deque[float]] = OrderedDict()
         self._all: deque[float] = deque(maxlen=ATTEMPTS_ALL_MAX)
 
     def allow(self, address: str, now_s: float) -> bool:
-        """True, and counted, if this address may try now."""
+        """Return whether this address may try now; if so, count the attempt."""
         times = self._by_address.setdefault(address, deque(maxlen=ATTEMPTS_MAX))
         self._by_address.move_to_end(address)
         if len(self._by_address) > ADDRESSES_MAX:
@@ -154,7 +156,7 @@ class Attempts:
         return True
 
     def succeeded(self, address: str) -> None:
-        """The try that was counted last was no guess: many sign in through one proxy."""
+        """Take back the last counted attempt, which was no guess: many operators may sign in through one proxy."""
         for kept in (self._by_address.get(address), self._all):
             if kept:
                 kept.pop()

@@ -7,8 +7,8 @@
             ──▶ no such token, for the first time on this socket ────▶ asked again after DOUBT_S
             ──▶ no such token ───────────────────────────────────────▶ 401
 
-Whoever enrolled a host has its token as soon as the hub has written it, and a gateway hears of it by another queue, a
-moment later: nobody is turned away for being fast. (Our agents wait for a minute after a 401.)
+An operator who enrolls a host gets its token as soon as the hub has written it; a gateway hears of it through another
+queue, a moment later. An agent that connects in between must not be refused: after a 401 it would wait for a minute.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Refusal(NamedTuple):
 
 
 class Admission(enum.Enum):
-    """What else may become of a request."""
+    """Any other outcome of a request."""
 
     LET_IN = enum.auto()
     ASK_AGAIN = enum.auto()  # after DOUBT_S
@@ -46,8 +46,9 @@ class Admission(enum.Enum):
 def admit(
     target: str, *, known: bool, table_is_current: bool, asked_before: bool, stopping: bool, full: bool
 ) -> Admission | Refusal:
-    """Says what becomes of a request for an upgrade. `target`: its path and query. `known`: its token is in the table.
-    `asked_before`: the same request was told to wait once.
+    """Return the outcome of a request for an upgrade.
+
+    `target`: its path and query. `known`: its token is in the table. `asked_before`: this request was put off once.
     """
     if target.partition("?")[0] != PATH:
         return Refusal(404, f"Agents connect to {PATH}.\n")

@@ -4,9 +4,9 @@
         │                      │                             │
         └──────────────────────┴───── close, loss ───────────┴──▶ ENDED
 
-The host is the token's, whatever the frames say. Before `register` nothing but it is of the protocol; a second one is
-not either. A frame that is not of the protocol costs one of ten a minute; the tenth ends the connection. What an agent
-says beyond our vocabulary is ignored: newer agents may say more.
+The host is the token's, whatever the frames say. A frame before `register`, a second `register` and a frame that cannot
+be decoded are malformed; the tenth malformed frame within a minute ends the connection. Frames of unknown types are
+ignored, since newer agents may send more.
 """
 
 from __future__ import annotations
@@ -40,12 +40,11 @@ MALFORMED_S: Final = 60.0
 WRITTEN_MAX: Final = 32  # ids remembered on a foreign agent's connection; it runs one command at a time
 MERGED_CHARS_MAX: Final = 64 * 1024  # of output in one event; guess: well below what one append may hold
 PROGRESS_BYTES_MAX: Final = 16 * 1024  # guess: NixFleet's largest is 1 KiB
-CENSUS_PROGRESS_MAX: Final = 1024  # bytes that a census says again: it names ten thousand connections
+CENSUS_PROGRESS_MAX: Final = 1024  # bytes of progress that a census repeats: it names up to ten thousand connections
 
 AgentSaid = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
-    | StatusReceived
-    | ProgressReceived
+    | StatusReceived | ProgressReceived
 )  # fmt: skip
 
 
@@ -54,7 +53,7 @@ class ConnectionStage(enum.Enum):
 
     AWAITING = enum.auto()  # let in by its token, `register` not seen
     REGISTERED = enum.auto()  # `register` is on its way to the hub
-    TOLD = enum.auto()  # the hub holds it and the agent knows
+    TOLD = enum.auto()  # the hub holds the registration, and the agent was told
     ENDED = enum.auto()  # closed or lost; nothing more is read or sent
 
 
@@ -66,7 +65,9 @@ class Emitted(NamedTuple):
 
 
 class FramesRead(NamedTuple):
-    """What came out of one read: events for the hub, complaints for the log, and how to end the connection, if so."""
+    """The result of one read: events for the hub, complaints for the log, and the close code
+    if the connection must end.
+    """
 
     events: list[Emitted]
     malformed: list[str]
@@ -88,9 +89,9 @@ class AgentConnection:
         self.info: Connection | None = None
         self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
         self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
-        # of those, id and op of what has no status yet; oldest first
+        # id and op of those that have no status yet, oldest first
         self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)
-        self._progress = Json(b"{}")  # as it was told last
+        self._progress = Json(b"{}")  # the last progress that the agent sent
         self._idle = False  # a foreign agent said on this connection that it runs nothing
 
     @property
@@ -109,9 +110,9 @@ class AgentConnection:
         return self.info is not None and self.info.register.protocol < PROTOCOL
 
     def read(self, frames: Iterable[tuple[bytes, bool]], boot_s: float) -> FramesRead:
-        """Returns the meaning of the messages of one read, (bytes, is text) each, in order.
+        """Return the meaning of the messages of one read, in order. Shape: each is (bytes, is text).
 
-        Consecutive output of one command becomes one event. Nothing behind a frame that ends the connection is read.
+        Consecutive output of one command becomes one event. Frames behind one that ends the connection are not read.
         Units: `boot_s` seconds of CLOCK_BOOTTIME.
         """
         gathered = _Gathered()
@@ -130,14 +131,14 @@ class AgentConnection:
         return FramesRead(gathered.finish(), malformed, close)
 
     def tell(self) -> agent_frames.Registered | None:
-        """Returns the frame that says that the hub holds the registration; None: there is nothing to tell any more."""
+        """Return the frame that tells the agent that the hub holds the registration; None if it was told or left."""
         if self.stage is not ConnectionStage.REGISTERED or self.info is None:
             return None
         self.stage = ConnectionStage.TOLD
         return agent_frames.Registered(self.token.enrolment, PROTOCOL, self.info.register.heartbeat_interval)
 
     def may_write(self, command_id: str) -> bool:
-        """False if a foreign agent got this very command on this connection: it would run it twice."""
+        """Return False if a foreign agent got this command on this connection before: it would run it twice."""
         return not (self.is_foreign and command_id in self._written)
 
     def wrote(self, command_id: str, op: str) -> None:
@@ -147,7 +148,7 @@ class AgentConnection:
             self._unended.append((command_id, op))
 
     def census(self) -> Connection | None:
-        """The connection as a census names it; None if it is not to be named."""
+        """Return the connection as a census names it; None if it is not registered any more."""
         if not self.is_live or self.info is None:
             return None
         info = (
@@ -158,7 +159,7 @@ class AgentConnection:
         return msgspec.structs.replace(info, written=list(self._written), idle=self._idle) if self.is_foreign else info
 
     def end(self, code: int, reason: str) -> AgentDisconnected | None:
-        """Ends it. Returns the event for the hub, the first time, if the hub ever heard of this connection."""
+        """End the connection. The first time, return the event for the hub if the hub ever heard of the connection."""
         was_live = self.is_live
         self.stage = ConnectionStage.ENDED
         return AgentDisconnected(self.id, self.gateway, self.host, code, reason[:200]) if was_live else None
@@ -219,20 +220,20 @@ class AgentConnection:
             case _:
                 assert_never(frame)
 
-    # What a foreign agent, which gives no ids, speaks of. Said here, where the order is known: an event that comes to
-    # the hub twice
-    # must not be taken for one of the next command. None: of a command of an earlier connection.
+    # The following find the command that a foreign agent, which sends no ids, speaks of. They do so here, where the
+    # order of frames is known: an event that reaches the hub twice must not be taken for one of the next command.
+    # None: the event is of a command of an earlier connection.
 
     def _oldest(self) -> str | None:
-        return next(
-            (command_id for command_id, op in self._unended if op != STOP), None
-        )  # a stop prints nothing of its own
+        # a stop prints nothing of its own
+        return next((command_id for command_id, op in self._unended if op != STOP), None)
 
     def _ended(self, frame: agent_frames.StatusFrame) -> tuple[str | None, agent_frames.StatusFrame]:
-        """Which command a status ends, and with which words.
+        """Return which command a status ends, and the status to report.
 
-        A `stop` sends two statuses of the command that it ended, stopped/130 and error/-1, in either order, and none of
-        its own: the first is that command's, and says stopped; the second says that the stop is done.
+        A `stop` makes the agent send two statuses of the command that it ended, stopped/130 and error/-1, in either
+        order, and none of its own. So the first is reported as that command's, with `stopped`; the second as the end of
+        the stop.
         """
         named = [each for each in self._unended if each[1] == frame.command or not frame.command]
         stops = [each for each in self._unended if each[1] == STOP]
@@ -268,7 +269,7 @@ class _Gathered:
         self._chars = 0
 
     def add(self, event: AgentSaid) -> None:
-        """Raises: BadFrame, for numbers that do not fit a message; what came before stays."""
+        """Add an event. Raises: BadFrame, for numbers that do not fit a message; the events before it stay."""
         if not isinstance(event, OutputReceived):
             self._seal()
             self._emitted.append(_encoded(event))
@@ -285,7 +286,7 @@ class _Gathered:
             self._chars += len(record.data)
 
     def finish(self) -> list[Emitted]:
-        """All of them, in order."""
+        """Return all events, in order."""
         self._seal()
         return self._emitted
 

@@ -9,15 +9,15 @@ from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.travels import messages
 from processes.core.travels.messages import CENSUS_PIECE, CensusTaken
 
-# of registers in one piece, before the one that goes over; guess: well below one append's bound
+# of registers in one piece, without the last one, which may exceed it; guess: well below one append's bound
 PIECE_BYTES_MAX: Final = 256 * 1024
 
 
 def pieces(gateway: str, boot: str, census: int, connections: Iterable[AgentConnection]) -> Iterator[bytes]:
-    """Yields the queue items of one census, made as they are asked for; at least one. A connection that ended meanwhile
-    is left out.
+    """Yield the queue items of one census, at least one, each made when it is asked for. A connection that
+    ended meanwhile is left out.
 
-    What a piece says of commands written is of the time when it is made: later than the census, so never too little.
+    A piece names the commands written up to the moment when it is made, which is later than the census: never too few.
     """
     number, size, held = 0, 0, []
     for connection in connections:

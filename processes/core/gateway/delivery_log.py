@@ -1,9 +1,10 @@
-"""What a gateway may say of a command that it cannot deliver: that it was never written, or nothing. Pure.
+"""Tells whether a command that cannot be delivered was certainly never written to its connection. Pure.
 
 A delivery may come twice (an append whose answer was lost, a gateway that died before it acknowledged), and the second
-may find the connection gone that the first was written to. An agent with a journal does not mind; a foreign one, to
-which the hub sends again what was never written, would run it twice. So a gateway vouches only for connections of its
-own life, and remembers what it wrote to foreign ones after they have ended.
+may find that the connection which got the first is gone. That does not hurt an agent with a journal. The hub sends a
+command again that was never written, and a foreign agent would run it twice if it was written after all. So a gateway
+says "never" only of connections of its own life, and remembers the commands written to foreign agents after their
+connections have ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ REMEMBERED_MAX: Final = 20_000  # commands; a foreign agent runs one at a time, 
 
 
 class DeliveryLog:
-    """Invariant: a command of a foreign agent that is in here was written, and one that is not was not, unless it was
+    """Invariant: a command of a foreign agent was written if it is in here, and not written if it is not, unless it was
     forgotten.
     """
 
@@ -22,10 +23,10 @@ class DeliveryLog:
         self._prefix = f"{boot}."
         self._remembered_max = remembered_max
         self._commands: dict[tuple[str, str], None] = {}  # connection and command; oldest first
-        self._forgotten = 0  # the highest number of a connection of which something is not remembered any more
+        self._forgotten = 0  # the highest number of a connection with a forgotten command
 
     def add(self, connection: str, command_id: str) -> None:
-        """The command's frame was handed to this foreign agent's socket."""
+        """Called when the command's frame was handed to this foreign agent's socket."""
         self._commands[connection, command_id] = None
         if len(self._commands) > self._remembered_max:
             oldest = next(iter(self._commands))
@@ -33,7 +34,7 @@ class DeliveryLog:
             self._forgotten = max(self._forgotten, self._number(oldest[0]))
 
     def never(self, connection: str, command_id: str) -> bool:
-        """True only if the command was certainly not written to this connection."""
+        """Return True only if the command was certainly not written to this connection."""
         # plant: gateway-before
         if not connection.startswith(self._prefix) or self._number(connection) <= self._forgotten:
             return False

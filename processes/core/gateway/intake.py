@@ -1,14 +1,14 @@
 """What agents say, on its way into the outbox: who is paused, what waits of whom, what goes before an end. Pure: the
 gate carries out the acts that are returned, in their order. Acts of two kinds are never equal, whatever they hold.
 
-    said ──▶ entered in the outbox ──▶ (its host has too much waiting) ──▶ Pause: what else was read rests
+    read ──▶ entered in the outbox ──▶ (its host has too much waiting) ──▶ Pause: the rest of the read is held back
                     │                                                       │ the outbox has room for the host again
                     │                                                       ▼
                     │                                       the rest is entered, in its order ──▶ Resume
                     └──▶ refused, for not even that much has room ──▶ Close
 
-Heartbeats never pause anybody: the newest of each host is kept. What a client may make this gateway do is limited here
-and nowhere else.
+Heartbeats never pause a socket: only the newest of each host is kept. How much memory a client can make this gateway
+hold is limited here and nowhere else.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Act = Pause[Socket] | Resume[Socket] | Close[Socket] | Contested | TooMuch
 
 
 class Intake(Generic[Socket]):
-    """Invariant: only paused sockets have a rest, and a rest is what was read behind all that was entered.
+    """Invariant: only paused sockets have a rest: the events that were read after all entered ones.
 
     Units: `now_s` are seconds of the loop's clock.
     """
@@ -73,10 +73,10 @@ class Intake(Generic[Socket]):
         self.outbox, self.roster = outbox, roster
         self.received = self.dropped = 0  # events
         self._paused: dict[Socket, AgentConnection] = {}
-        self._rests: dict[Socket, deque[Emitted]] = {}  # of paused ones: what one read brought too much
+        self._rests: dict[Socket, deque[Emitted]] = {}  # of paused sockets: the events of one read that had no room
 
     def take(self, member: Member[Socket], events: Iterable[Emitted], now_s: float) -> list[Act[Socket]]:
-        """Enters the events, until their host has too much waiting; what is left rests."""
+        """Enter the events until their host has too much waiting; the others become its rest."""
         acts: list[Act[Socket]] = []
         waiting = self._rests.pop(member.socket, deque())
         waiting.extend(events)
@@ -87,21 +87,21 @@ class Intake(Generic[Socket]):
         return acts
 
     def resume(self, now_s: float) -> list[Act[Socket]]:
-        """Enters what rests of hosts that have room again; whose rest is gone is read again."""
+        """Enter the rests of hosts that have room again, and resume the sockets that have no rest left."""
         acts: list[Act[Socket]] = []
         for socket, connection in list(self._paused.items()):
             if not self.outbox.may_resume(connection.host):
                 continue
             del self._paused[socket]
             rest = self.take(Member(socket, connection), (), now_s)
-            acts += [act for act in rest if not (isinstance(act, Pause) and act.socket == socket)]  # it is paused still
+            acts += [act for act in rest if not (isinstance(act, Pause) and act.socket == socket)]  # it is still paused
             if socket not in self._paused and connection.stage is not ConnectionStage.ENDED:
                 acts.append(Resume(socket))
         return acts
 
     def leave(self, member: Member[Socket], code: int, reason: str, now_s: float) -> bool:
-        """Called when the connection ends, from whichever side; once is enough. What it said before its end, and was
-        read, goes before its disconnect, as far as there is room. Returns whether the hub is told.
+        """Called when the connection ends, from whichever side, once or more often. Its events that were read go before
+        its disconnect, as far as there is room. Return whether the hub is told.
         """
         socket, connection = member
         self._paused.pop(socket, None)

@@ -1,20 +1,17 @@
-"""What a gateway has for the hub and could not append to `events` yet: bounded, in order, and never in the agents' way.
-Pure.
+"""The events that a gateway has for the hub and could not append to `events` yet: bounded, and in order. Pure.
 
-Three lanes, in this order of right of way:
+Three lanes, in this order of precedence:
 
-census      the pieces of the census under way, one an append. A census says who is connected now, so starting one lets
-            go all
-            presence that waits.
-ordered     everything else but heartbeats, in order. A host that has too much waiting is to be paused (its socket is
-            not read);
-            one that sends on all the same, by connecting anew, is refused. Presence always gets in; when even that is
-            too much, it is let go and a census is wanted instead.
-heartbeats  the newest of each host; never a reason to pause. They may fill only nine tenths of the queue (`bulk`), and
-            never
-            overtake what their connection said before them.
+census      The pieces of the census under way, one in each append. A census names everyone who is connected now, so
+            all presence that waits is dropped when one starts.
+ordered     Everything else but heartbeats, in order. A host that has too much waiting is to be paused (its socket is
+            not read); if it sends on all the same, by connecting anew, it is refused. Presence is always accepted;
+            when even presence is too much, it is dropped, and a census is wanted instead.
+heartbeats  The newest of each host; never a reason to pause. They may fill only nine tenths of the queue (`bulk`), and
+            never overtake what their connection sent before them.
 
-A batch that was refused, or whose fate is unknown, stays in its place and is tried again, later and smaller.
+A batch that was refused, or of which it is not known whether it was appended, stays in its place and is tried again,
+later and smaller.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ class Lane(enum.Enum):
 
 
 class PutResult(enum.Enum):
-    """What becomes of the sender of a report."""
+    """Whether an event was kept, and what is to be done with its sender."""
 
     KEPT = enum.auto()
     PAUSE = enum.auto()  # kept; read nothing more from this host until `may_resume`
@@ -48,8 +45,8 @@ class PutResult(enum.Enum):
 
 
 class Bounds(NamedTuple):
-    """Units: items and bytes. `host_*` of one host, beyond twice of which it is refused; `all_bytes` of all hosts
-    together.
+    """When a host is paused; at twice these numbers it is refused. Units: items and bytes, `host_*` of one host,
+    `all_bytes` of all hosts together.
     """
 
     host_items: int = 256
@@ -61,14 +58,14 @@ class Bounds(NamedTuple):
 
 
 class OutgoingBatch(NamedTuple):
-    """What to append next, in one call."""
+    """The items to append next, in one call."""
 
     lane: Lane
     items: list[bytes]
 
     @property
     def bulk(self) -> bool:
-        """True if it must leave the last tenth of the queue to others."""
+        """Return whether the batch must leave the last tenth of the queue to others."""
         return self.lane is Lane.HEARTBEATS
 
 
@@ -83,7 +80,7 @@ class _Entry(NamedTuple):
 class _Beat(NamedTuple):
     connection: str
     item: bytes
-    after: int  # the newest entry of its host in the ordered lane: that must be gone before
+    after: int  # the number of its host's newest entry in the ordered lane, which must be appended before it
     since_s: float
 
 
@@ -96,30 +93,31 @@ class _Pace:
         self.not_before_s = 0.0
 
     def gain(self) -> None:
-        """It went well."""
+        """Called after a batch was appended."""
         self._wait_s = self.not_before_s = 0.0
         self.items = min(self.items * 2, self._items_max)
 
     def back_off(self, now_s: float) -> None:
-        """It did not."""
+        """Called after a batch was refused."""
         self._wait_s = min(max(WAIT_S_MIN, self._wait_s * 2), WAIT_S_MAX)
         self.not_before_s = now_s + self._wait_s
         self.items = max(self.items // 2, 1)
 
 
 class Outbox:
-    """One gateway's. At most one batch is on its way; the owner says what became of it before it asks for the next.
+    """The outbox of one gateway. At most one batch is under way; the owner calls `appended` or `refused` before it asks
+    for the next one.
 
     Units: `now_s` seconds of a monotonic clock.
-    Invariant: the first `_under_way` entries of the ordered lane are the batch on its way.
+    Invariant: the first `_under_way` entries of the ordered lane are the batch under way.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self.census_wanted = False  # presence was let go: the owner takes a census
+        self.census_wanted = False  # presence was dropped: the owner takes a census
         self._ordered: deque[_Entry] = deque()
         self._put = 0  # entries of the ordered lane, ever
-        self._newest: dict[str, int] = {}  # of each host that has some there
+        self._newest: dict[str, int] = {}  # the number of the newest entry, by host
         self._presence = 0
         self._items: Counter[str] = Counter()  # reports waiting, by host
         self._bytes: Counter[str] = Counter()
@@ -130,8 +128,8 @@ class Outbox:
         self._batch: OutgoingBatch | None = None
         self._under_way = 0
         self._sent_beats: list[tuple[str, _Beat]] = []
-        self._stale_presence = False  # a census was started while presence was on its way
-        self._beats_next = False  # the ordered lane had its turn
+        self._stale_presence = False  # a census was started while presence was under way
+        self._beats_next = False  # the last batch was of the ordered lane
         self._pace = _Pace(bounds.batch_items)
         self._pace_beats = _Pace(bounds.batch_items)
 
@@ -140,12 +138,12 @@ class Outbox:
 
     @property
     def bytes_waiting(self) -> int:
-        """Of the ordered lane."""
+        """Return how many bytes wait in the ordered lane."""
         return self._bytes_all
 
     def oldest_s(self) -> float | None:
-        """Since when the oldest waits; None if nothing does. Heartbeats hold their host's place, the first is the
-        oldest.
+        """Return since when the oldest item waits; None if none does. (A heartbeat keeps the place of the one that it
+        replaces, so the first is the oldest.)
         """
         first_beat = next(iter(self._beats.values()), None)
         waiting = [entry.since_s for entry in islice(self._ordered, 1)] + ([first_beat.since_s] if first_beat else [])
@@ -154,7 +152,7 @@ class Outbox:
     # What goes in
 
     def put(self, host: str, item: bytes, now_s: float) -> PutResult:
-        """A report, output or anything else that is neither presence nor a heartbeat."""
+        """Put in a report, output or anything else that is neither presence nor a heartbeat."""
         if self._items[host] >= 2 * self.bounds.host_items or self._bytes[host] >= 2 * self.bounds.host_bytes:
             return PutResult.REFUSED
         if self._bytes_all >= 2 * self.bounds.all_bytes:
@@ -166,7 +164,7 @@ class Outbox:
         return PutResult.PAUSE if over or self._bytes_all >= self.bounds.all_bytes else PutResult.KEPT
 
     def put_presence(self, host: str, item: bytes, now_s: float) -> None:
-        """A registration or a disconnect. Always accepted; too many of them become a wish for a census."""
+        """Put in a registration or a disconnect. It is always accepted; too many are dropped for a census."""
         self._enter(host, item, True, now_s)
         self._presence += 1
         if self._presence > self.bounds.presence_items:
@@ -174,7 +172,7 @@ class Outbox:
             self.census_wanted = True
 
     def put_heartbeat(self, host: str, connection: str, item: bytes, now_s: float) -> None:
-        """The newest of this host. It keeps the place of the one it replaces."""
+        """Put in the newest heartbeat of this host. It keeps the place of the one that it replaces."""
         old, after = self._beats.get(host), self._newest.get(host, 0)
         if old is not None and old.connection == connection:
             # plant: heartbeat-order
@@ -183,14 +181,14 @@ class Outbox:
             self._beats[host] = _Beat(connection, item, after, now_s)
 
     def forget_heartbeat(self, host: str, connection: str) -> None:
-        """The connection is gone: what it said of itself last is of no interest behind its disconnect."""
+        """Drop the heartbeat of a connection that is gone: it must not come after the disconnect."""
         beat = self._beats.get(host)
         if beat is not None and beat.connection == connection:
             del self._beats[host]
 
     def start_census(self, pieces: Iterator[bytes]) -> None:
-        """These go first; the census under way and all presence that waits are let go. `pieces` may be made as they are
-        asked for.
+        """Let these pieces go first, and drop the census under way and all presence that waits. `pieces` may be
+        made when they are asked for.
         """
         self._census, self._piece = pieces, None
         self.census_wanted = False
@@ -198,8 +196,8 @@ class Outbox:
         self._advance_census()
 
     def may_resume(self, host: str) -> bool:
-        """True once a paused host has less than half of its bound waiting, and all together less than half of
-        theirs.
+        """Return whether a paused host has less than half of its bound waiting, and all hosts together less
+        than half of theirs.
         """
         return (
             self._items[host] < self.bounds.host_items / 2
@@ -210,7 +208,7 @@ class Outbox:
     # What goes out
 
     def next(self, now_s: float) -> OutgoingBatch | None:
-        """The batch to append now; None if nothing may go, or one is on its way."""
+        """Return the batch to append now; None if none may go, or one is under way."""
         if self._batch is not None:
             return None
         if self._pace.not_before_s > now_s:
@@ -218,7 +216,7 @@ class Outbox:
         beats_may = self._pace_beats.not_before_s <= now_s
         self._batch = self._next_census()
         if self._batch is None and self._beats_next and beats_may:
-            self._batch = self._next_beats()  # or hosts would look silent while one of them talks all the time
+            self._batch = self._next_beats()  # else hosts would look silent while one of them sends all the time
         if self._batch is None:
             self._batch = self._next_ordered()
         if self._batch is None and beats_may:
@@ -227,8 +225,8 @@ class Outbox:
         return self._batch
 
     def due_s(self) -> float | None:
-        """When `next` has something at the latest (now, if in the past); None: nothing waits, or a batch is on its
-        way.
+        """Return when `next` will have a batch, at the latest (a time in the past: now); None if nothing
+        waits or a batch is under way.
         """
         if self._batch is not None or not len(self):
             return None
@@ -237,7 +235,7 @@ class Outbox:
         return max(self._pace.not_before_s, self._pace_beats.not_before_s)
 
     def appended(self) -> int:
-        """The batch is in the queue. Returns how many items it had."""
+        """Called when the batch is in the queue. Return how many items it had."""
         batch = self._taken()
         count = len(batch.items)
         match batch.lane:
@@ -257,16 +255,16 @@ class Outbox:
         return count
 
     def refused(self, now_s: float) -> None:
-        """The queue was full, or did not answer: the batch stays, and goes again later and smaller."""
+        """Called when the queue was full or did not answer: the batch stays, and goes again later and smaller."""
         under_way = self._under_way
         batch = self._taken()
         if batch.lane is Lane.HEARTBEATS:
             self._pace_beats.back_off(now_s)
             return
-        if self._stale_presence:  # only what the census overtook: whoever came after it was made is not in it
+        if self._stale_presence:  # only entries that the census overtook: it does not name later registrations
             self._stale_presence = False
             # plant: registered-meanwhile
-            self._let_presence_go(0, under_way)
+            self._drop_presence_between(0, under_way)
         self._pace.back_off(now_s)
 
     # Inside
@@ -290,14 +288,14 @@ class Outbox:
             del self._items[entry.host], self._bytes[entry.host]
 
     def _drop_presence(self) -> None:
-        """All but what is on its way: if that fails, it is dropped then. Whatever overtakes the rest now, a census goes
-        first.
+        """Drop all presence but that in the batch under way, which is dropped when that batch is refused. A census goes
+        first from now on, so none is missed.
         """
-        self._let_presence_go(self._under_way, len(self._ordered))
+        self._drop_presence_between(self._under_way, len(self._ordered))
         self._stale_presence = any(entry.is_presence for entry in islice(self._ordered, self._under_way))
 
-    def _let_presence_go(self, first: int, last: int) -> None:
-        """Of these entries of the ordered lane only the reports stay."""
+    def _drop_presence_between(self, first: int, last: int) -> None:
+        """Drop the presence among these entries of the ordered lane."""
         kept: deque[_Entry] = deque()
         for number, entry in enumerate(self._ordered):
             if entry.is_presence and first <= number < last:

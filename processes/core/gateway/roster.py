@@ -1,5 +1,5 @@
-"""Who is connected: all sockets, those not let in yet, the registered ones by connection id and by host. Pure: a socket
-is whatever the caller takes for one.
+"""Who is connected: all sockets, those not yet let in, and the registered ones by connection id and by host. Pure: a
+socket is any hashable object of the caller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Socket = TypeVar("Socket", bound=Hashable)
 
 
 class Member(NamedTuple, Generic[Socket]):
-    """A socket that was let in, and what its connection has said."""
+    """A socket that was let in, and the state of its connection."""
 
     socket: Socket
     connection: AgentConnection
@@ -39,23 +39,23 @@ class Roster(Generic[Socket]):
 
     @property
     def is_full(self) -> bool:
-        """True if there is one socket more than may be let in."""
+        """Return whether there is one socket more than may be let in."""
         return len(self.sockets) > self.sockets_max
 
     def find(self, connection_id: str) -> Member[Socket] | None:
-        """Returns the registered connection of this id, if it is here and not ending."""
+        """Return the registered connection of this id, if it is here and not ending."""
         return self._by_id.get(connection_id)
 
     def of_host(self, host: str) -> Member[Socket] | None:
-        """Returns the registered connection of this host."""
+        """Return the registered connection of this host."""
         return self._by_host.get(host)
 
     def registered(self) -> list[Member[Socket]]:
-        """Returns all registered connections, as of now."""
+        """Return all registered connections, as of now."""
         return list(self._by_id.values())
 
     def connections(self) -> Iterator[AgentConnection]:
-        """Yields the registered connections, as of now."""
+        """Yield the registered connections, as of now."""
         return (member.connection for member in self.registered())
 
     def made(self, socket: Socket) -> Socket | None:
@@ -71,17 +71,17 @@ class Roster(Generic[Socket]):
         return dawdler
 
     def let_in(self, socket: Socket) -> None:
-        """Called when a socket's token was found good: it is no stranger any more."""
+        """Called when a socket's token was found good: it is let in."""
         self._strangers.pop(socket, None)
 
     def register(self, member: Member[Socket]) -> Member[Socket] | None:
-        """Makes this the host's connection. Returns the one it replaces, which the caller ends."""
+        """Make this the host's connection. Return the one that it replaces, which the caller ends."""
         host, old = member.connection.host, self._by_host.get(member.connection.host)
         self._by_host[host] = self._by_id[member.connection.id] = member
         return old
 
     def contested(self, host: str, now_s: float) -> bool:
-        """Counts a replacement. True if it is the third within a minute: two machines may have the same token."""
+        """Count a replacement. Return whether it is the third within a minute: two machines may have the same token."""
         times = self._replaced_s.setdefault(host, deque(maxlen=CONTESTED_MAX))
         times.append(now_s)
         return len(times) == CONTESTED_MAX and now_s - times[0] <= CONTESTED_S
@@ -93,6 +93,6 @@ class Roster(Generic[Socket]):
             del self._by_host[connection.host]
 
     def gone(self, socket: Socket) -> None:
-        """Called when the socket is no more."""
+        """Called when the socket is gone."""
         self.sockets.discard(socket)
         self._strangers.pop(socket, None)

@@ -1,7 +1,7 @@
 """Which tokens let an agent in: the hub's table, as a gateway last heard of it in full. Pure.
 
-The table comes in pieces; number 0 starts it, it is whole with the last. While it is incomplete, or something may have
-been missed, it is not current, and nobody is turned away for a token that may just not have arrived.
+The table comes in pieces; number 0 starts it, and the last one makes it whole. While it is incomplete, or a change may
+have been missed, the table is not current, and no agent is turned away for a token that may not have arrived yet.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from processes.core.travels.messages import Token, TokenChanged, TokensPiece
 
 
 class TokenTable:
-    """Invariant: `is_current` only if every piece since number 0 arrived, and nothing was missed since."""
+    """Invariant: `is_current` only if every piece since number 0 arrived, and no change was missed since."""
 
     def __init__(self) -> None:
         self.is_current = False
-        self._next_piece: int | None = None  # of the table that is arriving; None: none is
+        self._next_piece: int | None = None  # of the table that is arriving; None: no table is
         self._by_host: dict[str, Token] = {}
         self._by_hash: dict[str, Token] = {}
         self._arriving: dict[str, Token] = {}
@@ -23,20 +23,20 @@ class TokenTable:
         return len(self._by_host)
 
     def find(self, token_hash: str) -> Token | None:
-        """Whose token this is; None if nobody's."""
+        """Return the token with this hash; None if there is none."""
         return self._by_hash.get(token_hash)
 
     def of_host(self, host: str) -> Token | None:
-        """The host's token; None if it has none."""
+        """Return the host's token; None if it has none."""
         return self._by_host.get(host)
 
     def lose(self) -> None:
-        """Something was missed: not current until the next whole table."""
+        """Called when changes may have been missed: the table is not current until the next whole one."""
         self.is_current = False
         self._next_piece = None
 
     def piece(self, piece: TokensPiece) -> bool:
-        """Takes one piece. True when it made the table whole, and another than before may be in force."""
+        """Take one piece. Return whether it completed a table, which is in force from now on."""
         if piece.piece == 0:
             self._arriving, self._next_piece = {}, 0
         if piece.piece != self._next_piece:
@@ -52,7 +52,7 @@ class TokenTable:
         return True
 
     def change(self, change: TokenChanged) -> None:
-        """One host's token is another, or none. Holds for the table in force and for the one that is arriving."""
+        """Replace or remove one host's token, in the table in force and in the one that is arriving."""
         old = self._by_host.pop(change.host, None)
         if old is not None:
             self._by_hash.pop(old.token_hash, None)

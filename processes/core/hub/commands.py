@@ -1,4 +1,4 @@
-"""Where commands are made: for a request or for the next step of a run. What sends them is delivery.py. Pure."""
+"""Commands are made here, for a request or for the next step of a run; delivery.py sends them. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_command(
     key: str | None = None,
     run: str | None = None,
 ) -> Command:
-    """Makes one more command, queued for this host, and returns it."""
+    """Make one more command, queued for this host, and return it."""
     command = Command(
         id=command_id,
         number=draft.next_number,

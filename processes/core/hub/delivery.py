@@ -1,4 +1,4 @@
-"""Commands on their way: which is sent when, what agents answer, what silence means. Pure.
+"""The delivery of commands: which is sent when, the agents' answers, and the meaning of silence. Pure.
 
 Delivery is at least once; the agent's journal makes the execution at most once. A foreign agent has no journal: to it a
 command is marked `sent` before it is delivered, and never redelivered unless it is certain that the frame was not
@@ -34,7 +34,7 @@ from processes.core.travels.messages import (
 )  # fmt: skip
 from processes.core.values import CANARY_HOST, STOP, OutputRecord, Presence, Stream, Unknown
 
-ENDS: Final[dict[str, tuple[State, str]]] = {  # an agent's word → state and reason
+ENDS: Final[dict[str, tuple[State, str]]] = {  # the status of an agent's report → state and reason
     "ok": (State.SUCCEEDED, ""),
     "warning": (State.SUCCEEDED, "warning"),
     "error": (State.FAILED, ""),
@@ -51,7 +51,7 @@ TRUNCATED: Final = "… output cut here: the limit of a command's output was rea
 
 
 def send_due(draft: Draft, name: str) -> None:
-    """Sends whatever this host can get now: queued commands in order, one at a time unless an op is concurrent."""
+    """Send the commands that this host can get now: queued ones in order, one at a time unless an op is concurrent."""
     host, link = draft.host(name), draft.link(name)
     if host is None or not link.connection or host.register is None:
         return
@@ -65,7 +65,7 @@ def send_due(draft: Draft, name: str) -> None:
             # plant: never-written
             if ready and host.foreign and not command.connection:
                 send(draft, host, command)  # Undelivered said that it was never written
-            ready |= command.adopted  # what runs there is known, and may be stopped
+            ready |= command.adopted  # then it is known what runs there, and it may be stopped
             exclusive |= not beside
             concurrent += beside
         elif not ready:
@@ -83,7 +83,7 @@ def send_due(draft: Draft, name: str) -> None:
 
 
 def send(draft: Draft, host: HostRecord, command: Command) -> None:
-    """Sends the command to the host's current connection, once more if it was sent before."""
+    """Send the command to the host's current connection, once more if it was sent before."""
     link = draft.link(host.name)
     assert link.connection
     fields: dict[str, Any] = {
@@ -101,7 +101,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
         command = msgspec.structs.replace(command, **fields)
         draft.put_command(command)
     expires_boot_s = command.expires_boot_s
-    if command.attempt == 1:  # it was in time when it left: the way to the agent must not make it late
+    if command.attempt == 1:  # it was in time when it was sent, and must not expire on its way to the agent
         expires_boot_s = max(expires_boot_s, draft.now.boot_s + WAY_S_MAX)
     draft.deliver(
         link.gateway,
@@ -119,7 +119,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
 
 
 def expire(draft: Draft, command_id: str) -> None:
-    """Ends a queued command whose time is over. `sent` and `running` never expire: the agent may have begun."""
+    """End a queued command whose time is over. `sent` and `running` never expire: the agent may have begun."""
     command = draft.command(command_id)
     # plant: only-queued-expires
     if command is None or command.state is not State.QUEUED:
@@ -132,8 +132,8 @@ def expire(draft: Draft, command_id: str) -> None:
 
 
 def redeliver(draft: Draft, command_id: str) -> None:
-    """Sends a `sent` command once more that has no answer on a connection that lives; the agent's
-    journal answers a duplicate.
+    """Send a `sent` command once more if its connection lives and the agent has not answered. The agent's journal
+    recognizes a duplicate.
     """
     command = draft.command(command_id)
     if command is None or command.state is not State.SENT:
@@ -143,12 +143,12 @@ def redeliver(draft: Draft, command_id: str) -> None:
     if host is None or host.foreign or not link.connection or link.connection != command.connection:
         return
     if command.sent_boot_s + draft.rules.redeliver_s > draft.now.boot_s:
-        return  # sent again meanwhile: that one has its own timer
+        return  # sent again meanwhile, with a timer of its own
     send(draft, host, command)
 
 
 def silence(draft: Draft, command_id: str) -> None:
-    """Ends a command as lost whose host was not heard of for so long that nobody should wait for it."""
+    """End a command as lost when its host was not heard of for `lost_after_s`."""
     command = draft.command(command_id)
     if command is None or command.state not in (State.SENT, State.RUNNING):
         return
@@ -165,10 +165,11 @@ def silence(draft: Draft, command_id: str) -> None:
 
 
 def reconcile(draft: Draft, name: str) -> None:
-    """What the host's registration says of its commands is taken into account.
+    """Judge the host's commands by its registration, which names the commands that the agent knows.
 
-    A registration is evidence about a command only if that was last sent on another connection: what was sent on this
-    one came after it. (A census repeats an old registration; it must not make a running command look forgotten.)
+    A registration is evidence about a command only if the command was last sent on another connection: commands sent on
+    this one came after the registration. (A census repeats an old registration; it must not make a running command look
+    forgotten.)
     """
     host, link = draft.host(name), draft.link(name)
     info = draft.connection(link.connection)
@@ -187,7 +188,7 @@ def reconcile(draft: Draft, name: str) -> None:
             and _unwritten(host, info, command)
         ):
             send(draft, host, command)  # the hub before this one may have died between the commit and the delivery
-        elif command.unheard_wall_s is not None:  # this hub began before the census that names the connection
+        elif command.unheard_wall_s is not None:  # this hub started before the census that names the connection
             draft.put_command(msgspec.structs.replace(command, unheard_wall_s=None))
         current = draft.command(command.id)
         if current is not None and current.open and current.cancel_wall_s is not None:
@@ -200,7 +201,7 @@ def _unwritten(host: HostRecord, info: Connection, command: Command) -> bool:
 
 def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Command, named: bool) -> None:
     if host.foreign:
-        return  # its first heartbeat says whether it still runs
+        return  # the agent's first heartbeat tells whether the command still runs
     if named:
         command = msgspec.structs.replace(command, connection=info.connection, unheard_wall_s=None)
         draft.put_command(command)
@@ -224,7 +225,7 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
 
 
 def unheard(draft: Draft, name: str) -> None:
-    """Called when the host's connection is gone: its commands record since when nothing is heard of them."""
+    """Called when the host's connection is gone: notes in its commands since when they are unheard of."""
     for command in draft.queue(name):
         if command.state is not State.QUEUED and command.unheard_wall_s is None:
             now = draft.now
@@ -235,8 +236,8 @@ def unheard(draft: Draft, name: str) -> None:
 
 
 def undelivered(draft: Draft, event: Undelivered) -> None:
-    """Called when the frame was never written: an agent with a journal is asked when it comes back,
-    a foreign one may get the command then.
+    """Called when the command's frame was never written. An agent with a journal tells when it comes back whether it
+    has the command; a foreign agent may get the command again.
     """
     command = draft.command(event.command_id)
     if (
@@ -247,21 +248,21 @@ def undelivered(draft: Draft, event: Undelivered) -> None:
     ):
         return
     host = draft.host(event.host)
-    # of a command before it, of the same op
+    # a heartbeat named an earlier command of the same op, and this one was taken to be running
     late_beat = command.state is State.RUNNING and host is not None and host.foreign
     if command.state is State.SENT or late_beat:
         draft.put_command(msgspec.structs.replace(command, connection=""))
 
 
 def acknowledged(draft: Draft, event: AckReceived) -> None:
-    """Called when the agent has the command in its journal: it runs, or will at once."""
+    """Called when the agent has the command in its journal: the command runs, or will at once."""
     command = _spoken_of(draft, event, event.command_id)
     if command is not None and command.state is State.SENT:
         draft.move(command, State.RUNNING, "agent")
 
 
 def progressed(draft: Draft, event: ProgressReceived) -> None:
-    """Called when a foreign agent tells its progress: its one command runs, and operators see how far it is."""
+    """Called when a foreign agent sends progress: its one command runs, and operators see how far it is."""
     link = draft.link(event.host)
     if draft.host(event.host) is not None and link.connection == event.connection:
         draft.put_link(event.host, msgspec.structs.replace(link, progress=progress_of(event.progress)))
@@ -271,32 +272,25 @@ def progressed(draft: Draft, event: ProgressReceived) -> None:
 
 
 def rejected(draft: Draft, event: RejectReceived) -> None:
-    """Ends the command that the agent will not run. An agent that said before that it runs it contradicts itself: then
-    nobody knows, and the command is lost.
+    """End the command that the agent refuses to run. If the agent said before that it runs, it contradicts itself:
+    nobody can know whether the command ran, and it is lost.
     """
     command = _spoken_of(draft, event, event.command_id)
     if command is None:
         _ack(draft, event, event.command_id)
         return
-    reason, message = (
-        event.reason[:200] or "rejected",
-        f"it runs {event.current_command}" if event.current_command else "",
-    )
+    reason = event.reason[:200] or "rejected"
+    message = f"it runs {event.current_command}" if event.current_command else ""
     if command.state is State.SENT:
         draft.move(command, State.REJECTED, "agent", reason, message=message)
     elif command.state is State.RUNNING:
-        draft.move(
-            command,
-            State.LOST,
-            "hub",
-            "contradicted",
-            message=f"the agent said that it runs, and then rejected it: {reason}",
-        )
+        told = f"the agent said that it runs, and then rejected it: {reason}"
+        draft.move(command, State.LOST, "hub", "contradicted", message=told)
     _ack(draft, event, command.id)
 
 
 def reported(draft: Draft, event: StatusReceived) -> None:
-    """Ends the command as the agent's report says. The report is acknowledged, however late or often it comes."""
+    """End the command as the agent's report says. The report is acknowledged, however late or often it comes."""
     command = _spoken_of(draft, event, event.command_id, op=event.op)
     if command is None:
         if event.command_id is not None:
@@ -314,12 +308,11 @@ def reported(draft: Draft, event: StatusReceived) -> None:
         and event.exit_code is None
         and command.reason in _OTHER_JOURNAL
     ):
-        _ack(
-            draft, event, command.id
-        )  # cancelled before it was started, says a journal that never knew it: it may run all the same
+        # another journal says that the command was cancelled before its start: it may have run all the same
+        _ack(draft, event, command.id)
         return
     if command.state is State.LOST and after is State.CANCELLED:
-        after = State.FAILED  # the table's one way out of lost has two ends: it did not succeed
+        after = State.FAILED  # out of `lost` the table leads only to succeeded and failed: the command did not succeed
     if command.open or (command.state is State.LOST and after in (State.SUCCEEDED, State.FAILED)):
         draft.move(
             command,
@@ -335,13 +328,13 @@ def reported(draft: Draft, event: StatusReceived) -> None:
 
 
 def output(draft: Draft, event: OutputReceived) -> None:
-    """Keeps output, each record once, up to the limit, and acknowledges by its offset what is durable."""
+    """Keep output, each record once, up to the limit, and acknowledge the records by the next offset."""
     command = _spoken_of(draft, event, event.command_id)
     if command is None:
         _ack_stray_output(draft, event)
         return
     if not command.open and event.records[0].offset is None:
-        return  # said twice on its way here: without offsets it cannot be told from more
+        return  # a repeated message: without offsets it cannot be told from new output
     if command.state is State.SENT:
         command = draft.move(command, State.RUNNING, "agent")
     fresh: list[OutputRecord] = []
@@ -353,10 +346,10 @@ def output(draft: Draft, event: OutputReceived) -> None:
         if offset < next_offset:
             continue  # a duplicate
         if offset > next_offset:
-            break  # something is missing before it: the agent goes on from what is acknowledged
+            break  # a record before it is missing: the agent goes on from the acknowledged offset
         next_offset += 1
         if truncated:
-            continue  # counted and acknowledged, not kept
+            continue  # counted and acknowledged, but not kept
         size += len(record.data.encode())
         truncated = size > draft.rules.output_bytes_max
         kept = (
@@ -377,16 +370,13 @@ def output(draft: Draft, event: OutputReceived) -> None:
         draft.deliver(event.gateway, DeliverAck(draft.memory.epoch, event.connection, command.id, next_offset))
 
 
-def output_put_aside(draft: Draft, event: OutputReceived, letter_id: str) -> None:
-    """Acknowledges output that could not be stepped (its agent would wait with the report), and
-    leaves a line in its place.
-    """
+def output_put_aside(draft: Draft, event: OutputReceived, dead_letter_id: str) -> None:
+    """Acknowledge output that could not be stepped (else the agent holds back its report); leave a line instead."""
     command = _own(draft, event, event.command_id)
     offsets = [record.offset for record in event.records if record.offset is not None]
     if command is not None and offsets and max(offsets) >= command.output_next:
-        told = OutputRecord(
-            command.output_next, Stream.STDERR, f"… output put aside here, and no more is kept: dead letter {letter_id}"
-        )
+        line = f"… output put aside here, and no more is kept: dead letter {dead_letter_id}"
+        told = OutputRecord(command.output_next, Stream.STDERR, line)
         draft.put_command(msgspec.structs.replace(command, output_next=max(offsets) + 1, output_truncated=True))
         draft.effects.writes.append(AddOutput(command.id, (told,)))
         draft.effects.grew.append(OutputGrew(draft.memory.epoch, command.id, max(offsets) + 1))
@@ -394,9 +384,7 @@ def output_put_aside(draft: Draft, event: OutputReceived, letter_id: str) -> Non
 
 
 def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
-    """Acknowledges output of a command that is not known any more, without keeping it: its agent
-    would wait with the report.
-    """
+    """Acknowledge output of an unknown command without keeping it: else its agent holds back the report."""
     offsets = [record.offset for record in event.records if record.offset is not None]
     if event.command_id is not None and offsets:
         draft.deliver(
@@ -405,8 +393,8 @@ def _ack_stray_output(draft: Draft, event: OutputReceived) -> None:
 
 
 def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None:
-    """Acknowledges as quarantined a report that could not be stepped, so that its agent forgets it,
-    and ends its command as lost.
+    """Acknowledge as quarantined a report that could not be stepped, so that its agent forgets it, and
+    end its command as lost.
     """
     command = _own(draft, event, command_id)
     if command is not None and command.state in (State.SENT, State.RUNNING):
@@ -415,8 +403,10 @@ def quarantined(draft: Draft, event: AgentEvent, command_id: str | None) -> None
 
 
 def _spoken_of(draft: Draft, event: AgentEvent, command_id: str | None, *, op: str = "") -> Command | None:
-    """The command that an agent's word is about, as `_own`. The word proves that it was sent: a hub that has it queued
-    has forgotten so (its database is older than that), and must not send it as if for the first time.
+    """Return the command that an agent's message is about, as `_own` does; a queued one is moved to `sent`.
+
+    The message proves that the command was sent. A hub that has it queued has an older database, and must not send it
+    as if for the first time.
     """
     command = _own(draft, event, command_id, op)
     # plant: reported-while-queued
@@ -430,10 +420,10 @@ def _spoken_of(draft: Draft, event: AgentEvent, command_id: str | None, *, op: s
 
 
 def _own(draft: Draft, event: AgentEvent, command_id: str | None, op: str = "") -> Command | None:
-    """The command that an agent's word is about; None unless it belongs to this very host and enrolment.
+    """Return the command that an agent's message is about; None unless it belongs to this very host and enrolment.
 
-    Without an id (a foreign agent's, of nothing that was written on this connection) it is one of an earlier connection
-    that was not judged yet, or was found running on this one.
+    A message without an id is a foreign agent's, about no command written on this connection. It is about a command of
+    an earlier connection that was not judged yet, or that was found running on this one.
     """
     host = draft.host(event.host)
     if host is None:
@@ -463,7 +453,8 @@ def _ack(draft: Draft, event: AgentEvent, command_id: str | None, *, quarantined
 
 def _stray(draft: Draft, event: StatusReceived, error: str) -> None:
     if event.host == CANARY_HOST:
-        # its commands are forgotten as they end, and it says a report again whose acknowledgement died with a hub
+        # its commands are forgotten as they end, and it repeats a report whose acknowledgement died with a hub
         return
-    letter_id = derived_id("stray", event.host, event.command_id or "")  # said again, it is the same letter
-    draft.put_dead_letter(dead_letter.of_event(letter_id, draft.now.wall_s, event, Why.STRAY, error=error))
+    # a repeated report makes the same dead letter
+    dead_letter_id = derived_id("stray", event.host, event.command_id or "")
+    draft.put_dead_letter(dead_letter.of_event(dead_letter_id, draft.now.wall_s, event, Why.STRAY, error=error))

@@ -1,6 +1,6 @@
-"""What a step asks for: rows to write, changes to publish, messages to deliver, answers. Pure values.
+"""The effects of a step: rows to write, changes to publish, messages to deliver, answers. Pure values.
 
-The order in which the hub carries them out is stated in hub/loop.py; here is only what they are.
+The order in which the hub carries them out is stated on the fields of Outcome (core/hub/turn.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from processes.core.values import OutputRecord
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Makes this the row of the key in a durable table. `table`: the name of one of the memory's tables, or tokens."""
+    """Make this the row of the key in a durable table. `table`: the name of one of the memory's tables, or tokens."""
 
     table: str
     key: str
@@ -28,7 +28,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The row of this key in a durable table is no more."""
+    """Remove the row of this key from a durable table."""
 
     table: str
     key: str
@@ -36,28 +36,28 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class AddTransition:
-    """One more line in the audit trail, of a command."""
+    """Add a line about a command to the audit trail."""
 
     transition: Transition
 
 
 @dataclass(frozen=True, slots=True)
 class AddAudit:
-    """One more line in the audit trail, of anything but a command."""
+    """Add a line about anything but a command to the audit trail."""
 
     line: AuditLine
 
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """This token is void for ever, whatever backup is restored: its hash is kept outside of the database too."""
+    """Make this token void for ever, whatever backup is restored: its hash is kept outside of the database too."""
 
     token_hash: str
 
 
 @dataclass(frozen=True, slots=True)
 class AddOutput:
-    """Consecutive records of a command's output."""
+    """Add consecutive records of a command's output."""
 
     command_id: str
     records: tuple[OutputRecord, ...]
@@ -68,15 +68,14 @@ Write = Put | Drop | AddTransition | AddAudit | Revoke | AddOutput
 
 @dataclass(slots=True)
 class Effects:
-    """All that one step, or one batch of steps, asks for.
+    """All effects of one step, or of one batch of steps.
 
-    With writes, everything here waits until they are committed, but `at_once`; without, it may be carried out at once.
+    If there are writes, everything but `at_once` waits until they are committed; if there are none, nothing waits.
     """
 
     writes: list[Write] = field(default_factory=list)
-    at_once: list[Change] = field(
-        default_factory=list
-    )  # volatile: if they waited, what comes after them would be shown before them
+    # volatile changes: if they waited, later ones would be shown before them
+    at_once: list[Change] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     deliveries: list[tuple[str, Delivery]] = field(default_factory=list)  # gateway, message
     replies: list[tuple[str, Replied]] = field(default_factory=list)  # fanout, message
@@ -87,18 +86,18 @@ class Effects:
 
     @property
     def durable(self) -> bool:
-        """Returns whether something must be on disk before any of it is seen."""
+        """Return whether a row must be on disk before any effect is seen."""
         return bool(self.writes)
 
     @property
     def promises(self) -> bool:
-        """Returns whether somebody is told that something is kept, perhaps by a step before: that
-        may not overtake the disk.
+        """Return whether a reply or an acknowledgement is among the effects. It may rest on rows of an earlier step, so
+        it must not overtake their commit.
         """
         return bool(self.replies) or any(isinstance(message, DeliverAck) for _, message in self.deliveries)
 
     def extend(self, later: Effects) -> None:
-        """Adds later effects behind these."""
+        """Add later effects behind these."""
         self.writes += later.writes
         self.at_once += later.at_once
         self.changes += later.changes

@@ -1,7 +1,8 @@
-"""A flood of poison: one agent whose events keep being put aside is suspended, until an operator lifts it. Pure.
+"""A flood of poison: an agent whose events keep being put aside is suspended until an operator lifts that. Pure.
 
-Suspended: its connection is closed and its token lets nobody in (401), its host and commands stay, and whatever it said
-before and is still on its way is neither stepped nor acknowledged, so a good agent says it again when it is lifted.
+When an agent is suspended, its connection is closed and its token lets nobody in (401); its host and commands stay.
+Its events that are still on their way are neither stepped nor acknowledged, so a good agent sends them again once the
+suspension is lifted.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from processes.core.values import CANARY_HOST, CloseCode
 
 FLOOD_S: Final = 600.0  # source: THREATS 26, at most five restarts in ten minutes
 FLOOD_MAX: Final = 5  # events of one agent put aside within FLOOD_S; an event whose step raises costs little
-DEADLY: Final = 3  # an event that ended the hub twice counts as so many: the second one suspends, after four restarts
-# other hosts with events that raised lately: then the fault is the hub's, and suspending all would help nobody
+DEADLY: Final = 3  # the weight of an event that ended the hub twice: two of them suspend, after four restarts
+# with so many other hosts whose events raised lately the fault is the hub's, and suspending hosts would not help
 COMMON_MAX: Final = 3
 
 
 def suspended(memory: Memory, event: object) -> bool:
-    """Returns whether a suspended agent says this. The end of its connection still counts."""
+    """Return whether the event is a suspended agent's and is to be ignored. The end of its connection still counts."""
     if not memory.hosts_suspended or not isinstance(event, AgentEvent):
         return False
     if isinstance(event, AgentDisconnected | Undelivered):
@@ -38,20 +39,20 @@ def suspended(memory: Memory, event: object) -> bool:
 
 
 def unheard(draft: Draft, event: AgentEvent) -> None:
-    """Lets go of the event of a suspended agent, and ends its connection, if that lives at all."""
+    """Drop the event of a suspended agent, and end its connection if that still lives."""
     draft.deliver(
         event.gateway, CloseConnection(draft.memory.epoch, event.connection, CloseCode.SUSPENDED, "suspended")
     )
 
 
 def restored(memory: Memory, name: str, at_wall_s: float, *, deadly: bool) -> None:
-    """Counts on from what a hub before this one has put aside."""
+    """Count an event that an earlier hub has put aside."""
     entries = (*memory.asides.get(name, ()), (at_wall_s, DEADLY if deadly else 1))
     memory.asides.put_row(name, entries[-FLOOD_MAX:])
 
 
 def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
-    """Counts one more event of this host that was put aside, and suspends the host if that is one too many."""
+    """Count one more event of this host that was put aside, and suspend the host if that is one too many."""
     host = draft.host(name)
     if host is None or name == CANARY_HOST or host.suspended:
         return

@@ -1,7 +1,6 @@
-"""Foreign agents' commands: what a heartbeat says of them, and how those are judged that nobody reported. Pure.
+"""Foreign agents' commands: judged by heartbeats, and by evidence when no report came. Pure.
 
-Such an agent has no journal and gives no ids. What runs there is known by its heartbeats alone: they name the op under
-way.
+Such an agent has no journal and sends no ids. Only its heartbeats tell what runs there: they name the op under way.
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ from processes.core.records.host import HostRecord
 from processes.core.travels.messages import HeartbeatReceived
 
 EVIDENCE: Final = ("generation", "store_path", "binary_hash")  # NixFleet's: what a switch changes
-SWITCHES: Final = frozenset(
-    {"switch", "pull-switch"}
-)  # after these a NixFleet agent exits, to be started anew by its init
-# a foreign agent says a status before it beats without the command; guess: older beats are through by then
+# after these a NixFleet agent exits, to be started anew by its init
+SWITCHES: Final = frozenset({"switch", "pull-switch"})
+# a foreign agent sends a status before its first heartbeat without the command; guess: older heartbeats are through
 UNREPORTED_S: Final = 30.0
 
 _facts = msgspec.json.Decoder(dict[str, Any])
 
 
 def beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> None:
-    """A foreign agent's heartbeat: the command it names runs; one from before this connection that it does not name is
-    lost.
+    """Called with a foreign agent's heartbeat: the command that it names runs; a command from before this connection
+    that it does not name has ended, and is judged by evidence.
     """
     pending = event.heartbeat.pending_command
     for command in draft.queue(host.name):
@@ -38,13 +36,8 @@ def beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> None:
                 draft.move(command, State.RUNNING, "agent")
             # plant: foreign-unreported
             elif pending is None and command.sent_boot_s + UNREPORTED_S < draft.now.boot_s:
-                draft.move(
-                    command,
-                    State.LOST,
-                    "hub",
-                    "unreported",
-                    message="the agent runs nothing, and its report did not arrive",
-                )
+                told = "the agent runs nothing, and its report did not arrive"
+                draft.move(command, State.LOST, "hub", "unreported", message=told)
         elif not command.connection:
             continue  # never written
         elif pending == command.op:
@@ -57,15 +50,15 @@ def beat(draft: Draft, host: HostRecord, event: HeartbeatReceived) -> None:
 
 
 def evidence(host: HostRecord) -> dict[str, str]:
-    """What tells one state of a foreign host's system from another, as far as its agent says."""
+    """Return the facts that tell one state of a foreign host's system from another, as far as its agent sends them."""
     facts = {**_facts.decode(host.facts), **_facts.decode(host.heartbeat_facts)}
     return {name: str(facts[name]) for name in EVIDENCE if facts.get(name)}
 
 
 def _judge_by_evidence(draft: Draft, command: Command, after: dict[str, str]) -> None:
-    """A foreign agent came back without the command, and nobody reported its end.
+    """End a command without which its foreign agent came back, and whose end was not reported.
 
-    A switch that replaced its own agent shows in what the host says of itself; everything else is lost, never guessed.
+    A switch that replaced its own agent shows in the host's facts; every other command is lost, never guessed.
     """
     before = command.evidence
     told = f"before: {_told(before)}; after: {_told(after)}"

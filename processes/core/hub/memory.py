@@ -1,7 +1,7 @@
-"""The hub's memory, and a draft of its next state: a step computes on a draft, and only a finished draft is applied.
-Pure.
+"""The hub's memory, and a draft of its next state. Pure.
 
-So a step that raises has changed nothing, and one whose effects must wait for the disk can be put off until later.
+A step computes on a draft, and only a finished draft is applied. So a step that raises has changed nothing, and a step
+whose effects must wait for the disk can be made again later.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.messages import Change, Connection, Delivery, Json, Replied
 from processes.core.values import CANARY_HOST, Now, Presence
 
-FINAL_KEPT_MAX: Final = 2_000  # final commands in memory, for late duplicates; all others are on disk. Guess
+FINAL_KEPT_MAX: Final = 2_000  # final commands in memory, for late duplicates; the others are on disk. Guess
 LOST_KEPT_MAX: Final = 10_000  # lost commands in memory: a late report may still end them. Guess
-RUNS_KEPT_MAX: Final = (
-    200  # ended runs in memory, so that a key asked again finds its run; the others are on disk. Guess
-)
+RUNS_KEPT_MAX: Final = 200  # ended runs in memory, for keys that are used again; the others are on disk. Guess
 REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are asked again within their deadline. Guess
 
 OFFLINE: Final = Link(Presence.OFFLINE)
-# Of a host's row, these are on disk before they are shown; the others are as volatile as the connection.
+# of a host's row, these are on disk before they are shown; the others are as volatile as the connection
 KEPT_FIELDS: Final = frozenset({"name", "host_id", "enrolled_at", "revoked", "suspended", "suspended_at", "ledger"})
 
 Row = TypeVar("Row")
@@ -67,7 +65,7 @@ def _class_of_run(_: str, run: Run) -> str:
 
 
 class Memory:
-    """All that a hub knows. Rebuilt from the database at its start; changed by `Draft.apply` alone.
+    """The hub's whole state. Rebuilt from the database at its start; changed by `Draft.apply` alone.
 
     Invariant: `queues[host]` are exactly the open commands of that host's enrolment, in the order of their numbers.
     Invariant: ledger.accepted is the sum of the ledger's states, and counts no canary command.
@@ -90,38 +88,39 @@ class Memory:
 
         # Volatile tables.
         self.links = Table[Link]("links", class_of=_class_of_link)  # host → how it is connected
-        self.connections = Table[Connection]("connections")  # connection id → those that are somebody's current one
+        self.connections = Table[Connection]("connections")  # connection id → current connections only
         self.queues = Table[tuple[str, ...]]("queues")  # host → ids of its open commands
-        self.asides = Table[tuple[tuple[float, int], ...]]("asides")  # host → when events were put aside, how bad
-        self.censuses = Table[Census]("censuses")  # gateway → its census that is under way, or was the last
+        # host → its events that were put aside: when, and with which weight
+        self.asides = Table[tuple[tuple[float, int], ...]]("asides")
+        self.censuses = Table[Census]("censuses")  # gateway → its census under way, or the last one
         self.counted = Table[bool]("counted")  # gateways whose census is in
         self.due = Table[bool]("due")  # hosts whose commands should be looked at
-        self.due_runs = Table[bool]("due_runs")  # runs that began, or one of whose commands has ended
+        self.due_runs = Table[bool]("due_runs")  # runs that began, or of which a command has ended
         self.arrived = Table[bool]("arrived")  # hosts that registered, and whose commands must be reconciled
         self.dirty = Table[bool]("dirty")  # hosts whose record on disk is behind
 
         # Heaps: at_boot_s first.
-        self.timers: list[tuple[float, str, str]] = []  # kind and id of durable matters
-        self.presence_timers: list[tuple[float, str]] = []  # hosts, of volatile matters
+        self.timers: list[tuple[float, str, str]] = []  # kind and command id, of durable timers
+        self.presence_timers: list[tuple[float, str]] = []  # hosts, of volatile timers
 
     def counts(self) -> dict[Presence, int]:
-        """How many hosts are how, the canary left out. Cost: constant."""
+        """Return how many hosts are in each state of presence, without the canary. Cost: constant."""
         online, stale = self.links.counts[Presence.ONLINE], self.links.counts[Presence.STALE]
         return {Presence.ONLINE: online, Presence.STALE: stale, Presence.OFFLINE: self.hosts_known - online - stale}
 
     @property
     def hosts_known(self) -> int:
-        """How many hosts are enrolled, the canary left out."""
+        """Return how many hosts are enrolled, without the canary."""
         return self.hosts.counts["admitted"] + self.hosts.counts["suspended"]
 
     @property
     def hosts_suspended(self) -> int:
-        """How many of them nobody gets in as, until an operator lifts it."""
+        """Return how many of them are suspended until an operator lifts that."""
         return self.hosts.counts["suspended"]
 
 
 def load(memory: Memory, rows: Mapping[str, Iterable[tuple[str, Any]]]) -> None:
-    """Puts rows of a database into the memory's tables. Shape: a table's name → its rows by key, oldest first."""
+    """Put rows of a database into the memory's tables. Shape: a table's name → its rows by key, oldest first."""
     tables = {table.name: table for table in vars(memory).values() if isinstance(table, Table)}
     for name, found in rows.items():
         for key, row in found:
@@ -129,7 +128,7 @@ def load(memory: Memory, rows: Mapping[str, Iterable[tuple[str, Any]]]) -> None:
 
 
 class Draft(Overlay):
-    """One step's view of the memory: reads fall through, changes stay here until `apply`."""
+    """The memory as one step sees it: reads fall through, changes stay here until `apply`."""
 
     __slots__ = (
         "_presence_taken", "_taken", "beat", "effects", "ledger", "memory", "next_number", "now", "presence_timers",
@@ -143,47 +142,47 @@ class Draft(Overlay):
         self.ledger, self.next_number, self.settled = memory.ledger, memory.next_number, memory.settled
         self.timers: list[tuple[float, str, str]] = []
         self.presence_timers: list[tuple[float, str]] = []
-        self.beat: int | None = None  # the canary's heartbeat of this number came
+        self.beat: int | None = None  # the number of the canary's heartbeat, if one came
         self._taken = self._presence_taken = 0
 
     # reading
 
     def host(self, name: str) -> HostRecord | None:
-        """The host of this name, as of this draft."""
+        """Return the host of this name, as of this draft."""
         return self.get(self.memory.hosts, name)
 
     def link(self, name: str) -> Link:
-        """How the host is connected."""
+        """Return how the host is connected."""
         return self.get(self.memory.links, name) or OFFLINE
 
     def connection(self, connection: str) -> Connection | None:
-        """What is known of a current connection."""
+        """Return a current connection, as it registered."""
         return self.get(self.memory.connections, connection)
 
     def command(self, command_id: str) -> Command | None:
-        """The command of this id, if it is open or ended not long ago."""
+        """Return the command of this id, if it is open or ended not long ago."""
         return self.get(self.memory.commands, command_id)
 
     def queue(self, host: str) -> list[Command]:
-        """The host's open commands, in order."""
+        """Return the host's open commands, in order."""
         return [command for command_id in self.queue_ids(host) if (command := self.command(command_id))]
 
     def queue_ids(self, host: str) -> tuple[str, ...]:
-        """Their ids."""
+        """Return the ids of the host's open commands, in order."""
         return self.get(self.memory.queues, host) or ()
 
     def run(self, run_id: str) -> Run | None:
-        """The run of this id, if it is open or ended not long ago."""
+        """Return the run of this id, if it is open or ended not long ago."""
         return self.get(self.memory.runs, run_id)
 
     # timers: taken from a heap only when the draft is applied
 
     def take_timer(self) -> None:
-        """Takes the first of the durable timers, which is dealt with."""
+        """Take the first of the durable timers, which is dealt with."""
         self._taken = 1
 
     def take_presence_timers(self, limit: int) -> list[tuple[float, str]]:
-        """Takes the volatile timers that are due, soonest first, at most `limit`."""
+        """Take the volatile timers that are due, soonest first, at most `limit`."""
         found = heapq.nsmallest(limit, _overdue(self.memory.presence_timers, self.now.boot_s))
         self._presence_taken = len(found)
         return found
@@ -191,29 +190,29 @@ class Draft(Overlay):
     # changing
 
     def put(self, table: Table[Row], key: str, row: Row) -> None:
-        """Makes this the row of the key, on disk too if the table is durable."""
+        """Make this the row of the key, on disk too if the table is durable."""
         self.set(table, key, row)
         if table.durable:
             self.effects.writes.append(Put(table.name, key, row))
 
     def drop(self, table: Table[Any], key: str) -> None:
-        """Gives the row up, on disk too if the table is durable."""
+        """Remove the row, on disk too if the table is durable."""
         self.set(table, key, None)
         if table.durable:
             self.effects.writes.append(Drop(table.name, key))
 
     def mark(self, table: Table[bool], key: str) -> None:
-        """Marks the key in one of the tables of marks: due, due_runs, arrived, counted, dirty."""
+        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, dirty."""
         self.set(table, key, True)
 
     def put_host_behind(self, host: HostRecord) -> None:
-        """Makes this the host's record, which is written behind: it is on disk at most a second later."""
+        """Make this the host's record, which is written behind: it is on disk at most a second later."""
         self.set(self.memory.hosts, host.name, host)
         if host.name != CANARY_HOST:
             self.mark(self.memory.dirty, host.name)
 
     def drop_host(self, name: str) -> None:
-        """Gives the host up; its open commands must have been ended before."""
+        """Remove the host; its open commands must have been ended before."""
         assert not self.queue_ids(name)
         memory, connection = self.memory, self.link(name).connection
         if connection:
@@ -222,7 +221,7 @@ class Draft(Overlay):
             self.drop(table, name)
 
     def put_link(self, name: str, link: Link, connection: Connection | None = None) -> None:
-        """Says how the host is connected, and what its connection said at its beginning."""
+        """Set how the host is connected; `connection`: what a new connection said when it registered."""
         before = self.link(name).connection
         if before and before != link.connection:
             self.drop(self.memory.connections, before)
@@ -231,7 +230,7 @@ class Draft(Overlay):
         self.put(self.memory.links, name, link)
 
     def accept(self, command: Command) -> None:
-        """Takes one more command, queued."""
+        """Add one more command, queued."""
         memory = self.memory
         self.put(memory.commands, command.id, command)
         self.put(memory.queues, command.host, (*self.queue_ids(command.host), command.id))
@@ -243,14 +242,14 @@ class Draft(Overlay):
         self.mark(memory.due, command.host)
 
     def put_command(self, command: Command) -> None:
-        """Changes the command without a change of its state."""
+        """Change the command without a change of its state."""
         before = self.command(command.id)
         assert before is not None
         assert before.state is command.state
         self.put(self.memory.commands, command.id, command)
 
     def move(self, command: Command, after: State, actor: str, reason: str = "", **fields: object) -> Command:
-        """Moves the command to its next state, and returns it. Raises: UnknownTransition."""
+        """Move the command to its next state, and return it. Raises: UnknownTransition."""
         memory = self.memory
         next_command = moved(command, after, self.now.wall_s, reason, **fields)
         if after.final:
@@ -259,7 +258,7 @@ class Draft(Overlay):
             self.mark(memory.due, command.host)
             if command.run is not None:
                 self.mark(memory.due_runs, command.run)
-        if command.host == CANARY_HOST and after.final:  # it leaves no trace, but is shown once more
+        if command.host == CANARY_HOST and after.final:  # it leaves no row, but is shown once more
             self.drop(memory.commands, command.id)
             self.set(memory.commands, command.id, next_command)
             return next_command
@@ -270,30 +269,30 @@ class Draft(Overlay):
         return next_command
 
     def put_run(self, run: Run) -> None:
-        """Makes this the run's record."""
+        """Make this the run's record."""
         self.put(self.memory.runs, run.id, run)
         self.next_number = max(self.next_number, run.number + 1)
 
-    def put_dead_letter(self, letter: DeadLetter) -> None:
-        """Keeps the dead letter; the oldest of too many go."""
+    def put_dead_letter(self, kept: DeadLetter) -> None:
+        """Keep the dead letter; if there are too many, the oldest go."""
         table = self.memory.dead_letters
-        self.put(table, letter.id, letter)
-        kept = {id: each for id in (*table, *self.changed(table)) if (each := self.get(table, id)) is not None}
-        for old in dead_letter.too_many(kept):
+        self.put(table, kept.id, kept)
+        all_kept = {id: each for id in (*table, *self.changed(table)) if (each := self.get(table, id)) is not None}
+        for old in dead_letter.too_many(all_kept):
             self.drop(table, old)
 
     def reply(self, fanout: str, request_id: str, status: int, body: Json, *, durable: bool) -> None:
-        """Answers a request; a durable answer is the same for ever."""
+        """Answer a request; a durable answer is given again whenever the request comes again."""
         self.effects.replies.append((fanout, Replied(self.memory.epoch, request_id, status, body)))
         if durable:
             self.put(self.memory.replies, request_id, KeptReply(request_id, status, body, self.now.wall_s))
 
     def deliver(self, gateway: str, message: Delivery) -> None:
-        """Sends a message to one gateway."""
+        """Send a message to one gateway."""
         self.effects.deliveries.append((gateway, message))
 
     def deliver_all(self, message: Delivery) -> None:
-        """Sends a message to every gateway."""
+        """Send a message to every gateway."""
         for gateway in self.rules.gateways:
             self.deliver(gateway, message)
 
@@ -302,7 +301,7 @@ class Draft(Overlay):
         self.effects.writes.append(AddTransition(transition))
 
     def _count(self, name: str, before: State | None, after: State) -> None:
-        """Counts in both ledgers: of all, and of the host (a command may outlive its host's record)."""
+        """Count a transition in both ledgers: the installation's and the host's, if the host is still there."""
         # plant: ledger-lost
         self.ledger = self.ledger.moved(before, after)
         host = self.host(name)
@@ -313,7 +312,7 @@ class Draft(Overlay):
     # the end
 
     def apply(self) -> Effects:
-        """Makes this draft the memory, and returns the effects, with the changes that operators see."""
+        """Make this draft the memory, and return the effects, with the changes that operators see."""
         memory = self.memory
         if not self.ledger.balanced:
             raise LocalError(f"the ledger does not add up: {self.ledger}")
@@ -331,7 +330,7 @@ class Draft(Overlay):
         return self.effects
 
     def _publish(self) -> None:
-        """Adds what operators see of this draft to its effects."""
+        """Add the changes that operators see to the effects."""
         memory, changes = self.memory, self.effects.changes
         for name in dict.fromkeys((*self.changed(memory.hosts), *self.changed(memory.links))):
             self._publish_host(name)
@@ -368,7 +367,7 @@ class Draft(Overlay):
 
 
 def _overdue(heap: list[tuple[float, str]], boot_s: float) -> list[tuple[float, str]]:
-    """The entries of a heap that are due, in no order. Cost: what is due, not the heap."""
+    """Return the entries of a heap that are due, in no order. Cost: linear in what is due, not in the heap."""
     found: list[tuple[float, str]] = []
     places = [0]
     while places:
@@ -387,5 +386,5 @@ def _difference(before: msgspec.Struct | None, after: msgspec.Struct) -> dict[st
 
 
 def derived_id(*parts: str) -> str:
-    """A 128-bit id that follows from its parts: the same request gives the same ids, however often it is stepped."""
+    """Return a 128-bit id that follows from its parts: a request has the same ids, however often it is stepped."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,9 +1,9 @@
 """Who is connected: registrations, heartbeats, disconnects, censuses. Pure.
 
-The hub's arrival order decides which connection of a host is current; a disconnect counts only for that one. All of
-this is volatile: nothing here waits for the disk, so presence goes on while the database is slow, locked or full. What
-a registration means for the host's commands is durable, and is left to the next durable step (the host is marked as
-due).
+The order of arrival at the hub decides which connection of a host is current; a disconnect counts only for the current
+one. All of this is volatile: nothing here waits for the disk, so presence goes on while the database is slow, locked or
+full. The consequences of a registration for the host's commands are durable, and are left to the next durable step (the
+host is marked as due).
 """
 
 from __future__ import annotations
@@ -30,20 +30,18 @@ from processes.core.travels.messages import (
 from processes.core.values import CANARY_HOST, CloseCode, Presence
 
 TOKENS_PIECE: Final = 1000  # tokens in one message: about 150 KiB
-TIMERS_MAX: Final = 2000  # looked at in one tick, so that a turn stays short; the rest waits for the next
+TIMERS_MAX: Final = 2000  # looked at in one tick, so that a turn stays short; the others wait for the next
 
 
 def registered(draft: Draft, event: AgentRegistered) -> None:
-    """Makes the connection the host's current one, and keeps a census that is under way from ending it."""
+    """Make the connection the host's current one, and keep a census that is under way from ending it."""
     connect(draft, event.info)
     # plant: census-names
     _name(draft, event.gateway, event.connection)
 
 
 def connect(draft: Draft, info: Connection) -> None:
-    """Makes this connection the host's current one, unless a later one is known, and tells its
-    agent that the hub holds it.
-    """
+    """Make this connection the host's current one, unless a later one is known, and tell its agent so."""
     host = draft.host(info.host)
     if host is None or host.enrolment != info.enrolment or (host.token_hash is None and host.name != CANARY_HOST):
         draft.deliver(
@@ -67,9 +65,8 @@ def connect(draft: Draft, info: Connection) -> None:
             current.gateway, CloseConnection(draft.memory.epoch, current.connection, CloseCode.REPLACED, "replaced")
         )
     if current is None or current.connection != info.connection:
-        since_wall_s = draft.now.wall_s - max(
-            0.0, draft.now.boot_s - info.since_boot_s
-        )  # of its register, whichever hub asks
+        # the time of its `register`, also for a hub that started later
+        since_wall_s = draft.now.wall_s - max(0.0, draft.now.boot_s - info.since_boot_s)
         link = Link(
             Presence.ONLINE, info.connection, info.gateway, since_wall_s, heard_boot_s=draft.now.boot_s, idle=info.idle
         )
@@ -86,7 +83,7 @@ def connect(draft: Draft, info: Connection) -> None:
 
 
 def disconnected(draft: Draft, event: AgentDisconnected) -> None:
-    """Makes the host offline, if this was its current connection."""
+    """Make the host offline, if this was its current connection."""
     link = draft.link(event.host)
     if draft.host(event.host) is not None and link.connection == event.connection:
         _gone(draft, event.host)
@@ -94,11 +91,11 @@ def disconnected(draft: Draft, event: AgentDisconnected) -> None:
 
 def _gone(draft: Draft, name: str) -> None:
     draft.put_link(name, Link(Presence.OFFLINE))
-    draft.mark(draft.memory.due, name)  # its commands say since when nothing is heard of them
+    draft.mark(draft.memory.due, name)  # to note in its commands since when they are unheard of
 
 
 def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
-    """Makes the host online with these metrics. A heartbeat of a connection that is not current counts for nothing."""
+    """Make the host online with these metrics. A heartbeat of a connection that is not current is ignored."""
     host, link = draft.host(event.host), draft.link(event.host)
     if host is None or link.connection != event.connection:
         return
@@ -129,8 +126,8 @@ def _patience_s(draft: Draft, host: HostRecord) -> float:
 
 
 def tick(draft: Draft) -> None:
-    """Lets presence expire: a connected host that missed its heartbeats becomes stale, and a host that no census has
-    named in time becomes offline.
+    """Let presence expire: a connected host that missed its heartbeats becomes stale, and a host that no census named
+    in time becomes offline.
     """
     if not draft.settled and draft.now.boot_s >= draft.memory.started_boot_s + draft.rules.settle_s:
         settle(draft)
@@ -140,14 +137,12 @@ def tick(draft: Draft) -> None:
             continue
         # plant: presence-clock
         if draft.now.boot_s - link.heard_boot_s < _patience_s(draft, host):
-            continue  # heard of since: that heartbeat set a timer of its own
+            continue  # a later heartbeat came, and set a timer of its own
         draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))
 
 
 def settle(draft: Draft) -> None:
-    """Called when the censuses are in, or it is too late for them: hosts that were restored and not
-    found connected become offline.
-    """
+    """Called when the censuses are in, or it is too late for them: hosts not found connected become offline."""
     draft.settled = True
     for name in draft.memory.hosts:
         if draft.link(name).presence is Presence.STALE and not draft.link(name).connection:
@@ -155,7 +150,7 @@ def settle(draft: Draft) -> None:
 
 
 def census(draft: Draft, event: CensusTaken) -> None:
-    """Takes one piece of a census. After the last piece, exactly the named connections of this gateway live. The first
+    """Take one piece of a census. After the last piece, exactly the named connections of this gateway live. The first
     piece is answered with the token table.
     """
     running = draft.memory.censuses.get(event.gateway)
@@ -165,7 +160,7 @@ def census(draft: Draft, event: CensusTaken) -> None:
         running = Census(event.census, event.boot)
         _tell_tokens(draft, event.gateway)
     if running is None or running.done or running.number != event.census or running.boot != event.boot:
-        return  # its first piece was lost: the gateway takes another when it meets the gap
+        return  # its first piece was lost: the gateway takes another census when it hears of the loss
     draft.put(draft.memory.censuses, event.gateway, running)
     _name(draft, event.gateway, *(info.connection for info in event.connections))
     for info in event.connections:
@@ -191,7 +186,7 @@ def census(draft: Draft, event: CensusTaken) -> None:
 
 
 def _name(draft: Draft, gateway: str, *connections: str) -> None:
-    """Keeps a census that is under way, if there is one, from ending these connections."""
+    """Keep a census that is under way, if there is one, from ending these connections."""
     running = draft.get(draft.memory.censuses, gateway)
     if running is not None and not running.done:
         named = running.named.union(connections)

@@ -1,7 +1,7 @@
-"""Operators' requests: what is accepted, what is refused and with which words. Pure.
+"""Operators' requests: accepted, or refused with a code and a text. Pure.
 
-Each function gets a draft and the request, and answers exactly once: 2xx durably, with the rows in the same
-transaction, or a refusal that has changed nothing.
+Each function gets a draft and the request, and answers exactly once: with 2xx, durably, in the same transaction as its
+rows; or with a refusal that has changed nothing.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Refused(RemoteError):
         self.status, self.more = status, more
 
     def body(self) -> Json:
-        """Returns the answer's JSON."""
+        """Return the answer's JSON."""
         return encode({"error": self.code, "message": self.message, **self.more})
 
 
 def step(draft: Draft, event: RequestReceived) -> None:
-    """Answers the request, whatever it is."""
+    """Answer the request, of whatever kind."""
     answered = draft.memory.replies.get(event.request_id)
-    if answered is not None:  # asked again after a gap: the same answer
+    if answered is not None:  # asked again after a gap: give the same answer
         draft.reply(event.fanout, event.request_id, answered.status, answered.body, durable=False)
         return
     if draft.now.boot_s > event.deadline_boot_s:
@@ -86,7 +86,7 @@ def step(draft: Draft, event: RequestReceived) -> None:
 
 
 def refuse(draft: Draft, event: RequestReceived, refused: Refused) -> None:
-    """Answers the request with a refusal. Nothing was done, so the refusal is not kept."""
+    """Answer the request with a refusal. Nothing was done, so the refusal is not kept."""
     draft.reply(event.fanout, event.request_id, refused.status, refused.body(), durable=False)
 
 
@@ -129,9 +129,8 @@ def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[i
     _check_op(request.op)
     _check_limits(draft, request.key, request.ttl_s)
     digest = _digest(request)
-    known = _known_key(
-        draft, request.key, digest
-    )  # first: what was accepted stays so, whatever became of its hosts since
+    # first: an accepted request stays accepted, whatever has become of its hosts since
+    known = _known_key(draft, request.key, digest)
     if known is not None:
         return 200, _commands_body(draft, list(known))
     hosts = _named_hosts(draft, request.hosts)
@@ -236,7 +235,7 @@ def _commands_body(draft: Draft, command_ids: list[str]) -> Json:
     views: list[object] = []
     for command_id in command_ids:
         command = draft.command(command_id)
-        # one that ended long ago is on disk only: its id is what a script needs to ask for the rest
+        # a command that ended long ago is on disk only: with its id a script can ask for the rest
         views.append(command_view(command) if command else {"id": command_id})
     return encode({"commands": views})
 
@@ -267,7 +266,7 @@ def _cancel_command(draft: Draft, command: Command, actor: str) -> Command:
 
 
 def kill(draft: Draft, command: Command) -> None:
-    """Asks the agent to end the command, now if it is connected, else when it comes back."""
+    """Ask the agent to end the command, now if it is connected, else when it comes back."""
     link = draft.link(command.host)
     if link.connection:
         draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
@@ -421,36 +420,38 @@ def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int,
 # dead letters
 
 
-def _known_letter(draft: Draft, letter_id: str) -> DeadLetter:
-    letter = draft.get(draft.memory.dead_letters, letter_id)
-    if letter is None:
-        raise Refused(404, "unknown_letter", f"there is no dead letter {letter_id!r}: see `fleethub deadletters`")
-    return letter
+def _known_dead_letter(draft: Draft, dead_letter_id: str) -> DeadLetter:
+    found = draft.get(draft.memory.dead_letters, dead_letter_id)
+    if found is None:
+        raise Refused(404, "unknown_letter", f"there is no dead letter {dead_letter_id!r}: see `fleethub deadletters`")
+    return found
 
 
 def _retry(draft: Draft, event: RequestReceived, request: RetryDeadLetter) -> tuple[int, Json]:
-    """It stays a letter until it has been stepped: a hub that dies before that begins with it."""
-    letter = _known_letter(draft, request.letter_id)
-    if letter.process != "hub":
-        draft.drop(draft.memory.dead_letters, letter.id)
-        draft.effects.tried_again.append((letter.process, letter.name))
-    elif not letter.retrying:
+    """Have the dead letter tried again. It stays one until its event was stepped: a hub that dies before that leaves it
+    to its successor, which tries it again first.
+    """
+    found = _known_dead_letter(draft, request.dead_letter_id)
+    if found.process != "hub":
+        draft.drop(draft.memory.dead_letters, found.id)
+        draft.effects.tried_again.append((found.process, found.name))
+    elif not found.retrying:
         try:
-            dead_letter.revived(letter)
+            dead_letter.revived(found)
         except LocalError as error:
-            raise Refused(409, "not_retriable", f"dead letter {letter.id} cannot be tried again: {error}") from None
-        letter = msgspec.structs.replace(letter, retrying=True, retries=letter.retries + 1)
-        draft.put_dead_letter(letter)
-        draft.effects.retries.append(letter)
-    _note(draft, event, (Kind.DEAD_LETTER, letter.id), "tried_again", letter.kind)
-    return 202, encode(dead_letter.view(letter, whole=False))
+            raise Refused(409, "not_retriable", f"dead letter {found.id} cannot be tried again: {error}") from None
+        found = msgspec.structs.replace(found, retrying=True, retries=found.retries + 1)
+        draft.put_dead_letter(found)
+        draft.effects.retries.append(found)
+    _note(draft, event, (Kind.DEAD_LETTER, found.id), "tried_again", found.kind)
+    return 202, encode(dead_letter.view(found, whole=False))
 
 
 def _discard(draft: Draft, event: RequestReceived, request: DiscardDeadLetter) -> tuple[int, Json]:
-    letter = _known_letter(draft, request.letter_id)
-    draft.drop(draft.memory.dead_letters, letter.id)
-    _note(draft, event, (Kind.DEAD_LETTER, letter.id), "discarded", letter.kind)
-    return 200, encode({"id": letter.id, "discarded": True})
+    found = _known_dead_letter(draft, request.dead_letter_id)
+    draft.drop(draft.memory.dead_letters, found.id)
+    _note(draft, event, (Kind.DEAD_LETTER, found.id), "discarded", found.kind)
+    return 200, encode({"id": found.id, "discarded": True})
 
 
 def _void(draft: Draft, token_hash: str | None) -> None:

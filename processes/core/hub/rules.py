@@ -15,8 +15,8 @@ class Rules:
     fanouts: tuple[str, ...] = ("fanout",)
     ttl_s: float = 3600.0
     lost_after_s: float = 86400.0
-    redeliver_s: float = 5.0  # a `sent` without ack on a live connection; DESIGN: redelivered after 5 s
-    settle_s: float = 5.0  # hosts restored from disk are stale until the census or this
+    redeliver_s: float = 5.0  # until a `sent` command without ack is sent again on a live connection; contract
+    settle_s: float = 5.0  # hosts restored from disk are stale until the censuses are in, or for so long
     stale_beats: float = 3.0  # missed heartbeats until a connected host is stale; guess: two may be late
     stale_s_min: float = 10.0
     queued_per_host_max: int = 100
@@ -28,8 +28,8 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """A gateway's census while its pieces come in: the connections that live, named by a piece or registered
-    meanwhile.
+    """A gateway's census while its pieces come in. `named`: the connections that live, because a piece names them or
+    they registered meanwhile.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Fleet runs in the hub's memory: they go on host by host, step by step. Pure."""
+"""Fleet runs in the hub's memory: each goes on host by host, step by step. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 def advance(draft: Draft, run_id: str) -> None:
-    """Takes the run on: hosts whose command ended go to their next step or leave, further hosts begin, or it ends."""
+    """Advance the run: hosts whose command ended go to their next step or are done, further
+    hosts begin, or the run ends.
+    """
     draft.drop(draft.memory.due_runs, run_id)
     run = draft.run(run_id)
     if run is None or not run.open:
@@ -36,9 +38,8 @@ def advance(draft: Draft, run_id: str) -> None:
     if after != run:
         draft.put_run(after)
     if any(now.part is Part.FAILED and was.part is not Part.FAILED for was, now in zip(run.parts, parts, strict=True)):
-        draft.mark(
-            draft.memory.due_runs, run_id
-        )  # a host could not be begun: that may make room for another, or stop the run
+        # a host could not begin: another may begin instead, or the run must stop
+        draft.mark(draft.memory.due_runs, run_id)
 
 
 def _left(part: run_rules.HostPart) -> run_rules.HostPart:
@@ -57,8 +58,8 @@ def _begin_step(draft: Draft, run: run_rules.Run, part: run_rules.HostPart) -> r
 
 
 def chosen(draft: Draft, where: dict[str, str]) -> list[HostRecord]:
-    """Returns the hosts whose fields have these values, by name: fields of the API's host, or of
-    its facts. {} chooses every host.
+    """Return the hosts whose fields have these values, in the order of their names: fields of the API's host, or of its
+    facts. {} chooses every host.
     """
     names = sorted(name for name in draft.memory.hosts if name != CANARY_HOST)
     hosts = [host for name in names if (host := draft.host(name)) is not None]

@@ -1,11 +1,11 @@
 """The fleet: one event in, effects out. The heart of the hub. Pure.
 
     step(memory, event, now)  →  a Draft, not yet applied: draft.effects.durable says whether it must wait for the disk
-    draft.apply()             →  its effects; the memory is the next one
+    draft.apply()             →  its effects; the memory is changed
 
-Events that come from outside are those of core/travels/messages.py. Four come from the hub's own loop: Tick (volatile
-timers: presence), and, only while no commit is in flight, RunDue (a run that goes on), Due (a host whose commands
-should be looked at) and Elapsed (a command's timer).
+Events from outside are those of core/travels/messages.py. Four come from the hub's own loop: Tick (volatile timers:
+presence), and, only while no commit is under way, RunDue (a run that goes on), Due (a host whose commands should be
+looked at) and Elapsed (a command's timer).
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from processes.core.travels.messages import (
 )
 from processes.core.values import CANARY_HOST, Now, Presence
 
-DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it stays short; the rest waits for the next
+DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it stays short; the others wait for the next
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has gone on."""
+    """Time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A host registered, or one of its commands moved: what it can get now should go to it."""
+    """A host registered, or one of its commands moved: commands that it can get now should be sent."""
 
     host: str
 
@@ -83,9 +83,9 @@ OwnEvent = Tick | Due | Elapsed | RunDue
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What the database held when the hub started: the rows of the memory's durable tables by their keys, oldest first.
+    """The rows of the memory's durable tables in the database when the hub started, by their keys, oldest first.
 
-    Of commands and runs all open ones, and those that ended and are worth remembering.
+    Of commands and runs it has all open ones, and those that ended lately.
     """
 
     rows: Mapping[str, Iterable[tuple[str, Any]]]  # a table's name → its rows
@@ -94,9 +94,9 @@ class StoredState:
 
 
 def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) -> Memory:
-    """The memory of a hub that starts: hosts are stale until a census says otherwise, timers run on.
+    """Return the memory of a hub that starts: hosts are stale until a census names them, timers run on.
 
-    Deadlines of another boot of the machine are taken from wall time, their rest clamped to 0 … ttl.
+    Deadlines of another boot of the machine are taken from wall time, with the time left clamped to 0 … ttl.
     """
     memory = Memory(rules, epoch, boot, now.boot_s)
     memory.ledger, memory.next_number = kept.ledger, kept.next_number
@@ -112,14 +112,15 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
         # plant: restored-runs
         if run.open:
             memory.due_runs.put_row(run.id, True)
-    for letter in memory.dead_letters.values():
-        if letter.host and letter.why in (Why.POISON, Why.RAISED):
-            flood.restored(memory, letter.host, letter.at_wall_s, deadly=letter.why == Why.POISON)
+    for kept_before in memory.dead_letters.values():
+        if kept_before.host and kept_before.why in (Why.POISON, Why.RAISED):
+            deadly = kept_before.why == Why.POISON
+            flood.restored(memory, kept_before.host, kept_before.at_wall_s, deadly=deadly)
     return memory
 
 
 def _take_up(memory: Memory, command: Command, now: Now) -> None:
-    """Takes up an open command where it was: in its host's queue, with its timer."""
+    """Put an open command back into its host's queue, with its timer."""
     memory.commands.put_row(command.id, command)
     memory.queues.put_row(command.host, (*memory.queues.get(command.host, ()), command.id))
     if command.state is State.QUEUED:
@@ -143,7 +144,7 @@ def _rebooted(command: Command, boot: str, now: Now, lost_after_s: float) -> Com
 
 
 def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
-    """What the event makes of the memory, as a draft. Raises: anything, and then nothing has changed."""
+    """Return the draft of this event's step. Raises: anything, and then nothing has changed."""
     draft = Draft(memory, now)
     if flood.suspended(memory, event):
         assert isinstance(event, AgentEvent)
@@ -191,11 +192,11 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
     return draft
 
 
-def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: Now, *, again: bool = False) -> Draft:
-    """The draft that stands in for a step that raised, or may not be tried: a dead letter, and whoever waits for an
-    answer gets one.
+def put_aside(memory: Memory, event: Event | OwnEvent, kept: DeadLetter, now: Now, *, again: bool = False) -> Draft:
+    """Return the draft that stands in for a step that raised, or that may not be tried: it keeps the dead letter and
+    answers the client or agent that waits.
 
-    `again`: a copy of what was put aside as this letter already.
+    `again`: the event is a copy of one that is this dead letter already.
     """
     draft = Draft(memory, now)
     if flood.suspended(memory, event):
@@ -203,20 +204,19 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: 
         flood.unheard(draft, event)
         return draft
     if not again:
-        draft.put_dead_letter(letter)
+        draft.put_dead_letter(kept)
     match event:
         case RequestReceived():
-            requests.refuse(
-                draft, event, requests.Refused(500, "internal", f"the hub could not do it: see dead letter {letter.id}")
-            )
+            told = f"the hub could not do it: see dead letter {kept.id}"
+            requests.refuse(draft, event, requests.Refused(500, "internal", told))
         case StatusReceived() | RejectReceived():
             delivery.quarantined(draft, event, event.command_id)
         case OutputReceived():
-            delivery.output_put_aside(draft, event, letter.id)
+            delivery.output_put_aside(draft, event, kept.id)
         case CensusTaken():
             presence.census(draft, msgspec.structs.replace(event, connections=[]))
         case Tick():
-            draft.take_presence_timers(presence.TIMERS_MAX)  # or the same one would raise at every tick
+            draft.take_presence_timers(presence.TIMERS_MAX)  # else the same timer would raise at every tick
         case Due():
             draft.drop(memory.due, event.host)
             draft.drop(memory.arrived, event.host)
@@ -226,36 +226,29 @@ def put_aside(memory: Memory, event: Event | OwnEvent, letter: DeadLetter, now: 
             draft.drop(memory.due_runs, event.run_id)
         case _:
             pass
-    if letter.host and not letter.retries:
-        flood.put_aside(draft, letter.host, deadly=letter.why == Why.POISON)
+    if kept.host and not kept.retries:
+        flood.put_aside(draft, kept.host, deadly=kept.why == Why.POISON)
     return draft
 
 
-def keep(memory: Memory, letter: DeadLetter, now: Now) -> Draft:
-    """Returns the draft that only keeps the dead letter: of what cannot be decoded, or when putting
-    it aside raised too.
-    """
+def keep(memory: Memory, kept: DeadLetter, now: Now) -> Draft:
+    """Return the draft that only keeps the dead letter, for an undecodable item, or when `put_aside` raised."""
     draft = Draft(memory, now)
-    draft.put_dead_letter(letter)
+    draft.put_dead_letter(kept)
     return draft
 
 
 def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draft:
-    """Returns the refusal of a request that would have to be written while the database cannot be."""
+    """Return the draft that refuses a request which needs a row, while the database cannot be written."""
     draft = Draft(memory, now)
-    requests.refuse(
-        draft,
-        event,
-        requests.Refused(
-            503, "storage_blocked", "the hub's database cannot be written now; nothing was done, ask again later"
-        ),
-    )
+    told = "the hub's database cannot be written now; nothing was done, ask again later"
+    requests.refuse(draft, event, requests.Refused(503, "storage_blocked", told))
     return draft
 
 
 def said_once(memory: Memory, event: Event) -> bool:
-    """Returns whether nobody will repeat this, so that the hub may not let go of it: a foreign
-    agent's word, a line of the audit trail.
+    """Return whether nobody will send this event again (a foreign agent's message, a line of the audit trail), so that
+    the hub may not drop it.
     """
     if isinstance(event, AuditNoted):
         return True
@@ -266,7 +259,7 @@ def said_once(memory: Memory, event: Event) -> bool:
 
 
 def all_changes(memory: Memory) -> list[Change]:
-    """Returns every row that operators see, whole: a replica begins with them."""
+    """Return every row that operators see, whole: a replica begins with them."""
     changes = [
         Change("host", name, encode(host_view(host, memory.links.get(name, OFFLINE))))
         for name, host in memory.hosts.items()
@@ -276,25 +269,25 @@ def all_changes(memory: Memory) -> list[Change]:
 
 
 def due(memory: Memory) -> list[Due | RunDue]:
-    """Returns the runs and then the hosts to look at now, at most DUE_MAX of each."""
+    """Return the runs and then the hosts to look at now, at most DUE_MAX of each."""
     due_runs = [RunDue(run_id) for run_id in itertools.islice(memory.due_runs, DUE_MAX)]
     return [*due_runs, *(Due(name) for name in itertools.islice(memory.due, DUE_MAX))]
 
 
 def elapsed(memory: Memory, now: Now) -> Elapsed | None:
-    """Returns the durable timer to look at now, if one is due."""
+    """Return the durable timer to look at now, if one is due."""
     if memory.timers and memory.timers[0][0] <= now.boot_s:
         return Elapsed(*memory.timers[0][1:])
     return None
 
 
 def _left_out(draft: Draft, event: PutAside) -> None:
-    """Keeps a fanout's dead letter. A fanout that leaves the same row out again makes the same dead letter again."""
-    letter_id = derived_id(event.fanout, event.name)
+    """Keep a fanout's dead letter. A fanout that leaves the same row out again makes the same dead letter again."""
+    dead_letter_id = derived_id(event.fanout, event.name)
     error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
     draft.put_dead_letter(
         DeadLetter(
-            letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name,
+            dead_letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name,
             error=error, deaths=event.deaths, event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
         )
     )  # fmt: skip
@@ -307,7 +300,7 @@ def _due(draft: Draft, host: str) -> None:
     if not draft.link(host).connection:
         delivery.unheard(draft, host)
     delivery.send_due(draft, host)
-    draft.drop(memory.due, host)  # with those of its commands that moved just now: they have been looked at
+    draft.drop(memory.due, host)  # its commands that moved just now have marked it again, and have been looked at
     draft.drop(memory.arrived, host)
 
 

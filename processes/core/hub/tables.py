@@ -1,8 +1,8 @@
 """The hub's state as tables of rows, and one overlay over all of them. Pure.
 
 A new kind of state is one more Table in the memory. If it is durable, the database has a table of the same name, and
-hub/store.py says how a row stands there. Reading, changing, giving up, restoring and counting rows is written once,
-here and there, for all kinds.
+hub/store.py maps a row to its columns. Reading, changing, removing, restoring and counting rows is written once for all
+kinds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Table(dict[str, Row]):
     """Rows by their key, in the order in which they came. Changed by `put_row` and `drop_row` alone.
 
     `name`: the database's table of the same rows, if the kind is durable; else only a name.
-    `class_of`: what a row counts as; None counts nowhere. `kept`: how many rows of a class the memory keeps; past it
-    the oldest of that class leave the memory (the database still has them).
+    `class_of`: the class in which a row counts; None: in none. `kept`: how many rows of a class the memory keeps; past
+    it the oldest of that class leave the memory (the database still has them).
 
     Invariant: counts[c] is the number of rows of class c, and at most kept[c] where that is given.
     """
@@ -39,7 +39,7 @@ class Table(dict[str, Row]):
         self._ages: dict[str, dict[str, None]] = {name: {} for name in self._kept}  # class → keys, oldest first
 
     def put_row(self, key: str, row: Row) -> None:
-        """Makes this the row of the key. Cost: constant."""
+        """Make this the row of the key. Cost: constant."""
         if self._class_of is None:
             self[key] = row
             return
@@ -52,7 +52,7 @@ class Table(dict[str, Row]):
             self._enter(key, now)
 
     def drop_row(self, key: str) -> None:
-        """Gives the row up; nothing, if there is none. Cost: constant."""
+        """Remove the row, if there is one. Cost: constant."""
         row = self.pop(key, None)
         if row is not None and self._class_of is not None:
             self._leave(key, self._class_of(key, row))
@@ -75,9 +75,7 @@ class Table(dict[str, Row]):
 
 
 class Overlay:
-    """The changes of one step over any number of tables: reads fall through to them, and nothing changes in them until
-    `apply_rows`.
-    """
+    """The changes of one step over any tables: reads fall through; the tables do not change until `apply_rows`."""
 
     __slots__ = ("_changed",)
 
@@ -85,7 +83,7 @@ class Overlay:
         self._changed: dict[str, tuple[Table[Any], dict[str, Any]]] = {}  # table's name → the table, and its new rows
 
     def get(self, table: Table[Row], key: str) -> Row | None:
-        """The row of this key, as of this overlay; None, if there is none."""
+        """Return the row of this key, as of this overlay; None if there is none."""
         changed = self._changed.get(table.name)
         if changed is not None and key in changed[1]:
             row: Row | None = changed[1][key]
@@ -93,19 +91,19 @@ class Overlay:
         return table.get(key)
 
     def set(self, table: Table[Row], key: str, row: Row | None) -> None:
-        """Makes this the row of the key; None gives it up. Of two for one key the later counts."""
+        """Make this the row of the key; None removes it. The last row that is set for a key counts."""
         changed = self._changed.get(table.name)
         if changed is None:
             changed = self._changed[table.name] = (table, {})
         changed[1][key] = row
 
     def changed(self, table: Table[Row]) -> Mapping[str, Row | None]:
-        """The table's rows that are set here, by key, in the order in which they first were."""
+        """Return the table's rows that were set here, by key, in the order in which each key was first set."""
         found = self._changed.get(table.name)
         return found[1] if found is not None else {}
 
     def apply_rows(self) -> None:
-        """Makes all changes, table by table, and in each in their order."""
+        """Make all changes, table by table, and in order within each."""
         for table, rows in self._changed.values():
             for key, row in rows.items():
                 if row is None:

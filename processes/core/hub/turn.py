@@ -1,20 +1,21 @@
 """A turn of the hub's loop: which events are stepped, which wait for the disk, which are refused, and up to where
-`events` may be acknowledged. Pure: the loop carries out what an Outcome says, in the order of its fields.
+`events` may be acknowledged. Pure: the loop carries out an Outcome in the order of its fields.
 
     received ──▶ inbox ──step──▶ applied to the memory ──▶ Outcome
                           │
-                          └─ would have to be written while a commit is under way ──▶ parked, in order
+                          └─ needs to be written while a commit is under way ──▶ parked, in order
                                ├─ the commit ends in time             ──▶ stepped again, on the newer memory
                                └─ the disk is blocked, or too many wait
-                                    ├─ a request                      ──▶ refused aloud (storage_blocked), and for good
-                                    ├─ what its sender says again     ──▶ let go, unacknowledged
-                                    └─ what nobody says again         ──▶ stays parked
+                                    ├─ a request                      ──▶ refused with storage_blocked, for good
+                                    ├─ an event that is sent again    ──▶ dropped, unacknowledged
+                                    └─ any other event                ──▶ stays parked
 
-The theory: at most one batch is in commit, and what is not on disk is neither told nor acknowledged. Events that need
-no disk overtake those that do; nothing else overtakes anything. A refused request still stands in `events` behind the
-position that is on disk, so three marks keep it refused: the loop's pulse has the last refused position (a successor
-that reads the request again refuses it), this turn remembers its id until its deadline (a copy of it is refused), and
-its refusal is written with the commit that moves the position past it (a copy that comes even later meets the reply).
+The theory: at most one batch is in commit, and an effect that is not on disk is neither published nor acknowledged.
+Events that need no disk overtake those that do; nothing else overtakes anything. A refused request still stands in
+`events` behind the position that is on disk. Three marks keep it refused. The loop's pulse has the last refused
+position: a successor that reads the request again refuses it. This turn remembers the request's id until its deadline:
+a copy is refused. And the refusal is written with the commit that moves the position past the request: a copy that
+comes even later gets that reply.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ from processes.core.values import Now, Position
 
 BATCH_MAX: Final = 200  # events a turn; at about 50 µs each a turn stays near 10 ms
 TICK_S: Final = 0.1
-INBOX_MAX: Final = 4_000  # events read ahead; the rest waits in the queue
+INBOX_MAX: Final = 4_000  # events read ahead; the others wait in the queue
 PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked
 WRITE_BEHIND_S: Final = 1.0  # heartbeats reach the disk this much later at most
 
 
 class Storage(enum.Enum):
-    """What the database does while this turn goes on."""
+    """The state of the database during this turn."""
 
     IDLE = enum.auto()  # nothing is under way: a batch may begin
     BUSY = enum.auto()  # a transaction is under way
-    BLOCKED = enum.auto()  # it has been for longer than any healthy one takes: locked, full, or slow
+    BLOCKED = enum.auto()  # a transaction takes longer than any healthy one: locked, full, or slow
 
 
 class Taken(NamedTuple):
@@ -60,56 +61,56 @@ class Taken(NamedTuple):
     name: str  # its kind and digest, for the pulse
     position: Position
     since_ns: int  # CLOCK_MONOTONIC of its arrival
-    letter: DeadLetter | None = None  # it was put aside before, and is tried again
+    retried: DeadLetter | None = None  # the event was put aside as this before, and is tried again
 
 
 class Barrier(Protocol):
-    """Steps events, so that one whose step raises is put aside and stops nobody (hub/barrier.py)."""
+    """Steps events, so that one whose step raises is put aside and does not stop the loop (hub/barrier.py)."""
 
-    def step(self, event: Event | OwnEvent, name: str, now: Now, letter: DeadLetter | None = None) -> Draft:
-        """Returns the draft of the step, or of putting its event aside."""
+    def step(self, event: Event | OwnEvent, name: str, now: Now, retried: DeadLetter | None = None) -> Draft:
+        """Return the draft of the step, or of putting its event aside."""
 
     def undecodable(self, item: bytes, error: Exception, now: Now) -> Draft:
-        """Returns the draft of keeping what cannot be read."""
+        """Return the draft that keeps an item that cannot be decoded, as a dead letter."""
 
     def applied(self, effects: Effects) -> None:
-        """Called when these effects are no draft any more."""
+        """Called when the draft of these effects was applied."""
 
-    def not_retried(self, letter: DeadLetter, error: LocalError) -> None:
-        """Called when a dead letter that should be tried again cannot be read by this version."""
+    def not_retried(self, kept: DeadLetter, error: LocalError) -> None:
+        """Called when a dead letter is to be tried again and this version cannot decode it."""
 
 
 class CommitBatch(NamedTuple):
-    """What one transaction writes."""
+    """The content of one transaction."""
 
     writes: list[Write]
     ledger: Ledger
     next_number: int
-    position: Position  # of `events`: everything up to here is in this transaction, or in one before it
+    position: Position  # of `events`: all events up to here are dealt with by this transaction, or by one before it
     now: Now
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a turn asks for. The loop carries it out in the order of the fields."""
+    """The result of a turn. The loop carries it out in the order of the fields."""
 
-    # 1. Noted in the pulse BEFORE anything is told: the last refused position. A successor refuses up to it.
+    # 1. The last refused position, noted in the pulse BEFORE anything is published. A successor refuses up to it.
     refused: Position | None = None
-    # 2. Told now: it needs no disk (presence, metrics, refusals), or repeats what is on disk.
+    # 2. Published now: effects that need no disk (presence, metrics, refusals), or that repeat what is on disk.
     now: Effects = field(default_factory=Effects)
     # 3. Committed in one transaction, tried again until the disk takes it; there is none while another is under way.
     batch: CommitBatch | None = None
-    # 4. Told only AFTER that commit.
+    # 4. Published only AFTER that commit.
     then: Effects = field(default_factory=Effects)
-    # 5. Acknowledged AFTER all of that: `events` lets go of what was dealt with. None while a commit is under way.
+    # 5. Acknowledged AFTER all of that: `events` removes the events up to here. None while a commit is under way.
     acknowledge: Position | None = None
 
 
 class Turn:
-    """What the hub's loop knows from one turn to the next. Changed by the loop alone.
+    """The state of the hub's loop from one turn to the next.
 
-    Invariant: nothing is parked when a batch begins, so everything up to the batch's position was stepped, refused or
-    let go: it is in this batch, in one before it, or comes again by itself.
+    Invariant: nothing is parked when a batch begins. So each event up to the batch's position was stepped, refused or
+    dropped: it is in this batch or in one before it, or its sender sends it again.
     """
 
     def __init__(
@@ -121,12 +122,12 @@ class Turn:
         self._inbox: deque[Taken] = deque()
         self._parked: deque[Taken] = deque()
         self._again: deque[Taken] = deque()  # dead letters to be tried again
-        self._retries = [letter for letter in memory.dead_letters.values() if letter.retrying]
+        self._retries = [each for each in memory.dead_letters.values() if each.retrying]
         self._taken_position = position  # up to here events were taken out of the inbox
-        self._refused_before = self._noted = refused_before  # by the hub before this one, and by this one: the pulse's
-        self._refused: dict[str, float] = {}  # request id → its deadline, CLOCK_BOOTTIME: copies of it may still come
+        self._refused_before = self._noted = refused_before  # by the hub before this one; by this one, in the pulse
+        self._refused: dict[str, float] = {}  # request id → its deadline on CLOCK_BOOTTIME: until then copies may come
         self._unwritten: dict[str, Put] = {}  # refusals that are written before the position goes past them
-        self._held = Effects()  # of what is gathered for the next batch
+        self._held = Effects()  # gathered for the next batch
         self._outcome = Outcome()
         self._ticked_s = self._flushed_s = -WRITE_BEHIND_S
         self._now = Now(0.0, 0.0)
@@ -134,52 +135,52 @@ class Turn:
 
     @property
     def has_room(self) -> bool:
-        """True while more events may be read."""
+        """Return whether more events may be read."""
         return len(self._inbox) < INBOX_MAX
 
     @property
     def backlog(self) -> int:
-        """Returns how many events wait to be stepped."""
+        """Return how many events wait to be stepped."""
         return len(self._inbox) + len(self._parked)
 
     @property
     def has_work(self) -> bool:
-        """True if a turn would find something to do without waiting."""
+        """Return whether a turn would find an event to step without waiting."""
         return bool(self._inbox or self._retries)
 
     @property
     def oldest_ns(self) -> int:
-        """Returns when the longest waiting event arrived; 0: none waits."""
+        """Return when the event arrived that waits longest; 0: none waits."""
         oldest = self._parked or self._inbox
         return oldest[0].since_ns if oldest else 0
 
     def receive(self, items: list[bytes], position: Position, at_ns: int, now: Now) -> None:
-        """Takes what was read from `events`; `position` is that of the last item, or where the reader stands."""
+        """Take items read from `events`. `position`: of the last item; if there is none, where the reader stands."""
         first = position.sequence - len(items) + 1
         self._now = now
         for number, item in enumerate(items):
             try:
                 event = messages.decode_event(item)
-            except Exception as error:  # a message of a newer version, or a broken one: it must not stop the others
+            except Exception as error:  # an item of a newer version, or a broken one: it must not stop the others
                 self._apply(self._barrier.undecodable(item, error, now))
                 continue
             place = Position(position.epoch, first + number)
             for single in poison.singly(event) if isinstance(event, CensusTaken) else (event,):
                 self._inbox.append(Taken(single, poison.name_of(single, item), place, at_ns))
-        if not items and not self._inbox:  # an empty queue of a new epoch, or numbers that were burned
+        if not items and not self._inbox:  # an empty queue of a new epoch, or numbers that a lossy append used up
             before = self._taken_position
             self._taken_position = max(before, position) if position.epoch == before.epoch else position
 
-    def try_again(self, letters: list[DeadLetter]) -> None:
-        """Takes dead letters that are to be stepped once more; that they are is on disk."""
-        self._retries += letters
+    def try_again(self, dead_letters: list[DeadLetter]) -> None:
+        """Take dead letters that are to be stepped once more, and are marked so on disk."""
+        self._retries += dead_letters
 
     def flush(self) -> None:
-        """Makes the next turn write at once what is written behind."""
+        """Make the next turn write the hosts' records that are written behind."""
         self._flushed_s = -WRITE_BEHIND_S
 
     def turn(self, now: Now, storage: Storage, at_ns: int) -> Outcome:
-        """Steps what can be stepped now, and returns what is to be done about it."""
+        """Step the events that can be stepped now, and return what the loop must carry out."""
         self._now, self._storage = now, storage
         outcome = self._outcome
         if storage is Storage.IDLE:
@@ -206,11 +207,11 @@ class Turn:
             self._step(waiting.popleft())
 
     def _step(self, taken: Taken) -> None:
-        """Steps the event, or parks it if it needs a disk that is busy."""
+        """Step the event, or park it if it needs the disk and the disk is busy."""
         if self._was_refused(taken):
             self._refuse(taken)
             return
-        draft = self._barrier.step(taken.event, taken.name, self._now, taken.letter)
+        draft = self._barrier.step(taken.event, taken.name, self._now, taken.retried)
         # plant: asked-again
         if self._storage is not Storage.IDLE and (draft.effects.durable or draft.effects.promises):
             self._park(taken)
@@ -222,7 +223,7 @@ class Turn:
         effects = draft.apply()
         self._barrier.applied(effects)
         told = self._outcome.now
-        if effects.at_once:  # volatile: if it waited for the disk, what comes after it would be shown before it
+        if effects.at_once:  # volatile: if they waited for the disk, later changes would be shown before them
             told.changes += effects.at_once
             effects.at_once = []
         if effects.durable or (effects.promises and self._held.durable):  # asked twice in one batch: answered after it
@@ -247,16 +248,16 @@ class Turn:
             self._apply(self._barrier.step(timer, poison.name_of_own(timer.kind, timer.command_id), now))
 
     def _revive(self, at_ns: int) -> None:
-        letters, self._retries = self._retries, []
-        for letter in letters:
+        retries, self._retries = self._retries, []
+        for kept in retries:
             try:
-                event = dead_letter.revived(letter)
-            except LocalError as error:  # it was kept by a version that could read it
-                self._barrier.not_retried(letter, error)
+                event = dead_letter.revived(kept)
+            except LocalError as error:  # it was kept by a version that could decode it
+                self._barrier.not_retried(kept, error)
                 continue
-            self._again.append(Taken(event, dead_letter.name_again(letter), self._taken_position, at_ns, letter))
+            self._again.append(Taken(event, dead_letter.name_again(kept), self._taken_position, at_ns, kept))
 
-    # what waits for the disk, and what does not
+    # events that wait for the disk
 
     def _park(self, taken: Taken) -> None:
         if self._storage is Storage.BLOCKED or len(self._parked) >= PARKED_MAX:
@@ -265,9 +266,9 @@ class Turn:
             self._parked.append(taken)
 
     def _let_go(self, taken: Taken) -> None:
-        """Refuses a request; leaves unacknowledged what its sender says again; keeps what nobody says again."""
+        """Refuse a request; drop an event that its sender sends again; keep any other parked."""
         event, room = taken.event, len(self._parked) < PARKED_MAX
-        if taken.letter is not None:
+        if taken.retried is not None:
             self._again.append(taken)
         elif isinstance(event, RequestReceived) and event.request_id not in self._memory.replies:
             self._refuse(taken)
@@ -291,17 +292,17 @@ class Turn:
         self._outcome.now.extend(effects)
 
     def _was_refused(self, taken: Taken) -> bool:
-        """True for a copy of a refused request, and for one that the hub before this one may have refused: what that
-        hub carried out has its answer on disk.
+        """Return whether the event is a copy of a refused request, or a request that the hub before this one may have
+        refused: the requests that it carried out have their answers on disk.
         """
-        if not isinstance(taken.event, RequestReceived) or taken.letter is not None:
+        if not isinstance(taken.event, RequestReceived) or taken.retried is not None:
             return False
         request_id, place, before = taken.event.request_id, taken.position, self._refused_before
         passed = place.epoch != before.epoch or place.sequence > before.sequence
         return request_id in self._refused or (not passed and request_id not in self._memory.replies)
 
     def _forget_refused(self) -> None:
-        """Forgets what is past its deadline, and refused for that. The oldest go first, as they came."""
+        """Forget refused requests past their deadlines: a copy is refused for its deadline. The oldest go first."""
         overdue = itertools.takewhile(lambda each: each[1] < self._now.boot_s, self._refused.items())
         for request_id in [request_id for request_id, _ in overdue]:
             del self._refused[request_id]
@@ -310,7 +311,7 @@ class Turn:
     # the batch
 
     def _gather(self, outcome: Outcome) -> None:
-        """Begins a batch, if there is anything to write; says what may be acknowledged."""
+        """Begin a batch if there is anything to write, and set the position that may be acknowledged."""
         memory, now = self._memory, self._now
         if now.boot_s - self._flushed_s >= WRITE_BEHIND_S:
             self._flushed_s = now.boot_s
@@ -319,7 +320,7 @@ class Turn:
         # plant: refused-on-disk
         self._held.writes += self._unwritten.values()
         self._unwritten.clear()
-        assert not self._parked, "what was parked is stepped before a batch begins"
+        assert not self._parked, "parked events are stepped before a batch begins"
         outcome.acknowledge = self._taken_position
         if self._held.durable:
             held, self._held = self._held, Effects()

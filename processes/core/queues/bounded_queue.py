@@ -32,8 +32,8 @@ from processes.core.travels.queue_calls import Appended, Batch, QueueLimits, Que
 from processes.core.values import Position
 
 HUB: Final = "hub"  # the only role that is refused for an old epoch
-QUEUES_MAX: Final = 200  # one for each gateway and fanout, and room if their number is changed; guess
-# clients whose last append number is remembered; the one that was silent longest goes first. Four times the connections
+QUEUES_MAX: Final = 200  # one for each gateway and fanout, and room for more of them; guess
+# clients whose last append number is remembered; the longest silent goes first. Four times the connections
 CLIENTS_MAX: Final = 1_000
 
 

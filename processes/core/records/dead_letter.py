@@ -83,7 +83,7 @@ class DeathView(msgspec.Struct, frozen=True):
     stacks: str | None
 
 
-class LetterView(msgspec.Struct, frozen=True):
+class DeadLetterView(msgspec.Struct, frozen=True):
     """A dead letter in the API. `retrying`: it is about to be stepped once more.
 
     `event`: null in a listing; the text of a message that is undecodable.
@@ -103,7 +103,7 @@ class LetterView(msgspec.Struct, frozen=True):
     event: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 
 
-def view(dead_letter: DeadLetter, *, whole: bool) -> LetterView:
+def view(dead_letter: DeadLetter, *, whole: bool) -> DeadLetterView:
     """Return the dead letter for the API. Not `whole`: no event, no stacks, the error's last line."""
     error = dead_letter.error if whole else (dead_letter.error.strip().splitlines() or [""])[-1][:300]
     deaths = [
@@ -115,10 +115,9 @@ def view(dead_letter: DeadLetter, *, whole: bool) -> LetterView:
         event = msgspec.Raw(msgspec.json.encode(dead_letter.event.decode("latin-1")))
     elif whole and dead_letter.event:
         event = msgspec.Raw(dead_letter.event)
-    return LetterView(
+    return DeadLetterView(
         dead_letter.id, rfc3339(dead_letter.at_wall_s), dead_letter.process, dead_letter.kind, dead_letter.why,
-        dead_letter.host, error,
-        dead_letter.size_bytes, dead_letter.retries, dead_letter.retrying, deaths, event,
+        dead_letter.host, error, dead_letter.size_bytes, dead_letter.retries, dead_letter.retrying, deaths, event,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from processes.core.records.dead_letter import LetterView
+from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
 from processes.core.shown.status import IncidentView, Overall
 from processes.core.shown.views import CommandView, HostView, TransitionView
@@ -113,10 +113,10 @@ class HostRemoved(msgspec.Struct, frozen=True):
 class DeadLettersPage(msgspec.Struct, frozen=True):
     """GET /api/v1/deadletters, newest first."""
 
-    deadletters: list[LetterView]
+    deadletters: list[DeadLetterView]
 
 
-class LetterGone(msgspec.Struct, frozen=True):
+class DeadLetterGone(msgspec.Struct, frozen=True):
     """POST /api/v1/deadletters/ID/discard."""
 
     id: str

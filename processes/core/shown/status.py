@@ -1,4 +1,4 @@
-"""The watchdog's view of the installation, as `status` shows it: its types, and the verdict on the whole. Pure.
+"""The status of the installation, as the watchdog writes it: its types, and the verdict on the whole. Pure.
 
 The watchdog writes it as JSON to run/watchdog.json in each of its turns; the CLI and the fanouts read it.
 """
@@ -65,7 +65,7 @@ class PulseReport(msgspec.Struct, frozen=True):
     dropped: int = 0
     errors: int = 0
     in_hand: str = ""
-    letters: int = 0
+    dead_letters: int = msgspec.field(default=0, name="letters")
     suspended: int = 0
 
 

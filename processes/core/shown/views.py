@@ -189,8 +189,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
 def output_page(command: Command, records: list[OutputRecord], first: int = 0) -> OutputPage:
     """Return a page of output from offset `first`. `records` are consecutive."""
     views = [OutputView(record.offset or 0, record.stream, record.data) for record in records]
-    next_offset = (
-        views[-1].offset + 1 if views else max(first, command.output_next)
-    )  # a reader that follows the output never goes back
+    # at least `first`: a reader that follows the output never goes back
+    next_offset = views[-1].offset + 1 if views else max(first, command.output_next)
     complete = not command.open and next_offset >= command.output_next
     return OutputPage(command.id, views, next_offset, complete, command.output_truncated)

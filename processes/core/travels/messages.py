@@ -245,13 +245,13 @@ class LiftHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 class RetryDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="RetryLetter"):
     """POST /api/v1/deadletters/ID/retry."""
 
-    letter_id: str
+    dead_letter_id: str = msgspec.field(name="letter_id")
 
 
 class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="DiscardLetter"):
     """POST /api/v1/deadletters/ID/discard."""
 
-    letter_id: str
+    dead_letter_id: str = msgspec.field(name="letter_id")
 
 
 Request = (

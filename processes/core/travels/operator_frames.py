@@ -1,14 +1,13 @@
 """The frames of the operators' WebSocket: what a fanout sends, and what an operator asks of it. Pure.
 
-Whoever writes or reads such a frame (fanout, command line, Python client, canary,
-drills) uses these types. What is sent
-to many connections is encoded once: a fanout puts the same `state` and the same `changes` into each connection's frame,
-and only the version differs.
+Fanout, command line, Python client, canary and drills all use these types. State that goes to many connections is
+encoded once: a fanout puts the same `state` and the same `changes` into each connection's frame, and only the version
+differs.
 
     fanout → operator    full_state delta sync output output_end error
     operator → fanout    get_state subscribe unsubscribe
 
-A reader passes over a frame that it does not know, because a newer fanout may say more: `decode` returns None then.
+A reader ignores a frame of an unknown type, because a newer fanout may send more: `decode` returns None then.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ class RowChange(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_removal(self) -> bool:
-        """True when the row is gone."""
+        """Return whether the row is gone."""
         return self.kind.endswith(REMOVED)
 
     @property
     def row_kind(self) -> str:
-        """The kind of the row itself: host, command, process, incident, ledger, overall, source."""
+        """Return the kind of the row itself: host, command, process, incident, ledger, overall, source."""
         return self.kind.removesuffix(REMOVED)
 
 
 class FleetState(msgspec.Struct, frozen=True):
-    """Everything that is on show. Shape: lists of whole rows, each a JSON object, and three single objects."""
+    """The whole state. Shape: lists of whole rows, each a JSON object, and three single objects."""
 
     hosts: list[Raw] = []
     commands: list[Raw] = []
@@ -65,7 +64,7 @@ class FleetState(msgspec.Struct, frozen=True):
 
 
 class FullState(msgspec.Struct, frozen=True, tag_field="type", tag="full_state"):
-    """The whole state. `state`: an encoded `FleetState`, which `decode_state` reads."""
+    """A frame with the whole state. `state`: an encoded `FleetState`, which `decode_state` reads."""
 
     epoch: int = 0
     version: int = 0
@@ -108,7 +107,7 @@ class OutputEnd(msgspec.Struct, frozen=True, tag_field="type", tag="output_end")
 
 
 class ErrorFrame(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    """Says what was wrong with a frame of the operator's."""
+    """A frame of the operator's was wrong. `error`: a fixed word; `message`: for a person."""
 
     error: str
     message: str = ""
@@ -122,18 +121,18 @@ ToOperator = FullState | Delta | Sync | OutputFrame | OutputEnd | ErrorFrame
 
 
 class GetState(msgspec.Struct, frozen=True, tag_field="type", tag="get_state"):
-    """Asks for a full state."""
+    """Ask for a full state."""
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag_field="type", tag="subscribe"):
-    """Asks for a command's output from `offset` on."""
+    """Ask for a command's output from `offset` on."""
 
     command_id: CommandId
     offset: Offset = 0
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, tag_field="type", tag="unsubscribe"):
-    """Ends a subscription."""
+    """End a subscription."""
 
     command_id: CommandId
 
@@ -148,22 +147,22 @@ _changes = msgspec.json.Decoder(list[RowChange])
 
 
 def encode(frame: ToOperator | FromOperator) -> bytes:
-    """The frame's text."""
+    """Return the frame's text."""
     return _encoder.encode(frame)
 
 
 def encode_text(frame: FromOperator) -> str:
-    """The same as a str, which WebSocket clients send as a text frame."""
+    """Return the frame's text as a str, which WebSocket clients send as a text frame."""
     return _encoder.encode(frame).decode()
 
 
 def encode_state(state: FleetState) -> Raw:
-    """The state, encoded once for the frames of all connections."""
+    """Return the state, encoded once for the frames of all connections."""
     return Raw(_encoder.encode(state))
 
 
 def encode_changes(changes: Iterable[Change]) -> Raw:
-    """The changes, encoded once for the frames of all connections."""
+    """Return the changes, encoded once for the frames of all connections."""
     rows = [
         RowChange(change.kind, change.id)
         if change.kind.endswith(REMOVED)
@@ -174,12 +173,12 @@ def encode_changes(changes: Iterable[Change]) -> Raw:
 
 
 def raw_rows(rows: Sequence[Json]) -> list[Raw]:
-    """Encoded rows as `FleetState` holds them."""
+    """Return encoded rows as `FleetState` holds them."""
     return [Raw(row) for row in rows]
 
 
 def decode(text: str | bytes) -> ToOperator | None:
-    """The frame of a fanout; None if this version does not know it."""
+    """Return the frame of a fanout; None if this version does not know it."""
     try:
         return _to_operator.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -187,15 +186,15 @@ def decode(text: str | bytes) -> ToOperator | None:
 
 
 def decode_state(frame: FullState) -> FleetState:
-    """The rows of a full state. Raises: msgspec.DecodeError."""
+    """Return the rows of a full state. Raises: msgspec.DecodeError."""
     return _state.decode(frame.state)
 
 
 def decode_changes(frame: Delta) -> list[RowChange]:
-    """The changes of a delta. Raises: msgspec.DecodeError."""
+    """Return the changes of a delta. Raises: msgspec.DecodeError."""
     return _changes.decode(frame.changes)
 
 
 def decode_request(text: str | bytes) -> FromOperator:
-    """The frame of an operator. Raises: msgspec.DecodeError, if it is not of the protocol."""
+    """Return the frame of an operator. Raises: msgspec.DecodeError, if it is not of the protocol."""
     return _from_operator.decode(text)

@@ -63,7 +63,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     errors: int = 0  # steps that raised, malformed frames
     storage_ns: int = 0  # when the database call that is under way began; each retry is a new call
     # dead letters that are kept (hub); rows left out because they ended this one's predecessors (fanout)
-    letters: int = 0
+    dead_letters: int = 0
     suspended: int = 0  # hosts suspended for a flood of poison
     # The last position of the events queue at which the hub refused requests while it could write nothing to disk. It
     # is in the pulse before the operator hears of the refusal. The next hub re-reads the requests up to this position
@@ -87,7 +87,7 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         min(pulse.backlog, 2**32 - 1), pulse.connections, pulse.oldest_ns, pulse.in_hand_ns,
         pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
-        pulse.storage_ns, pulse.letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
+        pulse.storage_ns, pulse.dead_letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
@@ -103,12 +103,13 @@ def unpack(record: bytes) -> Pulse:
     (
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped,
-        errors, storage_ns, letters, suspended, refused_epoch, refused_sequence,
+        errors, storage_ns, dead_letters, suspended, refused_epoch, refused_sequence,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
-        hosts, online, stale, offline, dropped, errors, storage_ns, letters, suspended, refused_epoch, refused_sequence,
+        hosts, online, stale, offline, dropped, errors, storage_ns, dead_letters, suspended,
+        refused_epoch, refused_sequence,
     )  # fmt: skip
 
 

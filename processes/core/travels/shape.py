@@ -1,4 +1,4 @@
-"""The shape that a message from outside may have, whatever its type says: how deep it may be nested. Pure."""
+"""How deep a message from outside may be nested, whatever its type. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _OTHERS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
 
 def too_deep(text: bytes) -> bool:
-    """Returns whether this JSON text is nested deeper than DEPTH_MAX. Of what is no JSON it says either.
+    """Return whether this JSON text is nested deeper than DEPTH_MAX; of other texts either may be returned.
 
     Cost: a text with at most DEPTH_MAX opening brackets, as nearly every message is, costs two counts; half a megabyte
-    of brackets costs some 10 ms. Each pass takes the innermost pairs away, so as many passes as the text is deep.
+    of brackets costs some 10 ms. Each pass removes the innermost pairs, so it takes as many passes as the text is deep.
     """
     if text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
         return False

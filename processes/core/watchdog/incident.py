@@ -1,7 +1,8 @@
 """An incident: one cause, what was seen, what was done, and when it was over. Pure.
 
     opened   when a death that nobody asked for, or a verdict that is remedied, is found
-    over     when the successor's pulse advances and, for what the canary runs through, a round of it was complete since
+    over     when the successor's pulse advances and, for kinds in THROUGH, a round of the canary is complete that began
+             since then
 
 Units: *_mono_s of CLOCK_MONOTONIC of the boot named in `boot_id`; *_wall_s since 1970.
 """
@@ -16,7 +17,7 @@ from processes.core.records.ledger import Ledger
 from processes.core.shown.status import IncidentView
 from processes.core.values import rfc3339
 
-EVENTS_MAX: Final = 200  # lines of one incident's story; a process that dies for ever must not grow it for ever
+EVENTS_MAX: Final = 200  # lines of one incident's story: a process that dies again and again must not fill memory
 THROUGH: Final = frozenset({"queues", "hub", "gateway", "fanout"})  # kinds that a canary command runs through
 
 
@@ -37,7 +38,7 @@ class Incident(msgspec.Struct):
     over_wall_s: float | None = None
     stuck_at: str | None = None
     remedy: str = ""
-    ledger: Ledger | None = None  # when it was found; None: not known
+    ledger: Ledger | None = None  # as it was when the incident was found; None: not known
     lost: int = 0
     drill: bool = False
     evidence: list[str] = []
@@ -45,13 +46,13 @@ class Incident(msgspec.Struct):
     killed: bool = False  # the watchdog's own kill, so the death itself is no further incident
 
     def tell(self, now_mono_s: float, line: str) -> None:
-        """Adds a line to its story, with the seconds since it was found."""
+        """Add a line to the story, with the seconds since the incident was found."""
         if len(self.events) < EVENTS_MAX:
             self.events = [*self.events, f"{now_mono_s - self.found_mono_s:+.3f} s {line}"]
 
 
 def end_of(incident: Incident, pid: int, epoch: int) -> str:
-    """The story's last line. `pid`: of the process that is well now; `epoch`: the newest hub's."""
+    """Return the story's last line. `pid`: of the process that is well now; `epoch`: the newest hub's."""
     who = f"process {pid}" if pid == incident.pid else f"process {pid} in its place"
     hub = f" under hub epoch {epoch}" if incident.process == "hub" else ""
     rounded = (
@@ -61,8 +62,8 @@ def end_of(incident: Incident, pid: int, epoch: int) -> str:
 
 
 def is_over(incident: Incident, pid: int, advancing: bool, good_s: float, round_began_s: float | None) -> bool:
-    """True when the process (its successor, if this one was killed) has turned since the incident was found, and so has
-    the canary.
+    """Return whether the process (its successor, if it was killed) has turned since the incident was found and, for
+    kinds in THROUGH, a round of the canary that began since then is complete.
 
     `pid`, `advancing`, `good_s`: of the process now. `round_began_s`: when the canary's last complete round began;
     None: there was none.
@@ -75,7 +76,7 @@ def is_over(incident: Incident, pid: int, advancing: bool, good_s: float, round_
 
 
 def lost_between(before: Ledger | None, after: Ledger | None) -> int:
-    """How many accepted commands disappeared: accepted never shrinks, and always is the sum over the states."""
+    """Return how many accepted commands disappeared: `accepted` never shrinks, and is the sum over the states."""
     if after is None:
         return 0
     states = after.queued + after.sent + after.running + after.succeeded + after.failed
@@ -85,7 +86,7 @@ def lost_between(before: Ledger | None, after: Ledger | None) -> int:
 
 
 def view(incident: Incident) -> IncidentView:
-    """What the outside sees of it."""
+    """Return the incident as it is shown."""
     begun_wall_s = incident.found_wall_s - (incident.found_mono_s - incident.good_mono_s)
     over_s = incident.over_mono_s
     return IncidentView(

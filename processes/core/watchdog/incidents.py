@@ -1,4 +1,4 @@
-"""The life of the installation's incidents, from what is found to their end. Pure: moments and ids are arguments.
+"""The life of incidents, from the moment when one is found to its end. Pure: moments and ids are arguments.
 
     found ──▶ open ──▶ told: evidence, kill, death, start … ──▶ well again, and a round of the canary since ──▶ settled
                  │                                                                                              │
@@ -43,8 +43,8 @@ class Moment(NamedTuple):
 
 
 class ProcessCondition(NamedTuple):
-    """How one process is now. `wanted`: it is to run. `busy`: a rescue of it is under way, which has still to say what
-    it did.
+    """How one process is now. `wanted`: an operator wants it to run. `busy`: a rescue of it is under way, whose outcome
+    is still to come.
     """
 
     pid: int
@@ -64,7 +64,7 @@ class Ending(NamedTuple):
 class Incidents:
     """The open incidents, oldest first, and those that ended lately.
 
-    `changed` is called with an incident whenever it is another one than before, and with the line that was told of it.
+    `changed` is called with an incident whenever one of its fields has changed, and with the line added to its story.
 
     Invariant: at most one open incident of a process and pid. Invariant: an incident ends once.
     """
@@ -76,7 +76,7 @@ class Incidents:
         self._settling: set[str] = set()
 
     def of(self, process: str, pid: int | None = None) -> Incident | None:
-        """Returns the newest open incident of a process; with `pid`, of exactly that one."""
+        """Return the newest open incident of a process; with `pid`, of exactly that one."""
         found = [i for i in self.open.values() if i.process == process and (pid is None or i.pid == pid)]
         return found[-1] if found else None
 
@@ -84,7 +84,7 @@ class Incidents:
         self, process: str, judgement: Judgement, pid: int | None, at: Moment, *,
         epoch: int, ledger: Ledger | None, drill: bool = False,
     ) -> Incident:  # fmt: skip
-        """Returns the open incident of this process and pid, or opens one, found now. pid None: of any pid."""
+        """Return the open incident of this process and pid, or open one that is found now. pid None: of any pid."""
         known = self.of(process, pid)
         if known is not None:
             return known
@@ -108,12 +108,12 @@ class Incidents:
         return incident
 
     def tell(self, incident: Incident, line: str, now_s: float) -> None:
-        """Adds a line to the incident's story."""
+        """Add a line to the incident's story."""
         incident.tell(now_s, line)
         self._changed(incident, line)
 
     def tell_once(self, incident: Incident, verdict: Verdict, line: str, now_s: float) -> None:
-        """The same, unless the story has the line already; the incident's verdict is this one from now on."""
+        """Add a line unless the story has it already; the incident then also takes this verdict."""
         if not any(line in told for told in incident.events):
             incident.verdict = str(verdict)
             self.tell(incident, line, now_s)
@@ -121,7 +121,7 @@ class Incidents:
     def collected(
         self, incident: Incident, files: Collection[str], stuck_at: str | None, waits_at: str | None, now_s: float
     ) -> None:
-        """Called when the evidence is there."""
+        """Called when the evidence is collected."""
         incident.evidence, incident.stuck_at = list(files), stuck_at or incident.stuck_at
         waits = f"; its main task waits at {waits_at}" if waits_at else ""
         self.tell(incident, f"evidence collected: stuck at {incident.stuck_at or 'an unknown place'}{waits}", now_s)
@@ -177,8 +177,8 @@ class Incidents:
     def endings(
         self, conditions: Mapping[str, ProcessCondition], round_began_s: float | None, now_s: float
     ) -> tuple[list[Ending], bool]:
-        """Returns the incidents that are over now, each once, and whether a round of the canary is wanted: of some that
-        may be over only a round since then can tell.
+        """Return the incidents that are over now, each once, and whether a round of the canary is wanted to
+        tell whether others are over.
         """
         found: list[Ending] = []
         round_wanted = False
@@ -197,8 +197,8 @@ class Incidents:
         return found, round_wanted
 
     def settle(self, ending: Ending, pid: int, at: Moment, *, epoch: int, ledger: Ledger | None, missing: int) -> None:
-        """Ends the incident. `pid`: of whom was judged well. `ledger`: as it is now. `missing`: commands that the
-        database lacks by its own count.
+        """End the incident. `pid`: of the process that was judged well. `ledger`: as it is now. `missing`: commands
+        that the database lacks by its own count.
         """
         incident, over_s = ending
         self._settling.discard(incident.id)
@@ -209,7 +209,7 @@ class Incidents:
         self._over(incident, over_s, at.wall_s, max(lost_between(incident.ledger, ledger), missing))
 
     def resume(self, left: Iterable[Incident], at: Moment) -> None:
-        """Goes on with what the watchdog before this one left open. Shape of `left`: newest first, as stored.
+        """Go on with the incidents that the last watchdog left open. Shape of `left`: newest first, as stored.
 
         Incidents of this boot stay open, the newest, as far as there is room; those of an earlier one ended with it,
         and so did one that this watchdog has found again by itself before it could read what was left.
@@ -227,7 +227,7 @@ class Incidents:
         self.open = {**kept, **self.open}
 
     def take_ended(self) -> list[Incident]:
-        """Returns those that are over since the last call; the newest OPEN_MAX of them."""
+        """Return the incidents that are over since the last call; the newest OPEN_MAX of them."""
         taken = list(self._ended)
         self._ended.clear()
         return taken

@@ -1,13 +1,13 @@
-"""What to do about the verdicts: nothing, collect evidence and kill, or start. Pure.
+"""Decides what to do about the verdicts: nothing, collect evidence and kill, or start. Pure.
 
 The order of blame is storage, queues, hub, then gateway and fanout. While one before it is unwell, or younger than
-YOUNG_S, a later one's `stalled` is a consequence: shown, not remedied. `frozen` and `memory` are nobody's consequence:
-no loop of ours ever waits for another process. A database call that does not return is remedied though storage is to
-blame, but once in STORAGE_S: a hub that starts anew opens the file anew, and more than that cannot be done from here.
+YOUNG_S, a later one's `stalled` is a consequence: shown, not remedied. `frozen` and `memory` are never a consequence,
+since no loop waits for another process. A database call that does not return is remedied though storage is to blame,
+but once in STORAGE_S: a hub that starts anew opens the file anew, and more than that cannot be done from here.
 
 The budget limits the watchdog's own kills and nothing else: after BUDGET_KILLS of one process within BUDGET_S it raises
 the alarm and tries once in BUDGET_S. A process that died by itself is started by supervisord; one that supervisord has
-given up, or that was stopped though nobody wished it, is started from here, after REVIVE_S.
+given up, or that was stopped though the operator wants it to run, is started from here, after REVIVE_S.
 
 Units: *_s of CLOCK_MONOTONIC unless a length of time.
 """
@@ -24,7 +24,7 @@ from processes.core.shown.status import Verdict
 from processes.core.travels.pulse import Blocked
 from processes.core.watchdog.verdict import STORAGE, Judgement, ProcessFacts
 
-# so long after its start a process may still owe the later ones their work; guess: connect, census, snapshot
+# until this age a process may not yet give the later ones work; guess: connect, census, snapshot
 YOUNG_S: Final = 3.0
 BUDGET_KILLS: Final = 5
 BUDGET_S: Final = 60.0
@@ -35,13 +35,8 @@ WELL_S: Final = 30.0  # advancing for so long: the next revival is a first one a
 STARTSECS_S: Final = 1.5
 KILL_WAIT_S: Final = 3.0  # from the decision to kill a process (evidence takes 1 s of it) until it may be killed again
 
-RANK: Final = {
-    "queues": 1,
-    "hub": 2,
-    "gateway": 3,
-    "fanout": 3,
-    "agent": 4,
-}  # storage, 0, is what the hub says it waits for
+# the order of blame; storage is before them all: the hub's pulse says whether it waits for it
+RANK: Final = {"queues": 1, "hub": 2, "gateway": 3, "fanout": 3, "agent": 4}
 UNWELL: Final = frozenset(set(Verdict) - {Verdict.ADVANCING, Verdict.STOPPED, Verdict.SILENT})
 KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})
 GIVEN_UP: Final = frozenset({"FATAL", "STOPPED", "EXITED"})  # supervisord's states in which it starts nothing by itself
@@ -56,9 +51,7 @@ class Act(enum.StrEnum):
 
 
 class Decision(NamedTuple):
-    """For one process. `note`: why nothing is done about a verdict that asks for something. alarm: the budget is used
-    up.
-    """
+    """For one process. `note`: why a verdict that has a remedy gets none. `alarm`: the budget is used up."""
 
     act: Act = Act.NOTHING
     note: str = ""
@@ -66,11 +59,11 @@ class Decision(NamedTuple):
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What was done to one process so far."""
+    """The remedies that one process has had so far."""
 
     kills_s: tuple[float, ...] = ()  # of the last BUDGET_S; once alarmed, the last one counts
     alarmed: bool = False  # the budget was used up, and the process was not well for BUDGET_S since
-    revivals: int = 0  # since it was last well for WELL_S
+    revivals: int = 0  # starts from here since the process was last well for WELL_S
     given_up_s: float | None = None  # since when supervisord starts it no more, or since the last start from here
     well_s: float | None = None  # since when it advances
 
@@ -83,8 +76,8 @@ def decide(
     *,
     drill: bool = False,
 ) -> tuple[dict[str, Past], dict[str, Decision]]:
-    """What to do about each process, and its past with that entered. `drill`: one is under way, and the budget counts
-    no kill.
+    """Return each process's past with this decision entered, and the decision. `drill`: a drill is under way, and its
+    kills do not count against the budget.
     """
     after: dict[str, Past] = {}
     decisions: dict[str, Decision] = {}
@@ -106,7 +99,7 @@ def differs_in_a_drill(before: Mapping[str, Decision], decisions: Mapping[str, D
 
 
 def blame(name: str, judgements: Mapping[str, Judgement], facts: Mapping[str, ProcessFacts]) -> str:
-    """Who stands before this process in the order of blame and is unwell or young; empty if nobody."""
+    """Return which process before this one in the order of blame is unwell or young (or `storage`); empty if none."""
     rank = RANK.get(name.partition(":")[0], 0)
     hub = facts.get("hub")
     if rank > 0 and hub is not None and hub.pulse is not None and hub.pulse.blocked_on == Blocked.STORAGE:

@@ -1,15 +1,15 @@
-"""The watchdog's word to whoever watches the whole (systemd): it is ready, and it is still in good hands. Pure.
+"""Decides what systemd is told of the whole installation: ready, status, and the ping that keeps systemd from
+restarting it. Pure.
 
-Ready is said once, when the house is well for the first time. The ping says: somebody judges, and can do something
-about it. It stops
+Ready is sent once, when the installation is well for the first time. The ping says that the watchdog judges and can
+remedy. It stops in three cases, and comes back when the case is over:
 
-    when supervisord was mute for MUTE_S: nothing can be restarted any more
-    when the hub was unwell for UNWELL_S, though remedies ran, and storage is not blocked: what can be done here does
-    not help and when nobody calls this: the watchdog itself does not turn
+    - supervisord has not answered for MUTE_S: nothing can be restarted any more;
+    - the hub has been unwell for UNWELL_S though remedies ran, and storage is not blocked: the remedies do not help;
+    - the watchdog itself does not turn, so nobody calls `notify`.
 
-and comes back when that is over. Storage that is blocked is no reason to stop: a restart would not make room. Nor is a
-hub that an operator stopped. "Unwell" ends only when the hub has advanced for WELL_S: one that dies every ten seconds
-is not well in between.
+Blocked storage is no reason to stop, since a restart would not make room. Nor is a hub that an operator stopped.
+"Unwell" ends only when the hub has advanced for WELL_S: a hub that dies every ten seconds is not well in between.
 
 Units: *_s of CLOCK_MONOTONIC unless a length of time.
 """
@@ -26,36 +26,36 @@ from processes.core.travels.pulse import Blocked
 MUTE_S: Final = 30.0
 UNWELL_S: Final = 600.0
 WELL_S: Final = 30.0
-PING_S: Final = 1.0  # WatchdogSec is minutes, or a small number of seconds at the least
-AWAY_S: Final = 10.0  # whoever did not look for so long begins to count anew
+PING_S: Final = 1.0  # between two pings; WatchdogSec is some seconds at the least, mostly minutes
+AWAY_S: Final = 10.0  # a longer pause between two looks (the machine was suspended) does not count as unwell
 STATUS_CHARS_MAX: Final = 200
 
 
 class InstallationState(NamedTuple):
-    """What there is to be seen of the whole now."""
+    """The installation, as systemd is to hear of it."""
 
     well: bool  # the hub advances and the canary is green
-    hub_well: bool  # it advances, lags or is excused; or nobody wants it
-    blocked: bool  # on storage
+    hub_well: bool  # it advances, lags or is excused; or an operator stopped it
+    blocked: bool  # a process waits for storage
     remedies: int  # for the hub, ever: kills, starts, successors
     supervisord_silent_s: float  # 0: it answers
     status: str
 
 
 class NotifyState(msgspec.Struct, frozen=True):
-    """What is remembered."""
+    """What is remembered from look to look."""
 
     ready: bool = False
     looked_s: float | None = None
     pinged_s: float | None = None
     said: str = ""  # the last status
-    unwell_s: float | None = None  # since when the hub is
-    well_s: float | None = None  # since when it is well again
-    remedies: int = 0  # when it became unwell
+    unwell_s: float | None = None  # since when the hub is unwell; None: it is well
+    well_s: float | None = None  # since when the hub is well again, while unwell_s stands
+    remedies: int = 0  # their number when the hub became unwell
 
 
 class Notification(NamedTuple):
-    """What to say now. `why_not`: why there is no ping though one is due."""
+    """What to send now. `why_not`: why no ping is sent though one is due."""
 
     ready: bool = False
     ping: bool = False
@@ -64,7 +64,7 @@ class Notification(NamedTuple):
 
 
 def notify(before: NotifyState, seen: InstallationState, now_s: float) -> tuple[NotifyState, Notification]:
-    """What to say at this look, and what to remember."""
+    """Return the state after this look, and what to send."""
     after = _followed(before, seen, now_s)
     why_not = refusal(after, seen, now_s)
     due = after.pinged_s is None or now_s - after.pinged_s >= PING_S
@@ -78,7 +78,7 @@ def notify(before: NotifyState, seen: InstallationState, now_s: float) -> tuple[
 
 
 def refusal(state: NotifyState, seen: InstallationState, now_s: float) -> str:
-    """Why the whole is not answered for; empty if it is."""
+    """Return why no ping may be sent; empty if one may."""
     if seen.supervisord_silent_s >= MUTE_S:
         return f"supervisord is mute for {MUTE_S:.0f} s"
     if state.unwell_s is None or now_s - state.unwell_s < UNWELL_S or seen.blocked or seen.remedies <= state.remedies:
@@ -87,7 +87,7 @@ def refusal(state: NotifyState, seen: InstallationState, now_s: float) -> str:
 
 
 def seen(report: Report, remedies: int) -> InstallationState:
-    """What the watchdog's report says of the whole."""
+    """Return the state of the installation, by the watchdog's report."""
     hub = next((process for process in report.processes if process.name == "hub"), None)
     verdict = hub.verdict if hub is not None else Verdict.DEAD
     unwanted = hub is not None and not hub.wanted
@@ -109,11 +109,11 @@ def seen(report: Report, remedies: int) -> InstallationState:
 
 
 def _followed(before: NotifyState, seen: InstallationState, now_s: float) -> NotifyState:
-    """The state with this look entered."""
+    """Return the state with this look entered."""
     away_s = now_s - before.looked_s if before.looked_s is not None else 0.0
     unwell_s, well_s, remedies = before.unwell_s, before.well_s, before.remedies
     if away_s >= AWAY_S and unwell_s is not None:
-        unwell_s += away_s  # the whole was suspended: that is no time in which a remedy could help
+        unwell_s += away_s  # the machine was suspended: no remedy could help in that time
         well_s = None if well_s is None else well_s + away_s
     if not seen.hub_well:
         well_s = None

@@ -1,9 +1,8 @@
-"""The second witness of a process whose pulse is doubted: does it take anything from the queue that it reads? Pure.
+"""The second witness of a process whose pulse is doubted: does it acknowledge items of its queue? Pure.
 
-Every second the canary puts a heartbeat into `events`, which comes out of every fanout's broadcasts; and its commands
-go into the gateways' deliveries. So a process that works lets go of something within seconds. `queues` itself is asked:
-its answer is the witness.
-The agent reads no queue: nothing of it can be witnessed, and a doubted pulse alone never kills it.
+Every second the canary puts a heartbeat into `events`, which comes out of every fanout's broadcasts, and its commands
+go into the gateways' deliveries. So a process that works acknowledges an item within seconds. For `queues` the witness
+is whether it answers at all. The agent reads no queue and has no second witness: a doubted pulse alone never kills it.
 
 Units: *_s of CLOCK_MONOTONIC.
 """
@@ -18,7 +17,7 @@ from processes.core.travels.queue_calls import QueueStats
 
 
 class QueueReading(NamedTuple):
-    """One queue's acknowledgements: how many there were, and since when there was none though something waited."""
+    """One queue's acknowledgements: how many there were, and since when there was none though an item waits."""
 
     epoch: int
     acknowledged: int
@@ -26,7 +25,7 @@ class QueueReading(NamedTuple):
 
 
 def follow(known: Mapping[str, QueueReading], seen: Iterable[QueueStats], now_s: float) -> dict[str, QueueReading]:
-    """All readings with the newest answer of `queues` entered. A queue that is not in it is forgotten."""
+    """Return the readings with the newest answer of `queues` entered. Queues that are not in it are forgotten."""
     found: dict[str, QueueReading] = {}
     for queue in seen:
         before = known.get(queue.name)
@@ -41,8 +40,9 @@ def follow(known: Mapping[str, QueueReading], seen: Iterable[QueueStats], now_s:
 def untouched_since_s(
     process: str, readings: Mapping[str, QueueReading], unanswered_since_s: float | None
 ) -> float | None:
-    """Since when the process takes nothing from its queue; None: it does, or nobody can say. `unanswered_since_s`: of
-    `queues`.
+    """Return since when the process takes nothing from its queue; None if it does, or if that is not known.
+
+    `unanswered_since_s`: since when `queues` does not answer.
     """
     kind = process.partition(":")[0]
     if kind == "queues":

@@ -1,4 +1,4 @@
-"""The verdict on one process, from its successive pulses and what the kernel says of it. Pure.
+"""The verdict on one process, from its successive pulses and the kernel's figures. Pure.
 
     starting     until the first pulse, at most STARTING_S_MAX
     advancing    turns advance, and the oldest waiting item is young
@@ -11,12 +11,12 @@
     excused      no turn or no work for stall_s, but it could not: starved of CPU (at most STARVED_S_MAX), or the
                  watchdog was away
     unkillable   survived SIGKILL in state D
-    stopped      no process, as the operator wished
+    stopped      no process, as the operator wants it
 
 The theory: a turn is proof, silence is not. Silence counts only from when the watchdog itself was there to listen
-(`baseline_s`, shortened by its own lag), and only as far as the process had a CPU to turn on: what got a good part of a
-second of CPU and did not turn is frozen, however busy the machine. A pulse that is missing, garbage or another's is
-doubted, and needs a second witness: the queue that the process reads, which grows old. What bothers the author:
+(`baseline_s`, shortened by its own lag), and only as far as the process had a CPU to turn on: a process that got a good
+part of a second of CPU and did not turn is frozen, however busy the machine is. A pulse that is missing, garbage or
+another process's is doubted, and needs a second witness: the queue that the process reads. What bothers the author:
 `stalled` needs to know which counters a kind of process moves when it works (STAGES); a kind that is not in the table
 is never stalled.
 
@@ -36,13 +36,13 @@ STARTING_S_MAX: Final = 10.0  # imports take 0.7 s on two idle cores; the rest i
 LAG_S: Final = 5.0  # oldest waiting item; guess: above every conflation and retry interval in the house
 STARVED_S_MAX: Final = 30.0  # an excuse is stretched to this; measured: a quota of 0.1 % of a CPU made gaps of 7.4 s
 STARVED_SHARE: Final = 0.5  # of the silent time spent waiting for a CPU
-# of the allowed silence: who got so much CPU was not starved of its turn, which takes milliseconds
+# of the allowed silence: with so much CPU a process was not starved of its turn, which takes milliseconds
 RAN_SHARE: Final = 0.25
-# a database call that returns later hangs; locked or full it returns within 1 s and is tried again
+# a database call that takes longer hangs; on a locked or full disk it returns within 1 s and is tried again
 STORAGE_S_MAX: Final = 10.0
 HEAVY_S: Final = 1.0  # over the memory limit for so long: a peak may pass
 STORAGE: Final = "storage"  # the stage of a database call
-AWAY_S: Final = 1.0  # the watchdog's own gap after which all silence begins anew; its turns are 0.1 s apart
+AWAY_S: Final = 1.0  # after such a gap of the watchdog's own, all silence counts anew; its turns are 0.1 s apart
 UNKILLABLE_S: Final = 2.0  # alive so long after SIGKILL
 
 STAGES: Final[dict[str, tuple[str, ...]]] = {  # which counters move when a kind works off its backlog: one is enough
@@ -53,8 +53,9 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {  # which counters move when a kind
 
 
 class Spent(NamedTuple):
-    """What the kernel has counted of a process up to one moment. Units: s, since its start; periods of its control
-    group.
+    """What the kernel has counted of a process up to one moment.
+
+    Units: seconds since its start; periods of its control group.
     """
 
     ran_s: float = 0.0  # its main thread, on a CPU
@@ -62,14 +63,14 @@ class Spent(NamedTuple):
     used_s: float = 0.0  # all its threads, on CPUs
     periods: int = 0  # of its control group's quota
     throttled: int = 0  # of these, how many ended with the group held back
-    pressed_s: float = 0.0  # somebody of its control group (or of the machine) waited for a CPU
+    pressed_s: float = 0.0  # in which a process of its control group (or of the machine) waited for a CPU
 
 
 class ProcessFacts(NamedTuple):
     """What was seen of one process in one turn of the watchdog."""
 
     wanted: bool = True
-    supervised: str = "RUNNING"  # supervisord's word; empty while it does not answer
+    supervised: str = "RUNNING"  # supervisord's state of it; empty while supervisord does not answer
     pid: int = 0  # 0: there is no process
     start_ticks: int = 0
     age_s: float = 0.0  # since its start
@@ -81,21 +82,21 @@ class ProcessFacts(NamedTuple):
     rss_bytes: int = 0
     rss_bytes_max: int = 0  # what it may hold; 0: no limit
     killed_s: float | None = None  # when the watchdog sent this very process SIGKILL
-    pressed: bool = False  # the queue it fills is full: its waiting is the readers' doing
-    # the second witness: since when it takes nothing from the queue it reads; None: it does
+    pressed: bool = False  # the queue that it fills is full: it waits because of the readers
+    # the second witness: since when it takes nothing from the queue that it reads; None: it does, or not known
     untouched_since_s: float | None = None
 
 
 class Track(msgspec.Struct, frozen=True):
-    """What the watchdog remembers of one process between its turns. `pid`, `start_ticks`: whom all this is about."""
+    """What the watchdog remembers of one process between its turns. `pid`, `start_ticks`: of this process."""
 
     pid: int = 0
     start_ticks: int = 0
     turn: int = 0
     advanced_s: float = 0.0  # the last good turn; before the first one, when the process was first seen
     baseline_s: float = 0.0  # since when silence counts: the last good turn, or the watchdog's own return
-    lag_s: float = 0.0  # the watchdog's own lag since then: it is not held against the process
-    pulsed: bool = False  # it has turned at least once under our eyes, or before
+    lag_s: float = 0.0  # the watchdog's own lag since then, which does not count as silence
+    pulsed: bool = False  # it has turned at least once
     since_birth: bool = False  # seen from its start on
     spent: Spent | None = None  # at the baseline; None: enter it at the next look
     away: bool = False  # the baseline is the watchdog's own return
@@ -116,24 +117,17 @@ class Judgement(NamedTuple):
 
 
 def own_gap(track: Track, gap_s: float, turn_s: float, now_s: float) -> Track:
-    """The track after the watchdog itself took `gap_s` from one turn to the next instead of `turn_s`."""
+    """Return the track after the watchdog itself took `gap_s` from one turn to the next instead of `turn_s`."""
     if gap_s >= AWAY_S:
         return msgspec.structs.replace(
-            track,
-            baseline_s=now_s,
-            moved_s=now_s,
-            heard_s=now_s,
-            lag_s=0.0,
-            away=True,
-            spent=None,
-            moved_spent=None,
-            heavy_s=None,
-        )
+            track, baseline_s=now_s, moved_s=now_s, heard_s=now_s, lag_s=0.0, away=True,
+            spent=None, moved_spent=None, heavy_s=None,
+        )  # fmt: skip
     return msgspec.structs.replace(track, lag_s=track.lag_s + max(0.0, gap_s - 2 * turn_s))
 
 
 def judge(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s: float) -> tuple[Track, Judgement]:
-    """The track after this look, and the verdict."""
+    """Return the track after this look, and the verdict."""
     if facts.pid == 0:
         return track, _absent(track, facts, now_s)
     track = _followed(kind, track, facts, now_s)
@@ -143,13 +137,13 @@ def judge(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s: f
 def _absent(track: Track, facts: ProcessFacts, now_s: float) -> Judgement:
     if not facts.wanted:
         return Judgement(Verdict.STOPPED, "as asked")
-    words = {"FATAL": "failed to start again and again", "STOPPED": "was stopped, but not by an operator's wish"}
+    words = {"FATAL": "failed to start again and again", "STOPPED": "was stopped, but not by an operator"}
     reason = words.get(facts.supervised, f"no process ({facts.supervised or 'supervisord does not answer'})")
     return Judgement(Verdict.DEAD, reason, track.advanced_s or now_s)
 
 
 def _followed(kind: str, track: Track, facts: ProcessFacts, now_s: float) -> Track:
-    """The track with this look's pulse entered."""
+    """Return the track with this look's pulse entered."""
     if (facts.pid, facts.start_ticks) != (track.pid, track.start_ticks):
         track = Track(
             pid=facts.pid,
@@ -158,14 +152,12 @@ def _followed(kind: str, track: Track, facts: ProcessFacts, now_s: float) -> Tra
             baseline_s=now_s,
             since_birth=facts.age_s < STARTING_S_MAX,
             spent=facts.spent,
-            away=True,  # nobody listened before: a silence that began earlier counts from now
+            away=True,  # the watchdog did not listen before: a silence that began earlier counts from now
             heard_s=now_s,
             moved_s=now_s,
             moved_spent=facts.spent,
         )
-    elif (
-        track.spent is None or track.moved_spent is None
-    ):  # the first look since the last turn, or the watchdog's return
+    elif track.spent is None or track.moved_spent is None:  # first look since a turn, or since being away
         track = msgspec.structs.replace(
             track, spent=track.spent or facts.spent, moved_spent=track.moved_spent or facts.spent
         )
@@ -181,7 +173,7 @@ def _followed(kind: str, track: Track, facts: ProcessFacts, now_s: float) -> Tra
     if pulse.turn == track.turn and track.pulsed:
         return track
     written_s = pulse.written_ns / 1e9
-    advanced_s = min(now_s, written_s)  # a time in the future is nonsense, but a turn it is
+    advanced_s = min(now_s, written_s)  # a time in the future is nonsense, but the turn was made
     return msgspec.structs.replace(
         track,
         turn=pulse.turn,
@@ -228,7 +220,7 @@ def _present(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s
 
 
 def _silent(track: Track, facts: ProcessFacts, now_s: float, stall_s: float) -> Judgement:
-    """No turn for stall_s: frozen, or excused."""
+    """Return the verdict after no turn for stall_s: frozen, or excused."""
     silent_s = now_s - track.advanced_s
     counted_s = now_s - track.baseline_s - track.lag_s
     if counted_s < stall_s:
@@ -245,11 +237,11 @@ def _silent(track: Track, facts: ProcessFacts, now_s: float, stall_s: float) -> 
 
 
 def _starved(since: Spent | None, facts: ProcessFacts, counted_s: float, limit_s: float) -> str:
-    """Why the process could not turn, if it had no CPU for most of the silence; else empty.
+    """Return why the process could not turn, if it had no CPU for most of the silence; else empty.
 
-    The waiting of a main thread that is held back or queued is entered only when it runs again: until then it is
-    runnable, and does not run. Of another thread (which may hold the interpreter's lock meanwhile) that alone says
-    little: it may have woken just now. So it must be the whole group that waits.
+    The kernel enters the waiting time of a main thread only when that thread runs again: until then the thread is
+    runnable (state R) and does not run. For another thread, which may hold the interpreter's lock meanwhile, state R
+    alone says little: it may have woken just now. So the whole control group must have waited as well.
     """
     if since is None or facts.spent is None:
         return ""
@@ -268,7 +260,7 @@ def _starved(since: Spent | None, facts: ProcessFacts, counted_s: float, limit_s
 
 
 def _without_pulse(track: Track, facts: ProcessFacts, now_s: float) -> Judgement:
-    """No pulse of this very process: starting, or bad news that needs a second witness."""
+    """Return the verdict without a pulse of this very process: starting, or doubted until the second witness speaks."""
     if not track.pulsed and track.since_birth:
         counted_s = now_s - track.baseline_s
         if counted_s < STARTING_S_MAX:

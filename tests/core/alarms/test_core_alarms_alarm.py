@@ -34,8 +34,8 @@ class Play:
     def look(self, now_s: float, *conditions: Condition, **more: object) -> list[tuple[str, str]]:
         """What is told at this look."""
         before = self.state.number
-        sight = msgspec.structs.replace(ConditionsSeen(list(conditions)), **more)
-        self.state, self.watch = alarm.turn(self.state, self.watch, sight, now_s, 1000.0 + now_s)
+        seen = msgspec.structs.replace(ConditionsSeen(list(conditions)), **more)
+        self.state, self.watch = alarm.turn(self.state, self.watch, seen, now_s, 1000.0 + now_s)
         return [(event.key, str(event.phase)) for event in self.state.events if event.number > before]
 
 

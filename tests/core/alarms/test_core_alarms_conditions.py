@@ -110,7 +110,7 @@ def test_each_condition_stands_alone_with_its_severity(
         report(process("hub", Verdict.FROZEN), process("fanout", Verdict.EXCUSED)),
     ],
 )
-def test_what_is_an_incident_a_wish_or_too_young_is_no_condition(seen: Report) -> None:
+def test_what_is_an_incident_or_wanted_or_too_young_is_no_condition(seen: Report) -> None:
     assert found(seen) == {}
 
 

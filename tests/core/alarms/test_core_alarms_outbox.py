@@ -84,7 +84,7 @@ def test_each_target_has_its_own_place() -> None:
     assert found.targets["b"] == Told(number=3)
 
 
-def test_less_than_the_wished_severity_is_not_sent_and_its_end_neither() -> None:
+def test_less_than_the_wanted_severity_is_not_sent_and_its_end_neither() -> None:
     found = state(
         event(1, "a", severity=Severity.INFO),
         event(2, "a", Phase.OVER, Severity.INFO),

@@ -1,4 +1,4 @@
-"""What a gateway vouches for: only what it knows."""
+"""A gateway says "never written" only of what it knows."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_nothing_is_said_of_what_may_be_forgotten() -> None:
     written = DeliveryLog("boot", remembered_max=2)
     for number in (3, 1, 4):
         written.add(f"boot.{number}", "c1")
-    assert not written.never("boot.3", "c1")  # forgotten, so not vouched for
+    assert not written.never("boot.3", "c1")  # forgotten, so it cannot be said
     assert not written.never("boot.2", "c9")  # older than the newest of which something is forgotten
     assert written.never("boot.5", "c1")

@@ -94,7 +94,7 @@ def test_all_together_are_bounded_in_bytes() -> None:
     assert outbox.may_resume("anyone")
 
 
-def test_too_much_presence_becomes_a_wish_for_a_census_and_reports_stay() -> None:
+def test_too_much_presence_makes_a_census_wanted_and_reports_stay() -> None:
     outbox = Outbox(Bounds(presence_items=10))
     outbox.put("a", b"report", 0)
     for _ in range(11):

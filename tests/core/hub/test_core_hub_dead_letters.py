@@ -47,8 +47,8 @@ def aside(
     play: Play, event: messages.Event | step.OwnEvent, id: str, why: Why = Why.POISON, *, again: bool = False
 ) -> Effects:
     """The event is put aside, and what follows is done."""
-    letter = dead_letter.of_event(id, play.now.wall_s, event, why, error="it ended", name=f"name {id}")
-    effects = step.put_aside(play.memory, event, letter, play.now, again=again).apply()
+    kept = dead_letter.of_event(id, play.now.wall_s, event, why, error="it ended", name=f"name {id}")
+    effects = step.put_aside(play.memory, event, kept, play.now, again=again).apply()
     play.settle()
     return effects
 
@@ -64,7 +64,7 @@ def report(command_id: str, host: str = "a") -> StatusReceived:
 # what put aside means
 
 
-def test_a_copy_of_what_was_put_aside_is_answered_like_it_and_makes_no_further_letter(play: Play) -> None:
+def test_a_copy_of_what_was_put_aside_is_answered_like_it_and_makes_no_further_dead_letter(play: Play) -> None:
     event = RequestReceived("r", "fanout", "ann", play.at_s + 5, GiveCommand("pull", ["a"]))
     for again in (False, True):
         effects = aside(play, event, "l1", again=again)
@@ -105,15 +105,15 @@ def test_a_timer_that_is_poison_is_taken_so_that_the_next_one_comes(play: Play) 
     play.at_s += 20
     timer = step.elapsed(play.memory, play.now)
     assert timer is not None
-    letter = dead_letter.of_event("l1", 1.0, timer, Why.POISON, error="")
-    step.put_aside(play.memory, timer, letter, play.now).apply()
+    kept = dead_letter.of_event("l1", 1.0, timer, Why.POISON, error="")
+    step.put_aside(play.memory, timer, kept, play.now).apply()
     assert step.elapsed(play.memory, play.now) is None
 
 
 # bounds
 
 
-def test_the_oldest_of_too_many_letters_go_in_number_and_in_bytes(play: Play) -> None:
+def test_the_oldest_of_too_many_dead_letters_go_in_number_and_in_bytes(play: Play) -> None:
     for number in range(dead_letter.DEAD_LETTERS_MAX):
         play.memory.dead_letters.put_row(f"l{number}", DeadLetter(f"l{number}", 1.0, "X", Why.RAISED))
     effects = step.keep(play.memory, DeadLetter("new", 2.0, "X", Why.RAISED), play.now).apply()
@@ -121,7 +121,7 @@ def test_the_oldest_of_too_many_letters_go_in_number_and_in_bytes(play: Play) ->
     assert len(play.memory.dead_letters) == dead_letter.DEAD_LETTERS_MAX
     large = DeadLetter("large", 3.0, "X", Why.RAISED, event=b"x" * (dead_letter.DEAD_LETTERS_BYTES_MAX - 2000))
     step.keep(play.memory, large, play.now).apply()
-    assert sum(letter.size_bytes for letter in play.memory.dead_letters.values()) <= dead_letter.DEAD_LETTERS_BYTES_MAX
+    assert sum(kept.size_bytes for kept in play.memory.dead_letters.values()) <= dead_letter.DEAD_LETTERS_BYTES_MAX
     assert list(play.memory.dead_letters)[-1] == "large"
 
 
@@ -134,25 +134,25 @@ def test_a_retried_report_is_kept_until_it_was_stepped_and_ends_its_lost_command
     assert play.state(command_id) is State.LOST
     done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryDeadLetter("l1")))
     assert done.replies[0][1].status == 202
-    (letter,) = done.retries
-    assert (letter.retrying, letter.retries) == (True, 1)
+    (kept,) = done.retries
+    assert (kept.retrying, kept.retries) == (True, 1)
     assert play.memory.dead_letters["l1"].retrying, "a hub that dies now must begin with it"
-    play.do(dead_letter.revived(letter))
+    play.do(dead_letter.revived(kept))
     assert play.state(command_id) is State.SUCCEEDED
 
 
 def test_a_retried_request_is_carried_out_though_its_deadline_is_over(play: Play) -> None:
     aside(play, RequestReceived("r", "fanout", "ann", play.at_s + 5, EnrollHost("new", "hash")), "l1")
     play.at_s += 1000
-    (letter,) = play.do(RequestReceived("q", "fanout", "ann", play.at_s + 5, RetryDeadLetter("l1"))).retries
-    assert play.do(dead_letter.revived(letter)).replies[0][1].status == 201
+    (kept,) = play.do(RequestReceived("q", "fanout", "ann", play.at_s + 5, RetryDeadLetter("l1"))).retries
+    assert play.do(dead_letter.revived(kept)).replies[0][1].status == 201
     assert "new" in play.memory.hosts
 
 
 def test_each_retry_is_another_name_so_that_its_deaths_are_counted_anew() -> None:
-    letter = DeadLetter("l1", 1.0, "StatusReceived", Why.POISON)
-    again = msgspec.structs.replace(letter, retries=1)
-    assert dead_letter.name_again(letter) != dead_letter.name_again(again) == dead_letter.name_again(again)
+    kept = DeadLetter("l1", 1.0, "StatusReceived", Why.POISON)
+    again = msgspec.structs.replace(kept, retries=1)
+    assert dead_letter.name_again(kept) != dead_letter.name_again(again) == dead_letter.name_again(again)
 
 
 def test_what_is_of_its_moment_cannot_be_tried_again_and_what_is_unknown_is_not_there(play: Play) -> None:
@@ -180,23 +180,23 @@ def test_discarded_is_gone(play: Play) -> None:
     assert play.ask(DiscardDeadLetter("l1")).status == 404
 
 
-def test_what_a_fanout_left_out_is_one_letter_however_often_it_is_said_and_a_retry_tells_that_fanout(
+def test_what_a_fanout_left_out_is_one_dead_letter_however_often_it_is_said_and_a_retry_tells_that_fanout(
     play: Play,
 ) -> None:
     deaths = [Death("host ab", "frozen", "boot", 1.0, 1e9, pid, pid) for pid in (1, 2)]
     for _ in range(2):
         play.do(PutAside("fanout:1", "host ab", "host", "a", deaths))
-    (letter,) = play.memory.dead_letters.values()
-    assert (letter.process, letter.kind, len(letter.deaths)) == ("fanout:1", "host", 2)
-    done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryDeadLetter(letter.id)))
+    (kept,) = play.memory.dead_letters.values()
+    assert (kept.process, kept.kind, len(kept.deaths)) == ("fanout:1", "host", 2)
+    done = play.do(RequestReceived("r", "fanout", "ann", play.at_s + 5, RetryDeadLetter(kept.id)))
     assert done.tried_again == [("fanout:1", "host ab")]
     assert not play.memory.dead_letters
 
 
-def test_a_listing_shows_neither_event_nor_stacks_and_one_letter_both(play: Play) -> None:
+def test_a_listing_shows_neither_event_nor_stacks_and_one_dead_letter_both(play: Play) -> None:
     death = Death("n", "frozen", "boot", 1.0, 1e9, 7, 7, "incident-1", "File loop.py")
-    letter = dead_letter.of_event("l1", 1e9, beat(), Why.POISON, error="first line\nlast line", deaths=[death])
-    short, whole = dead_letter.view(letter, whole=False), dead_letter.view(letter, whole=True)
+    kept = dead_letter.of_event("l1", 1e9, beat(), Why.POISON, error="first line\nlast line", deaths=[death])
+    short, whole = dead_letter.view(kept, whole=False), dead_letter.view(kept, whole=True)
     assert (short.error, bytes(short.event), short.deaths[0].stacks) == ("last line", b"null", None)
     assert (whole.error, whole.deaths[0].stacks, whole.deaths[0].incident) == (
         "first line\nlast line",
@@ -204,7 +204,7 @@ def test_a_listing_shows_neither_event_nor_stacks_and_one_letter_both(play: Play
         "incident-1",
     )
     assert msgspec.json.decode(whole.event)["host"] == "a"
-    assert msgspec.json.decode(msgspec.json.encode(whole), type=dead_letter.LetterView) == whole
+    assert msgspec.json.decode(msgspec.json.encode(whole), type=dead_letter.DeadLetterView) == whole
 
 
 # a flood
@@ -258,14 +258,14 @@ def test_a_suspended_agents_words_are_neither_stepped_nor_acknowledged_nor_kept(
     """
     (command_id,) = play.give("pull", "a")
     flooded(play)
-    letters = len(play.memory.dead_letters)
+    number = len(play.memory.dead_letters)
     for effects in (play.do(report(command_id)), aside(play, report(command_id), "l9")):
         assert not delivered(effects, DeliverAck)
         assert [m.code for m in delivered(effects, CloseConnection) if isinstance(m, CloseConnection)] == [
             CloseCode.SUSPENDED
         ]
     assert play.state(command_id) is State.SENT
-    assert len(play.memory.dead_letters) == letters
+    assert len(play.memory.dead_letters) == number
     play.disconnect("a", "c1")
     assert play.memory.links["a"].presence is Presence.OFFLINE
 

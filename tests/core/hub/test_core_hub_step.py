@@ -593,13 +593,13 @@ def test_the_canarys_next_round_is_not_held_up_by_one_that_a_gateway_took_with_i
 # the barrier
 
 
-def _letter(event: messages.Event) -> DeadLetter:
+def _dead_letter(event: messages.Event) -> DeadLetter:
     return dead_letter.of_event("letter-1", 1.0, event, Why.RAISED, error="Traceback …")
 
 
 def test_a_step_that_raises_has_changed_nothing_and_its_asker_is_told(play: Play) -> None:
     event = messages.RequestReceived("r", "fanout", "ann", play.at_s + 5, GiveCommand("pull", ["a"]))
-    effects = step.put_aside(play.memory, event, _letter(event), play.now).apply()
+    effects = step.put_aside(play.memory, event, _dead_letter(event), play.now).apply()
     assert [reply.status for _, reply in effects.replies] == [500]
     assert play.memory.ledger.accepted == 0
 
@@ -607,7 +607,7 @@ def test_a_step_that_raises_has_changed_nothing_and_its_asker_is_told(play: Play
 def test_a_report_that_raises_is_acknowledged_as_quarantined_and_its_command_lost(play: Play) -> None:
     (command_id,) = play.give("pull", "a")
     event = messages.StatusReceived("c1", "gateway", "a", "ok", 0, "", command_id)
-    effects = step.put_aside(play.memory, event, _letter(event), play.now).apply()
+    effects = step.put_aside(play.memory, event, _dead_letter(event), play.now).apply()
     (ack,) = delivered(effects, DeliverAck)
     assert isinstance(ack, DeliverAck)
     assert ack.quarantined

@@ -54,22 +54,22 @@ class PlainBarrier:
         self.names: list[str] = []
         self.unreadable: list[str] = []
 
-    def step(self, event: Event | OwnEvent, name: str, now: Now, letter: DeadLetter | None = None) -> Draft:
+    def step(self, event: Event | OwnEvent, name: str, now: Now, retried: DeadLetter | None = None) -> Draft:
         self.names.append(name)
         draft = step.step(self.memory, event, now)
-        if letter is not None:
-            draft.drop(self.memory.dead_letters, letter.id)
+        if retried is not None:
+            draft.drop(self.memory.dead_letters, retried.id)
         return draft
 
     def undecodable(self, item: bytes, error: Exception, now: Now) -> Draft:
-        letter = DeadLetter(f"u{item.hex()}", now.wall_s, "undecodable", Why.UNDECODABLE, event=item)
-        return step.keep(self.memory, letter, now)
+        kept = DeadLetter(f"u{item.hex()}", now.wall_s, "undecodable", Why.UNDECODABLE, event=item)
+        return step.keep(self.memory, kept, now)
 
     def applied(self, effects: Effects) -> None:
         pass
 
-    def not_retried(self, letter: DeadLetter, error: LocalError) -> None:
-        self.unreadable.append(letter.id)
+    def not_retried(self, kept: DeadLetter, error: LocalError) -> None:
+        self.unreadable.append(kept.id)
 
 
 @dataclass
@@ -311,7 +311,7 @@ def test_what_cannot_be_read_is_kept_and_the_others_go_on(scene: Scene) -> None:
     items = [b"\x07broken", messages.encode(scene.request("r1"))]
     scene.turns.receive(items, Position(1, 2), 7, scene.play.now)
     outcome = scene.turn()
-    assert [letter.why for letter in scene.play.memory.dead_letters.values()] == [Why.UNDECODABLE]
+    assert [kept.why for kept in scene.play.memory.dead_letters.values()] == [Why.UNDECODABLE]
     assert statuses(outcome.then) == [202]
     assert outcome.acknowledge == Position(1, 2)
 
@@ -329,9 +329,9 @@ def test_a_dead_letter_is_tried_again_waits_for_the_disk_without_holding_anythin
     scene: Scene,
 ) -> None:
     event = msgspec.json.encode(scene.request("late"))
-    letter = DeadLetter("l1", 1.0, "RequestReceived", Why.RAISED, event=event, retrying=True, retries=1)
-    scene.play.memory.dead_letters.put_row("l1", letter)
-    scene.turns.try_again([letter, DeadLetter("l2", 1.0, "undecodable", Why.UNDECODABLE, event=b"?", retrying=True)])
+    kept = DeadLetter("l1", 1.0, "RequestReceived", Why.RAISED, event=event, retrying=True, retries=1)
+    scene.play.memory.dead_letters.put_row("l1", kept)
+    scene.turns.try_again([kept, DeadLetter("l2", 1.0, "undecodable", Why.UNDECODABLE, event=b"?", retrying=True)])
     scene.say(beat(), beat())
     scene.turn(Storage.BLOCKED)
     scene.turn(Storage.BUSY)

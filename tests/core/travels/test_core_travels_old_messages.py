@@ -2,8 +2,7 @@
 
 old_messages.json was recorded from the code of commit 803da06: each message class of `events`, `broadcasts` and
 `deliveries` (and each request inside RequestReceived) with all its fields filled, as an item of a queue (base64) and,
-of
-events, as a dead letter keeps it (JSON).
+if it is an event, as a dead letter keeps it (JSON).
 """
 
 from __future__ import annotations
