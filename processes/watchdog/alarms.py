@@ -92,10 +92,10 @@ class Alarms:
             await self._keep()
             self._send_due()
 
-    async def leave(self) -> None:
-        """What is under way is finished, as far as LEAVE_S_MAX allows, and kept: it would be sent twice."""
+    async def leave(self, wait_s_max: float = LEAVE_S_MAX) -> None:
+        """Finishes what is under way, as far as `wait_s_max` allows, and keeps it: it would be sent twice."""
         if under_way := [task for task in self._sending.values() if not task.done()]:
-            await asyncio.wait(under_way, timeout=LEAVE_S_MAX)
+            await asyncio.wait(under_way, timeout=wait_s_max)
         for task in under_way:
             task.cancel()
         await self._keep()

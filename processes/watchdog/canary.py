@@ -81,8 +81,8 @@ class Canary:
     ever.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, step_s_max: float = STEP_S_MAX, round_s: float = ROUND_S) -> None:
+        self._settings, self._step_s_max, self._round_s = settings, step_s_max, round_s
         self._agent_token, self._operator_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self._journal_id = secrets.token_hex(8)
         self.registered = False  # the agent's side stands
@@ -159,7 +159,7 @@ class Canary:
                     self.problem = f"round: {error or type(error).__name__}"
             if complete:
                 self.problem = ""
-                await self._until_kicked(max(RETRY_S, began_s + ROUND_S - time.monotonic()))
+                await self._until_kicked(max(RETRY_S, began_s + self._round_s - time.monotonic()))
             else:
                 await asyncio.sleep(RETRY_S)
 
@@ -186,11 +186,11 @@ class Canary:
         if command_id in self._ended:
             return True
         event = self._awaited.setdefault(command_id, asyncio.Event())
-        deadline_s = time.monotonic() + STEP_S_MAX
+        deadline_s = time.monotonic() + self._step_s_max
         try:
             while time.monotonic() < deadline_s and not event.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await within(min(HURRY_S, STEP_S_MAX), event.wait())
+                    await within(min(HURRY_S, self._step_s_max), event.wait())
                 if self._kicked.is_set():
                     break  # something died meanwhile, perhaps with this command: a new round tells sooner
         finally:
@@ -201,7 +201,7 @@ class Canary:
         host, port = _reachable(self._settings.file.operators.listen)
         headers = {"Authorization": f"Bearer {self._operator_token}", "Content-Type": "application/json"}
         request = http_client.Request(method, path, headers, body)
-        return await within(STEP_S_MAX, http_client.ask(host, port, request, tls_context(self._settings)))
+        return await within(self._step_s_max, http_client.ask(host, port, request, tls_context(self._settings)))
 
     async def _until_kicked(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -217,9 +217,9 @@ class Canary:
             additional_headers={"Authorization": f"Bearer {token}"},
             compression=None,
             proxy=None,
-            open_timeout=STEP_S_MAX,
-            ping_interval=STEP_S_MAX,
-            ping_timeout=STEP_S_MAX,
+            open_timeout=self._step_s_max,
+            ping_interval=self._step_s_max,
+            ping_timeout=self._step_s_max,
             close_timeout=RETRY_S,
             max_size=STATE_BYTES_MAX,
         )
@@ -275,7 +275,7 @@ class Canary:
             await asyncio.sleep(BEAT_S)
 
     async def _send(self, socket: ClientConnection, frame: agent_frames.AgentFrame) -> None:
-        await within(STEP_S_MAX, socket.send(agent_frames.encode(frame), text=True))
+        await within(self._step_s_max, socket.send(agent_frames.encode(frame), text=True))
 
     def _see(self, message: str | bytes) -> None:
         frame = operator_frames.decode(message)

@@ -63,10 +63,10 @@ class Evidence:
     waits_at: str | None = None  # where the main task waits, when the main thread stands in the event loop itself
 
 
-async def collect(folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport]) -> Evidence:
-    """Fills the incident's folder. Never raises, never takes longer than EVIDENCE_S_MAX (and a moment for the
-    files).
-    """
+async def collect(
+    folder: Path, subject: Subject, settings: Settings, queues: list[QueueReport], wait_s_max: float = EVIDENCE_S_MAX
+) -> Evidence:
+    """Fills the incident's folder. Never raises, never takes longer than `wait_s_max`, and a moment for the files."""
     stacks = stacks_file.folder(settings.run)
     stopped = subject.stat is not None and subject.stat.state in "Tt"
     parts: dict[str, Awaitable[str]] = {
@@ -79,8 +79,8 @@ async def collect(folder: Path, subject: Subject, settings: Settings, queues: li
         "log.txt": on_thread(lambda: logs_of(settings.log, subject.name)),
     }
     tasks = {name: asyncio.ensure_future(part) for name, part in parts.items()}
-    deadline_s = time.monotonic() + EVIDENCE_S_MAX
-    await asyncio.wait([tasks[name] for name in STACKS], timeout=EVIDENCE_S_MAX)
+    deadline_s = time.monotonic() + wait_s_max
+    await asyncio.wait([tasks[name] for name in STACKS], timeout=wait_s_max)
     await asyncio.wait(tasks.values(), timeout=max(0.0, min(REST_S, deadline_s - time.monotonic())))
     texts: dict[str, str] = {}
     for name, task in tasks.items():
@@ -94,7 +94,7 @@ async def collect(folder: Path, subject: Subject, settings: Settings, queues: li
     where = where_stuck(texts["stacks.txt"]) or where_stuck_pyspy(texts["pyspy.txt"])
     written: list[str] = []
     with contextlib.suppress(TimeoutError, OSError):  # a full or hanging disk must not keep a frozen process alive
-        written = await within(EVIDENCE_S_MAX, on_thread(lambda: _write(folder, texts)))
+        written = await within(wait_s_max, on_thread(lambda: _write(folder, texts)))
     return Evidence(written, where, where_waiting(texts["tasks.txt"]))
 
 

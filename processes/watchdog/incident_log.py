@@ -29,11 +29,11 @@ T = TypeVar("T")
 class IncidentLog:
     """Incidents as they change: logged at once, and written by `run`. `incidents` decides what becomes of each."""
 
-    def __init__(self, store: Store, boot_id: str, log: Log) -> None:
+    def __init__(self, store: Store, boot_id: str, log: Log, retry_s: float = RETRY_S) -> None:
         self.incidents = Incidents(boot_id, self._take)
         self.totals = IncidentsReport()
         self.loaded = False  # what the last watchdog left open is among them
-        self._store, self._log = store, log
+        self._store, self._log, self._retry_s = store, log, retry_s
         self._dirty: dict[str, Incident] = {}
         self._known: set[str] = set()  # ids of open ones, logged as begun
         self._changed = asyncio.Event()
@@ -80,7 +80,7 @@ class IncidentLog:
                 if not told:
                     self._log.error("incidents cannot be written now", error=str(error) or type(error).__name__)
                 told = True
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(self._retry_s)
             else:
                 told = False
                 self._changed.clear()

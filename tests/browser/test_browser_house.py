@@ -24,7 +24,7 @@ STUCK = """() => {
   body: '{"fault": "deadlock"}' });
 }"""
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
+from doubles.deadline import WAIT_S
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -22,7 +23,6 @@ from websockets.http11 import Request, Response
 from processes.core.travels import agent_frames
 
 TOKEN = "token-of-the-agent"
-WAIT_S = 30.0
 
 
 class HubWire:

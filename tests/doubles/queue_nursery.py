@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 import structlog
+from doubles.deadline import WAIT_S
 
 from processes.adapters import bootstrap
 from processes.adapters.queue_link import QueueLink
@@ -39,7 +40,7 @@ class Nursery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=WAIT_S)
 
     def start(self) -> int:
         """The pid of a new child that is ready; the one before it must have been killed."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from doubles.house import CHECKOUT, SLACK_S, House
+from doubles.deadline import WAIT_S
+from doubles.house import CHECKOUT, House
 
 from processes.adapters.state import incidents_db
 from processes.core.cli.drills import DRILLS
@@ -85,7 +86,7 @@ def drilling(house: House, *names: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def wait_for(house: House, what: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(house: House, what: Callable[[], object], seconds: float = WAIT_S) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, house.logs()
@@ -100,8 +101,8 @@ def test_ctrl_c_in_the_middle_undoes_the_fault(house: House) -> None:
     drill = drilling(house, "database-locked")
     wait_for(house, lambda: house.pulse("hub").blocked_on == Blocked.STORAGE)
     os.kill(drill.pid, signal.SIGINT)
-    assert drill.wait(60) == 130
-    wait_for(house, lambda: not house.pulse("hub").blocked_on, SLACK_S)
+    assert drill.wait(WAIT_S) == 130
+    wait_for(house, lambda: not house.pulse("hub").blocked_on)
     wait_for(house, lambda: well(house))
     assert [host["name"] for host in house.json("hosts")["hosts"] if host["name"].startswith("drill-")] == []
 
@@ -115,7 +116,7 @@ def test_a_drill_that_is_killed_leaves_nobody_stopped(house: House) -> None:
     wait_for(house, lambda: stopped(pids["watchdog"]) and stopped(pids["hub"]))
     drill.kill()
     drill.wait()
-    wait_for(house, lambda: not any(stopped(pid) for pid in pids.values()), SLACK_S)
+    wait_for(house, lambda: not any(stopped(pid) for pid in pids.values()))
     wait_for(house, lambda: well(house))
     assert {name: house.pulse(name).pid for name in pids} == pids
     for host in house.json("hosts")["hosts"]:

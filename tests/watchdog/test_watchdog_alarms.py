@@ -35,7 +35,6 @@ from processes.core.shown.status import (
 )
 from processes.core.watchdog.incidents import Ending
 from processes.core.watchdog.verdict import Judgement
-from processes.watchdog import alarms
 from processes.watchdog.alarms import Alarms
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store
@@ -318,8 +317,7 @@ def test_leaving_waits_for_what_is_under_way_so_that_it_is_not_sent_twice(tmp_pa
     assert out.read_text().split() == ["begun", "sent"] * 2
 
 
-def test_leaving_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alarms, "LEAVE_S_MAX", 0.2)
+def test_leaving_does_not_wait_for_ever(tmp_path: Path) -> None:
     out = tmp_path / "out"
     found = settings_of(tmp_path, argv=f"/bin/sh -c 'echo begun > {out}; exec sleep 300'")
 
@@ -328,7 +326,7 @@ def test_leaving_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
             watchdog.fall()
             await until(out.exists)
             async with asyncio.timeout(LONG_S):
-                await watchdog.alarms.leave()
+                await watchdog.alarms.leave(wait_s_max=0.2)
         assert not told(found, 1)
 
     play(scene())

@@ -150,7 +150,7 @@ def opened(log: IncidentLog, process: str = "hub") -> Incident:
 def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, log = store(tmp_path), IncidentLog(store(tmp_path), "boot", LOG)
+    kept, log = store(tmp_path), IncidentLog(store(tmp_path), "boot", LOG, retry_s=0.01)
     refusals = iter([sqlite3.OperationalError("disk is full"), OSError("disk is gone")])
     save = Store.save
 
@@ -160,7 +160,6 @@ def test_a_disk_that_refuses_is_tried_until_it_takes_the_incident(
         return save(self, found)
 
     monkeypatch.setattr(Store, "save", refusing)
-    monkeypatch.setattr("processes.watchdog.incident_log.RETRY_S", 0.01)
     found = opened(log)
     run_log(log, lambda: log.totals.total == 1)
     assert incidents_db.incidents(tmp_path / "incidents.db")[0].id == found.id

@@ -26,13 +26,13 @@ class PulseFile:
     alone. What the predecessor refused is carried over, and stands there from the first record on.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, mend_s: float = MEND_S) -> None:
         self.pulse = Pulse(pid=os.getpid(), start_ticks=start_ticks(os.getpid()) or 0)
         with contextlib.suppress(Unreadable, OSError):
             before = read(folder, name)
             if before is not None:
                 self.pulse.refused_epoch, self.pulse.refused_sequence = before.refused_epoch, before.refused_sequence
-        self._folder, self._name = folder, name
+        self._folder, self._name, self._mend_s = folder, name, mend_s
         self._sequence = 0
         self._mended_s = 0.0
         try:
@@ -95,10 +95,10 @@ class PulseFile:
 
     def _mended(self, size: int) -> bool:
         """True if the mapping may be written: beyond the end of a file that was cut off lies SIGBUS. Tried once in
-        MEND_S.
+        `mend_s`.
         """
         now_s = time.monotonic()
-        if now_s - self._mended_s >= MEND_S:
+        if now_s - self._mended_s >= self._mend_s:
             self._mended_s = now_s
             with contextlib.suppress(OSError):  # the disk is full: later
                 if size < record.SIZE or not _is_a_living_ones(self._folder, self._name):

