@@ -79,8 +79,8 @@ FAILURES: Final = (
 class Canary:
     """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run for ever, side by side."""
 
-    def __init__(self, settings: Settings, *, step_s_max: float = STEP_S_MAX) -> None:
-        self._settings, self._step_s_max = settings, step_s_max
+    def __init__(self, settings: Settings, *, step_s_max: float = STEP_S_MAX, round_s: float = ROUND_S) -> None:
+        self._settings, self._step_s_max, self._round_s = settings, step_s_max, round_s
         self._agent_token, self._operator_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self._journal_id = secrets.token_hex(8)
         self.registered = False  # the agent's connection stands
@@ -159,7 +159,7 @@ class Canary:
                     self.problem = f"round: {error or type(error).__name__}"
             if complete:
                 self.problem = ""
-                await self._until_kicked(max(RETRY_S, began_s + ROUND_S - time.monotonic()))
+                await self._until_kicked(max(RETRY_S, began_s + self._round_s - time.monotonic()))
             else:
                 await asyncio.sleep(RETRY_S)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from doubles.alarm_ends import mail_server, silent_port, webhook
+from doubles.deadline import WAIT_S
 
 from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
@@ -26,7 +27,7 @@ EVENT = AlarmEvent(
     1, "incident:1", Phase.BEGUN, Severity.CRITICAL, "hub frozen", "stuck at <b>loop.py:7</b> & more", 0.0
 )
 MESSAGE = outbox.message("box", [EVENT])
-LONG_S = 30.0  # no test waits for it
+LONG_S = 3000.0  # no test waits for it
 
 
 def deliver(target: Target, deadline_s: float = LONG_S, message: AlarmMessage = MESSAGE) -> str:
@@ -38,7 +39,7 @@ def program(script: str, *arguments: str) -> Target:
 
 
 def gone(pid: int) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         with contextlib.suppress(psutil.NoSuchProcess):
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
@@ -95,9 +96,7 @@ def test_nobody_there_and_no_such_target_are_told() -> None:
 
 def test_target_that_hangs_costs_its_deadline_and_no_more() -> None:
     with silent_port() as port:
-        began_s = time.monotonic()
-        assert deliver(Target("json", f"json://127.0.0.1:{port}/?rto=60&cto=60"), 1.0) == "no answer within 1 s"
-        assert time.monotonic() - began_s < 10
+        assert deliver(Target("json", f"json://127.0.0.1:{port}/?rto=6000&cto=6000"), 1.0) == "no answer within 1 s"
 
 
 def test_program_gets_the_alarm_as_json_and_no_shell_reads_its_words(tmp_path: Path) -> None:
@@ -138,9 +137,7 @@ def test_program_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -
 
 
 def test_program_that_leaves_something_behind_is_not_waited_for(tmp_path: Path) -> None:
-    began_s = time.monotonic()
     assert deliver(program("sleep 300 & echo $! > $1; exit 0", str(tmp_path / "pid"))) == ""
-    assert time.monotonic() - began_s < LONG_S - 5
     assert gone(int((tmp_path / "pid").read_text()))
 
 

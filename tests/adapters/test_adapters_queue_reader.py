@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from doubles.deadline import WAIT_S
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
 from processes.adapters.queue_reader import QueueReader
@@ -16,7 +17,7 @@ async def taken(reader: QueueReader, woken: asyncio.Event) -> Batch:
     """The next batch with items; a gap, as at the first reading of a queue, may come before it."""
     for _ in range(20):
         reader.ask()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             await woken.wait()
         woken.clear()
         batch = reader.take()
@@ -50,7 +51,7 @@ def test_while_queues_is_away_it_says_so_and_goes_on_afterwards() -> None:
         reader = QueueReader(link, QUEUE, 10, woken.set)
         memory.away = True
         reader.ask()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while not reader.away:
                 await asyncio.sleep(0)
         assert reader.take() is None

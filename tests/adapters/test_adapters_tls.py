@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 from doubles.authority import NEW_KEY, NEW_RSA_KEY, Authority
+from doubles.deadline import WAIT_S
 
 from processes.adapters import tls
 from processes.adapters.settings import Tls
@@ -61,7 +62,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not
         await asyncio.sleep(0.2)  # it has looked at the half
         assert await asyncio.to_thread(shown, port, authority.ca) == first
         put(renewed[1], names[1])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + WAIT_S
         while await asyncio.to_thread(shown, port, authority.ca) == first:
             assert time.monotonic() < deadline
         assert not following.done()
@@ -80,4 +81,4 @@ def test_a_pair_that_does_not_fit_is_refused_at_the_start(tmp_path: Path) -> Non
 
 def test_without_a_certificate_nothing_is_followed() -> None:
     assert tls.context_of(Tls()) is None
-    asyncio.run(asyncio.wait_for(tls.follow(None, Tls(), LOG), 5))
+    asyncio.run(asyncio.wait_for(tls.follow(None, Tls(), LOG), WAIT_S))

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from doubles.agent_wire import WAIT_S, AgentWire, NotLetIn
+from doubles.agent_wire import AgentWire, NotLetIn
+from doubles.deadline import WAIT_S
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 from doubles.page_stage import Stage
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -23,6 +24,7 @@ ARGUMENTS = [
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists() and "CI" not in os.environ:
         pytest.skip(f"{CHROMIUM} is not installed: apt-get install chromium")
+    expect.set_options(timeout=WAIT_S * 1000)
     with sync_playwright() as play:
         found = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield found

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from doubles.page_stage import Stage, seen_at, until
+from doubles.deadline import until
+from doubles.page_stage import Stage, seen_at
 from playwright.sync_api import Browser, Page, expect
 
 from processes.core.records.command import State
@@ -26,19 +27,26 @@ from processes.core.travels.messages import (
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>{{7*7}}\u202e&lt;b&gt;'
 SHOWN = HOSTILE.replace("\u202e", "\\u202e")  # seen, not obeyed
-FRAME_MS_MAX = 100.0
-MEASURE = """async (act) => {
-  const grid = document.querySelector(".grid"), find = document.getElementById("find"), frames = [];
-  let last = performance.now(), step = 0;
-  const scroll = () => { grid.scrollTop += 1711; };
-  const filter = () => { find.value = "host" + "1234".slice(0, step++ % 5); find.dispatchEvent(new Event("input")); };
-  const timer = setInterval(act === "scroll" ? scroll : filter, act === "scroll" ? 16 : 60);
-  await new Promise((done) => {
-    const tick = (now) => { frames.push(now - last); last = now; if (frames.length < 60) requestAnimationFrame(tick); else done(); };
-    requestAnimationFrame(tick);
+SEEN_MAX = 60  # rows of a window, with those that are kept ready around it
+DRAWINGS = """async ([act, times]) => {
+  // How many rows each drawing put in and took out; an observer is called once after each drawing.
+  const grid = document.querySelector(".grid"), find = document.getElementById("find"), drawings = [];
+  const observer = new MutationObserver((records) => {
+    const count = (nodes) => records.reduce((sum, record) => sum + record[nodes].length, 0);
+    drawings.push([count("addedNodes"), count("removedNodes"), grid.querySelectorAll(".rows .row").length]);
   });
-  clearInterval(timer);
-  return frames.slice(2).sort((a, b) => a - b);
+  observer.observe(grid.querySelector(".rows"), { childList: true });
+  const frame = () => new Promise(requestAnimationFrame);
+  for (let time = 0; time < times; time++) {
+    if (act === "filter") {
+      find.value = "host" + "1234".slice(0, time % 5);
+      find.dispatchEvent(new Event("input"));
+    } else grid.scrollTop += act === "jump" ? 52 * 500 : 52 * 2;
+    await frame();
+    await frame();
+  }
+  observer.disconnect();
+  return drawings;
 }"""
 
 AGES = """async () => {
@@ -48,6 +56,12 @@ AGES = """async () => {
     ages.push(Number(/([\\d.]+) s ago/.exec(text())[1]));
   }
   return ages;
+}"""
+
+LATER = """async () => {
+  const { clock } = await import("/clock.js");
+  clock.heard = () => {};
+  clock.offsetMs = 3 * 3600 * 1000;
 }"""
 
 pytestmark = pytest.mark.browser
@@ -110,12 +124,13 @@ def test_hostile_names_facts_and_output_are_text_and_nothing_else(browser: Brows
 def test_presence_ages_before_anybody_says_so_and_a_heartbeat_makes_it_green_again(
     browser: Browser, stage: Stage
 ) -> None:
-    stage.host("web1", last_seen=seen_at(9), heartbeat_interval_s=5.0)
+    stage.host("web1", heartbeat_interval_s=3600.0)
     with stage.sign_in(browser) as watched:
         pill = rows(watched.page).locator(".presence .pill")
         expect(pill).to_have_text("online")
-        expect(pill).to_have_text("quiet", timeout=10_000)  # 13 s without a heartbeat, whatever the last word was
-        stage.host("web1")
+        watched.page.evaluate(LATER)  # more than two heartbeats are missing, whatever the last word was
+        expect(pill).to_have_text("quiet")
+        stage.host("web1", last_seen=seen_at(-3 * 3600))
         expect(pill).to_have_text("online")
         stage.host("web1", presence="offline")
         expect(pill).to_have_text("offline")
@@ -170,7 +185,7 @@ def test_how_far_a_command_is_by_its_agents_word_is_seen_in_the_fleet_and_with_t
     stage.command("c7", "nix1", State.RUNNING, op="switch", started_at=seen_at(70))
     with stage.sign_in(browser) as watched:
         page = watched.page
-        expect(rows(page).locator(".op .under")).to_have_text(re.compile(r"^step 3 of 4 · 7\d s$"))
+        expect(rows(page).locator(".op .under")).to_have_text(re.compile(r"^step 3 of 4 · \d+ (s|min)$"))
         watched.go("commands/c7")
         bar = page.locator("#about progress")
         expect(bar).to_have_attribute("value", "3")
@@ -339,7 +354,7 @@ def test_many_hosts_are_removed_only_by_who_types_how_many(browser: Browser, sta
         expect(dialog).to_be_visible()
         dialog.get_by_label("Type 25 to confirm").fill("25")
         dialog.get_by_role("button", name="Remove").click()
-        expect(dialog).to_be_hidden(timeout=20_000)
+        expect(dialog).to_be_hidden()
         assert len(stage.hub.requests) - before == 25
 
 
@@ -371,24 +386,35 @@ def test_a_viewer_is_offered_nothing_that_changes_anything_and_is_refused_it(bro
         assert len(stage.hub.requests) == before
 
 
-def test_ten_thousand_hosts_scroll_sort_and_filter_within_a_frames_bound(browser: Browser, stage: Stage) -> None:
+def test_of_ten_thousand_hosts_a_drawing_touches_only_the_rows_that_come_into_sight(
+    browser: Browser, stage: Stage
+) -> None:
     stage.crowd(10_000)
     with stage.sign_in(browser) as watched:
         page = watched.page
-        expect(page.locator("#counts .chip").first).to_contain_text("10,000", timeout=30_000)
-        assert page.locator(".rows .row").count() < 60, "what cannot be seen is not there"
-        for act in ("scroll", "filter"):
-            for first in range(0, 2000, 200):
-                stage.heartbeats(first, 200)
-            frames = page.evaluate(MEASURE, act)
-            print(
-                f"{act}: median {frames[len(frames) // 2]:.0f} ms, 90 % {frames[int(len(frames) * 0.9)]:.0f} ms, worst {frames[-1]:.0f} ms"
-            )
-            assert frames[int(len(frames) * 0.9)] < FRAME_MS_MAX, (
-                act
-            )  # the few others are the machine's: two suites may run on it
+        expect(page.locator("#counts .chip").first).to_contain_text("10,000")
+        assert page.locator(".rows .row").count() < SEEN_MAX
+        for act, times, touched_max in [("scroll", 40, 2), ("jump", 15, SEEN_MAX), ("filter", 15, SEEN_MAX)]:
+            drawings = page.evaluate(DRAWINGS, [act, times])
+            assert len(drawings) >= times // 2, f"{act}: it drew"
+            for added, removed, there in drawings:
+                assert max(added, removed) <= touched_max, f"{act}: {drawings}"
+                assert there < SEEN_MAX, "what cannot be seen is not there"
         page.get_by_role("searchbox", name="find hosts").fill("name=host9999")
         expect(rows(page)).to_have_count(1)
+
+
+def test_of_ten_thousand_hosts_a_heartbeat_draws_its_own_row_and_no_other(browser: Browser, stage: Stage) -> None:
+    stage.crowd(10_000)
+    with stage.sign_in(browser) as watched:
+        page = watched.page
+        expect(page.locator("#counts .chip").first).to_contain_text("10,000")
+        page.evaluate("for (const row of document.querySelectorAll('.rows .row')) row.drawnBefore = true")
+        stage.host("host2", metrics={"cpu": 99.0, "ram": 1.0, "disk": 2.0, "load": 0.5})
+        one = rows(page).filter(has=page.get_by_role("link", name="host2", exact=True))
+        expect(one.locator(".cpu .amount")).to_have_text("99%")
+        drawn = "[...document.querySelectorAll('.rows .row')].filter((row) => !row.drawnBefore).length"
+        assert page.evaluate(drawn) == 1
 
 
 def test_the_page_says_when_it_is_cut_off_and_heals_by_itself(browser: Browser, stage: Stage) -> None:
@@ -413,7 +439,7 @@ def test_the_page_says_when_it_is_cut_off_and_heals_by_itself(browser: Browser, 
         assert ages[-1] - ages[0] > 2.0
         stage.hub.rows.apply(Change("host", "web2", Json(json.dumps(stage.host_row("web2")).encode())))
         stage.house.start("fanout")
-        expect(page.locator("#link")).to_have_text("live", timeout=20_000)
+        expect(page.locator("#link")).to_have_text("live")
         expect(rows(page)).to_have_count(2)
         expect(rows(page).locator(".presence .pill").first).to_have_text("online")
 
@@ -423,7 +449,7 @@ def test_a_session_that_is_ended_elsewhere_is_cut_off_at_once(browser: Browser, 
         page = boss.go("account")
         page.locator("#sessions tr").filter(has_text="viewer").get_by_role("button", name="End").first.click()
         page.locator("dialog").get_by_role("button", name="End it").click()
-        expect(guest.page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=15_000)
+        expect(guest.page.get_by_role("heading", name="Sign in")).to_be_visible()
         guest.page.get_by_label("operator token").fill("the-installation-token")
         guest.page.get_by_role("button", name="Sign in").click()
         expect(guest.page.locator("#link")).to_have_text("live")

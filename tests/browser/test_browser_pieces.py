@@ -54,16 +54,9 @@ def test_a_colour_goes_on_in_the_next_line(page: Page) -> None:
     assert call(page, "terminal", "m.line('next', m.line('\\u001b[33mfirst').style).pieces[0].names") == "fg-3"
 
 
-def test_a_long_line_of_broken_escapes_costs_no_time(page: Page) -> None:
-    line = "('\\u001b[' + '1;'.repeat(4000) + '\\u001b]x'.repeat(2000))"
-    assert (
-        call(
-            page,
-            "terminal",
-            f"(() => {{ const t = performance.now(); m.line({line}); return performance.now() - t }})()",
-        )
-        < 1000
-    )
+def test_a_long_line_of_broken_escapes_is_read_in_one_pass(page: Page) -> None:
+    line = "('\\u001b[' + '1;'.repeat(4_000_000) + '\\u001b]x'.repeat(2_000_000))"
+    assert call(page, "terminal", f"m.line({line}).pieces.length") == 1, "a second pass a sign would take days"
 
 
 HOST = {

@@ -19,7 +19,7 @@ from doubles.api_server import host, running
 from doubles.house import free_port
 
 HOME = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.house, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.house
 
 
 @pytest.fixture(scope="module")

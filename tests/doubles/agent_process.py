@@ -15,11 +15,10 @@ from typing import Any
 
 import msgspec
 import psutil
+from doubles.deadline import WAIT_S
 
 from processes.adapters.state.pulse_file import start_ticks
 from processes.agent import folder
-
-WAIT_S = 20.0
 
 
 class AgentProcess:

@@ -8,12 +8,11 @@ import json
 import ssl
 from typing import Any, Self
 
+from doubles.deadline import WAIT_S
 from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
-
-WAIT_S = 10.0
 
 
 class NotLetIn(Exception):

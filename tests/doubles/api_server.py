@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from doubles.deadline import WAIT_S
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
 
@@ -180,7 +181,7 @@ def feeding(scripts: list[list[dict[str, Any]]]) -> Iterator[FeedServer]:
     def serve(connection: ServerConnection) -> None:
         double.connections += 1
         script = double.scripts.pop(0) if double.scripts else None
-        double.heard.append(msgspec.json.decode(connection.recv(timeout=5)))
+        double.heard.append(msgspec.json.decode(connection.recv(timeout=WAIT_S)))
         for frame in script or []:
             connection.send(msgspec.json.encode(frame).decode())
         if not double.scripts:

@@ -17,6 +17,7 @@ from typing import Any
 
 import h11
 import msgspec
+from doubles.deadline import WAIT_S
 from websockets.http11 import Request, Response
 
 from processes.adapters.websocket import Limits, Message, WebSocket
@@ -192,10 +193,10 @@ def running(house: CanaryHouse) -> Iterator[CanaryHouse]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(house.start(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(house.start(), loop).result(WAIT_S)
         yield house
     finally:
-        asyncio.run_coroutine_threadsafe(house.stop(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(house.stop(), loop).result(WAIT_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(WAIT_S)
         loop.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 from doubles.agent_wire import AgentWire
+from doubles.deadline import WAIT_S
 from doubles.house import House, Operator
 
 BEAT_S = 1.0
@@ -192,7 +193,7 @@ class DemoFleet:
         self._port = int(house.agents.rpartition(":")[2])
         token = house.settings.operator_token.read_text().strip()
         self.http = httpx.AsyncClient(
-            base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {token}"}, timeout=20
+            base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {token}"}, timeout=WAIT_S
         )
 
     async def gather(self) -> None:

@@ -22,13 +22,13 @@ from typing import Any
 
 import httpx
 import websockets
+from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import pulse_file
 from processes.core.travels.pulse import Pulse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SLACK_S = 10.0  # the bound that a drill keeps in a test; what is promised to users is tighter, and measured elsewhere
 
 
 def free_port() -> int:
@@ -74,7 +74,7 @@ class House:
         """The installation's settings and places."""
         return load({key: value for key, value in self.environment.items() if key.startswith("FLEETHUB_")})
 
-    def cli(self, *arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, timeout_s: float = 2 * WAIT_S) -> subprocess.CompletedProcess[str]:
         """Runs bin/fleethub to its end."""
         return subprocess.run(
             [str(CHECKOUT / "bin" / "fleethub"), *arguments],
@@ -163,7 +163,7 @@ class Operator:
         self.house = house
         token = house.settings.operator_token.read_text().strip()
         self._headers = {"Authorization": f"Bearer {token}"}
-        self.http = httpx.AsyncClient(base_url=f"http://{house.operators}", headers=self._headers, timeout=20)
+        self.http = httpx.AsyncClient(base_url=f"http://{house.operators}", headers=self._headers, timeout=WAIT_S)
         self.breaks: list[str] = []  # how its WebSocket broke, each time
         self.frames = 0
         self.versions: list[tuple[int, int]] = []
@@ -207,19 +207,19 @@ class Operator:
             if rows is not None:
                 rows.setdefault(change["id"], {}).update(change["fields"])
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
         """Waits for something, with a deadline."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"did not happen within {seconds} s{self.house.logs()}"
             await asyncio.sleep(0.02)
 
-    async def healthy(self, seconds: float = SLACK_S) -> None:
+    async def healthy(self, seconds: float = WAIT_S) -> None:
         """Waits until /healthz is 200."""
         deadline = time.monotonic() + seconds
         while True:
             try:
-                answer = await self.http.get("/healthz", timeout=2)
+                answer = await self.http.get("/healthz", timeout=WAIT_S)
                 if answer.status_code == 200:
                     return
                 said = answer.text
@@ -231,7 +231,7 @@ class Operator:
     async def give(self, op: str, *hosts: str) -> list[str]:
         """Gives a command as a careful script does: with a key, asked again until it is accepted. The ids."""
         key = uuid.uuid4().hex
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + WAIT_S
         while True:
             said = ""
             try:
@@ -252,7 +252,7 @@ class Operator:
         found: dict[str, Any] = answer.json()
         return found
 
-    async def ended(self, command_id: str, seconds: float = 40.0) -> dict[str, Any]:
+    async def ended(self, command_id: str, seconds: float = WAIT_S) -> dict[str, Any]:
         """Waits until a command is final."""
         deadline = time.monotonic() + seconds
         while True:

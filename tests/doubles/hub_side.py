@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 from typing import Any, Protocol, TypeVar
 
+from doubles.deadline import WAIT_S
+
 from processes.core.travels import messages
 from processes.core.travels.messages import CensusTaken, Delivery, Event, HubStarted, Token, TokensPiece
 from processes.core.travels.queue_calls import Appended, Batch
 from processes.core.values import Position
 
-WAIT_S = 10.0
 E = TypeVar("E")
 
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
+from doubles.deadline import WAIT_S
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -23,7 +24,6 @@ from processes.core.travels import agent_frames
 from processes.core.values import CloseCode
 
 TOKEN = "token-of-the-agent"
-WAIT_S = 30.0
 
 
 class HubWire:

@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+from doubles.deadline import WAIT_S
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.frames import Frame as WireFrame
@@ -27,7 +28,6 @@ OPS: Final = (
 )  # fmt: skip
 INBOUND_MAX: Final = 100  # drops messages beyond 100 waiting inbound ones
 EXIT_SWITCHED: Final = 101
-WAIT_S: Final = 20.0
 
 Frame = dict[str, Any]
 

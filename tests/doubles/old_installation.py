@@ -28,6 +28,7 @@ import httpx
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "house" / "old_installation.tar.xz"
 KEY = "asked-once"
+WAIT_S = 120.0  # a guard: not that of doubles/deadline.py, which the old code does not have
 OFFLINE, GONE, OTHER = "offline", "gone", "other"
 SPARED = ("log", "run/supervisor.sock", "run/queues.sock")  # of no use to whoever comes after
 
@@ -65,7 +66,7 @@ async def _stray(house: Any, token: str) -> None:
     wire.register(OTHER)
     await wire.hear("registered")
     wire.say("status", command_id="never-given", status="ok", exit_code=0, message="done long ago")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WAIT_S
     while not _rows(house, "deadletters"):
         assert time.monotonic() < deadline, house.logs()
         await asyncio.sleep(0.1)
@@ -80,8 +81,8 @@ def _rows(house: Any, verb: str) -> list[dict[str, Any]]:
     return found
 
 
-def _until(house: Any, what: Any, seconds: float = 40.0) -> Any:
-    deadline = time.monotonic() + seconds
+def _until(house: Any, what: Any) -> Any:
+    deadline = time.monotonic() + WAIT_S
     while not (found := what()):
         assert time.monotonic() < deadline, house.logs()
         time.sleep(0.1)
@@ -103,7 +104,7 @@ def make(archive: Path) -> None:
     with House(FLEETHUB_ALARMS_EXEC="/bin/false") as house:
         admin = house.settings.operator_token.read_text().strip()
         api = httpx.Client(
-            base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {admin}"}, timeout=30
+            base_url=f"http://{house.operators}", headers={"Authorization": f"Bearer {admin}"}, timeout=WAIT_S
         )
         house.agent("worker", {"greet": ["/bin/echo", "hello"], "fail": ["/bin/false"]})
         agents = list(house._agents)
@@ -149,12 +150,12 @@ def make(archive: Path) -> None:
         operator = house.json("token", "create", "--role", "operator", "--label", "ops")["token"]
         void = house.json("token", "create", "--role", "operator", "--label", "void")
         house.cli("token", "revoke", str(void["id"]))
-        browser = httpx.Client(base_url=f"http://{house.operators}", timeout=30)
+        browser = httpx.Client(base_url=f"http://{house.operators}", timeout=WAIT_S)
         signed_in = browser.post("/login", json={"token": operator})
         assert signed_in.status_code in (200, 204), signed_in.text
         os.kill(house.pulse("gateway").pid, signal.SIGSTOP)
         _until(house, lambda: [each for each in _rows(house, "incidents") if each.get("over_at")])
-        time.sleep(3)  # the fanouts' histories and the alarms' state are written
+        _until(house, lambda: all((house.state / name).exists() for name in ("alarms.json", "history/fanout")))
         api.close()
         made = {
             "wall_s": time.time(), "admin": admin, "operator": operator, "void": void["token"], "keyed": keyed,

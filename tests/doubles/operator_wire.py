@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from doubles.deadline import WAIT_S
 from doubles.hub_side import HubSide, hash_of
 from doubles.small_house import SmallHouse
 from websockets.asyncio.client import ClientConnection, connect
@@ -43,7 +44,6 @@ from processes.core.travels.messages import (
 from processes.core.values import Role
 
 TOKEN = "the-installation-token"
-WAIT_S = 15.0
 
 
 class FanoutHouse(SmallHouse):
@@ -82,7 +82,7 @@ class FanoutHouse(SmallHouse):
     def client(self, token: str | None = TOKEN, **more: Any) -> httpx.AsyncClient:
         """An HTTP client, signed in."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20, **more)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=WAIT_S, **more)
 
     def code(self, text: str, *, valid_s: float = 600.0, role: str = "admin") -> str:
         """A one-time code, as `up` makes them."""

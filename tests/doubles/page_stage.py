@@ -7,36 +7,28 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
+from doubles.deadline import WAIT_S, until
 from doubles.operator_wire import FanoutHouse, HubPlay
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
 
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.records.command import Command, State
 from processes.core.shown.replica import Replica
-from processes.core.travels.messages import Change, Changed, HubStarted, Json
+from processes.core.travels.messages import Change, HubStarted, Json
 
 METRICS = {"cpu": 37.0, "ram": 82.5, "disk": 97.0, "load": 1.25}
-WAIT_S = 30.0
 T = TypeVar("T")
 
 
 def seen_at(ago_s: float = 0.0) -> str:
     """A time as the API says it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - ago_s))
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits for something beside the page, with a deadline."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 class Stage:
@@ -76,7 +68,7 @@ class Stage:
     def do(self, what: Coroutine[Any, Any, T]) -> T:
         """Runs it beside the hub."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(what, self._loop)
-        return future.result(60)
+        return future.result(WAIT_S)
 
     def clear(self) -> None:
         """Another scene: no hosts, no commands."""
@@ -91,7 +83,7 @@ class Stage:
         until(lambda: self.hub.snapshots > before)
 
     def host_row(self, name: str, **fields: Any) -> dict[str, Any]:
-        """A host's row."""
+        """A host's row. Its heartbeats come hourly, so that it stays online however slow the test is."""
         own = {
             "name": name,
             "presence": "online",
@@ -99,7 +91,7 @@ class Stage:
             "commands": ["pull", "switch"],
             "os_version": "Debian 12",
         }
-        return {**own, "metrics": METRICS, "revoked": False, "host_type": "", "heartbeat_interval_s": 5.0, **fields}
+        return {**own, "metrics": METRICS, "revoked": False, "host_type": "", "heartbeat_interval_s": 3600.0, **fields}
 
     def host(self, name: str, **fields: Any) -> None:
         """A host is as told, and the page hears of it."""
@@ -113,15 +105,6 @@ class Stage:
             row = self.host_row(f"host{number}", presence=presence, metrics=metrics, host_type=f"type{number % 7}")
             self.hub.rows.apply(Change("host", f"host{number}", Json(msgspec.json.encode(row))))
         self.renew()
-
-    def heartbeats(self, first: int, count: int) -> None:
-        """These hosts of the crowd beat."""
-        fields = [
-            Json(msgspec.json.encode({"last_seen": seen_at(), "metrics": {"cpu": (first + n) % 100}}))
-            for n in range(count)
-        ]
-        changes = [Change("host", f"host{first + number}", field) for number, field in enumerate(fields)]
-        self.do(self.hub.say(Changed(self.hub.epoch, changes)))
 
     def command(self, id: str, host: str, state: State, **fields: Any) -> None:
         """A command is as told."""
@@ -154,7 +137,7 @@ class Stage:
         self._codes += 1
         watched = Watched(browser.new_context(**context).new_page())
         watched.page.goto(f"{self.house.url}/#code={self.house.code(f'code-{self._codes}', role=role)}")
-        expect(watched.page.locator("#link")).to_have_text("live", timeout=20_000)
+        expect(watched.page.locator("#link")).to_have_text("live")
         return watched
 
 
@@ -165,6 +148,7 @@ class Watched:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        page.set_default_timeout(WAIT_S * 1000)
         self.complaints: list[str] = []
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

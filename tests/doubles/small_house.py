@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
+from doubles.deadline import WAIT_S
 
 from processes.adapters import clock
 from processes.adapters.queue_link import QueueLink, QueuesAway
@@ -74,7 +75,7 @@ class SmallHouse:
         """Sends a signal and waits for the end; the exit code."""
         process = self.processes[kind]
         process.send_signal(number)
-        return process.wait(10)
+        return process.wait(WAIT_S)
 
     def pulse(self, kind: str = "hub") -> Pulse:
         """The last pulse; an empty one before the first."""
@@ -92,7 +93,7 @@ class Peer:
 
     def __init__(self, house: SmallHouse) -> None:
         self.house = house
-        self.link = QueueLink(house.settings.queues_socket, "gateway", timeout_s=2.0)
+        self.link = QueueLink(house.settings.queues_socket, "gateway", timeout_s=10.0)
         self.broadcasts: list[Broadcast] = []
         self.deliveries: list[Delivery] = []
         self.gaps = 0
@@ -147,7 +148,7 @@ class Peer:
 
     async def send(self, *events: Event) -> None:
         """The events are in the queue."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + WAIT_S
         while True:
             try:
                 assert (await self.link.append(messages.EVENTS, [messages.encode(event) for event in events])).accepted
@@ -156,14 +157,14 @@ class Peer:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
         """Waits for something, with a deadline."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"did not happen within {seconds} s\n{self.house.log()[-3000:]}"
             await asyncio.sleep(0.01)
 
-    async def ask(self, request: Request, *, request_id: str = "", deadline_s: float = 20.0) -> Replied:
+    async def ask(self, request: Request, *, request_id: str = "", deadline_s: float = WAIT_S) -> Replied:
         """A request and its answer; asked again with the same id, as a fanout does, after each gap and each new hub."""
         request_id = request_id or uuid.uuid4().hex
         event = messages.RequestReceived(request_id, "fanout", "ann", clock.now().boot_s + deadline_s, request)

@@ -22,7 +22,7 @@ from processes.core.travels.pulse import Unreadable
 HOST = "struck"
 STRIKE_S_MAX = 60.0
 RECOVER_S_MAX = 60.0
-LEDGER_S_MAX = 20.0
+LEDGER_S_MAX = 60.0
 
 
 class Truth(NamedTuple):

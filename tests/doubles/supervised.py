@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from doubles.canary_house import CanaryHouse, running
+from doubles.deadline import WAIT_S
 
 from processes.adapters import settings
 from processes.adapters.settings import Settings
@@ -81,7 +82,7 @@ class Supervised:
         desired_state.replace(self.settings, {**NOT_HERE, **wanted})
 
 
-def wait_for(what: Callable[[], T], timeout_s: float = 20.0) -> T:
+def wait_for(what: Callable[[], T], timeout_s: float = WAIT_S) -> T:
     """The first true value of `what`. Raises: AssertionError, when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (found := what()):
@@ -127,8 +128,8 @@ def supervised(programs: tuple[str, ...] = ("queues", "hub", "watchdog"), **envi
             child.send_signal(signal.SIGCONT)
             child.terminate()
             try:
-                child.wait(15)
+                child.wait(WAIT_S)
             except subprocess.TimeoutExpired:
                 child.kill()  # its children die with it
-                child.wait(5)
+                child.wait(WAIT_S)
             shutil.rmtree(state, ignore_errors=True)

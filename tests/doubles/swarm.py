@@ -8,6 +8,7 @@ import json
 import random
 
 import websockets
+from doubles.deadline import WAIT_S
 from doubles.house import House, Operator
 from websockets.asyncio.client import ClientConnection
 
@@ -84,7 +85,7 @@ class Swarm:
             socket = await websockets.connect(
                 f"ws://{self._house.agents}/ws", additional_headers={"Authorization": f"Bearer {token}"},
                 compression=None, proxy=None,
-                ping_interval=None, open_timeout=60, close_timeout=1,
+                ping_interval=None, open_timeout=WAIT_S, close_timeout=1,
             )  # fmt: skip
         self._sockets[name] = socket
         known = {"hostname": name, "protocol": 1, "journal_id": name, "boot_id": "b", "commands": ["noop"], "known": []}

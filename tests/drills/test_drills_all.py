@@ -1,17 +1,21 @@
-"""Every drill once, in its short form, on one installation: each inside its bounds, and nothing of it left behind."""
+"""Every drill once, in its short form, on one installation: each ends as it should, and nothing of it is left behind.
+
+How long it took is not judged here but by `fleethub drill`, on the machine whose times they are.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from doubles.house import CHECKOUT, SLACK_S, House
+from doubles.deadline import WAIT_S, until
+from doubles.house import CHECKOUT, House
 
 from processes.adapters.state import incidents_db
 from processes.core.cli.drills import DRILLS
@@ -19,13 +23,14 @@ from processes.core.travels.pulse import Blocked
 
 pytestmark = [pytest.mark.house, pytest.mark.timeout(900)]
 
+LATE = re.compile(r"(found|well|accepted) after [\d.]+ s; the bound is \d+ s")
 SHORT = [drill.name for drill in DRILLS if not drill.long]
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    """One installation; CI=true widens the bounds for a machine that is shared."""
-    with House(CI="true") as house:
+    """One installation."""
+    with House() as house:
         yield house
 
 
@@ -41,10 +46,15 @@ def rows(house: House) -> dict[str, dict[str, Any]]:
     return found
 
 
+def wrong(row: dict[str, Any]) -> list[str]:
+    """What went wrong in a drill, but for its times."""
+    return [line for line in row["trouble"] if not LATE.fullmatch(line)]
+
+
 @pytest.mark.parametrize("name", SHORT)
-def test_a_drill_ends_inside_its_bounds(house: House, rows: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_drill_ends_as_it_should(house: House, rows: dict[str, dict[str, Any]], name: str) -> None:
     row = rows[name]
-    assert row["ok"], f"{row}{house.logs()}"
+    assert wrong(row) == [], f"{row}{house.logs()}"
     assert (row["lost"], row["doubled"]) == (0, 0)
     assert row["commands"] >= 6
     if (drill := next(drill for drill in DRILLS if drill.name == name)).process:
@@ -64,12 +74,12 @@ def test_drills_leave_the_fleet_and_the_ledger_as_they_were(house: House, rows: 
         assert ledger["lost"] == 0
         return (ledger["queued"], ledger["sent"], ledger["running"]) == (0, 0, 0)
 
-    wait_for(house, settled)  # the watchdog looks at the ledger once a second
+    until(settled, house.logs)  # the watchdog looks at the ledger once a second
 
 
 def test_rounds_give_median_and_worst(house: House) -> None:
     (row,) = json.loads(house.cli("drill", "hub-kill", "--rounds", "2", "--json", timeout_s=300).stdout)["drills"]
-    assert row["ok"], row
+    assert wrong(row) == [], row
     assert row["rounds"] == 2
     assert 0 < row["recovered_median_s"] <= row["recovered_s"]
 
@@ -85,24 +95,17 @@ def drilling(house: House, *names: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def wait_for(house: House, what: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, house.logs()
-        time.sleep(0.02)
-
-
 def well(house: House) -> bool:
     return bool(house.json("status")["verdict"] == "ok")
 
 
 def test_ctrl_c_in_the_middle_undoes_the_fault(house: House) -> None:
     drill = drilling(house, "database-locked")
-    wait_for(house, lambda: house.pulse("hub").blocked_on == Blocked.STORAGE)
+    until(lambda: house.pulse("hub").blocked_on == Blocked.STORAGE, house.logs)
     os.kill(drill.pid, signal.SIGINT)
-    assert drill.wait(60) == 130
-    wait_for(house, lambda: not house.pulse("hub").blocked_on, SLACK_S)
-    wait_for(house, lambda: well(house))
+    assert drill.wait(WAIT_S) == 130
+    until(lambda: not house.pulse("hub").blocked_on, house.logs)
+    until(lambda: well(house), house.logs)
     assert [host["name"] for host in house.json("hosts")["hosts"] if host["name"].startswith("drill-")] == []
 
 
@@ -112,11 +115,11 @@ def test_a_drill_that_is_killed_leaves_nobody_stopped(house: House) -> None:
     """
     pids = {name: house.pulse(name).pid for name in ("queues", "hub", "gateway", "fanout", "watchdog", "agent")}
     drill = drilling(house, "suspend")
-    wait_for(house, lambda: stopped(pids["watchdog"]) and stopped(pids["hub"]))
+    until(lambda: stopped(pids["watchdog"]) and stopped(pids["hub"]), house.logs)
     drill.kill()
     drill.wait()
-    wait_for(house, lambda: not any(stopped(pid) for pid in pids.values()), SLACK_S)
-    wait_for(house, lambda: well(house))
+    until(lambda: not any(stopped(pid) for pid in pids.values()), house.logs)
+    until(lambda: well(house), house.logs)
     assert {name: house.pulse(name).pid for name in pids} == pids
     for host in house.json("hosts")["hosts"]:
         if host["name"].startswith("drill-"):

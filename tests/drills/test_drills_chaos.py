@@ -10,7 +10,6 @@ from doubles.house import House
 
 
 @pytest.mark.house
-@pytest.mark.timeout(300)
 def test_random_kills_lose_nothing_and_double_nothing() -> None:
     with House() as house:
         summary = asyncio.run(Chaos(house, seed=5).run(kills=12))

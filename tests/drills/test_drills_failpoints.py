@@ -29,7 +29,6 @@ def house() -> Iterator[House]:
 
 
 @pytest.mark.house
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("room", ["hub", "agent", "shim"])
 def test_every_command_is_carried_out_once_whatever_point_its_process_dies_at(house: House, room: str) -> None:
     async def strike_all() -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from doubles.house import House, Operator
 from doubles.nixfleet import NixFleet, Script
 
-pytestmark = [pytest.mark.house, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.house
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from doubles.house import CHECKOUT, House
 
-pytestmark = [pytest.mark.house, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.house
 
 
 def test_the_first_tour_works_line_by_line() -> None:
@@ -27,7 +27,7 @@ def test_the_first_tour_works_line_by_line() -> None:
                 "var/", f"{shlex.quote(str(house.state))}/"
             )  # the tour's own place, instead of a checkout's var/
             done = subprocess.run(
-                ["sh", "-ec", here], cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, timeout=120
+                ["sh", "-ec", here], cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, timeout=240
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}{house.logs()}"
             said[line] = done.stdout

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from doubles.deadline import WAIT_S
 from doubles.house import House, Operator
 
 from processes.adapters import failpoint
 
-pytestmark = [pytest.mark.house, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.house
 
 MEMORY_MB = 160
 
@@ -91,7 +92,7 @@ def test_a_stopped_process_whose_pulse_is_gone_is_killed_only_on_a_second_witnes
 
 def test_a_hub_whose_memory_grows_is_replaced_before_the_machine_suffers(house: House) -> None:
     async def leak(operator: Operator) -> None:
-        pid, deadline_s = house.pulse("hub").pid, time.monotonic() + 60
+        pid, deadline_s = house.pulse("hub").pid, time.monotonic() + WAIT_S
         while house.pulse("hub").pid == pid:
             assert time.monotonic() < deadline_s, "it grew for ever"
             with contextlib.suppress(Exception):

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 import httpx
-from doubles.operator_wire import WAIT_S, FanoutHouse, HubPlay
+from doubles.deadline import WAIT_S
+from doubles.operator_wire import FanoutHouse, HubPlay
 
 
 async def history(client: httpx.AsyncClient, *presences: str, span: str = "hour") -> dict[str, Any]:

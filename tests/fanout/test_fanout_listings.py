@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse
+from doubles.deadline import WAIT_S
+from doubles.operator_wire import TOKEN, FanoutHouse
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def house() -> Iterator[FanoutHouse]:
 
 @pytest.fixture
 def boss(house: FanoutHouse) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20) as client:
+    with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=WAIT_S) as client:
         for name in ("a1", "a2", "b1"):
             until(lambda name=name: client.post("/api/v1/hosts", json={"name": name}).status_code in (201, 409))  # type: ignore[misc]
             until(lambda name=name: client.get(f"/api/v1/hosts/{name}").status_code == 200)  # type: ignore[misc]
@@ -142,7 +143,7 @@ def test_a_flood_of_wrong_tokens_is_counted_and_not_written_line_by_line(
         return [line for line in found if line["subject"] == "DELETE /api/v1/hosts/flood"]
 
     begun = time.monotonic()
-    with httpx.Client(base_url=house.url, timeout=20) as nobody:
+    with httpx.Client(base_url=house.url, timeout=WAIT_S) as nobody:
         for _ in range(300):
             assert nobody.delete("/api/v1/hosts/flood").status_code == 401
     seconds = int(time.monotonic() - begun) + 2

@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 from doubles.authority import Authority
-from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse
+from doubles.deadline import WAIT_S
+from doubles.operator_wire import TOKEN, FanoutHouse
 from prometheus_client.parser import text_string_to_metric_families
 
 from processes.adapters.settings import load
@@ -45,7 +46,9 @@ def scraped() -> tuple[str, str]:
     for switch in ("false", "true"):
         with FanoutHouse(FLEETHUB_METRICS_HOSTS=switch) as house:
             house.start("hub")
-            with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20) as client:
+            with httpx.Client(
+                base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=WAIT_S
+            ) as client:
                 deadline = time.monotonic() + WAIT_S
                 while client.post("/api/v1/hosts", json={"name": "web1"}).status_code not in (201, 409):
                     assert time.monotonic() < deadline
@@ -77,7 +80,7 @@ def test_every_metric_has_a_type_a_help_and_a_unit(scraped: tuple[str, str]) -> 
     assert len(helps) == len(set(helps))
     if promtool is not None:
         done = subprocess.run(
-            [promtool, "check", "metrics"], input=scraped[1], capture_output=True, text=True, timeout=60
+            [promtool, "check", "metrics"], input=scraped[1], capture_output=True, text=True, timeout=WAIT_S
         )
         assert (done.returncode, done.stderr) == (0, "")
 
@@ -188,7 +191,9 @@ def test_the_dashboard_shows_the_chosen_installations_each_by_its_name(tmp_path:
     if promtool is not None:
         queries = tmp_path / "queries.json"  # which is YAML too
         queries.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
-        done = subprocess.run([promtool, "check", "rules", str(queries)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [promtool, "check", "rules", str(queries)], capture_output=True, text=True, timeout=WAIT_S
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -215,12 +220,12 @@ def test_the_rules_and_the_example_are_good_for_prometheus() -> None:
     assert len(alerts) == len(set(alerts)) == text.count("expr:") == text.count("severity:") == text.count("summary:")
     if promtool is not None:
         for words in (["rules", "prometheus-alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]):
-            assert subprocess.run([promtool, "check", *words], cwd=MONITORING, timeout=60).returncode == 0
+            assert subprocess.run([promtool, "check", *words], cwd=MONITORING, timeout=WAIT_S).returncode == 0
         done = subprocess.run(
             [promtool, "test", "rules", "alerts.yml"],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WAIT_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from doubles.deadline import WAIT_S
 
 from processes.adapters import clock
 from processes.adapters.queue_link import QueuesAway
@@ -124,7 +125,7 @@ def test_the_hub_is_told_once_with_the_deaths_though_queues_is_away_at_first(tmp
         scene = Scene(tmp_path, BAD, link=Link(away=1))
         for _ in range(3):
             scene.poison_guard.admit(change("bad"), known=False)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while not scene.link.items:
                 await asyncio.sleep(0.01)
         (event,) = map(messages.decode_event, scene.link.items)

@@ -20,7 +20,8 @@ import httpx
 import msgspec
 import pytest
 import schemathesis
-from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse
+from doubles.deadline import WAIT_S
+from doubles.operator_wire import TOKEN, FanoutHouse
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from openapi_spec_validator import validate
@@ -47,14 +48,14 @@ CHECKS = [
     negative_data_rejection,
 ]  # fmt: skip
 UNWELL = {"/healthz"}  # no watchdog runs here: 503 is the truth
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[FanoutHouse]:
     with FanoutHouse() as found:
         found.start("hub")
-        with httpx.Client(base_url=found.url, headers=HEADERS, timeout=20) as client:
+        with httpx.Client(base_url=found.url, headers=HEADERS, timeout=WAIT_S) as client:
             deadline = time.monotonic() + WAIT_S
             while client.post("/api/v1/hosts", json={"name": "web1"}).status_code not in (201, 409):
                 assert time.monotonic() < deadline
@@ -199,7 +200,7 @@ def test_a_key_again_is_answered_with_commands_and_a_run_as_the_document_has_the
     both = [{"$ref": "#/components/schemas/CommandView"}, {"$ref": "#/components/schemas/Named"}]
     assert document["components"]["schemas"]["Repeated"]["properties"]["commands"]["items"] == {"anyOf": both}
     schema = schemathesis.openapi.from_dict(document)
-    with httpx.Client(base_url=house.url, headers=HEADERS, timeout=20) as client:
+    with httpx.Client(base_url=house.url, headers=HEADERS, timeout=WAIT_S) as client:
         asked: list[tuple[str, dict[str, Any]]] = [
             ("/api/v1/commands", {"op": "pull"}),
             ("/api/v1/runs", {"steps": ["pull"]}),
@@ -227,7 +228,7 @@ def test_the_document_knows_every_field_that_an_error_has() -> None:
 
 
 def test_whatever_is_asked_the_answer_is_one_that_the_document_names(house: FanoutHouse) -> None:
-    with httpx.Client(base_url=house.url, headers=HEADERS, timeout=20) as client:
+    with httpx.Client(base_url=house.url, headers=HEADERS, timeout=WAIT_S) as client:
         schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
         operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
         assert len(operations) >= 37

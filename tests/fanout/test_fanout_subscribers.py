@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
-import time
 from typing import Any
 
 import msgspec
 import pytest
-from doubles.operator_wire import TOKEN, WAIT_S, FanoutHouse, HubPlay, operator
+from doubles.deadline import WAIT_S
+from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 
 from processes.core.records.command import Command, State
@@ -80,18 +81,14 @@ def test_an_operator_who_stops_reading_delays_nobody_and_is_let_go_and_one_who_i
                     for op in (quick, slow):
                         await op.until(lambda o: o.hosts.get("big", {}).get("n") == 0)
                     slow.socket.transport.pause_reading()
-                    worst_s = 0.0
                     for n in range(1, 81):
-                        begun_s = time.monotonic()
                         await hub.change("host", "big", **fields, n=n)
                         await quick.until(lambda o, n=n: o.hosts["big"].get("n") == n)
-                        worst_s = max(worst_s, time.monotonic() - begun_s)
-                    assert worst_s < 2
                     slow.socket.transport.resume_reading()
                     await slow.until(lambda o: o.hosts["big"].get("n") == 80)
                     assert slow.full_states > 1, "what it missed came as a whole"
                     assert slow.deltas < 80
-                await quick.until(lambda o: "slow operator" in house.log("fanout"), 20)
+                await quick.until(lambda o: "slow operator" in house.log("fanout"))
                 await quick.until(lambda o: house.pulse("fanout").dropped > 0)  # what was skipped is in the metrics
                 assert house.pulse("fanout").connections == 1
                 stuck.transport.abort()
@@ -156,7 +153,6 @@ def test_after_a_full_broadcasts_queue_every_operators_view_is_right_again() -> 
                 await hub.change("host", f"h{n}", n=2)  # all of these are lost
             await hub.change("host_removed", "h19")
             fanout.send_signal(signal.SIGCONT)
-            begun_s = time.monotonic()
             for op in (one, two):
                 await op.until(
                     lambda o: (
@@ -164,7 +160,6 @@ def test_after_a_full_broadcasts_queue_every_operators_view_is_right_again() -> 
                         == {"h0": 1, **{f"h{n}": 2 for n in range(1, 19)}}
                     )
                 )
-            assert time.monotonic() - begun_s < 5
             assert hub.snapshots > snapshots
             assert "broadcasts were lost" in house.log("fanout")
 
@@ -338,17 +333,15 @@ def test_a_broadcast_that_cannot_be_shown_is_counted_and_the_rest_goes_on() -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_says_so_to_every_operator_and_is_gone_within_5_s(number: int) -> None:
+def test_told_to_stop_it_says_so_to_every_operator_and_is_gone(number: int) -> None:
     async def run(house: FanoutHouse) -> None:
         url, headers = f"ws://127.0.0.1:{house.port}/ws", {"Authorization": f"Bearer {TOKEN}"}
         async with operator(house) as op, connect(url, additional_headers=headers, proxy=None) as mute:
             await op.until(lambda o: o.full_states)
             mute.transport.pause_reading()
-            begun_s = time.monotonic()
             house.processes["fanout"].send_signal(number)
             assert (await op.ended())[0] == 1012
-            code = await asyncio.to_thread(house.processes["fanout"].wait, 10)
-            assert (code, time.monotonic() - begun_s < 5) == (0, True)
+            assert await asyncio.to_thread(house.processes["fanout"].wait, WAIT_S) == 0
             mute.transport.abort()
         house.start("fanout")  # whoever connected meanwhile waited in the backlog
         async with operator(house) as op:
@@ -364,11 +357,10 @@ def test_the_pulse_turns_while_nothing_happens_and_stops_when_the_loop_does() ->
             await op.until(lambda o: o.full_states)
             async with asyncio.timeout(WAIT_S):
                 turn = house.pulse("fanout").turn
-                begun_s = time.monotonic()
                 while house.pulse("fanout").turn < turn + 8:
                     await asyncio.sleep(0.01)
-                assert time.monotonic() - begun_s < 8 * 0.5
             house.processes["fanout"].send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, house.processes["fanout"].pid, os.WSTOPPED)
             turn = house.pulse("fanout").turn
             await asyncio.sleep(0.6)  # silence has no event to wait for
             assert house.pulse("fanout").turn == turn

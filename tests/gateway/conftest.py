@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import structlog
-from doubles.agent_wire import WAIT_S, AgentWire
+from doubles.agent_wire import AgentWire
+from doubles.deadline import WAIT_S
 from doubles.hub_side import HubSide
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 

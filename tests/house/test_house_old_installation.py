@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from doubles import old_installation
+from doubles.deadline import WAIT_S, until
 from doubles.house import House
 
 from processes.adapters.state import revocations
@@ -37,14 +38,11 @@ class Taken:
     def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> httpx.Response:
         """The answer to a request with a token."""
         headers = {"Authorization": f"Bearer {token or self.made['admin']}"}
-        return httpx.request(method, f"http://{self.house.operators}{path}", headers=headers, timeout=30, **more)
+        return httpx.request(method, f"http://{self.house.operators}{path}", headers=headers, timeout=WAIT_S, **more)
 
-    def until(self, what: Callable[[], object], seconds: float = 40.0) -> None:
+    def until(self, what: Callable[[], object]) -> None:
         """Waits for it."""
-        deadline = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < deadline, self.house.logs()
-            time.sleep(0.1)
+        until(what, self.house.logs)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
+from doubles.deadline import WAIT_S, until
 from doubles.house import House
 
 from processes.adapters import state
@@ -111,14 +111,6 @@ def wrong(found: dict[str, int]) -> list[str]:
     return problems
 
 
-def until(what: Callable[[], object], house: House, seconds: float = 40.0) -> None:
-    """Waits for it."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, house.logs()
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def used() -> Iterator[House]:
     """A house after a command, a revocation, a sign-in and a sign-out, an alarm, a frozen process, a stop and a start."""
@@ -127,11 +119,11 @@ def used() -> Iterator[House]:
         file = house.settings.agent_file
         file.write_text(file.read_text() + '\n[commands.sleep]\nargv = ["/bin/sleep", "300"]\n')
         assert house.cli("restart", "agent").returncode == 0
-        until(lambda: house.cli("run", "sleep", name, "--no-wait").returncode == 0, house)
+        until(lambda: house.cli("run", "sleep", name, "--no-wait").returncode == 0, house.logs)
         house.enroll("gone")
         assert house.cli("revoke", "gone").returncode == 0, house.cli("revoke", "gone").stderr
         token = house.settings.operator_token.read_text().strip()
-        with httpx.Client(base_url=f"http://{house.operators}", timeout=20) as browser:
+        with httpx.Client(base_url=f"http://{house.operators}", timeout=WAIT_S) as browser:
             assert browser.post("/login", json={"token": token}).is_success
             assert browser.post("/logout", headers={"Origin": f"http://{house.operators}"}).is_success
             assert browser.post("/login", json={"token": token}).is_success
@@ -141,9 +133,9 @@ def used() -> Iterator[House]:
         headers = {"Authorization": f"Bearer {token}"}
         with contextlib.suppress(httpx.ReadTimeout):  # the hub takes a lock twice: nobody answers
             httpx.post(f"http://{house.operators}/api/v1/drill", json={"fault": "deadlock"}, headers=headers, timeout=2)
-        until(lambda: house.settings.evidence.exists() and list(house.settings.evidence.glob("*/*.json")), house)
-        until(lambda: house.cli("status").returncode == 0, house)
-        until(house.settings.alarms.exists, house)
+        until(lambda: house.settings.evidence.exists() and list(house.settings.evidence.glob("*/*.json")), house.logs)
+        until(lambda: house.cli("status").returncode == 0, house.logs)
+        until(house.settings.alarms.exists, house.logs)
         yield house
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 from doubles.queue_nursery import Nursery
 
 from processes.adapters.queue_link import QueueLink, QueuesAway
@@ -18,7 +19,6 @@ from processes.core.travels.queue_calls import Appended
 from processes.core.values import Position
 
 KILLS, READER_KILLS = 100, 20
-WAIT_S = 20.0  # for anything; a drill's bound, never reached on a healthy machine
 
 
 @pytest.fixture
@@ -161,16 +161,13 @@ def test_a_stopped_server_costs_its_callers_their_deadline_and_goes_on_when_it_i
         link = QueueLink(socket, "gateway", timeout_s=0.5)
         known = (await appended(link)).position
         os.kill(nursery.pid, signal.SIGSTOP)
-        loop = asyncio.get_running_loop()
         while not all(stopped(task) for task in Path(f"/proc/{nursery.pid}/task").iterdir()):
             await asyncio.sleep(0)  # the signal is on its way; the test's own deadline ends this
         for _ in range(3):
-            started_s = loop.time()
             results = await asyncio.gather(link.append("events", [b"b"]), link.ping(), link.read("events", known,
             wait_s=0.1),
                                            return_exceptions=True)  # fmt: skip
             assert [type(result) for result in results] == [QueuesAway] * 3
-            assert loop.time() - started_s < 5
         os.kill(nursery.pid, signal.SIGCONT)
         assert (await appended(link)).position.epoch == known.epoch
         await link.close()

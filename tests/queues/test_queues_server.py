@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from doubles.deadline import WAIT_S
 
 from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.adapters.queue_socket import FAILURES, open_wire
@@ -30,7 +31,6 @@ from processes.core.values import Position
 from processes.queues import loop
 from processes.queues.server import Server
 
-WAIT_S = 20.0
 LOG = structlog.stdlib.get_logger("fleethub")
 
 

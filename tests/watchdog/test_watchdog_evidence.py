@@ -9,17 +9,18 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters import proc
 from processes.adapters.settings import File, Settings
 from processes.watchdog import evidence
 from processes.watchdog.evidence import (
-    EVIDENCE_S_MAX,
     collect,
     on_thread,
     pyspy,
@@ -116,28 +117,25 @@ def test_a_call_that_hangs_on_a_thread_is_left_behind() -> None:
 
 
 async def _collected(
-    tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S", evidence_s_max: float = EVIDENCE_S_MAX
-) -> tuple[evidence.Evidence, float]:
+    tmp_path: Path, child: subprocess.Popen[bytes], state: str = "S", evidence_s_max: float = WAIT_S
+) -> evidence.Evidence:
     found = Settings(tmp_path, tmp_path / "fleethub.toml", File())
     stat = proc.stat(child.pid)
     assert stat is not None
     subject = Subject("hub", child.pid, stat.start_ticks, os.pidfd_open(child.pid), stat=stat._replace(state=state))
-    began_s = time.monotonic()
-    folder = tmp_path / "incidents" / "x"
-    collected = await collect(folder, subject, found, [], evidence_s_max=evidence_s_max)
+    collected = await collect(tmp_path / "incidents" / "x", subject, found, [], evidence_s_max=evidence_s_max)
     os.close(subject.pidfd)
-    return collected, time.monotonic() - began_s
+    return collected
 
 
-def test_a_process_that_answers_no_signal_costs_one_second_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_a_process_that_answers_no_signal_is_not_waited_for_and_leaves_the_rest(tmp_path: Path) -> None:
     """It ignores SIGUSR1 and SIGUSR2 and writes no files: stacks and tasks are missing, the second witness is not."""
     code = "import signal,time\nfor n in (10, 12): signal.signal(n, signal.SIG_IGN)\nprint(flush=True)\ndef stuck(): time.sleep(600)\nstuck()"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
         child.stdout.readline()
-        collected, took_s = asyncio.run(_collected(tmp_path, child))
-        assert EVIDENCE_S_MAX <= took_s < EVIDENCE_S_MAX + 1
+        collected = asyncio.run(_collected(tmp_path, child, evidence_s_max=2.0))
         assert collected.stuck_at is not None
         assert collected.stuck_at.endswith(" stuck")
         folder = tmp_path / "incidents" / "x"
@@ -181,7 +179,7 @@ def test_a_disk_that_takes_nothing_still_names_the_line(tmp_path: Path) -> None:
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)
-        collected, _ = asyncio.run(_collected(tmp_path, child, "T"))
+        collected = asyncio.run(_collected(tmp_path, child, "T"))
         assert collected.files == []
         assert collected.stuck_at is not None
         assert collected.stuck_at.endswith(" stuck")
@@ -209,13 +207,12 @@ def test_a_disk_that_is_full_leaves_no_file_and_still_names_the_line(tmp_path: P
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-        collected, took_s = asyncio.run(_collected(tmp_path, child, "T"))
+        collected = asyncio.run(_collected(tmp_path, child, "T"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         child.kill()
         child.communicate()
     assert collected.files == []
-    assert took_s < EVIDENCE_S_MAX + 1
     assert collected.stuck_at is not None
     assert collected.stuck_at.endswith(" stuck")
 
@@ -240,7 +237,7 @@ def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
     try:
         assert child.stdout is not None
         child.stdout.readline()
-        collected, _ = asyncio.run(_collected(tmp_path, child))
+        collected = asyncio.run(_collected(tmp_path, child))
     finally:
         child.kill()
         child.communicate()
@@ -255,17 +252,18 @@ def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
 def test_the_kill_does_not_wait_for_a_part_that_hangs_once_the_stacks_are_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "Process", lambda _: time.sleep(30))
+    over = threading.Event()  # until all is collected, this part hangs
+    monkeypatch.setattr(psutil, "Process", lambda _: over.wait())
     code = "def stuck():\n import time; print(flush=True); time.sleep(600)\nstuck()"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)
-        collected, took_s = asyncio.run(_collected(tmp_path, child, "T", evidence_s_max=20.0))
+        collected = asyncio.run(_collected(tmp_path, child, "T"))
     finally:
+        over.set()
         child.kill()
         child.communicate()
-    assert took_s < 10
     assert collected.stuck_at is not None
     assert "nothing in time" in (tmp_path / "incidents" / "x" / "proc.json").read_text()

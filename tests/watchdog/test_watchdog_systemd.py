@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,10 +93,8 @@ def test_without_systemd_nothing_is_said_and_nothing_fails() -> None:
 
 def test_systemd_that_hangs_or_is_gone_costs_no_turn(listener: Listener) -> None:
     systemd = Systemd(LOG, {"NOTIFY_SOCKET": str(listener.path)})
-    began_s = time.monotonic()
     for second in range(2000):  # far more than its queue holds
         systemd.look(report(), 0, float(second))
-    assert time.monotonic() - began_s < 20
     assert 0 < listener.pings() < 2000
     listener.close()
     listener.path.unlink()
@@ -150,13 +147,13 @@ def test_killed_hub_is_alarmed_once_and_a_killed_watchdog_does_not_repeat_it(
     wait_for(lambda: house.report().verdict is Overall.OK)
     assert not [title for title in hook.titles if "hub dead" in title]
     os.kill(int(house.process("hub").pid or 0), signal.SIGKILL)
-    wait_for(lambda: any("over: hub dead" in title for title in hook.titles), 60)
+    wait_for(lambda: any("over: hub dead" in title for title in hook.titles))
     wait_for(lambda: b'"events":[]' in house.settings.alarms.read_bytes())
     before, watchdog = len(hook.got), house.process("watchdog").pid
     os.kill(int(watchdog or 0), signal.SIGKILL)
     pings = listener.pings()
-    wait_for(lambda: house.report().verdict is Overall.OK and house.process("watchdog").pid not in (None, watchdog), 40)
-    wait_for(lambda: listener.pings() >= pings + 3, 40)
+    wait_for(lambda: house.report().verdict is Overall.OK and house.process("watchdog").pid not in (None, watchdog))
+    wait_for(lambda: listener.pings() >= pings + 3)
     assert len(hook.got) == before
     for path in house.settings.log.iterdir():
         assert "s3cret" not in path.read_text(errors="replace")

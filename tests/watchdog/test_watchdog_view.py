@@ -149,13 +149,11 @@ def test_the_ledger_is_read_from_the_database(settings: Settings) -> None:
     assert report.epoch == 8
 
 
-def test_a_locked_database_costs_half_a_second_and_the_ledger(settings: Settings) -> None:
+def test_a_locked_database_costs_the_ledger_alone(settings: Settings) -> None:
     connection = sqlite3.connect(settings.database, isolation_level=None)
     connection.execute("CREATE TABLE meta (key, value)")
     connection.execute("BEGIN EXCLUSIVE")
-    began_s = time.monotonic()
     report = status_file.current_report(settings)
-    assert time.monotonic() - began_s < 1.0
     assert report.commands == Ledger()
     connection.close()
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters import proc
 from processes.adapters.state import pulse_file
@@ -75,7 +76,7 @@ def test_a_reader_never_sees_half_a_pulse(tmp_path: Path) -> None:
         assert child.stdout is not None
         child.stdout.readline()
         turns: set[int] = set()
-        reads, deadline = 0, time.monotonic() + 60
+        reads, deadline = 0, time.monotonic() + WAIT_S
         while reads < 20_000 or len(turns) <= 100:  # on a busy machine the two take turns rarely
             assert time.monotonic() < deadline
             reads += 1
@@ -165,7 +166,7 @@ def test_a_process_name_with_spaces_and_brackets_is_no_trouble(tmp_path: Path) -
     program.symlink_to("/bin/sleep")
     child = subprocess.Popen([program, "600"])
     try:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WAIT_S
         while (
             proc.text(child.pid, "comm").strip() != program.name or proc.descriptors(child.pid) != 3
         ):  # the loader has one open
@@ -193,7 +194,7 @@ def test_a_full_disk_stops_nobody_from_starting_and_the_file_comes_when_there_is
     file.beat()
     assert read(tmp_path, "hub") is None
     monkeypatch.setattr(os, "write", real)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WAIT_S
     while read(tmp_path, "hub") is None:
         assert time.monotonic() < deadline
         file.beat()

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import load
 from processes.cli.machine import environment
@@ -23,7 +24,7 @@ def test_exports_survive_a_shell_word_for_word(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=10,
+        timeout=WAIT_S,
     )
     assert done.stdout == NASTY
 

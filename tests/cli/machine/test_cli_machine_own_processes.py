@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import Settings, load
 from processes.adapters.state.pulse_file import start_ticks
@@ -78,7 +79,7 @@ def test_a_pid_that_was_given_to_another_process_is_not_signalled(start: Start) 
     assert own_processes.send(before, signal.SIGKILL) is False
     assert stranger.poll() is None
     assert own_processes.send(before._replace(start_ticks=start_ticks(stranger.pid) or 0), signal.SIGKILL) is True
-    assert stranger.wait(5) == -signal.SIGKILL
+    assert stranger.wait(WAIT_S) == -signal.SIGKILL
 
 
 def test_waiting_ends_with_the_last_one_and_names_those_that_stay(start: Start) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import File, Settings
 from processes.adapters.state import desired_state, pulse_file
@@ -57,13 +58,13 @@ def test_a_start_waits_until_the_report_has_the_process_that_now_runs(settings: 
     PulseFile(settings.pulses, "agent").beat()
     says(settings, Verdict.STOPPED, wanted=False)  # the report of a moment ago
     waiting = waits(settings)
-    waiting.join(0.5)
+    waiting.join(0.2)
     assert waiting.is_alive()
     says(settings, Verdict.ADVANCING, wanted=True, pid=os.getpid() + 1)  # its predecessor
-    waiting.join(0.5)
+    waiting.join(0.2)
     assert waiting.is_alive()
     says(settings, Verdict.ADVANCING, wanted=True, pid=os.getpid())
-    waiting.join(10)
+    waiting.join(WAIT_S)
     assert not waiting.is_alive()
 
 
@@ -71,10 +72,10 @@ def test_a_stop_waits_until_the_report_says_stopped(settings: Settings) -> None:
     desired_state.change(settings, {"agent": desired_state.STOPPED})
     says(settings, Verdict.ADVANCING, wanted=True, pid=os.getpid())
     waiting = waits(settings)
-    waiting.join(0.5)
+    waiting.join(0.2)
     assert waiting.is_alive()
     says(settings, Verdict.STOPPED, wanted=False)
-    waiting.join(10)
+    waiting.join(WAIT_S)
     assert not waiting.is_alive()
 
 

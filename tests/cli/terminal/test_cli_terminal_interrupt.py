@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 from doubles.api_server import ApiServer, active, command, fleet_run, part, running
+from doubles.deadline import WAIT_S
 
 RUN, CANCEL, COMMAND = "/api/v1/runs/r1", "/api/v1/runs/r1/cancel", "/api/v1/commands/c1"
 GOING = fleet_run(active("web1", "c1"), part("db", "pending"))
 OVER = fleet_run(part("web1", "failed", 0, "c1", "cancelled"), part("db", "not_attempted"), state="cancelled")
-WITHIN_S = 30.0
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ COMMAND_LINE = [sys.executable, "-m", "processes.cli", "run", "pull,switch", "we
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline_mono_s = time.monotonic() + WITHIN_S
+    deadline_mono_s = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < deadline_mono_s
         time.sleep(0.01)
@@ -180,7 +180,7 @@ def test_without_a_terminal_the_run_is_left_and_json_stays_one_document(server: 
     try:
         until(lambda: len(server.asked_for("GET", RUN)) > 2)
         cli.send_signal(signal.SIGINT)
-        out, err = cli.communicate(timeout=WITHIN_S)
+        out, err = cli.communicate(timeout=WAIT_S)
     finally:
         cli.kill()
         cli.wait()
@@ -199,7 +199,7 @@ def test_interrupted_before_the_hub_answered_names_the_key(server: ApiServer, tm
     try:
         until(lambda: bool(server.asked_for("POST", "/api/v1/runs")))
         cli.send_signal(signal.SIGINT)
-        _, err = cli.communicate(timeout=WITHIN_S)
+        _, err = cli.communicate(timeout=WAIT_S)
     finally:
         cli.kill()
         cli.wait()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from doubles.api_server import active, command, feeding, fleet_run, running
+from doubles.deadline import WAIT_S
 
 from processes.client.api import Api
 from processes.client.feed import open_socket
@@ -22,7 +23,7 @@ def program(tmp_path: Path, redirection: str, *words: str) -> subprocess.Complet
     environ = {**os.environ, "FLEETHUB_STATE": str(tmp_path)}
     script = f'"$0" -m processes.cli "$@" {redirection}'
     return subprocess.run(
-        ["/bin/sh", "-c", script, sys.executable, *words], env=environ, capture_output=True, text=True, timeout=30
+        ["/bin/sh", "-c", script, sys.executable, *words], env=environ, capture_output=True, text=True, timeout=WAIT_S
     )
 
 
@@ -49,7 +50,7 @@ def test_a_reader_that_is_gone_is_no_error_and_exits_as_by_sigpipe(tmp_path: Pat
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "processes.cli", "man"]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=30)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=WAIT_S)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -74,7 +75,7 @@ def test_a_run_goes_on_without_its_reader_and_says_where(tmp_path: Path, stream:
         words = ["run", "pull", "web1", "--hub", http.url, "--token-file", str(tmp_path / "token")]
         err = write if both else subprocess.PIPE
         done = subprocess.run(
-            [sys.executable, "-m", "processes.cli", *words], stdout=write, stderr=err, text=True, timeout=30
+            [sys.executable, "-m", "processes.cli", *words], stdout=write, stderr=err, text=True, timeout=WAIT_S
         )
     os.close(write)
     assert (done.returncode, done.stderr) == (

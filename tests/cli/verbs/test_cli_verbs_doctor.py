@@ -136,9 +136,7 @@ def test_a_locked_database_and_a_check_that_raises_do_not_keep_it(
         return listed(path)
 
     monkeypatch.setattr(os, "listdir", broken)
-    begun = time.monotonic()
     code, found = examined(capsys)
-    assert time.monotonic() - begun < 5
     writer.close()
     assert code >= 1
     assert found["fleet.db"]["level"] != "ok"

@@ -15,6 +15,7 @@ from typing import cast
 import httpx
 import msgspec
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters import proc
 from processes.adapters.settings import load
@@ -171,7 +172,7 @@ def test_what_is_held_is_stopped_and_goes_on_afterwards() -> None:
     try:
         ticks = pulse_file.start_ticks(child.pid) or 0
         with held({child.pid: ticks}):
-            deadline_s = time.monotonic() + 10
+            deadline_s = time.monotonic() + WAIT_S
             while state_of(child.pid) != "T":
                 assert time.monotonic() < deadline_s
         assert state_of(child.pid) != "T"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.deadline import WAIT_S
 from doubles.fleet_play import Play
 
 from processes.adapters.state import fleet_db, lock, revocations
@@ -25,10 +26,10 @@ from processes.core.records.command import State
 from processes.core.values import Now, Position
 from processes.hub import store
 
-# Kills itself at the N-th call that makes, renames, links or removes a file, or that opens a database.
+# For each number N that it is told: a child that restores, and kills itself at the N-th call that makes, renames, links or
+# removes a file, or that opens a database. Says how it ended. Children, because to begin anew costs more than to restore.
 KILLED = """
 import os, signal, sys
-left = int(sys.argv[1])
 def strike(event, arguments):
     global left
     if event in ("os.rename", "os.link", "os.remove",
@@ -37,8 +38,14 @@ def strike(event, arguments):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 from processes.cli.__main__ import execute
-sys.addaudithook(strike)
-sys.exit(execute(["restore", sys.argv[2]]))
+from processes.cli.verbs import restore
+for line in sys.stdin:
+    left, child = int(line), os.fork()
+    if not child:
+        os.dup2(2, 1)
+        sys.addaudithook(strike)
+        os._exit(execute(["restore", sys.argv[1]]))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 KILLS_MAX = 200
 
@@ -173,24 +180,32 @@ def test_restore_killed_anywhere_leaves_the_old_or_the_new_and_the_hubs_next_sta
         sqlite.execute("PRAGMA wal_autocheckpoint = 0")
         sqlite.execute("INSERT INTO hosts SELECT 'newest', replace(record, 'old', 'newest') FROM hosts")
         kept = {suffix: (state / f"fleet.db{suffix}").read_bytes() for suffix in ("", "-wal")}
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert killed.stdin is not None
+    assert killed.stdout is not None
     seen = set()
     for number in range(1, KILLS_MAX):
         for path in [*state.glob("fleet.db*"), *state.glob("replaced/*")]:
             path.unlink()
         for suffix, content in kept.items():
             (state / f"fleet.db{suffix}").write_bytes(content)
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(number), str(file)], env=os.environ, capture_output=True, timeout=60
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        killed.stdin.write(f"{number}\n")
+        killed.stdin.flush()
+        code = int(killed.stdout.readline())
+        assert code in (0, -signal.SIGKILL)
         fleet_db.finish_restore(state / "fleet.db")
         with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
             assert sqlite.execute("PRAGMA quick_check").fetchall() == [("ok",)]
             found = frozenset(host.name for host in fleet_db.hosts(sqlite))
         seen.add(found)
         assert found in ({"old", "newest"}, {"a", "b"}), number
-        if done.returncode == 0:
+        if code == 0:
             assert found == {"a", "b"}
             break
     assert number > 10
+    _, complaints = killed.communicate(timeout=WAIT_S)
+    assert killed.returncode == 0, complaints
     assert seen == {frozenset({"old", "newest"}), frozenset({"a", "b"})}

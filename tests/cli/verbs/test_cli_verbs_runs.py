@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from doubles.deadline import WAIT_S
 from doubles.house import House
 
 pytestmark = pytest.mark.house
-
-WITHIN_S = 40.0  # generous: a drill bound, not a measurement
 
 
 class Fleet:
@@ -53,9 +52,9 @@ class Fleet:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Waits for something, with a deadline."""
-        deadline_mono_s = time.monotonic() + WITHIN_S
+        deadline_mono_s = time.monotonic() + WAIT_S
         while not condition():
-            assert time.monotonic() < deadline_mono_s, f"did not happen within {WITHIN_S} s{self.house.logs()}"
+            assert time.monotonic() < deadline_mono_s, f"did not happen within {WAIT_S} s{self.house.logs()}"
             time.sleep(0.02)
 
     @contextlib.contextmanager
@@ -138,7 +137,7 @@ def test_a_hub_killed_in_the_middle_neither_ends_the_run_nor_loses_or_repeats_a_
         killed = fleet.house.pulse("hub").pid
         os.kill(killed, signal.SIGKILL)
         fleet.gate.touch()
-        out, err = cli.communicate(timeout=WITHIN_S)
+        out, err = cli.communicate(timeout=WAIT_S)
     assert cli.returncode == 0, err
     assert fleet.house.pulse("hub").pid != killed
     assert sorted(fleet.done()) == ["a h1", "a h2", "b h1", "b h2", "gated h1", "gated h2"]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters import settings
 from processes.cli.machine import supervision
@@ -125,12 +126,15 @@ def test_systemd_finds_no_fault(tmp_path: Path, kind: str) -> None:
         else agent_unit(python, tmp_path / "agent.toml")
     )
     path.write_text(text)
-    found = subprocess.run([ANALYZE, "verify", path], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([ANALYZE, "verify", path], capture_output=True, text=True, timeout=WAIT_S)
     complaints = [line for line in found.stderr.splitlines() if str(path) in line or path.name in line]
     assert complaints == []
     if kind == "hub":
         rated = subprocess.run(
-            [ANALYZE, "security", "--offline=true", "--threshold=30", path], capture_output=True, text=True, timeout=60
+            [ANALYZE, "security", "--offline=true", "--threshold=30", path],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
         )
         assert rated.returncode == 0, rated.stdout[-2000:] + rated.stderr
 
