@@ -19,7 +19,7 @@ import h11
 import msgspec
 from websockets.http11 import Request, Response
 
-from processes.adapters.websocket import Limits, Message, WebSocket
+from processes.adapters.websocket import Limits, Message, Pacer, WebSocket
 from processes.core.shown.status import CanaryFile
 from processes.core.travels import agent_frames
 
@@ -131,7 +131,7 @@ class CanaryHouse:
 
 class _Agent(WebSocket):
     def __init__(self, house: CanaryHouse) -> None:
-        super().__init__(LIMITS)
+        super().__init__(LIMITS, Pacer())
         self._house = house
 
     def on_request(self, request: Request) -> Response | None:
@@ -170,7 +170,7 @@ class _Agent(WebSocket):
 
 class _Subscriber(WebSocket):
     def __init__(self, house: CanaryHouse) -> None:
-        super().__init__(LIMITS)
+        super().__init__(LIMITS, Pacer())
         self._house = house
 
     def on_request(self, request: Request) -> Response | None:

@@ -66,11 +66,14 @@ class Emitted(NamedTuple):
 
 
 class FramesRead(NamedTuple):
-    """What came out of one read: events for the hub, complaints for the log, and how to end the connection, if so."""
+    """What came out of one read: events for the hub, complaints for the log, how to end the connection, if so, and how
+    many valid heartbeats there were.
+    """
 
     events: list[Emitted]
     malformed: list[str]
     close: tuple[CloseCode, str] | None
+    heartbeats: int = 0
 
 
 class AgentConnection:
@@ -117,6 +120,7 @@ class AgentConnection:
         gathered = _Gathered()
         malformed: list[str] = []
         close = None
+        heartbeats = 0
         for data, is_text in frames:
             if self.stage is ConnectionStage.ENDED or close is not None:
                 break
@@ -124,10 +128,11 @@ class AgentConnection:
                 event, close = self._step(data, is_text, boot_s)
                 if event is not None:
                     gathered.add(event)
+                    heartbeats += isinstance(event, HeartbeatReceived)
             except BadFrame as error:
                 malformed.append(error.message)
                 close = self._complain(boot_s)
-        return FramesRead(gathered.finish(), malformed, close)
+        return FramesRead(gathered.finish(), malformed, close, heartbeats)
 
     def tell(self) -> agent_frames.Registered | None:
         """Returns the frame that says that the hub holds the registration; None: there is nothing to tell any more."""

@@ -10,9 +10,8 @@ ordered     everything else but heartbeats, in order. A host that has too much w
             not read);
             one that sends on all the same, by connecting anew, is refused. Presence always gets in; when even that is
             too much, it is let go and a census is wanted instead.
-heartbeats  the newest of each host; never a reason to pause. They may fill only nine tenths of the queue (`bulk`), and
-            never
-            overtake what their connection said before them.
+heartbeats  the newest of each host, one in HEARTBEAT_S but for a small burst; never a reason to pause. They may fill
+            only nine tenths of the queue (`bulk`), and never overtake what their connection said before them.
 
 A batch that was refused, or whose fate is unknown, stays in its place and is tried again, later and smaller.
 """
@@ -20,15 +19,19 @@ A batch that was refused, or whose fate is unknown, stays in its place and is tr
 from __future__ import annotations
 
 import enum
+import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+from processes.core.budgets import HEARTBEAT_BURST_S, HEARTBEAT_S
 from processes.core.errors import LocalError
+from processes.core.values import CANARY_HOST
 
 WAIT_S_MIN: Final = 0.05  # before the first retry; doubles
 WAIT_S_MAX: Final = 1.0
+PACES_MAX: Final = 20_000  # hosts whose last heartbeats are remembered; past it those that are long ago are forgotten
 
 
 class Lane(enum.Enum):
@@ -125,6 +128,9 @@ class Outbox:
         self._bytes: Counter[str] = Counter()
         self._bytes_all = 0
         self._beats: dict[str, _Beat] = {}
+        self._early: dict[str, _Beat] = {}  # heartbeats that came too soon after others of their host
+        self._early_due: list[tuple[float, str]] = []  # a heap: when those may go
+        self._paces_s: dict[str, float] = {}  # of each host: up to when its heartbeats are spent
         self._census: Iterator[bytes] = iter(())
         self._piece: bytes | None = None
         self._batch: OutgoingBatch | None = None
@@ -179,14 +185,28 @@ class Outbox:
         if old is not None and old.connection == connection:
             # plant: heartbeat-order
             self._beats[host] = old._replace(item=item, after=after)
-        else:
-            self._beats[host] = _Beat(connection, item, after, now_s)
+            return
+        beat = _Beat(connection, item, after, now_s)
+        if old is not None or host == CANARY_HOST:
+            self._beats[host] = beat
+            return
+        if host not in self._early:
+            spent_s = max(self._paces_s.get(host, 0.0), now_s)
+            if spent_s <= now_s + HEARTBEAT_BURST_S:
+                self._spend(host, now_s)
+                self._beats[host] = beat
+                return
+            heapq.heappush(self._early_due, (spent_s - HEARTBEAT_BURST_S, host))
+        self._early[host] = beat
 
     def forget_heartbeat(self, host: str, connection: str) -> None:
         """The connection is gone: what it said of itself last is of no interest behind its disconnect."""
         beat = self._beats.get(host)
         if beat is not None and beat.connection == connection:
             del self._beats[host]
+        early = self._early.get(host)
+        if early is not None and early.connection == connection:
+            del self._early[host]
 
     def start_census(self, pieces: Iterator[bytes]) -> None:
         """These go first; the census under way and all presence that waits are let go. `pieces` may be made as they are
@@ -213,6 +233,7 @@ class Outbox:
         """The batch to append now; None if nothing may go, or one is on its way."""
         if self._batch is not None:
             return None
+        self._take_due(now_s)
         if self._pace.not_before_s > now_s:
             return None
         beats_may = self._pace_beats.not_before_s <= now_s
@@ -230,8 +251,10 @@ class Outbox:
         """When `next` has something at the latest (now, if in the past); None: nothing waits, or a batch is on its
         way.
         """
-        if self._batch is not None or not len(self):
+        if self._batch is not None:
             return None
+        if not len(self):
+            return self._early_due[0][0] if self._early_due else None
         if self._ordered or self._piece is not None:
             return self._pace.not_before_s
         return max(self._pace.not_before_s, self._pace_beats.not_before_s)
@@ -270,6 +293,23 @@ class Outbox:
         self._pace.back_off(now_s)
 
     # Inside
+
+    def _spend(self, host: str, now_s: float) -> None:
+        """One more heartbeat of this host goes to the hub.
+
+        Source: the generic cell rate algorithm, ITU-T I.371.
+        """
+        if len(self._paces_s) >= PACES_MAX:
+            self._paces_s = {name: spent_s for name, spent_s in self._paces_s.items() if spent_s > now_s}
+        self._paces_s[host] = max(self._paces_s.get(host, 0.0), now_s) + HEARTBEAT_S
+
+    def _take_due(self, now_s: float) -> None:
+        while self._early_due and self._early_due[0][0] <= now_s:
+            host = heapq.heappop(self._early_due)[1]
+            beat = self._early.pop(host, None)
+            if beat is not None:
+                self._spend(host, now_s)
+                self._beats[host] = beat._replace(since_s=now_s)
 
     def _enter(self, host: str, item: bytes, is_presence: bool, now_s: float) -> None:
         self._put += 1
