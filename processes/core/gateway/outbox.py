@@ -68,11 +68,7 @@ class OutgoingBatch(NamedTuple):
 
     lane: Lane
     items: list[bytes]
-
-    @property
-    def bulk(self) -> bool:
-        """True if it must leave the last tenth of the queue to others."""
-        return self.lane is Lane.HEARTBEATS
+    bulk: bool  # it must leave room in the queue for what is not: presence, and operators' requests
 
 
 class _Entry(NamedTuple):
@@ -350,18 +346,19 @@ class Outbox:
         self._piece = next(self._census, None)
 
     def _next_census(self) -> OutgoingBatch | None:
-        return None if self._piece is None else OutgoingBatch(Lane.CENSUS, [self._piece])
+        return None if self._piece is None else OutgoingBatch(Lane.CENSUS, [self._piece], bulk=False)
 
     def _next_ordered(self) -> OutgoingBatch | None:
         items: list[bytes] = []
-        size = 0
+        size, bulk = 0, False
         for entry in islice(self._ordered, self._pace.items):
             size += len(entry.item)
             if items and size > self.bounds.batch_bytes:
                 break
             items.append(entry.item)
+            bulk = bulk or not entry.is_presence
         self._under_way = len(items)
-        return OutgoingBatch(Lane.ORDERED, items) if items else None
+        return OutgoingBatch(Lane.ORDERED, items, bulk) if items else None
 
     def _next_beats(self) -> OutgoingBatch | None:
         self._sent_beats = []
@@ -373,7 +370,8 @@ class Outbox:
                 break
             if beat.after < oldest:
                 self._sent_beats.append((host, beat))
-        return OutgoingBatch(Lane.HEARTBEATS, [beat.item for _, beat in self._sent_beats]) if self._sent_beats else None
+        items = [beat.item for _, beat in self._sent_beats]
+        return OutgoingBatch(Lane.HEARTBEATS, items, bulk=True) if items else None
 
     def _taken(self) -> OutgoingBatch:
         batch, self._batch = self._batch, None
