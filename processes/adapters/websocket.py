@@ -1,17 +1,20 @@
 """One WebSocket, server side: the sans-I/O protocol of `websockets` on an asyncio or uvloop transport.
 
-Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_closed`. Call it only in the loop's thread.
+Subclass WebSocket and override `on_request`, `on_open`, `on_messages`, `on_read`, `on_closed`. Call it only in the
+loop's thread.
 
 Whatever the peer does: `send` and `close` never raise and never wait. The head of a request, a message, the fragments
-of a message and the unsent bytes are bounded. A peer that sends no request, does not read, is silent or does not answer
-a close is aborted at a deadline. Any inbound byte is a sign of life: pong payloads are not matched, because some agents
-answer every ping with an empty pong.
+of a message, the unread and the unsent bytes are bounded. Connections are read by turns, a share of each (Pacer), so
+that one which talks without end holds up no other and not the loop. A peer that sends no request, does not read, is
+silent or does not answer a close is aborted at a deadline. Any inbound byte is a sign of life: pong payloads are not
+matched, because some agents answer every ping with an empty pong.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
@@ -22,6 +25,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from processes.core.budgets import PASS_S, SHARE_BYTES, UNREAD_BYTES_MAX
 from processes.core.values import CloseCode
 
 HEAD_BYTES_MAX: Final = 32 * 1024  # of an upgrade request; a browser's with all its cookies is about 8 KiB
@@ -63,38 +67,52 @@ def frame_text(text: bytes) -> bytes:
 
 
 class Pacer:
-    """Runs calls soon and in order, `calls_max` at most in one pass of the loop.
+    """Runs calls soon and in order, for `pass_s` at most in one pass of the loop.
 
-    So many clients that connect at once do not stop everything else: measured, 5,000 upgrades in one pass take 1.1 s.
-    The number of waiting calls is bounded by the callers: there is one for each socket.
+    So many clients that connect or talk at once do not stop everything else: measured, 5,000 upgrades in one pass take
+    1.1 s. The number of waiting calls is bounded by the callers: there is one for each socket. `mono_s`: the clock; the
+    loop's own stands still within a pass.
     """
 
-    def __init__(self, calls_max: int) -> None:
-        self._calls_max = calls_max
+    def __init__(self, pass_s: float = PASS_S, mono_s: Callable[[], float] = time.monotonic) -> None:
+        self._pass_s, self._mono_s = pass_s, mono_s
         self._waiting: deque[Callable[[], None]] = deque()
+        self._scheduled = False
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, call: Callable[[], None]) -> None:
         """Run `call` in one of the next passes."""
         self._waiting.append(call)
-        if len(self._waiting) == 1:
+        self._run_soon()
+
+    def _run_soon(self) -> None:
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        """Hand the calls to the loop one by one, so that a call that raises does not stop the others."""
-        for _ in range(min(self._calls_max, len(self._waiting))):
-            self._loop.call_soon(self._waiting.popleft())
-        if self._waiting:
-            self._loop.call_soon(self._run)
+        """Call one after the other until the time is over. A call that raises is the loop's to report, and stops no
+        other.
+        """
+        until_s = self._mono_s() + self._pass_s
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+                if self._mono_s() >= until_s:
+                    break
+        finally:
+            self._scheduled = False
+            self._run_soon()
 
 
 class WebSocket(asyncio.Protocol):
-    """One connection, from its first byte to its last. `pacer`: paces the upgrades of all connections of a server.
+    """One connection, from its first byte to its last. `pacer`: gives all connections of a server their turns.
 
-    Invariant: `on_closed` is called exactly once for every connection, opened or not, and is the last call.
+    Invariants: `on_closed` is called exactly once for every connection, opened or not, and is the last call. While it
+    lives, unread bytes wait for exactly one of these: a turn, the end of a rest, `resume`.
     """
 
-    def __init__(self, limits: Limits, pacer: Pacer | None = None) -> None:
+    def __init__(self, limits: Limits, pacer: Pacer) -> None:
         self.limits = limits
         self._pacer = pacer
         self.opened = False  # stays True after the end
@@ -103,6 +121,10 @@ class WebSocket(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._head: bytearray | None = bytearray()  # until the request is answered
         self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
+        self._unread = bytearray()  # behind the head, and not parsed yet
+        self._has_turn = False  # one is coming
+        self._rest: asyncio.TimerHandle | None = None
+        self._held = False  # the transport reads nothing, for too much is unread
         self._parts: list[bytes] = []  # of a fragmented message
         self._parts_text = False
         self._own: tuple[int, str] | None = None  # our code and reason, if we ended the connection
@@ -126,7 +148,13 @@ class WebSocket(asyncio.Protocol):
         """Called when the upgrade is done."""
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Called with all messages that one read completed, in order; never with none."""
+        """Called with all messages that one turn completed, in order; never with none."""
+
+    def on_read(self, frames: int, size: int) -> float:
+        """Called at the end of each turn with the frames of every kind, and the bytes, that were read in it. Return for
+        how many seconds nothing more is to be read; 0: go on.
+        """
+        return 0.0
 
     def on_slow(self) -> None:
         """Called when the unsent bytes exceed `buffer_bytes_high`."""
@@ -165,6 +193,11 @@ class WebSocket(asyncio.Protocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
+    def unread_bytes(self) -> int:
+        """What was received and waits for a turn, a rest's end or `resume`."""
+        return len(self._unread)
+
+    @property
     def peer(self) -> str:
         """Return the peer's address; empty if it has none."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
@@ -201,6 +234,9 @@ class WebSocket(asyncio.Protocol):
             return
         self._own = (code, reason)
         self.resume()  # otherwise the peer's answer would never be read
+        if self._rest is not None:
+            self._rest.cancel()
+            self._end_rest()
         try:
             self._protocol.send_close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
         except InvalidState:
@@ -224,15 +260,14 @@ class WebSocket(asyncio.Protocol):
         """
         if not self._paused and self.is_open:
             self._paused = True
-            cast(asyncio.Transport, self._transport).pause_reading()
+            self._hold()
 
     def resume(self) -> None:
         """Read again; the peer's silence counts from now on."""
         if self._paused:
             self._paused = False
             self._heard_s = self._loop.time()
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
+            self._go_on()
 
     @staticmethod
     def refusal(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
@@ -255,8 +290,11 @@ class WebSocket(asyncio.Protocol):
         self._heard_s = self._loop.time()
         if self._head is not None:
             self._read_head(data)
-        else:
-            self._read_frames(data)
+            return
+        self._unread += data
+        if len(self._unread) > UNREAD_BYTES_MAX:
+            self._hold()
+        self._go_on()
 
     def eof_received(self) -> None:
         """Called when the peer will send no more; the transport closes itself."""
@@ -275,9 +313,13 @@ class WebSocket(asyncio.Protocol):
             self.on_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection has ended."""
+        """Called when the connection has ended. What was read of it counts still, as far as it is not too much."""
         self._transport = None
-        for timer in (self._deadline, self._slow, self._keepalive):
+        unread = bytes(self._unread[:UNREAD_BYTES_MAX])
+        self._unread.clear()
+        if unread and self._own is None:
+            self.on_read(self._read_frames(unread), len(unread))
+        for timer in (self._deadline, self._slow, self._keepalive, self._rest):
             if timer is not None:
                 timer.cancel()
         self._slow = None
@@ -297,12 +339,12 @@ class WebSocket(asyncio.Protocol):
             self._head_end = head.find(b"\r\n\r\n", looked)
             if self._head_end < 0 and len(head) <= HEAD_BYTES_MAX:
                 return
-        if not waiting and (self._pacer is None or self._head_end < 0):
+        if not waiting and self._head_end < 0:
             self._answer_head()
         elif len(head) > 2 * HEAD_BYTES_MAX:
             self.abort()  # no client has a reason to send so much before the answer
         elif not waiting:
-            cast(Pacer, self._pacer)(self._answer_head)
+            self._pacer(self._answer_head)
 
     def _answer_head(self) -> None:
         """Accept the peer or refuse it.
@@ -349,13 +391,52 @@ class WebSocket(asyncio.Protocol):
         cast(asyncio.TimerHandle, self._deadline).cancel()
         self._arm_keepalive(first=True)
         self.on_open()
-        if len(head) > end + 4:
-            self._read_frames(bytes(head[end + 4 :]))
+        self._unread += head[end + 4 :]
+        self._go_on()
 
-    def _read_frames(self, data: bytes) -> None:
+    def _go_on(self) -> None:
+        """Ask for a turn if there is something to read, else let the transport read; neither while it rests or is
+        paused.
+        """
+        if self._paused or self._rest is not None or self._has_turn:
+            return
+        if self._unread:
+            self._has_turn = True
+            self._pacer(self._take_turn)
+        elif self._held:
+            self._held = False
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _hold(self) -> None:
+        if not self._held and self._transport is not None and not self._transport.is_closing():
+            self._held = True
+            self._transport.pause_reading()
+
+    def _take_turn(self) -> None:
+        """Read a share, and rest or wait for the next turn."""
+        self._has_turn = False
+        if self._transport is None or self._paused:
+            return
+        share = bytes(self._unread[:SHARE_BYTES])
+        del self._unread[:SHARE_BYTES]
+        rest_s = self.on_read(self._read_frames(share), len(share))
+        if rest_s > 0 and self._transport is not None:
+            self._hold()
+            self._rest = self._loop.call_later(rest_s, self._end_rest)
+        self._go_on()
+
+    def _end_rest(self) -> None:
+        self._rest = None
+        self._heard_s = self._loop.time()
+        self._go_on()
+
+    def _read_frames(self, data: bytes) -> int:
+        """Parse, answer what the protocol answers, and hand on the messages. Return how many frames there were."""
         messages: list[Message] = []
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
+        events = self._protocol.events_received()
+        for event in events:
             if isinstance(event, Frame) and self._own is None:  # frames after our own close are ignored
                 self._assemble(event, messages)
         self._flush()
@@ -363,6 +444,7 @@ class WebSocket(asyncio.Protocol):
             self._arm_closing()
         if messages:
             self.on_messages(messages)
+        return len(events)
 
     def _assemble(self, frame: Frame, messages: list[Message]) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
@@ -420,7 +502,7 @@ class WebSocket(asyncio.Protocol):
 
     def _keep_alive(self, due_s: float) -> None:
         now_s = self._loop.time()
-        if self._paused:
+        if self._held:
             self._protocol.send_pong(b"")
             self._flush()
         elif now_s - self._heard_s > self.limits.dead_s and now_s - due_s < LATE_S:

@@ -178,6 +178,10 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
             return refuse(401, "not_signed_in", "sign in first", **{"WWW-Authenticate": "Bearer"})
         if principal.by_cookie and not origins:
             return refuse(403, "foreign_origin", "a browser names its origin; scripts sign in with a token")
+        banned_s = audience.allowances.banned_s(principal.credential, asyncio.get_running_loop().time())
+        if banned_s:
+            return refuse(429, "too_many", "too much came from you: come back later",
+                          **{"Retry-After": f"{banned_s:.0f}"})  # fmt: skip
         if len(audience.subscribers) >= SUBSCRIBERS_MAX:
             return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
         return principal

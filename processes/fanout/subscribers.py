@@ -16,7 +16,9 @@ from msgspec import UNSET, Raw, UnsetType
 from websockets.http11 import Request, Response
 
 from processes.adapters.logs import Log
-from processes.adapters.websocket import Limits, Message, WebSocket, frame_text
+from processes.adapters.websocket import Limits, Message, Pacer, WebSocket, frame_text
+from processes.core import budgets
+from processes.core.budgets import Allowances, Budget
 from processes.core.fanout import feed
 from processes.core.fanout.feed import Feed, Gathering, Step
 from processes.core.fanout.mirror import Mirror
@@ -60,7 +62,7 @@ class Subscriber(WebSocket):
     def __init__(
         self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response | float]
     ) -> None:
-        super().__init__(LIMITS)
+        super().__init__(LIMITS, audience.pacer)
         self._audience, self._admit = audience, admit
         self.looked_again = False  # for a token that was not known at first
         self.principal: Principal | None = None
@@ -112,6 +114,10 @@ class Subscriber(WebSocket):
                     self.close(CloseCode.POLICY, "malformed frames")
                     return
 
+    def on_read(self, frames: int, size: int) -> float:
+        """Part of WebSocket."""
+        return self._audience.spent(self, frames, size)
+
     def on_drained(self) -> None:
         """Called when the connection has caught up after being slow."""
         self._audience.drained(self)
@@ -142,12 +148,14 @@ class Subscriber(WebSocket):
 class Audience:
     """All subscribers and the state that they are shown. All calls belong to the loop's thread."""
 
-    def __init__(self, mirror: Mirror, log: Log) -> None:
+    def __init__(self, mirror: Mirror, log: Log, budget: Budget = budgets.OPERATOR) -> None:
         self.subscribers: set[Subscriber] = set()
         self.on_subscribe: Callable[[Subscriber, str, int], None] = lambda *_: None
         self.on_unsubscribe: Callable[[Subscriber, str | None], None] = lambda *_: None
         self.on_room: Callable[[Subscriber], None] = lambda _: None
         self.malformed = self.skipped = self.sent = self.full_states = 0
+        self.pacer = Pacer()
+        self.allowances: Allowances[str] = Allowances(budget)  # by credential
         self._mirror, self._log = mirror, log
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering()
@@ -295,6 +303,19 @@ class Audience:
                 self.on_unsubscribe(subscriber, frame.command_id)
             case _:
                 assert_never(frame)
+
+    def spent(self, subscriber: Subscriber, frames: int, size: int) -> float:
+        """Called at the end of a turn of reading. Return for how many seconds nothing more is to be read."""
+        if subscriber.principal is None:
+            return 0.0
+        now_s = self._loop.time()
+        allowance = self.allowances.of(subscriber.principal.credential, now_s)
+        spent = allowance.spend(frames, size, 0, now_s)
+        if spent.is_over and subscriber.is_open:
+            allowance.close(now_s)
+            self._log.warning("an operator went on sending more than one may: closed", peer=subscriber.peer)
+            subscriber.close(CloseCode.POLICY, "more was sent than an operator may send: come back later")
+        return spent.rest_s
 
     def drained(self, subscriber: Subscriber) -> None:
         """Called when a slow connection has room again."""

@@ -19,7 +19,9 @@ class Owner(Protocol):
 
     def admit(self, socket: AgentSocket, request: Request) -> Response | float | None: ...
 
-    def said(self, socket: AgentSocket, frames: list[Message]) -> None: ...
+    def said(self, socket: AgentSocket, frames: list[Message]) -> int: ...
+
+    def spent(self, socket: AgentSocket, frames: int, size: int, heartbeats: int) -> float: ...
 
     def gone(self, socket: AgentSocket, code: int, reason: str) -> None: ...
 
@@ -34,6 +36,7 @@ class AgentSocket(WebSocket):
         self._owner = owner
         self._register_s_max = register_s_max
         self._register: asyncio.TimerHandle | None = None
+        self._heartbeats = 0  # valid ones of this turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio when the transport is there."""
@@ -51,8 +54,13 @@ class AgentSocket(WebSocket):
         self._register = asyncio.get_running_loop().call_later(self._register_s_max, self._expect_register)
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Called with the messages of one read."""
-        self._owner.said(self, messages)
+        """Called with the messages of one turn."""
+        self._heartbeats = self._owner.said(self, messages)
+
+    def on_read(self, frames: int, size: int) -> float:
+        """Called at the end of a turn with what was read in it."""
+        heartbeats, self._heartbeats = self._heartbeats, 0
+        return self._owner.spent(self, frames, size, heartbeats)
 
     def on_closed(self, code: int, reason: str) -> None:
         """Called when the socket is gone, for whatever reason."""

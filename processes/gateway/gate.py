@@ -15,11 +15,13 @@ from websockets.http11 import Request, Response
 from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
+from processes.core import budgets
+from processes.core.budgets import Budget
 from processes.core.gateway import admission, census
 from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.delivery_log import DeliveryLog
-from processes.core.gateway.intake import Act, Close, Contested, Intake, Pause, Resume, TooMuch
+from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
 from processes.core.gateway.outbox import Bounds, Outbox, PutResult
 from processes.core.gateway.roster import Member, Roster
 from processes.core.travels import agent_frames, messages
@@ -41,7 +43,6 @@ from processes.gateway.tokens import Tokens
 
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
-UPGRADES_MAX: Final = 100  # in one pass of the loop: about 20 ms
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
 
@@ -53,14 +54,15 @@ class Gate:
 
     def __init__(
         self, name: str, boot: str, tokens: Tokens, log: Log, *, sockets_max: int,
-        bounds: Bounds = Bounds(), limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,  # noqa: B008
+        bounds: Bounds = Bounds(), budget: Budget = budgets.AGENT,  # noqa: B008
+        limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,
         table_s_max: float = TABLE_S_MAX, clock: Clock = Clock(),  # noqa: B008  it has no state
         on_contested: Callable[[str], object] = lambda _: None,
     ) -> None:  # fmt: skip
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
         self.roster: Roster[AgentSocket] = Roster(sockets_max)
         self.outbox = Outbox(bounds)
-        self._intake = Intake(self.outbox, self.roster)
+        self._intake = Intake(self.outbox, self.roster, budget)
         self._delivery_log = DeliveryLog(boot)
         self.epoch = 0  # the newest of a hub that was seen
         self.stopping = False
@@ -70,7 +72,7 @@ class Gate:
         self._limits, self._register_s_max, self._table_s_max = limits, register_s_max, table_s_max
         self._on_contested, self._clock = on_contested, clock
         self._loop = asyncio.get_running_loop()
-        self._pacer = Pacer(UPGRADES_MAX)
+        self._pacer = Pacer()
         self._numbers = 0
         self._census_s = self._loop.time()
         self._refusals = RefusalCounts(self._census_s)
@@ -79,6 +81,16 @@ class Gate:
     def received(self) -> int:
         """Return how many events agents have sent."""
         return self._intake.received
+
+    @property
+    def slowed(self) -> int:
+        """Return how often a connection was made to rest, for more came from its host than it may send."""
+        return self._intake.slowed
+
+    @property
+    def flooded(self) -> int:
+        """Return how many connections were closed for a flood."""
+        return self._intake.flooded
 
     @property
     def dropped(self) -> int:
@@ -110,6 +122,7 @@ class Gate:
             asked_before=socket.doubted,
             stopping=self.stopping,
             full=self.roster.is_full,
+            banned_s=0.0 if token is None else self._intake.allowances.banned_s(token.host, self._loop.time()),
         )
         if isinstance(said, Refusal):
             self._refusals.refused(said)
@@ -124,11 +137,11 @@ class Gate:
         self.roster.let_in(socket)
         return None
 
-    def said(self, socket: AgentSocket, frames: list[Message]) -> None:
-        """Called with the messages of one read."""
+    def said(self, socket: AgentSocket, frames: list[Message]) -> int:
+        """Called with the messages of one turn of reading. Return how many of them were valid heartbeats."""
         connection = socket.connection
         if connection is None:
-            return
+            return 0
         read = connection.read(frames, self._clock.now().boot_s)
         for complaint in read.malformed:
             self.malformed += 1
@@ -137,6 +150,16 @@ class Gate:
         if read.close is not None:
             self.end(socket, *read.close)
         self.wake.set()
+        return read.heartbeats
+
+    def spent(self, socket: AgentSocket, frames: int, size: int, heartbeats: int) -> float:
+        """Called at the end of a turn of reading. Return for how many seconds nothing more is to be read."""
+        if socket.connection is None:
+            return 0.0
+        member = Member(socket, socket.connection)
+        rest_s, acts = self._intake.spend(member, frames, size, heartbeats, self._loop.time())
+        self._carry_out(acts)
+        return rest_s
 
     def gone(self, socket: AgentSocket, code: int, reason: str) -> None:
         """Called when a socket is gone, for whatever reason."""
@@ -174,6 +197,10 @@ class Gate:
                     self.log.warning("identity contested", host=host, peer=address)
                 case TooMuch(host):
                     self.log.warning("too much waits of one host", host=host)
+                case Slowed(host):
+                    self.log.warning("a host sends more than it may: it is read slowly", host=host)
+                case Flooded(host, address):
+                    self.log.warning("a host went on sending more than it may: closed", host=host, peer=address)
                 case _:
                     assert_never(act)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
+import itertools
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -27,6 +28,7 @@ from processes.adapters.websocket import (
     WebSocket,
     frame_text,
 )
+from processes.core.budgets import SHARE_BYTES, UNREAD_BYTES_MAX
 from processes.core.values import CloseCode
 
 REQUEST = (
@@ -39,11 +41,13 @@ LIMITS = Limits(1000)
 class Recorder(WebSocket):
     """Notes everything that it is told."""
 
-    def __init__(self, limits: Limits, refuse: int = 0, pacer: Pacer | None = None) -> None:
+    def __init__(self, limits: Limits, pacer: Pacer, refuse: int = 0) -> None:
         super().__init__(limits, pacer)
         self.refuse = refuse
         self.messages: list[Message] = []
         self.reads = 0
+        self.frames = self.bytes = 0  # read
+        self.rest_s = 0.0  # after each turn
         self.slow = self.drained = 0
         self.ends: list[tuple[int, str]] = []
         self.ended = asyncio.Event()
@@ -54,6 +58,10 @@ class Recorder(WebSocket):
     def on_messages(self, messages: list[Message]) -> None:
         self.reads += 1
         self.messages += messages
+
+    def on_read(self, frames: int, size: int) -> float:
+        self.frames, self.bytes = self.frames + frames, self.bytes + size
+        return self.rest_s
 
     def on_slow(self) -> None:
         self.slow += 1
@@ -67,16 +75,16 @@ class Recorder(WebSocket):
 
 
 class Serving:
-    """A port where every connection is a Recorder, every second one paced."""
+    """A port where every connection is a Recorder."""
 
     def __init__(self, limits: Limits, refuse: int) -> None:
         self.limits, self.refuse = limits, refuse
         self.port = 0
         self.made: list[Recorder] = []
-        self._pacer = Pacer(3)
+        self.pacer = Pacer()
 
     def make(self) -> Recorder:
-        self.made.append(Recorder(self.limits, self.refuse, self._pacer if len(self.made) % 2 else None))
+        self.made.append(Recorder(self.limits, self.pacer, self.refuse))
         return self.made[-1]
 
     async def pair(self, **options: Any) -> tuple[Recorder, AgentWire]:
@@ -559,7 +567,8 @@ def test_a_herd_that_connects_at_once_leaves_the_loop_passes_between(run: Run) -
         loop = asyncio.get_running_loop()
         raised: list[str] = []
         loop.set_exception_handler(lambda _, context: raised.append(str(context["exception"])))
-        pacer = Pacer(10)
+        clock = itertools.count()  # each look at it is a second later
+        pacer = Pacer(10.0, lambda: float(next(clock)))
         done: list[tuple[int, int]] = []  # (number, pass)
         passes = 0
 
@@ -586,7 +595,7 @@ def test_a_herd_that_connects_at_once_leaves_the_loop_passes_between(run: Run) -
 def test_a_peer_that_talks_without_end_before_its_answer_is_aborted(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as s:
-            held = Recorder(LIMITS, pacer=lambda call: None)  # type: ignore[arg-type]  # its turn never comes
+            held = Recorder(LIMITS, lambda call: None)  # type: ignore[arg-type]  # its turn never comes
             s.made.append(held)
             s.make = lambda: held  # type: ignore[method-assign]
             server = await asyncio.get_running_loop().create_server(s.make, "127.0.0.1", 0)
@@ -595,5 +604,105 @@ def test_a_peer_that_talks_without_end_before_its_answer_is_aborted(run: Run) ->
             await asyncio.wait_for(held.ended.wait(), WAIT_S)
             writer.close()
             server.close()
+
+    run(scenario)
+
+
+TINY = {
+    "texts": Frame(Opcode.TEXT, b"x").serialize(mask=True),
+    "pings": Frame(Opcode.PING, b"").serialize(mask=True),
+    "pongs": Frame(Opcode.PONG, b"").serialize(mask=True),
+    "fragments": Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
+    + Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 1000 + Frame(Opcode.CONT, b"").serialize(mask=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_one_that_talks_without_end_is_read_by_shares_and_others_have_their_turns_between(run: Run, kind: str) -> None:
+    """The bug it would catch: all that was received is parsed in one pass of the loop."""
+
+    async def scenario() -> None:
+        async with serving() as s:
+            clock = itertools.count()
+            s.pacer = Pacer(0.0, lambda: float(next(clock)))  # one turn in a pass
+            loud, loud_wire = await s.pair()
+            quiet, quiet_wire = await s.pair()
+            burst = TINY[kind] * (200_000 // len(TINY[kind]))
+            loud_wire.write(burst)
+            await until(lambda: loud.bytes > 0)
+            quiet_wire.write(Frame(Opcode.TEXT, b"mine").serialize(mask=True))
+            seen_bytes, passes_max = loud.bytes, 0
+            while not quiet.messages:
+                await asyncio.sleep(0)
+                passes_max = max(passes_max, loud.bytes - seen_bytes)
+                seen_bytes = loud.bytes
+            assert passes_max <= 4 * SHARE_BYTES, "a pass may go by between two looks, not a hundred"
+            assert loud.bytes < len(burst), "there was more to read"
+            await until(lambda: loud.bytes == len(burst))
+            assert loud.frames == burst.count(TINY[kind]) * (1002 if kind == "fragments" else 1)
+
+    run(scenario)
+
+
+def test_who_rests_is_not_read_and_hears_pongs_and_nothing_of_what_was_said_is_lost(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(LIMITS._replace(ping_s=0.05, dead_s=0.2)) as s:
+            ours, wire = await s.pair()
+            ours.rest_s = 0.6
+            said = [b"%04d" % number for number in range(SHARE_BYTES // 5)]  # two shares
+            wire.write(b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for text in said))
+            await until(lambda: ours.bytes == SHARE_BYTES)
+            heard = wire.pongs
+            await until(lambda: wire.pongs >= heard + 3)
+            assert ours.bytes == SHARE_BYTES
+            assert not ours.ends, "silence does not count while we do not listen"
+            ours.rest_s = 0.0
+            await until(lambda: len(ours.messages) == len(said))
+            assert [message.data for message in ours.messages] == said
+
+    run(scenario)
+
+
+def test_unread_bytes_are_bounded_while_one_rests(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            ours, wire = await s.pair()
+            ours.rest_s = 3600.0
+            stop = asyncio.Event()
+
+            async def pour() -> None:
+                while not stop.is_set():
+                    wire.write(b"\x81\x80\x00\x00\x00\x00" * 10_000)
+                    await wire.drained()
+
+            pouring = asyncio.create_task(pour())
+            await until(lambda: ours.bytes > 0)
+            reading = ours.transport
+            assert reading is not None
+            await until(lambda: not reading.is_reading())
+            assert ours.unread_bytes <= UNREAD_BYTES_MAX + 512 * 1024, "one read of the transport more"
+            assert ours.bytes <= SHARE_BYTES
+            stop.set()
+            pouring.cancel()
+            ours.close(1008, "enough")
+            await asyncio.wait_for(ours.ended.wait(), WAIT_S)
+            assert ours.ends == [(1008, "enough")]
+
+    run(scenario)
+
+
+def test_what_waits_for_its_turn_when_the_peer_is_gone_is_heard_first(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            ours, wire = await s.pair()
+            turns: list[Callable[[], None]] = []
+            ours._pacer = turns.append  # type: ignore[assignment]  # its turn never comes
+            wire.write(Frame(Opcode.TEXT, b"last words").serialize(mask=True))
+            await wire.hang_up()
+            await asyncio.wait_for(ours.ended.wait(), WAIT_S)
+            assert [message.data for message in ours.messages] == [b"last words"]
+            assert ours.frames == 1, "it counts"
+            assert turns
+            turns[0]()  # comes too late, and does nothing
 
     run(scenario)

@@ -89,6 +89,12 @@ class AgentWire:
         if not self._writer.is_closing():
             self._writer.write(data)
 
+    async def drained(self) -> None:
+        """What was written has left, but for a little; or the connection is over."""
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+        await asyncio.sleep(0)
+
     async def hear(self, kind: str, wait_s: float = WAIT_S) -> dict[str, Any]:
         """The payload of the next frame, which must be of this kind."""
         frame = await asyncio.wait_for(self._frames.get(), wait_s)

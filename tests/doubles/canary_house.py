@@ -20,7 +20,7 @@ import msgspec
 from doubles.deadline import WAIT_S
 from websockets.http11 import Request, Response
 
-from processes.adapters.websocket import Limits, Message, WebSocket
+from processes.adapters.websocket import Limits, Message, Pacer, WebSocket
 from processes.core.shown.status import CanaryFile
 from processes.core.travels import agent_frames
 
@@ -132,7 +132,7 @@ class CanaryHouse:
 
 class _Agent(WebSocket):
     def __init__(self, house: CanaryHouse) -> None:
-        super().__init__(LIMITS)
+        super().__init__(LIMITS, Pacer())
         self._house = house
 
     def on_request(self, request: Request) -> Response | None:
@@ -171,7 +171,7 @@ class _Agent(WebSocket):
 
 class _Subscriber(WebSocket):
     def __init__(self, house: CanaryHouse) -> None:
-        super().__init__(LIMITS)
+        super().__init__(LIMITS, Pacer())
         self._house = house
 
     def on_request(self, request: Request) -> Response | None:

@@ -101,10 +101,10 @@ def test_with_a_full_queue_the_newest_heartbeat_of_each_host_is_kept_and_nothing
     asyncio.run(scenario())
 
 
-def test_with_heartbeats_refused_a_report_still_uses_the_last_tenth(house: Houses) -> None:
+def test_what_the_queue_refuses_waits_in_its_order_until_there_is_room(house: Houses) -> None:
     async def scenario() -> None:
         async with house() as h:
-            await h.hub.start("web1")
+            await h.hub.start("web1", "web2")
             wire = await h.agent("web1")
             await h.until(lambda: not len(h.gate.outbox))
             queue = shrink_events(h, 10)
@@ -112,9 +112,15 @@ def test_with_heartbeats_refused_a_report_still_uses_the_last_tenth(house: House
             wire.say("heartbeat")
             await h.until(lambda: len(h.gate.outbox) == 1)
             wire.say("status", command_id="c1", status="ok")
-            await h.until(lambda: len(queue) == 10)
-            batch = queue.read(Position(0, 0), 100, 1 << 20)
-            assert isinstance(messages.decode_event(batch.items[-1]), StatusReceived)
+            await h.until(lambda: len(h.gate.outbox) == 2)
+            other = await h.dial("web2")
+            other.register("web2")
+            await h.until(lambda: h.gate.roster.of_host("web2") is not None)
+            assert len(queue) == 9, "the presence waits in the order behind the report"
+            queue.acknowledge(queue.read(Position(0, 0), 5, 1 << 20).position)
+            await h.until(lambda: not len(h.gate.outbox))
+            kinds = [type(messages.decode_event(item)) for item in queue.read(Position(0, 0), 100, 1 << 20).items[-3:]]
+            assert set(kinds) == {StatusReceived, AgentRegistered, HeartbeatReceived}
 
     asyncio.run(scenario())
 

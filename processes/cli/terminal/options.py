@@ -22,7 +22,7 @@ Verb = TypeVar("Verb", bound=Callable[..., object])
 
 
 class Invocation(NamedTuple):
-    """One run of the command line: the typed words, how long it may ask a hub again, and where this machine's units are.
+    """One run of the command line: the typed words, how long it may ask a hub again, and where the machine's units are.
     click carries it as `obj`.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from processes.core.budgets import REST_S
 from processes.core.values import CloseCode
 
 BACKOFF_S_MAX: Final = 60.0
@@ -30,6 +31,8 @@ def after_close_s(code: int | None, failures: int, chance: float) -> float:
         return REPLACED_S + chance * REPLACED_S
     if code is not None and 4500 <= code <= 4999:
         return REFUSED_S
+    if code == CloseCode.POLICY:
+        return REST_S + chance * REST_S
     soon = code in (CloseCode.GOING_AWAY, CloseCode.RESTART) or (code is not None and 4000 <= code <= 4499)
     if soon and failures < SOON_TRIES_MAX:
         return chance * SOON_S

@@ -2,6 +2,7 @@
 
     request ──▶ wrong path ─────────────────────────────────────────▶ 404
             ──▶ this gateway stops, or has no room ──────────────────▶ 503, try again
+            ──▶ a token whose host was closed for a flood just now ──▶ 429, with the time it has to wait
             ──▶ a token that the table has ──────────────────────────▶ let in
             ──▶ no such token, and the table is not current ─────────▶ 503, never 401: the hub may know it
             ──▶ no such token, for the first time on this socket ────▶ asked again after DOUBT_S
@@ -14,6 +15,7 @@ queue, a moment later. An agent that connects in between must not be refused: af
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter
 from typing import Final, NamedTuple
 
@@ -25,15 +27,11 @@ DAWDLED: Final = "dawdled"  # among the sums: sockets that were ended before the
 
 
 class Refusal(NamedTuple):
-    """An HTTP answer: a status, and a sentence for a person."""
+    """An HTTP answer: a status, a sentence for a person, and after how many seconds to try again, if that is said."""
 
     status: int
     text: str
-
-    @property
-    def retry_after_s(self) -> int | None:
-        """Returns when to ask again; None: the same request is never let in."""
-        return RETRY_AFTER_S if self.status == 503 else None
+    retry_after_s: int | None = None
 
 
 class Admission(enum.Enum):
@@ -44,20 +42,28 @@ class Admission(enum.Enum):
 
 
 def admit(
-    target: str, *, known: bool, table_is_current: bool, asked_before: bool, stopping: bool, full: bool
+    target: str,
+    *,
+    known: bool,
+    table_is_current: bool,
+    asked_before: bool,
+    stopping: bool,
+    full: bool,
+    banned_s: float = 0.0,
 ) -> Admission | Refusal:
     """Return the outcome of a request for an upgrade.
 
     `target`: its path and query. `known`: its token is in the table. `asked_before`: this request was put off once.
+    `banned_s`: for so long its host is not let in yet.
     """
     if target.partition("?")[0] != PATH:
         return Refusal(404, f"Agents connect to {PATH}.\n")
     if stopping or full:
-        return Refusal(503, "No room. Try again later.\n")
+        return Refusal(503, "No room. Try again later.\n", RETRY_AFTER_S)
     if known:
-        return Admission.LET_IN
+        return Refusal(429, "Too much came from this host.\n", math.ceil(banned_s)) if banned_s else Admission.LET_IN
     if not table_is_current:
-        return Refusal(503, "The tokens are not known yet. Try again soon.\n")
+        return Refusal(503, "The tokens are not known yet. Try again soon.\n", RETRY_AFTER_S)
     return Refusal(401, "The token is missing or wrong.\n") if asked_before else Admission.ASK_AGAIN
 
 

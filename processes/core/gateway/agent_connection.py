@@ -65,13 +65,14 @@ class Emitted(NamedTuple):
 
 
 class FramesRead(NamedTuple):
-    """The result of one read: events for the hub, complaints for the log, and the close code
-    if the connection must end.
+    """The result of one read: events for the hub, complaints for the log, the close code if the connection must end,
+    and how many valid heartbeats there were.
     """
 
     events: list[Emitted]
     malformed: list[str]
     close: tuple[CloseCode, str] | None
+    heartbeats: int = 0
 
 
 class AgentConnection:
@@ -118,6 +119,7 @@ class AgentConnection:
         gathered = _Gathered()
         malformed: list[str] = []
         close = None
+        heartbeats = 0
         for data, is_text in frames:
             if self.stage is ConnectionStage.ENDED or close is not None:
                 break
@@ -125,10 +127,11 @@ class AgentConnection:
                 event, close = self._step(data, is_text, boot_s)
                 if event is not None:
                     gathered.add(event)
+                    heartbeats += isinstance(event, HeartbeatReceived)
             except BadFrame as error:
                 malformed.append(error.message)
                 close = self._complain(boot_s)
-        return FramesRead(gathered.finish(), malformed, close)
+        return FramesRead(gathered.finish(), malformed, close, heartbeats)
 
     def tell(self) -> agent_frames.Registered | None:
         """Return the frame that tells the agent that the hub holds the registration; None if it was told or left."""

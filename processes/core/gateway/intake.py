@@ -8,23 +8,31 @@ gate carries out the acts that are returned, in their order. Acts of two kinds a
                     └──▶ refused, for not even that much has room ──▶ Close
 
 Heartbeats never pause a socket: only the newest of each host is kept. How much memory a client can make this gateway
-hold is limited here and nowhere else.
+hold is limited here and nowhere else. How much a host may send, on however many connections, is its allowance
+(core/budgets): beyond it its connection rests, and is closed in the end.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic
+from typing import Final, Generic
 
 import msgspec
 
+from processes.core import budgets
+from processes.core.budgets import Allowances, Budget
 from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage, Emitted
 from processes.core.gateway.outbox import Outbox, PutResult
 from processes.core.gateway.roster import Member, Roster, Socket
 from processes.core.travels import messages
-from processes.core.travels.messages import AgentRegistered, HeartbeatReceived
+from processes.core.travels.messages import AgentRegistered, HeartbeatReceived, HostFlooded
 from processes.core.values import CloseCode
+
+TOLD_S: Final = 60.0  # between two lines that say of one host that it is slowed
+TOLD_MAX: Final = 100  # hosts of which that is said within TOLD_S
+ENDED_REST_S: Final = 1.0  # between two turns of a connection that was closed, and whose peer goes on talking
+FLOODED: Final = "more was sent than a host may send: come back later"
 
 
 class Pause(msgspec.Struct, Generic[Socket], frozen=True):
@@ -60,7 +68,20 @@ class TooMuch(msgspec.Struct, frozen=True):
     host: str
 
 
-Act = Pause[Socket] | Resume[Socket] | Close[Socket] | Contested | TooMuch
+class Slowed(msgspec.Struct, frozen=True):
+    """Say that this host has begun to send more than it may."""
+
+    host: str
+
+
+class Flooded(msgspec.Struct, frozen=True):
+    """Say that a connection of this host was closed, for it did not stop sending more than it may."""
+
+    host: str
+    address: str
+
+
+Act = Pause[Socket] | Resume[Socket] | Close[Socket] | Contested | TooMuch | Slowed | Flooded
 
 
 class Intake(Generic[Socket]):
@@ -69,9 +90,12 @@ class Intake(Generic[Socket]):
     Units: `now_s` are seconds of the loop's clock.
     """
 
-    def __init__(self, outbox: Outbox, roster: Roster[Socket]) -> None:
+    def __init__(self, outbox: Outbox, roster: Roster[Socket], budget: Budget = budgets.AGENT) -> None:
         self.outbox, self.roster = outbox, roster
         self.received = self.dropped = 0  # events
+        self.allowances: Allowances[str] = Allowances(budget)  # by host
+        self.slowed = self.flooded = 0  # how often a host was made to rest, and closed for it
+        self._slowed_s: dict[str, float] = {}  # when it was told last
         self._paused: dict[Socket, AgentConnection] = {}
         self._rests: dict[Socket, deque[Emitted]] = {}  # of paused sockets: the events of one read that had no room
 
@@ -85,6 +109,39 @@ class Intake(Generic[Socket]):
         if waiting and member.connection.stage is not ConnectionStage.ENDED:
             self._rests[member.socket] = waiting
         return acts
+
+    def spend(
+        self, member: Member[Socket], frames: int, size: int, heartbeats: int, now_s: float
+    ) -> tuple[float, list[Act[Socket]]]:
+        """Count what was read of a connection. Return for how many seconds nothing more is to be read of it, and what
+        else comes of it.
+        """
+        connection = member.connection
+        if connection.stage is ConnectionStage.ENDED:
+            return ENDED_REST_S, []
+        allowance = self.allowances.of(connection.host, now_s)
+        spent = allowance.spend(frames, size, heartbeats, now_s)
+        if not spent.rest_s:
+            return 0.0, []
+        acts: list[Act[Socket]] = []
+        self.slowed += 1
+        if spent.is_over:
+            self.flooded += 1
+            if allowance.close(now_s):
+                flooded = HostFlooded(connection.id, connection.gateway, connection.host)
+                self.outbox.put_presence(connection.host, messages.encode(flooded), now_s)
+            acts.append(Flooded(connection.host, connection.address))
+            self._close(member, CloseCode.POLICY, FLOODED, now_s, acts)
+        elif now_s - self._slowed_s.get(connection.host, -TOLD_S) >= TOLD_S:
+            self._tell_slowed(connection.host, now_s, acts)
+        return spent.rest_s, acts
+
+    def _tell_slowed(self, host: str, now_s: float, acts: list[Act[Socket]]) -> None:
+        if len(self._slowed_s) >= TOLD_MAX:
+            self._slowed_s = {name: at_s for name, at_s in self._slowed_s.items() if now_s - at_s < TOLD_S}
+        if len(self._slowed_s) < TOLD_MAX:
+            self._slowed_s[host] = now_s
+            acts.append(Slowed(host))
 
     def resume(self, now_s: float) -> list[Act[Socket]]:
         """Enter the rests of hosts that have room again, and resume the sockets that have no rest left."""

@@ -7,8 +7,10 @@ census      The pieces of the census under way, one in each append. A census nam
 ordered     Everything else but heartbeats, in order. A host that has too much waiting is to be paused (its socket is
             not read); if it sends on all the same, by connecting anew, it is refused. Presence is always accepted;
             when even presence is too much, it is dropped, and a census is wanted instead.
-heartbeats  The newest of each host; never a reason to pause. They may fill only nine tenths of the queue (`bulk`), and
-            never overtake what their connection sent before them.
+heartbeats  The newest of each host, one in HEARTBEAT_S but for a small burst; never a reason to pause. They never
+            overtake what their connection sent before them.
+
+Reports and heartbeats are `bulk`: they wait here while the hub has enough to do, not in its queue before others.
 
 A batch that was refused, or of which it is not known whether it was appended, stays in its place and is tried again,
 later and smaller.
@@ -17,15 +19,19 @@ later and smaller.
 from __future__ import annotations
 
 import enum
+import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+from processes.core.budgets import HEARTBEAT_BURST_S, HEARTBEAT_S
 from processes.core.errors import LocalError
+from processes.core.values import CANARY_HOST
 
 WAIT_S_MIN: Final = 0.05  # before the first retry; doubles
 WAIT_S_MAX: Final = 1.0
+PACES_MAX: Final = 20_000  # hosts whose last heartbeats are remembered; past it those that are long ago are forgotten
 
 
 class Lane(enum.Enum):
@@ -62,11 +68,7 @@ class OutgoingBatch(NamedTuple):
 
     lane: Lane
     items: list[bytes]
-
-    @property
-    def bulk(self) -> bool:
-        """Return whether the batch must leave the last tenth of the queue to others."""
-        return self.lane is Lane.HEARTBEATS
+    bulk: bool  # it must leave room in the queue for what is not: presence, and operators' requests
 
 
 class _Entry(NamedTuple):
@@ -123,6 +125,9 @@ class Outbox:
         self._bytes: Counter[str] = Counter()
         self._bytes_all = 0
         self._beats: dict[str, _Beat] = {}
+        self._early: dict[str, _Beat] = {}  # heartbeats that came too soon after others of their host
+        self._early_due: list[tuple[float, str]] = []  # a heap: when those may go
+        self._paces_s: dict[str, float] = {}  # of each host: up to when its heartbeats are spent
         self._census: Iterator[bytes] = iter(())
         self._piece: bytes | None = None
         self._batch: OutgoingBatch | None = None
@@ -177,14 +182,28 @@ class Outbox:
         if old is not None and old.connection == connection:
             # plant: heartbeat-order
             self._beats[host] = old._replace(item=item, after=after)
-        else:
-            self._beats[host] = _Beat(connection, item, after, now_s)
+            return
+        beat = _Beat(connection, item, after, now_s)
+        if old is not None or host == CANARY_HOST:
+            self._beats[host] = beat
+            return
+        if host not in self._early:
+            spent_s = max(self._paces_s.get(host, 0.0), now_s)
+            if spent_s <= now_s + HEARTBEAT_BURST_S:
+                self._spend(host, now_s)
+                self._beats[host] = beat
+                return
+            heapq.heappush(self._early_due, (spent_s - HEARTBEAT_BURST_S, host))
+        self._early[host] = beat
 
     def forget_heartbeat(self, host: str, connection: str) -> None:
         """Drop the heartbeat of a connection that is gone: it must not come after the disconnect."""
         beat = self._beats.get(host)
         if beat is not None and beat.connection == connection:
             del self._beats[host]
+        early = self._early.get(host)
+        if early is not None and early.connection == connection:
+            del self._early[host]
 
     def start_census(self, pieces: Iterator[bytes]) -> None:
         """Let these pieces go first, and drop the census under way and all presence that waits. `pieces` may be
@@ -211,6 +230,7 @@ class Outbox:
         """Return the batch to append now; None if none may go, or one is under way."""
         if self._batch is not None:
             return None
+        self._take_due(now_s)
         if self._pace.not_before_s > now_s:
             return None
         beats_may = self._pace_beats.not_before_s <= now_s
@@ -228,8 +248,10 @@ class Outbox:
         """Return when `next` will have a batch, at the latest (a time in the past: now); None if nothing
         waits or a batch is under way.
         """
-        if self._batch is not None or not len(self):
+        if self._batch is not None:
             return None
+        if not len(self):
+            return self._early_due[0][0] if self._early_due else None
         if self._ordered or self._piece is not None:
             return self._pace.not_before_s
         return max(self._pace.not_before_s, self._pace_beats.not_before_s)
@@ -268,6 +290,23 @@ class Outbox:
         self._pace.back_off(now_s)
 
     # Inside
+
+    def _spend(self, host: str, now_s: float) -> None:
+        """One more heartbeat of this host goes to the hub.
+
+        Source: the generic cell rate algorithm, ITU-T I.371.
+        """
+        if len(self._paces_s) >= PACES_MAX:
+            self._paces_s = {name: spent_s for name, spent_s in self._paces_s.items() if spent_s > now_s}
+        self._paces_s[host] = max(self._paces_s.get(host, 0.0), now_s) + HEARTBEAT_S
+
+    def _take_due(self, now_s: float) -> None:
+        while self._early_due and self._early_due[0][0] <= now_s:
+            host = heapq.heappop(self._early_due)[1]
+            beat = self._early.pop(host, None)
+            if beat is not None:
+                self._spend(host, now_s)
+                self._beats[host] = beat._replace(since_s=now_s)
 
     def _enter(self, host: str, item: bytes, is_presence: bool, now_s: float) -> None:
         self._put += 1
@@ -308,18 +347,19 @@ class Outbox:
         self._piece = next(self._census, None)
 
     def _next_census(self) -> OutgoingBatch | None:
-        return None if self._piece is None else OutgoingBatch(Lane.CENSUS, [self._piece])
+        return None if self._piece is None else OutgoingBatch(Lane.CENSUS, [self._piece], bulk=False)
 
     def _next_ordered(self) -> OutgoingBatch | None:
         items: list[bytes] = []
-        size = 0
+        size, bulk = 0, False
         for entry in islice(self._ordered, self._pace.items):
             size += len(entry.item)
             if items and size > self.bounds.batch_bytes:
                 break
             items.append(entry.item)
+            bulk = bulk or not entry.is_presence
         self._under_way = len(items)
-        return OutgoingBatch(Lane.ORDERED, items) if items else None
+        return OutgoingBatch(Lane.ORDERED, items, bulk) if items else None
 
     def _next_beats(self) -> OutgoingBatch | None:
         self._sent_beats = []
@@ -331,7 +371,8 @@ class Outbox:
                 break
             if beat.after < oldest:
                 self._sent_beats.append((host, beat))
-        return OutgoingBatch(Lane.HEARTBEATS, [beat.item for _, beat in self._sent_beats]) if self._sent_beats else None
+        items = [beat.item for _, beat in self._sent_beats]
+        return OutgoingBatch(Lane.HEARTBEATS, items, bulk=True) if items else None
 
     def _taken(self) -> OutgoingBatch:
         batch, self._batch = self._batch, None

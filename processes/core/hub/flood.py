@@ -1,4 +1,5 @@
-"""A flood of poison: an agent whose events keep being put aside is suspended until an operator lifts that. Pure.
+"""An agent whose events keep being put aside, or that floods its gateway, is suspended until an operator lifts that.
+Pure.
 
 When an agent is suspended, its connection is closed and its token lets nobody in (401); its host and commands stay.
 Its events that are still on their way are neither stepped nor acknowledged, so a good agent sends them again once the
@@ -11,11 +12,14 @@ from typing import Final
 
 import msgspec
 
+from processes.core.budgets import CLOSED_MAX, CLOSED_S
 from processes.core.hub.memory import Draft, Memory
+from processes.core.records.host import HostRecord
 from processes.core.travels.messages import (
     AgentDisconnected,
     AgentEvent,
     CloseConnection,
+    HostFlooded,
     TokenChanged,
     Undelivered,
 )
@@ -32,7 +36,7 @@ def suspended(memory: Memory, event: object) -> bool:
     """Return whether the event is a suspended agent's and is to be ignored. The end of its connection still counts."""
     if not memory.hosts_suspended or not isinstance(event, AgentEvent):
         return False
-    if isinstance(event, AgentDisconnected | Undelivered):
+    if isinstance(event, AgentDisconnected | Undelivered | HostFlooded):
         return False
     host = memory.hosts.get(event.host)
     return host is not None and bool(host.suspended)
@@ -63,9 +67,22 @@ def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
     if sum(weight for _, weight in lately) < FLOOD_MAX or (not deadly and _others(draft, name) >= COMMON_MAX):
         return
     reason = f"{len(lately)} of its events were put aside within {FLOOD_S / 60:.0f} minutes: see the dead letters"
-    suspended_host = msgspec.structs.replace(host, suspended=reason, suspended_wall_s=wall_s)
-    draft.put(draft.memory.hosts, name, suspended_host)
-    draft.deliver_all(TokenChanged(draft.memory.epoch, name, None, CloseCode.SUSPENDED, f"suspended: {reason}"[:120]))
+    _suspend(draft, host, reason)
+
+
+def closed(draft: Draft, event: HostFlooded) -> None:
+    """Suspends the host: a gateway has closed its connections for a flood too often."""
+    host = draft.host(event.host)
+    if host is None or event.host == CANARY_HOST or host.suspended or host.token_hash is None:
+        return
+    _suspend(draft, host, f"{CLOSED_MAX} connections were closed for a flood within {CLOSED_S / 60:.0f} minutes")
+
+
+def _suspend(draft: Draft, host: HostRecord, reason: str) -> None:
+    suspended_host = msgspec.structs.replace(host, suspended=reason, suspended_wall_s=draft.now.wall_s)
+    draft.put(draft.memory.hosts, host.name, suspended_host)
+    told = f"suspended: {reason}"[:120]
+    draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None, CloseCode.SUSPENDED, told))
 
 
 def _others(draft: Draft, name: str) -> int:

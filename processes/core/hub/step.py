@@ -37,6 +37,7 @@ from processes.core.travels.messages import (
     Change,
     Event,
     HeartbeatReceived,
+    HostFlooded,
     OutputReceived,
     ProgressReceived,
     PutAside,
@@ -179,6 +180,8 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             delivery.progressed(draft, event)
         case Undelivered():
             delivery.undelivered(draft, event)
+        case HostFlooded():
+            flood.closed(draft, event)
         case RequestReceived():
             requests.step(draft, event)
         case SnapshotWanted():

@@ -74,12 +74,14 @@ class BoundedQueue:
     def append(self, items: Sequence[bytes], now_s: float, *, bulk: bool = False, lossy: bool = False) -> Appended:
         """Append all items, or none if they do not fit.
 
-        bulk: the items must fit into nine tenths of the queue. lossy: items that do not fit use up their numbers.
+        bulk: the items must fit into nine tenths of the queue, and less than `bulk_items_max` be kept. lossy: items
+        that do not fit use up their numbers.
         Units: now_s in seconds of any clock that only rises; `stats` computes ages by it.
         """
         tenths = 9 if bulk else 10
-        items_max, bytes_max = (limit * tenths // 10 for limit in self.limits)
-        if len(self) + len(items) > items_max or self.size_bytes + sum(map(len, items)) > bytes_max:
+        items_max, bytes_max = self.limits.items_max * tenths // 10, self.limits.bytes_max * tenths // 10
+        is_full = len(self) + len(items) > items_max or self.size_bytes + sum(map(len, items)) > bytes_max
+        if is_full or (bulk and len(self) >= self.limits.bulk_items_max):
             if lossy:
                 self._newest += len(items)
                 self.dropped += len(items)
@@ -141,7 +143,7 @@ class BoundedQueue:
     def stats(self, now_s: float, readers: int = 0) -> QueueStats:
         """Return the queue's figures as they are now."""
         return QueueStats(
-            self.name, self.epoch, len(self), self.size_bytes, *self.limits,
+            self.name, self.epoch, len(self), self.size_bytes, self.limits.items_max, self.limits.bytes_max,
             max(0.0, now_s - self._since[0][1]) if self._items else 0.0,
             self.appended, self.refused, self.dropped, self.acknowledged, readers,
         )  # fmt: skip

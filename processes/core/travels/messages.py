@@ -134,6 +134,12 @@ class Undelivered(AgentEvent, frozen=True, omit_defaults=True, tag=True):
     attempt: int
 
 
+class HostFlooded(AgentEvent, frozen=True, omit_defaults=True, tag=True):
+    """A gateway has closed a connection of this host for a flood, for the last time that it puts up with: the host is
+    to be suspended.
+    """
+
+
 class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
     """One piece of a gateway's census: all its connections, at most CENSUS_PIECE in a piece.
 
@@ -322,8 +328,8 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
-    | StatusReceived | ProgressReceived | Undelivered | CensusTaken | RequestReceived | SnapshotWanted | AuditNoted
-    | PutAside
+    | StatusReceived | ProgressReceived | Undelivered | HostFlooded | CensusTaken | RequestReceived | SnapshotWanted
+    | AuditNoted | PutAside
 )  # fmt: skip
 
 

@@ -90,14 +90,19 @@ class QueueStats(NamedTuple):
 
 
 class QueueLimits(NamedTuple):
-    """How much one queue keeps."""
+    """How much one queue keeps. `bulk_items_max`: with so many kept, no more bulk is taken, so that what is not bulk
+    never waits long behind it.
+    """
 
     items_max: int
     bytes_max: int
+    bulk_items_max: int = 1 << 62
 
 
 LIMITS: Final = (  # by prefix; a prefix that ends with / needs a name behind it
-    ("events", QueueLimits(100_000, 64 << 20)),
+    # 250, and one append of a gateway's 500 behind them, are some 0.2 s of the hub's work: an operator's request waits
+    # no longer than that behind reports and heartbeats, most of which wait in their gateway
+    ("events", QueueLimits(100_000, 64 << 20, 250)),
     ("broadcasts/", QueueLimits(20_000, 32 << 20)),
     ("deliveries/", QueueLimits(20_000, 32 << 20)),
 )

@@ -69,7 +69,7 @@ def test_time_left_runs_on_the_boot_clock_and_across_a_reboot_on_a_clamped_wall_
         6, 0, 60),
         (4000, 0, 0, 1), (4008, 2, 0, 1), (4499, 2, 0, 1), (4409, 0, 30, 60), (4501, 0, 60, 60), (4503, 9, 60, 60),
         (4999, 0, 60, 60),
-        (1008, 2, 0, 4), (1009, 0, 0, 1), (5000, 1, 0, 2),
+        (1008, 2, 30, 60), (1009, 0, 0, 1), (5000, 1, 0, 2),
     ],
 )  # fmt: skip
 def test_close_code_decides_when_to_come_back(code: int | None, failures: int, low_s: float, high_s: float) -> None:

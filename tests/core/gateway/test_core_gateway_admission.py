@@ -31,9 +31,22 @@ def test_every_request_meets_the_first_rule_that_is_about_it(values: tuple[bool,
     assert said("/other", **flags) == said("/wsx", **flags) == 404
 
 
-@pytest.mark.parametrize(("status", "retry_after_s"), [(401, None), (404, None), (503, RETRY_AFTER_S)])
-def test_only_who_may_be_let_in_later_is_told_when(status: int, retry_after_s: int | None) -> None:
-    assert Refusal(status, "why").retry_after_s == retry_after_s
+def test_only_who_may_be_let_in_later_is_told_when() -> None:
+    open_port = {"table_is_current": True, "asked_before": True, "stopping": False, "full": False}
+
+    def told(
+        target: str = "/ws", *, known: bool = True, banned_s: float = 0.0, **other: bool
+    ) -> tuple[int, int | None]:
+        found = admit(target, known=known, banned_s=banned_s, **{**open_port, **other})
+        assert isinstance(found, Refusal)
+        return found.status, found.retry_after_s
+
+    assert told("/other") == (404, None)
+    assert told(known=False) == (401, None)
+    assert told(full=True) == told(stopping=True) == (503, RETRY_AFTER_S)
+    assert told(known=False, table_is_current=False) == (503, RETRY_AFTER_S)
+    assert told(banned_s=29.2) == (429, 30)
+    assert told(known=False, banned_s=29.2) == (401, None), "whoever has no token learns nothing of the host"
 
 
 def test_what_was_refused_is_told_as_sums_and_each_once() -> None:

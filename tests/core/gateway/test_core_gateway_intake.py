@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processes.core import budgets
 from processes.core.gateway.agent_connection import AgentConnection
-from processes.core.gateway.intake import Act, Close, Contested, Intake, Pause, Resume, TooMuch
+from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
 from processes.core.gateway.outbox import Bounds, Outbox
 from processes.core.gateway.roster import Member, Roster
 from processes.core.travels import agent_frames, messages
-from processes.core.travels.messages import AgentDisconnected, AgentRegistered, StatusReceived, Token
+from processes.core.travels.messages import AgentDisconnected, AgentRegistered, HostFlooded, StatusReceived, Token
 from processes.core.values import CloseCode
 
 BOUNDS = Bounds(host_items=4, batch_items=8)
@@ -193,3 +194,35 @@ def test_acts_of_two_kinds_are_told_apart_whatever_they_hold() -> None:
     acts = [Pause(1), Resume(1), TooMuch("a"), Pause("a"), Resume("a"), Contested("a", "b"), Close("a", 1, "b")]
     assert [[one == other for other in acts] for one in acts] == [[one is other for other in acts] for one in acts]
     assert Pause(1) == Pause(1)
+
+
+def test_a_host_that_floods_is_slowed_told_closed_kept_away_and_reported_when_it_persists() -> None:
+    scene = Scene()
+    reported: list[str] = []
+    for close in range(budgets.CLOSED_MAX):
+        socket = scene.connect("loud")
+        scene.register(socket)
+        told: list[Act[int]] = []
+        while socket not in scene.closed:
+            rest_s, acts = scene.intake.spend(scene.members[socket], 340, 2048, 0, scene.now_s)
+            told += scene.carry_out(acts)
+            scene.now_s += max(rest_s, 0.001)
+        assert scene.closed[socket] == CloseCode.POLICY
+        assert [type(act) for act in told if not isinstance(act, Slowed)] == [Flooded, Close]
+        assert sum(isinstance(act, Slowed) for act in told) <= 1, "said once a minute"
+        assert close or isinstance(told[0], Slowed)
+        assert scene.intake.allowances.banned_s("loud", scene.now_s) > budgets.REST_S - 1.0
+        assert scene.intake.allowances.banned_s("other", scene.now_s) == 0.0
+        scene.append()
+        reported = [event.host for event in scene.queue if isinstance(event, HostFlooded)]
+        assert reported == (["loud"] if close == budgets.CLOSED_MAX - 1 else [])
+        scene.now_s += budgets.REST_S
+
+
+def test_an_honest_host_is_never_slowed() -> None:
+    scene = Scene()
+    socket = scene.connect("web1")
+    scene.register(socket)
+    for _ in range(3600):  # a heartbeat and ten lines of output, each second
+        assert scene.intake.spend(scene.members[socket], 11, 1500, 1, scene.now_s) == (0.0, [])
+        scene.now_s += 1.0

@@ -247,3 +247,40 @@ def test_a_newer_heartbeat_does_not_overtake_what_came_between_it_and_the_one_it
     outbox.put_heartbeat("a", "c1", b"runs nothing", 3)
     outbox.put("b", b"another", 4)
     assert sent(outbox) == [b"other", b"status of pull", b"runs nothing", b"another"]
+
+
+def test_the_hub_is_told_one_heartbeat_of_a_host_in_a_second_and_always_the_newest() -> None:
+    outbox, told = Outbox(Bounds()), []
+    for number in range(1000):  # a hundred a second, for ten seconds
+        now_s = 100.0 + number / 100
+        outbox.put_heartbeat("web1", "c1", b"%d" % number, now_s)
+        told += [(now_s, item) for item in sent(outbox, now_s)]
+    assert len(told) <= 10 + 3
+    assert all(int(item) >= (now_s - 100.0) * 100 - 1.5 for now_s, item in told), "never an old one"
+    due_s = outbox.due_s()
+    assert due_s is not None
+    assert sent(outbox, due_s) == [b"999"], "the last one is told when it may be"
+    assert outbox.due_s() is None
+
+
+def test_heartbeats_each_second_are_not_held_up_by_jitter() -> None:
+    outbox = Outbox(Bounds())
+    for number in range(100):
+        now_s = 100.0 + number + (0.3 if number % 2 else 0.0)
+        outbox.put_heartbeat("web1", "c1", b"%d" % number, now_s)
+        assert sent(outbox, now_s) == [b"%d" % number]
+
+
+def test_a_heartbeat_that_is_held_goes_with_its_connection_and_behind_its_reports() -> None:
+    outbox = Outbox(Bounds())
+    for number in range(5):
+        outbox.put_heartbeat("web1", "c1", b"%d" % number, 100.0)
+        sent(outbox, 100.0)
+    outbox.put("web1", b"report", 100.0)
+    outbox.put_heartbeat("web1", "c1", b"newest", 100.0)
+    assert sent(outbox, 105.0) == [b"report", b"newest"]
+    for number in range(5):
+        outbox.put_heartbeat("web1", "c1", b"%d" % number, 105.0)
+        sent(outbox, 105.0)
+    outbox.forget_heartbeat("web1", "c1")
+    assert sent(outbox, 200.0) == []

@@ -194,7 +194,7 @@ def test_the_age_is_that_of_the_oldest_kept_item() -> None:
 
 @pytest.mark.parametrize("name", ["events", "broadcasts/fanout", "deliveries/gateway:12"])
 def test_the_queues_of_the_table_are_known(name: str) -> None:
-    assert limits_of(name) in {QueueLimits(100_000, 64 << 20), QueueLimits(20_000, 32 << 20)}
+    assert limits_of(name) in {QueueLimits(100_000, 64 << 20, 250), QueueLimits(20_000, 32 << 20)}
 
 
 @pytest.mark.parametrize(
@@ -225,6 +225,17 @@ def test_there_are_at_most_200_queues() -> None:
     with pytest.raises(QueueRefused) as refused:
         queues.named("events")
     assert refused.value.code == "too_many_queues"
+
+
+def test_bulk_is_taken_while_little_is_kept_and_never_stands_long_before_what_is_not_bulk() -> None:
+    queue = BoundedQueue("events", 7, QueueLimits(1000, 1 << 20, 10))
+    assert queue.append([b"x"] * 9, 0.0, bulk=True).accepted
+    assert queue.append([b"x"] * 50, 0.0, bulk=True).accepted, "less than ten were kept"
+    assert not queue.append([b"x"], 0.0, bulk=True).accepted
+    assert queue.append([b"request"], 0.0).accepted
+    queue.acknowledge(Position(7, 51))
+    assert queue.append([b"x"], 0.0, bulk=True).accepted, "nine are kept again"
+    assert not queue.append([b"x"], 0.0, bulk=True).accepted
 
 
 def test_whatever_one_append_may_carry_fits_every_empty_queue_even_in_bulk() -> None:

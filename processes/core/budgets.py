@@ -1,0 +1,197 @@
+"""What one client may make us do: every figure of it, and the counting. Pure.
+
+A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
+every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and
+nothing more is read meanwhile. Over the seconds each client has an allowance of frames and of bytes:
+
+    within its allowance ──▶ read at once; a burst is free
+    beyond it ─────────────▶ slowed: nothing is read of it until the allowance has grown again
+    slowed until its patience is over, and not for valid heartbeats alone ──▶ closed with 1008, let in after REST_S
+    closed so for the CLOSED_MAX-th time within CLOSED_S ──────▶ the hub suspends the host, which is an alarm
+
+Valid heartbeats beyond the allowance are slowed too, and conflated (core/gateway/outbox), but never closed for. Frames
+of every kind count: pings, pongs, fragments and unknown types included.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+PASS_S: Final = 0.01  # for all that was read, in one pass of a loop; the watchdog calls a loop frozen after 2 s
+# of one connection's bytes in one turn; at six bytes for the smallest frame some 350 frames, measured: 5 ms
+SHARE_BYTES: Final = 2048
+UNREAD_BYTES_MAX: Final = 16 * 1024  # that wait their turn, of one connection; past it nothing more is read of it
+
+PATIENCE_BACK: Final = 0.1  # seconds of patience that come back in each second without
+REST_S: Final = 30.0  # contract: whoever was closed for a flood comes back after so long, or later
+CLOSED_MAX: Final = 3  # closes for a flood …
+CLOSED_S: Final = 600.0  # … within so long suspend the host; source: the flood of poison has the same window
+HEARTBEAT_S: Final = 1.0  # the hub is told one heartbeat of a host in so long, the newest …
+HEARTBEAT_BURST_S: Final = 2.0  # … and two more at once: heartbeats that come each second are not held up by jitter
+CLIENTS_MAX: Final = 20_000  # with an allowance that is not full; four times the largest fleet that was measured
+
+Client = TypeVar("Client", bound=Hashable)
+
+
+class Rate(NamedTuple):
+    """So many a second for ever, and a burst beyond it."""
+
+    per_s: float
+    burst: float
+
+
+class Budget(NamedTuple):
+    """What one client may send: valid heartbeats, frames of any other kind, and bytes of both. `patience_s`: so long it
+    may be slowed for anything but heartbeats before it is closed; `rest_s`: so long it is kept away then.
+    """
+
+    heartbeats: Rate
+    frames: Rate
+    bytes: Rate
+    patience_s: float = 10.0
+    rest_s: float = REST_S
+
+
+# The shortest interval of heartbeats is 0.1 s. A build's output is one frame a line; a journal that was cut off sends
+# a thousand records at once.
+AGENT: Final = Budget(heartbeats=Rate(10.0, 200.0), frames=Rate(1000.0, 10_000.0), bytes=Rate(2 << 20, 16 << 20))
+# A person clicks; a script that follows a thousand commands subscribes to them once.
+OPERATOR: Final = Budget(heartbeats=Rate(1.0, 1.0), frames=Rate(50.0, 2000.0), bytes=Rate(64 << 10, 1 << 20))
+
+
+class Charged(NamedTuple):
+    """What a client's use of its allowance leads to."""
+
+    rest_s: float  # read nothing of it for so long; 0: go on
+    is_over: bool  # its patience is at an end: close it
+
+
+GO_ON: Final = Charged(0.0, False)
+
+
+class _Bucket:
+    """A token bucket that may go into debt by one use.
+
+    Source: the leaky bucket as a meter, ITU-T I.371.
+    """
+
+    __slots__ = ("_at_s", "_rate", "level")
+
+    def __init__(self, rate: Rate, now_s: float) -> None:
+        self._rate, self._at_s, self.level = rate, now_s, rate.burst
+
+    def refill(self, now_s: float) -> None:
+        self.level = min(self._rate.burst, self.level + max(0.0, now_s - self._at_s) * self._rate.per_s)
+        self._at_s = now_s
+
+    def until_free_s(self) -> float:
+        """Return the seconds until the debt is paid."""
+        return max(0.0, -self.level / self._rate.per_s)
+
+    @property
+    def is_full(self) -> bool:
+        return self.level >= self._rate.burst
+
+
+class Allowance:
+    """One client's, on however many connections it comes.
+
+    Units: `now_s` seconds of a monotonic clock.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_doubtful_s",
+        "_frames",
+        "_heartbeats",
+        "_patience_at_s",
+        "_patience_s",
+        "budget",
+        "closed_s",
+    )
+
+    def __init__(self, budget: Budget, now_s: float) -> None:
+        self._heartbeats = _Bucket(budget.heartbeats, now_s)
+        self._frames, self._bytes = _Bucket(budget.frames, now_s), _Bucket(budget.bytes, now_s)
+        self.budget = budget
+        self._doubtful_s = 0.0  # of rest for the parts of a message that may yet be a valid heartbeat
+        self._patience_s, self._patience_at_s = budget.patience_s, now_s
+        self.closed_s: deque[float] = deque(maxlen=CLOSED_MAX)
+
+    def spend(self, frames: int, size: int, heartbeats: int, now_s: float) -> Charged:
+        """Take so many frames and bytes, `heartbeats` of the frames being valid heartbeats."""
+        self._refill(now_s)
+        self._heartbeats.level -= heartbeats
+        self._frames.level -= frames - heartbeats
+        self._bytes.level -= size
+        bytes_s = self._bytes.until_free_s()
+        rest_s = max(self._frames.until_free_s(), self._heartbeats.until_free_s(), bytes_s)
+        impatient_s = self._frames.until_free_s()
+        if frames > heartbeats:
+            impatient_s = max(impatient_s, bytes_s) + self._doubtful_s
+        self._doubtful_s = 0.0 if frames else self._doubtful_s + bytes_s
+        is_over = impatient_s > 0 and self._patience_s <= 0  # it has rested long enough, and goes on
+        self._patience_s -= impatient_s
+        return Charged(rest_s, is_over) if rest_s else GO_ON
+
+    def close(self, now_s: float) -> bool:
+        """Count a close for a flood. Return whether there were too many of them."""
+        self.closed_s.append(now_s)
+        self._patience_s = self.budget.patience_s
+        return len(self.closed_s) == CLOSED_MAX and now_s - self.closed_s[0] <= CLOSED_S
+
+    def banned_s(self, now_s: float) -> float:
+        """Return for how long this client is not let in yet."""
+        return max(0.0, self.closed_s[-1] + self.budget.rest_s - now_s) if self.closed_s else 0.0
+
+    def is_idle(self, now_s: float) -> bool:
+        """Return whether it may be forgotten: it says nothing that a new one would not say."""
+        self._refill(now_s)
+        return (
+            self._heartbeats.is_full
+            and self._frames.is_full
+            and self._bytes.is_full
+            and self._patience_s >= self.budget.patience_s
+            and (not self.closed_s or now_s - self.closed_s[-1] > CLOSED_S)
+        )
+
+    def _refill(self, now_s: float) -> None:
+        for bucket in (self._heartbeats, self._frames, self._bytes):
+            bucket.refill(now_s)
+        grown_s = max(0.0, now_s - self._patience_at_s) * PATIENCE_BACK
+        self._patience_s, self._patience_at_s = min(self.budget.patience_s, self._patience_s + grown_s), now_s
+
+
+class Allowances(Generic[Client]):
+    """All clients' that are known; the least recently used are forgotten past CLIENTS_MAX, idle ones at once."""
+
+    def __init__(self, budget: Budget, clients_max: int = CLIENTS_MAX) -> None:
+        self._budget, self._clients_max = budget, clients_max
+        self._of: OrderedDict[Client, Allowance] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def of(self, client: Client, now_s: float) -> Allowance:
+        """Return the client's allowance, a full one if it has none yet."""
+        allowance = self._of.get(client)
+        if allowance is None:
+            self._forget(now_s)
+            allowance = self._of[client] = Allowance(self._budget, now_s)
+        else:
+            self._of.move_to_end(client)
+        return allowance
+
+    def banned_s(self, client: Client, now_s: float) -> float:
+        """Return for how long this client is not let in yet; makes no allowance."""
+        allowance = self._of.get(client)
+        return 0.0 if allowance is None else allowance.banned_s(now_s)
+
+    def _forget(self, now_s: float) -> None:
+        while self._of:
+            client, oldest = next(iter(self._of.items()))
+            if len(self._of) < self._clients_max and not oldest.is_idle(now_s):
+                return
+            del self._of[client]
