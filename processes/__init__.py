@@ -129,6 +129,15 @@ Poison
     row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside is suspended
     (core/hub/flood.py) until an operator lifts it.
 
+One client and all the others
+    core/budgets.py has every figure of what one client may make the house do. adapters/websocket.py reads connections
+    by turns, a share of each, for 10 ms of all turns in one pass of a loop (Pacer). core/gateway/intake.py charges what
+    was read to its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection
+    rests; valid heartbeats are conflated (core/gateway/outbox.py tells the hub one a second); for anything else it is
+    closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the hub suspends the host
+    (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub has enough to do
+    (`bulk_items_max` in travels/queue_calls.py), so that an operator's request never waits long behind them.
+
 How to add
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
@@ -143,6 +152,7 @@ How to add
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
     a verdict         core/shown/status.py (Verdict), core/watchdog/verdict.py (when), remedy.py (what to do), its words
                       in page/words.js and its row in core/alarms/conditions.py if somebody is to be told.
+    a client's limit  core/budgets.py, and no other place.
     a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
