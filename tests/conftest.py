@@ -1,8 +1,23 @@
-"""For all tests: made-up examples have no deadline, for how fast a machine is proves nothing."""
+"""For all tests: made-up examples have no deadline, for how fast a machine is proves nothing; the longest files come first."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("fleethub", deadline=None, print_blob=True)
 settings.load_profile("fleethub")
+
+LONGEST = (  # a minute and more each: one that begins last would leave the other cores idle
+    "test_drills_all.py",
+    "test_watchdog_replacement.py",
+    "test_drills_failpoints.py",
+    "test_drills_poison.py",
+    "test_drills_chaos.py",
+    "test_browser_page.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Called when all tests are known: puts those of the longest files in front."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -404,11 +404,11 @@ def test_of_ten_thousand_hosts_a_drawing_touches_only_the_rows_that_come_into_si
         expect(rows(page)).to_have_count(1)
 
 
-def test_of_ten_thousand_hosts_a_heartbeat_draws_its_own_row_and_no_other(browser: Browser, stage: Stage) -> None:
-    stage.crowd(10_000)
+def test_a_heartbeat_draws_its_own_row_and_no_other(browser: Browser, stage: Stage) -> None:
+    stage.crowd(300)
     with stage.sign_in(browser) as watched:
         page = watched.page
-        expect(page.locator("#counts .chip").first).to_contain_text("10,000")
+        expect(page.locator("#counts .chip").first).to_contain_text("300")
         page.evaluate("for (const row of document.querySelectorAll('.rows .row')) row.drawnBefore = true")
         stage.host("host2", metrics={"cpu": 99.0, "ram": 1.0, "disk": 2.0, "load": 0.5})
         one = rows(page).filter(has=page.get_by_role("link", name="host2", exact=True))
