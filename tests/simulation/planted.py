@@ -312,7 +312,7 @@ BUGS: Final = (
     Bug(
         "who registers while a batch fails is forgotten by the gateway",
         "registered-meanwhile",
-        "self._drop_presence_between(0, len(self._ordered))",
+        "self._drop(under_way=True), self._drop(under_way=False)",
         "tests/core/gateway/test_core_gateway_outbox_census.py",
     ),
     Bug(

@@ -4,7 +4,7 @@ Three lanes, in this order of precedence:
 
 census      The pieces of the census under way, one in each append. A census names everyone who is connected now, so
             all presence that waits is dropped when one starts.
-ordered     Everything else but heartbeats, in order. A host that has too much waiting is to be paused (its socket is
+ordered     Everything else but heartbeats, in each host's order, and hosts by turns (fair_lane.py). A host that has too much waiting is to be paused (its socket is
             not read); if it sends on all the same, by connecting anew, it is refused. Presence is always accepted;
             when even presence is too much, it is dropped, and a census is wanted instead.
 heartbeats  The newest of each host, one in HEARTBEAT_S but for a small burst; never a reason to pause. They never
@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
 from processes.core.budgets import HEARTBEAT_BURST_S, HEARTBEAT_S
 from processes.core.errors import LocalError
+from processes.core.gateway.fair_lane import Entry, FairLane
 from processes.core.values import CANARY_HOST
 
 WAIT_S_MIN: Final = 0.05  # before the first retry; doubles
@@ -71,14 +71,6 @@ class OutgoingBatch(NamedTuple):
     bulk: bool  # it must leave room in the queue for what is not: presence, and operators' requests
 
 
-class _Entry(NamedTuple):
-    number: int
-    host: str
-    item: bytes
-    is_presence: bool
-    since_s: float
-
-
 class _Beat(NamedTuple):
     connection: str
     item: bytes
@@ -111,14 +103,13 @@ class Outbox:
     for the next one.
 
     Units: `now_s` seconds of a monotonic clock.
-    Invariant: the first `_under_way` entries of the ordered lane are the batch under way.
+    Invariant: the entries of the ordered lane that are under way are the batch under way, if it is of that lane.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.census_wanted = False  # presence was dropped: the owner takes a census
-        self._ordered: deque[_Entry] = deque()
-        self._put = 0  # entries of the ordered lane, ever
+        self._ordered = FairLane()
         self._newest: dict[str, int] = {}  # the number of the newest entry, by host
         self._presence = 0
         self._items: Counter[str] = Counter()  # reports waiting, by host
@@ -131,11 +122,12 @@ class Outbox:
         self._census: Iterator[bytes] = iter(())
         self._piece: bytes | None = None
         self._batch: OutgoingBatch | None = None
-        self._under_way = 0
         self._sent_beats: list[tuple[str, _Beat]] = []
         self._stale_presence = False  # a census was started while presence was under way
         self._beats_next = False  # the last batch was of the ordered lane
+        self._idle_until_s = 0.0  # nothing may go before, unless something is put in
         self._pace = _Pace(bounds.batch_items)
+        self._pace_reports = _Pace(bounds.batch_items)
         self._pace_beats = _Pace(bounds.batch_items)
 
     def __len__(self) -> int:
@@ -151,8 +143,8 @@ class Outbox:
         replaces, so the first is the oldest.)
         """
         first_beat = next(iter(self._beats.values()), None)
-        waiting = [entry.since_s for entry in islice(self._ordered, 1)] + ([first_beat.since_s] if first_beat else [])
-        return min(waiting, default=None)
+        waiting = [self._ordered.oldest_s(), first_beat.since_s if first_beat else None]
+        return min((since_s for since_s in waiting if since_s is not None), default=None)
 
     # What goes in
 
@@ -178,6 +170,7 @@ class Outbox:
 
     def put_heartbeat(self, host: str, connection: str, item: bytes, now_s: float) -> None:
         """Put in the newest heartbeat of this host. It keeps the place of the one that it replaces."""
+        self._idle_until_s = 0.0
         old, after = self._beats.get(host), self._newest.get(host, 0)
         if old is not None and old.connection == connection:
             # plant: heartbeat-order
@@ -209,6 +202,7 @@ class Outbox:
         """Let these pieces go first, and drop the census under way and all presence that waits. `pieces` may be
         made when they are asked for.
         """
+        self._idle_until_s = 0.0
         self._census, self._piece = pieces, None
         self.census_wanted = False
         self._drop_presence()
@@ -238,10 +232,13 @@ class Outbox:
         if self._batch is None and self._beats_next and beats_may:
             self._batch = self._next_beats()  # else hosts would look silent while one of them sends all the time
         if self._batch is None:
-            self._batch = self._next_ordered()
+            self._batch = self._next_ordered(reports_may=self._pace_reports.not_before_s <= now_s)
         if self._batch is None and beats_may:
             self._batch = self._next_beats()
         self._beats_next = self._batch is not None and self._batch.lane is Lane.ORDERED
+        if self._batch is None:
+            later_s = (pace.not_before_s for pace in (self._pace_reports, self._pace_beats))
+            self._idle_until_s = min((each_s for each_s in later_s if each_s > now_s), default=0.0)
         return self._batch
 
     def due_s(self) -> float | None:
@@ -252,9 +249,7 @@ class Outbox:
             return None
         if not len(self):
             return self._early_due[0][0] if self._early_due else None
-        if self._ordered or self._piece is not None:
-            return self._pace.not_before_s
-        return max(self._pace.not_before_s, self._pace_beats.not_before_s)
+        return max(self._pace.not_before_s, self._idle_until_s)
 
     def appended(self) -> int:
         """Called when the batch is in the queue. Return how many items it had."""
@@ -265,9 +260,11 @@ class Outbox:
                 if self._piece is batch.items[0]:  # else another census was started meanwhile
                     self._advance_census()
             case Lane.ORDERED:
-                for _ in range(count):
-                    self._leave(self._ordered.popleft())
+                for entry in self._ordered.leave():
+                    self._leave(entry)
                 self._stale_presence = False
+                if batch.bulk:
+                    self._pace_reports.gain()
             case Lane.HEARTBEATS:
                 for host, beat in self._sent_beats:
                     if self._beats.get(host) is beat:
@@ -278,7 +275,6 @@ class Outbox:
 
     def refused(self, now_s: float) -> None:
         """Called when the queue was full or did not answer: the batch stays, and goes again later and smaller."""
-        under_way = self._under_way
         batch = self._taken()
         if batch.lane is Lane.HEARTBEATS:
             self._pace_beats.back_off(now_s)
@@ -286,8 +282,11 @@ class Outbox:
         if self._stale_presence:  # only entries that the census overtook: it does not name later registrations
             self._stale_presence = False
             # plant: registered-meanwhile
-            self._drop_presence_between(0, under_way)
-        self._pace.back_off(now_s)
+            self._drop(under_way=True)
+        self._ordered.stay()
+        pace = self._pace_reports if batch.bulk else self._pace
+        pace.back_off(now_s)
+        self._idle_until_s = 0.0 if self._presence or self._beats or self._piece is not None else pace.not_before_s
 
     # Inside
 
@@ -309,12 +308,11 @@ class Outbox:
                 self._beats[host] = beat._replace(since_s=now_s)
 
     def _enter(self, host: str, item: bytes, is_presence: bool, now_s: float) -> None:
-        self._put += 1
-        self._newest[host] = self._put
-        self._ordered.append(_Entry(self._put, host, item, is_presence, now_s))
+        self._idle_until_s = 0.0
+        self._newest[host] = self._ordered.put(host, item, is_presence, now_s)
         self._bytes_all += len(item)
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
         self._bytes_all -= len(entry.item)
         if self._newest.get(entry.host) == entry.number:
             del self._newest[entry.host]
@@ -330,18 +328,12 @@ class Outbox:
         """Drop all presence but that in the batch under way, which is dropped when that batch is refused. A census goes
         first from now on, so none is missed.
         """
-        self._drop_presence_between(self._under_way, len(self._ordered))
-        self._stale_presence = any(entry.is_presence for entry in islice(self._ordered, self._under_way))
+        self._drop(under_way=False)
+        self._stale_presence = any(entry.is_presence for entry in self._ordered.under_way)
 
-    def _drop_presence_between(self, first: int, last: int) -> None:
-        """Drop the presence among these entries of the ordered lane."""
-        kept: deque[_Entry] = deque()
-        for number, entry in enumerate(self._ordered):
-            if entry.is_presence and first <= number < last:
-                self._leave(entry)
-            else:
-                kept.append(entry)
-        self._ordered = kept
+    def _drop(self, *, under_way: bool) -> None:
+        for entry in self._ordered.drop_presence(under_way=under_way):
+            self._leave(entry)
 
     def _advance_census(self) -> None:
         self._piece = next(self._census, None)
@@ -349,27 +341,23 @@ class Outbox:
     def _next_census(self) -> OutgoingBatch | None:
         return None if self._piece is None else OutgoingBatch(Lane.CENSUS, [self._piece], bulk=False)
 
-    def _next_ordered(self) -> OutgoingBatch | None:
-        items: list[bytes] = []
-        size, bulk = 0, False
-        for entry in islice(self._ordered, self._pace.items):
-            size += len(entry.item)
-            if items and size > self.bounds.batch_bytes:
-                break
-            items.append(entry.item)
-            bulk = bulk or not entry.is_presence
-        self._under_way = len(items)
-        return OutgoingBatch(Lane.ORDERED, items, bulk) if items else None
+    def _next_ordered(self, *, reports_may: bool) -> OutgoingBatch | None:
+        """Return a batch of whatever waits; of presence alone while the queue takes no reports."""
+        items_max = (self._pace_reports if reports_may else self._pace).items
+        taken = self._ordered.take(items_max, self.bounds.batch_bytes, presence_only=not reports_may)
+        if not taken:
+            return None
+        return OutgoingBatch(Lane.ORDERED, [entry.item for entry in taken], not all(each.is_presence for each in taken))
 
     def _next_beats(self) -> OutgoingBatch | None:
         self._sent_beats = []
         size = 0
-        oldest = self._ordered[0].number if self._ordered else self._put + 1
         for host, beat in self._beats.items():
             size += len(beat.item)
             if len(self._sent_beats) >= self._pace_beats.items or (self._sent_beats and size > self.bounds.batch_bytes):
                 break
-            if beat.after < oldest:
+            first = self._ordered.head(host)
+            if first is None or beat.after < first:
                 self._sent_beats.append((host, beat))
         items = [beat.item for _, beat in self._sent_beats]
         return OutgoingBatch(Lane.HEARTBEATS, items, bulk=True) if items else None
@@ -378,5 +366,4 @@ class Outbox:
         batch, self._batch = self._batch, None
         if batch is None:
             raise LocalError("the fate of a batch was told, and none was on its way")
-        self._under_way = 0
         return batch

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from processes.core.errors import LocalError
-from processes.core.gateway.outbox import WAIT_S_MAX, Bounds, Lane, Outbox, OutgoingBatch, PutResult
+from processes.core.gateway.outbox import WAIT_S_MAX, WAIT_S_MIN, Bounds, Lane, Outbox, OutgoingBatch, PutResult
 
 
 def sent(outbox: Outbox, now_s: float = 0.0) -> list[bytes]:
@@ -77,12 +77,12 @@ def test_a_host_with_too_much_waiting_is_paused_then_refused_and_resumes_below_h
     assert answers == [PutResult.KEPT] * 9 + [PutResult.PAUSE] * 11 + [PutResult.REFUSED]
     assert outbox.put("b", item, 0) is PutResult.KEPT, "the others flow"
     resumed_at = None
-    for gone in range(1, 21):
+    for gone in range(1, 22):
         outbox.next(0)
         outbox.appended()
         if resumed_at is None and outbox.may_resume("a"):
             resumed_at = gone
-    assert resumed_at == 16, "below half of ten: four are left"
+    assert resumed_at == 17, "below half of ten: four are left, and the other host had its turn"
 
 
 def test_all_together_are_bounded_in_bytes() -> None:
@@ -205,8 +205,9 @@ def test_a_random_life_loses_no_report_and_keeps_each_hosts_order(seed: int) -> 
     now_s = 0.0
 
     def put() -> None:
-        item = b"r%d" % len(expected)
-        if outbox.put(rng.choice("ab"), item, now_s) is not PutResult.REFUSED:
+        host = rng.choice("abc")
+        item = b"r%s%d" % (host.encode(), len(expected))
+        if outbox.put(host, item, now_s) is not PutResult.REFUSED:
             expected.append(item)
 
     def finish() -> None:
@@ -224,7 +225,7 @@ def test_a_random_life_loses_no_report_and_keeps_each_hosts_order(seed: int) -> 
     changes: list[Callable[[], None]] = [
         put,
         put,
-        lambda: outbox.put_presence(rng.choice("ab"), b"p", now_s),
+        lambda: outbox.put_presence(rng.choice("abc"), b"p", now_s),
         lambda: outbox.put_heartbeat(rng.choice("ab"), rng.choice("xy"), b"h", now_s),
         lambda: outbox.start_census(iter([b"c"] * rng.randrange(3))),
     ]
@@ -232,8 +233,10 @@ def test_a_random_life_loses_no_report_and_keeps_each_hosts_order(seed: int) -> 
         now_s += rng.random()
         rng.choice([*changes, finish, finish])()
     got.extend(item for item in sent(outbox, now_s + 100) if item.startswith(b"r"))
-    assert got == expected
-    assert (len(outbox), outbox.bytes_waiting) == (0, 0)
+    for host in b"abc":
+        assert [item for item in got if item[1] == host] == [item for item in expected if item[1] == host]
+    assert len(got) == len(expected)
+    assert (len(outbox), outbox.bytes_waiting, outbox.oldest_s()) == (0, 0, None)
     assert outbox.may_resume("a")
     assert outbox.may_resume("b")
 
@@ -284,3 +287,33 @@ def test_a_heartbeat_that_is_held_goes_with_its_connection_and_behind_its_report
         sent(outbox, 105.0)
     outbox.forget_heartbeat("web1", "c1")
     assert sent(outbox, 200.0) == []
+
+
+def test_a_host_that_says_little_never_waits_behind_all_that_others_said() -> None:
+    outbox = Outbox(Bounds(batch_items=10))
+    for number in range(1000):
+        outbox.put(f"loud{number % 5}", b"loud", 0.0)
+    outbox.put("quiet", b"quiet", 0.0)
+    first = [taken(outbox).items]
+    outbox.appended()
+    while b"quiet" not in first[-1]:
+        first.append(taken(outbox).items)
+        outbox.appended()
+    assert len(first) <= 2, "within one turn of all hosts"
+
+
+def test_while_the_queue_takes_no_reports_who_comes_and_goes_is_still_told_and_nothing_turns_in_vain() -> None:
+    outbox = Outbox(Bounds())
+    outbox.put("loud", b"report", 0.0)
+    assert taken(outbox).bulk
+    outbox.refused(0.0)
+    assert outbox.next(0.01) is None
+    assert outbox.due_s() == WAIT_S_MIN, "not now: the loop would turn and turn"
+    outbox.put_presence("new", b"up", 0.02)
+    assert outbox.due_s() == 0.0
+    batch = taken(outbox, 0.02)
+    assert (batch.items, batch.bulk) == ([b"up"], False)
+    outbox.appended()
+    outbox.put_presence("loud", b"down", 0.03)
+    assert outbox.next(0.03) is None, "it does not overtake its own report"
+    assert sent(outbox, 0.1) == [b"report", b"down"]
