@@ -41,9 +41,23 @@ class RecordFailed(NamedTuple):
     reason: str
 
 
+class Updated(NamedTuple):
+    """The row of a RecordLaunch or a RecordEnd is durable."""
+
+    row: JournalRow
+
+
+class UpdateFailed(NamedTuple):
+    """The row of a RecordLaunch or a RecordEnd could not be made durable: nothing may follow from it."""
+
+    command_id: str
+
+
 class Observed(NamedTuple):
-    """A look into a run folder. `first` is the offset of records[0]; `total`: how many there will ever be, once it has
-    ended.
+    """A look into a run folder. `first` is the offset of records[0].
+
+    `total`: how many records there are, once the command has ended. It is less than before if the spool was cut or
+    removed since.
     """
 
     command_id: str
@@ -61,7 +75,7 @@ class Ticked(NamedTuple):
     metrics: agent_frames.Metrics | None
 
 
-Input = Connected | Disconnected | Received | Recorded | RecordFailed | Observed | Ticked
+Input = Connected | Disconnected | Received | Recorded | RecordFailed | Updated | UpdateFailed | Observed | Ticked
 
 
 # Effects: what to do, in this order
@@ -80,6 +94,22 @@ class RecordRow(NamedTuple):
     row: JournalRow
 
 
+class RecordLaunch(NamedTuple):
+    """Prepare the run folder, then make the row durable, which says that a shim may be started. Answered by Updated or
+    UpdateFailed. This is the only place where a run folder is made: what vanished later is never made anew.
+    """
+
+    row: JournalRow
+
+
+class RecordEnd(NamedTuple):
+    """Make the row durable, which says that the command ended without having run. Answered by Updated or
+    UpdateFailed.
+    """
+
+    row: JournalRow
+
+
 class SettleRow(NamedTuple):
     """Replace the row; its folder may go when `forget` and the row is durable. A failure is told in the log and is
     harmless.
@@ -90,20 +120,20 @@ class SettleRow(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """Start a shim for this command."""
+    """Start a shim for this command. Its row says `launched`, durably."""
 
     command_id: str
     op: str
 
 
 class Kill(NamedTuple):
-    """Write the cancel into the run folder, and wake its shim if there is one."""
+    """Write the cancel into the run folder, and tell its shim if there is one, also when the folder takes no file."""
 
     command_id: str
     signal: str
 
 
-Effect = Send | RecordRow | SettleRow | Launch | Kill
+Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill
 
 
 class Look(NamedTuple):
