@@ -53,7 +53,8 @@ def os_name() -> str:
 
 
 def _memory_kib() -> int:
-    return int(next(line for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal:")).split()[1])
+    totals = [line.split()[1] for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal:")]
+    return int(totals[0])
 
 
 def _read(path: str) -> str:

@@ -350,7 +350,8 @@ def _write_started() -> None:
     """Turns `unstarted` into `started`, durably. Raises: OSError, and then nothing may be begun: there is no
     `unstarted`, or the disk takes nothing.
     """
-    with open("/proc/sys/kernel/random/boot_id") as file:
+    boot_id = "unknown"  # the agent's word, where /proc does not tell it
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         boot_id = file.read().strip()
     content = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\nboot_id={boot_id}\n".encode()
     fd = os.open("unstarted", os.O_WRONLY | os.O_CLOEXEC)
