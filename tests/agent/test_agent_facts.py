@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -90,7 +92,7 @@ def test_agent_lives_whatever_the_machines_files_hold(tmp_path: Path, fault: str
         async with HubWire() as hub, agent_process(tmp_path, hub.url, TOKEN) as agent:
             await agent.kill()
             assert agent.process is not None
-            words = " ".join(f"'{word}'" for word in agent.process.args)  # type: ignore[union-attr]
+            words = shlex.join([sys.executable, "-m", "processes.agent", "--config", str(agent.config)])
             inside = ["unshare", "-m", "sh", "-c", f"{mounts}; exec {words}"]
             with agent.log.open("ab") as log:
                 agent.process = subprocess.Popen(inside, stdout=log, stderr=log, start_new_session=True)
