@@ -99,8 +99,8 @@ A command's way
      4. core/hub/delivery.py sends what a host can get now: sent, a DeliverCommand. hub/store.py commits both, and only
         then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue.
      5. gateway/gate.py writes the frame to the host's connection, or answers Undelivered.
-     6. core/agent/step.py journals it (agent/journal.py, fsynced), acknowledges it, and has agent/runner.py start
-        agent/shim.py. The hub hears AckReceived: running.
+     6. core/agent/step.py journals it (agent/journal.py, fsynced), acknowledges it, journals that it is launched, and
+        only then has agent/runner.py start agent/shim.py. The hub hears AckReceived: running.
      7. The shim spools output and exit status to its folder; agent/folder.py reads them, core/agent/flow.py sends what
         may be under way. The hub keeps output (OutputReceived) and end (StatusReceived): succeeded, failed ….
      8. After the commit the hub acknowledges to the agent (DeliverAck), which forgets the command, and tells fanouts.

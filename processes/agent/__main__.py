@@ -24,10 +24,11 @@ import uvloop
 from processes.adapters import bootstrap, clock, failpoint, logs
 from processes.adapters.state import agent_state, lock
 from processes.adapters.state.pulse_file import PulseFile
+from processes.agent import facts
 from processes.agent.config import Config, ConfigError, load
 from processes.agent.journal import Journal
 from processes.agent.link import Link
-from processes.agent.loop import Loop
+from processes.agent.loop import JournalGone, Loop
 from processes.agent.metrics import Gauge
 from processes.agent.runner import Runner
 from processes.core.agent.step import Identity
@@ -94,23 +95,23 @@ def _identity(config: Config) -> Identity:
     system = platform.uname()
     return Identity(
         config.name,
-        boot_id=clock.boot_id(),
+        boot_id=_boot_id(),
         journal_id="",
         heartbeat_s=config.heartbeat_s,
         offers={op: CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in config.commands.items()},
         agent_version=metadata.version("fleethub"),
-        os_version=_os_version(),
+        os_version=facts.os_name()[:1024],
         kernel=system.release,
         machine=system.machine,
     )
 
 
-def _os_version() -> str:
+def _boot_id() -> str:
+    """Return the id of this boot; where /proc does not tell it, a fixed word: then no reboot is noticed."""
     try:
-        found = platform.freedesktop_os_release()
+        return clock.boot_id()
     except OSError:
-        return platform.release()
-    return found.get("PRETTY_NAME", found.get("NAME", ""))[:1024]
+        return "unknown"
 
 
 def _is_near(hub: str) -> bool:
@@ -130,6 +131,9 @@ def _run_alone(config: Config) -> NoReturn:
             runner.run(_until_stopped(config, log, pulse))
         code = bootstrap.EXIT_OK
         log.info("stopped")
+    except JournalGone as error:  # under supervisord a death is enough; here nobody may be there to start the next one
+        log.error("begins anew", error=str(error))
+        _begin_anew()
     except FleethubError as error:
         log.error("gave up", error=str(error))
     except BaseExceptionGroup as group:
@@ -138,6 +142,14 @@ def _run_alone(config: Config) -> NoReturn:
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
     bootstrap.leave(code)
+
+
+def _begin_anew() -> NoReturn:
+    """Replace this process by the same program: lock, pulse and journal are made anew where they were removed."""
+    flusher = threading.Thread(target=logs.close, daemon=True)
+    flusher.start()
+    flusher.join(0.5)
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # the very words of our own start
 
 
 async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> None:

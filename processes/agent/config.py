@@ -83,7 +83,7 @@ def load(path: Path) -> Config:
     """
     path = path.absolute()
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # TOML is UTF-8, whatever the locale
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

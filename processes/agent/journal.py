@@ -30,8 +30,9 @@ CREATE TABLE command (
   written_wall_s REAL NOT NULL,
   record TEXT NOT NULL                  -- remembered.JournalRow as JSON
 );
-CREATE INDEX command_open ON command (number) WHERE state IN ('accepted', 'cancelled');
+CREATE INDEX command_open ON command (number) WHERE state IN ('admitted', 'accepted', 'cancelled');
 """
+_IS_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 _Result = TypeVar("_Result")
 
@@ -52,23 +53,29 @@ class Journal:
         self._rows_max, self._prune_every_rows = rows_max, prune_every_rows
         self._thread = ThreadPoolExecutor(1, "journal")
         self._base: sqlite3.Connection | None = None
+        self._file = (0, 0)  # device and inode of the file that was opened
         self.id = ""
+        self.put_aside: Path | None = None  # where a damaged journal was put when this one was opened
 
     async def open(self) -> list[JournalRow]:
-        """The commands not yet settled, in the order of admission. A journal that is missing is made, with a new id.
+        """The commands not yet settled, in the order of admission. A journal that is missing is made, with a new id:
+        by that the hub knows that whatever it had sent before may have been run, and sends it to nobody again.
 
-        Raises: JournalFailed; a damaged one is never replaced by an empty one, for that could run commands twice.
+        So is one that is damaged, which is kept beside it. Raises: JournalFailed; so does a journal of a newer version.
         """
-        return await self._call(self._open)
+        return await self._call(self._open_or_begin)
+
+    async def is_ours(self) -> bool:
+        """True while the file is the one that was opened, and can be read as such. A file that is only locked is."""
+        return await self._call(self._is_ours)
 
     async def record(self, row: JournalRow) -> JournalRow | None:
         """None: the row is new, and durable. Else the row that was there, which stays. Raises: JournalFailed."""
         return await self._call(lambda: self._record(row))
 
-    async def settle(self, row: JournalRow) -> None:
-        """The row replaces the one of its id. Raises: JournalFailed."""
-        statement = "UPDATE command SET state = ?, record = ? WHERE command_id = ?"
-        await self._call(lambda: self._write(statement, (row.state.value, _json(row), row.command_id)))
+    async def update(self, row: JournalRow) -> None:
+        """The row replaces the one of its id, durably. Raises: JournalFailed."""
+        await self._call(lambda: self._update(row))
 
     async def prune(self, now_wall_s: float) -> None:
         """Settled and rejected rows that are too old or too many are gone. Raises: JournalFailed."""
@@ -94,6 +101,21 @@ class Journal:
 
     # on the thread
 
+    def _open_or_begin(self) -> list[JournalRow]:
+        try:
+            return self._open()
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._close()
+            aside = self._path.with_name(f"{self._path.name}.damaged-{uuid.uuid4().hex[:8]}")
+            self._path.rename(aside)
+            self._path.with_name(f"{self._path.name}-journal").unlink(
+                missing_ok=True
+            )  # it would be taken for the new one's
+            self.put_aside = aside
+            return self._open()
+
     def _open(self) -> list[JournalRow]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         base = self._base = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
@@ -103,16 +125,39 @@ class Journal:
         )  # FULL, and the folder too, so that a finished transaction stays finished
         verdict = base.execute("PRAGMA quick_check(1)").fetchone()[0]
         version = base.execute("PRAGMA user_version").fetchone()[0]
-        if verdict != "ok" or version > SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(
-                f"damaged: {verdict}" if verdict != "ok" else f"made by a newer version ({version})"
-            )
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"made by a newer version ({version})")
+        if verdict != "ok":
+            raise _Damaged(f"damaged: {verdict}")
         if not version:  # else nothing is written: an agent starts on a full disk too, and reports what ran
             new = f"INSERT INTO meta VALUES ('journal_id', '{uuid.uuid4().hex}');"  # noqa: S608 - hex digits
             base.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {new} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        self.id = str(base.execute("SELECT value FROM meta WHERE key = 'journal_id'").fetchone()[0])
-        rows = base.execute("SELECT record FROM command WHERE state IN ('accepted', 'cancelled') ORDER BY number")
+        found = base.execute("SELECT value FROM meta WHERE key = 'journal_id'").fetchone()
+        if found is None:
+            raise _Damaged("damaged: it has no id")
+        self.id, self._file = str(found[0]), self._identity()
+        rows = base.execute(
+            "SELECT record FROM command WHERE state IN ('admitted', 'accepted', 'cancelled') ORDER BY number"
+        )
         return [_row(record) for (record,) in rows]
+
+    def _identity(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_dev, found.st_ino
+
+    def _is_ours(self) -> bool:
+        assert self._base is not None, "not open"
+        try:
+            if self._identity() != self._file:
+                return False
+            found = self._base.execute("SELECT value FROM meta WHERE key = 'journal_id'").fetchone()
+            return found is not None and found[0] == self.id
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # nobody can say just now
+        except sqlite3.Error as error:
+            return not _is_damage(error)
 
     def _record(self, row: JournalRow) -> JournalRow | None:
         assert self._base is not None, "not open"
@@ -124,6 +169,11 @@ class Journal:
             return None
         (found,) = self._base.execute("SELECT record FROM command WHERE command_id = ?", (row.command_id,)).fetchone()
         return _row(found)
+
+    def _update(self, row: JournalRow) -> None:
+        statement = "UPDATE command SET state = ?, record = ? WHERE command_id = ?"
+        if not self._write(statement, (row.state.value, _json(row), row.command_id)):
+            raise sqlite3.DatabaseError(f"it does not know {row.command_id} any more")
 
     def _write(self, statement: str, values: tuple[object, ...]) -> int:
         assert self._base is not None, "not open"
@@ -146,6 +196,16 @@ class Journal:
     def _close(self) -> None:
         if self._base is not None:
             self._base.close()
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """The file is a database, and not a whole journal."""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """True if the file itself is no journal any more, rather than locked, full or not writable."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, _Damaged) or code in _IS_DAMAGE or "no such table" in str(error)
 
 
 def _json(row: JournalRow) -> str:

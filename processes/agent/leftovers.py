@@ -1,5 +1,5 @@
-"""What a command left running whose shim was killed: found by its session, and ended, for nobody watches it any
-more.
+"""What runs of a command, found in the machine's process table: its shim when the run folder does not know it, and what
+is left without a shim, which is ended, for nobody watches it any more.
 """
 
 from __future__ import annotations
@@ -16,17 +16,30 @@ from processes.core.agent.remembered import Started
 
 ROUNDS_MAX: Final = 20  # of looking and killing: a process may fork while it is looked at
 ROUND_S: Final = 0.05
+SHIM: Final = b"/shim.py"
 
 
-def end(started: Started, command_id: str) -> tuple[int, int]:
-    """Nothing of the command's session runs any more. Returns how many processes were killed, and how many survived
-    even that.
+def shim(folder: Path) -> int | None:
+    """The pid of the shim that was started for this run folder, whether or not the folder is still there; None: none
+    lives. Cost: one look into /proc.
+    """
+    ending = b"/" + os.fsencode(folder.name)
+    for pid in _pids():
+        words = _read(pid, "cmdline").split(b"\0")
+        if any(word.endswith(SHIM) for word in words) and any(word.endswith(ending) for word in words):
+            return pid
+    return None
 
-    Cost: one look into /proc when there is nothing; at most 1 s. Blocks: call it on a thread.
+
+def end(started: Started | None, command_id: str) -> tuple[int, int]:
+    """Nothing of the command runs any more. Returns how many processes were killed, and how many survived even that.
+
+    `started`: which session its program led; None: nobody knows. Cost: one look into /proc when there is nothing; at
+    most 1 s. Blocks: call it on a thread.
     """
     killed: set[int] = set()
     for _ in range(ROUNDS_MAX):
-        left = _session(started, command_id)
+        left = _left(started, command_id)
         if not left:
             return len(killed), 0
         for pid in left:
@@ -34,37 +47,63 @@ def end(started: Started, command_id: str) -> tuple[int, int]:
                 os.kill(pid, signal.SIGKILL)
         killed |= left
         time.sleep(ROUND_S)  # until they are gone: the only news of it for one who is not their parent
-    return len(killed), len(_session(started, command_id))
+    left = _left(started, command_id)
+    return len(killed - left), len(left)
 
 
-def _session(started: Started, command_id: str) -> set[int]:
-    """The living members of the session that the program led.
+def _left(started: Started | None, command_id: str) -> set[int]:
+    """The living processes of the command: those of the session that its program led, and those in any session that
+    have the command's id in their environment.
 
     While the program itself lives, its pid and start time name the session. Without it the number may be another's by
-    now (that of a daemon whose leader is gone too), so a member must hold the command's id in its environment.
+    now (that of a daemon whose leader is gone too), and only the environment counts. This agent and its parents are
+    never among them: a command may be what started the agent anew.
     """
-    members = {
-        pid for entry in os.scandir("/proc") if entry.name.isdecimal() and _is_in(pid := int(entry.name), started.pid)
-    }
-    leader = proc.stat(started.pid)
-    if leader is not None:
-        return members if leader.start_ticks == started.start_ticks else set()
     mark = f"FLEETHUB_COMMAND_ID={command_id}".encode()
-    return {pid for pid in members if mark in _environment(pid)}
+    ours = _ancestry()
+    leader = proc.stat(started.pid) if started is not None else None
+    is_leader = leader is not None and started is not None and leader.start_ticks == started.start_ticks
+    found = set()
+    for pid in _pids():
+        session, state = _session(pid)
+        in_session = is_leader and started is not None and session == started.pid
+        if (
+            pid not in ours
+            and state not in ("Z", "X", "")
+            and (in_session or mark in _read(pid, "environ").split(b"\0"))
+        ):
+            found.add(pid)
+    return found
 
 
-def _is_in(pid: int, session: int) -> bool:
-    """True if the process is a living member of the session."""
+def _ancestry() -> set[int]:
+    """This process and those above it."""
+    found, pid = set[int](), os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        fields = _stat(pid)
+        pid = int(fields[1]) if fields else 0
+    return found
+
+
+def _session(pid: int) -> tuple[int, str]:
+    """The process's session and state; 0 and "" if it is gone."""
+    fields = _stat(pid)
+    return (int(fields[3]), fields[0].decode()) if fields else (0, "")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the state on; empty: there is no such process."""
+    stat = _read(pid, "stat")
+    return stat[stat.rindex(b")") + 2 :].split() if b")" in stat else []
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _read(pid: int, name: str) -> bytes:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
-        return False
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return int(fields[3]) == session and fields[0] not in (b"Z", b"X")
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
+        return b""

@@ -21,14 +21,21 @@ from processes.core.agent.effects import (
     Input,
     Kill,
     Launch,
+    Look,
     Recorded,
+    RecordEnd,
     RecordFailed,
+    RecordLaunch,
     RecordRow,
     Send,
     SettleRow,
     Ticked,
+    Updated,
+    UpdateFailed,
 )
+from processes.core.agent.remembered import JournalRow
 from processes.core.agent.step import Agent, Identity
+from processes.core.errors import ResourceError
 from processes.core.travels import agent_frames
 
 INBOX_MAX: Final = 1000  # inputs; past it the link reads no more
@@ -36,10 +43,17 @@ BATCH_MAX: Final = 200
 TICK_S: Final = 0.2
 TICK_RUNNING_S: Final = 0.05  # while a command runs: its output is looked for so often
 PRUNE_S: Final = 86400.0
+JOURNAL_LOOK_S: Final = 10.0  # how often the journal's file is looked for
 SENT: Final = {
     agent_frames.CommandAck: "agent.acked",
     agent_frames.StatusFrame: "agent.reported",
 }  # failpoints when such a frame is on the wire
+
+
+class JournalGone(ResourceError):
+    """The journal was removed, replaced or damaged, and nothing runs any more that only this agent knows of: it must
+    begin anew, with a new journal.
+    """
 
 
 class Loop:
@@ -49,7 +63,7 @@ class Loop:
         self, identity: Identity, *, journal: Journal, runner: Runner, link: Link, gauge: Gauge,
         log: Log, pulse: PulseFile, stop: asyncio.Event,
         clock: Clock = Clock(),  # noqa: B008  # a clock has no state
-        tick_s: float = TICK_S, tick_running_s: float = TICK_RUNNING_S,
+        tick_s: float = TICK_S, tick_running_s: float = TICK_RUNNING_S, journal_look_s: float = JOURNAL_LOOK_S,
     ) -> None:  # fmt: skip
         """`identity`: without the journal's id, which is known once the journal is open."""
         self._identity, self._journal, self._runner, self._link, self._gauge = identity, journal, runner, link, gauge
@@ -60,11 +74,20 @@ class Loop:
         self._looking = False
         self._look_mono_s = 0.0  # when to look again
         self._prune_mono_s = 0.0
+        self._journal_look_s = journal_look_s
+        self._journal_look_mono_s = self._clock.mono_s() + journal_look_s
+        self._is_journal_gone = False
         self._agent: Agent
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises: JournalFailed, if there is no journal to rely on."""
+        """Serve until `stop`.
+
+        Raises: JournalFailed, if there is no journal to rely on; JournalGone, if there is none any more.
+        """
         unsettled = await self._journal.open()
+        if self._journal.put_aside is not None:
+            self._log.error("the journal was damaged, and a new one is begun: what was open is lost",
+                            kept=str(self._journal.put_aside))  # fmt: skip
         identity = msgspec.structs.replace(self._identity, journal_id=self._journal.id)
         self._agent = Agent(identity, unsettled)
         for removed in await self._runner.tidy({row.command_id for row in unsettled}):
@@ -76,7 +99,7 @@ class Loop:
                 self._group = group
                 await self._look_back()
                 self._start(self._link.run(self._inbox.put))
-                while not self._stop.is_set():
+                while not (self._stop.is_set() or self._must_begin_anew):
                     await self._turn()
                 await self._link.close()
                 for task in self._tasks:
@@ -85,6 +108,12 @@ class Loop:
             self._runner.close()
             self._gauge.close()
             self._journal.close()
+        if self._must_begin_anew and not self._stop.is_set():
+            raise JournalGone("the journal was removed, replaced or damaged: this agent begins anew, with a new one")
+
+    @property
+    def _must_begin_anew(self) -> bool:
+        return self._is_journal_gone and self._agent.may_forget
 
     async def _turn(self) -> None:
         pulse = self._pulse.pulse
@@ -94,6 +123,7 @@ class Loop:
         self._step(Ticked(self._gauge.poll()))
         self._look()
         self._prune()
+        self._look_for_journal()
         pulse.stepped = pulse.received
         pulse.backlog = self._inbox.qsize()
         pulse.connections = self._agent.running
@@ -123,6 +153,10 @@ class Loop:
                 self._pulse.pulse.delivered += 1
             case RecordRow():
                 self._start(self._record(effect))
+            case RecordLaunch(row):
+                self._start(self._update(row, prepare=True))
+            case RecordEnd(row):
+                self._start(self._update(row, prepare=False))
             case SettleRow():
                 self._start(self._settle(effect))
             case Launch(command_id, op):
@@ -139,20 +173,37 @@ class Loop:
             known = await self._journal.record(row)
         except JournalFailed as error:
             self._log.error("journal failed: command refused", command_id=row.command_id, op=row.op, error=str(error))
+            self._journal_look_mono_s = 0.0
             await self._inbox.put(RecordFailed(row.command_id, error.reason))
         else:
             failpoint.reach("agent.journalled")
             self._pulse.pulse.committed += 1
             await self._inbox.put(Recorded(row.command_id, known))
 
+    async def _update(self, row: JournalRow, *, prepare: bool) -> None:
+        """The folder first: what the journal calls launched must have one, or it would be taken for lost."""
+        try:
+            if prepare:
+                await self._runner.prepare(row.command_id)
+            # plant: launch-durable
+            await self._journal.update(row)
+        except (JournalFailed, OSError) as error:
+            self._log.error("not recorded, tried again", command_id=row.command_id, op=row.op, error=str(error))
+            self._journal_look_mono_s = 0.0
+            await self._inbox.put(UpdateFailed(row.command_id))
+        else:
+            self._pulse.pulse.committed += 1
+            await self._inbox.put(Updated(row))
+
     async def _settle(self, effect: SettleRow) -> None:
         failpoint.reach("agent.acknowledged")
         try:
-            await self._journal.settle(effect.row)
+            await self._journal.update(effect.row)
         except JournalFailed as error:
             self._log.error(
                 "journal failed: a report will be sent again", command_id=effect.row.command_id, error=str(error)
             )
+            self._journal_look_mono_s = 0.0
             return
         failpoint.reach("agent.settled")
         if effect.forget:
@@ -189,19 +240,24 @@ class Loop:
         async def round_of_looks() -> None:
             try:
                 for look in looks:
-                    seen = await self._runner.look(look)
-                    if seen.ended is not None:
-                        failpoint.reach("agent.exited")
-                    if seen.records:
-                        self._look_mono_s = 0.0  # there may be more: at once
-                    await self._inbox.put(seen)
-            except OSError as error:
-                self._log.error("could not look into a run folder", error=str(error))
-                await asyncio.sleep(1.0)
+                    await self._look_at(look)
             finally:
                 self._looking = False
 
         self._start(round_of_looks())
+
+    async def _look_at(self, look: Look) -> None:
+        try:
+            seen = await self._runner.look(look)
+        except OSError as error:  # the others are looked at all the same
+            self._log.error("could not look into a run folder", command_id=look.command_id, error=str(error))
+            await asyncio.sleep(1.0)
+            return
+        if seen.ended is not None:
+            failpoint.reach("agent.exited")
+        if seen.records:
+            self._look_mono_s = 0.0  # there may be more: at once
+        await self._inbox.put(seen)
 
     def _prune(self) -> None:
         if self._clock.mono_s() < self._prune_mono_s:
@@ -215,6 +271,20 @@ class Loop:
                 self._log.error("journal not pruned", error=str(error))
 
         self._start(prune())
+
+    def _look_for_journal(self) -> None:
+        """Find out now and then whether the journal's file is still there."""
+        if self._is_journal_gone or self._clock.mono_s() < self._journal_look_mono_s:
+            return
+        self._journal_look_mono_s = self._clock.mono_s() + self._journal_look_s
+
+        async def look() -> None:
+            self._is_journal_gone = not await self._journal.is_ours()
+            if self._is_journal_gone:
+                self._log.error("the journal is gone or damaged: no new command is taken until what runs has ended",
+                                unacknowledged=self._agent.unacknowledged)  # fmt: skip
+
+        self._start(look())
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         """Run `call` beside the loop; if it raises, the whole agent ends and its supervisor starts it anew."""

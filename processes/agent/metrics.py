@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -47,27 +48,32 @@ class Gauge:
 
 
 def take() -> Metrics:
-    """The numbers of now. cpu is the mean since the call before on this process."""
+    """The numbers of now, each None if it cannot be read. cpu is the mean since the call before on this process."""
     return Metrics(
-        cpu=psutil.cpu_percent(interval=None),
-        ram=psutil.virtual_memory().percent,
-        swap=_swap(),
-        load=os.getloadavg()[0],
-        disk=psutil.disk_usage("/").percent,
+        cpu=_number(lambda: psutil.cpu_percent(interval=None)),
+        ram=_number(lambda: psutil.virtual_memory().percent),
+        swap=_number(lambda: psutil.swap_memory().percent),
+        load=_number(lambda: os.getloadavg()[0]),
+        disk=_number(lambda: psutil.disk_usage("/").percent),
         uptime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
         temperatures=_temperatures(),
     )
 
 
-def _swap() -> float | None:
-    with contextlib.suppress(OSError, RuntimeError, RuntimeWarning):
-        return float(psutil.swap_memory().percent)
-    return None
+def _number(read: Callable[[], float]) -> float | None:
+    """The number, None if it cannot be read: whatever psutil makes of a file in /proc that is empty, hidden or holds
+    something else must not cost the other numbers.
+    """
+    try:
+        found = float(read())
+    except Exception:  # KeyError, IndexError, ValueError, UnboundLocalError … by the file's content
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _temperatures() -> dict[str, float] | None:
     found: dict[str, float] = {}
-    with contextlib.suppress(OSError, AttributeError, RuntimeError):
+    with contextlib.suppress(OSError, AttributeError, RuntimeError, ValueError):  # UnicodeDecodeError among them
         for chip, sensors in psutil.sensors_temperatures().items():
             for number, sensor in enumerate(sensors):
                 label = f"{chip} {sensor.label or number}"[:128]

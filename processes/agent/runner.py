@@ -5,8 +5,10 @@ calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -21,7 +23,7 @@ from processes.agent import folder, leftovers, shim
 from processes.agent.config import Config
 from processes.agent.folder import SpoolReader
 from processes.core.agent.effects import Look, Observed
-from processes.core.agent.remembered import Ended, FolderVerdict, judge
+from processes.core.agent.remembered import Ended, FolderVerdict, Started, judge
 from processes.core.values import Unknown
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
@@ -43,18 +45,26 @@ class Runner:
         self._thread = ThreadPoolExecutor(1, "runner")
         self._shims: dict[str, subprocess.Popen[bytes]] = {}
         self._spools: dict[str, SpoolReader] = {}
+        self._started: dict[str, Started] = {}  # as it was read once: the folder may lose it
+        self._unknown: dict[str, Ended] = {}  # of those whose end nobody knows: looked into and cleared up once
         self._leaving: list[subprocess.Popen[bytes]] = []  # their commands are forgotten, their exit not yet collected
+
+    async def prepare(self, command_id: str) -> None:
+        """The command has a run folder, durably, in which one shim may begin it. Raises: OSError."""
+        await self._call(lambda: folder.prepare(self._place(command_id)))
 
     async def launch(self, command_id: str, op: str) -> None:
         """A shim is started. Raises: OSError, then there is none."""
         await self._call(lambda: self._launch(command_id, op))
 
-    async def kill(self, command_id: str, signal: str) -> None:
-        """The cancel stands in the run folder, and its shim knows. Raises: OSError."""
-        await self._call(lambda: folder.cancel(self._place(command_id), signal))
+    async def kill(self, command_id: str, name: str) -> None:
+        """The command's shim, alive or about to be started, knows that the command is to end by this signal."""
+        await self._call(lambda: self._kill(command_id, name))
 
     async def look(self, wanted: Look) -> Observed:
-        """What is true of a command now, with output from where it was wanted. Raises: OSError."""
+        """What is true of a command now, with output from where it was wanted. Raises: OSError, if nobody can say just
+        now.
+        """
         return await self._call(lambda: self._look(wanted))
 
     async def remove(self, command_id: str) -> None:
@@ -81,7 +91,6 @@ class Runner:
         self._reap()
         offer = self._config.commands[op]
         place = self._place(command_id)
-        folder.prepare(place)
         failpoint.reach("agent.starting")
         drills = {} if (armed_by := failpoint.allowed()) is None else {shim.FAILPOINTS: str(armed_by)}
         arguments = [str(place), str(offer.timeout_s), str(self._config.output_bytes_max), *offer.argv]
@@ -102,25 +111,53 @@ class Runner:
             self._leaving.append(before)
         self._shims[command_id] = started
 
+    def _kill(self, command_id: str, name: str) -> None:
+        place = self._place(command_id)
+        is_written = False
+        with contextlib.suppress(OSError):
+            folder.cancel(place, name)
+            is_written = True
+        pid = self._child(command_id) or folder.shim(place) or leftovers.shim(place)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # ended meanwhile: nothing is left to stop
+                os.kill(pid, signal.SIGUSR1 if is_written else signal.SIGUSR2)
+
     def _look(self, wanted: Look) -> Observed:
-        launched = self._shims.get(wanted.command_id)
-        launching = launched is not None and launched.poll() is None  # asked first: see agent_values.Folder
-        place = self._place(wanted.command_id)
-        found = folder.facts(place, launching)
-        run, ended = judge(found, self._boot_id)
-        if ended is not None and ended.reason == Unknown.SHIM_DIED and found.started is not None:
-            ended = _told(ended, *leftovers.end(found.started, wanted.command_id))
-        spool = self._spools.setdefault(wanted.command_id, SpoolReader(place))
+        command_id, place = wanted.command_id, self._place(wanted.command_id)
+        run, ended = self._judge(command_id, place)
+        started = self._started.get(command_id)
+        spool = self._spools.setdefault(command_id, SpoolReader(place))
         records = spool.read(wanted.first, wanted.room_bytes) if wanted.room_bytes else []
-        total = None
-        if run is FolderVerdict.ENDED:
-            total = spool.total()
-        pid = found.started.pid if found.started is not None else None
-        return Observed(wanted.command_id, run, pid, wanted.first, records, ended, total)
+        total = spool.total() if run is FolderVerdict.ENDED else None
+        pid = started.pid if started is not None else None
+        return Observed(command_id, run, pid, wanted.first, records, ended, total)
+
+    def _judge(self, command_id: str, place: Path) -> tuple[FolderVerdict, Ended | None]:
+        if command_id in self._unknown:
+            return FolderVerdict.ENDED, self._unknown[command_id]
+        found = folder.facts(place, self._child(command_id) is not None)
+        if found.ended is None and not found.lives:  # before it is called dead, it is looked for outside of its folder
+            found = folder.facts(place, leftovers.shim(place) is not None)
+        if found.started is not None and found.started.pid:
+            self._started[command_id] = found.started
+        run, ended = judge(found, self._boot_id)
+        if ended is None or found.ended is not None:
+            return run, ended
+        if ended.reason != Unknown.REBOOTED:
+            ended = _told(ended, *leftovers.end(self._started.get(command_id), command_id))
+        self._unknown[command_id] = ended
+        return run, ended
+
+    def _child(self, command_id: str) -> int | None:
+        """The pid of the shim that this very agent started for the command and that has not ended yet."""
+        launched = self._shims.get(command_id)
+        return launched.pid if launched is not None and launched.poll() is None else None
 
     def _remove(self, command_id: str) -> None:
         folder.remove(self._place(command_id))
         self._spools.pop(command_id, None)
+        self._started.pop(command_id, None)
+        self._unknown.pop(command_id, None)
         launched = self._shims.pop(command_id, None)
         if launched is not None:
             self._leaving.append(launched)
@@ -129,9 +166,7 @@ class Runner:
     def _tidy(self, open_ids: Collection[str]) -> list[str]:
         needed = {self._place(command_id).name for command_id in open_ids}
         stale = [
-            place
-            for place in self._runs.iterdir()
-            if place.name not in needed and not folder.facts(place, False).locked
+            place for place in self._runs.iterdir() if place.name not in needed and not folder.facts(place, False).lives
         ]
         for place in stale:
             folder.remove(place)

@@ -3,20 +3,29 @@
 In its run folder, in this order:
 
     lock      held while the shim lives; nobody else starts this command meanwhile
-    started   made with O_EXCL and fsynced as the last act before exec: with it, the command never runs again
+    unstarted made by the agent before it starts the first shim, and never again: leave to begin the program, once
+    started   what `unstarted` is renamed to, with the program's pid, durably, as the last act before exec
     spool     the output's records, each a head (stream, length) and its bytes
     exit      how it ended, fsynced; written once, before the lock goes. Its room is taken before the start: a disk that
-              is full
-              by then costs output, not the truth
+              is full by then costs output, not the truth
     cancel    written by an agent: the name of a signal
 
-It takes its wake-ups by SIGUSR1 and ignores what a dying session sends. Its imports are few: they are the start time of
+All of it may be removed, cut or made unwritable at any time, by the command itself among others. Without `unstarted`
+nothing is begun; a program that was begun runs on, and is ended at its time limit or when an agent asks. If its end
+cannot be written, then it is not known, and the shim exits without a word.
+
+The shim is the subreaper of what it runs: everything that the program started is its descendant, in whatever session,
+until the shim ends. So a cancel and a time limit end all of it, or their message says what is left.
+
+It takes its wake-ups by SIGUSR1 (look at `cancel`) and SIGUSR2 (cancel, for a folder that takes no file), and ignores
+what a dying session sends. Its imports are few: they are the start time of
 each command, and nothing may be imported later, when an upgrade may have replaced the files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -35,12 +44,18 @@ DRAIN_S = 1.0  # after the program's end: a child that it left behind may hold i
 LOCK_WAIT_S = 2.0  # an agent may be probing the lock, or another shim be about to end
 POLL_S = 0.5  # looks for `cancel` even if the signal went astray
 EXIT_BYTES = 4096  # of `exit`, taken before the start
-# for a disk that takes it; then the end is known to nobody. As long as a hub waits for a silent host
-EXIT_WAIT_S_MAX = 86400.0
+EXIT_WAIT_S_MAX = (
+    60.0  # for a disk that takes `exit`; then nobody knows the end. The host takes no other command meanwhile
+)
+KILL_ROUNDS_MAX = 100  # of looking for what is left and killing it: a process may fork while it is looked at
+KILL_ROUND_S = 0.02
+NAMED_MAX = 5  # processes that a message names
 MISSING_MARK = "[fleethub: {} bytes of output are missing here: {}]"
 LOST_BYTES_MARK = "[fleethub: more than {} bytes of output; what follows is discarded]"
 STDOUT, STDERR = 1, 2
+STARTED_WORD = b"started\n"
 EXIT_NOT_RUN = 75  # EX_TEMPFAIL of sysexits.h
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 FAILPOINTS = "FLEETHUB_FAILPOINTS"  # in the environment under drills, never in the command's: the file that arms them
 
 
@@ -51,7 +66,7 @@ def main(arguments: list[str]) -> int:
     os.umask(0o077)
     armed_by = os.environ.pop(FAILPOINTS, "")
     wake = _listen()
-    if not _lock("lock") or os.path.exists("started") or os.path.exists("exit"):
+    if not _lock("lock") or not os.path.exists("unstarted") or os.path.exists("exit"):
         return EXIT_NOT_RUN
     if os.path.exists("cancel"):
         _write_exit("cancelled", None, "cancelled before it was started")
@@ -61,21 +76,24 @@ def main(arguments: list[str]) -> int:
     spool = Spool("spool", output_bytes_max)
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
-    word_read, word_write = os.pipe2(os.O_CLOEXEC)  # closed by exec; else the child says what went wrong
+    # the child says that `started` is written, then exec closes it; else it says what went wrong
+    word_read, word_write = os.pipe2(os.O_CLOEXEC)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     pid = os.fork()
     if pid == 0:
         _become(argv, out_write, err_write, word_write, armed_by)
     for fd in (out_write, err_write, word_write):
         os.close(fd)
-    word = _read_all(word_read)
-    if word.startswith(b"exec "):
-        os.waitpid(pid, 0)
-        _write_exit("error", 127, word.decode(errors="replace"))
-        return 0
-    if word or not os.path.exists("started"):  # not written, or the child was killed before it: nothing ran
+    # what the folder holds is no evidence here: the program may have removed it already
+    _, is_started, word = _read_all(word_read).rpartition(STARTED_WORD)
+    if not is_started:  # not written, or the child was killed before it: nothing ran
         os.waitpid(pid, 0)
         sys.stderr.write((word.decode(errors="replace") or "killed before it was started") + "\n")
         return EXIT_NOT_RUN
+    if word:
+        os.waitpid(pid, 0)
+        _write_exit("error", 127, word.decode(errors="replace"))
+        return 0
     verdict = Watch(pid, timeout_s, spool, {out_read: STDOUT, err_read: STDERR}, wake).run()
     _reach("shim.exited", armed_by)
     _write_exit(*verdict)
@@ -84,13 +102,18 @@ def main(arguments: list[str]) -> int:
 
 
 class Spool:
-    """The output's file: whole records only, at most `bytes_max`; what comes after is counted and marked, not kept."""
+    """The output's file: whole records only, at most `bytes_max`; what comes after is counted and marked, not kept.
+
+    Each record has its place, whatever others do to the file: where it was cut, a hole of zeros stands before the next
+    record, and the reader goes on behind it.
+    """
 
     def __init__(self, path: str, bytes_max: int) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._bytes_max = bytes_max
         self._written = 0
         self.discarded_bytes = 0
+        self.was_cut = False  # others took from the file, or removed it
         self._over = False  # the limit was reached, and said
         self._missing = (0, "")  # bytes that the disk did not take, and why; said with the next that it takes
         self._rest = {STDOUT: b"", STDERR: b""}  # the beginning of a line, each shorter than a piece
@@ -118,6 +141,10 @@ class Spool:
         for stream, rest in self._rest.items():
             self._write(stream, _pieces(rest) if rest else [])
         with contextlib.suppress(OSError):
+            found = os.fstat(self._fd)
+            self.was_cut = self._written > 0 and (found.st_size < self._written or found.st_nlink == 0)
+            if found.st_size < self._written:
+                os.ftruncate(self._fd, self._written)
             os.fsync(self._fd)
 
     def _write(self, stream: int, pieces: list[bytes]) -> None:
@@ -145,7 +172,7 @@ class Spool:
         done = 0
         try:
             while done < len(records):
-                done += os.write(self._fd, records[done:])
+                done += os.pwrite(self._fd, records[done:], self._written + done)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._written)
@@ -162,10 +189,12 @@ class Watch:
         self._spool = spool
         self._streams = streams
         self._wake = wake
+        self._has_ended, self._code = False, 0  # of the program itself
         self._why = ""  # cancelled or timed_out, once we have begun to end it
         self._timeout_mono_s = time.monotonic() + timeout_s
         self._kill_mono_s = float("inf")
         self._cancel_seen = ""
+        self._is_asked_to_end = False  # by a signal
         self._poll = select.poll()
         for fd in (*streams, wake):
             os.set_blocking(fd, False)
@@ -176,18 +205,23 @@ class Watch:
         while not self._ended():
             self._turn(POLL_S)
             self._watch_time()
-        if self._why:
-            self._signal(signal.SIGKILL)  # what it left behind; the group's number is ours as long as the zombie is
-        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        left = _end_all() if self._why else ""
         self._timeout_mono_s = self._kill_mono_s = float("inf")
         until_mono_s = time.monotonic() + DRAIN_S
         while self._streams and time.monotonic() < until_mono_s:
             self._turn(0.05)
+            self._ended()
         self._spool.finish()
-        return self._verdict(code)
+        return self._verdict(self._code, left)
 
     def _ended(self) -> bool:
-        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        """True once the program itself has ended. Collects all that ended, orphans of the program too."""
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] == self._pid:
+                    self._code = os.waitstatus_to_exitcode(found[1])
+                    self._has_ended = True
+        return self._has_ended
 
     def _turn(self, wait_s: float) -> None:
         due_s = min(self._timeout_mono_s, self._kill_mono_s) - time.monotonic()
@@ -197,8 +231,9 @@ class Watch:
             except BlockingIOError:
                 continue
             if fd == self._wake:
-                continue
-            if chunk:
+                # plant: cancel-by-signal
+                self._is_asked_to_end |= signal.SIGUSR2 in chunk
+            elif chunk:
                 self._spool.take(self._streams[fd], chunk)
             else:
                 self._poll.unregister(fd)
@@ -207,7 +242,7 @@ class Watch:
 
     def _watch_time(self) -> None:
         now_mono_s = time.monotonic()
-        wanted = _cancel_wanted()
+        wanted = _cancel_wanted() or ("SIGTERM" if self._is_asked_to_end else "")
         if wanted and wanted != self._cancel_seen:
             self._cancel_seen = wanted
             self._begin_to_end("cancelled", wanted)
@@ -224,10 +259,13 @@ class Watch:
         self._kill_mono_s = min(self._kill_mono_s, time.monotonic() + KILL_AFTER_S)
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, number)
+        """Sends the signal to everything that the command started and that still runs, in whatever group or session."""
+        # plant: all-sessions
+        for pid in _descendants():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
 
-    def _verdict(self, code: int) -> tuple[str, int, str]:
+    def _verdict(self, code: int, left: str) -> tuple[str, int, str]:
         """Status, exit code (128 + the signal's number, as shells have it) and message. A completed exit wins over a
         cancel.
         """
@@ -238,6 +276,12 @@ class Watch:
             said.insert(0, "over its time limit")
         elif self._why and code != 0:
             status = self._why
+        if left:
+            said.append(left)
+        if self._streams and not self._why:
+            said.append("a process that it left running still held its output open: what that writes is cut off")
+        if self._spool.was_cut:
+            said.append("some of its output was lost: its spool was cut or removed")
         if self._spool.discarded_bytes:
             said.append(f"{self._spool.discarded_bytes} bytes of output were discarded")
         return status, 128 - code if code < 0 else code, "; ".join(said)
@@ -249,7 +293,7 @@ def _listen() -> int:
     """
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGUSR1):
+    for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
@@ -283,13 +327,14 @@ def _become(argv: list[str], out: int, err: int, word: int, armed_by: str) -> No
         os.dup2(out, 1)
         os.dup2(err, 2)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
-                       signal.SIGPIPE, signal.SIGXFSZ):  # fmt: skip
+        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
+                       signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):  # fmt: skip
             signal.signal(number, signal.SIG_DFL)
         home = os.environ.get("HOME", "/")
         os.umask(0o022)
         _reach("shim.before_started", armed_by)
         _write_started()
+        os.write(word, STARTED_WORD)
         _reach("shim.after_started", armed_by)
         os.chdir(home if os.path.isdir(home) else "/")
         said = b"exec"
@@ -302,19 +347,26 @@ def _become(argv: list[str], out: int, err: int, word: int, armed_by: str) -> No
 
 
 def _write_started() -> None:
-    with open("/proc/sys/kernel/random/boot_id") as file:
+    """Turns `unstarted` into `started`, durably. Raises: OSError, and then nothing may be begun: there is no
+    `unstarted`, or the disk takes nothing.
+    """
+    boot_id = "unknown"  # the agent's word, where /proc does not tell it
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         boot_id = file.read().strip()
-    content = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\nboot_id={boot_id}\n"
-    fd = os.open("started", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    content = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\nboot_id={boot_id}\n".encode()
+    fd = os.open("unstarted", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        _write_all(fd, content.encode())
+        _write_all(fd, content)
+        os.ftruncate(fd, len(content))
         os.fsync(fd)
-        _sync_folder()
-    except OSError:
-        os.unlink("started")  # nothing was run, and nothing says so
-        raise
     finally:
         os.close(fd)
+    os.rename("unstarted", "started")
+    try:
+        _sync_folder()
+    except OSError:
+        os.rename("started", "unstarted")  # nothing was run, and nothing says so
+        raise
 
 
 def _fill_exit(content: bytes) -> None:
@@ -354,7 +406,7 @@ def _write_exit(status: str, code: int | None, message: str, *, wait_s_max: floa
             _sync_folder()
             return
         except OSError as error:
-            passes = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR)
+            passes = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EINTR)
             if not passes or time.monotonic() >= until_mono_s:
                 raise
             time.sleep(1.0)
@@ -384,10 +436,51 @@ def _reach(name: str, armed_by: str) -> None:
 
 def _cancel_wanted() -> str:
     try:
-        with open("cancel") as file:
+        with open("cancel", errors="replace") as file:
             return file.read(16).strip()
-    except FileNotFoundError:
+    except OSError:  # it is not there, the folder is gone, or nothing can be read
         return ""
+
+
+def _end_all() -> str:
+    """Kills what still runs of the command, and says what could not be ended; empty: nothing runs any more."""
+    left: dict[int, str] = {}
+    for _ in range(KILL_ROUNDS_MAX):
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        left = _descendants()
+        if not left:
+            return ""
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(KILL_ROUND_S)
+    named = ", ".join(f"{name} ({pid})" for pid, name in list(left.items())[:NAMED_MAX])
+    return f"{len(left)} of its processes cannot be ended and still run: {named}"
+
+
+def _descendants() -> dict[int, str]:
+    """The living processes that descend from this one: their names by pid. Cost: some 20 µs a process there is."""
+    children: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    stat = file.read()
+                end = stat.rindex(b")")
+                state, parent = stat[end + 2 :].split()[:2]
+                children.setdefault(int(parent), []).append(int(entry))
+                if state not in (b"Z", b"X"):
+                    names[int(entry)] = stat[stat.index(b"(") + 1 : end].decode(errors="replace")
+    found, look_at = {}, [os.getpid()]
+    while look_at:
+        for pid in children.get(look_at.pop(), []):
+            look_at.append(pid)
+            if pid in names:
+                found[pid] = names[pid]
+    return found
 
 
 def _record(stream: int, text: bytes) -> bytes:

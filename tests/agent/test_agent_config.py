@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -28,6 +29,18 @@ def test_defaults_are_the_machines_name_and_paths_beside_the_file(tmp_path: Path
     assert (config.token_file, config.state) == (tmp_path / "agent.token", tmp_path / "agent-state")
     assert sorted(config.commands) == ["facts", "uptime"]
     assert config.heartbeat_s == 5.0
+
+
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf"])
+def test_file_is_utf_8_in_any_locale_with_or_without_a_byte_order_mark(tmp_path: Path, begin: bytes) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes(begin + f"# für „Halle 3“\n{HUB}".encode())
+    program = (
+        "import sys, pathlib; from processes.agent import config; print(config.load(pathlib.Path(sys.argv[1])).hub)"
+    )
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    said = subprocess.run([sys.executable, "-c", program, str(path)], env=environ, capture_output=True, text=True)
+    assert said.stdout == "ws://127.0.0.1:7701/ws\n", said.stderr
 
 
 @pytest.mark.parametrize(

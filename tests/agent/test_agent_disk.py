@@ -129,6 +129,7 @@ def agent_turn(agent: AgentProcess) -> int:
 
 
 def test_output_that_the_disk_does_not_take_is_counted_marked_and_costs_no_exit(tmp_path: Path) -> None:
+    folder.prepare(tmp_path)
     (tmp_path / "spool").symlink_to("/dev/full")
     argv = ["python3", "-I", "-S", str(shim.__file__), str(tmp_path), "30", "100000", "sh", "-c", "echo lost; exit 4"]
     assert subprocess.run(argv, timeout=60).returncode == 0

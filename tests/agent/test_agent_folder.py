@@ -21,18 +21,42 @@ from processes.core.agent.remembered import ReportStatus, SpoolRecord
 from processes.core.values import Stream
 
 
-def run_shim(home: Path, *argv: str, timeout_s: float = 30.0, output: int = 1 << 20) -> int:
+def run_shim(home: Path, *argv: str, timeout_s: float = 30.0, output: int = 1 << 20, prepared: bool = True) -> int:
+    """The shim's exit code, of a run in a folder that is prepared as by an agent."""
+    if prepared:
+        folder.prepare(home)
     command = [sys.executable, "-I", "-S", str(shim.__file__), str(home), str(timeout_s), str(output), *argv]
     return subprocess.run(command, timeout=30).returncode
 
 
-def test_shim_that_finds_started_or_exit_runs_nothing(tmp_path: Path) -> None:
-    for name in ("started", "exit"):
+def test_shim_that_finds_no_leave_to_start_or_an_exit_runs_nothing(tmp_path: Path) -> None:
+    """What was removed from the folder is no leave: `unstarted` is made by the agent, once, and used up by the start."""
+    for name in ("empty", "started", "exit", "exit and unstarted"):
         home = tmp_path / name
         home.mkdir()
-        (home / name).write_text("")
-        assert run_shim(home, "touch", f"{home}/ran") == shim.EXIT_NOT_RUN
+        for found in name.split(" and "):
+            (home / found).write_text("")
+        assert run_shim(home, "touch", f"{home}/ran", prepared=False) == shim.EXIT_NOT_RUN
         assert not (home / "ran").exists()
+
+
+def test_leave_to_start_is_used_up_by_the_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert run_shim(home, "sh", "-c", f"echo ran >> {tmp_path}/ran") == 0
+    for found in home.iterdir():
+        if found.name != "spool":
+            found.unlink()
+    assert run_shim(home, "sh", "-c", f"echo ran >> {tmp_path}/ran", prepared=False) == shim.EXIT_NOT_RUN
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_program_that_removes_its_run_folder_at_once_runs_once_and_no_end_is_told(tmp_path: Path) -> None:
+    """The shim must not conclude from a folder that its program emptied that nothing was begun."""
+    home = tmp_path / "home"
+    code = run_shim(home, "sh", "-c", f"rm -rf {home}; echo ran >> {tmp_path}/ran")
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert code not in (0, shim.EXIT_NOT_RUN)
+    assert not home.exists()
 
 
 def test_shim_that_finds_the_lock_taken_runs_nothing(tmp_path: Path) -> None:
@@ -43,6 +67,7 @@ def test_shim_that_finds_the_lock_taken_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_shim_waits_for_an_agent_that_only_looks_at_the_lock(tmp_path: Path) -> None:
+    folder.prepare(tmp_path)
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_SH)
     command = [sys.executable, "-I", "-S", str(shim.__file__), str(tmp_path), "30", "1000", "true"]
@@ -76,6 +101,7 @@ def test_shim_that_finds_a_cancel_says_cancelled_and_runs_nothing(tmp_path: Path
 def test_program_that_cannot_be_told_started_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a durable `started` there is no run: here the disk is full for just that file."""
     real = os.fsync
+    folder.prepare(tmp_path)
 
     def full(fd: int) -> None:
         if os.readlink(f"/proc/self/fd/{fd}").endswith("started"):

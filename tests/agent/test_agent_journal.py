@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,7 +16,7 @@ from processes.agent.journal import KEPT_S, Journal, JournalFailed
 from processes.core.agent.remembered import Ended, JournalRow, JournalState, ReportStatus
 
 
-def row(command_id: str = "c1", state: JournalState = JournalState.ACCEPTED, written_wall_s: float = 1e9) -> JournalRow:
+def row(command_id: str = "c1", state: JournalState = JournalState.ADMITTED, written_wall_s: float = 1e9) -> JournalRow:
     return JournalRow(command_id, "pull", state, "boot", 5.0, written_wall_s, 60.0)
 
 
@@ -40,7 +41,7 @@ def test_id_is_recorded_once_and_the_first_row_stays(tmp_path: Path) -> None:
     async def later(journal: Journal, rows: list[JournalRow]) -> None:
         assert rows == [row()]
         settled = msgspec.structs.replace(row(), state=JournalState.SETTLED, ended=Ended(ReportStatus.ERROR, 7, "bad"))
-        await journal.settle(settled)
+        await journal.update(settled)
         assert await journal.record(row()) == settled
 
     async def last(journal: Journal, rows: list[JournalRow]) -> None:
@@ -63,10 +64,10 @@ def test_new_file_is_a_new_journal(tmp_path: Path) -> None:
 def test_unsettled_come_back_in_the_order_of_admission(tmp_path: Path) -> None:
     async def write(journal: Journal, _: list[JournalRow]) -> None:
         for command_id, state in (
-            ("z", JournalState.ACCEPTED),
+            ("z", JournalState.ADMITTED),
             ("r", JournalState.REJECTED),
             ("a", JournalState.CANCELLED),
-            ("m", JournalState.ACCEPTED),
+            ("m", JournalState.ADMITTED),
         ):
             await journal.record(row(command_id, state))
 
@@ -80,7 +81,7 @@ def test_unsettled_come_back_in_the_order_of_admission(tmp_path: Path) -> None:
 def test_ids_are_kept_30_days_and_open_ones_for_ever(tmp_path: Path) -> None:
     async def claim(journal: Journal, _: list[JournalRow]) -> None:
         for command_id, state in (
-            ("open", JournalState.ACCEPTED),
+            ("open", JournalState.ADMITTED),
             ("noted", JournalState.CANCELLED),
             ("old", JournalState.REJECTED),
         ):
@@ -116,25 +117,130 @@ def test_row_that_cannot_be_durable_is_an_error(tmp_path: Path, fault: str) -> N
     play(path, claim)
 
 
-@pytest.mark.parametrize("fault", ["garbage", "newer"])
-def test_journal_that_cannot_be_trusted_is_refused_and_left_as_it_is(tmp_path: Path, fault: str) -> None:
+def test_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    if fault == "garbage":
-        path.write_bytes(b"garbage " * 1000)
-    else:
-        other = sqlite3.connect(path)
-        other.execute("PRAGMA user_version = 99")
-        other.close()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    other.close()
     before = path.read_bytes()
 
     async def scene() -> None:
         journal = Journal(path)
-        with pytest.raises(JournalFailed):
+        with pytest.raises(JournalFailed, match="newer version"):
             await journal.open()
         journal.close()
 
     asyncio.run(scene())
     assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["journal.db"]
+
+
+async def _write_some(journal: Journal, _: list[JournalRow]) -> None:
+    for number in range(40):
+        await journal.record(row(f"c{number}"))
+
+
+@pytest.mark.parametrize(
+    "fault", ["garbage", "cut in the middle", "cut to one page", "its table dropped", "its id gone"]
+)
+def test_damaged_journal_is_kept_aside_and_a_new_one_has_another_id(tmp_path: Path, fault: str) -> None:
+    """By the new id the hub knows that nothing it had sent may be sent again: kept apart, never guessed at."""
+    path = tmp_path / "journal.db"
+    old_id = play(path, _write_some)
+    with path.open("r+b") as file:
+        match fault:
+            case "garbage":
+                file.write(b"garbage " * 1000)
+            case "cut in the middle":
+                file.truncate(path.stat().st_size // 2)
+            case "cut to one page":
+                file.truncate(4096)
+            case _:
+                other = sqlite3.connect(path, isolation_level=None)
+                other.execute("DROP TABLE command" if fault == "its table dropped" else "DELETE FROM meta")
+                other.close()
+    before = path.read_bytes()
+
+    async def claim(journal: Journal, rows: list[JournalRow]) -> None:
+        assert rows == []
+        assert journal.put_aside is not None
+        assert journal.put_aside.read_bytes() == before
+        assert await journal.record(row()) is None
+        assert await journal.is_ours()
+
+    new_id = play(path, claim)
+    assert new_id not in ("", old_id)
+
+    async def again(journal: Journal, rows: list[JournalRow]) -> None:
+        assert (rows, journal.put_aside) == ([row()], None)
+
+    assert play(path, again) == new_id
+
+
+@pytest.mark.parametrize("fault", ["emptied", "removed", "replaced", "cut", "overwritten", "locked", "fine"])
+def test_journal_knows_that_its_file_is_gone_or_damaged_and_writes_nothing_into_another(
+    tmp_path: Path, fault: str
+) -> None:
+    path = tmp_path / "journal.db"
+
+    async def claim(journal: Journal, _: list[JournalRow]) -> None:
+        await _write_some(journal, [])
+        other = sqlite3.connect(path, isolation_level=None)
+        match fault:
+            case "emptied":
+                path.write_bytes(b"")
+            case "removed":
+                path.unlink()
+            case "replaced":
+                path.rename(tmp_path / "away")
+                path.write_bytes((tmp_path / "away").read_bytes())
+            case "cut":
+                os.truncate(path, path.stat().st_size // 2)
+            case "overwritten":
+                path.write_bytes(b"garbage " * 4000)
+            case "locked":
+                other.execute("BEGIN EXCLUSIVE")
+        whole = fault in ("locked", "fine")
+        assert await journal.is_ours() is whole
+        if not whole:
+            with pytest.raises(JournalFailed):
+                await journal.update(msgspec.structs.replace(row("c30"), state=JournalState.LAUNCHED))
+        other.close()
+
+    play(path, claim)
+
+
+OLD_JOURNAL = Path(__file__).parent / "journal_of_803da06.sql"
+
+
+def test_journal_of_the_version_before_is_taken_over_without_a_write_and_all_it_accepted_counts_as_launched(
+    tmp_path: Path,
+) -> None:
+    """It was written before anything was started, and nothing after: so each may have been run."""
+    path = tmp_path / "journal.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.executescript(OLD_JOURNAL.read_text())
+    other.close()
+    before = path.read_bytes()
+
+    async def claim(journal: Journal, rows: list[JournalRow]) -> None:
+        assert journal.id == "5d6c9c4f3f0a4f0b8f7f2f5f0a1b2c3d"
+        assert [(found.command_id, found.state) for found in rows] == [
+            ("accepted-1", JournalState.LAUNCHED),
+            ("cancelled-1", JournalState.CANCELLED),
+            ("accepted-2", JournalState.LAUNCHED),
+        ]
+        assert path.read_bytes() == before
+        known = await journal.record(row("settled-1"))
+        assert known is not None
+        assert known.ended == Ended(ReportStatus.ERROR, 7, "bad")
+        assert await journal.record(row("new")) is None
+        await journal.update(msgspec.structs.replace(rows[0], state=JournalState.SETTLED))
+
+    async def again(_: Journal, rows: list[JournalRow]) -> None:
+        assert [found.command_id for found in rows] == ["cancelled-1", "accepted-2", "new"]
+
+    assert play(path, claim) == play(path, again)
 
 
 def test_every_commit_is_synced_to_the_disk(tmp_path: Path) -> None:

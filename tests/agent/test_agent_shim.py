@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.hub_wire import TOKEN, HubWire
 
 from processes.adapters.state.pulse_file import start_ticks
-from processes.agent import leftovers, shim
+from processes.agent import folder, leftovers, shim
 from processes.core.agent.remembered import Started
 
 Claim = Callable[[HubWire, AgentProcess], Coroutine[Any, Any, None]]
@@ -99,6 +100,62 @@ def test_a_strangers_session_under_a_number_that_was_used_again_is_left_alone() 
         stranger.stdout.close()
 
 
+WAYS_OUT = {
+    "another process group": "timeout 300 sh -c 'echo $$; sleep 300; true' & wait",
+    "another session": "setsid sh -c 'echo $$; sleep 300; true' & wait",
+    "another session that is waited for": "setsid -w sh -c 'echo $$; sleep 300; true'",
+    "an orphan in another session that is deaf": "(setsid sh -c 'trap \"\" TERM HUP; echo $$; while :; do sleep 0.1; done' &); sleep 300",
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("how", ["cancel", "timeout", "cancel without its folder"])
+def test_cancel_and_time_limit_end_what_left_the_programs_group_or_session(tmp_path: Path, way: str, how: str) -> None:
+    """CASE: coreutils' `timeout` makes a group of its own; it went on after `cancelled`."""
+
+    async def claim(hub: HubWire, agent: AgentProcess) -> None:
+        await hub.command("strays", "c1")
+        await hub.until(lambda: hub.output.get("c1"), "the pid of what goes its own way")
+        pid = int(hub.lines("c1")[0])
+        if how == "cancel without its folder":
+            shutil.rmtree(agent.run_folder("c1"))
+        if how != "timeout":
+            await hub.send("kill_command", signal="SIGTERM", pid=0, command_id="c1")
+        report = await hub.report("c1")
+        ended = {"cancel": "cancelled", "timeout": "timed_out"}.get(how, "error")
+        assert (report["status"], start_ticks(pid)) == (ended, None)
+        assert how == "cancel without its folder" or report["exit_code"] == 143
+
+    timeout_s = 3.0 if how == "timeout" else 100.0
+    play(tmp_path, {"strays": {"argv": ["/bin/bash", "-c", WAYS_OUT[way]], "timeout_s": timeout_s}}, claim)
+
+
+def test_what_cannot_be_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of another user, or one that hangs in the kernel: nobody may read `cancelled` and believe it gone."""
+    monkeypatch.setattr(shim, "KILL_ROUNDS_MAX", 2)
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        try:
+            with monkeypatch.context() as deaf:
+                deaf.setattr(os, "kill", lambda *_: None)
+                assert shim._end_all() == f"1 of its processes cannot be ended and still run: sleep ({child.pid})"
+        finally:
+            child.kill()
+
+
+def test_end_of_a_program_that_leaves_a_daemon_leaves_that_alone_and_says_that_its_output_is_cut(
+    tmp_path: Path,
+) -> None:
+    async def claim(hub: HubWire, _: AgentProcess) -> None:
+        await hub.command("daemon", "c1")
+        report = await hub.report("c1")
+        pid = int(hub.lines("c1")[0])
+        assert (report["status"], start_ticks(pid) is not None) == ("ok", True)
+        assert "still held its output open" in report["message"]
+        os.kill(pid, signal.SIGKILL)
+
+    play(tmp_path, {"daemon": ["/bin/sh", "-c", "setsid sleep 1000 & echo $!"]}, claim)
+
+
 def test_reboot_in_the_middle_has_its_own_reason(tmp_path: Path) -> None:
     async def claim(hub: HubWire, agent: AgentProcess) -> None:
         await family(hub)
@@ -136,6 +193,7 @@ def test_a_bar_of_progress_is_shown_while_it_is_drawn(tmp_path: Path) -> None:
 
 
 def test_shim_takes_the_room_for_its_end_before_it_starts_anything(tmp_path: Path) -> None:
+    folder.prepare(tmp_path)
     (tmp_path / "exit.new").symlink_to("/dev/full")
     argv = ["python3", "-I", "-S", str(shim.__file__), str(tmp_path), "30", "1000", "touch", f"{tmp_path}/ran"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
@@ -156,6 +214,7 @@ def test_shim_that_cannot_write_its_end_gives_up_at_its_limit(tmp_path: Path, mo
 def test_what_the_disk_takes_byte_by_byte_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`started` and `exit` are whole, or nothing says that they are there."""
     monkeypatch.chdir(tmp_path)
+    folder.prepare(tmp_path)
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, content: write(fd, bytes(content)[:1]))
     shim._write_started()

@@ -48,6 +48,8 @@ RARE = {
     "agent-state/failpoint": "a drill",
     "ANY.TEMPORARY": "a moment",
     "agent-state/journal.db-journal": "a moment",
+    "agent-state/journal.db.damaged-ID": "a damaged journal",
+    "agent-state/runs/HASH/unstarted": "a moment, until the program begins",
     "agent-state/runs/HASH/exit": "a moment, once the command is over",
     "agent-state/runs/HASH/cancel": "a cancel",
 }

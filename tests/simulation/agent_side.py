@@ -2,13 +2,14 @@
 things.
 
 Copied from the shell, in small: journal.py (a row is durable when the call returns; killed in the middle it is there or
-not), runner.py with folder.py and shim.py (what a run folder says and in which order it comes to say so), link.py
-(dial, serve, come back).
+not), runner.py with folder.py, leftovers.py and shim.py (what a run folder and the machine's processes say, and in
+which order they come to say so), link.py (dial, serve, come back).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 from collections.abc import Awaitable, Callable, Collection
@@ -20,7 +21,8 @@ from simulation import hub_side
 from simulation.timeline import LIFE, Clock, Life
 from simulation.wire import Refusal, Wire
 
-from processes.agent.loop import Loop
+from processes.agent.journal import JournalFailed
+from processes.agent.loop import JournalGone, Loop
 from processes.core.agent import reconnect
 from processes.core.agent.effects import Connected, Disconnected, Input, Look, Observed, Received
 from processes.core.agent.flow import RECORD_BYTES
@@ -64,14 +66,16 @@ class Execution:
 
 @dataclass
 class RunFolder:
-    """What stands in a run folder."""
+    """What stands in a run folder. `gone`: it was removed; who works in it goes on with what nobody finds any more."""
 
     shim: Shim | None = None  # holds the lock
+    unstarted: bool = True
     started: Started | None = None
     ended: Ended | None = None
     cancel: str = ""
     spool: list[SpoolRecord] = field(default_factory=list)
     synced: int = 0  # records that a power loss leaves
+    gone: bool = False
 
 
 class Machine:
@@ -94,6 +98,14 @@ class Machine:
         self.replaced_s: list[float] = []  # when the journal was lost
         self.rebooted_s: list[float] = []
         self.down_until_s = 0.0
+        self.full_until_s = 0.0  # its disk takes nothing
+        self.emptied_s: list[float] = []  # when run folders vanished
+        self.journal_gone = False  # its file was removed under the agent that has it open
+
+    @property
+    def is_full(self) -> bool:
+        """True while the disk is full or read-only: nothing new can be made durable."""
+        return self.world.loop.now_s < self.full_until_s
 
     def start(self) -> None:
         """The agent runs, if the machine does."""
@@ -116,7 +128,8 @@ class Machine:
             "clock": hub_side.ProcessClock(life),
         }  # fmt: skip
         self.agent = Loop(identity, stop=asyncio.Event(), tick_s=1.0, tick_running_s=0.4, **stand_ins)
-        await self.agent.run()
+        with contextlib.suppress(JournalGone):  # it begins anew
+            await self.agent.run()
 
     # faults
 
@@ -142,7 +155,37 @@ class Machine:
         if self.life is not None:
             self.life.end("state folder replaced")
         self.replaced_s.append(self.world.loop.now_s)
-        self.rows, self.folders, self.journal_id = {}, {}, ""
+        self._empty_folders()
+        self.rows, self.journal_id, self.journal_gone = {}, "", False
+
+    def remove_journal(self) -> None:
+        """Somebody removes the journal under an agent that goes on, or does not run."""
+        self.replaced_s.append(self.world.loop.now_s)
+        if self.life is not None and self.life.alive:
+            self.journal_gone = True
+        self.rows, self.journal_id = {}, ""
+
+    def empty_folders(self) -> None:
+        """A cleaner removes what is in `runs`. What runs, runs on."""
+        self.emptied_s.append(self.world.loop.now_s)
+        self._empty_folders()
+
+    def _empty_folders(self) -> None:
+        for folder in self.folders.values():
+            folder.gone = True
+        self.folders.clear()
+
+    def cut_spools(self) -> bool:
+        """A cleaner empties every spool."""
+        cut = [folder for folder in self.folders.values() if folder.spool]
+        for folder in cut:
+            folder.spool.clear()
+            folder.synced = 0
+        return bool(cut)
+
+    def fill_disk(self, lasts_s: float) -> None:
+        """The disk is full, or read-only, for a while."""
+        self.full_until_s = self.world.loop.now_s + lasts_s
 
     def kill_shim(self) -> bool:
         """The oldest running shim dies (out of memory), and its program with it."""
@@ -157,7 +200,7 @@ class Shim:
 
     def __init__(self, machine: Machine, command_id: str, op: str, folder: RunFolder) -> None:
         self._machine, self._world = machine, machine.world
-        self._command_id, self._op, self._folder = command_id, op, folder
+        self.command_id, self._op, self._folder = command_id, op, folder
         self.alive = True
         self._execution: Execution | None = None
         self._waits = 0
@@ -187,8 +230,11 @@ class Shim:
         if folder.shim is not None:
             self.die()
             return
+        if folder.gone:
+            self.die()  # it has nowhere to go to
+            return
         folder.shim = self
-        if folder.started is not None or folder.ended is not None:
+        if not folder.unstarted or folder.ended is not None:
             self.die()
         elif folder.cancel:
             self._end(Ended(ReportStatus.CANCELLED, None, "cancelled before it was started"))
@@ -197,23 +243,37 @@ class Shim:
 
     def _start(self) -> None:
         dice = self._world.dice
+        if self._folder.gone or self._machine.is_full or not self._folder.unstarted:
+            self.die()  # `unstarted` cannot be turned into `started`: nothing is begun
+            return
+        self._folder.unstarted = False
         self._folder.started = Started(next(self._world.numbers), 1, self._machine.clock.boot_id)
-        self._execution = Execution(self._command_id, self._op, self._world.loop.now_s)
+        self._execution = Execution(self.command_id, self._op, self._world.loop.now_s)
         self._machine.executions.append(self._execution)
         self._world.witness.executed(self._machine, self._execution)
         lasts_s = dice.uniform(0.02, OPS[self._op][0])
         for number in range(dice.randint(0, 4)):
-            self._after(dice.uniform(0.0, lasts_s), functools.partial(self._say, f"{self._command_id} {number}"))
+            self._after(dice.uniform(0.0, lasts_s), functools.partial(self._say, f"{self.command_id} {number}"))
         code = dice.choice((0, 0, 0, 1, 7))
         self._after(lasts_s, lambda: self._exit(code, ReportStatus.OK if code == 0 else ReportStatus.ERROR))
         if self._folder.cancel:
             self.wake()
 
+    def cancel(self) -> None:
+        """SIGUSR2: a cancel for a folder that takes no file."""
+        self._after(0.002, self._obey)
+
     def _say(self, text: str) -> None:
+        if self._machine.is_full:
+            return
         self._folder.spool.append(SpoolRecord(Stream.STDOUT, text))
 
     def _look_at_cancel(self) -> None:
-        if self._folder.cancel and self._execution is not None and self._execution.exit_code is None:
+        if self._folder.cancel and not self._folder.gone:
+            self._obey()
+
+    def _obey(self) -> None:
+        if self._execution is not None and self._execution.exit_code is None:
             if self._world.dice.random() < 0.1:
                 self._exit(0, ReportStatus.OK)  # it had its own idea of SIGTERM; a completed exit wins
             else:
@@ -227,9 +287,10 @@ class Shim:
             self._after(self._world.io_s(), lambda: self._end(Ended(status, code, "")))
 
     def _end(self, ended: Ended) -> None:
-        self._folder.ended = ended
-        if self._execution is not None:
-            self._execution.ended = ended
+        if not self._folder.gone:  # its room was taken before: a full disk takes it all the same
+            self._folder.ended = ended
+            if self._execution is not None:
+                self._execution.ended = ended
         self.die()
 
 
@@ -239,8 +300,10 @@ class VirtualJournal:
     def __init__(self, machine: Machine) -> None:
         self._machine, self._life = machine, LIFE.get()
         self._rows = machine.rows
+        machine.journal_gone = False
         self._turns = asyncio.Lock()  # one thread
         self.id = ""
+        self.put_aside = None
 
     async def open(self) -> list[JournalRow]:
         """As Journal."""
@@ -250,16 +313,21 @@ class VirtualJournal:
         if not machine.journal_id:
             machine.journal_id = f"{machine.name}-journal-{next(machine.journals)}"
         self.id = machine.journal_id
-        return [row for row in self._rows.values() if row.state in (JournalState.ACCEPTED, JournalState.CANCELLED)]
+        unsettled = (JournalState.ADMITTED, JournalState.LAUNCHED, JournalState.CANCELLED)
+        return [row for row in self._rows.values() if row.state in unsettled]
+
+    async def is_ours(self) -> bool:
+        """As Journal."""
+        return not self._machine.journal_gone
 
     async def record(self, row: JournalRow) -> JournalRow | None:
         """As Journal."""
         known = await self._durably(row.command_id, lambda: self._record(row))
         return known
 
-    async def settle(self, row: JournalRow) -> None:
+    async def update(self, row: JournalRow) -> None:
         """As Journal."""
-        await self._durably(row.command_id, lambda: self._settle(row))
+        await self._durably(row.command_id, lambda: self._update(row))
 
     async def prune(self, now_wall_s: float) -> None:
         """Nothing is old enough here."""
@@ -272,6 +340,8 @@ class VirtualJournal:
             self._life.spend("before a row")
             await asyncio.sleep(self._machine.world.io_s())
             self._life.spend("a row")
+            if self._machine.is_full or self._machine.journal_gone:
+                raise JournalFailed("it takes nothing", is_full=self._machine.is_full)
             result = call()
             await asyncio.sleep(self._machine.world.io_s())
             self._life.spend("after a row")
@@ -283,7 +353,7 @@ class VirtualJournal:
             self._rows[row.command_id] = msgspec.convert(msgspec.to_builtins(row), JournalRow)
         return known
 
-    def _settle(self, row: JournalRow) -> None:
+    def _update(self, row: JournalRow) -> None:
         if row.command_id in self._rows:
             self._rows[row.command_id] = row
 
@@ -295,34 +365,45 @@ class VirtualRunner:
         self._machine, self._life = machine, LIFE.get()
         self._boot_id = self._life.clock.boot_id
         self._folders = self._machine.folders
-        self._launched: dict[str, Shim] = {}
         self._turns = asyncio.Lock()
+
+    async def prepare(self, command_id: str) -> None:
+        """As Runner."""
+        async with self._turns:
+            await self._thread("before a folder")
+            if self._machine.is_full:
+                raise OSError("No space left on device")
+            self._folders.setdefault(command_id, RunFolder()).unstarted = True
 
     async def launch(self, command_id: str, op: str) -> None:
         """As Runner."""
         async with self._turns:
             await self._thread("before a launch")
-            folder = self._folders.setdefault(command_id, RunFolder())
-            self._launched[command_id] = Shim(self._machine, command_id, op, folder)
+            folder = self._folders.get(command_id)
+            if folder is None:
+                raise OSError("No such file or directory")
+            Shim(self._machine, command_id, op, folder)
             self._life.spend("after a launch")
 
     async def kill(self, command_id: str, signal: str) -> None:
         """As Runner."""
         async with self._turns:
             await self._thread("before a cancel")
-            folder = self._folders.setdefault(command_id, RunFolder())
-            folder.cancel = signal
-            if folder.shim is not None:
-                folder.shim.wake()
+            folder = self._folders.get(command_id)
+            is_written = folder is not None and not self._machine.is_full
+            if folder is not None and is_written:
+                folder.cancel = signal
+            shim = self._shim_of(command_id)
+            if shim is not None:
+                shim.wake() if is_written else shim.cancel()
 
     async def look(self, wanted: Look) -> Observed:
         """As Runner."""
         async with self._turns:
             await self._thread("a look")
-            shim = self._launched.get(wanted.command_id)
-            launching = shim is not None and shim.alive
-            folder = self._folders.get(wanted.command_id) or RunFolder()
-            found = Folder(launching, folder.started, folder.shim is not None, folder.ended)
+            folder = self._folders.get(wanted.command_id) or RunFolder(unstarted=False)
+            lives = self._shim_of(wanted.command_id) is not None
+            found = Folder(lives, folder.started, folder.unstarted, folder.ended)
             run, ended = judge(found, self._boot_id)
             records, room = [], wanted.room_bytes
             for record in folder.spool[wanted.first :]:
@@ -336,12 +417,15 @@ class VirtualRunner:
                 wanted.command_id, run, pid, wanted.first, records if wanted.room_bytes else [], ended, total
             )
 
+    def _shim_of(self, command_id: str) -> Shim | None:
+        """The command's shim as the machine's processes have it, whatever became of its folder."""
+        return next((shim for shim in self._machine.shims if shim.command_id == command_id), None)
+
     async def remove(self, command_id: str) -> None:
         """As Runner."""
         async with self._turns:
             await self._thread("a removal")
             self._folders.pop(command_id, None)
-            self._launched.pop(command_id, None)
 
     async def tidy(self, open_ids: Collection[str]) -> list[str]:
         """As Runner."""

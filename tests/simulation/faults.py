@@ -37,6 +37,10 @@ class Faults:
             "machine loses power": (3, self._reboot),
             "shim killed": (2, lambda draws: bool(self._machine(draws).kill_shim())),
             "agent's journal replaced": (1, self._replace_journal),
+            "agent's journal removed": (1, lambda draws: self._befall(draws, Machine.remove_journal)),
+            "run folders removed": (3, lambda draws: self._befall(draws, Machine.empty_folders)),
+            "spools emptied": (2, lambda draws: self._befall(draws, Machine.cut_spools)),
+            "agent's disk full": (3, self._fill_disk),
             "machine off for ever": (1, self._switch_off),
             "wire cut": (7, self._cut),
             "wire half open": (3, self._darken),
@@ -126,6 +130,17 @@ class Faults:
             machine.lose_journal()
             return True
         return False
+
+    def _befall(self, draws: Draws, call: Callable[[Machine], object]) -> bool:
+        """Something befalls the disk of a machine of ours, whether or not its agent runs."""
+        machine = self._machine(draws)
+        if isinstance(machine, Machine) and not machine.off:
+            return call(machine) is not False
+        return False
+
+    def _fill_disk(self, draws: Draws) -> bool:
+        lasts_s = draws.uniform("lasts_s", 0.5, 20.0)
+        return self._befall(draws, lambda machine: machine.fill_disk(lasts_s))
 
     def _switch_off(self, draws: Draws) -> bool:
         machine = self._machine(draws)
@@ -240,4 +255,6 @@ class Faults:
         for wire in list(world.wires):
             wire.cut() if wire._dark_up or wire._dark_down else None
         for machine in world.machines:
+            if isinstance(machine, Machine):
+                machine.full_until_s = 0.0
             machine.start()

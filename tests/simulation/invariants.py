@@ -263,7 +263,7 @@ class Witness:
             row = machine.rows.get(frame.command_id)
             self.expect(
                 "I2",
-                row is not None,
+                row is not None or machine.journal_gone,
                 f"{machine.name} acknowledges {frame.command_id[:6]}, and its journal does not know it",
             )
 
@@ -380,8 +380,11 @@ class Witness:
     def _judge_lost(self, command: Command, machine: Any, execution: Execution | None, what: str) -> None:
         """Only if the hub cannot know: nobody is there to ask, or whoever is there cannot know either."""
         foreign = not hasattr(machine, "rows")
+        emptied_s = () if foreign else machine.emptied_s
         cannot = machine.off or bool(machine.replaced_s) or command.reason == "host_removed" or foreign
         # a clock that was set across a reboot: no other measure is left there
         cannot = cannot or command.id in self._misled
+        # what told of it was removed since it was accepted
+        cannot = cannot or any(at_s >= self._accepted_s[command.id] for at_s in emptied_s)
         unknown = execution is not None and execution.ended is None
         self.expect("I1", cannot or unknown, what)

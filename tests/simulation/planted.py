@@ -200,9 +200,42 @@ BUGS: Final = (
         "self._send(agent_frames.CommandAck(frame.command_id), effects)\neffects.append(RecordRow(row))",
     ),
     Bug(
+        "a shim is started while the journal says that nothing was",
+        "launch-durable",
+        "pass",
+    ),
+    Bug(
+        "a run folder that is gone is taken for never started",
+        "proof-of-no-run",
+        "if False:",
+    ),
+    Bug(
+        "an end without a run is told before the journal knows it",
+        "end-first",
+        "self.updated(ended)\nreturn []",
+        "tests/core/agent/test_core_agent_step.py",
+    ),
+    Bug(
+        "a report waits for output that nobody has any more",
+        "spool-cut",
+        "if False:",
+    ),
+    Bug(
+        "a cancel is lost with its run folder",
+        "cancel-by-signal",
+        "pass",
+        "tests/agent/test_agent_shim.py",
+    ),
+    Bug(
+        "a cancel ends only the process group of the program",
+        "all-sessions",
+        "for pid in (self._pid,):",
+        "tests/agent/test_agent_shim.py",
+    ),
+    Bug(
         "started, then a free lock, is taken for never started",
         "started",
-        "if folder.started is not None and folder.launching:",
+        "if folder.started is not None:\n    return FolderVerdict.UNSTARTED, None",
     ),
     Bug(
         "reading the queue removes",

@@ -79,10 +79,12 @@ long as the machine runs, or made anew. All files can be read by this user alone
     agent-state/lock           | 0600 | agent               | agent                 | no      | held by the kernel
     agent-state/journal.db     | 0600 | agent               | agent                 | sql     | the agent's
     agent-state/journal.db-journal | 0600 | SQLite          | SQLite                | sql     | one transaction
+    agent-state/journal.db.damaged-ID | 0600 | agent        | the operator          | -       | the operator's to remove
     agent-state/failpoint      | 0600 | drills              | agent, its shims      | no      | until it strikes
     agent-state/runs/          | 0700 | agent               | -                     | yes     | the agent's
     agent-state/runs/HASH/     | 0700 | agent               | -                     | yes     | until its report is acknowledged
     agent-state/runs/HASH/lock | 0600 | shim                | agent                 | no      | held by the kernel
+    agent-state/runs/HASH/unstarted | 0600 | agent          | shim                  | yes     | becomes started
     agent-state/runs/HASH/started  | 0600 | shim            | agent                 | yes     | its folder's
     agent-state/runs/HASH/spool    | 0600 | shim            | agent                 | yes     | its folder's
     agent-state/runs/HASH/exit     | 0600 | shim            | agent                 | yes     | its folder's

@@ -45,9 +45,23 @@ class RecordFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Updated(msgspec.Struct, frozen=True):
+    """The row of a RecordLaunch or a RecordEnd is durable."""
+
+    row: JournalRow
+
+
+class UpdateFailed(msgspec.Struct, frozen=True):
+    """The row of a RecordLaunch or a RecordEnd could not be made durable: nothing may follow from it."""
+
+    command_id: str
+
+
 class Observed(msgspec.Struct, frozen=True):
-    """A look into a run folder. `first` is the offset of records[0]; `total`: how many there will ever be, once it has
-    ended.
+    """A look into a run folder. `first` is the offset of records[0].
+
+    `total`: how many records there are, once the command has ended. It is less than before if the spool was cut or
+    removed since.
     """
 
     command_id: str
@@ -65,7 +79,7 @@ class Ticked(msgspec.Struct, frozen=True):
     metrics: agent_frames.Metrics | None
 
 
-Input = Connected | Disconnected | Received | Recorded | RecordFailed | Observed | Ticked
+Input = Connected | Disconnected | Received | Recorded | RecordFailed | Updated | UpdateFailed | Observed | Ticked
 
 
 # Effects: what to do, in this order
@@ -84,6 +98,22 @@ class RecordRow(msgspec.Struct, frozen=True):
     row: JournalRow
 
 
+class RecordLaunch(msgspec.Struct, frozen=True):
+    """Prepare the run folder, then make the row durable, which says that a shim may be started. Answered by Updated or
+    UpdateFailed. This is the only place where a run folder is made: what vanished later is never made anew.
+    """
+
+    row: JournalRow
+
+
+class RecordEnd(msgspec.Struct, frozen=True):
+    """Make the row durable, which says that the command ended without having run. Answered by Updated or
+    UpdateFailed.
+    """
+
+    row: JournalRow
+
+
 class SettleRow(msgspec.Struct, frozen=True):
     """Replace the row; its folder may go when `forget` and the row is durable. A failure is told in the log and is
     harmless.
@@ -94,20 +124,20 @@ class SettleRow(msgspec.Struct, frozen=True):
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """Start a shim for this command."""
+    """Start a shim for this command. Its row says `launched`, durably."""
 
     command_id: str
     op: str
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """Write the cancel into the run folder, and wake its shim if there is one."""
+    """Write the cancel into the run folder, and tell its shim if there is one, also when the folder takes no file."""
 
     command_id: str
     signal: str
 
 
-Effect = Send | RecordRow | SettleRow | Launch | Kill
+Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill
 
 
 class Look(NamedTuple):

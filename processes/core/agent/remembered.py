@@ -14,9 +14,15 @@ COMMAND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")  # it stand
 
 
 class JournalState(enum.StrEnum):
-    """How far the journal has followed a command. Only `accepted` may ever lead to a run."""
+    """How far the journal has followed a command. The values are what stands in the journal's file.
 
-    ACCEPTED = "accepted"  # to be run, running, or run and not yet acknowledged: the run folder knows which
+    A journal of the version before knows no `admitted`: there `accepted` was written before anything was started and
+    stayed, so each of its rows may have been started. Hence it is the word of `LAUNCHED`, and such a journal is taken
+    over as it is.
+    """
+
+    ADMITTED = "admitted"  # to be run: nothing of it was ever started
+    LAUNCHED = "accepted"  # it may have been started: it runs, ran, or its run folder proves that nothing ran yet
     CANCELLED = "cancelled"  # its cancel came first: never run, still to be reported
     REJECTED = "rejected"  # refused; answered with the same words for ever
     SETTLED = "settled"  # its report was acknowledged
@@ -41,7 +47,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class JournalRow(msgspec.Struct, frozen=True):
-    """One command in the journal.
+    """One command in the journal. `ended`: its end, where that was written before it was told.
 
     Units: *_boot_s of CLOCK_BOOTTIME of the boot `boot_id`; *_wall_s since 1970. `ttl_s` None: it may wait for ever.
     """
@@ -64,7 +70,7 @@ class JournalRow(msgspec.Struct, frozen=True):
         if self.ttl_s is None:
             return None
         if boot_id == self.boot_id:
-            return self.ttl_s - (now.boot_s - self.written_boot_s)
+            return self.ttl_s - max(0.0, now.boot_s - self.written_boot_s)
         return min(self.ttl_s, max(0.0, self.ttl_s - (now.wall_s - self.written_wall_s)))
 
 
@@ -76,7 +82,7 @@ class SpoolRecord(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The last thing written before a command's program began."""
+    """What was written as the last thing before a command's program began."""
 
     pid: int
     start_ticks: int
@@ -84,39 +90,46 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Folder(msgspec.Struct, frozen=True):
-    """What a run folder says, looked at in this order: a shim holds its lock from before `started` to after `ended`.
+    """What a run folder and the machine's processes say of a command that the journal calls launched.
 
-    So `started`, then a free lock, then no `ended` means that the shim is gone without a word, and never that we looked
-    too early.
+    They are looked at in this order: the shim, `started`, the lock, `unstarted`, `exit`. A shim holds the lock from
+    before `started` to after `exit`, so `started`, then no shim, then no `exit` means that the shim is gone without a
+    word, and never that somebody looked too early.
     """
 
-    launching: bool  # a shim was started by this very agent and has not ended yet
+    lives: bool  # its shim: the lock is held, or the process was found
     started: Started | None
-    locked: bool  # its shim lives
+    unstarted: bool  # the file that the shim turns into `started` is still there: proof that nothing ran
     ended: Ended | None
 
 
 class FolderVerdict(enum.StrEnum):
     """What is true of a command by its run folder."""
 
-    UNSTARTED = "unstarted"  # nothing ran and nothing is about to: it may be run
+    UNSTARTED = "unstarted"  # it is proved that nothing ran, and nothing is about to: it may be run
     LAUNCHING = "launching"
     RUNNING = "running"
     ENDED = "ended"
 
 
 def judge(folder: Folder, boot_id: str) -> tuple[FolderVerdict, Ended | None]:
-    """What is true of a command, and its end if it has one. With `started`, it never runs again."""
+    """Returns what is true of a launched command, and its end if it has one.
+
+    A folder that says nothing (it vanished, or was emptied) is no proof that nothing ran: the outcome is unknown.
+    """
     if folder.ended is not None:
         return FolderVerdict.ENDED, folder.ended
-    if folder.locked:
+    if folder.lives:
         return (FolderVerdict.RUNNING if folder.started is not None else FolderVerdict.LAUNCHING), None
     # plant: started
     if folder.started is not None:
-        if folder.started.boot_id != boot_id:
+        if folder.started.boot_id not in ("", boot_id):  # "": the file was emptied
             return FolderVerdict.ENDED, _unknown("the machine rebooted during the command", Unknown.REBOOTED)
         return FolderVerdict.ENDED, _unknown("the shim died", Unknown.SHIM_DIED)
-    return (FolderVerdict.LAUNCHING if folder.launching else FolderVerdict.UNSTARTED), None
+    # plant: proof-of-no-run
+    if not folder.unstarted:
+        return FolderVerdict.ENDED, _unknown("its run folder was removed or emptied", Unknown.UNREADABLE)
+    return FolderVerdict.UNSTARTED, None
 
 
 def _unknown(what: str, reason: Unknown) -> Ended:

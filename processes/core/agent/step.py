@@ -2,14 +2,19 @@
 
 One command's way through an agent:
 
-    command frame ──▶ ADMITTING ──row durable──▶ ACCEPTED ──`started` seen──▶ RUNNING ──its end seen──▶ FINISHED
-    ──ack──▶ gone
-                          │                          └──its time was over──▶ FINISHED
+    command frame ──▶ ADMITTING ──row durable──▶ ACCEPTED ──launch durable──▶ shim ──`started` seen──▶ RUNNING
+                          │                          │                         │                          │
+                          │                          └──its time was over──▶ FINISHED ◀──its end seen─────┘
+                          │                                                    └──ack──▶ gone
                           └──the journal knew it──▶ answered from its row, never run again
 
 The theory: a command's id enters the journal before anything is said of it, by one insert that tells new from known; so
-of any number of deliveries one is accepted. What happened since is read from the run folder, which only the shim
-writes. Everything that the hub has not acknowledged is sent again: after 5 s, and from the start of what is missing on
+of any number of deliveries one is accepted. That a shim may be started is written into the journal before the shim is
+started, and the run folder is prepared just before that, and never again. The shim can begin the program only by
+turning the folder's file `unstarted` into `started`: so whatever is removed from the folder, by whomever, can only make
+the outcome unknown (`lost` at the hub), and never lead to a second run or to a false "not run". That a command ends
+without having run is written into the journal before the hub is told.
+Everything that the hub has not acknowledged is sent again: after 5 s, and from the start of what is missing on
 each new connection. A report follows the hub's acknowledgement of all output: what is sent in order may still be lost
 in part, with the hub's queues, and a report that came through would leave a final command whose output nobody sends
 again.
@@ -20,7 +25,6 @@ run after the hub had already told its operator `rejected`.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
@@ -42,23 +46,23 @@ from processes.core.agent.effects import (
     Send,
     SettleRow,
     Ticked,
+    Updated,
+    UpdateFailed,
 )
-from processes.core.agent.flow import RESEND_S, Flow
+from processes.core.agent.flow import RESEND_S
+from processes.core.agent.open_command import CANCELLED, CommandStage, OpenCommand, is_over
 from processes.core.agent.remembered import (
     COMMAND_ID,
     Ended,
     FolderVerdict,
     JournalRow,
     JournalState,
-    ReportStatus,
 )
 from processes.core.travels import agent_frames
 from processes.core.values import PROTOCOL, Now
 
 OPEN_MAX: Final = 1000  # commands not yet acknowledged; past it new ones are rejected. `known` may hold 2000
 CONCURRENT_MAX: Final = 16  # running at once; guess: more is an operator's mistake
-LAUNCHES_MAX: Final = 5  # tries to start a shim; each is safe, for only one can write `started`
-LAUNCH_PAUSE_S: Final = 1.0
 SIGNALS: Final = ("SIGTERM", "SIGKILL", "SIGINT", "SIGHUP")  # any other word is taken for SIGTERM
 
 
@@ -75,42 +79,23 @@ class Identity(msgspec.Struct, frozen=True):
     kernel: str = ""
     machine: str = ""
 
-
-class CommandStage(enum.StrEnum):
-    """Where a command is in the agent; the values are the words of `known`."""
-
-    ADMITTING = "admitting"
-    ACCEPTED = "accepted"
-    RUNNING = "started"
-    FINISHED = "finished"
-
-
-_BUSY: Final = (CommandStage.ADMITTING, CommandStage.ACCEPTED, CommandStage.RUNNING)
-
-
-class _OpenCommand:
-    """A command that the hub has not acknowledged. Invariant: `ended` and `total` are set exactly in FINISHED."""
-
-    def __init__(self, row: JournalRow, stage: CommandStage, *, by_kill: bool = False) -> None:
-        self.row = row
-        self.stage = stage
-        self.by_kill = by_kill  # it entered by a cancel, not by a delivery
-        self.kill_signal = ""  # a cancel that came while the row was being written
-        self.flow = Flow()
-        self.pid: int | None = None
-        self.launches = 0
-        self.launched_boot_s = 0.0
-        self.ended: Ended | None = None
-        self.total: int | None = None
-        self.reported = False  # on this connection, and not overdue
-        self.report_boot_s = 0.0  # when the report is sent again
-
-    def end(self, ended: Ended, total: int) -> None:
-        self.stage, self.ended, self.total = CommandStage.FINISHED, ended, total
-
-    @property
-    def runs(self) -> bool:
-        return self.stage in _BUSY and self.row.state is JournalState.ACCEPTED
+    def register(self, known: list[agent_frames.Known]) -> agent_frames.Register:
+        """The first frame of a connection."""
+        return agent_frames.Register(
+            hostname=self.name,
+            host_type="linux",
+            agent_version=self.agent_version,
+            os_version=self.os_version,
+            kernel=self.kernel,
+            machine=self.machine,
+            heartbeat_interval=self.heartbeat_s,
+            protocol=PROTOCOL,
+            boot_id=self.boot_id,
+            journal_id=self.journal_id,
+            commands=list(self.offers),
+            command_options=dict(self.offers),
+            known=known,
+        )
 
 
 class Agent:
@@ -118,15 +103,15 @@ class Agent:
 
     def __init__(self, identity: Identity, unsettled: Iterable[JournalRow] = ()) -> None:
         self._me = identity
-        self._open: dict[str, _OpenCommand] = {}  # in the order of admission
+        self._open: dict[str, OpenCommand] = {}  # in the order of admission
         self._unjournalled: dict[str, str] = {}  # refused because the journal failed: never run later either
         self._number = 0  # of the connection; 0: none
         self._registered = False
         self._beat_boot_s = 0.0
         for row in unsettled:
-            command = self._open[row.command_id] = _OpenCommand(row, CommandStage.ACCEPTED)
-            if row.state is JournalState.CANCELLED:
-                command.end(_CANCELLED, 0)
+            command = self._open[row.command_id] = OpenCommand(row, CommandStage.ACCEPTED)
+            if row.ended is not None or row.state is JournalState.CANCELLED:
+                command.end(row.ended or CANCELLED, 0)
 
     @property
     def registered(self) -> bool:
@@ -143,13 +128,21 @@ class Agent:
         """How many commands the hub has not acknowledged yet."""
         return len(self._open)
 
+    @property
+    def may_forget(self) -> bool:
+        """True while no command was launched whose end the hub has not acknowledged: whatever else is open, another
+        agent that knows nothing of it does no harm.
+        """
+        return all(command.row.state is not JournalState.LAUNCHED for command in self._open.values())
+
     def looks(self) -> list[Look]:
         """The run folders to look into now. Output is read only as far as it may be sent."""
         wanted = []
         for command_id, command in self._open.items():
             room = command.flow.room_bytes() if self._registered else 0
             unsent = command.total is not None and command.flow.next < command.total
-            if command.stage in (CommandStage.ACCEPTED, CommandStage.RUNNING) or (unsent and room):
+            begun = command.row.state is JournalState.LAUNCHED and command.unrun is None
+            if (begun and command.stage in (CommandStage.ACCEPTED, CommandStage.RUNNING)) or (unsent and room):
                 wanted.append(Look(command_id, command.flow.next, room))
         return wanted
 
@@ -159,7 +152,12 @@ class Agent:
         match happened:
             case Connected(number):
                 self._number, self._registered = number, False
-                effects.append(Send(number, self._register()))
+                known = [
+                    agent_frames.Known(command_id, command.stage.value)
+                    for command_id, command in self._open.items()
+                    if command.stage is not CommandStage.ADMITTING
+                ]
+                effects.append(Send(number, self._me.register(known)))
             case Disconnected():
                 self._number, self._registered = 0, False
                 for command in self._open.values():
@@ -171,6 +169,10 @@ class Agent:
                 self._on_recorded(self._open.get(command_id), known, now, effects)
             case RecordFailed(command_id, reason):
                 self._on_record_failed(command_id, reason, effects)
+            case Updated(row):
+                self._on_updated(self._open[row.command_id], row, now, effects)
+            case UpdateFailed(command_id):
+                self._open[command_id].update_failed(now)
             case Observed():
                 self._on_observed(happened, now, effects)
             case Ticked(metrics):
@@ -209,12 +211,12 @@ class Agent:
             self._reject(frame.command_id, "malformed_id", effects)
             return
         reason = self._refusal(frame)
-        state = JournalState.REJECTED if reason else JournalState.ACCEPTED
+        state = JournalState.REJECTED if reason else JournalState.ADMITTED
         row = self._row(frame.command_id, frame.command, state, now, ttl_s=frame.ttl_s, reason=reason)
         if len(self._open) >= OPEN_MAX:
             self._reject(frame.command_id, "too_many_unacknowledged", effects)
             return
-        self._open[frame.command_id] = _OpenCommand(row, CommandStage.ADMITTING)
+        self._open[frame.command_id] = OpenCommand(row, CommandStage.ADMITTING)
         # plant: journal-first
         effects.append(RecordRow(row))
 
@@ -239,10 +241,12 @@ class Agent:
         if command is None:
             if COMMAND_ID.fullmatch(command_id) and len(self._open) < OPEN_MAX:
                 row = self._row(command_id, "", JournalState.CANCELLED, now)
-                self._open[command_id] = _OpenCommand(row, CommandStage.ADMITTING, by_kill=True)
+                self._open[command_id] = OpenCommand(row, CommandStage.ADMITTING, by_kill=True)
                 effects.append(RecordRow(row))
-        elif command.stage is CommandStage.ADMITTING:
-            command.kill_signal = signal
+        elif command.stage is CommandStage.ADMITTING or command.row.state is JournalState.ADMITTED:
+            command.is_cancelled = True
+            if command.stage is CommandStage.ACCEPTED:
+                self._advance(command, now, effects)
         elif command.stage is not CommandStage.FINISHED:  # a completed exit wins
             effects.append(Kill(command_id, signal))
 
@@ -250,7 +254,7 @@ class Agent:
         """The running command with this pid; 0: the first that runs; "": none."""
         return next((command_id for command_id, c in self._open.items() if c.runs and pid in (0, c.pid)), "")
 
-    def _on_ack(self, command: _OpenCommand | None, offset: int | None, now: Now, effects: list[Effect]) -> None:
+    def _on_ack(self, command: OpenCommand | None, offset: int | None, now: Now, effects: list[Effect]) -> None:
         if command is None or command.stage is CommandStage.ADMITTING:
             return
         if offset is not None:
@@ -263,7 +267,7 @@ class Agent:
     # the journal
 
     def _on_recorded(
-        self, command: _OpenCommand | None, known: JournalRow | None, now: Now, effects: list[Effect]
+        self, command: OpenCommand | None, known: JournalRow | None, now: Now, effects: list[Effect]
     ) -> None:
         assert command is not None, "a row was recorded that nobody asked for"
         assert command.stage is CommandStage.ADMITTING, "a row was recorded twice"
@@ -276,17 +280,15 @@ class Agent:
             del self._open[row.command_id]
             self._reject(row.command_id, row.reason, effects)
         elif row.state is JournalState.CANCELLED:
-            command.end(_CANCELLED, 0)
-        elif self._over(row, now):
+            command.end(CANCELLED, 0)
+        elif is_over(row, now, self._me.boot_id):
             del self._open[row.command_id]
             effects.append(SettleRow(msgspec.structs.replace(row, state=JournalState.REJECTED, reason="expired")))
             self._reject(row.command_id, "expired", effects)
         else:
             command.stage = CommandStage.ACCEPTED
             self._send(agent_frames.CommandAck(row.command_id), effects)
-            if command.kill_signal:
-                effects.append(Kill(row.command_id, command.kill_signal))
-            self._launch(command, now, effects)
+            self._advance(command, now, effects)
 
     def _on_record_failed(self, command_id: str, why: str, effects: list[Effect]) -> None:
         command = self._open.pop(command_id)
@@ -296,6 +298,16 @@ class Agent:
             del self._unjournalled[next(iter(self._unjournalled))]
         self._unjournalled[command_id] = reason = command.row.reason or why
         self._reject(command_id, reason, effects)
+
+    def _advance(self, command: OpenCommand, now: Now, effects: list[Effect]) -> None:
+        effects += command.advance(now, self._me.boot_id, is_offered=command.row.op in self._me.offers)
+
+    def _on_updated(self, command: OpenCommand, row: JournalRow, now: Now, effects: list[Effect]) -> None:
+        command.updated(row)
+        if command.is_cancelled and row.ended is None:
+            self._advance(command, now, effects)
+        elif row.ended is None:
+            self._launch(command, now, effects)
 
     def _answer(self, row: JournalRow, effects: list[Effect], *, delivered: bool) -> None:
         """What is said of a command that is over."""
@@ -313,15 +325,18 @@ class Agent:
         command = self._open.get(seen.command_id)
         if command is None or command.stage is CommandStage.ADMITTING:
             return  # acknowledged since we looked
-        if command.stage is not CommandStage.FINISHED:
-            if seen.run is FolderVerdict.ENDED:
-                assert seen.ended is not None, "an end without its content"
-                assert seen.total is not None, "an end without its number of records"
-                command.end(seen.ended, seen.total)
-            elif seen.run is FolderVerdict.RUNNING:
-                command.stage, command.pid = CommandStage.RUNNING, seen.pid
-            elif seen.run is FolderVerdict.UNSTARTED and command.stage is CommandStage.ACCEPTED:
-                self._unstarted(command, now, effects)
+        if command.row.state is not JournalState.LAUNCHED or command.unrun is not None:
+            return
+        if command.stage is CommandStage.FINISHED:
+            command.observed_again(seen)
+        elif seen.run is FolderVerdict.ENDED:
+            assert seen.ended is not None, "an end without its content"
+            assert seen.total is not None, "an end without its number of records"
+            command.end(seen.ended, seen.total)
+        elif seen.run is FolderVerdict.RUNNING:
+            command.stage, command.pid = CommandStage.RUNNING, seen.pid
+        elif seen.run is FolderVerdict.UNSTARTED and command.stage is CommandStage.ACCEPTED:
+            self._unstarted(command, now, effects)
         # plant: spool-offset
         if self._registered and seen.first == command.flow.next:
             for record in seen.records:
@@ -329,17 +344,13 @@ class Agent:
                 output = agent_frames.Output(record.text, seen.command_id, command.row.op, record.stream, offset)
                 self._send(output, effects)
 
-    def _unstarted(self, command: _OpenCommand, now: Now, effects: list[Effect]) -> None:
-        if command.launches == 0 and self._over(command.row, now):
-            command.end(_not_run("its time was over before it could be started", "expired"), 0)
-        elif command.row.op not in self._me.offers:
-            command.end(_not_run("no longer offered when it could be started", "not_offered"), 0)
-        elif command.launches >= LAUNCHES_MAX:
-            command.end(_not_run("could not be started", "not_started"), 0)
-        elif command.launches == 0 or now.boot_s - command.launched_boot_s >= LAUNCH_PAUSE_S:
+    def _unstarted(self, command: OpenCommand, now: Now, effects: list[Effect]) -> None:
+        if command.unstarted(now, self._me.boot_id, is_offered=command.row.op in self._me.offers):
             self._launch(command, now, effects)
+        elif command.unrun is not None:
+            self._advance(command, now, effects)
 
-    def _launch(self, command: _OpenCommand, now: Now, effects: list[Effect]) -> None:
+    def _launch(self, command: OpenCommand, now: Now, effects: list[Effect]) -> None:
         command.launches += 1
         command.launched_boot_s = now.boot_s
         effects.append(Launch(command.row.command_id, command.row.op))
@@ -354,6 +365,8 @@ class Agent:
             # plant: report-again
             elif command.reported and now.boot_s >= command.report_boot_s:
                 command.reported = False
+            if command.waits:
+                self._advance(command, now, effects)
         if self._registered and now.boot_s >= self._beat_boot_s:
             self._beat_boot_s = max(self._beat_boot_s + self._me.heartbeat_s, now.boot_s)
             running = next((command for command in self._open.values() if command.runs), None)
@@ -372,28 +385,6 @@ class Agent:
 
     # parts
 
-    def _register(self) -> agent_frames.Register:
-        known = [
-            agent_frames.Known(key, command.stage.value)
-            for key, command in self._open.items()
-            if command.stage is not CommandStage.ADMITTING
-        ]
-        return agent_frames.Register(
-            hostname=self._me.name,
-            host_type="linux",
-            agent_version=self._me.agent_version,
-            os_version=self._me.os_version,
-            kernel=self._me.kernel,
-            machine=self._me.machine,
-            heartbeat_interval=self._me.heartbeat_s,
-            protocol=PROTOCOL,
-            boot_id=self._me.boot_id,
-            journal_id=self._me.journal_id,
-            commands=list(self._me.offers),
-            command_options=dict(self._me.offers),
-            known=known,
-        )
-
     def _send(self, frame: agent_frames.AgentFrame, effects: list[Effect]) -> None:
         if self._number:
             effects.append(Send(self._number, frame))
@@ -406,17 +397,6 @@ class Agent:
         self, command_id: str, op: str, state: JournalState, now: Now, *, ttl_s: float | None = None, reason: str = ""
     ) -> JournalRow:
         return JournalRow(command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason)
-
-    def _over(self, row: JournalRow, now: Now) -> bool:
-        left_s = row.left_s(now, self._me.boot_id)
-        return left_s is not None and left_s <= 0
-
-
-_CANCELLED: Final = Ended(ReportStatus.CANCELLED, None, "cancelled before it was started")
-
-
-def _not_run(why: str, reason: str) -> Ended:
-    return Ended(ReportStatus.ERROR, None, f"{why}: not run", reason)
 
 
 def _status(row: JournalRow, ended: Ended) -> agent_frames.StatusFrame:

@@ -321,9 +321,9 @@ FAMILIES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], Ca
         lambda folder: (folder / "failpoint").read_text(),
     ),
     "cancel": (
-        lambda folder: agent_folder.cancel(folder / "run", "SIGTERM"),
-        lambda folder: agent_folder.cancel(folder / "run", "SIGKILL"),
-        lambda folder: (folder / "run" / "cancel").read_text(),
+        lambda folder: agent_folder.cancel(folder, "SIGTERM"),
+        lambda folder: agent_folder.cancel(folder, "SIGKILL"),
+        lambda folder: (folder / "cancel").read_text(),
     ),
 }
 

@@ -20,46 +20,48 @@ from processes.core.agent.remembered import (
     Started,
     judge,
 )
-from processes.core.values import Now
+from processes.core.values import Now, Unknown
 
-HERE, BEFORE = Started(7, 1, "boot"), Started(7, 1, "another")
+HERE, BEFORE, EMPTIED = Started(7, 1, "boot"), Started(7, 1, "another"), Started(0, 0, "")
 END = Ended(ReportStatus.OK, 0)
 
 
 @pytest.mark.parametrize(
-    ("launching", "started", "locked", "ended"),
-    list(itertools.product([False, True], [None, HERE, BEFORE], [False, True], [None, END])),
+    ("lives", "started", "unstarted", "ended"),
+    list(itertools.product([False, True], [None, HERE, BEFORE, EMPTIED], [False, True], [None, END])),
 )
 def test_every_run_folder_has_one_meaning(
-    launching: bool, started: Started | None, locked: bool, ended: Ended | None
+    lives: bool, started: Started | None, unstarted: bool, ended: Ended | None
 ) -> None:
-    run, outcome = judge(Folder(launching, started, locked, ended), "boot")
+    run, outcome = judge(Folder(lives, started, unstarted, ended), "boot")
     if ended is not None:
         assert (run, outcome) == (FolderVerdict.ENDED, ended)
-    elif started is None:
-        assert run is (FolderVerdict.LAUNCHING if locked or launching else FolderVerdict.UNSTARTED)
-    elif locked:
-        assert run is FolderVerdict.RUNNING
+    elif lives:
+        assert run is (FolderVerdict.LAUNCHING if started is None else FolderVerdict.RUNNING)
+    elif started is None and unstarted:
+        assert run is FolderVerdict.UNSTARTED
     else:
         assert run is FolderVerdict.ENDED
         assert outcome is not None
         assert outcome.status is ReportStatus.ERROR
-        assert ("rebooted" if started is BEFORE else "shim died") in outcome.message
+        assert outcome.reason in set(Unknown)
+        words = "removed or emptied" if started is None else "rebooted" if started is BEFORE else "shim died"
+        assert words in outcome.message
 
 
-def test_started_folder_is_never_runnable() -> None:
-    for launching, locked, ended in itertools.product([False, True], [False, True], [None, END]):
-        for started in (HERE, BEFORE):
-            assert judge(Folder(launching, started, locked, ended), "boot")[0] is not FolderVerdict.UNSTARTED
+def test_nothing_that_vanishes_from_a_folder_makes_it_runnable() -> None:
+    """Whatever subset of a folder's content is removed: only the file that says so proves that nothing ran."""
+    for lives, started in itertools.product([False, True], [None, HERE, BEFORE, EMPTIED]):
+        assert judge(Folder(lives, started, False, None), "boot")[0] is not FolderVerdict.UNSTARTED
 
 
 def test_time_left_runs_on_the_boot_clock_and_across_a_reboot_on_a_clamped_wall_clock() -> None:
-    row = JournalRow("c", "op", JournalState.ACCEPTED, "boot", 100.0, 5000.0, 60.0)
+    row = JournalRow("c", "op", JournalState.ADMITTED, "boot", 100.0, 5000.0, 60.0)
     assert row.left_s(Now(130.0, 1e9), "boot") == 30.0
     assert row.left_s(Now(1.0, 5040.0), "next") == 20.0
     assert row.left_s(Now(1.0, 1.0), "next") == 60.0  # a wall clock set back gives no more than it had
     assert row.left_s(Now(1.0, 1e9), "next") == 0.0
-    assert JournalRow("c", "op", JournalState.ACCEPTED, "boot", 0, 0, None).left_s(Now(1e9, 1e9), "boot") is None
+    assert JournalRow("c", "op", JournalState.ADMITTED, "boot", 0, 0, None).left_s(Now(1e9, 1e9), "boot") is None
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,18 @@ from processes.core.agent.effects import (
     Observed,
     Received,
     Recorded,
+    RecordEnd,
     RecordFailed,
+    RecordLaunch,
     RecordRow,
     Send,
     SettleRow,
     Ticked,
+    Updated,
+    UpdateFailed,
 )
 from processes.core.agent.flow import RECORD_BYTES, WINDOW_BYTES_MAX
+from processes.core.agent.open_command import LAUNCHES_MAX
 from processes.core.agent.remembered import (
     Ended,
     FolderVerdict,
@@ -34,7 +39,7 @@ from processes.core.agent.remembered import (
     ReportStatus,
     SpoolRecord,
 )
-from processes.core.agent.step import CONCURRENT_MAX, LAUNCHES_MAX, OPEN_MAX, Agent, Identity
+from processes.core.agent.step import CONCURRENT_MAX, OPEN_MAX, Agent, Identity
 from processes.core.travels import agent_frames
 from processes.core.values import Now, Stream
 
@@ -69,6 +74,12 @@ class Play:
                     known = self.journal.get(row.command_id)
                     self.journal.setdefault(row.command_id, row)
                     self.step(Recorded(row.command_id, known))
+            elif isinstance(effect, RecordLaunch | RecordEnd):
+                if not self.journal_works:
+                    self.step(UpdateFailed(effect.row.command_id))
+                else:
+                    self.journal[effect.row.command_id] = effect.row
+                    self.step(Updated(effect.row))
             elif isinstance(effect, SettleRow):
                 self.journal[effect.row.command_id] = effect.row
         return effects
@@ -119,17 +130,103 @@ def text(*lines: str) -> tuple[SpoolRecord, ...]:
 
 
 def row(
-    state: JournalState = JournalState.ACCEPTED, command_id: str = "c1", op: str = "pull", **more: Any
+    state: JournalState = JournalState.LAUNCHED, command_id: str = "c1", op: str = "pull", **more: Any
 ) -> JournalRow:
     return JournalRow(command_id, op, state, more.pop("boot_id", "boot"), 990.0, 49_990.0, **more)
 
 
-def test_command_is_journalled_before_anything_is_said_or_started() -> None:
+def test_command_is_journalled_before_anything_is_said_and_its_launch_before_anything_is_started() -> None:
     play = Play()
     effects = play.session.step(Received(agent_frames.CommandFrame("pull", "c1", 1, 60.0)), play.now)
-    assert [type(effect) for effect in effects] == [RecordRow]
+    admitted = row(JournalState.ADMITTED, ttl_s=60.0)
+    admitted = msgspec.structs.replace(admitted, written_boot_s=1000.0, written_wall_s=50_000.0)
+    assert effects == [RecordRow(admitted)]
     effects = play.session.step(Recorded("c1", None), play.now)
-    assert effects == [Send(1, agent_frames.CommandAck("c1", "accepted")), Launch("c1", "pull")]
+    launched = msgspec.structs.replace(admitted, state=JournalState.LAUNCHED)
+    assert effects == [Send(1, agent_frames.CommandAck("c1", "accepted")), RecordLaunch(launched)]
+    assert play.session.looks() == [], "there is no run folder to look into"
+    assert play.session.step(Updated(launched), play.now) == [Launch("c1", "pull")]
+
+
+def test_launch_that_cannot_be_journalled_starts_nothing_says_nothing_and_is_tried_again_with_growing_pauses() -> None:
+    play = Play()
+    play.session.step(Received(agent_frames.CommandFrame("pull", "c1", 1, None)), play.now)
+    play.journal_works = False
+    play.step(Recorded("c1", None))
+    tries = []
+    for second in range(70):
+        before = len(play.did(RecordLaunch))
+        play.tick(1.0)
+        if len(play.did(RecordLaunch)) > before:
+            tries.append(second)
+    assert tries == [0, 2, 6, 14, 30, 62]
+    assert (play.did(Launch), play.frames(agent_frames.StatusFrame), play.session.may_forget) == ([], [], True)
+    play.journal_works = True
+    play.tick(60.0)
+    assert play.did(Launch) == [Launch("c1", "pull")]
+    assert not play.session.may_forget
+
+
+@pytest.mark.parametrize("why", ["its time is over", "it is cancelled"])
+def test_end_without_a_run_is_durable_before_it_is_told(why: str) -> None:
+    """Or the next agent, which reads in the journal that it may be run, would run what the hub holds for ended."""
+    play = Play()
+    play.session.step(Received(agent_frames.CommandFrame("pull", "c1", 1, 5.0)), play.now)
+    play.journal_works = False
+    play.step(Recorded("c1", None))
+    if why == "it is cancelled":
+        play.kill()
+    for _ in range(10):
+        play.tick(1.0)
+    assert play.did(RecordEnd)
+    assert (play.did(Launch), play.frames(agent_frames.StatusFrame)) == ([], [])
+    play.journal_works = True
+    play.tick(60.0)
+    (report,) = play.frames(agent_frames.StatusFrame)
+    assert (report.status, report.reason) == (("cancelled", "") if why == "it is cancelled" else ("error", "expired"))
+    assert play.journal["c1"].ended is not None
+    after = Play(play.journal["c1"])
+    assert [frame.status for frame in after.frames(agent_frames.StatusFrame)] == [report.status]
+    after.tick(5.0)
+    assert after.did(Launch) == after.did(RecordLaunch) == []
+
+
+def test_row_of_the_journal_of_the_version_before_is_never_launched_without_proof() -> None:
+    """It calls `accepted` what may have been started; what its folder says is told by the look."""
+    old = msgspec.json.decode(
+        b'{"command_id": "c1", "op": "pull", "state": "accepted", "boot_id": "boot", "written_boot_s": 990.0,'
+        b' "written_wall_s": 49990.0, "ttl_s": 60.0, "reason": "", "ended": null}', type=JournalRow
+    )  # fmt: skip
+    play = Play(old)
+    play.tick(1.0)
+    assert play.did(Launch) == play.did(RecordLaunch) == []
+    assert [look.command_id for look in play.session.looks()] == ["c1"]
+    play.ended(ended=Ended(ReportStatus.ERROR, None, "", "record_unreadable"))
+    assert play.frames(agent_frames.StatusFrame)[0].reason == "record_unreadable"
+
+
+def test_spool_that_was_cut_after_the_end_holds_no_report() -> None:
+    """The hub would wait for ever for output that nobody has any more, and the host with it."""
+    play = Play()
+    play.command()
+    play.ended(total=9, records=text("a", "b"))
+    play.ack(offset=2)
+    assert play.frames(agent_frames.StatusFrame) == []
+    (look,) = play.session.looks()
+    play.ended(total=1, first=look.first)
+    (report,) = play.frames(agent_frames.StatusFrame)
+    assert (report.status, report.message) == ("ok", "some of its output was lost: its spool was cut or removed")
+
+
+def test_spool_that_was_removed_while_output_was_under_way_is_waited_for_no_longer_than_the_acknowledgement() -> None:
+    play = Play()
+    play.command()
+    play.ended(total=3, records=text("a", "b", "c"))
+    play.tick(5.1)
+    (look,) = play.session.looks()
+    assert look.first == 0
+    play.ended(total=0, first=0)
+    assert len(play.frames(agent_frames.StatusFrame)) == 1
 
 
 def test_journal_that_fails_refuses_and_the_id_is_never_run_later() -> None:
@@ -415,14 +512,21 @@ def test_kill_without_an_id_means_the_running_one_or_that_pid() -> None:
     assert [kill.command_id for kill in play.did(Kill)] == ["c2", "c1"]
 
 
-def test_kill_while_the_row_is_being_written_is_in_the_folder_before_the_launch() -> None:
+@pytest.mark.parametrize("row_written", ["its admission", "its launch"])
+def test_kill_while_a_row_is_being_written_ends_it_without_a_launch(row_written: str) -> None:
     play = Play()
     play.session.step(Received(agent_frames.CommandFrame("pull", "c1", 1, 60.0)), play.now)
-    play.kill()
-    assert play.did(Kill) == []
-    play.forget()
-    play.step(Recorded("c1", None))
-    assert [type(effect) for effect in play.effects] == [Send, Kill, Launch]
+    if row_written == "its launch":
+        _, launch = play.session.step(Recorded("c1", None), play.now)
+        play.kill()
+        assert isinstance(launch, RecordLaunch)
+        play.step(Updated(launch.row))
+    else:
+        play.kill()
+        play.step(Recorded("c1", None))
+    assert (play.did(Kill), play.did(Launch)) == ([], [])
+    assert [frame.status for frame in play.frames(agent_frames.StatusFrame)] == [CANCELLED]
+    assert play.journal["c1"].ended is not None
 
 
 def test_kill_of_an_unknown_id_is_journalled_reported_and_outlasts_the_agent() -> None:
@@ -487,8 +591,9 @@ def test_restart_starts_only_what_still_has_time(ttl_s: float | None, boot_id: s
 
 
 def test_restart_does_not_start_what_is_no_longer_offered() -> None:
-    play = Play(row(op="gone"))
+    play = Play(row(op="gone"), row(JournalState.ADMITTED, "c2", op="gone"))
     play.step(Observed("c1", FolderVerdict.UNSTARTED))
+    play.tick()
     assert play.did(Launch) == []
     assert "no longer offered" in play.frames(agent_frames.StatusFrame)[0].message
 
@@ -604,7 +709,7 @@ def test_no_sequence_of_events_runs_an_id_twice_or_loses_a_report(program: list[
                 unsettled = [
                     entry
                     for entry in play.journal.values()
-                    if entry.state in (JournalState.ACCEPTED, JournalState.CANCELLED)
+                    if entry.state in (JournalState.ADMITTED, JournalState.LAUNCHED, JournalState.CANCELLED)
                 ]
                 barred -= refused  # known only to the process that is gone: the journal could not be written
                 now, journal, works = play.now, play.journal, play.journal_works
@@ -619,7 +724,7 @@ def test_no_sequence_of_events_runs_an_id_twice_or_loses_a_report(program: list[
         ended_and_known = [
             entry
             for entry in play.journal.values()
-            if entry.state is JournalState.ACCEPTED and started.get(entry.command_id)
+            if entry.state is JournalState.LAUNCHED and started.get(entry.command_id)
         ]
         assert all(entry.command_id in play.session._open for entry in ended_and_known), "a run that nobody will report"
 
