@@ -28,11 +28,12 @@ from processes.core.travels.pulse import Blocked
 from processes.core.values import Position, Presence
 from processes.hub.barrier import Barrier
 from processes.hub.publisher import Publisher
-from processes.hub.store import Store
+from processes.hub.store import StorageBlocked, Store
 
 STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; one that takes this long is no hiccup
 FLUSH_S_MAX: Final = 3.0  # for the last commits, when asked to stop
 PRUNE_S: Final = 60.0  # a bite each time, so that commands never wait long behind housekeeping
+FOLD_S: Final = 5.0  # between a commit and the folding in of its log; guess: often enough for who copies one file
 READ_ITEMS_MAX: Final = 1000
 AWAY_S: Final = 0.05  # between two tries to read from queues that are away
 
@@ -56,7 +57,7 @@ class Loop:
         self._commit: asyncio.Task[None] | None = None
         self._commit_since_s = 0.0
         self._commit_says = ""
-        self._pruned_s = clock.mono_s()
+        self._pruned_s = self._folded_s = clock.mono_s()
 
     async def run(self) -> None:
         """Turns until the process is to stop. Raises: whatever must end the process."""
@@ -105,9 +106,7 @@ class Loop:
             self._begin(self._write(outcome.batch, outcome.then, outcome.acknowledge))
         elif outcome.acknowledge is not None:
             self._publisher.acknowledge(outcome.acknowledge)
-            if self._clock.mono_s() - self._pruned_s >= PRUNE_S:
-                self._pruned_s = self._clock.mono_s()
-                self._begin(self._prune())
+            self._keep_house(self._clock.mono_s())
 
     def _tell(self, effects: Effects) -> None:
         self._publisher.tell(effects)
@@ -125,9 +124,22 @@ class Loop:
         if acknowledge is not None:
             self._publisher.acknowledge(acknowledge)
 
-    async def _prune(self) -> None:
-        now, kept = self._clock.now(), self._retention
-        await self._store.prune(now, now.wall_s - kept.commands_days * 86400, int(kept.output_mb * 2**20))
+    # housekeeping, while nothing is to be written
+
+    def _keep_house(self, now_s: float) -> None:
+        if now_s - self._pruned_s >= PRUNE_S:
+            self._pruned_s = now_s
+            now, kept = self._clock.now(), self._retention
+            pruning = self._store.prune(now, kept.commands_days * 86400, int(kept.output_mb * 2**20))
+            self._begin(self._unless_blocked(pruning))
+        elif self._store.has_log and now_s - self._folded_s >= FOLD_S:
+            self._folded_s = now_s
+            self._begin(self._unless_blocked(self._store.fold_log()))
+
+    async def _unless_blocked(self, work: Coroutine[None, None, object]) -> None:
+        """A database that is locked or full is left alone: what was to be done is done the next time."""
+        with contextlib.suppress(StorageBlocked):
+            await work
 
     # the storage
 

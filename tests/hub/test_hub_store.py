@@ -30,7 +30,7 @@ def test_answers_are_kept_by_their_number_whatever_the_clock_says(jump_s: float)
     for part, wall_s in ((names[:10], WALL_S + jump_s), (names[10:], WALL_S)):
         writes = [Put("replies", name, KeptReply(name, 202, Json(b"{}"), wall_s)) for name in part]
         store._write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, wall_s)), 0)
-    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), 0.0, 1 << 30) == 3
-    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), 0.0, 1 << 30) == 0
+    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 3
+    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 0
     assert [name for name, _ in store._restored(sqlite).rows["replies"]] == names[3:], "oldest first"
     sqlite.close()

@@ -73,6 +73,7 @@ class VirtualJournal(Store):
     def __init__(self, disk: HubDisk, life: Life, epoch: int) -> None:
         self._disk, self._life, self.epoch = disk, life, epoch
         self.call_since_ns = 0
+        self.has_log = False
 
     async def restored(self) -> StoredState:
         """As the journal's."""
@@ -101,9 +102,13 @@ class VirtualJournal(Store):
         self._life.later(seconds, done.set)
         await done.wait()
 
-    async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
+    async def prune(self, now: Now, kept_s: float, output_bytes_max: int) -> int:
         """As the journal's."""
-        return hub_journal._prune(self._disk.sqlite, now, commands_before_wall_s, output_bytes_max)
+        return hub_journal._prune(self._disk.sqlite, now, "boot", kept_s, output_bytes_max)
+
+    async def fold_log(self) -> None:
+        """Nothing: a disk in memory has no log."""
+        self.has_log = False
 
     async def close(self) -> None:
         """Nothing: the disk stays."""

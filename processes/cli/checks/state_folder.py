@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, revocations, session_files, status_file
+from processes.adapters.state import fleet_db, revocations, session_files, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes
@@ -113,8 +113,8 @@ def _secrets(settings: Settings) -> tuple[Path, ...]:
 def _checked(name: str, path: Path, deep: bool) -> Finding:
     advice = "Nothing is replaced by itself: fleethub down, then fleethub restore FILE."
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=CHECK_S_MAX / 2, check_same_thread=False)
-    except sqlite3.Error as error:
+        connection = sqlite_file.open_for_reading(path, CHECK_S_MAX / 2)
+    except (OSError, sqlite_file.NoFile, sqlite3.Error) as error:
         return Finding(name, Level.BAD, f"{path} cannot be opened: {error}", advice)
     timer = threading.Timer(CHECK_S_MAX, connection.interrupt)
     if not deep:
