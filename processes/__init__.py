@@ -67,6 +67,7 @@ The state folder, the second bus
 
     hub ─────────── fleet.db, epoch, revoked ──────────────────▶ fanout, watchdog, command line; its own successor
     each process ── run/pulse, run/stacks, run/farewell ───────▶ watchdog; its own successor
+    each process ── run/gave_up (why it cannot go on) ─────────▶ watchdog, command line
     each process ── run/poison ────────────────────────────────▶ its own successor
     watchdog ────── run/watchdog.json, incidents ──────────────▶ fanout, command line
     watchdog ────── run/canary.json (tokens of its canary) ────▶ gateway, fanout

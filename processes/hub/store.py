@@ -221,6 +221,7 @@ class Store:
             raise StorageBroken(str(error)) from None
         try:
             epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, beside))
+            await _on_thread(connection, lambda sqlite: _void_revoked(sqlite, revocations.beside(path)))
         except BaseException:
             await connection.close()
             raise
@@ -388,6 +389,26 @@ def _begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
         raise _of_disk(error, beside) from error
     _fold_log(sqlite)
     return epoch
+
+
+def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
+    """Make void in the database what was ever made void: the list beside it is written first, and outlives it."""
+    try:
+        hashes = revocations.read(revoked)
+    except OSError as error:
+        raise _of_disk(error, revoked) from error
+    hosts = [host for host in fleet_db.hosts(sqlite) if host.token_hash in hashes]
+    rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
+    tokens = [row for row in rows if row[0] in hashes]
+
+    def work() -> None:
+        for host in hosts:
+            void = msgspec.structs.replace(host, token_hash=None)
+            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(void), host.name))
+        sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", tokens)
+
+    if hosts or tokens:
+        _in_transaction(sqlite, work)
 
 
 def _fold_log(sqlite: sqlite3.Connection) -> None:

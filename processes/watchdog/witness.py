@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters import cgroup, proc
-from processes.adapters.state import pulse_file
+from processes.adapters.state import gave_up, pulse_file
 from processes.adapters.supervisor import Supervised
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.watchdog.verdict import ProcessFacts, Spent
@@ -88,6 +88,8 @@ class Witness:
 
     def facts(self, subject: Subject, wanted: bool, untouched_since_s: float | None, pressed: bool) -> ProcessFacts:
         """The subject as the pure core judges it."""
+        pulse = subject.pulse
+        has_turned = subject.alive and pulse is not None and pulse.pid == subject.pid and pulse.turn > 0
         age_s = (
             time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S if subject.alive else 0.0
         )
@@ -107,6 +109,7 @@ class Witness:
             killed_s=subject.killed_s,
             pressed=pressed,
             untouched_since_s=untouched_since_s,
+            gave_up=gave_up.said(self._folder.parent, subject.name) if wanted and not has_turned else "",
         )
 
     def quiet(self, now_s: float) -> bool:

@@ -69,16 +69,19 @@ def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def refusal(path: Path, epoch_beside: Path) -> str:
+def refusal(path: Path, epoch_beside: Path, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> str:
     """Return why no hub may begin with what is on the disk; empty if one may, or if nobody can say now.
 
     A restore that waits to be completed is judged by what it brings. Raises: OSError.
     """
     fresh = restored_name(path)
     place = fresh if fresh.exists() else path
-    found = Found(epoch_file.read(epoch_beside))
     try:
-        with contextlib.closing(sqlite_file.open_for_reading(place, BUSY_TIMEOUT_MS / 1000)) as connection:
+        found = Found(epoch_file.read(epoch_beside))
+    except ValueError:
+        return f"{epoch_beside} does not hold a number: remove it, for the database knows its epoch too"
+    try:
+        with contextlib.closing(sqlite_file.open_for_reading(place, timeout_s)) as connection:
             refuse_newer(connection, path)
             if foreign := foreign_schema(connection, path):
                 return foreign

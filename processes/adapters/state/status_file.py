@@ -14,7 +14,7 @@ import msgspec
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import desired_state, fleet_db, incidents_db, pulse_file
+from processes.adapters.state import desired_state, fleet_db, gave_up, incidents_db, pulse_file
 from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
 from processes.core.shown.status import (
@@ -121,14 +121,17 @@ def _process(
 ) -> ProcessReport:
     wanted = reports.is_wanted(name, desired)
     alive = pulse is not None and proc.alive(pulse.pid, pulse.start_ticks)
+    why = gave_up.said(settings.run, name)
     if pulse is None or not alive:
         verdict, reason = (Verdict.DEAD, "not running") if wanted else (Verdict.STOPPED, "as asked")
+        if wanted and why:
+            reason = f"{reason}: {why}"
         return ProcessReport(
             name, "STOPPED" if not wanted else "UNKNOWN", None, None, 0, None, verdict, reason, wanted=wanted
         )
     age_s = now_s - pulse.written_ns / 1e9
     if pulse.written_ns == 0:
-        verdict, reason = Verdict.STARTING, ""
+        verdict, reason = Verdict.STARTING, f"the one before it gave up: {why}" if why else ""
     elif name == "watchdog":
         verdict, reason = Verdict.SILENT, f"no report for {age_s:.0f} s"
     elif age_s < max(settings.file.watchdog.stall_s, FROZEN_S_MIN):
