@@ -43,7 +43,7 @@ class Loop:
 
     def __init__(
         self, process: Process, store: Store, memory: Memory, link: QueueLink, position: Position,
-        *, clock: Clock = Clock(), tick_s: float = TICK_S,  # noqa: B008  # a clock has no state
+        *, clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
     ) -> None:  # fmt: skip
         self._process, self._store, self._memory, self._link, self._clock = process, store, memory, link, clock
         self._log, self._pulse = process.log, process.pulse.pulse
@@ -58,6 +58,7 @@ class Loop:
         self._commit_since_s = 0.0
         self._commit_says = ""
         self._pruned_s = self._folded_s = clock.mono_s()
+        self._prune_s = prune_s
 
     async def run(self) -> None:
         """Turns until the process is to stop. Raises: whatever must end the process."""
@@ -127,19 +128,14 @@ class Loop:
     # housekeeping, while nothing is to be written
 
     def _keep_house(self, now_s: float) -> None:
-        if now_s - self._pruned_s >= PRUNE_S:
+        if now_s - self._pruned_s >= self._prune_s:
             self._pruned_s = now_s
             now, kept = self._clock.now(), self._retention
             pruning = self._store.prune(now, kept.commands_days * 86400, int(kept.output_mb * 2**20))
-            self._begin(self._unless_blocked(pruning))
+            self._begin(unless_blocked(pruning))
         elif self._store.has_log and now_s - self._folded_s >= FOLD_S:
             self._folded_s = now_s
-            self._begin(self._unless_blocked(self._store.fold_log()))
-
-    async def _unless_blocked(self, work: Coroutine[None, None, object]) -> None:
-        """A database that is locked or full is left alone: what was to be done is done the next time."""
-        with contextlib.suppress(StorageBlocked):
-            await work
+            self._begin(unless_blocked(self._store.fold_log()))
 
     # the storage
 
@@ -215,3 +211,9 @@ class Loop:
                 self._commit.result()
                 self._commit = None
             self._beat()
+
+
+async def unless_blocked(work: Coroutine[None, None, object]) -> None:
+    """Does it, but leaves a database alone that is locked or full: what was to be done is done the next time."""
+    with contextlib.suppress(StorageBlocked):
+        await work

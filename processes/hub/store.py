@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -22,8 +21,9 @@ import aiosqlite
 import msgspec
 
 from processes.adapters import clock, failpoint
-from processes.adapters.state import epoch_file, fleet_db, revocations
+from processes.adapters.state import epoch_file, fleet_db, revocations, sqlite_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.adapters.state.sqlite_file import Files
 from processes.core.errors import LocalError
 from processes.core.hub.effects import AddAudit, AddOutput, AddTransition, Drop, Put, Revoke, Write
 from processes.core.hub.memory import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX
@@ -197,7 +197,7 @@ class Store:
 
     def __init__(self, path: Path, connection: aiosqlite.Connection, epoch: int) -> None:
         self._path, self._connection, self.epoch = path, connection, epoch
-        self._files = _files(path)
+        self._files = sqlite_file.files_at(path)
         self._boot_id = clock.boot_id()
         self._is_lost = False
         self.call_since_ns = 0  # since when a writing call has not returned; 0: none is under way
@@ -292,7 +292,7 @@ class Store:
 
     async def _still_there(self) -> None:
         """Raises: StorageBroken, if the database or its log was removed or replaced; what they hold is kept first."""
-        now = _files(self._path)
+        now = sqlite_file.files_at(self._path)
         if now == self._files:
             return
         self._is_lost = True
@@ -301,22 +301,7 @@ class Store:
         raise StorageBroken(f"{lost} was removed or replaced under the hub: {kept}")
 
 
-FilesOpen = dict[str, tuple[int, int] | None]  # by the suffix of the name: device and inode of what is there
-
-
-def _files(path: Path) -> FilesOpen:
-    """Return what is at the names of the database and of what belongs to it."""
-    found: FilesOpen = {}
-    for suffix in ("", "-wal", "-shm"):
-        try:
-            there = os.stat(f"{path}{suffix}")
-            found[suffix] = (there.st_dev, there.st_ino)
-        except OSError:
-            found[suffix] = None
-    return found
-
-
-def _saved(sqlite: sqlite3.Connection, path: Path, ours: FilesOpen, now: FilesOpen) -> str:
+def _saved(sqlite: sqlite3.Connection, path: Path, ours: Files, now: Files) -> str:
     """Bring to safety what our open descriptors hold of files that have lost their names; return how that went."""
     try:
         if now[""] == ours[""]:

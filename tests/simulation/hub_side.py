@@ -24,7 +24,7 @@ from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
 from processes.hub import store as hub_journal
 from processes.hub.loop import Loop
-from processes.hub.store import StorageBroken, Store
+from processes.hub.store import StorageBlocked, StorageBroken, Store
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -103,7 +103,9 @@ class VirtualJournal(Store):
         await done.wait()
 
     async def prune(self, now: Now, kept_s: float, output_bytes_max: int) -> int:
-        """As the journal's."""
+        """As the journal's; a locked disk refuses it."""
+        if self._disk.locked_until_s > self._disk.world.loop.now_s:
+            raise StorageBlocked("database is locked")
         return hub_journal._prune(self._disk.sqlite, now, "boot", kept_s, output_bytes_max)
 
     async def fold_log(self) -> None:
@@ -171,7 +173,7 @@ async def main(world: World, life: Life) -> None:
     door = process(world, life, f"hub-{journal.epoch}")
     door.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
     life.machine = door
-    loop = Loop(door, journal, memory, link, await journal.position(), clock=HouseClock(life), tick_s=1.0)
+    loop = Loop(door, journal, memory, link, await journal.position(), clock=HouseClock(life), tick_s=1.0, prune_s=7.0)
     world.hubs.append((life, loop, memory))
     try:
         await loop.run()

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from pathlib import Path
 
+Files = dict[str, tuple[int, int] | None]  # by the suffix of the name: device and inode of what is there
+
 
 class NoFile(Exception):
     """What is at the path is no regular file: a pipe would be waited for without end, a device read without end."""
+
+
+def files_at(path: Path) -> Files:
+    """Return what is at the names of a database, its log and its shared memory.
+
+    Whoever has it open has other files once they changed, though SQLite itself says nothing of it. Cost: three stats.
+    """
+    found: Files = {}
+    for suffix in ("", "-wal", "-shm"):
+        try:
+            there = os.stat(f"{path}{suffix}")
+            found[suffix] = (there.st_dev, there.st_ino)
+        except OSError:
+            found[suffix] = None
+    return found
 
 
 def open_for_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
