@@ -120,7 +120,7 @@ class Loop:
         # plant: commit-first
         await self._store.commit(batch, self._blocked)
         failpoint.reach("hub.after_commit")
-        self._pulse.committed += len(batch.writes)
+        self._pulse.committed = self._store.written
         self._tell(then)
         if acknowledge is not None:
             self._publisher.acknowledge(acknowledge)

@@ -38,6 +38,7 @@ from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
+from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
 
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
@@ -201,17 +202,19 @@ class Store:
         self._boot_id = clock.boot_id()
         self._is_lost = False
         self.call_since_ns = 0  # since when a writing call has not returned; 0: none is under way
+        self.written = 0  # rows, as the database knows it too
         self.has_log = True  # something was committed since the log was folded in
 
     @classmethod
-    async def open(cls, path: Path, beside: Path) -> Store:
+    async def open(cls, path: Path, beside: Path, last: Pulse | None = None) -> Store:
         """Return the database, checked, with an epoch newer than any before: max(database, the file beside it) + 1,
-        durable in both.
+        durable in both. `last`: the predecessor's last pulse.
 
         Raises: StorageBlocked, if it is locked or the disk is full (try again); StorageBroken, with what to do.
         """
         fleet_db.finish_restore(path)
-        if refusal := fleet_db.refusal(path, beside):
+        fleet_db.forget_stale_memory(path)
+        if refusal := await asyncio.to_thread(fleet_db.refusal, path, beside, last):
             raise StorageBroken(f"{refusal}. {beginning.ADVICE}")
         try:
             connection = await aiosqlite.Connection(lambda: fleet_db.open_for_writing(path), iter_chunk_size=64)
@@ -241,11 +244,11 @@ class Store:
 
         Raises: StorageBroken.
         """
-        tries = 0
+        tries, written, beside = 0, self.written + len(batch.writes), revocations.beside(self._path)
         while True:
             try:
-                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, revocations.beside(self._path)))
-                self.has_log = True
+                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, written, beside))
+                self.written, self.has_log = written, True
                 return
             except StorageBlocked as error:
                 blocked(str(error))
@@ -366,8 +369,13 @@ def _begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
             f"the database is damaged and is not touched; restore a backup. It says: {'; '.join(map(str, damage))}"
         )
     epoch = max(fleet_db.epoch(sqlite), epoch_file.read(beside)) + 1
+
+    def work() -> None:
+        _put_meta(sqlite, "epoch", str(epoch))
+        _put_meta(sqlite, "written", "0")
+
     # In this order: a kill between the two must not make the database look older than what ran here.
-    _in_transaction(sqlite, lambda: _put_meta(sqlite, "epoch", str(epoch)))
+    _in_transaction(sqlite, work)
     try:
         epoch_file.write(beside, epoch)
     except OSError as error:
@@ -412,16 +420,16 @@ def _restored(sqlite: sqlite3.Connection) -> StoredState:
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 
-def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, revoked: Path) -> None:
+def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int, revoked: Path) -> None:
     """First the list beside the database: a token that is void there and not here is the lesser evil."""
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
     except OSError as error:
         raise _of_disk(error, revoked) from error
-    _write(sqlite, batch, epoch)
+    _write(sqlite, batch, epoch, written)
 
 
-def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int) -> None:
+def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int = 0) -> None:
     def work() -> None:
         failpoint.reach("hub.after_begin")
         if fleet_db.epoch(sqlite) != epoch:
@@ -429,6 +437,7 @@ def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int) -> None:
         for write in batch.writes:
             _write_one(sqlite, write)
         failpoint.reach("hub.after_insert")
+        _put_meta(sqlite, "written", str(written))
         _put_meta(sqlite, "ledger", msgspec.json.encode(batch.ledger).decode())
         _put_meta(sqlite, "number", str(batch.next_number - 1))
         _put_meta(sqlite, "position", msgspec.json.encode(batch.position).decode())

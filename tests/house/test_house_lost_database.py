@@ -107,7 +107,7 @@ def test_what_the_hub_still_held_is_restored_and_kept_where_an_empty_installatio
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["hosts"] == 1
     assert fleet_db.reading(house.settings.database, fleet_db.ledger).succeeded == 2
-    assert fleet_db.refusal(house.settings.database, house.settings.epoch_file) == ""
+    assert fleet_db.refusal(house.settings.database, house.settings.epoch_file, None) == ""
     before = kept(house)
     up = house.cli("up", "--new", "--no-agent")
     assert up.returncode == 0, up.stderr

@@ -17,6 +17,7 @@ import pytest
 from doubles.small_house import Peer, SmallHouse
 
 from processes.adapters.state import fleet_db, fleet_schema
+from processes.cli.__main__ import execute
 from processes.core.travels import messages
 from processes.core.travels.messages import GiveCommand
 
@@ -85,6 +86,36 @@ def test_a_database_that_is_removed_under_the_hub_is_kept_aside_and_no_other_beg
                 assert "fleethub up --new" in said
                 assert not (house.state / "fleet.db").exists()
                 asked.cancel()
+
+    run(work())
+
+
+def test_a_log_that_is_removed_after_a_kill_is_missed_by_the_next_hub_and_one_goes_on_with_what_is_left_on_demand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a reader, as every fanout is one, still has the log open that has no name any more."""
+
+    async def work() -> None:
+        with SmallHouse() as house:
+            monkeypatch.setenv("FLEETHUB_STATE", str(house.state))
+            async with Peer(house) as peer:
+                await peer.connect("a", "c1")
+                with contextlib.closing(fleet_db.open_for_reading(house.state / "fleet.db")) as reader:
+                    await give(peer)
+                    fleet_db.hosts(reader)
+                    house.kill("hub")
+                    (house.state / "fleet.db-wal").unlink()
+                    for _ in range(2):
+                        house.start("hub")
+                        said = await asyncio.to_thread(ended, house)
+                        assert "rows that hub 1 wrote: its log" in said
+                house.kill("queues")
+                assert execute(["backup", str(house.state / "left.db")]) == 0
+                assert execute(["restore", str(house.state / "left.db")]) == 0
+                house.start("queues")
+                house.start("hub")
+                reply = await peer.ask(messages.EnrollHost("late", "hash"))
+                assert reply.status == 201
 
     run(work())
 

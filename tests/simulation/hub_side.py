@@ -74,6 +74,7 @@ class VirtualJournal(Store):
         self._disk, self._life, self.epoch = disk, life, epoch
         self.call_since_ns = 0
         self.has_log = False
+        self.written = 0
 
     async def restored(self) -> StoredState:
         """As the journal's."""
@@ -92,7 +93,8 @@ class VirtualJournal(Store):
             blocked("database is locked")
             await asyncio.sleep(0.2)
         self._life.spend("commit")
-        hub_journal._write(self._disk.sqlite, batch, self.epoch)
+        hub_journal._write(self._disk.sqlite, batch, self.epoch, self.written + len(batch.writes))
+        self.written += len(batch.writes)
         world.witness.committed(batch, self.epoch)
         await self._disk_takes(world.io_s())
         self._life.spend("after commit")

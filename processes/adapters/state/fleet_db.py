@@ -27,6 +27,7 @@ from processes.core.records.run import Run, RunState
 from processes.core.shown.pages import TokenView
 from processes.core.travels.audit import AuditView
 from processes.core.travels.audit import view as audit_view
+from processes.core.travels.pulse import Pulse
 from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
 
 BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
@@ -69,10 +70,11 @@ def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def refusal(path: Path, epoch_beside: Path, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> str:
+def refusal(path: Path, epoch_beside: Path, last: Pulse | None, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> str:
     """Return why no hub may begin with what is on the disk; empty if one may, or if nobody can say now.
 
-    A restore that waits to be completed is judged by what it brings. Raises: OSError.
+    `last`: the pulse of the last hub, read before this; None: there is none. A restore that waits to be completed is
+    judged by what it brings. Raises: OSError.
     """
     fresh = restored_name(path)
     place = fresh if fresh.exists() else path
@@ -87,7 +89,11 @@ def refusal(path: Path, epoch_beside: Path, *, timeout_s: float = BUSY_TIMEOUT_M
                 return foreign
             version = fleet_schema.version_of(connection)
             known = epoch(connection) if version >= fleet_schema.ORDERED_EPOCHS else None
-            found = Found(found.epoch_beside, place.stat().st_size, is_made=version > 0, epoch=known)
+            size = place.stat().st_size
+            found = Found(
+                found.epoch_beside, size, version > 0, known, written(connection) if version else 0,
+                last.epoch if last else 0, last.committed if last else 0,
+            )  # fmt: skip
     except FileNotFoundError:
         pass
     except (sqlite_file.NoFile, DatabaseUnreadable) as error:
@@ -155,6 +161,15 @@ def finish_restore(path: Path) -> bool:
     return True
 
 
+def forget_stale_memory(path: Path) -> None:
+    """Remove the shared memory of a log that is not there: who has it open would tell of pages that nobody can read.
+
+    Only for who holds the hub's lock: then nobody writes, and readers find other files and open anew. Raises: OSError.
+    """
+    if not path.with_name(path.name + "-wal").exists():
+        path.with_name(path.name + "-shm").unlink(missing_ok=True)
+
+
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that can only read, while the hub writes or is down.
 
@@ -200,7 +215,7 @@ def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """A value of the meta table: epoch, position, boot, ledger, number."""
+    """A value of the meta table: epoch, written, position, ledger, number, lasting_time."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
@@ -208,6 +223,11 @@ def meta(connection: sqlite3.Connection, key: str) -> str | None:
 def epoch(connection: sqlite3.Connection) -> int:
     """The newest hub epoch that committed anything."""
     return int(meta(connection, "epoch") or 0)
+
+
+def written(connection: sqlite3.Connection) -> int:
+    """How much the hub of the newest epoch has written."""
+    return int(meta(connection, "written") or 0)
 
 
 def ledger(connection: sqlite3.Connection) -> Ledger:

@@ -26,7 +26,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
-from processes.core.travels.pulse import Pulse, Unreadable
+from processes.core.travels.pulse import Pulse
 
 DATABASE_S_MAX: Final = 0.5  # of the promised second; a database that is locked longer is left out
 FROZEN_S_MIN: Final = 2.0  # without the watchdog's knowledge of starvation, judge no faster than this
@@ -81,7 +81,7 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
 
 def _own_view(settings: Settings, last: Report | None, now_s: float) -> Report:
     wanted = desired_state.read(settings)
-    pulses = {name: _pulse(settings.pulses, name) for name in settings.all_names()}
+    pulses = {name: pulse_file.last(settings.pulses, name) for name in settings.all_names()}
     # the last that anybody knows
     counted = {process.name: process.restarts for process in last.processes} if last else {}
     processes = [
@@ -159,13 +159,6 @@ def _aged(canary: CanaryReport, now_s: float) -> CanaryReport:
     return msgspec.structs.replace(
         canary, ok=False, age_s=round(age_s, 3) if age_s is not None and age_s >= 0 else None
     )
-
-
-def _pulse(folder: Path, name: str) -> Pulse | None:
-    try:
-        return pulse_file.read(folder, name)
-    except (Unreadable, OSError):
-        return None
 
 
 class _Facts(msgspec.Struct, frozen=True):

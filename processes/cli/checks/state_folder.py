@@ -12,7 +12,7 @@ from typing import Final
 
 from processes.adapters import ownership
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, private_files, sqlite_file, status_file
+from processes.adapters.state import fleet_db, private_files, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes
@@ -90,7 +90,8 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
             "a restore was interrupted after it had become certain",
             "The next fleethub up completes it.",
         )
-    if why := fleet_db.refusal(settings.database, settings.epoch_file, timeout_s=CHECK_S_MAX / 2):
+    last = pulse_file.last(settings.pulses, "hub")
+    if why := fleet_db.refusal(settings.database, settings.epoch_file, last, timeout_s=CHECK_S_MAX / 2):
         yield Finding("fleet.db", Level.BAD, f"no hub begins with it: {why}", beginning.ADVICE)
     elif settings.database.exists():
         yield _checked("fleet.db", settings.database, deep)

@@ -77,9 +77,9 @@ def take_place(settings: Settings, fresh: Path) -> list[Path]:
 
 
 def put_epoch(sqlite: sqlite3.Connection, settings: Settings) -> None:
-    """Let the database know the newest epoch that ran here, so that a hub may begin with it. Raises: OSError."""
+    """Let the database know a newer epoch than any that ran here, so that a hub may begin with it. Raises: OSError."""
     newest = max(fleet_db.epoch(sqlite), epoch_file.read(settings.epoch_file))
-    sqlite.execute(PUT_META, ("epoch", str(newest)))
+    sqlite.execute(PUT_META, ("epoch", str(newest + 1)))
 
 
 def begin_anew(settings: Settings) -> list[Path]:

@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import desired_state, fleet_db, lock
+from processes.adapters.state import desired_state, fleet_db, lock, pulse_file
 from processes.adapters.supervisor import SupervisorAway
 from processes.cli.machine import (
     enrolment,
@@ -67,7 +67,8 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     try:
         if new:
             _begin_anew(settings)
-        if refusal := fleet_db.refusal(settings.database, settings.epoch_file):
+        last = pulse_file.last(settings.pulses, "hub")
+        if refusal := fleet_db.refusal(settings.database, settings.epoch_file, last):
             raise Failure("database_refused", f"no hub begins here: {refusal}", beginning.ADVICE)
         running = own_processes.supervisord_of(settings)
         if running is not None:
@@ -165,7 +166,9 @@ def _begin_anew(settings: Settings) -> None:
         with replacement.standing_still(settings, up_is_ours=True):
             kept = replacement.begin_anew(settings)
     except (OSError, sqlite3.Error) as error:
-        raise Failure("not_begun", f"nothing was begun anew: {error}", "Make room or mend it, then try again.") from None
+        raise Failure(
+            "not_begun", f"nothing was begun anew: {error}", "Make room or mend it, then try again."
+        ) from None
     output.say("begun anew: without hosts, tokens, commands and runs; incidents and settings stay")
     for path in kept:
         output.say(f"what was there is kept: {path}")

@@ -2,7 +2,8 @@
 
 Each hub writes its epoch into the database first and into the file `epoch` after that, so the database never knows less
 than the file. If it does, or if it is not there at all, somebody took it away or put an older one in its place. A hub
-that began then would lose in silence whatever was accepted since.
+counts what it writes too, in each transaction and after it in its pulse, so a database that knows less of the last hub
+has lost its log. A hub that began then would lose in silence whatever was accepted since.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ class Found(msgspec.Struct, frozen=True):
     """What is on the disk.
 
     epoch_beside: in the file `epoch`; 0: there is none, so no hub ever began here. size_bytes: of the database; None:
-    there is no such file. is_made: its schema is there. epoch: what it knows; None: it is of a version that did not
-    always know the newest.
+    there is no such file. is_made: its schema is there. epoch, written: of the last hub that it knows, and how much that
+    hub wrote; epoch None: it is of a version that did not always know the newest. last_epoch, last_written: of the last
+    hub, by its pulse.
     """
 
     epoch_beside: int
     size_bytes: int | None = None
     is_made: bool = False
     epoch: int | None = None
+    written: int = 0
+    last_epoch: int = 0
+    last_written: int = 0
 
 
 def refusal(name: str, found: Found) -> str:
@@ -37,4 +42,10 @@ def refusal(name: str, found: Found) -> str:
         return f"{name} is empty, and {ran}"
     if found.epoch is not None and found.epoch < found.epoch_beside:
         return f"{name} is an older one, which knows hub {found.epoch}, and {ran}"
+    missing = found.last_written - found.written
+    if found.epoch is not None and found.epoch == found.last_epoch and missing > 0:
+        return (
+            f"{name} lacks the last {missing} rows that hub {found.epoch} wrote: its log ({name}-wal) was removed, or it is "
+            "an older one. To go on with what is left: fleethub backup FILE, then fleethub restore FILE"
+        )
     return ""

@@ -55,7 +55,7 @@ def test_a_file_of_the_first_version_becomes_what_a_new_file_is_and_keeps_its_ro
         assert fleet_schema.differences(now) == []
         assert now.execute("SELECT * FROM commands").fetchall() == kept != []
         assert now.execute("PRAGMA quick_check").fetchall() == [("ok",)]
-    assert fleet_db.refusal(old, tmp_path / "epoch") == ""
+    assert fleet_db.refusal(old, tmp_path / "epoch", None) == ""
 
 
 def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_completed(old: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_schema_that_is_not_ours_is_found(tmp_path: Path, statement: str, says
         assert fleet_schema.differences(made) == [], "what ANALYZE makes is SQLite's own"
         made.execute(statement)
         assert any(says in line for line in fleet_schema.differences(made))
-    assert fleet_db.refusal(tmp_path / "fleet.db", tmp_path / "epoch") != ""
+    assert fleet_db.refusal(tmp_path / "fleet.db", tmp_path / "epoch", None) != ""
 
 
 def test_a_file_of_a_newer_version_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
