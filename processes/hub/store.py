@@ -341,7 +341,7 @@ def _of_sqlite(error: sqlite3.Error) -> StorageBlocked | StorageBroken:
 def _of_disk(error: OSError, path: Path) -> StorageBlocked | StorageBroken:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageBlocked(f"{path}: {error.strerror}")
-    return StorageBroken(f"{path} cannot be written: {error.strerror}")
+    return StorageBroken(f"{path} cannot be read or written: {error.strerror}")
 
 
 def _in_transaction(sqlite: sqlite3.Connection, work: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ from typing import Final
 import click
 import msgspec
 
+from processes.adapters import ownership
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import desired_state, fleet_db, lock, pulse_file
 from processes.adapters.supervisor import SupervisorAway
@@ -62,6 +63,8 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     settings = load()
     environment.variables(settings)
     environment.make_folders(settings)
+    for above in ownership.faults_above(settings.state):
+        output.note(f"warning: above the state folder {above}")
     # its own lock: two `up`s at once, and the second finds it running
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:

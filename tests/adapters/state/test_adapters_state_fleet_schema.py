@@ -30,7 +30,9 @@ def strike(statement):
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("PRAGMA journal_mode = WAL")
 connection.set_trace_callback(strike)
-more = ("CREATE TABLE more (id TEXT PRIMARY KEY)", "ALTER TABLE hosts ADD COLUMN more TEXT", "UPDATE hosts SET more = name")
+more = (
+    "CREATE TABLE more (id TEXT PRIMARY KEY)", "ALTER TABLE hosts ADD COLUMN more TEXT", "UPDATE hosts SET more = name"
+)
 fleet_schema.migrate(connection, (*fleet_schema.MIGRATIONS, more))
 """
 
