@@ -57,8 +57,9 @@ def fault(path: Path, found: os.stat_result, forbidden: int, trusted: Collection
 
 
 def file_fault(path: Path, forbidden: int, trusted: Collection[int], *, behind_folder: bool = False) -> Fault | None:
-    """Return what is wrong with a file; None: nothing, or it is not there. `behind_folder`: what its folder keeps others
-    from does not count. Links are followed. Raises: OSError.
+    """Return what is wrong with a file; None: nothing, or it is not there. Links are followed.
+
+    `behind_folder`: what its folder keeps others from does not count. Raises: OSError.
     """
     try:
         found = path.stat()

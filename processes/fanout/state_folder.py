@@ -47,8 +47,10 @@ def look(settings: Settings, before: FolderView | None) -> FolderView:
 
 
 def credentials(settings: Settings, before: dict[str, Principal], revoked: revocations.Look) -> dict[str, Principal]:
-    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold. What
-    was ever made void is not good, whatever the database says; while nobody could read that list, none of its tokens is.
+    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold.
+
+    What was ever made void is not good, whatever the database says. While nobody could read the list of that, no token
+    of the database is good.
     """
     found: dict[str, Principal] = {}
     try:

@@ -32,14 +32,17 @@ def read(path: Path) -> frozenset[str]:
 
 
 class Look(msgspec.Struct, frozen=True):
-    """The list as it was last read, and by what one sees that it is another. `hashes` None: nobody could read it yet."""
+    """The list as it was last read. `mark`: by which one sees a change. `hashes` None: nobody could read it yet."""
 
     mark: tuple[int, int, int] = (0, 0, 0)
     hashes: frozenset[str] | None = None
 
 
 def look(path: Path, before: Look) -> Look:
-    """Return the list as it is now; as it was before, while it cannot be read. Cost: one stat, while nobody adds to it."""
+    """Return the list as it is now; as it was before, while it cannot be read.
+
+    Cost: one stat, while nobody adds to it.
+    """
     try:
         stat = path.stat()
         mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)

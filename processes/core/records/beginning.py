@@ -17,9 +17,9 @@ class Found(msgspec.Struct, frozen=True):
     """What is on the disk.
 
     epoch_beside: in the file `epoch`; 0: there is none, so no hub ever began here. size_bytes: of the database; None:
-    there is no such file. is_made: its schema is there. epoch, written: of the last hub that it knows, and how many rows
-    that hub wrote; epoch None: it is of a version that did not always know the newest. last_epoch, last_written: of the
-    last hub, by its pulse.
+    there is no such file. is_made: its schema is there. epoch, written: the last hub that it knows, and how many rows
+    that hub wrote; epoch None: it is of a version that did not always know the newest. last_epoch, last_written: the
+    same of the last hub, by its pulse.
     """
 
     epoch_beside: int
@@ -45,7 +45,7 @@ def refusal(name: str, found: Found) -> str:
     missing = found.last_written - found.written
     if found.epoch is not None and found.epoch == found.last_epoch and missing > 0:
         return (
-            f"{name} lacks the last {missing} rows that hub {found.epoch} wrote: its log ({name}-wal) was removed, or it "
-            "is an older one. To go on with what is left: fleethub backup FILE, then fleethub restore FILE"
+            f"{name} lacks the last {missing} rows that hub {found.epoch} wrote: its log ({name}-wal) was removed, or "
+            "it is an older one. To go on with what is left: fleethub backup FILE, then fleethub restore FILE"
         )
     return ""
