@@ -143,6 +143,8 @@ def _checked(name: str, path: Path, deep: bool) -> Finding:
             return Finding(
                 name, Level.OK, f"no damage found within {CHECK_S_MAX:g} s; fleethub doctor --deep reads it all"
             )
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return Finding(name, Level.BAD, f"cannot be read: {error}; was its log ({path}-wal) removed?", advice)
         return Finding(
             name, Level.WARNING, f"cannot be read now: {error}", "Is somebody holding a lock on it? fuser -v fleet.db"
         )
