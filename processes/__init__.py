@@ -67,6 +67,7 @@ The state folder, the second bus
 
     hub ─────────── fleet.db, epoch, revoked ──────────────────▶ fanout, watchdog, command line; its own successor
     each process ── run/pulse, run/stacks, run/farewell ───────▶ watchdog; its own successor
+    each process ── run/gave_up (why it cannot go on) ─────────▶ watchdog, command line
     each process ── run/poison ────────────────────────────────▶ its own successor
     watchdog ────── run/watchdog.json, incidents ──────────────▶ fanout, command line
     watchdog ────── run/canary.json (tokens of its canary) ────▶ gateway, fanout
@@ -122,6 +123,15 @@ While the disk is slow, locked or full
     (agents send them again). The pulse records the last refused position, so that the next hub, which reads the same
     requests again, refuses them again. core/hub/turn.py has all of it.
 
+When the database is not what it was
+    A hub begins only with a database that knows every hub that ran here (core/records/beginning.py): not with one that
+    was removed, emptied, lost its log or is an older copy, and not with a schema that is not ours (adapters/state/
+    fleet_schema.py, which also brings an older version up to date). It says why and ends (adapters/state/gave_up.py).
+    While it runs it looks at the inodes of the database and its log before and after each commit (hub/store.py).
+    cli/machine/replacement.py puts another database in the place of the one that is there: `restore`, `up --new`.
+    What is forgotten by age goes by a time that has lasted, never by one reading of the wall clock
+    (core/records/lasting_time.py).
+
 Poison
     The event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with an
     event in hand counts that death against the event (core/records/poison.py), unless somebody from outside killed
@@ -143,7 +153,8 @@ How to add
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
                       route, who may), client/api.py, a verb in cli/verbs/.
     a durable state   its record in core/records/, a Table in core/hub/memory.py, its Rows in hub/store.py, its table in
-                      adapters/state/fleet_db.py; then put and get it in the step that needs it.
+                      a new entry of MIGRATIONS in adapters/state/fleet_schema.py; then put and get it in the step that
+                      needs it.
     a field of a host core/records/host.py (kept) or Link in it (volatile), core/shown/views.py (HostView), and the step
                       that sets it; page/host.js and cli/verbs/fleet.py show it.
     a message from    travels/agent_frames.py (the frame, FRAME_TYPES), core/gateway/agent_connection.py (its meaning),
@@ -158,6 +169,7 @@ How to add
     a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
 
 Invariants
+    - No hub begins with less than what was accepted here, unless an operator says so.
     - Whoever was told "accepted" finds the command in the database at every later time, and in exactly one final state
       in the end.
     - A command runs at most once on its host, through duplicates, redeliveries, restarts and reboots of every part.

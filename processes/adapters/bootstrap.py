@@ -30,7 +30,7 @@ import uvloop
 
 from processes.adapters import logs, settings
 from processes.adapters.settings import Settings, SettingsError
-from processes.adapters.state import asked_to_end, deaths, durable, lock, stacks_file
+from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import FleethubError, ResourceError
@@ -89,9 +89,11 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_guarded(process, main, stacks))
         code = EXIT_OK
+        gave_up.forget(found.run, name)
         log.info("stopped")
     except FleethubError as error:
         log.error("gave up", error=str(error))
+        gave_up.say(found.run, name, str(error))
         print(f"fleethub {name}: {error}", file=sys.stderr, flush=True)
     except BaseException:
         log.error("died of an exception", exc_info=True)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from processes.adapters import ownership
 from processes.core.alarms import target
 from processes.core.alarms.alarm import Severity
 from processes.core.errors import FleethubError
@@ -300,11 +301,6 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises: SettingsError, with the key, the value and the nearest known key.
     """
     state = Path(environ.get("FLEETHUB_STATE") or default_state()).absolute()
-    if "%" in str(state):
-        raise SettingsError(
-            f"the state folder {state} has a % in its path, which supervisord cannot take: "
-            "choose another FLEETHUB_STATE"
-        )
     if len(os.fsencode(state / "run" / "supervisor.sock")) > SOCKET_PATH_MAX:
         raise SettingsError(
             f"the path of the state folder is too long for a socket in it: {state}; choose a shorter FLEETHUB_STATE"
@@ -314,6 +310,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     values: dict[str, Any] = {}
     try:
         values = tomllib.loads(config.read_text())
+        trusted = ownership.owners() | {state.stat().st_uid} if state.exists() else ownership.owners()
+        if wrong := ownership.file_fault(config, ownership.CHANGEABLE, trusted, behind_folder=True):
+            raise SettingsError(f"{wrong.what}, so it may say anything: {wrong.mend}")
     except (FileNotFoundError, NotADirectoryError):  # `up` says so if the folder itself is missing
         if named:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None

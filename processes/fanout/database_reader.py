@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Final, TypeVar
 
 import aiosqlite
 
-from processes.adapters.state import fleet_db
+from processes.adapters.state import fleet_db, sqlite_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.adapters.state.sqlite_file import Files
 
 READ_S_MAX: Final = 3.0  # a page of anything takes milliseconds; after so long the disk is not well
 WAITING_MAX: Final = 200  # reads at a time; guess: as many as one second serves
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Replaced(Exception):
-    """The file at the path is not the open one any more: a backup was restored."""
+    """The file at the path, or its log, is another one than ours: it was restored from a backup, or taken away."""
 
 
 class DatabaseReader:
@@ -30,7 +30,7 @@ class DatabaseReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: aiosqlite.Connection | None = None
-        self._inode = 0
+        self._files: Files = {}
         self._waiting = 0
         self._opening = asyncio.Lock()
 
@@ -68,7 +68,7 @@ class DatabaseReader:
         db = self._db
 
         def call(connection: sqlite3.Connection) -> T:
-            if os.stat(self._path).st_ino != self._inode:
+            if sqlite_file.files_at(self._path) != self._files:
                 raise _Replaced
             return read(connection)
 
@@ -77,7 +77,7 @@ class DatabaseReader:
 
     def _open(self) -> sqlite3.Connection:
         connection = fleet_db.open_for_reading(self._path)
-        self._inode = os.stat(self._path).st_ino
+        self._files = sqlite_file.files_at(self._path)
         return connection
 
     def _drop(self) -> None:

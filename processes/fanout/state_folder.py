@@ -7,8 +7,10 @@ from typing import Final
 
 import msgspec
 
+from processes.adapters import ownership
+from processes.adapters.ownership import NotPrivate
 from processes.adapters.settings import Settings
-from processes.adapters.state import canary_file, fleet_db, incidents_db, session_files, status_file
+from processes.adapters.state import canary_file, fleet_db, incidents_db, revocations, session_files, status_file
 from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
 from processes.core.shown.status import IncidentView, Report
 from processes.core.travels.messages import Json
@@ -16,7 +18,8 @@ from processes.core.values import CANARY_HOST, Role
 
 LOOK_S: Final = 0.5  # between two looks; a revoked session ends within 2 s
 INCIDENTS_SHOWN: Final = 50  # the newest; all are in the API
-FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones stay unknown
+TOKEN_BYTES_MAX: Final = 4096
+FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further ones are unknown
 
 
 class FolderSeen(msgspec.Struct, frozen=True):
@@ -26,28 +29,36 @@ class FolderSeen(msgspec.Struct, frozen=True):
     incidents: list[IncidentView]
     credentials: dict[str, Principal]
     signed_out: frozenset[str]
+    revoked: revocations.Look
     hub_record_wall_s: float  # when the database was last written
 
 
 def look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
-    """Return one look at the state folder. Cost: milliseconds. Blocks: never call it on the loop."""
+    """Return one look at the state folder. Cost: milliseconds; blocks, so never on the loop."""
+    revoked = revocations.look(revocations.beside(settings.database), before.revoked if before else revocations.Look())
     return FolderSeen(
         status_file.current_report(settings),
         incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
-        credentials(settings, before.credentials if before else {}),
+        credentials(settings, before.credentials if before else {}, revoked),
         session_files.ended(settings.run, SESSION_S_MAX),
+        revoked,
         _written_wall_s(settings),
     )
 
 
-def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, Principal]:
-    """Return every token that is valid now. While the database is unreadable, those of the last look stay valid."""
+def credentials(settings: Settings, before: dict[str, Principal], revoked: revocations.Look) -> dict[str, Principal]:
+    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold.
+
+    What was ever made void is not good, whatever the database says. While nobody could read the list of that, no token
+    of the database is good.
+    """
     found: dict[str, Principal] = {}
     try:
         rows = fleet_db.reading(settings.database, fleet_db.tokens)
         found = {key: Principal(role, label or f"token-{key[:8]}", key) for key, (role, label) in rows.items()}
     except (fleet_db.DatabaseUnreadable, ValueError):
         found = {key: principal for key, principal in before.items() if not principal.canary}
+    found = {key: found[key] for key in found if revoked.hashes is not None and key not in revoked.hashes}
     own = _token(settings)
     if own:
         found[digest(own)] = Principal(Role.ADMIN, "admin", digest(own))
@@ -59,9 +70,10 @@ def credentials(settings: Settings, before: dict[str, Principal]) -> dict[str, P
 
 
 def _token(settings: Settings) -> str:
+    """The installation's own token; empty if there is none, or if others could have put it there or have read it."""
     try:
-        return settings.operator_token.read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        return ownership.read_private(settings.operator_token, TOKEN_BYTES_MAX).decode().strip()
+    except (OSError, NotPrivate, UnicodeDecodeError):
         return ""
 
 
@@ -104,7 +116,9 @@ class FolderWatch:
             try:
                 async with self._one:
                     if token_hash not in self.seen.credentials:
-                        newest = await asyncio.to_thread(credentials, self._settings, self.seen.credentials)
+                        newest = await asyncio.to_thread(
+                            credentials, self._settings, self.seen.credentials, self.seen.revoked
+                        )
                         self.seen = msgspec.structs.replace(self.seen, credentials=newest)
             finally:
                 self._finding -= 1

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from processes.adapters import ownership
+from processes.adapters.ownership import NotPrivate
 from processes.core.gateway.token_table import TokenTable
 from processes.core.travels.messages import Token
 from processes.core.values import CANARY_HOST
@@ -73,8 +75,8 @@ class Tokens:
 
     def _read_canary(self) -> Token | None:
         try:
-            with self._canary_file.open("rb") as file:
-                found = msgspec.json.decode(file.read(CANARY_BYTES_MAX), type=_CanaryFile)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            content = ownership.read_private(self._canary_file, CANARY_BYTES_MAX, forbidden=ownership.CHANGEABLE)
+            found = msgspec.json.decode(content, type=_CanaryFile)
+        except (OSError, NotPrivate, msgspec.DecodeError, UnicodeDecodeError):
             return None
         return Token(found.agent_token_hash.lower(), CANARY_HOST, CANARY_HOST)

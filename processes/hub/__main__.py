@@ -33,6 +33,7 @@ async def main(process: Process) -> None:
     store, memory, position = opened
     link = QueueLink(process.settings.queues_socket, process.name)
     link.epoch = process.pulse.pulse.epoch = memory.epoch
+    process.pulse.pulse.committed = store.written
     process.log.info("the hub begins", epoch=memory.epoch, hosts=memory.hosts_known, ledger=str(memory.ledger))
     try:
         await Loop(process, store, memory, link, position).run()
@@ -42,7 +43,8 @@ async def main(process: Process) -> None:
 
 
 async def _restored(process: Process, rules: Rules) -> tuple[Store, Memory, Position]:
-    store = await Store.open(process.settings.database, process.settings.epoch_file)
+    settings, pulse = process.settings, process.pulse.pulse
+    store = await Store.open(settings.database, settings.epoch_file, pulse)  # it still says what the last hub wrote
     now = clock.now()
     memory = step.restore(rules, store.epoch, clock.boot_id(), now, await store.restored())
     return store, memory, await store.position()

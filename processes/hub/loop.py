@@ -28,11 +28,12 @@ from processes.core.travels.pulse import Blocked
 from processes.core.values import Position, Presence
 from processes.hub.barrier import Barrier
 from processes.hub.publisher import Publisher
-from processes.hub.store import Store
+from processes.hub.store import StorageBlocked, Store
 
 STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; after so long the storage counts as blocked
 FLUSH_S_MAX: Final = 3.0  # for the last commits, when asked to stop
-PRUNE_S: Final = 60.0  # between two prunings; each is small, so that commands never wait long for one
+PRUNE_S: Final = 60.0  # a bite each time, so that commands never wait long behind housekeeping
+FOLD_S: Final = 5.0  # between a commit and the folding in of its log; guess: often enough for who copies one file
 READ_ITEMS_MAX: Final = 1000
 AWAY_S: Final = 0.05  # between two tries to read from queues that are away
 
@@ -42,7 +43,7 @@ class Loop:
 
     def __init__(
         self, process: Process, store: Store, memory: Memory, link: QueueLink, position: Position,
-        *, clock: Clock = Clock(), tick_s: float = TICK_S,  # noqa: B008  # a clock has no state
+        *, clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
     ) -> None:  # fmt: skip
         self._process, self._store, self._memory, self._link, self._clock = process, store, memory, link, clock
         self._log, self._pulse = process.log, process.pulse.pulse
@@ -56,7 +57,8 @@ class Loop:
         self._commit: asyncio.Task[None] | None = None
         self._commit_since_s = 0.0
         self._commit_says = ""
-        self._pruned_s = clock.mono_s()
+        self._pruned_s = self._folded_s = clock.mono_s()
+        self._prune_s = prune_s
 
     async def run(self) -> None:
         """Turn until the process is asked to stop. Raises: every exception that must end the process."""
@@ -105,9 +107,7 @@ class Loop:
             self._begin(self._write(outcome.batch, outcome.then, outcome.acknowledge))
         elif outcome.acknowledge is not None:
             self._publisher.acknowledge(outcome.acknowledge)
-            if self._clock.mono_s() - self._pruned_s >= PRUNE_S:
-                self._pruned_s = self._clock.mono_s()
-                self._begin(self._prune())
+            self._keep_house(self._clock.mono_s())
 
     def _tell(self, effects: Effects) -> None:
         self._publisher.tell(effects)
@@ -120,14 +120,22 @@ class Loop:
         # plant: commit-first
         await self._store.commit(batch, self._blocked)
         failpoint.reach("hub.after_commit")
-        self._pulse.committed += len(batch.writes)
+        self._pulse.committed = self._store.written
         self._tell(then)
         if acknowledge is not None:
             self._publisher.acknowledge(acknowledge)
 
-    async def _prune(self) -> None:
-        now, kept = self._clock.now(), self._retention
-        await self._store.prune(now, now.wall_s - kept.commands_days * 86400, int(kept.output_mb * 2**20))
+    # housekeeping, while nothing is to be written
+
+    def _keep_house(self, now_s: float) -> None:
+        if now_s - self._pruned_s >= self._prune_s:
+            self._pruned_s = now_s
+            now, kept = self._clock.now(), self._retention
+            pruning = self._store.prune(now, kept.commands_days * 86400, int(kept.output_mb * 2**20))
+            self._begin(unless_blocked(pruning))
+        elif self._store.has_log and now_s - self._folded_s >= FOLD_S:
+            self._folded_s = now_s
+            self._begin(unless_blocked(self._store.fold_log()))
 
     # the storage
 
@@ -203,3 +211,9 @@ class Loop:
                 self._commit.result()
                 self._commit = None
             self._beat()
+
+
+async def unless_blocked(work: Coroutine[None, None, object]) -> None:
+    """Does it, but leaves a database alone that is locked or full: what was to be done is done the next time."""
+    with contextlib.suppress(StorageBlocked):
+        await work

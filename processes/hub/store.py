@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -21,20 +20,25 @@ from typing import Any, Final, NamedTuple, TypeVar, assert_never
 import aiosqlite
 import msgspec
 
-from processes.adapters import failpoint
-from processes.adapters.state import epoch_file, fleet_db, revocations
+from processes.adapters import clock, failpoint
+from processes.adapters.state import epoch_file, fleet_db, revocations, sqlite_file
+from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.adapters.state.sqlite_file import Files
 from processes.core.errors import LocalError
 from processes.core.hub.effects import AddAudit, AddOutput, AddTransition, Drop, Put, Revoke, Write
 from processes.core.hub.memory import FINAL_KEPT_MAX, LOST_KEPT_MAX, REPLIES_KEPT_MAX, RUNS_KEPT_MAX
 from processes.core.hub.step import StoredState
 from processes.core.hub.turn import CommitBatch
+from processes.core.records import beginning, lasting_time
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord
+from processes.core.records.lasting_time import LastingTime
 from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
+from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
 
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
@@ -187,20 +191,33 @@ class Store:
 
     def __init__(self, path: Path, connection: aiosqlite.Connection, epoch: int) -> None:
         self._path, self._connection, self.epoch = path, connection, epoch
-        self._inode = os.stat(path).st_ino
+        self._files = sqlite_file.files_at(path)
+        self._boot_id = clock.boot_id()
+        self._is_lost = False
         self.call_since_ns = 0  # since when a writing call has not returned; 0: none is under way
+        self.written = 0  # rows, as the database knows it too
+        self.has_log = True  # something was committed since the log was folded in
 
     @classmethod
-    async def open(cls, path: Path, beside: Path) -> Store:
-        """Open and check the database, and begin an epoch newer than any before: max(database, the file beside it) + 1,
-        durable in both.
+    async def open(cls, path: Path, beside: Path, last: Pulse | None = None) -> Store:
+        """Return the database, checked, with an epoch newer than any before: max(database, the file beside it) + 1,
+        durable in both. `last`: the predecessor's last pulse.
 
         Raises: StorageBlocked, if it is locked or the disk is full (try again); StorageBroken, with what to do.
         """
         fleet_db.finish_restore(path)
-        connection = await aiosqlite.Connection(lambda: fleet_db.open_for_writing(path), iter_chunk_size=64)
+        fleet_db.forget_stale_memory(path)
+        if refusal := await asyncio.to_thread(fleet_db.refusal, path, beside, last):
+            raise StorageBroken(f"{refusal}. {beginning.ADVICE}")
+        try:
+            connection = await aiosqlite.Connection(lambda: fleet_db.open_for_writing(path), iter_chunk_size=64)
+        except sqlite3.Error as error:
+            raise _of_sqlite(error) from error
+        except DatabaseUnreadable as error:
+            raise StorageBroken(str(error)) from None
         try:
             epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, beside))
+            await _on_thread(connection, lambda sqlite: _void_revoked(sqlite, revocations.beside(path)))
         except BaseException:
             await connection.close()
             raise
@@ -215,42 +232,85 @@ class Store:
         return await _on_thread(self._connection, fleet_db.position)
 
     async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> None:
-        """Write the batch durably. Tried again for ever while the database is locked or full; `blocked` is
-        called at each failure.
+        """Puts the batch on disk. Tried again for ever while the database is locked or full; `blocked` is told of each
+        failure.
 
         Raises: StorageBroken.
         """
-        tries = 0
+        tries, written, beside = 0, self.written + len(batch.writes), revocations.beside(self._path)
         while True:
-            if not self._path.exists() or os.stat(self._path).st_ino != self._inode:
-                raise StorageBroken(
-                    f"{self._path} was removed or replaced under the hub: writing on would lose everything silently"
-                )
             try:
-                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, revocations.beside(self._path)))
+                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, written, beside))
+                self.written, self.has_log = written, True
                 return
             except StorageBlocked as error:
                 blocked(str(error))
                 await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
                 tries += 1
 
-    async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
-        """Delete some of the rows that are past their time, and return how many; 0: none is left.
+    async def prune(self, now: Now, kept_s: float, output_bytes_max: int) -> int:
+        """Lets go some of what is past its time; returns how many rows, 0 when nothing is left to do.
 
         Raises: StorageBlocked, StorageBroken.
         """
-        return await self._call(lambda sqlite: _prune(sqlite, now, commands_before_wall_s, output_bytes_max))
+        boot_id = self._boot_id
+        return await self._call(lambda sqlite: _prune(sqlite, now, boot_id, kept_s, output_bytes_max))
+
+    async def fold_log(self) -> None:
+        """Brings what was committed out of the log into the database file, as far as readers let it.
+
+        Raises: StorageBlocked, StorageBroken.
+        """
+        self.has_log = False
+        await self._call(_fold_log)
 
     async def close(self) -> None:
-        """Close the database, with its log folded in."""
-        await self._connection.close()
+        """Closes the database, its log folded in. One that was taken away is left to the process's end: SQLite would
+        remove what stands in its place.
+        """
+        if not self._is_lost:
+            await self._connection.close()
 
     async def _call(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """Returns the result of a writing call, once it is certain that it did not go into a file that has no name any
+        more.
+
+        Raises: StorageBlocked, StorageBroken.
+        """
         self.call_since_ns = time.monotonic_ns()
         try:
-            return await _on_thread(self._connection, call)
+            await self._still_there()
+            result = await _on_thread(self._connection, call)
+            await self._still_there()
+            return result
         finally:
             self.call_since_ns = 0
+
+    async def _still_there(self) -> None:
+        """Raises: StorageBroken, if the database or its log was removed or replaced; what they hold is kept first."""
+        now = sqlite_file.files_at(self._path)
+        if now == self._files:
+            return
+        self._is_lost = True
+        lost = self._path.name + next(suffix for suffix, ours in self._files.items() if now[suffix] != ours)
+        kept = await _on_thread(self._connection, lambda sqlite: _saved(sqlite, self._path, self._files, now))
+        raise StorageBroken(f"{lost} was removed or replaced under the hub: {kept}")
+
+
+def _saved(sqlite: sqlite3.Connection, path: Path, ours: Files, now: Files) -> str:
+    """Bring to safety what our open descriptors hold of files that have lost their names; return how that went."""
+    try:
+        if now[""] == ours[""]:
+            _, log, folded = sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if log == folded:
+                return "all that was committed is in the database file, and a new hub goes on with it"
+            return f"{folded} of {log} pages of its log could be brought into the database file"
+        aside = fleet_db.aside_name(path)
+        aside.parent.mkdir(mode=0o700, exist_ok=True)
+        fleet_db.copy(sqlite, aside)
+        return f"all that was committed is in {aside}: fleethub down, then fleethub restore {aside}"
+    except (OSError, sqlite3.Error) as error:
+        return f"and what was committed could not be kept: {error}"
 
 
 async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.Connection], T]) -> T:
@@ -260,16 +320,21 @@ async def _on_thread(connection: aiosqlite.Connection, call: Callable[[sqlite3.C
         result: T = await connection._execute(call, connection._conn)  # type: ignore[no-untyped-call]
         return result
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL):
-            raise StorageBlocked(f"{getattr(error, 'sqlite_errorname', 'error')}: {error}") from None
-        raise StorageBroken(f"the database failed: {getattr(error, 'sqlite_errorname', 'error')}: {error}") from error
+        raise _of_sqlite(error) from error
+
+
+def _of_sqlite(error: sqlite3.Error) -> StorageBlocked | StorageBroken:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    told = f"{getattr(error, 'sqlite_errorname', 'error')}: {error}"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL):
+        return StorageBlocked(told)
+    return StorageBroken(f"the database failed: {told}")
 
 
 def _of_disk(error: OSError, path: Path) -> StorageBlocked | StorageBroken:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageBlocked(f"{path}: {error.strerror}")
-    return StorageBroken(f"{path} cannot be written: {error.strerror}")
+    return StorageBroken(f"{path} cannot be read or written: {error.strerror}")
 
 
 def _in_transaction(sqlite: sqlite3.Connection, work: Callable[[], T]) -> T:
@@ -297,12 +362,44 @@ def _begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
             f"the database is damaged and is not touched; restore a backup. It says: {'; '.join(map(str, damage))}"
         )
     epoch = max(fleet_db.epoch(sqlite), epoch_file.read(beside)) + 1
+
+    def work() -> None:
+        _put_meta(sqlite, "epoch", str(epoch))
+        _put_meta(sqlite, "written", "0")
+
+    # In this order: a kill between the two must not make the database look older than what ran here.
+    _in_transaction(sqlite, work)
     try:
         epoch_file.write(beside, epoch)
     except OSError as error:
         raise _of_disk(error, beside) from error
-    _in_transaction(sqlite, lambda: _put_meta(sqlite, "epoch", str(epoch)))
+    _fold_log(sqlite)
     return epoch
+
+
+def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
+    """Make void in the database what was ever made void: the list beside it is written first, and outlives it."""
+    try:
+        hashes = revocations.read(revoked)
+    except OSError as error:
+        raise _of_disk(error, revoked) from error
+    hosts = [host for host in fleet_db.hosts(sqlite) if host.token_hash in hashes]
+    rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
+    tokens = [row for row in rows if row[0] in hashes]
+
+    def work() -> None:
+        for host in hosts:
+            void = msgspec.structs.replace(host, token_hash=None)
+            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(void), host.name))
+        sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", tokens)
+
+    if hosts or tokens:
+        _in_transaction(sqlite, work)
+
+
+def _fold_log(sqlite: sqlite3.Connection) -> None:
+    """Bring into the database file what stands in its log, as far as readers let it; never waits for them."""
+    sqlite.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _restored(sqlite: sqlite3.Connection) -> StoredState:
@@ -316,16 +413,16 @@ def _restored(sqlite: sqlite3.Connection) -> StoredState:
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 
-def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, revoked: Path) -> None:
-    """Write the list of revoked tokens first: a crash in between makes a token void too early, not too late."""
+def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int, revoked: Path) -> None:
+    """First the list beside the database: a token that is void there and not here is the lesser evil."""
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
     except OSError as error:
         raise _of_disk(error, revoked) from error
-    _write(sqlite, batch, epoch)
+    _write(sqlite, batch, epoch, written)
 
 
-def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int) -> None:
+def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int = 0) -> None:
     def work() -> None:
         failpoint.reach("hub.after_begin")
         if fleet_db.epoch(sqlite) != epoch:
@@ -333,6 +430,7 @@ def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int) -> None:
         for write in batch.writes:
             _write_one(sqlite, write)
         failpoint.reach("hub.after_insert")
+        _put_meta(sqlite, "written", str(written))
         _put_meta(sqlite, "ledger", msgspec.json.encode(batch.ledger).decode())
         _put_meta(sqlite, "number", str(batch.next_number - 1))
         _put_meta(sqlite, "position", msgspec.json.encode(batch.position).decode())
@@ -371,8 +469,13 @@ def _add_audit(sqlite: sqlite3.Connection, row: tuple[float, Kind, str, str | No
     )
 
 
-def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
+def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, output_bytes_max: int) -> int:
     def work() -> int:
+        text = fleet_db.meta(sqlite, "lasting_time")
+        before = msgspec.json.decode(text, type=LastingTime) if text else None
+        lasting = lasting_time.after(before, boot_id, now)
+        _put_meta(sqlite, "lasting_time", _json(lasting))
+        commands_before_wall_s = lasting.believed_wall_s - kept_s
         gone = sqlite.execute(
             "DELETE FROM replies WHERE rowid IN (SELECT rowid FROM replies ORDER BY rowid DESC LIMIT ? OFFSET ?)",
             (PRUNED_MAX, REPLIES_KEPT_MAX),
@@ -390,7 +493,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, 
             (PRUNED_MAX, commands_before_wall_s),
         ).rowcount
         if not ids:
-            return gone + _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, now)
+            return gone + _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, lasting.believed_wall_s)
         for statement in ("output WHERE command_id", "audit WHERE kind = 'command' AND subject", "commands WHERE id"):
             sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants
         return gone + len(ids)
@@ -401,7 +504,8 @@ def _prune(sqlite: sqlite3.Connection, now: Now, commands_before_wall_s: float, 
 def _prune_output(sqlite: sqlite3.Connection, bytes_max: int) -> int:
     """Delete the output of the commands that ended longest ago, until the rest is within the limit."""
     (total,) = sqlite.execute(
-        "SELECT coalesce(sum(json_extract(record, '$.output_bytes')), 0) FROM commands"
+        "SELECT coalesce(sum(json_extract(record, '$.output_bytes')), 0) FROM commands "
+        "WHERE json_extract(record, '$.output_bytes') > 0"
     ).fetchone()
     gone = 0
     rows = sqlite.execute(
@@ -421,9 +525,9 @@ def _prune_output(sqlite: sqlite3.Connection, bytes_max: int) -> int:
     return gone
 
 
-def _prune_keys(sqlite: sqlite3.Connection, now: Now) -> int:
+def _prune_keys(sqlite: sqlite3.Connection, now_wall_s: float) -> int:
     return sqlite.execute(
         "DELETE FROM keys WHERE at_wall_s < ? AND NOT EXISTS (SELECT 1 FROM json_each(keys.command_ids) AS ids "
         "JOIN commands ON commands.id = ids.value)",
-        (now.wall_s - KEYS_KEPT_S,),
+        (now_wall_s - KEYS_KEPT_S,),
     ).rowcount

@@ -14,7 +14,8 @@ import msgspec
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueueLink, QueuesAway
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db
+from processes.adapters.state import fleet_db, sqlite_file
+from processes.adapters.state.sqlite_file import Files
 from processes.adapters.supervisor import Supervised, Supervisor, SupervisorAway, SupervisorFault
 from processes.core.errors import Fenced
 from processes.core.records.ledger import Ledger
@@ -124,19 +125,19 @@ class DatabaseFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        self._files: Files = {}
 
     def tally(self) -> tuple[Ledger, int]:
         """Return the committed ledger, and how many commands it calls open that have no row at the same moment.
 
         Raises: DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError.
         """
-        inode = self._path.stat().st_ino if self._path.exists() else 0
-        if self._connection is not None and inode != self._inode:  # a backup was restored meanwhile
-            self._connection.close()
+        if self._connection is not None and sqlite_file.files_at(self._path) != self._files:
+            self._connection.close()  # a backup was restored meanwhile, or its log was taken away
             self._connection = None
         if self._connection is None:
-            self._connection, self._inode = fleet_db.open_for_reading(self._path), inode
+            self._connection = fleet_db.open_for_reading(self._path)
+            self._files = sqlite_file.files_at(self._path)
         connection = self._connection
         connection.execute("BEGIN")
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters import cgroup, proc
-from processes.adapters.state import pulse_file
+from processes.adapters.state import gave_up, pulse_file
 from processes.adapters.supervisor import Supervised
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.watchdog.verdict import ProcessFacts, Spent
@@ -86,7 +86,9 @@ class Witness:
                 self._measure(subject, now_s)
 
     def facts(self, subject: Subject, wanted: bool, untouched_since_s: float | None, pressed: bool) -> ProcessFacts:
-        """Return the facts by which the pure core judges the subject."""
+        """The subject as the pure core judges it."""
+        pulse = subject.pulse
+        has_turned = subject.alive and pulse is not None and pulse.pid == subject.pid and pulse.turn > 0
         age_s = (
             time.clock_gettime(time.CLOCK_BOOTTIME) - subject.start_ticks / proc.TICKS_PER_S if subject.alive else 0.0
         )
@@ -106,6 +108,7 @@ class Witness:
             killed_s=subject.killed_s,
             pressed=pressed,
             untouched_since_s=untouched_since_s,
+            gave_up=gave_up.said(self._folder.parent, subject.name) if wanted and not has_turned else "",
         )
 
     def quiet(self, now_s: float) -> bool:

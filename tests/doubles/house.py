@@ -41,8 +41,9 @@ def free_port() -> int:
 class House:
     """One installation. Use as a context; at its end everything it started is gone."""
 
-    def __init__(self, **environment: str) -> None:
-        self.state = Path(tempfile.mkdtemp(prefix="fh"))
+    def __init__(self, prefix: str = "fh", **environment: str) -> None:
+        """`prefix`: how the name of the state folder begins."""
+        self.state = Path(tempfile.mkdtemp(prefix=prefix))
         self.operators, self.agents = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
         self.environment = {

@@ -55,7 +55,8 @@ class FanoutHouse(SmallHouse):
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment["FLEETHUB_OPERATORS_LISTEN"] = f"127.0.0.1:{self.port}"
-        self.settings.operator_token.write_text(TOKEN + "\n")
+        (self.state / "operator.token").write_text(TOKEN + "\n")
+        (self.state / "operator.token").chmod(0o600)
 
     def __enter__(self) -> FanoutHouse:
         self.start("queues")

@@ -40,6 +40,8 @@ RARE = {
     "log/NAME.out.N": "much output",
     "run/supervisor.sock.N": "a moment",
     "run/pulse/.NAME.N": "a moment",
+    "run/gave_up/": "a process that cannot go on",
+    "run/gave_up/NAME": "a process that cannot go on",
     "run/contested/": "two agents of one name",
     "run/contested/HOST": "two agents of one name",
     "run/failpoint": "a drill",

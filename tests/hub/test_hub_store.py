@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from processes.adapters.state import fleet_db
-from processes.core.hub.effects import Put
+from processes.adapters.state import fleet_db, revocations
+from processes.core.hub.effects import Put, Write
 from processes.core.hub.memory import REPLIES_KEPT_MAX
 from processes.core.hub.turn import CommitBatch
+from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
-from processes.core.records.request import KeptReply
+from processes.core.records.request import KeptReply, OperatorToken
+from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
-from processes.core.values import Now, Position
+from processes.core.values import Now, Position, Role
 from processes.hub import store
+from processes.hub.loop import unless_blocked
+from processes.hub.store import Store
 
 DAY_S = 86400.0
 WALL_S = 1.7e9
+STEP_S = 4 * 3600.0
+
+
+@contextlib.asynccontextmanager
+async def opened_store(path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(path, path.with_name("epoch"))
+    try:
+        yield opened
+    finally:
+        await opened.close()
 
 
 @pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S])
@@ -30,7 +48,70 @@ def test_answers_are_kept_by_their_number_whatever_the_clock_says(jump_s: float)
     for part, wall_s in ((names[:10], WALL_S + jump_s), (names[10:], WALL_S)):
         writes = [Put("replies", name, KeptReply(name, 202, Json(b"{}"), wall_s)) for name in part]
         store._write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, wall_s)), 0)
-    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), 0.0, 1 << 30) == 3
-    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), 0.0, 1 << 30) == 0
+    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 3
+    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 0
     assert [name for name, _ in store._restored(sqlite).rows["replies"]] == names[3:], "oldest first"
     sqlite.close()
+
+
+def test_a_locked_database_puts_housekeeping_off_and_ends_no_hub(tmp_path: Path) -> None:
+    """The bug it would catch: somebody looks at the database by hand when it is pruned, and the hub is replaced."""
+
+    async def work() -> None:
+        async with opened_store(tmp_path / "fleet.db") as opened:
+            with contextlib.closing(sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)) as lock:
+                lock.execute("BEGIN EXCLUSIVE")
+                await unless_blocked(opened.prune(Now(1.0, WALL_S), DAY_S, 1 << 30))
+            assert await opened.prune(Now(1.0, WALL_S), DAY_S, 1 << 30) == 0
+
+    asyncio.run(work())
+
+
+def test_what_is_old_by_a_clock_that_is_wrong_for_a_while_is_kept_and_goes_once_it_is_old(tmp_path: Path) -> None:
+    """And though the hub is restarted in between. The bug it would catch: such a minute erases keys, audit and letters."""
+    path, year_s = tmp_path / "fleet.db", 400 * DAY_S
+    sqlite = fleet_db.open_for_writing(path)
+    now_s = 0.0
+
+    def passed(seconds: float, wrong_s: float = 0.0, *, boot: str = "boot") -> int:
+        """Prunes once in STEP_S for so long; how many rows went."""
+        nonlocal now_s
+        gone = 0
+        for _ in range(int(seconds / STEP_S)):
+            now_s += STEP_S
+            gone += store._prune(sqlite, Now(now_s, WALL_S + now_s + wrong_s), boot, 90 * DAY_S, 1 << 30)
+        return gone
+
+    assert passed(2 * DAY_S) == 0
+    sqlite.execute("INSERT INTO keys VALUES ('release-42', 'digest', '[]', ?)", (WALL_S + now_s,))
+    store._add_audit(sqlite, (WALL_S + now_s, Kind.HOST, "a", None, "enrolled", "", "ann"))
+    for _ in range(3):
+        assert passed(3 * STEP_S, year_s) == 0
+        sqlite.close()
+        sqlite = fleet_db.open_for_writing(path)
+        assert passed(STEP_S, year_s, boot="another") == 0
+        assert passed(STEP_S) == 0
+    assert passed(27 * DAY_S) == 0, "a key is known for thirty days"
+    assert passed(5 * DAY_S) == 1
+    assert passed(90 * DAY_S) == 1
+    sqlite.close()
+
+
+def test_a_token_that_the_list_names_is_void_in_a_database_that_still_has_it(tmp_path: Path) -> None:
+    """As after a kill between the two, or after another file was put in its place."""
+    path = tmp_path / "fleet.db"
+    with contextlib.closing(fleet_db.open_for_writing(path)) as sqlite:
+        writes: list[Write] = [
+            Put("hosts", name, HostRecord(name, f"{name}-1", f"hash-{name}", WALL_S)) for name in "ab"
+        ]
+        writes += [Put("tokens", name, OperatorToken(name, Role.ADMIN, "", WALL_S)) for name in ("good", "void")]
+        store._write(sqlite, CommitBatch(writes, Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
+    revocations.add(revocations.beside(path), ["hash-a", "void"])
+
+    async def work() -> None:
+        async with opened_store(path) as opened:
+            hosts = dict((await opened.restored()).rows["hosts"])
+            assert {name: host.token_hash for name, host in hosts.items()} == {"a": None, "b": "hash-b"}
+            assert set(fleet_db.reading(path, fleet_db.tokens)) == {"good"}
+
+    asyncio.run(work())

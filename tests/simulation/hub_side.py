@@ -24,7 +24,7 @@ from processes.core.travels.pulse import Pulse
 from processes.core.values import Now, Position
 from processes.hub import store as hub_journal
 from processes.hub.loop import Loop
-from processes.hub.store import StorageBroken, Store
+from processes.hub.store import StorageBlocked, StorageBroken, Store
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -73,6 +73,8 @@ class VirtualJournal(Store):
     def __init__(self, disk: HubDisk, life: Life, epoch: int) -> None:
         self._disk, self._life, self.epoch = disk, life, epoch
         self.call_since_ns = 0
+        self.has_log = False
+        self.written = 0
 
     async def restored(self) -> StoredState:
         """As the journal's."""
@@ -91,7 +93,8 @@ class VirtualJournal(Store):
             blocked("database is locked")
             await asyncio.sleep(0.2)
         self._life.spend("commit")
-        hub_journal._write(self._disk.sqlite, batch, self.epoch)
+        hub_journal._write(self._disk.sqlite, batch, self.epoch, self.written + len(batch.writes))
+        self.written += len(batch.writes)
         world.witness.committed(batch, self.epoch)
         await self._disk_takes(world.io_s())
         self._life.spend("after commit")
@@ -101,9 +104,15 @@ class VirtualJournal(Store):
         self._life.later(seconds, done.set)
         await done.wait()
 
-    async def prune(self, now: Now, commands_before_wall_s: float, output_bytes_max: int) -> int:
-        """As the journal's."""
-        return hub_journal._prune(self._disk.sqlite, now, commands_before_wall_s, output_bytes_max)
+    async def prune(self, now: Now, kept_s: float, output_bytes_max: int) -> int:
+        """As the journal's; a locked disk refuses it."""
+        if self._disk.locked_until_s > self._disk.world.loop.now_s:
+            raise StorageBlocked("database is locked")
+        return hub_journal._prune(self._disk.sqlite, now, "boot", kept_s, output_bytes_max)
+
+    async def fold_log(self) -> None:
+        """Nothing: a disk in memory has no log."""
+        self.has_log = False
 
     async def close(self) -> None:
         """Nothing: the disk stays."""
@@ -166,7 +175,9 @@ async def main(world: World, life: Life) -> None:
     door = process(world, life, f"hub-{journal.epoch}")
     door.pulse = world.hub_pulse = QuietPulse(world.hub_pulse.pulse if world.hub_pulse is not None else None)
     life.machine = door
-    loop = Loop(door, journal, memory, link, await journal.position(), clock=ProcessClock(life), tick_s=1.0)
+    loop = Loop(
+        door, journal, memory, link, await journal.position(), clock=ProcessClock(life), tick_s=1.0, prune_s=7.0
+    )
     world.hubs.append((life, loop, memory))
     try:
         await loop.run()

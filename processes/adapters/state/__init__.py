@@ -18,11 +18,11 @@ long as the machine runs, or made anew. All files can be read by this user alone
     fleet.db                   | 0600 | hub; restore        | hub, fanout, watchdog | sql     | the installation's
     fleet.db-wal               | 0600 | SQLite              | SQLite                | sql     | while the database is open
     fleet.db-shm               | 0600 | SQLite              | SQLite                | no      | while the database is open
-    fleet.db.restoring         | 0600 | restore             | restore               | yes     | one restore
+    fleet.db.restoring         | 0600 | restore, up --new   | restore, up --new     | yes     | one restore
     fleet.db.restoring-journal | 0600 | SQLite              | SQLite                | sql     | one restore
-    fleet.db.restored          | 0600 | restore             | hub, restore          | yes     | until it takes its place
-    epoch                      | 0600 | hub                 | hub, doctor, status   | yes     | the installation's
-    revoked                    | 0600 | hub                 | restore               | yes     | for ever; lines are added
+    fleet.db.restored          | 0600 | restore, up --new   | hub, restore, up      | yes     | until it takes its place
+    epoch                      | 0600 | hub                 | hub, command line     | yes     | the installation's
+    revoked                    | 0600 | hub                 | hub, fanout, restore  | yes     | for ever; lines are added
     incidents.db               | 0600 | watchdog            | fanout, command line  | sql     | retention.incidents
     incidents.db-wal           | 0600 | SQLite              | SQLite                | sql     | while the database is open
     incidents.db-shm           | 0600 | SQLite              | SQLite                | no      | while the database is open
@@ -32,8 +32,8 @@ long as the machine runs, or made anew. All files can be read by this user alone
     alarms.json                | 0600 | watchdog            | watchdog, alarms      | yes     | the installation's
     history/                   | 0700 | fanout              | -                     | no      | the installation's
     history/NAME               | 0600 | that fanout         | its successor         | no      | rewritten once a minute
-    replaced/                  | 0700 | restore             | -                     | yes     | the operator's to remove
-    replaced/fleet-ID          | 0600 | restore             | the operator          | yes     | the operator's to remove
+    replaced/                  | 0700 | restore, up --new   | -                     | yes     | the operator's to remove
+    replaced/fleet-ID          | 0600 | restore, up, hub    | restore, the operator | yes     | the operator's to remove
     log/                       | 0700 | up                  | -                     | no      | the installation's
     log/supervisord.log        | any  | supervisord         | a dead one's successor| no      | rotated
     log/supervisord.log.N      | any  | supervisord         | a dead one's successor| no      | rotated away
@@ -60,6 +60,8 @@ long as the machine runs, or made anew. All files can be read by this user alone
     run/poison/NAME.note       | 0600 | watchdog            | the successor         | yes     | until the next kill
     run/farewell/              | 0700 | everybody           | -                     | no      | the installation's
     run/farewell/NAME          | 0600 | that process        | watchdog, successor   | no      | until the next end
+    run/gave_up/               | 0700 | everybody           | -                     | no      | the installation's
+    run/gave_up/NAME           | 0600 | that process        | watchdog, status      | no      | until it ends in order
     run/contested/             | 0700 | gateway             | -                     | no      | the installation's
     run/contested/HOST         | 0600 | gateway             | watchdog              | no      | five minutes
     run/watchdog.json          | 0600 | watchdog            | fanout, command line  | no      | rewritten every second

@@ -6,11 +6,16 @@ A fanout reads it here; a gateway reads it only when it has been replaced (gatew
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
+from processes.adapters import ownership
+from processes.adapters.ownership import NotPrivate
 from processes.adapters.state import durable
 from processes.core.shown.status import CanaryFile
+
+FILE_BYTES_MAX: Final = 4096
 
 _file = msgspec.json.Decoder(CanaryFile)
 
@@ -24,6 +29,6 @@ def write(path: Path, hashes: CanaryFile) -> None:
 def read(path: Path) -> CanaryFile | None:
     """Return the hashes; None if no watchdog has run yet, or the file cannot be read."""
     try:
-        return _file.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+        return _file.decode(ownership.read_private(path, FILE_BYTES_MAX, forbidden=ownership.CHANGEABLE))
+    except (OSError, NotPrivate, msgspec.DecodeError):
         return None

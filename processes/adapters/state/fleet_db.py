@@ -1,4 +1,4 @@
-"""The fleet's database: its schema, how it is opened, and how it is read. The hub alone writes it (hub/store.py).
+"""The fleet's database: how it is opened, and how it is read. The hub alone writes it (hub/store.py).
 
 Records are JSON of the core's types, so that `sqlite3 fleet.db` is enough to read them at a bad moment. Every function
 here is one short call on a connection's own thread: no long reader keeps the write-ahead log from being folded in.
@@ -6,14 +6,19 @@ here is one short call on a connection's own thread: no long reader keeps the wr
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from processes.adapters.state import durable
+from processes.adapters.state import durable, epoch_file, fleet_schema, sqlite_file
+from processes.core.records import beginning
+from processes.core.records.beginning import Found
 from processes.core.records.command import Command, State, Transition
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord
@@ -22,44 +27,11 @@ from processes.core.records.run import Run, RunState
 from processes.core.shown.pages import TokenView
 from processes.core.travels.audit import AuditView
 from processes.core.travels.audit import view as audit_view
+from processes.core.travels.pulse import Pulse
 from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
 
-SCHEMA_VERSION: Final = 1
-BUSY_TIMEOUT_MS: Final = 1000  # the writer tries again by itself; a reader reports it
-
-SCHEMA: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE hosts (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE commands (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, host TEXT NOT NULL, state TEXT NOT NULL, open INTEGER NOT NULL,
-  created_wall_s REAL NOT NULL, finished_wall_s REAL, record TEXT NOT NULL);
-CREATE INDEX commands_open ON commands (number) WHERE open;
-CREATE INDEX commands_host ON commands (host, number);
-CREATE INDEX commands_run ON commands (json_extract(record, '$.run'), number)
-  WHERE json_extract(record, '$.run') IS NOT NULL;
-CREATE INDEX commands_finished ON commands (finished_wall_s) WHERE NOT open;
-CREATE TABLE runs (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, finished_wall_s REAL,
-  record TEXT NOT NULL);
-CREATE INDEX runs_open ON runs (number) WHERE open;
-CREATE TABLE audit (
-  number INTEGER PRIMARY KEY, at_wall_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, before TEXT,
-  after TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL);
-CREATE INDEX audit_subject ON audit (subject, number);
-CREATE INDEX audit_rest ON audit (number) WHERE kind != 'command';
-CREATE TABLE output (
-  command_id TEXT NOT NULL, offset INTEGER NOT NULL, stream TEXT NOT NULL, data TEXT NOT NULL,
-  PRIMARY KEY (command_id, offset)) WITHOUT ROWID;
-CREATE TABLE replies (
-  request_id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL);
-CREATE TABLE keys (
-  key TEXT PRIMARY KEY, digest TEXT NOT NULL, command_ids TEXT NOT NULL, at_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE tokens (
-  token_hash TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, created_wall_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE deadletters (
-  id TEXT PRIMARY KEY, at_wall_s REAL NOT NULL, record TEXT NOT NULL, event BLOB NOT NULL) WITHOUT ROWID;
-CREATE INDEX deadletters_at ON deadletters (at_wall_s);
-"""
+BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
+DIFFERENCES_MAX: Final = 3  # that one message tells
 
 T = TypeVar("T")
 
@@ -69,28 +41,75 @@ class DatabaseUnreadable(Exception):
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Return the hub's connection: WAL, every commit synced to disk, transactions begun by hand. Makes
-    the file if there is none.
+    """Return the hub's connection: WAL, every commit synced to disk, transactions begun by hand.
 
-    Raises: sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
+    A file that is not there is made; one of an older version becomes one of ours. `refusal` says beforehand whether it
+    may. Raises: sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
     """
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";\n"):
-            if statement.strip():
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    elif version != SCHEMA_VERSION:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        refuse_newer(connection, path)
+        fleet_schema.migrate(connection)
+    except BaseException:
         connection.close()
-        raise DatabaseUnreadable(f"{path} is of version {version}, this fleethub knows {SCHEMA_VERSION}")
+        raise
     return connection
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises: DatabaseUnreadable, if the file is of a newer version than this program knows."""
+    version = fleet_schema.version_of(connection)
+    if version > fleet_schema.VERSION:
+        raise DatabaseUnreadable(
+            f"{path} is of version {version}, and this fleethub knows {fleet_schema.VERSION}: a newer fleethub wrote "
+            "it, so run that one, or restore a backup that this one made"
+        )
+
+
+def refusal(path: Path, epoch_beside: Path, last: Pulse | None, *, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> str:
+    """Return why no hub may begin with what is on the disk; empty if one may, or if nobody can say now.
+
+    `last`: the pulse of the last hub, read before this; None: there is none. A restore that waits to be completed is
+    judged by what it brings. Raises: OSError.
+    """
+    fresh = restored_name(path)
+    place = fresh if fresh.exists() else path
+    try:
+        found = Found(epoch_file.read(epoch_beside))
+    except ValueError:
+        return f"{epoch_beside} does not hold a number: remove it, for the database knows its epoch too"
+    try:
+        with contextlib.closing(sqlite_file.open_for_reading(place, timeout_s)) as connection:
+            refuse_newer(connection, path)
+            if foreign := foreign_schema(connection, path):
+                return foreign
+            version = fleet_schema.version_of(connection)
+            known = epoch(connection) if version >= fleet_schema.ORDERED_EPOCHS else None
+            size = place.stat().st_size
+            found = Found(
+                found.epoch_beside, size, version > 0, known, written(connection) if version else 0,
+                last.epoch if last else 0, last.committed if last else 0,
+            )  # fmt: skip
+    except FileNotFoundError:
+        pass
+    except (sqlite_file.NoFile, DatabaseUnreadable) as error:
+        return str(error)
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return ""
+        return f"{path} is damaged: {error}"
+    return beginning.refusal(str(path), found)
+
+
+def foreign_schema(connection: sqlite3.Connection, path: Path) -> str:
+    """Return how the file's schema is not ours, in one line; empty if it is ours. Raises: sqlite3.Error."""
+    found = fleet_schema.differences(connection)
+    more = f"; and {len(found) - DIFFERENCES_MAX} more" if len(found) > DIFFERENCES_MAX else ""
+    return f"{path} is no database of a fleet: {'; '.join(found[:DIFFERENCES_MAX])}{more}" if found else ""
 
 
 def restoring_name(path: Path) -> Path:
@@ -101,6 +120,28 @@ def restoring_name(path: Path) -> Path:
 def restored_name(path: Path) -> Path:
     """Return the path where a restored database stands, whole, until it takes the other's place."""
     return path.with_name(path.name + ".restored")
+
+
+def aside_name(path: Path) -> Path:
+    """Return a name that nothing has yet, in the folder `replaced`, for a database that another one's place took."""
+    aside = path.with_name("replaced") / time.strftime("fleet-%Y%m%dT%H%M%SZ.db", time.gmtime())
+    number = 1
+    while aside.exists() or aside.with_name(aside.name + "-wal").exists():
+        number += 1
+        aside = aside.with_name(f"{aside.name.partition('Z')[0]}Z-{number}.db")
+    return aside
+
+
+def copy(source: sqlite3.Connection, target: Path) -> None:
+    """Make `target` a whole copy of the database at one moment: one file, on disk, this user's alone.
+
+    Cost: one read transaction; writers go on. Raises: FileExistsError, OSError, sqlite3.Error.
+    """
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as to:
+        source.backup(to)
+        to.execute("PRAGMA journal_mode = DELETE")  # else a second file would belong to it
+    durable.sync_file(target)
 
 
 def finish_restore(path: Path) -> bool:
@@ -121,23 +162,32 @@ def finish_restore(path: Path) -> bool:
     return True
 
 
+def forget_stale_memory(path: Path) -> None:
+    """Remove the shared memory of a log that is not there: who has it open would tell of pages that nobody can read.
+
+    Only for who holds the hub's lock: then nobody writes, and readers find other files and open anew. Raises: OSError.
+    """
+    if not path.with_name(path.name + "-wal").exists():
+        path.with_name(path.name + "-shm").unlink(missing_ok=True)
+
+
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Return a connection that can only read, whether the hub runs or not.
 
     Raises: DatabaseUnreadable.
     """
-    if not path.exists():
-        raise DatabaseUnreadable(f"there is no database at {path} yet")
     try:
-        connection = sqlite3.connect(
-            f"file:{path}?mode=ro",
-            uri=True,
-            timeout=BUSY_TIMEOUT_MS / 1000,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = sqlite_file.open_for_reading(path, BUSY_TIMEOUT_MS / 1000)
+    except FileNotFoundError:
+        raise DatabaseUnreadable(f"there is no database at {path} yet") from None
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+    except sqlite_file.NoFile as error:
+        raise DatabaseUnreadable(str(error)) from None
+    try:
         connection.execute("SELECT 1 FROM meta LIMIT 1")
     except sqlite3.Error as error:
+        connection.close()
         raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
     return connection
 
@@ -166,7 +216,7 @@ def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """Return a value of the meta table: epoch, position, boot, ledger, number."""
+    """A value of the meta table: epoch, written, position, ledger, number, lasting_time."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
@@ -174,6 +224,11 @@ def meta(connection: sqlite3.Connection, key: str) -> str | None:
 def epoch(connection: sqlite3.Connection) -> int:
     """Return the newest hub epoch that committed anything."""
     return int(meta(connection, "epoch") or 0)
+
+
+def written(connection: sqlite3.Connection) -> int:
+    """How much the hub of the newest epoch has written."""
+    return int(meta(connection, "written") or 0)
 
 
 def ledger(connection: sqlite3.Connection) -> Ledger:

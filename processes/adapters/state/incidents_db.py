@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from processes.adapters.state import sqlite_file
 from processes.core.shown.pages import IncidentWithEvidence
 from processes.core.shown.status import IncidentsReport, IncidentView
 
@@ -83,13 +85,8 @@ def totals(path: Path) -> IncidentsReport:
 
 
 def _reading(path: Path, read: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-    if not path.exists():
-        return nothing
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        try:
+        with contextlib.closing(sqlite_file.open_for_reading(path, BUSY_TIMEOUT_S)) as connection:
             return read(connection)
-        finally:
-            connection.close()
-    except (sqlite3.Error, msgspec.DecodeError):
+    except (OSError, sqlite_file.NoFile, sqlite3.Error, msgspec.DecodeError):
         return nothing

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from processes.adapters import ownership
 from processes.adapters.state import durable
 from processes.core.values import Role
 
@@ -99,14 +100,14 @@ def key_place(run: Path) -> Path:
 def cookie_key(run: Path) -> bytes:
     """Return the key that signs sessions, made if it is missing; several fanouts that start at once get the same one.
 
-    Raises: OSError, if the state folder cannot be written, or the file does not hold a key.
+    Raises: OSError, if the state folder cannot be written, or the file holds something else; NotPrivate.
     """
     path = key_place(run)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):  # it is there already, or another fanout was first
         if not path.exists():
             durable.create(path, secrets.token_bytes(KEY_BYTES))
-    key = path.read_bytes()
+    key = ownership.read_private(path, KEY_BYTES + 1)
     if len(key) != KEY_BYTES:
         raise OSError(f"{path} does not hold {KEY_BYTES} bytes: remove it, and everybody signs in anew")
     return key

@@ -14,7 +14,7 @@ import msgspec
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import desired_state, fleet_db, incidents_db, pulse_file
+from processes.adapters.state import desired_state, fleet_db, gave_up, incidents_db, pulse_file
 from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
 from processes.core.shown.status import (
@@ -26,7 +26,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
-from processes.core.travels.pulse import Pulse, Unreadable
+from processes.core.travels.pulse import Pulse
 
 DATABASE_S_MAX: Final = 0.5  # of the promised second; a database that is locked longer is left out
 FROZEN_S_MIN: Final = 2.0  # starvation is not known here, so a process is not called frozen sooner than this
@@ -81,8 +81,8 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
 
 def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report:
     wanted = desired_state.read(settings)
-    pulses = {name: _pulse(settings.pulses, name) for name in settings.all_names()}
-    # as the watchdog last counted them
+    pulses = {name: pulse_file.last(settings.pulses, name) for name in settings.all_names()}
+    # the last that anybody knows
     counted = {process.name: process.restarts for process in last.processes} if last else {}
     processes = [
         msgspec.structs.replace(_process(name, pulse, wanted, settings, now_s), restarts=counted.get(name, 0))
@@ -121,14 +121,17 @@ def _process(
 ) -> ProcessReport:
     wanted = reports.is_wanted(name, desired)
     alive = pulse is not None and proc.alive(pulse.pid, pulse.start_ticks)
+    why = gave_up.said(settings.run, name)
     if pulse is None or not alive:
         verdict, reason = (Verdict.DEAD, "not running") if wanted else (Verdict.STOPPED, "as asked")
+        if wanted and why:
+            reason = f"{reason}: {why}"
         return ProcessReport(
             name, "STOPPED" if not wanted else "UNKNOWN", None, None, 0, None, verdict, reason, wanted=wanted
         )
     age_s = now_s - pulse.written_ns / 1e9
     if pulse.written_ns == 0:
-        verdict, reason = Verdict.STARTING, ""
+        verdict, reason = Verdict.STARTING, f"the one before it gave up: {why}" if why else ""
     elif name == "watchdog":
         verdict, reason = Verdict.SILENT, f"no report for {age_s:.0f} s"
     elif age_s < max(settings.file.watchdog.stall_s, FROZEN_S_MIN):
@@ -146,13 +149,6 @@ def _aged(canary: CanaryReport, now_s: float) -> CanaryReport:
     return msgspec.structs.replace(
         canary, ok=False, age_s=round(age_s, 3) if age_s is not None and age_s >= 0 else None
     )
-
-
-def _pulse(folder: Path, name: str) -> Pulse | None:
-    try:
-        return pulse_file.read(folder, name)
-    except (Unreadable, OSError):
-        return None
 
 
 class _Facts(msgspec.Struct, frozen=True):

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import ownership
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, revocations, session_files, status_file
+from processes.adapters.state import fleet_db, private_files, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes
 from processes.cli.terminal.text import count
 from processes.cli.verbs import backup
+from processes.core.records import beginning
 from processes.core.shown.status import Overall
 
 CHECK_S_MAX: Final = 0.4  # for one database, unless --deep: `doctor` answers within a second
@@ -50,8 +52,13 @@ def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
         )  # fmt: skip
     elif not os.access(state, os.R_OK | os.W_OK | os.X_OK):
         yield Finding("state folder", Level.BAD, f"{state} is not writable", f"chmod u+rwx {state}")
+    elif wrong := ownership.fault(state, found, ownership.CHANGEABLE, ownership.owners()):
+        yield Finding("state folder", Level.BAD, f"{wrong.what}: who can write there can do all", wrong.mend)
     else:
         yield Finding("state folder", Level.OK, f"{state} is ours and writable")
+    for above in ownership.faults_above(state):
+        what = f"above the state folder {above.what}: who can do that can put another folder in its place"
+        yield Finding("state folder", Level.WARNING, what, above.mend)
     for name in ("run", "log"):
         path = state / name
         if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
@@ -64,14 +71,14 @@ def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def secrets(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Check that others cannot read the files that hold secrets or say who may do what."""
-    wrong = []
-    for path in _secrets(settings):
-        if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-            wrong.append(path)
-            yield Finding(
-                "file modes", Level.BAD, f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}"
-            )
+    """Find out whether others can get at the files that hold secrets or say who may do what."""
+    wrong = {each.path: each for each in private_files.faults(settings) if each.path != settings.state}
+    for path in private_files.records(settings):
+        each = ownership.file_fault(path, ownership.PRIVATE, ownership.owners())
+        if each is not None:
+            wrong.setdefault(path, each)
+    for each in wrong.values():
+        yield Finding("file modes", Level.BAD, each.what, each.mend)
     if not wrong:
         yield Finding("file modes", Level.OK, "tokens, keys and databases are this user's alone")
 
@@ -85,15 +92,18 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
             "a restore was interrupted after the point of no return",
             "The next fleethub up completes it.",
         )
-    if not settings.database.exists():
-        if (
-            settings.epoch_file.exists()
-        ):  # a hub has run here; operator.token alone would only say that `env` or `up` was typed
-            yield Finding(
-                "fleet.db", Level.BAD, f"there is no {settings.database}, and there was one", "fleethub restore FILE"
-            )
-        return
-    yield _checked("fleet.db", settings.database, deep)
+    last = pulse_file.last(settings.pulses, "hub")
+    if why := fleet_db.refusal(settings.database, settings.epoch_file, last, timeout_s=CHECK_S_MAX / 2):
+        yield Finding("fleet.db", Level.BAD, f"no hub begins with it: {why}", beginning.ADVICE)
+    elif settings.database.exists():
+        yield _checked("fleet.db", settings.database, deep)
+    if settings.database.exists() and settings.database.stat().st_nlink > 1:
+        yield Finding(
+            "fleet.db",
+            Level.WARNING,
+            f"{settings.database} has another name (a hard link), and what is written here is written there",
+            f"find {settings.state} -samefile {settings.database}, then copy it and remove the other name.",
+        )
     if settings.incidents_database.exists():
         yield _checked("incidents.db", settings.incidents_database, deep)
     log = settings.database.with_name(settings.database.name + "-wal")
@@ -107,18 +117,11 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
         )
 
 
-def _secrets(settings: Settings) -> tuple[Path, ...]:
-    return (
-        settings.operator_token, settings.agent_token, settings.database, settings.incidents_database,
-        revocations.beside(settings.database), session_files.key_place(settings.run), settings.canary,
-    )  # fmt: skip
-
-
 def _checked(name: str, path: Path, deep: bool) -> Finding:
     advice = "Nothing is replaced by itself: fleethub down, then fleethub restore FILE."
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=CHECK_S_MAX / 2, check_same_thread=False)
-    except sqlite3.Error as error:
+        connection = sqlite_file.open_for_reading(path, CHECK_S_MAX / 2)
+    except (OSError, sqlite_file.NoFile, sqlite3.Error) as error:
         return Finding(name, Level.BAD, f"{path} cannot be opened: {error}", advice)
     timer = threading.Timer(CHECK_S_MAX, connection.interrupt)
     if not deep:
@@ -142,6 +145,8 @@ def _checked(name: str, path: Path, deep: bool) -> Finding:
             return Finding(
                 name, Level.OK, f"no damage found within {CHECK_S_MAX:g} s; fleethub doctor --deep reads it all"
             )
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return Finding(name, Level.BAD, f"cannot be read: {error}; was its log ({path}-wal) removed?", advice)
         return Finding(
             name,
             Level.WARNING,

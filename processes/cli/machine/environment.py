@@ -12,10 +12,10 @@ from typing import Final
 
 import processes
 from processes.adapters.settings import Settings, checkout
-from processes.adapters.state import durable
+from processes.adapters.state import durable, private_files
 from processes.cli.terminal.failure import Failure
 
-_FORBIDDEN: Final = '%"\\\n'  # supervisord expands % and splits its commands as a shell does
+_FORBIDDEN: Final = '"\\\n'  # supervisord splits its commands as a shell does
 
 
 def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -37,7 +37,7 @@ def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> di
         if any(character in value for character in _FORBIDDEN):
             raise Failure(
                 "bad_path",
-                f'{name} is {value!r}: supervisord cannot take % " \\ or a line break in it',
+                f'{name} is {value!r}: supervisord cannot take " \\ or a line break in it',
                 "Choose another place.",
             )
     if "FLEETHUB_CONFIG" in environ:
@@ -53,11 +53,10 @@ def exports(found: Mapping[str, str]) -> str:
 
 
 def make_folders(settings: Settings) -> None:
-    """Make the state folder and those that supervisord needs: this user's, and closed to others.
+    """The state folder and those that supervisord needs exist and are this user's; nothing in it that others must not
+    read or change is open to them.
 
-    Temporary files that an interrupted write left behind are removed.
-
-    Raises: Failure, which names the folder and what is wrong with it.
+    Raises: Failure, naming the folder or file, what is wrong with it, and what mends it.
     """
     for folder in (settings.state, settings.log, settings.run):
         try:
@@ -71,6 +70,8 @@ def make_folders(settings: Settings) -> None:
             raise _unusable(folder, "it is not writable")
     for folder in (settings.log, settings.run):
         folder.chmod(0o700)
+    if wrong := list(private_files.faults(settings)):
+        raise Failure("not_private", "; ".join(each.what for each in wrong), "\n".join(each.mend for each in wrong))
     for folder in (settings.state, settings.histories, settings.run, *settings.run.glob("*/")):
         durable.sweep(folder)
 

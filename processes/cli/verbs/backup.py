@@ -67,21 +67,12 @@ def backup(file: Path, as_json: bool) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the database, as it is at one moment, into the file `target`: synced to disk, and this user's alone.
-
-    Cost: one read transaction, beside which writers go on. Raises: DatabaseUnreadable, OSError.
-    """
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection = fleet_db.open_for_reading(source)
-    try:
-        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as to:
-            connection.backup(to)
-            to.execute("PRAGMA journal_mode = DELETE")  # otherwise the copy would need a -wal file beside it
-    except sqlite3.Error as error:
-        raise DatabaseUnreadable(f"{source} cannot be copied: {error}") from None
-    finally:
-        connection.close()
-    durable.sync_file(target)
+    """Make `target` a whole copy of the database (fleet_db.copy). Raises: DatabaseUnreadable, OSError."""
+    with contextlib.closing(fleet_db.open_for_reading(source)) as connection:
+        try:
+            fleet_db.copy(connection, target)
+        except sqlite3.Error as error:
+            raise DatabaseUnreadable(f"{source} cannot be copied: {error}") from None
 
 
 def checked(file: Path, *, whole: bool = True) -> Contents:
@@ -94,11 +85,9 @@ def checked(file: Path, *, whole: bool = True) -> Contents:
         damage = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")] if whole else ["ok"]
         if damage != ["ok"]:
             raise DatabaseUnreadable(f"{file} is damaged: {'; '.join(damage)}")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != fleet_db.SCHEMA_VERSION:
-            raise DatabaseUnreadable(
-                f"{file} has schema version {version}, and this fleethub knows {fleet_db.SCHEMA_VERSION}"
-            )
+        fleet_db.refuse_newer(connection, file)
+        if foreign := fleet_db.foreign_schema(connection, file):
+            raise DatabaseUnreadable(foreign)
         ledger = fleet_db.ledger(connection)
         rows = connection.execute(
             "SELECT state, count(*) FROM commands WHERE open AND host != ? GROUP BY state", (CANARY_HOST,)

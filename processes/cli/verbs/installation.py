@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,16 +15,27 @@ from typing import Final
 import click
 import msgspec
 
+from processes.adapters import ownership
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import desired_state, lock
+from processes.adapters.state import desired_state, fleet_db, lock, pulse_file
 from processes.adapters.supervisor import SupervisorAway
-from processes.cli.machine import enrolment, environment, own_hub, own_processes, ports, sign_in, supervision
+from processes.cli.machine import (
+    enrolment,
+    environment,
+    own_hub,
+    own_processes,
+    ports,
+    replacement,
+    sign_in,
+    supervision,
+)
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import settings_anyway
 from processes.client.api import Api
 from processes.client.errors import HubAway
+from processes.core.records import beginning
 from processes.core.shown.status import is_wanted
 
 HEALTHY_S_MAX: Final = 60.0
@@ -51,14 +63,22 @@ def env() -> None:
 @click.command()
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C and SIGTERM end everything.")
 @click.option("--no-agent", is_flag=True, help="Do not start the agent of this machine.")
-def up(foreground: bool, no_agent: bool) -> int:
+@click.option("--new", is_flag=True, help="Begin empty: without hosts and commands. What was there is kept aside.")
+def up(foreground: bool, no_agent: bool, new: bool) -> int:
     """Start everything, and print the sign-in link."""
     settings = load()
     environment.variables(settings)
     environment.make_folders(settings)
-    # a lock for `up` alone: a second `up` at the same time waits, and then finds it running
+    for above in ownership.faults_above(settings.state):
+        output.note(f"warning: above the state folder {above}")
+    # its own lock: two `up`s at once, and the second finds it running
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:
+        if new:
+            _begin_anew(settings)
+        last = pulse_file.last(settings.pulses, "hub")
+        if refusal := fleet_db.refusal(settings.database, settings.epoch_file, last):
+            raise Failure("database_refused", f"no hub begins here: {refusal}", beginning.ADVICE)
         running = own_processes.supervisord_of(settings)
         if running is not None:
             settings = _as_running(settings, running)
@@ -145,6 +165,22 @@ def start(process: str) -> None:
         supervision.start(settings, name)
         output.say(f"{name}: running")
     supervision.wait_told(settings, names)
+
+
+def _begin_anew(settings: Settings) -> None:
+    """An empty database stands in the place of the fleet's, and what was there is named. Raises: Failure."""
+    if not settings.epoch_file.exists() and not settings.database.exists():
+        return  # nothing ever began here
+    try:
+        with replacement.standing_still(settings, up_is_ours=True):
+            kept = replacement.begin_anew(settings)
+    except (OSError, sqlite3.Error) as error:
+        raise Failure(
+            "not_begun", f"nothing was begun anew: {error}", "Make room or mend it, then try again."
+        ) from None
+    output.say("begun anew: without hosts, tokens, commands and runs; incidents and settings stay")
+    for path in kept:
+        output.say(f"what was there is kept: {path}")
 
 
 def _refuse_what_cannot_get_well(settings: Settings) -> None:

@@ -1,26 +1,22 @@
 """The verb `restore`: a backup takes the place of the database, or nothing has changed; never anything between.
 
-The backup is copied beside the database (fleet.db.restoring), checked, and changed as core/cli/rollback.py says. Its
-rename to fleet.db.restored is the point of no return: if we are killed after that, the next hub or the next `restore`
-completes the restore (fleet_db.finish_restore).
+The backup is copied, checked and made fit beside the database, then takes its place (machine/replacement.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import durable, fleet_db, lock, revocations
+from processes.adapters.state import fleet_db, fleet_schema, revocations
 from processes.adapters.state.fleet_db import DatabaseUnreadable
-from processes.cli.machine import environment, own_processes
+from processes.cli.machine import environment, replacement
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json
@@ -28,7 +24,6 @@ from processes.cli.terminal.text import count
 from processes.cli.verbs import backup
 from processes.core.cli import rollback
 from processes.core.cli.rollback import Rollback
-from processes.core.errors import ResourceError
 from processes.core.travels.audit import Kind
 from processes.core.values import CANARY_HOST, rfc3339
 
@@ -55,7 +50,7 @@ def restore(file: Path, as_json: bool) -> None:
     settings = load()
     environment.make_folders(settings)
     try:
-        with _standing_still(settings):
+        with replacement.standing_still(settings):
             fleet_db.finish_restore(settings.database)
             done = _restored(settings, file)
     except DatabaseUnreadable as error:
@@ -78,77 +73,34 @@ def restore(file: Path, as_json: bool) -> None:
     output.say(f"start it: {environment.program()} up")
 
 
-@contextlib.contextmanager
-def _standing_still(settings: Settings) -> Iterator[None]:
-    """Make sure that nothing of this installation runs or starts while this context is open. Raises: Failure."""
-    advice = "End it first: fleethub down"
-    try:
-        held = [lock.hold(lock.place(settings.run, "up"))]
-    except ResourceError:
-        raise Failure("running", "somebody is just starting this installation", advice) from None
-    try:
-        if own_processes.supervisord_of(settings) is not None or own_processes.members_of(settings):
-            raise Failure(
-                "running",
-                f"the installation of {settings.state} runs, and would write into what is being replaced",
-                advice,
-            )
-        held.append(lock.hold(lock.place(settings.run, "hub")))
-        yield
-    except ResourceError as error:
-        raise Failure("running", f"a hub runs: {error}", advice) from None
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-
-
 def _restored(settings: Settings, file: Path) -> Done:
     if settings.database.exists() and file.samefile(settings.database):
         raise Failure("same_file", f"{file} is the database itself", "Name a backup.")
+    if not file.is_file():  # a pipe would be waited for, a device be read for ever
+        raise Failure("bad_backup", f"nothing was restored: {file} is no regular file", "Name a backup.")
     contents = backup.checked(file)
-    fresh = fleet_db.restoring_name(settings.database)
-    for suffix in ("", "-journal"):
-        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)  # left by a restore that was interrupted
+    fresh = replacement.empty_place(settings)
     backup.copy(file, fresh)
-    changed = _made_fit(fresh, revocations.read(revocations.beside(settings.database)), file)
+    changed = _made_fit(fresh, settings, file)
     backup.checked(fresh)
-    durable.sync_file(fresh)
-    aside = _kept_aside(settings)
-    fresh.replace(fleet_db.restored_name(settings.database))
-    durable.sync_folder(settings.state)
-    fleet_db.finish_restore(settings.database)
+    kept = replacement.take_place(settings, fresh)
     return Done(
-        str(file.absolute()), contents.hosts, len(changed.commands), changed.revoked, str(aside) if aside else None
+        str(file.absolute()), contents.hosts, len(changed.commands), changed.revoked, str(kept[0]) if kept else None
     )
 
 
-def _kept_aside(settings: Settings) -> Path | None:
-    """Link the database and its write-ahead log under another name, which takes no time and no room.
+def _made_fit(fresh: Path, settings: Settings, file: Path) -> Rollback:
+    """Make the copy one of our version, and change it as core/cli/rollback.py says, in one transaction.
 
-    Returns that name; None if there is no database.
+    Raises: DatabaseUnreadable, OSError.
     """
-    if not settings.database.exists():
-        return None
-    folder = settings.replaced
-    folder.mkdir(mode=0o700, exist_ok=True)
-    aside = folder / time.strftime("fleet-%Y%m%dT%H%M%SZ.db", time.gmtime())
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = aside.with_name(f"{aside.name.partition('Z')[0]}Z-{number}.db")
-    for suffix in ("-wal", ""):
-        source = settings.database.with_name(settings.database.name + suffix)
-        if source.exists():
-            os.link(source, aside.with_name(aside.name + suffix))
-    durable.sync_folder(folder)
-    return aside
-
-
-def _made_fit(fresh: Path, revoked: frozenset[str], file: Path) -> Rollback:
-    """Change the copy as core/cli/rollback.py says, in one transaction. Raises: DatabaseUnreadable."""
     now_wall_s = time.time()
+    revoked = revocations.read(revocations.beside(settings.database))
     try:
         with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as sqlite:
+            if foreign := fleet_db.foreign_schema(sqlite, file):  # of what was copied, before anything is written
+                raise DatabaseUnreadable(foreign)
+            fleet_schema.migrate(sqlite)
             opened = [
                 command
                 for command in fleet_db.commands(sqlite, limit=-1, open_only=True)
@@ -162,14 +114,14 @@ def _made_fit(fresh: Path, revoked: frozenset[str], file: Path) -> Rollback:
             sqlite.execute("DELETE FROM commands WHERE host = ?", (CANARY_HOST,))  # a canary round was under way
             sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", [(token_hash,) for token_hash in revoked])
             made_at = rfc3339(file.stat().st_mtime)
-            sqlite.execute(_AUDIT, (now_wall_s, Kind.DATABASE, made_at, None, "restored", "", rollback.ACTOR))
+            replacement.put_epoch(sqlite, settings)
+            sqlite.execute(
+                replacement.AUDIT, (now_wall_s, Kind.DATABASE, made_at, None, "restored", "", rollback.ACTOR)
+            )
             sqlite.execute("COMMIT")
     except (sqlite3.Error, ValueError, msgspec.DecodeError) as error:
         raise DatabaseUnreadable(f"{file} cannot be used: {error}") from None
     return changed
-
-
-_AUDIT = "INSERT INTO audit (at_wall_s, kind, subject, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 def _put(sqlite: sqlite3.Connection, changed: Rollback) -> None:
@@ -182,7 +134,8 @@ def _put(sqlite: sqlite3.Connection, changed: Rollback) -> None:
         )
     for step in changed.transitions:
         sqlite.execute(
-            _AUDIT, (step.at_wall_s, Kind.COMMAND, step.command_id, step.before, step.after, step.reason, step.actor)
+            replacement.AUDIT,
+            (step.at_wall_s, Kind.COMMAND, step.command_id, step.before, step.after, step.reason, step.actor),
         )
     for run in changed.runs:
         over = (run.finished_wall_s, _text(run), run.number)

@@ -207,10 +207,12 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     hub = next((process for process in processes if process.name == "hub"), None)
     if hub is None or hub.verdict in (Verdict.DEAD, Verdict.STOPPED, Verdict.STARTING):
         grade = Overall.DOWN
-        asked = hub is not None and hub.verdict is Verdict.STOPPED and not hub.wanted
-        reasons.append(
-            "the hub is not running" if hub is None else f"the hub is {hub.verdict}{', as asked' if asked else ''}"
-        )
+        if hub is None:
+            reasons.append("the hub is not running")
+        else:
+            asked = hub.verdict is Verdict.STOPPED and not hub.wanted
+            said = f": {hub.reason}" if hub.reason and hub.verdict is not Verdict.STOPPED else ", as asked" * asked
+            reasons.append(f"the hub is {hub.verdict}{said}")
     elif hub.verdict in (Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE):
         grade = Overall.STALLED
         reasons.append(f"the hub is {hub.verdict}: {hub.reason}".rstrip(": "))

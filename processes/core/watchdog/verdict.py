@@ -85,6 +85,7 @@ class ProcessFacts(NamedTuple):
     pressed: bool = False  # the queue that it fills is full: it waits because of the readers
     # the second witness: since when it takes nothing from the queue that it reads; None: it does, or not known
     untouched_since_s: float | None = None
+    gave_up: str = ""  # why the process ended that is not there, or that this one follows, by its own word
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -139,7 +140,7 @@ def _absent(track: Track, facts: ProcessFacts, now_s: float) -> Judgement:
         return Judgement(Verdict.STOPPED, "as asked")
     words = {"FATAL": "failed to start again and again", "STOPPED": "was stopped, but not by an operator"}
     reason = words.get(facts.supervised, f"no process ({facts.supervised or 'supervisord does not answer'})")
-    return Judgement(Verdict.DEAD, reason, track.advanced_s or now_s)
+    return Judgement(Verdict.DEAD, f"{reason}: {facts.gave_up}" if facts.gave_up else reason, track.advanced_s or now_s)
 
 
 def _followed(kind: str, track: Track, facts: ProcessFacts, now_s: float) -> Track:
@@ -264,7 +265,8 @@ def _without_pulse(track: Track, facts: ProcessFacts, now_s: float) -> Judgement
     if not track.pulsed and track.since_birth:
         counted_s = now_s - track.baseline_s
         if counted_s < STARTING_S_MAX:
-            return Judgement(Verdict.STARTING, "", track.advanced_s)
+            said = f"the one before it gave up: {facts.gave_up}" if facts.gave_up else ""
+            return Judgement(Verdict.STARTING, said, track.advanced_s)
         starved = _starved(track.spent, facts, counted_s, STARTING_S_MAX)
         if starved and counted_s < STARVED_S_MAX:
             return Judgement(Verdict.EXCUSED, starved, track.advanced_s)

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles import old_installation
 from doubles.deadline import WAIT_S
 from doubles.fleet_play import Play
 
-from processes.adapters.state import fleet_db, lock, revocations
+from processes.adapters.settings import load
+from processes.adapters.state import fleet_db, fleet_schema, lock, revocations
 from processes.cli.__main__ import execute
+from processes.cli.machine import replacement
 from processes.core.hub.effects import Effects
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import State
@@ -209,3 +212,75 @@ def test_restore_killed_anywhere_leaves_the_old_or_the_new_and_the_hubs_next_sta
     _, complaints = killed.communicate(timeout=WAIT_S)
     assert killed.returncode == 0, complaints
     assert seen == {frozenset({"old", "newest"}), frozenset({"a", "b"})}
+
+
+def test_a_backup_with_a_schema_that_is_not_ours_is_refused_with_what_differs(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bug it would catch: a trigger in it makes an admin's token with every line of the audit trail."""
+    fill(state / "fleet.db", "a")
+    for number, (statement, says) in enumerate(
+        [
+            ("CREATE TRIGGER backdoor AFTER INSERT ON audit BEGIN INSERT OR REPLACE INTO tokens VALUES "
+             "('t', 'admin', 'sys', 1.0); END", "trigger backdoor"),
+            ("CREATE VIEW seen AS SELECT * FROM tokens", "view seen"), ("CREATE TABLE more (x)", "table more"),
+            ("ALTER TABLE tokens ADD COLUMN more", "table tokens is not as ours"),
+        ]
+    ):  # fmt: skip
+        file = tmp_path / f"b{number}.db"
+        verb("backup", str(file), capsys=capsys)
+        with contextlib.closing(sqlite3.connect(file)) as sqlite, sqlite:
+            sqlite.execute(statement)
+        before = (state / "fleet.db").read_bytes()
+        refused = verb("restore", str(file), capsys=capsys, code=1)
+        assert refused["error"] == "bad_backup"
+        assert says in refused["message"]
+        assert (state / "fleet.db").read_bytes() == before
+        assert not (state / "replaced").exists()
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(state / "fleet.db", "a")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert "no regular file" in verb("restore", str(path), capsys=capsys, code=1)["message"]
+
+
+def test_a_backup_of_the_version_before_is_restored_as_one_of_ours_and_a_hub_may_begin_with_it(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And though hubs have run since: the restore knows of them, a file that was only copied back does not."""
+    old_installation.unpack(tmp_path / "old")
+    fill(state / "fleet.db", "a")
+    (state / "epoch").write_text("40\n")
+    done = verb("restore", str(tmp_path / "old" / "fleet.db"), capsys=capsys)
+    assert done["hosts"] >= 4
+    assert fleet_db.reading(state / "fleet.db", fleet_schema.version_of) == fleet_schema.VERSION
+    assert fleet_db.refusal(state / "fleet.db", state / "epoch", None) == ""
+    backup = tmp_path / "b.db"
+    verb("backup", str(backup), capsys=capsys)
+    (state / "epoch").write_text("43\n")
+    (state / "fleet.db").write_bytes(backup.read_bytes())
+    assert "is an older one" in fleet_db.refusal(state / "fleet.db", state / "epoch", None)
+    verb("restore", str(backup), capsys=capsys)
+    assert fleet_db.refusal(state / "fleet.db", state / "epoch", None) == ""
+
+
+def test_an_empty_database_takes_the_place_of_another_which_is_kept_log_and_all(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `up --new` does; also where only the log is left."""
+    fill(state / "fleet.db", "a")
+    (kept,) = replacement.begin_anew(load())
+    assert (names(kept), names(state / "fleet.db")) == ({"a"}, set())
+    assert fleet_db.refusal(state / "fleet.db", state / "epoch", None) == ""
+    assert fleet_db.reading(state / "fleet.db", fleet_db.epoch) > int((state / "epoch").read_text())
+    with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
+        sqlite.execute("INSERT INTO meta VALUES ('more', '1')")
+        log = (state / "fleet.db-wal").read_bytes()
+        (state / "fleet.db").unlink()
+        (kept,) = replacement.begin_anew(load())
+        assert kept.read_bytes() == log != b""
+    assert names(state / "fleet.db") == set()

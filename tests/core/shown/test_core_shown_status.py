@@ -151,3 +151,6 @@ def test_a_hub_that_an_operator_stopped_is_told_from_one_that_died() -> None:
         ["the hub is stopped, as asked"],
     )
     assert overall([row("hub", Verdict.DEAD)], RED, silent=False) == (Overall.DOWN, ["the hub is dead"])
+    why = msgspec.structs.replace(row("hub", Verdict.DEAD), reason="no process (FATAL): fleet.db is missing")
+    said = "the hub is dead: no process (FATAL): fleet.db is missing"
+    assert overall([why], RED, silent=False) == (Overall.DOWN, [said])

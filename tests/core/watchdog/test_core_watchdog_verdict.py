@@ -54,6 +54,17 @@ def turning() -> Track:
     return track
 
 
+def test_why_a_process_gave_up_is_told_while_it_is_gone_and_while_the_next_one_starts() -> None:
+    """The bug it would catch: a hub that cannot begin is dead without a reason, or with one only now and then."""
+    _, judgement = look(turning(), ProcessFacts(supervised="BACKOFF", gave_up="fleet.db is missing"), START + 1)
+    assert judgement.reason == "no process (BACKOFF): fleet.db is missing"
+    _, judgement = look(Track(), ProcessFacts(pid=7, start_ticks=70, age_s=0.1, gave_up="fleet.db is missing"), START)
+    assert (judgement.verdict, judgement.reason) == (
+        Verdict.STARTING,
+        "the one before it gave up: fleet.db is missing",
+    )
+
+
 def test_no_pulse_yet_is_starting_for_ten_seconds() -> None:
     facts = ProcessFacts(pid=7, start_ticks=70, age_s=0.1)
     track, judgement = look(Track(), facts, START)

@@ -1,0 +1,132 @@
+"""The schema: of whatever version a file is, it becomes one of ours, killed wherever; what is not ours is found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doubles import old_installation
+
+from processes.adapters.state import fleet_db, fleet_schema
+from processes.adapters.state.fleet_db import DatabaseUnreadable
+
+# Migrates, and kills itself before the N-th statement that SQLite carries out.
+KILLED = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from processes.adapters.state import fleet_schema
+left = int(sys.argv[2])
+def strike(statement):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode = WAL")
+connection.set_trace_callback(strike)
+more = (
+    "CREATE TABLE more (id TEXT PRIMARY KEY)", "ALTER TABLE hosts ADD COLUMN more TEXT", "UPDATE hosts SET more = name"
+)
+fleet_schema.migrate(connection, (*fleet_schema.MIGRATIONS, more))
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """The database of an installation of the first version."""
+    old_installation.unpack(tmp_path)
+    return tmp_path / "fleet.db"
+
+
+def opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(path, isolation_level=None))
+
+
+def test_a_file_of_the_first_version_becomes_what_a_new_file_is_and_keeps_its_rows(old: Path, tmp_path: Path) -> None:
+    with opened(old) as before:
+        assert fleet_schema.version_of(before) == 1
+        kept = before.execute("SELECT * FROM commands").fetchall()
+    with contextlib.closing(fleet_db.open_for_writing(old)) as now:
+        assert fleet_schema.version_of(now) == fleet_schema.VERSION > 1
+        assert fleet_schema.differences(now) == []
+        assert now.execute("SELECT * FROM commands").fetchall() == kept != []
+        assert now.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    assert fleet_db.refusal(old, tmp_path / "epoch", None) == ""
+
+
+def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_completed(old: Path, tmp_path: Path) -> None:
+    """With one version more than there is: of tables that are made, changed, and filled."""
+    kept = old.read_bytes()
+    seen = set()
+    for number in range(1, 40):
+        for path in tmp_path.glob("fleet.db*"):
+            path.unlink()
+        old.write_bytes(kept)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(old), str(number)], capture_output=True, timeout=60)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        with opened(old) as after:
+            version = fleet_schema.version_of(after)
+            seen.add(version)
+            names = {name for (name,) in after.execute("SELECT name FROM sqlite_master")}
+            assert ("commands_output" in names) == (version >= 2), number
+            assert ("more" in names) == (version >= 3), number
+            assert after.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+        if done.returncode == 0:
+            break
+        again = subprocess.run([sys.executable, "-c", KILLED, str(old), "1000"], capture_output=True, timeout=60)
+        assert again.returncode == 0, again.stderr
+        with opened(old) as after:
+            assert after.execute("SELECT count(*) FROM hosts WHERE more != name").fetchone() == (0,)
+            assert fleet_schema.version_of(after) == fleet_schema.VERSION + 1
+    assert number > 5
+    assert seen == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("CREATE TRIGGER backdoor AFTER INSERT ON audit BEGIN SELECT 1; END", "trigger backdoor"),
+        ("CREATE VIEW seen AS SELECT * FROM tokens", "view seen"),
+        ("CREATE TABLE mine (x)", "table mine"),
+        ("DROP INDEX runs_open", "lacks the index runs_open"),
+        ("ALTER TABLE tokens ADD COLUMN more TEXT", "table tokens is not as ours"),
+        ("PRAGMA user_version = 99", "version 99"),
+        ("PRAGMA user_version = 0", "table tokens, which is not ours"),
+    ],
+)
+def test_a_schema_that_is_not_ours_is_found(tmp_path: Path, statement: str, says: str) -> None:
+    with contextlib.closing(fleet_db.open_for_writing(tmp_path / "fleet.db")) as made:
+        made.execute("ANALYZE")
+        assert fleet_schema.differences(made) == [], "what ANALYZE makes is SQLite's own"
+        made.execute(statement)
+        assert any(says in line for line in fleet_schema.differences(made))
+    assert fleet_db.refusal(tmp_path / "fleet.db", tmp_path / "epoch", None) != ""
+
+
+def test_a_file_of_a_newer_version_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    fleet_db.open_for_writing(path).close()
+    with opened(path) as newer:
+        newer.execute(f"PRAGMA user_version = {fleet_schema.VERSION + 1}")
+    with pytest.raises(DatabaseUnreadable, match="a newer fleethub wrote it"):
+        fleet_db.open_for_writing(path)
+    with opened(path) as newer:
+        assert fleet_schema.version_of(newer) == fleet_schema.VERSION + 1
+
+
+def test_nothing_is_read_where_there_is_a_pipe_and_any_path_is_read(tmp_path: Path) -> None:
+    """The bugs it would catch: a pipe is waited for without end; ? # and % end the path or change it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DatabaseUnreadable, match="no regular file"):
+        fleet_db.open_for_reading(tmp_path / "pipe")
+    folder = tmp_path / "a?b#c%41 d"
+    folder.mkdir()
+    fleet_db.open_for_writing(folder / "fleet.db").close()
+    assert fleet_db.reading(folder / "fleet.db", fleet_db.hosts) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a?b#c%41 d", "pipe"]
