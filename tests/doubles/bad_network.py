@@ -111,7 +111,7 @@ class BadNetwork:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.accepted = 0
+        self.accepted = self.corrupted = 0  # connections; pieces that were passed twice or late
         self.passed = dict.fromkeys(Way, 0)
 
     async def __aenter__(self) -> BadNetwork:
@@ -298,8 +298,10 @@ class BadNetwork:
                 return
             if lane.reordered and not late and self._random.random() < lane.reordered:
                 late = piece
+                self.corrupted += 1
                 continue
             copies = 2 if self._random.random() < lane.duplicated else 1
+            self.corrupted += copies - 1
             await self._write(way, link, writer, piece * copies + late, counter)
             late = b""
 
