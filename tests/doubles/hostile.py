@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -46,6 +48,7 @@ FDS_MORE_MAX: Final = 40  # than before the campaign
 RSS_MORE_BYTES_MAX: Final = 200 << 20
 OUTPUTS_LOOKED_AT_MAX: Final = 200
 SILENT: Final = 150  # connections that say nothing
+EXCUSED_S: Final = 5.0  # after a disk has room again
 CLI_EXITS: Final = (0, 1, 4, 5)
 
 Fault = Callable[["Campaign"], AbstractAsyncContextManager[None]]
@@ -102,7 +105,7 @@ class Campaign:
         self.stranger_token = ""
         self._marks = house.state / "marks"
         self._ids: list[str] = []  # acknowledged
-        self._disk_failed = False
+        self._disk_failures: list[tuple[str, float, float]] = []  # host, from and until by the wall clock
         self._stopped_s: dict[str, float] = {}
         self._stopping = asyncio.Event()
         self._operator: Operator
@@ -300,9 +303,20 @@ class Campaign:
         self._stopped_s[name] = now_s
         return True
 
-    def disk_fails(self) -> None:
-        """From now on a command may end otherwise than by success, for its program could not write."""
-        self._disk_failed = True
+    @contextlib.contextmanager
+    def excused(self, host: str) -> Iterator[None]:
+        """What is open on this host meanwhile may end otherwise than by success: its program could not write."""
+        begun_wall_s = time.time()
+        try:
+            yield
+        finally:
+            self._disk_failures.append((host, begun_wall_s, time.time() + EXCUSED_S))
+
+    def _is_excused(self, command: dict[str, Any]) -> bool:
+        given, over = (_wall_s(command[name]) for name in ("created_at", "finished_at"))
+        return any(
+            host == command["host"] and given <= until and over >= since for host, since, until in self._disk_failures
+        )
 
     # afterwards
 
@@ -377,7 +391,7 @@ class Campaign:
             elif command["state"] == "succeeded" and command["op"] in ("mark", "slow"):
                 if (begun, ended) != (1, 1):
                     self._problem(f"GUESSED: {begun} times begun, {ended} times ended: {command}")
-            elif command["state"] != "succeeded" and not self._disk_failed:
+            elif command["state"] != "succeeded" and not self._is_excused(command):
                 self._problem(f"ODD end: {begun} times begun, {ended} times ended: {command}")
         if len(self._foreign.executed) > foreign:
             self._problem(f"DOUBLED: the foreign agent ran {len(self._foreign.executed)} of {foreign} commands")
@@ -392,6 +406,11 @@ class Campaign:
             shown = (await self._operator.http.get(f"/api/v1/commands/{command['id']}/output")).json()
             if ([r["data"] for r in shown["records"]], shown["complete"]) != (["begun", "done"], True):
                 self._problem(f"ODD output of {command['id']} on {command['host']}: {shown}")
+
+
+def _wall_s(time_told: str | None) -> float:
+    """Never is the end of time."""
+    return math.inf if time_told is None else datetime.fromisoformat(time_told).timestamp()
 
 
 # the network
@@ -484,17 +503,22 @@ async def _database_locked(campaign: Campaign) -> AsyncIterator[None]:
         connection.close()
 
 
-def _disk(name: str, pid_of: Callable[[Campaign], int]) -> None:
-    @fault(f"disk-{name}")
-    async def suffer(campaign: Campaign) -> AsyncIterator[None]:
-        """No file of this process may grow: it meets EFBIG as others meet a full disk, and needs no mount of its own."""
-        campaign.disk_fails()
-        with _no_room(pid_of(campaign)):
-            yield
+@fault("disk-hub")
+async def _disk_hub(campaign: Campaign) -> AsyncIterator[None]:
+    with _no_room(campaign.pid("hub")):
+        yield
+
+
+@fault("disk-remote-agent")
+async def _disk_remote_agent(campaign: Campaign) -> AsyncIterator[None]:
+    host = campaign.chance.choice(HOSTS)
+    with campaign.excused(host), _no_room(campaign.keepers[host].agent.pid):
+        yield
 
 
 @contextlib.contextmanager
 def _no_room(pid: int) -> Iterator[None]:
+    """No file of this process may grow: it meets EFBIG as others meet a full disk, and needs no mount of its own."""
     before = None
     with contextlib.suppress(OSError):
         before = resource.prlimit(pid, resource.RLIMIT_FSIZE) if pid else None
@@ -506,10 +530,6 @@ def _no_room(pid: int) -> Iterator[None]:
         if before is not None:
             with contextlib.suppress(OSError):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-
-
-_disk("hub", lambda campaign: campaign.pid("hub"))
-_disk("remote-agent", lambda campaign: campaign.agent_pid())
 
 
 # clients
