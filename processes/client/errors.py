@@ -56,7 +56,7 @@ class Refused(ClientError):
     @property
     def passes(self) -> bool:
         """True when the hub, or a proxy before it, is unwell for a moment: the same request may be asked again."""
-        return self.status in (503, 504) or (self.code == "http" and (self.status >= 500 or self.status == 408))
+        return self.status in (408, 503, 504) or (self.code == "http" and self.status >= 500)
 
     @property
     def not_found(self) -> bool:

@@ -16,7 +16,7 @@ Each fault concerns both directions, or those that are named: UP is from client 
     cut_after    each connection is reset once so many more bytes were passed, in the middle of whatever it was
     cut          every connection is reset now
     half_open    one end of every connection is closed, and the other is not told
-    refuse       nobody listens
+    refuse       nobody listens, and every connection is reset
     duplicate    some pieces are passed twice
     reorder      some pieces are passed after the one that follows
 
@@ -120,7 +120,6 @@ class BadNetwork:
 
     async def __aexit__(self, *_: object) -> None:
         self.refuse()
-        self.cut()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -178,6 +177,7 @@ class BadNetwork:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self.cut()
 
     async def listen(self) -> None:
         """Connections are accepted, on the same port as before."""

@@ -440,7 +440,7 @@ _network("cut-mid", lambda network, chance: network.cut_after(chance.randrange(2
 _network("half-open", lambda network, chance: network.half_open(chance.choice(list(Side))))
 _network("duplicate", lambda network, chance: network.duplicate(0.1, chance.choice(list(Way))))
 _network("reorder", lambda network, chance: network.reorder(0.1, chance.choice(list(Way))))
-_network("refuse", lambda network, _: (network.refuse(), network.cut())[1])
+_network("refuse", lambda network, _: network.refuse())
 
 
 # processes
