@@ -140,18 +140,19 @@ class Campaign:
         seed = self.summary.seed
         self.agents_side = await stack.enter_async_context(BadNetwork("127.0.0.1", ports[0], seed=seed))
         self.operators_side = await stack.enter_async_context(BadNetwork("127.0.0.1", ports[1], seed=seed + 1))
-        for name in HOSTS:
-            folder = await asyncio.to_thread(house.host, name, ops)
+        folders = await asyncio.gather(*(asyncio.to_thread(house.host, name, ops) for name in HOSTS))
+        tokens = await asyncio.gather(*(asyncio.to_thread(house.enroll, name) for name in (FOREIGN, STRANGER)))
+        token, self.stranger_token = tokens
+        for folder in folders:
             file = folder / "agent.toml"
             file.write_text(file.read_text().replace(house.agents, f"127.0.0.1:{self.agents_side.port}"))
-            self.keepers[name] = await stack.enter_async_context(Keeper(house, folder))
+            keeper = await stack.enter_async_context(Keeper(house, folder))
+            self.keepers[keeper.name] = keeper
         url = f"ws://127.0.0.1:{self.agents_side.port}/ws"
-        token = await asyncio.to_thread(house.enroll, FOREIGN)
         self._foreign = NixFleet(
             url, token, hostname=FOREIGN, interval_s=1.0, ping_s=2.0, mute_s=10.0, first_retry_s=0.5
         )
         await stack.enter_async_context(self._foreign)
-        self.stranger_token = await asyncio.to_thread(house.enroll, STRANGER)
         self._operator = await stack.enter_async_context(Operator(house))
         await self._operator.healthy(WELL_S_MAX)
         await self._operator.until(lambda: all(self._online(name) for name in (*HOSTS, FOREIGN)), WELL_S_MAX)
@@ -333,14 +334,14 @@ class Campaign:
         """Every invariant, once all is quiet."""
         deadline_s = time.monotonic() + QUIET_S_MAX
         while True:
-            ledger = self._ledger()
-            report = await asyncio.to_thread(self.house.json, "status")
+            report = (await self._operator.http.get("/api/v1/status")).json()
+            ledger = report["commands"]
             open_now = sum(ledger.get(state, 0) for state in ("queued", "sent", "running"))
             over = self._over(usual)
             if (not open_now and report["verdict"] == "ok" and not over) or time.monotonic() > deadline_s:
                 break
             self._say(f"waiting: {report['verdict']}, {open_now} commands open {over or ''}")
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(1.0)
         for problem in over:
             self._problem(problem)
         if report["verdict"] != "ok":
@@ -350,9 +351,6 @@ class Campaign:
         if ledger["accepted"] != sum(count for state, count in ledger.items() if state != "accepted"):
             self._problem(f"the ledger does not add up: {ledger}")
         await self._verify_commands()
-
-    def _ledger(self) -> dict[str, int]:
-        return dict(self.house.json("status")["commands"])
 
     def _over(self, usual: dict[str, tuple[int, int]]) -> list[str]:
         """Who has kept more than it had before."""
