@@ -6,9 +6,15 @@ import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from websockets.exceptions import InvalidURI
 
 from processes.core.values import CloseCode
 
+LOCATION_CHARS_MAX: Final = 200  # of a redirect's target in the log
+WEB_SCHEMES: Final = {"ws": "http", "wss": "https"}
+SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 REFUSED: Final[Mapping[int, str]] = MappingProxyType({  # by HTTP status
     401: "the token is unknown or was revoked (`fleethub enroll NAME --again` prints a new one), "
     "or `hub` is not the agents' port",
@@ -25,6 +31,33 @@ CLOSED: Final[Mapping[int | None, str]] = MappingProxyType({
 })  # fmt: skip
 
 
+def refused(status: int, location: str, url: str) -> str:
+    """About an upgrade that was answered with this status, and with the `Location` of a redirect; `url`: our `hub`."""
+    if not 300 <= status < 400:
+        return REFUSED.get(status, "")
+    meant = _meant(location, url)
+    if meant:
+        return f'redirected, which is not followed: hub = "{meant}" is meant'
+    return (
+        f"redirected to {location[:LOCATION_CHARS_MAX] or 'nowhere'}, which is not followed: "
+        "does a proxy before the hub want a sign-in? `hub` is the URL of the agents' port"
+    )
+
+
+def _meant(location: str, url: str) -> str:
+    """The URL for `hub` that a redirect names, if it leads to the same path elsewhere; empty: it does not."""
+    try:
+        own = urlsplit(url)
+        there = urlsplit(urljoin(own._replace(scheme=WEB_SCHEMES.get(own.scheme, own.scheme)).geturl(), location))
+        elsewhere = there.hostname and "@" not in there.netloc and (there.port or True) and there.path == own.path
+    except ValueError:
+        return ""
+    scheme = SOCKET_SCHEMES.get(there.scheme, there.scheme)
+    meant = f"{scheme}://{there.netloc}{there.path}"
+    usable = elsewhere and scheme in WEB_SCHEMES and not there.query and not there.fragment
+    return meant if usable and meant != url and len(meant) <= LOCATION_CHARS_MAX else ""
+
+
 def unreached(error: Exception, url: str) -> str:
     """About a connection that did not come about; empty: the error says it all."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -34,6 +67,8 @@ def unreached(error: Exception, url: str) -> str:
         )
     if isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionResetError) and url.startswith("wss://")):
         return "no TLS could be agreed on: if the hub speaks none there, `hub` begins with ws://"
+    if isinstance(error, ValueError | InvalidURI):
+        return "nothing can be dialled there: `hub` looks like wss://fleet.example.org/ws"
     if not isinstance(error, OSError) and url.startswith("ws://"):
         return "the answer was not a WebSocket's: if the hub speaks TLS there, `hub` begins with wss://"
     return ""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
@@ -40,6 +40,14 @@ class _Connection(ClientConnection):
     def data_received(self, data: bytes) -> None:
         self.heard_mono_s = time.monotonic()
         super().data_received(data)
+
+
+class _Dial(connect):
+    """Follows no redirect: an answer with one is a refusal, and the token goes to the URL of our file alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Part of connect."""
+        return exc
 
 
 class Link:
@@ -91,7 +99,7 @@ class Link:
         config, chance = self._config, random.random()  # noqa: S311 - jitter
         try:
             token, trust = await asyncio.to_thread(self._credentials)  # files: a disk may be slow
-            connection = await connect(
+            connection = await _Dial(
                 config.hub,
                 additional_headers={"Authorization": f"Bearer {token}"},
                 user_agent_header=f"fleethub-agent/{self._version}",
@@ -108,14 +116,13 @@ class Link:
         except InvalidStatus as refusal:
             status, headers = refusal.response.status_code, refusal.response.headers
             wait_s = reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
-            self._log.warning(
-                "refused", hub=config.hub, status=status, hint=advice.REFUSED.get(status, ""), retry_s=round(wait_s, 1)
-            )
+            hint = advice.refused(status, headers.get("Location", ""), config.hub)
+            self._log.warning("refused", hub=config.hub, status=status, hint=hint, retry_s=round(wait_s, 1))
             return wait_s
         except ConfigError as error:
             self._log.error("hub not dialled", error=str(error), retry_s=reconnect.REFUSED_S)
             return reconnect.REFUSED_S
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+        except (OSError, WebSocketException, EOFError, ValueError) as error:  # ValueError: no such host can be named
             wait_s = reconnect.backoff_s(self._failures, chance)
             if isinstance(error, ssl.SSLCertVerificationError):
                 wait_s = reconnect.REFUSED_S  # somebody has to change something first

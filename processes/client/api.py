@@ -7,8 +7,8 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
@@ -16,19 +16,27 @@ from processes.adapters.settings import closed_to_us
 from processes.client.errors import HubAway, NotAnAddress, NoToken, Refused, Silence
 from processes.client.http_link import Answer, Deadline, HttpLink
 from processes.core.records.run import RunView
-from processes.core.shown.pages import CommandsPage, Error, HostEnrolled, HostsPage, Named
+from processes.core.shown.pages import CommandsPage, Error, HealthView, HostEnrolled, HostsPage, Named
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
 
 DEADLINE: Final = Deadline(answer_s=12.0, connect_s=2.0)  # the API answers 504 after 10 s
 HEALTH: Final = Deadline(answer_s=2.0, connect_s=2.0)
-# Clocks that differ by less count as equal: an answer tells its time to the second only, and takes a while to come.
+# clocks that differ by less count as the same: an answer names a second, and takes its time to come
 CLOCK_S: Final = 2.0
-AGENTS_PORT: Final = (404, 426)  # how the agents' port answers a request that is none for a WebSocket
-PAGE_MAX: Final = 500  # commands in one answer of the API
+AGENTS_PORT: Final = (404, 426)  # what the agents' port says to whoever does not ask for a WebSocket
+PAGE_MAX: Final = 500  # commands in one answer
 
 T = TypeVar("T")
-Before = TypeVar("Before", str, int)  # where the next page of a listing begins: an id or a number
+Page = TypeVar("Page")
+Before = TypeVar("Before", str, int)  # where a listing goes on: an id or a number
+
+
+class Told(NamedTuple, Generic[T]):
+    """One answer of the hub: the JSON text as it came, and the same as the type that the API promises."""
+
+    body: bytes
+    view: T
 
 
 class Patience(NamedTuple):
@@ -74,12 +82,12 @@ class Api:
         """End the connections."""
         self._http.close()
 
-    def read(self, path: str, query: Mapping[str, str | int] | None = None) -> bytes:
-        """The answer to a GET, which is repeated for a while if the hub is away. Raises: Refused, HubAway."""
+    def read(self, path: str, kind: type[T], query: Mapping[str, str | int] | None = None) -> Told[T]:
+        """The answer to a GET. Asks again for a while when the hub is away for a moment. Raises: Refused, HubAway."""
         deadline_mono_s = time.monotonic() + self._patience.read_again_s
         while True:
             try:
-                return self.once("GET", path, query=query)
+                return self.once("GET", path, kind, query=query)
             except (Refused, HubAway) as error:
                 passes = error.passes if isinstance(error, Refused) else error.why is Silence.CUT
                 if not passes or time.monotonic() > deadline_mono_s:
@@ -90,26 +98,40 @@ class Api:
         self,
         method: str,
         path: str,
+        kind: type[T],
         body: object = None,
+        *,
         query: Mapping[str, str | int] | None = None,
         deadline: Deadline = DEADLINE,
-    ) -> bytes:
-        """The body of the answer to one request, sent once. `path` is below /api/v1. Raises: Refused, HubAway."""
+        promised: tuple[int, ...] = (200,),
+    ) -> Told[T]:
+        """One answer, which is of the type and has a status that the API promises for this request.
+
+        `path`: below /api/v1. Raises: Refused, also for whatever else answers in the hub's place; HubAway.
+        """
         content = None if body is None else msgspec.json.encode(body)
         answer = self._http.ask(method, f"/api/v1{path}", deadline, content, query)
-        self._ahead_s = _ahead_s(answer)
         if answer.status >= 400:
             raise self._refusal(answer)
-        return answer.body
+        if 300 <= answer.status < 400:
+            raise self._redirect(answer, path)
+        if answer.status not in promised:
+            raise self._stranger(answer, "bad_answer", f"HTTP {answer.status} {answer.reason}")
+        try:
+            view = msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._stranger(answer, "bad_answer", f"what is not of this API: {error}") from None
+        self._ahead_s = _ahead_s(answer)
+        return Told(answer.body, view)
 
     def _refusal(self, answer: Answer) -> Refused:
-        said = f"HTTP {answer.status} {answer.reason}"
         try:
             error = msgspec.json.decode(answer.body, type=Error)
-        except msgspec.DecodeError:
-            error = Error("http", said)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            said = f"HTTP {answer.status} {answer.reason}".rstrip()
             if answer.status in AGENTS_PORT:
-                error = Error("http", f"{self.url} is not an operators' port: it answers {said}")
+                said = f"{said}: this is not an operators' port"
+            return self._stranger(answer, "http", said)
         message = error.message or f"HTTP {answer.status} {error.error}"
         if self._token_file is not None and answer.status == 401:
             message = f"{self.url} does not accept the token in {self._token_file}"
@@ -124,53 +146,66 @@ class Api:
             own=self.own,
         )
 
+    def _redirect(self, answer: Answer, path: str) -> Refused:
+        """A redirect, which is not followed: the token is for this URL alone."""
+        target = answer.headers.get("location", "")
+        said = f"HTTP {answer.status}, a redirect to {target or 'nowhere'}"
+        return self._stranger(answer, "redirected", said, moved_to=_port_url(self.url, f"/api/v1{path}", target))
+
+    def _stranger(self, answer: Answer, code: str, said: str, moved_to: str = "") -> Refused:
+        """What the hub does not say: somebody else has answered in its place."""
+        message = f"{self.url} answers {said}"
+        return Refused(answer.status, code, message, url=self.url, own=self.own, moved_to=moved_to)
+
     def now_wall_s(self) -> float:
         """The time by the clock of the hub as its last answer told it, to about a second."""
         return time.time() + self._ahead_s
 
     def healthy(self) -> bool:
-        """True if /healthz answers 200."""
+        """True when /healthz says that all is well."""
         try:
-            return self._http.ask("GET", "/healthz", HEALTH).status == 200
-        except HubAway:
+            answer = self._http.ask("GET", "/healthz", HEALTH)
+            msgspec.json.decode(answer.body, type=HealthView)
+        except (HubAway, msgspec.DecodeError, UnicodeDecodeError):
             return False
+        return answer.status == 200
 
     def status(self) -> Report:
-        """The status of the installation, as its watchdog sees it. Raises: Refused, HubAway."""
-        return decoded(self.read("/status"), Report)
+        """The watchdog's view. Raises: Refused, HubAway."""
+        return self.read("/status", Report).view
 
     def hosts(self, query: Mapping[str, str | int] | None = None, deadline: Deadline = DEADLINE) -> list[HostView]:
-        """The hosts, by name. `query`: presence, search. Sent once. Raises: Refused, HubAway."""
-        return decoded(self.once("GET", "/hosts", query=query, deadline=deadline), HostsPage).hosts
+        """The hosts, by name; `query`: presence, search. Asked once. Raises: Refused, HubAway."""
+        return self.once("GET", "/hosts", HostsPage, query=query, deadline=deadline).view.hosts
 
     def enroll(self, name: str, *, again: bool = False) -> HostEnrolled:
-        """Enrol a host, and return its new token. Raises: Refused, 409 if it is enrolled and not `again`; HubAway."""
-        return decoded(self.once("POST", "/hosts", {"name": name, "again": again}), HostEnrolled)
+        """The host has a new token. Raises: Refused, with 409 for one that is there, unless `again`; HubAway."""
+        return self.once("POST", "/hosts", HostEnrolled, {"name": name, "again": again}, promised=(201,)).view
 
     def cancel(self, command_id: str) -> CommandView:
-        """Ask for the end of a command, and return it. Raises: Refused, with 409 if it has ended; HubAway."""
-        return decoded(self.once("POST", f"/commands/{segment(command_id)}/cancel"), CommandView)
+        """The command, whose end was asked for. Raises: Refused, with 409 if it has ended; HubAway."""
+        return self.once("POST", f"/commands/{segment(command_id)}/cancel", CommandView, promised=(202,)).view
 
     def host(self, name: str) -> HostView | None:
         """One host; None if it is not enrolled. Raises: Refused, HubAway."""
         try:
-            return decoded(self.read(f"/hosts/{segment(name)}"), HostView)
+            return self.read(f"/hosts/{segment(name)}", HostView).view
         except Refused as refused:
-            if refused.status == 404:
+            if refused.not_found:
                 return None
             raise
 
     def command(self, command_id: str) -> CommandView:
         """One command. Raises: Refused, HubAway."""
-        return decoded(self.read(f"/commands/{segment(command_id)}"), CommandView)
+        return self.read(f"/commands/{segment(command_id)}", CommandView).view
 
     def output(self, command_id: str, first: int) -> OutputPage:
         """A page of a command's output, from offset `first`. Raises: Refused, HubAway."""
-        return decoded(self.read(f"/commands/{segment(command_id)}/output", {"from": first}), OutputPage)
+        return self.read(f"/commands/{segment(command_id)}/output", OutputPage, {"from": first}).view
 
     def run(self, run_id: str, *, hosts: bool = True) -> RunView:
         """One fleet run, host by host or only counted. Raises: Refused, HubAway."""
-        return decoded(self.read(f"/runs/{segment(run_id)}", {"hosts": int(hosts)}), RunView)
+        return self.read(f"/runs/{segment(run_id)}", RunView, {"hosts": int(hosts)}).view
 
     def commands_of(self, run_id: str, count: int, host: str | None = None) -> list[CommandView]:
         """The newest `count` commands of a run, oldest first; fewer if there are no more. Raises: Refused, HubAway."""
@@ -178,31 +213,31 @@ class Api:
         return self.commands(query, count)[0][::-1]
 
     def commands(self, query: Mapping[str, str | int], count: int) -> tuple[list[CommandView], str | None]:
-        """At most `count` commands, newest first, and where the listing goes on. Raises: Refused, HubAway."""
-
-        def rows(body: bytes) -> tuple[list[CommandView], str | None]:
-            page = decoded(body, CommandsPage)
-            return page.commands, page.next
-
-        return self.paged("/commands", query, count, PAGE_MAX, rows)
+        """At most `count` commands, newest first, and where the listing goes on, in pages. Raises: Refused, HubAway."""
+        return self.paged(
+            "/commands", CommandsPage, query, count, page_max=PAGE_MAX, rows=lambda page: (page.commands, page.next)
+        )
 
     def paged(
         self,
         path: str,
+        kind: type[Page],
         query: Mapping[str, str | int],
         count: int,
+        *,
         page_max: int,
-        rows: Callable[[bytes], tuple[list[T], Before | None]],
+        rows: Callable[[Page], tuple[list[T], Before | None]],
     ) -> tuple[list[T], Before | None]:
         """At most `count` rows of a listing, newest first, and where it goes on. Asks for at most `page_max` at a time.
 
-        `rows`: takes an answer apart into its rows and its `next`. Raises: Refused, HubAway.
+        `kind`: the type of an answer; `rows`: what one holds, and its `next`. Raises: Refused, HubAway.
         """
         found: list[T] = []
         following: Before | None = None
         while len(found) < count:
             more: dict[str, str | int] = {} if following is None else {"before": following}
-            page, following = rows(self.read(path, {**query, **more, "limit": min(count - len(found), page_max)}))
+            asked = {**query, **more, "limit": min(count - len(found), page_max)}
+            page, following = rows(self.read(path, kind, asked).view)
             found += page
             if following is None or not page:
                 break
@@ -213,26 +248,27 @@ class Api:
 
         Raises: Refused, with any status but 503 and 504; HubAway, when the time is over.
         """
-        assert body.get("key"), "without a key, a repeated request would start a second run"
-        answer = self._insist("/runs", body)
+        assert body.get("key"), "without a key, asking again would start it twice"
+        told = self._insist("/runs", Named, body, promised=(202, 200))
         try:
-            return msgspec.json.decode(answer, type=RunView)
+            return msgspec.json.decode(told.body, type=RunView)
         except msgspec.ValidationError:
-            return self.run(decoded(answer, Named).id)
+            return self.run(told.view.id)
 
     def cancel_run(self, run_id: str) -> RunView:
         """Cancel a run, and return it. The request is repeated until it is certain: twice does the same as once.
 
         Raises: Refused, with 409 if it has ended; HubAway, when the time is over.
         """
-        return decoded(self._insist(f"/runs/{segment(run_id)}/cancel"), RunView)
+        return self._insist(f"/runs/{segment(run_id)}/cancel", RunView, promised=(202,)).view
 
-    def _insist(self, path: str, body: object = None) -> bytes:
-        """The answer to a POST that does no harm if it is repeated. Every attempt ends when the time is over."""
+    def _insist(self, path: str, kind: type[T], body: object = None, *, promised: tuple[int, ...]) -> Told[T]:
+        """The answer to a POST that may be asked again without harm. Every try ends when the time is over."""
         deadline_mono_s = time.monotonic() + self._patience.ask_again_s
         while True:
             try:
-                return self.once("POST", path, body, deadline=_within(deadline_mono_s - time.monotonic()))
+                left = _within(deadline_mono_s - time.monotonic())
+                return self.once("POST", path, kind, body, deadline=left, promised=promised)
             except (Refused, HubAway) as error:
                 if isinstance(error, Refused) and not error.passes:
                     raise
@@ -287,12 +323,16 @@ def segment(name: str) -> str:
     return quote(name, safe="") if name.strip(".") else f"%2E{name[1:]}"  # "." and ".." would be resolved as paths
 
 
-def decoded(body: bytes, kind: type[T]) -> T:
-    """The answer, decoded as the type that it should be. Raises: Refused, if it is not of that type."""
+def _port_url(url: str, path: str, target: str) -> str:
+    """The URL of the operators' port to which a redirect of a request to `url` + `path` points; empty: to none."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise Refused(502, "bad_answer", f"the answer is not one of this API: {error}") from None
+        parts = urlsplit(urljoin(url + path, target))
+        found = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        at_port = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    except ValueError:
+        return ""
+    moved_to = found.removesuffix(path)
+    return moved_to if at_port and moved_to not in (found, url) else ""
 
 
 def _ahead_s(answer: Answer) -> float:

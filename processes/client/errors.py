@@ -1,9 +1,9 @@
 """What can go wrong between a program and a hub. Each error carries facts; advice is left to the program.
 
 ClientError
-├── Refused          the hub answered with an error: its HTTP status, code and message
-├── HubAway          the hub did not answer, or not in time; whether a request was carried out is unknown
-├── NoToken          the file does not hold a token, or cannot be read
+├── Refused          the answer is an error, or none that the hub gives: its HTTP status, code and message
+├── HubAway          nobody answered, or not in time; whether a request was carried out is unknown
+├── NoToken          the file does not give a token
 └── NotAnAddress     the text is not the URL of an operators' port
 """
 
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
+from typing import Final
 
 from processes.core.errors import FleethubError
+
+STRANGERS: Final = ("http", "redirected", "bad_answer")  # codes of answers that are not the hub's
 
 
 class ClientError(FleethubError):
@@ -20,11 +23,12 @@ class ClientError(FleethubError):
 
 
 class Refused(ClientError):
-    """The hub answered with an error.
+    """The answer is an error, or it is none that the hub gives: then a proxy, or another program, has answered.
 
-    `status`: HTTP's. `code`: the API's fixed word; `http` if the answer is not the API's, `bad_answer` if it cannot be
-    decoded. `url`: of the operators' port. `token_file`: where the token came from. `retry_after_s`: after how long to
-    ask again, if the hub said so. `own`: the hub is this machine's own.
+    `status`: HTTP's. `code`: the API's fixed word, or one of STRANGERS: `http` for an error, `redirected`, and
+    `bad_answer` for anything else that the API does not promise. `url`: of the operators' port. `token_file`: where the
+    token came from. `retry_after_s`: when to ask again, if the hub said so. `own`: the hub is this machine's own.
+    `moved_to`: the URL under which the operators' port is, if a redirect tells.
     """
 
     def __init__(
@@ -37,15 +41,27 @@ class Refused(ClientError):
         token_file: Path | None = None,
         retry_after_s: float | None = None,
         own: bool = False,
+        moved_to: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.url, self.token_file, self.retry_after_s, self.own = url, token_file, retry_after_s, own
+        self.moved_to = moved_to
+
+    @property
+    def by_hub(self) -> bool:
+        """True when the hub said it. If not, it is not known whether the request was carried out."""
+        return self.code not in STRANGERS
 
     @property
     def passes(self) -> bool:
-        """True if the hub is only away for a moment: the request may be repeated."""
-        return self.status in (503, 504)
+        """True when the hub, or a proxy before it, is unwell for a moment: the same request may be asked again."""
+        return self.status in (408, 503, 504) or (self.code == "http" and self.status >= 500)
+
+    @property
+    def not_found(self) -> bool:
+        """True when the hub says that it knows no such thing. A proxy's 404 says nothing of the hub's."""
+        return self.status == 404 and self.by_hub
 
 
 class Silence(enum.StrEnum):

@@ -105,7 +105,8 @@ class Following:
             self._add(each)
         self._look_due_mono_s = self._heard_mono_s = time.monotonic()
         self._run_looked_mono_s, self._run_pause_s = 0.0, 0.0
-        self._news = True  # something has happened that may have changed the run
+        self._run_known = fleet_run is None  # all commands of the run are, once it is over
+        self._news = True  # something happened that may have moved the run
         self._away = False
         self._gone: set[str] = set()  # hosts that the listener was told are gone
 
@@ -203,7 +204,7 @@ class Following:
         """Ask for everything that is open; for the run first, which may name commands that are not known yet."""
         started_mono_s = time.monotonic()
         self._listener.between()
-        if self._run is not None and not self._run.over:
+        if self._run is not None and not (self._run.over and self._run_known):
             self._look_at_run(whole=True)
         opened = self._open()
         self._look(opened if self._run is None or len(opened) <= MANY else self._behind(self._run.id, opened))
@@ -300,7 +301,8 @@ class Following:
                 for command in self._api.commands_of(view.id, commands_made(part), part.host):
                     self._add(watched(command))
                 self._run.searched(part)
-        self._run.learn(view)  # last, since an ended run is not asked for again: all its commands must be known by then
+        self._run_known = True
+        self._run.learn(view)  # last: an ended run is not asked for again, so by then all its commands are known
         self._listener.on_run(self._run.view)
 
     def _add(self, each: Watched) -> None:
@@ -355,7 +357,8 @@ class Following:
         return [each for each in self.commands.values() if not each.over]
 
     def _over(self) -> bool:
-        return (self._run is None or self._run.over) and all(each.over for each in self.commands.values())
+        run_over = self._run is None or (self._run.over and self._run_known)
+        return run_over and all(each.over for each in self.commands.values())
 
     def _left(self, deadline_mono_s: float | None, most_s: float) -> float:
         return most_s if deadline_mono_s is None else min(most_s, max(0.0, deadline_mono_s - time.monotonic()))

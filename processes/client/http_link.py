@@ -6,9 +6,13 @@ that a program that only imports the client does not load them.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from processes.client.errors import HubAway, Silence
 
@@ -24,8 +28,16 @@ NO_TLS: Final = (
 )
 
 
+BODY_BYTES_MAX: Final = 256 << 20  # of one answer; guess: several times the listing of the largest fleet
+BODY_BYTES_PER_S_MIN: Final = 2048.0  # an answer that comes more slowly is given up; guess: a modem's pace
+
+
 class Deadline(NamedTuple):
-    """How long one request may take. Units: seconds; after connecting, each step may take `answer_s`."""
+    """How long one request may take. Units: seconds.
+
+    `answer_s`: from the connection until the answer begins, however slowly its head comes; its body has as long again,
+    and longer only while it comes at BODY_BYTES_PER_S_MIN.
+    """
 
     answer_s: float
     connect_s: float
@@ -54,6 +66,7 @@ class HttpLink:
             verify=trust if trust is not None else True,
             trust_env=not own,
         )
+        self._socket: socket.socket | None = None  # of the connection that was made last: requests go one at a time
 
     def close(self) -> None:
         """End the connections."""
@@ -68,18 +81,66 @@ class HttpLink:
         query: Mapping[str, str | int] | None = None,
     ) -> Answer:
         """The answer to one request, whatever its status. Raises: HubAway."""
+        request = self._client.build_request(
+            method,
+            path,
+            content=body,
+            headers={"Content-Type": "application/json"} if body is not None else {},
+            params=dict(query) if query else None,
+            timeout=self._httpx.Timeout(deadline.answer_s, connect=deadline.connect_s),
+            extensions={"trace": self._note_socket},
+        )
         try:
-            answer = self._client.request(
-                method,
-                path,
-                content=body,
-                headers={"Content-Type": "application/json"} if body is not None else {},
-                params=dict(query) if query else None,
-                timeout=self._httpx.Timeout(deadline.answer_s, connect=deadline.connect_s),
-            )
-        except (self._httpx.TransportError, self._httpx.InvalidURL) as error:
+            with self._cut_after(deadline.connect_s + deadline.answer_s):
+                answer = self._client.send(request, stream=True)
+            with contextlib.closing(answer):
+                content = self._body(answer, deadline.answer_s)
+        except (self._httpx.RequestError, self._httpx.InvalidURL) as error:
             raise self._away(error) from error
-        return Answer(answer.status_code, answer.reason_phrase, answer.headers, answer.content)
+        return Answer(answer.status_code, answer.reason_phrase, answer.headers, content)
+
+    def _note_socket(self, event: str, told: Mapping[str, Any]) -> None:
+        """Called by httpx at each step of a request."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = told["return_value"].get_extra_info("socket")
+
+    @contextlib.contextmanager
+    def _cut_after(self, seconds: float) -> Iterator[None]:
+        """Ends the connection when the time is over: httpx's own deadlines begin anew with each byte that comes.
+
+        Raises: httpx.ReadTimeout.
+        """
+        over = threading.Event()
+
+        def cut() -> None:
+            over.set()
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # a TLS socket's own would race the reader
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except self._httpx.TransportError as error:
+            if over.is_set():
+                raise self._httpx.ReadTimeout(f"no whole answer within {seconds:.0f} s") from error
+            raise
+        finally:
+            timer.cancel()
+
+    def _body(self, answer: httpx.Response, grace_s: float) -> bytes:
+        """The whole body. Raises: httpx.ReadTimeout, if it comes too slowly; httpx.ReadError, if it has no end."""
+        found = bytearray()
+        begun_mono_s = time.monotonic()
+        for piece in answer.iter_bytes():
+            found += piece
+            if len(found) > BODY_BYTES_MAX:
+                raise self._httpx.ReadError(f"its answer is longer than {BODY_BYTES_MAX >> 20} MiB")
+            if time.monotonic() - begun_mono_s > grace_s + len(found) / BODY_BYTES_PER_S_MIN:
+                raise self._httpx.ReadTimeout(f"its answer comes too slowly: {len(found)} bytes so far")
+        return bytes(found)
 
     def _away(self, error: Exception) -> HubAway:
         """The error of httpx in plain words."""

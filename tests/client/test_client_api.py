@@ -13,6 +13,7 @@ from doubles.api_server import ApiServer, active, command, fleet_run, host, runn
 from processes.client import api as api_module
 from processes.client.api import Api, Patience, open_remote
 from processes.client.errors import HubAway, NotAnAddress, NoToken, Refused, Silence
+from processes.core.shown.pages import HostsPage
 
 UNAVAILABLE = (503, {"error": "hub_unavailable", "message": "the hub is away"})
 UNKNOWN = (504, {"error": "outcome_unknown", "message": "ask again"})
@@ -128,7 +129,7 @@ def test_a_read_from_a_port_that_nobody_has_fails_at_once() -> None:
     with running() as gone:
         api = Api(gone.url, "secret")
     with pytest.raises(HubAway, match="does not answer"):
-        api.read("/hosts")
+        api.read("/hosts", HostsPage)
     api.close()
 
 
@@ -219,6 +220,6 @@ def test_a_url_without_its_scheme_is_refused_with_an_example(tmp_path: Path, url
 def test_tls_to_a_plain_port_is_said_in_plain_words(server: ApiServer, tmp_path: Path) -> None:
     api = open_remote(server.url.replace("http", "https"), token_in(tmp_path))
     with pytest.raises(HubAway, match="does not speak TLS") as caught:
-        api.once("GET", "/hosts")
+        api.once("GET", "/hosts", HostsPage)
     assert caught.value.why is Silence.NO_TLS
     api.close()

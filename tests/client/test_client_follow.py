@@ -283,6 +283,19 @@ def test_a_run_that_cannot_be_asked_for_is_asked_again_and_no_command_of_its_end
     assert "asking again" in err
 
 
+def test_a_run_that_was_over_before_anybody_saw_it_is_shown_with_its_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bug it would catch: the first answer was cut off, the second says that all has ended, and no line is shown."""
+    over = {**active("web1", "c1"), "state": "succeeded"}
+    with running() as http:
+        made(http, "c1", "web1", "hello")
+        http.on("GET", "/api/v1/runs/r1", None, (200, fleet_run(over, state="succeeded", steps=("pull",))))
+        ended_run = msgspec.convert(fleet_run(over, state="succeeded", steps=("pull",)), RunView)
+        with Api(http.url, "secret", patience=Patience(read_again_s=0.0)) as api:
+            following = Following(api, fleet_run=WatchedRun(ended_run), listener=Shown(["web1"]), pace=PACE)
+            assert following.run(10.0)
+    assert capsys.readouterr().out == "web1 | hello\n"
+
+
 def test_a_run_that_does_not_end_is_given_up_at_the_deadline() -> None:
     with running() as http:
         http.on("GET", COMMAND, view("running"))

@@ -1,8 +1,9 @@
 """A double of the operators' port: the API's paths and the WebSocket, on a real socket, scripted by a test.
 
 Shape: `answers` maps (method, path) to a list of answers; each request takes the next one, the last one stays. An
-answer of None closes the connection without a word. `frames` are sent to each WebSocket that connects, which then stays
-open or, with `hang_up`, is closed.
+answer of None closes the connection without a word. `stranger`: bytes that answer every request, as somebody else would
+who has the port, or a proxy before it; the connection is closed then. `frames` are sent to each WebSocket that
+connects, which then stays open or, with `hang_up`, is closed.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class ApiServer:
     url: str = ""
     answers: dict[tuple[str, str], list[tuple[int, Any] | None]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    stranger: bytes | None = None
 
     def on(self, method: str, path: str, *answers: tuple[int, Any] | None) -> None:
         """The answers to requests of this path, in order; the last one stays."""
@@ -128,6 +130,10 @@ def running() -> Iterator[ApiServer]:
             double.asked.append(
                 Asked(self.command, parts.path, parts.query, self.headers.get("Authorization", ""), body)
             )
+            if double.stranger is not None:
+                self.close_connection = True
+                self.wfile.write(double.stranger)
+                return
             script = double.answers.get(
                 (self.command, parts.path), [(404, {"error": "not_found", "message": f"no {parts.path}"})]
             )

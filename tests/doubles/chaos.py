@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import time
@@ -14,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -207,7 +205,7 @@ class Chaos:
             if stop and time.monotonic() - self._stopped_s.get(name, -STOP_PAUSE_S) < STOP_PAUSE_S:
                 stop = False
             pulse = self._pulse(name)
-            if not self._signal(name, pulse.pid, signal.SIGSTOP if stop else signal.SIGKILL):
+            if not self._house.signal(pulse.pid, signal.SIGSTOP if stop else signal.SIGKILL):
                 continue  # it is not there: dead, or about to start
             done += 1
             self.summary.kills[name] += 1
@@ -226,29 +224,6 @@ class Chaos:
             return self._house.pulse(name)
         except Unreadable:
             return Pulse()
-
-    def _signal(self, name: str, pid: int, number: signal.Signals) -> bool:
-        """True if the process of that name got it. Its number may have gone to another: looked at through a
-        descriptor.
-        """
-        if not pid:
-            return False
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return False
-        try:
-            mine = (
-                str(self._house.state).encode()
-                in Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
-            )
-            if mine:
-                signal.pidfd_send_signal(fd, number)
-            return mine
-        except (ProcessLookupError, FileNotFoundError):
-            return False
-        finally:
-            os.close(fd)
 
     async def _recovers(self, name: str, pid: int) -> None:
         """Until its successor's loop turns; a successor may itself be killed meanwhile, which counts as its turn."""

@@ -103,6 +103,25 @@ class House:
                 found.append(int(folder.name))
         return found
 
+    def signal(self, pid: int, number: signal.Signals) -> bool:
+        """True if a process of this house got it. Its number may have gone to another: asked through a descriptor."""
+        if not pid:
+            return False
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            told = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+            mine = str(self.state).encode() in told
+            if mine:
+                signal.pidfd_send_signal(fd, number)
+            return mine
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        finally:
+            os.close(fd)
+
     def pulse(self, name: str) -> Pulse:
         """A process's last pulse; an empty one before the first."""
         return pulse_file.read(self.settings.pulses, name) or Pulse()

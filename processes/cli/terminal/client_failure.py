@@ -33,6 +33,8 @@ def failure_of(error: ClientError) -> Failure:
 
 
 def _advice_on_refusal(error: Refused) -> str:
+    if error.code in ("redirected", "bad_answer"):
+        return _advice_on_stranger(error)
     if error.token_file is not None and error.status == 401:
         return "It was revoked, or belongs to another hub: fleethub token create on that hub makes one."
     if error.token_file is not None and error.status == 403:
@@ -40,6 +42,18 @@ def _advice_on_refusal(error: Refused) -> str:
     if error.code == "http" and "not an operators' port" in error.message:
         return "Is it the agents' port? Operators have a port of their own, usually 7700."
     return "" if "`fleethub " in error.message else LISTED_BY.get(error.code, "")
+
+
+def _advice_on_stranger(error: Refused) -> str:
+    """What to do about an answer that the hub does not give: it came from a proxy, or from another program."""
+    if error.own:
+        return f"Another program has the hub's port: {program()} doctor tells which."
+    if error.moved_to:
+        return f"Use --hub {error.moved_to}"
+    return (
+        "Whether the hub got the request is not known. --hub must lead to its operators' port; "
+        "a proxy on the way must not want a sign-in of its own."
+    )
 
 
 def _away(error: HubAway) -> Failure:

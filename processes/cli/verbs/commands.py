@@ -13,7 +13,7 @@ from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.terminal.text import count, drawn, took
-from processes.client.api import Api, decoded, segment
+from processes.client.api import Api, segment
 from processes.client.errors import Refused
 from processes.client.follow import Following
 from processes.client.watched import watched
@@ -57,11 +57,11 @@ def commands(
 def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one command with its history."""
     with asking(hub, token_file) as api, _or_a_run(api, command_id):
-        body = api.read(f"/commands/{segment(command_id)}")
-    view = decoded(body, CommandWithHistory)
+        told = api.read(f"/commands/{segment(command_id)}", CommandWithHistory)
     if as_json:
-        output.document(body)
+        output.document(told.body)
         return
+    view = told.view
     lasted_s = seconds_between(view.started_at or view.sent_at, view.finished_at)
     output.fields([
         ("id", view.id),
@@ -121,7 +121,7 @@ def _is_known(ask: Callable[[], object]) -> bool:
     try:
         ask()
     except Refused as refused:
-        if refused.status == 404:
+        if refused.not_found:
             return False
         raise
     return True
@@ -133,7 +133,7 @@ def _or_a_run(api: Api, its_id: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        if refused.status == 404 and _is_run(api, its_id):
+        if refused.not_found and _is_run(api, its_id):
             raise Failure(
                 "is_a_run", f"{its_id} is a run, not a command", f"fleethub runs {its_id} names its commands."
             ) from None

@@ -10,9 +10,9 @@ import msgspec
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
-from processes.client.api import Api, decoded, segment
+from processes.client.api import Api, segment
 from processes.core.records.dead_letter import DeadLetterView
-from processes.core.shown.pages import DeadLettersPage
+from processes.core.shown.pages import DeadLetterGone, DeadLettersPage
 
 
 @click.command()
@@ -22,14 +22,13 @@ from processes.core.shown.pages import DeadLettersPage
 def deadletters(limit: int, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List the dead letters, messages that were put aside because they ended a process, newest first."""
     with asking(hub, token_file) as api:
-        body = api.read("/deadletters", {"limit": limit})
-    page = decoded(body, DeadLettersPage)
+        told = api.read("/deadletters", DeadLettersPage, {"limit": limit})
     if as_json:
-        output.document(body)
+        output.document(told.body)
         return
     rows = [
         [v.id, v.at or "", v.process, v.why, v.kind, v.host, "being retried" if v.retrying else v.error]
-        for v in page.deadletters
+        for v in told.view.deadletters
     ]
     output.table(["ID", "PUT ASIDE", "BY", "WHY", "KIND", "HOST", ""], rows, "no dead letters")
 
@@ -50,13 +49,13 @@ def deadletter(
         raise Failure("usage", "give either --retry or --discard", exit_code=EXIT_USAGE)
     with asking(hub, token_file) as api:
         if retry or discard:
-            _act(api, dead_letter_id, "retry" if retry else "discard", as_json)
+            _act(api, dead_letter_id, retry, as_json)
             return
-        body = api.read(f"/deadletters/{segment(dead_letter_id)}")
-    view = decoded(body, DeadLetterView)
+        told = api.read(f"/deadletters/{segment(dead_letter_id)}", DeadLetterView)
     if as_json:
-        output.document(body)
+        output.document(told.body)
         return
+    view = told.view
     output.fields([
         ("id", view.id),
         ("put aside", f"{view.at or ''} by {view.process}"),
@@ -76,12 +75,17 @@ def deadletter(
     _text("event", msgspec.json.format(bytes(view.event), indent=2).decode())
 
 
-def _act(api: Api, dead_letter_id: str, verb: str, as_json: bool) -> None:
-    body = api.once("POST", f"/deadletters/{segment(dead_letter_id)}/{verb}")
+def _act(api: Api, dead_letter_id: str, retry: bool, as_json: bool) -> None:
+    path = f"/deadletters/{segment(dead_letter_id)}"
+    body = (
+        api.once("POST", f"{path}/retry", DeadLetterView, promised=(202,)).body
+        if retry
+        else api.once("POST", f"{path}/discard", DeadLetterGone).body
+    )
     if as_json:
         output.document(body)
     else:
-        output.say(f"{dead_letter_id}: {'it is tried again' if verb == 'retry' else 'discarded'}")
+        output.say(f"{dead_letter_id}: {'it is tried again' if retry else 'discarded'}")
 
 
 def _text(title: str, text: str) -> None:

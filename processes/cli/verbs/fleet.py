@@ -16,10 +16,10 @@ from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
-from processes.client.api import Api, decoded, segment
+from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
 from processes.client.feed import Feed, Picture
-from processes.core.shown.pages import HostsPage
+from processes.core.shown.pages import HostRemoved, HostsPage, Me
 from processes.core.shown.status import Verdict
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
@@ -48,19 +48,18 @@ def hosts(
     filters = {key: value for key, value in (("presence", presence), ("search", search)) if value is not None}
     with asking(hub, token_file) as api:
         if watch:
-            api.once("GET", "/me")  # its answer tells the hub's clock
+            api.once("GET", "/me", Me)  # so that its clock is known
             live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
-        body = api.read("/hosts", filters)
+        told = api.read("/hosts", HostsPage, filters)
         now_wall_s = api.now_wall_s()
         if not as_json:
             _say_how_old(api)
-    page = decoded(body, HostsPage)
     if as_json:
-        output.document(body)
+        output.document(told.body)
         return
     output.table(
         HEADER,
-        [_row(host, now_wall_s) for host in page.hosts],
+        [_row(host, now_wall_s) for host in told.view.hosts],
         output.none_found("host", filters, "fleethub enroll NAME"),
     )
 
@@ -103,13 +102,13 @@ def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[st
 def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one host and its newest commands."""
     with asking(hub, token_file) as api:
-        body = api.read(f"/hosts/{segment(name)}")
+        told = api.read(f"/hosts/{segment(name)}", HostView)
         if as_json:
-            output.document(body)
+            output.document(told.body)
             return
         now_wall_s = api.now_wall_s()
         newest, _ = api.commands({"host": name}, COMMANDS_SHOWN)
-    view = decoded(body, HostView)
+    view = told.view
     output.fields([*_who(view, now_wall_s), *_metrics(view), *_told(view)])
     if newest:
         output.say()
@@ -185,8 +184,8 @@ def _percent(number: float | None) -> str:
 def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Remove a host: its queued commands are cancelled, its sent and running ones are lost."""
     with asking(hub, token_file) as api:
-        body = api.once("DELETE", f"/hosts/{segment(name)}")
-    _done(body, as_json, f"{name}: removed")
+        told = api.once("DELETE", f"/hosts/{segment(name)}", HostRemoved)
+    _done(told.body, as_json, f"{name}: removed")
 
 
 @click.command()
@@ -233,8 +232,8 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
 def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Make a host's token void; its connection ends within 2 s."""
     with asking(hub, token_file) as api:
-        body = api.once("POST", f"/hosts/{segment(name)}/revoke")
-    _done(body, as_json, f"{name}: its token is void")
+        told = api.once("POST", f"/hosts/{segment(name)}/revoke", HostView)
+    _done(told.body, as_json, f"{name}: its token is void")
 
 
 @click.command()
@@ -244,12 +243,12 @@ def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 def lift(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Lift the suspension of a host; its agent is back within a minute."""
     with asking(hub, token_file) as api:
-        body = api.once("POST", f"/hosts/{segment(name)}/lift")
-    _done(body, as_json, f"{name}: its token is not suspended")
+        told = api.once("POST", f"/hosts/{segment(name)}/lift", HostView)
+    _done(told.body, as_json, f"{name}: its token is not suspended")
 
 
 def _done(body: bytes, as_json: bool, line: str) -> None:
     if as_json:
-        output.document(body or b"{}")
+        output.document(body)
     else:
         output.say(line)

@@ -12,7 +12,7 @@ from processes.adapters.state import incidents_db
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
-from processes.client.api import decoded, segment
+from processes.client.api import segment
 from processes.client.errors import Refused
 from processes.core.shown.pages import IncidentsPage, IncidentWithEvidence
 from processes.core.shown.status import IncidentView
@@ -79,7 +79,7 @@ def _listed(limit: int, hub: str | None, token_file: Path | None) -> list[Incide
     if hub is None:
         return incidents_db.incidents(settings_anyway().incidents_database, limit)
     with asking(hub, token_file) as api:
-        return decoded(api.read("/incidents", {"limit": limit}), IncidentsPage).incidents
+        return api.read("/incidents", IncidentsPage, {"limit": limit}).view.incidents
 
 
 def _found(
@@ -90,9 +90,9 @@ def _found(
         return None if view is None else incidents_db.with_evidence(view, settings.evidence)
     with asking(hub, token_file) as api:
         try:
-            return decoded(api.read(f"/incidents/{segment(incident_id)}"), IncidentWithEvidence)
+            return api.read(f"/incidents/{segment(incident_id)}", IncidentWithEvidence).view
         except Refused as refused:
-            if refused.status == 404:
+            if refused.not_found:
                 return None
             raise
 

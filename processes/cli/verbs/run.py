@@ -230,11 +230,12 @@ def _started(api: Api, body: dict[str, object], again: str) -> RunView:
     known = f"Ask again with: {again}; with that key it never runs twice. If it was accepted, fleethub runs lists it."
     try:
         return api.start_run(body)
-    except HubAway as away:
-        told = failure_of(away)
-        raise Failure(
-            "not_accepted", told.message, f"{told.advice}. {known}" if told.advice else known, EXIT_NOT_ACCEPTED
-        ) from None
+    except (HubAway, Refused) as error:
+        if isinstance(error, Refused) and error.code not in ("redirected", "bad_answer"):
+            raise
+        told = failure_of(error)
+        end = "" if told.advice.endswith((".", "?")) or not told.advice else "."
+        raise Failure("not_accepted", told.message, f"{told.advice}{end} {known}".strip(), EXIT_NOT_ACCEPTED) from None
     except KeyboardInterrupt:
         output.note(f"fleethub: interrupted before the hub answered. {known}")
         raise

@@ -9,7 +9,7 @@ import click
 from processes.cli.terminal import output
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.verbs.run import WORDS, counts, followed
-from processes.client.api import Api, decoded, segment
+from processes.client.api import Api, segment
 from processes.core.records.run import Part, RunView
 from processes.core.shown.pages import RunsPage
 
@@ -36,26 +36,23 @@ def runs(
             return None
         if follow:
             return followed(api, api.run(run_id), None, as_json)
-        body = api.read(f"/runs/{segment(run_id)}")
+        told = api.read(f"/runs/{segment(run_id)}", RunView)
     if as_json:
-        output.document(body)
+        output.document(told.body)
     else:
-        _show(decoded(body, RunView))
+        _show(told.view)
     return None
 
 
 def _list(api: Api, limit: int, as_json: bool) -> None:
-    found, following = api.paged("/runs", {}, limit, PAGE_MAX, _rows)
+    found, following = api.paged(
+        "/runs", RunsPage, {}, limit, page_max=PAGE_MAX, rows=lambda page: (page.runs, page.next)
+    )
     if as_json:
         output.document({"runs": found, "next": following})
         return
     rows = [[view.id, view.created_at or "", view.state, ",".join(view.steps), counts(view)] for view in found]
     output.table(["ID", "GIVEN", "STATE", "STEPS", "HOSTS"], rows, output.none_found("run", {}, "fleethub run OP HOST"))
-
-
-def _rows(body: bytes) -> tuple[list[RunView], str | None]:
-    page = decoded(body, RunsPage)
-    return page.runs, page.next
 
 
 def _show(view: RunView) -> None:

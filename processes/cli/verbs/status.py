@@ -22,7 +22,6 @@ from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
-from processes.client.api import decoded
 from processes.client.errors import ClientError, HubAway
 from processes.client.feed import Feed, Picture
 from processes.core.shown.status import Overall, ProcessReport, Report
@@ -83,19 +82,18 @@ def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> in
         with asking(hub, token_file) as api:
             if watch:
                 live.watch(Feed(api), _picture)
-            body = api.read("/status")
-            report = decoded(body, Report)
+            told = api.read("/status", Report)
     except ClientError as error:
-        told = failure_of(error)
-        code = "unknown" if isinstance(error, HubAway) else told.code
-        raise Failure(code, told.message, told.advice, EXIT_UNKNOWN) from None
+        failed = failure_of(error)
+        code = "unknown" if isinstance(error, HubAway) else failed.code
+        raise Failure(code, failed.message, failed.advice, EXIT_UNKNOWN) from None
     except Failure as failure:
         raise Failure(failure.code, failure.message, failure.advice, EXIT_UNKNOWN) from None
     if as_json:
-        output.document(body)
+        output.document(told.body)
     else:
-        _show(report)
-    return report.verdict.exit_code
+        _show(told.view)
+    return told.view.verdict.exit_code
 
 
 def _watch_folder(settings: Settings) -> None:

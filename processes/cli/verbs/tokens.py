@@ -8,8 +8,8 @@ import click
 
 from processes.cli.terminal import output
 from processes.cli.terminal.options import as_json, asking, asks_hub
-from processes.client.api import decoded, segment
-from processes.core.shown.pages import AuditPage, TokenMade, TokensPage
+from processes.client.api import segment
+from processes.core.shown.pages import AuditPage, TokenGone, TokenMade, TokensPage
 from processes.core.travels.audit import AuditView, Kind
 from processes.core.values import Role
 
@@ -29,11 +29,11 @@ def token() -> None:
 def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Create an operator token. It is printed once, alone on stdout."""
     with asking(hub, token_file) as api:
-        body = api.once("POST", "/tokens", {"role": role, "label": label})
-    created = decoded(body, TokenMade)
+        told = api.once("POST", "/tokens", TokenMade, {"role": role, "label": label}, promised=(201,))
     if as_json:
-        output.document(body)
+        output.document(told.body)
         return
+    created = told.view
     output.note(f"a token for the role {role}, shown this once (revoke it: fleethub token revoke {created.id}):")
     output.say(created.token)
 
@@ -44,16 +44,13 @@ def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Pa
 def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List operator tokens by id, role and label."""
     with asking(hub, token_file) as api:
-        body = api.read("/tokens")
+        told = api.read("/tokens", TokensPage)
     if as_json:
-        output.document(body)
+        output.document(told.body)
         return
-    rows = [[view.id, view.role, view.created_at or "", view.label] for view in decoded(body, TokensPage).tokens]
-    output.table(
-        ["ID", "ROLE", "CREATED", "LABEL"],
-        rows,
-        "none were created; there is only operator.token in the hub's state folder",
-    )
+    rows = [[view.id, view.role, view.created_at or "", view.label] for view in told.view.tokens]
+    none = "none were created; there is only operator.token in the hub's state folder"
+    output.table(["ID", "ROLE", "CREATED", "LABEL"], rows, none)
 
 
 @token.command("revoke")
@@ -63,9 +60,9 @@ def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
 def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Make an operator token void. Its connections end within 2 s, and no restored backup brings it back."""
     with asking(hub, token_file) as api:
-        body = api.once("DELETE", f"/tokens/{segment(token_id)}")
+        told = api.once("DELETE", f"/tokens/{segment(token_id)}", TokenGone)
     if as_json:
-        output.document(body)
+        output.document(told.body)
     else:
         output.say(f"{token_id}: void")
 
@@ -93,17 +90,14 @@ def audit(
     filters = {"kind": kind, "subject": subject, "actor": actor}
     with asking(hub, token_file) as api:
         asked = {name: value for name, value in filters.items() if value is not None}
-        found, following = api.paged("/audit", asked, limit, PAGE_MAX, _rows)
+        found, following = api.paged(
+            "/audit", AuditPage, asked, limit, page_max=PAGE_MAX, rows=lambda page: (page.audit, page.next)
+        )
     if as_json:
         output.document({"audit": found, "next": following})
         return
     rows = [[line.at or "", line.actor, line.kind, line.subject, _change(line), line.reason] for line in found]
     output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, output.none_found("line", filters))
-
-
-def _rows(body: bytes) -> tuple[list[AuditView], int | None]:
-    page = decoded(body, AuditPage)
-    return page.audit, page.next
 
 
 def _change(line: AuditView) -> str:

@@ -65,7 +65,7 @@ def test_who_does_not_answer_far_away_is_not_looked_for_here(tmp_path: Path) -> 
     with running() as gone:
         api = open_remote(gone.url, token_in(tmp_path))
     with api, pytest.raises(HubAway) as caught:
-        api.once("GET", "/hosts")
+        api.hosts()
     assert "fleethub status" not in failure_of(caught.value).advice
 
 
@@ -78,7 +78,7 @@ def test_a_port_of_our_own_that_nobody_has_says_that_nothing_runs(
     settings = load()
     settings.operator_token.write_text("secret\n")
     with open_own(settings) as api, pytest.raises(HubAway) as caught:
-        api.once("GET", "/hosts")
+        api.hosts()
     failure = failure_of(caught.value)
     assert "nothing runs here" in failure.message
     assert "fleethub up" in failure.advice

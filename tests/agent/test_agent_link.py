@@ -1,0 +1,184 @@
+"""The agent's dialling: whatever answers in the hub's place is refused and logged, and the agent dials again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from doubles.agent_process import AgentProcess
+from structlog.testing import capture_logs
+
+from processes.agent import advice
+from processes.agent.config import Config
+from processes.agent.link import Link
+from processes.core.agent.effects import Input
+
+WAIT_S = 20.0
+ELSEWHERE = "wss://127.0.0.1:17999/ws"
+LOCATIONS = (
+    "https://127.0.0.1:17999/ws",
+    "http://127.0.0.1:17999/ws",
+    "http://127.0.0.1:17999/login",
+    "wss://127.0.0.1:17999/ws",
+    "ws://h:99999/",
+    "ws://h/ws#x",
+    "ws://[::1/ws",
+    f"ws://{'h' * 64}.example.org/ws",
+    "/ws",
+    "/oauth2/sign_in",
+    "ftp://h/ws",
+    "//elsewhere.example.org/ws",
+    "https://user:secret@h/ws",
+    "",
+)
+
+
+class Answering:
+    """Answers every request with the same bytes, and keeps the requests."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.heads: list[bytes] = []
+        self.port = 0
+
+    async def answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self.answer)
+            await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[Answering]:
+    found = Answering(answer)
+    server = await asyncio.start_server(found.answered, "127.0.0.1", 0)
+    found.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield found
+
+
+def config(tmp_path: Path, hub: str) -> Config:
+    token_file = tmp_path / "agent.token"
+    token_file.write_text("t0k\n")
+    token_file.chmod(0o600)
+    return Config(tmp_path / "agent.toml", hub, "web1", token_file, 1.0, tmp_path / "state", 1 << 20, None, {})
+
+
+async def dialled(tmp_path: Path, hub: str, tries: int = 1) -> list[MutableMapping[str, Any]]:
+    """What a link logs that dials this URL, until so many tries have failed."""
+
+    async def tell(_: Input) -> None:
+        raise AssertionError("connected")
+
+    with capture_logs() as lines:
+        link = asyncio.create_task(Link(config(tmp_path, hub), "1", structlog.get_logger()).run(tell))
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while len(lines) < tries and not link.done():
+                    await asyncio.sleep(0.01)
+            assert not link.done(), f"the link ended: {link.exception()!r}"
+        finally:
+            link.cancel()
+            await asyncio.wait({link})
+    return lines
+
+
+def redirect(status: int, location: str) -> bytes:
+    named = f"Location: {location}\r\n" if location else ""
+    return f"HTTP/1.1 {status} Moved\r\n{named}Content-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_a_redirect_is_a_refusal_that_is_logged_and_not_followed(tmp_path: Path, location: str) -> None:
+    """The bug it would catch: the link ends, and the agent with it (exit code 70), or asks ten times at each try."""
+
+    async def story() -> None:
+        async with answering(redirect(301, location)) as hub:
+            lines = await dialled(tmp_path, f"ws://127.0.0.1:{hub.port}/ws", tries=1)
+            assert {(line["event"], line["status"], line["log_level"]) for line in lines} == {
+                ("refused", 301, "warning")
+            }
+            assert all("not followed" in line["hint"] for line in lines)
+            assert len(hub.heads) == len(lines)
+
+    asyncio.run(story())
+
+
+def test_an_agent_outlives_a_redirect_and_says_which_url_is_meant(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with answering(redirect(301, "https://127.0.0.1:17999/ws")) as hub:
+            agent = AgentProcess(tmp_path, f"ws://127.0.0.1:{hub.port}/ws", "t0k")
+            agent.start()
+            try:
+                async with asyncio.timeout(WAIT_S):
+                    while len(hub.heads) < 2:
+                        await asyncio.sleep(0.02)
+                assert agent.process is not None
+                assert agent.process.poll() is None, agent.logged()
+                assert f'hub = "{ELSEWHERE}" is meant' in agent.logged().replace("\\", "")
+            finally:
+                agent.end_all()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("https://h.example.org/ws", 'hub = "wss://h.example.org/ws" is meant'),
+        ("//h.example.org/ws", 'hub = "ws://h.example.org/ws" is meant'),
+        ("wss://h.example.org/ws", 'hub = "wss://h.example.org/ws" is meant'),
+        ("https://h.example.org/login", "redirected to https://h.example.org/login"),
+        ("https://h.example.org/ws?next=1", "redirected to https://h.example.org/ws?next=1"),
+        ("https://me:secret@h.example.org/ws", "redirected to https://me"),
+        ("ftp://h.example.org/ws", "redirected to ftp"),
+        ("/ws", "redirected to /ws"),  # to itself
+        ("ws://h:99999/ws", "redirected to ws://h:99999"),
+        ("", "redirected to nowhere"),
+    ],
+)
+def test_a_redirect_names_the_url_that_is_meant_or_a_proxy(location: str, said: str) -> None:
+    assert said in advice.refused(302, location, "ws://127.0.0.1:7701/ws")
+
+
+def test_a_long_target_of_a_redirect_is_cut_in_the_log() -> None:
+    assert len(advice.refused(302, "https://h/" + "x" * 5000, "ws://127.0.0.1:7701/ws")) < 400
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html></html>",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 999 \xff\xfe\r\n\r\n",
+        b"HTTP/1.1 30x Moved\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x0a",
+        b"",
+    ],
+)
+def test_whatever_else_answers_is_a_failure_that_is_logged(tmp_path: Path, answer: bytes) -> None:
+    async def story() -> None:
+        async with answering(answer) as hub:
+            lines = await dialled(tmp_path, f"ws://127.0.0.1:{hub.port}/ws")
+            assert lines[0]["event"] in ("refused", "hub not reached")
+            assert lines[0]["retry_s"] <= 60
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("hub", ["ws://127.0.0.1:9/ws#agents", f"ws://{'h' * 64}.invalid/ws", "ws://.hub.invalid:1/ws"])
+def test_a_url_that_cannot_be_dialled_is_a_failure_that_is_logged(tmp_path: Path, hub: str) -> None:
+    async def story() -> None:
+        lines = await dialled(tmp_path, hub)
+        assert (lines[0]["event"], "`hub` looks like" in lines[0]["hint"]) == ("hub not reached", True)
+
+    asyncio.run(story())
