@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from processes.adapters import failpoint
@@ -130,12 +130,14 @@ class Loop:
     def _keep_house(self, now_s: float) -> None:
         if now_s - self._pruned_s >= self._prune_s:
             self._pruned_s = now_s
-            now, kept = self._clock.now(), self._retention
-            pruning = self._store.prune(now, kept.commands_days * 86400, int(kept.output_mb * 2**20))
-            self._begin(unless_blocked(pruning))
+            self._begin(unless_blocked(self._prune))
         elif self._store.has_log and now_s - self._folded_s >= FOLD_S:
             self._folded_s = now_s
-            self._begin(unless_blocked(self._store.fold_log()))
+            self._begin(unless_blocked(self._store.fold_log))
+
+    async def _prune(self) -> None:
+        kept = self._retention
+        await self._store.prune(self._clock.now(), kept.commands_days * 86400, int(kept.output_mb * 2**20))
 
     # the storage
 
@@ -213,7 +215,7 @@ class Loop:
             self._beat()
 
 
-async def unless_blocked(work: Coroutine[None, None, object]) -> None:
+async def unless_blocked(work: Callable[[], Coroutine[None, None, object]]) -> None:
     """Does it, but leaves a database alone that is locked or full: what was to be done is done the next time."""
     with contextlib.suppress(StorageBlocked):
-        await work
+        await work()

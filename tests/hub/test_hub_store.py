@@ -61,7 +61,7 @@ def test_a_locked_database_puts_housekeeping_off_and_ends_no_hub(tmp_path: Path)
         async with opened_store(tmp_path / "fleet.db") as opened:
             with contextlib.closing(sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)) as lock:
                 lock.execute("BEGIN EXCLUSIVE")
-                await unless_blocked(opened.prune(Now(1.0, WALL_S), DAY_S, 1 << 30))
+                await unless_blocked(lambda: opened.prune(Now(1.0, WALL_S), DAY_S, 1 << 30))
             assert await opened.prune(Now(1.0, WALL_S), DAY_S, 1 << 30) == 0
 
     asyncio.run(work())
