@@ -1,5 +1,5 @@
-"""What waits of many hosts: in order within each host, and hosts by turns, so that none waits behind all that another one
-said. Pure.
+"""Entries of many hosts that wait: in order within each host, and hosts by turns, so that no host waits behind all that
+another one said. Pure.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class FairLane:
         self._under_way = []
 
     def drop_presence(self, *, under_way: bool) -> list[Entry]:
-        """Drop the presence that is under way, or all other. Return it. After a drop of what is under way nothing is."""
+        """Drop the presence that is under way, or all other presence, and return it. After the first, nothing is under way.
+        """
         first = Counter(entry.host for entry in self._under_way)
         dropped: list[Entry] = []
         for host, entries in list(self._hosts.items()):

@@ -4,9 +4,10 @@ Three lanes, in this order of precedence:
 
 census      The pieces of the census under way, one in each append. A census names everyone who is connected now, so
             all presence that waits is dropped when one starts.
-ordered     Everything else but heartbeats, in each host's order, and hosts by turns (fair_lane.py). A host that has too much waiting is to be paused (its socket is
-            not read); if it sends on all the same, by connecting anew, it is refused. Presence is always accepted;
-            when even presence is too much, it is dropped, and a census is wanted instead.
+ordered     Everything else but heartbeats, in each host's order, and hosts by turns (fair_lane.py). A host that has too
+            much waiting is to be paused (its socket is not read); if it sends on all the same, by connecting anew, it
+            is refused. Presence is always accepted; when even presence is too much, it is dropped, and a census is
+            wanted instead.
 heartbeats  The newest of each host, one in HEARTBEAT_S but for a small burst; never a reason to pause. They never
             overtake what their connection sent before them.
 
