@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
@@ -181,7 +182,7 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
         banned_s = audience.allowances.banned_s(principal.credential, asyncio.get_running_loop().time())
         if banned_s:
             return refuse(429, "too_many", "too much came from you: come back later",
-                          **{"Retry-After": f"{banned_s:.0f}"})  # fmt: skip
+                          **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip
         if len(audience.subscribers) >= SUBSCRIBERS_MAX:
             return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
         return principal
