@@ -98,7 +98,7 @@ class FairLane:
         self._under_way = []
 
     def drop_presence(self, *, under_way: bool) -> list[Entry]:
-        """Drop the presence that is under way, or all other presence, and return it. After the first, nothing is under way."""
+        """Drop the presence that is under way, or all other presence. Return what was dropped."""
         first = Counter(entry.host for entry in self._under_way)
         dropped: list[Entry] = []
         for host, entries in list(self._hosts.items()):
