@@ -204,8 +204,9 @@ How to add
                       needs it. A backup has the whole file; core/cli/rollback.py and cli/verbs/restore.py say what a
                       restore makes of it.
     a field of a host core/records/host.py (HostRecord is kept, and a new field of it has a default; Link is volatile),
-                      core/shown/views.py (HostView and `host_view`), KEPT_FIELDS in core/hub/memory.py if it must be on
-                      disk before it is shown, and the step that sets it; page/host.js and cli/verbs/fleet.py show it.
+                      core/shown/views.py (HostView and `host_view`), the list of fields in core/hub/memory.py by which
+                      `_publish_host` knows whether it must be on disk before it is shown, and the step that sets it;
+                      page/host.js and cli/verbs/fleet.py show it.
     a message from    travels/agent_frames.py (the frame, AgentFrame, FRAME_TYPES), core/gateway/agent_connection.py
     agents            (its meaning, AgentSaid), travels/messages.py (its event, in the union Event), core/hub/step.py (a
                       case; `said_once` if nobody sends it again, `put_aside` if its agent waits for an answer);
@@ -213,10 +214,11 @@ How to add
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
     a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),
-                      core/watchdog/verdict.py (when), remedy.py (KILLED, UNWELL), incidents.py (WELL), sd_notify.py;
-                      core/fanout/health.py; core/alarms/conditions.py and monitoring/prometheus-alerts.yml if somebody
-                      is to be told; page/words.js (STATES), page/picture.js (WORST), page/app.js and page/link.js (whom
-                      to trust); cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
+                      core/watchdog/verdict.py (when), remedy.py (what is done), incidents.py and sd_notify.py (whether
+                      that is well); core/fanout/health.py; core/alarms/conditions.py and
+                      monitoring/prometheus-alerts.yml if somebody is to be told; page/words.js (STATES),
+                      page/picture.js (WORST), page/app.js and page/link.js (whether such a hub is believed);
+                      cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
     a client's limit  core/budgets.py for what it may send over WebSockets; the others where "One client and all the
                       others" says.
     a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
