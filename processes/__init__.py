@@ -31,41 +31,50 @@ The picture
    All four arrows of the hub run through `queues`.
 
 The rooms
-    A process is processes/NAME (what it does: sockets, files, threads) and processes/core/NAME (what it decides:
-    pure, so the same input gives the same output). Each has __main__.py (opens its resources from left to right and
-    closes them from right to left) and loop.py (the order of one turn). Who has read one has read all. Who may import
-    whom stands in tests/house/test_house_imports.py: no process imports another, and an arrow only ever points down
-    this list.
+    Paths in this manual are below processes/. travels/, records/ and shown/ are in core/, page/ is in fanout/; a file
+    without a path is in the room that was named last.
 
-    queues    The bounded, replayable queues between the others. Decides nothing. Its memory may be lost at any time:
-              everything in it is repaired end to end.
+    A process is processes/NAME (what it does: sockets, files, threads) and processes/core/NAME (what it decides:
+    pure, so the same input gives the same output). Each of the six that supervisord runs has __main__.py (opens its
+    resources from left to right and closes them from right to left) and loop.py (the order of one turn). Who has read
+    one has read all. Who may import whom stands in tests/house/test_house_imports.py: no process imports another, and
+    an import only ever points down this list.
+
+    queues    The bounded, replayable queues between the others. Knows nothing of the fleet. Its memory may be lost at
+              any time: everything in it is repaired end to end. core/queues: bounded_queue (what is kept, refused and
+              replayed; what is a gap).
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
               core/hub: step.py (one event in, effects out), memory.py (tables and drafts), turn.py (what waits, what is
               refused, what may be acknowledged), requests, delivery, presence, runs, foreign, flood.
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
-              core/gateway: admission (who is let in), agent_connection (what frames mean), outbox (what waits for the
-              hub), token_table, census, delivery_log.
+              core/gateway: admission (who is let in), agent_connection (what frames mean), intake (who is paused or
+              slowed), outbox (what waits for the hub), token_table, census, delivery_log.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is
               away. fanout/page is plain ES modules, one for each view, without a build step; it never puts in markup.
               core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health.
     watchdog  Judges the others by their pulses and by a canary command that goes all the way round; collects evidence,
               kills through supervisord, keeps the incidents, raises alarms, and answers to systemd for the whole.
-              core/watchdog: verdict, second_witness, remedy, incident, sd_notify. core/alarms: who is told what.
+              core/watchdog: verdict, second_witness, remedy, incidents (their lives), incident (one of them), restarts,
+              sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
               until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect.
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
+              core/cli: drills (what each must show), rollback (what a restored backup means).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process.
-    core      Shared by all of the above: values.py and errors.py; travels/ (all messages, frames and request bodies),
-              records/ (what is kept: command, run, host, dead letter …), shown/ (how it looks from outside).
+    core      Shared by all of the above: values.py, errors.py and budgets.py (what one client may send); travels/ (all
+              messages, frames and request bodies), records/ (what is kept: command, run, host, dead letter …), shown/
+              (how it looks from outside).
 
 The state folder, the second bus
     What must outlive a process, or reach one that is not up yet, goes through files. adapters/state/__init__.py is the
     map: every file, who writes it, who reads it, whether it is synced, its mode, its lifetime.
 
-    hub ─────────── fleet.db, epoch, revoked ──────────────────▶ fanout, watchdog, command line; its own successor
+    hub ─────────── fleet.db (all of it, and who is let in) ───▶ fanout, watchdog, command line; its own successor
+    hub ─────────── epoch (the newest that began here) ────────▶ command line; its own successor
+    hub ─────────── revoked (tokens, good nowhere again) ──────▶ fanout, restore; its own successor
     each process ── run/pulse, run/stacks, run/farewell ───────▶ watchdog; its own successor
     each process ── run/gave_up (why it cannot go on) ─────────▶ watchdog, command line
     each process ── run/poison ────────────────────────────────▶ its own successor
@@ -83,20 +92,24 @@ The state folder, the second bus
     fails, and a disk that is full is said to the one who asked.
 
 A heartbeat's way
-    agent/metrics.py takes the numbers, core/agent/step.py puts them into a frame (travels/agent_frames.py),
-    agent/link.py sends it. gateway/agent_socket.py receives it, core/gateway/agent_connection.py makes it a
-    HeartbeatReceived (travels/messages.py), gateway/gate.py enters it in core/gateway/outbox.py, which keeps the
-    newest of each host, and gateway/loop.py appends what waits to `events` (adapters/queue_link.py → queues/server.py
-    → core/queues/bounded_queue.py). hub/loop.py reads it, core/hub/turn.py has it stepped behind hub/barrier.py,
-    core/hub/step.py hands it to core/hub/presence.py, and core/hub/memory.py says what operators see of it.
-    hub/publisher.py puts that into `broadcasts`; fanout/loop.py follows it with core/fanout/mirror.py;
-    fanout/subscribers.py sends it on, as core/fanout/feed.py says.
+    agent/loop.py takes the numbers from metrics.py, core/agent/step.py puts them into a frame (travels/agent_frames.py)
+    when a heartbeat is due, agent/link.py sends it. gateway/agent_socket.py receives it (adapters/websocket.py reads),
+    core/gateway/agent_connection.py makes it a HeartbeatReceived (travels/messages.py), intake.py enters it in
+    outbox.py, which keeps the newest of each host, and gateway/loop.py appends what waits to `events`
+    (adapters/queue_link.py → queues/server.py → core/queues/bounded_queue.py). hub/loop.py reads it, core/hub/turn.py
+    has it stepped behind hub/barrier.py, core/hub/step.py hands it to presence.py, and memory.py says what operators
+    see of it. hub/publisher.py puts that into `broadcasts`; fanout/loop.py follows it with core/fanout/mirror.py;
+    fanout/subscribers.py sends it on, as core/fanout/feed.py says. In the browser page/link.js receives it,
+    page/store.js enters it in the row of its host, and page/fleet.js and page/host.js show that.
 
 A command's way
-     1. client/api.py (or the page) POSTs it; fanout/operations.py has the route, fanout/change_api.py the endpoint, and
-        travels/operator_requests.py the body with its limits.
+     1. `fleethub run` (cli/verbs/run.py, client/api.py) POSTs a run to /api/v1/runs, even for one operation on one
+        host. The page POSTs that one to /api/v1/commands, and all else as a run. fanout/operations.py has the routes,
+        fanout/change_api.py the endpoints, and travels/operator_requests.py the bodies with their limits.
      2. fanout/requests.py appends a RequestReceived to `events`, with a deadline, and waits for the answer.
-     3. core/hub/requests.py accepts or refuses it; core/hub/commands.py makes the command: queued.
+     3. core/hub/requests.py accepts or refuses it. A run is carried on by core/hub/runs.py (`advance`): it begins
+        hosts, and is called again when one of the run's commands has ended. For a run as for a single command
+        core/hub/commands.py makes the command: queued.
      4. core/hub/delivery.py sends what a host can get now: sent, a DeliverCommand. hub/store.py commits both, and only
         then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue.
      5. gateway/gate.py writes the frame to the host's connection, or answers Undelivered.
@@ -110,6 +123,34 @@ A command's way
     "Accepted" is said after the commit. Delivery is at least once; the agent's journal makes it run at most once.
     `lost` is said when nobody can know whether it ran, and never guessed to be a success; a late report may still end
     it, once.
+
+A freeze's way
+     1. hub/loop.py writes the pulse at the end of each turn: run/pulse/hub (adapters/state/pulse_file.py). The hub
+        freezes, and the number of turns there stands still.
+     2. watchdog/loop.py turns ten times a second (twice, while all is well). watchdog/witness.py reads pulses and the
+        kernel's figures, and core/watchdog/verdict.py judges: frozen, after watchdog.stall_s without a turn (2 s),
+        unless the hub was starved of CPU (for 30 s at most) or the watchdog was away itself. remedy.py says: kill.
+     3. watchdog/loop.py opens an incident (core/watchdog/incidents.py; incident_log.py and incident_store.py of
+        watchdog/ write it to incidents.db). watchdog/evidence.py collects stacks, tasks, /proc and logs for 1 s at
+        most. A hub that has turned meanwhile is left alone.
+     4. watchdog/kill_note.py notes which event the hub had in hand, if any. watchdog/restart.py has supervisord kill
+        the hub (adapters/supervisor.py), or kills it itself if supervisord does not answer. The death wakes the
+        watchdog, which pokes supervisord, so that the successor is started at once. (A hub that dies by itself comes in
+        here.)
+     5. adapters/bootstrap.py takes the lock run/lock/hub. Before it writes a pulse of its own it examines how the
+        predecessor ended (adapters/state/deaths.py), and counts that against the event in hand (see Poison).
+     6. hub/__main__.py begins a new epoch (hub/store.py, in the database and in `epoch`) and restores the memory
+        (core/hub/step.py, `restore`). Hosts are stale until they are heard of. `events` is read from the position that
+        the database knows.
+     7. hub/publisher.py says HubStarted to all. Gateways answer with a census (gateway/gate.py,
+        core/gateway/census.py), and core/hub/presence.py learns from it who is connected. Fanouts ask for a snapshot
+        (core/fanout/mirror.py), show the old rows until it is whole, and append their open requests again
+        (fanout/requests.py).
+     8. The incident is over when the hub turns and a round of the canary that began since then is complete
+        (core/watchdog/incident.py, `is_over`; watchdog/canary.py). The ledger is read once more: whatever was accepted
+        before is still in it.
+    queues, gateway, fanout and agent take the same way, 6 and 7 aside. What the budget does (five kills in a minute),
+    and what is only the consequence of another's trouble, is in core/watchdog/remedy.py.
 
 When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
@@ -140,30 +181,46 @@ Poison
     (core/hub/flood.py) until an operator lifts it.
 
 One client and all the others
-    core/budgets.py has every figure of what one client may make the house do. adapters/websocket.py reads connections
-    by turns, a share of each, for 10 ms of all turns in one pass of a loop (Pacer). core/gateway/intake.py charges what
-    was read to its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection
-    rests; valid heartbeats are conflated (core/gateway/outbox.py tells the hub one a second); for anything else it is
-    closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the hub suspends the host
-    (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub has enough to do
-    (`bulk_items_max` in travels/queue_calls.py), so that an operator's request never waits long behind them.
+    core/budgets.py has how much one client may send over its WebSockets (frames, bytes and heartbeats a second) and
+    what follows if more comes. How large one message may be stands with its type (travels/; an operator's frame in
+    fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections there
+    may be in gateway/listener.py, fanout/server.py and fanout/subscribers.py. HTTP requests are bounded in number, not
+    by client. adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of
+    a loop (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
+    operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells
+    the hub one a second); for anything else it is closed in the end (1008), refused for 30 s (429), and after three
+    closes in ten minutes the hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in
+    their gateway while the hub has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's
+    request never waits long behind them.
 
 How to add
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
                       route, who may), client/api.py, a verb in cli/verbs/.
-    a durable state   its record in core/records/, a Table in core/hub/memory.py, its Rows in hub/store.py, its table in
-                      a new entry of MIGRATIONS in adapters/state/fleet_schema.py; then put and get it in the step that
-                      needs it.
-    a field of a host core/records/host.py (kept) or Link in it (volatile), core/shown/views.py (HostView), and the step
-                      that sets it; page/host.js and cli/verbs/fleet.py show it.
-    a message from    travels/agent_frames.py (the frame, FRAME_TYPES), core/gateway/agent_connection.py (its meaning),
-    agents            travels/messages.py (its event), core/hub/step.py (a case); core/agent/step.py sends it.
+    a durable state   its record in core/records/ (a new field has a default: older rows lack it), a Table in
+                      core/hub/memory.py, its Rows in hub/store.py, its table in a new entry of MIGRATIONS in
+                      adapters/state/fleet_schema.py (released entries never change), its reader in fleet_db.py,
+                      `_prune` in hub/store.py if its rows are to go some day; then put and get it in the step that
+                      needs it. A backup has the whole file; core/cli/rollback.py and cli/verbs/restore.py say what a
+                      restore makes of it.
+    a field of a host core/records/host.py (HostRecord is kept, and a new field of it has a default; Link is volatile),
+                      core/shown/views.py (HostView and `host_view`), the list of fields in core/hub/memory.py by which
+                      `_publish_host` knows whether it must be on disk before it is shown, and the step that sets it;
+                      page/host.js and cli/verbs/fleet.py show it.
+    a message from    travels/agent_frames.py (the frame, AgentFrame, FRAME_TYPES), core/gateway/agent_connection.py
+    agents            (its meaning, AgentSaid), travels/messages.py (its event, in the union Event), core/hub/step.py (a
+                      case; `said_once` if nobody sends it again, `put_aside` if its agent waits for an answer);
+                      core/agent/step.py sends it.
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
-    a verdict         core/shown/status.py (Verdict), core/watchdog/verdict.py (when), remedy.py (what to do), its words
-                      in page/words.js and its row in core/alarms/conditions.py if somebody is to be told.
-    a client's limit  core/budgets.py, and no other place.
+    a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),
+                      core/watchdog/verdict.py (when), remedy.py (what is done), incidents.py and sd_notify.py (whether
+                      that is well); core/fanout/health.py; core/alarms/conditions.py and
+                      monitoring/prometheus-alerts.yml if somebody is to be told; page/words.js (STATES),
+                      page/picture.js (WORST), page/app.js and page/link.js (whether such a hub is believed);
+                      cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
+    a client's limit  core/budgets.py for what it may send over WebSockets; the others where "One client and all the
+                      others" says.
     a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.

@@ -15,8 +15,8 @@ import psutil
 
 from processes.core.travels.agent_frames import Metrics
 
-SENSORS_MAX: Final = 64  # wire.Metrics
-AGE_S_MAX: Final = 3.0  # in heartbeats' lengths: older numbers are not shown as today's
+SENSORS_MAX: Final = 64  # as many as agent_frames.Metrics allows
+AGE_BEATS_MAX: Final = 3.0  # in intervals between heartbeats: older numbers are not sent as today's
 
 
 class Gauge:
@@ -40,7 +40,7 @@ class Gauge:
         if self._taking is None and now_mono_s - self._asked_mono_s >= self._every_s:
             self._asked_mono_s = now_mono_s
             self._taking = asyncio.get_running_loop().run_in_executor(self._thread, take)
-        return self._newest if now_mono_s - self._taken_mono_s <= AGE_S_MAX * self._every_s + 1 else None
+        return self._newest if now_mono_s - self._taken_mono_s <= AGE_BEATS_MAX * self._every_s + 1 else None
 
     def close(self) -> None:
         """No more numbers are taken."""

@@ -100,11 +100,13 @@ class OutputRecord(msgspec.Struct, frozen=True):
 
 
 class CloseCode(enum.IntEnum):
-    """Every code with which we close a WebSocket. After 1001, 1012 and 4000–4499 come back; after 4500–4999 do not."""
+    """Every code with which we close a WebSocket. After 1001, 1012 and 4000–4499 come back; after 1008 in half a
+    minute; after 4500–4999 do not.
+    """
 
     NORMAL = 1000
     GOING_AWAY = 1001
-    POLICY = 1008  # ten malformed frames within a minute
+    POLICY = 1008  # malformed frames, a flood (core/budgets.py), or no `register` in time
     TOO_BIG = 1009
     RESTART = 1012
     KEEPALIVE = 4000  # nothing was heard for too long
@@ -112,7 +114,8 @@ class CloseCode(enum.IntEnum):
     REPLACED = 4409  # a newer connection with the same token
     RENAMED = 4503  # `register` named another host than the token's
     REVOKED = 4501  # the token is no longer valid
-    SUSPENDED = 4502  # too many of its events became dead letters; lasts until an operator lifts the suspension
+    # until an operator lifts it: too many of its events became dead letters, or it was closed for a flood three times
+    SUSPENDED = 4502
 
 
 def rfc3339(wall_s: float | None) -> str | None:

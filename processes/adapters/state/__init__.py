@@ -9,13 +9,16 @@ host's name, N a number. A row that ends with / is a folder. All other code writ
 durable: yes = synced, file and folder, before the writer goes on; sql = by SQLite's own commits; no = of use only as
 long as the machine runs, or made anew. All files can be read by this user alone.
 
+Who is let in is decided by fleet.db (and operator.token, run/canary.json). `revoked` only takes away from that, so that
+an older fleet.db lets nobody in who was sent away since.
+
     path                       | mode | written by          | read by               | durable | lifetime
     ---------------------------|------|---------------------|-----------------------|---------|-------------------------
     fleethub.toml              | any  | the operator        | everybody at start    | -       | the operator's
     operator.token             | 0600 | up                  | command line, fanout  | yes     | the installation's
     agent.toml                 | 0600 | up; the operator    | agent                 | yes     | the operator's
     agent.token                | 0600 | up                  | agent                 | yes     | until enrolled again
-    fleet.db                   | 0600 | hub; restore        | hub, fanout, watchdog | sql     | the installation's
+    fleet.db                   | 0600 | hub; restore, up    | hub, fanout, watchdog, command line | sql     | the installation's
     fleet.db-wal               | 0600 | SQLite              | SQLite                | sql     | while the database is open
     fleet.db-shm               | 0600 | SQLite              | SQLite                | no      | while the database is open
     fleet.db.restoring         | 0600 | restore, up --new   | restore, up --new     | yes     | one restore

@@ -1,7 +1,9 @@
 """All tokens that were ever revoked: `revoked`, an append-only list beside the database.
 
-The hub alone writes it, before it commits the revocation. Whoever judges a token reads it too: a hub that begins, every
-fanout, and `restore`. So whatever becomes of the database, no such token is good again.
+The hub alone writes it, before it commits the revocation. Who is let in is decided by fleet.db; this list only ever
+takes away from that. A hub that begins voids these tokens in its database (the gateways get their token table from
+that hub), every fanout leaves them out of what it reads there, and `restore` takes them out of a backup. So whatever
+becomes of the database, no such token is good again.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ gate carries out the acts that are returned, in their order. Acts of two kinds a
                     │                                       the rest is entered, in its order ──▶ Resume
                     └──▶ refused, for not even that much has room ──▶ Close
 
-Heartbeats never pause a socket: only the newest of each host is kept. How much memory a client can make this gateway
-hold is limited here and nowhere else. How much a host may send, on however many connections, is its allowance
-(core/budgets): beyond it its connection rests, and is closed in the end.
+Heartbeats never pause a socket: only the newest of each host is kept. How much of a host may wait is limited by the
+outbox (Bounds in outbox.py). How much a host may send, on however many connections, is its allowance (core/budgets.py):
+beyond it its connection rests, and is closed in the end.
 """
 
 from __future__ import annotations
