@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processes.core.shown.status import Verdict
+from processes.core.shown.status import KILLED, WELL, Verdict
 from processes.core.travels.pulse import Blocked
 from processes.core.watchdog.verdict import STORAGE, Judgement, ProcessFacts
 
@@ -38,7 +38,6 @@ KILL_WAIT_S: Final = 3.0  # from the decision to kill a process (evidence takes 
 # the order of blame; storage is before them all: the hub's pulse says whether it waits for it
 RANK: Final = {"queues": 1, "hub": 2, "gateway": 3, "fanout": 3, "agent": 4}
 UNWELL: Final = frozenset(set(Verdict) - {Verdict.ADVANCING, Verdict.STOPPED, Verdict.SILENT})
-KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})
 GIVEN_UP: Final = frozenset({"FATAL", "STOPPED", "EXITED"})  # supervisord's states in which it starts nothing by itself
 
 
@@ -112,7 +111,7 @@ def blame(name: str, judgements: Mapping[str, Judgement], facts: Mapping[str, Pr
 
 
 def _aged(past: Past, judgement: Judgement, facts: ProcessFacts, now_s: float) -> Past:
-    well = judgement.verdict in (Verdict.ADVANCING, Verdict.LAGGING)
+    well = judgement.verdict in WELL
     well_s = (past.well_s if past.well_s is not None else now_s) if well else None
     given_up = facts.pid == 0 and facts.wanted and facts.supervised in GIVEN_UP
     return Past(

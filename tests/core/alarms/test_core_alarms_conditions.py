@@ -140,6 +140,7 @@ def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
         view(remedy="killed and replaced", recovered_after_s=2.61, over_at="2026-11-23T22:00:00.000Z")
     )
     assert over.over == "well again after 2.6 s, nothing lost, killed and replaced"
+    assert conditions.incident(view(verdict="memory")).title == "hub uses too much memory"
 
 
 def test_incident_waits_for_its_remedy_but_not_for_ever() -> None:
