@@ -172,7 +172,7 @@ def test_every_close_that_does_not_mean_come_back_at_once_has_its_advice() -> No
 
 
 def test_whose_token_is_not_accepted_is_sent_to_ask_why_and_not_to_enrol_again() -> None:
-    """The bug it would catch: `enroll --again` for a host that was suspended lifts the suspension, and nobody notices."""
+    """The bug it would catch: `enroll --again` for a suspended host lifts the suspension, and nobody notices."""
     for hint in (advice.refused(401, "", "ws://127.0.0.1:7701/ws"), advice.CLOSED[CloseCode.SUSPENDED]):
         assert "fleethub host NAME" in hint
         assert "enroll" not in hint

@@ -37,7 +37,7 @@ LASTING: Final = "lasting:"
 class AlarmFacts(msgspec.Struct, frozen=True):
     """Facts that are not in the report. None: not known."""
 
-    budgets: frozenset[str] = frozenset()  # processes whose budget of kills is used up
+    budgets: frozenset[str] = frozenset()  # processes whose restart budget is used up
     disk_free_bytes: int | None = None
     certificate_wall_s: float | None = None  # when it expires
     certificate_problem: str = ""

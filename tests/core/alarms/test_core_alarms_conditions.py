@@ -127,6 +127,11 @@ def test_certificate_is_told_of_at_each_threshold(left_days: float, keys: list[s
     assert list(found(report(), certificate_wall_s=NOW_S + left_days * DAY_S)) == keys
 
 
+def test_an_alarm_names_the_restart_budget_in_whole() -> None:
+    """The bug it would catch: what a client may send is a budget too, and the reader looks there."""
+    assert found(report(), budgets=frozenset({"hub"}))["budget:hub"].title == "the restart budget of hub is used up"
+
+
 def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
     told = conditions.incident(view(remedy="killed and replaced"))
     assert (told.key, told.title, told.severity, told.after_s) == (
