@@ -16,18 +16,22 @@ LOCATION_CHARS_MAX: Final = 200  # of a redirect's target in the log
 WEB_SCHEMES: Final = {"ws": "http", "wss": "https"}
 SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 REFUSED: Final[Mapping[int, str]] = MappingProxyType({  # by HTTP status
-    401: "the token is unknown or was revoked (`fleethub enroll NAME --again` prints a new one), "
+    401: "the token is unknown, revoked or suspended: `fleethub host NAME` on the hub says which; "
     "or `hub` is not the agents' port",
     403: "something between here and the hub refuses: a proxy?",
     404: "there is nothing for agents at this path: `hub` is the URL of the agents' port and ends in /ws",
     426: "this is no WebSocket port: `hub` is the URL of the agents' port",
+    429: "this host was closed because more came from it than a host may send: it is let in again after the hub's time",
     503: "the hub takes nobody just now: no action needed",
 })  # fmt: skip
 CLOSED: Final[Mapping[int | None, str]] = MappingProxyType({
+    CloseCode.POLICY: "too many malformed frames, or more than a host may send: the hub's reason says which, and after "
+    "several closes it suspends the host",
     CloseCode.REPLACED: "another agent came with the same token: does one run twice, or on a copied machine?",
     CloseCode.RENAMED: "the token is another host's: `name` and `token_file` do not belong together",
     CloseCode.REVOKED: "the token was revoked: `fleethub enroll NAME --again` prints a new one for the token file",
-    CloseCode.SUSPENDED: "the hub has suspended this token: an operator has to lift that",
+    CloseCode.SUSPENDED: "the hub has suspended this token: `fleethub host NAME` on the hub says why, and an operator "
+    "has to lift that",
 })  # fmt: skip
 
 

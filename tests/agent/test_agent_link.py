@@ -17,6 +17,8 @@ from processes.agent import advice
 from processes.agent.config import Config
 from processes.agent.link import Link
 from processes.core.agent.effects import Input
+from processes.core.gateway.admission import PATH, Refusal, admit
+from processes.core.values import CloseCode
 
 WAIT_S = 20.0
 ELSEWHERE = "wss://127.0.0.1:17999/ws"
@@ -145,6 +147,35 @@ def test_an_agent_outlives_a_redirect_and_says_which_url_is_meant(tmp_path: Path
 )
 def test_a_redirect_names_the_url_that_is_meant_or_a_proxy(location: str, said: str) -> None:
     assert said in advice.refused(302, location, "ws://127.0.0.1:7701/ws")
+
+
+def test_every_status_with_which_a_gateway_refuses_has_its_advice() -> None:
+    """The bug it would catch: an agent that was closed for a flood comes back, and its log does not say what 429 is."""
+    nothing = {"known": False, "table_is_current": False, "asked_before": False, "stopping": False, "full": False}
+    cases = [
+        ("/", nothing, 0.0),
+        (PATH, nothing | {"full": True}, 0.0),
+        (PATH, nothing | {"known": True}, 9.0),
+        (PATH, nothing, 0.0),
+        (PATH, nothing | {"table_is_current": True, "asked_before": True}, 0.0),
+    ]
+    answers = [admit(target, **facts, banned_s=banned_s) for target, facts, banned_s in cases]
+    refusals = {answer.status for answer in answers if isinstance(answer, Refusal)}
+    assert refusals == {401, 404, 429, 503}
+    assert all(advice.refused(status, "", "ws://127.0.0.1:7701/ws") for status in refusals)
+
+
+def test_every_close_that_does_not_mean_come_back_at_once_has_its_advice() -> None:
+    passing = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.RESTART, CloseCode.KEEPALIVE, CloseCode.SLOW}
+    ours = {CloseCode.TOO_BIG}  # no frame of this agent is as big
+    assert set(CloseCode) - advice.CLOSED.keys() == passing | ours
+
+
+def test_whose_token_is_not_accepted_is_sent_to_ask_why_and_not_to_enrol_again() -> None:
+    """The bug it would catch: `enroll --again` for a suspended host lifts the suspension, and nobody notices."""
+    for hint in (advice.refused(401, "", "ws://127.0.0.1:7701/ws"), advice.CLOSED[CloseCode.SUSPENDED]):
+        assert "fleethub host NAME" in hint
+        assert "enroll" not in hint
 
 
 def test_a_long_target_of_a_redirect_is_cut_in_the_log() -> None:

@@ -296,6 +296,34 @@ def test_a_run_that_was_over_before_anybody_saw_it_is_shown_with_its_output(caps
     assert capsys.readouterr().out == "web1 | hello\n"
 
 
+def test_the_same_key_again_after_the_end_of_its_run_gives_all_its_commands_and_their_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The bug it would catch: a script that starts its run once more under one key hears that all is well, and is told
+    of no command and no line.
+    """
+    parts = part("web", "failed", 0, "c1", "exit"), part("db", "succeeded", 1, "c3"), part("mail", "not_attempted")
+    whole = fleet_run(*parts, state="failed")
+    with running() as http:
+        made(http, "c1", "web", "x")
+        http.on("GET", COMMAND, (200, command("c1", "web", "failed", run="r1", exit_code=3)))
+        views = [made(http, "c3", "db", "z", op="switch"), made(http, "c2", "db", "y")]
+        http.on("GET", COMMANDS, (200, {"commands": views, "next": None}))
+        http.on("POST", "/api/v1/runs", (200, whole))
+        http.on("GET", RUN, (200, whole))
+        with Api(http.url, "secret") as api:
+            begun = api.start_run({"steps": ["pull", "switch"], "hosts": ["web", "db", "mail"], "key": "k1"})
+            following = Following(api, fleet_run=WatchedRun(begun), listener=Shown(["web", "db", "mail"]), pace=PACE)
+            assert following.run(10.0)
+    found = {each.id: (each.host, each.op, each.state, each.exit_code) for each in following.commands.values()}
+    assert found == {
+        "c1": ("web", "pull", State.FAILED, 3),
+        "c2": ("db", "pull", State.SUCCEEDED, None),
+        "c3": ("db", "switch", State.SUCCEEDED, None),
+    }
+    assert sorted(capsys.readouterr().out.splitlines()) == ["db   | y", "db   | z", "web  | x"]
+
+
 def test_a_run_that_does_not_end_is_given_up_at_the_deadline() -> None:
     with running() as http:
         http.on("GET", COMMAND, view("running"))

@@ -1,6 +1,6 @@
 """The mark that a drill is under way: a lock that the drill holds, and that the kernel releases if the drill dies.
 
-The watchdog marks the incidents of that time, and its budget does not count its kills then.
+The watchdog marks the incidents of that time, and its restart budget does not count its kills then.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ class Stage:
             if row.wanted and (
                 row.verdict is not Verdict.ADVANCING or row.pid != self.pulse(row.name).pid or not _lives(row.pid)
             ):
-                return f"{row.name} is {row.verdict}"
+                return f"{row.name} {row.verdict.phrase}"
             if rested and row.wanted and row.state != "RUNNING":
                 return f"{row.name} has only just started"
         if still := [view.id for view in self.incidents().values() if view.over_at is None]:

@@ -196,8 +196,8 @@ def unwell(settings: Settings) -> list[str]:
     """A line for each process that is not well, and the last lines of its log."""
     lines = []
     for process in status_file.current_report(settings).processes:
-        if process.wanted and process.verdict not in ("advancing", "excused"):
-            lines.append(f"{process.name} is {process.verdict} ({process.state}) {process.reason}".rstrip())
+        if process.wanted and process.verdict not in (Verdict.ADVANCING, Verdict.EXCUSED):
+            lines.append(f"{process.name} {process.verdict.phrase} ({process.state}) {process.reason}".rstrip())
             for file in _logs(settings, process.name):
                 lines += [f"  {file.name}: {line}" for line in _tail(file)]
     return lines

@@ -22,9 +22,9 @@ from processes.cli.terminal.text import columns, plain
 STYLES: Final = {
     "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
     "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow",
-    "silent": "yellow",
-    "stalled": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red", "failed": "red",
-    "lost": "red",
+    "silent": "yellow", "stopped": "dim",
+    "stalled": "red", "memory": "red", "down": "red", "frozen": "red", "dead": "red", "unkillable": "red",
+    "failed": "red", "lost": "red",
     "bad": "red", "warning": "yellow", "rejected": "red", "expired": "yellow", "cancelled": "yellow", "offline": "red",
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
 from processes.client.feed import Feed, Picture
 from processes.core.shown.pages import HostRemoved, HostsPage, Me
-from processes.core.shown.status import Verdict
+from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.values import HOST_NAME, Presence
@@ -68,8 +68,10 @@ def _say_how_old(api: Api) -> None:
     """Say on stderr if no working hub stands behind the shown hosts, so that they may be out of date."""
     with contextlib.suppress(HubAway, Refused):
         verdict = next((process.verdict for process in api.status().processes if process.name == "hub"), None)
-        if verdict not in (Verdict.ADVANCING, Verdict.LAGGING, Verdict.EXCUSED):
-            output.note(f"the hub is {verdict or 'not known'}: the hosts are shown as it knew them last")
+        if verdict is None or verdict not in WELL | {Verdict.EXCUSED}:
+            output.note(
+                f"the hub {verdict.phrase if verdict else 'is not known'}: the hosts are shown as it knew them last"
+            )
 
 
 def _row(host: HostView, now_wall_s: float) -> list[str]:

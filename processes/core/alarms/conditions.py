@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from processes.core.alarms.alarm import Condition, Severity
-from processes.core.shown.status import IncidentView, ProcessReport, Report, Verdict
+from processes.core.shown.status import WELL, IncidentView, ProcessReport, Report, Verdict
 from processes.core.travels.pulse import Blocked
 from processes.core.values import rfc3339
 
@@ -37,7 +37,7 @@ LASTING: Final = "lasting:"
 class AlarmFacts(msgspec.Struct, frozen=True):
     """Facts that are not in the report. None: not known."""
 
-    budgets: frozenset[str] = frozenset()  # processes whose budget of kills is used up
+    budgets: frozenset[str] = frozenset()  # processes whose restart budget is used up
     disk_free_bytes: int | None = None
     certificate_wall_s: float | None = None  # when it expires
     certificate_problem: str = ""
@@ -77,7 +77,7 @@ def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[s
     """
     found = [] if incidents_known else [INCIDENTS, LASTING]
     for process in report.processes:
-        if process.wanted and process.verdict not in (Verdict.ADVANCING, Verdict.LAGGING):
+        if process.wanted and process.verdict not in WELL:
             found += [f"budget:{process.name}", f"unkillable:{process.name}"]
     if facts.put_aside is None or facts.suspended is None:
         found += ["deadletter:", "suspended:"]
@@ -86,7 +86,8 @@ def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[s
 
 def incident(view: IncidentView) -> Condition:
     """Return the incident as a condition, as it is now."""
-    title = f"{view.process} {view.verdict}" + (" (drill)" if view.drill else "")
+    found = Verdict.MEMORY.phrase if view.verdict == Verdict.MEMORY else view.verdict
+    title = f"{view.process} {found}" + (" (drill)" if view.drill else "")
     parts = [view.reason, f"stuck at {view.stuck_at}" if view.stuck_at else "", view.remedy]
     after = f"well again after {view.recovered_after_s:.1f} s" if view.recovered_after_s is not None else "over"
     lost = f"{view.lost} accepted commands disappeared" if view.lost else "nothing lost"

@@ -129,7 +129,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     ),
     Drill(
         name="crash-loop", what="the hub killed six times, as soon as it runs again", process="hub", verdict="dead",
-        why="well is counted from the last kill: deaths by others use up no budget",
+        why="well is counted from the last kill: deaths by others use up no restart budget",
     ),
     Drill(
         name="fatal", what="the hub killed until supervisord gives it up", process="hub", verdict="dead", well_s=60.0,

@@ -5,12 +5,10 @@ Without a pulse the hub is down; a pulse without a canary round under the same e
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from processes.core.shown.status import HEALTH_ROUND_S_MAX, SILENT_AFTER_S, Overall, Report, Verdict
+from processes.core.shown.status import HEALTH_ROUND_S_MAX, SILENT_AFTER_S, STUCK, Overall, Report
 from processes.core.travels.pulse import Pulse
-
-_UNWELL: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE})
 
 
 class Health(NamedTuple):
@@ -36,7 +34,7 @@ def judge(hub: Pulse | None, hub_alive: bool, report: Report | None, now_s: floa
     if report is None or not 0 <= now_s - report.at_mono_s <= SILENT_AFTER_S:
         return Health(Overall.DEGRADED, "watchdog_silent")
     verdicts = {process.name: process.verdict for process in report.processes if process.wanted}
-    if verdicts.get("hub") in _UNWELL:
+    if verdicts.get("hub") in STUCK:
         return Health(Overall.STALLED, f"hub_{verdicts['hub']}")
     ended_s = report.canary.round_mono_s
     if ended_s is None or not 0 <= now_s - ended_s <= HEALTH_ROUND_S_MAX:
@@ -45,6 +43,6 @@ def judge(hub: Pulse | None, hub_alive: bool, report: Report | None, now_s: floa
         return Health(Overall.STALLED, "canary_epoch")
     for name, verdict in verdicts.items():
         kind = name.partition(":")[0]
-        if kind in ("gateway", "fanout") and verdict in _UNWELL:
+        if kind in ("gateway", "fanout") and verdict in STUCK:
             return Health(Overall.DEGRADED, f"{kind}_{verdict}")
     return Health(report.verdict, "")

@@ -85,7 +85,7 @@ Act = Pause[Socket] | Resume[Socket] | Close[Socket] | Contested | TooMuch | Slo
 
 
 class Intake(Generic[Socket]):
-    """Invariant: only paused sockets have a rest: the events that were read after all entered ones.
+    """Invariant: events are held back of paused sockets alone, and were read after all events that are entered.
 
     Units: `now_s` are seconds of the loop's clock.
     """
@@ -97,17 +97,17 @@ class Intake(Generic[Socket]):
         self.slowed = self.flooded = 0  # how often a host was made to rest, and closed for it
         self._slowed_s: dict[str, float] = {}  # when it was told last
         self._paused: dict[Socket, AgentConnection] = {}
-        self._rests: dict[Socket, deque[Emitted]] = {}  # of paused sockets: the events of one read that had no room
+        self._held_back: dict[Socket, deque[Emitted]] = {}  # of paused sockets: the events of one read that had no room
 
     def take(self, member: Member[Socket], events: Iterable[Emitted], now_s: float) -> list[Act[Socket]]:
-        """Enter the events until their host has too much waiting; the others become its rest."""
+        """Enter the events until their host has too much waiting; the others are held back."""
         acts: list[Act[Socket]] = []
-        waiting = self._rests.pop(member.socket, deque())
+        waiting = self._held_back.pop(member.socket, deque())
         waiting.extend(events)
         while waiting and member.connection.stage is not ConnectionStage.ENDED and member.socket not in self._paused:
             self._enter(member, waiting.popleft(), now_s, acts)
         if waiting and member.connection.stage is not ConnectionStage.ENDED:
-            self._rests[member.socket] = waiting
+            self._held_back[member.socket] = waiting
         return acts
 
     def spend(
@@ -144,14 +144,16 @@ class Intake(Generic[Socket]):
             acts.append(Slowed(host))
 
     def resume(self, now_s: float) -> list[Act[Socket]]:
-        """Enter the rests of hosts that have room again, and resume the sockets that have no rest left."""
+        """Enter what is held back of hosts that have room again, and resume the sockets of which all is entered."""
         acts: list[Act[Socket]] = []
         for socket, connection in list(self._paused.items()):
             if not self.outbox.may_resume(connection.host):
                 continue
             del self._paused[socket]
-            rest = self.take(Member(socket, connection), (), now_s)
-            acts += [act for act in rest if not (isinstance(act, Pause) and act.socket == socket)]  # it is still paused
+            taken = self.take(Member(socket, connection), (), now_s)
+            acts += [
+                act for act in taken if not (isinstance(act, Pause) and act.socket == socket)
+            ]  # it is still paused
             if socket not in self._paused and connection.stage is not ConnectionStage.ENDED:
                 acts.append(Resume(socket))
         return acts
@@ -162,7 +164,7 @@ class Intake(Generic[Socket]):
         """
         socket, connection = member
         self._paused.pop(socket, None)
-        for emitted in self._rests.pop(socket, ()):
+        for emitted in self._held_back.pop(socket, ()):
             if isinstance(emitted.event, HeartbeatReceived):
                 continue
             if self.outbox.put(connection.host, emitted.item, now_s) is PutResult.REFUSED:

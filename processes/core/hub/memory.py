@@ -34,8 +34,12 @@ RUNS_KEPT_MAX: Final = 200  # ended runs in memory, for keys that are used again
 REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are asked again within their deadline. Guess
 
 OFFLINE: Final = Link(Presence.OFFLINE)
-# of a host's row, these are on disk before they are shown; the others are as volatile as the connection
-KEPT_FIELDS: Final = frozenset({"name", "host_id", "enrolled_at", "revoked", "suspended", "suspended_at", "ledger"})
+# of a host's row, these are as volatile as the connection; all others are on disk before they are shown
+VOLATILE_FIELDS: Final = frozenset({
+    "address", "agent_version", "beat", "command_options", "commands", "connected_since", "facts", "heartbeat_facts",
+    "heartbeat_interval_s", "host_type", "kernel", "last_seen", "machine", "metrics", "os_version", "pending_command",
+    "presence", "progress", "protocol",
+})  # fmt: skip
 
 Row = TypeVar("Row")
 
@@ -358,8 +362,8 @@ class Draft(Overlay):
             changed["beat"] = self.beat
         # plant: volatile-at-once
         if before is not None and effects.durable:
-            volatile = {field: value for field, value in changed.items() if field not in KEPT_FIELDS}
-            changed = {field: value for field, value in changed.items() if field in KEPT_FIELDS}
+            volatile = {field: value for field, value in changed.items() if field in VOLATILE_FIELDS}
+            changed = {field: value for field, value in changed.items() if field not in VOLATILE_FIELDS}
             if volatile:
                 effects.at_once.append(Change("host", name, encode(volatile)))
         if changed:

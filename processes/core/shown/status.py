@@ -33,6 +33,17 @@ class Verdict(enum.StrEnum):
     STOPPED = "stopped"  # by an operator
     SILENT = "silent"  # of the watchdog itself, said by the reader of its status
 
+    @property
+    def phrase(self) -> str:
+        """Return what a sentence says of a process with this verdict: `hub` "is frozen"."""
+        return PHRASES[self]
+
+
+PHRASES: Final = {each: f"is {each}" for each in Verdict} | {Verdict.MEMORY: "uses too much memory"}
+WELL: Final = frozenset({Verdict.ADVANCING, Verdict.LAGGING})  # it works, perhaps slowly
+STUCK: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE})  # it lives and does not work
+KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})  # what the watchdog replaces by a kill
+
 
 class Overall(enum.StrEnum):
     """The verdict on the whole installation."""
@@ -212,10 +223,10 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
         else:
             asked = hub.verdict is Verdict.STOPPED and not hub.wanted
             said = f": {hub.reason}" if hub.reason and hub.verdict is not Verdict.STOPPED else ", as asked" * asked
-            reasons.append(f"the hub is {hub.verdict}{said}")
-    elif hub.verdict in (Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE):
+            reasons.append(f"the hub {hub.verdict.phrase}{said}")
+    elif hub.verdict in STUCK:
         grade = Overall.STALLED
-        reasons.append(f"the hub is {hub.verdict}: {hub.reason}".rstrip(": "))
+        reasons.append(f"the hub {hub.verdict.phrase}: {hub.reason}".rstrip(": "))
     elif not canary.ok and not silent:  # the canary of a silent watchdog says nothing about the hub
         grade = Overall.STALLED
         reasons.append("no canary command went round lately")
@@ -230,7 +241,7 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     ]
     for process in others:
         if not (silent and process.verdict is Verdict.SILENT):  # the reason is added below
-            reasons.append(f"{process.name} is {process.verdict}: {process.reason}".rstrip(": "))
+            reasons.append(f"{process.name} {process.verdict.phrase}: {process.reason}".rstrip(": "))
     for process in processes:
         if process.pulse and process.pulse.blocked_on:
             reasons.append(f"{process.name} is blocked on {process.pulse.blocked_on}")

@@ -26,12 +26,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from processes.core.records.ledger import Ledger
-from processes.core.shown.status import Verdict
+from processes.core.shown.status import WELL, Verdict
 from processes.core.watchdog.incident import Incident, end_of, is_over, lost_between
 from processes.core.watchdog.verdict import Judgement
 
 OPEN_MAX: Final = 100  # an incident a minute of a process that never gets well, for an hour and a half
-WELL: Final = (Verdict.ADVANCING, Verdict.LAGGING)
 
 
 class Moment(NamedTuple):

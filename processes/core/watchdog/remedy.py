@@ -5,9 +5,9 @@ YOUNG_S, a later one's `stalled` is a consequence: shown, not remedied. `frozen`
 since no loop waits for another process. A database call that does not return is remedied though storage is to blame,
 but once in STORAGE_S: a hub that starts anew opens the file anew, and more than that cannot be done from here.
 
-The budget limits the watchdog's own kills and nothing else: after BUDGET_KILLS of one process within BUDGET_S it raises
-the alarm and tries once in BUDGET_S. A process that died by itself is started by supervisord; one that supervisord has
-given up, or that was stopped though the operator wants it to run, is started from here, after REVIVE_S.
+The restart budget limits the watchdog's own kills and nothing else: after BUDGET_KILLS of one process within BUDGET_S
+it raises the alarm and tries once in BUDGET_S. A process that died by itself is started by supervisord; one that
+supervisord has given up, or that was stopped though the operator wants it to run, is started from here, after REVIVE_S.
 
 Units: *_s of CLOCK_MONOTONIC unless a length of time.
 """
@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processes.core.shown.status import Verdict
+from processes.core.shown.status import KILLED, WELL, Verdict
 from processes.core.travels.pulse import Blocked
 from processes.core.watchdog.verdict import STORAGE, Judgement, ProcessFacts
 
@@ -38,7 +38,6 @@ KILL_WAIT_S: Final = 3.0  # from the decision to kill a process (evidence takes 
 # the order of blame; storage is before them all: the hub's pulse says whether it waits for it
 RANK: Final = {"queues": 1, "hub": 2, "gateway": 3, "fanout": 3, "agent": 4}
 UNWELL: Final = frozenset(set(Verdict) - {Verdict.ADVANCING, Verdict.STOPPED, Verdict.SILENT})
-KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})
 GIVEN_UP: Final = frozenset({"FATAL", "STOPPED", "EXITED"})  # supervisord's states in which it starts nothing by itself
 
 
@@ -51,7 +50,7 @@ class Act(enum.StrEnum):
 
 
 class Decision(NamedTuple):
-    """For one process. `note`: why a verdict that has a remedy gets none. `alarm`: the budget is used up."""
+    """For one process. `note`: why a verdict that has a remedy gets none. `alarm`: the restart budget is used up."""
 
     act: Act = Act.NOTHING
     note: str = ""
@@ -62,7 +61,7 @@ class Past(msgspec.Struct, frozen=True):
     """The remedies that one process has had so far."""
 
     kills_s: tuple[float, ...] = ()  # of the last BUDGET_S; once alarmed, the last one counts
-    alarmed: bool = False  # the budget was used up, and the process was not well for BUDGET_S since
+    alarmed: bool = False  # the restart budget was used up, and the process was not well for BUDGET_S since
     revivals: int = 0  # starts from here since the process was last well for WELL_S
     given_up_s: float | None = None  # since when supervisord starts it no more, or since the last start from here
     well_s: float | None = None  # since when it advances
@@ -77,7 +76,7 @@ def decide(
     drill: bool = False,
 ) -> tuple[dict[str, Past], dict[str, Decision]]:
     """Return each process's past with this decision entered, and the decision. `drill`: a drill is under way, and its
-    kills do not count against the budget.
+    kills do not count against the restart budget.
     """
     after: dict[str, Past] = {}
     decisions: dict[str, Decision] = {}
@@ -112,7 +111,7 @@ def blame(name: str, judgements: Mapping[str, Judgement], facts: Mapping[str, Pr
 
 
 def _aged(past: Past, judgement: Judgement, facts: ProcessFacts, now_s: float) -> Past:
-    well = judgement.verdict in (Verdict.ADVANCING, Verdict.LAGGING)
+    well = judgement.verdict in WELL
     well_s = (past.well_s if past.well_s is not None else now_s) if well else None
     given_up = facts.pid == 0 and facts.wanted and facts.supervised in GIVEN_UP
     return Past(

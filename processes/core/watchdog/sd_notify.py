@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processes.core.shown.status import Overall, Report, Verdict
+from processes.core.shown.status import WELL, Overall, Report, Verdict
 from processes.core.travels.pulse import Blocked
 
 MUTE_S: Final = 30.0
@@ -91,7 +91,7 @@ def seen(report: Report, remedies: int) -> InstallationState:
     hub = next((process for process in report.processes if process.name == "hub"), None)
     verdict = hub.verdict if hub is not None else Verdict.DEAD
     unwanted = hub is not None and not hub.wanted
-    advancing = verdict in (Verdict.ADVANCING, Verdict.LAGGING)
+    advancing = verdict in WELL
     status = str(report.verdict)
     if report.verdict is not Overall.OK and report.reasons:
         status += f": {report.reasons[0]}"

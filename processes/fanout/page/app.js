@@ -11,7 +11,7 @@ import { ask, checkSilence, connect, disconnect, link, may } from "/link.js";
 import { view as runs } from "/runs.js";
 import { fleet } from "/store.js";
 import { view as watchdog } from "/watchdog.js";
-import { age, growAll, hour, sign, tone } from "/words.js";
+import { age, growAll, hour, phrase, sign, tone } from "/words.js";
 
 const VIEWS = { fleet: fleetView, host, commands, runs, watchdog, incident, deadletters, account };
 const TABS = [
@@ -237,7 +237,7 @@ function trouble(hub, away) {
           : "It is being replaced.",
     why = hub.reason && hub.verdict !== "dead" ? ` (${hub.reason})` : "";
   const meanwhile = "What you see may be old; accepted commands are kept, and new ones wait.";
-  return `The hub is ${hub.verdict}${why}. ${outlook} ${meanwhile}`;
+  return `The hub ${phrase(hub.verdict)}${why}. ${outlook} ${meanwhile}`;
 }
 
 function draw() {

@@ -2,7 +2,7 @@
 import { $, h, icon, one } from "/dom.js";
 import { ask } from "/link.js";
 import { fleet } from "/store.js";
-import { age, day, empty, facts, pill, since, tile } from "/words.js";
+import { age, day, empty, facts, pastPhrase, pill, since, tile } from "/words.js";
 
 const FRAME = /^(\s*)File "(.+)", line (\d+|\?\?\?) in (.+)$|^(\s+)(\S.*) \((.+):(\d+)\)$/;
 const NAMES = {
@@ -112,8 +112,7 @@ function about(incident) {
       "h2",
       null,
       incident.process,
-      " was ",
-      incident.verdict,
+      ` ${pastPhrase(incident.verdict)}`,
       incident.reason && h("span", { className: "dim" }, ` · ${incident.reason}`),
     ),
     h(

@@ -5,7 +5,7 @@ import { $, h, icon, keyed, one, svg } from "/dom.js";
 import { link } from "/link.js";
 import { picture } from "/picture.js";
 import { beats, fleet, turnsPerSecond } from "/store.js";
-import { age, bytes, empty, hour, many, pill, sign, since, table, tile, tone, whole } from "/words.js";
+import { age, bytes, empty, hour, many, pastPhrase, pill, sign, since, table, tile, tone, whole } from "/words.js";
 
 const PULSE_MS = 120000;
 const silentS = () => (link.fresh ? (fleet.overall.watchdog_silent_s ?? null) : null);
@@ -147,7 +147,7 @@ function incident(row) {
       { className: "line" },
       sign(over ? "over" : "open"),
       h("strong", null, row.process),
-      h("span", null, ` was ${row.verdict} `),
+      h("span", null, ` ${pastPhrase(row.verdict)} `),
       row.drill && h("span", { className: "tag" }, "drill"),
     ),
     h(

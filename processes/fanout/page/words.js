@@ -26,6 +26,7 @@ const STATES = {
   advancing: ["good", "check"],
   starting: ["busy", "play"],
   lagging: ["warn", "clock"],
+  memory: ["bad", "bang"],
   frozen: ["bad", "pause"],
   dead: ["bad", "cross"],
   excused: ["warn", "clock"],
@@ -44,6 +45,12 @@ export const tone = (word) => STATES[word]?.[0] ?? "calm";
 export const sign = (word) => icon(STATES[word]?.[1] ?? "dash");
 export const pill = (word, text = word) =>
   h("span", { className: `pill ${tone(word)}` }, sign(word), h("span", null, text));
+
+// What a sentence says of a process with this verdict, if it is not "is" and the verdict's word.
+const PHRASES = { memory: "uses too much memory" };
+export const phrase = (verdict) => PHRASES[verdict] ?? `is ${verdict}`;
+const PAST = { memory: "used too much memory" };
+export const pastPhrase = (verdict) => PAST[verdict] ?? `was ${verdict}`;
 
 // A host's presence as far as it is known now: a host is shown as online only while its heartbeats come.
 export function presenceOf(host, nowMs, trusted) {

@@ -127,6 +127,11 @@ def test_certificate_is_told_of_at_each_threshold(left_days: float, keys: list[s
     assert list(found(report(), certificate_wall_s=NOW_S + left_days * DAY_S)) == keys
 
 
+def test_an_alarm_names_the_restart_budget_in_whole() -> None:
+    """The bug it would catch: what a client may send is a budget too, and the reader looks there."""
+    assert found(report(), budgets=frozenset({"hub"}))["budget:hub"].title == "the restart budget of hub is used up"
+
+
 def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
     told = conditions.incident(view(remedy="killed and replaced"))
     assert (told.key, told.title, told.severity, told.after_s) == (
@@ -140,6 +145,7 @@ def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
         view(remedy="killed and replaced", recovered_after_s=2.61, over_at="2026-11-23T22:00:00.000Z")
     )
     assert over.over == "well again after 2.6 s, nothing lost, killed and replaced"
+    assert conditions.incident(view(verdict="memory")).title == "hub uses too much memory"
 
 
 def test_incident_waits_for_its_remedy_but_not_for_ever() -> None:
