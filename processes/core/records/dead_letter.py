@@ -21,15 +21,22 @@ from processes.core.travels.messages import (
     AckReceived,
     AgentEvent,
     CensusTaken,
+    CreateToken,
     Death,
+    EnrollHost,
     Event,
     ProgressReceived,
+    RehearseFault,
     RejectReceived,
+    RemoveHost,
     RequestReceived,
+    RetryDeadLetter,
+    RevokeHost,
+    RevokeToken,
     StatusReceived,
     Undelivered,
 )
-from processes.core.values import Time, rfc3339
+from processes.core.values import Role, Time, rfc3339
 
 DEAD_LETTERS_MAX: Final = 1000  # dead letters kept; beyond it see `too_many`. Guess: far more than anybody reads
 DEAD_LETTERS_BYTES_MAX: Final = 8 << 20  # of all dead letters, in memory and on disk; one has 2 MiB at most
@@ -37,6 +44,8 @@ ERROR_CHARS_MAX: Final = 16 * 1024  # of one traceback
 UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even be decoded
 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
+# requests that an operator may not make again for an admin
+_ADMINS: Final = (EnrollHost, RevokeHost, RemoveHost, CreateToken, RevokeToken, RehearseFault, RetryDeadLetter)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -161,6 +170,18 @@ def revived(dead_letter: DeadLetter) -> Event:
             f"a {dead_letter.kind} is about one moment only: if it is still true, it comes again by itself"
         )
     return msgspec.structs.replace(event, deadline_boot_s=math.inf) if isinstance(event, RequestReceived) else event
+
+
+def role_to_retry(dead_letter: DeadLetter) -> Role:
+    """Return the role that an operator needs to have the dead letter tried again: for a request, at least that of who
+    may make the request. The retry of another dead letter needs the highest role, because nobody can tell here what
+    that one is.
+    """
+    try:
+        event = revived(dead_letter)
+    except LocalError:
+        return Role.OPERATOR  # the hub refuses
+    return Role.ADMIN if isinstance(event, RequestReceived) and isinstance(event.request, _ADMINS) else Role.OPERATOR
 
 
 def name_again(dead_letter: DeadLetter) -> str:
