@@ -127,6 +127,21 @@ def test_certificate_is_told_of_at_each_threshold(left_days: float, keys: list[s
     assert list(found(report(), certificate_wall_s=NOW_S + left_days * DAY_S)) == keys
 
 
+@pytest.mark.parametrize(
+    ("kept", "audited", "text"),
+    [
+        (False, "tried_again", "it was retried"),
+        (False, "discarded", "it was discarded"),
+        (False, None, "it made room for newer ones, or was too old to be kept"),
+        (True, None, "it is still kept, but newer ones took its place among the alarms"),
+        (True, "tried_again", "it is still kept, but newer ones took its place among the alarms"),
+    ],
+)
+def test_the_end_of_a_dead_letters_alarm_is_told_as_it_was(kept: bool, audited: str | None, text: str) -> None:
+    assert conditions.end_of_dead_letter(kept, audited) == text
+    assert conditions.over(AlarmFacts(ended={"7": text})) == {"deadletter:7": text}
+
+
 def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
     told = conditions.incident(view(remedy="killed and replaced"))
     assert (told.key, told.title, told.severity, told.after_s) == (
