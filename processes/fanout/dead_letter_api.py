@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from processes.adapters.state import fleet_db
 from processes.core.records import dead_letter
+from processes.core.records.dead_letter import DeadLetter
 from processes.core.shown.pages import DeadLettersPage
 from processes.core.travels.messages import DiscardDeadLetter, RetryDeadLetter
 from processes.fanout.database_reader import DatabaseReader
@@ -29,15 +30,16 @@ class DeadLetterApi:
 
     async def one(self, request: Request) -> Response:
         """Return one dead letter, with the message and the stacks."""
-        dead_letter_id = request.path_params["id"]
-        found = await self._database_reader.read(lambda connection: fleet_db.dead_letter(connection, dead_letter_id))
-        if found is None:
-            raise Problem(404, "unknown_letter", f"there is no dead letter {dead_letter_id!r}")
-        return json(dead_letter.view(found, whole=True))
+        return json(dead_letter.view(await self._found(request), whole=True))
 
     async def retry(self, request: Request) -> Response:
-        """Ask the hub to step the dead letter once more; 409 if that is impossible."""
+        """Ask the hub to step the dead letter once more; 409 if that is impossible. A request that is a dead letter is
+        retried only by who may make it.
+        """
         asked = RetryDeadLetter(request.path_params["id"])
+        role, needed = principal_of(request).role, dead_letter.role_to_retry(await self._found(request))
+        if not role.may(needed):
+            raise Problem(403, "forbidden", f"the role {role} may not have this request tried again; {needed} may")
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
@@ -46,3 +48,10 @@ class DeadLetterApi:
         asked = DiscardDeadLetter(request.path_params["id"])
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
+
+    async def _found(self, request: Request) -> DeadLetter:
+        dead_letter_id = request.path_params["id"]
+        found = await self._database_reader.read(lambda connection: fleet_db.dead_letter(connection, dead_letter_id))
+        if found is None:
+            raise Problem(404, "unknown_letter", f"there is no dead letter {dead_letter_id!r}")
+        return found

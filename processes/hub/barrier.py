@@ -12,15 +12,15 @@ import msgspec
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
 from processes.core.errors import LocalError
-from processes.core.hub import step
+from processes.core.hub import flood, step
 from processes.core.hub.effects import Effects, Put
 from processes.core.hub.memory import Draft, Memory
 from processes.core.hub.requests import Refused
 from processes.core.hub.step import OwnEvent
-from processes.core.records import dead_letter
+from processes.core.records import dead_letter, poison
 from processes.core.records.dead_letter import UNDECODABLE, DeadLetter, Why
 from processes.core.travels import messages
-from processes.core.travels.messages import Event, RehearseFault, RequestReceived, StatusReceived
+from processes.core.travels.messages import Death, Event, RehearseFault, RequestReceived, StatusReceived
 from processes.core.values import Now
 from processes.hub import rehearsed_faults
 
@@ -38,19 +38,22 @@ class Barrier:
         """Return the draft of the step, or of putting its event aside. Poison is not even tried. `retried`: the dead
         letter that is tried again.
         """
-        deaths = self._process.poison.events.get(name)
-        if deaths is not None:
+        host = flood.to_blame(event) if retried is None else ""  # a dead letter is tried again by an operator's will
+        own_deaths = self._process.poison.events.get(name, [])
+        if deaths := own_deaths or flood.blamed(self._memory, host, self._process.poison.hosts, now):
+            who = "it" if own_deaths else f"other events of {host}"
             causes = ", ".join(death.cause for death in deaths)
-            error = f"it ended the hub {len(deaths)} times ({causes}), and was not stepped again"
-            return self._aside(event, name, Why.POISON, error, now, old=retried)
-        self._process.pulse.take(name)
+            error = f"{who} ended the hub {len(deaths)} times ({causes}), and it was not stepped"
+            return self._aside(event, name, Why.POISON, error, now, old=retried, deaths=deaths)
+        self._process.pulse.take(poison.in_hand(name, host))
         try:
             draft = self._stepped(event, now)
             if retried is not None:
                 draft.drop(self._memory.dead_letters, retried.id)
         except Exception as error:
             self._process.pulse.pulse.errors += 1
-            draft = self._aside(event, name, Why.RAISED, "".join(traceback.format_exception(error)), now, old=retried)
+            told = "".join(traceback.format_exception(error))
+            draft = self._aside(event, name, Why.RAISED, told, now, old=retried, deaths=[])
         self._process.pulse.put_down()  # an event that ends the process stays in hand, to be blamed
         if isinstance(event, StatusReceived):
             failpoint.reach("hub.report_stepped")
@@ -95,13 +98,13 @@ class Barrier:
         return draft
 
     def _aside(
-        self, event: Event | OwnEvent, name: str, why: Why, error: str, now: Now, *, old: DeadLetter | None
-    ) -> Draft:
+        self, event: Event | OwnEvent, name: str, why: Why, error: str, now: Now, *, old: DeadLetter | None,
+        deaths: list[Death],
+    ) -> Draft:  # fmt: skip
         """Return the draft that puts the event aside: as a new dead letter, as the old one if that was tried again, or
         as one more copy of an event that is a dead letter already.
         """
         known = self._known.get(name, "") if why is Why.POISON else ""
-        deaths = self._process.poison.events.get(name, [])
         dead_letter_id = old.id if old is not None else known or self._new_id()
         kept = dead_letter.of_event(dead_letter_id, now.wall_s, event, why, name=name, error=error, deaths=deaths)
         if old is not None:

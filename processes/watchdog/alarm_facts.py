@@ -10,10 +10,13 @@ from typing import Final
 
 from processes.adapters.settings import Settings
 from processes.adapters.state import contested, fleet_db
+from processes.core.alarms import conditions
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.shown import certificate
+from processes.core.travels.audit import Kind
 
 ROWS_MAX: Final = 50  # dead letters, and suspended hosts, that have an alarm each
+ENDED_MAX: Final = 200  # dead letters of which it is known how they ended; an alarm is over within seconds
 CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 
@@ -26,22 +29,29 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
             expires_wall_s = certificate.expires_wall_s(_text(Path(settings.file.tls.certificate)))
         except (OSError, certificate.NoCertificate) as error:
             problem = str(error)
-    put_aside, suspended = before.put_aside, before.suspended
+    put_aside, ended, suspended = before.put_aside, before.ended, before.suspended
     with contextlib.suppress(fleet_db.DatabaseUnreadable):
-        put_aside, suspended = fleet_db.reading(settings.database, _rows)
+        put_aside, ended, suspended = fleet_db.reading(settings.database, lambda connection: _rows(connection, before))
     return AlarmFacts(
         disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s, certificate_problem=problem,
-        put_aside=put_aside, suspended=suspended, contested=contested.lately(settings.run),
+        put_aside=put_aside, ended=ended, suspended=suspended, contested=contested.lately(settings.run),
     )  # fmt: skip
 
 
-def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    dead_letters = connection.execute(
-        "SELECT id, json_extract(record, '$.kind'), json_extract(record, '$.host'), json_extract(record, '$.why') "
-        "FROM deadletters "
-        "ORDER BY at_wall_s DESC, id DESC LIMIT ?",
-        (ROWS_MAX,),
-    )
+# The newest of each host and kind come first: one host's flood takes no alarm from others' dead letters.
+_DEAD_LETTERS: Final = """
+    SELECT id, kind, host, why FROM (
+        SELECT id, at_wall_s, kind, host, why,
+               row_number() OVER (PARTITION BY host, why ORDER BY at_wall_s DESC, id DESC) AS place
+        FROM (SELECT id, at_wall_s, json_extract(record, '$.kind') AS kind, json_extract(record, '$.host') AS host,
+                     json_extract(record, '$.why') AS why FROM deadletters))
+    ORDER BY place, at_wall_s DESC, id DESC LIMIT ?"""
+
+
+def _rows(
+    connection: sqlite3.Connection, before: AlarmFacts
+) -> tuple[list[tuple[str, str]], dict[str, str], list[tuple[str, str]]]:
+    dead_letters = connection.execute(_DEAD_LETTERS, (ROWS_MAX,))
     put_aside = [
         (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}")
         for key, kind, host, why in dead_letters
@@ -50,7 +60,21 @@ def _rows(connection: sqlite3.Connection) -> tuple[list[tuple[str, str]], list[t
         "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?",
         (ROWS_MAX,),
     )
-    return put_aside, [(str(name), str(why)) for name, why in hosts]
+    return put_aside, _ended(connection, before, dict(put_aside)), [(str(name), str(why)) for name, why in hosts]
+
+
+def _ended(connection: sqlite3.Connection, before: AlarmFacts, stands: dict[str, str]) -> dict[str, str]:
+    """Return how the dead letters that have no alarm any more lost it, the newest ENDED_MAX."""
+    ended = {key: text for key, text in before.ended.items() if key not in stands}
+    for key, _ in before.put_aside or []:
+        if key not in stands:
+            kept = connection.execute("SELECT 1 FROM deadletters WHERE id = ?", (key,)).fetchone() is not None
+            audited = connection.execute(
+                "SELECT after FROM audit WHERE subject = ? AND kind = ? ORDER BY number DESC LIMIT 1",
+                (key, Kind.DEAD_LETTER),
+            ).fetchone()
+            ended[key] = conditions.end_of_dead_letter(kept, audited[0] if audited else None)
+    return dict(list(ended.items())[-ENDED_MAX:])
 
 
 def _text(path: Path) -> str:

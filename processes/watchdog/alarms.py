@@ -119,7 +119,8 @@ class Alarms:
         once, self._once = self._once, []
         if self._ledger is not None:
             once += conditions.lost(self._state.lost, self._ledger.lost)
-        seen = ConditionsSeen(standing, ended, once, conditions.unknown(report, facts, self._caught_up))
+        unknown = conditions.unknown(report, facts, self._caught_up)
+        seen = ConditionsSeen(standing, ended, once, unknown, conditions.over(facts))
         before = self._state.number
         self._state, self._watch = alarm.turn(self._state, self._watch, seen, now_s, wall_s)
         if self._ledger is not None and self._state.lost != self._ledger.lost:

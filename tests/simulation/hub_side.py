@@ -118,7 +118,7 @@ class VirtualJournal(Store):
         """Nothing: the disk stays."""
 
 
-NO_POISON = SimpleNamespace(events={}, forget_old=lambda: False)
+NO_POISON = SimpleNamespace(events={}, hosts={}, forget_old=lambda: False)
 
 
 class QuietPulse:

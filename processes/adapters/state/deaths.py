@@ -34,11 +34,12 @@ _note = msgspec.json.Decoder(Note)
 
 
 class Poison:
-    """The events that one process must not step, because they ended its predecessors."""
+    """The events that one process must not step, because they ended its predecessors; and the deaths of each host."""
 
     def __init__(self, path: Path, record: DeathRecord) -> None:
         self._path, self._record = path, record
-        self.events: dict[str, list[Death]] = {}
+        self.events: dict[str, list[Death]] = {}  # by the event's name
+        self.hosts: dict[str, list[Death]] = {}  # by the host's mark; see poison.against_host
         self._renew()
 
     def forget_old(self) -> bool:
@@ -58,6 +59,7 @@ class Poison:
     def _renew(self) -> None:
         self._record = poison.recent(self._record, clock.boot_id(), clock.now().boot_s)
         self.events = poison.poisonous(self._record)
+        self.hosts = poison.by_host(self._record)
 
 
 def write_note(settings: Settings, name: str, note: Note) -> None:
@@ -101,7 +103,8 @@ def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
     if not stacks and incident:
         stacks = _tail(settings.evidence / incident / "pyspy.txt", poison.STACKS_CHARS_MAX)
     told = stacks or f"no stack was left behind: {words or 'no last words'}"
-    return Death(last.in_hand, cause, boot, now.boot_s, now.wall_s, last.pid, last.start_ticks, incident, told)
+    name, mark = poison.of_in_hand(last.in_hand)
+    return Death(name, cause, boot, now.boot_s, now.wall_s, last.pid, last.start_ticks, incident, told, mark)
 
 
 def _asked_to_end(settings: Settings, name: str, pid: int) -> bool:

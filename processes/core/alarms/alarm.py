@@ -113,6 +113,7 @@ class ConditionsSeen(msgspec.Struct, frozen=True):
     ended: list[Condition] = []
     once: list[Condition] = []
     unknown: tuple[str, ...] = ()  # prefixes of the keys whose conditions are not known now
+    over: Mapping[str, str] = {}  # by key, how a condition came to its end, where that is known: told for its `over`
 
 
 def turn(
@@ -141,7 +142,7 @@ def turn(
             continue
         first_s = gone_s[key] = watch.gone_s.get(key, now_s)
         if now_s - first_s >= CLEAR_S:
-            log.end(standing.condition)
+            log.end(msgspec.structs.replace(standing.condition, over=seen.over.get(key, standing.condition.over)))
             del gone_s[key]
     for condition in seen.once:
         log.add(condition, Phase.ONCE, condition.text)

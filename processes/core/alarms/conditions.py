@@ -6,6 +6,7 @@ in the report. Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -32,6 +33,8 @@ CERTIFICATE_DAYS: Final = (  # each is told once; all are over when the certific
 DAY_S: Final = 86400.0
 INCIDENTS: Final = "incident:"
 LASTING: Final = "lasting:"
+DEAD_LETTERS: Final = "deadletter:"
+UNKNOWN_END: Final = "it is not there any more"  # of a dead letter, if no watchdog saw how it came to its end
 
 
 class AlarmFacts(msgspec.Struct, frozen=True):
@@ -42,6 +45,7 @@ class AlarmFacts(msgspec.Struct, frozen=True):
     certificate_wall_s: float | None = None  # when it expires
     certificate_problem: str = ""
     put_aside: list[tuple[str, str]] | None = None  # dead letters: id and description
+    ended: Mapping[str, str] = {}  # dead letters that had an alarm, and how that came to its end
     suspended: list[tuple[str, str]] | None = None  # hosts whose token is suspended, and why
     contested: list[str] = []  # hosts whose identity two agents claim
 
@@ -50,9 +54,7 @@ def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Conditi
     """Return all conditions of this moment but the incidents."""
     found = [*_of_processes(report.processes, facts.budgets), *_of_the_whole(report, facts)]
     found += [
-        Condition(
-            f"deadletter:{key}", Severity.WARNING, "a message was put aside", what, over="it was retried or discarded"
-        )
+        Condition(f"{DEAD_LETTERS}{key}", Severity.WARNING, "a message was put aside", what, over=UNKNOWN_END)
         for key, what in facts.put_aside or []
     ]
     found += [
@@ -80,8 +82,23 @@ def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[s
         if process.wanted and process.verdict not in WELL:
             found += [f"budget:{process.name}", f"unkillable:{process.name}"]
     if facts.put_aside is None or facts.suspended is None:
-        found += ["deadletter:", "suspended:"]
+        found += [DEAD_LETTERS, "suspended:"]
     return tuple(found)
+
+
+def end_of_dead_letter(kept: bool, last_audited: str | None) -> str:
+    """Return how the alarm of a dead letter came to its end. `kept`: the dead letter is still there. `last_audited`:
+    what the audit trail says of the dead letter last; None: nothing.
+    """
+    if kept:
+        return "it is still kept, but newer ones took its place among the alarms"
+    known = {"tried_again": "it was retried", "discarded": "it was discarded"}
+    return known.get(last_audited or "", "it made room for newer ones, or was too old to be kept")
+
+
+def over(facts: AlarmFacts) -> dict[str, str]:
+    """Return how conditions came to their ends, by their keys, where that is known."""
+    return {DEAD_LETTERS + key: text for key, text in facts.ended.items()}
 
 
 def incident(view: IncidentView) -> Condition:

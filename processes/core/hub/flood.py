@@ -8,22 +8,26 @@ suspension is lifted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from processes.core.budgets import CLOSED_MAX, CLOSED_S
 from processes.core.hub.memory import Draft, Memory
+from processes.core.records import dead_letter, poison
+from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.host import HostRecord
 from processes.core.travels.messages import (
     AgentDisconnected,
     AgentEvent,
     CloseConnection,
+    Death,
     HostFlooded,
     TokenChanged,
     Undelivered,
 )
-from processes.core.values import CANARY_HOST, CloseCode
+from processes.core.values import CANARY_HOST, CloseCode, Now
 
 FLOOD_S: Final = 600.0  # source: THREATS 26, at most five restarts in ten minutes
 FLOOD_MAX: Final = 5  # events of one agent put aside within FLOOD_S; an event whose step raises costs little
@@ -49,25 +53,60 @@ def unheard(draft: Draft, event: AgentEvent) -> None:
     )
 
 
-def restored(memory: Memory, name: str, at_wall_s: float, *, deadly: bool) -> None:
+def to_blame(event: object) -> str:
+    """Return the host whose agent is to blame if this event ends the hub; empty: none.
+
+    The end of a connection and what a gateway says of its own are no agent's choice. The canary is never to blame: its
+    events are so frequent that one of them is in hand at many deaths by chance, and without it the house seems unwell.
+    """
+    if isinstance(event, AgentDisconnected | HostFlooded):
+        return ""
+    host = dead_letter.host_of(event)
+    return "" if host == CANARY_HOST else host
+
+
+def blamed(memory: Memory, name: str, deaths: Mapping[str, list[Death]], now: Now) -> list[Death]:
+    """Return the deaths for which the next event of this host must be put aside unstepped; empty: it may be stepped.
+
+    `deaths`: by the marks of the hosts. The events of a suspended host are dropped anyhow.
+    """
+    if not deaths:
+        return []
+    host = memory.hosts.get(name)
+    of_host = deaths.get(poison.mark_of_host(name))
+    if of_host is None or host is None or host.suspended:
+        return []
+    since_wall_s = max(host.enrolled_wall_s, host.lifted_wall_s or 0.0)
+    return poison.against_host(of_host, now.boot_s, since_wall_s)
+
+
+def restored(memory: Memory, kept: DeadLetter) -> None:
     """Count an event that an earlier hub has put aside."""
-    entries = (*memory.asides.get(name, ()), (at_wall_s, DEADLY if deadly else 1))
-    memory.asides.put_row(name, entries[-FLOOD_MAX:])
+    entries = (*memory.asides.get(kept.host, ()), (kept.at_wall_s, _weight(kept)))
+    memory.asides.put_row(kept.host, entries[-FLOOD_MAX:])
 
 
-def put_aside(draft: Draft, name: str, *, deadly: bool) -> None:
-    """Count one more event of this host that was put aside, and suspend the host if that is one too many."""
+def put_aside(draft: Draft, kept: DeadLetter) -> None:
+    """Count one more event of a host that was put aside, and suspend the host if that is one too many."""
+    name, weight, wall_s = kept.host, _weight(kept), draft.now.wall_s
     host = draft.host(name)
     if host is None or name == CANARY_HOST or host.suspended:
         return
-    wall_s = draft.now.wall_s
     lately = [entry for entry in draft.memory.asides.get(name, ()) if abs(wall_s - entry[0]) < FLOOD_S]
-    lately.append((wall_s, DEADLY if deadly else 1))
+    lately.append((wall_s, weight))
     draft.put(draft.memory.asides, name, tuple(lately[-FLOOD_MAX:]))
-    if sum(weight for _, weight in lately) < FLOOD_MAX or (not deadly and _others(draft, name) >= COMMON_MAX):
+    if sum(each for _, each in lately) < FLOOD_MAX or (weight < DEADLY and _others(draft, name) >= COMMON_MAX):
         return
-    reason = f"{len(lately)} of its events were put aside within {FLOOD_S / 60:.0f} minutes: see the dead letters"
-    _suspend(draft, host, reason)
+    what = f"{len(lately)} of its events were put aside"
+    if weight == FLOOD_MAX:
+        what = f"{len(kept.deaths)} different events of it ended the hub"
+    _suspend(draft, host, f"{what} within {FLOOD_S / 60:.0f} minutes: see the dead letters")
+
+
+def lifted(draft: Draft, host: HostRecord) -> HostRecord:
+    """Return the host's record without a suspension; all that counted against the host is forgiven."""
+    draft.drop(draft.memory.asides, host.name)
+    return msgspec.structs.replace(host, suspended="", suspended_wall_s=None, lifted_wall_s=draft.now.wall_s)
 
 
 def closed(draft: Draft, event: HostFlooded) -> None:
@@ -83,6 +122,15 @@ def _suspend(draft: Draft, host: HostRecord, reason: str) -> None:
     draft.put(draft.memory.hosts, host.name, suspended_host)
     told = f"suspended: {reason}"[:120]
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None, CloseCode.SUSPENDED, told))
+
+
+def _weight(kept: DeadLetter) -> int:
+    """Return the weight of an event that was put aside. One that was put aside for deaths at other events of its host
+    suspends alone.
+    """
+    if kept.why != Why.POISON:
+        return 1
+    return FLOOD_MAX if any(death.name != kept.name for death in kept.deaths) else DEADLY
 
 
 def _others(draft: Draft, name: str) -> int:

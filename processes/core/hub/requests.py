@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError, RemoteError
-from processes.core.hub import runs
+from processes.core.hub import flood, runs
 from processes.core.hub.commands import make_command
 from processes.core.hub.effects import AddAudit, Drop, Put, Revoke
 from processes.core.hub.memory import Draft, derived_id
@@ -371,8 +371,7 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
         )
     else:
         _void(draft, host.token_hash)
-        host = msgspec.structs.replace(host, token_hash=request.token_hash, suspended="", suspended_wall_s=None)
-        draft.drop(draft.memory.asides, host.name)
+        host = msgspec.structs.replace(flood.lifted(draft, host), token_hash=request.token_hash)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
@@ -406,9 +405,8 @@ def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[
 def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int, Json]:
     host = _known_host(draft, request.name)
     if host.suspended:
-        host = msgspec.structs.replace(host, suspended="", suspended_wall_s=None)
+        host = flood.lifted(draft, host)
         draft.put(draft.memory.hosts, host.name, host)
-        draft.drop(draft.memory.asides, host.name)
         _note(draft, event, (Kind.HOST, host.name), "lifted")
         if host.token_hash is not None:
             draft.deliver_all(

@@ -115,8 +115,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
             memory.due_runs.put_row(run.id, True)
     for kept_before in memory.dead_letters.values():
         if kept_before.host and kept_before.why in (Why.POISON, Why.RAISED):
-            deadly = kept_before.why == Why.POISON
-            flood.restored(memory, kept_before.host, kept_before.at_wall_s, deadly=deadly)
+            flood.restored(memory, kept_before)
     return memory
 
 
@@ -230,7 +229,7 @@ def put_aside(memory: Memory, event: Event | OwnEvent, kept: DeadLetter, now: No
         case _:
             pass
     if kept.host and not kept.retries:
-        flood.put_aside(draft, kept.host, deadly=kept.why == Why.POISON)
+        flood.put_aside(draft, kept)
     return draft
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Annotated, Final
 
@@ -20,22 +21,31 @@ from processes.core.travels.messages import (
     AckReceived,
     AgentEvent,
     CensusTaken,
+    CreateToken,
     Death,
+    EnrollHost,
     Event,
     ProgressReceived,
+    RehearseFault,
     RejectReceived,
+    RemoveHost,
     RequestReceived,
+    RetryDeadLetter,
+    RevokeHost,
+    RevokeToken,
     StatusReceived,
     Undelivered,
 )
-from processes.core.values import Time, rfc3339
+from processes.core.values import Role, Time, rfc3339
 
-DEAD_LETTERS_MAX: Final = 1000  # dead letters kept; beyond it the oldest go. Guess: far more than anybody reads
+DEAD_LETTERS_MAX: Final = 1000  # dead letters kept; beyond it see `too_many`. Guess: far more than anybody reads
 DEAD_LETTERS_BYTES_MAX: Final = 8 << 20  # of all dead letters, in memory and on disk; one has 2 MiB at most
 ERROR_CHARS_MAX: Final = 16 * 1024  # of one traceback
 UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even be decoded
 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
+# requests that an operator may not make again for an admin
+_ADMINS: Final = (EnrollHost, RevokeHost, RemoveHost, CreateToken, RevokeToken, RehearseFault, RetryDeadLetter)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -162,6 +172,18 @@ def revived(dead_letter: DeadLetter) -> Event:
     return msgspec.structs.replace(event, deadline_boot_s=math.inf) if isinstance(event, RequestReceived) else event
 
 
+def role_to_retry(dead_letter: DeadLetter) -> Role:
+    """Return the role that an operator needs to have the dead letter tried again: for a request, at least that of who
+    may make the request. The retry of another dead letter needs the highest role, because nobody can tell here what
+    that one is.
+    """
+    try:
+        event = revived(dead_letter)
+    except LocalError:
+        return Role.OPERATOR  # the hub refuses
+    return Role.ADMIN if isinstance(event, RequestReceived) and isinstance(event.request, _ADMINS) else Role.OPERATOR
+
+
 def name_again(dead_letter: DeadLetter) -> str:
     """Return the name in the pulse while the dead letter is stepped again.
 
@@ -170,13 +192,52 @@ def name_again(dead_letter: DeadLetter) -> str:
     return poison.name_of_own(dead_letter.kind, dead_letter.id, str(dead_letter.retries))
 
 
-def too_many(dead_letters: Mapping[str, DeadLetter]) -> list[str]:
-    """Return the ids of the oldest dead letters, which must go. `dead_letters`: oldest first."""
+def too_many(
+    dead_letters: Mapping[str, DeadLetter],
+    *,
+    count_max: int = DEAD_LETTERS_MAX,
+    bytes_max: int = DEAD_LETTERS_BYTES_MAX,
+) -> list[str]:
+    """Return the ids of the dead letters that must go, because there are too many or they are too large together.
+
+    `dead_letters`: oldest first. The host that has most loses first: by number if there are too many, then by bytes. Of
+    that host, the kind (`why`) of which it has most loses its oldest. So a host that floods displaces its own, and of
+    these the kind that floods. What is of no host counts as one more host. The newest stays whatever its size, because
+    its id is about to be told.
+    """
+    gone = _displaced(dead_letters, dict.fromkeys(dead_letters, 1), count_max)
+    sizes = {id: dead_letter.size_bytes for id, dead_letter in dead_letters.items()}
+    for id in gone:
+        del sizes[id]
+    return gone + _displaced(dead_letters, sizes, bytes_max)
+
+
+def _displaced(dead_letters: Mapping[str, DeadLetter], weights: Mapping[str, int], weight_max: int) -> list[str]:
+    """Return the ids that must go until the others weigh at most `weight_max`. `weights`: of each id, oldest first."""
+    weight = sum(weights.values())
+    if weight <= weight_max:
+        return []
+    of_host: Counter[str] = Counter()
+    of_kind: Counter[tuple[str, str]] = Counter()
+    waiting: dict[str, dict[str, deque[str]]] = {}  # host → why → ids that may go, oldest first; none is empty
+    newest = list(weights)[-1]
+    for id, its_weight in weights.items():
+        host, why = dead_letters[id].host, dead_letters[id].why
+        of_host[host] += its_weight
+        of_kind[host, why] += its_weight
+        if id != newest:
+            waiting.setdefault(host, {}).setdefault(why, deque()).append(id)
     gone: list[str] = []
-    size, count = sum(dead_letter.size_bytes for dead_letter in dead_letters.values()), len(dead_letters)
-    for id, dead_letter in dead_letters.items():
-        if count - len(gone) <= DEAD_LETTERS_MAX and size <= DEAD_LETTERS_BYTES_MAX:
-            break
+    while weight > weight_max and waiting:
+        host = max(waiting, key=of_host.__getitem__)
+        _, why = max((of_kind[host, why], why) for why in waiting[host])
+        id = waiting[host][why].popleft()
         gone.append(id)
-        size -= dead_letter.size_bytes
+        weight -= weights[id]
+        of_host[host] -= weights[id]
+        of_kind[host, why] -= weights[id]
+        if not waiting[host][why]:
+            del waiting[host][why]
+        if not waiting[host]:
+            del waiting[host]
     return gone

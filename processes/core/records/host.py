@@ -36,6 +36,7 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     ledger: Ledger = Ledger()
     suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_wall_s: float | None = None
+    lifted_wall_s: float | None = None  # the last lift of a suspension: deaths of the hub before it are forgiven
 
     @property
     def foreign(self) -> bool:

@@ -13,6 +13,10 @@ event or had grown past its memory limit. No other SIGKILL is counted, and no de
 An event is named by its kind and the digest of its content, not by its position in the queue: an agent that gets no
 acknowledgement sends the same report again, and each copy would cost two more deaths. For that reason deaths count only
 for WINDOW_S: an event that is equal every time (a heartbeat without metrics) must not be shut out for ever.
+
+Deaths are counted against the event's host too, because an agent that changes one byte each time never sends the same
+event twice. A host of which DEATHS_MAX different events were in hand at deaths within HOST_WINDOW_S is to blame,
+whatever it sends (core/hub/flood.py). Copies of one event count once: a host with one poisonous event keeps its others.
 """
 
 from __future__ import annotations
@@ -31,10 +35,13 @@ from processes.core.travels.pulse import Pulse
 DEATHS_MAX: Final = 2  # source: FAULTS 18: at most three starts
 # guess: the slowest restart (FATAL, revived) takes a minute; an event that has not killed for an hour is tried again
 WINDOW_S: Final = 3600.0  # seconds for which a death counts
+HOST_WINDOW_S: Final = 600.0  # seconds for which a death counts against its host; source: as flood.FLOOD_S
 KEPT_MAX: Final = 64  # deaths remembered; more than the restart budget allows in WINDOW_S by kills, and many by exits
 STACKS_CHARS_MAX: Final = 16 * 1024  # of one death; all threads of a hub are about 6 KiB
 
 CRASHES: Final = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"})
+
+_MARK: Final = " @"  # in a pulse, between the event's name and the mark of its host
 
 
 class Cause(enum.StrEnum):
@@ -121,6 +128,26 @@ def poisonous(record: DeathRecord) -> dict[str, list[Death]]:
     return {name: deaths[-DEATHS_MAX:] for name, deaths in found.items() if len(deaths) >= DEATHS_MAX}
 
 
+def by_host(record: DeathRecord) -> dict[str, list[Death]]:
+    """Return the deaths at events of a host's agent, the oldest first, by the marks of the hosts."""
+    found: dict[str, list[Death]] = {}
+    for death in record.deaths:
+        if death.host_mark:
+            found.setdefault(death.host_mark, []).append(death)
+    return found
+
+
+def against_host(deaths: list[Death], boot_s: float, since_wall_s: float) -> list[Death]:
+    """Return the last DEATHS_MAX deaths at different events, for which their host is to blame; empty: it is not.
+
+    `deaths`: all at events of this one host. `since_wall_s`: deaths of that time and before are forgiven.
+    """
+    lately = {
+        death.name: death for death in deaths if boot_s - death.boot_s < HOST_WINDOW_S and death.wall_s > since_wall_s
+    }
+    return list(lately.values())[-DEATHS_MAX:] if len(lately) >= DEATHS_MAX else []
+
+
 def last_words(log: str, pid: int) -> str:
     """Return supervisord's words in its log about this process's end: "exit status 1", "terminated by SIGKILL".
 
@@ -151,6 +178,24 @@ def name_of(event: Event, item: bytes) -> str:
     if isinstance(event, CensusTaken) and len(event.connections) == 1:
         return f"Connection {_digest(_told(event.connections[0]))}"
     return f"{type(event).__name__} {_digest(item)}"
+
+
+def mark_of_host(host: str) -> str:
+    """Return what stands for the host in a pulse, where a name of 253 characters has no room."""
+    return _digest(host.encode(errors="surrogatepass"))
+
+
+def in_hand(name: str, host: str) -> str:
+    """Return what stands in the pulse while the event of this name is stepped, 64 bytes at most. `host`: whose agent
+    caused the event; empty: none.
+    """
+    return f"{name}{_MARK}{mark_of_host(host)}" if host else name
+
+
+def of_in_hand(told: str) -> tuple[str, str]:
+    """Return the event's name and the mark of its host, of a pulse. A pulse of the version before has no marks."""
+    name, _, mark = told.partition(_MARK)
+    return name, mark
 
 
 def name_of_own(kind: str, *parts: str) -> str:

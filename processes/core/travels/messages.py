@@ -295,7 +295,8 @@ class AuditNoted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t",
 
 
 class Death(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A process died by its own fault while it stepped the event `name`.
+    """A process died by its own fault while it stepped the event `name`. `host_mark`: that of the host whose agent
+    caused the event (poison.mark_of_host); empty: no agent's, or the death was noted by a version without marks.
 
     `boot`, `pid` and `start_ticks` identify the process for ever.
     Units: boot_s in seconds of CLOCK_BOOTTIME of the boot named in `boot`; wall_s in seconds since 1970. Both are the
@@ -311,6 +312,7 @@ class Death(msgspec.Struct, frozen=True, omit_defaults=True):
     start_ticks: int
     incident: str = ""
     stacks: str = ""
+    host_mark: str = ""
 
 
 class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):

@@ -16,6 +16,7 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import asked_to_end, deaths
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
+from processes.core.records import poison as core_poison
 from processes.core.records.poison import Note
 from processes.core.travels.pulse import Pulse
 
@@ -71,6 +72,17 @@ def test_two_exits_with_the_same_event_in_hand_and_the_third_start_leaves_it_out
     (deaths,) = poison.events.values()
     assert [(death.cause, death.stacks) for death in deaths] == [("exited", "first stack"), ("exited", "second stack")]
     assert list(poison.events) == [EVENT]
+
+
+def test_deaths_at_different_events_of_one_host_are_kept_together_for_later_starts(found: Settings) -> None:
+    dying = Dying(found)
+    dying.dies("exit status 1", in_hand=core_poison.in_hand("HeartbeatReceived 1", "web1"), stacks="first stack")
+    dying.dies("exit status 1", in_hand=core_poison.in_hand("HeartbeatReceived 2", "web2"))
+    poison = dying.dies("exit status 1", in_hand=core_poison.in_hand("HeartbeatReceived 3", "web1"), stacks="second")
+    assert poison.events == {}
+    of_web1 = dying.looked().hosts[core_poison.mark_of_host("web1")]
+    assert [death.name for death in of_web1] == ["HeartbeatReceived 1", "HeartbeatReceived 3"]
+    assert [death.stacks for death in of_web1] == ["first stack", "second"]
 
 
 def test_sigkills_from_outside_count_nothing_however_many(found: Settings) -> None:

@@ -53,6 +53,14 @@ def test_what_stands_long_enough_begins_once_and_is_over_once_it_stayed_away() -
     assert play.state.events[-1].text == "right again"
 
 
+def test_the_end_is_told_as_it_came_where_that_is_known() -> None:
+    play = Play()
+    play.look(0, condition("a"), condition("b"))
+    play.look(1, over={"a": "made room"})
+    assert play.look(1 + CLEAR_S, over={"a": "made room"}) == [("a", "over"), ("b", "over")]
+    assert [event.text for event in play.state.events[-2:]] == ["made room", "right again"]
+
+
 def test_what_flickers_before_its_time_is_never_told_and_what_flickers_after_is_told_once() -> None:
     play = Play()
     a = condition("a", after_s=10)

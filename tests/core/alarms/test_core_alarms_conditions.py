@@ -132,6 +132,21 @@ def test_an_alarm_names_the_restart_budget_in_whole() -> None:
     assert found(report(), budgets=frozenset({"hub"}))["budget:hub"].title == "the restart budget of hub is used up"
 
 
+@pytest.mark.parametrize(
+    ("kept", "audited", "text"),
+    [
+        (False, "tried_again", "it was retried"),
+        (False, "discarded", "it was discarded"),
+        (False, None, "it made room for newer ones, or was too old to be kept"),
+        (True, None, "it is still kept, but newer ones took its place among the alarms"),
+        (True, "tried_again", "it is still kept, but newer ones took its place among the alarms"),
+    ],
+)
+def test_the_end_of_a_dead_letters_alarm_is_told_as_it_was(kept: bool, audited: str | None, text: str) -> None:
+    assert conditions.end_of_dead_letter(kept, audited) == text
+    assert conditions.over(AlarmFacts(ended={"7": text})) == {"deadletter:7": text}
+
+
 def test_incident_is_told_with_process_verdict_line_remedy_and_loss() -> None:
     told = conditions.incident(view(remedy="killed and replaced"))
     assert (told.key, told.title, told.severity, told.after_s) == (

@@ -6,6 +6,8 @@ import itertools
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from processes.core.records import poison
 from processes.core.records.poison import Cause, DeathRecord, Note
@@ -195,3 +197,74 @@ def test_a_census_taken_singly_says_the_same(first: int, last: bool, count: int)
     assert [info for piece in pieces for info in piece.connections] == census.connections
     assert [piece.piece == 0 for piece in pieces] == [first == 0, *[False] * (len(pieces) - 1)]
     assert [piece.last for piece in pieces] == [*[False] * (len(pieces) - 1), last]
+
+
+# deaths against the host
+
+
+def test_a_pulse_names_the_event_and_marks_its_host_in_64_bytes_and_one_without_a_mark_is_read() -> None:
+    event = AgentRegistered("b.a", "gateway", "a", connection("a"))
+    name, host = poison.name_of(event, messages.encode(event)), "a" * 253
+    told = poison.in_hand(name, host)
+    assert len(told.encode()) <= 64
+    assert poison.of_in_hand(told) == (name, poison.mark_of_host(host))
+    assert poison.of_in_hand(poison.in_hand(name, "")) == (name, "")
+    assert poison.of_in_hand("RequestReceived 0123456789abcdef") == ("RequestReceived 0123456789abcdef", "")
+
+
+def test_deaths_of_the_version_before_are_read_and_count_against_no_host() -> None:
+    told = b'{"deaths":[{"name":"X ab","cause":"exited","boot":"b","boot_s":1.0,"wall_s":2.0,"pid":1,"start_ticks":1}]}'
+    record = msgspec.json.decode(told, type=DeathRecord)
+    assert len(record.deaths) == 1
+    assert poison.by_host(record) == {}
+
+
+def host_death(name: str, boot_s: float, pid: int = 1, mark: str = "m") -> Death:
+    return Death(name, "exited", "boot", boot_s, 1e9 + boot_s, pid, pid, host_mark=mark)
+
+
+WINDOW_S = poison.HOST_WINDOW_S
+
+
+@pytest.mark.parametrize(
+    ("at", "boot_s", "since_s", "count"),
+    [
+        ([("x", 1.0), ("y", 2.0)], 3.0, 0.0, 2),
+        ([("x", 1.0)], 3.0, 0.0, 0),
+        ([("x", 1.0), ("x", 2.0)], 3.0, 0.0, 0),  # one event: it alone is put aside
+        ([("x", 1.0), ("x", 2.0), ("y", 3.0)], 4.0, 0.0, 2),
+        ([("x", 1.0), ("y", 2.0)], 1.0 + WINDOW_S, 0.0, 0),
+        ([("x", 1.0), ("y", 2.0)], 0.9 + WINDOW_S, 0.0, 2),
+        ([("x", 1.0), ("y", 2.0)], 3.0, 1.0, 0),  # the first is forgiven
+        ([("x", 1.0), ("y", 2.0), ("z", 3.0)], 4.0, 1.0, 2),
+        ([("x", 1.0), ("y", 2.0), ("z", 3.0)], 4.0, 0.0, 2),
+    ],
+)
+def test_a_host_is_to_blame_for_deaths_at_different_events_of_it_lately(
+    at: list[tuple[str, float]], boot_s: float, since_s: float, count: int
+) -> None:
+    deaths = [host_death(name, death_s) for name, death_s in at]
+    found = poison.against_host(deaths, boot_s, 1e9 + since_s)
+    assert len(found) == count
+    assert found == ([] if not count else deaths[-count:])
+
+
+sad = st.lists(
+    st.tuples(st.sampled_from(["", "m", "n"]), st.sampled_from("xyz"), st.floats(0, 2 * WINDOW_S)), max_size=12
+)
+
+
+@given(sad, st.floats(0, 2 * WINDOW_S))
+def test_a_host_is_to_blame_exactly_if_two_of_its_own_events_ended_processes_within_the_window(
+    told: list[tuple[str, str, float]], now_s: float
+) -> None:
+    """The bugs that it would catch: another host's deaths are added, or those of no host; copies count; the window."""
+    record = DeathRecord()
+    for pid, (mark, name, boot_s) in enumerate(sorted(told, key=lambda each: each[2])):
+        record = poison.counted(record, host_death(f"{name}{mark}", boot_s, pid, mark))
+    for mark in ("m", "n"):
+        names = {name for its, name, boot_s in told if its == mark and now_s - boot_s < WINDOW_S}
+        found = poison.against_host(poison.by_host(record).get(mark, []), now_s, 0.0)
+        assert bool(found) == (len(names) >= poison.DEATHS_MAX)
+        assert all(death.host_mark == mark for death in found)
+        assert len({death.name for death in found}) == len(found)
