@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -50,8 +48,9 @@ class Sessions:
     async def listed(self, request: Request) -> Response:
         """Return the open sessions, newest first: all of them to an admin, their own to others."""
         principal = principal_of(request)
-        found = await asyncio.to_thread(_open, self._auth.run)
-        mine = [session for session in found if _may(principal, session[1])]
+        found = await asyncio.to_thread(session_files.listed, self._auth.run)
+        mine = [(id, file) for id, file in found if self._auth.is_open(id, file) and _may(principal, file)]
+        mine.sort(key=lambda session: -session[1].at)
         return json({"sessions": [_view(id, file, principal) for id, file in mine[:LISTED_MAX]]})
 
     async def end(self, request: Request) -> Response:
@@ -59,29 +58,15 @@ class Sessions:
         principal, session_id = principal_of(request), request.path_params["id"]
         found = None
         if _ID.fullmatch(session_id):
-            found = await asyncio.to_thread(_read, self._auth.run, session_id)
-        if found is None or not _may(principal, found):
+            found = await asyncio.to_thread(session_files.read, self._auth.run, session_id)
+        if found is None or not self._auth.is_open(session_id, found) or not _may(principal, found):
             raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
         await self._auth.end(session_id)
         return json({"id": session_id, "ended": True})
 
 
-def _open(run: Path) -> list[tuple[str, SessionFile]]:
-    found = [(id, file) for id, file in session_files.listed(run) if _is_open(file)]
-    return sorted(found, key=lambda session: -session[1].at)
-
-
 def _may(principal: Principal, file: SessionFile) -> bool:
     return principal.role.may(Role.ADMIN) or (file.actor, file.role) == (principal.actor, principal.role)
-
-
-def _read(run: Path, session_id: str) -> SessionFile | None:
-    file = session_files.read(run, session_id)
-    return file if file is not None and _is_open(file) else None
-
-
-def _is_open(file: SessionFile) -> bool:
-    return time.time() - file.at <= SESSION_S_MAX
 
 
 def _view(id: str, file: SessionFile, principal: Principal) -> SessionView:
