@@ -95,7 +95,7 @@ class Auth:
             found = await self._folder_watch.find(digest(token or "")) if token else None
         if found is None or found.canary:
             return None
-        session_id, now_s, owner = secrets.token_urlsafe(18), self._wall_s(), found.credential
+        session_id, now_s, owner = secrets.token_hex(18), self._wall_s(), found.credential
         session = session_of(session_id, owner, found.role, found.actor, now_s)
         file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX], owner)
         await asyncio.to_thread(session_files.put, self.run, session_id, file, SESSION_S_MAX)

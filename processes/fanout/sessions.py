@@ -10,33 +10,20 @@ import asyncio
 import re
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from processes.adapters.state import session_files
 from processes.adapters.state.session_files import SessionFile
 from processes.core.fanout.signin import SESSION_S_MAX, Principal
-from processes.core.values import Role, Time, rfc3339
+from processes.core.shown.pages import SessionsPage, SessionView
+from processes.core.values import Role, rfc3339
 from processes.fanout.auth import Auth
 from processes.fanout.web import Problem, json, principal_of
 
 LISTED_MAX: Final = 500  # the newest; older ones can still be ended by id
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-
-
-class SessionView(msgspec.Struct, frozen=True):
-    """One session in the API. `current`: the request was made with it."""
-
-    id: str
-    actor: str
-    role: Role
-    signed_in_at: Time | None
-    ends_at: Time | None
-    address: str
-    browser: str
-    current: bool
 
 
 class Sessions:
@@ -51,7 +38,7 @@ class Sessions:
         found = await asyncio.to_thread(session_files.listed, self._auth.run)
         mine = [(id, file) for id, file in found if self._auth.is_open(id, file) and _may(principal, file)]
         mine.sort(key=lambda session: -session[1].at)
-        return json({"sessions": [_view(id, file, principal) for id, file in mine[:LISTED_MAX]]})
+        return json(SessionsPage([_view(id, file, principal) for id, file in mine[:LISTED_MAX]]))
 
     async def end(self, request: Request) -> Response:
         """End the session, on every fanout within two seconds."""

@@ -93,6 +93,7 @@ def test_tokens_are_good_and_void_ones_are_not_and_a_browser_signs_in_anew(taken
     assert taken.ask("GET", "/api/v1/me", taken.made["void"]).status_code == 401
     with httpx.Client(base_url=f"http://{taken.house.operators}", cookies=taken.made["cookies"]) as browser:
         assert browser.get("/api/v1/me").status_code == 401, "its cookie does not say to which token it belongs"
+        browser.cookies.clear()
         assert browser.post("/login", json={"token": taken.made["operator"]}).status_code == 200
         me = browser.get("/api/v1/me")
         assert (me.status_code, me.json().get("actor")) == (200, "ops"), me.text
