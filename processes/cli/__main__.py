@@ -33,6 +33,7 @@ from processes.cli.verbs import (
     restore,
     run,
     runs,
+    sessions,
     status,
     systemd_unit,
     tokens,
@@ -71,7 +72,7 @@ cli.add_sections(
             incidents.incidents, incidents.incident, dead_letters.deadletters, dead_letters.deadletter, alarms.alarms,
             drill.drill,
         ),
-        "Who may, and who did": (tokens.token, tokens.audit),
+        "Who may, and who did": (tokens.token, sessions.sessions, tokens.audit),
         "This command line": (manual.completion, manual.man),
     }
 )  # fmt: skip

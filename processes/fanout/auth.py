@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from typing import Final
 
 from processes.adapters.settings import Settings
@@ -15,13 +16,16 @@ from processes.core.fanout.signin import (
     Attempts,
     Principal,
     Public,
+    Uses,
     cookie,
     digest,
     host_allowed,
+    is_idle,
+    is_over,
     origin_allowed,
     read_cookie,
+    session_of,
 )
-from processes.core.values import Role
 from processes.fanout.state_folder import FolderWatch
 
 TOKEN_CHARS_MAX: Final = 512
@@ -31,13 +35,16 @@ BROWSER_CHARS_MAX: Final = 200  # of a browser's User-Agent
 class Auth:
     """Finds out who sends a request or opens a connection, and whether that is still allowed."""
 
-    def __init__(self, settings: Settings, folder_watch: FolderWatch, key: bytes) -> None:
+    def __init__(
+        self, settings: Settings, folder_watch: FolderWatch, key: bytes, wall_s: Callable[[], float] = time.time
+    ) -> None:
         file = settings.file
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
         self._ended: set[str] = set()  # sessions that ended here, until the folder watch has seen that
-        self._folder_watch, self._key = folder_watch, key
+        self._uses = Uses()
+        self._folder_watch, self._key, self._wall_s = folder_watch, key, wall_s
         self.run = settings.run
         # cookies do not know ports: two installations on one machine must not overwrite each other's
         self.cookie_name = ("__Host-" if self.public.secure else "") + "fleethub-" + digest(key.hex())[:8]
@@ -60,14 +67,21 @@ class Auth:
     async def find(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
         """Return who asks, as `known` does, but look at the state folder once more for an unknown token."""
         token = bearer(authorization)
-        return await self._folder_watch.find(digest(token)) if token is not None else self._session(cookies)
+        if token is not None:
+            return await self._folder_watch.find(digest(token))
+        session = self._read(cookies)
+        if session is not None:
+            await self._folder_watch.find(session.token_hash)  # the token may have been made a moment ago
+        return self._session(cookies)
 
     def still_good(self, principal: Principal) -> bool:
-        """Return whether the token or session is still valid."""
+        """Return whether the token or session of an open connection is still valid. Being open counts as use."""
         if not principal.by_cookie:
             return principal.credential in self._folder_watch.seen.credentials
-        overdue = principal.until_wall_s is not None and time.time() > principal.until_wall_s
-        return not overdue and not self._has_ended(principal.credential)
+        good = not is_over(principal.since_wall_s, self._wall_s()) and self._is_granted(principal)
+        if good:
+            self._use(principal)
+        return good
 
     async def sign_in(
         self, code: str | None, token: str | None, address: str = "", browser: str = ""
@@ -75,16 +89,17 @@ class Auth:
         """Return a new session's cookie and principal; None if the code or token is not valid. A code is valid once."""
         if code is not None:
             role = await asyncio.to_thread(signin_codes.use, self.run, code)
-            found = None if role is None else Principal(role, "admin" if role is Role.ADMIN else role.value, "code")
+            own_hash = self._folder_watch.seen.own_hash  # to which the sessions belong that codes make
+            found = Principal(role, role.value, own_hash) if role is not None and own_hash else None
         else:
             found = await self._folder_watch.find(digest(token or "")) if token else None
         if found is None or found.canary:
             return None
-        session_id, now_s = secrets.token_urlsafe(18), time.time()
-        session = Principal(found.role, found.actor, session_id, by_cookie=True, until_wall_s=now_s + SESSION_S_MAX)
-        file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX])
+        session_id, now_s, owner = secrets.token_hex(18), self._wall_s(), found.credential
+        session = session_of(session_id, owner, found.role, found.actor, now_s)
+        file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX], owner)
         await asyncio.to_thread(session_files.put, self.run, session_id, file, SESSION_S_MAX)
-        return cookie(self._key, session_id, found.role, found.actor, now_s), session
+        return cookie(self._key, session), session
 
     async def sign_out(self, principal: Principal) -> None:
         """End the session everywhere: other fanouts see that at their next look."""
@@ -93,16 +108,45 @@ class Auth:
 
     async def end(self, session_id: str) -> None:
         """End the session of this id: here at once, on the other fanouts at their next look."""
-        self._ended = {each for each in self._ended if each not in self._folder_watch.seen.signed_out} | {session_id}
+        self._ended = {each for each in self._ended if each not in (self._folder_watch.seen.signed_out or ())}
+        self._ended.add(session_id)
         await asyncio.to_thread(session_files.end, self.run, session_id)
 
-    def _session(self, cookies: dict[str, str]) -> Principal | None:
-        text = cookies.get(self.cookie_name)
-        found = read_cookie(self._key, text, time.time()) if text else None
-        return None if found is None or self._has_ended(found.credential) else found
+    def is_open(self, session_id: str, file: SessionFile) -> bool:
+        """Return whether the listed session is still good."""
+        session = session_of(session_id, file.token_hash, file.role, file.actor, file.at)
+        return not is_over(file.at, self._wall_s()) and not self._is_idle(session) and self._is_granted(session)
 
-    def _has_ended(self, session_id: str) -> bool:
-        return session_id in self._ended or session_id in self._folder_watch.seen.signed_out
+    def _read(self, cookies: dict[str, str]) -> Principal | None:
+        text = cookies.get(self.cookie_name)
+        return read_cookie(self._key, text, self._wall_s()) if text else None
+
+    def _session(self, cookies: dict[str, str]) -> Principal | None:
+        found = self._read(cookies)
+        if found is None or self._is_idle(found) or not self._is_granted(found):
+            return None
+        self._use(found)
+        return found
+
+    def _is_granted(self, session: Principal) -> bool:
+        """Return whether its token is good and nobody has ended it. While nobody could read who has, no session is."""
+        seen, id = self._folder_watch.seen, session.credential
+        return (
+            session.token_hash in seen.credentials
+            and seen.signed_out is not None
+            and id not in seen.signed_out
+            and id not in self._ended
+        )
+
+    def _is_idle(self, session: Principal) -> bool:
+        id = session.credential
+        used_wall_s = max(self._uses.last_wall_s(id), self._folder_watch.seen.used.get(id, 0.0))
+        return is_idle(session.since_wall_s, used_wall_s, self._wall_s())
+
+    def _use(self, session: Principal) -> None:
+        """Note the use here at once, and in the session's file for the other fanouts, beside the turns."""
+        if self._uses.note(session.credential, self._wall_s()):
+            asyncio.get_running_loop().run_in_executor(None, session_files.use, self.run, session.credential)
 
 
 def bearer(authorization: str) -> str | None:

@@ -28,6 +28,7 @@ from processes.core.shown.pages import (
     Rehearsed,
     RunsPage,
     SessionEnded,
+    SessionsPage,
     SignedIn,
     SignedOut,
     TokenGone,
@@ -54,18 +55,12 @@ from processes.fanout.queries import (
     RUNS_QUERY,
 )
 from processes.fanout.read_api import ReadApi
-from processes.fanout.sessions import Sessions, SessionView
+from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint
 
 NAMED: Final = (CommandView, RunView, Named)  # the types that `either` refers to
 ToldCommand = Annotated[msgspec.Raw, Meta(extra_json_schema=either(CommandView, Named))]
 ToldRun = Annotated[msgspec.Raw, Meta(extra_json_schema=either(RunView, Named))]
-
-
-class SessionsPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/sessions."""
-
-    sessions: list[SessionView]
 
 
 class GivenPage(msgspec.Struct, frozen=True):

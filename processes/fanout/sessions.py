@@ -8,37 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from pathlib import Path
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from processes.adapters.state import session_files
 from processes.adapters.state.session_files import SessionFile
 from processes.core.fanout.signin import SESSION_S_MAX, Principal
-from processes.core.values import Role, Time, rfc3339
+from processes.core.shown.pages import SessionsPage, SessionView
+from processes.core.values import Role, rfc3339
 from processes.fanout.auth import Auth
 from processes.fanout.web import Problem, json, principal_of
 
 LISTED_MAX: Final = 500  # the newest; older ones can still be ended by id
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-
-
-class SessionView(msgspec.Struct, frozen=True):
-    """One session in the API. `current`: the request was made with it."""
-
-    id: str
-    actor: str
-    role: Role
-    signed_in_at: Time | None
-    ends_at: Time | None
-    address: str
-    browser: str
-    current: bool
 
 
 class Sessions:
@@ -50,38 +35,25 @@ class Sessions:
     async def listed(self, request: Request) -> Response:
         """Return the open sessions, newest first: all of them to an admin, their own to others."""
         principal = principal_of(request)
-        found = await asyncio.to_thread(_open, self._auth.run)
-        mine = [session for session in found if _may(principal, session[1])]
-        return json({"sessions": [_view(id, file, principal) for id, file in mine[:LISTED_MAX]]})
+        found = await asyncio.to_thread(session_files.listed, self._auth.run)
+        mine = [(id, file) for id, file in found if self._auth.is_open(id, file) and _may(principal, file)]
+        mine.sort(key=lambda session: -session[1].at)
+        return json(SessionsPage([_view(id, file, principal) for id, file in mine[:LISTED_MAX]]))
 
     async def end(self, request: Request) -> Response:
         """End the session, on every fanout within two seconds."""
         principal, session_id = principal_of(request), request.path_params["id"]
         found = None
         if _ID.fullmatch(session_id):
-            found = await asyncio.to_thread(_read, self._auth.run, session_id)
-        if found is None or not _may(principal, found):
+            found = await asyncio.to_thread(session_files.read, self._auth.run, session_id)
+        if found is None or not self._auth.is_open(session_id, found) or not _may(principal, found):
             raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
         await self._auth.end(session_id)
         return json({"id": session_id, "ended": True})
 
 
-def _open(run: Path) -> list[tuple[str, SessionFile]]:
-    found = [(id, file) for id, file in session_files.listed(run) if _is_open(file)]
-    return sorted(found, key=lambda session: -session[1].at)
-
-
 def _may(principal: Principal, file: SessionFile) -> bool:
     return principal.role.may(Role.ADMIN) or (file.actor, file.role) == (principal.actor, principal.role)
-
-
-def _read(run: Path, session_id: str) -> SessionFile | None:
-    file = session_files.read(run, session_id)
-    return file if file is not None and _is_open(file) else None
-
-
-def _is_open(file: SessionFile) -> bool:
-    return time.time() - file.at <= SESSION_S_MAX
 
 
 def _view(id: str, file: SessionFile, principal: Principal) -> SessionView:

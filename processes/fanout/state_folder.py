@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Final
 
 import msgspec
@@ -23,12 +24,16 @@ FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further
 
 
 class FolderSeen(msgspec.Struct, frozen=True):
-    """One look. `credentials`: SHA-256 of a token → who that is. `signed_out`: ids of sessions that ended early."""
+    """One look. `credentials`: SHA-256 of a token → who that is; `own_hash`: which of them is the installation's own.
+    `signed_out`: ids of sessions that ended early; None: nobody could read them yet. `used`: when sessions were last used.
+    """
 
     report: Report
     incidents: list[IncidentView]
     credentials: dict[str, Principal]
-    signed_out: frozenset[str]
+    own_hash: str
+    signed_out: frozenset[str] | None
+    used: dict[str, float]
     revoked: revocations.Look
     hub_record_wall_s: float  # when the database was last written
 
@@ -36,17 +41,22 @@ class FolderSeen(msgspec.Struct, frozen=True):
 def look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
     """Return one look at the state folder. Cost: milliseconds; blocks, so never on the loop."""
     revoked = revocations.look(revocations.beside(settings.database), before.revoked if before else revocations.Look())
+    own_hash = _own_hash(settings, before.own_hash if before else "")
     return FolderSeen(
         status_file.current_report(settings),
         incidents_db.incidents(settings.incidents_database, INCIDENTS_SHOWN),
-        credentials(settings, before.credentials if before else {}, revoked),
-        session_files.ended(settings.run, SESSION_S_MAX),
+        credentials(settings, before, revoked, own_hash),
+        own_hash,
+        session_files.ended(settings.run, SESSION_S_MAX, before.signed_out if before else None),
+        session_files.used(settings.run, before.used if before else {}),
         revoked,
         _written_wall_s(settings),
     )
 
 
-def credentials(settings: Settings, before: dict[str, Principal], revoked: revocations.Look) -> dict[str, Principal]:
+def credentials(
+    settings: Settings, before: FolderSeen | None, revoked: revocations.Look, own_hash: str
+) -> dict[str, Principal]:
     """Return every token that is good now. While the database is unreadable, its tokens of the look before hold.
 
     What was ever made void is not good, whatever the database says. While nobody could read the list of that, no token
@@ -57,11 +67,11 @@ def credentials(settings: Settings, before: dict[str, Principal], revoked: revoc
         rows = fleet_db.reading(settings.database, fleet_db.tokens)
         found = {key: Principal(role, label or f"token-{key[:8]}", key) for key, (role, label) in rows.items()}
     except (fleet_db.DatabaseUnreadable, ValueError):
-        found = {key: principal for key, principal in before.items() if not principal.canary}
+        known = before.credentials if before else {}
+        found = {key: known[key] for key in known if before and key != before.own_hash and not known[key].canary}
     found = {key: found[key] for key in found if revoked.hashes is not None and key not in revoked.hashes}
-    own = _token(settings)
-    if own:
-        found[digest(own)] = Principal(Role.ADMIN, "admin", digest(own))
+    if own_hash:
+        found[own_hash] = Principal(Role.ADMIN, "admin", own_hash)
     canary = canary_file.read(settings.canary)
     if canary is not None:
         key = canary.operator_token_hash
@@ -69,12 +79,17 @@ def credentials(settings: Settings, before: dict[str, Principal], revoked: revoc
     return found
 
 
-def _token(settings: Settings) -> str:
-    """The installation's own token; empty if there is none, or if others could have put it there or have read it."""
+def _own_hash(settings: Settings, before: str) -> str:
+    """Return the hash of the installation's own token; empty if there is none, or if others could have put it there or
+    have read it. While the process has no descriptor or memory to read it with, it is the same as before.
+    """
     try:
-        return ownership.read_private(settings.operator_token, TOKEN_BYTES_MAX).decode().strip()
-    except (OSError, NotPrivate, UnicodeDecodeError):
+        token = ownership.read_private(settings.operator_token, TOKEN_BYTES_MAX).decode().strip()
+    except OSError as error:
+        return before if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else ""
+    except (NotPrivate, UnicodeDecodeError):
         return ""
+    return digest(token) if token else ""
 
 
 def _written_wall_s(settings: Settings) -> float:
@@ -116,13 +131,15 @@ class FolderWatch:
             try:
                 async with self._one:
                     if token_hash not in self.seen.credentials:
-                        newest = await asyncio.to_thread(
-                            credentials, self._settings, self.seen.credentials, self.seen.revoked
-                        )
-                        self.seen = msgspec.structs.replace(self.seen, credentials=newest)
+                        own_hash, newest = await asyncio.to_thread(self._newest, self.seen)
+                        self.seen = msgspec.structs.replace(self.seen, credentials=newest, own_hash=own_hash)
             finally:
                 self._finding -= 1
         return self.seen.credentials.get(token_hash)
+
+    def _newest(self, before: FolderSeen) -> tuple[str, dict[str, Principal]]:
+        own_hash = _own_hash(self._settings, before.own_hash)
+        return own_hash, credentials(self._settings, before, before.revoked, own_hash)
 
 
 def rows(seen: FolderSeen) -> dict[str, dict[str, Json]]:

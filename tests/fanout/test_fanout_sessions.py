@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-from doubles.operator_wire import FanoutHouse, HubPlay
+from doubles.hub_side import hash_of
+from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
+
+from processes.adapters.state import revocations, session_files
+from processes.core.fanout.signin import IDLE_S_MAX, cookie, session_of
+from processes.core.values import Role
 
 PASSED_S = 5.0  # contract: an ended session is out within 2 s
 
@@ -86,6 +92,114 @@ def test_a_session_folder_that_cannot_be_written_keeps_nobody_out() -> None:
         async with browser(house, "ann", "admin") as ann:
             assert (await ann.get("/api/v1/me")).json()["role"] == "admin"
             assert await sessions(ann) == []
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def cookie_header(client: httpx.AsyncClient) -> str:
+    return "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+
+
+def test_a_session_ends_with_its_token_everywhere_and_others_go_on() -> None:
+    """The bug it would catch: the cookie of a revoked admin goes on for twelve hours and makes new admin tokens."""
+
+    async def run(house: FanoutHouse) -> None:
+        with house.database() as connection:
+            for token in ("anns", "bobs"):
+                connection.execute("INSERT INTO tokens VALUES (?, 'admin', ?, 0)", (hash_of(token), token))
+        async with house.client(None) as ann, house.client(None) as bob, house.client() as boss:
+            for client, token in ((ann, "anns"), (bob, "bobs")):
+                assert (await client.post("/login", json={"token": token})).status_code == 200
+                assert (await client.get("/api/v1/me")).json()["actor"] == token
+            page = {"Cookie": cookie_header(ann), "Origin": house.url}
+            async with operator(house, None, **page) as op:
+                await op.until(lambda o: o.full_states)
+                revocations.add(revocations.beside(house.settings.database), [hash_of("anns")])
+                began_s = time.monotonic()
+                assert (await op.ended())[0] == 4501
+                assert time.monotonic() - began_s < PASSED_S
+            assert (await ann.get("/api/v1/me")).status_code == 401
+            assert (await ann.post("/api/v1/tokens", json={"role": "admin"})).status_code == 401
+            assert [one["actor"] for one in await sessions(boss)] == ["bobs"]
+            assert (await bob.get("/api/v1/me")).status_code == 200
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_a_session_that_a_code_made_ends_with_the_installations_token() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with browser(house, "ann", "viewer") as ann:
+            assert (await ann.get("/api/v1/me")).json() == {
+                "role": "viewer",
+                "actor": "viewer",
+                "drills_enabled": False,
+            }
+            own = house.state / "operator.token"
+            own.write_text("another\n")
+            await refused(ann)
+            own.write_text(f"{TOKEN}\n")
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_while_nobody_can_read_who_signed_out_they_stay_out_and_a_new_fanout_lets_no_session_in() -> None:
+    async def run(house: FanoutHouse) -> None:
+        folder = house.state / "run" / "signed_out"
+        async with browser(house, "ann", "admin") as ann, browser(house, "bob", "admin") as bob, house.client() as boss:
+            ids = {one["browser"]: one["id"] for one in await sessions(boss)}
+            session_files.end(house.settings.run, ids["Browser of ann"])  # as another fanout does
+            await refused(ann)
+            folder.rename(folder.with_name("aside"))
+            folder.write_text("a file where the folder should be")
+            until_s = time.monotonic() + 1.5  # three looks
+            while time.monotonic() < until_s:
+                assert (await ann.get("/api/v1/me")).status_code == 401
+                assert (await bob.get("/api/v1/me")).status_code == 200
+                await asyncio.sleep(0.1)
+            house.kill("fanout")
+            house.start("fanout")
+            assert (await bob.get("/api/v1/me")).status_code == 401
+            assert (await boss.get("/api/v1/me")).status_code == 200
+            folder.unlink()
+            folder.with_name("aside").rename(folder)
+            deadline_s = time.monotonic() + PASSED_S
+            while (await bob.get("/api/v1/me")).status_code != 200:
+                assert time.monotonic() < deadline_s
+                await asyncio.sleep(0.05)
+            assert (await ann.get("/api/v1/me")).status_code == 401
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_a_session_that_nobody_used_for_two_hours_is_over_and_each_request_is_a_use_that_all_fanouts_see() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with browser(house, "ann", "admin") as ann, house.client() as boss:
+            (name,) = ann.cookies.keys()
+            key, now_s = session_files.cookie_key(house.settings.run), time.time()
+
+            async def ask(id: str, used_s_ago: float) -> int:
+                session = session_of(id, hash_of(TOKEN), Role.ADMIN, "admin", now_s - 3 * 3600)
+                file = session_files.SessionFile("admin", Role.ADMIN, session.since_wall_s, token_hash=hash_of(TOKEN))
+                session_files.put(house.settings.run, id, file, 12 * 3600.0)
+                path = house.state / "run" / "sessions" / id
+                os.utime(path, (now_s - used_s_ago, now_s - used_s_ago))
+                await asyncio.sleep(1.2)  # two looks
+                seen = {one["id"] for one in await sessions(boss)}
+                answer = await ann.get("/api/v1/me", headers={"cookie": f"{name}={cookie(key, session)}"})
+                assert (id in seen) == (answer.status_code == 200)
+                return answer.status_code
+
+            assert await ask("used-lately", IDLE_S_MAX - 60) == 200
+            assert await ask("used-long-ago", IDLE_S_MAX + 60) == 401
+            used = house.state / "run" / "sessions" / "used-lately"
+            deadline_s = time.monotonic() + PASSED_S
+            while used.stat().st_mtime < now_s - 1:
+                assert time.monotonic() < deadline_s, "the other fanouts are not told"
+                await asyncio.sleep(0.05)
 
     with FanoutHouse() as house:
         asyncio.run(run(house))

@@ -88,10 +88,13 @@ def test_the_run_is_there(taken: Taken) -> None:
     assert (run["state"], run["succeeded"]) == ("succeeded", 1)
 
 
-def test_tokens_and_the_browsers_session_are_good_and_void_ones_are_not(taken: Taken) -> None:
+def test_tokens_are_good_and_void_ones_are_not_and_a_browser_signs_in_anew(taken: Taken) -> None:
     assert taken.get("/api/v1/me", taken.made["operator"])["role"] == "operator"
     assert taken.ask("GET", "/api/v1/me", taken.made["void"]).status_code == 401
     with httpx.Client(base_url=f"http://{taken.house.operators}", cookies=taken.made["cookies"]) as browser:
+        assert browser.get("/api/v1/me").status_code == 401, "its cookie does not say to which token it belongs"
+        browser.cookies.clear()
+        assert browser.post("/login", json={"token": taken.made["operator"]}).status_code == 200
         me = browser.get("/api/v1/me")
         assert (me.status_code, me.json().get("actor")) == (200, "ops"), me.text
         listed = browser.get("/api/v1/sessions").json()["sessions"]

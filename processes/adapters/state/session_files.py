@@ -1,12 +1,14 @@
 """Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/cookie.key.
 
-A session is a signed cookie; its file, named by its id, only lists it. A file of the same name in signed_out ends it
-early: every fanout sees that file at its next look. Everything here blocks.
+A session is a signed cookie; its file, named by its id, only lists it, and its time of change tells when the session was
+last used. A file of the same name in signed_out ends it early: every fanout sees that file at its next look. Everything
+here blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 from pathlib import Path
@@ -14,22 +16,24 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import ownership
+from processes.adapters import clock, ownership
 from processes.adapters.state import durable
 from processes.core.values import Role
 
 KEY_BYTES: Final = 32
 SIGNED_OUT_MAX: Final = 100_000  # that are read; nobody signs out so often within twelve hours
+MARK_BYTES_MAX: Final = 200
 
 
 class SessionFile(msgspec.Struct, frozen=True):
-    """One open session, under its id. Units: at in seconds since 1970."""
+    """One open session, under its id. Units: at in seconds since 1970. A file of a version before has no token_hash."""
 
     actor: str
     role: Role
     at: float
     address: str = ""
     browser: str = ""
+    token_hash: str = ""
 
 
 _file = msgspec.json.Decoder(SessionFile)
@@ -67,29 +71,77 @@ def listed(run: Path) -> list[tuple[str, SessionFile]]:
     return [(name, file) for name in names if (file := read(run, name)) is not None]
 
 
+def use(run: Path, session_id: str) -> None:
+    """Note that the session is used now, by its file's time. Never raises: a session that is not listed has no file."""
+    with contextlib.suppress(OSError):
+        os.utime(run / "sessions" / session_id)
+
+
+def used(run: Path, before: dict[str, float]) -> dict[str, float]:
+    """Return when each listed session was last used, in seconds since 1970; `before`, while that cannot be read."""
+    found: dict[str, float] = {}
+    try:
+        for path in (run / "sessions").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it has just ended
+                found[path.name] = path.stat().st_mtime
+    except FileNotFoundError:
+        return {}
+    except OSError:
+        return before
+    return found
+
+
 def end(run: Path, session_id: str) -> None:
     """End the session everywhere, durably. Raises: OSError."""
     folder = run / "signed_out"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    durable.replace(folder / session_id, b"")
+    durable.replace(folder / session_id, f"{_boot_id()} {clock.now().boot_s:.0f}\n".encode())
     (run / "sessions" / session_id).unlink(missing_ok=True)
 
 
-def ended(run: Path, age_s_max: float) -> frozenset[str]:
-    """Return the ids of sessions that ended early, at most SIGNED_OUT_MAX. Removes those older than `age_s_max`, which
-    have ended by their time.
+def ended(run: Path, age_s_max: float, before: frozenset[str] | None) -> frozenset[str] | None:
+    """Return the ids of sessions that ended early, at most SIGNED_OUT_MAX.
+
+    While they cannot be read: what was read before; None if they were never read, and then no session is good. Removes
+    those of sessions that have ended by their time, which is older than `age_s_max`.
     """
+    try:
+        paths = list((run / "signed_out").iterdir())
+    except FileNotFoundError:  # nobody has signed out yet; but who once has, has
+        return before or frozenset()
+    except OSError:
+        return before
     now_s = time.time()
     found: set[str] = set()
-    try:
-        for path in (run / "signed_out").iterdir():
-            if now_s - path.stat().st_mtime > age_s_max:
+    for path in paths:
+        try:
+            if now_s - path.stat().st_mtime > age_s_max and _age_s_min(path) > age_s_max:
                 path.unlink(missing_ok=True)
-            elif len(found) < SIGNED_OUT_MAX:
-                found.add(path.name)
-    except OSError:
-        pass  # nobody has signed out yet, or another fanout has just removed the file
+                continue
+        except FileNotFoundError:  # another fanout has just removed it
+            continue
+        except OSError:
+            pass  # it is there, however old: the session has ended
+        if len(found) < SIGNED_OUT_MAX:
+            found.add(path.name)
     return frozenset(found)
+
+
+def _age_s_min(path: Path) -> float:
+    """Return for how long at least the session has ended, whatever became of the wall clock. A file of a version before
+    is empty. Raises: OSError.
+    """
+    with path.open("rb") as file:
+        boot_id, _, then_s = file.read(MARK_BYTES_MAX).decode(errors="replace").strip().partition(" ")
+    now_s = clock.now().boot_s
+    return now_s - float(then_s) if boot_id == _boot_id() and then_s.isdecimal() else now_s
+
+
+def _boot_id() -> str:
+    try:
+        return clock.boot_id()
+    except FileNotFoundError:
+        return "unknown"  # where there is no /proc
 
 
 def key_place(run: Path) -> Path:

@@ -15,6 +15,10 @@ import msgspec
 from processes.core.values import Role
 
 SESSION_S_MAX: Final = 12 * 3600.0  # source: OWASP session management, absolute timeout of a working day
+IDLE_S_MAX: Final = 2 * 3600.0  # without a request or an open WebSocket. Source: the same; guess: a long meeting
+USE_TOLD_S: Final = 60.0  # between two notes of one session's use; so much earlier may an idle session end
+SESSIONS_MAX: Final = 10_000  # whose use is remembered; the oldest are forgotten first
+CLOCK_BACK_S_MAX: Final = 60.0  # that a clock may have been set back since a session began
 ATTEMPTS_MAX: Final = 10  # sign-ins per address …
 ATTEMPTS_ALL_MAX: Final = 100  # … and in all, within
 ATTEMPTS_S: Final = 60.0
@@ -26,18 +30,23 @@ _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?"
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `credential`: a token's SHA-256 or a session's id, by which the sign-in can be ended."""
+    """Who asks. `credential`: a token's SHA-256 or a session's id, by which the sign-in can be ended.
+
+    `token_hash`: the SHA-256 of the token to which a session belongs; the session is good for as long as that token.
+    """
 
     role: Role
     actor: str
     credential: str
     canary: bool = False
     by_cookie: bool = False
-    until_wall_s: float | None = None
+    token_hash: str = ""
+    since_wall_s: float = 0.0  # when a session's operator signed in
 
 
 class _Session(msgspec.Struct, frozen=True):
     id: str
+    token_hash: str
     role: Role
     actor: str
     at: float
@@ -51,14 +60,23 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
-def cookie(key: bytes, session_id: str, role: Role, actor: str, now_wall_s: float) -> str:
-    """Return a signed session for a Set-Cookie header."""
-    body = base64.urlsafe_b64encode(msgspec.json.encode(_Session(session_id, role, actor, now_wall_s))).rstrip(b"=")
+def session_of(session_id: str, token_hash: str, role: Role, actor: str, since_wall_s: float) -> Principal:
+    """Return the session that began then and belongs to the token."""
+    return Principal(role, actor, session_id, by_cookie=True, token_hash=token_hash, since_wall_s=since_wall_s)
+
+
+def cookie(key: bytes, session: Principal) -> str:
+    """Return the session, signed, for a Set-Cookie header."""
+    content = _Session(session.credential, session.token_hash, session.role, session.actor, session.since_wall_s)
+    body = base64.urlsafe_b64encode(msgspec.json.encode(content)).rstrip(b"=")
     return f"{body.decode()}.{_signature(key, body)}"
 
 
 def read_cookie(key: bytes, text: str, now_wall_s: float) -> Principal | None:
-    """Return whose session the cookie is; None if it is not signed by this installation, altered, or too old."""
+    """Return whose session the cookie is; None if it is not signed by this installation, altered, or too old.
+
+    A cookie that names no token is of a version before: None.
+    """
     body, dot, signature = text.partition(".")
     if not dot or len(text) > COOKIE_CHARS_MAX or not text.isascii():
         return None
@@ -68,9 +86,19 @@ def read_cookie(key: bytes, text: str, now_wall_s: float) -> Principal | None:
         session = _session.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except (ValueError, msgspec.DecodeError):
         return None
-    if not -60.0 <= now_wall_s - session.at <= SESSION_S_MAX:  # a minute of tolerance for a clock that was set back
+    if is_over(session.at, now_wall_s):
         return None
-    return Principal(session.role, session.actor, session.id, by_cookie=True, until_wall_s=session.at + SESSION_S_MAX)
+    return session_of(session.id, session.token_hash, session.role, session.actor, session.at)
+
+
+def is_over(since_wall_s: float, now_wall_s: float) -> bool:
+    """Return whether a session that began then has ended by its age."""
+    return not -CLOCK_BACK_S_MAX <= now_wall_s - since_wall_s <= SESSION_S_MAX
+
+
+def is_idle(since_wall_s: float, used_wall_s: float, now_wall_s: float) -> bool:
+    """Return whether a session that began and was last used then has ended because nobody used it."""
+    return now_wall_s - max(since_wall_s, used_wall_s) > IDLE_S_MAX
 
 
 def _signature(key: bytes, body: bytes) -> str:
@@ -160,3 +188,24 @@ class Attempts:
         for kept in (self._by_address.get(address), self._all):
             if kept:
                 kept.pop()
+
+
+class Uses:
+    """Remembers when each session was last used in this process, to within USE_TOLD_S. Bounded: SESSIONS_MAX."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, session_id: str, now_wall_s: float) -> bool:
+        """Note a use. Return whether to tell the other fanouts: at most once in USE_TOLD_S for one session."""
+        if 0.0 <= now_wall_s - self._told.get(session_id, float("-inf")) < USE_TOLD_S:
+            return False
+        self._told[session_id] = now_wall_s
+        self._told.move_to_end(session_id)
+        if len(self._told) > SESSIONS_MAX:
+            self._told.popitem(last=False)
+        return True
+
+    def last_wall_s(self, session_id: str) -> float:
+        """Return when the session was last used here; 0 if that is not known."""
+        return self._told.get(session_id, 0.0)

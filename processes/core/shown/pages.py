@@ -157,6 +157,25 @@ class SignedOut(msgspec.Struct, frozen=True):
     signed_out: bool
 
 
+class SessionView(msgspec.Struct, frozen=True):
+    """One session in the API. `ends_at`: at the latest. `current`: the request was made with it."""
+
+    id: str
+    actor: str
+    role: Role
+    signed_in_at: Time | None
+    ends_at: Time | None
+    address: str
+    browser: str
+    current: bool
+
+
+class SessionsPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/sessions."""
+
+    sessions: list[SessionView]
+
+
 class SessionEnded(msgspec.Struct, frozen=True):
     """DELETE /api/v1/sessions/ID."""
 

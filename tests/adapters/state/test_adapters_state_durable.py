@@ -313,7 +313,7 @@ FAMILIES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], Ca
     "signed_out": (
         lambda folder: session_files.end(folder, "one"),
         lambda folder: session_files.end(folder, "two"),
-        lambda folder: session_files.ended(folder, 60.0),
+        lambda folder: session_files.ended(folder, 60.0, None),
     ),
     "failpoint": (
         lambda folder: failpoint.arm(folder / "failpoint", "hub.before_begin", 3),
@@ -335,7 +335,7 @@ def test_whoever_writes_on_a_full_disk_hears_of_it_and_the_old_stays(family: str
     first, second, read = FAMILIES[family]
     first(tmp_path)
     before = read(tmp_path)
-    layer = FaultyOs([1 + room], 2 if family == "signed_out" else 1 + room, errno.ENOSPC)
+    layer = FaultyOs([1 + room], 1 + room, errno.ENOSPC)
     with faulty(layer), pytest.raises(OSError, match="No space"):
         second(tmp_path)
     assert read(tmp_path) == before

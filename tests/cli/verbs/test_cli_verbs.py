@@ -100,6 +100,8 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
         ("run", "pull", "a", "--wait", "inf"),
         ("run", "pull", "a", "--no-wait", "--wait", "1"),
         ("run", "pull", "a", "--key", ""), ("run", "pull", "a", "--key", "k" * 129),
+        ("sessions", "end"), ("sessions", "end", "s1", "--all"), ("sessions", "--json", "end", "s1"),
+        ("sessions", "--hub", "http://127.0.0.1:1", "end", "--all"),
         ("stop", "hup"), ("enroll", "bad_name"), ("token", "create", "--role", "king"), ("nonsense",), (),
     ],
     ids=" ".join,
@@ -530,7 +532,7 @@ def test_every_verb_of_the_contract_is_there_and_has_a_help(run: Run) -> None:
     wanted = {
         "up", "down", "restart", "stop", "start", "env", "status", "hosts", "host", "remove", "enroll", "revoke",
         "run", "runs", "commands",
-        "command", "cancel", "logs", "incidents", "incident", "agent", "token", "audit", "backup", "restore", "doctor",
+        "command", "cancel", "logs", "incidents", "incident", "agent", "token", "sessions", "audit", "backup", "restore", "doctor",
         "completion", "man",
     }  # fmt: skip
     assert wanted <= set(cli.commands)

@@ -94,5 +94,5 @@ def test_a_token_that_was_ever_made_void_is_not_good_whatever_the_database_says(
     assert look(settings, second).revoked is second.revoked, "a list that is the same is not read again"
     revocations.beside(settings.database).unlink()
     assert {"good", "void"} & set(look(settings, second).credentials) == {"good"}
-    unread = credentials(settings, {}, revocations.Look())
+    unread = credentials(settings, None, revocations.Look(), "")
     assert {"good", "void"} & set(unread) == set(), "nobody could read what is void"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+
 import pytest
 
 from processes.core.fanout import health
 from processes.core.fanout.signin import (
     ATTEMPTS_MAX,
     ATTEMPTS_S,
+    IDLE_S_MAX,
     SESSION_S_MAX,
+    SESSIONS_MAX,
+    USE_TOLD_S,
     Attempts,
     Public,
+    Uses,
     cookie,
     host_allowed,
+    is_idle,
     origin_allowed,
     read_cookie,
+    session_of,
 )
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
@@ -30,21 +39,50 @@ from processes.core.travels.pulse import Pulse
 from processes.core.values import Role
 
 KEY = b"k" * 32
+ANN = session_of("sid", "hash of her token", Role.OPERATOR, "ann", 1000.0)
 PLAIN = Public.of("", "127.0.0.1:7700", False)
 PROXIED = Public.of("https://fleet.example:8443", "127.0.0.1:7700", False)
 
 
 def test_a_cookie_speaks_for_whom_it_was_made_until_it_is_too_old() -> None:
-    text = cookie(KEY, "sid", Role.OPERATOR, "ann", 1000.0)
+    text = cookie(KEY, ANN)
     found = read_cookie(KEY, text, 1000.0 + SESSION_S_MAX)
     assert found is not None
-    assert (found.role, found.actor, found.credential, found.by_cookie) == (Role.OPERATOR, "ann", "sid", True)
+    assert found == ANN
     assert read_cookie(KEY, text, 1001.0 + SESSION_S_MAX) is None
     assert read_cookie(b"x" * 32, text, 1000.0) is None
 
 
+def test_a_cookie_of_a_version_before_names_no_token_and_is_not_good() -> None:
+    body = base64.urlsafe_b64encode(b'{"id":"sid","role":"admin","actor":"ann","at":1000.0}').rstrip(b"=")
+    signature = base64.urlsafe_b64encode(hmac.digest(KEY, body, "sha256")).rstrip(b"=")
+    assert read_cookie(KEY, f"{body.decode()}.{signature.decode()}", 1000.0) is None
+
+
+def test_a_session_that_nobody_uses_ends_after_two_hours() -> None:
+    assert not is_idle(1000.0, 0.0, 1000.0 + IDLE_S_MAX), "its beginning is its first use"
+    assert is_idle(1000.0, 0.0, 1001.0 + IDLE_S_MAX)
+    assert not is_idle(1000.0, 2000.0, 2000.0 + IDLE_S_MAX)
+    assert is_idle(1000.0, 2000.0, 2001.0 + IDLE_S_MAX)
+    assert not is_idle(1000.0, 2000.0, 500.0), "a clock that was set back ends nothing"
+
+
+def test_a_use_is_told_to_the_others_once_a_minute_and_so_is_one_after_the_clock_was_set_back() -> None:
+    uses = Uses()
+    assert uses.note("sid", 1000.0)
+    assert not uses.note("sid", 999.0 + USE_TOLD_S)
+    assert uses.note("other", 1000.0)
+    assert uses.note("sid", 1000.0 + USE_TOLD_S)
+    assert uses.last_wall_s("sid") == 1000.0 + USE_TOLD_S
+    assert uses.note("sid", 500.0)
+    assert uses.last_wall_s("nobody") == 0.0
+    for number in range(SESSIONS_MAX):
+        uses.note(f"sid{number}", 2000.0)
+    assert uses.last_wall_s("sid") == 0.0, "no more are remembered than that"
+
+
 def test_no_altered_cookie_is_good() -> None:
-    text = cookie(KEY, "sid", Role.VIEWER, "ann", 1000.0)
+    text = cookie(KEY, ANN)
     body, _, signature = text.partition(".")
     for place in range(len(text)):
         altered = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]

@@ -1,0 +1,103 @@
+"""Sessions over hours: a real state folder, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from processes.adapters.settings import Settings, load
+from processes.adapters.state import signin_codes
+from processes.core.fanout.signin import IDLE_S_MAX, SESSION_S_MAX, Principal
+from processes.core.values import Role
+from processes.fanout import state_folder
+from processes.fanout.auth import Auth
+from processes.fanout.state_folder import FolderWatch
+
+KEY = b"k" * 32
+START_S = 4e9  # far ahead of the files' times, which are the real clock's: only what the process knows itself counts
+
+
+class Hours:
+    """A fanout's sign-in, and its wall clock."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.now_s = START_S
+        self.watch = FolderWatch(settings, state_folder.look(settings, None))
+        self.auth = Auth(settings, self.watch, KEY, lambda: self.now_s)
+
+    async def sign_in(self) -> tuple[dict[str, str], Principal]:
+        """A session for the installation's own token: its cookies and whose it is."""
+        made = await self.auth.sign_in(None, "own")
+        assert made is not None
+        return {self.auth.cookie_name: made[0]}, made[1]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path))
+    found = load()
+    found.operator_token.write_text("own\n")
+    found.operator_token.chmod(0o600)
+    return found
+
+
+def test_a_session_in_use_ends_after_twelve_hours_and_one_without_use_after_two(settings: Settings) -> None:
+    async def run() -> None:
+        hours = Hours(settings)
+        used, _ = await hours.sign_in()
+        left, _ = await hours.sign_in()
+        while hours.now_s + IDLE_S_MAX < START_S + SESSION_S_MAX:
+            hours.now_s += IDLE_S_MAX - 1
+            assert hours.auth.known("", used) == await hours.auth.find("", used) is not None
+            if hours.now_s > START_S + IDLE_S_MAX:
+                assert hours.auth.known("", left) is None
+                assert await hours.auth.find("", left) is None
+        hours.now_s = START_S + SESSION_S_MAX
+        assert hours.auth.known("", used) is not None
+        hours.now_s += 1
+        assert hours.auth.known("", used) is None
+
+    asyncio.run(run())
+
+
+def test_an_open_websocket_is_a_use_of_its_session_until_twelve_hours_are_over(settings: Settings) -> None:
+    async def run() -> None:
+        hours = Hours(settings)
+        cookies, session = await hours.sign_in()
+        for _ in range(5):
+            hours.now_s += IDLE_S_MAX - 1  # as if the clock had jumped: that cuts nobody's page off
+            assert hours.auth.still_good(session)
+        hours.now_s += IDLE_S_MAX - 1
+        assert hours.auth.known("", cookies) is not None, "the page's requests go on"
+        hours.now_s = START_S + SESSION_S_MAX + 1
+        assert not hours.auth.still_good(session)
+
+    asyncio.run(run())
+
+
+def test_a_new_fanout_that_finds_no_file_of_a_session_counts_from_the_sign_in(settings: Settings) -> None:
+    async def run() -> None:
+        cookies, session = await Hours(settings).sign_in()
+        (settings.run / "sessions" / session.credential).unlink(missing_ok=True)
+        successor = Hours(settings)
+        successor.now_s = START_S + IDLE_S_MAX
+        assert successor.auth.known("", cookies) is not None
+        another = Hours(settings)
+        another.now_s = START_S + IDLE_S_MAX + 1
+        assert another.auth.known("", cookies) is None
+
+    asyncio.run(run())
+
+
+def test_a_code_makes_no_session_where_the_installation_has_no_token_to_which_it_could_belong(
+    settings: Settings,
+) -> None:
+    async def run() -> None:
+        settings.operator_token.unlink()
+        assert await Hours(settings).auth.sign_in("code", None) is None
+
+    settings.run.mkdir(exist_ok=True)
+    signin_codes.put(settings.run, "code", Role.ADMIN, 5e9)
+    asyncio.run(run())
