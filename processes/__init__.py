@@ -177,8 +177,8 @@ Poison
     The event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with an
     event in hand counts that death against the event (core/records/poison.py), unless somebody from outside killed
     it. An event that ended two processes is put aside unstepped, as a dead letter (core/records/dead_letter.py); a
-    row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside is suspended
-    (core/hub/flood.py) until an operator lifts it.
+    row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside, or of which
+    two different events ended hubs, is suspended (core/hub/flood.py) until an operator lifts it.
 
 One client and all the others
     core/budgets.py has how much one client may send over its WebSockets (frames, bytes and heartbeats a second) and
