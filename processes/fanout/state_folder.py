@@ -25,7 +25,8 @@ FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further
 
 class FolderSeen(msgspec.Struct, frozen=True):
     """One look. `credentials`: SHA-256 of a token → who that is; `own_hash`: which of them is the installation's own.
-    `signed_out`: ids of sessions that ended early; None: nobody could read them yet. `used`: when sessions were last used.
+    `signed_out`: ids of sessions that ended early; None: nobody could read them yet. `used`: when each listed session
+    was last used.
     """
 
     report: Report

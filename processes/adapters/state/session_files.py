@@ -1,8 +1,8 @@
 """Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/cookie.key.
 
-A session is a signed cookie; its file, named by its id, only lists it, and its time of change tells when the session was
-last used. A file of the same name in signed_out ends it early: every fanout sees that file at its next look. Everything
-here blocks.
+A session is a signed cookie; its file, named by its id, lists it, and the file's time of change tells when the session
+was last used. A file of the same name in signed_out ends it early: every fanout sees that file at its next look.
+Everything here blocks.
 """
 
 from __future__ import annotations
