@@ -12,6 +12,7 @@ LONGEST = (  # a minute and more each: one that begins last would leave the othe
     "test_drills_all.py",
     "test_watchdog_replacement.py",
     "test_drills_failpoints.py",
+    "test_network_house.py",
     "test_drills_poison.py",
     "test_drills_chaos.py",
     "test_browser_page.py",

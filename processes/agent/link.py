@@ -20,6 +20,7 @@ from processes.agent import advice
 from processes.agent.config import Config, ConfigError, read_token, trust
 from processes.core.agent import reconnect
 from processes.core.agent.effects import Connected, Disconnected, Input, Received
+from processes.core.budgets import AGENT_OWN, Allowance
 from processes.core.errors import BadFrame
 from processes.core.travels import agent_frames
 from processes.core.values import CloseCode
@@ -29,7 +30,8 @@ SILENT_S_MAX: Final = 45.0  # without any inbound byte; what foreign agents allo
 OPEN_S_MAX: Final = 10.0
 CLOSE_S_MAX: Final = 2.0
 OUTBOX_BYTES_MAX: Final = 8 << 20  # unsent; then the hub does not read, and the connection is given up
-OUTBOX_BYTES_HIGH: Final = 1 << 20  # above it no more output is read from disk
+OUTBOX_BYTES_HIGH: Final = 1 << 20  # above it no more output is read from disk …
+OUTBOX_FRAMES_HIGH: Final = 1000  # … nor above so many frames, or a heartbeat would wait behind them for seconds
 
 
 class _Connection(ClientConnection):
@@ -62,9 +64,15 @@ class Link:
         self._connection: _Connection | None = None
         self._outbox: deque[tuple[bytes, str]] = deque()  # the text, and the failpoint behind it
         self._filled = asyncio.Event()
+        self._allowance = Allowance(AGENT_OWN, time.monotonic())
         self._failures = 0  # tries since the hub last registered us
         self.unsent_bytes = 0
         self.malformed = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether so much is unsent that no more output is to be read from disk."""
+        return self.unsent_bytes > OUTBOX_BYTES_HIGH or len(self._outbox) > OUTBOX_FRAMES_HIGH
 
     async def run(self, tell: Callable[[Input], Awaitable[None]]) -> None:
         """Connect again and again, until cancelled. `tell` gets Connected, Received… and Disconnected, in order; while
@@ -186,6 +194,9 @@ class Link:
                         asyncio.get_running_loop().call_soon(failpoint.reach, mark)
                     self._outbox.popleft()
                     self.unsent_bytes -= len(text)
+                    rest_s = self._allowance.spend(1, len(text), 0, time.monotonic()).rest_s
+                    if rest_s:  # a hub closes whoever sends more than it may
+                        await asyncio.sleep(rest_s)
                 await self._filled.wait()
 
     async def _watch(self, connection: _Connection) -> None:

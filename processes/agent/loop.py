@@ -13,7 +13,7 @@ from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
 from processes.adapters.state.pulse_file import PulseFile
 from processes.agent.journal import Journal, JournalFailed
-from processes.agent.link import OUTBOX_BYTES_HIGH, Link
+from processes.agent.link import Link
 from processes.agent.metrics import Gauge
 from processes.agent.runner import Runner
 from processes.core.agent.effects import (
@@ -232,7 +232,7 @@ class Loop:
         looks = self._agent.looks()
         if not looks:
             return
-        if self._link.unsent_bytes > OUTBOX_BYTES_HIGH:
+        if self._link.is_full:
             looks = [look._replace(room_bytes=0) for look in looks]
         self._looking = True
         self._look_mono_s = self._clock.mono_s() + self._tick_running_s

@@ -62,6 +62,8 @@ class Budget(NamedTuple):
 # The shortest interval of heartbeats is 0.1 s. A build's output is one frame a line; a journal that was cut off sends
 # a thousand records at once.
 AGENT: Final = Budget(heartbeats=Rate(10.0, 200.0), frames=Rate(1000.0, 10_000.0), bytes=Rate(2 << 20, 16 << 20))
+# What our own agents keep within by themselves, so that a command that prints without end never has its host closed.
+AGENT_OWN: Final = Budget(heartbeats=AGENT.heartbeats, frames=Rate(800.0, 4000.0), bytes=Rate(3 << 19, 4 << 20))
 # A person clicks; a script that follows a thousand commands subscribes to them once.
 OPERATOR: Final = Budget(heartbeats=Rate(1.0, 1.0), frames=Rate(50.0, 2000.0), bytes=Rate(64 << 10, 1 << 20))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.core import budgets
-from processes.core.budgets import AGENT, OPERATOR, Allowance, Allowances, Budget, Rate
+from processes.core.budgets import AGENT, AGENT_OWN, OPERATOR, Allowance, Allowances, Budget, Rate
 
 SMALL = Budget(heartbeats=Rate(1.0, 5.0), frames=Rate(10.0, 50.0), bytes=Rate(1000.0, 5000.0))
 
@@ -56,6 +56,15 @@ def test_a_flood_of_anything_is_closed_for_when_patience_is_over(budget: Budget)
 
 def test_a_flood_of_bytes_is_closed_for_too() -> None:
     assert flood(Allowance(AGENT, 0.0), 1, 512 * 1024, 0, 3600.0) is not None
+
+
+def test_our_own_agents_keep_within_what_a_host_may_send() -> None:
+    """The bug it would catch: a command that prints without end has its host closed for a flood."""
+    own, hub, now_s = Allowance(AGENT_OWN, 0.0), Allowance(AGENT, 0.0), 0.0
+    for _ in range(200_000):
+        assert hub.spend(1, 200, 0, now_s).rest_s == 0.0
+        now_s += own.spend(1, 200, 0, now_s).rest_s
+    assert now_s > 100.0
 
 
 def test_the_parts_of_a_large_message_count_as_what_it_turns_out_to_be() -> None:

@@ -452,7 +452,8 @@ class VirtualAgentLink:
         self._number = self._failures = 0
         self._wire: Wire | None = None
         self._heard: asyncio.Queue[bytes | int] = asyncio.Queue()
-        self.unsent_bytes = self.malformed = 0
+        self.malformed = 0
+        self.is_full = False
 
     async def run(self, tell: Callable[[Input], Awaitable[None]]) -> None:
         """As Link."""
