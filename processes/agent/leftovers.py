@@ -17,29 +17,31 @@ from processes.core.agent.remembered import Started
 ROUNDS_MAX: Final = 20  # of looking and killing: a process may fork while it is looked at
 ROUND_S: Final = 0.05
 SHIM: Final = b"/shim.py"
+RUN_MARK: Final = b"FLEETHUB_RUN="
 
 
 def shim(folder: Path) -> int | None:
     """The pid of the shim that was started for this run folder, whether or not the folder is still there; None: none
     lives. Cost: one look into /proc.
     """
-    ending = b"/" + os.fsencode(folder.name)
+    place = os.fsencode(folder)
     for pid in _pids():
         words = _read(pid, "cmdline").split(b"\0")
-        if any(word.endswith(SHIM) for word in words) and any(word.endswith(ending) for word in words):
+        if any(word.endswith(SHIM) for word in words) and place in words:
             return pid
     return None
 
 
-def end(started: Started | None, command_id: str) -> tuple[int, int]:
+def end(started: Started | None, command_id: str, folder: Path) -> tuple[int, int]:
     """Nothing of the command runs any more. Returns how many processes were killed, and how many survived even that.
 
-    `started`: which session its program led; None: nobody knows. Cost: one look into /proc when there is nothing; at
-    most 1 s. Blocks: call it on a thread.
+    `folder`: its run folder, which tells it from a command of another agent on this machine. `started`: which session
+    its program led; None: nobody knows. Cost: one look into /proc when there is nothing; at most 1 s. Blocks: call it
+    on a thread.
     """
     killed: set[int] = set()
     for _ in range(ROUNDS_MAX):
-        left = _left(started, command_id)
+        left = _left(started, command_id, folder)
         if not left:
             return len(killed), 0
         for pid in left:
@@ -47,19 +49,20 @@ def end(started: Started | None, command_id: str) -> tuple[int, int]:
                 os.kill(pid, signal.SIGKILL)
         killed |= left
         time.sleep(ROUND_S)  # until they are gone: the only news of it for one who is not their parent
-    left = _left(started, command_id)
+    left = _left(started, command_id, folder)
     return len(killed - left), len(left)
 
 
-def _left(started: Started | None, command_id: str) -> set[int]:
+def _left(started: Started | None, command_id: str, folder: Path) -> set[int]:
     """The living processes of the command: those of the session that its program led, and those in any session that
-    have the command's id in their environment.
+    have the command's mark in their environment: its run folder, or its id alone if an agent of a version before
+    started it.
 
     While the program itself lives, its pid and start time name the session. Without it the number may be another's by
     now (that of a daemon whose leader is gone too), and only the environment counts. This agent and its parents are
     never among them: a command may be what started the agent anew.
     """
-    mark = f"FLEETHUB_COMMAND_ID={command_id}".encode()
+    mark, old_mark = RUN_MARK + os.fsencode(folder), f"FLEETHUB_COMMAND_ID={command_id}".encode()
     ours = _ancestry()
     leader = proc.stat(started.pid) if started is not None else None
     is_leader = leader is not None and started is not None and leader.start_ticks == started.start_ticks
@@ -70,10 +73,14 @@ def _left(started: Started | None, command_id: str) -> set[int]:
         if (
             pid not in ours
             and state not in ("Z", "X", "")
-            and (in_session or mark in _read(pid, "environ").split(b"\0"))
+            and (in_session or _is_marked(_read(pid, "environ").split(b"\0"), mark, old_mark))
         ):
             found.add(pid)
     return found
+
+
+def _is_marked(environ: list[bytes], mark: bytes, old_mark: bytes) -> bool:
+    return mark in environ or (old_mark in environ and not any(each.startswith(RUN_MARK) for each in environ))
 
 
 def _ancestry() -> set[int]:

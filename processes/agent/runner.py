@@ -100,7 +100,7 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                env=clean_environment(command_id, op, self._config.name) | drills,
+                env=clean_environment(command_id, op, self._config.name) | {"FLEETHUB_RUN": str(place)} | drills,
                 # a signal to the agent's group is not for it; it has no parent-death signal either
                 start_new_session=True,
                 cwd="/",
@@ -144,7 +144,7 @@ class Runner:
         if ended is None or found.ended is not None:
             return run, ended
         if ended.reason != Unknown.REBOOTED:
-            ended = _told(ended, *leftovers.end(self._started.get(command_id), command_id))
+            ended = _told(ended, *leftovers.end(self._started.get(command_id), command_id, place))
         self._unknown[command_id] = ended
         return run, ended
 

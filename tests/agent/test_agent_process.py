@@ -75,7 +75,8 @@ def test_command_gets_a_clean_environment_and_no_agent_secret(tmp_path: Path) ->
         await hub.command("env", "c1")
         await hub.report("c1")
         names = {line.partition("=")[0] for line in hub.lines("c1")}
-        assert names == {"PATH", "HOME", "LANG", "USER", "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST"}
+        told = {"FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_RUN"}
+        assert names == {"PATH", "HOME", "LANG", "USER"} | told
 
     play(tmp_path, {"env": ["env"]}, claim)
 

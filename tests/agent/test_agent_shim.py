@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
+from doubles.deadline import WAIT_S
 from doubles.hub_wire import TOKEN, HubWire
 
 from processes.adapters.state.pulse_file import start_ticks
@@ -67,6 +68,21 @@ def test_program_of_a_killed_shim_is_ended_with_its_children_and_told_as_unknown
     play(tmp_path, {"family": ["/bin/sh", "-c", FAMILY]}, claim)
 
 
+def test_what_another_agent_of_this_machine_runs_under_the_same_id_is_left_alone(tmp_path: Path) -> None:
+    """The bug it would catch: two installations on one machine, or two runs of these tests, end each other's commands."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    running = subprocess.Popen(
+        ["sleep", "1000"], env={"FLEETHUB_COMMAND_ID": "c1", "FLEETHUB_RUN": str(theirs)}, start_new_session=True
+    )
+    try:
+        assert leftovers.end(None, "c1", mine) == (0, 0)
+        assert running.poll() is None
+        assert leftovers.end(None, "c1", theirs) == (1, 0)
+        assert running.wait(WAIT_S) == -signal.SIGKILL
+    finally:
+        running.kill()
+
+
 def test_next_agent_ends_what_a_shim_killed_together_with_its_agent_left_behind(tmp_path: Path) -> None:
     async def claim(hub: HubWire, agent: AgentProcess) -> None:
         pids = await family(hub)
@@ -90,10 +106,10 @@ def test_a_strangers_session_under_a_number_that_was_used_again_is_left_alone() 
     assert stranger.stdout is not None
     child = int(stranger.stdout.readline())
     try:
-        assert leftovers.end(Started(stranger.pid, 1, "boot"), "c1") == (0, 0)
+        assert leftovers.end(Started(stranger.pid, 1, "boot"), "c1", Path("/none")) == (0, 0)
         stranger.kill()
         stranger.wait()
-        assert leftovers.end(Started(stranger.pid, 1, "boot"), "c1") == (0, 0)
+        assert leftovers.end(Started(stranger.pid, 1, "boot"), "c1", Path("/none")) == (0, 0)
         assert start_ticks(child) is not None
     finally:
         os.kill(child, signal.SIGKILL)

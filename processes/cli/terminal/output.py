@@ -33,7 +33,7 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "down", "drill",
     "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore",
     "revoke", "run",
-    "runs", "start", "status", "stop", "systemd-unit", "token", "up",
+    "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
 COLUMN_CHARS_MIN: Final = 6  # a column that is cut shorter than this would tell nothing
