@@ -23,6 +23,7 @@ from processes.core.travels.queue_calls import Appended
 from processes.gateway.gate import Gate
 
 TURN_S_MAX: Final = 0.25  # an idle loop turns too
+UNANSWERED_S: Final = 0.5  # an append that takes so long waits for `queues`, which is judged by itself
 DELIVERIES_MAX: Final = 500  # a turn; about 20 ms
 DRAIN_S_MAX: Final = 2.5  # for closing handshakes (each ends after Limits.close_s_max) and the last events
 
@@ -41,6 +42,7 @@ class Loop:
         self._events_epoch = 0
         self._appending: asyncio.Task[Appended | None] | None = None
         self._appending_away = False
+        self._appending_since_s = 0.0
         self._undecodable = 0  # deliveries of a later version
 
     async def run(self) -> None:
@@ -107,6 +109,7 @@ class Loop:
         if self._appending is None:
             batch = self._gate.outbox.next(now_s)
             if batch is not None:
+                self._appending_since_s = now_s
                 self._appending = self._loop.create_task(self._append(batch))
                 self._appending.add_done_callback(lambda _: self._gate.wake.set())
 
@@ -138,6 +141,8 @@ class Loop:
         pulse.epoch, pulse.received, pulse.delivered = gate.epoch, gate.received, gate.delivered
         pulse.backlog, pulse.connections = len(gate.outbox), len(gate.roster.sockets)
         pulse.oldest_ns = 0 if oldest_s is None else self._clock.mono_ns() - int(max(now_s - oldest_s, 0.0) * 1e9)
-        pulse.blocked_on = Blocked.QUEUES if self._deliveries.away or self._appending_away else Blocked.NOTHING
+        unanswered = self._appending is not None and now_s - self._appending_since_s > UNANSWERED_S
+        away = self._deliveries.away or self._appending_away or unanswered
+        pulse.blocked_on = Blocked.QUEUES if away else Blocked.NOTHING
         pulse.dropped, pulse.errors = gate.dropped + self._undecodable, gate.malformed
         self._pulse.beat()
