@@ -178,11 +178,6 @@ class WebSocket(asyncio.Protocol):
         return self._slow is not None
 
     @property
-    def is_paused(self) -> bool:
-        """Return True between `pause` and `resume`."""
-        return self._paused
-
-    @property
     def transport(self) -> asyncio.Transport | None:
         """Return the transport; None before the connection is made and after it is lost."""
         return self._transport
@@ -416,8 +411,8 @@ class WebSocket(asyncio.Protocol):
     def _take_turn(self) -> None:
         """Read a share, and rest or wait for the next turn."""
         self._has_turn = False
-        if self._transport is None or self._paused:
-            return
+        if self._transport is None or self._paused or self._rest is not None:
+            return  # what ends that asks for a turn again
         share = bytes(self._unread[:SHARE_BYTES])
         del self._unread[:SHARE_BYTES]
         rest_s = self.on_read(self._read_frames(share), len(share))

@@ -83,16 +83,6 @@ class Gate:
         return self._intake.received
 
     @property
-    def slowed(self) -> int:
-        """Return how often a connection was made to rest, for more came from its host than it may send."""
-        return self._intake.slowed
-
-    @property
-    def flooded(self) -> int:
-        """Return how many connections were closed for a flood."""
-        return self._intake.flooded
-
-    @property
     def dropped(self) -> int:
         """Return how many events and deliveries had no room, or came from an older hub."""
         return self._intake.dropped + self._dropped

@@ -663,6 +663,32 @@ def test_who_rests_is_not_read_and_hears_pongs_and_nothing_of_what_was_said_is_l
     run(scenario)
 
 
+def test_who_is_paused_and_resumed_within_a_turn_rests_all_the_same(run: Run) -> None:
+    """The bug it would catch: `resume` within a turn asks for the next one, which comes in spite of the rest."""
+
+    async def scenario() -> None:
+        async with serving() as s:
+            ours, wire = await s.pair()
+            _, other = await s.pair()
+            ours.rest_s = 3600.0
+
+            def again(_: list[Message]) -> None:
+                ours.pause()
+                ours.resume()
+
+            ours.on_messages = again  # type: ignore[method-assign,assignment]
+            wire.write(Frame(Opcode.TEXT, b"x").serialize(mask=True) * 2000)
+            await until(lambda: ours.bytes > 0)
+            for _ in range(20):  # as many turns as somebody else needs for as many messages
+                heard = len(s.made[1].messages)
+                other.write(Frame(Opcode.TEXT, b"y").serialize(mask=True))
+                await until(lambda heard=heard: len(s.made[1].messages) > heard)  # type: ignore[misc]
+            assert ours.bytes == SHARE_BYTES
+            ours.abort()
+
+    run(scenario)
+
+
 def test_unread_bytes_are_bounded_while_one_rests(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as s:

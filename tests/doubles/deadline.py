@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -18,11 +17,3 @@ def until(condition: Callable[[], object], what: str | Callable[[], str] = "it d
     while not condition():
         assert time.monotonic() < deadline_s, what if isinstance(what, str) else what()
         time.sleep(0.01)
-
-
-async def happens(condition: Callable[[], object], what: str | Callable[[], str] = "it did not happen") -> None:
-    """Waits as `until` does, while the tasks beside it go on."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, what if isinstance(what, str) else what()
-        await asyncio.sleep(0.01)

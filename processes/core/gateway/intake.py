@@ -94,7 +94,6 @@ class Intake(Generic[Socket]):
         self.outbox, self.roster = outbox, roster
         self.received = self.dropped = 0  # events
         self.allowances: Allowances[str] = Allowances(budget)  # by host
-        self.slowed = self.flooded = 0  # how often a host was made to rest, and closed for it
         self._slowed_s: dict[str, float] = {}  # when it was told last
         self._paused: dict[Socket, AgentConnection] = {}
         self._held_back: dict[Socket, deque[Emitted]] = {}  # of paused sockets: the events of one read that had no room
@@ -124,9 +123,7 @@ class Intake(Generic[Socket]):
         if not spent.rest_s:
             return 0.0, []
         acts: list[Act[Socket]] = []
-        self.slowed += 1
         if spent.is_over:
-            self.flooded += 1
             if allowance.close(now_s):
                 flooded = HostFlooded(connection.id, connection.gateway, connection.host)
                 self.outbox.put_presence(connection.host, messages.encode(flooded), now_s)
