@@ -22,6 +22,7 @@ whatever it sends (core/hub/flood.py). Copies of one event count once: a host wi
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import re
 from typing import Final
@@ -41,6 +42,7 @@ STACKS_CHARS_MAX: Final = 16 * 1024  # of one death; all threads of a hub are ab
 
 CRASHES: Final = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"})
 
+MARKS_KEPT: Final = 20_000  # of hosts, so that a heartbeat does not pay for a digest
 _MARK: Final = " @"  # in a pulse, between the event's name and the mark of its host
 
 
@@ -180,6 +182,7 @@ def name_of(event: Event, item: bytes) -> str:
     return f"{type(event).__name__} {_digest(item)}"
 
 
+@functools.lru_cache(MARKS_KEPT)
 def mark_of_host(host: str) -> str:
     """Return what stands for the host in a pulse, where a name of 253 characters has no room."""
     return _digest(host.encode(errors="surrogatepass"))
