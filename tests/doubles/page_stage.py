@@ -144,7 +144,11 @@ class Stage:
 class Watched:
     """A page whose console and dialogs are held against it."""
 
-    EXPECTED = ("401", "403", "404", "409", "503", "504", "WebSocket", "ERR_CONNECTION", "ERR_EMPTY", "ERR_SOCKET")
+    # what a browser says of refusals, and of a server that is killed before or amid an answer
+    EXPECTED = (
+        "401", "403", "404", "409", "503", "504", "WebSocket", "ERR_CONNECTION", "ERR_EMPTY", "ERR_SOCKET",
+        "ERR_INCOMPLETE", "ERR_CONTENT_LENGTH",
+    )  # fmt: skip
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -160,7 +164,7 @@ class Watched:
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         self.page.context.close()
         if kind is None:
-            assert self.complaints == []
+            assert self.complaints == [], self.complaints
 
     def go(self, place: str) -> Page:
         """The page shows the view of this name."""

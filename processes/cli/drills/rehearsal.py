@@ -90,11 +90,15 @@ async def _settled(scene: Scene, before: set[str]) -> list[IncidentView]:
         )
     try:
         await stage.well(WELL_S_MAX)
+        found = fresh()
+        while any(view.over_at is None for view in found):  # the watchdog rescues first, and writes the incident later
+            await stage.well(WELL_S_MAX)
+            found = fresh()
     except Failure as failure:
         raise Late(failure.message) from None
     if scene.recovered_s is None and not process:
         scene.recovered_s = time.monotonic() - scene.since_s
-    return fresh()
+    return found
 
 
 async def _disconnected(stage: Stage, before: dict[str, HostView]) -> int:
