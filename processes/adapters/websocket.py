@@ -178,6 +178,11 @@ class WebSocket(asyncio.Protocol):
         return self._slow is not None
 
     @property
+    def is_paused(self) -> bool:
+        """Return True between `pause` and `resume`."""
+        return self._paused
+
+    @property
     def transport(self) -> asyncio.Transport | None:
         """Return the transport; None before the connection is made and after it is lost."""
         return self._transport
