@@ -75,7 +75,7 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     die_with_parent()
     allow_tracing()
     limit_memory(found.file.memory.bytes_max(kind), kind)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the witness thread takes it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the tasks thread takes it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = logs.open_log(found.log, name)
     stacks = stacks_file.of_threads(stacks_file.folder(found.run), name)
@@ -114,7 +114,7 @@ def leave(code: int) -> NoReturn:
 
 async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, None, None]], stacks: Path) -> None:
     loop = asyncio.get_running_loop()
-    _witness_tasks(loop, stacks_file.of_tasks(stacks.parent, process.name))
+    _write_tasks_on_signal(loop, stacks_file.of_tasks(stacks.parent, process.name))
 
     def stop() -> None:
         process.log.info("stopping")
@@ -193,10 +193,10 @@ def open_stacks(folder: Path, name: str) -> Path:
     return path
 
 
-def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
+def _write_tasks_on_signal(loop: asyncio.AbstractEventLoop, path: Path) -> None:
     """Start a thread that writes the stacks of all asyncio tasks to `path` at SIGUSR2, whatever the loop is doing."""
 
-    def witness() -> None:
+    def write() -> None:
         while True:
             signal.sigwait({signal.SIGUSR2})
             try:
@@ -205,7 +205,7 @@ def _witness_tasks(loop: asyncio.AbstractEventLoop, path: Path) -> None:
             except (OSError, RuntimeError):
                 continue  # the disk is full, or the tasks changed during the reading: the next signal tries again
 
-    threading.Thread(target=witness, name="witness", daemon=True).start()
+    threading.Thread(target=write, name="tasks", daemon=True).start()
 
 
 def _awaits(task: asyncio.Task[object]) -> str:

@@ -29,8 +29,8 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import durable, stacks_file
 from processes.adapters.supervisor import HELD
 from processes.core.shown.status import QueueReport
-from processes.watchdog import witness
-from processes.watchdog.witness import Subject
+from processes.watchdog import process_reader
+from processes.watchdog.process_reader import Subject
 
 EVIDENCE_S_MAX: Final = 1.0  # the kill waits no longer
 REST_S: Final = 0.2  # measured: every part that answers at all does so within 0.1 s
@@ -106,7 +106,7 @@ async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _size(path)
-    if not witness.send(subject, signal.SIGUSR1):
+    if not process_reader.send(subject, signal.SIGUSR1):
         return "# the process is gone\n"
     size, since_s = before, time.monotonic()
     while size == before or time.monotonic() - since_s < SETTLED_S:
@@ -119,11 +119,11 @@ async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
 
 
 async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """Return the asyncio tasks with their stacks, as the process's witness thread writes them at SIGUSR2."""
+    """Return the asyncio tasks with their stacks, as the process's tasks thread writes them at SIGUSR2."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _mark(path)
-    if not witness.send(subject, signal.SIGUSR2):
+    if not process_reader.send(subject, signal.SIGUSR2):
         return "# the process is gone\n"
     while _mark(path) == before:  # noqa: ASYNC110  # another process's file: there is no event to wait for
         await asyncio.sleep(POLL_S)
@@ -207,7 +207,7 @@ def where_stuck_pyspy(dump: str) -> str | None:
 
 
 def where_waiting(tasks: str) -> str | None:
-    """Return FILE:LINE FUNCTION of the main task's innermost await (asyncio's first) in the witness thread's text."""
+    """Return FILE:LINE FUNCTION of the main task's innermost await (asyncio's first) in the tasks thread's text."""
     for block in re.split(r"^(?=<Task)", tasks, flags=re.MULTILINE):
         frames = [frame for line in block.splitlines() if (frame := _FRAME.match(line))]
         if "name='Task-1'" in block.partition("\n")[0] and frames:

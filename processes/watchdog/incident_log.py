@@ -1,4 +1,4 @@
-"""The log of incidents: each is written to disk as soon as the disk takes it. core/watchdog/incidents.py decides what
+"""The log of incidents: each is written to disk as soon as the disk takes it. core/watchdog/incident_lifecycle.py decides what
 becomes of an incident.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 from processes.adapters.logs import Log
 from processes.core.shown.status import IncidentsReport
 from processes.core.watchdog.incident import Incident
-from processes.core.watchdog.incidents import OPEN_MAX, Incidents, Moment
+from processes.core.watchdog.incident_lifecycle import OPEN_MAX, Incidents, Moment
 from processes.watchdog import incident_store
 from processes.watchdog.evidence import on_thread, within
 from processes.watchdog.incident_store import Store

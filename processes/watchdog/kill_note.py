@@ -14,7 +14,7 @@ from processes.core.records.poison import Cause, Note
 from processes.core.shown.status import Verdict
 from processes.core.travels.pulse import Unreadable
 from processes.watchdog.evidence import on_thread, within
-from processes.watchdog.witness import Subject
+from processes.watchdog.process_reader import Subject
 
 NOTE_S_MAX: Final = 0.5  # the kill waits no longer; a disk that hangs keeps no frozen process alive
 

@@ -30,7 +30,7 @@ from processes.core.shown.status import CanaryReport, Verdict, is_wanted
 from processes.core.travels.pulse import Unreadable
 from processes.core.watchdog import remedy, second_witness, verdict
 from processes.core.watchdog.incident import Incident
-from processes.core.watchdog.incidents import Ending, ProcessCondition
+from processes.core.watchdog.incident_lifecycle import Ending, ProcessCondition
 from processes.core.watchdog.remedy import Act, Decision, Past
 from processes.core.watchdog.restarts import RestartCounts
 from processes.core.watchdog.verdict import Judgement, ProcessFacts, Track
@@ -39,8 +39,8 @@ from processes.watchdog.alarms import Alarms
 from processes.watchdog.canary import Canary
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.inquiries import Inquiries
+from processes.watchdog.process_reader import ProcessReader, Subject
 from processes.watchdog.systemd import Systemd
-from processes.watchdog.witness import Subject, Witness
 
 TURN_S: Final = 0.1
 # a turn while every pulse is fresh: nothing can be found before one is quiet, and a death wakes the loop
@@ -80,7 +80,7 @@ class Loop:
         limits = {
             name: self._settings.file.memory.bytes_max(name.partition(":")[0]) for name in self._settings.all_names()
         }
-        self._witness = Witness(self._settings.pulses, limits, self._on_death)
+        self._reader = ProcessReader(self._settings.pulses, limits, self._on_death)
         self._writer = status_writer.Writer(self._settings.report, self._log)
         self._tracks: dict[str, Track] = {}
         self._pasts: dict[str, Past] = {}
@@ -111,7 +111,7 @@ class Loop:
             stopping.cancel()
             for task in self._tasks:
                 task.cancel()
-            self._witness.close()
+            self._reader.close()
 
     async def _until_next(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -126,7 +126,7 @@ class Loop:
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
             task.result()  # a rescue never fails; if it does, this process is broken and must be replaced
-        self._witness.look(self._inquiries.processes, now_s)
+        self._reader.look(self._inquiries.processes, now_s)
         facts = self._facts(now_s)
         changed = self._judge(facts, gap_s, now_s)
         self._decide(facts, now_s)
@@ -136,11 +136,11 @@ class Loop:
         if self._writer.due(changed or self._round != (canary.ok, canary.epoch), now_s):
             self._round = canary.ok, canary.epoch
             self._report(canary, now_s)
-        calm = not self._incidents.open and not self._witness.quiet(now_s) and self._stall_s >= 4 * CALM_S
+        calm = not self._incidents.open and not self._reader.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
         settled = all(
             not s.alive or s.supervised is None or s.supervised.state == "RUNNING"
-            for s in self._witness.subjects.values()
+            for s in self._reader.subjects.values()
         )
         self._inquiries.calm = calm and settled and not any(d.note for d in self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
@@ -151,14 +151,14 @@ class Loop:
     def _facts(self, now_s: float) -> dict[str, ProcessFacts]:
         desired, inquiries = self._read_desired(), self._inquiries
         found: dict[str, ProcessFacts] = {}
-        for name, subject in self._witness.subjects.items():
+        for name, subject in self._reader.subjects.items():
             self._wanted[name] = is_wanted(name, desired)
             doubted = subject.pulse is None or subject.pulse.pid != subject.pid
             untouched_s = None
             if doubted:
                 unanswered_s = inquiries.queues_unanswered_s
                 untouched_s = second_witness.untouched_since_s(name, inquiries.readings, unanswered_s)
-            found[name] = self._witness.facts(subject, self._wanted[name], untouched_s, inquiries.events_full)
+            found[name] = self._reader.facts(subject, self._wanted[name], untouched_s, inquiries.events_full)
         return found
 
     def _read_desired(self) -> dict[str, str]:
@@ -190,7 +190,7 @@ class Loop:
                 self._log.info(
                     "verdict", of=name, was=was, verdict=str(judgement.verdict), reason=judgement.reason, pid=seen.pid
                 )
-        hub = self._witness.subjects["hub"].pulse
+        hub = self._reader.subjects["hub"].pulse
         if hub is not None and hub.epoch > self._hub_epoch:
             self._hub_epoch = hub.epoch
             self._canary.kick()
@@ -207,7 +207,7 @@ class Loop:
 
     def _act(self, now_s: float) -> None:
         for name, decision in self._decisions.items():
-            subject, judgement = self._witness.subjects[name], self._judgements[name]
+            subject, judgement = self._reader.subjects[name], self._judgements[name]
             self._hub_remedies += name == "hub" and decision.act is not Act.NOTHING
             if decision.act is Act.KILL:
                 subject.killed_s = now_s
@@ -301,7 +301,7 @@ class Loop:
     # what is over
 
     def _close_incidents(self, now_s: float) -> None:
-        conditions = {name: self._condition(subject) for name, subject in self._witness.subjects.items()}
+        conditions = {name: self._condition(subject) for name, subject in self._reader.subjects.items()}
         endings, round_wanted = self._incidents.endings(conditions, self._canary.round_began_s, now_s)
         for ending in endings:
             self._start(self._settle(ending))
@@ -316,7 +316,7 @@ class Loop:
     async def _settle(self, ending: Ending) -> None:
         """Read the ledger once more: every command accepted before must still be in it."""
         # the pid that was judged: the process may die while the ledger is read
-        pid, inquiries = self._witness.subjects[ending.incident.process].pid, self._inquiries
+        pid, inquiries = self._reader.subjects[ending.incident.process].pid, self._inquiries
         await inquiries.look_at_ledger()
         self._incidents.settle(
             ending, pid, self._incident_log.now(),
@@ -326,7 +326,7 @@ class Loop:
     # report
 
     def _report(self, canary: CanaryReport, now_s: float) -> None:
-        subjects = self._witness.subjects
+        subjects = self._reader.subjects
         restarts = self._restarts.now(
             {name: subject.pid for name, subject in subjects.items()},
             {name: subject.starts for name, subject in subjects.items()},

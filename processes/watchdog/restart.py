@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from processes.adapters.supervisor import Supervisor, SupervisorAway, SupervisorFault
-from processes.watchdog import evidence, witness
-from processes.watchdog.witness import Subject
+from processes.watchdog import evidence, process_reader
+from processes.watchdog.process_reader import Subject
 
 POKES: Final = 4  # measured: the successor then runs after 0.02 s plus imports, instead of after 1–2 s
 POKE_S: Final = 0.003
@@ -39,7 +39,7 @@ async def kill(supervisor: Supervisor, subject: Subject, *, mute: bool = False) 
         return f"killed process {pid} through supervisord in {time.monotonic() - began_s:.3f} s"
     if subject.pid != pid:
         return f"it died by itself; {problem}"
-    if witness.send(subject, signal.SIGKILL):
+    if process_reader.send(subject, signal.SIGKILL):
         return f"killed process {pid} directly: {problem}"
     return f"could not kill process {pid}: {problem}"
 

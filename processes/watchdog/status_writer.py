@@ -20,7 +20,7 @@ from processes.core.values import rfc3339
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.evidence import on_thread
 from processes.watchdog.inquiries import Inquiries
-from processes.watchdog.witness import Subject
+from processes.watchdog.process_reader import Subject
 
 WRITE_S: Final = 1.0  # at least so often, and at every change of a verdict or of the canary
 HANG_S: Final = 5.0  # a write that takes longer is left behind

@@ -5,6 +5,7 @@ else is harmed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -179,9 +180,10 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
             pid = house.pulse("fanout").pid
             assert house.cli("deadletter", dead_letter["id"], "--retry").returncode == 0
             await operator.until(lambda: not deaths(house, "fanout"))
-            os.kill(
-                pid, signal.SIGKILL
-            )  # this one freezes at the row all the same; its successor finds no drill, and the row good
+            # this one freezes at the row all the same, and on a slow machine the watchdog has ended it already; its
+            # successor finds no drill, and the row good
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             await operator.until(lambda: house.pulse("fanout").pid != pid)
             await operator.healthy(PUT_ASIDE_S)
             deadline = time.monotonic() + PUT_ASIDE_S

@@ -33,7 +33,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
-from processes.core.watchdog.incidents import Ending
+from processes.core.watchdog.incident_lifecycle import Ending
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.alarms import LEAVE_S_MAX, Alarms
 from processes.watchdog.incident_log import IncidentLog

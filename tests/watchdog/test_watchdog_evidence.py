@@ -29,7 +29,7 @@ from processes.watchdog.evidence import (
     where_stuck_pyspy,
     where_waiting,
 )
-from processes.watchdog.witness import Subject
+from processes.watchdog.process_reader import Subject
 
 ROOT = Path(evidence.__file__).parents[2]
 
@@ -43,7 +43,7 @@ Current thread 0x00007f0000000001 (most recent call first):
 PYSPY = f"""Process 7: python -m processes.hub
 Python v3.11.7 (/usr/bin/python3.11)
 
-Thread 12 (idle): "witness"
+Thread 12 (idle): "tasks"
     sigwait (bootstrap.py:12)
 Thread 7 (idle): "MainThread"
     step (hub side) ({ROOT}/processes/hub/loop.py:120)

@@ -15,7 +15,7 @@ from processes.adapters.state.status_file import last_report
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import IncidentsReport, Verdict
 from processes.core.watchdog.incident import EVENTS_MAX, Incident, end_of, is_over, lost_between
-from processes.core.watchdog.incidents import Ending
+from processes.core.watchdog.incident_lifecycle import Ending
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store, new_id

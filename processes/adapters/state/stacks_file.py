@@ -1,7 +1,7 @@
 """The files of a process's stacks, written when they are asked for: run/stacks (an agent has a folder of its own).
 
 NAME.stacks is written by faulthandler, to a descriptor that is open from the start on: at SIGUSR1, and when the
-interpreter dies. NAME.tasks is written by the process's witness thread at SIGUSR2 (adapters/bootstrap.py).
+interpreter dies. NAME.tasks is written by the process's tasks thread at SIGUSR2 (adapters/bootstrap.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import Verdict
 from processes.core.watchdog.incident import Incident
-from processes.core.watchdog.incidents import OPEN_MAX, Ending, Incidents, Moment, ProcessCondition
+from processes.core.watchdog.incident_lifecycle import OPEN_MAX, Ending, Incidents, Moment, ProcessCondition
 from processes.core.watchdog.verdict import Judgement
 
 

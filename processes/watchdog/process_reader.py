@@ -58,7 +58,7 @@ class Subject:
         return self.pid != 0
 
 
-class Witness:
+class ProcessReader:
     """Follows all processes by their names. `on_death` is called on the loop's thread when one dies."""
 
     def __init__(self, folder: Path, limits: Mapping[str, int], on_death: Callable[[Subject, int], None]) -> None:
