@@ -33,11 +33,8 @@ from processes.adapters.settings import Settings, SettingsError
 from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
-from processes.core.errors import FleethubError, ResourceError
+from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
 
-EXIT_OK: Final = 0
-EXIT_SETTINGS: Final = 78  # EX_CONFIG of sysexits.h
-EXIT_BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
 STOP_S_MAX: Final = 4.5  # from SIGTERM to the end; a promise of 5 s to users, less the interpreter's own start and end
 # measured: with the default a loop that spins at 100 % starves the other threads for seconds
 SWITCH_INTERVAL_S: Final = 0.0005

@@ -14,7 +14,12 @@ from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
+# structlog asks for rich, for a renderer that no process uses: nearly half of the time that a process takes to start
+_has_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+if _has_rich is None:
+    del sys.modules["rich"]
 
 LINES_MAX: Final = 10_000  # waiting for the disk; guess: a few seconds of a very noisy process
 FILE_BYTES_MAX: Final = 5_000_000

@@ -32,7 +32,7 @@ from processes.agent.loop import JournalGone, Loop
 from processes.agent.metrics import Gauge
 from processes.agent.runner import Runner
 from processes.core.agent.step import Identity
-from processes.core.errors import FleethubError, ResourceError
+from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
 from processes.core.travels.agent_frames import CommandOptions
 
 NAME = "agent"
@@ -47,14 +47,14 @@ def main(arguments: list[str]) -> int:
         config = load(parser.parse_args(arguments).config)
     except ConfigError as error:
         print(f"fleethub agent: {error}", file=sys.stderr, flush=True)
-        return bootstrap.EXIT_SETTINGS
+        return EXIT_SETTINGS
     try:
         # kept open until the end: two agents must not share a journal
         lock.hold(agent_state.lock(config.state), LOCK_WAIT_S)
     except (ResourceError, OSError) as error:
         hint = ": this agent runs already" if isinstance(error, ResourceError) else ""
         print(f"fleethub agent: {error}{hint}", file=sys.stderr, flush=True)
-        return bootstrap.EXIT_BROKEN
+        return EXIT_BROKEN
     if _is_installed():
         bootstrap.run(NAME, lambda process: _serve(config, process.log, process.pulse, process.stop))
     _run_alone(config)
@@ -122,14 +122,14 @@ def _run_alone(config: Config) -> NoReturn:
     os.umask(0o077)
     sys.setswitchinterval(bootstrap.SWITCH_INTERVAL_S)
     log = logs.open_log(None, NAME)
-    code = bootstrap.EXIT_BROKEN
+    code = EXIT_BROKEN
     try:
         bootstrap.open_stacks(agent_state.stacks(config.state), NAME)
         pulse = PulseFile(agent_state.pulses(config.state), NAME)
         log.info("started", pid=os.getpid(), name=config.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(config, log, pulse))
-        code = bootstrap.EXIT_OK
+        code = EXIT_OK
         log.info("stopped")
     except JournalGone as error:  # under supervisord a death is enough; here nobody may be there to start the next one
         log.error("begins anew", error=str(error))
@@ -159,7 +159,7 @@ async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> Non
         log.info("stopping")
         stop.set()
         overdue = threading.Timer(
-            bootstrap.STOP_S_MAX, bootstrap.leave, (bootstrap.EXIT_BROKEN,)
+            bootstrap.STOP_S_MAX, bootstrap.leave, (EXIT_BROKEN,)
         )  # a thread: the loop may be what hangs
         overdue.daemon = True
         overdue.start()

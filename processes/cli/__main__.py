@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import click
 
-from processes.adapters.bootstrap import EXIT_SETTINGS
 from processes.adapters.settings import SettingsError, load
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output, streams
@@ -18,29 +17,9 @@ from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import Invocation
 from processes.cli.terminal.verb_group import Verbs
-from processes.cli.verbs import (
-    agent,
-    alarms,
-    backup,
-    commands,
-    dead_letters,
-    doctor,
-    drill,
-    fleet,
-    incidents,
-    installation,
-    manual,
-    restore,
-    run,
-    runs,
-    sessions,
-    status,
-    systemd_unit,
-    tokens,
-)
 from processes.client.api import PATIENCE, Patience
 from processes.client.errors import ClientError
-from processes.core.errors import FleethubError
+from processes.core.errors import EXIT_SETTINGS, FleethubError
 
 LOCAL = {  # verbs that only ever concern this machine's installation
     "up", "down", "restart", "stop", "start", "doctor", "backup", "restore", "env", "systemd-unit", "alarms", "drill",
@@ -59,23 +38,32 @@ def cli(context: click.Context) -> None:
         )
 
 
-cli.add_sections(
-    {
-        "This installation": (
-            installation.up, installation.down, status.status, installation.restart, installation.stop,
-            installation.start,
-            doctor.doctor, backup.backup, restore.restore, installation.env, systemd_unit.systemd_unit,
-        ),
-        "Hosts": (fleet.hosts, fleet.host, fleet.enroll, fleet.revoke, fleet.remove, fleet.lift, agent.agent),
-        "Commands": (run.run, runs.runs, commands.commands, commands.command, commands.logs, commands.cancel),
-        "What went wrong": (
-            incidents.incidents, incidents.incident, dead_letters.deadletters, dead_letters.deadletter, alarms.alarms,
-            drill.drill,
-        ),
-        "Who may, and who did": (tokens.token, sessions.sessions, tokens.audit),
-        "This command line": (manual.completion, manual.man),
-    }
-)  # fmt: skip
+VERBS = "processes.cli.verbs"
+INSTALLATION = f"{VERBS}.installation"
+cli.sections = {  # the name of each verb, and the module that has it
+    "This installation": {
+        "up": INSTALLATION, "down": INSTALLATION, "status": f"{VERBS}.status", "restart": INSTALLATION,
+        "stop": INSTALLATION, "start": INSTALLATION, "doctor": f"{VERBS}.doctor", "backup": f"{VERBS}.backup",
+        "restore": f"{VERBS}.restore", "env": INSTALLATION, "systemd-unit": f"{VERBS}.systemd_unit",
+    },
+    "Hosts": {
+        "hosts": f"{VERBS}.fleet", "host": f"{VERBS}.fleet", "enroll": f"{VERBS}.fleet", "revoke": f"{VERBS}.fleet",
+        "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
+    },
+    "Commands": {
+        "run": f"{VERBS}.run", "runs": f"{VERBS}.runs", "commands": f"{VERBS}.commands",
+        "command": f"{VERBS}.commands", "logs": f"{VERBS}.commands", "cancel": f"{VERBS}.commands",
+    },
+    "What went wrong": {
+        "incidents": f"{VERBS}.incidents", "incident": f"{VERBS}.incidents",
+        "deadletters": f"{VERBS}.dead_letters", "deadletter": f"{VERBS}.dead_letters", "alarms": f"{VERBS}.alarms",
+        "drill": f"{VERBS}.drill",
+    },
+    "Who may, and who did": {
+        "token": f"{VERBS}.tokens", "sessions": f"{VERBS}.sessions", "audit": f"{VERBS}.tokens",
+    },
+    "This command line": {"completion": f"{VERBS}.manual", "man": f"{VERBS}.manual"},
+}  # fmt: skip
 
 
 def main() -> None:

@@ -10,6 +10,13 @@ FleethubError
 
 from __future__ import annotations
 
+from typing import Final
+
+# exit codes of processes; source: sysexits.h, EX_CONFIG and EX_SOFTWARE
+EXIT_OK: Final = 0
+EXIT_SETTINGS: Final = 78
+EXIT_BROKEN: Final = 70
+
 
 class FleethubError(Exception):
     """Base of all errors that fleethub defines."""

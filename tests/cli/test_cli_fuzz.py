@@ -16,7 +16,7 @@ from processes.cli.__main__ import cli, execute
 from processes.client.api import Patience
 
 # what starts, ends or becomes another process is left out
-VERBS = sorted(set(cli.commands) - {"up", "down", "agent", "restart", "start", "stop", "drill"})
+VERBS = sorted(set(cli.names) - {"up", "down", "agent", "restart", "start", "stop", "drill"})
 OPTIONS = [
     "--json", "--limit", "--watch", "--hub", "--token-file", "--role", "--all", "--where", "--ttl", "--again",
     "--follow", "--help", "--",

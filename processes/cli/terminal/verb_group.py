@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Mapping
 
 import click
 
@@ -11,22 +12,36 @@ SHORT_HELP_CHARS = 160  # a verb's first sentence; the help's columns wrap it
 
 
 class Verbs(click.Group):
-    """A group whose verbs were added by section."""
+    """A group whose verbs are found by section; the module of a verb is imported when the verb is wanted.
 
-    sections: Mapping[str, Sequence[click.Command]] = {}
+    (All of them together take longer to import than most verbs take to run.)
+    """
 
-    def add_sections(self, sections: Mapping[str, Sequence[click.Command]]) -> None:
-        """Add the verbs, in the order in which the help shows them."""
-        self.sections = sections
-        for verbs in sections.values():
-            for verb in verbs:
-                self.add_command(verb)
+    sections: Mapping[str, Mapping[str, str]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all verbs, sorted."""
+        return sorted(name for verbs in self.sections.values() for name in verbs)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs."""
+        return self.names
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the verb of that name, or None."""
+        for verbs in self.sections.values():
+            if cmd_name in verbs:
+                verb: click.Command = getattr(importlib.import_module(verbs[cmd_name]), cmd_name.replace("-", "_"))
+                return verb
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs into the help, section by section."""
-        for title, verbs in self.sections.items():
+        for title, names in self.sections.items():
+            verbs = [(name, verb) for name in names if (verb := self.get_command(ctx, name)) is not None]
             with formatter.section(title):
-                formatter.write_dl([(verb.name or "", verb.get_short_help_str(SHORT_HELP_CHARS)) for verb in verbs])
+                formatter.write_dl([(name, verb.get_short_help_str(SHORT_HELP_CHARS)) for name, verb in verbs])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

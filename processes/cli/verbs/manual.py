@@ -8,7 +8,6 @@ from importlib import metadata
 import click
 from click.shell_completion import get_completion_class
 
-from processes.adapters.bootstrap import EXIT_BROKEN, EXIT_SETTINGS
 from processes.cli.terminal.failure import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -20,6 +19,7 @@ from processes.cli.terminal.failure import (
     EXIT_USAGE,
     Failure,
 )
+from processes.core.errors import EXIT_BROKEN, EXIT_SETTINGS
 
 PROGRAM = "fleethub"
 COMPLETE = "_FLEETHUB_COMPLETE"  # the variable by which click recognizes a call of the shell's completion
@@ -83,10 +83,12 @@ def page(root: click.Group) -> Iterator[str]:
 
 
 def _verbs(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, verb in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        verb = group.get_command(context, name)
         if isinstance(verb, click.Group):
             yield from _verbs(verb, f"{before}{name} ")
-        else:
+        elif verb is not None:
             yield f"{before}{name}", verb
 
 
