@@ -21,11 +21,12 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import msgspec
 import websockets
 from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import pulse_file
+from processes.adapters.state import pulse_file, status_file
 from processes.core.travels.pulse import Pulse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,11 @@ class House:
     def json(self, *arguments: str) -> Any:
         """The JSON document that a listing prints, whatever its exit code."""
         return json.loads(self.cli(*arguments, "--json").stdout)
+
+    def ledger(self) -> dict[str, int]:
+        """The commands by state, as the watchdog has last seen them."""
+        found: dict[str, int] = msgspec.to_builtins(status_file.current_report(self.settings).commands)
+        return found
 
     def pids(self) -> list[int]:
         """Living processes whose environment names this state folder: the installation's own, and nobody else's."""

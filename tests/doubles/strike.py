@@ -79,7 +79,7 @@ class Stricken:
         await operator.until(lambda: operator.hosts.get(HOST, {}).get("presence") == "online", RECOVER_S_MAX)
         file = self._file(name)
         died = self._deaths(name)
-        lost = self.house.json("status")["commands"]["lost"]
+        lost = self.house.ledger()["lost"]
         failpoint.arm(file, name)
         giving: list[asyncio.Task[list[str]]] = []
         deadline = time.monotonic() + STRIKE_S_MAX
@@ -133,7 +133,7 @@ class Stricken:
         lost += sum(truth.state == "lost" for truth in wanted)
         deadline = time.monotonic() + LEDGER_S_MAX
         while True:  # the watchdog looks at the ledger now and then
-            ledger = self.house.json("status")["commands"]
+            ledger = self.house.ledger()
             assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted"), (
                 f"{name}: {ledger}"
             )

@@ -69,7 +69,7 @@ def test_drills_leave_the_fleet_and_the_ledger_as_they_were(house: House, rows: 
     assert [host["name"] for host in house.json("hosts")["hosts"] if host["name"].startswith("drill-")] == []
 
     def settled() -> bool:
-        ledger = house.json("status")["commands"]
+        ledger = house.ledger()
         assert ledger["accepted"] == sum(count for state, count in ledger.items() if state != "accepted") > 100
         assert ledger["lost"] == 0
         return (ledger["queued"], ledger["sent"], ledger["running"]) == (0, 0, 0)
