@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from doubles.agent_wire import NotLetIn
-from websockets.frames import Frame, Opcode
+from doubles.flood import AGENTS as FLOODS
+from doubles.flood import frame
+from websockets.frames import Opcode
 
 from processes.core.budgets import CLOSED_MAX, Budget, Rate
 from processes.core.travels.messages import AgentDisconnected, HeartbeatReceived, HostFlooded, StatusReceived
@@ -17,22 +19,6 @@ from processes.core.travels.messages import AgentDisconnected, HeartbeatReceived
 Houses = Callable[..., AbstractAsyncContextManager[Any]]
 
 SMALL = Budget(heartbeats=Rate(10.0, 50.0), frames=Rate(1000.0, 1000.0), bytes=Rate(1 << 20, 1 << 20), patience_s=0.5)
-
-
-def frame(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
-    return Frame(opcode, data, fin=fin).serialize(mask=True)
-
-
-FLOODS = {
-    "status": frame(Opcode.TEXT, b'{"type":"status","payload":{"status":"ok","command_id":"none"}}'),
-    "progress": frame(Opcode.TEXT, b'{"type":"operation_progress","payload":{"progress":{}}}'),
-    "unknown": frame(Opcode.TEXT, b'{"type":"weather","payload":{}}'),
-    "pings": frame(Opcode.PING, b"x" * 100),
-    "pongs": frame(Opcode.PONG, b""),
-    "fragments": frame(Opcode.TEXT, b'{"type":"weather",', fin=False) + frame(Opcode.CONT, b"", fin=False) * 100
-    + frame(Opcode.CONT, b'"payload":{}}'),
-    "large": frame(Opcode.TEXT, b'{"type":"weather","payload":{"a":"' + b"x" * 200_000 + b'"}}'),
-}  # fmt: skip
 
 
 async def pour(wire: Any, what: bytes) -> None:
