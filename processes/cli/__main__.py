@@ -21,6 +21,7 @@ from processes.cli.terminal.verb_group import Verbs
 from processes.cli.verbs import (
     agent,
     alarms,
+    audit,
     backup,
     commands,
     dead_letters,
@@ -72,7 +73,7 @@ cli.add_sections(
             incidents.incidents, incidents.incident, dead_letters.deadletters, dead_letters.deadletter, alarms.alarms,
             drill.drill,
         ),
-        "Who may, and who did": (tokens.token, sessions.sessions, tokens.audit),
+        "Who may, and who did": (tokens.token, sessions.sessions, audit.audit),
         "This command line": (manual.completion, manual.man),
     }
 )  # fmt: skip

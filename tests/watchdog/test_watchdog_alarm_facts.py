@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from processes.adapters import settings
-from processes.adapters.state import fleet_db
+from processes.adapters.state import audit_trail, fleet_db
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.records.dead_letter import DeadLetter, Why
+from processes.core.travels.audit import Kind
 from processes.watchdog import alarm_facts
 from processes.watchdog.alarm_facts import ROWS_MAX
 
@@ -30,6 +31,10 @@ def test_a_flood_of_one_host_takes_no_alarm_from_others_and_each_end_is_told_as_
         for number, id in enumerate(("poison", "retried", "discarded", "displaced")):
             put(id, "a", Why.POISON, 1.0 + number)
         first = alarm_facts.now(found, AlarmFacts())
+        assert first.audit_head == "", "nothing is chained yet"
+        audit_trail.add(connection, 1.0, Kind.HOST, "a", "enrolled", actor="ann")
+        first = alarm_facts.now(found, first)
+        assert first.audit_head == str(audit_trail.head(connection))
         assert {key for key, _ in first.put_aside or []} == {"poison", "retried", "discarded", "displaced"}
         for number in range(3 * ROWS_MAX):
             put(f"s{number}", "b", Why.STRAY, 100.0 + number)

@@ -48,6 +48,7 @@ class AlarmFacts(msgspec.Struct, frozen=True):
     ended: Mapping[str, str] = {}  # dead letters that had an alarm, and how that came to its end
     suspended: list[tuple[str, str]] | None = None  # hosts whose token is suspended, and why
     contested: list[str] = []  # hosts whose identity two agents claim
+    audit_head: str = ""  # NUMBER:HASH of the newest line of the audit trail; empty: not known
 
 
 def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Condition]:
