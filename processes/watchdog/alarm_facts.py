@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, contested, fleet_db
+from processes.adapters.state import audit_trail, contested, fleet_db, sightings
 from processes.core.alarms import conditions
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.shown import certificate
@@ -37,6 +37,8 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
     return msgspec.structs.replace(
         rows, disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s,
         certificate_problem=problem, contested=contested.lately(settings.run),
+        impersonated=sightings.lately(settings.run, sightings.IMPERSONATED),
+        guessed=sightings.lately(settings.run, sightings.GUESSED),
     )  # fmt: skip
 
 

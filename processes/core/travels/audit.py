@@ -30,12 +30,12 @@ class Kind(enum.StrEnum):
     """What a line is about."""
 
     COMMAND = "command"  # subject: its id; before, after: states
-    HOST = "host"  # subject: its name; after: enrolled, enrolled_again, revoked, removed, lifted
+    HOST = "host"  # subject: its name; after: enrolled, enrolled_again, revoked, removed, lifted, impersonated
     TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, revoked
-    SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, refused, revoked
+    SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, revoked, connected
     DEAD_LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
     DATABASE = "database"  # subject: the backup's time; after: restored
-    REQUEST = "request"  # subject: method and path; after: refused; reason: why
+    REQUEST = "request"  # subject: method and path of the first; after: refused; reason: why, and how often
 
 
 class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
