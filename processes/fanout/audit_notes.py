@@ -1,5 +1,5 @@
-"""Lines of the audit trail that a fanout alone knows (sign-ins, refused requests), on their way to the hub, which writes
-them.
+"""Lines of the audit trail that a fanout alone knows (sign-ins, refused requests), on their way to the hub, which
+writes them.
 
 core/fanout/tally.py decides which lines there are: what is refused costs a bounded number of them, however often it is
 tried. No request waits for them: they wait here, in a bounded number, while `queues` or the hub is away. A fanout that

@@ -153,9 +153,9 @@ def guarded(
 ) -> Endpoint:
     """Return the endpoint behind a check of the sign-in: 401 or 403 if it fails.
 
-    `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are counted for the audit trail: those
-    that would change something, those of a wrong credential, and those of a good one that may not. The answer to a GET
-    gets an ETag.
+    `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are counted for the audit trail:
+    those that would change something, those of a wrong credential, and those of a good one that may not. The answer to
+    a GET gets an ETag.
     """
 
     async def enter(request: Request) -> Response:

@@ -29,7 +29,10 @@ def say(run: Path, kind: str, name: str, text: str) -> None:
 
 
 def lately(run: Path, kind: str) -> list[tuple[str, str]]:
-    """Return what was seen within LATELY_S, at most LISTED_MAX: name and text. Removes what is older. Raises: OSError."""
+    """Return what was seen within LATELY_S, at most LISTED_MAX: name and text. Removes what is older.
+
+    Raises: OSError.
+    """
     folder = run / kind
     if not folder.exists():
         return []

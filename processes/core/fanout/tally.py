@@ -2,9 +2,9 @@
 bounded number of lines, however many requests there are. Pure.
 
 What is refused is counted by who asked and why, and written once, as the minute ends; after a quiet minute at once. A
-sign-in is written at once; the
-same again within the minute is counted, and written as the minute ends. Whoever asks with a good credential comes first,
-then who was refused most often; what finds no room is one more line, which says how many.
+sign-in is written at once; the same again within the minute is counted, and written as the minute ends. Whoever asks
+with a good credential comes first, then who was refused most often; what finds no room is one more line, which says how
+many. What had no credential at all is in no line.
 
 How much disk that may cost: LINES_MAX lines a minute, from an allowance of BURST_LINES that grows by one line in
 GROW_S. A line has LINE_BYTES_MAX bytes at most, its place in the database's indexes included.
