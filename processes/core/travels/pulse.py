@@ -89,7 +89,8 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         min(pulse.backlog, 2**32 - 1), pulse.connections, pulse.oldest_ns, pulse.in_hand_ns,
         pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
-        pulse.storage_ns, pulse.dead_letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence, pulse.refused,
+        pulse.storage_ns, pulse.dead_letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
+        pulse.refused,
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processes.core.fanout import tally
@@ -18,6 +18,7 @@ from processes.core.fanout.tally import (
     MINUTE_S,
     OTHERS,
     SOURCES_MAX,
+    TEXT_BYTES_MAX,
     Noted,
     Tally,
 )
@@ -114,12 +115,25 @@ def test_who_signs_in_without_end_gets_no_more_lines_than_others() -> None:
     assert lines <= DAY_LINES_MAX < asked
 
 
+def test_what_finds_no_room_at_all_goes_on_being_counted_until_there_is_some() -> None:
+    counts = Tally(0.0)
+    for number in range(BURST_LINES):
+        assert counts.happened(Noted(Kind.SESSION, f"10.0.{number}", "signed_in", "ann"), 0.0) is not None
+    counts.refused(refusal(), is_known=False)
+    assert counts.take(10.0) == []
+    assert counts.is_counting
+    counts.refused(refusal(), is_known=False)
+    assert counts.take(2 * MINUTE_S) == [refusal()._replace(reason="not_signed_in, 2 times")]
+
+
+@example("😀" * 300, "😀" * 300, "😀" * 300)
 @given(st.text(min_size=1, max_size=3000), st.text(max_size=3000), st.text(max_size=3000))
 def test_a_line_has_no_more_bytes_than_is_stated(subject: str, actor: str, reason: str) -> None:
     counts = Tally(0.0)
     for _ in range(2):
         counts.refused(Noted(Kind.REQUEST, subject, "refused", actor, reason), is_known=False)
     (line,) = counts.take(MINUTE_S)
+    assert max(len(line.subject.encode()), len(line.actor.encode())) <= TEXT_BYTES_MAX
     written = sum(len(text.encode()) for text in (line.subject, line.actor, line.reason))
     assert written + len(line.subject) + 200 <= LINE_BYTES_MAX
 

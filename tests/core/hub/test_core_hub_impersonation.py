@@ -7,7 +7,7 @@ from doubles.fleet_play import Play
 from processes.core.hub import flood, step
 from processes.core.hub.effects import AddAudit
 from processes.core.travels.audit import Kind
-from processes.core.travels.messages import HostImpersonated
+from processes.core.travels.messages import AckReceived, HostFlooded, HostImpersonated
 
 
 def test_it_is_a_line_that_names_the_host_of_the_token_the_claimed_name_and_the_address() -> None:
@@ -33,4 +33,6 @@ def test_it_is_never_dropped_while_the_disk_is_blocked_nor_for_a_suspended_host_
     event = HostImpersonated("b.1", "gateway", "web1", "web2")
     assert step.said_once(play.memory, event)
     assert flood.to_blame(event) == ""
+    play.do(HostFlooded("b.1", "gateway", "web1"))
+    assert flood.suspended(play.memory, AckReceived("b.1", "gateway", "web1", "c", "accepted"))
     assert not flood.suspended(play.memory, event)
