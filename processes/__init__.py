@@ -82,8 +82,9 @@ The state folder, the second bus
     watchdog ────── run/canary.json (tokens of its canary) ────▶ gateway, fanout
     watchdog ────── run/poison/NAME.note (before a kill) ──────▶ the successor of whom it kills
     watchdog ────── alarms.json (what was told to whom) ───────▶ its own successor
-    gateway ─────── run/contested ─────────────────────────────▶ watchdog
-    fanout ──────── run/sessions, signed_out, cookie.key ──────▶ every fanout
+    gateway ─────── run/contested, run/impersonated ───────────▶ watchdog
+    fanout ──────── run/guessed ───────────────────────────────▶ watchdog
+    fanout ──────── run/sessions, signed_out*, cookie.key ─────▶ every fanout
     fanout ──────── history ───────────────────────────────────▶ its own successor
     command line ── run/codes (one-time sign-in) ──────────────▶ fanout
     command line ── run/wanted.json (what is to run) ──────────▶ watchdog
@@ -193,6 +194,15 @@ One client and all the others
     their gateway while the hub has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's
     request never waits long behind them.
 
+The audit trail
+    core/travels/audit.py has its lines. The hub writes each in the transaction of what it tells of (hub/store.py,
+    adapters/state/audit_trail.py), behind a hash of the line before: the lines are a chain without gaps. They go only
+    from the oldest on; a checkpoint in the database has number and hash of the last that went. core/travels/
+    audit_chain.py computes all of it again (`fleethub audit verify`). Number and hash of the newest line go out with
+    each alarm. What was refused at the operators' port is counted in memory (core/fanout/tally.py) and costs a bounded
+    number of lines; agents that claim another host's name come through core/gateway/impersonation.py. Both are alarms,
+    by way of run/guessed and run/impersonated (adapters/state/sightings.py).
+
 How to add
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
@@ -211,6 +221,8 @@ How to add
     agents            (its meaning, AgentSaid), travels/messages.py (its event, in the union Event), core/hub/step.py (a
                       case; `said_once` if nobody sends it again, `put_aside` if its agent waits for an answer);
                       core/agent/step.py sends it.
+    an audit line     core/travels/audit.py (its Kind, and the word for what happened); AddAudit in the hub's step, or
+                      fanout/audit_notes.py, if only a fanout knows.
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
     a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),

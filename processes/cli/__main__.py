@@ -60,7 +60,7 @@ cli.sections = {  # the name of each verb, and the module that has it
         "drill": f"{VERBS}.drill",
     },
     "Who may, and who did": {
-        "token": f"{VERBS}.tokens", "sessions": f"{VERBS}.sessions", "audit": f"{VERBS}.tokens",
+        "token": f"{VERBS}.tokens", "sessions": f"{VERBS}.sessions", "audit": f"{VERBS}.audit",
     },
     "This command line": {"completion": f"{VERBS}.manual", "man": f"{VERBS}.manual"},
 }  # fmt: skip

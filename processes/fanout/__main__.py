@@ -12,7 +12,7 @@ from typing import Final
 from processes.adapters import bootstrap, tls
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import session_files
+from processes.adapters.state import session_files, sightings
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
 from processes.fanout import poison_row, server, state_folder
@@ -46,6 +46,14 @@ async def main(process: Process) -> None:
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
     histories = Histories(time.time())
+    threads = asyncio.get_running_loop()
+    audit_notes = AuditNotes(
+        link,
+        process.name,
+        lambda text: threads.run_in_executor(
+            None, sightings.say, settings.run, sightings.GUESSED, process.name.replace(":", "-"), text
+        ),
+    )
     parts = Parts(
         link,
         mirror,
@@ -54,12 +62,12 @@ async def main(process: Process) -> None:
         requests,
         folder_watch,
         auth,
+        audit_notes,
         database_reader,
         histories,
         settings.histories / process.name,
     )
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
-    audit_notes = AuditNotes(link, process.name)
     app = application(
         ChangeApi(settings, auth, requests, mirror, read_api, audit_notes),
         read_api,
@@ -67,7 +75,7 @@ async def main(process: Process) -> None:
         audit_notes,
         DeadLetterApi(database_reader, requests),
     )
-    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
+    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth, audit_notes))
     poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )
@@ -83,6 +91,7 @@ async def main(process: Process) -> None:
         serving.result()
     finally:
         renewing.cancel()
+        await audit_notes.leave()
         database_reader.close()
         await link.close()
 

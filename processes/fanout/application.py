@@ -27,7 +27,7 @@ def application(
     change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi
 ) -> ASGIApp:
     """Return the whole HTTP side."""
-    table = operations(change_api, read_api, Sessions(auth), dead_letter_api)
+    table = operations(change_api, read_api, Sessions(auth, audit_notes), dead_letter_api)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
     spec = json(document(listed, importlib.metadata.version("fleethub"), auth.cookie_name, NAMED)).body
 

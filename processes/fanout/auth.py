@@ -22,6 +22,7 @@ from processes.core.fanout.signin import (
     host_allowed,
     is_idle,
     is_over,
+    network_of,
     origin_allowed,
     read_cookie,
     session_of,
@@ -30,6 +31,10 @@ from processes.fanout.state_folder import FolderWatch
 
 TOKEN_CHARS_MAX: Final = 512
 BROWSER_CHARS_MAX: Final = 200  # of a browser's User-Agent
+
+
+class TooManyAttempts(Exception):
+    """The credential is not known, and too many such came lately."""
 
 
 class Auth:
@@ -64,11 +69,16 @@ class Auth:
             return self._folder_watch.seen.credentials.get(digest(token))
         return self._session(cookies)
 
-    async def find(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
-        """Return who asks, as `known` does, but look at the state folder once more for an unknown token."""
+    async def find(self, authorization: str, cookies: dict[str, str], address: str = "") -> Principal | None:
+        """Return who asks, as `known` does, but look at the state folder once more for an unknown token, unless too
+        many unknown ones came from there.
+        """
         token = bearer(authorization)
         if token is not None:
-            return await self._folder_watch.find(digest(token))
+            try:
+                return await self._of_token(token, network_of(address), "bearer")
+            except TooManyAttempts:
+                return None
         session = self._read(cookies)
         if session is not None:
             await self._folder_watch.find(session.token_hash)  # the token may have been made a moment ago
@@ -83,16 +93,37 @@ class Auth:
             self._use(principal)
         return good
 
+    async def _of_token(self, token: str, network: str, kind: str) -> Principal | None:
+        """Return whose token it is. One that is known is never refused, whatever others have guessed.
+
+        Raises: TooManyAttempts, if nobody looked for it.
+        """
+        token_hash = digest(token)
+        found = self._folder_watch.seen.credentials.get(token_hash)
+        if found is None:
+            if not self.attempts.allow(network, kind, asyncio.get_running_loop().time()):
+                raise TooManyAttempts
+            found = await self._folder_watch.find(token_hash)
+            if found is not None:
+                self.attempts.succeeded(network, kind)
+        return found
+
     async def sign_in(
         self, code: str | None, token: str | None, address: str = "", browser: str = ""
     ) -> tuple[str, Principal] | None:
-        """Return a new session's cookie and principal; None if the code or token is not valid. A code is valid once."""
+        """Return a new session's cookie and principal; None if the code or token is not valid. A code is valid once.
+
+        Raises: TooManyAttempts, after too many that were not valid; never for a good code, nor for a known token.
+        """
+        network = network_of(address)
         if code is not None:
             role = await asyncio.to_thread(signin_codes.use, self.run, code)
             own_hash = self._folder_watch.seen.own_hash  # to which the sessions belong that codes make
             found = Principal(role, role.value, own_hash) if role is not None and own_hash else None
+            if found is None and not self.attempts.allow(network, "code", asyncio.get_running_loop().time()):
+                raise TooManyAttempts
         else:
-            found = await self._folder_watch.find(digest(token or "")) if token else None
+            found = await self._of_token(token, network, "token") if token else None
         if found is None or found.canary:
             return None
         session_id, now_s, owner = secrets.token_hex(18), self._wall_s(), found.credential
@@ -104,13 +135,13 @@ class Auth:
     async def sign_out(self, principal: Principal) -> None:
         """End the session everywhere: other fanouts see that at their next look."""
         if principal.by_cookie:
-            await self.end(principal.credential)
+            await self.end(principal.credential, principal.since_wall_s)
 
-    async def end(self, session_id: str) -> None:
-        """End the session of this id: here at once, on the other fanouts at their next look."""
+    async def end(self, session_id: str, since_wall_s: float) -> None:
+        """End the session of this id, which began then: here at once, on the other fanouts at their next look."""
         self._ended = {each for each in self._ended if each not in (self._folder_watch.seen.signed_out or ())}
         self._ended.add(session_id)
-        await asyncio.to_thread(session_files.end, self.run, session_id)
+        await asyncio.to_thread(session_files.end, self.run, session_id, since_wall_s)
 
     def is_open(self, session_id: str, file: SessionFile) -> bool:
         """Return whether the listed session is still good."""
@@ -136,6 +167,7 @@ class Auth:
             and seen.signed_out is not None
             and id not in seen.signed_out
             and id not in self._ended
+            and session.since_wall_s > seen.ended_until_wall_s
         )
 
     def _is_idle(self, session: Principal) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Any
 
@@ -32,10 +31,19 @@ from processes.core.travels.messages import Request as HubRequest
 from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
 from processes.core.values import CANARY_HOST, CANARY_OP
 from processes.fanout.audit_notes import AuditNotes
-from processes.fanout.auth import Auth
+from processes.fanout.auth import Auth, TooManyAttempts
 from processes.fanout.read_api import ReadApi
 from processes.fanout.requests import Answer, Requests
-from processes.fanout.web import Problem, answered, body_of, check_origin, check_there, json, principal_of  # fmt: skip
+from processes.fanout.web import (
+    Problem,
+    address_of,
+    answered,
+    body_of,
+    check_origin,
+    check_there,
+    json,
+    principal_of,
+)  # fmt: skip
 
 
 class ChangeApi:
@@ -56,18 +64,19 @@ class ChangeApi:
     async def login(self, request: Request) -> Response:
         """Give a session cookie for a one-time code or a token."""
         check_origin(self._auth, request)
-        address = request.client.host if request.client else ""
-        if not self._auth.attempts.allow(address, asyncio.get_running_loop().time()):
-            raise Problem(429, "too_many", "too many sign-ins from here: wait a minute", {"retry-after": "60"})
+        address = address_of(request)
         body = await body_of(request, LoginBody)
         if (body.code is None) == (body.token is None):
             raise Problem(400, "malformed", "give either code or token")
-        signed_in = await self._auth.sign_in(body.code, body.token, address, request.headers.get("user-agent", ""))
+        try:
+            signed_in = await self._auth.sign_in(body.code, body.token, address, request.headers.get("user-agent", ""))
+        except TooManyAttempts:
+            told = "too many sign-ins with what is not good: wait a minute"
+            raise Problem(429, "too_many", told, {"retry-after": "60"}) from None
         if signed_in is None:
             raise Problem(
                 401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"}
             )
-        self._auth.attempts.succeeded(address)
         cookie, principal = signed_in
         self._audit_notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
         response = json({"role": principal.role, "actor": principal.actor})
@@ -77,7 +86,7 @@ class ChangeApi:
     async def logout(self, request: Request) -> Response:
         """End the session, everywhere."""
         await self._auth.sign_out(principal_of(request))
-        address = request.client.host if request.client else ""
+        address = address_of(request)
         self._audit_notes.note(Kind.SESSION, address, "signed_out", actor=principal_of(request).actor)
         response = json({"signed_out": True})
         self._set_cookie(response, "", 0)

@@ -34,6 +34,7 @@ from processes.core.travels.messages import Change, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence, rfc3339
 from processes.fanout import state_folder
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.outputs import Outputs
@@ -62,6 +63,7 @@ class Parts:
     requests: Requests
     folder_watch: FolderWatch
     auth: Auth
+    audit_notes: AuditNotes
     database_reader: DatabaseReader
     histories: Histories
     kept: Path  # the file of the histories, for the next fanout
@@ -76,6 +78,7 @@ class Loop:
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
         self._outputs, self._requests = parts.outputs, parts.requests
         self._folder_watch, self._auth, self._database_reader = parts.folder_watch, parts.auth, parts.database_reader
+        self._audit_notes = parts.audit_notes
         self._histories, self._kept, self._poison_guard = parts.histories, parts.kept, poison_guard
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
@@ -307,6 +310,7 @@ class Loop:
         pulse.published = audience.sent + audience.full_states
         pulse.dropped = self._gaps + audience.skipped
         pulse.errors = self._errors + audience.malformed
+        pulse.refused = self._audit_notes.refused
         pulse.connections, pulse.dead_letters = len(audience.subscribers), len(self._poison_guard.left_out)
         pulse.blocked_on = Blocked.QUEUES if self._broadcasts.away else Blocked.NOTHING
         self._pulse.beat()

@@ -75,6 +75,13 @@ COUNTERS: Final = (
         "Messages dropped because something was full; at a fanout also deltas that a slow operator was not sent",
         ALL - {"agent", "watchdog"},
     ),
+    OfPulse(
+        "refused",
+        "refused",
+        "Requests that were refused for their credential, role or content (fanout), agents that claimed another host's "
+        "name (gateway)",
+        frozenset({"gateway", "fanout"}),
+    ),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
 BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, incidents_db, pulse_file, status_file
+from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, status_file
 from processes.core.fanout import health
 from processes.core.fanout.history import Histories, Span
 from processes.core.fanout.mirror import Mirror
@@ -232,10 +232,13 @@ class ReadApi:
         limit, kind = integer(request, "limit", 100, 1, LISTED_MAX), choice(request, "kind", Kind)
         before = integer(request, "before", OFFSET_MAX, 1, OFFSET_MAX)
         subject, actor = text(request, "subject"), text(request, "actor")
-        found = await self._database_reader.read(
-            lambda c: fleet_db.audit(c, limit=limit, before=before, kind=kind, subject=subject, actor=actor)
-        )
-        return json(AuditPage(found, found[-1].number if len(found) == limit else None))
+
+        def read(connection: sqlite3.Connection) -> AuditPage:
+            found = fleet_db.audit(connection, limit=limit, before=before, kind=kind, subject=subject, actor=actor)
+            following = found[-1].number if len(found) == limit else None
+            return AuditPage(found, following, audit_trail.checkpoint(connection))
+
+        return json(await self._database_reader.read(read))
 
     async def tokens(self, request: Request) -> Response:
         """Return the operator tokens that were created, but never the tokens themselves."""

@@ -24,6 +24,7 @@ from websockets.http11 import Request, Response
 
 from processes.adapters.settings import Tls, is_loopback
 from processes.core.fanout.signin import Principal
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
 
@@ -148,7 +149,7 @@ def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
+def subscriber_class(audience: Audience, auth: Auth, audit_notes: AuditNotes) -> type[Subscriber]:
     """Return the protocol class for uvicorn's `ws=`. It checks the request, then its connection joins the audience."""
 
     def refuse(status: int, code: str, message: str, **more: str) -> Response:
@@ -159,7 +160,7 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
         return response
 
     def admit(request: Request, subscriber: Subscriber) -> Principal | Response | float:
-        headers = request.headers
+        headers, address = request.headers, subscriber.peer.rpartition(":")[0]
         host = ",".join(headers.get_all("Host"))
         if not auth.host_ok(host):
             return refuse(421, "misdirected", "this is not the host that you asked for: set operators.url")
@@ -176,6 +177,8 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
             subscriber.looked_again = True
             return LOOK_AGAIN_S
         if principal is None:
+            if authorization:
+                audit_notes.note_refused("GET /ws", "not_signed_in", address, None, is_guess=True)
             return refuse(401, "not_signed_in", "sign in first", **{"WWW-Authenticate": "Bearer"})
         if principal.by_cookie and not origins:
             return refuse(403, "foreign_origin", "a browser names its origin; scripts sign in with a token")
@@ -185,6 +188,8 @@ def subscriber_class(audience: Audience, auth: Auth) -> type[Subscriber]:
                           **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip
         if len(audience.subscribers) >= SUBSCRIBERS_MAX:
             return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
+        if not principal.by_cookie and not principal.canary:
+            audit_notes.note_connected(principal, address)
         return principal
 
     class Bound(Subscriber):

@@ -17,7 +17,9 @@ from processes.adapters.state import session_files
 from processes.adapters.state.session_files import SessionFile
 from processes.core.fanout.signin import SESSION_S_MAX, Principal
 from processes.core.shown.pages import SessionsPage, SessionView
+from processes.core.travels.audit import Kind
 from processes.core.values import Role, rfc3339
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.web import Problem, json, principal_of
 
@@ -29,8 +31,8 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 class Sessions:
     """Each public method is an endpoint."""
 
-    def __init__(self, auth: Auth) -> None:
-        self._auth = auth
+    def __init__(self, auth: Auth, audit_notes: AuditNotes) -> None:
+        self._auth, self._audit_notes = auth, audit_notes
 
     async def listed(self, request: Request) -> Response:
         """Return the open sessions, newest first: all of them to an admin, their own to others."""
@@ -48,7 +50,9 @@ class Sessions:
             found = await asyncio.to_thread(session_files.read, self._auth.run, session_id)
         if found is None or not self._auth.is_open(session_id, found) or not _may(principal, found):
             raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
-        await self._auth.end(session_id)
+        await self._auth.end(session_id, found.at)
+        whose = f"of {found.actor}, {session_id[:8]}"
+        self._audit_notes.note(Kind.SESSION, found.address, "revoked", actor=principal.actor, reason=whose)
         return json({"id": session_id, "ended": True})
 
 

@@ -25,8 +25,8 @@ FINDING_MAX: Final = 50  # unknown tokens that are looked for at a time; further
 
 class FolderSeen(msgspec.Struct, frozen=True):
     """One look. `credentials`: SHA-256 of a token → who that is; `own_hash`: which of them is the installation's own.
-    `signed_out`: ids of sessions that ended early; None: nobody could read them yet. `used`: when each listed session
-    was last used.
+    `signed_out`: ids of sessions that ended early; None: nobody could read them yet. `ended_until_wall_s`: all sessions
+    that had begun by then have ended too. `used`: when each listed session was last used.
     """
 
     report: Report
@@ -34,6 +34,7 @@ class FolderSeen(msgspec.Struct, frozen=True):
     credentials: dict[str, Principal]
     own_hash: str
     signed_out: frozenset[str] | None
+    ended_until_wall_s: float
     used: dict[str, float]
     revoked: revocations.Look
     hub_record_wall_s: float  # when the database was last written
@@ -49,6 +50,7 @@ def look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
         credentials(settings, before, revoked, own_hash),
         own_hash,
         session_files.ended(settings.run, SESSION_S_MAX, before.signed_out if before else None),
+        session_files.ended_until(settings.run, before.ended_until_wall_s if before else 0.0),
         session_files.used(settings.run, before.used if before else {}),
         revoked,
         _written_wall_s(settings),

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.fanout.signin import Principal
-from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
 from processes.fanout.audit_notes import AuditNotes
@@ -154,16 +153,19 @@ def guarded(
 ) -> Endpoint:
     """Return the endpoint behind a check of the sign-in: 401 or 403 if it fails.
 
-    `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are noted in the audit trail, and the
-    answer to a GET gets an ETag.
+    `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are counted for the audit trail:
+    those that would change something, those of a wrong credential, and those of a good one that may not. The answer to
+    a GET gets an ETag.
     """
 
     async def enter(request: Request) -> Response:
         response = await answer(request)
-        if request.method in ("GET", "HEAD"):
-            return _tagged(request, response) if role is not None and response.status_code == 200 else response
-        if audit_notes is not None and 400 <= response.status_code < 500:
-            _note_refused(audit_notes, request, response)
+        looks = request.method in ("GET", "HEAD")
+        is_refused = response.status_code in (401, 403) if looks else 400 <= response.status_code < 500
+        if audit_notes is not None and is_refused:
+            _note_refused(auth, audit_notes, request, response)
+        if looks and role is not None and response.status_code == 200:
+            return _tagged(request, response)
         return response
 
     async def answer(request: Request) -> Response:
@@ -195,21 +197,32 @@ class _Refusal(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def _note_refused(audit_notes: AuditNotes, request: Request, response: Response) -> None:
+def _note_refused(auth: Auth, audit_notes: AuditNotes, request: Request, response: Response) -> None:
     principal = getattr(request.state, "principal", None)
     if principal is not None and principal.canary:
         return
-    address = request.client.host if request.client else ""
+    signs_in = request.url.path == "/login"
+    has_token = bool(request.headers.getlist("authorization")) or signs_in
+    if principal is None and not has_token and not request.cookies.get(auth.cookie_name):
+        audit_notes.refused += 1  # it had no credential at all: a line about it would tell nothing
+        return
     reason = f"HTTP {response.status_code}"
     with contextlib.suppress(msgspec.DecodeError):
         reason = msgspec.json.decode(response.body, type=_Refusal).error or reason
-    actor = principal.actor if principal is not None else f"nobody at {address}"
-    audit_notes.note(Kind.REQUEST, f"{request.method} {request.url.path}", "refused", actor=actor, reason=reason)
+    is_guess = principal is None and has_token and response.status_code in (401, 429)
+    asked = f"{request.method} {request.url.path}"
+    audit_notes.note_refused(asked, reason, address_of(request), principal, is_guess=is_guess)
+
+
+def address_of(request: Request) -> str:
+    """Return the address that the request came from."""
+    return request.client.host if request.client else ""
 
 
 async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Principal:
     authorization = request.headers.getlist("authorization")
-    found = await auth.find(authorization[0] if len(authorization) == 1 else "", request.cookies)
+    token = authorization[0] if len(authorization) == 1 else ""
+    found = await auth.find(token, request.cookies, address_of(request))
     if found is None:
         raise Problem(
             401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}

@@ -11,7 +11,7 @@ from typing import Final
 from processes.adapters import bootstrap, tls
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import contested
+from processes.adapters.state import contested, sightings
 from processes.gateway import listener
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
@@ -30,6 +30,9 @@ async def main(process: Process) -> None:
     gate = Gate(
         process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=listener.sockets_max(),
         on_contested=lambda host: threads.run_in_executor(None, contested.say, settings.run, host),
+        on_impersonated=lambda host, how: threads.run_in_executor(
+            None, sightings.say, settings.run, sightings.IMPERSONATED, host, how
+        ),
     )  # fmt: skip
     server = await listener.serve(sock, context, gate.socket)
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))

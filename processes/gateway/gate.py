@@ -21,6 +21,7 @@ from processes.core.gateway import admission, census
 from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.delivery_log import DeliveryLog
+from processes.core.gateway.impersonation import Impersonation, Impersonations
 from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
 from processes.core.gateway.outbox import Bounds, Outbox, PutResult
 from processes.core.gateway.roster import Member, Roster
@@ -32,6 +33,7 @@ from processes.core.travels.messages import (
     DeliverKill,
     DeliverRegistered,
     Delivery,
+    HostImpersonated,
     HubStarted,
     TokenChanged,
     TokensPiece,
@@ -58,6 +60,7 @@ class Gate:
         limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,
         table_s_max: float = TABLE_S_MAX, clock: Clock = Clock(),  # noqa: B008  it has no state
         on_contested: Callable[[str], object] = lambda _: None,
+        on_impersonated: Callable[[str, str], object] = lambda *_: None,
     ) -> None:  # fmt: skip
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
         self.roster: Roster[AgentSocket] = Roster(sockets_max)
@@ -70,7 +73,8 @@ class Gate:
         self.delivered = self.malformed = self.censuses = 0
         self._dropped = 0  # deliveries
         self._limits, self._register_s_max, self._table_s_max = limits, register_s_max, table_s_max
-        self._on_contested, self._clock = on_contested, clock
+        self._on_contested, self._on_impersonated, self._clock = on_contested, on_impersonated, clock
+        self._impersonations = Impersonations()
         self._loop = asyncio.get_running_loop()
         self._pacer = Pacer()
         self._numbers = 0
@@ -81,6 +85,11 @@ class Gate:
     def received(self) -> int:
         """Return how many events agents have sent."""
         return self._intake.received
+
+    @property
+    def impersonations(self) -> int:
+        """Return how often an agent claimed to be another host than its token's."""
+        return self._impersonations.count
 
     @property
     def dropped(self) -> int:
@@ -138,6 +147,8 @@ class Gate:
             self.log.warning("malformed frame", host=connection.host, peer=connection.address, why=complaint)
         self._carry_out(self._intake.take(Member(socket, connection), read.events, self._loop.time()))
         if read.close is not None:
+            if read.claimed:
+                self._impersonations.saw(connection.host, connection.id, read.claimed, connection.address)
             self.end(socket, *read.close)
         self.wake.set()
         return read.heartbeats
@@ -251,8 +262,21 @@ class Gate:
         self._carry_out(self._intake.resume(now_s))
         if counts := self._refusals.take(now_s):
             self.log.info("refused connections", **counts)
+        for seen in self._impersonations.due(now_s):
+            self._tell_impersonation(seen, now_s)
 
     # Inside
+
+    def _tell_impersonation(self, seen: Impersonation, now_s: float) -> None:
+        """Tell log, hub and watchdog that an agent with this host's token claimed to be another."""
+        self.log.warning(
+            "an agent claimed to be another host",
+            host=seen.host, claimed=seen.claimed, peer=seen.address, times=seen.times,
+        )  # fmt: skip
+        event = HostImpersonated(seen.connection, self.name, seen.host, seen.claimed, seen.address, seen.times)
+        self.outbox.put_presence(seen.host, messages.encode(event), now_s)
+        self._on_impersonated(seen.host, f"it registered as {seen.claimed[:80]}, last from {seen.address}")
+        self.wake.set()
 
     def _end_revoked(self) -> None:
         for socket in list(self.roster.sockets):

@@ -145,4 +145,5 @@ class Loop:
         away = self._deliveries.away or self._appending_away or unanswered
         pulse.blocked_on = Blocked.QUEUES if away else Blocked.NOTHING
         pulse.dropped, pulse.errors = gate.dropped + self._undecodable, gate.malformed
+        pulse.refused = gate.impersonations
         self._pulse.beat()

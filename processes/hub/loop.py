@@ -32,7 +32,8 @@ from processes.hub.store import StorageBlocked, Store
 
 STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; after so long the storage counts as blocked
 FLUSH_S_MAX: Final = 3.0  # for the last commits, when asked to stop
-PRUNE_S: Final = 60.0  # a bite each time, so that commands never wait long behind housekeeping
+PRUNE_S: Final = 60.0  # between two looks at what is past its time
+PRUNE_AGAIN_S: Final = 0.5  # between two bites while there is more: commands never wait long behind housekeeping
 FOLD_S: Final = 5.0  # between a commit and the folding in of its log; guess: often enough for who copies one file
 READ_ITEMS_MAX: Final = 1000
 AWAY_S: Final = 0.05  # between two tries to read from queues that are away
@@ -137,7 +138,8 @@ class Loop:
 
     async def _prune(self) -> None:
         kept = self._retention
-        await self._store.prune(self._clock.now(), kept.commands_days * 86400, int(kept.output_mb * 2**20))
+        if await self._store.prune(self._clock.now(), kept.commands_days * 86400, int(kept.output_mb * 2**20)):
+            self._pruned_s = self._clock.mono_s() - self._prune_s + min(PRUNE_AGAIN_S, self._prune_s)
 
     # the storage
 

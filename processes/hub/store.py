@@ -21,7 +21,7 @@ import aiosqlite
 import msgspec
 
 from processes.adapters import clock, failpoint
-from processes.adapters.state import epoch_file, fleet_db, revocations, sqlite_file
+from processes.adapters.state import audit_trail, epoch_file, fleet_db, revocations, sqlite_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.state.sqlite_file import Files
 from processes.core.errors import LocalError
@@ -43,6 +43,7 @@ from processes.core.values import Now, Position
 
 KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
 PRUNED_MAX: Final = 500  # rows deleted in one transaction, so that commands never wait long for it
+AUDIT_PRUNED_MAX: Final = 4 * PRUNED_MAX  # lines: a command has four
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.5)  # between tries of a batch; the last one repeats
 
 T = TypeVar("T")
@@ -446,12 +447,14 @@ def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
         case Drop(table, key):
             sqlite.execute(f"DELETE FROM {table} WHERE {ROWS[table].key} = ?", (key,))  # noqa: S608  # our own names
         case AddTransition(step):
-            _add_audit(
-                sqlite,
-                (step.at_wall_s, Kind.COMMAND, step.command_id, step.before, step.after, step.reason, step.actor),
-            )
+            audit_trail.add(
+                sqlite, step.at_wall_s, Kind.COMMAND, step.command_id, step.after,
+                actor=step.actor, before=step.before, reason=step.reason,
+            )  # fmt: skip
         case AddAudit(line):
-            _add_audit(sqlite, (line.at_wall_s, line.kind, line.subject, None, line.after, line.reason, line.actor))
+            audit_trail.add(
+                sqlite, line.at_wall_s, line.kind, line.subject, line.after, actor=line.actor, reason=line.reason
+            )
         case Revoke():
             pass  # outside of the database: _commit
         case AddOutput(command_id, records):
@@ -461,12 +464,6 @@ def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
             )
         case _:
             assert_never(write)
-
-
-def _add_audit(sqlite: sqlite3.Connection, row: tuple[float, Kind, str, str | None, str, str, str]) -> None:
-    sqlite.execute(
-        "INSERT INTO audit (at_wall_s, kind, subject, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?, ?)", row
-    )
 
 
 def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, output_bytes_max: int) -> int:
@@ -486,17 +483,12 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
             "DELETE FROM runs WHERE NOT open AND finished_wall_s < ?", (commands_before_wall_s,)
         ).rowcount
         gone += sqlite.execute("DELETE FROM deadletters WHERE at_wall_s < ?", (commands_before_wall_s,)).rowcount
-        # oldest first: by their index
-        rest = "SELECT number, at_wall_s FROM audit WHERE kind != 'command' ORDER BY number LIMIT ?"
-        gone += sqlite.execute(
-            f"DELETE FROM audit WHERE number IN (SELECT number FROM ({rest}) WHERE at_wall_s < ?)",  # noqa: S608
-            (PRUNED_MAX, commands_before_wall_s),
-        ).rowcount
-        if not ids:
-            return gone + _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, lasting.believed_wall_s)
-        for statement in ("output WHERE command_id", "audit WHERE kind = 'command' AND subject", "commands WHERE id"):
+        for statement in ("output WHERE command_id", "commands WHERE id"):
             sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants
-        return gone + len(ids)
+        gone += len(ids) + audit_trail.prune(sqlite, lasting.believed_wall_s, kept_s, AUDIT_PRUNED_MAX)
+        if not ids:
+            gone += _prune_output(sqlite, output_bytes_max) + _prune_keys(sqlite, lasting.believed_wall_s)
+        return gone
 
     return _in_transaction(sqlite, work)
 

@@ -8,8 +8,10 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from processes.adapters.settings import Settings
-from processes.adapters.state import contested, fleet_db
+from processes.adapters.state import audit_trail, contested, fleet_db, sightings
 from processes.core.alarms import conditions
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.shown import certificate
@@ -29,12 +31,14 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
             expires_wall_s = certificate.expires_wall_s(_text(Path(settings.file.tls.certificate)))
         except (OSError, certificate.NoCertificate) as error:
             problem = str(error)
-    put_aside, ended, suspended = before.put_aside, before.ended, before.suspended
+    rows = before
     with contextlib.suppress(fleet_db.DatabaseUnreadable):
-        put_aside, ended, suspended = fleet_db.reading(settings.database, lambda connection: _rows(connection, before))
-    return AlarmFacts(
-        disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s, certificate_problem=problem,
-        put_aside=put_aside, ended=ended, suspended=suspended, contested=contested.lately(settings.run),
+        rows = fleet_db.reading(settings.database, lambda connection: _rows(connection, before))
+    return msgspec.structs.replace(
+        rows, disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s,
+        certificate_problem=problem, contested=contested.lately(settings.run),
+        impersonated=sightings.lately(settings.run, sightings.IMPERSONATED),
+        guessed=sightings.lately(settings.run, sightings.GUESSED),
     )  # fmt: skip
 
 
@@ -48,9 +52,8 @@ _DEAD_LETTERS: Final = """
     ORDER BY place, at_wall_s DESC, id DESC LIMIT ?"""
 
 
-def _rows(
-    connection: sqlite3.Connection, before: AlarmFacts
-) -> tuple[list[tuple[str, str]], dict[str, str], list[tuple[str, str]]]:
+def _rows(connection: sqlite3.Connection, before: AlarmFacts) -> AlarmFacts:
+    """Return the facts that are in the database, and no others."""
     dead_letters = connection.execute(_DEAD_LETTERS, (ROWS_MAX,))
     put_aside = [
         (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}")
@@ -60,7 +63,20 @@ def _rows(
         "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?",
         (ROWS_MAX,),
     )
-    return put_aside, _ended(connection, before, dict(put_aside)), [(str(name), str(why)) for name, why in hosts]
+    return AlarmFacts(
+        put_aside=put_aside,
+        ended=_ended(connection, before, dict(put_aside)),
+        suspended=[(str(name), str(why)) for name, why in hosts],
+        audit_head=_audit_head(connection) or before.audit_head,
+    )
+
+
+def _audit_head(connection: sqlite3.Connection) -> str:
+    try:
+        head = audit_trail.head(connection)
+    except sqlite3.Error:
+        return ""  # of a version that does not chain it: the hub brings it up to date when it begins
+    return str(head) if head.hash else ""
 
 
 def _ended(connection: sqlite3.Connection, before: AlarmFacts, stands: dict[str, str]) -> dict[str, str]:

@@ -152,7 +152,9 @@ class Alarms:
 
     async def _send(self, target: Target, events: list[AlarmEvent]) -> None:
         name = target.name
-        error = await alarm_sender.deliver(target, outbox.message(self._name, events), SEND_S_MAX)
+        error = await alarm_sender.deliver(
+            target, outbox.message(self._name, events, self._facts.audit_head), SEND_S_MAX
+        )
         wall_s = time.time()
         if error:
             self._state = outbox.failed(self._state, name, events, error, wall_s)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import signin_codes
-from processes.core.fanout.signin import IDLE_S_MAX, SESSION_S_MAX, Principal
+from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_MAX, SESSION_S_MAX, Principal
 from processes.core.values import Role
 from processes.fanout import state_folder
-from processes.fanout.auth import Auth
+from processes.fanout.auth import Auth, TooManyAttempts
 from processes.fanout.state_folder import FolderWatch
 
 KEY = b"k" * 32
@@ -41,6 +42,74 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     found.operator_token.write_text("own\n")
     found.operator_token.chmod(0o600)
     return found
+
+
+def test_no_guess_keeps_a_good_token_or_code_out_and_guesses_by_any_way_are_limited(settings: Settings) -> None:
+    """The bug it would catch: a hundred wrong tries a minute from ten addresses, and no operator signs in."""
+
+    async def run() -> None:
+        hours = Hours(settings)
+        auth = hours.auth
+        settings.run.mkdir(exist_ok=True)
+        for number in range(300):
+            address = f"10.0.{number // 3}.1"
+            with contextlib.suppress(TooManyAttempts):
+                assert await auth.sign_in(None, f"x{number}", address) is None
+            with contextlib.suppress(TooManyAttempts):
+                assert await auth.sign_in(f"x{number}", None, address) is None
+            assert await auth.find(f"Bearer x{number}", {}, address) is None
+        for number in range(30):
+            address = f"10.0.{number}.1"
+            signin_codes.put(settings.run, f"good{number}", Role.VIEWER, 5e9)
+            assert await auth.sign_in(f"good{number}", None, address) is not None
+            assert await auth.sign_in(None, "own", address) is not None
+            assert await auth.find("Bearer own", {}, address) is not None
+        for code, token in ((None, "x"), ("x", None)):
+            with contextlib.suppress(TooManyAttempts):
+                for _ in range(20):
+                    assert await auth.sign_in(code, token, "10.9.9.9") is None
+                pytest.fail("nobody counts them")
+
+    asyncio.run(run())
+
+
+def test_who_guesses_bearer_tokens_makes_the_fanout_look_no_more_than_stated(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: each guess costs a look into the state folder, 625 a second."""
+
+    async def run() -> None:
+        hours = Hours(settings)
+        looks: list[str] = []
+
+        def look(before: state_folder.FolderSeen) -> tuple[str, dict[str, Principal]]:
+            looks.append(before.own_hash)
+            return before.own_hash, before.credentials
+
+        monkeypatch.setattr(hours.watch, "_newest", look)
+        for number in range(1000):
+            assert await hours.auth.find(f"Bearer x{number}", {}, f"2001:db8::{number:x}") is None
+        assert len(looks) == ATTEMPTS_MAX, "a /64 is one client"
+        for number in range(1000):
+            assert await hours.auth.find(f"Bearer x{number}", {}, f"10.1.{number % 250}.{number // 250}") is None
+        assert len(looks) == ATTEMPTS_ALL_MAX
+
+    asyncio.run(run())
+
+
+def test_sessions_that_had_begun_before_all_were_ended_stay_ended_and_later_ones_are_good(settings: Settings) -> None:
+    async def run() -> None:
+        hours = Hours(settings)
+        before, _ = await hours.sign_in()
+        assert hours.auth.known("", before) is not None
+        (settings.run / "signed_out_until").write_text(f"{hours.now_s!r}\n")
+        hours.watch.seen = state_folder.look(settings, hours.watch.seen)
+        assert hours.auth.known("", before) is None
+        hours.now_s += 1
+        after, _ = await hours.sign_in()
+        assert hours.auth.known("", after) is not None
+
+    asyncio.run(run())
 
 
 def test_a_session_in_use_ends_after_twelve_hours_and_one_without_use_after_two(settings: Settings) -> None:

@@ -150,7 +150,7 @@ def test_while_nobody_can_read_who_signed_out_they_stay_out_and_a_new_fanout_let
         folder = house.state / "run" / "signed_out"
         async with browser(house, "ann", "admin") as ann, browser(house, "bob", "admin") as bob, house.client() as boss:
             ids = {one["browser"]: one["id"] for one in await sessions(boss)}
-            session_files.end(house.settings.run, ids["Browser of ann"])  # as another fanout does
+            session_files.end(house.settings.run, ids["Browser of ann"], 1.0)  # as another fanout does
             await refused(ann)
             folder.rename(folder.with_name("aside"))
             folder.write_text("a file where the folder should be")

@@ -21,6 +21,7 @@ from processes.core.travels.messages import (
     DeliverKill,
     DeliverRegistered,
     HeartbeatReceived,
+    HostImpersonated,
     Token,
     TokenChanged,
     TokensPiece,
@@ -105,15 +106,31 @@ def test_register_becomes_an_event_and_registered_is_said_once_the_hub_holds_it(
     asyncio.run(scenario())
 
 
-def test_a_register_for_another_host_is_closed_4503_and_never_reaches_the_hub(house: Houses) -> None:
+def test_a_register_for_another_host_is_closed_4503_and_the_hub_and_the_watchdog_are_told_of_it_alone(
+    house: Houses,
+) -> None:
+    """Agents of protocol 0 too. The bug it would catch: a stolen token is tried on every name, and nobody knows."""
+
     async def scenario() -> None:
-        async with house() as h:
+        told: list[tuple[str, str]] = []
+        async with house(on_impersonated=lambda *how: told.append(how)) as h:
             await h.hub.start("web1", "web2")
             await h.until(lambda: h.gate.tokens.is_current)
             wire = await h.dial("web1")
             wire.register("web2")
             wire.say("heartbeat")
             assert await wire.ended() == 4503
+            seen = await h.hub.event(HostImpersonated, host="web1")
+            assert (seen.claimed, seen.count) == ("web2", 1)
+            assert "127.0.0.1" in seen.address
+            for _ in range(3):
+                foreign = await h.dial("web1")
+                foreign.say("register", hostname="web2")
+                assert await foreign.ended() == 4503
+            assert [(host, how.partition(",")[0]) for host, how in told] == [("web1", "it registered as web2")]
+            assert h.gate.impersonations == 4
+            warned = [call for call in h.log.calls if call.args == ("an agent claimed to be another host",)]
+            assert [call.kwargs["claimed"] for call in warned] == ["web2"]
             other = await h.agent("web2")
             other.say("heartbeat")
             await h.hub.event(HeartbeatReceived, host="web2")

@@ -49,7 +49,7 @@ MAY: dict[str, set[str]] = {
 # what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
 PURE = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy",
-    "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "html", "itertools",
+    "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "html", "ipaddress", "itertools",
     "json", "math", "operator", "re", "reprlib", "statistics", "string", "struct", "textwrap", "types", "typing",
     "typing_extensions", "unicodedata", "urllib.parse", "zlib",
 }  # fmt: skip

@@ -20,7 +20,9 @@ def test_every_command_in_the_readme_is_one_that_can_be_typed() -> None:
             command = cli.get_command(click.Context(cli), verb)
             assert command is not None, f"fleethub {verb}"
             if isinstance(command, click.Group):
-                inner = rest.split()[0]
+                inner = (rest.split() or [""])[0]
+                if command.invoke_without_command and inner not in command.commands:
+                    continue
                 assert inner in command.commands, f"fleethub {verb} {inner}"
                 command = command.commands[inner]
             known = {option for parameter in command.params for option in parameter.opts}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import msgspec
 
 from processes.adapters import settings
-from processes.adapters.state import fleet_db
+from processes.adapters.state import audit_trail, fleet_db, sightings
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.records.dead_letter import DeadLetter, Why
+from processes.core.travels.audit import Kind
 from processes.watchdog import alarm_facts
 from processes.watchdog.alarm_facts import ROWS_MAX
 
@@ -30,6 +32,10 @@ def test_a_flood_of_one_host_takes_no_alarm_from_others_and_each_end_is_told_as_
         for number, id in enumerate(("poison", "retried", "discarded", "displaced")):
             put(id, "a", Why.POISON, 1.0 + number)
         first = alarm_facts.now(found, AlarmFacts())
+        assert first.audit_head == "", "nothing is chained yet"
+        audit_trail.add(connection, 1.0, Kind.HOST, "a", "enrolled", actor="ann")
+        first = alarm_facts.now(found, first)
+        assert first.audit_head == str(audit_trail.head(connection))
         assert {key for key, _ in first.put_aside or []} == {"poison", "retried", "discarded", "displaced"}
         for number in range(3 * ROWS_MAX):
             put(f"s{number}", "b", Why.STRAY, 100.0 + number)
@@ -43,7 +49,14 @@ def test_a_flood_of_one_host_takes_no_alarm_from_others_and_each_end_is_told_as_
                         "VALUES (1.0, 'letter', ?, ?, '', 'ann')",
                         (id, after),
                     )
+        for kind, name in ((sightings.IMPERSONATED, "web1"), (sightings.GUESSED, "fanout-1")):
+            sightings.say(found.run, kind, name, "so it was")
+            sightings.say(found.run, kind, "old", "long ago")
+            os.utime(found.run / kind / "old", (1.0, 1.0))
         second = alarm_facts.now(found, first)
+        assert second.impersonated == [("web1", "so it was")]
+        assert second.guessed == [("fanout-1", "so it was")]
+        assert not (found.run / sightings.GUESSED / "old").exists()
         stands = [key for key, _ in second.put_aside or []]
         assert len(stands) == ROWS_MAX
         assert {"poison", "own", f"s{3 * ROWS_MAX - 1}"} <= set(stands)

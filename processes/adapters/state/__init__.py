@@ -67,6 +67,10 @@ an older fleet.db lets nobody in who was sent away since.
     run/gave_up/NAME           | 0600 | that process        | watchdog, status      | no      | until it ends in order
     run/contested/             | 0700 | gateway             | -                     | no      | the installation's
     run/contested/HOST         | 0600 | gateway             | watchdog              | no      | five minutes
+    run/impersonated/          | 0700 | gateway             | -                     | no      | the installation's
+    run/impersonated/HOST      | 0600 | gateway             | watchdog              | no      | five minutes
+    run/guessed/               | 0700 | fanout              | -                     | no      | the installation's
+    run/guessed/NAME           | 0600 | fanout              | watchdog              | no      | five minutes
     run/watchdog.json          | 0600 | watchdog            | fanout, command line  | no      | rewritten every second
     run/wanted.json            | 0600 | command line        | watchdog, status      | no      | until the next up
     run/canary.json            | 0600 | watchdog            | gateway, fanout       | no      | new at each start
@@ -75,6 +79,7 @@ an older fleet.db lets nobody in who was sent away since.
     run/sessions/ID            | 0600 | fanout              | fanout                | no      | twelve hours, or its end
     run/signed_out/            | 0700 | fanout              | -                     | yes     | the installation's
     run/signed_out/ID          | 0600 | fanout              | fanout                | yes     | twelve hours
+    run/signed_out_until       | 0600 | fanout              | fanout                | yes     | the installation's
     run/codes/                 | 0700 | command line        | -                     | yes     | the installation's
     run/codes/HASH             | 0600 | command line        | fanout                | yes     | one use, ten minutes
     run/failpoint              | 0600 | drills              | hub                   | no      | until it strikes

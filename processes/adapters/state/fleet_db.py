@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from processes.adapters.state import durable, epoch_file, fleet_schema, sqlite_file
+from processes.adapters.state import audit_trail, durable, epoch_file, fleet_schema, sqlite_file
 from processes.core.records import beginning
 from processes.core.records.beginning import Found
 from processes.core.records.command import Command, State, Transition
@@ -26,7 +26,6 @@ from processes.core.records.ledger import Ledger
 from processes.core.records.run import Run, RunState
 from processes.core.shown.pages import TokenView
 from processes.core.travels.audit import AuditView
-from processes.core.travels.audit import view as audit_view
 from processes.core.travels.pulse import Pulse
 from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
 
@@ -216,7 +215,7 @@ def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """A value of the meta table: epoch, written, position, ledger, number, lasting_time."""
+    """A value of the meta table: epoch, written, position, ledger, number, lasting_time, audit_checkpoint."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
@@ -322,12 +321,7 @@ def audit(
 ) -> list[AuditView]:
     """Return the audit trail, newest first; `before` is the `number` of the last line of the page before."""
     where, values = _where({"number < ?": before, "kind = ?": kind, "subject = ?": subject, "actor = ?": actor})
-    rows = connection.execute(
-        "SELECT number, at_wall_s, kind, subject, before, after, reason, actor FROM audit "  # noqa: S608  # constants
-        f"WHERE {where} ORDER BY number DESC LIMIT ?",
-        (*values, limit),
-    )
-    return [audit_view(row) for row in rows]
+    return audit_trail.page(connection, where, values, limit)
 
 
 def output(

@@ -54,6 +54,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE INDEX commands_output ON commands (finished_wall_s, json_extract(record, '$.output_bytes'))
              WHERE json_extract(record, '$.output_bytes') > 0""",
     ),
+    (  # the lines of the audit trail become a chain, which begins behind those that are there
+        "ALTER TABLE audit ADD COLUMN hash BLOB",
+        """INSERT INTO meta SELECT 'audit_checkpoint', json_object('number', coalesce(max(number), 0), 'hash', '')
+             FROM audit""",
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
 ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch that the file beside it knows

@@ -1,4 +1,5 @@
-"""Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/cookie.key.
+"""Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/signed_out_until and
+run/cookie.key.
 
 A session is a signed cookie; its file, named by its id, lists it, and the file's time of change tells when the session
 was last used. A file of the same name in signed_out ends it early: every fanout sees that file at its next look.
@@ -11,6 +12,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ from processes.adapters.state import durable
 from processes.core.values import Role
 
 KEY_BYTES: Final = 32
-SIGNED_OUT_MAX: Final = 100_000  # that are read; nobody signs out so often within twelve hours
+SIGNED_OUT_MAX: Final = 100_000  # files of ended sessions; of more, the older half becomes one time
 MARK_BYTES_MAX: Final = 200
 
 
@@ -91,19 +93,20 @@ def used(run: Path, before: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def end(run: Path, session_id: str) -> None:
-    """End the session everywhere, durably. Raises: OSError."""
+def end(run: Path, session_id: str, since_wall_s: float) -> None:
+    """End the session, which began then, everywhere and durably. Raises: OSError."""
     folder = run / "signed_out"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    durable.replace(folder / session_id, f"{_boot_id()} {clock.now().boot_s:.0f}\n".encode())
+    mark = f"{_boot_id()} {clock.now().boot_s:.0f} {since_wall_s!r}\n"
+    durable.replace(folder / session_id, mark.encode())
     (run / "sessions" / session_id).unlink(missing_ok=True)
 
 
 def ended(run: Path, age_s_max: float, before: frozenset[str] | None) -> frozenset[str] | None:
-    """Return the ids of sessions that ended early, at most SIGNED_OUT_MAX.
+    """Return the ids of sessions that ended early, beside those of `ended_until`.
 
     While they cannot be read: what was read before; None if they were never read, and then no session is good. Removes
-    those of sessions that have ended by their time, which is older than `age_s_max`.
+    those of sessions that have ended by their time, which is older than `age_s_max`, and makes few of too many.
     """
     try:
         paths = list((run / "signed_out").iterdir())
@@ -112,19 +115,58 @@ def ended(run: Path, age_s_max: float, before: frozenset[str] | None) -> frozens
     except OSError:
         return before
     now_s = time.time()
-    found: set[str] = set()
+    found: dict[str, float] = {}
     for path in paths:
         try:
-            if now_s - path.stat().st_mtime > age_s_max and _age_s_min(path) > age_s_max:
+            at_wall_s = path.stat().st_mtime
+            if now_s - at_wall_s > age_s_max and _age_s_min(path) > age_s_max:
                 path.unlink(missing_ok=True)
                 continue
         except FileNotFoundError:  # another fanout has just removed it
             continue
         except OSError:
-            pass  # it is there, however old: the session has ended
-        if len(found) < SIGNED_OUT_MAX:
-            found.add(path.name)
+            at_wall_s = now_s  # it is there, however old: the session has ended
+        found[path.name] = at_wall_s
+    if len(found) > SIGNED_OUT_MAX:
+        oldest = sorted(found, key=found.__getitem__)[: len(found) - SIGNED_OUT_MAX // 2]
+        with contextlib.suppress(OSError):  # as long as the disk refuses, all of them are read
+            _end_all_until(run, oldest, now_s)
     return frozenset(found)
+
+
+def ended_until(run: Path, before_wall_s: float) -> float:
+    """Return the time until which all sessions that had begun have ended; 0: there is none. While it cannot be read:
+    what was read before. It never goes back.
+    """
+    try:
+        return max(before_wall_s, float(_until_place(run).read_bytes()[:MARK_BYTES_MAX]))
+    except (OSError, ValueError):
+        return before_wall_s
+
+
+def _end_all_until(run: Path, session_ids: Iterable[str], now_wall_s: float) -> None:
+    """Make one time of many ended sessions: all that had begun by then have ended. A few that had not are ended with
+    them: better than that one which somebody has ended is good again. Raises: OSError.
+    """
+    covered: list[Path] = []
+    until_wall_s = 0.0
+    for session_id in session_ids:
+        path = run / "signed_out" / session_id
+        words = path.read_bytes()[:MARK_BYTES_MAX].decode(errors="replace").split()
+        try:
+            since_wall_s = float(words[2])
+        except (IndexError, ValueError):  # of a version before: a session has begun before its end
+            since_wall_s = path.stat().st_mtime
+        if since_wall_s <= now_wall_s:  # else whoever signs in now would be ended too
+            covered.append(path)
+            until_wall_s = max(until_wall_s, since_wall_s)
+    durable.replace(_until_place(run), f"{ended_until(run, until_wall_s)!r}\n".encode())
+    for path in covered:
+        path.unlink(missing_ok=True)
+
+
+def _until_place(run: Path) -> Path:
+    return run / "signed_out_until"
 
 
 def _age_s_min(path: Path) -> float:
@@ -132,7 +174,8 @@ def _age_s_min(path: Path) -> float:
     is empty. Raises: OSError.
     """
     with path.open("rb") as file:
-        boot_id, _, then_s = file.read(MARK_BYTES_MAX).decode(errors="replace").strip().partition(" ")
+        words = file.read(MARK_BYTES_MAX).decode(errors="replace").split()
+    boot_id, then_s = words[:2] if len(words) > 1 else ("", "")
     now_s = clock.now().boot_s
     return now_s - float(then_s) if boot_id == _boot_id() and then_s.isdecimal() else now_s
 

@@ -29,15 +29,17 @@ def files_at(path: Path) -> Files:
     return found
 
 
-def open_for_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
+def open_for_reading(path: Path, timeout_s: float, *, still: bool = False) -> sqlite3.Connection:
     """Return a connection that cannot write. Transactions are begun by hand.
 
+    `still`: nobody writes meanwhile, so that a database without a log is read without making one beside it.
     Units: `timeout_s` is how long one call waits for a lock. Raises: OSError, NoFile, sqlite3.Error.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise NoFile(f"{path} is no regular file")
+    alone = "&immutable=1" if still and not path.with_name(path.name + "-wal").exists() else ""
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro",  # with ?, # and % of the path quoted: they would end or change it
+        f"{path.absolute().as_uri()}?mode=ro{alone}",  # with ?, # and % of the path quoted: they would end or change it
         uri=True,
         timeout=timeout_s,
         isolation_level=None,

@@ -15,14 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import durable, epoch_file, fleet_db, fleet_schema, lock
+from processes.adapters.state import audit_trail, durable, epoch_file, fleet_db, fleet_schema, lock, sqlite_file
 from processes.cli.machine import own_processes
 from processes.cli.terminal.failure import Failure
 from processes.core.cli import rollback
 from processes.core.errors import ResourceError
-from processes.core.travels.audit import Kind
+from processes.core.travels import audit_chain
+from processes.core.travels.audit import Head, Kind
 
-AUDIT = "INSERT INTO audit (at_wall_s, kind, subject, before, after, reason, actor) VALUES (?, ?, ?, ?, ?, ?, ?)"
+LOCK_S_MAX = 1.0  # nobody has a lock on it while the installation stands still
 PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
@@ -82,6 +83,15 @@ def put_epoch(sqlite: sqlite3.Connection, settings: Settings) -> None:
     sqlite.execute(PUT_META, ("epoch", str(newest + 1)))
 
 
+def replaced_head(settings: Settings) -> Head:
+    """Return the head of the audit trail in the database that is replaced; an empty one, if that cannot be read."""
+    try:
+        with contextlib.closing(sqlite_file.open_for_reading(settings.database, LOCK_S_MAX, still=True)) as sqlite:
+            return audit_trail.head(sqlite)
+    except (OSError, sqlite_file.NoFile, sqlite3.Error, ValueError):
+        return Head(0, "")
+
+
 def begin_anew(settings: Settings) -> list[Path]:
     """Put an empty database in the place of the fleet's; return where what was there is kept.
 
@@ -93,7 +103,10 @@ def begin_anew(settings: Settings) -> list[Path]:
     with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as sqlite:
         fleet_schema.migrate(sqlite)
         put_epoch(sqlite, settings)
-        sqlite.execute(AUDIT, (time.time(), Kind.DATABASE, "", None, "begun anew", "", rollback.ACTOR))
+        reason = audit_chain.replaced(replaced_head(settings))
+        audit_trail.add(
+            sqlite, time.time(), Kind.DATABASE, "", audit_chain.BEGUN_ANEW, actor=rollback.ACTOR, reason=reason
+        )
     return take_place(settings, fresh)
 
 

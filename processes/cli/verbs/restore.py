@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import fleet_db, fleet_schema, revocations
+from processes.adapters.state import audit_trail, fleet_db, fleet_schema, revocations
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.machine import environment, replacement
 from processes.cli.terminal import output
@@ -24,6 +24,7 @@ from processes.cli.terminal.text import count
 from processes.cli.verbs import backup
 from processes.core.cli import rollback
 from processes.core.cli.rollback import Rollback
+from processes.core.travels import audit_chain
 from processes.core.travels.audit import Kind
 from processes.core.values import CANARY_HOST, rfc3339
 
@@ -115,9 +116,11 @@ def _made_fit(fresh: Path, settings: Settings, file: Path) -> Rollback:
             sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", [(token_hash,) for token_hash in revoked])
             made_at = rfc3339(file.stat().st_mtime)
             replacement.put_epoch(sqlite, settings)
-            sqlite.execute(
-                replacement.AUDIT, (now_wall_s, Kind.DATABASE, made_at, None, "restored", "", rollback.ACTOR)
-            )
+            reason = audit_chain.replaced(replacement.replaced_head(settings))
+            audit_trail.add(
+                sqlite, now_wall_s, Kind.DATABASE, made_at or "", audit_chain.RESTORED,
+                actor=rollback.ACTOR, reason=reason,
+            )  # fmt: skip
             sqlite.execute("COMMIT")
     except (sqlite3.Error, ValueError, msgspec.DecodeError) as error:
         raise DatabaseUnreadable(f"{file} cannot be used: {error}") from None
@@ -133,10 +136,10 @@ def _put(sqlite: sqlite3.Connection, changed: Rollback) -> None:
             "UPDATE commands SET state = ?, open = 0, finished_wall_s = ?, record = ? WHERE number = ?", ended
         )
     for step in changed.transitions:
-        sqlite.execute(
-            replacement.AUDIT,
-            (step.at_wall_s, Kind.COMMAND, step.command_id, step.before, step.after, step.reason, step.actor),
-        )
+        audit_trail.add(
+            sqlite, step.at_wall_s, Kind.COMMAND, step.command_id, step.after,
+            actor=step.actor, before=step.before, reason=step.reason,
+        )  # fmt: skip
     for run in changed.runs:
         over = (run.finished_wall_s, _text(run), run.number)
         sqlite.execute("UPDATE runs SET open = 0, finished_wall_s = ?, record = ? WHERE number = ?", over)

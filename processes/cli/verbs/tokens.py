@@ -1,4 +1,4 @@
-"""The verbs `token` (create, list, revoke the tokens of operators) and `audit` (who did or tried what)."""
+"""The verb `token`: create, list and revoke the tokens of operators."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import click
 from processes.cli.terminal import output
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.client.api import segment
-from processes.core.shown.pages import AuditPage, TokenGone, TokenMade, TokensPage
-from processes.core.travels.audit import AuditView, Kind
+from processes.core.shown.pages import TokenGone, TokenMade, TokensPage
 from processes.core.values import Role
-
-PAGE_MAX = 1000  # lines in one answer of the API
 
 
 @click.group()
@@ -65,40 +62,3 @@ def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | Non
         output.document(told.body)
     else:
         output.say(f"{token_id}: void")
-
-
-@click.command()
-@click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many lines, newest first."
-)
-@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only lines of this kind.")
-@click.option("--subject", help="Only lines about this host, command, token or address.")
-@click.option("--actor", help="Only what this actor did.")
-@as_json
-@asks_hub
-def audit(
-    *,
-    limit: int,
-    kind: str | None,
-    subject: str | None,
-    actor: str | None,
-    as_json: bool,
-    hub: str | None,
-    token_file: Path | None,
-) -> None:
-    """List who did or tried what, newest first: commands' states, hosts, tokens, sign-ins, refused attempts."""
-    filters = {"kind": kind, "subject": subject, "actor": actor}
-    with asking(hub, token_file) as api:
-        asked = {name: value for name, value in filters.items() if value is not None}
-        found, following = api.paged(
-            "/audit", AuditPage, asked, limit, page_max=PAGE_MAX, rows=lambda page: (page.audit, page.next)
-        )
-    if as_json:
-        output.document({"audit": found, "next": following})
-        return
-    rows = [[line.at or "", line.actor, line.kind, line.subject, _change(line), line.reason] for line in found]
-    output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, output.none_found("line", filters))
-
-
-def _change(line: AuditView) -> str:
-    return f"{line.before} → {line.after}" if line.before else line.after

@@ -48,6 +48,9 @@ class AlarmFacts(msgspec.Struct, frozen=True):
     ended: Mapping[str, str] = {}  # dead letters that had an alarm, and how that came to its end
     suspended: list[tuple[str, str]] | None = None  # hosts whose token is suspended, and why
     contested: list[str] = []  # hosts whose identity two agents claim
+    impersonated: list[tuple[str, str]] = []  # hosts whose agents claimed to be others, and how
+    guessed: list[tuple[str, str]] = []  # fanouts at which credentials are guessed, and by whom
+    audit_head: str = ""  # NUMBER:HASH of the newest line of the audit trail; empty: not known
 
 
 def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Condition]:
@@ -70,6 +73,16 @@ def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Conditi
         )
         for host in facts.contested
     ]
+    found += [
+        Condition(f"impersonated:{host}", Severity.CRITICAL, f"an agent with the token of {host} claims another name",
+                  f"{how}: its token may be in wrong hands", over="it does so no longer")
+        for host, how in facts.impersonated
+    ]
+    found += [
+        Condition(f"guessed:{fanout}", Severity.WARNING, f"credentials are guessed at {fanout}", how,
+                  over="it has ended")
+        for fanout, how in facts.guessed
+    ]  # fmt: skip
     return [*found, *_certificate(facts, wall_s)]
 
 

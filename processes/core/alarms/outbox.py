@@ -28,7 +28,10 @@ TITLE_CHARS_MAX: Final = 150
 
 
 class AlarmMessage(msgspec.Struct, frozen=True):
-    """One message to a target. `events`: merged, oldest first, at most LINES_MAX; `more`: how many were left out."""
+    """One message to a target. `events`: merged, oldest first, at most LINES_MAX; `more`: how many were left out.
+
+    `audit_head`: number and hash of the newest line of the audit trail, so that somebody elsewhere knows them.
+    """
 
     installation: str
     severity: Severity
@@ -37,6 +40,7 @@ class AlarmMessage(msgspec.Struct, frozen=True):
     body: str
     events: list[AlarmEvent]
     more: int = 0
+    audit_head: str = ""
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -57,8 +61,10 @@ def wait_s(pace: Pace, now_s: float) -> float:
     return max(0.0, pace.retry_s - now_s, gathered_s)
 
 
-def message(installation: str, events: list[AlarmEvent]) -> AlarmMessage:
-    """Return one message of these events, with one line for a condition that began and is over."""
+def message(installation: str, events: list[AlarmEvent], audit_head: str = "") -> AlarmMessage:
+    """Return one message of these events, with one line for a condition that began and is over, and with the head of
+    the audit trail.
+    """
     merged = _merged(events)
     gravest = max(merged, key=lambda e: (e.phase is not Phase.OVER, GRAVITY[e.severity], e.number))
     shown = merged[-LINES_MAX:]
@@ -69,6 +75,8 @@ def message(installation: str, events: list[AlarmEvent]) -> AlarmMessage:
     lines = [_line(event) for event in shown]
     if more:
         lines.insert(0, f"{more} earlier ones are left out: fleethub incidents")
+    if audit_head:
+        lines.append(f"audit head {audit_head}")
     return AlarmMessage(
         installation=installation,
         severity=max((e.severity for e in merged), key=GRAVITY.__getitem__),
@@ -77,6 +85,7 @@ def message(installation: str, events: list[AlarmEvent]) -> AlarmMessage:
         body="\n".join(lines),
         events=shown,
         more=more,
+        audit_head=audit_head,
     )
 
 

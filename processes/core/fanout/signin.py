@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import re
 from collections import OrderedDict, deque
 from typing import Final
@@ -19,10 +20,10 @@ IDLE_S_MAX: Final = 2 * 3600.0  # without a request or an open WebSocket. Source
 USE_TOLD_S: Final = 60.0  # between two notes of one session's use; so much earlier may an idle session end
 SESSIONS_MAX: Final = 10_000  # whose use is remembered; the oldest are forgotten first
 CLOCK_BACK_S_MAX: Final = 60.0  # that a clock may have been set back since a session began
-ATTEMPTS_MAX: Final = 10  # sign-ins per address …
-ATTEMPTS_ALL_MAX: Final = 100  # … and in all, within
+ATTEMPTS_MAX: Final = 10  # wrong credentials of one kind from one network …
+ATTEMPTS_ALL_MAX: Final = 100  # … and in all, that are looked for in the state folder, within
 ATTEMPTS_S: Final = 60.0
-ADDRESSES_MAX: Final = 10_000  # remembered; the oldest are forgotten first
+ADDRESSES_MAX: Final = 10_000  # networks and kinds that are remembered; the oldest are forgotten first
 COOKIE_CHARS_MAX: Final = 2048
 
 _LOOPBACK: Final = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
@@ -161,19 +162,35 @@ def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:
     return given == public.origin or (_is_loopback(host) and given == f"{own_scheme}://{normal_host(host, own_scheme)}")
 
 
+def network_of(address: str) -> str:
+    """Return under what an address is counted: an IPv4 address is one client, of IPv6 a whole /64 is."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+
+
 class Attempts:
-    """Counts recent attempts, by address and in all. Bounded: ADDRESSES_MAX addresses, ATTEMPTS_MAX times each."""
+    """Counts wrong credentials by network and by kind (token, code, bearer), and in all.
+
+    Nobody is kept out by others' guesses: a token that is known is never counted nor asked about here, and a code is
+    looked up whatever was counted. What the limits refuse is a further look into the state folder for an unknown token.
+    Bounded: ADDRESSES_MAX networks and kinds, ATTEMPTS_MAX times each.
+    """
 
     def __init__(self) -> None:
-        self._by_address: OrderedDict[str, deque[float]] = OrderedDict()
+        self._by_source: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
         self._all: deque[float] = deque(maxlen=ATTEMPTS_ALL_MAX)
 
-    def allow(self, address: str, now_s: float) -> bool:
-        """Return whether this address may try now; if so, count the attempt."""
-        times = self._by_address.setdefault(address, deque(maxlen=ATTEMPTS_MAX))
-        self._by_address.move_to_end(address)
-        if len(self._by_address) > ADDRESSES_MAX:
-            self._by_address.popitem(last=False)
+    def allow(self, network: str, kind: str, now_s: float) -> bool:
+        """Return whether one more unknown credential of this kind is within the limits; if so, count it."""
+        times = self._by_source.setdefault((network, kind), deque(maxlen=ATTEMPTS_MAX))
+        self._by_source.move_to_end((network, kind))
+        if len(self._by_source) > ADDRESSES_MAX:
+            self._by_source.popitem(last=False)
         for kept, limit in ((times, ATTEMPTS_MAX), (self._all, ATTEMPTS_ALL_MAX)):
             while kept and now_s - kept[0] >= ATTEMPTS_S:
                 kept.popleft()
@@ -183,9 +200,9 @@ class Attempts:
         self._all.append(now_s)
         return True
 
-    def succeeded(self, address: str) -> None:
-        """Take back the last counted attempt, which was no guess: many operators may sign in through one proxy."""
-        for kept in (self._by_address.get(address), self._all):
+    def succeeded(self, network: str, kind: str) -> None:
+        """Take back the last counted attempt, which was no guess: the token had been made a moment ago."""
+        for kept in (self._by_source.get((network, kind)), self._all):
             if kept:
                 kept.pop()
 

@@ -66,13 +66,14 @@ class Emitted(NamedTuple):
 
 class FramesRead(NamedTuple):
     """The result of one read: events for the hub, complaints for the log, the close code if the connection must end,
-    and how many valid heartbeats there were.
+    how many valid heartbeats there were, and the name that a `register` claimed though the token is another host's.
     """
 
     events: list[Emitted]
     malformed: list[str]
     close: tuple[CloseCode, str] | None
     heartbeats: int = 0
+    claimed: str = ""
 
 
 class AgentConnection:
@@ -93,6 +94,7 @@ class AgentConnection:
         # id and op of those that have no status yet, oldest first
         self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)
         self._progress = Json(b"{}")  # the last progress that the agent sent
+        self._claimed = ""  # another host's name
         self._idle = False  # a foreign agent said on this connection that it runs nothing
 
     @property
@@ -131,7 +133,7 @@ class AgentConnection:
             except BadFrame as error:
                 malformed.append(error.message)
                 close = self._complain(boot_s)
-        return FramesRead(gathered.finish(), malformed, close, heartbeats)
+        return FramesRead(gathered.finish(), malformed, close, heartbeats, self._claimed)
 
     def tell(self) -> agent_frames.Registered | None:
         """Return the frame that tells the agent that the hub holds the registration; None if it was told or left."""
@@ -185,6 +187,7 @@ class AgentConnection:
         if self.stage is not ConnectionStage.AWAITING:
             raise BadFrame("register twice on one connection")
         if frame.hostname.lower() != self.host.lower():  # RFC 4343: names are compared without case
+            self._claimed = frame.hostname
             return None, (CloseCode.RENAMED, "the token is another host's")
         self.info = Connection(
             self.id, self.gateway, self.host, self.token.enrolment, frame, Json(facts), self.address,

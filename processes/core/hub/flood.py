@@ -24,6 +24,7 @@ from processes.core.travels.messages import (
     CloseConnection,
     Death,
     HostFlooded,
+    HostImpersonated,
     TokenChanged,
     Undelivered,
 )
@@ -40,7 +41,7 @@ def suspended(memory: Memory, event: object) -> bool:
     """Return whether the event is a suspended agent's and is to be ignored. The end of its connection still counts."""
     if not memory.hosts_suspended or not isinstance(event, AgentEvent):
         return False
-    if isinstance(event, AgentDisconnected | Undelivered | HostFlooded):
+    if isinstance(event, AgentDisconnected | Undelivered | HostFlooded | HostImpersonated):
         return False
     host = memory.hosts.get(event.host)
     return host is not None and bool(host.suspended)
@@ -59,7 +60,7 @@ def to_blame(event: object) -> str:
     The end of a connection and what a gateway says of its own are no agent's choice. The canary is never to blame: its
     events are so frequent that one of them is in hand at many deaths by chance, and without it the house seems unwell.
     """
-    if isinstance(event, AgentDisconnected | HostFlooded):
+    if isinstance(event, AgentDisconnected | HostFlooded | HostImpersonated):
         return ""
     host = dead_letter.host_of(event)
     return "" if host == CANARY_HOST else host

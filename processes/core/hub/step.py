@@ -27,6 +27,8 @@ from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.shown.views import command_view, encode, host_view
+from processes.core.travels import audit
+from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
     AckReceived,
     AgentDisconnected,
@@ -38,6 +40,7 @@ from processes.core.travels.messages import (
     Event,
     HeartbeatReceived,
     HostFlooded,
+    HostImpersonated,
     OutputReceived,
     ProgressReceived,
     PutAside,
@@ -181,6 +184,8 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             delivery.undelivered(draft, event)
         case HostFlooded():
             flood.closed(draft, event)
+        case HostImpersonated():
+            _impersonated(draft, event)
         case RequestReceived():
             requests.step(draft, event)
         case SnapshotWanted():
@@ -252,7 +257,7 @@ def said_once(memory: Memory, event: Event) -> bool:
     """Return whether nobody will send this event again (a foreign agent's message, a line of the audit trail), so that
     the hub may not drop it.
     """
-    if isinstance(event, AuditNoted):
+    if isinstance(event, AuditNoted | HostImpersonated):
         return True
     if not isinstance(event, StatusReceived | RejectReceived | OutputReceived | ProgressReceived):
         return False
@@ -291,6 +296,19 @@ def _left_out(draft: Draft, event: PutAside) -> None:
         DeadLetter(
             dead_letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name,
             error=error, deaths=event.deaths, event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
+        )
+    )  # fmt: skip
+
+
+def _impersonated(draft: Draft, event: HostImpersonated) -> None:
+    """Note in the audit trail that an agent with this host's token claimed to be another host."""
+    often = f", {event.count} times" if event.count > 1 else ""
+    draft.effects.writes.append(
+        AddAudit(
+            audit.line(
+                draft.now.wall_s, Kind.HOST, event.host, "impersonated",
+                actor=f"{event.host} at {event.address}", reason=f"registered as {event.claimed[:80]}{often}",
+            )
         )
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
 from processes.core.shown.status import IncidentView, Overall
 from processes.core.shown.views import CommandView, HostView, TransitionView
-from processes.core.travels.audit import AuditView
+from processes.core.travels.audit import AuditView, Head
 from processes.core.values import Role, Time
 
 
@@ -57,10 +57,13 @@ class IncidentWithEvidence(IncidentView, frozen=True):
 
 
 class AuditPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/audit, newest first."""
+    """GET /api/v1/audit, newest first. `checkpoint`: the line behind which the chain of the lines' hashes begins; None:
+    the hub does not chain them yet.
+    """
 
     audit: list[AuditView]
     next: int | None = None
+    checkpoint: Head | None = None
 
 
 class TokenView(msgspec.Struct, frozen=True):

@@ -140,6 +140,16 @@ class HostFlooded(AgentEvent, frozen=True, omit_defaults=True, tag=True):
     """
 
 
+class HostImpersonated(AgentEvent, frozen=True, omit_defaults=True, tag=True):
+    """Agents with this host's token claimed to be another host. `claimed`, `address`: of the last one; `count`: how
+    many, since the gateway told it last.
+    """
+
+    claimed: str
+    address: str = ""
+    count: int = 1
+
+
 class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
     """One piece of a gateway's census: all its connections, at most CENSUS_PIECE in a piece.
 
@@ -330,8 +340,8 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
-    | StatusReceived | ProgressReceived | Undelivered | HostFlooded | CensusTaken | RequestReceived | SnapshotWanted
-    | AuditNoted | PutAside
+    | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | RequestReceived
+    | SnapshotWanted | AuditNoted | PutAside
 )  # fmt: skip
 
 

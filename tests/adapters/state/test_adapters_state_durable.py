@@ -311,8 +311,8 @@ FAMILIES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], Ca
         lambda folder: canary_file.read(folder / "canary.json"),
     ),
     "signed_out": (
-        lambda folder: session_files.end(folder, "one"),
-        lambda folder: session_files.end(folder, "two"),
+        lambda folder: session_files.end(folder, "one", 1.0),
+        lambda folder: session_files.end(folder, "two", 1.0),
         lambda folder: session_files.ended(folder, 60.0, None),
     ),
     "failpoint": (

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from doubles import old_installation
 
-from processes.adapters.state import fleet_db, fleet_schema
+from processes.adapters.state import audit_trail, fleet_db, fleet_schema
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.travels.audit import Head, Kind
+from processes.core.travels.audit_chain import Verifier
 
 # Migrates, and kills itself before the N-th statement that SQLite carries out.
 KILLED = """
@@ -60,11 +62,26 @@ def test_a_file_of_the_first_version_becomes_what_a_new_file_is_and_keeps_its_ro
     assert fleet_db.refusal(old, tmp_path / "epoch", None) == ""
 
 
+def test_the_lines_of_the_first_version_stay_as_they_are_and_the_chain_begins_behind_them(old: Path) -> None:
+    with opened(old) as before:
+        lines = before.execute("SELECT * FROM audit ORDER BY number").fetchall()
+    with contextlib.closing(fleet_db.open_for_writing(old)) as now:
+        assert now.execute("SELECT * FROM audit ORDER BY number").fetchall() == [(*line, None) for line in lines] != []
+        assert audit_trail.checkpoint(now) == audit_trail.head(now) == Head(lines[-1][0], "")
+        audit_trail.add(now, 1.0, Kind.HOST, "a", "enrolled", actor="ann")
+        verifier = Verifier()
+        verifier.take(fleet_db.audit(now, limit=1000), audit_trail.checkpoint(now))
+        verified = verifier.finish()
+        assert (verified.lines, verified.breaks, verified.head.number) == (1, [], lines[-1][0] + 1)
+        assert "before the chain began" in verified.notes[0]
+
+
 def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_completed(old: Path, tmp_path: Path) -> None:
     """With one version more than there is: of tables that are made, changed, and filled."""
     kept = old.read_bytes()
     seen = set()
-    for number in range(1, 40):
+    newest = fleet_schema.VERSION + 1
+    for number in range(1, 60):
         for path in tmp_path.glob("fleet.db*"):
             path.unlink()
         old.write_bytes(kept)
@@ -75,7 +92,10 @@ def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_compl
             seen.add(version)
             names = {name for (name,) in after.execute("SELECT name FROM sqlite_master")}
             assert ("commands_output" in names) == (version >= 2), number
-            assert ("more" in names) == (version >= 3), number
+            assert ("more" in names) == (version == newest), number
+            chained = "hash" in {row[1] for row in after.execute("PRAGMA table_info(audit)")}
+            begun = after.execute("SELECT value FROM meta WHERE key = 'audit_checkpoint'").fetchone()
+            assert chained == (begun is not None) == (version >= audit_trail.CHAINED_SINCE), number
             assert after.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         if done.returncode == 0:
             break
@@ -83,9 +103,9 @@ def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_compl
         assert again.returncode == 0, again.stderr
         with opened(old) as after:
             assert after.execute("SELECT count(*) FROM hosts WHERE more != name").fetchone() == (0,)
-            assert fleet_schema.version_of(after) == fleet_schema.VERSION + 1
+            assert fleet_schema.version_of(after) == newest
     assert number > 5
-    assert seen == {1, 2, 3}
+    assert seen == set(range(1, newest + 1))
 
 
 @pytest.mark.parametrize(

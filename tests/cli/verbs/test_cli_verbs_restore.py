@@ -20,7 +20,7 @@ from doubles.deadline import WAIT_S
 from doubles.fleet_play import Play
 
 from processes.adapters.settings import load
-from processes.adapters.state import fleet_db, fleet_schema, lock, revocations
+from processes.adapters.state import audit_trail, fleet_db, fleet_schema, lock, revocations
 from processes.cli.__main__ import execute
 from processes.cli.machine import replacement
 from processes.core.hub.effects import Effects
@@ -146,6 +146,31 @@ def test_restore_brings_the_hosts_back_loses_what_was_open_and_leaves_revoked_on
     epoch = fleet_db.reading(state / "fleet.db", fleet_db.epoch)
     with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
         assert store._begin_epoch(sqlite, state / "epoch") == int((state / "epoch").read_text()) > epoch
+
+
+def test_the_trail_of_a_restored_backup_goes_on_and_tells_which_trail_it_replaced(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play = fill(state / "fleet.db", "a")
+    file = tmp_path / "b.db"
+    verb("backup", str(file), capsys=capsys)
+    backed = verb("audit", "verify", "--file", str(file), capsys=capsys)
+    assert (backed["whole"], backed["lines"]) == (True, 2)
+    given = play.give("pull", "a")
+    assert given is not None
+    write(state / "fleet.db", play, play.effects)
+    told = str(fleet_db.reading(state / "fleet.db", audit_trail.head))
+    done = verb("restore", str(file), capsys=capsys)
+    found = verb("audit", "verify", "--file", str(state / "fleet.db"), "--head", told, capsys=capsys)
+    assert found["whole"], found
+    assert found["lines"] > backed["lines"]
+    assert any("a backup was restored here" in note and told in note for note in found["notes"])
+    kept = verb("audit", "verify", "--file", done["replaced"], "--head", told, capsys=capsys)
+    assert kept["whole"], kept
+    replacement.begin_anew(load())
+    anew = verb("audit", "verify", "--file", str(state / "fleet.db"), capsys=capsys)
+    assert (anew["whole"], anew["lines"]) == (True, 1)
+    assert "an empty database was begun here; the trail of the replaced database ended at" in anew["notes"][0]
 
 
 def test_restore_refuses_while_a_hub_runs_and_what_is_no_backup(

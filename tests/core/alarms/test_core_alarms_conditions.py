@@ -89,6 +89,8 @@ def test_healthy_house_alarms_nobody() -> None:
         ("deadletter:7", Severity.WARNING, report(), {"put_aside": [("7", "a status of web1")]}),
         ("suspended:web1", Severity.CRITICAL, report(), {"suspended": [("web1", "a flood of poison")]}),
         ("contested:web1", Severity.WARNING, report(), {"contested": ["web1"]}),
+        ("impersonated:web1", Severity.CRITICAL, report(), {"impersonated": [("web1", "it registered as web2")]}),
+        ("guessed:fanout", Severity.WARNING, report(), {"guessed": [("fanout", "120 within a minute")]}),
         ("certificate:unreadable", Severity.WARNING, report(), {"certificate_problem": "it is cut off"}),
     ],
 )

@@ -53,6 +53,14 @@ def test_message_of_one_event_says_it_and_one_of_many_names_the_gravest_and_coun
     assert len(many.body.splitlines()) == 8
 
 
+def test_a_message_brings_the_head_of_the_audit_trail() -> None:
+    """So that somebody elsewhere knows it; a trail that was cut, or written anew, is found by nothing else."""
+    head = f"12:{'ab' * 32}"
+    told = outbox.message("box", [event(1)], head)
+    assert told.audit_head == head
+    assert told.body.splitlines()[-1] == f"audit head {head}"
+
+
 def test_what_began_and_is_over_is_one_line_and_does_not_lead_what_still_stands() -> None:
     over = event(2, "a", Phase.OVER, Severity.CRITICAL, "after 3 s")
     both = outbox.message("box", [event(1, "a", severity=Severity.CRITICAL), over])

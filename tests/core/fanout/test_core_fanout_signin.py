@@ -9,6 +9,7 @@ import pytest
 
 from processes.core.fanout import health
 from processes.core.fanout.signin import (
+    ATTEMPTS_ALL_MAX,
     ATTEMPTS_MAX,
     ATTEMPTS_S,
     IDLE_S_MAX,
@@ -21,6 +22,7 @@ from processes.core.fanout.signin import (
     cookie,
     host_allowed,
     is_idle,
+    network_of,
     origin_allowed,
     read_cookie,
     session_of,
@@ -134,16 +136,28 @@ def test_only_a_page_of_our_own_is_no_foreign_origin(origin: str, host: str, pub
     assert origin_allowed(origin, host, public, tls=False) is allowed
 
 
-def test_a_thousand_guesses_from_one_address_are_ten() -> None:
+def test_a_thousand_guesses_of_a_kind_from_one_network_are_ten() -> None:
     attempts = Attempts()
-    assert sum(attempts.allow("10.0.0.1", 0.0) for _ in range(1000)) == ATTEMPTS_MAX
-    assert attempts.allow("10.0.0.2", 0.0)
-    assert attempts.allow("10.0.0.1", ATTEMPTS_S)
+    assert sum(attempts.allow("10.0.0.1", "token", 0.0) for _ in range(1000)) == ATTEMPTS_MAX
+    assert attempts.allow("10.0.0.2", "token", 0.0)
+    assert attempts.allow("10.0.0.1", "bearer", 0.0), "a script's token is not a browser's"
+    assert attempts.allow("10.0.0.1", "token", ATTEMPTS_S)
 
 
 def test_guesses_from_everywhere_are_bounded_too() -> None:
     attempts = Attempts()
-    assert sum(attempts.allow(f"10.0.{n // 250}.{n % 250}", 0.0) for n in range(50_000)) == 100
+    assert sum(attempts.allow(f"10.0.{n // 250}.{n % 250}", "token", 0.0) for n in range(50_000)) == ATTEMPTS_ALL_MAX
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1%eth0", "2001:db8:1:2::/64"), ("fe80::1%lo", "fe80::/64"), ("", ""), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_who_has_a_whole_network_of_addresses_is_one(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 NOW_S = 1000.0
@@ -191,7 +205,7 @@ def test_health_is_green_only_with_a_pulse_a_round_and_nobody_stuck(
 def test_who_signs_in_well_does_not_use_up_the_tries_of_all_behind_the_same_proxy() -> None:
     attempts = Attempts()
     for _ in range(10 * ATTEMPTS_MAX):
-        assert attempts.allow("10.0.0.1", 0.0)
-        attempts.succeeded("10.0.0.1")
-    attempts.succeeded("10.0.0.2")
-    assert sum(attempts.allow("10.0.0.1", 0.0) for _ in range(1000)) == ATTEMPTS_MAX
+        assert attempts.allow("10.0.0.1", "token", 0.0)
+        attempts.succeeded("10.0.0.1", "token")
+    attempts.succeeded("10.0.0.2", "token")
+    assert sum(attempts.allow("10.0.0.1", "token", 0.0) for _ in range(1000)) == ATTEMPTS_MAX

@@ -123,6 +123,7 @@ def test_another_name_than_the_tokens_ends_the_connection_and_nothing_behind_it_
     assert reading.events == []
     assert reading.close is not None
     assert reading.close[0] is CloseCode.RENAMED
+    assert reading.claimed == name
     assert not connection.is_live
 
 
