@@ -282,6 +282,13 @@ class Settings(msgspec.Struct, frozen=True):
         """The id of a row that freezes a fanout (fanout/poison_row.py); only where drills are enabled."""
         return self.run / "poison_row"
 
+    @property
+    def deaf(self) -> Path:
+        """The name of a process that is to accept no more (adapters/rehearsed_deafness.py); only where drills are
+        enabled.
+        """
+        return self.run / "deaf"
+
     def names(self, kind: str) -> list[str]:
         """Return the names of the processes of a kind, in order."""
         count = {"gateway": self.file.gateway.processes, "fanout": self.file.fanout.processes}.get(kind, 1)

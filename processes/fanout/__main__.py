@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Final
 
-from processes.adapters import bootstrap, tls
+from processes.adapters import bootstrap, rehearsed_deafness, tls
+from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.state import session_files
@@ -38,6 +39,7 @@ async def main(process: Process) -> None:
     """Open the resources, turn until the process is asked to stop, close them in reverse order."""
     settings = process.settings
     sock = bootstrap.listening_socket()
+    accepts = Accepts(sock)
     folder_watch = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
     auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
@@ -57,6 +59,7 @@ async def main(process: Process) -> None:
         database_reader,
         histories,
         settings.histories / process.name,
+        accepts,
     )
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
     audit_notes = AuditNotes(link, process.name)
@@ -67,7 +70,7 @@ async def main(process: Process) -> None:
         audit_notes,
         DeadLetterApi(database_reader, requests),
     )
-    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
+    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth), accepts)
     poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )
@@ -76,13 +79,16 @@ async def main(process: Process) -> None:
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # the server ends by itself only if it is broken
     renewing = asyncio.create_task(tls.follow(web.config.ssl, settings.file.tls, process.log))
+    rehearsing = asyncio.create_task(rehearsed_deafness.follow(settings, process.name, web.deafen))
     try:
         await loop.run(process.stop)
+        accepts.end()
         web.should_exit = True  # the server tells every connection, including WebSockets
         await loop.finish(serving)
         serving.result()
     finally:
         renewing.cancel()
+        rehearsing.cancel()
         database_reader.close()
         await link.close()
 

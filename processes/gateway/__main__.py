@@ -8,7 +8,8 @@ import asyncio
 import sys
 from typing import Final
 
-from processes.adapters import bootstrap, tls
+from processes.adapters import bootstrap, rehearsed_deafness, tls
+from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.state import contested
@@ -24,6 +25,7 @@ async def main(process: Process) -> None:
     """Open the resources, turn until the process is asked to stop, close them in reverse order."""
     settings = process.settings
     sock = bootstrap.listening_socket()
+    accepts = Accepts(sock)
     context = tls.context_of(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up a thread, and not the loop
@@ -31,15 +33,18 @@ async def main(process: Process) -> None:
         process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=listener.sockets_max(),
         on_contested=lambda host: threads.run_in_executor(None, contested.say, settings.run, host),
     )  # fmt: skip
-    server = await listener.serve(sock, context, gate.socket)
+    server = await listener.serve(sock, context, accepts.counted(gate.socket))
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
-    loop = Loop(gate, link, process.pulse, process.stop)
+    rehearsing = asyncio.create_task(rehearsed_deafness.follow(settings, process.name, server.close))
+    loop = Loop(gate, link, process.pulse, process.stop, accepts)
     try:
         await loop.run()
+        accepts.end()
         server.close()  # supervisord holds the socket: new connections wait there for the successor
         await loop.drain()
     finally:
         renewing.cancel()
+        rehearsing.cancel()
         await link.close()
 
 

@@ -46,6 +46,7 @@ RARE = {
     "run/contested/HOST": "two agents of one name",
     "run/failpoint": "a drill",
     "run/failpoint-watchdog": "a test",
+    "run/deaf": "a drill",
     "run/poison_row": "a test",
     "agent-state/failpoint": "a drill",
     "ANY.TEMPORARY": "a moment",

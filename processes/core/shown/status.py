@@ -25,6 +25,7 @@ class Verdict(enum.StrEnum):
     ADVANCING = "advancing"
     LAGGING = "lagging"
     STALLED = "stalled"
+    DEAF = "deaf"  # accepts no connection of those that wait at its port
     MEMORY = "memory"  # uses more memory than it may
     FROZEN = "frozen"
     DEAD = "dead"
@@ -41,8 +42,11 @@ class Verdict(enum.StrEnum):
 
 PHRASES: Final = {each: f"is {each}" for each in Verdict} | {Verdict.MEMORY: "uses too much memory"}
 WELL: Final = frozenset({Verdict.ADVANCING, Verdict.LAGGING})  # it works, perhaps slowly
-STUCK: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE})  # it lives and does not work
-KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})  # what the watchdog replaces by a kill
+STUCK: Final = frozenset(
+    {Verdict.FROZEN, Verdict.STALLED, Verdict.DEAF, Verdict.UNKILLABLE}
+)  # it lives and does not work
+# what the watchdog replaces by a kill
+KILLED: Final = frozenset({Verdict.STALLED, Verdict.DEAF, Verdict.FROZEN, Verdict.MEMORY})
 
 
 class Overall(enum.StrEnum):
