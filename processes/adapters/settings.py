@@ -383,6 +383,12 @@ def address(listen: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def reachable(listen: str) -> tuple[str, int]:
+    """Return host and port by which this machine itself reaches a `listen` setting. Raises: SettingsError."""
+    host, port = address(listen)
+    return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
+
+
 def is_loopback(host: str) -> bool:
     """Return True for addresses that only this machine can reach."""
     return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
