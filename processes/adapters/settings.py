@@ -284,7 +284,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def deaf(self) -> Path:
-        """The name of a process that is to accept no more (adapters/rehearsed_deafness.py); only where drills are
+        """The name of a process that is to accept no more (adapters/state/deaf_file.py); only where drills are
         enabled.
         """
         return self.run / "deaf"

@@ -9,11 +9,11 @@ import sys
 import time
 from typing import Final
 
-from processes.adapters import bootstrap, rehearsed_deafness, tls
+from processes.adapters import bootstrap, tls
 from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import session_files
+from processes.adapters.state import deaf_file, session_files
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
 from processes.fanout import poison_row, server, state_folder
@@ -79,7 +79,7 @@ async def main(process: Process) -> None:
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # the server ends by itself only if it is broken
     renewing = asyncio.create_task(tls.follow(web.config.ssl, settings.file.tls, process.log))
-    rehearsing = asyncio.create_task(rehearsed_deafness.follow(settings, process.name, web.deafen))
+    rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, web.deafen))
     try:
         await loop.run(process.stop)
         accepts.end()

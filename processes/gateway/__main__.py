@@ -8,11 +8,11 @@ import asyncio
 import sys
 from typing import Final
 
-from processes.adapters import bootstrap, rehearsed_deafness, tls
+from processes.adapters import bootstrap, tls
 from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import contested
+from processes.adapters.state import contested, deaf_file
 from processes.gateway import listener
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
@@ -35,7 +35,7 @@ async def main(process: Process) -> None:
     )  # fmt: skip
     server = await listener.serve(sock, context, accepts.counted(gate.socket))
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
-    rehearsing = asyncio.create_task(rehearsed_deafness.follow(settings, process.name, server.close))
+    rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, server.close))
     loop = Loop(gate, link, process.pulse, process.stop, accepts)
     try:
         await loop.run()

@@ -2,8 +2,10 @@
 
 A no-op command goes in at the operators' HTTP port, to the canary agent at the agents' port, and its end must come back
 on the operators' WebSocket. So does the number of a heartbeat, every second. Connections that stand tell nothing of new
-ones, so at each port it also knocks: a fresh connection, with TLS where that is on, and one answer. Its own failures are results, never
-exceptions: the judging loop reads `report()` and goes on. Every wait has a deadline.
+ones, so at each port it also knocks: a fresh connection, with TLS where that is on, and one answer.
+
+Its own failures are results, never exceptions: the judging loop reads `report()` and goes on. Every wait has a
+deadline.
 
 Its tokens are new at each start; gateway and fanout know their hashes from run/canary.json.
 """

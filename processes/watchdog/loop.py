@@ -260,16 +260,11 @@ class Loop:
         failpoint.reach("watchdog.killed")
 
     def _went_on(self, subject: Subject, found: Verdict, turn: int) -> bool:
-        """Return whether a frozen process has turned meanwhile, or a deaf one has accepted what waited."""
-        if found not in (Verdict.FROZEN, Verdict.DEAF):
-            return False
         try:
             pulse = pulse_file.read(self._settings.pulses, subject.name)
         except (Unreadable, OSError):
             return False
-        if pulse is None or pulse.pid != subject.pid or pulse.turn <= turn:
-            return False
-        return found is Verdict.FROZEN or not pulse.unaccepted_ns
+        return pulse is not None and pulse.pid == subject.pid and verdict.went_on(found, turn, pulse)
 
     async def _revive(self, name: str, incident: Incident) -> None:
         self._incidents.reviving(incident)

@@ -1,7 +1,7 @@
 """A gateway, a hub and a fanout in one small thing, as far as the canary meets them: two ports, one epoch.
 
-The same frames as the real ones. `deafen` lets nothing more in at one port, and what stands goes on. `mute`: what is swallowed without a word (command, registered, delta, answer); `epoch`
-is the hub's.
+The same frames as the real ones. `deafen` lets nothing more in at one port, and what stands goes on. `mute`: what is
+swallowed without a word (command, registered, delta, answer); `epoch` is the hub's.
 """
 
 from __future__ import annotations

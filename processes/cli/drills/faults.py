@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import proc, rehearsed_deafness
+from processes.adapters import proc
 from processes.adapters import settings as settings_of
-from processes.adapters.state import status_file
+from processes.adapters.state import deaf_file, status_file
 from processes.adapters.supervisor import Supervisor, SupervisorFault
 from processes.cli.drills import conditions
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
@@ -136,7 +136,7 @@ async def _deaf(scene: Scene) -> None:
     stage, process = scene.stage, scene.drill.process
     file = stage.settings.file
     pid, listen = stage.pulse(process).pid, (file.agents if process == "gateway" else file.operators).listen
-    rehearsed_deafness.ask(stage.settings, process)
+    deaf_file.ask(stage.settings, process)
     scene.stack.callback(stage.settings.deaf.unlink, missing_ok=True)
     await stage.until(lambda: not stage.settings.deaf.exists(), f"{process} takes the fault", FOUND_S_MAX)
     scene.begins()

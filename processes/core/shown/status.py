@@ -231,9 +231,9 @@ HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary
 def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) -> tuple[Overall, list[str]]:
     """Return the verdict on the whole, with the reasons.
 
-    down: the hub is dead, stopped or starting. stalled: the hub is frozen, stalled or unkillable, or the canary is red (which
-    it is too while one port answers no fresh connections). degraded: another process that is wanted is not well, one is blocked, or the watchdog is silent. Processes that an
-    operator stopped are not counted, except the hub.
+    down: the hub is dead, stopped or starting. stalled: the hub is frozen, stalled or unkillable, or the canary is red
+    (which it is too while one port answers no fresh connections). degraded: another process that is wanted is not well,
+    one is blocked, or the watchdog is silent. Processes that an operator stopped are not counted, except the hub.
     """
     reasons: list[str] = []
     grade = Overall.OK

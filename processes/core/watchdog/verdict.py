@@ -50,8 +50,8 @@ RAN_SHARE: Final = 0.25
 STORAGE_S_MAX: Final = 10.0
 HEAVY_S: Final = 1.0  # over the memory limit for so long: a peak may pass
 STORAGE: Final = "storage"  # the stage of a database call
-# turns in a row that ended with a connection waiting and none accepted: in a storm of connections another process of the
-# port may take them all just before one such turn, but hardly before so many
+# turns in a row that ended with a connection waiting and none accepted: in a storm of connections another process of
+# the port may take them all just before one such turn, but hardly before so many
 DEAF_TURNS: Final = 6
 AWAY_S: Final = 1.0  # after such a gap of the watchdog's own, all silence counts anew; its turns are 0.1 s apart
 UNKILLABLE_S: Final = 2.0  # alive so long after SIGKILL
@@ -146,6 +146,13 @@ def judge(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s: f
         return track, _absent(track, facts, now_s)
     track = _followed(kind, track, facts, now_s)
     return track, _present(kind, track, facts, now_s, stall_s)
+
+
+def went_on(found: Verdict, turn: int, pulse: Pulse) -> bool:
+    """Return whether a process needs no remedy any more, by a newer pulse of it: a frozen one that has turned since
+    `turn`, or a deaf one that has also accepted what waited.
+    """
+    return pulse.turn > turn and (found is Verdict.FROZEN or (found is Verdict.DEAF and not pulse.unaccepted_ns))
 
 
 def _absent(track: Track, facts: ProcessFacts, now_s: float) -> Judgement:

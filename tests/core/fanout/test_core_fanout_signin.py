@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -151,8 +153,8 @@ NOW_S = 1000.0
 
 
 def report(
-    *, age_s: float = 0.5, round_age_s: float | None = 1.0, epoch: int = 3, ports: dict[str, float | None] = {},  # noqa: B006
-    unwanted: str = "", **verdicts: Verdict,
+    *, age_s: float = 0.5, round_age_s: float | None = 1.0, epoch: int = 3,
+    ports: Mapping[str, float | None] = MappingProxyType({}), unwanted: str = "", **verdicts: Verdict,
 ) -> Report:  # fmt: skip
     given = {"hub": Verdict.ADVANCING, "gateway": Verdict.ADVANCING, "fanout": Verdict.ADVANCING, **verdicts}
     processes = [

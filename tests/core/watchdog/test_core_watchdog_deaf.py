@@ -22,6 +22,7 @@ from processes.core.watchdog.verdict import (
     Track,
     judge,
     own_gap,
+    went_on,
 )
 
 STALL_S = 2.0
@@ -146,6 +147,15 @@ def test_a_single_accept_ends_it() -> None:
     port.poll(at_most=1)
     port.end_turn()
     assert port.look().verdict is Verdict.ADVANCING
+
+
+@pytest.mark.parametrize("unaccepted_ns", [0, 5])
+@pytest.mark.parametrize("turn", [6, 7, 8])
+@pytest.mark.parametrize("found", Verdict)
+def test_who_went_on_while_the_evidence_was_collected_is_spared(found: Verdict, turn: int, unaccepted_ns: int) -> None:
+    """A deaf one that only turns has not gone on: it has turned all the time."""
+    spared = went_on(found, 7, Pulse(turn=turn, unaccepted_ns=unaccepted_ns))
+    assert spared == (turn == 8 and (found is Verdict.FROZEN or (found is Verdict.DEAF and unaccepted_ns == 0)))
 
 
 def test_no_turn_is_frozen_and_not_deaf() -> None:
