@@ -150,8 +150,14 @@ A freeze's way
      8. The incident is over when the hub turns and a round of the canary that began since then is complete
         (core/watchdog/incident.py, `is_over`; watchdog/canary.py). The ledger is read once more: whatever was accepted
         before is still in it.
-    queues, gateway, fanout and agent take the same way, 6 and 7 aside. What the budget does (five kills in a minute),
-    and what is only the consequence of another's trouble, is in core/watchdog/remedy.py.
+    queues, gateway, fanout and agent take the same way, 6 and 7 aside. So does a gateway or fanout that turns and is
+    deaf: at the end of each turn it notes how many connections it has accepted and how many wait in the kernel's queue
+    of its listening socket (adapters/accepts.py). What waits for watchdog.stall_s and six turns, while it accepts none,
+    makes it deaf. Whoever accepts is not, be it to close at once because there are too many. The canary knocks at both
+    ports with fresh connections, so that something waits where nobody is let in; it cannot tell who of several that
+    share a port is to blame, and only says which port answers (watchdog/canary.py).
+    What the budget does (five kills in a minute), and what is only the consequence of another's trouble, is in
+    core/watchdog/remedy.py.
 
 When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
@@ -262,7 +268,8 @@ Glossary
     ack       "I have it durably"                        report     "I did it"
     pulse     proof of progress, written by a loop       heartbeat  proof of reachability, sent by an agent
     frozen    no turn; stalled: turns without work done; lagging: work that waits too long
+    deaf      turns, and accepts no connection            crowded    accepts, and its port has a queue all the same
     starved   no turn for want of CPU: excused     doubted    a pulse that cannot be read: a second witness decides
     evidence  what is kept before a kill                 incident   what was found, done and how long it took
-    canary    the command that goes round every 2 s      fencing    refusing whatever an older epoch says
+    canary    a command goes round every 2 s; it knocks  fencing    refusing whatever an older epoch says
 """

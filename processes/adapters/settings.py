@@ -282,6 +282,13 @@ class Settings(msgspec.Struct, frozen=True):
         """The id of a row that freezes a fanout (fanout/poison_row.py); only where drills are enabled."""
         return self.run / "poison_row"
 
+    @property
+    def deaf(self) -> Path:
+        """The name of a process that is to accept no more (adapters/state/deaf_file.py); only where drills are
+        enabled.
+        """
+        return self.run / "deaf"
+
     def names(self, kind: str) -> list[str]:
         """Return the names of the processes of a kind, in order."""
         count = {"gateway": self.file.gateway.processes, "fanout": self.file.fanout.processes}.get(kind, 1)
@@ -374,6 +381,12 @@ def address(listen: str) -> tuple[str, int]:
     if ":" in host or "[" in host:
         raise SettingsError(f"{listen!r}: IPv6 literals are not possible, give an IPv4 address or a name")
     return host, int(port)
+
+
+def reachable(listen: str) -> tuple[str, int]:
+    """Return host and port by which this machine itself reaches a `listen` setting. Raises: SettingsError."""
+    host, port = address(listen)
+    return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
 
 
 def is_loopback(host: str) -> bool:

@@ -10,9 +10,10 @@ import time
 from typing import Final
 
 from processes.adapters import bootstrap, tls
+from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import session_files, sightings
+from processes.adapters.state import deaf_file, session_files, sightings
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
 from processes.fanout import poison_row, server, state_folder
@@ -38,6 +39,7 @@ async def main(process: Process) -> None:
     """Open the resources, turn until the process is asked to stop, close them in reverse order."""
     settings = process.settings
     sock = bootstrap.listening_socket()
+    accepts = Accepts(sock)
     folder_watch = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
     auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
@@ -66,6 +68,7 @@ async def main(process: Process) -> None:
         database_reader,
         histories,
         settings.histories / process.name,
+        accepts,
     )
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
     app = application(
@@ -75,7 +78,7 @@ async def main(process: Process) -> None:
         audit_notes,
         DeadLetterApi(database_reader, requests),
     )
-    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth, audit_notes))
+    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth, audit_notes), accepts)
     poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )
@@ -84,13 +87,16 @@ async def main(process: Process) -> None:
     serving = asyncio.create_task(web.serve(sockets=[sock]))
     serving.add_done_callback(lambda _: process.stop.set())  # the server ends by itself only if it is broken
     renewing = asyncio.create_task(tls.follow(web.config.ssl, settings.file.tls, process.log))
+    rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, web.deafen))
     try:
         await loop.run(process.stop)
+        accepts.end()
         web.should_exit = True  # the server tells every connection, including WebSockets
         await loop.finish(serving)
         serving.result()
     finally:
         renewing.cancel()
+        rehearsing.cancel()
         await audit_notes.leave()
         database_reader.close()
         await link.close()

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from processes.adapters.accepts import Accepts
 from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueuesAway
 from processes.adapters.queue_reader import QueueReader, Queues
@@ -67,6 +68,7 @@ class Parts:
     database_reader: DatabaseReader
     histories: Histories
     kept: Path  # the file of the histories, for the next fanout
+    accepts: Accepts
 
 
 class Loop:
@@ -80,6 +82,7 @@ class Loop:
         self._folder_watch, self._auth, self._database_reader = parts.folder_watch, parts.auth, parts.database_reader
         self._audit_notes = parts.audit_notes
         self._histories, self._kept, self._poison_guard = parts.histories, parts.kept, poison_guard
+        self._accepts = parts.accepts
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
         self._audience.on_room = self._outputs.has_room
@@ -313,6 +316,7 @@ class Loop:
         pulse.refused = self._audit_notes.refused
         pulse.connections, pulse.dead_letters = len(audience.subscribers), len(self._poison_guard.left_out)
         pulse.blocked_on = Blocked.QUEUES if self._broadcasts.away else Blocked.NOTHING
+        self._accepts.enter(pulse, time.monotonic_ns())
         self._pulse.beat()
 
 

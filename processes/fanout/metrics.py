@@ -61,6 +61,12 @@ GAUGES: Final = (
         "Sockets (gateway, fanout, queues), hosts online (hub), commands running (agent)",
         ALL - {"watchdog"},
     ),
+    OfPulse(
+        "waiting",
+        "connections_waiting",
+        "Connections that wait at its port to be accepted, by whichever process of the port",
+        frozenset({"gateway", "fanout"}),
+    ),
 )
 COUNTERS: Final = (
     OfPulse("turn", "turns", "Completed turns of the main loop", ALL),
@@ -82,6 +88,7 @@ COUNTERS: Final = (
         "name (gateway)",
         frozenset({"gateway", "fanout"}),
     ),
+    OfPulse("accepted", "accepted", "Connections accepted at its port", frozenset({"gateway", "fanout"})),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
 BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}
@@ -127,6 +134,12 @@ def _whole(report: Report) -> Iterator[Metric]:
     yield GaugeMetricFamily("fleethub_canary_ok", "1 while canary commands go round", value=float(report.canary.ok))
     age = GaugeMetricFamily("fleethub_canary_age_seconds", "Since the last canary command went round")
     latency = GaugeMetricFamily("fleethub_canary_latency_seconds", "How long the last canary command took")
+    ports = GaugeMetricFamily(
+        "fleethub_port_ok", "1 while the canary's fresh connections to the port are answered", labels=["port"]
+    )
+    for port in report.canary.ports:
+        ports.add_metric([port.name], float(port.ok))
+    yield ports
     if report.canary.age_s is not None:
         age.add_metric([], report.canary.age_s)
     if report.canary.latency_ms is not None:

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 from websockets.http11 import Request, Response
 
+from processes.adapters.accepts import Accepts
 from processes.adapters.settings import Tls, is_loopback
 from processes.core.fanout.signin import Principal
 from processes.fanout.audit_notes import AuditNotes
@@ -133,6 +134,11 @@ class Server(uvicorn.Server):
         """Capture no signals."""
         yield
 
+    def deafen(self) -> None:
+        """Accept no more connections, for a drill: those that stand go on."""
+        for server in self.servers:
+            server.close()
+
 
 def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
     """Return a whole answer as bytes, for requests that do not reach the application."""
@@ -218,11 +224,17 @@ def cookies_of(headers: list[str]) -> dict[str, str]:
         return {}
 
 
-def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber]) -> Server:
+def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber], accepts: Accepts) -> Server:
     """Return the server: `serve(sockets=[…])` runs it, `should_exit` stops it, `config.ssl` is its TLS context."""
+
+    class Counted(HttpProtocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            accepts.count()
+            super().__init__(*args, **kwargs)
+
     config = uvicorn.Config(
         cast(Any, app),
-        http=HttpProtocol,
+        http=Counted,
         ws=subscriber,
         lifespan="off",
         log_config=None,

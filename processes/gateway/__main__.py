@@ -9,9 +9,10 @@ import sys
 from typing import Final
 
 from processes.adapters import bootstrap, tls
+from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
-from processes.adapters.state import contested, sightings
+from processes.adapters.state import contested, deaf_file, sightings
 from processes.gateway import listener
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
@@ -24,6 +25,7 @@ async def main(process: Process) -> None:
     """Open the resources, turn until the process is asked to stop, close them in reverse order."""
     settings = process.settings
     sock = bootstrap.listening_socket()
+    accepts = Accepts(sock)
     context = tls.context_of(settings.file.tls)
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up a thread, and not the loop
@@ -34,15 +36,18 @@ async def main(process: Process) -> None:
             None, sightings.say, settings.run, sightings.IMPERSONATED, host, how
         ),
     )  # fmt: skip
-    server = await listener.serve(sock, context, gate.socket)
+    server = await listener.serve(sock, context, accepts.counted(gate.socket))
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
-    loop = Loop(gate, link, process.pulse, process.stop)
+    rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, server.close))
+    loop = Loop(gate, link, process.pulse, process.stop, accepts)
     try:
         await loop.run()
+        accepts.end()
         server.close()  # supervisord holds the socket: new connections wait there for the successor
         await loop.drain()
     finally:
         renewing.cancel()
+        rehearsing.cancel()
         await link.close()
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from processes.adapters.accepts import Accepts
 from processes.adapters.clock import Clock
 from processes.adapters.queue_link import QueuesAway
 from processes.adapters.queue_reader import QueueReader, Queues
@@ -32,11 +33,11 @@ class Loop:
     """One gateway's loop, from its first census until its connections are closed."""
 
     def __init__(
-        self, gate: Gate, link: Queues, pulse: PulseFile, stop: asyncio.Event,
+        self, gate: Gate, link: Queues, pulse: PulseFile, stop: asyncio.Event, accepts: Accepts | None = None,
         *, clock: Clock = Clock(), turn_s_max: float = TURN_S_MAX,  # noqa: B008  a clock has no state
     ) -> None:  # fmt: skip
         self._clock, self._turn_s_max = clock, turn_s_max
-        self._gate, self._link, self._pulse, self._stop = gate, link, pulse, stop
+        self._gate, self._link, self._pulse, self._stop, self._accepts = gate, link, pulse, stop, accepts
         self._loop = asyncio.get_running_loop()
         self._deliveries = QueueReader(link, messages.deliveries_of(gate.name), DELIVERIES_MAX, gate.wake.set)
         self._events_epoch = 0
@@ -146,4 +147,6 @@ class Loop:
         pulse.blocked_on = Blocked.QUEUES if away else Blocked.NOTHING
         pulse.dropped, pulse.errors = gate.dropped + self._undecodable, gate.malformed
         pulse.refused = gate.impersonations
+        if self._accepts is not None:
+            self._accepts.enter(pulse, self._clock.mono_ns())
         self._pulse.beat()

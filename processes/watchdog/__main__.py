@@ -44,6 +44,7 @@ async def main(process: Process) -> None:
         "canary agent": canary.run_agent(),
         "canary subscriber": canary.run_subscriber(),
         "canary rounds": canary.run_rounds(),
+        "canary knocks": canary.run_knocks(),
     }
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(for_ever(name, work)) for name, work in beside.items()]

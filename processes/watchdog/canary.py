@@ -1,8 +1,11 @@
 """The canary: an agent and a subscriber of its own, through which a command goes the whole way round every ROUND_S.
 
 A no-op command goes in at the operators' HTTP port, to the canary agent at the agents' port, and its end must come back
-on the operators' WebSocket. So does the number of a heartbeat, every second. Its own failures are results, never
-exceptions: the judging loop reads `report()` and goes on. Every wait has a deadline.
+on the operators' WebSocket. So does the number of a heartbeat, every second. Connections that stand tell nothing of new
+ones, so at each port it also knocks: a fresh connection, with TLS where that is on, and one answer.
+
+Its own failures are results, never exceptions: the judging loop reads `report()` and goes on. Every wait has a
+deadline.
 
 Its tokens are new at each start; gateway and fanout know their hashes from run/canary.json.
 """
@@ -17,6 +20,7 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -27,7 +31,7 @@ from processes.adapters import settings as settings_of
 from processes.adapters.settings import Settings
 from processes.adapters.state import canary_file
 from processes.core.errors import BadFrame
-from processes.core.shown.status import CanaryFile, CanaryReport
+from processes.core.shown.status import CanaryFile, CanaryReport, PortReport
 from processes.core.travels import agent_frames, operator_frames
 from processes.core.travels.operator_frames import Delta, FullState, RowChange, Sync
 from processes.core.values import CANARY_HOST, CANARY_OP, PROTOCOL
@@ -36,10 +40,11 @@ from processes.watchdog.evidence import within
 
 BEAT_S: Final = 1.0
 ROUND_S: Final = 2.0
+KNOCK_PATH: Final = "/livez"  # at both ports
 RETRY_S: Final = 0.1
 STEP_S_MAX: Final = 2.0  # of one wait: connect, answer of the API, the command's way round
 HURRY_S: Final = 0.5  # a round that takes longer gives way to one that was asked for meanwhile
-GREEN_S: Final = 6.0  # a round younger than this, under the current hub epoch: two may fail in a row
+GREEN_S: Final = 6.0  # a round (or knock) younger than this, under the current hub epoch: two may fail in a row
 TTL_S: Final = 30.0
 BEATS_KEPT: Final = 64  # sent and not yet seen
 IDS_KEPT: Final = 256  # answered commands that are remembered, to answer a repeated one with `duplicate`
@@ -76,8 +81,28 @@ FAILURES: Final = (
 )
 
 
+@dataclass
+class Port:
+    """A port of the installation, and what came of the fresh connections to it."""
+
+    name: str  # agents or operators
+    listen: str
+    began_s: float | None = None  # when the last one that was answered was begun
+    answered_s: float | None = None  # … and when its answer was there
+    problem: str = "nobody has knocked yet"  # empty: the last one was answered
+    kicked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def report(self, now_s: float) -> PortReport:
+        """Return how it is."""
+        age_s = None if self.answered_s is None else now_s - self.answered_s
+        ok = age_s is not None and age_s <= GREEN_S
+        return PortReport(self.name, self.listen, ok, None if age_s is None else round(age_s, 3), self.problem)
+
+
 class Canary:
-    """The canary of one installation. `run_agent`, `run_subscriber` and `run_rounds` run for ever, side by side."""
+    """The canary of one installation. `run_agent`, `run_subscriber`, `run_rounds` and `run_knocks` run for ever, side
+    by side.
+    """
 
     def __init__(self, settings: Settings, *, step_s_max: float = STEP_S_MAX, round_s: float = ROUND_S) -> None:
         self._settings, self._step_s_max, self._round_s = settings, step_s_max, round_s
@@ -87,7 +112,7 @@ class Canary:
         self.subscribed = False  # the operator's connection stands
         self.epoch = 0  # the newest that the subscriber was told
         self.problem = "not yet connected"
-        self.round_began_s: float | None = None  # of the last complete round
+        self._round_began_s: float | None = None  # of the last complete round
         self._round_over_s: float | None = None
         self._round_epoch = 0
         self._latency_s: float | None = None
@@ -97,6 +122,16 @@ class Canary:
         self._beat = 0
         self._beats: collections.OrderedDict[int, float] = collections.OrderedDict()
         self._beat_seen_s: float | None = None
+        file = settings.file
+        self._ports = (Port("agents", file.agents.listen), Port("operators", file.operators.listen))
+
+    @property
+    def round_began_s(self) -> float | None:
+        """When the older of these began: the last complete round, the last knocks that were answered; None: one of
+        them never was.
+        """
+        began = [self._round_began_s, *(port.began_s for port in self._ports)]
+        return None if None in began else min(at_s for at_s in began if at_s is not None)
 
     def write_tokens(self) -> None:
         """Write the hashes of the tokens for gateway and fanout. Raises: OSError."""
@@ -106,19 +141,23 @@ class Canary:
     def kick(self) -> None:
         """Begin a round at once, because the hub is a new one or a connection stands again."""
         self._kicked.set()
+        for port in self._ports:
+            port.kicked.set()
 
     def report(self, hub_epoch: int, now_s: float) -> CanaryReport:
         """Return the canary's state for the report. It is green after a round within GREEN_S
-        under the current hub epoch.
+        under the current hub epoch, if a knock at each port was answered within GREEN_S too.
         """
+        ports = [port.report(now_s) for port in self._ports]
         age_s = None if self._round_over_s is None else now_s - self._round_over_s
         return CanaryReport(
-            ok=age_s is not None and age_s <= GREEN_S and self._round_epoch == hub_epoch,
+            ok=age_s is not None and age_s <= GREEN_S and self._round_epoch == hub_epoch and all(p.ok for p in ports),
             age_s=None if age_s is None else round(age_s, 3),
             latency_ms=None if self._latency_s is None else round(self._latency_s * 1000, 2),
             epoch=self._round_epoch,
             round_mono_s=self._round_over_s,
             heartbeat_age_s=None if self._beat_seen_s is None else round(now_s - self._beat_seen_s, 3),
+            ports=ports,
         )
 
     async def run_agent(self) -> None:
@@ -159,9 +198,30 @@ class Canary:
                     self.problem = f"round: {error or type(error).__name__}"
             if complete:
                 self.problem = ""
-                await self._until_kicked(max(RETRY_S, began_s + self._round_s - time.monotonic()))
+                await self._until_kicked(self._kicked, began_s)
             else:
                 await asyncio.sleep(RETRY_S)
+
+    async def run_knocks(self) -> None:
+        """Knock at each port every ROUND_S, at once after a kick, and RETRY_S after a knock that was not answered."""
+        await asyncio.gather(*(self._knock_for_ever(port) for port in self._ports))
+
+    async def _knock_for_ever(self, port: Port) -> None:
+        request = http_client.Request("GET", KNOCK_PATH, {})
+        while True:
+            port.kicked.clear()
+            began_s = time.monotonic()
+            try:
+                status, _ = await self._answer(port.listen, request)
+            except FAILURES as error:
+                port.problem = str(error) or f"no answer within {self._step_s_max:g} s"
+            else:
+                port.problem = "" if status == 200 else f"it was answered {status}"
+            if port.problem:
+                await asyncio.sleep(RETRY_S)
+            else:
+                port.began_s, port.answered_s = began_s, time.monotonic()
+                await self._until_kicked(port.kicked, began_s)
 
     async def _round(self) -> bool:
         """Send one no-op command all the way round. Return False if it was refused or did not come back in time."""
@@ -178,7 +238,7 @@ class Canary:
                 self.problem = "round: the command did not come back"
                 return False
         now_s = time.monotonic()
-        self.round_began_s, self._round_over_s, self._latency_s = began_s, now_s, now_s - began_s
+        self._round_began_s, self._round_over_s, self._latency_s = began_s, now_s, now_s - began_s
         self._round_epoch = self.epoch
         return True
 
@@ -198,18 +258,22 @@ class Canary:
         return event.is_set()
 
     async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        host, port = _reachable(self._settings.file.operators.listen)
         headers = {"Authorization": f"Bearer {self._operator_token}", "Content-Type": "application/json"}
         request = http_client.Request(method, path, headers, body)
+        return await self._answer(self._settings.file.operators.listen, request)
+
+    async def _answer(self, listen: str, request: http_client.Request) -> tuple[int, bytes]:
+        host, port = settings_of.reachable(listen)
         return await within(self._step_s_max, http_client.ask(host, port, request, tls_context(self._settings)))
 
-    async def _until_kicked(self, timeout_s: float) -> None:
+    async def _until_kicked(self, kicked: asyncio.Event, began_s: float) -> None:
+        """Wait until the next round or knock is due, or one is asked for."""
         with contextlib.suppress(TimeoutError):
-            await within(timeout_s, self._kicked.wait())
+            await within(max(RETRY_S, began_s + self._round_s - time.monotonic()), kicked.wait())
 
     @contextlib.asynccontextmanager
     async def _connected(self, listen: str, token: str) -> AsyncIterator[ClientConnection]:
-        host, port = _reachable(listen)
+        host, port = settings_of.reachable(listen)
         context = tls_context(self._settings)
         socket = await connect(
             f"{'wss' if context else 'ws'}://{host}:{port}/ws",
@@ -312,11 +376,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file may hold a leaf without its root
     context.load_verify_locations(certificate)
     return context
-
-
-def _reachable(listen: str) -> tuple[str, int]:
-    host, port = settings_of.address(listen)
-    return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
 
 
 def _hash(token: str) -> str:

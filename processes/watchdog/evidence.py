@@ -25,11 +25,12 @@ import msgspec
 import psutil
 
 from processes.adapters import proc
+from processes.adapters import settings as settings_of
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable, stacks_file
 from processes.adapters.supervisor import HELD
 from processes.core.shown.status import QueueReport
-from processes.watchdog import process_reader
+from processes.watchdog import listening, process_reader
 from processes.watchdog.process_reader import Subject
 
 EVIDENCE_S_MAX: Final = 1.0  # the kill waits no longer
@@ -81,6 +82,9 @@ async def collect(
         "pyspy.txt": pyspy(subject.pid),
         "log.txt": on_thread(lambda: logs_of(settings.log, subject.name)),
     }
+    ports = {"gateway": settings.file.agents.listen, "fanout": settings.file.operators.listen}
+    if listen := ports.get(subject.name.partition(":")[0]):
+        parts["listening.txt"] = on_thread(lambda: listening.of(subject.pid, settings_of.address(listen)[1]))
     tasks = {name: asyncio.ensure_future(part) for name, part in parts.items()}
     deadline_s = time.monotonic() + evidence_s_max
     await asyncio.wait([tasks[name] for name in STACKS], timeout=evidence_s_max)

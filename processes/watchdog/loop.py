@@ -246,7 +246,7 @@ class Loop:
         if subject.pid != pid:
             incidents.spared(incident, died=True, now_s=time.monotonic())
             return
-        if judgement.verdict is Verdict.FROZEN and self._turned_again(subject, turn):
+        if self._went_on(subject, judgement.verdict, turn):
             subject.killed_s = None
             incidents.spared(incident, died=False, now_s=time.monotonic())
             return
@@ -259,12 +259,12 @@ class Loop:
         incidents.tell(incident, done, time.monotonic())
         failpoint.reach("watchdog.killed")
 
-    def _turned_again(self, subject: Subject, turn: int) -> bool:
+    def _went_on(self, subject: Subject, found: Verdict, turn: int) -> bool:
         try:
             pulse = pulse_file.read(self._settings.pulses, subject.name)
         except (Unreadable, OSError):
             return False
-        return pulse is not None and pulse.pid == subject.pid and pulse.turn > turn
+        return pulse is not None and pulse.pid == subject.pid and verdict.went_on(found, turn, pulse)
 
     async def _revive(self, name: str, incident: Incident) -> None:
         self._incidents.reviving(incident)

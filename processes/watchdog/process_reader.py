@@ -112,9 +112,12 @@ class ProcessReader:
         )
 
     def quiet(self, now_s: float) -> bool:
-        """Return whether the pulse of any living process is older than QUIET_S or missing."""
+        """Return whether the pulse of any living process is older than QUIET_S or missing, or tells of connections that
+        the process does not accept.
+        """
         return any(
-            s.alive and (s.pulse is None or now_s - s.pulse.written_ns / 1e9 > QUIET_S) for s in self.subjects.values()
+            s.alive and (s.pulse is None or s.pulse.unaccepted_ns or now_s - s.pulse.written_ns / 1e9 > QUIET_S)
+            for s in self.subjects.values()
         )
 
     def close(self) -> None:
@@ -148,7 +151,7 @@ class ProcessReader:
     def _measure(self, subject: Subject, now_s: float) -> None:
         pulse = subject.pulse
         silent = pulse is None or pulse.pid != subject.pid or now_s - pulse.written_ns / 1e9 > QUIET_S
-        asked = silent or (pulse is not None and pulse.backlog > 0)
+        asked = silent or (pulse is not None and (pulse.backlog > 0 or pulse.unaccepted_ns > 0))
         marked_s, ticks = subject.cpu_mark
         subject.spent = None
         if not asked and now_s < marked_s + LOOK_S:

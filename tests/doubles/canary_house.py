@@ -1,13 +1,14 @@
 """A gateway, a hub and a fanout in one small thing, as far as the canary meets them: two ports, one epoch.
 
-The same frames as the real ones. `mute`: what is swallowed without a word (command, registered, delta, answer); `epoch`
-is the hub's.
+The same frames as the real ones. `deafen` lets nothing more in at one port, and what stands goes on. `mute`: what is
+swallowed without a word (command, registered, delta, answer); `epoch` is the hub's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -40,24 +41,37 @@ class CanaryHouse:
         self.reports: list[str] = []  # the ids of the commands whose end was said
         self.agents: set[_Agent] = set()
         self.subscribers: set[_Subscriber] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[str, asyncio.Server] = {}
+        self._held: dict[str, socket.socket] = {}  # as supervisord holds the listening sockets
         self._writers: list[asyncio.StreamWriter] = []
         self.agents_port = self.operators_port = 0
 
     async def start(self, agents_port: int = 0, operators_port: int = 0) -> None:
         """Listens."""
-        loop = asyncio.get_running_loop()
-        agents = await loop.create_server(lambda: _Agent(self), "127.0.0.1", agents_port, ssl=self._context)
-        operators = await asyncio.start_server(self._operator, "127.0.0.1", operators_port, ssl=self._context)
-        self._servers = [agents, operators]
-        self.agents_port, self.operators_port = (server.sockets[0].getsockname()[1] for server in self._servers)
+        for name, port in (("agents", agents_port), ("operators", operators_port)):
+            self._held[name] = socket.create_server(("127.0.0.1", port))
+            await self.hear(name)
+        self.agents_port, self.operators_port = (held.getsockname()[1] for held in self._held.values())
+
+    async def hear(self, name: str) -> None:
+        """Accepts at the agents' or the operators' port."""
+        sock, loop = self._held[name].dup(), asyncio.get_running_loop()
+        if name == "agents":
+            self._servers[name] = await loop.create_server(lambda: _Agent(self), sock=sock, ssl=self._context)
+        else:
+            self._servers[name] = await asyncio.start_server(self._operator, sock=sock, ssl=self._context)
+
+    def deafen(self, name: str) -> None:
+        """Accepts nothing more there: whoever connects waits."""
+        self._servers[name].close()
 
     async def stop(self) -> None:
         """Ends everything at once."""
-        for server in self._servers:
-            server.close()
-        for socket in (*self.agents, *self.subscribers):
-            socket.abort()
+        for name, held in self._held.items():
+            self.deafen(name)
+            held.close()
+        for one in (*self.agents, *self.subscribers):
+            one.abort()
         while self.agents or self.subscribers:  # a transport calls back one turn later
             await asyncio.sleep(0)
 
@@ -112,6 +126,8 @@ class CanaryHouse:
         writer.close()
 
     def _answer(self, request: h11.Request, body: bytes) -> tuple[int, bytes]:
+        if request.target == b"/livez":
+            return 200, b"alive"
         token = dict(request.headers)[b"authorization"].decode().removeprefix("Bearer ")
         if not self.may_in(token, "operator_token_hash"):
             return 401, b"{}"
@@ -136,6 +152,8 @@ class _Agent(WebSocket):
         self._house = house
 
     def on_request(self, request: Request) -> Response | None:
+        if request.path == "/livez":
+            return self.refusal(200, "alive")
         return None if self._house.known(request, "agent_token_hash") else self.refusal(401, "no")
 
     def on_messages(self, messages: list[Message]) -> None:

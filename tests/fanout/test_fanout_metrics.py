@@ -33,7 +33,9 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
 PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
     "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands",
     "fleethub_process_verdict",
-    "fleethub_process_wanted", "fleethub_process_connections", "fleethub_process_blocked",
+    "fleethub_process_wanted", "fleethub_process_connections",
+    "fleethub_process_connections_waiting", "fleethub_process_blocked",
+    "fleethub_port_ok",
     "fleethub_process_dead_letters",
     "fleethub_process_suspended", "fleethub_host_online", "fleethub_host_load", "fleethub_build_info",
 }  # fmt: skip
@@ -117,9 +119,10 @@ def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_n
 
 
 def fields_written(kind: str) -> set[str]:
-    """The fields of its pulse that the source of this process assigns."""
+    """The fields of its pulse that the source of this process assigns, itself or through adapters/accepts.py."""
     found = set()
     for path in (PROCESSES / kind).glob("*.py"):
+        found |= {"accepted", "waiting"} if "accepts.enter(pulse" in path.read_text() else set()
         for statement in ast.walk(ast.parse(path.read_text())):
             targets = statement.targets if isinstance(statement, ast.Assign) else []
             targets = [statement.target] if isinstance(statement, ast.AugAssign) else targets

@@ -51,6 +51,7 @@ RARE = {
     "run/signed_out_until": "a hundred thousand sign-outs",
     "run/failpoint": "a drill",
     "run/failpoint-watchdog": "a test",
+    "run/deaf": "a drill",
     "run/poison_row": "a test",
     "agent-state/failpoint": "a drill",
     "ANY.TEMPORARY": "a moment",

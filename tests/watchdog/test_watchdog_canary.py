@@ -18,6 +18,7 @@ from doubles.canary_house import CanaryHouse
 from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import Agents, File, Operators, Settings, Tls
+from processes.core.shown.status import PortReport
 from processes.watchdog.canary import GREEN_S, Canary
 
 
@@ -44,7 +45,8 @@ async def flying(
     await house.start()
     canary = Canary(settings_for(tmp_path, house, tls), **times)
     canary.write_tokens()
-    tasks = [asyncio.create_task(work) for work in (canary.run_agent(), canary.run_subscriber(), canary.run_rounds())]
+    works = (canary.run_agent(), canary.run_subscriber(), canary.run_rounds(), canary.run_knocks())
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         yield canary, house
         for task in tasks:
@@ -184,6 +186,46 @@ def test_a_house_that_is_not_there_leaves_it_red(tmp_path: Path) -> None:
             await until(lambda: not canary.registered and not canary.subscribed)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("deaf", "other"), [("agents", "operators"), ("operators", "agents")])
+def test_a_port_that_accepts_nobody_is_found_though_all_connections_stand(
+    tmp_path: Path, deaf: str, other: str
+) -> None:
+    """The bug it would catch: the canary lives on connections of yesterday, and nobody new gets in."""
+
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        def ports() -> dict[str, PortReport]:
+            return {port.name: port for port in canary.report(house.epoch, time.monotonic()).ports}
+
+        await until(lambda: green(canary, house))
+        assert [(port.ok, port.problem) for port in ports().values()] == [(True, ""), (True, "")]
+        house.deafen(deaf)
+        deaf_s = time.monotonic()
+        await until(lambda: ports()[deaf].problem == "no answer within 0.3 s")
+        began_s = canary.round_began_s
+        assert began_s is not None
+        assert began_s < deaf_s, "a round without a knock at each port ends no incident"
+        later = canary.report(house.epoch, deaf_s + GREEN_S + 0.1)
+        assert not later.ok
+        assert not next(port for port in later.ports if port.name == deaf).ok
+        assert canary.registered
+        assert canary.subscribed
+        assert ports()[other].problem == ""
+        await house.hear(deaf)
+        await until(lambda: (canary.round_began_s or 0) > deaf_s)
+        assert green(canary, house)
+
+    fly(tmp_path, test, step_s_max=0.3, round_s=0.2)
+
+
+def test_an_answer_that_says_no_is_no_answer_to_a_knock(tmp_path: Path) -> None:
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: canary._ports[1].problem == "it was answered 404")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CanaryHouse, "_answer", lambda *_: (404, b""))
+        fly(tmp_path, test)
 
 
 def test_under_tls_exactly_the_configured_certificate_is_trusted(tmp_path: Path) -> None:

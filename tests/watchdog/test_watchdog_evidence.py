@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +20,8 @@ import pytest
 from doubles.deadline import WAIT_S
 
 from processes.adapters import proc
-from processes.adapters.settings import File, Settings
-from processes.watchdog import evidence
+from processes.adapters.settings import Agents, File, Operators, Settings
+from processes.watchdog import evidence, listening
 from processes.watchdog.evidence import (
     collect,
     on_thread,
@@ -267,3 +269,43 @@ def test_the_kill_does_not_wait_for_a_part_that_hangs_once_the_stacks_are_in(
         child.communicate()
     assert collected.stuck_at is not None
     assert "nothing in time" in (tmp_path / "incidents" / "x" / "proc.json").read_text()
+
+
+TCP = """\
+   0: 0100007F:1E15 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 9041 1 0000000000000000 100 0
+   1: 0100007F:1E14 00000000:0000 0A 00000000:00000009 00:00000000 00000000     0        0 9042 1 0000000000000000 100 0
+   2: 0100007F:1E15 0100007F:D9F2 01 00000000:00000000 00:00000000 00000000     0        0 9043 1 0000000000000000 20 4
+   3: 0100007F:1E15 0100007F:D9F4 08 00000000:00000001 00:00000000 00000000     0        0 9044 1 0000000000000000 20 4
+   4: 0100007F:D9F2 0100007F:1E15 01 00000000:00000000 00:00000000 00000000     0        0 9045 1 0000000000000000 20 4
+"""
+NETSTAT = """\
+TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits
+TcpExt: 0 68 70 5
+IpExt: InNoRoutes InOctets
+IpExt: 1 2
+"""
+
+
+def test_of_a_port_it_is_told_who_waits_there_and_what_the_kernel_dropped() -> None:
+    assert listening.at_port(TCP.splitlines(), 0x1E15) == [
+        "listening socket: 3 connections wait to be accepted",
+        "connections: CLOSE_WAIT 1, ESTABLISHED 1",
+    ]
+    assert listening.at_port(TCP.splitlines(), 7) == ["nobody listens there", "connections: none"]
+    assert listening.drops(NETSTAT) == "ListenOverflows 68, ListenDrops 70"
+    assert listening.drops("") == "ListenOverflows unknown, ListenDrops unknown"
+
+
+@pytest.mark.parametrize("kind", ["hub", "gateway", "fanout:1"])
+def test_the_evidence_of_a_process_with_a_port_has_what_waits_there(tmp_path: Path, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock, socket.create_connection(sock.getsockname()):
+        listen = f"127.0.0.1:{sock.getsockname()[1]}"
+        file = File(agents=Agents(listen), operators=Operators(listen))
+        subject = Subject(kind, pid=os.getpid())  # without a pidfd no signal is sent
+        asyncio.run(collect(tmp_path, subject, Settings(tmp_path, tmp_path / "x", file), []))
+        told = tmp_path / "listening.txt"
+        assert told.exists() == (kind != "hub")
+        if kind != "hub":
+            lines = told.read_text().splitlines()
+            assert lines[1] == "listening socket: 1 connections wait to be accepted"
+            assert re.fullmatch(rf"descriptors of process {os.getpid()}: \d+; Max open files .*", lines[-1])

@@ -84,6 +84,7 @@ an older fleet.db lets nobody in who was sent away since.
     run/codes/HASH             | 0600 | command line        | fanout                | yes     | one use, ten minutes
     run/failpoint              | 0600 | drills              | hub                   | no      | until it strikes
     run/failpoint-watchdog     | 0600 | tests               | watchdog              | no      | until it strikes
+    run/deaf                   | 0600 | drills              | gateway, fanout       | no      | until it strikes
     run/poison_row             | any  | tests               | fanout                | no      | the test's
     agent-state/               | 0700 | agent               | -                     | yes     | the agent's
     agent-state/lock           | 0600 | agent               | agent                 | no      | held by the kernel

@@ -77,6 +77,8 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
         dead_letters=pulse.dead_letters,
         suspended=pulse.suspended,
         refused=pulse.refused,
+        accepted=pulse.accepted,
+        waiting=pulse.waiting,
     )
 
 
@@ -148,7 +150,7 @@ def _aged(canary: CanaryReport, now_s: float) -> CanaryReport:
     """Return the canary's state as a silent watchdog last wrote it: no longer a sign of health."""
     age_s = None if canary.round_mono_s is None else now_s - canary.round_mono_s
     return msgspec.structs.replace(
-        canary, ok=False, age_s=round(age_s, 3) if age_s is not None and age_s >= 0 else None
+        canary, ok=False, ports=[], age_s=round(age_s, 3) if age_s is not None and age_s >= 0 else None
     )
 
 

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from processes.adapters import proc
-from processes.adapters.state import status_file
+from processes.adapters import settings as settings_of
+from processes.adapters.state import deaf_file, status_file
 from processes.adapters.supervisor import Supervisor, SupervisorFault
 from processes.cli.drills import conditions
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
@@ -127,6 +128,28 @@ async def _leak(scene: Scene) -> None:
     scene.begins()
 
 
+async def _deaf(scene: Scene) -> None:
+    """Let the process accept no more, then connect to its port until it says that a connection waits.
+
+    Counted from the first connection that we make: before there is one, nobody misses anything.
+    """
+    stage, process = scene.stage, scene.drill.process
+    file = stage.settings.file
+    pid, listen = stage.pulse(process).pid, (file.agents if process == "gateway" else file.operators).listen
+    deaf_file.ask(stage.settings, process)
+    scene.stack.callback(stage.settings.deaf.unlink, missing_ok=True)
+    await stage.until(lambda: not stage.settings.deaf.exists(), f"{process} takes the fault", FOUND_S_MAX)
+    scene.begins()
+
+    async def waits() -> bool:
+        _, writer = await asyncio.open_connection(*settings_of.reachable(listen))
+        scene.stack.callback(writer.transport.abort)
+        pulse = stage.pulse(process)
+        return pulse.waiting > 0 or pulse.pid != pid
+
+    await stage.until(waits, f"a connection waits at the port of {process}", FOUND_S_MAX)
+
+
 async def _watchdog_kill(scene: Scene) -> None:
     pid = scene.stage.pulse("watchdog").pid
     scene.strike("watchdog", signal.SIGKILL)
@@ -226,7 +249,7 @@ def verb(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedPro
     )
 
 
-# every other drill is a signal to a process, or a fault inside the hub
+# every other drill is a signal to a process, or a fault within a step of the hub
 FAULTS: Final[dict[str, Fault]] = {
     "hub-exception": _exception,
     "hub-poison": _poison,
@@ -234,6 +257,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "watchdog-kill": _watchdog_kill,
     "watchdog-stop": _watchdog_stop,
     "agent-kill": _agent_kill,
+    "fanout-deaf": _deaf,
+    "gateway-deaf": _deaf,
     "database-locked": conditions.database_locked,
     "disk-full": conditions.disk_full,
     "log-disk-full": conditions.log_disk_full,

@@ -86,7 +86,7 @@ def impossible(drill: Drill, stage: Stage, enabled: bool) -> Failure | None:
             "then: fleethub down, fleethub up"
         )
         return Failure(
-            "drills_disabled", f"{drill.name} is a fault inside the hub, and drills are not enabled here", advice
+            "drills_disabled", f"{drill.name} is a fault inside a process, and drills are not enabled here", advice
         )
     if drill.name == "agent-kill" and "agent" not in stage.pids():
         return Failure("no_agent", "this machine's agent does not run, so it cannot be killed", "fleethub start agent")

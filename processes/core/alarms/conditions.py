@@ -74,8 +74,13 @@ def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Conditi
         for host in facts.contested
     ]
     found += [
-        Condition(f"impersonated:{host}", Severity.CRITICAL, f"an agent with the token of {host} claims another name",
-                  f"{how}: its token may be in wrong hands", over="it does so no longer")
+        Condition(
+            f"impersonated:{host}",
+            Severity.CRITICAL,
+            f"an agent with the token of {host} claims another name",
+            f"{how}: its token may be in wrong hands",
+            over="it does so no longer",
+        )
         for host, how in facts.impersonated
     ]
     found += [
@@ -207,10 +212,9 @@ def _of_the_whole(report: Report, facts: AlarmFacts) -> list[Condition]:
     found = []
     hub = next((process for process in report.processes if process.name == "hub"), None)
     if not report.canary.ok and hub is not None and hub.wanted:
-        text = "no command goes all the way round; " + "; ".join(report.reasons)
-        found.append(
-            Condition("canary", Severity.CRITICAL, "the canary is red", text.rstrip("; "), CANARY_S, "green again")
-        )
+        closed = any(not port.ok for port in report.canary.ports)  # the reasons tell of that
+        text = "; ".join(report.reasons if closed else ["no command goes all the way round", *report.reasons])
+        found.append(Condition("canary", Severity.CRITICAL, "the canary is red", text, CANARY_S, "green again"))
     if (report.supervisord_silent_s or 0.0) >= SUPERVISORD_S:
         text = "nothing can be restarted until it answers"
         found.append(

@@ -41,7 +41,7 @@ class Drill(msgspec.Struct, frozen=True, kw_only=True):
     replaced: tuple[str, ...] = ()  # other processes than `process` that are expected to be replaced
     lasts_s: float = 0.0  # how long the condition is held
     short_s: float = 0.0  # lasts_s of the short form
-    inside: bool = False  # a fault within the hub's step: needs drills.enabled
+    inside: bool = False  # a fault that a process inflicts on itself: needs drills.enabled
     mounts: bool = False  # needs root: it runs in an installation of its own on a small tmpfs
     long: bool = False  # has no short form
     why: str = ""  # why a bound is not the promised one
@@ -53,6 +53,13 @@ def _hit(process: str, breaks: tuple[str, ...] = ()) -> list[Drill]:
         name=f"{process}-stop", what=f"{process} stopped (SIGSTOP)", process=process, verdict="frozen", breaks=breaks
     )
     return [kill, stop]
+
+
+def _deaf(process: str, breaks: tuple[str, ...]) -> Drill:
+    return Drill(
+        name=f"{process}-deaf", what=f"{process} goes on turning and accepts no more connections", process=process,
+        verdict="deaf", breaks=breaks, inside=True,
+    )  # fmt: skip
 
 
 def _inside(fault: str, what: str, function: str) -> Drill:
@@ -79,7 +86,9 @@ DRILLS: Final[tuple[Drill, ...]] = (
         why="a peak may pass, so it must last a second; and the watchdog looks at memory less often than at pulses",
     ),
     *_hit("fanout", (OPERATORS,)),
+    _deaf("fanout", (OPERATORS,)),
     *_hit("gateway", (AGENTS,)),
+    _deaf("gateway", (AGENTS,)),
     *_hit("queues"),
     Drill(
         name="watchdog-kill", what="kill -9 of the watchdog", found_s=None, replaced=("watchdog",),

@@ -1,6 +1,7 @@
 """Who comes in at the agents' port, and how many did not. Pure.
 
-    request ──▶ wrong path ─────────────────────────────────────────▶ 404
+    request ──▶ the path of a knock ────────────────────────────────▶ 200: this process accepts and turns
+            ──▶ wrong path ─────────────────────────────────────────▶ 404
             ──▶ this gateway stops, or has no room ──────────────────▶ 503, try again
             ──▶ a token whose host was closed for a flood just now ──▶ 429, with the time it has to wait
             ──▶ a token that the table has ──────────────────────────▶ let in
@@ -20,6 +21,7 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 PATH: Final = "/ws"
+KNOCK_PATH: Final = "/livez"  # as on the operators' port: answered as long as the process lives, whoever asks
 DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery takes some 10 ms
 RETRY_AFTER_S: Final = 2  # said with 503; a gateway asks for a token table that it lacks every few seconds
 COUNTS_S: Final = 10.0  # between two sums of refusals
@@ -56,6 +58,8 @@ def admit(
     `target`: its path and query. `known`: its token is in the table. `asked_before`: this request was put off once.
     `banned_s`: for so long its host is not let in yet.
     """
+    if target == KNOCK_PATH:
+        return Refusal(200, "This gateway accepts connections.\n")
     if target.partition("?")[0] != PATH:
         return Refusal(404, f"Agents connect to {PATH}.\n")
     if stopping or full:
@@ -79,8 +83,9 @@ class RefusalCounts:
         self._told_s = now_s
 
     def refused(self, refusal: Refusal) -> None:
-        """Called when a request was refused."""
-        self._counts[f"status_{refusal.status}"] += 1
+        """Called when a request was not let in; a knock is none that was refused."""
+        if refusal.status != 200:
+            self._counts[f"status_{refusal.status}"] += 1
 
     def dawdled(self) -> None:
         """Called when a socket was ended because it had not said who it is, and others need the room."""

@@ -25,6 +25,7 @@ class Verdict(enum.StrEnum):
     ADVANCING = "advancing"
     LAGGING = "lagging"
     STALLED = "stalled"
+    DEAF = "deaf"  # accepts no connection of those that wait at its port
     MEMORY = "memory"  # uses more memory than it may
     FROZEN = "frozen"
     DEAD = "dead"
@@ -41,8 +42,11 @@ class Verdict(enum.StrEnum):
 
 PHRASES: Final = {each: f"is {each}" for each in Verdict} | {Verdict.MEMORY: "uses too much memory"}
 WELL: Final = frozenset({Verdict.ADVANCING, Verdict.LAGGING})  # it works, perhaps slowly
-STUCK: Final = frozenset({Verdict.FROZEN, Verdict.STALLED, Verdict.UNKILLABLE})  # it lives and does not work
-KILLED: Final = frozenset({Verdict.STALLED, Verdict.FROZEN, Verdict.MEMORY})  # what the watchdog replaces by a kill
+STUCK: Final = frozenset(
+    {Verdict.FROZEN, Verdict.STALLED, Verdict.DEAF, Verdict.UNKILLABLE}
+)  # it lives and does not work
+# what the watchdog replaces by a kill
+KILLED: Final = frozenset({Verdict.STALLED, Verdict.DEAF, Verdict.FROZEN, Verdict.MEMORY})
 
 
 class Overall(enum.StrEnum):
@@ -79,6 +83,8 @@ class PulseReport(msgspec.Struct, frozen=True):
     dead_letters: int = msgspec.field(default=0, name="letters")
     suspended: int = 0
     refused: int = 0
+    accepted: int = 0
+    waiting: int = 0
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
@@ -97,8 +103,22 @@ class ProcessReport(msgspec.Struct, frozen=True):
     wanted: bool = True
 
 
+class PortReport(msgspec.Struct, frozen=True):
+    """A port, as the canary found it by fresh connections. age_s: since the last one that was answered; None: none
+    was. problem: why the last one was not; empty if it was.
+    """
+
+    name: str  # agents or operators
+    listen: str
+    ok: bool = False
+    age_s: float | None = None
+    problem: str = ""
+
+
 class CanaryReport(msgspec.Struct, frozen=True):
-    """The canary's round. age_s: since its last command that went all the way; epoch: the hub's in that round."""
+    """The canary's round, and the ports that it knocks at. ok: both are well. age_s: since its last command that went
+    all the way; epoch: the hub's in that round.
+    """
 
     ok: bool = False
     age_s: float | None = None
@@ -106,6 +126,7 @@ class CanaryReport(msgspec.Struct, frozen=True):
     epoch: int = 0
     round_mono_s: float | None = None  # CLOCK_MONOTONIC of the last round's end
     heartbeat_age_s: float | None = None
+    ports: list[PortReport] = []
 
 
 class FleetReport(msgspec.Struct, frozen=True):
@@ -204,15 +225,16 @@ def is_wanted(name: str, desired: Mapping[str, str]) -> bool:
 
 
 ROUND: Final = ("queues", "gateway", "fanout")  # the processes that a command passes, besides the hub
+BEHIND: Final = {"agents": "gateway", "operators": "fanout"}  # who accepts at a port
 HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary command went round within it
 
 
 def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) -> tuple[Overall, list[str]]:
     """Return the verdict on the whole, with the reasons.
 
-    down: the hub is dead, stopped or starting. stalled: the hub is frozen, stalled or unkillable, or the canary is red.
-    degraded: another process that is wanted is not well, one is blocked, or the watchdog is silent. Processes that an
-    operator stopped are not counted, except the hub.
+    down: the hub is dead, stopped or starting. stalled: the hub is frozen, stalled or unkillable, or the canary is red
+    (which it is too while one port answers no fresh connections). degraded: another process that is wanted is not well,
+    one is blocked, or the watchdog is silent. Processes that an operator stopped are not counted, except the hub.
     """
     reasons: list[str] = []
     grade = Overall.OK
@@ -230,7 +252,7 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
         reasons.append(f"the hub {hub.verdict.phrase}: {hub.reason}".rstrip(": "))
     elif not canary.ok and not silent:  # the canary of a silent watchdog says nothing about the hub
         grade = Overall.STALLED
-        reasons.append("no canary command went round lately")
+        reasons += _closed(canary, processes) or ["no canary command went round lately"]
         stopped = [
             p.name
             for p in processes
@@ -252,3 +274,15 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     if reasons and grade is Overall.OK:
         grade = Overall.DEGRADED
     return grade, reasons
+
+
+def _closed(canary: CanaryReport, processes: list[ProcessReport]) -> list[str]:
+    """Return a sentence for each port at which fresh connections are not answered, though nobody stopped who accepts
+    there.
+    """
+    wanted = {process.name.partition(":")[0] for process in processes if process.wanted}
+    return [
+        f"the {port.name}' port {port.listen} answers no new connection: {port.problem}"
+        for port in canary.ports
+        if not port.ok and BEHIND[port.name] in wanted
+    ]

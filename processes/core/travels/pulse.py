@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-MAGIC: Final = b"fhpulse2"
+MAGIC: Final = b"fhpulse3"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
-_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ Q")
+_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ Q QII QQI")
 _TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
 SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
@@ -72,6 +72,13 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     refused_sequence: int = 0
     # whom it refused what they asked for: requests (fanout), registers under another host's name (gateway)
     refused: int = 0
+    # The listening socket (gateway, fanout). Several processes may accept from one.
+    accepted: int = 0  # connections that this very process took from it
+    waiting: int = 0  # connections that nobody has taken yet, at the end of this turn
+    waiting_max: int = 0  # how many may wait; the kernel drops more
+    waiting_ns: int = 0  # since when some have waited at the end of every turn
+    unaccepted_ns: int = 0  # since when some have waited at the end of every turn, and this process took none
+    unaccepted_turns: int = 0  # how many turns ended so since
 
 
 class Unreadable(Exception):
@@ -91,6 +98,8 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
         pulse.storage_ns, pulse.dead_letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
         pulse.refused,
+        pulse.accepted, pulse.waiting, pulse.waiting_max, pulse.waiting_ns, pulse.unaccepted_ns,
+        min(pulse.unaccepted_turns, 2**32 - 1),
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
@@ -107,13 +116,32 @@ def unpack(record: bytes) -> Pulse:
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped,
         errors, storage_ns, dead_letters, suspended, refused_epoch, refused_sequence, refused,
+        accepted, waiting, waiting_max, waiting_ns, unaccepted_ns, unaccepted_turns,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
         hosts, online, stale, offline, dropped, errors, storage_ns, dead_letters, suspended,
         refused_epoch, refused_sequence, refused,
+        accepted, waiting, waiting_max, waiting_ns, unaccepted_ns, unaccepted_turns,
     )  # fmt: skip
+
+
+def enter_accepts(pulse: Pulse, accepted: int, waiting: int, waiting_max: int, now_ns: int) -> None:
+    """Enter at the end of a turn how many connections this process has accepted, and how many wait.
+
+    A process that accepted some since its last turn takes what waits, however many do. One that accepted none is not
+    yet deaf: what waits may have come just now, or another process may have been quicker. So both the time and the
+    turns are counted (core/watchdog/verdict.py judges them).
+    """
+    took = accepted != pulse.accepted
+    pulse.accepted, pulse.waiting, pulse.waiting_max = accepted, waiting, waiting_max
+    pulse.waiting_ns = (pulse.waiting_ns or now_ns) if waiting else 0
+    if took or not waiting:
+        pulse.unaccepted_ns = pulse.unaccepted_turns = 0
+    else:
+        pulse.unaccepted_ns = pulse.unaccepted_ns or now_ns
+        pulse.unaccepted_turns += 1
 
 
 def _text(field: bytes) -> str:

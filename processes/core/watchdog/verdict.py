@@ -2,9 +2,10 @@
 
     starting     until the first pulse, at most STARTING_S_MAX
     advancing    turns advance, and the oldest waiting item is young
-    lagging      turns advance, the oldest item waits for longer than LAG_S; or the pulse cannot be read: shown, not
-                 killed
+    lagging      turns advance, the oldest item waits for longer than LAG_S; or connections have waited at its port all
+                 that time though it accepts (its port is crowded); or the pulse cannot be read: shown, not killed
     stalled      turns advance, a stage has work and does not advance for stall_s; or a database call does not return
+    deaf         turns advance, and connections wait at its port of which it accepts none for stall_s and DEAF_TURNS
     memory       holds more memory than it may
     frozen       no turn for stall_s while the process lives
     dead         there is no process
@@ -16,7 +17,14 @@
 The theory: a turn is proof, silence is not. Silence counts only from when the watchdog itself was there to listen
 (`baseline_s`, shortened by its own lag), and only as far as the process had a CPU to turn on: a process that got a good
 part of a second of CPU and did not turn is frozen, however busy the machine is. A pulse that is missing, garbage or
-another process's is doubted, and needs a second witness: the queue that the process reads. What bothers the author:
+another process's is doubted, and needs a second witness: the queue that the process reads.
+
+Several processes may accept from one port, and the kernel wakes them all: whoever is quicker takes a connection. So
+that a process accepts nothing says something only at turns at which a connection waits when the process has had its
+chance; it counts those itself (core/travels/pulse.py, enter_accepts). Whoever accepts a connection, be it to close it
+at once because there is no room, is not deaf.
+
+What bothers the author:
 `stalled` needs to know which counters a kind of process moves when it works (STAGES); a kind that is not in the table
 is never stalled.
 
@@ -42,6 +50,9 @@ RAN_SHARE: Final = 0.25
 STORAGE_S_MAX: Final = 10.0
 HEAVY_S: Final = 1.0  # over the memory limit for so long: a peak may pass
 STORAGE: Final = "storage"  # the stage of a database call
+# turns in a row that ended with a connection waiting and none accepted: in a storm of connections another process of
+# the port may take them all just before one such turn, but hardly before so many
+DEAF_TURNS: Final = 6
 AWAY_S: Final = 1.0  # after such a gap of the watchdog's own, all silence counts anew; its turns are 0.1 s apart
 UNKILLABLE_S: Final = 2.0  # alive so long after SIGKILL
 
@@ -106,6 +117,8 @@ class Track(msgspec.Struct, frozen=True):
     moved_s: float = 0.0  # when they last moved, or had no work
     moved_spent: Spent | None = None  # at that moment; None: enter it at the next look
     heavy_s: float | None = None  # since when it holds more memory than it may
+    unaccepted_ns: int = 0  # of its last pulse: since when it accepts nothing of what waits
+    unaccepted_spent: Spent | None = None  # at the first look since then
 
 
 class Judgement(NamedTuple):
@@ -122,7 +135,7 @@ def own_gap(track: Track, gap_s: float, turn_s: float, now_s: float) -> Track:
     if gap_s >= AWAY_S:
         return msgspec.structs.replace(
             track, baseline_s=now_s, moved_s=now_s, heard_s=now_s, lag_s=0.0, away=True,
-            spent=None, moved_spent=None, heavy_s=None,
+            spent=None, moved_spent=None, heavy_s=None, unaccepted_spent=None,
         )  # fmt: skip
     return msgspec.structs.replace(track, lag_s=track.lag_s + max(0.0, gap_s - 2 * turn_s))
 
@@ -133,6 +146,13 @@ def judge(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s: f
         return track, _absent(track, facts, now_s)
     track = _followed(kind, track, facts, now_s)
     return track, _present(kind, track, facts, now_s, stall_s)
+
+
+def went_on(found: Verdict, turn: int, pulse: Pulse) -> bool:
+    """Return whether a process needs no remedy any more, by a newer pulse of it: a frozen one that has turned since
+    `turn`, or a deaf one that has also accepted what waited.
+    """
+    return pulse.turn > turn and (found is Verdict.FROZEN or (found is Verdict.DEAF and not pulse.unaccepted_ns))
 
 
 def _absent(track: Track, facts: ProcessFacts, now_s: float) -> Judgement:
@@ -171,6 +191,8 @@ def _followed(kind: str, track: Track, facts: ProcessFacts, now_s: float) -> Tra
     moved = sum(int(getattr(pulse, stage)) for stage in STAGES.get(kind, ()))
     if moved != track.moved or pulse.backlog == 0 or pulse.blocked_on or facts.pressed:
         track = msgspec.structs.replace(track, moved=moved, moved_s=now_s, moved_spent=facts.spent)
+    if pulse.unaccepted_ns != track.unaccepted_ns or (pulse.unaccepted_ns and track.unaccepted_spent is None):
+        track = msgspec.structs.replace(track, unaccepted_ns=pulse.unaccepted_ns, unaccepted_spent=facts.spent)
     if pulse.turn == track.turn and track.pulsed:
         return track
     written_s = pulse.written_ns / 1e9
@@ -205,6 +227,8 @@ def _present(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s
         return Judgement(
             Verdict.STALLED, f"a database call has not returned for {hangs_s:.1f} s", now_s - hangs_s, STORAGE
         )
+    if pulse.unaccepted_ns and (found := _deaf(track, pulse, facts, now_s, stall_s)) is not None:
+        return found
     stuck_s = now_s - track.moved_s - track.lag_s
     if kind in STAGES and stuck_s >= stall_s:  # moved_s is now while there is no work, or it waits for others
         starved = _starved(track.moved_spent, facts, stuck_s, stall_s)
@@ -217,7 +241,28 @@ def _present(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s
     oldest_s = now_s - pulse.oldest_ns / 1e9
     if pulse.backlog > 0 and pulse.oldest_ns > 0 and oldest_s > LAG_S:
         return Judgement(Verdict.LAGGING, f"the oldest of {pulse.backlog} waits for {oldest_s:.1f} s", good_s)
+    crowded_s = now_s - max(pulse.waiting_ns / 1e9, track.heard_s)
+    if pulse.waiting_ns and not pulse.unaccepted_ns and crowded_s > LAG_S:
+        return Judgement(Verdict.LAGGING, f"its port is crowded: {_waiting(pulse)} for {crowded_s:.1f} s", good_s)
     return Judgement(Verdict.ADVANCING, "", good_s)
+
+
+def _deaf(track: Track, pulse: Pulse, facts: ProcessFacts, now_s: float, stall_s: float) -> Judgement | None:
+    """Return the verdict on a process that accepts nothing of what waits: deaf or excused; None before it is time."""
+    since_s = max(pulse.unaccepted_ns / 1e9, track.heard_s)
+    waits_s = now_s - since_s - track.lag_s
+    if waits_s < stall_s or pulse.unaccepted_turns < DEAF_TURNS:
+        return None
+    starved = _starved(track.unaccepted_spent, facts, waits_s, stall_s)
+    if starved and waits_s < STARVED_S_MAX:
+        return Judgement(Verdict.EXCUSED, starved, since_s)
+    return Judgement(Verdict.DEAF, f"{_waiting(pulse)}, and it has accepted none for {waits_s:.1f} s", since_s)
+
+
+def _waiting(pulse: Pulse) -> str:
+    one = pulse.waiting == 1
+    full = ", the queue is full" if pulse.waiting > pulse.waiting_max else ""
+    return f"{pulse.waiting} connection{'s' * (not one)} wait{'s' * one} to be accepted{full}"
 
 
 def _silent(track: Track, facts: ProcessFacts, now_s: float, stall_s: float) -> Judgement:

@@ -12,6 +12,7 @@ const NAMES = {
   "pulse.json": "Pulse",
   "proc.json": "The process",
   "queues.json": "Queues",
+  "listening.txt": "The port, by the kernel",
   "log.txt": "End of the log",
 };
 const ORDER = Object.keys(NAMES),

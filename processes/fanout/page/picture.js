@@ -8,6 +8,7 @@ const WORST = [
   "unkillable",
   "frozen",
   "stalled",
+  "deaf",
   "memory",
   "silent",
   "starting",

@@ -26,6 +26,7 @@ const STATES = {
   advancing: ["good", "check"],
   starting: ["busy", "play"],
   lagging: ["warn", "clock"],
+  deaf: ["bad", "pause"],
   memory: ["bad", "bang"],
   frozen: ["bad", "pause"],
   dead: ["bad", "cross"],

@@ -17,6 +17,7 @@ from processes.core.shown.status import (
     IncidentsReport,
     IncidentView,
     Overall,
+    PortReport,
     ProcessReport,
     PulseReport,
     Report,
@@ -101,6 +102,15 @@ def test_each_condition_stands_alone_with_its_severity(
     assert list(stands) == [key]
     assert stands[key].severity is severity
     assert stands[key].title
+
+
+def test_a_port_that_answers_nobody_is_told_as_that_and_not_as_a_command_that_did_not_go_round() -> None:
+    said = "the agents' port 127.0.0.1:7701 answers no new connection: no answer within 2 s"
+    canary = CanaryReport(ports=[PortReport("agents", "127.0.0.1:7701"), PortReport("operators", "x", ok=True)])
+    seen = msgspec.structs.replace(report(reasons=[said]), canary=canary)
+    assert found(seen)["canary"].text == said
+    whole = msgspec.structs.replace(seen, canary=CanaryReport(ports=[PortReport("operators", "x", ok=True)]))
+    assert found(whole)["canary"].text == f"no command goes all the way round; {said}"
 
 
 @pytest.mark.parametrize(

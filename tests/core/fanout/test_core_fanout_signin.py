@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -33,6 +35,7 @@ from processes.core.shown.status import (
     FleetReport,
     IncidentsReport,
     Overall,
+    PortReport,
     ProcessReport,
     Report,
     Verdict,
@@ -163,11 +166,18 @@ def test_who_has_a_whole_network_of_addresses_is_one(address: str, network: str)
 NOW_S = 1000.0
 
 
-def report(*, age_s: float = 0.5, round_age_s: float | None = 1.0, epoch: int = 3, **verdicts: Verdict) -> Report:
+def report(
+    *, age_s: float = 0.5, round_age_s: float | None = 1.0, epoch: int = 3,
+    ports: Mapping[str, float | None] = MappingProxyType({}), unwanted: str = "", **verdicts: Verdict,
+) -> Report:  # fmt: skip
     given = {"hub": Verdict.ADVANCING, "gateway": Verdict.ADVANCING, "fanout": Verdict.ADVANCING, **verdicts}
-    processes = [ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict) for name, verdict in given.items()]
+    processes = [
+        ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict, wanted=name != unwanted)
+        for name, verdict in given.items()
+    ]
     round_s = None if round_age_s is None else NOW_S - round_age_s
-    canary = CanaryReport(True, round_age_s, 1.0, epoch, round_s)
+    knocks = [PortReport(name, "127.0.0.1:1", True, knock_age_s) for name, knock_age_s in ports.items()]
+    canary = CanaryReport(True, round_age_s, 1.0, epoch, round_s, ports=knocks)
     return Report(Overall.OK, 3, processes, canary, FleetReport(), Ledger(), IncidentsReport(), at_mono_s=NOW_S - age_s)
 
 
@@ -193,7 +203,15 @@ def hub(age_s: float = 0.1) -> Pulse:
         (hub(), True, report(epoch=2), "canary_epoch"),
         (hub(), True, report(gateway=Verdict.FROZEN), "gateway_frozen"),
         (hub(), True, report(fanout=Verdict.STALLED), "fanout_stalled"),
+        (hub(), True, report(gateway=Verdict.DEAF), "gateway_deaf"),
+        (hub(), True, report(fanout=Verdict.DEAF), "fanout_deaf"),
         (hub(), True, report(gateway=Verdict.LAGGING), ""),
+        (hub(), True, report(ports={"agents": 9.4, "operators": 9.4}), ""),
+        (hub(), True, report(ports={"agents": 9.6, "operators": 1.0}), "agents_port_closed"),
+        (hub(), True, report(ports={"agents": 1.0, "operators": 9.6}), "operators_port_closed"),
+        (hub(), True, report(ports={"agents": 20.0}, round_age_s=20.0), "agents_port_closed"),
+        (hub(), True, report(ports={"agents": 20.0}, round_age_s=20.0, unwanted="gateway"), "canary_stale"),
+        (hub(), True, report(ports={"agents": None, "operators": 1.0}), "canary_stale"),
     ],
 )
 def test_health_is_green_only_with_a_pulse_a_round_and_nobody_stuck(

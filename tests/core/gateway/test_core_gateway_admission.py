@@ -28,6 +28,7 @@ def test_every_request_meets_the_first_rule_that_is_about_it(values: tuple[bool,
     )  # fmt: skip
     assert said("/ws", **flags) == wanted
     assert said("/ws?x=1", **flags) == wanted
+    assert said("/livez", **flags) == 200, "it accepts and turns, whatever else"
     assert said("/other", **flags) == said("/wsx", **flags) == 404
 
 
@@ -53,6 +54,7 @@ def test_what_was_refused_is_told_as_sums_and_each_once() -> None:
     counts = RefusalCounts(100.0)
     assert counts.take(100.0 + COUNTS_S) == {}, "nothing was refused"
     counts.refused(Refusal(503, "no room"))
+    counts.refused(Refusal(200, "the canary's knock"))
     for _ in range(1000):
         counts.refused(Refusal(401, "wrong"))
     counts.dawdled()

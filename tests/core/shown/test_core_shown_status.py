@@ -8,6 +8,7 @@ import pytest
 from processes.core.shown.status import (
     CanaryReport,
     Overall,
+    PortReport,
     ProcessReport,
     PulseReport,
     Report,
@@ -142,6 +143,40 @@ def test_a_red_canary_names_what_an_operator_stopped_on_its_way(name: str) -> No
     assert (grade, reasons) == (
         Overall.STALLED,
         ["no canary command went round lately", f"{name} is stopped, as asked"],
+    )
+
+
+def knocked(agents: bool, operators: bool) -> CanaryReport:
+    ports = [
+        PortReport("agents", "127.0.0.1:7701", agents, 7.0, "no answer within 2 s"),
+        PortReport("operators", "127.0.0.1:7700", operators, 7.0, "Connection refused"),
+    ]
+    return CanaryReport(ports=ports)
+
+
+AGENTS_CLOSED = "the agents' port 127.0.0.1:7701 answers no new connection: no answer within 2 s"
+OPERATORS_CLOSED = "the operators' port 127.0.0.1:7700 answers no new connection: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("canary", "said"),
+    [
+        (knocked(agents=False, operators=True), [AGENTS_CLOSED]),
+        (knocked(agents=True, operators=False), [OPERATORS_CLOSED]),
+        (knocked(agents=False, operators=False), [AGENTS_CLOSED, OPERATORS_CLOSED]),
+        (knocked(agents=True, operators=True), ["no canary command went round lately"]),
+    ],
+)
+def test_a_port_that_answers_no_fresh_connection_is_named(canary: CanaryReport, said: list[str]) -> None:
+    rows = [*house(), row("gateway:0"), row("gateway:1"), row("fanout")]
+    assert overall(rows, canary, silent=False) == (Overall.STALLED, said)
+
+
+def test_a_port_that_an_operator_closed_is_told_as_that() -> None:
+    rows = [*house(), row("gateway", Verdict.STOPPED, wanted=False), row("fanout")]
+    assert overall(rows, knocked(agents=False, operators=True), silent=False) == (
+        Overall.STALLED,
+        ["no canary command went round lately", "gateway is stopped, as asked"],
     )
 
 

@@ -17,6 +17,7 @@ SENTENCES = {
     Verdict.ADVANCING: "web is advancing",
     Verdict.LAGGING: "web is lagging",
     Verdict.STALLED: "web is stalled",
+    Verdict.DEAF: "web is deaf",
     Verdict.MEMORY: "web uses too much memory",
     Verdict.FROZEN: "web is frozen",
     Verdict.DEAD: "web is dead",

@@ -48,14 +48,16 @@ def one(
     return pasts[name], decisions[name]
 
 
-@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.FROZEN, Verdict.STALLED, Verdict.MEMORY}))
+@pytest.mark.parametrize(
+    "verdict", sorted(set(Verdict) - {Verdict.FROZEN, Verdict.STALLED, Verdict.DEAF, Verdict.MEMORY})
+)
 def test_nothing_is_done_about_any_other_verdict(verdict: Verdict) -> None:
     assert one(Judgement(verdict))[1] == Decision()
 
 
-@pytest.mark.parametrize("verdict", [Verdict.FROZEN, Verdict.MEMORY])
+@pytest.mark.parametrize("verdict", [Verdict.FROZEN, Verdict.DEAF, Verdict.MEMORY])
 @pytest.mark.parametrize("name", HOUSE)
-def test_frozen_or_swollen_is_killed_whoever_it_is(name: str, verdict: Verdict) -> None:
+def test_frozen_deaf_or_swollen_is_killed_whoever_it_is(name: str, verdict: Verdict) -> None:
     past, decision = one(Judgement(verdict, "no turn"), name=name)
     assert decision.act is Act.KILL
     assert past.kills_s == (1000.0,)
@@ -95,6 +97,24 @@ def test_stalled_behind_a_young_one_is_a_consequence(first: str, later: str) -> 
     assert decisions[later].act is Act.NOTHING
     grown = facts(**{first: OLD._replace(age_s=YOUNG_S)})
     assert decide(house(**{later: STALLED}), grown, {}, 1000.0)[1][later].act is Act.KILL
+
+
+@pytest.mark.parametrize("name", ["gateway", "fanout"])
+@pytest.mark.parametrize("verdict", UNWELL)
+def test_deaf_is_never_a_consequence_for_accepting_waits_for_nobody(verdict: Verdict, name: str) -> None:
+    """The bug it would catch: while the hub is away, nobody can connect any more, and nothing is done about it."""
+    judged = house(queues=Judgement(verdict), hub=Judgement(verdict), **{name: Judgement(Verdict.DEAF, "deaf")})
+    blocked = facts(hub=OLD._replace(pulse=Pulse(blocked_on="storage")))
+    assert decide(judged, blocked, {}, 1000.0)[1][name].act is Act.KILL
+
+
+def test_the_deaf_have_the_restart_budget_of_all() -> None:
+    past, deaf = Past(), Judgement(Verdict.DEAF, "deaf")
+    for kill in range(BUDGET_KILLS):
+        past, decision = one(deaf, past=past, now_s=1000.0 + 5 * kill, name="gateway")
+        assert decision.act is Act.KILL
+    decision = one(deaf, past=past, now_s=1000.0 + 5 * BUDGET_KILLS, name="gateway")[1]
+    assert (decision.act, decision.alarm) == (Act.NOTHING, True)
 
 
 @pytest.mark.parametrize(("later", "first"), BEFORE)

@@ -477,5 +477,6 @@ def test_every_verdict_of_the_watchdog_is_reached_here() -> None:
     """SILENT is said by whoever reads its report."""
     text = msgspec.json.encode([str(verdict) for verdict in Verdict]).decode()
     assert set(msgspec.json.decode(text)) - {"silent"} == {
-        "starting", "advancing", "lagging", "stalled", "memory", "frozen", "dead", "excused", "unkillable", "stopped",
+        "starting", "advancing", "lagging", "stalled", "deaf", "memory", "frozen", "dead", "excused",
+        "unkillable", "stopped",
     }  # fmt: skip
