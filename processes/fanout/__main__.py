@@ -66,8 +66,14 @@ async def main(process: Process) -> None:
         auth,
         audit_notes,
         DeadLetterApi(database_reader, requests),
+        trusted=settings.file.operators.proxies(),
     )
-    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
+
+    def turned_away() -> None:
+        process.pulse.pulse.turned_away += 1
+
+    subscriber = server.subscriber_class(audience, auth)
+    web = server.make_server(app, settings.file.tls, subscriber, process.log, turned_away)
     poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )

@@ -75,6 +75,12 @@ COUNTERS: Final = (
         "Messages dropped because something was full; at a fanout also deltas that a slow operator was not sent",
         ALL - {"agent", "watchdog"},
     ),
+    OfPulse(
+        "turned_away",
+        "connections_turned_away",
+        "Connections that were ended or refused because there were too many",
+        frozenset({"gateway", "fanout"}),
+    ),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
 BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}

@@ -202,7 +202,7 @@ def test_a_connection_that_never_registers_is_closed_1008(house: Houses) -> None
 
 def test_more_connections_than_descriptors_allow_get_503(house: Houses) -> None:
     async def scenario() -> None:
-        async with house(sockets_max=2) as h:
+        async with house(room=4) as h:
             await h.hub.start("web1", "web2", "web3")
             await h.agent("web1")
             second = await h.agent("web2")
@@ -218,7 +218,7 @@ def test_silent_strangers_do_not_keep_an_agent_out(house: Houses) -> None:
     """Half handshakes take half of the room at most: the one that dawdled longest is dropped."""
 
     async def scenario() -> None:
-        async with house(sockets_max=20) as h:
+        async with house(room=20) as h:
             await h.hub.start("web1")
             await h.until(lambda: h.gate.tokens.is_current)
             strangers = [await asyncio.open_connection("127.0.0.1", h.port) for _ in range(30)]
@@ -234,7 +234,7 @@ def test_a_crowd_of_strangers_at_once_does_not_keep_an_agent_out(house: Houses) 
     """The bug it would catch: of all that are accepted in one pass of the loop one is dropped, and the others stay."""
 
     async def scenario() -> None:
-        async with house(sockets_max=20) as h, contextlib.AsyncExitStack() as crowd:
+        async with house(room=20) as h, contextlib.AsyncExitStack() as crowd:
             await h.hub.start("web1")
             await h.until(lambda: h.gate.tokens.is_current)
             for _ in range(60):  # and the loop sees none yet

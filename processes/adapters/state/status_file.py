@@ -76,6 +76,7 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
         in_hand=pulse.in_hand,
         dead_letters=pulse.dead_letters,
         suspended=pulse.suspended,
+        turned_away=pulse.turned_away,
     )
 
 

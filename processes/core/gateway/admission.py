@@ -1,7 +1,7 @@
 """Who comes in at the agents' port, and how many did not. Pure.
 
     request ──▶ wrong path ─────────────────────────────────────────▶ 404
-            ──▶ this gateway stops, or has no room ──────────────────▶ 503, try again
+            ──▶ this gateway stops, or a token for which it has no room (core/connections.py) ─▶ 503, try again
             ──▶ a token whose host was closed for a flood just now ──▶ 429, with the time it has to wait
             ──▶ a token that the table has ──────────────────────────▶ let in
             ──▶ no such token, and the table is not current ─────────▶ 503, never 401: the hub may know it
@@ -23,7 +23,6 @@ PATH: Final = "/ws"
 DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery takes some 10 ms
 RETRY_AFTER_S: Final = 2  # said with 503; a gateway asks for a token table that it lacks every few seconds
 COUNTS_S: Final = 10.0  # between two sums of refusals
-DAWDLED: Final = "dawdled"  # among the sums: sockets that were ended before they said who they are
 
 
 class Refusal(NamedTuple):
@@ -54,6 +53,7 @@ def admit(
     """Return the outcome of a request for an upgrade.
 
     `target`: its path and query. `known`: its token is in the table. `asked_before`: this request was put off once.
+    `full`: there is no room for its host.
     `banned_s`: for so long its host is not let in yet.
     """
     if target.partition("?")[0] != PATH:
@@ -81,10 +81,6 @@ class RefusalCounts:
     def refused(self, refusal: Refusal) -> None:
         """Called when a request was refused."""
         self._counts[f"status_{refusal.status}"] += 1
-
-    def dawdled(self) -> None:
-        """Called when a socket was ended because it had not said who it is, and others need the room."""
-        self._counts[DAWDLED] += 1
 
     def take(self, now_s: float) -> dict[str, int]:
         """Returns what was counted and not yet told, COUNTS_S after the last time at the earliest; else nothing."""

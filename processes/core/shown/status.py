@@ -78,6 +78,7 @@ class PulseReport(msgspec.Struct, frozen=True):
     in_hand: str = ""
     dead_letters: int = msgspec.field(default=0, name="letters")
     suspended: int = 0
+    turned_away: int = 0
 
 
 class ProcessReport(msgspec.Struct, frozen=True):

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-MAGIC: Final = b"fhpulse2"
+MAGIC: Final = b"fhpulse3"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
-_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ")
+_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ Q")
 _TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
 SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
@@ -70,6 +70,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     # and refuses those again that have no answer on disk.
     refused_epoch: int = 0
     refused_sequence: int = 0
+    turned_away: int = 0  # connections that were ended or refused because there were too many (gateway, fanout)
 
 
 class Unreadable(Exception):
@@ -88,6 +89,7 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         pulse.in_hand.encode()[:64], pulse.blocked_on.encode()[:32],
         pulse.hosts, pulse.online, pulse.stale, pulse.offline, pulse.dropped, pulse.errors,
         pulse.storage_ns, pulse.dead_letters, pulse.suspended, pulse.refused_epoch, pulse.refused_sequence,
+        pulse.turned_away,
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
@@ -103,13 +105,13 @@ def unpack(record: bytes) -> Pulse:
     (
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped,
-        errors, storage_ns, dead_letters, suspended, refused_epoch, refused_sequence,
+        errors, storage_ns, dead_letters, suspended, refused_epoch, refused_sequence, turned_away,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
         hosts, online, stale, offline, dropped, errors, storage_ns, dead_letters, suspended,
-        refused_epoch, refused_sequence,
+        refused_epoch, refused_sequence, turned_away,
     )  # fmt: skip
 
 

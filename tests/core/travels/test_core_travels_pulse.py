@@ -19,7 +19,7 @@ SMALL = st.integers(0, 2**32 - 1)
     in_hand_ns=COUNT,
     in_hand=st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=64),
     blocked_on=st.sampled_from(["", "storage", "queues"]), hosts=SMALL, online=SMALL, stale=SMALL, offline=SMALL,
-    dropped=COUNT, errors=COUNT,
+    dropped=COUNT, errors=COUNT, turned_away=COUNT,
 ), COUNT)  # fmt: skip
 def test_every_field_comes_back_as_it_was_written(pulse: Pulse, sequence: int) -> None:
     """Catches a field left out or swapped in pack or unpack."""
