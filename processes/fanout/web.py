@@ -251,7 +251,7 @@ class HeadCheck:
         """Called by uvicorn for each request."""
         headers = scope["headers"]
         self._find_client(scope)
-        problem = _problem_of_head(scope["raw_path"], headers) or self._problem_of_host(headers)
+        problem = _problem_of_head(scope["raw_path"] + scope["query_string"], headers) or self._problem_of_host(headers)
         if problem is None:
             await self._app(scope, receive, send)
         else:

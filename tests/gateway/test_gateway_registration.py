@@ -14,6 +14,7 @@ import pytest
 from doubles.agent_wire import NotLetIn
 from doubles.hub_side import hash_of, token_of
 
+from processes.core.budgets import HOST_CONNECTIONS_MAX
 from processes.core.travels.messages import (
     AgentDisconnected,
     AgentRegistered,
@@ -210,6 +211,34 @@ def test_more_connections_than_descriptors_allow_get_503(house: Houses) -> None:
             await second.close()
             await h.until(lambda: len(h.gate.roster.sockets) == 1)
             await h.agent("web3")
+
+    asyncio.run(scenario())
+
+
+def test_one_hosts_token_does_not_take_the_room_of_others(house: Houses) -> None:
+    """Upgraded, not registered, and ending: all its connections count, and the canary's room is kept."""
+
+    async def scenario() -> None:
+        async with house(room=40) as h:  # 33 may be known, and five of these are the canary's
+            await h.hub.start(*(f"web{number}" for number in range(1, 6)))
+            await h.until(lambda: h.gate.tokens.is_current)
+            for _ in range(HOST_CONNECTIONS_MAX):
+                await h.dial("web1")
+            assert (await refused(h, "web1")).status == 503
+            await h.agent("web2")
+            for host in ("web3", "web4", "web5"):
+                with contextlib.suppress(NotLetIn):
+                    for _ in range(HOST_CONNECTIONS_MAX):
+                        await h.dial(host)
+            assert h.listener.connections.known == 33 - 5
+            assert (await refused(h, "web2")).status == 503, "there is room for the canary alone"
+            h.canary.write_text(json.dumps({"agent_token_hash": hash_of("song"), "operator_token_hash": hash_of("x")}))
+            await h.until(lambda: h.gate.tokens.find(["Bearer song"]) is not None)
+            await h.dial("song")
+            for wire in h.wires[:HOST_CONNECTIONS_MAX]:
+                await wire.hang_up()
+            await h.until(lambda: not h.listener.connections.of_client("web1"))
+            await h.agent("web1")
 
     asyncio.run(scenario())
 
