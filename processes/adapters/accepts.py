@@ -11,16 +11,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from processes.core.travels.pulse import Pulse, enter_accepts
 
 _TCP_LISTEN: Final = 10  # include/net/tcp_states.h
 _INFO: Final = struct.Struct("=B23xII")  # tcpi_state, tcpi_unacked, tcpi_sacked of struct tcp_info in linux/tcp.h
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Accepts:
@@ -37,15 +33,6 @@ class Accepts:
     def count(self) -> None:
         """Called with each connection that was accepted, even if it is closed at once for want of room."""
         self.accepted += 1
-
-    def counted(self, make: Callable[P, T]) -> Callable[P, T]:
-        """Return the factory of protocols, counting. Event loops call it for each connection, before any TLS."""
-
-        def made(*args: P.args, **kwargs: P.kwargs) -> T:
-            self.count()
-            return make(*args, **kwargs)
-
-        return made
 
     def enter(self, pulse: Pulse, now_ns: int) -> None:
         """Enter in the pulse, at the end of a turn, what was accepted and what waits.

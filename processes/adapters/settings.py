@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import ipaddress
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ from msgspec import Meta
 from processes.adapters import ownership
 from processes.core.alarms import target
 from processes.core.alarms.alarm import Severity
+from processes.core.connections import Network
 from processes.core.errors import FleethubError
 from processes.core.travels.operator_requests import TimeToLive
 from processes.core.values import process_name
@@ -30,7 +32,8 @@ RESERVED: Final = {  # variables that fleethub sets for its own processes; they 
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
-LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC"}  # in the environment: words, quoted as in a shell
+# in the environment: words, quoted as in a shell
+LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_TRUSTED_PROXIES"}
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 
 
@@ -48,10 +51,15 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect."""
+    """Where operators connect. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed."""
 
     listen: str = "127.0.0.1:7700"
     url: str = ""
+    trusted_proxies: list[str] = []
+
+    def proxies(self) -> list[Network]:
+        """Return the trusted proxies. Raises: ValueError, if one is no address or network."""
+        return [ipaddress.ip_network(each) for each in self.trusted_proxies]
 
 
 class Agents(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -460,6 +468,12 @@ def _check(file: File) -> None:
                 f"{name} = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
             )
+    try:
+        file.operators.proxies()
+    except ValueError as error:
+        raise SettingsError(
+            f"operators.trusted_proxies: {error}; it is a list of addresses and networks: 10.0.0.7, 10.1.0.0/16"
+        ) from None
     for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):
         try:
             urlsplit(url)

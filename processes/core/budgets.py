@@ -1,9 +1,8 @@
 """How much one client may send over its WebSockets, and what follows if more comes: the figures and the counting. Pure.
 
 Other limits stand elsewhere: how large one message may be with its type (core/travels/; an operator's frame in
-fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections there may
-be in gateway/listener.py, fanout/server.py and fanout/subscribers.py. HTTP requests are bounded in number, not by
-client.
+fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections a port may
+have, and an address or all clients of it, in core/connections.py. HTTP requests are bounded in number, not by client.
 
 A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
 every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and
@@ -35,6 +34,11 @@ CLOSED_MAX: Final = 3  # closes for a flood …
 CLOSED_S: Final = 600.0  # … within so long suspend the host; source: the flood of poison has the same window
 HEARTBEAT_S: Final = 1.0  # the hub is told one heartbeat of a host in so long, the newest …
 HEARTBEAT_BURST_S: Final = 2.0  # … and two more at once: heartbeats that come each second are not held up by jitter
+# Connections of one client at a time. A host has one, and for a moment the one that it replaces; a browser has six,
+# and a WebSocket for each page; a token may be a whole team's, or that of a script with many threads.
+HOST_CONNECTIONS_MAX: Final = 8
+TOKEN_CONNECTIONS_MAX: Final = 256  # for HTTP; its sessions count too
+TOKEN_WEBSOCKETS_MAX: Final = 250  # its sessions' too; a quarter of all (SUBSCRIBERS_MAX in fanout/subscribers.py)
 CLIENTS_MAX: Final = 20_000  # with an allowance that is not full; four times the largest fleet that was measured
 
 Client = TypeVar("Client", bound=Hashable)

@@ -71,14 +71,23 @@ async def main(process: Process) -> None:
         accepts,
     )
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
+    trusted = settings.file.operators.proxies()
     app = application(
         ChangeApi(settings, auth, requests, mirror, read_api, audit_notes),
         read_api,
         auth,
         audit_notes,
         DeadLetterApi(database_reader, requests),
+        trusted=trusted,
     )
-    web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth, audit_notes), accepts)
+
+    def turned_away() -> None:
+        process.pulse.pulse.turned_away += 1
+
+    subscriber = server.subscriber_class(audience, auth, audit_notes, trusted)
+    web = server.make_server(
+        app, settings.file.tls, subscriber, process.log, on_accepted=accepts.count, on_turned_away=turned_away
+    )
     poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from processes.core.connections import Network
 from processes.fanout import page_files
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
@@ -20,13 +22,14 @@ from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.read_api import ReadApi
 from processes.fanout.sessions import Sessions
-from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
+from processes.fanout.web import Endpoint, HeadCheck, Problem, guarded, http_error, internal_error, json
 
 
 def application(
-    change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi
-) -> ASGIApp:
-    """Return the whole HTTP side."""
+    change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi,
+    *, trusted: Sequence[Network],
+) -> ASGIApp:  # fmt: skip
+    """Return the whole HTTP side. `trusted`: the proxies whose X-Forwarded-For is believed."""
     table = operations(change_api, read_api, Sessions(auth, audit_notes), dead_letter_api)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
     spec = json(document(listed, importlib.metadata.version("fleethub"), auth.cookie_name, NAMED)).body
@@ -44,7 +47,7 @@ def application(
     routes += page_files.routes(auth)
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
     app.router.redirect_slashes = False
-    return HostCheck(app, auth)
+    return HeadCheck(app, auth, trusted)
 
 
 def _asked_well(operation: Operation) -> Endpoint:

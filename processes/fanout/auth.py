@@ -108,6 +108,10 @@ class Auth:
                 self.attempts.succeeded(network, kind)
         return found
 
+    def is_kept_for(self, principal: Principal) -> bool:
+        """Return whether room is kept for its connections: the canary's, and this installation's own token's."""
+        return principal.canary or principal.owner == self._folder_watch.seen.own_hash
+
     async def sign_in(
         self, code: str | None, token: str | None, address: str = "", browser: str = ""
     ) -> tuple[str, Principal] | None:

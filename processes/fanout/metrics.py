@@ -89,6 +89,12 @@ COUNTERS: Final = (
         frozenset({"gateway", "fanout"}),
     ),
     OfPulse("accepted", "accepted", "Connections accepted at its port", frozenset({"gateway", "fanout"})),
+    OfPulse(
+        "turned_away",
+        "connections_turned_away",
+        "Connections that were ended or refused because there were too many",
+        frozenset({"gateway", "fanout"}),
+    ),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
 BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections import Counter
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import h11
 import msgspec
@@ -22,19 +22,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 from websockets.http11 import Request, Response
 
-from processes.adapters.accepts import Accepts
-from processes.adapters.settings import Tls, is_loopback
+from processes.adapters.listener import Arrival, Listener, room
+from processes.adapters.logs import Log
+from processes.adapters.settings import Tls
+from processes.core.budgets import TOKEN_CONNECTIONS_MAX, TOKEN_WEBSOCKETS_MAX
+from processes.core.connections import Network, client_address, operators_limits
 from processes.core.fanout.signin import Principal
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
+from processes.fanout.web import HEAD_BYTES_MAX
 
-BACKLOG: Final = 4096  # measured: 5,000 connects at once take 1.4 s with it, 3.1 s with asyncio's 100
-HEAD_S_MAX: Final = 10.0  # for the whole head of a request
-HEAD_BYTES_MAX: Final = 32 * 1024
-CONNECTIONS_MAX: Final = 2048  # HTTP connections at a time; half of the descriptors that every default limit gives
-KEPT_FREE: Final = 128  # of them for this machine alone: the canary must get through when clients hold all others
-ADDRESS_MAX: Final = 512  # of them for one address of another machine
+UNSENT_BYTES_S: Final = 32 * 1024  # a client that reads is expected to take so many a second: a slow telephone
+# at a time, WebSockets included, where descriptors allow. Half of them is for operators who are signed in
+CONNECTIONS_MAX: Final = 4096
 # a token made a moment ago is known here after so long: the state folder is looked at every 0.5 s
 LOOK_AGAIN_S: Final = 0.7
 GRACE_S: Final = 2  # for answers that are being written when the server stops
@@ -51,26 +52,34 @@ HEADERS: Final = {
 }
 
 
-class HttpProtocol(H11Protocol):
-    """uvicorn's protocol, with a deadline on the request's head, a bound on connections, and errors as JSON."""
+class Deadlines(NamedTuple):
+    """How long the server waits for a client. Between two requests it waits for uvicorn's 5 s.
 
-    _head: asyncio.TimerHandle | None = None
-    _address = ""  # under which the connection is counted
-    _by_address: ClassVar[Counter[str]] = Counter()
+    Units: seconds. `head_s`: for the whole head of a request, from its first byte or from the accept. `body_s`: for the
+    rest of a body, from the answer of an application that did not read it. `unsent_s`: until an answer has left, or a
+    connection that was closed is over; and a second more for each UNSENT_BYTES_S.
+    """
+
+    head_s: float = 10.0
+    body_s: float = 2.0
+    unsent_s: float = 10.0
+
+
+class HttpProtocol(H11Protocol):
+    """uvicorn's protocol of one connection, with a deadline on all that is waited for, and errors as JSON."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, arrival: Arrival, deadlines: Deadlines) -> None:
+        super().__init__(config, state, {"arrival": arrival})
+        self._arrival, self._deadlines = arrival, deadlines
+        self._head: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._unsent: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio when a client has connected."""
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else "unknown"
-        self._by_address[self._address] += 1
-        elsewhere = not is_loopback(self._address)
-        room = CONNECTIONS_MAX - (KEPT_FREE if elsewhere else 0)
-        if len(self.connections) > room or (elsewhere and self._by_address[self._address] > ADDRESS_MAX):
-            transport.write(raw_answer(503, "Service Unavailable", "too_many", "too many connections: come back soon"))
-            transport.close()
-            return
-        self._head = self.loop.call_later(HEAD_S_MAX, self._too_late)
+        self._arrival.opened(transport)
+        self._head = self.loop.call_later(self._deadlines.head_s, self._too_late)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio with the bytes that were read."""
@@ -81,20 +90,35 @@ class HttpProtocol(H11Protocol):
             and self.transport.get_protocol() is self
         )
         if not reading:
-            self._disarm()
+            self._disarm_head()
         elif self._head is None:  # the head of a further request has begun
-            self._head = self.loop.call_later(HEAD_S_MAX, self._too_late)
+            self._head = self.loop.call_later(self._deadlines.head_s, self._too_late)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn when the application has said the whole answer."""
+        super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        """Called by asyncio when the client is slow to read."""
+        super().pause_writing()
+        self._look()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called when nothing came for 5 s after an answer."""
+        super().timeout_keep_alive_handler()
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio when the connection has ended."""
         self._disarm()
-        self._leave()
+        self._arrival.gone()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Called by uvicorn with an upgrade request. Bytes behind the request in the same segment are not lost here."""
         self._disarm()
-        self._leave()  # subscribers have a limit of their own
         behind = self.conn.trailing_data[0]
         super().handle_websocket_upgrade(event)
         if behind and not self.transport.is_closing():
@@ -102,32 +126,102 @@ class HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when a request is malformed: answers in the API's form, with all headers."""
-        if not self.transport.is_closing():
-            self.transport.write(raw_answer(400, "Bad Request", "malformed", msg))
-            self.transport.close()
+        self._refuse(400, "Bad Request", "malformed", msg)
 
     def _too_late(self) -> None:
         self._head = None
-        if not self.transport.is_closing():
-            self.transport.write(raw_answer(408, "Request Timeout", "too_late", f"no request within {HEAD_S_MAX:g} s"))
-            self.transport.close()
+        self._refuse(408, "Request Timeout", "too_late", f"no request within {self._deadlines.head_s:g} s")
 
-    def _leave(self) -> None:
-        """Stop counting the connection. A second call does nothing."""
-        address, self._address = self._address, ""
-        if address:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+    def _refuse(self, status: int, phrase: str, code: str, message: str) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(raw_answer(status, phrase, code, message))
+            self.transport.close()
+        self._look()
+
+    def _look(self) -> None:
+        """Set the deadlines that what is waited for now has, and cancel the others."""
+        if self.transport.get_protocol() is not self:  # it is a WebSocket by now
+            return
+        left_unread = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+        if not left_unread:
+            self._disarm_unread()
+        elif self._unread is None:
+            self._unread = self.loop.call_later(self._deadlines.body_s, self.transport.abort)
+        if not self._is_sending:
+            self._disarm_unsent()
+        elif self._unsent is None:
+            unsent = self.transport.get_write_buffer_size()
+            due_s = self._deadlines.unsent_s + unsent / UNSENT_BYTES_S
+            self._unsent = self.loop.call_later(due_s, self._look_at_unsent)
+
+    @property
+    def _is_sending(self) -> bool:
+        return bool(self.transport.get_write_buffer_size()) or self.flow.write_paused or self.transport.is_closing()
+
+    def _look_at_unsent(self) -> None:
+        """Called when all that was unsent should have left."""
+        self._unsent = None
+        if self._is_sending:
+            self.transport.abort()
 
     def _disarm(self) -> None:
+        self._disarm_head()
+        self._disarm_unread()
+        self._disarm_unsent()
+
+    def _disarm_head(self) -> None:
         if self._head is not None:
             self._head.cancel()
             self._head = None
 
+    def _disarm_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _disarm_unsent(self) -> None:
+        if self._unsent is not None:
+            self._unsent.cancel()
+            self._unsent = None
+
 
 class Server(uvicorn.Server):
-    """uvicorn's server without its signal handling: the process handles signals itself (adapters/bootstrap.py)."""
+    """uvicorn's server without its signal handling: the process handles signals itself (adapters/bootstrap.py). And
+    without its accepting: adapters/listener.py bounds connections before TLS. Its task ends with what the listener
+    failed of.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, log: Log, on_accepted: Callable[[], None], on_turned_away: Callable[[], None],
+        deadlines: Deadlines,
+    ) -> None:  # fmt: skip
+        super().__init__(config)
+        self._log, self._deadlines = log, deadlines
+        self._on_accepted, self._on_turned_away = on_accepted, on_turned_away
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn: begins to accept on the one socket."""
+        await self.lifespan.startup()
+        (sock,) = sockets or []
+        most = min(room(self.config.ssl), CONNECTIONS_MAX)
+        limits = operators_limits(most, TOKEN_CONNECTIONS_MAX)
+        self._log.info("operators are let in", at_most=limits.known_max, strangers_at_most=limits.strangers_max)
+        listener = Listener(
+            sock,
+            self.config.ssl,
+            limits,
+            self._protocol,
+            self._log,
+            on_accepted=self._on_accepted,
+            on_turned_away=self._on_turned_away,
+        )
+        listener.failed.add_done_callback(lambda _: setattr(self, "should_exit", True))
+        listener.start()
+        self.servers = [cast(asyncio.Server, listener)]
+        self.started = True
+
+    def _protocol(self, arrival: Arrival) -> HttpProtocol:
+        return HttpProtocol(self.config, self.server_state, arrival, self._deadlines)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -155,18 +249,23 @@ def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def subscriber_class(audience: Audience, auth: Auth, audit_notes: AuditNotes) -> type[Subscriber]:
+def refuse(status: int, code: str, message: str, **more: str) -> Response:
+    """Return an answer to an upgrade request in the API's form; `more`: headers."""
+    body = msgspec.json.encode({"error": code, "message": message})
+    response = Subscriber.refusal(status, body.decode(), {**HEADERS, **more})
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json"
+    return response
+
+
+def subscriber_class(
+    audience: Audience, auth: Auth, audit_notes: AuditNotes, trusted: Sequence[Network]
+) -> type[Subscriber]:
     """Return the protocol class for uvicorn's `ws=`. It checks the request, then its connection joins the audience."""
 
-    def refuse(status: int, code: str, message: str, **more: str) -> Response:
-        body = msgspec.json.encode({"error": code, "message": message})
-        response = Subscriber.refusal(status, body.decode(), {**HEADERS, **more})
-        del response.headers["Content-Type"]
-        response.headers["Content-Type"] = "application/json"
-        return response
-
     def admit(request: Request, subscriber: Subscriber) -> Principal | Response | float:
-        headers, address = request.headers, subscriber.peer.rpartition(":")[0]
+        headers = request.headers
+        address = client_address(subscriber.arrival.address, headers.get_all("X-Forwarded-For"), trusted)
         host = ",".join(headers.get_all("Host"))
         if not auth.host_ok(host):
             return refuse(421, "misdirected", "this is not the host that you asked for: set operators.url")
@@ -192,8 +291,13 @@ def subscriber_class(audience: Audience, auth: Auth, audit_notes: AuditNotes) ->
         if banned_s:
             return refuse(429, "too_many", "too much came from you: come back later",
                           **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip
-        if len(audience.subscribers) >= SUBSCRIBERS_MAX:
+        is_kept_for = auth.is_kept_for(principal)
+        if len(audience.subscribers) >= SUBSCRIBERS_MAX and not is_kept_for:
             return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
+        if not subscriber.arrival.claim(
+            f"{principal.owner} WebSockets", is_kept_for=is_kept_for, client_max=TOKEN_WEBSOCKETS_MAX
+        ):
+            return refuse(429, "too_many", "too many connections of this token are open", **{"Retry-After": "5"})
         if not principal.by_cookie and not principal.canary:
             audit_notes.note_connected(principal, address)
         return principal
@@ -202,7 +306,7 @@ def subscriber_class(audience: Audience, auth: Auth, audit_notes: AuditNotes) ->
         headers = HEADERS
 
         def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-            super().__init__(audience, admit)
+            super().__init__(audience, admit, app_state["arrival"])
             self._connections = cast(set[Any], server_state.connections)
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -211,6 +315,7 @@ def subscriber_class(audience: Audience, auth: Auth, audit_notes: AuditNotes) ->
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._connections.discard(self)
+            self.arrival.gone()
             super().connection_lost(exc)
 
     return Bound
@@ -224,24 +329,20 @@ def cookies_of(headers: list[str]) -> dict[str, str]:
         return {}
 
 
-def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber], accepts: Accepts) -> Server:
+def make_server(
+    app: ASGIApp, tls: Tls, subscriber: type[Subscriber], log: Log, *, on_accepted: Callable[[], None],
+    on_turned_away: Callable[[], None], deadlines: Deadlines = Deadlines(),  # noqa: B008  it has no state
+) -> Server:  # fmt: skip
     """Return the server: `serve(sockets=[…])` runs it, `should_exit` stops it, `config.ssl` is its TLS context."""
-
-    class Counted(HttpProtocol):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            accepts.count()
-            super().__init__(*args, **kwargs)
-
     config = uvicorn.Config(
         cast(Any, app),
-        http=Counted,
+        http=HttpProtocol,
         ws=subscriber,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ssl_certfile=tls.certificate or None,
@@ -249,4 +350,4 @@ def make_server(app: ASGIApp, tls: Tls, subscriber: type[Subscriber], accepts: A
         headers=list(HEADERS.items()),
     )
     config.load()
-    return Server(config)
+    return Server(config, log, on_accepted, on_turned_away, deadlines)

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from websockets.http11 import Request, Response
 
+from processes.adapters.listener import Arrival
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer, WebSocket, frame_text
 from processes.core import budgets
@@ -60,9 +61,13 @@ class Subscriber(WebSocket):
     headers: Mapping[str, str] = {}  # on every answer to an upgrade request
 
     def __init__(
-        self, audience: Audience, admit: Callable[[Request, Subscriber], Principal | Response | float]
+        self,
+        audience: Audience,
+        admit: Callable[[Request, Subscriber], Principal | Response | float],
+        arrival: Arrival,
     ) -> None:
         super().__init__(LIMITS, audience.pacer)
+        self.arrival = arrival
         self._audience, self._admit = audience, admit
         self.looked_again = False  # for a token that was not known at first
         self.principal: Principal | None = None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -15,7 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from processes.adapters.listener import Arrival
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.connections import Network, client_address
 from processes.core.fanout.signin import Principal
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
@@ -24,10 +26,13 @@ from processes.fanout.auth import Auth
 from processes.fanout.requests import Answer
 from processes.fanout.requests import problem as problem_body
 
+HEAD_BYTES_MAX: Final = 32 * 1024  # of a request; a browser's with all its cookies is about 8 KiB
+HEADERS_MAX: Final = 100
 BODY_BYTES_MAX: Final = 1 << 20  # contract: 413 beyond it
 BODY_S_MAX: Final = 10.0  # for the whole body of a request
 RETRY_AFTER_S: Final = 2  # a hub is replaced within 5 s, `queues` within 1 s
 
+Headers = Sequence[tuple[bytes, bytes]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -228,6 +233,9 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
             401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}
         )
     request.state.principal = found  # the audit trail names it if the request is refused
+    arrival: Arrival | None = getattr(request.state, "arrival", None)
+    if arrival is not None and not arrival.claim(found.owner, is_kept_for=auth.is_kept_for(found)):
+        raise Problem(429, "too_many", "too many connections of this token are open", {"connection": "close"})
     if found.by_cookie and request.method not in ("GET", "HEAD"):
         check_origin(auth, request)
     if found.canary and not canary:
@@ -244,22 +252,53 @@ def check_origin(auth: Auth, request: Request) -> None:
         raise Problem(403, "foreign_origin", "this page is not ours")
 
 
-class HostCheck:
-    """The application behind a check of the Host header: 421 for a name that is not this installation's."""
+class HeadCheck:
+    """The application behind a check of each request's head: its size, its framing, and the Host header. It also finds
+    out whose address it is that asks, behind trusted proxies.
+    """
 
-    def __init__(self, app: ASGIApp, auth: Auth) -> None:
-        self._app, self._auth = app, auth
+    def __init__(self, app: ASGIApp, auth: Auth, trusted: Sequence[Network]) -> None:
+        self._app, self._auth, self._trusted = app, auth, trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by uvicorn for each request."""
-        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) == 1 and self._auth.host_ok(hosts[0]):
+        headers = scope["headers"]
+        self._find_client(scope)
+        problem = _problem_of_head(scope["raw_path"] + scope["query_string"], headers) or self._problem_of_host(headers)
+        if problem is None:
             await self._app(scope, receive, send)
         else:
-            problem = Problem(
-                421, "misdirected", "this is not the host that you asked for: set operators.url to its public address"
-            )
             await told(problem)(scope, receive, send)
+
+    def _find_client(self, scope: Scope) -> None:
+        peer, port = scope["client"] or ("", 0)
+        said = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        address = client_address(peer, said, self._trusted)
+        scope["client"] = (address, port)
+        arrival: Arrival | None = scope.get("state", {}).get("arrival")
+        if arrival is not None:
+            arrival.spoke(address)
+
+    def _problem_of_host(self, headers: Headers) -> Problem | None:
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        if len(hosts) == 1 and self._auth.host_ok(hosts[0]):
+            return None
+        return Problem(
+            421, "misdirected", "this is not the host that you asked for: set operators.url to its public address"
+        )
+
+
+def _problem_of_head(target: bytes, headers: Headers) -> Problem | None:
+    """Return what is wrong with the head as a whole; the connection ends with that answer."""
+    close = {"connection": "close"}
+    size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+    if size > HEAD_BYTES_MAX or len(headers) > HEADERS_MAX:
+        most = f"{HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers"
+        return Problem(431, "too_large", f"the head of a request has at most {most}", close)
+    names = {name for name, _ in headers}
+    if {b"content-length", b"transfer-encoding"} <= names:  # source: RFC 9112 section 6.1, request smuggling
+        return Problem(400, "malformed", "Content-Length and Transfer-Encoding exclude each other", close)
+    return None
 
 
 async def http_error(request: Request, error: Exception) -> Response:

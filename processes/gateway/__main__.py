@@ -8,12 +8,14 @@ import asyncio
 import sys
 from typing import Final
 
-from processes.adapters import bootstrap, tls
+from processes.adapters import bootstrap, listener, tls
 from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
+from processes.adapters.listener import Listener
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.state import contested, deaf_file, sightings
-from processes.gateway import listener
+from processes.core.budgets import HOST_CONNECTIONS_MAX
+from processes.core.connections import agents_limits
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
 from processes.gateway.tokens import Tokens
@@ -30,20 +32,30 @@ async def main(process: Process) -> None:
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up a thread, and not the loop
     gate = Gate(
-        process.name, process.boot, Tokens(settings.canary), process.log, sockets_max=listener.sockets_max(),
+        process.name, process.boot, Tokens(settings.canary), process.log,
         on_contested=lambda host: threads.run_in_executor(None, contested.say, settings.run, host),
         on_impersonated=lambda host, how: threads.run_in_executor(
             None, sightings.say, settings.run, sightings.IMPERSONATED, host, how
         ),
     )  # fmt: skip
-    server = await listener.serve(sock, context, accepts.counted(gate.socket))
+
+    def turned_away() -> None:
+        process.pulse.pulse.turned_away += 1
+
+    limits = agents_limits(listener.room(context), HOST_CONNECTIONS_MAX)
+    process.log.info("agents are let in", at_most=limits.known_max, silent_at_most=limits.silent_max)
+    accepting = Listener(
+        sock, context, limits, gate.socket, process.log, on_accepted=accepts.count, on_turned_away=turned_away
+    )
+    accepting.failed.add_done_callback(lambda _: process.stop.set())
+    accepting.start()
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
-    rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, server.close))
+    rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, accepting.close))
     loop = Loop(gate, link, process.pulse, process.stop, accepts)
     try:
         await loop.run()
         accepts.end()
-        server.close()  # supervisord holds the socket: new connections wait there for the successor
+        accepting.close()  # supervisord holds the socket: new connections wait there for the successor
         await loop.drain()
     finally:
         renewing.cancel()

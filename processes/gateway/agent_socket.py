@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from websockets.http11 import Request, Response
 
+from processes.adapters.listener import Arrival
 from processes.adapters.websocket import Limits, Message, Pacer, WebSocket
 from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage
-from processes.core.values import CloseCode
+from processes.core.values import CANARY_HOST, CloseCode
 
 
 class Owner(Protocol):
@@ -29,8 +30,9 @@ class Owner(Protocol):
 class AgentSocket(WebSocket):
     """`connection` is None until the token is accepted. `doubted`: the token was not known at first."""
 
-    def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer) -> None:
+    def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer, arrival: Arrival) -> None:
         super().__init__(limits, pacer)
+        self._arrival = arrival
         self.connection: AgentConnection | None = None
         self.doubted = False
         self._owner = owner
@@ -41,7 +43,17 @@ class AgentSocket(WebSocket):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio when the transport is there."""
         super().connection_made(transport)
+        self._arrival.opened(cast(asyncio.Transport, transport))
         self._owner.made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio when the connection has ended."""
+        self._arrival.gone()
+        super().connection_lost(exc)
+
+    def claim(self, host: str) -> bool:
+        """Count the connection as this host's. Return False if the port or the host has too many."""
+        return self._arrival.claim(host, is_kept_for=host == CANARY_HOST)
 
     def on_request(self, request: Request) -> Response | float | None:
         """Called with a request for an upgrade. Return None to let it in, a response that refuses it, or after how many

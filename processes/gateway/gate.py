@@ -13,6 +13,7 @@ from typing import Final, assert_never
 from websockets.http11 import Request, Response
 
 from processes.adapters.clock import Clock
+from processes.adapters.listener import Arrival
 from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
@@ -55,7 +56,7 @@ class Gate:
     """
 
     def __init__(
-        self, name: str, boot: str, tokens: Tokens, log: Log, *, sockets_max: int,
+        self, name: str, boot: str, tokens: Tokens, log: Log, *,
         bounds: Bounds = Bounds(), budget: Budget = budgets.AGENT,  # noqa: B008
         limits: Limits = AGENT_LIMITS, register_s_max: float = REGISTER_S_MAX,
         table_s_max: float = TABLE_S_MAX, clock: Clock = Clock(),  # noqa: B008  it has no state
@@ -63,7 +64,7 @@ class Gate:
         on_impersonated: Callable[[str, str], object] = lambda *_: None,
     ) -> None:  # fmt: skip
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
-        self.roster: Roster[AgentSocket] = Roster(sockets_max)
+        self.roster: Roster[AgentSocket] = Roster()
         self.outbox = Outbox(bounds)
         self._intake = Intake(self.outbox, self.roster, budget)
         self._delivery_log = DeliveryLog(boot)
@@ -98,16 +99,13 @@ class Gate:
 
     # Called by sockets
 
-    def socket(self) -> AgentSocket:
-        """Return a protocol for a new transport."""
-        return AgentSocket(self, self._limits, self._register_s_max, self._pacer)
+    def socket(self, arrival: Arrival) -> AgentSocket:
+        """Return a protocol for a connection that was accepted."""
+        return AgentSocket(self, self._limits, self._register_s_max, self._pacer, arrival)
 
     def made(self, socket: AgentSocket) -> None:
-        """Called when a socket was accepted."""
-        dawdler = self.roster.made(socket)
-        if dawdler is not None:
-            self._refusals.dawdled()
-            dawdler.abort()
+        """Called when a socket has its transport."""
+        self.roster.sockets.add(socket)
 
     def admit(self, socket: AgentSocket, request: Request) -> Response | float | None:
         """Called with a request for an upgrade. Return None to let it in, a Response that refuses it, or the seconds
@@ -120,7 +118,7 @@ class Gate:
             table_is_current=self.tokens.is_current,
             asked_before=socket.doubted,
             stopping=self.stopping,
-            full=self.roster.is_full,
+            full=token is not None and not socket.claim(token.host),
             banned_s=0.0 if token is None else self._intake.allowances.banned_s(token.host, self._loop.time()),
         )
         if isinstance(said, Refusal):
@@ -133,7 +131,6 @@ class Gate:
         assert token is not None
         self._numbers += 1
         socket.connection = AgentConnection(f"{self.boot}.{self._numbers}", self.name, token, socket.peer)
-        self.roster.let_in(socket)
         return None
 
     def said(self, socket: AgentSocket, frames: list[Message]) -> int:

@@ -8,12 +8,16 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 import uvloop
 from doubles.deadline import WAIT_S
 
 from processes.adapters.accepts import Accepts, waiting
+from processes.adapters.listener import Listener
+from processes.core.connections import PortLimits
 from processes.core.travels.pulse import Pulse
 
 
@@ -72,8 +76,10 @@ def test_a_stranger_who_never_begins_his_tls_is_counted_as_accepted(
         with socket.create_server(("127.0.0.1", 0)) as sock:
             accepts = Accepts(sock)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            loop = asyncio.get_running_loop()
-            server = await loop.create_server(accepts.counted(asyncio.Protocol), sock=sock, ssl=context)
+            limits = PortLimits(10, 10, 10, 10, 0, 10)
+            log: Any = structlog.testing.CapturingLogger()
+            server = Listener(sock, context, limits, lambda _: asyncio.Protocol(), log, on_accepted=accepts.count)
+            server.start()
             with socket.create_connection(sock.getsockname()):
                 async with asyncio.timeout(WAIT_S):
                     while not accepts.accepted:

@@ -49,8 +49,9 @@ TOKEN = "the-installation-token"
 class FanoutHouse(SmallHouse):
     """`queues` and one `fanout` on a port of their own; no hub."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, descriptors_max: int | None = None, **environment: str) -> None:
         super().__init__(**environment)
+        self._limit = ["prlimit", f"--nofile={descriptors_max}:{descriptors_max}"] if descriptors_max else []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -75,7 +76,7 @@ class FanoutHouse(SmallHouse):
         before = self.processes.pop(kind, None)
         if before is not None and before.stderr is not None:
             before.stderr.close()
-        command = [sys.executable, "-m", "processes.fanout", "1"]
+        command = [*self._limit, sys.executable, "-m", "processes.fanout", "1"]
         self.processes[kind] = subprocess.Popen(
             command, env=self.environment, stdin=self.listener.fileno(), stderr=subprocess.PIPE, start_new_session=True
         )

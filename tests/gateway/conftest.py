@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -18,9 +19,11 @@ from doubles.deadline import WAIT_S
 from doubles.hub_side import HubSide
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
+from processes.adapters.listener import Listener
 from processes.adapters.state.pulse_file import PulseFile
+from processes.core.budgets import HOST_CONNECTIONS_MAX
+from processes.core.connections import agents_limits
 from processes.core.travels.messages import AgentRegistered, DeliverRegistered
-from processes.gateway import listener
 from processes.gateway.gate import Gate
 from processes.gateway.loop import Loop
 from processes.gateway.tokens import Tokens
@@ -34,11 +37,12 @@ class House:
         self.hub = HubSide(MemoryQueueLink(self.memory, "hub"))
         self.canary = folder / "canary.json"
         self.log = structlog.testing.CapturingLogger()
-        self.gate = Gate("gateway", "boot", Tokens(self.canary), self.log, **{"sockets_max": 1000, **options})  # type: ignore[arg-type]
+        self.gate = Gate("gateway", "boot", Tokens(self.canary), self.log, **options)  # type: ignore[arg-type]
         self.pulse = PulseFile(folder / "pulse", "gateway")
         self.stop = asyncio.Event()
         self.loop = Loop(self.gate, MemoryQueueLink(self.memory, "gateway"), self.pulse, self.stop)
         self.port = 0
+        self.listener: Listener
         self.wires: list[AgentWire] = []
 
     async def agent(self, token: str, name: str = "", **payload: Any) -> AgentWire:
@@ -70,12 +74,16 @@ class House:
 
 
 @asynccontextmanager
-async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
+async def _house(
+    folder: Path, *, room: int = 1000, tls: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[House]:
     house = House(folder, **options)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     house.port = sock.getsockname()[1]
-    server = await listener.serve(sock, None, house.gate.socket)
+    limits = agents_limits(room, HOST_CONNECTIONS_MAX)
+    house.listener = Listener(sock, tls, limits, house.gate.socket, house.log)  # type: ignore[arg-type]
+    house.listener.start()
     task = asyncio.create_task(house.loop.run())
     try:
         yield house
@@ -85,7 +93,8 @@ async def _house(folder: Path, **options: Any) -> AsyncIterator[House]:
             await wire.hang_up()
         house.stop.set()
         await asyncio.wait_for(task, WAIT_S)
-        server.close()
+        house.listener.close()
+        sock.close()
         await house.loop.drain()
 
 

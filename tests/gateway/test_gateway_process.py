@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,18 @@ from processes.core.travels.messages import (
 T = TypeVar("T")
 
 
+@contextlib.contextmanager
+def many_descriptors() -> Iterator[list[socket.socket]]:
+    """A list of sockets that may be long; they are closed at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    found: list[socket.socket] = []
+    yield found
+    for each in found:
+        each.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class Installation:
     """queues and a gateway, without supervisord; the test holds the listening socket as supervisord would."""
 
@@ -43,11 +58,14 @@ class Installation:
         self.environ = {**os.environ, "FLEETHUB_STATE": str(folder)}
         self.children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, stdin: int | None = None, descriptors_max: int | None = None
+    ) -> subprocess.Popen[bytes]:
         """python -m ARGUMENTS."""
+        limit = ["prlimit", f"--nofile={descriptors_max}:{descriptors_max}"] if descriptors_max else []
         with (self.folder / "stderr").open("ab") as stderr:
             child = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*limit, sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=stderr,
                 stderr=stderr,
@@ -59,8 +77,8 @@ class Installation:
     def start_queues(self) -> subprocess.Popen[bytes]:
         return self.start("processes.queues")
 
-    def start_gateway(self) -> subprocess.Popen[bytes]:
-        return self.start("processes.gateway", "1", stdin=self.sock.fileno())
+    def start_gateway(self, descriptors_max: int | None = None) -> subprocess.Popen[bytes]:
+        return self.start("processes.gateway", "1", stdin=self.sock.fileno(), descriptors_max=descriptors_max)
 
     def close(self) -> None:
         """Nothing of it is left."""
@@ -214,6 +232,38 @@ def test_tls_from_the_settings_is_served(installed: Installation) -> None:
         assert await asyncio.to_thread(gateway.wait, WAIT_S) == 0
 
     asyncio.run(scenario())
+
+
+def test_silent_connections_by_the_thousand_keep_no_agent_out_of_a_port_with_tls_and_few_descriptors(
+    installed: Installation,
+) -> None:
+    """They stay as long as they may. Then the port is as it was: nothing of it is wedged."""
+    authority = Authority(installed.folder)
+    certificate, key = authority.issue()
+    installed.environ |= {"FLEETHUB_TLS_CERTIFICATE": str(certificate), "FLEETHUB_TLS_KEY": str(key)}
+    trust = ssl.create_default_context(cafile=authority.ca)
+
+    async def scenario(silent: list[socket.socket]) -> None:
+        installed.start_queues()
+        gateway = installed.start_gateway(descriptors_max=600)
+        hub = await open_hub(installed, "web1")
+        wires = [await eventually(lambda: AgentWire.dial(installed.port, "web1", tls=trust))]
+        for _ in range(3):
+            for _ in range(500):
+                silent.append(socket.create_connection(("127.0.0.1", installed.port), WAIT_S))
+            wires.append(await AgentWire.dial(installed.port, "web1", tls=trust))
+        wires[-1].register("web1")
+        await hub.event(AgentRegistered, host="web1")
+        assert len(os.listdir(f"/proc/{gateway.pid}/fd")) < 600
+        assert gateway.poll() is None
+        for wire in wires:
+            await wire.hang_up()
+        pulse = pulse_file.read(installed.folder / "run" / "pulse", "gateway")
+        assert pulse is not None
+        assert pulse.turned_away >= 1000
+
+    with many_descriptors() as silent:
+        asyncio.run(scenario(silent))
 
 
 def test_without_a_listening_socket_or_a_member_it_says_so(installed: Installation) -> None:

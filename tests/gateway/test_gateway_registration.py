@@ -14,6 +14,7 @@ import pytest
 from doubles.agent_wire import NotLetIn
 from doubles.hub_side import hash_of, token_of
 
+from processes.core.budgets import HOST_CONNECTIONS_MAX
 from processes.core.travels.messages import (
     AgentDisconnected,
     AgentRegistered,
@@ -219,7 +220,7 @@ def test_a_connection_that_never_registers_is_closed_1008(house: Houses) -> None
 
 def test_more_connections_than_descriptors_allow_get_503(house: Houses) -> None:
     async def scenario() -> None:
-        async with house(sockets_max=2) as h:
+        async with house(room=4) as h:
             await h.hub.start("web1", "web2", "web3")
             await h.agent("web1")
             second = await h.agent("web2")
@@ -231,11 +232,39 @@ def test_more_connections_than_descriptors_allow_get_503(house: Houses) -> None:
     asyncio.run(scenario())
 
 
+def test_one_hosts_token_does_not_take_the_room_of_others(house: Houses) -> None:
+    """Upgraded, not registered, and ending: all its connections count, and the canary's room is kept."""
+
+    async def scenario() -> None:
+        async with house(room=40) as h:  # 33 may be known, and five of these are the canary's
+            await h.hub.start(*(f"web{number}" for number in range(1, 6)))
+            await h.until(lambda: h.gate.tokens.is_current)
+            for _ in range(HOST_CONNECTIONS_MAX):
+                await h.dial("web1")
+            assert (await refused(h, "web1")).status == 503
+            await h.agent("web2")
+            for host in ("web3", "web4", "web5"):
+                with contextlib.suppress(NotLetIn):
+                    for _ in range(HOST_CONNECTIONS_MAX):
+                        await h.dial(host)
+            assert h.listener.connections.known == 33 - 5
+            assert (await refused(h, "web2")).status == 503, "there is room for the canary alone"
+            h.canary.write_text(json.dumps({"agent_token_hash": hash_of("song"), "operator_token_hash": hash_of("x")}))
+            await h.until(lambda: h.gate.tokens.find(["Bearer song"]) is not None)
+            await h.dial("song")
+            for wire in h.wires[:HOST_CONNECTIONS_MAX]:
+                await wire.hang_up()
+            await h.until(lambda: not h.listener.connections.of_client("web1"))
+            await h.agent("web1")
+
+    asyncio.run(scenario())
+
+
 def test_silent_strangers_do_not_keep_an_agent_out(house: Houses) -> None:
     """Half handshakes take half of the room at most: the one that dawdled longest is dropped."""
 
     async def scenario() -> None:
-        async with house(sockets_max=20) as h:
+        async with house(room=20) as h:
             await h.hub.start("web1")
             await h.until(lambda: h.gate.tokens.is_current)
             strangers = [await asyncio.open_connection("127.0.0.1", h.port) for _ in range(30)]
@@ -251,7 +280,7 @@ def test_a_crowd_of_strangers_at_once_does_not_keep_an_agent_out(house: Houses) 
     """The bug it would catch: of all that are accepted in one pass of the loop one is dropped, and the others stay."""
 
     async def scenario() -> None:
-        async with house(sockets_max=20) as h, contextlib.AsyncExitStack() as crowd:
+        async with house(room=20) as h, contextlib.AsyncExitStack() as crowd:
             await h.hub.start("web1")
             await h.until(lambda: h.gate.tokens.is_current)
             for _ in range(60):  # and the loop sees none yet

@@ -52,7 +52,6 @@ async def main(world: World, life: Life) -> None:
         opened.boot,
         NoCanary(Path("/nonexistent")),
         opened.log,
-        sockets_max=100,
         clock=hub_side.ProcessClock(life),
     )
     link: Any = world.link(life, life.name)

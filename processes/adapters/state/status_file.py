@@ -79,6 +79,7 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
         refused=pulse.refused,
         accepted=pulse.accepted,
         waiting=pulse.waiting,
+        turned_away=pulse.turned_away,
     )
 
 

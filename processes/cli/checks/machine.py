@@ -71,7 +71,7 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
         yield Finding(
             "descriptors",
             Level.OK,
-            f"{hard}: enough for some {max(0, hard - 512)} agents a gateway; 65536 is good for 10,000 hosts",
+            f"{hard}: enough for some {max(0, hard - 1024)} agents a gateway; 65536 is good for 10,000 hosts",
         )
     else:
         yield Finding("descriptors", Level.OK, "enough for 10,000 hosts")

@@ -44,6 +44,11 @@ class Principal(msgspec.Struct, frozen=True):
     token_hash: str = ""
     since_wall_s: float = 0.0  # when a session's operator signed in
 
+    @property
+    def owner(self) -> str:
+        """Return the SHA-256 of the token by which its connections are counted."""
+        return self.token_hash or self.credential
+
 
 class _Session(msgspec.Struct, frozen=True):
     id: str

@@ -2,7 +2,7 @@
 
     request ──▶ the path of a knock ────────────────────────────────▶ 200: this process accepts and turns
             ──▶ wrong path ─────────────────────────────────────────▶ 404
-            ──▶ this gateway stops, or has no room ──────────────────▶ 503, try again
+            ──▶ this gateway stops, or a token for which it has no room (core/connections.py) ─▶ 503, try again
             ──▶ a token whose host was closed for a flood just now ──▶ 429, with the time it has to wait
             ──▶ a token that the table has ──────────────────────────▶ let in
             ──▶ no such token, and the table is not current ─────────▶ 503, never 401: the hub may know it
@@ -25,7 +25,6 @@ KNOCK_PATH: Final = "/livez"  # as on the operators' port: answered as long as t
 DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery takes some 10 ms
 RETRY_AFTER_S: Final = 2  # said with 503; a gateway asks for a token table that it lacks every few seconds
 COUNTS_S: Final = 10.0  # between two sums of refusals
-DAWDLED: Final = "dawdled"  # among the sums: sockets that were ended before they said who they are
 
 
 class Refusal(NamedTuple):
@@ -56,6 +55,7 @@ def admit(
     """Return the outcome of a request for an upgrade.
 
     `target`: its path and query. `known`: its token is in the table. `asked_before`: this request was put off once.
+    `full`: there is no room for its host.
     `banned_s`: for so long its host is not let in yet.
     """
     if target == KNOCK_PATH:
@@ -86,10 +86,6 @@ class RefusalCounts:
         """Called when a request was not let in; a knock is none that was refused."""
         if refusal.status != 200:
             self._counts[f"status_{refusal.status}"] += 1
-
-    def dawdled(self) -> None:
-        """Called when a socket was ended because it had not said who it is, and others need the room."""
-        self._counts[DAWDLED] += 1
 
     def take(self, now_s: float) -> dict[str, int]:
         """Returns what was counted and not yet told, COUNTS_S after the last time at the earliest; else nothing."""

@@ -1,5 +1,5 @@
-"""Who is connected: all sockets, those not yet let in, and the registered ones by connection id and by host. Pure: a
-socket is any hashable object of the caller.
+"""Who is connected: all sockets, and the registered ones by connection id and by host. Pure: a socket is any hashable
+object of the caller. How many there may be is decided at the accept (core/connections.py).
 """
 
 from __future__ import annotations
@@ -26,21 +26,14 @@ class Member(NamedTuple, Generic[Socket]):
 class Roster(Generic[Socket]):
     """Invariant: a host has at most one registered connection, and it is found by both names or by none."""
 
-    def __init__(self, sockets_max: int) -> None:
-        self.sockets_max = sockets_max
+    def __init__(self) -> None:
         self.sockets: set[Socket] = set()
-        self._strangers: dict[Socket, None] = {}  # not let in yet, oldest first
         self._by_id: dict[str, Member[Socket]] = {}
         self._by_host: dict[str, Member[Socket]] = {}
         self._replaced_s: dict[str, deque[float]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
-
-    @property
-    def is_full(self) -> bool:
-        """Return whether there is one socket more than may be let in."""
-        return len(self.sockets) > self.sockets_max
 
     def find(self, connection_id: str) -> Member[Socket] | None:
         """Return the registered connection of this id, if it is here and not ending."""
@@ -57,22 +50,6 @@ class Roster(Generic[Socket]):
     def connections(self) -> Iterator[AgentConnection]:
         """Yield the registered connections, as of now."""
         return (member.connection for member in self.registered())
-
-    def made(self, socket: Socket) -> Socket | None:
-        """Takes a new socket. Returns one to end for it: strangers may have half of the room, and the stranger that
-        dawdled longest goes. Each is returned once: of many that come in one pass of the loop, each makes another go.
-        """
-        self.sockets.add(socket)
-        self._strangers[socket] = None
-        if len(self._strangers) <= max(self.sockets_max // 2, 1):
-            return None
-        dawdler = next(iter(self._strangers))
-        del self._strangers[dawdler]
-        return dawdler
-
-    def let_in(self, socket: Socket) -> None:
-        """Called when a socket's token was found good: it is let in."""
-        self._strangers.pop(socket, None)
 
     def register(self, member: Member[Socket]) -> Member[Socket] | None:
         """Make this the host's connection. Return the one that it replaces, which the caller ends."""
@@ -95,4 +72,3 @@ class Roster(Generic[Socket]):
     def gone(self, socket: Socket) -> None:
         """Called when the socket is gone."""
         self.sockets.discard(socket)
-        self._strangers.pop(socket, None)

@@ -85,6 +85,7 @@ class PulseReport(msgspec.Struct, frozen=True):
     refused: int = 0
     accepted: int = 0
     waiting: int = 0
+    turned_away: int = 0
 
 
 class ProcessReport(msgspec.Struct, frozen=True):

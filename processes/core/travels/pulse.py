@@ -17,7 +17,7 @@ import msgspec
 
 MAGIC: Final = b"fhpulse3"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
-_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ Q QII QQI")
+_BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ Q QII QQI Q")
 _TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
 SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
@@ -79,6 +79,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     waiting_ns: int = 0  # since when some have waited at the end of every turn
     unaccepted_ns: int = 0  # since when some have waited at the end of every turn, and this process took none
     unaccepted_turns: int = 0  # how many turns ended so since
+    turned_away: int = 0  # connections that were ended or refused because there were too many (gateway, fanout)
 
 
 class Unreadable(Exception):
@@ -100,6 +101,7 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
         pulse.refused,
         pulse.accepted, pulse.waiting, pulse.waiting_max, pulse.waiting_ns, pulse.unaccepted_ns,
         min(pulse.unaccepted_turns, 2**32 - 1),
+        pulse.turned_away,
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
@@ -116,14 +118,14 @@ def unpack(record: bytes) -> Pulse:
         pid, _, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, in_hand, blocked_on, hosts, online, stale, offline, dropped,
         errors, storage_ns, dead_letters, suspended, refused_epoch, refused_sequence, refused,
-        accepted, waiting, waiting_max, waiting_ns, unaccepted_ns, unaccepted_turns,
+        accepted, waiting, waiting_max, waiting_ns, unaccepted_ns, unaccepted_turns, turned_away,
     ) = _BODY.unpack_from(slot, _HEAD.size)  # fmt: skip
     return Pulse(
         pid, start_ticks, epoch, turn, written_ns, received, stepped, committed, published, delivered,
         backlog, connections, oldest_ns, in_hand_ns, _text(in_hand), _text(blocked_on),
         hosts, online, stale, offline, dropped, errors, storage_ns, dead_letters, suspended,
         refused_epoch, refused_sequence, refused,
-        accepted, waiting, waiting_max, waiting_ns, unaccepted_ns, unaccepted_turns,
+        accepted, waiting, waiting_max, waiting_ns, unaccepted_ns, unaccepted_turns, turned_away,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class Scene:
     """One intake, sockets that are numbers, and the queue that the outbox is emptied into."""
 
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
-        self.intake: Intake[int] = Intake(Outbox(bounds), Roster(100))
+        self.intake: Intake[int] = Intake(Outbox(bounds), Roster())
         self.members: dict[int, Member[int]] = {}
         self.now_s = 100.0
         self.numbers = 0
@@ -37,8 +37,7 @@ class Scene:
         self.numbers += 1
         connection = AgentConnection(f"boot.{self.numbers}", "gateway", Token(f"hash-{host}", host, "1"), "peer")
         self.members[self.numbers] = Member(self.numbers, connection)
-        self.intake.roster.made(self.numbers)
-        self.intake.roster.let_in(self.numbers)
+        self.intake.roster.sockets.add(self.numbers)
         return self.numbers
 
     def say(self, socket: int, *frames: agent_frames.AgentFrame) -> list[Act[int]]:

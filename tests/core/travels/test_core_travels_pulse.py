@@ -21,7 +21,7 @@ SMALL = st.integers(0, 2**32 - 1)
     blocked_on=st.sampled_from(["", "storage", "queues"]), hosts=SMALL, online=SMALL, stale=SMALL, offline=SMALL,
     dropped=COUNT, errors=COUNT, storage_ns=COUNT, dead_letters=SMALL, suspended=SMALL, refused_epoch=COUNT,
     refused_sequence=COUNT, accepted=COUNT, waiting=SMALL, waiting_max=SMALL, waiting_ns=COUNT, unaccepted_ns=COUNT,
-    unaccepted_turns=SMALL,
+    unaccepted_turns=SMALL, turned_away=COUNT, refused=COUNT,
 ), COUNT)  # fmt: skip
 def test_every_field_comes_back_as_it_was_written(pulse: Pulse, sequence: int) -> None:
     """Catches a field left out or swapped in pack or unpack."""
