@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.fanout.signin import Principal
+from processes.core.travels import shape
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
@@ -83,6 +84,8 @@ async def body_of(request: Request, kind: type[S]) -> S:
         raise Problem(408, "too_late", f"no whole body within {BODY_S_MAX:g} s", {"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(400, "malformed", "the body ended early") from None
+    if complaint := shape.complaint(bytes(body)):
+        raise Problem(400, "malformed", f"the body is past a bound: {complaint}")
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
