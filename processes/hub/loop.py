@@ -50,7 +50,7 @@ class Loop:
         self._retention = process.settings.file.retention
         refused_before = Position(self._pulse.refused_epoch, self._pulse.refused_sequence)
         self._turns = Turn(memory, Barrier(process, memory), position, refused_before, tick_s=tick_s)
-        self._publisher = Publisher(link, memory, process.log)
+        self._publisher = Publisher(link, memory, process.log, self._turns.unsaid)
         self._read_position, self._tick_s = position, tick_s
         self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -118,7 +118,9 @@ class Loop:
     async def _write(self, batch: CommitBatch, then: Effects, acknowledge: Position | None) -> None:
         failpoint.reach("hub.before_begin")
         # plant: commit-first
-        await self._store.commit(batch, self._blocked)
+        for name, error in await self._store.commit(batch, self._blocked):
+            self._log.error("a host's record could not be written as its agent said it", host=name, error=error)
+            self._turns.unsaid("HostRecord", name, error)
         failpoint.reach("hub.after_commit")
         self._pulse.committed = self._store.written
         self._tell(then)

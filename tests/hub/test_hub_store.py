@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from processes.adapters.state import fleet_db, revocations
-from processes.core.hub.effects import Put, Write
+from processes.core.hub.effects import AddAudit, Put, Write
 from processes.core.hub.memory import REPLIES_KEPT_MAX
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply, OperatorToken
-from processes.core.travels.audit import Kind
+from processes.core.travels.audit import AuditLine, Kind
 from processes.core.travels.messages import Json
 from processes.core.values import Now, Position, Role
 from processes.hub import store
@@ -84,7 +84,7 @@ def test_what_is_old_by_a_clock_that_is_wrong_for_a_while_is_kept_and_goes_once_
 
     assert passed(2 * DAY_S) == 0
     sqlite.execute("INSERT INTO keys VALUES ('release-42', 'digest', '[]', ?)", (WALL_S + now_s,))
-    store._add_audit(sqlite, (WALL_S + now_s, Kind.HOST, "a", None, "enrolled", "", "ann"))
+    store._write_one(sqlite, AddAudit(AuditLine(WALL_S + now_s, Kind.HOST, "a", "enrolled", actor="ann")))
     for _ in range(3):
         assert passed(3 * STEP_S, year_s) == 0
         sqlite.close()

@@ -24,6 +24,7 @@ from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
+from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.messages import Change, Connection, Delivery, Json, Replied
 from processes.core.values import CANARY_HOST, Now, Presence
@@ -135,8 +136,8 @@ class Draft(Overlay):
     """The memory as one step sees it: reads fall through, changes stay here until `apply`."""
 
     __slots__ = (
-        "_presence_taken", "_taken", "beat", "effects", "ledger", "memory", "next_number", "now", "presence_timers",
-        "rules", "settled", "timers",
+        "_is_sealed", "_presence_taken", "_taken", "beat", "effects", "ledger", "memory", "next_number", "now",
+        "presence_timers", "rules", "settled", "timers",
     )  # fmt: skip
 
     def __init__(self, memory: Memory, now: Now) -> None:
@@ -148,6 +149,7 @@ class Draft(Overlay):
         self.presence_timers: list[tuple[float, str]] = []
         self.beat: int | None = None  # the number of the canary's heartbeat, if one came
         self._taken = self._presence_taken = 0
+        self._is_sealed = False
 
     # reading
 
@@ -315,12 +317,24 @@ class Draft(Overlay):
 
     # the end
 
+    def seal(self) -> Draft:
+        """End the step: add the changes that operators see to the effects, and return the draft. What is wrong with
+        them raises here, while the event is in hand, and not when they are applied or published.
+
+        Raises: anything, and then nothing has changed.
+        """
+        if not self._is_sealed:
+            if not self.ledger.balanced:
+                raise LocalError(f"the ledger does not add up: {self.ledger}")
+            self._publish()
+            for change in (*self.effects.at_once, *self.effects.changes):
+                replica.check(change)
+            self._is_sealed = True
+        return self
+
     def apply(self) -> Effects:
         """Make this draft the memory, and return the effects, with the changes that operators see."""
-        memory = self.memory
-        if not self.ledger.balanced:
-            raise LocalError(f"the ledger does not add up: {self.ledger}")
-        self._publish()
+        memory = self.seal().memory
         self.apply_rows()
         for _ in range(self._taken):
             heapq.heappop(memory.timers)
