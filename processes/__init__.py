@@ -45,7 +45,7 @@ The rooms
               replayed; what is a gap).
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
               core/hub: step.py (one event in, effects out), memory.py (tables and drafts), turn.py (what waits, what is
-              refused, what may be acknowledged), requests, delivery, presence, runs, foreign, flood.
+              refused, what may be acknowledged), requests, delivery, presence, pace, runs, foreign, flood.
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
               core/gateway: admission (who is let in), agent_connection (what frames mean), intake (who is paused or
               slowed), outbox (what waits for the hub), token_table, census, delivery_log.
@@ -191,7 +191,8 @@ One client and all the others
     the hub one a second); for anything else it is closed in the end (1008), refused for 30 s (429), and after three
     closes in ten minutes the hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in
     their gateway while the hub has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's
-    request never waits long behind them.
+    request never waits long behind them. How often agents send heartbeats the hub tells them (core/hub/pace.py). What
+    shape a message may have is decided in travels/shape.py, before anything else looks at it, on both ports.
 
 How to add
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),

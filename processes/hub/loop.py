@@ -59,6 +59,7 @@ class Loop:
         self._commit_says = ""
         self._pruned_s = self._folded_s = clock.mono_s()
         self._prune_s = prune_s
+        self._floor_s = 0.0  # of the intervals of heartbeats, as it was logged last
 
     async def run(self) -> None:
         """Turn until the process is asked to stop. Raises: every exception that must end the process."""
@@ -197,6 +198,9 @@ class Loop:
             blocked = Blocked.QUEUES
         pulse.blocked_on, pulse.storage_ns = str(blocked), self._store.call_since_ns
         pulse.dead_letters, pulse.suspended = len(memory.dead_letters), memory.hosts_suspended
+        if memory.pace.floor_s != self._floor_s:
+            self._log.info("agents are told how often to send heartbeats", at_least_every_s=memory.pace.floor_s)
+            self._floor_s = memory.pace.floor_s
         self._process.pulse.beat()
 
     async def _finish(self) -> None:

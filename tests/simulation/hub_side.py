@@ -168,7 +168,12 @@ async def main(world: World, life: Life) -> None:
     journal = VirtualJournal(disk, life, disk.begin_epoch())
     world.witness.hub_began(journal.epoch)
     now = life.clock.now()
-    rules = Rules(gateways=world.gateway_names, fanouts=world.fanout_names, lost_after_s=LOST_AFTER_S)
+    rules = Rules(
+        gateways=world.gateway_names,
+        fanouts=world.fanout_names,
+        lost_after_s=LOST_AFTER_S,
+        heartbeats_per_s=world.heartbeats_per_s,
+    )
     kept = await journal.restored()
     memory = step.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
     link: Any = world.link(life, "hub")

@@ -69,6 +69,16 @@ def _class_of_run(_: str, run: Run) -> str:
     return "open" if run.open else "ended"
 
 
+class HeartbeatPace(msgspec.Struct, frozen=True):
+    """The shortest interval of heartbeats that agents are told (core/hub/pace.py), when it changed last, and when the
+    hub was busy last.
+    """
+
+    floor_s: float = 0.0
+    changed_boot_s: float = 0.0
+    busy_boot_s: float = 0.0
+
+
 class Memory:
     """The hub's whole state. Rebuilt from the database at its start; changed by `Draft.apply` alone.
 
@@ -81,6 +91,7 @@ class Memory:
         self.next_number = 1
         self.ledger = Ledger()
         self.settled = False  # the censuses are in, or it is too late for them
+        self.pace = HeartbeatPace()
 
         # Durable tables: the database has them under the same names (hub/store.py).
         kept = {"final": FINAL_KEPT_MAX, "lost": LOST_KEPT_MAX, "canary": 0}
@@ -102,6 +113,7 @@ class Memory:
         self.due = Table[bool]("due")  # hosts whose commands should be looked at
         self.due_runs = Table[bool]("due_runs")  # runs that began, or of which a command has ended
         self.arrived = Table[bool]("arrived")  # hosts that registered, and whose commands must be reconciled
+        self.untold = Table[bool]("untold")  # hosts whose agents may have to be told another interval of heartbeats
         self.dirty = Table[bool]("dirty")  # hosts whose record on disk is behind
 
         # Heaps: at_boot_s first.
@@ -137,7 +149,7 @@ class Draft(Overlay):
 
     __slots__ = (
         "_is_sealed", "_presence_taken", "_taken", "beat", "effects", "ledger", "memory", "next_number", "now",
-        "presence_timers", "rules", "settled", "timers",
+        "pace", "presence_timers", "rules", "settled", "timers",
     )  # fmt: skip
 
     def __init__(self, memory: Memory, now: Now) -> None:
@@ -145,6 +157,7 @@ class Draft(Overlay):
         self.memory, self.now, self.rules = memory, now, memory.rules
         self.effects = Effects()
         self.ledger, self.next_number, self.settled = memory.ledger, memory.next_number, memory.settled
+        self.pace = memory.pace
         self.timers: list[tuple[float, str, str]] = []
         self.presence_timers: list[tuple[float, str]] = []
         self.beat: int | None = None  # the number of the canary's heartbeat, if one came
@@ -208,7 +221,7 @@ class Draft(Overlay):
             self.effects.writes.append(Drop(table.name, key))
 
     def mark(self, table: Table[bool], key: str) -> None:
-        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, dirty."""
+        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, untold, dirty."""
         self.set(table, key, True)
 
     def put_host_behind(self, host: HostRecord) -> None:
@@ -223,7 +236,7 @@ class Draft(Overlay):
         memory, connection = self.memory, self.link(name).connection
         if connection:
             self.drop(memory.connections, connection)
-        for table in (memory.hosts, memory.links, memory.asides, memory.dirty):
+        for table in (memory.hosts, memory.links, memory.asides, memory.untold, memory.dirty):
             self.drop(table, name)
 
     def put_link(self, name: str, link: Link, connection: Connection | None = None) -> None:
@@ -345,6 +358,7 @@ class Draft(Overlay):
         for presence_timer in self.presence_timers:
             heapq.heappush(memory.presence_timers, presence_timer)
         memory.ledger, memory.next_number, memory.settled = self.ledger, self.next_number, self.settled
+        memory.pace = self.pace
         return self.effects
 
     def _publish(self) -> None:

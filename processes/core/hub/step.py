@@ -18,7 +18,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from processes.core.hub import delivery, flood, presence, requests, runs
+from processes.core.hub import delivery, flood, pace, presence, requests, runs
 from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id, load
 from processes.core.hub.rules import Rules
@@ -55,7 +55,9 @@ DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it sta
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed. `busy_s`: for how long events have waited without a pause."""
+
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             presence.heartbeat(draft, event)
         case Tick():
             presence.tick(draft)
+            pace.govern(draft, event.busy_s)
         case Due():
             _due(draft, event.host)
         case Elapsed():

@@ -137,6 +137,7 @@ class Turn:
         self._unsaid: deque[tuple[str, str, str]] = deque(maxlen=UNSAID_MAX)  # what, of which host, why
         self._outcome = Outcome()
         self._ticked_s = self._flushed_s = -WRITE_BEHIND_S
+        self._calm_s = memory.started_boot_s  # when no event waited last
         self._now = Now(0.0, 0.0)
         self._storage = Storage.IDLE
 
@@ -206,6 +207,8 @@ class Turn:
             taken = self._inbox.popleft()
             self._taken_position = taken.position
             self._step(taken)
+        if not self._inbox:
+            self._calm_s = now.boot_s
         self._time_passes()
         if storage is Storage.IDLE:
             self._gather(outcome)
@@ -248,7 +251,7 @@ class Turn:
         if now.boot_s - self._ticked_s >= self._tick_s:
             self._ticked_s = now.boot_s
             self._forget_refused()
-            self._apply(self._barrier.step(Tick(), "Tick", now))
+            self._apply(self._barrier.step(Tick(now.boot_s - self._calm_s), "Tick", now))
         if self._storage is not Storage.IDLE:
             return  # the hub's own events are durable, and come again
         while self._unsaid:

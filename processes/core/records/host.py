@@ -127,3 +127,4 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     heard_boot_s: float = 0.0
     idle: bool = False
     progress: dict[str, Progress] = {}  # op → how far it is, as the agent said on this connection
+    told_s: float = 0.0  # the interval of heartbeats that the agent was told; 0: its own

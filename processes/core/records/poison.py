@@ -236,8 +236,8 @@ def singly(event: CensusTaken) -> list[CensusTaken]:
 
 
 def _told(info: Connection) -> bytes:
-    """Return what a connection's registration and every census of it share: all but `written` and `idle`."""
-    same = msgspec.structs.replace(info, written=[], idle=False)
+    """Return what a connection's registration and every census of it share: all but `written`, `idle` and `told_s`."""
+    same = msgspec.structs.replace(info, written=[], idle=False, told_s=0.0)
     return messages.encode(AgentRegistered(same.connection, same.gateway, same.host, same))
 
 
