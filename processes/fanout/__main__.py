@@ -27,6 +27,7 @@ from processes.fanout.metrics import Metrics
 from processes.fanout.outputs import Outputs
 from processes.fanout.poison_guard import PoisonGuard
 from processes.fanout.read_api import ReadApi
+from processes.fanout.request_budget import RequestBudget
 from processes.fanout.requests import Requests
 from processes.fanout.state_folder import FolderWatch
 from processes.fanout.subscribers import Audience
@@ -66,6 +67,7 @@ async def main(process: Process) -> None:
         auth,
         audit_notes,
         DeadLetterApi(database_reader, requests),
+        budget=RequestBudget(),
     )
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
     poison_guard = PoisonGuard(

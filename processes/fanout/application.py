@@ -19,12 +19,19 @@ from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.read_api import ReadApi
+from processes.fanout.request_budget import RequestBudget
 from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint, HostCheck, Problem, guarded, http_error, internal_error, json
 
 
 def application(
-    change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi
+    change_api: ChangeApi,
+    read_api: ReadApi,
+    auth: Auth,
+    audit_notes: AuditNotes,
+    dead_letter_api: DeadLetterApi,
+    *,
+    budget: RequestBudget,
 ) -> ASGIApp:
     """Return the whole HTTP side."""
     table = operations(change_api, read_api, Sessions(auth), dead_letter_api)
@@ -37,14 +44,14 @@ def application(
     paths: dict[str, dict[str, Endpoint]] = {}
     for o in table:
         paths.setdefault(o.path, {})[o.method] = guarded(
-            auth, o.role, _asked_well(o), canary=o.canary, audit_notes=audit_notes
+            auth, o.role, _asked_well(o), canary=o.canary, audit_notes=audit_notes, budget=budget, cost=o.cost
         )
     routes = [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in paths.items()]
     routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
     routes += page_files.routes(auth)
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
     app.router.redirect_slashes = False
-    return HostCheck(app, auth)
+    return budget.of_addresses(HostCheck(app, auth))
 
 
 def _asked_well(operation: Operation) -> Endpoint:

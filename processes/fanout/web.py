@@ -7,7 +7,7 @@ import contextlib
 import enum
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -153,16 +153,26 @@ async def check_there(request: Request) -> None:
 
 
 def guarded(
-    auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, audit_notes: AuditNotes | None = None
+    auth: Auth,
+    role: Role | None,
+    endpoint: Endpoint,
+    *,
+    canary: bool = False,
+    audit_notes: AuditNotes | None = None,
+    budget: Charges | None = None,
+    cost: int = 1,
 ) -> Endpoint:
     """Return the endpoint behind a check of the sign-in: 401 or 403 if it fails.
 
     `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are noted in the audit trail, and the
-    answer to a GET gets an ETag.
+    answer to a GET gets an ETag. `budget`: whose allowances it is charged to; `cost`: as how many requests it counts.
     """
 
     async def enter(request: Request) -> Response:
         response = await answer(request)
+        principal = getattr(request.state, "principal", None)
+        if budget is not None and principal is not None and response.status_code != 429:
+            budget.answered(principal.credential, len(response.body))
         if request.method in ("GET", "HEAD"):
             return _tagged(request, response) if role is not None and response.status_code == 200 else response
         if audit_notes is not None and 400 <= response.status_code < 500:
@@ -173,6 +183,8 @@ def guarded(
         try:
             if role is not None:
                 request.state.principal = await _admit(auth, request, role, canary)
+                if budget is not None:
+                    await budget.take(request.state.principal.credential, cost)
             return await endpoint(request)
         except Problem as problem:
             return told(problem)
@@ -192,6 +204,16 @@ def _tagged(request: Request, response: Response) -> Response:
         return Response(status_code=304, headers={"etag": tag})
     response.headers["etag"] = tag
     return response
+
+
+class Charges(Protocol):
+    """What requests are charged to (request_budget.py)."""
+
+    async def take(self, credential: str, cost: int) -> None:
+        """Charge a request to its credential. Raises: Problem 429, while the credential is in debt."""
+
+    def answered(self, credential: str, size: int) -> None:
+        """Charge the bytes of an answer to the credential that asked."""
 
 
 class _Refusal(msgspec.Struct, frozen=True):
