@@ -186,8 +186,8 @@ One client and all the others
     fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections there
     may be in gateway/listener.py, fanout/server.py and fanout/subscribers.py. HTTP requests have allowances by
     credential and by address (fanout/request_budget.py). adapters/websocket.py reads connections by turns, a share of
-    each, for 10 ms of all turns in one pass of a loop (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
-    operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells
+    each, for 10 ms of all turns in one pass of a loop (Pacer). core/gateway/intake.py charges what was read to its
+    host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells
     the hub one a second); for anything else it is closed in the end (1008), refused for 30 s (429), and after three
     closes in ten minutes the hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in
     their gateway while the hub has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's
