@@ -45,7 +45,7 @@ The rooms
               replayed; what is a gap).
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
               core/hub: step.py (one event in, effects out), memory.py (tables and drafts), turn.py (what waits, what is
-              refused, what may be acknowledged), requests, delivery, presence, runs, foreign, flood.
+              refused, what may be acknowledged), requests, delivery, presence, pace, runs, foreign, flood.
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
               core/gateway: admission (who is let in), agent_connection (what frames mean), intake (who is paused or
               slowed), outbox (what waits for the hub), token_table, census, delivery_log.
@@ -190,18 +190,20 @@ Poison
 One client and all the others
     core/budgets.py has how much one client may send over its WebSockets (frames, bytes and heartbeats a second) and
     what follows if more comes. How large one message may be stands with its type (travels/; an operator's frame in
-    fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds). HTTP requests are bounded in
-    number, not by client. Connections are counted from their accept on, before TLS (adapters/listener.py), and
-    core/connections.py says which one goes when there are too many: those that have said nothing yet, the oldest of the
-    address that has most; those that are known are bounded by client, and the last of the room is kept for the canary
-    and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
+    fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds). HTTP requests have
+    allowances by credential and by address (fanout/request_budget.py). Connections are counted from their accept on,
+    before TLS (adapters/listener.py), and core/connections.py says which one goes when there are too many: those that
+    have said nothing yet, the oldest of the address that has most; those that are known are bounded by client, and the
+    last of the room is kept for the canary and this installation's own token. fanout/server.py has deadlines for what
+    follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
     (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
     operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells
     the hub one a second); for anything else it is closed in the end (1008), refused for 30 s (429), and after three
     closes in ten minutes the hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in
     their gateway while the hub has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's
-    request never waits long behind them.
+    request never waits long behind them. How often agents send heartbeats the hub tells them (core/hub/pace.py). What
+    shape a message may have is decided in travels/shape.py, before anything else looks at it, on both ports.
 
 The audit trail
     core/travels/audit.py has its lines. The hub writes each in the transaction of what it tells of (hub/store.py,

@@ -25,6 +25,7 @@ HEALTH: Final = Deadline(answer_s=2.0, connect_s=2.0)
 # clocks that differ by less count as the same: an answer names a second, and takes its time to come
 CLOCK_S: Final = 2.0
 AGENTS_PORT: Final = (404, 426)  # what the agents' port says to whoever does not ask for a WebSocket
+RETRY_AFTER_S_MAX: Final = 10.0  # that are waited for; whoever is told more asks once more and gives up
 PAGE_MAX: Final = 500  # commands in one answer
 
 T = TypeVar("T")
@@ -92,7 +93,8 @@ class Api:
                 passes = error.passes if isinstance(error, Refused) else error.why is Silence.CUT
                 if not passes or time.monotonic() > deadline_mono_s:
                     raise
-            time.sleep(self._patience.pause_s)
+                pause_s = self._pause_s(error)
+            time.sleep(pause_s)
 
     def once(
         self,
@@ -272,13 +274,19 @@ class Api:
             except (Refused, HubAway) as error:
                 if isinstance(error, Refused) and not error.passes:
                     raise
-                if time.monotonic() + self._patience.pause_s > deadline_mono_s:
+                pause_s = self._pause_s(error)
+                if time.monotonic() + pause_s > deadline_mono_s:
                     told = (
                         f"not accepted within {self._patience.ask_again_s:.0f} s, "
                         "but a request that still waits may be for some seconds more"
                     )
                     raise HubAway(f"{told}: {error}", url=self.url, why=Silence.NOT_ACCEPTED, own=self.own) from error
-            time.sleep(self._patience.pause_s)
+            time.sleep(pause_s)
+
+    def _pause_s(self, error: Refused | HubAway) -> float:
+        """How long to wait before asking again: as long as the hub says to whom has asked too much."""
+        told_s = error.retry_after_s if isinstance(error, Refused) and error.status == 429 else None
+        return max(self._patience.pause_s, min(told_s or 0.0, RETRY_AFTER_S_MAX))
 
 
 def _within(left_s: float) -> Deadline:

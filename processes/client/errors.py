@@ -56,7 +56,8 @@ class Refused(ClientError):
     @property
     def passes(self) -> bool:
         """True when the hub, or a proxy before it, is unwell for a moment: the same request may be asked again."""
-        return self.status in (408, 503, 504) or (self.code == "http" and self.status >= 500)
+        too_soon = self.code == "too_many_requests"  # nothing was done; `retry_after_s` says when it may be
+        return too_soon or self.status in (408, 503, 504) or (self.code == "http" and self.status >= 500)
 
     @property
     def not_found(self) -> bool:

@@ -1,8 +1,9 @@
-"""How much one client may send over its WebSockets, and what follows if more comes: the figures and the counting. Pure.
+"""How much one client may send and ask, and what follows if more comes: the figures and the counting. Pure.
 
 Other limits stand elsewhere: how large one message may be with its type (core/travels/; an operator's frame in
 fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections a port may
-have, and an address or all clients of it, in core/connections.py. HTTP requests are bounded in number, not by client.
+have, and an address or all clients of it, in core/connections.py. HTTP requests have allowances of the same kind
+(fanout/request_budget.py).
 
 A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
 every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and
@@ -70,6 +71,16 @@ AGENT: Final = Budget(heartbeats=Rate(10.0, 200.0), frames=Rate(1000.0, 10_000.0
 AGENT_OWN: Final = Budget(heartbeats=AGENT.heartbeats, frames=Rate(800.0, 4000.0), bytes=Rate(3 << 19, 4 << 20))
 # A person clicks; a script that follows a thousand commands subscribes to them once.
 OPERATOR: Final = Budget(heartbeats=Rate(1.0, 1.0), frames=Rate(50.0, 2000.0), bytes=Rate(64 << 10, 1 << 20))
+
+# HTTP requests on the operators' port; bytes are those of the answers, so a listing of ten thousand hosts (10 MB) may
+# be asked for once a second. A request takes the fanout about 1 ms. Beyond it: 429 with Retry-After.
+REQUESTS: Final = Budget(heartbeats=Rate(1.0, 1.0), frames=Rate(200.0, 5000.0), bytes=Rate(16 << 20, 256 << 20))
+# All requests of one address, whoever asks and whatever becomes of it: an office has one address.
+ADDRESS_REQUESTS: Final = Budget(
+    heartbeats=Rate(1.0, 1.0), frames=Rate(400.0, 10_000.0), bytes=Rate(64 << 20, 512 << 20)
+)
+REFUSED_PAUSE_S: Final = 0.25  # before a request is refused: so often asks who does not wait, on one connection
+FULL_STATE_FRAMES: Final = 10  # a frame that asks for the whole state counts as so many
 
 
 class Charged(NamedTuple):
@@ -146,6 +157,11 @@ class Allowance:
         is_over = impatient_s > 0 and self._patience_s <= 0  # it has rested long enough, and goes on
         self._patience_s -= impatient_s
         return Charged(rest_s, is_over) if rest_s else GO_ON
+
+    def debt_s(self, now_s: float) -> float:
+        """Return the seconds until something may be taken again; 0: now."""
+        self._refill(now_s)
+        return max(self._frames.until_free_s(), self._bytes.until_free_s())
 
     def close(self, now_s: float) -> bool:
         """Count a close for a flood. Return whether there were too many of them."""

@@ -29,6 +29,7 @@ IPV6_SITE_BITS: Final = 64  # what one customer gets; source: RFC 6177
 
 Key = TypeVar("Key", bound=Hashable)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+THIS_MACHINE: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
 
 class PortLimits(NamedTuple):

@@ -28,6 +28,7 @@ from processes.fanout.metrics import Metrics
 from processes.fanout.outputs import Outputs
 from processes.fanout.poison_guard import PoisonGuard
 from processes.fanout.read_api import ReadApi
+from processes.fanout.request_budget import RequestBudget
 from processes.fanout.requests import Requests
 from processes.fanout.state_folder import FolderWatch
 from processes.fanout.subscribers import Audience
@@ -79,6 +80,7 @@ async def main(process: Process) -> None:
         audit_notes,
         DeadLetterApi(database_reader, requests),
         trusted=trusted,
+        budget=RequestBudget(),
     )
 
     def turned_away() -> None:

@@ -21,13 +21,14 @@ from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.read_api import ReadApi
+from processes.fanout.request_budget import RequestBudget
 from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint, HeadCheck, Problem, guarded, http_error, internal_error, json
 
 
 def application(
     change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi,
-    *, trusted: Sequence[Network],
+    *, trusted: Sequence[Network], budget: RequestBudget,
 ) -> ASGIApp:  # fmt: skip
     """Return the whole HTTP side. `trusted`: the proxies whose X-Forwarded-For is believed."""
     table = operations(change_api, read_api, Sessions(auth, audit_notes), dead_letter_api)
@@ -40,14 +41,14 @@ def application(
     paths: dict[str, dict[str, Endpoint]] = {}
     for o in table:
         paths.setdefault(o.path, {})[o.method] = guarded(
-            auth, o.role, _asked_well(o), canary=o.canary, audit_notes=audit_notes
+            auth, o.role, _asked_well(o), canary=o.canary, audit_notes=audit_notes, budget=budget, cost=o.cost
         )
     routes = [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in paths.items()]
     routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
     routes += page_files.routes(auth)
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
     app.router.redirect_slashes = False
-    return HeadCheck(app, auth, trusted)
+    return HeadCheck(budget.of_addresses(app), auth, trusted)  # which finds out whose address it is
 
 
 def _asked_well(operation: Operation) -> Endpoint:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from processes.adapters.queue_link import QueuesAway
-from processes.core.fanout.signin import Principal, network_of
+from processes.core.connections import site_of
+from processes.core.fanout.signin import Principal
 from processes.core.fanout.tally import Noted, Tally
 from processes.core.travels import audit, messages
 from processes.core.travels.audit import AuditLine, Kind
@@ -68,15 +69,15 @@ class AuditNotes:
     ) -> None:
         """Count a refused request. `request`: its method and path. `is_guess`: its credential was wrong."""
         self.refused += 1
-        actor = principal.actor if principal is not None else f"nobody at {network_of(address)}"
+        actor = principal.actor if principal is not None else f"nobody at {site_of(address)}"
         self._tally.refused(Noted(Kind.REQUEST, request, "refused", actor, reason), is_known=principal is not None)
         if is_guess:
-            self._tally.guessed(network_of(address))
+            self._tally.guessed(site_of(address))
         self._await_minute()
 
     def note_connected(self, principal: Principal, address: str) -> None:
         """Note that a token opened a WebSocket: the first time, and once in CONNECTED_S while it goes on doing so."""
-        key, now_s = (principal.credential, network_of(address)), self._loop.time()
+        key, now_s = (principal.credential, site_of(address)), self._loop.time()
         if now_s - self._connected_s.get(key, float("-inf")) < CONNECTED_S:
             return
         self._connected_s.pop(key, None)

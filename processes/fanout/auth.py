@@ -11,6 +11,7 @@ from typing import Final
 from processes.adapters.settings import Settings
 from processes.adapters.state import session_files, signin_codes
 from processes.adapters.state.session_files import SessionFile
+from processes.core.connections import site_of
 from processes.core.fanout.signin import (
     SESSION_S_MAX,
     Attempts,
@@ -22,7 +23,6 @@ from processes.core.fanout.signin import (
     host_allowed,
     is_idle,
     is_over,
-    network_of,
     origin_allowed,
     read_cookie,
     session_of,
@@ -76,7 +76,7 @@ class Auth:
         token = bearer(authorization)
         if token is not None:
             try:
-                return await self._of_token(token, network_of(address), "bearer")
+                return await self._of_token(token, site_of(address), "bearer")
             except TooManyAttempts:
                 return None
         session = self._read(cookies)
@@ -119,7 +119,7 @@ class Auth:
 
         Raises: TooManyAttempts, after too many that were not valid; never for a good code, nor for a known token.
         """
-        network = network_of(address)
+        network = site_of(address)
         if code is not None:
             role = await asyncio.to_thread(signin_codes.use, self.run, code)
             own_hash = self._folder_watch.seen.own_hash  # to which the sessions belong that codes make

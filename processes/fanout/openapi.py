@@ -161,7 +161,7 @@ def _statuses(operation: Listed, role: Role | None, names: bool) -> set[int]:
         *(BODIES if described.body is not None else ()),
         *(HUB if described.asks_hub else ()),
         *((503,) if read else ()),
-        *((401, 403) if role is not None else ()),
+        *((401, 403, 429) if role is not None else ()),
         *((404,) if names else ()),
         *((400,) if operation.path.startswith("/api/") else ()),  # for an unknown parameter
     }

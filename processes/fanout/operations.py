@@ -94,6 +94,7 @@ class Operation(NamedTuple):
     endpoint: Endpoint
     described: Described
     canary: bool = False
+    cost: int = 1  # as how many requests it counts (core/budgets.py)
 
 
 def operations(
@@ -164,7 +165,9 @@ def _health(read_api: ReadApi) -> list[Operation]:
         errors=(404,),
     )
     return [
-        _look("/metrics", read_api.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")),
+        _look(
+            "/metrics", read_api.metrics, of("get_metrics", tag, "Prometheus text", {200: str}, media="text/plain")
+        )._replace(cost=10),
         _look("/api/v1/status", read_api.status, of("get_status", tag, "The installation's status", {200: Report})),
         _look("/api/v1/incidents", read_api.incidents, incidents),
         _look("/api/v1/incidents/{id}", read_api.incident, incident),
@@ -179,9 +182,9 @@ def _fleet(read_api: ReadApi) -> list[Operation]:
             "/api/v1/hosts",
             read_api.hosts,
             of("list_hosts", tag, "Hosts, by name", {200: HostsPage}, query=HOSTS_QUERY),
-        ),
+        )._replace(cost=10),
         _look("/api/v1/hosts/{name}", read_api.host, of("get_host", tag, "One host", {200: HostView})),
-        _look("/api/v1/hosts/{name}/metrics", read_api.history, history),
+        _look("/api/v1/hosts/{name}/metrics", read_api.history, history)._replace(cost=5),
     ]
 
 
@@ -338,6 +341,6 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         _rule("DELETE", "/api/v1/hosts/{name}", change_api.remove, remove),
         _rule("POST", "/api/v1/hosts/{name}/revoke", change_api.revoke, revoke),
         _give("/api/v1/hosts/{name}/lift", change_api.lift, lift),
-        _rule("GET", "/api/v1/audit", read_api.audit, audit),
+        _rule("GET", "/api/v1/audit", read_api.audit, audit)._replace(cost=5),
         _rule("POST", "/api/v1/drill", change_api.drill, drill),
     ]

@@ -7,7 +7,7 @@ import contextlib
 import enum
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from processes.adapters.listener import Arrival
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.connections import Network, client_address
 from processes.core.fanout.signin import Principal
+from processes.core.travels import shape
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
 from processes.fanout.audit_notes import AuditNotes
@@ -87,6 +88,8 @@ async def body_of(request: Request, kind: type[S]) -> S:
         raise Problem(408, "too_late", f"no whole body within {BODY_S_MAX:g} s", {"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(400, "malformed", "the body ended early") from None
+    if complaint := shape.complaint(bytes(body)):
+        raise Problem(400, "malformed", f"the body is past a bound: {complaint}")
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -154,17 +157,28 @@ async def check_there(request: Request) -> None:
 
 
 def guarded(
-    auth: Auth, role: Role | None, endpoint: Endpoint, *, canary: bool = False, audit_notes: AuditNotes | None = None
+    auth: Auth,
+    role: Role | None,
+    endpoint: Endpoint,
+    *,
+    canary: bool = False,
+    audit_notes: AuditNotes | None = None,
+    budget: Charges | None = None,
+    cost: int = 1,
 ) -> Endpoint:
     """Return the endpoint behind a check of the sign-in: 401 or 403 if it fails.
 
     `role` None: no sign-in. `canary`: the canary may use it too. Refused requests are counted for the audit trail:
     those that would change something, those of a wrong credential, and those of a good one that may not. The answer to
     a GET gets an ETag.
+    `budget`: whose allowances it is charged to; `cost`: as how many requests it counts.
     """
 
     async def enter(request: Request) -> Response:
         response = await answer(request)
+        principal = getattr(request.state, "principal", None)
+        if budget is not None and principal is not None and response.status_code != 429:
+            budget.answered(principal.credential, len(response.body))
         looks = request.method in ("GET", "HEAD")
         is_refused = response.status_code in (401, 403) if looks else 400 <= response.status_code < 500
         if audit_notes is not None and is_refused:
@@ -177,6 +191,8 @@ def guarded(
         try:
             if role is not None:
                 request.state.principal = await _admit(auth, request, role, canary)
+                if budget is not None:
+                    await budget.take(request.state.principal.credential, cost)
             return await endpoint(request)
         except Problem as problem:
             return told(problem)
@@ -196,6 +212,16 @@ def _tagged(request: Request, response: Response) -> Response:
         return Response(status_code=304, headers={"etag": tag})
     response.headers["etag"] = tag
     return response
+
+
+class Charges(Protocol):
+    """What requests are charged to (request_budget.py)."""
+
+    async def take(self, credential: str, cost: int) -> None:
+        """Charge a request to its credential. Raises: Problem 429, while the credential is in debt."""
+
+    def answered(self, credential: str, size: int) -> None:
+        """Charge the bytes of an answer to the credential that asked."""
 
 
 class _Refusal(msgspec.Struct, frozen=True):

@@ -314,7 +314,7 @@ class Gate:
         frame: agent_frames.HubFrame | None = None
         match message:
             case DeliverRegistered():
-                frame = member.connection.tell()
+                frame = member.connection.tell(message.heartbeat_interval)
             case DeliverAck():
                 if not member.connection.is_foreign:
                     frame = agent_frames.Ack(message.command_id, message.offset, message.quarantined)

@@ -22,7 +22,7 @@ from processes.core.records.dead_letter import UNDECODABLE, DeadLetter, Why
 from processes.core.travels import messages
 from processes.core.travels.messages import Death, Event, RehearseFault, RequestReceived, StatusReceived
 from processes.core.values import Now
-from processes.hub import rehearsed_faults
+from processes.hub import rehearsed_faults, store
 
 
 class Barrier:
@@ -50,6 +50,7 @@ class Barrier:
             draft = self._stepped(event, now)
             if retried is not None:
                 draft.drop(self._memory.dead_letters, retried.id)
+            self._check(draft)
         except Exception as error:
             self._process.pulse.pulse.errors += 1
             told = "".join(traceback.format_exception(error))
@@ -59,12 +60,24 @@ class Barrier:
             failpoint.reach("hub.report_stepped")
         return draft
 
-    def undecodable(self, item: bytes, error: Exception, now: Now) -> Draft:
-        """Return the draft that keeps an item that cannot be decoded, as a dead letter."""
+    def undecodable(self, item: bytes, error: Exception, now: Now, host: str) -> Draft:
+        """Return the draft that keeps an item that cannot be decoded, as a dead letter. `host`: whose it is, if that
+        could be read; else empty.
+        """
         self._process.pulse.pulse.errors += 1
         name = f"{UNDECODABLE} {hashlib.blake2b(item, digest_size=8).hexdigest()}"
         told = f"{type(error).__name__}: {error}"
-        kept = DeadLetter(self._new_id(), now.wall_s, UNDECODABLE, Why.UNDECODABLE, name=name, error=told, event=item)
+        kept = DeadLetter(
+            self._new_id(), now.wall_s, UNDECODABLE, Why.UNDECODABLE, name=name, host=host, error=told, event=item
+        )
+        return step.keep(self._memory, kept, now)
+
+    def unsaid(self, what: str, host: str, error: str, now: Now) -> Draft:
+        """Return the draft that keeps, as a dead letter, why something that this host said was not written or shown."""
+        self._process.pulse.pulse.errors += 1
+        kept = DeadLetter(
+            self._new_id(), now.wall_s, what, Why.RAISED, name=f"{what} of {host}", host=host, error=error
+        )
         return step.keep(self._memory, kept, now)
 
     def applied(self, effects: Effects) -> None:
@@ -110,10 +123,16 @@ class Barrier:
         if old is not None:
             kept = msgspec.structs.replace(kept, retries=old.retries)
         try:
-            return step.put_aside(self._memory, event, kept, now, again=bool(known))
+            return self._check(step.put_aside(self._memory, event, kept, now, again=bool(known)))
         except Exception:  # a client that waits for an answer gets none; the dead letter is kept, and the loop goes on
             self._log.error("an event could not be put aside in order", dead_letter=dead_letter_id, exc_info=True)
             return step.keep(self._memory, kept, now)
+
+    def _check(self, draft: Draft) -> Draft:
+        """Return the draft, which can be written and shown. Raises: anything, if it cannot."""
+        for write in draft.seal().effects.writes:
+            store.check(write)
+        return draft
 
     def _new_id(self) -> str:
         self._dead_letters += 1

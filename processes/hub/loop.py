@@ -51,7 +51,7 @@ class Loop:
         self._retention = process.settings.file.retention
         refused_before = Position(self._pulse.refused_epoch, self._pulse.refused_sequence)
         self._turns = Turn(memory, Barrier(process, memory), position, refused_before, tick_s=tick_s)
-        self._publisher = Publisher(link, memory, process.log)
+        self._publisher = Publisher(link, memory, process.log, self._turns.unsaid)
         self._read_position, self._tick_s = position, tick_s
         self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -60,6 +60,7 @@ class Loop:
         self._commit_says = ""
         self._pruned_s = self._folded_s = clock.mono_s()
         self._prune_s = prune_s
+        self._floor_s = 0.0  # of the intervals of heartbeats, as it was logged last
 
     async def run(self) -> None:
         """Turn until the process is asked to stop. Raises: every exception that must end the process."""
@@ -119,7 +120,9 @@ class Loop:
     async def _write(self, batch: CommitBatch, then: Effects, acknowledge: Position | None) -> None:
         failpoint.reach("hub.before_begin")
         # plant: commit-first
-        await self._store.commit(batch, self._blocked)
+        for name, error in await self._store.commit(batch, self._blocked):
+            self._log.error("a host's record could not be written as its agent said it", host=name, error=error)
+            self._turns.unsaid("HostRecord", name, error)
         failpoint.reach("hub.after_commit")
         self._pulse.committed = self._store.written
         self._tell(then)
@@ -197,6 +200,9 @@ class Loop:
             blocked = Blocked.QUEUES
         pulse.blocked_on, pulse.storage_ns = str(blocked), self._store.call_since_ns
         pulse.dead_letters, pulse.suspended = len(memory.dead_letters), memory.hosts_suspended
+        if memory.pace.floor_s != self._floor_s:
+            self._log.info("agents are told how often to send heartbeats", at_least_every_s=memory.pace.floor_s)
+            self._floor_s = memory.pace.floor_s
         self._process.pulse.beat()
 
     async def _finish(self) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from processes.adapters import failpoint
@@ -22,6 +24,7 @@ from processes.core.shown.replica import Replica
 from processes.core.travels import messages
 from processes.core.travels.messages import (
     Broadcast,
+    Change,
     Changed,
     DeliverAck,
     Delivery,
@@ -67,13 +70,17 @@ class Waiting:
 class Publisher:
     """All queues that the hub writes, and the rows of the state as operators see them, for snapshots."""
 
-    def __init__(self, link: QueueLink, memory: Memory, log: Log) -> None:
+    def __init__(
+        self, link: QueueLink, memory: Memory, log: Log, unsaid: Callable[[str, str, str], None] = lambda *_: None
+    ) -> None:
+        """`unsaid` is told of what could not be put in: what it was, of which host, and why."""
+        self._unsaid = unsaid
         self._link, self._epoch, self._log = link, memory.epoch, log
         self._deliveries = {name: messages.deliveries_of(name) for name in memory.rules.gateways}
         self._broadcasts = {name: messages.broadcasts_of(name) for name in memory.rules.fanouts}
         self._waiting = {queue: Waiting() for queue in (*self._broadcasts.values(), *self._deliveries.values())}
         self._replica = Replica()
-        for change in step.all_changes(memory):
+        for change in step.all_changes(memory, lambda host, error: self._left_out("host", host, error)):
             self._replica.apply(change)
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._acknowledge: Position | None = None
@@ -88,13 +95,11 @@ class Publisher:
             if isinstance(delivery, DeliverAck) and delivery.offset is None:
                 failpoint.reach("hub.report_committed")
             if gateway in self._deliveries:
-                self.put(self._deliveries[gateway], delivery)
-                self.delivered += 1
-        for change in effects.changes:
-            self._replica.apply(change)
+                self._put_delivery(self._deliveries[gateway], delivery)
+        changes = [change for change in effects.changes if self._applied(change)]
         for queue in self._broadcasts.values():
-            if effects.changes:
-                self.put(queue, Changed(self._epoch, effects.changes))
+            if changes:
+                self.put(queue, Changed(self._epoch, changes))
             for grew in effects.grew:
                 self.put(queue, grew)
         for fanout, snapshot in effects.snapshots:
@@ -106,6 +111,28 @@ class Publisher:
         for fanout, reply in effects.replies:
             if fanout in self._broadcasts:
                 self.put(self._broadcasts[fanout], reply, bulk=False)
+
+    # What the barrier has let through does not raise here. If it does all the same, what is wrong is left out and its
+    # host is blamed: the loop, and what the others said, go on.
+
+    def _put_delivery(self, queue: str, delivery: Delivery) -> None:
+        try:
+            self.put(queue, delivery)
+            self.delivered += 1
+        except Exception as error:
+            self._left_out(type(delivery).__name__, getattr(delivery, "host", ""), error)
+
+    def _applied(self, change: Change) -> bool:
+        try:
+            self._replica.apply(change)
+            return True
+        except Exception as error:
+            self._left_out(change.kind, change.id if change.kind == "host" else "", error)
+            return False
+
+    def _left_out(self, what: str, host: str, error: Exception) -> None:
+        self._log.error("something of a host could not be published", what=what, host=host, exc_info=error)
+        self._unsaid(what, host, "".join(traceback.format_exception(error)))
 
     def _put_snapshot(self, queue: str, snapshot: str) -> None:
         pieces = list(self._replica.pieces(SNAPSHOT_ROWS))

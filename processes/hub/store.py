@@ -32,7 +32,7 @@ from processes.core.hub.turn import CommitBatch
 from processes.core.records import beginning, lasting_time
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
-from processes.core.records.host import HostRecord
+from processes.core.records.host import HostRecord, read_record
 from processes.core.records.lasting_time import LastingTime
 from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
@@ -45,6 +45,8 @@ KEYS_KEPT_S: Final = 30 * 86400.0  # contract: at least 30 days
 PRUNED_MAX: Final = 500  # rows deleted in one transaction, so that commands never wait long for it
 AUDIT_PRUNED_MAX: Final = 4 * PRUNED_MAX  # lines: a command has four
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.5)  # between tries of a batch; the last one repeats
+
+UNWRITABLE: Final = (OverflowError, UnicodeError, msgspec.MsgspecError, TypeError, RecursionError)
 
 T = TypeVar("T")
 
@@ -118,7 +120,7 @@ ROWS: Final[dict[str, Rows]] = {
         values=lambda name, host: (name, _json(host)),
         changing=("record",),
         restored=("SELECT record FROM hosts",),
-        load=_record_of(HostRecord, "name"),
+        load=lambda row: ((record := read_record(row[0])).name, record),
     ),
     "commands": Rows(
         key="id",
@@ -232,18 +234,19 @@ class Store:
         """Return up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
         return await _on_thread(self._connection, fleet_db.position)
 
-    async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> None:
-        """Puts the batch on disk. Tried again for ever while the database is locked or full; `blocked` is told of each
-        failure.
+    async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> list[tuple[str, str]]:
+        """Put the batch on disk. Tried again for ever while the database is locked or full; `blocked` is told of each
+        failure. Return the hosts whose record could not be written as it is, and why: it was written without the words
+        of its agent.
 
         Raises: StorageBroken.
         """
         tries, written, beside = 0, self.written + len(batch.writes), revocations.beside(self._path)
         while True:
             try:
-                await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, written, beside))
+                unsaid = await self._call(lambda sqlite: _commit(sqlite, batch, self.epoch, written, beside))
                 self.written, self.has_log = written, True
-                return
+                return unsaid
             except StorageBlocked as error:
                 blocked(str(error))
                 await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
@@ -414,54 +417,85 @@ def _restored(sqlite: sqlite3.Connection) -> StoredState:
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 
-def _commit(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int, revoked: Path) -> None:
+def _commit(
+    sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int, revoked: Path
+) -> list[tuple[str, str]]:
     """First the list beside the database: a token that is void there and not here is the lesser evil."""
     try:
         revocations.add(revoked, [write.token_hash for write in batch.writes if isinstance(write, Revoke)])
     except OSError as error:
         raise _of_disk(error, revoked) from error
-    _write(sqlite, batch, epoch, written)
+    return _write(sqlite, batch, epoch, written)
 
 
-def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int = 0) -> None:
-    def work() -> None:
+def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: int = 0) -> list[tuple[str, str]]:
+    def work() -> list[tuple[str, str]]:
+        unsaid = []
         failpoint.reach("hub.after_begin")
         if fleet_db.epoch(sqlite) != epoch:
             raise StorageBroken("another hub has taken over this database")
         for write in batch.writes:
-            _write_one(sqlite, write)
+            try:
+                _write_one(sqlite, write)
+            except UNWRITABLE as error:
+                if not (isinstance(write, Put) and isinstance(write.row, HostRecord)):
+                    raise
+                _write_one(sqlite, Put(write.table, write.key, write.row.without_words()))
+                unsaid.append((write.key, repr(error)))
         failpoint.reach("hub.after_insert")
         _put_meta(sqlite, "written", str(written))
         _put_meta(sqlite, "ledger", msgspec.json.encode(batch.ledger).decode())
         _put_meta(sqlite, "number", str(batch.next_number - 1))
         _put_meta(sqlite, "position", msgspec.json.encode(batch.position).decode())
         failpoint.reach("hub.before_commit")
+        return unsaid
 
-    _in_transaction(sqlite, work)
+    return _in_transaction(sqlite, work)
+
+
+def check(write: Write) -> None:
+    """Check that SQLite can take the write's values. Raises: one of UNWRITABLE, if it cannot."""
+    for row in [_line(write)] if isinstance(write, AddTransition | AddAudit) else _statement(write)[1]:
+        for value in row:
+            if isinstance(value, str):
+                value.encode()
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise OverflowError(f"{value} is no number of SQLite's")
 
 
 def _write_one(sqlite: sqlite3.Connection, write: Write) -> None:
+    if isinstance(write, AddTransition | AddAudit):
+        at_wall_s, kind, subject, after, actor, before, reason = _line(write)
+        audit_trail.add(sqlite, at_wall_s, kind, subject, after, actor=actor, before=before, reason=reason)
+        return
+    statement, rows = _statement(write)
+    if rows:
+        sqlite.executemany(statement, rows)
+
+
+def _line(write: AddTransition | AddAudit) -> tuple[float, Kind, str, str, str, str | None, str]:
+    """Return a line of the audit trail: when, kind, subject, after, actor, before, reason."""
+    if isinstance(write, AddTransition):
+        step = write.transition
+        return step.at_wall_s, Kind.COMMAND, step.command_id, step.after, step.actor, step.before, step.reason
+    line = write.line
+    return line.at_wall_s, line.kind, line.subject, line.after, line.actor, None, line.reason
+
+
+def _statement(write: Put | Drop | Revoke | AddOutput) -> tuple[str, list[tuple[object, ...]]]:
+    """Return the statement of a write, and the rows of its parameters."""
     match write:
         case Put(table, key, row):
-            sqlite.execute(*_upsert(table, key, row))
+            upsert, values = _upsert(table, key, row)
+            return upsert, [values]
         case Drop(table, key):
-            sqlite.execute(f"DELETE FROM {table} WHERE {ROWS[table].key} = ?", (key,))  # noqa: S608  # our own names
-        case AddTransition(step):
-            audit_trail.add(
-                sqlite, step.at_wall_s, Kind.COMMAND, step.command_id, step.after,
-                actor=step.actor, before=step.before, reason=step.reason,
-            )  # fmt: skip
-        case AddAudit(line):
-            audit_trail.add(
-                sqlite, line.at_wall_s, line.kind, line.subject, line.after, actor=line.actor, reason=line.reason
-            )
+            return f"DELETE FROM {table} WHERE {ROWS[table].key} = ?", [(key,)]  # noqa: S608  # our own names
         case Revoke():
-            pass  # outside of the database: _commit
+            return "", []  # outside of the database: _commit
         case AddOutput(command_id, records):
-            sqlite.executemany(
-                "INSERT OR IGNORE INTO output VALUES (?, ?, ?, ?)",
-                [(command_id, record.offset, record.stream, record.data) for record in records],
-            )
+            return "INSERT OR IGNORE INTO output VALUES (?, ?, ?, ?)", [
+                (command_id, record.offset, record.stream, record.data) for record in records
+            ]
         case _:
             assert_never(write)
 

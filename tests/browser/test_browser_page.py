@@ -173,6 +173,66 @@ def test_hosts_are_found_by_any_field_sorted_and_grouped(browser: Browser, stage
         expect(rows(page)).to_have_count(1)
 
 
+ODD = {"toString": 1, "valueOf": 1, "toFixed": 1}
+
+
+def test_rows_go_on_changing_whatever_values_agents_send(browser: Browser, stage: Stage) -> None:
+    """One agent's objects, where numbers and texts are expected, once froze all rows under a green header."""
+    huge = "x" * 15_000
+    odd_facts: list[dict[str, Any]] = [
+        {"cpu": ODD, "ram": ODD, "disk": ODD, "load": ODD, "generation": ODD, "location": {"toString": None}},
+        {"cpu": [[ODD]], "generation": [[["deep"]]], "location": [ODD]},
+        {"cpu": huge, "generation": huge, "location": huge},
+        {"cpu": True, "generation": 7, "location": -0.0},
+    ]
+    status = {"update_status": {"git": {"status": ODD, "message": ODD, "checked_at": ODD}, "lock": [ODD]}}
+    for number, facts in enumerate(odd_facts):
+        stage.host(f"odd{number}", metrics=None, facts=facts, heartbeat_facts=status, progress={"pull": None})
+    stage.host("metrics", metrics={"cpu": ODD, "ram": "9", "disk": [1], "load": ODD, "temperatures": {"a": ODD}})
+    stage.host("plain", metrics={"cpu": 5.0, "ram": 5.0, "disk": 5.0, "load": 5.0}, facts={}, heartbeat_facts={})
+    with stage.sign_in(browser) as watched:
+        page, find, last = watched.page, watched.page.get_by_role("searchbox", name="find hosts"), 5
+
+        def goes_on() -> None:
+            nonlocal last
+            last += 1
+            stage.host("plain", metrics={"cpu": last + 0.0, "ram": 5.0, "disk": 5.0, "load": 5.0})
+            expect(rows(page).filter(has_text="plain").locator(".cell.cpu .amount")).to_have_text(f"{last}%")
+            expect(page.locator("#banner")).not_to_contain_text("cannot draw")
+
+        for column in ("CPU", "Memory", "Disk", "Load", "CPU"):
+            page.get_by_role("button", name=column, exact=True).click()
+            goes_on()
+        for group in ("generation", "location", ""):
+            page.get_by_label("group by").select_option(group)
+            goes_on()
+        for text in ("cpu>1", "plain generation<1 ", "-location:zz", "-odd"):
+            find.fill(text if text != "plain generation<1 " else "-generation>1 -odd")
+            goes_on()
+        find.fill("")
+        for name in ("odd0", "odd1", "odd2", "metrics"):
+            page.goto(f"{page.url.split('#')[0]}#host/{name}")
+            expect(page.locator("#said h2")).to_have_text("About")
+            expect(page.locator("#banner")).not_to_contain_text("cannot draw")
+
+
+def test_the_page_says_that_it_cannot_draw_until_it_can(browser: Browser, stage: Stage) -> None:
+    stage.host("web1")
+    with stage.sign_in(browser) as watched:
+        page = watched.page
+        expect(rows(page)).to_have_count(1)
+        page.evaluate(
+            "async () => { const { view } = await import('/fleet.js'); window.drawing = view.draw;"
+            " view.draw = () => { throw new Error('a value that nobody thought of'); }; }"
+        )
+        expect(page.locator("#banner")).to_contain_text("cannot draw")
+        expect(page.locator("#banner-age")).to_contain_text("nobody thought of")
+        page.evaluate("async () => { (await import('/fleet.js')).view.draw = window.drawing; }")
+        expect(page.locator("#banner")).not_to_contain_text("cannot draw")
+        assert all("nobody thought of" in each for each in watched.complaints)
+        watched.complaints.clear()
+
+
 def test_how_far_a_command_is_by_its_agents_word_is_seen_in_the_fleet_and_with_the_command(
     browser: Browser, stage: Stage
 ) -> None:

@@ -108,3 +108,25 @@ def test_a_green_light_never_outlives_what_proves_it(
 ) -> None:
     what = "m.presenceOf({ presence: a[0], last_seen: new Date(1e12 - a[1] * 1000).toISOString(), heartbeat_interval_s: 5 }, 1e12, a[2]).word"
     assert call(page, "words", what, presence, ago_s, trusted) == word
+
+
+@pytest.mark.parametrize(
+    "query", ["cpu>1", "cpu<1", "generation:to", "generation=x", "location:a", "-deep.er:x", "ops:pull", "own:1"]
+)
+def test_a_query_never_fails_whatever_values_agents_send(page: Page, query: str) -> None:
+    """An object may bring a toString that is no function: then String() throws, and no row is drawn any more."""
+    odd = {"toString": 1, "valueOf": 1}
+    host: dict[str, Any] = {
+        "name": "a",
+        "metrics": None,
+        "commands": [odd],
+        "facts": {"cpu": odd, "generation": {"toString": odd}, "own": [odd]},
+    }
+    host["heartbeat_facts"] = {"location": [[["a"]]], "deep": [odd]}
+    found = call(page, "query", "m.parse(a[0])(a[1], undefined)", query, host)
+    assert found in (True, False)
+
+
+def test_a_meter_of_what_is_no_number_is_unknown(page: Page) -> None:
+    for value in ({"toString": 1, "valueOf": 1}, "12", [5], None, {}):
+        assert call(page, "charts", "m.meter(a[0], 'CPU').textContent", value) == "–"

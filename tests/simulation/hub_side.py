@@ -84,7 +84,7 @@ class VirtualJournal(Store):
         """As the journal's."""
         return fleet_db.position(self._disk.sqlite)
 
-    async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> None:
+    async def commit(self, batch: CommitBatch, blocked: Callable[[str], None]) -> list[tuple[str, str]]:
         """As the journal's."""
         world = self._disk.world
         self._life.spend("before commit")
@@ -93,11 +93,12 @@ class VirtualJournal(Store):
             blocked("database is locked")
             await asyncio.sleep(0.2)
         self._life.spend("commit")
-        hub_journal._write(self._disk.sqlite, batch, self.epoch, self.written + len(batch.writes))
+        unsaid = hub_journal._write(self._disk.sqlite, batch, self.epoch, self.written + len(batch.writes))
         self.written += len(batch.writes)
         world.witness.committed(batch, self.epoch)
         await self._disk_takes(world.io_s())
         self._life.spend("after commit")
+        return unsaid
 
     async def _disk_takes(self, seconds: float) -> None:
         done = asyncio.Event()
@@ -167,7 +168,12 @@ async def main(world: World, life: Life) -> None:
     journal = VirtualJournal(disk, life, disk.begin_epoch())
     world.witness.hub_began(journal.epoch)
     now = life.clock.now()
-    rules = Rules(gateways=world.gateway_names, fanouts=world.fanout_names, lost_after_s=LOST_AFTER_S)
+    rules = Rules(
+        gateways=world.gateway_names,
+        fanouts=world.fanout_names,
+        lost_after_s=LOST_AFTER_S,
+        heartbeats_per_s=world.heartbeats_per_s,
+    )
     kept = await journal.restored()
     memory = step.restore(rules, journal.epoch, life.clock.boot_id, now, kept)
     link: Any = world.link(life, "hub")

@@ -334,7 +334,7 @@ class Witness:
 
     def _differences(self, shown: Any, memory: Any) -> list[str]:
         found = []
-        for change in step.all_changes(memory):
+        for change in step.all_changes(memory, lambda *_: None):
             row = shown.row(change.kind, change.id)
             theirs = msgspec.json.decode(row) if row is not None else None
             ours = msgspec.json.decode(change.fields)

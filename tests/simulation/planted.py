@@ -147,7 +147,7 @@ BUGS: Final = (
     Bug(
         "presence is measured by wall time",
         "presence-clock",
-        "if draft.now.wall_s - (host.seen_wall_s or 0.0) < _patience_s(draft, host):",
+        "if draft.now.wall_s - (host.seen_wall_s or 0.0) < pace.patience_s(draft, host, link):",
         "tests/core/test_core_clock_jumps.py",
     ),
     Bug(

@@ -41,16 +41,9 @@ def head(connection: sqlite3.Connection) -> Head:
 
 
 def add(
-    connection: sqlite3.Connection,
-    at_wall_s: float,
-    kind: Kind,
-    subject: str,
-    after: str,
-    *,
-    actor: str,
-    before: str | None = None,
-    reason: str = "",
-) -> None:
+    connection: sqlite3.Connection, at_wall_s: float, kind: Kind, subject: str, after: str, *, actor: str,
+    before: str | None = None, reason: str = "",
+) -> None:  # fmt: skip
     """Add a line behind the newest one. Cost: one hash and one look at the newest line. Raises: sqlite3.Error."""
     newest = head(connection)
     row = (newest.number + 1, float(at_wall_s), kind, subject, before, after, reason, actor)

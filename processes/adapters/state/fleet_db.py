@@ -21,7 +21,7 @@ from processes.core.records import beginning
 from processes.core.records.beginning import Found
 from processes.core.records.command import Command, State, Transition
 from processes.core.records.dead_letter import DeadLetter
-from processes.core.records.host import HostRecord
+from processes.core.records.host import HostRecord, read_record
 from processes.core.records.ledger import Ledger
 from processes.core.records.run import Run, RunState
 from processes.core.shown.pages import TokenView
@@ -203,7 +203,6 @@ def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
 
 
 _command = msgspec.json.Decoder(Command)
-_host = msgspec.json.Decoder(HostRecord)
 _run = msgspec.json.Decoder(Run)
 _dead_letter = msgspec.json.Decoder(DeadLetter)
 
@@ -244,13 +243,13 @@ def position(connection: sqlite3.Connection) -> Position:
 
 def hosts(connection: sqlite3.Connection) -> list[HostRecord]:
     """Return all enrolled hosts, ordered by name."""
-    return [_host.decode(text) for (text,) in connection.execute("SELECT record FROM hosts ORDER BY name")]
+    return [read_record(text) for (text,) in connection.execute("SELECT record FROM hosts ORDER BY name")]
 
 
 def host(connection: sqlite3.Connection, name: str) -> HostRecord | None:
     """Return one host; None if there is none."""
     row = connection.execute("SELECT record FROM hosts WHERE name = ?", (name,)).fetchone()
-    return None if row is None else _host.decode(row[0])
+    return None if row is None else read_record(row[0])
 
 
 def command(connection: sqlite3.Connection, command_id: str) -> Command | None:

@@ -63,6 +63,8 @@ from processes.core.values import PROTOCOL, Now
 
 OPEN_MAX: Final = 1000  # commands not yet acknowledged; past it new ones are rejected. `known` may hold 2000
 CONCURRENT_MAX: Final = 16  # running at once; guess: more is an operator's mistake
+INTERVAL_S_MIN: Final = 0.1  # of heartbeats, whatever the hub says; contract: as in an agent's file
+INTERVAL_S_MAX: Final = 3600.0
 SIGNALS: Final = ("SIGTERM", "SIGKILL", "SIGINT", "SIGHUP")  # any other word is taken for SIGTERM
 
 
@@ -107,7 +109,7 @@ class Agent:
         self._unjournalled: dict[str, str] = {}  # refused because the journal failed: never run later either
         self._number = 0  # of the connection; 0: none
         self._registered = False
-        self._beat_boot_s = 0.0
+        self._beat_boot_s, self._interval_s = 0.0, identity.heartbeat_s
         for row in unsettled:
             command = self._open[row.command_id] = OpenCommand(row, CommandStage.ACCEPTED)
             if row.ended is not None or row.state is JournalState.CANCELLED:
@@ -130,9 +132,7 @@ class Agent:
 
     @property
     def may_forget(self) -> bool:
-        """True while no command was launched whose end the hub has not acknowledged: whatever else is open, another
-        agent that knows nothing of it does no harm.
-        """
+        """True unless a command was launched whose end is not acknowledged: another agent does no harm then."""
         return all(command.row.state is not JournalState.LAUNCHED for command in self._open.values())
 
     def looks(self) -> list[Look]:
@@ -186,8 +186,11 @@ class Agent:
 
     def _on_frame(self, frame: agent_frames.HubFrame, now: Now, effects: list[Effect]) -> None:
         match frame:
-            case agent_frames.Registered():
-                self._registered, self._beat_boot_s = True, now.boot_s
+            case agent_frames.Registered(heartbeat_interval=interval_s):
+                self._interval_s = min(max(interval_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
+                next_boot_s = min(self._beat_boot_s, now.boot_s + self._interval_s)
+                self._beat_boot_s = next_boot_s if self._registered else now.boot_s  # the first is answered at once
+                self._registered = True
             case agent_frames.CommandFrame():
                 self._on_command(frame, now, effects)
             case agent_frames.KillCommand():
@@ -368,7 +371,7 @@ class Agent:
             if command.waits:
                 self._advance(command, now, effects)
         if self._registered and now.boot_s >= self._beat_boot_s:
-            self._beat_boot_s = max(self._beat_boot_s + self._me.heartbeat_s, now.boot_s)
+            self._beat_boot_s = max(self._beat_boot_s + self._interval_s, now.boot_s)
             running = next((command for command in self._open.values() if command.runs), None)
             op, pid = (running.row.op, running.pid) if running else (None, None)
             self._send(agent_frames.Heartbeat(metrics, op, pid), effects)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections import OrderedDict, deque
 from typing import Final
@@ -165,17 +164,6 @@ def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:
     given = f"{scheme}://{normal_host(rest, scheme)}"
     own_scheme = "https" if tls else "http"
     return given == public.origin or (_is_loopback(host) and given == f"{own_scheme}://{normal_host(host, own_scheme)}")
-
-
-def network_of(address: str) -> str:
-    """Return under what an address is counted: an IPv4 address is one client, of IPv6 a whole /64 is."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 class Attempts:

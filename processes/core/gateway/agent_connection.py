@@ -135,12 +135,20 @@ class AgentConnection:
                 close = self._complain(boot_s)
         return FramesRead(gathered.finish(), malformed, close, heartbeats, self._claimed)
 
-    def tell(self) -> agent_frames.Registered | None:
-        """Return the frame that tells the agent that the hub holds the registration; None if it was told or left."""
-        if self.stage is not ConnectionStage.REGISTERED or self.info is None:
+    def tell(self, interval_s: float = 0.0) -> agent_frames.Registered | None:
+        """Return the frame that tells the agent that the hub holds the registration, and how often it is to send
+        heartbeats (0: as often as it said); None if it was told the same, or left. A foreign agent is told once.
+        """
+        if not self.is_live or self.info is None:
+            return None
+        told = self.stage is ConnectionStage.TOLD
+        if told and (self.is_foreign or interval_s in (0.0, self.info.told_s)):
             return None
         self.stage = ConnectionStage.TOLD
-        return agent_frames.Registered(self.token.enrolment, PROTOCOL, self.info.register.heartbeat_interval)
+        if not self.is_foreign:
+            self.info = msgspec.structs.replace(self.info, told_s=interval_s)
+        wanted_s = interval_s or self.info.register.heartbeat_interval
+        return agent_frames.Registered(self.token.enrolment, PROTOCOL, wanted_s)
 
     def may_write(self, command_id: str) -> bool:
         """Return False if a foreign agent got this command on this connection before: it would run it twice."""

@@ -24,6 +24,7 @@ from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply, KeyEntry
 from processes.core.records.run import Run
+from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.messages import Change, Connection, Delivery, Json, Replied
 from processes.core.values import CANARY_HOST, Now, Presence
@@ -68,6 +69,16 @@ def _class_of_run(_: str, run: Run) -> str:
     return "open" if run.open else "ended"
 
 
+class HeartbeatPace(msgspec.Struct, frozen=True):
+    """The shortest interval of heartbeats that agents are told (core/hub/pace.py), when it changed last, and when the
+    hub was busy last.
+    """
+
+    floor_s: float = 0.0
+    changed_boot_s: float = 0.0
+    busy_boot_s: float = 0.0
+
+
 class Memory:
     """The hub's whole state. Rebuilt from the database at its start; changed by `Draft.apply` alone.
 
@@ -80,6 +91,7 @@ class Memory:
         self.next_number = 1
         self.ledger = Ledger()
         self.settled = False  # the censuses are in, or it is too late for them
+        self.pace = HeartbeatPace()
 
         # Durable tables: the database has them under the same names (hub/store.py).
         kept = {"final": FINAL_KEPT_MAX, "lost": LOST_KEPT_MAX, "canary": 0}
@@ -101,6 +113,7 @@ class Memory:
         self.due = Table[bool]("due")  # hosts whose commands should be looked at
         self.due_runs = Table[bool]("due_runs")  # runs that began, or of which a command has ended
         self.arrived = Table[bool]("arrived")  # hosts that registered, and whose commands must be reconciled
+        self.untold = Table[bool]("untold")  # hosts whose agents may have to be told another interval of heartbeats
         self.dirty = Table[bool]("dirty")  # hosts whose record on disk is behind
 
         # Heaps: at_boot_s first.
@@ -135,8 +148,8 @@ class Draft(Overlay):
     """The memory as one step sees it: reads fall through, changes stay here until `apply`."""
 
     __slots__ = (
-        "_presence_taken", "_taken", "beat", "effects", "ledger", "memory", "next_number", "now", "presence_timers",
-        "rules", "settled", "timers",
+        "_is_sealed", "_presence_taken", "_taken", "beat", "effects", "ledger", "memory", "next_number", "now",
+        "pace", "presence_timers", "rules", "settled", "timers",
     )  # fmt: skip
 
     def __init__(self, memory: Memory, now: Now) -> None:
@@ -144,10 +157,12 @@ class Draft(Overlay):
         self.memory, self.now, self.rules = memory, now, memory.rules
         self.effects = Effects()
         self.ledger, self.next_number, self.settled = memory.ledger, memory.next_number, memory.settled
+        self.pace = memory.pace
         self.timers: list[tuple[float, str, str]] = []
         self.presence_timers: list[tuple[float, str]] = []
         self.beat: int | None = None  # the number of the canary's heartbeat, if one came
         self._taken = self._presence_taken = 0
+        self._is_sealed = False
 
     # reading
 
@@ -206,7 +221,7 @@ class Draft(Overlay):
             self.effects.writes.append(Drop(table.name, key))
 
     def mark(self, table: Table[bool], key: str) -> None:
-        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, dirty."""
+        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, untold, dirty."""
         self.set(table, key, True)
 
     def put_host_behind(self, host: HostRecord) -> None:
@@ -221,7 +236,7 @@ class Draft(Overlay):
         memory, connection = self.memory, self.link(name).connection
         if connection:
             self.drop(memory.connections, connection)
-        for table in (memory.hosts, memory.links, memory.asides, memory.dirty):
+        for table in (memory.hosts, memory.links, memory.asides, memory.untold, memory.dirty):
             self.drop(table, name)
 
     def put_link(self, name: str, link: Link, connection: Connection | None = None) -> None:
@@ -315,12 +330,24 @@ class Draft(Overlay):
 
     # the end
 
+    def seal(self) -> Draft:
+        """End the step: add the changes that operators see to the effects, and return the draft. What is wrong with
+        them raises here, while the event is in hand, and not when they are applied or published.
+
+        Raises: anything, and then nothing has changed.
+        """
+        if not self._is_sealed:
+            if not self.ledger.balanced:
+                raise LocalError(f"the ledger does not add up: {self.ledger}")
+            self._publish()
+            for change in (*self.effects.at_once, *self.effects.changes):
+                replica.check(change)
+            self._is_sealed = True
+        return self
+
     def apply(self) -> Effects:
         """Make this draft the memory, and return the effects, with the changes that operators see."""
-        memory = self.memory
-        if not self.ledger.balanced:
-            raise LocalError(f"the ledger does not add up: {self.ledger}")
-        self._publish()
+        memory = self.seal().memory
         self.apply_rows()
         for _ in range(self._taken):
             heapq.heappop(memory.timers)
@@ -331,6 +358,7 @@ class Draft(Overlay):
         for presence_timer in self.presence_timers:
             heapq.heappush(memory.presence_timers, presence_timer)
         memory.ledger, memory.next_number, memory.settled = self.ledger, self.next_number, self.settled
+        memory.pace = self.pace
         return self.effects
 
     def _publish(self) -> None:

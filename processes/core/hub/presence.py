@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from processes.core.hub import foreign
+from processes.core.hub import foreign, pace
 from processes.core.hub.memory import Draft
 from processes.core.hub.rules import Census
 from processes.core.records.host import HostRecord, Link, progress_of
@@ -70,14 +70,18 @@ def connect(draft: Draft, info: Connection) -> None:
         link = Link(
             Presence.ONLINE, info.connection, info.gateway, since_wall_s, heard_boot_s=draft.now.boot_s, idle=info.idle
         )
-        link = msgspec.structs.replace(link, progress=progress_of(info.progress))
-        draft.put_link(host.name, link, info)
         host = msgspec.structs.replace(
             host, register=info.register, facts=info.facts, address=info.address, seen_wall_s=draft.now.wall_s
         )
+        wanted_s = pace.interval_s(draft, host)
+        link = msgspec.structs.replace(link, progress=progress_of(info.progress), told_s=info.told_s or wanted_s)
+        draft.put_link(host.name, link, info)
         draft.put_host_behind(host)
-        _arm(draft, host)
-    draft.deliver(info.gateway, DeliverRegistered(draft.memory.epoch, info.connection, host.name, host.enrolment))
+        _arm(draft, host, link)
+        if link.told_s != wanted_s:
+            draft.mark(draft.memory.untold, host.name)
+    registered = DeliverRegistered(draft.memory.epoch, info.connection, host.name, host.enrolment, link.told_s)
+    draft.deliver(info.gateway, registered)
     draft.mark(draft.memory.due, host.name)
     draft.mark(draft.memory.arrived, host.name)
 
@@ -106,23 +110,17 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
         draft.beat = event.heartbeat.command_pid or 0
     draft.put_host_behind(host)
     idle = link.idle or (host.foreign and event.heartbeat.pending_command is None)
-    draft.put_link(
-        host.name, msgspec.structs.replace(link, presence=Presence.ONLINE, heard_boot_s=draft.now.boot_s, idle=idle)
-    )
+    now_online = msgspec.structs.replace(link, presence=Presence.ONLINE, heard_boot_s=draft.now.boot_s, idle=idle)
+    draft.put_link(host.name, now_online)
     if host.foreign:
         foreign.beat(draft, host, event)
     if idle and not link.idle:
         draft.mark(draft.memory.due, host.name)
-    _arm(draft, host)
+    _arm(draft, host, link)
 
 
-def _arm(draft: Draft, host: HostRecord) -> None:
-    draft.presence_timers.append((draft.now.boot_s + _patience_s(draft, host), host.name))
-
-
-def _patience_s(draft: Draft, host: HostRecord) -> float:
-    interval_s = host.register.heartbeat_interval if host.register else 0.0
-    return max(draft.rules.stale_s_min, draft.rules.stale_beats * interval_s)
+def _arm(draft: Draft, host: HostRecord, link: Link) -> None:
+    draft.presence_timers.append((draft.now.boot_s + pace.patience_s(draft, host, link), host.name))
 
 
 def tick(draft: Draft) -> None:
@@ -136,7 +134,7 @@ def tick(draft: Draft) -> None:
         if host is None or link.presence is not Presence.ONLINE:
             continue
         # plant: presence-clock
-        if draft.now.boot_s - link.heard_boot_s < _patience_s(draft, host):
+        if draft.now.boot_s - link.heard_boot_s < pace.patience_s(draft, host, link):
             continue  # a later heartbeat came, and set a timer of its own
         draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))
 

@@ -19,6 +19,7 @@ class Rules:
     settle_s: float = 5.0  # hosts restored from disk are stale until the censuses are in, or for so long
     stale_beats: float = 3.0  # missed heartbeats until a connected host is stale; guess: two may be late
     stale_s_min: float = 10.0
+    heartbeats_per_s: float = 1000.0  # of the whole fleet; at about 50 µs a step a twentieth of the hub's time
     queued_per_host_max: int = 100
     open_max: int = 100_000
     running_concurrent_max: int = 8  # per host; guess

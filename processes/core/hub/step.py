@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 import msgspec
 
-from processes.core.hub import delivery, flood, presence, requests, runs
+from processes.core.hub import delivery, flood, pace, presence, requests, runs
 from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id, load
 from processes.core.hub.rules import Rules
@@ -26,6 +26,7 @@ from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
+from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import audit
 from processes.core.travels.audit import Kind
@@ -57,7 +58,9 @@ DUE_MAX: Final = 500  # hosts, and timers, looked at in one turn, so that it sta
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed. `busy_s`: for how long events have waited without a pause."""
+
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             presence.heartbeat(draft, event)
         case Tick():
             presence.tick(draft)
+            pace.govern(draft, event.busy_s)
         case Due():
             _due(draft, event.host)
         case Elapsed():
@@ -239,9 +243,13 @@ def put_aside(memory: Memory, event: Event | OwnEvent, kept: DeadLetter, now: No
 
 
 def keep(memory: Memory, kept: DeadLetter, now: Now) -> Draft:
-    """Return the draft that only keeps the dead letter, for an undecodable item, or when `put_aside` raised."""
+    """Return the draft that only keeps the dead letter and counts it against its host: for an undecodable item, for
+    words of an agent that could not be written or shown, or when `put_aside` raised.
+    """
     draft = Draft(memory, now)
     draft.put_dead_letter(kept)
+    if kept.host and not kept.retries:
+        flood.put_aside(draft, kept)
     return draft
 
 
@@ -265,12 +273,21 @@ def said_once(memory: Memory, event: Event) -> bool:
     return host is not None and host.foreign
 
 
-def all_changes(memory: Memory) -> list[Change]:
-    """Return every row that operators see, whole: a replica begins with them."""
-    changes = [
-        Change("host", name, encode(host_view(host, memory.links.get(name, OFFLINE))))
-        for name, host in memory.hosts.items()
-    ]
+def all_changes(memory: Memory, failed: Callable[[str, Exception], None]) -> list[Change]:
+    """Return every row that operators see, whole: a replica begins with them.
+
+    A host that cannot be shown for what its agent once said is shown without that; `failed` is told of it.
+    """
+    changes = []
+    for name, host in memory.hosts.items():
+        link = memory.links.get(name, OFFLINE)
+        try:
+            change = Change("host", name, encode(host_view(host, link)))
+            replica.check(change)
+        except Exception as error:
+            failed(name, error)
+            change = Change("host", name, encode(host_view(host.without_words(), link)))
+        changes.append(change)
     changes += [Change("command", command.id, encode(command_view(command))) for command in memory.commands.values()]
     return [*changes, Change("ledger", "ledger", encode(memory.ledger))]
 

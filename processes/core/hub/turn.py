@@ -42,6 +42,7 @@ from processes.core.values import Now, Position
 BATCH_MAX: Final = 200  # events a turn; at about 50 µs each a turn stays near 10 ms
 TICK_S: Final = 0.1
 INBOX_MAX: Final = 4_000  # events read ahead; the others wait in the queue
+UNSAID_MAX: Final = 100  # failures outside of steps, until they are dead letters; beyond it the oldest go unnamed
 PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked
 WRITE_BEHIND_S: Final = 1.0  # heartbeats reach the disk this much later at most
 
@@ -70,11 +71,16 @@ class Barrier(Protocol):
     def step(self, event: Event | OwnEvent, name: str, now: Now, retried: DeadLetter | None = None) -> Draft:
         """Return the draft of the step, or of putting its event aside."""
 
-    def undecodable(self, item: bytes, error: Exception, now: Now) -> Draft:
-        """Return the draft that keeps an item that cannot be decoded, as a dead letter."""
+    def undecodable(self, item: bytes, error: Exception, now: Now, host: str) -> Draft:
+        """Return the draft that keeps an item that cannot be decoded, as a dead letter. `host`: whose it is, if that
+        could be read; else empty.
+        """
 
     def applied(self, effects: Effects) -> None:
         """Called when the draft of these effects was applied."""
+
+    def unsaid(self, what: str, host: str, error: str, now: Now) -> Draft:
+        """Return the draft that keeps, as a dead letter, why something that this host said was not written or shown."""
 
     def not_retried(self, kept: DeadLetter, error: LocalError) -> None:
         """Called when a dead letter is to be tried again and this version cannot decode it."""
@@ -128,8 +134,10 @@ class Turn:
         self._refused: dict[str, float] = {}  # request id → its deadline on CLOCK_BOOTTIME: until then copies may come
         self._unwritten: dict[str, Put] = {}  # refusals that are written before the position goes past them
         self._held = Effects()  # gathered for the next batch
+        self._unsaid: deque[tuple[str, str, str]] = deque(maxlen=UNSAID_MAX)  # what, of which host, why
         self._outcome = Outcome()
         self._ticked_s = self._flushed_s = -WRITE_BEHIND_S
+        self._calm_s = memory.started_boot_s  # when no event waited last
         self._now = Now(0.0, 0.0)
         self._storage = Storage.IDLE
 
@@ -159,14 +167,15 @@ class Turn:
         first = position.sequence - len(items) + 1
         self._now = now
         for number, item in enumerate(items):
+            place, event = Position(position.epoch, first + number), None
             try:
                 event = messages.decode_event(item)
+                singles = poison.singly(event) if isinstance(event, CensusTaken) else (event,)
+                taken = [Taken(single, poison.name_of(single, item), place, at_ns) for single in singles]
             except Exception as error:  # an item of a newer version, or a broken one: it must not stop the others
-                self._apply(self._barrier.undecodable(item, error, now))
+                self._apply(self._barrier.undecodable(item, error, now, dead_letter.host_of(event)))
                 continue
-            place = Position(position.epoch, first + number)
-            for single in poison.singly(event) if isinstance(event, CensusTaken) else (event,):
-                self._inbox.append(Taken(single, poison.name_of(single, item), place, at_ns))
+            self._inbox += taken
         if not items and not self._inbox:  # an empty queue of a new epoch, or numbers that a lossy append used up
             before = self._taken_position
             self._taken_position = max(before, position) if position.epoch == before.epoch else position
@@ -174,6 +183,10 @@ class Turn:
     def try_again(self, dead_letters: list[DeadLetter]) -> None:
         """Take dead letters that are to be stepped once more, and are marked so on disk."""
         self._retries += dead_letters
+
+    def unsaid(self, what: str, host: str, error: str) -> None:
+        """Called when something that this host said could not be written or shown, after its event was stepped."""
+        self._unsaid.append((what, host, error))
 
     def flush(self) -> None:
         """Make the next turn write the hosts' records that are written behind."""
@@ -194,6 +207,8 @@ class Turn:
             taken = self._inbox.popleft()
             self._taken_position = taken.position
             self._step(taken)
+        if not self._inbox:
+            self._calm_s = now.boot_s
         self._time_passes()
         if storage is Storage.IDLE:
             self._gather(outcome)
@@ -236,9 +251,11 @@ class Turn:
         if now.boot_s - self._ticked_s >= self._tick_s:
             self._ticked_s = now.boot_s
             self._forget_refused()
-            self._apply(self._barrier.step(Tick(), "Tick", now))
+            self._apply(self._barrier.step(Tick(now.boot_s - self._calm_s), "Tick", now))
         if self._storage is not Storage.IDLE:
             return  # the hub's own events are durable, and come again
+        while self._unsaid:
+            self._apply(self._barrier.unsaid(*self._unsaid.popleft(), now))
         for event in step.due(memory):
             self._apply(self._barrier.step(event, poison.name_of_own(type(event).__name__, repr(event)), now))
         for _ in range(step.DUE_MAX):

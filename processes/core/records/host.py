@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,8 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     `ledger` counts the commands of this host. It balances, as the ledger of all hosts does.
     """
 
+    WORDS: ClassVar = frozenset({"register", "facts", "heartbeat", "heartbeat_facts"})  # what its agent has said
+
     name: str
     enrolment: str
     token_hash: str | None
@@ -37,6 +39,11 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_wall_s: float | None = None
     lifted_wall_s: float | None = None  # the last lift of a suspension: deaths of the hub before it are forgiven
+
+    def without_words(self) -> HostRecord:
+        """Return the record without anything that its agent has said."""
+        own = {name: getattr(self, name) for name in self.__struct_fields__ if name not in self.WORDS}
+        return HostRecord(**own)
 
     @property
     def foreign(self) -> bool:
@@ -60,6 +67,21 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return True if the agent said that this op may run beside another."""
         options = (self.register.command_options or {}).get(op) if self.register else None
         return options is not None and options.concurrent
+
+
+def read_record(text: str | bytes) -> HostRecord:
+    """Return a host's record as it stands in the database, without the words of its agent if this version cannot read
+    those: what an agent has said keeps no hub from beginning. Raises: msgspec.MsgspecError, if the rest cannot be read.
+    """
+    try:
+        return _record.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        fields = _fields.decode(text)
+        return _record.decode(msgspec.json.encode({key: fields[key] for key in fields if key not in HostRecord.WORDS}))
+
+
+_record = msgspec.json.Decoder(HostRecord)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -105,3 +127,4 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     heard_boot_s: float = 0.0
     idle: bool = False
     progress: dict[str, Progress] = {}  # op → how far it is, as the agent said on this connection
+    told_s: float = 0.0  # the interval of heartbeats that the agent was told; 0: its own

@@ -216,24 +216,28 @@ def name_of_change(change: Change) -> str:
 
 
 def singly(event: CensusTaken) -> list[CensusTaken]:
-    """Return the piece of a census as pieces of one connection each, so that each can be put aside alone."""
-    if len(event.connections) < 2:
+    """Return the piece of a census as pieces of one connection each, so that each can be put aside alone.
+
+    The first piece of a census, which begins it, names no connection: putting one aside waits for the disk, and the
+    others must not overtake the beginning.
+    """
+    if not event.connections:
         return [event]
     last = len(event.connections) - 1
-    return [
+    pieces = [
         msgspec.structs.replace(
-            event,
-            piece=event.piece if number == 0 else max(1, event.piece),
-            last=event.last and number == last,
-            connections=[info],
+            event, piece=max(1, event.piece), last=event.last and number == last, connections=[info]
         )
         for number, info in enumerate(event.connections)
     ]
+    if event.piece == 0:
+        pieces.insert(0, msgspec.structs.replace(event, last=False, connections=[]))
+    return pieces
 
 
 def _told(info: Connection) -> bytes:
-    """Return what a connection's registration and every census of it share: all but `written` and `idle`."""
-    same = msgspec.structs.replace(info, written=[], idle=False)
+    """Return what a connection's registration and every census of it share: all but `written`, `idle` and `told_s`."""
+    same = msgspec.structs.replace(info, written=[], idle=False, told_s=0.0)
     return messages.encode(AgentRegistered(same.connection, same.gateway, same.host, same))
 
 

@@ -49,6 +49,12 @@ def merged(row: Json, fields: Json) -> Json:
     return Json(_encoder.encode(known))
 
 
+def check(change: Change) -> None:
+    """Check that the change can be applied. Raises: msgspec.DecodeError, if `fields` is not a JSON object."""
+    if change.kind in ("host", "command", "ledger"):
+        _object.decode(change.fields)
+
+
 class Replica:
     """The rows of hosts, commands and the ledger.
 

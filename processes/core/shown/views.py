@@ -172,7 +172,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         kernel=register.kernel if register else "",
         machine=register.machine if register else "",
         protocol=register.protocol if register else 0,
-        heartbeat_interval_s=register.heartbeat_interval if register else None,
+        heartbeat_interval_s=max(register.heartbeat_interval, link.told_s) if register else None,
         commands=host.offered(),
         command_options=(register.command_options or {}) if register else {},
         metrics=heartbeat.metrics if heartbeat else None,

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from processes.core.errors import BadFrame
-from processes.core.travels.shape import DEPTH_MAX, too_deep
+from processes.core.travels import shape
 from processes.core.values import OutputRecord, Stream
 
 FRAME_BYTES_MAX: Final = 512 * 1024  # contract: a longer frame closes the connection with 1009
@@ -265,8 +265,8 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
     The frame is None if its type is unknown: newer agents may say more. It is a sign of life all the same.
     Raises: BadFrame, for anything that breaks the protocol; its text is fit for a log line.
     """
-    if too_deep(text):
-        raise BadFrame(f"nested deeper than {DEPTH_MAX}")
+    if complaint := shape.complaint(text):
+        raise BadFrame(complaint)
     try:
         envelope = _envelope.decode(text)
         decoder = _decoders.get(envelope.type)
@@ -297,4 +297,6 @@ def _facts(frame: Register | Heartbeat, payload: msgspec.Raw) -> bytes:
     own = frame.__struct_fields__
     extra = {key: value for key, value in _object.decode(payload).items() if key not in own}
     facts = _encoder.encode(extra) if extra else b"{}"
-    return facts if len(facts) <= FACTS_BYTES_MAX else b"{}"
+    if len(facts) > FACTS_BYTES_MAX:
+        raise BadFrame(f"the fields that fleethub does not know take {len(facts)} bytes, at most {FACTS_BYTES_MAX}")
+    return facts

@@ -48,6 +48,7 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     written: list[str] = []
     idle: bool = False
     progress: Json = Json(b"{}")  # of the agent's operations, as it was last reported
+    told_s: float = 0.0  # the interval of heartbeats that the agent was told last; 0: none yet, or its own
 
 
 class AgentEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):
@@ -445,11 +446,14 @@ class TokenChanged(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 
 class DeliverRegistered(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """The hub has this connection's registration. A gateway that has told the agent already ignores the message."""
+    """The hub has this connection's registration. A gateway that has told the agent the same already ignores the
+    message. `heartbeat_interval`: how often the agent is to send heartbeats; 0: as often as it said.
+    """
 
     connection: str
     host: str
     enrolment: str
+    heartbeat_interval: float = 0.0
 
 
 class DeliverCommand(FromHub, frozen=True, omit_defaults=True, tag=True):

@@ -18,6 +18,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from processes.core.travels import shape
 from processes.core.travels.messages import Change, Json
 from processes.core.values import Stream
 
@@ -197,4 +198,6 @@ def decode_changes(frame: Delta) -> list[RowChange]:
 
 def decode_request(text: str | bytes) -> FromOperator:
     """Return the frame of an operator. Raises: msgspec.DecodeError, if it is not of the protocol."""
+    if complaint := shape.complaint(text.encode() if isinstance(text, str) else text):
+        raise msgspec.DecodeError(complaint)
     return _from_operator.decode(text)

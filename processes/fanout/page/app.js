@@ -27,6 +27,7 @@ const DRAW_MS = 250,
   TURNLESS_S = 1.2,
   QUIET_S = 7; // the server sends a sync every 5 s
 const main = $("main");
+let undrawn = ""; // why the view could not be drawn: then its rows are old, however green all else is
 let current = null,
   dirty = true,
   frame = 0,
@@ -135,6 +136,10 @@ const redraw = () => {
 link.changed = () => {
   dirty = true;
 };
+link.failed = (error) => {
+  undrawn = String(error?.message ?? error).slice(0, 200);
+  console.error(error);
+};
 
 function route(event) {
   if (!link.me) return;
@@ -198,7 +203,9 @@ function truth() {
   $("link").title = $("whence").textContent; // on a small screen there is no rail
   const away = silent !== null && silent !== undefined,
     quiet = heard > QUIET_S ? `Nothing has come for ${age(heard)}.` : "";
-  if (!link.fresh && fleet.version < 0) banner("Connecting …", "degraded");
+  if (undrawn)
+    banner("The page cannot draw what has come: what you see may be old. Another view may work.", "degraded", undrawn);
+  else if (!link.fresh && fleet.version < 0) banner("Connecting …", "degraded");
   else if (!link.fresh) banner("Connection lost, trying again.", "degraded", `This is the state of ${age(heard)} ago.`);
   else if (quiet) banner("The connection may be lost.", "degraded", quiet);
   else if (hub && !["advancing", "lagging"].includes(hub.verdict)) banner(trouble(hub, away), hub.verdict);
@@ -248,7 +255,12 @@ function draw() {
   if (current && dirty && Date.now() - drawnMs >= DRAW_MS) {
     dirty = false;
     drawnMs = Date.now();
-    current.draw();
+    try {
+      current.draw();
+      undrawn = "";
+    } catch (error) {
+      link.failed(error);
+    }
   }
   growAll();
 }

@@ -2,7 +2,8 @@
 import { h, svg } from "/dom.js";
 import { hour } from "/words.js";
 
-const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
+// Whatever is no number is not known.
+export const known = Number.isFinite;
 
 // The path through the points. Unknown values and gaps in time leave gaps in the line.
 // points: [x, y or null] with growing x. box: { x0, x1, y0, y1 } in the units of the points. width, height: pixels.

@@ -4,9 +4,20 @@ const SVG = "http://www.w3.org/2000/svg";
 const given = (child) => child !== null && child !== undefined && child !== false;
 const node = (child) => (child instanceof Node ? child : document.createTextNode(visible(child)));
 
+// Any value as a number or a text. An agent may send objects where texts are expected, and an object may bring a
+// toString of its own that is no function: then String() throws.
+export const plain = (value) =>
+  value === null || value === undefined
+    ? ""
+    : typeof value === "object"
+      ? Array.isArray(value) && value.every((each) => typeof each !== "object")
+        ? value.join(" ")
+        : JSON.stringify(value)
+      : value;
+
 // Shows control characters, and characters that are invisible or turn the direction of writing, as escapes.
 export const visible = (text) =>
-  String(text).replace(
+  String(plain(text)).replace(
     /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
     (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );

@@ -1,5 +1,5 @@
 // The fleet: all hosts, to be found, filtered, sorted, grouped, selected and commanded.
-import { meter, sparkline } from "/charts.js";
+import { known, meter, sparkline } from "/charts.js";
 import { clock } from "/clock.js";
 import { command, dialog, enroll, remove } from "/dialogs.js";
 import { $, h, icon, setText } from "/dom.js";
@@ -31,6 +31,7 @@ const GROUPS = {
   location: "Location",
   op: "Command",
 };
+const GROUP_CHARS_MAX = 80;
 const wide = matchMedia("(min-width: 760px)");
 // outlives the view, so that whoever comes back finds the same choice
 const wanted = { text: "", presence: "", sort: "name", down: false, group: "" };
@@ -64,14 +65,15 @@ function order(hosts) {
       b = keys.get(other);
     // unknown values come last in both directions
     if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
-    return way * (typeof a === "number" && typeof b === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0);
+    if (typeof a !== typeof b) return typeof a === "number" ? -1 : typeof b === "number" ? 1 : 0; // numbers first
+    return way * (typeof a === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0);
   });
 }
 function grouped(hosts) {
   if (!wanted.group) return hosts;
   const groups = new Map();
   for (const host of hosts) {
-    const name = String(field(host, open.get(host.name), wanted.group) ?? "") || "none";
+    const name = String(field(host, open.get(host.name), wanted.group) ?? "").slice(0, GROUP_CHARS_MAX) || "none";
     if (groups.has(name)) groups.get(name).push(host);
     else groups.set(name, [host]);
   }
@@ -106,9 +108,7 @@ function cells(host, selected) {
     [meter(metrics.cpu, "CPU", old), sparkline(sparks.get(host.name) ?? [])],
     meter(metrics.ram, "memory", old),
     meter(metrics.disk, "disk", old),
-    metrics.load === null || metrics.load === undefined
-      ? h("span", { className: "dim" }, "–")
-      : metrics.load.toFixed(2),
+    known(metrics.load) ? metrics.load.toFixed(2) : h("span", { className: "dim" }, "–"),
     running
       ? [
           h(

@@ -1,9 +1,9 @@
 // One host: its state now and in the last hours, its commands, and what its agent reports.
-import { lineChart } from "/charts.js";
+import { known, lineChart } from "/charts.js";
 import { clock } from "/clock.js";
 import { commandLink } from "/commands.js";
 import { command, remove, revoke, tell } from "/dialogs.js";
-import { $, h, icon, keyed, one } from "/dom.js";
+import { $, h, icon, keyed, one, plain } from "/dom.js";
 import { ask, askSurely, may, trusted } from "/link.js";
 import { fleet, newestCommands } from "/store.js";
 import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "/words.js";
@@ -67,8 +67,8 @@ function updates(status) {
         parts.map(([key, part]) => [
           key,
           [
-            pill(part.status === "ok" ? "ok" : part.status ? "degraded" : "unknown", String(part.status || "unknown")),
-            ` ${part.message ?? ""} `,
+            pill(part.status === "ok" ? "ok" : part.status ? "degraded" : "unknown", plain(part.status) || "unknown"),
+            ` ${plain(part.message)} `,
             part.checked_at && h("span", { className: "dim small" }, `checked ${day(part.checked_at)}`),
           ],
         ]),
@@ -139,7 +139,7 @@ function comings() {
 function head(host) {
   const presence = presenceOf(host, clock.now(), trusted()),
     metrics = host.metrics ?? {};
-  const number = (value, unit) => (value === null || value === undefined ? "–" : `${Math.round(value)}${unit}`);
+  const number = (value, unit) => (known(value) ? `${Math.round(value)}${unit}` : "–");
   return h(
     "div",
     { className: "stack" },
@@ -172,7 +172,7 @@ function head(host) {
       tile(number(metrics.cpu, "%"), "CPU"),
       tile(number(metrics.ram, "%"), "memory"),
       tile(number(metrics.disk, "%"), "disk"),
-      tile(metrics.load?.toFixed(2) ?? "–", "load"),
+      tile(known(metrics.load) ? metrics.load.toFixed(2) : "–", "load"),
       tile(age(metrics.uptime_s), "up"),
       tile(whole(host.ledger?.accepted), "commands so far"),
     ),
@@ -223,11 +223,11 @@ function said(host) {
       ["Enrolled", day(host.enrolled_at)],
       ["Heartbeat", host.heartbeat_interval_s && `every ${host.heartbeat_interval_s} s`],
       ["Offers", (host.commands ?? []).join(", ") || "not known yet"],
-      ["Swap", host.metrics?.swap !== undefined && host.metrics?.swap !== null && `${Math.round(host.metrics.swap)}%`],
+      ["Swap", known(host.metrics?.swap) && `${Math.round(host.metrics.swap)}%`],
       [
         "Temperatures",
         Object.entries(host.metrics?.temperatures ?? {})
-          .map(([key, value]) => `${key} ${value} °C`)
+          .map(([key, value]) => `${key} ${plain(value)} °C`)
           .join(", "),
       ],
       ...pairs(host.facts),
@@ -291,8 +291,8 @@ export const view = {
       said(host),
     );
     const live = newestCommands().filter((one) => one.host === name),
-      known = new Set(live.map((one) => one.id)),
-      all = [...live, ...older.filter((one) => !known.has(one.id))].slice(0, COMMANDS_MAX);
+      seen = new Set(live.map((one) => one.id)),
+      all = [...live, ...older.filter((one) => !seen.has(one.id))].slice(0, COMMANDS_MAX);
     if (all.length)
       keyed(
         $("own"),

@@ -11,6 +11,7 @@ export const link = {
   heardMs: 0,
   freshSinceMs: 0,
   changed: () => {},
+  failed: () => {},
   output: () => {},
   signedOut: () => {},
 };
@@ -38,6 +39,8 @@ export async function ask(method, path, body) {
   if (!answer.ok)
     throw Object.assign(new Error(content.message ?? `the server answered ${answer.status}`), {
       status: answer.status,
+      code: content.error,
+      againMs: 1000 * (Number(answer.headers.get("retry-after")) || 0),
     });
   return content;
 }
@@ -50,9 +53,10 @@ export async function askSurely(method, path, body, onAgain = () => {}) {
     try {
       return await ask(method, path, body);
     } catch (error) {
-      if (![undefined, 503, 504].includes(error.status) || Date.now() > until) throw error;
+      const tooSoon = error.code === "too_many_requests"; // nothing was done: it may be asked again in a while
+      if (!(tooSoon || [undefined, 503, 504].includes(error.status)) || Date.now() > until) throw error;
       onAgain();
-      await sleep(500 + Math.random() * 500);
+      await sleep((tooSoon ? Math.min(error.againMs, ASK_MS) : 0) + 500 + Math.random() * 500);
     }
   }
 }
@@ -66,9 +70,12 @@ export function connect() {
     for (const [id, offset] of watched) send({ type: "subscribe", command_id: id, offset });
   };
   own.onmessage = (event) => {
-    if (own === socket) {
-      link.heardMs = Date.now();
+    if (own !== socket) return;
+    link.heardMs = Date.now();
+    try {
       take(JSON.parse(event.data));
+    } catch (error) {
+      link.failed(error);
     }
   };
   own.onclose = () => {

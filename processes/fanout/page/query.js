@@ -4,6 +4,8 @@
 //   field:text    the field contains the text; field=text: it is exactly the text; field>n, field<n: compare numbers
 //   -…            the opposite
 
+import { plain } from "/dom.js";
+
 const ALIASES = {
   os: "os_version",
   type: "host_type",
@@ -33,7 +35,8 @@ export const FIELDS = [
   "location",
 ];
 
-// A field of a host, wherever it is: the host's own, a metric, of its running command, or what its agent reports.
+// A field of a host as a number or a text, wherever it is:
+// the host's own, a metric, of its running command, or what its agent reports.
 export function field(host, running, name) {
   const key = Object.hasOwn(ALIASES, name) ? ALIASES[name] : name;
   if (key === "op") return running?.op;
@@ -46,19 +49,11 @@ export function field(host, running, name) {
           value !== null && typeof value === "object" && Object.hasOwn(value, part) ? value[part] : undefined,
         place,
       );
-    if (found !== undefined && found !== null) return found;
+    if (found !== undefined && found !== null) return plain(found);
   }
   return undefined;
 }
-const text = (value) =>
-  (value === undefined || value === null
-    ? ""
-    : typeof value === "object"
-      ? Array.isArray(value)
-        ? value.join(" ")
-        : JSON.stringify(value)
-      : String(value)
-  ).toLowerCase();
+const text = (value) => String(plain(value)).toLowerCase();
 
 function term(word) {
   const found = TERM.exec(word);

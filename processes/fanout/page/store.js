@@ -72,7 +72,7 @@ function forget(rows) {
 
 function remember(host) {
   const cpu = host.metrics?.cpu;
-  if (cpu === null || cpu === undefined) return;
+  if (!Number.isFinite(cpu)) return;
   const values = sparks.get(host.name) ?? [];
   values.push(cpu);
   if (values.length > SPARK_MAX) values.shift();

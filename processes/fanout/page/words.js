@@ -1,7 +1,7 @@
 // How states, times and sizes are shown. Each state has a tone and a sign, so that it can be read without colour.
 
 import { clock } from "/clock.js";
-import { h, icon, setText } from "/dom.js";
+import { h, icon, plain, setText } from "/dom.js";
 
 const STATES = {
   online: ["good", "dot"],
@@ -66,11 +66,11 @@ export function presenceOf(host, nowMs, trusted) {
 // How far a host's operation is, as its agent says: { current, total }; null if it says nothing.
 export function progressOf(host) {
   const steps = Object.values(host?.progress ?? {});
-  return steps.find((step) => step.total > 0 && step.status === "in_progress") ?? null;
+  return steps.find((step) => step?.total > 0 && step.status === "in_progress") ?? null;
 }
 
 export function age(seconds) {
-  if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–";
+  if (!Number.isFinite(seconds)) return "–";
   const s = Math.max(0, seconds);
   if (s < 10) return `${s.toFixed(1)} s`;
   if (s < 120) return `${Math.round(s)} s`;
@@ -78,10 +78,10 @@ export function age(seconds) {
   if (s < 172800) return `${Math.round(s / 3600)} h`;
   return `${Math.round(s / 86400)} days`;
 }
-export const whole = (number) => (number === null || number === undefined ? "–" : number.toLocaleString("en"));
+export const whole = (number) => (Number.isFinite(number) ? number.toLocaleString("en") : "–");
 export const many = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 export const bytes = (n) =>
-  n === null || n === undefined
+  !Number.isFinite(n)
     ? "–"
     : n < 1048576
       ? `${(n / 1024).toFixed(0)} KiB`
@@ -90,7 +90,7 @@ export const bytes = (n) =>
 const HOUR = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
   DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 const said = (format, at) => {
-  const moment = new Date(at || NaN);
+  const moment = new Date(plain(at) || NaN);
   return Number.isNaN(moment.getTime()) ? "–" : format.format(moment);
 };
 export const hour = (at) => said(HOUR, at);

@@ -635,6 +635,24 @@ def test_long_pause_of_the_agent_gives_one_heartbeat_and_not_a_burst() -> None:
     assert len(play.frames(agent_frames.Heartbeat)) == 3  # the first, the overdue one, and the one due right after it
 
 
+@pytest.mark.parametrize(("told_s", "count"), [(20.0, 4), (1.0, 61), (0.0, 601), (-5.0, 601), (1e300, 1)], ids=str)
+def test_an_agent_sends_heartbeats_as_often_as_the_hub_says(told_s: float, count: int) -> None:
+    """And not at once when it is told another interval: ten thousand that are told so would all answer."""
+    play = Play()
+    play.tick()
+    play.step(Received(agent_frames.Registered("h", 1, told_s)))
+    assert len(play.frames(agent_frames.Heartbeat)) == 1
+    for _ in range(6000):
+        play.tick(0.01)
+    assert abs(len(play.frames(agent_frames.Heartbeat)) - count) <= 1
+    play.step(Disconnected())
+    play.forget()
+    play.step(Connected(2))
+    play.step(Received(agent_frames.Registered("h", 1, 5.0)))
+    play.tick(0.01)
+    assert len(play.frames(agent_frames.Heartbeat)) == 1, "the first of a connection is answered at once"
+
+
 ids = st.sampled_from(["c1", "c2", "c3"])
 moves = st.one_of(
     st.tuples(st.just("command"), ids, st.sampled_from(["pull", "look", "rm"]), st.sampled_from([None, 0.0, 5.0])),

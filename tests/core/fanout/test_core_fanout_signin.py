@@ -24,7 +24,6 @@ from processes.core.fanout.signin import (
     cookie,
     host_allowed,
     is_idle,
-    network_of,
     origin_allowed,
     read_cookie,
     session_of,
@@ -150,17 +149,6 @@ def test_a_thousand_guesses_of_a_kind_from_one_network_are_ten() -> None:
 def test_guesses_from_everywhere_are_bounded_too() -> None:
     attempts = Attempts()
     assert sum(attempts.allow(f"10.0.{n // 250}.{n % 250}", "token", 0.0) for n in range(50_000)) == ATTEMPTS_ALL_MAX
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1%eth0", "2001:db8:1:2::/64"), ("fe80::1%lo", "fe80::/64"), ("", ""), ("unknown", "unknown"),
-    ],
-)  # fmt: skip
-def test_who_has_a_whole_network_of_addresses_is_one(address: str, network: str) -> None:
-    assert network_of(address) == network
 
 
 NOW_S = 1000.0

@@ -135,6 +135,23 @@ def test_registered_is_told_once_and_only_in_time() -> None:
     assert ended().tell() is None
 
 
+def test_another_interval_is_told_again_and_a_census_repeats_what_was_told() -> None:
+    connection = registered()
+    assert connection.tell(20.0) == agent_frames.Registered("id-1", 1, 20.0)
+    assert connection.tell(20.0) is None
+    assert connection.tell() is None, "an older hub says nothing of it"
+    assert connection.tell(10.0) == agent_frames.Registered("id-1", 1, 10.0)
+    info = connection.census()
+    assert info is not None
+    assert info.told_s == 10.0
+
+
+def test_a_foreign_agent_is_told_once_whatever_the_interval() -> None:
+    connection = registered(protocol=0)
+    assert connection.tell() == agent_frames.Registered("id-1", 1, 5.0)
+    assert connection.tell(20.0) is None
+
+
 def test_the_tenth_malformed_frame_within_a_minute_ends_the_connection() -> None:
     connection = told()
     for number in range(MALFORMED_MAX - 1):

@@ -61,9 +61,12 @@ class PlainBarrier:
             draft.drop(self.memory.dead_letters, retried.id)
         return draft
 
-    def undecodable(self, item: bytes, error: Exception, now: Now) -> Draft:
+    def undecodable(self, item: bytes, error: Exception, now: Now, host: str) -> Draft:
         kept = DeadLetter(f"u{item.hex()}", now.wall_s, "undecodable", Why.UNDECODABLE, event=item)
         return step.keep(self.memory, kept, now)
+
+    def unsaid(self, what: str, host: str, error: str, now: Now) -> Draft:
+        return step.keep(self.memory, DeadLetter("unsaid", now.wall_s, what, Why.RAISED, host=host, error=error), now)
 
     def applied(self, effects: Effects) -> None:
         pass

@@ -1,17 +1,27 @@
-"""How deep a message may be nested, against a parser."""
+"""What shape a message may have, against a parser."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.core.errors import BadFrame
-from processes.core.travels import agent_frames
-from processes.core.travels.shape import DEPTH_MAX, too_deep
+from processes.core.travels import agent_frames, operator_frames
+from processes.core.travels.shape import (
+    DEPTH_MAX,
+    NAMES_MAX,
+    NUMBER_CHARS_MAX,
+    STRING_BYTES_MAX,
+    VALUES_MAX,
+    complaint,
+)
 
 
 def depth_of(value: Any) -> int:
@@ -35,7 +45,7 @@ def test_the_depth_is_the_parsers_whatever_stands_in_strings(value: Any, wraps: 
     """The bugs it would catch: brackets in strings that count, escaped quotes that end a string, wide taken for deep."""
     for number in range(wraps):
         value = [value] if number % 2 else {"k": value, '"[{': [[]] * (width if number == 0 else 0)}
-    assert too_deep(json.dumps(value).encode()) == (depth_of(value) > DEPTH_MAX)
+    assert ("nested" in complaint(json.dumps(value).encode())) == (depth_of(value) > DEPTH_MAX)
 
 
 @pytest.mark.parametrize("kind", [*agent_frames.FRAME_TYPES, "of_a_version_to_come"])
@@ -54,3 +64,93 @@ def test_a_heartbeat_that_is_nested_as_deep_as_may_be_goes_through() -> None:
     frame, kept = agent_frames.decode(f'{{"type":"heartbeat","payload":{{"metrics":null,"facts":{facts}}}}}'.encode())
     assert isinstance(frame, agent_frames.Heartbeat)
     assert json.loads(kept) == {"facts": json.loads(facts)}
+
+
+def strings_of(value: Any) -> Iterator[str]:
+    """Slow and obvious: all strings and names."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from strings_of(each)
+    if isinstance(value, str):
+        yield value
+
+
+@given(VALUES, st.integers(0, 3), st.integers(-2, 2), st.sampled_from(["x", '"', "\\", "é", "{", ":", ",", "1"]))
+def test_one_string_may_be_long_whatever_is_in_it(value: Any, long: int, beyond: int, char: str) -> None:
+    """The bugs it would catch: strings counted as one, escapes that end a string, names that are not counted."""
+    size = len(json.dumps(char)) - 2
+    text = char * ((STRING_BYTES_MAX + beyond) // size)
+    held = [value, *([text] * min(long, 2)), *([{text: 1}] if long == 3 else [])]
+    sizes = [len(json.dumps(each)) - 2 for each in strings_of(held)]
+    assert ("string" in complaint(json.dumps(held).encode())) == (sum(each > STRING_BYTES_MAX for each in sizes) > 1)
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        ("[" + "0," * (VALUES_MAX - 1) + "0]", "[" + "0," * VALUES_MAX + "0]"),
+        (
+            "{" + ",".join('"a":0' for _ in range(VALUES_MAX)) + "}",
+            "{" + ",".join('"a":0' for _ in range(VALUES_MAX + 1)) + "}",
+        ),
+        ('{"a":' * 20 + "0" + "}" * 20, "{" + '"a":{},' * NAMES_MAX + '"b":{}}'),
+        ("1" * NUMBER_CHARS_MAX, "1" * (NUMBER_CHARS_MAX + 1)),
+        ('{"a":-1.7976931348623157e+308}', '{"a":0.' + "0" * NUMBER_CHARS_MAX + "}"),
+        ('"' + "1" * 5000 + '"', "[1e" + "0" * 5000 + "1]"),
+        ("[" * DEPTH_MAX + "]" * DEPTH_MAX, '{"":' * (DEPTH_MAX + 1) + "0" + "}" * (DEPTH_MAX + 1)),
+    ],
+)
+def test_a_message_is_malformed_just_past_each_bound(within: str, beyond: str) -> None:
+    assert complaint(within.encode()) == ""
+    assert complaint(beyond.encode()) != ""
+
+
+@pytest.mark.parametrize("kind", [*agent_frames.FRAME_TYPES, "of_a_version_to_come"])
+@pytest.mark.parametrize(
+    "value", ["[" + "0," * VALUES_MAX + "0]", "9" * 400, '["' + '","'.join(["x" * 9000] * 2) + '"]']
+)
+def test_a_frame_of_any_type_with_an_unknown_field_past_a_bound_is_malformed(kind: str, value: str) -> None:
+    with pytest.raises(BadFrame, match="more than"):
+        agent_frames.decode(
+            f'{{"type":"{kind}","payload":{{"hostname":"a","reason":"x","line":"","x":{value}}}}}'.encode()
+        )
+
+
+@pytest.mark.parametrize("kind", ["get_state", "subscribe", "of_a_version_to_come"])
+@pytest.mark.parametrize("value", ["[" * 40 + "]" * 40, "9" * 400])
+def test_an_operators_frame_past_a_bound_is_malformed(kind: str, value: str) -> None:
+    with pytest.raises(msgspec.DecodeError, match=r"nested|more than"):
+        operator_frames.decode_request(f'{{"type":"{kind}","command_id":"a","x":{value}}}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 33 + b'"' + b'\\"' * 100_000,
+        b"[" * 33 + b'"\\' * 100_000,
+        b"[" * 250_000,
+        b'["",' * 60_000,
+        b'"\\' * 100_000,
+    ],
+)
+def test_no_text_of_half_a_megabyte_keeps_a_gateway_busy(text: bytes) -> None:
+    """A quote that opened a string without an end was tried again from each quote behind it: a frame of 40 KB took 42 s
+    of a gateway, which the watchdog kills after two.
+    """
+    begun_s = time.process_time()
+    complaint(text)
+    assert time.process_time() - begun_s < 5.0
+
+
+def test_facts_that_are_too_long_are_malformed_and_not_left_out_in_silence() -> None:
+    room = agent_frames.FACTS_BYTES_MAX - len('{"a":""}')
+    for size, fits in ((room, True), (room + 1, False)):
+        text = f'{{"type":"heartbeat","payload":{{"a":"{"x" * size}"}}}}'.encode()
+        if fits:
+            assert len(agent_frames.decode(text)[1]) == agent_frames.FACTS_BYTES_MAX
+        else:
+            with pytest.raises(BadFrame, match="at most"):
+                agent_frames.decode(text)
