@@ -13,6 +13,7 @@ from processes.adapters.state import session_files, signin_codes
 from processes.adapters.state.session_files import SessionFile
 from processes.core.fanout.signin import (
     SESSION_S_MAX,
+    TOKEN_USE_TOLD_S,
     Attempts,
     Principal,
     Public,
@@ -36,14 +37,17 @@ class Auth:
     """Finds out who sends a request or opens a connection, and whether that is still allowed."""
 
     def __init__(
-        self, settings: Settings, folder_watch: FolderWatch, key: bytes, wall_s: Callable[[], float] = time.time
-    ) -> None:
+        self, settings: Settings, folder_watch: FolderWatch, key: bytes, wall_s: Callable[[], float] = time.time,
+        *, on_token_use: Callable[[str, float], object] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        """`on_token_use` is called with the hash of a token that is used and the time, once in some minutes at most."""
         file = settings.file
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
         self.attempts = Attempts()
         self._ended: set[str] = set()  # sessions that ended here, until the folder watch has seen that
         self._uses = Uses()
+        self._token_uses, self._on_token_use = Uses(TOKEN_USE_TOLD_S), on_token_use
         self._folder_watch, self._key, self._wall_s = folder_watch, key, wall_s
         self.run = settings.run
         # cookies do not know ports: two installations on one machine must not overwrite each other's
@@ -61,14 +65,14 @@ class Auth:
         """Return who asks, by the last look at the state folder; for callers that cannot await."""
         token = bearer(authorization)
         if token is not None:
-            return self._folder_watch.seen.credentials.get(digest(token))
+            return self._in_time(self._folder_watch.seen.credentials.get(digest(token)))
         return self._session(cookies)
 
     async def find(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
         """Return who asks, as `known` does, but look at the state folder once more for an unknown token."""
         token = bearer(authorization)
         if token is not None:
-            return await self._folder_watch.find(digest(token))
+            return self._in_time(await self._folder_watch.find(digest(token)))
         session = self._read(cookies)
         if session is not None:
             await self._folder_watch.find(session.token_hash)  # the token may have been made a moment ago
@@ -77,7 +81,7 @@ class Auth:
     def still_good(self, principal: Principal) -> bool:
         """Return whether the token or session of an open connection is still valid. Being open counts as use."""
         if not principal.by_cookie:
-            return principal.credential in self._folder_watch.seen.credentials
+            return self._in_time(self._folder_watch.seen.credentials.get(principal.credential)) is not None
         good = not is_over(principal.since_wall_s, self._wall_s()) and self._is_granted(principal)
         if good:
             self._use(principal)
@@ -92,7 +96,7 @@ class Auth:
             own_hash = self._folder_watch.seen.own_hash  # to which the sessions belong that codes make
             found = Principal(role, role.value, own_hash) if role is not None and own_hash else None
         else:
-            found = await self._folder_watch.find(digest(token or "")) if token else None
+            found = self._in_time(await self._folder_watch.find(digest(token))) if token else None
         if found is None or found.canary:
             return None
         session_id, now_s, owner = secrets.token_hex(18), self._wall_s(), found.credential
@@ -132,11 +136,21 @@ class Auth:
         """Return whether its token is good and nobody has ended it. While nobody could read who has, no session is."""
         seen, id = self._folder_watch.seen, session.credential
         return (
-            session.token_hash in seen.credentials
+            self._in_time(seen.credentials.get(session.token_hash)) is not None
             and seen.signed_out is not None
             and id not in seen.signed_out
             and id not in self._ended
         )
+
+    def _in_time(self, found: Principal | None) -> Principal | None:
+        """Return the token's principal, unless its time is over; that is told as its use."""
+        now_wall_s = self._wall_s()
+        if found is None or now_wall_s >= found.until_wall_s:
+            return None
+        listed = not found.canary and found.credential != self._folder_watch.seen.own_hash
+        if listed and self._token_uses.note(found.credential, now_wall_s):
+            self._on_token_use(found.credential, now_wall_s)
+        return found
 
     def _is_idle(self, session: Principal) -> bool:
         id = session.credential

@@ -26,10 +26,19 @@ from processes.core.travels.messages import (
     RemoveHost,
     RevokeHost,
     RevokeToken,
+    RotateToken,
     StartRun,
 )  # fmt: skip
 from processes.core.travels.messages import Request as HubRequest
-from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.core.travels.operator_requests import (
+    DrillBody,
+    EnrollBody,
+    GiveBody,
+    LoginBody,
+    RotateBody,
+    RunBody,
+    TokenBody,
+)  # fmt: skip
 from processes.core.values import CANARY_HOST, CANARY_OP
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
@@ -129,15 +138,19 @@ class ChangeApi:
     async def create_token(self, request: Request) -> Response:
         """Create a further operator token and tell it, this once."""
         body = await body_of(request, TokenBody)
-        return await self._with_token(request, lambda token: CreateToken(digest(token), body.role.value, body.label))
+        return await self._with_token(
+            request, lambda token: CreateToken(digest(token), body.role.value, body.label, body.expires_s)
+        )
+
+    async def rotate_token(self, request: Request) -> Response:
+        """Create a token in the place of another one, which is good for an overlap, and tell it, this once."""
+        body = await body_of(request, RotateBody)
+        old = await self._token_hash(request.path_params["id"])
+        return await self._with_token(request, lambda token: RotateToken(old, digest(token), body.overlap_s))
 
     async def revoke_token(self, request: Request) -> Response:
         """Revoke a further operator token; its sessions and connections end."""
-        named = request.path_params["id"]
-        found = [token_hash for token_hash, view in await self._read_api.known_tokens() if view.id == named]
-        if len(found) != 1:
-            raise Problem(404, "unknown_token", f"there is no token {named!r}")
-        return await self._ask(request, RevokeToken(found[0]))
+        return await self._ask(request, RevokeToken(await self._token_hash(request.path_params["id"])))
 
     async def drill(self, request: Request) -> Response:
         """Rehearse a fault inside the hub."""
@@ -147,6 +160,13 @@ class ChangeApi:
                 403, "drills_disabled", "drills are not enabled on this installation: set drills.enabled = true"
             )
         return await self._ask(request, RehearseFault(body.fault, self._mirror.epoch))
+
+    async def _token_hash(self, named: str) -> str:
+        """Return the hash of the token of this id. Raises: Problem 404; DatabaseUnreadable."""
+        found = [token_hash for token_hash, view in await self._read_api.known_tokens() if view.id == named]
+        if len(found) != 1:
+            raise Problem(404, "unknown_token", f"there is no token {named!r}")
+        return found[0]
 
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
         await check_there(request)

@@ -87,7 +87,7 @@ class Loop:
         self._keeping: asyncio.Task[None] | None = None
         self._keep_told = False
         self._keep_s = self._loop.time() + KEEP_S
-        self._load_s = self._forget_s = 0.0
+        self._load_s = self._forget_s = self._end_s = 0.0
         self._gaps = self._errors = 0
         self._asked_again: asyncio.Task[None] | None = None
 
@@ -147,6 +147,9 @@ class Loop:
         self._outputs.turn()
         if self._folder_watch.turn(now_s) is not None:
             self._show_folder()
+        if now_s >= self._end_s:  # by the clock, also while the disk gives no new look
+            self._end_s = now_s + state_folder.LOOK_S
+            self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
         if now_s >= self._forget_s:
             self._forget_s = now_s + FORGET_S
             if self._poison_guard.forget_old():
@@ -285,7 +288,6 @@ class Loop:
         for kind, rows in state_folder.rows(folder_seen).items():
             self._audience.show_rows(kind, rows)
         self._show_source()
-        self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
 
     def _show_source(self) -> None:
         """Show whether the rows come from the hub or from the database, and of which time the database's are."""

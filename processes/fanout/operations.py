@@ -37,7 +37,15 @@ from processes.core.shown.pages import (
 )
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
-from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.core.travels.operator_requests import (
+    DrillBody,
+    EnrollBody,
+    GiveBody,
+    LoginBody,
+    RotateBody,
+    RunBody,
+    TokenBody,
+)  # fmt: skip
 from processes.core.values import Role
 from processes.fanout import openapi_prose
 from processes.fanout.change_api import ChangeApi
@@ -281,8 +289,14 @@ def _access(change_api: ChangeApi, read_api: ReadApi, sessions: Sessions) -> lis
     logout = of("sign_out", tag, "Ends the session", {200: SignedOut}, sets_cookie=True)
     end = of("end_session", tag, "Ends a session", {200: SessionEnded}, text=mine)
     token = of(
-        "create_token", tag, "A further operator token", {201: TokenMade}, TokenBody, text="It is told this once."
-    )
+        "create_token", tag, "A further operator token", {201: TokenMade}, TokenBody,
+        text="It is told this once. Without `expires_s` it is good until it is revoked.",
+    )  # fmt: skip
+    rotate = of(
+        "rotate_token", tag, "A token in the place of another one", {201: TokenMade}, RotateBody, errors=(409,),
+        text="It has the role, label and length of life of the old one, which is good for `overlap_s` more; then its "
+        "sessions and connections end. 409: it was replaced already.",
+    )  # fmt: skip
     return [
         Operation("POST", "/logout", Role.VIEWER, change_api.logout, logout),
         _look("/api/v1/me", read_api.me, of("get_me", tag, "Who asks", {200: Me})),
@@ -299,6 +313,7 @@ def _access(change_api: ChangeApi, read_api: ReadApi, sessions: Sessions) -> lis
             of("list_tokens", tag, "Operator tokens, never the tokens themselves", {200: TokensPage}),
         ),
         _rule("POST", "/api/v1/tokens", change_api.create_token, token),
+        _rule("POST", "/api/v1/tokens/{id}/rotate", change_api.rotate_token, rotate),
         _rule(
             "DELETE",
             "/api/v1/tokens/{id}",

@@ -12,6 +12,7 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import contested, fleet_db
 from processes.core.alarms import conditions
 from processes.core.alarms.conditions import AlarmFacts
+from processes.core.records.request import OperatorToken
 from processes.core.shown import certificate
 from processes.core.travels.audit import Kind
 
@@ -29,12 +30,14 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
             expires_wall_s = certificate.expires_wall_s(_text(Path(settings.file.tls.certificate)))
         except (OSError, certificate.NoCertificate) as error:
             problem = str(error)
-    put_aside, ended, suspended = before.put_aside, before.ended, before.suspended
+    put_aside, ended, suspended, ending = before.put_aside, before.ended, before.suspended, before.ending
     with contextlib.suppress(fleet_db.DatabaseUnreadable):
         put_aside, ended, suspended = fleet_db.reading(settings.database, lambda connection: _rows(connection, before))
+        ending = fleet_db.reading(settings.database, _ending)
     return AlarmFacts(
         disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s, certificate_problem=problem,
         put_aside=put_aside, ended=ended, suspended=suspended, contested=contested.lately(settings.run),
+        ending=ending,
     )  # fmt: skip
 
 
@@ -61,6 +64,12 @@ def _rows(
         (ROWS_MAX,),
     )
     return put_aside, _ended(connection, before, dict(put_aside)), [(str(name), str(why)) for name, why in hosts]
+
+
+def _ending(connection: sqlite3.Connection) -> list[OperatorToken]:
+    """Return the tokens that end first, of those with an end that no other one has replaced."""
+    found = [each for each in fleet_db.tokens(connection) if each.expires_wall_s is not None and not each.replaced_by]
+    return sorted(found, key=lambda token: token.expires_wall_s or 0.0)[:ROWS_MAX]
 
 
 def _ended(connection: sqlite3.Connection, before: AlarmFacts, stands: dict[str, str]) -> dict[str, str]:

@@ -107,7 +107,10 @@ def test_a_session_ends_with_its_token_everywhere_and_others_go_on() -> None:
     async def run(house: FanoutHouse) -> None:
         with house.database() as connection:
             for token in ("anns", "bobs"):
-                connection.execute("INSERT INTO tokens VALUES (?, 'admin', ?, 0)", (hash_of(token), token))
+                connection.execute(
+                    "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'admin', ?, 0)",
+                    (hash_of(token), token),
+                )
         async with house.client(None) as ann, house.client(None) as bob, house.client() as boss:
             for client, token in ((ann, "anns"), (bob, "bobs")):
                 assert (await client.post("/login", json={"token": token})).status_code == 200

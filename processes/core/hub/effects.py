@@ -19,7 +19,7 @@ from processes.core.values import OutputRecord
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Make this the row of the key in a durable table. `table`: the name of one of the memory's tables, or tokens."""
+    """Make this the row of the key in a durable table. `table`: the name of one of the memory's tables."""
 
     table: str
     key: str

@@ -11,16 +11,17 @@ from typing import Final
 
 import msgspec
 
-from processes.core.errors import LocalError, RemoteError
-from processes.core.hub import flood, runs
+from processes.core.errors import LocalError
+from processes.core.hub import flood, operator_tokens, runs
 from processes.core.hub.commands import make_command
-from processes.core.hub.effects import AddAudit, Drop, Put, Revoke
+from processes.core.hub.effects import AddAudit, Revoke
 from processes.core.hub.memory import Draft, derived_id
+from processes.core.hub.refused import Refused
 from processes.core.records import dead_letter
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord
-from processes.core.records.request import KeyEntry, OperatorToken
+from processes.core.records.request import KeyEntry
 from processes.core.records.run import HostPart, Part, Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import audit
@@ -41,26 +42,15 @@ from processes.core.travels.messages import (
     RetryDeadLetter,
     RevokeHost,
     RevokeToken,
+    RotateToken,
     StartRun,
     Token,
     TokenChanged,
 )  # fmt: skip
 from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX
-from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role, token_id
+from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence
 
 RUNS_MAX: Final = 100  # under way at once; guess
-
-
-class Refused(RemoteError):
-    """A request that is not accepted: an HTTP status, a fixed word and a text for a person."""
-
-    def __init__(self, status: int, code: str, message: str, **more: object) -> None:
-        super().__init__(code, message)
-        self.status, self.more = status, more
-
-    def body(self) -> Json:
-        """Return the answer's JSON."""
-        return encode({"error": self.code, "message": self.message, **self.more})
 
 
 def step(draft: Draft, event: RequestReceived) -> None:
@@ -107,7 +97,7 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
         case RemoveHost():
             return _remove(draft, event, event.request)
         case CreateToken():
-            return _create_token(draft, event, event.request)
+            return operator_tokens.create(draft, event.request, event.actor)
         case LiftHost():
             return _lift(draft, event, event.request)
         case RetryDeadLetter():
@@ -115,7 +105,9 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
         case DiscardDeadLetter():
             return _discard(draft, event, event.request)
         case RevokeToken():
-            return _revoke_token(draft, event, event.request)
+            return operator_tokens.revoke(draft, event.request, event.actor)
+        case RotateToken():
+            return operator_tokens.rotate(draft, event.request, event.actor)
         case RehearseFault():
             raise Refused(
                 409, "drills_disabled", "drills are not enabled on this installation: set drills.enabled = true"
@@ -461,20 +453,3 @@ def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after
     draft.effects.writes.append(
         AddAudit(audit.line(draft.now.wall_s, *subject, after, actor=event.actor, reason=reason))
     )
-
-
-def _create_token(draft: Draft, event: RequestReceived, request: CreateToken) -> tuple[int, Json]:
-    if request.role not in list(Role):
-        raise Refused(400, "malformed", f"role {request.role!r} is none of {', '.join(Role)}")
-    token = OperatorToken(request.token_hash, request.role, request.label, draft.now.wall_s)
-    draft.effects.writes.append(Put("tokens", token.token_hash, token))
-    _note(
-        draft, event, (Kind.TOKEN, token_id(request.token_hash)), "created", f"{request.role} {request.label}".rstrip()
-    )
-    return 201, encode({"id": token_id(request.token_hash), "role": request.role, "label": request.label})
-
-
-def _revoke_token(draft: Draft, event: RequestReceived, request: RevokeToken) -> tuple[int, Json]:
-    draft.effects.writes += [Revoke(request.token_hash), Drop("tokens", request.token_hash)]
-    _note(draft, event, (Kind.TOKEN, token_id(request.token_hash)), "revoked")
-    return 200, encode({"id": token_id(request.token_hash), "revoked": True})

@@ -33,6 +33,7 @@ from processes.core.travels.messages import (
     RetryDeadLetter,
     RevokeHost,
     RevokeToken,
+    RotateToken,
     StatusReceived,
     Undelivered,
 )
@@ -45,7 +46,9 @@ UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even 
 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
 # requests that an operator may not make again for an admin
-_ADMINS: Final = (EnrollHost, RevokeHost, RemoveHost, CreateToken, RevokeToken, RehearseFault, RetryDeadLetter)
+_ADMINS: Final = (
+    EnrollHost, RevokeHost, RemoveHost, CreateToken, RotateToken, RevokeToken, RehearseFault, RetryDeadLetter,
+)  # fmt: skip
 _event = msgspec.json.Decoder(Event)
 
 

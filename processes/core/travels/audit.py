@@ -21,7 +21,7 @@ class Kind(enum.StrEnum):
 
     COMMAND = "command"  # subject: its id; before, after: states
     HOST = "host"  # subject: its name; after: enrolled, enrolled_again, revoked, removed, lifted
-    TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, revoked
+    TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, rotated, revoked
     SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, refused, revoked
     DEAD_LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
     DATABASE = "database"  # subject: the backup's time; after: restored

@@ -6,7 +6,7 @@ defaults, so that a process of the version before understands them (upgrades go 
 the hub sends: each carries the hub's epoch, and a receiver drops a message of an older epoch than it has seen.
 
     Event      events       gateway, fanout → hub   AgentRegistered HeartbeatReceived … CensusTaken RequestReceived
-                                                    SnapshotWanted AuditNoted PutAside
+                                                    SnapshotWanted AuditNoted PutAside TokenUsed
     Broadcast  broadcasts   hub → each fanout       HubStarted Changed SnapshotPiece OutputGrew Replied TryAgain
     Delivery   deliveries   hub → each gateway      HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
 """
@@ -217,12 +217,23 @@ class RemoveHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     name: str
 
 
-class CreateToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
-    """POST /api/v1/tokens: a further operator token, by its SHA-256 in hex."""
+class CreateToken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/tokens: a further operator token, by its SHA-256 in hex. expires_s None: it has no end."""
 
     token_hash: str
     role: str
     label: str = ""
+    expires_s: float | None = None
+
+
+class RotateToken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/tokens/ID/rotate: a new token in the place of one, both by their SHA-256 in hex. The old one is good
+    for `overlap_s` more.
+    """
+
+    token_hash: str
+    new_hash: str
+    overlap_s: float = 0.0
 
 
 class RehearseFault(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag="Drill"):
@@ -262,7 +273,7 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 Request = (
     GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken
-    | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
 )  # fmt: skip
 
 
@@ -292,6 +303,16 @@ class AuditNoted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t",
 
     fanout: str
     lines: list[AuditLine]
+
+
+class TokenUsed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """An operator token was used, or a session that belongs to it. A fanout says so once in some minutes; it may be
+    lost.
+    """
+
+    fanout: str
+    token_hash: str
+    at_wall_s: float
 
 
 class Death(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -331,7 +352,7 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
     | StatusReceived | ProgressReceived | Undelivered | HostFlooded | CensusTaken | RequestReceived | SnapshotWanted
-    | AuditNoted | PutAside
+    | AuditNoted | PutAside | TokenUsed
 )  # fmt: skip
 
 

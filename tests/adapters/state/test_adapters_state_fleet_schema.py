@@ -15,6 +15,7 @@ from doubles import old_installation
 
 from processes.adapters.state import fleet_db, fleet_schema
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.records.request import OperatorToken
 
 # Migrates, and kills itself before the N-th statement that SQLite carries out.
 KILLED = """
@@ -52,10 +53,14 @@ def test_a_file_of_the_first_version_becomes_what_a_new_file_is_and_keeps_its_ro
     with opened(old) as before:
         assert fleet_schema.version_of(before) == 1
         kept = before.execute("SELECT * FROM commands").fetchall()
+        before.execute("INSERT INTO tokens VALUES ('hash', 'viewer', 'screen', 5)")
+    old_token = OperatorToken("hash", "viewer", "screen", 5.0)
+    assert old_token in fleet_db.reading(old, fleet_db.tokens), "a fanout of this version reads before a hub of it"
     with contextlib.closing(fleet_db.open_for_writing(old)) as now:
         assert fleet_schema.version_of(now) == fleet_schema.VERSION > 1
         assert fleet_schema.differences(now) == []
         assert now.execute("SELECT * FROM commands").fetchall() == kept != []
+        assert old_token in fleet_db.tokens(now), "a token without an end goes on without one"
         assert now.execute("PRAGMA quick_check").fetchall() == [("ok",)]
     assert fleet_db.refusal(old, tmp_path / "epoch", None) == ""
 
@@ -75,7 +80,9 @@ def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_compl
             seen.add(version)
             names = {name for (name,) in after.execute("SELECT name FROM sqlite_master")}
             assert ("commands_output" in names) == (version >= 2), number
-            assert ("more" in names) == (version >= 3), number
+            token_columns = {name for _, name, *_ in after.execute("PRAGMA table_info(tokens)")}
+            assert ("replaced_by" in token_columns) == ("expires_wall_s" in token_columns) == (version >= 3), number
+            assert ("more" in names) == (version >= 4), number
             assert after.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         if done.returncode == 0:
             break
@@ -85,7 +92,7 @@ def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_compl
             assert after.execute("SELECT count(*) FROM hosts WHERE more != name").fetchone() == (0,)
             assert fleet_schema.version_of(after) == fleet_schema.VERSION + 1
     assert number > 5
-    assert seen == {1, 2, 3}
+    assert seen == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
