@@ -22,6 +22,7 @@ from processes.core.travels.messages import (
     GiveCommand,
     Json,
     LiftHost,
+    MakeCode,
     RehearseFault,
     RemoveHost,
     RevokeHost,
@@ -31,6 +32,7 @@ from processes.core.travels.messages import (
 )  # fmt: skip
 from processes.core.travels.messages import Request as HubRequest
 from processes.core.travels.operator_requests import (
+    CodeBody,
     DrillBody,
     EnrollBody,
     GiveBody,
@@ -45,6 +47,8 @@ from processes.fanout.auth import Auth
 from processes.fanout.read_api import ReadApi
 from processes.fanout.requests import Answer, Requests
 from processes.fanout.web import Problem, answered, body_of, check_origin, check_there, json, principal_of  # fmt: skip
+
+CODE_BYTES = 18  # of chance in an enrolment code; source: 144 bits, which nobody guesses before it expires
 
 
 class ChangeApi:
@@ -123,6 +127,13 @@ class ChangeApi:
             request, lambda token: EnrollHost(body.name, digest(token), body.again), agents_url
         )
 
+    async def make_code(self, request: Request) -> Response:
+        """Make a one-time code by which a host enrols itself, and tell it, this once."""
+        body, name = await body_of(request, CodeBody), request.path_params["name"]
+        code = f"{name}:{secrets.token_urlsafe(CODE_BYTES)}"
+        asked = MakeCode(name, digest(code), body.again, body.expires_s)
+        return await self._with_secret(request, asked, {"code": code, "agents_url": self._settings.agents_url})
+
     async def revoke(self, request: Request) -> Response:
         """Revoke the host's token."""
         return await self._ask(request, RevokeHost(request.path_params["name"]))
@@ -174,11 +185,15 @@ class ChangeApi:
 
     async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
         token = secrets.token_urlsafe(32)
+        return await self._with_secret(request, make(token), {"token": token, **(more or {})})
+
+    async def _with_secret(self, request: Request, asked: HubRequest, told: dict[str, str]) -> Response:
+        """Answer with what the hub says, and with what it does not know."""
         await check_there(request)
-        answer = await self._requests.ask(principal_of(request).actor, make(token))
+        answer = await self._requests.ask(principal_of(request).actor, asked)
         if answer.status // 100 == 2:
             fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
-            for name, value in {"token": token, **(more or {})}.items():
+            for name, value in told.items():
                 fields[name] = msgspec.Raw(msgspec.json.encode(value))
             answer = Answer(answer.status, Json(msgspec.json.encode(fields)))
         return answered(answer)

@@ -18,6 +18,7 @@ from processes.core.shown.pages import (
     DeadLetterGone,
     DeadLettersPage,
     HealthView,
+    HostCode,
     HostEnrolled,
     HostRemoved,
     HostsPage,
@@ -38,6 +39,7 @@ from processes.core.shown.pages import (
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
 from processes.core.travels.operator_requests import (
+    CodeBody,
     DrillBody,
     EnrollBody,
     GiveBody,
@@ -329,6 +331,12 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         "enroll_host", tag, "Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,),
         text="A name that is taken is refused (409), unless `again`: then it gets a new token and the old one is void.",
     )  # fmt: skip
+    code = of(
+        "make_enrolment_code", tag, "A one-time code by which a host enrols itself", {201: HostCode}, CodeBody,
+        errors=(409,),
+        text="The host's agent exchanges it for a token that it makes itself and nobody is shown. `again`: also for "
+        "a host that is enrolled; its token is good until the code is used.",
+    )  # fmt: skip
     remove = of(
         "remove_host",
         tag,
@@ -351,6 +359,7 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     return [
         _rule("POST", "/api/v1/hosts", change_api.enroll, enroll),
         _rule("DELETE", "/api/v1/hosts/{name}", change_api.remove, remove),
+        _rule("POST", "/api/v1/hosts/{name}/code", change_api.make_code, code),
         _rule("POST", "/api/v1/hosts/{name}/revoke", change_api.revoke, revoke),
         _give("/api/v1/hosts/{name}/lift", change_api.lift, lift),
         _rule("GET", "/api/v1/audit", read_api.audit, audit),

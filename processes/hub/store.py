@@ -387,14 +387,13 @@ def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
         hashes = revocations.read(revoked)
     except OSError as error:
         raise _of_disk(error, revoked) from error
-    hosts = [host for host in fleet_db.hosts(sqlite) if host.token_hash in hashes]
+    hosts = [void for host in fleet_db.hosts(sqlite) if (void := host.without(hashes)) is not host]
     rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
     tokens = [row for row in rows if row[0] in hashes]
 
     def work() -> None:
         for host in hosts:
-            void = msgspec.structs.replace(host, token_hash=None)
-            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(void), host.name))
+            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(host), host.name))
         sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", tokens)
 
     if hosts or tokens:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub import flood, operator_tokens, runs
+from processes.core.hub import enrolment_codes, flood, operator_tokens, runs
 from processes.core.hub.commands import make_command
 from processes.core.hub.effects import AddAudit, Revoke
 from processes.core.hub.memory import Draft, derived_id
@@ -36,6 +36,7 @@ from processes.core.travels.messages import (
     GiveCommand,
     Json,
     LiftHost,
+    MakeCode,
     RehearseFault,
     RemoveHost,
     RequestReceived,
@@ -48,7 +49,7 @@ from processes.core.travels.messages import (
     TokenChanged,
 )  # fmt: skip
 from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX
-from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence
+from processes.core.values import CANARY_HOST, CANARY_OP, OP_NAME, Presence
 
 RUNS_MAX: Final = 100  # under way at once; guess
 
@@ -96,6 +97,8 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _revoke(draft, event, event.request)
         case RemoveHost():
             return _remove(draft, event, event.request)
+        case MakeCode():
+            return enrolment_codes.make(draft, event.request, event.request_id, event.actor)
         case CreateToken():
             return operator_tokens.create(draft, event.request, event.actor)
         case LiftHost():
@@ -343,37 +346,28 @@ def _known_host(draft: Draft, name: str) -> HostRecord:
 
 
 def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[int, Json]:
-    if not HOST_NAME.fullmatch(request.name):
-        raise Refused(
-            400,
-            "malformed",
-            f"{request.name!r} is not a host name (RFC 1123): letters, digits, dashes, dots",
-            host=request.name,
-        )
-    host = draft.host(request.name)
-    if host is not None and not request.again:
-        raise Refused(
-            409,
-            "exists",
-            f"host {request.name} is enrolled already: --again gives it a new token and voids the old one",
-        )
+    host = enrolment_codes.enrollable(draft, request.name, again=request.again)
+    lifted = host.suspended if host is not None else ""
     if host is None:
         host = HostRecord(
             request.name, derived_id(event.request_id, request.name), request.token_hash, draft.now.wall_s
         )
     else:
         _void(draft, host.token_hash)
-        host = msgspec.structs.replace(flood.lifted(draft, host), token_hash=request.token_hash)
+        host = enrolment_codes.taken_back(draft, flood.lifted(draft, host))
+        host = msgspec.structs.replace(host, token_hash=request.token_hash)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
+    if lifted:
+        _note(draft, event, (Kind.HOST, host.name), "lifted", lifted)
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
-    return 201, encode({"name": host.name, "host_id": host.enrolment})
+    return 201, encode({"name": host.name, "host_id": host.enrolment, "lifted": lifted})
 
 
 def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[int, Json]:
     host = _known_host(draft, request.name)
     _void(draft, host.token_hash)
-    host = msgspec.structs.replace(host, token_hash=None)
+    host = msgspec.structs.replace(enrolment_codes.taken_back(draft, host), token_hash=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "revoked")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
@@ -388,6 +382,7 @@ def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[
         draft.move(command, after, event.actor, "host_removed")
         ended += 1
     _void(draft, host.token_hash)
+    enrolment_codes.taken_back(draft, host)
     draft.drop_host(host.name)
     _note(draft, event, (Kind.HOST, host.name), "removed")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))

@@ -25,6 +25,7 @@ from processes.core.travels.messages import (
     Death,
     EnrollHost,
     Event,
+    MakeCode,
     ProgressReceived,
     RehearseFault,
     RejectReceived,
@@ -47,7 +48,7 @@ UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
 # requests that an operator may not make again for an admin
 _ADMINS: Final = (
-    EnrollHost, RevokeHost, RemoveHost, CreateToken, RotateToken, RevokeToken, RehearseFault, RetryDeadLetter,
+    EnrollHost, MakeCode, RevokeHost, RemoveHost, CreateToken, RotateToken, RevokeToken, RehearseFault, RetryDeadLetter,
 )  # fmt: skip
 _event = msgspec.json.Decoder(Event)
 

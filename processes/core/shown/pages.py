@@ -114,6 +114,20 @@ class HostEnrolled(msgspec.Struct, frozen=True):
     token: str
     host_id: str = ""
     agents_url: str = ""
+    lifted: str = ""  # why it was suspended, if that was lifted with it
+
+
+class HostCode(msgspec.Struct, frozen=True):
+    """POST /api/v1/hosts/NAME/code. The code is shown only in this answer. `suspended`: why the host is; the use of the
+    code lifts that.
+    """
+
+    name: str
+    code: str
+    expires_at: Time | None
+    host_id: str = ""
+    agents_url: str = ""
+    suspended: str = ""
 
 
 class HostRemoved(msgspec.Struct, frozen=True):

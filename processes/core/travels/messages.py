@@ -6,7 +6,7 @@ defaults, so that a process of the version before understands them (upgrades go 
 the hub sends: each carries the hub's epoch, and a receiver drops a message of an older epoch than it has seen.
 
     Event      events       gateway, fanout → hub   AgentRegistered HeartbeatReceived … CensusTaken RequestReceived
-                                                    SnapshotWanted AuditNoted PutAside TokenUsed
+                                                    SnapshotWanted AuditNoted PutAside TokenUsed CodeOffered
     Broadcast  broadcasts   hub → each fanout       HubStarted Changed SnapshotPiece OutputGrew Replied TryAgain
     Delivery   deliveries   hub → each gateway      HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
 """
@@ -20,7 +20,7 @@ import msgspec
 from processes.core.errors import LocalError
 from processes.core.travels.agent_frames import Heartbeat, Register
 from processes.core.travels.audit import AuditLine
-from processes.core.values import CloseCode, OutputRecord
+from processes.core.values import CODE_S, CloseCode, OutputRecord
 
 FORMAT: Final = 1
 
@@ -155,6 +155,19 @@ class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"
     connections: list[Connection] = []
 
 
+class CodeOffered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """Somebody offers a one-time code at a gateway, for the host that the code names, with the SHA-256 (hex) of the
+    token that the host is to have. `offer`: the gateway's name for it, in the answer too.
+    """
+
+    gateway: str
+    offer: str
+    host: str
+    code_hash: str
+    token_hash: str
+    address: str = ""
+
+
 CENSUS_PIECE: Final = 200  # connections; a register with a long `known` list is about 100 KiB at most
 
 
@@ -203,6 +216,15 @@ class EnrollHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     name: str
     token_hash: str
     again: bool = False
+
+
+class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/hosts/NAME/code: a one-time code for a host, by its SHA-256 in hex, good for `expires_s`."""
+
+    name: str
+    code_hash: str
+    again: bool = False
+    expires_s: float = CODE_S
 
 
 class RevokeHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
@@ -272,8 +294,8 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 
 Request = (
-    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken
-    | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RevokeHost | RemoveHost | LiftHost
+    | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
 )  # fmt: skip
 
 
@@ -352,7 +374,7 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
     | StatusReceived | ProgressReceived | Undelivered | HostFlooded | CensusTaken | RequestReceived | SnapshotWanted
-    | AuditNoted | PutAside | TokenUsed
+    | AuditNoted | PutAside | TokenUsed | CodeOffered
 )  # fmt: skip
 
 
@@ -494,6 +516,14 @@ class DeliverKill(FromHub, frozen=True, omit_defaults=True, tag=True):
     signal: str = "SIGTERM"
 
 
+class CodeAnswered(FromHub, frozen=True, omit_defaults=True, tag=True):
+    """The answer to a code that was offered at this gateway: an HTTP status, and the host's name or why not."""
+
+    offer: str
+    status: int
+    told: str
+
+
 class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
     """End this connection with a close code of values.CloseCode."""
 
@@ -504,7 +534,7 @@ class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 Delivery = (
     HubStarted | TokensPiece | TokenChanged | DeliverRegistered | DeliverCommand | DeliverAck | DeliverKill
-    | CloseConnection
+    | CloseConnection | CodeAnswered
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from processes.core.values import HOST_NAME_MAX, Role
+from processes.core.values import CODE_S, HOST_NAME_MAX, Role
 
 REQUEST_HOSTS_MAX: Final = 10_000  # hosts in one request; the largest fleet that one hub is measured with
 TTL_S_MAX: Final = 7 * 86400.0  # of a command; contract: at most 7 days
@@ -25,6 +25,7 @@ FAULT_CHARS_MAX: Final = 40
 SECRET_CHARS_MAX: Final = 512  # of a token or a one-time code
 LIFE_S_MIN: Final = 60.0  # of a token or an enrolment code; guess: what is shorter is a typing mistake
 LIFE_S_MAX: Final = 10 * 365 * 86400.0  # of a token; who wants more wants none that expires
+CODE_S_MAX: Final = 30 * 86400.0  # of an enrolment code; guess: machines that are prepared and shipped
 OVERLAP_S: Final = 600.0  # for which a token is still good that another one replaces; guess: to write it to its places
 OVERLAP_S_MAX: Final = 7 * 86400.0
 
@@ -62,6 +63,13 @@ class EnrollBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: HostName
     again: bool = False
+
+
+class CodeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/hosts/NAME/code."""
+
+    again: bool = False
+    expires_s: Annotated[float, Meta(ge=LIFE_S_MIN, le=CODE_S_MAX)] = CODE_S
 
 
 class TokenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
