@@ -23,14 +23,14 @@ from processes.adapters import ownership
 from processes.core.alarms import target
 from processes.core.alarms.alarm import Severity
 from processes.core.errors import FleethubError
-from processes.core.travels.operator_requests import TimeToLive
-from processes.core.values import process_name
+from processes.core.travels.operator_requests import OpName, TimeToLive
+from processes.core.values import OP_NAME, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
-LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC"}  # in the environment: words, quoted as in a shell
+LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR"}  # in the environment: words, quoted as in a shell
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 
 
@@ -48,10 +48,16 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect."""
+    """Where operators connect.
+
+    fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot, or
+    of the API by their ids (create_token). A token is not asked: it signs in with each request.
+    """
 
     listen: str = "127.0.0.1:7700"
     url: str = ""
+    fresh_for: list[OpName] = []
+    fresh_s: Annotated[float, Meta(ge=10, le=12 * 3600)] = 300.0
 
 
 class Agents(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -447,6 +453,9 @@ def _check(file: File) -> None:
                 f"{name} = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"
             )
+    for op in file.operators.fresh_for:
+        if not OP_NAME.fullmatch(op):
+            raise SettingsError(f"operators.fresh_for: {op!r} is not the name of an operation, such as reboot")
     for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):
         try:
             urlsplit(url)

@@ -67,7 +67,7 @@ async def main(process: Process) -> None:
         read_api,
         auth,
         audit_notes,
-        DeadLetterApi(database_reader, requests),
+        DeadLetterApi(auth, database_reader, requests),
     )
     web = server.make_server(app, settings.file.tls, server.subscriber_class(audience, auth))
     poison_guard = PoisonGuard(

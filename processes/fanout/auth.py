@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from processes.adapters.settings import Settings
@@ -21,6 +21,7 @@ from processes.core.fanout.signin import (
     cookie,
     digest,
     host_allowed,
+    is_fresh,
     is_idle,
     is_over,
     origin_allowed,
@@ -44,6 +45,7 @@ class Auth:
         file = settings.file
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
+        self._operators = file.operators
         self.attempts = Attempts()
         self._ended: set[str] = set()  # sessions that ended here, until the folder watch has seen that
         self._uses = Uses()
@@ -115,6 +117,12 @@ class Auth:
         self._ended = {each for each in self._ended if each not in (self._folder_watch.seen.signed_out or ())}
         self._ended.add(session_id)
         await asyncio.to_thread(session_files.end, self.run, session_id)
+
+    def wants_sign_in(self, principal: Principal, doing: Iterable[str]) -> str:
+        """Return what of this needs a sign-in that is fresher than this one; empty: nothing."""
+        if is_fresh(principal, self._wall_s(), self._operators.fresh_s):
+            return ""
+        return next((name for name in doing if name in self._operators.fresh_for), "")
 
     def is_open(self, session_id: str, file: SessionFile) -> bool:
         """Return whether the listed session is still good."""

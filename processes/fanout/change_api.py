@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from typing import Any
 
@@ -46,7 +47,16 @@ from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.read_api import ReadApi
 from processes.fanout.requests import Answer, Requests
-from processes.fanout.web import Problem, answered, body_of, check_origin, check_there, json, principal_of  # fmt: skip
+from processes.fanout.web import (  # fmt: skip
+    Problem,
+    answered,
+    body_of,
+    check_fresh,
+    check_origin,
+    check_there,
+    json,
+    principal_of,
+)
 
 CODE_BYTES = 18  # of chance in an enrolment code; source: 144 bits, which nobody guesses before it expires
 
@@ -81,6 +91,10 @@ class ChangeApi:
                 401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"}
             )
         self._auth.attempts.succeeded(address)
+        before = self._auth.known("", request.cookies)
+        if before is not None:  # of the same browser: nobody can use it any more
+            with contextlib.suppress(OSError):  # a full disk: it ends by its time
+                await self._auth.end(before.credential)
         cookie, principal = signed_in
         self._audit_notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
         response = json({"role": principal.role, "actor": principal.actor})
@@ -104,6 +118,7 @@ class ChangeApi:
             raise Problem(403, "forbidden", "the canary commands itself only")
         if not canary and CANARY_HOST in body.hosts:
             raise Problem(404, "unknown_host", f"there is no host {CANARY_HOST!r}", None, host=CANARY_HOST)
+        check_fresh(self._auth, request, [body.op])
         return await self._ask(request, GiveCommand(**msgspec.structs.asdict(body)))
 
     async def cancel(self, request: Request) -> Response:
@@ -113,6 +128,7 @@ class ChangeApi:
     async def start_run(self, request: Request) -> Response:
         """Start a run over many hosts. The hub carries it on, whatever becomes of the client."""
         body = await body_of(request, RunBody)
+        check_fresh(self._auth, request, body.steps)
         return await self._ask(request, StartRun(**msgspec.structs.asdict(body)))
 
     async def cancel_run(self, request: Request) -> Response:

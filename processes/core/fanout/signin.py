@@ -100,6 +100,11 @@ def is_over(since_wall_s: float, now_wall_s: float) -> bool:
     return not -CLOCK_BACK_S_MAX <= now_wall_s - since_wall_s <= SESSION_S_MAX
 
 
+def is_fresh(principal: Principal, now_wall_s: float, fresh_s: float) -> bool:
+    """Return whether who asks has signed in within `fresh_s`. A token signs in with each request."""
+    return not principal.by_cookie or now_wall_s - principal.since_wall_s <= fresh_s
+
+
 def is_idle(since_wall_s: float, used_wall_s: float, now_wall_s: float) -> bool:
     """Return whether a session that began and was last used then has ended because nobody used it."""
     return now_wall_s - max(since_wall_s, used_wall_s) > IDLE_S_MAX

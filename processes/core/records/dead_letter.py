@@ -25,6 +25,7 @@ from processes.core.travels.messages import (
     Death,
     EnrollHost,
     Event,
+    GiveCommand,
     MakeCode,
     ProgressReceived,
     RehearseFault,
@@ -35,6 +36,7 @@ from processes.core.travels.messages import (
     RevokeHost,
     RevokeToken,
     RotateToken,
+    StartRun,
     StatusReceived,
     Undelivered,
 )
@@ -186,6 +188,18 @@ def role_to_retry(dead_letter: DeadLetter) -> Role:
     except LocalError:
         return Role.OPERATOR  # the hub refuses
     return Role.ADMIN if isinstance(event, RequestReceived) and isinstance(event.request, _ADMINS) else Role.OPERATOR
+
+
+def ops_of(dead_letter: DeadLetter) -> list[str]:
+    """Return the ops that would be run on hosts if the dead letter were tried again."""
+    try:
+        event = revived(dead_letter)
+    except LocalError:
+        return []  # the hub refuses
+    request = event.request if isinstance(event, RequestReceived) else None
+    if isinstance(request, GiveCommand):
+        return [request.op]
+    return request.steps if isinstance(request, StartRun) else []
 
 
 def name_again(dead_letter: DeadLetter) -> str:

@@ -1,6 +1,6 @@
 // Toasts, the dialog, and the dialogs that change something.
 import { $, h, icon, setText } from "/dom.js";
-import { ask, askSurely, randomKey } from "/link.js";
+import { ask, askSurely, link, randomKey } from "/link.js";
 import { many, tone } from "/words.js";
 
 const TYPED_MIN = 20; // to remove more hosts than this, their number must be typed
@@ -62,6 +62,62 @@ export function dialog(title, body, go, text, word = "go", precious = false) {
   );
   if (!box.open) box.showModal();
   else box.querySelector("button, input, select")?.focus();
+}
+
+// A sign-in over whatever is open, which stays as it is: what was asked for is then repeated.
+let signingIn = null; // one form for all requests that wait for it
+link.signAgain = (why) => {
+  signingIn ??= new Promise(signInForm.bind(null, why)).finally(() => {
+    signingIn = null;
+  });
+  return signingIn;
+};
+function signInForm(why, done) {
+  const field = h("input", {
+      type: "password",
+      autocomplete: "current-password",
+      required: true,
+      ariaLabel: "operator token",
+    }),
+    wrong = h("p", { className: "wrong", role: "alert" });
+  let signedIn = false;
+  const enter = async (event) => {
+    event.preventDefault();
+    try {
+      await ask("POST", "/login", { token: field.value.trim() });
+      link.me = await ask("GET", "/api/v1/me");
+      signedIn = true;
+      box.close();
+    } catch (error) {
+      setText(wrong, error.message);
+      field.focus();
+    }
+  };
+  const box = h(
+    "dialog",
+    { ariaLabel: "Sign in again", onclose: () => box.remove() || done(signedIn) },
+    h(
+      "form",
+      { onsubmit: enter },
+      h("h2", null, "Sign in again"),
+      h("p", null, why),
+      h("label", null, "Operator token", field),
+      h(
+        "p",
+        { className: "dim small" },
+        "Without a token: open a new sign-in link in this browser, go back, and press again.",
+      ),
+      wrong,
+      h(
+        "div",
+        { className: "tools end" },
+        h("button", { type: "button", onclick: () => box.close() }, "Back"),
+        h("button", { className: "go" }, "Sign in"),
+      ),
+    ),
+  );
+  document.body.append(box);
+  box.showModal();
 }
 
 const path = (name) => `/api/v1/hosts/${encodeURIComponent(name)}`;

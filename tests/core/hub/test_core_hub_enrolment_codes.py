@@ -12,6 +12,7 @@ from doubles.fleet_play import Play, delivered
 from processes.core.cli import rollback
 from processes.core.hub import step
 from processes.core.hub.effects import AddAudit, Effects, Revoke
+from processes.core.records.host import HostRecord
 from processes.core.travels import messages
 from processes.core.travels.messages import CodeAnswered, CodeOffered, MakeCode, TokenChanged
 from processes.core.values import CODE_S
@@ -182,16 +183,11 @@ def test_a_restored_backup_makes_no_used_code_good_again_and_takes_no_token_that
     offer(play)
     void = frozenset(revoked(play))
 
-    def restored(hosts: dict[str, object]) -> dict[str, object]:
-        found = rollback.restored(
-            hosts.values(),
-            [],
-            [],
-            play.memory.ledger,
-            revoked=void,
-            now_wall_s=play.now.wall_s,  # type: ignore[arg-type]
-        )
-        return {host.name: (host.token_hash, host.code) for host in found.hosts}
+    def restored(hosts: dict[str, HostRecord]) -> HostRecord:
+        found = rollback.restored(hosts.values(), [], [], play.memory.ledger, revoked=void, now_wall_s=play.now.wall_s)
+        return {host.name: host for host in found.hosts}["a"]
 
-    assert restored(before)["a"] == (None, None)
-    assert restored(dict(play.memory.hosts))["a"] == (MINE, play.memory.hosts["a"].code)
+    assert (restored(before).token_hash, restored(before).code) == (None, None)
+    after = dict(play.memory.hosts)
+    assert restored(after) == after["a"]
+    assert after["a"].token_hash == MINE
