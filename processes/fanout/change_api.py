@@ -28,6 +28,7 @@ from processes.core.travels.messages import (
     RemoveHost,
     RevokeHost,
     RevokeToken,
+    RotateHost,
     RotateToken,
     StartRun,
 )  # fmt: skip
@@ -149,6 +150,10 @@ class ChangeApi:
         code = f"{name}:{secrets.token_urlsafe(CODE_BYTES)}"
         asked = MakeCode(name, digest(code), body.again, body.expires_s)
         return await self._with_secret(request, asked, {"code": code, "agents_url": self._settings.agents_url})
+
+    async def rotate_host(self, request: Request) -> Response:
+        """Have the host's agent make a new token."""
+        return await self._ask(request, RotateHost(request.path_params["name"]))
 
     async def revoke(self, request: Request) -> Response:
         """Revoke the host's token."""

@@ -337,6 +337,11 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         text="The host's agent exchanges it for a token that it makes itself and nobody is shown. `again`: also for "
         "a host that is enrolled; its token is good until the code is used.",
     )  # fmt: skip
+    rotate = of(
+        "rotate_host", tag, "Has the host's agent make a new token", {202: HostView}, errors=(409,),
+        text="Now, or when it connects. The agent sends only the hash; the old token is void once the hub has it, and the "
+        "agent comes back with the new one. 409: its agent cannot, or the host has no token.",
+    )  # fmt: skip
     remove = of(
         "remove_host",
         tag,
@@ -360,6 +365,7 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         _rule("POST", "/api/v1/hosts", change_api.enroll, enroll),
         _rule("DELETE", "/api/v1/hosts/{name}", change_api.remove, remove),
         _rule("POST", "/api/v1/hosts/{name}/code", change_api.make_code, code),
+        _rule("POST", "/api/v1/hosts/{name}/rotate", change_api.rotate_host, rotate),
         _rule("POST", "/api/v1/hosts/{name}/revoke", change_api.revoke, revoke),
         _give("/api/v1/hosts/{name}/lift", change_api.lift, lift),
         _rule("GET", "/api/v1/audit", read_api.audit, audit),

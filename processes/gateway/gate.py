@@ -34,6 +34,7 @@ from processes.core.travels.messages import (
     DeliverCommand,
     DeliverKill,
     DeliverRegistered,
+    DeliverRotate,
     Delivery,
     HubStarted,
     TokenChanged,
@@ -260,7 +261,7 @@ class Gate:
                 self._code_offers.answered(message.offer, Answered(message.status, message.told))
             case DeliverCommand():
                 self._deliver_command(message)
-            case DeliverRegistered() | DeliverAck() | DeliverKill() | CloseConnection():
+            case DeliverRegistered() | DeliverAck() | DeliverKill() | DeliverRotate() | CloseConnection():
                 self._deliver_frame(message)
             case _:
                 assert_never(message)
@@ -328,7 +329,9 @@ class Gate:
             self._dropped += 1  # the hub learns of it by the disconnect, or by the command's silence
         self.wake.set()
 
-    def _deliver_frame(self, message: DeliverRegistered | DeliverAck | DeliverKill | CloseConnection) -> None:
+    def _deliver_frame(
+        self, message: DeliverRegistered | DeliverAck | DeliverKill | DeliverRotate | CloseConnection
+    ) -> None:
         member = self.roster.find(message.connection)
         if member is None:
             return  # its disconnect is on its way to the hub
@@ -341,6 +344,8 @@ class Gate:
                     frame = agent_frames.Ack(message.command_id, message.offset, message.quarantined)
             case DeliverKill():
                 frame = agent_frames.KillCommand(message.signal, message.command_id)
+            case DeliverRotate():
+                frame = None if member.connection.is_foreign else agent_frames.RotateToken()
             case CloseConnection():
                 self.end(member.socket, message.code, message.reason)
         if frame is not None:

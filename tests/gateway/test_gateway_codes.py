@@ -14,7 +14,8 @@ import pytest
 from processes.cli.machine import code_exchange
 from processes.cli.terminal.failure import Failure
 from processes.core.gateway.code_offers import OFFERS_MAX
-from processes.core.travels.messages import CodeAnswered, CodeOffered, Token, TokenChanged
+from processes.core.travels.messages import CodeAnswered, CodeOffered, DeliverRotate, Token, TokenChanged, TokenOffered
+from processes.core.values import CloseCode
 
 OpenHouse = Callable[..., AbstractAsyncContextManager[Any]]
 CODE = code_exchange.parsed("web1:secret\n")
@@ -93,5 +94,23 @@ def test_guesses_from_one_address_cost_the_hub_a_few_events_a_minute(house: Open
                 await exchange(h.port, tmp_path / "late")
             await h.agent("good")  # who has a token comes in
             assert not [event for event in h.hub.seen if isinstance(event, CodeOffered)]
+
+    asyncio.run(run())
+
+
+def test_an_agent_that_is_asked_says_its_new_tokens_hash_and_is_sent_to_come_back_with_it(house: OpenHouse) -> None:
+    async def run() -> None:
+        async with house() as h:
+            await h.hub.start("web1")
+            wire = await h.agent("web1")
+            await h.hub.deliver(DeliverRotate(1, h.connection("web1")))
+            await wire.hear("rotate_token")
+            wire.say("new_token", token_hash="ab" * 32)
+            offered = await h.hub.event(TokenOffered, host="web1")
+            assert offered.token_hash == "ab" * 32
+            token = Token("ab" * 32, "web1", "id-of-web1")
+            await h.hub.deliver(TokenChanged(1, "web1", token, CloseCode.RESTART, "come with the new token"))
+            code = await wire.ended()
+            assert code == CloseCode.RESTART, "4501 would keep it away"
 
     asyncio.run(run())

@@ -6,18 +6,13 @@ the way, the same words typed again go on with the same secret, and the hub's an
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import secrets
 import ssl
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from processes.adapters import ownership
-from processes.adapters.state import durable
-from processes.cli.machine.sign_in import TOKEN_BYTES, write_secret
+from processes.adapters.state import agent_token
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.core.values import HOST_NAME
 
@@ -27,7 +22,6 @@ ANSWER_S: Final = 15.0  # for one answer; a hub gives it within 5 s
 AGAIN_S_MAX: Final = 60.0  # for which a hub that is away is asked again
 PAUSE_S: Final = 1.0
 TOLD_BYTES_MAX: Final = 4096
-PENDING: Final = ".pending"  # behind the name of the token file: the secret that the hub does not know yet
 
 
 class Code(NamedTuple):
@@ -53,13 +47,8 @@ def exchange(hub: str, code: Code, token_file: Path, ca_file: str = "") -> None:
 
     Raises: Failure; OSError.
     """
-    pending = token_file.with_name(token_file.name + PENDING)
-    with contextlib.suppress(FileExistsError):  # of a try before, or of one beside this one
-        durable.create(pending, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n".encode())
-    secret = ownership.read_private(pending, TOLD_BYTES_MAX).decode("ascii").strip()
-    _offer(hub, code, hashlib.sha256(secret.encode()).hexdigest(), ca_file)
-    write_secret(token_file, secret)
-    pending.unlink(missing_ok=True)
+    _offer(hub, code, agent_token.make(token_file), ca_file)
+    agent_token.promote(token_file)
 
 
 def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> None:

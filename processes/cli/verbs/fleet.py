@@ -129,6 +129,7 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
         ("connected since", view.connected_since or ""),
         ("address", view.address),
         ("enrolled", (view.enrolled_at or "") + (", its token is revoked" if view.revoked else "")),
+        ("new token", f"asked for at {view.rotation_asked_at}" if view.rotation_asked_at else ""),
         ("enrolment code", f"good until {view.code_until}" if view.code_until else ""),
         (
             "suspended",
@@ -197,6 +198,7 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 @click.option(
     "--again", is_flag=True, help="Also if it is enrolled already: it gets a new token, and the old one becomes void."
 )
+@click.option("--rotate", is_flag=True, help="Have the host's own agent make a new token instead.")
 @click.option(
     "--code", is_flag=True, help="Print a one-time code instead of a token: the host's agent exchanges it for a token."
 )
@@ -212,6 +214,7 @@ def enroll(
     *,
     name: str,
     again: bool,
+    rotate: bool,
     code: bool,
     expires_s: float | None,
     as_json: bool,
@@ -219,6 +222,9 @@ def enroll(
     token_file: Path | None,
 ) -> None:
     """Enrol a host. Its token is printed once, alone on stdout.
+
+    With --rotate the agent of a host that is enrolled makes a new token for itself, now or when it connects, and nobody
+    is shown it. The old one is void once the hub has the hash of the new one.
 
     With --code a one-time code is printed instead. The agent that is started with it makes the token itself, and nobody
     is shown it. With --again too, the host's token is good until the code is used. A suspension is lifted by a new
@@ -233,6 +239,14 @@ def enroll(
             "Use letters, digits, hyphens and dots, as in RFC 1123.",
             EXIT_USAGE,
         )
+    if rotate:
+        if again or code:
+            raise click.UsageError("--rotate leaves the enrolment as it is: give it without --again and --code")
+        with asking(hub, token_file) as api:
+            told = api.once("POST", f"/hosts/{segment(name)}/rotate", HostView, promised=(202,))
+        when = "now" if told.view.presence == Presence.ONLINE else "when it connects"
+        _done(told.body, as_json, f"{name}: its agent makes a new token {when}")
+        return
     if code:
         _print_code(name, again=again, expires_s=expires_s, as_json=as_json, hub=hub, token_file=token_file)
         return

@@ -79,7 +79,15 @@ class Ticked(msgspec.Struct, frozen=True):
     metrics: agent_frames.Metrics | None
 
 
-Input = Connected | Disconnected | Received | Recorded | RecordFailed | Updated | UpdateFailed | Observed | Ticked
+class TokenMade(msgspec.Struct, frozen=True):
+    """A new token is on disk; its SHA-256 in hex."""
+
+    token_hash: str
+
+
+Input = (
+    Connected | Disconnected | Received | Recorded | RecordFailed | Updated | UpdateFailed | Observed | Ticked | TokenMade
+)
 
 
 # Effects: what to do, in this order
@@ -137,7 +145,11 @@ class Kill(msgspec.Struct, frozen=True):
     signal: str
 
 
-Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill
+class MakeToken(msgspec.Struct, frozen=True):
+    """Make a new token, durably, beside the one in use; answered by TokenMade, or not at all if the disk refuses."""
+
+
+Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill | MakeToken
 
 
 class Look(NamedTuple):

@@ -38,6 +38,7 @@ from processes.core.agent.effects import (
     Kill,
     Launch,
     Look,
+    MakeToken,
     Observed,
     Received,
     Recorded,
@@ -46,6 +47,7 @@ from processes.core.agent.effects import (
     Send,
     SettleRow,
     Ticked,
+    TokenMade,
     Updated,
     UpdateFailed,
 )
@@ -175,6 +177,8 @@ class Agent:
                 self._open[command_id].update_failed(now)
             case Observed():
                 self._on_observed(happened, now, effects)
+            case TokenMade(token_hash):
+                self._send(agent_frames.NewToken(token_hash), effects)
             case Ticked(metrics):
                 self._on_tick(metrics, now, effects)
             case _:
@@ -192,6 +196,8 @@ class Agent:
                 self._on_command(frame, now, effects)
             case agent_frames.KillCommand():
                 self._on_kill(frame, now, effects)
+            case agent_frames.RotateToken():
+                effects.append(MakeToken())
             case agent_frames.Ack(command_id, offset):
                 self._on_ack(self._open.get(command_id), offset, now, effects)
             case _:

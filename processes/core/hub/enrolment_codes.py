@@ -99,6 +99,7 @@ def _exchange(draft: Draft, event: CodeOffered, host: HostRecord, code: Enrolmen
     host = msgspec.structs.replace(
         flood.lifted(draft, host),
         token_hash=event.token_hash,
+        rotation_wall_s=None,
         code=msgspec.structs.replace(code, used_hash=event.token_hash),
     )
     draft.put(draft.memory.hosts, host.name, host)

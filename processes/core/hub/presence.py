@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from processes.core.hub import foreign
+from processes.core.hub import foreign, host_tokens
 from processes.core.hub.memory import Draft
 from processes.core.hub.rules import Census
 from processes.core.records.host import HostRecord, Link, progress_of
@@ -78,6 +78,7 @@ def connect(draft: Draft, info: Connection) -> None:
         draft.put_host_behind(host)
         _arm(draft, host)
     draft.deliver(info.gateway, DeliverRegistered(draft.memory.epoch, info.connection, host.name, host.enrolment))
+    host_tokens.ask(draft, host)
     draft.mark(draft.memory.due, host.name)
     draft.mark(draft.memory.arrived, host.name)
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub import enrolment_codes, flood, operator_tokens, runs
+from processes.core.hub import enrolment_codes, flood, host_tokens, operator_tokens, runs
 from processes.core.hub.commands import make_command
 from processes.core.hub.effects import AddAudit, Revoke
 from processes.core.hub.memory import Draft, derived_id
@@ -43,6 +43,7 @@ from processes.core.travels.messages import (
     RetryDeadLetter,
     RevokeHost,
     RevokeToken,
+    RotateHost,
     RotateToken,
     StartRun,
     Token,
@@ -99,6 +100,8 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _remove(draft, event, event.request)
         case MakeCode():
             return enrolment_codes.make(draft, event.request, event.request_id, event.actor)
+        case RotateHost():
+            return host_tokens.rotate(draft, _known_host(draft, event.request.name), event.actor)
         case CreateToken():
             return operator_tokens.create(draft, event.request, event.actor)
         case LiftHost():
@@ -355,7 +358,7 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
     else:
         _void(draft, host.token_hash)
         host = enrolment_codes.taken_back(draft, flood.lifted(draft, host))
-        host = msgspec.structs.replace(host, token_hash=request.token_hash)
+        host = msgspec.structs.replace(host, token_hash=request.token_hash, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
     if lifted:
@@ -367,7 +370,7 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
 def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[int, Json]:
     host = _known_host(draft, request.name)
     _void(draft, host.token_hash)
-    host = msgspec.structs.replace(enrolment_codes.taken_back(draft, host), token_hash=None)
+    host = msgspec.structs.replace(enrolment_codes.taken_back(draft, host), token_hash=None, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "revoked")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))

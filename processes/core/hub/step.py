@@ -18,7 +18,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from processes.core.hub import delivery, enrolment_codes, flood, operator_tokens, presence, requests, runs
+from processes.core.hub import delivery, enrolment_codes, flood, host_tokens, operator_tokens, presence, requests, runs
 from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id, load
 from processes.core.hub.refused import Refused
@@ -47,6 +47,7 @@ from processes.core.travels.messages import (
     RequestReceived,
     SnapshotWanted,
     StatusReceived,
+    TokenOffered,
     TokenUsed,
     Undelivered,
 )
@@ -187,6 +188,8 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             flood.closed(draft, event)
         case RequestReceived():
             requests.step(draft, event)
+        case TokenOffered():
+            host_tokens.offered(draft, event)
         case CodeOffered():
             enrolment_codes.offered(draft, event)
         case TokenUsed():

@@ -47,6 +47,7 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_wall_s: float | None = None
     lifted_wall_s: float | None = None  # the last lift of a suspension: deaths of the hub before it are forgiven
+    rotation_wall_s: float | None = None  # since when its agent is asked to make a new token; None: it is not
     code: EnrolmentCode | None = None  # the last one that was made for it and not taken back
 
     def without(self, revoked: frozenset[str]) -> HostRecord:

@@ -140,6 +140,12 @@ class HostFlooded(AgentEvent, frozen=True, omit_defaults=True, tag=True):
     """
 
 
+class TokenOffered(AgentEvent, frozen=True, omit_defaults=True, tag=True):
+    """The agent has made a new token, as it was asked to, and says its SHA-256 (hex)."""
+
+    token_hash: str
+
+
 class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
     """One piece of a gateway's census: all its connections, at most CENSUS_PIECE in a piece.
 
@@ -227,6 +233,12 @@ class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", t
     expires_s: float = CODE_S
 
 
+class RotateHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """POST /api/v1/hosts/NAME/rotate: have the host's agent make a new token, now or when it connects."""
+
+    name: str
+
+
 class RevokeHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     """POST /api/v1/hosts/NAME/revoke: make its token void and end its connection; the host and its commands stay."""
 
@@ -294,8 +306,8 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 
 Request = (
-    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RevokeHost | RemoveHost | LiftHost
-    | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RotateHost | RevokeHost | RemoveHost
+    | LiftHost | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
 )  # fmt: skip
 
 
@@ -374,7 +386,7 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
     | StatusReceived | ProgressReceived | Undelivered | HostFlooded | CensusTaken | RequestReceived | SnapshotWanted
-    | AuditNoted | PutAside | TokenUsed | CodeOffered
+    | AuditNoted | PutAside | TokenUsed | CodeOffered | TokenOffered
 )  # fmt: skip
 
 
@@ -524,6 +536,12 @@ class CodeAnswered(FromHub, frozen=True, omit_defaults=True, tag=True):
     told: str
 
 
+class DeliverRotate(FromHub, frozen=True, omit_defaults=True, tag=True):
+    """Ask the agent to make a new token."""
+
+    connection: str
+
+
 class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
     """End this connection with a close code of values.CloseCode."""
 
@@ -534,7 +552,7 @@ class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 Delivery = (
     HubStarted | TokensPiece | TokenChanged | DeliverRegistered | DeliverCommand | DeliverAck | DeliverKill
-    | CloseConnection | CodeAnswered
+    | CloseConnection | CodeAnswered | DeliverRotate
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from processes.core.travels.agent_frames import CommandOptions, Heartbeat, Metri
 from processes.core.travels.messages import Json
 from processes.core.values import Presence
 
-KEPT: Final = {"name", "host_id", "enrolled_at", "revoked", "suspended", "suspended_at", "ledger", "code_until"}
+KEPT: Final = {"name", "host_id", "enrolled_at", "revoked", "suspended", "suspended_at", "ledger", "code_until", "rotation_asked_at"}
 BY_THE_FANOUT: Final = {"put_aside"}  # the hub never sends it
 BESIDE_THE_VIEW: Final = {"beat"}  # in the canary's changes alone
 HOST: Final = HostRecord("web1", "e1", "hash", 1.0)
@@ -48,6 +48,7 @@ BEFORE: Final[dict[str, Any]] = {
     "ledger": Ledger(accepted=1, queued=1),
     "suspended": "too many",
     "suspended_wall_s": 3.0,
+    "rotation_wall_s": 3.5,
     "code": EnrolmentCode("hash", 4.0),
 }
 
