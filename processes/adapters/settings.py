@@ -30,7 +30,8 @@ RESERVED: Final = {  # variables that fleethub sets for its own processes; they 
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
-LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR"}  # in the environment: words, quoted as in a shell
+# in the environment: words, quoted as in a shell
+LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR"}
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 
 
@@ -50,8 +51,8 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where operators connect.
 
-    fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot, or
-    of the API by their ids (create_token). A token is not asked: it signs in with each request.
+    fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot,
+    or of the API by their ids (create_token). A token is not asked: it signs in with each request.
     """
 
     listen: str = "127.0.0.1:7700"

@@ -243,8 +243,8 @@ class Link:
             self._log.error("the new token is not in its file", error=str(error))
 
     def _credentials(self) -> tuple[str, bool, ssl.SSLContext | None]:
-        """The token, whether it is the next one, and whom to trust under wss. Read anew each time: all are renewed while
-        agents run. Raises: ConfigError.
+        """The token, whether it is the next one, and whom to trust under wss. Read anew each time: all are renewed
+        while agents run. Raises: ConfigError.
         """
         try:
             found = agent_token.read_pending(self._config.token_file) if self._with_next else None

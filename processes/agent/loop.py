@@ -23,7 +23,8 @@ from processes.core.agent.effects import (
     Kill,
     Launch,
     Look,
-    MakeToken,
+    MakeNextToken,
+    NextTokenMade,
     Recorded,
     RecordEnd,
     RecordFailed,
@@ -32,7 +33,6 @@ from processes.core.agent.effects import (
     Send,
     SettleRow,
     Ticked,
-    TokenMade,
     Updated,
     UpdateFailed,
 )
@@ -162,7 +162,7 @@ class Loop:
                 self._start(self._update(row, prepare=False))
             case SettleRow():
                 self._start(self._settle(effect))
-            case MakeToken():
+            case MakeNextToken():
                 self._start(self._make_token())
             case Launch(command_id, op):
                 self._log.info("starting", command_id=command_id, op=op)
@@ -177,7 +177,7 @@ class Loop:
         except (OSError, NotPrivate) as error:  # the hub asks again at the next connection
             self._log.error("no new token could be made: the old one stays", error=str(error))
         else:
-            await self._inbox.put(TokenMade(token_hash))
+            await self._inbox.put(NextTokenMade(token_hash))
 
     async def _record(self, effect: RecordRow) -> None:
         row = effect.row

@@ -48,6 +48,7 @@ async def main(process: Process) -> None:
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
     histories = Histories(time.time())
+    audit_notes = AuditNotes(link, process.name)
     parts = Parts(
         link,
         mirror,
@@ -57,11 +58,11 @@ async def main(process: Process) -> None:
         folder_watch,
         auth,
         database_reader,
+        audit_notes,
         histories,
         settings.histories / process.name,
     )
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
-    audit_notes = AuditNotes(link, process.name)
     app = application(
         ChangeApi(settings, auth, requests, mirror, read_api, audit_notes),
         read_api,

@@ -30,10 +30,12 @@ from processes.core.records.host import Link
 from processes.core.shown.replica import FINAL_COMMANDS_MAX
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import messages
+from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Change, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
-from processes.core.values import Presence, rfc3339
+from processes.core.values import Presence, process_name, rfc3339, token_id
 from processes.fanout import state_folder
+from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.outputs import Outputs
@@ -48,6 +50,7 @@ LOAD_S: Final = 2.0  # between two reads of the database while no hub has sent a
 FORGET_S: Final = 60.0  # between two checks whether rows that are left out may be tried again
 KEEP_S: Final = 60.0  # between two writes of the hosts' histories: a kill may lose the last minute
 FINISH_S_MAX: Final = 3.5  # for answers and closing handshakes
+FIRST: Final = {process_name("fanout", 0, count) for count in (1, 2)}  # the names of the first fanout
 FIRST_LOAD_S_MAX: Final = 2.0  # for the database, before the first connection is accepted; clients wait meanwhile
 
 
@@ -63,6 +66,7 @@ class Parts:
     folder_watch: FolderWatch
     auth: Auth
     database_reader: DatabaseReader
+    audit_notes: AuditNotes
     histories: Histories
     kept: Path  # the file of the histories, for the next fanout
 
@@ -76,6 +80,7 @@ class Loop:
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
         self._outputs, self._requests = parts.outputs, parts.requests
         self._folder_watch, self._auth, self._database_reader = parts.folder_watch, parts.auth, parts.database_reader
+        self._audit_notes = parts.audit_notes
         self._histories, self._kept, self._poison_guard = parts.histories, parts.kept, poison_guard
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
@@ -88,6 +93,7 @@ class Loop:
         self._keep_told = False
         self._keep_s = self._loop.time() + KEEP_S
         self._load_s = self._forget_s = self._end_s = 0.0
+        self._own_hash = self._folder_watch.seen.own_hash
         self._gaps = self._errors = 0
         self._asked_again: asyncio.Task[None] | None = None
 
@@ -147,6 +153,7 @@ class Loop:
         self._outputs.turn()
         if self._folder_watch.turn(now_s) is not None:
             self._show_folder()
+            self._note_own_token()
         if now_s >= self._end_s:  # by the clock, also while the disk gives no new look
             self._end_s = now_s + state_folder.LOOK_S
             self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
@@ -288,6 +295,14 @@ class Loop:
         for kind, rows in state_folder.rows(folder_seen).items():
             self._audience.show_rows(kind, rows)
         self._show_source()
+
+    def _note_own_token(self) -> None:
+        """Note in the audit trail that the installation's own token is another one. One fanout does so for all."""
+        before, self._own_hash = self._own_hash, self._folder_watch.seen.own_hash or self._own_hash
+        if before != self._own_hash and self._name in FIRST:
+            self._audit_notes.note(
+                Kind.TOKEN, token_id(self._own_hash), "rotated", actor="this machine", reason="operator.token"
+            )
 
     def _show_source(self) -> None:
         """Show whether the rows come from the hub or from the database, and of which time the database's are."""

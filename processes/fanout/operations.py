@@ -339,8 +339,8 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     )  # fmt: skip
     rotate = of(
         "rotate_host", tag, "Has the host's agent make a new token", {202: HostView}, errors=(409,),
-        text="Now, or when it connects. The agent sends only the hash; the old token is void once the hub has it, and the "
-        "agent comes back with the new one. 409: its agent cannot, or the host has no token.",
+        text="Now, or when it connects. The agent sends the hash alone; the old token is void once the hub has it, and "
+        "the agent comes back with the new one. 409: its agent cannot, or the host has no token.",
     )  # fmt: skip
     remove = of(
         "remove_host",

@@ -345,7 +345,7 @@ class Gate:
             case DeliverKill():
                 frame = agent_frames.KillCommand(message.signal, message.command_id)
             case DeliverRotate():
-                frame = None if member.connection.is_foreign else agent_frames.RotateToken()
+                frame = None if member.connection.is_foreign else agent_frames.RotateOwnToken()
             case CloseConnection():
                 self.end(member.socket, message.code, message.reason)
         if frame is not None:

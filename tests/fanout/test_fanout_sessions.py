@@ -19,7 +19,8 @@ from processes.core.fanout.signin import IDLE_S_MAX, cookie, session_of
 from processes.core.records import dead_letter
 from processes.core.records.dead_letter import Why
 from processes.core.travels import messages
-from processes.core.values import Role
+from processes.core.travels.audit import Kind
+from processes.core.values import Role, token_id
 
 PASSED_S = 5.0  # contract: an ended session is out within 2 s
 
@@ -144,8 +145,14 @@ def test_a_session_that_a_code_made_ends_with_the_installations_token() -> None:
                 "drills_enabled": False,
             }
             own = house.state / "operator.token"
-            own.write_text("another\n")
-            await refused(ann)
+            async with HubPlay(house) as hub:
+                own.write_text("another\n")
+                await refused(ann)
+                own_token = (Kind.TOKEN, token_id(hash_of("another")), "rotated")
+                deadline_s = time.monotonic() + PASSED_S
+                while own_token not in [(line.kind, line.subject, line.after) for line in hub.noted]:
+                    assert time.monotonic() < deadline_s, "nobody is told that it is another one"
+                    await asyncio.sleep(0.05)
             own.write_text(f"{TOKEN}\n")
 
     with FanoutHouse() as house:

@@ -242,10 +242,7 @@ def enroll(
     if rotate:
         if again or code:
             raise click.UsageError("--rotate leaves the enrolment as it is: give it without --again and --code")
-        with asking(hub, token_file) as api:
-            told = api.once("POST", f"/hosts/{segment(name)}/rotate", HostView, promised=(202,))
-        when = "now" if told.view.presence == Presence.ONLINE else "when it connects"
-        _done(told.body, as_json, f"{name}: its agent makes a new token {when}")
+        _have_rotated(name, as_json=as_json, hub=hub, token_file=token_file)
         return
     if code:
         _print_code(name, again=again, expires_s=expires_s, as_json=as_json, hub=hub, token_file=token_file)
@@ -271,6 +268,13 @@ def enroll(
     output.progress(f"Type on {enrolled.name}, as root (it asks for the token):\n    {there}")
     piped = f"fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
     output.progress(f"Or do it from here, with a new token:\n    {piped}")
+
+
+def _have_rotated(name: str, *, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    with asking(hub, token_file) as api:
+        told = api.once("POST", f"/hosts/{segment(name)}/rotate", HostView, promised=(202,))
+    when = "now" if told.view.presence == Presence.ONLINE else "when it connects"
+    _done(told.body, as_json, f"{name}: its agent makes a new token {when}")
 
 
 def _print_code(

@@ -79,14 +79,23 @@ class Ticked(msgspec.Struct, frozen=True):
     metrics: agent_frames.Metrics | None
 
 
-class TokenMade(msgspec.Struct, frozen=True):
+class NextTokenMade(msgspec.Struct, frozen=True):
     """A new token is on disk; its SHA-256 in hex."""
 
     token_hash: str
 
 
 Input = (
-    Connected | Disconnected | Received | Recorded | RecordFailed | Updated | UpdateFailed | Observed | Ticked | TokenMade
+    Connected
+    | Disconnected
+    | Received
+    | Recorded
+    | RecordFailed
+    | Updated
+    | UpdateFailed
+    | Observed
+    | Ticked
+    | NextTokenMade
 )
 
 
@@ -145,11 +154,11 @@ class Kill(msgspec.Struct, frozen=True):
     signal: str
 
 
-class MakeToken(msgspec.Struct, frozen=True):
-    """Make a new token, durably, beside the one in use; answered by TokenMade, or not at all if the disk refuses."""
+class MakeNextToken(msgspec.Struct, frozen=True):
+    """Make a new token, durably, beside the one in use; answered by NextTokenMade, or not at all on a full disk."""
 
 
-Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill | MakeToken
+Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill | MakeNextToken
 
 
 class Look(NamedTuple):

@@ -3,8 +3,8 @@
     wished ──agent connected──▶ asked ──its new token's hash──▶ the host has that token, the old one is void,
        └──────────asked again at each registration──────────┘   and the agent comes back with the new one
 
-The agent keeps both secrets on its disk until the new one has let it in, so a kill of either side at any point leaves it
-one that is good.
+The agent keeps both secrets on its disk until the new one has let it in, so a kill of either side at any point leaves
+it one that is good.
 """
 
 from __future__ import annotations

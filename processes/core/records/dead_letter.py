@@ -51,7 +51,8 @@ UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
 # requests that an operator may not make again for an admin
 _ADMINS: Final = (
-    EnrollHost, MakeCode, RotateHost, RevokeHost, RemoveHost, CreateToken, RotateToken, RevokeToken, RehearseFault, RetryDeadLetter,
+    EnrollHost, MakeCode, RotateHost, RevokeHost, RemoveHost, CreateToken, RotateToken, RevokeToken, RehearseFault,
+    RetryDeadLetter,
 )  # fmt: skip
 _event = msgspec.json.Decoder(Event)
 

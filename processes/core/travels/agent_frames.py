@@ -232,18 +232,18 @@ class KillCommand(msgspec.Struct, frozen=True):
     pid: int = 0
 
 
-class RotateToken(msgspec.Struct, frozen=True):
+class RotateOwnToken(msgspec.Struct, frozen=True):
     """Make a new token, and say its hash with `new_token`. The connection then ends with 1012: come back with it."""
 
 
-HubFrame = Registered | CommandFrame | Ack | KillCommand | RotateToken
+HubFrame = Registered | CommandFrame | Ack | KillCommand | RotateOwnToken
 
 HUB_FRAME_TYPES: Final[dict[str, type[HubFrame]]] = {
     "registered": Registered,
     "command": CommandFrame,
     "ack": Ack,
     "kill_command": KillCommand,
-    "rotate_token": RotateToken,
+    "rotate_token": RotateOwnToken,
 }
 HUB_FRAME_NAMES: Final = {frame: name for name, frame in HUB_FRAME_TYPES.items()}
 

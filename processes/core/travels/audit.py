@@ -20,7 +20,8 @@ class Kind(enum.StrEnum):
     """What a line is about."""
 
     COMMAND = "command"  # subject: its id; before, after: states
-    # subject: its name; after: enrolled, enrolled_again, code_made, code_refused, rotation_asked, rotated, revoked, removed, lifted
+    # subject: its name; after: enrolled, enrolled_again, code_made, code_refused, rotation_asked, rotated, revoked,
+    # removed, lifted
     HOST = "host"
     TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, rotated, revoked
     SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, refused, revoked
