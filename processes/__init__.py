@@ -48,8 +48,8 @@ The rooms
               refused, what may be acknowledged), requests, delivery, presence, runs, foreign, flood;
               operator_tokens, host_tokens and enrolment_codes (who is let in, and for how long).
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
-              core/gateway: admission (who is let in), code_offers, agent_connection (what frames mean), intake (who is paused or
-              slowed), outbox (what waits for the hub), token_table, census, delivery_log.
+              core/gateway: admission (who is let in), code_offers, agent_connection (what frames mean), intake (who is
+              paused or slowed), outbox (what waits for the hub), token_table, census, delivery_log.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is
               away. fanout/page is plain ES modules, one for each view, without a build step; it never puts in markup.
               core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health.
