@@ -299,6 +299,16 @@ def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: B
             "fleethub agent --hub ws://127.0.0.1:7701/ws --name new1 --token-file - --install"
         )
         assert len(dialog.locator(".secret").first.inner_text()) >= 43
+        dialog.get_by_role("button", name="Close").click()
+        stage.hub.answer = lambda _: (201, {"name": "new1", "expires_at": seen_at(), "suspended": "it flooded"})
+        page.get_by_role("button", name="Enrol a host").click()
+        dialog.get_by_label("host name").fill("new1")
+        dialog.get_by_label("By a one-time code").check()
+        dialog.get_by_role("button", name="Enrol").click()
+        expect(dialog).to_contain_text("Code of new1")
+        expect(dialog).to_contain_text("suspended until the code is used, which lifts that: it flooded")
+        expect(dialog).to_contain_text("fleethub agent --hub ws://127.0.0.1:7701/ws --code - --install")
+        assert dialog.locator(".secret").first.inner_text().startswith("new1:")
 
 
 def test_what_is_wrong_stands_in_the_dialog_and_a_token_is_not_closed_by_a_slip(browser: Browser, stage: Stage) -> None:

@@ -132,7 +132,7 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
 
 def _made_by_code(hub: str, typed: str, given: str | None, place: Path) -> Path:
     """Exchange the code for a token, make the agent's file, and return its path. Raises: Failure."""
-    code = code_exchange.parsed(sys.stdin.readline(TOKEN_CHARS_MAX) if typed == "-" and sys.stdin else typed)
+    code = code_exchange.parsed(_read_secret("code: ") if typed == "-" else typed)
     if given not in (None, code.host):
         raise Failure("other_name", f"the code is for {code.host}, not for {given}", "Leave out --name.", EXIT_USAGE)
     path, url = _checked(hub, code.host, place, is_given=True)
@@ -172,10 +172,8 @@ def _checked(hub: str, name: str, place: Path, *, is_given: bool) -> tuple[Path,
 
 
 def _read_token() -> str:
-    """The token from stdin; on a terminal it is asked for and not shown. Raises: Failure."""
-    token = ""
-    if sys.stdin is not None:
-        token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
+    """The token from stdin. Raises: Failure."""
+    token = _read_secret("token: ")
     if not TOKEN.fullmatch(token):
         raise Failure(
             "no_token",
@@ -183,6 +181,13 @@ def _read_token() -> str:
             "fleethub enroll NAME prints it: fleethub enroll web1 | ssh root@web1 …",
         )
     return token
+
+
+def _read_secret(asks: str) -> str:
+    """A line from stdin; on a terminal it is asked for and not shown. Empty: there is none."""
+    if sys.stdin is None:
+        return ""
+    return (getpass.getpass(asks) if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
 
 
 def _install(config: Path, units: SystemdUnits) -> None:
