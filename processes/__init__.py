@@ -202,7 +202,8 @@ One client and all the others
     core/budgets.py has how much one client may send over its WebSockets (frames, bytes and heartbeats a second) and
     what follows if more comes. How large one message may be stands with its type (travels/; an operator's frame in
     fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections there
-    may be in gateway/listener.py, fanout/server.py and fanout/subscribers.py. HTTP requests are bounded in number, not
+    may be in gateway/listener.py, fanout/server.py and fanout/subscribers.py, how often an address may offer an
+    enrolment code in core/gateway/code_offers.py. HTTP requests are bounded in number, not
     by client. adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of
     a loop (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
     operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells

@@ -2,8 +2,8 @@
 
 Other limits stand elsewhere: how large one message may be with its type (core/travels/; an operator's frame in
 fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections there may
-be in gateway/listener.py, fanout/server.py and fanout/subscribers.py. HTTP requests are bounded in number, not by
-client.
+be in gateway/listener.py, fanout/server.py and fanout/subscribers.py, how often an address may offer an enrolment code
+in core/gateway/code_offers.py. HTTP requests are bounded in number, not by client.
 
 A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
 every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and
