@@ -45,10 +45,11 @@ The rooms
               replayed; what is a gap).
     hub       The truth: hosts, commands, runs. One loop, one writer of the database, no socket of a network.
               core/hub: step.py (one event in, effects out), memory.py (tables and drafts), turn.py (what waits, what is
-              refused, what may be acknowledged), requests, delivery, presence, pace, runs, foreign, flood.
+              refused, what may be acknowledged), requests, delivery, presence, pace, runs, foreign, flood;
+              operator_tokens, host_tokens and enrolment_codes (who is let in, and for how long).
     gateway   The agents' WebSockets. Knows who is connected, keeps no truth.
-              core/gateway: admission (who is let in), agent_connection (what frames mean), intake (who is paused or
-              slowed), outbox (what waits for the hub), token_table, census, delivery_log.
+              core/gateway: admission (who is let in), code_offers, agent_connection (what frames mean), intake (who is
+              paused or slowed), outbox (what waits for the hub), token_table, census, delivery_log.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is
               away. fanout/page is plain ES modules, one for each view, without a build step; it never puts in markup.
               core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health.
@@ -86,6 +87,7 @@ The state folder, the second bus
     fanout ──────── run/guessed ───────────────────────────────▶ watchdog
     fanout ──────── run/sessions, signed_out*, cookie.key ─────▶ every fanout
     fanout ──────── history ───────────────────────────────────▶ its own successor
+    agent ───────── agent.token.pending (its next token) ──────▶ its own successor
     command line ── run/codes (one-time sign-in) ──────────────▶ fanout
     command line ── run/wanted.json (what is to run) ──────────▶ watchdog
 
@@ -187,15 +189,31 @@ Poison
     row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside, or of which
     two different events ended hubs, is suspended (core/hub/flood.py) until an operator lifts it.
 
+Who is let in
+    Every credential is a random secret, of which the hub has the SHA-256 alone. Operators' tokens are rows of the
+    database (core/hub/operator_tokens.py); fanout/state_folder.py reads them twice a second, and fanout/auth.py judges
+    them by the clock, so one that has expired is good no more even while the disk is silent. A host's token is in its
+    record; gateways have a copy of that table (core/gateway/token_table.py), and while it may lack something nobody is
+    called unknown. What was ever made void is also in `revoked` beside the database. Whatever of this cannot be read is
+    as it was last known; what was never known lets nobody in.
+    A host gets its token in one of three ways. `enroll` prints one. `enroll --code` prints a code for one use: the
+    command line on the host (cli/machine/code_exchange.py) makes the token, offers its hash with the code at the
+    agents' port (GET /enroll, gateway/gate.py), and the hub judges it (core/hub/enrolment_codes.py). `enroll --rotate`
+    has the host's agent make its next one (core/hub/host_tokens.py, agent/link.py). In the last two nobody sees the
+    token, it is on the host's disk before the hub hears of it (adapters/state/agent_token.py), and asking twice does
+    the same as once: so neither a kill nor a lost answer leaves a host without a token that is good.
+    A browser's session belongs to the token that made it. What operators.fresh_for names, a session may only do within
+    operators.fresh_s of its sign-in (fanout/web.py); a token signs in with each request, so it is not asked.
+
 One client and all the others
     core/budgets.py has how much one client may send over its WebSockets (frames, bytes and heartbeats a second) and
     what follows if more comes. How large one message may be stands with its type (travels/; an operator's frame in
-    fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds). HTTP requests have
-    allowances by credential and by address (fanout/request_budget.py). Connections are counted from their accept on,
-    before TLS (adapters/listener.py), and core/connections.py says which one goes when there are too many: those that
-    have said nothing yet, the oldest of the address that has most; those that are known are bounded by client, and the
-    last of the room is kept for the canary and this installation's own token. fanout/server.py has deadlines for what
-    follows a request's head.
+    fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how often an address
+    may offer an enrolment code in core/gateway/code_offers.py. HTTP requests have allowances by credential and by
+    address (fanout/request_budget.py). Connections are counted from their accept on, before TLS (adapters/listener.py),
+    and core/connections.py says which one goes when there are too many: those that have said nothing yet, the oldest of
+    the address that has most; those that are known are bounded by client, and the last of the room is kept for the
+    canary and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
     (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
     operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells

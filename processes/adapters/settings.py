@@ -25,15 +25,17 @@ from processes.core.alarms import target
 from processes.core.alarms.alarm import Severity
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
-from processes.core.travels.operator_requests import TimeToLive
-from processes.core.values import process_name
+from processes.core.travels.operator_requests import OpName, TimeToLive
+from processes.core.values import OP_NAME, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
     "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
-LISTS: Final = {"FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_TRUSTED_PROXIES"}
+LISTS: Final = {
+    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR", "FLEETHUB_OPERATORS_TRUSTED_PROXIES",
+}  # fmt: skip
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 
 
@@ -51,11 +53,17 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed."""
+    """Where operators connect. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed.
+
+    fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot,
+    or of the API by their ids (create_token). A token is not asked: it signs in with each request.
+    """
 
     listen: str = "127.0.0.1:7700"
     url: str = ""
     trusted_proxies: list[str] = []
+    fresh_for: list[OpName] = []
+    fresh_s: Annotated[float, Meta(ge=10, le=12 * 3600)] = 300.0
 
     def proxies(self) -> list[Network]:
         """Return the trusted proxies. Raises: ValueError, if one is no address or network."""
@@ -474,6 +482,9 @@ def _check(file: File) -> None:
         raise SettingsError(
             f"operators.trusted_proxies: {error}; it is a list of addresses and networks: 10.0.0.7, 10.1.0.0/16"
         ) from None
+    for op in file.operators.fresh_for:
+        if not OP_NAME.fullmatch(op):
+            raise SettingsError(f"operators.fresh_for: {op!r} is not the name of an operation, such as reboot")
     for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):
         try:
             urlsplit(url)

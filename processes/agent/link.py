@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
+from processes.adapters.ownership import NotPrivate
+from processes.adapters.state import agent_token
 from processes.agent import advice
 from processes.agent.config import Config, ConfigError, read_token, trust
 from processes.core.agent import reconnect
@@ -29,6 +31,7 @@ PING_S: Final = 10.0
 SILENT_S_MAX: Final = 45.0  # without any inbound byte; what foreign agents allow too
 OPEN_S_MAX: Final = 10.0
 CLOSE_S_MAX: Final = 2.0
+NEXT_S: Final = 0.1  # between a refusal of the token and the try with the next one, if there is one
 OUTBOX_BYTES_MAX: Final = 8 << 20  # unsent; then the hub does not read, and the connection is given up
 OUTBOX_BYTES_HIGH: Final = 1 << 20  # above it no more output is read from disk …
 OUTBOX_FRAMES_HIGH: Final = 1000  # … nor above so many frames, or a heartbeat would wait behind them for seconds
@@ -65,6 +68,7 @@ class Link:
         self._outbox: deque[tuple[bytes, str]] = deque()  # the text, and the failpoint behind it
         self._filled = asyncio.Event()
         self._allowance = Allowance(AGENT_OWN, time.monotonic())
+        self._with_next = False  # the token to dial with is the one that takes the place of that in the file
         self._failures = 0  # tries since the hub last registered us
         self.unsent_bytes = 0
         self.malformed = 0
@@ -106,7 +110,7 @@ class Link:
         """One connection from dialling to its end; returns how long to wait then."""
         config, chance = self._config, random.random()  # noqa: S311 - jitter
         try:
-            token, trust = await asyncio.to_thread(self._credentials)  # files: a disk may be slow
+            token, is_next, trust = await asyncio.to_thread(self._credentials)  # files: a disk may be slow
             connection = await _Dial(
                 config.hub,
                 additional_headers={"Authorization": f"Bearer {token}"},
@@ -123,6 +127,8 @@ class Link:
             )
         except InvalidStatus as refusal:
             status, headers = refusal.response.status_code, refusal.response.headers
+            if status == 401 and self._tries_other(after_next=is_next):
+                return NEXT_S
             wait_s = reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
             hint = advice.refused(status, headers.get("Location", ""), config.hub)
             self._log.warning("refused", hub=config.hub, status=status, hint=hint, retry_s=round(wait_s, 1))
@@ -141,6 +147,8 @@ class Link:
             )  # fmt: skip
             return wait_s
         assert isinstance(connection, _Connection), "connect made something else"
+        if is_next:
+            await self._promote()
         code = await self._serve(connection)
         wait_s = reconnect.after_close_s(code, self._failures, chance)
         reason = connection.close_reason or ""
@@ -214,14 +222,38 @@ class Link:
     def _drop(self, connection: _Connection) -> None:
         connection.transport.abort()
 
-    def _credentials(self) -> tuple[str, ssl.SSLContext | None]:
-        """The token, and whom to trust under wss. Read anew each time: both are renewed while agents run. Raises:
-        ConfigError.
+    async def make_token(self) -> str:
+        """Make the next token, on disk beside the one in use, and return its hash. Raises: OSError, NotPrivate."""
+        token_hash = await asyncio.to_thread(agent_token.make, self._config.token_file)
+        self._with_next = True
+        return token_hash
+
+    def _tries_other(self, *, after_next: bool) -> bool:
+        """Called after a 401. Return whether the next token is to be tried at once: the hub may have it already."""
+        self._with_next = not after_next and agent_token.pending(self._config.token_file).exists()
+        return self._with_next
+
+    async def _promote(self) -> None:
+        """The next token has let us in: it takes the place of the one before."""
+        self._with_next = False
+        try:
+            await asyncio.to_thread(agent_token.promote, self._config.token_file)
+            self._log.info("the new token is in use", path=str(self._config.token_file))
+        except (OSError, NotPrivate) as error:  # it is found again at each dial
+            self._log.error("the new token is not in its file", error=str(error))
+
+    def _credentials(self) -> tuple[str, bool, ssl.SSLContext | None]:
+        """The token, whether it is the next one, and whom to trust under wss. Read anew each time: all are renewed
+        while agents run. Raises: ConfigError.
         """
-        token = read_token(self._config.token_file)
+        try:
+            found = agent_token.read_pending(self._config.token_file) if self._with_next else None
+        except (OSError, NotPrivate) as error:
+            raise ConfigError(f"the next token cannot be read: {error}") from None
+        token = found or read_token(self._config.token_file)
         if not self._config.hub.startswith("wss:"):
-            return token, None
-        return token, trust(self._config.ca_file)
+            return token, bool(found), None
+        return token, bool(found), trust(self._config.ca_file)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -11,6 +11,7 @@ import msgspec
 from processes.adapters import failpoint
 from processes.adapters.clock import Clock
 from processes.adapters.logs import Log
+from processes.adapters.ownership import NotPrivate
 from processes.adapters.state.pulse_file import PulseFile
 from processes.agent.journal import Journal, JournalFailed
 from processes.agent.link import Link
@@ -22,6 +23,8 @@ from processes.core.agent.effects import (
     Kill,
     Launch,
     Look,
+    MakeNextToken,
+    NextTokenMade,
     Recorded,
     RecordEnd,
     RecordFailed,
@@ -159,12 +162,22 @@ class Loop:
                 self._start(self._update(row, prepare=False))
             case SettleRow():
                 self._start(self._settle(effect))
+            case MakeNextToken():
+                self._start(self._make_token())
             case Launch(command_id, op):
                 self._log.info("starting", command_id=command_id, op=op)
                 self._start(self._guarded(self._runner.launch(command_id, op), "could not start", command_id))
             case Kill(command_id, signal):
                 self._log.info("cancelling", command_id=command_id, signal=signal)
                 self._start(self._guarded(self._runner.kill(command_id, signal), "could not cancel", command_id))
+
+    async def _make_token(self) -> None:
+        try:
+            token_hash = await self._link.make_token()
+        except (OSError, NotPrivate) as error:  # the hub asks again at the next connection
+            self._log.error("no new token could be made: the old one stays", error=str(error))
+        else:
+            await self._inbox.put(NextTokenMade(token_hash))
 
     async def _record(self, effect: RecordRow) -> None:
         row = effect.row

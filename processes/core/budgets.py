@@ -3,7 +3,7 @@
 Other limits stand elsewhere: how large one message may be with its type (core/travels/; an operator's frame in
 fanout/subscribers.py), how much of a host may wait in core/gateway/outbox.py (Bounds), how many connections a port may
 have, and an address or all clients of it, in core/connections.py. HTTP requests have allowances of the same kind
-(fanout/request_budget.py).
+(fanout/request_budget.py). How often an address may offer an enrolment code is in core/gateway/code_offers.py.
 
 A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
 every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and

@@ -15,6 +15,7 @@ HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-
                               r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")  # fmt: skip
 OP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+CODE_S: Final = 3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
 CANARY_HOST: Final = "_canary"  # not an RFC 1123 name, so nobody can enrol or command it
 CANARY_OP: Final = "noop"
 PROTOCOL: Final = 1  # what fleethub's own agents say in `register`; 0 is a foreign agent

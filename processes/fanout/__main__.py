@@ -32,6 +32,7 @@ from processes.fanout.request_budget import RequestBudget
 from processes.fanout.requests import Requests
 from processes.fanout.state_folder import FolderWatch
 from processes.fanout.subscribers import Audience
+from processes.fanout.token_uses import TokenUses
 
 QUEUES_S_MAX: Final = 2.0  # for one call
 
@@ -42,8 +43,9 @@ async def main(process: Process) -> None:
     sock = bootstrap.listening_socket()
     accepts = Accepts(sock)
     folder_watch = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
-    auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run))
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
+    token_uses = TokenUses(link, process.name)
+    auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run), on_token_use=token_uses.tell)
     database_reader = DatabaseReader(settings.database)
     mirror = Mirror()
     audience = Audience(mirror, process.log)
@@ -78,7 +80,7 @@ async def main(process: Process) -> None:
         read_api,
         auth,
         audit_notes,
-        DeadLetterApi(database_reader, requests),
+        DeadLetterApi(auth, database_reader, requests),
         trusted=trusted,
         budget=RequestBudget(),
     )

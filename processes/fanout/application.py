@@ -23,7 +23,7 @@ from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.read_api import ReadApi
 from processes.fanout.request_budget import RequestBudget
 from processes.fanout.sessions import Sessions
-from processes.fanout.web import Endpoint, HeadCheck, Problem, guarded, http_error, internal_error, json
+from processes.fanout.web import Endpoint, HeadCheck, Problem, check_fresh, guarded, http_error, internal_error, json
 
 
 def application(
@@ -41,8 +41,9 @@ def application(
     paths: dict[str, dict[str, Endpoint]] = {}
     for o in table:
         paths.setdefault(o.path, {})[o.method] = guarded(
-            auth, o.role, _asked_well(o), canary=o.canary, audit_notes=audit_notes, budget=budget, cost=o.cost
-        )
+            auth, o.role, _fresh(auth, o, _asked_well(o)), canary=o.canary, audit_notes=audit_notes,
+            budget=budget, cost=o.cost,
+        )  # fmt: skip
     routes = [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in paths.items()]
     routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
     routes += page_files.routes(auth)
@@ -67,6 +68,17 @@ def _asked_well(operation: Operation) -> Endpoint:
             if len(request.query_params.getlist(name)) > 1:
                 raise Problem(400, "malformed", f"{name} is given twice", None, field=name)
         return await operation.endpoint(request)
+
+    return enter
+
+
+def _fresh(auth: Auth, operation: Operation, endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint behind a check of how long ago its session signed in."""
+
+    async def enter(request: Request) -> Response:
+        if operation.role is not None:
+            check_fresh(auth, request, [operation.described.id])
+        return await endpoint(request)
 
     return enter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from processes.adapters.settings import Settings
@@ -14,6 +14,7 @@ from processes.adapters.state.session_files import SessionFile
 from processes.core.connections import site_of
 from processes.core.fanout.signin import (
     SESSION_S_MAX,
+    TOKEN_USE_TOLD_S,
     Attempts,
     Principal,
     Public,
@@ -21,6 +22,7 @@ from processes.core.fanout.signin import (
     cookie,
     digest,
     host_allowed,
+    is_fresh,
     is_idle,
     is_over,
     origin_allowed,
@@ -41,14 +43,18 @@ class Auth:
     """Finds out who sends a request or opens a connection, and whether that is still allowed."""
 
     def __init__(
-        self, settings: Settings, folder_watch: FolderWatch, key: bytes, wall_s: Callable[[], float] = time.time
-    ) -> None:
+        self, settings: Settings, folder_watch: FolderWatch, key: bytes, wall_s: Callable[[], float] = time.time,
+        *, on_token_use: Callable[[str, float], object] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        """`on_token_use` is called with the hash of a token that is used and the time, once in some minutes at most."""
         file = settings.file
         self.public = Public.of(file.operators.url, file.operators.listen, bool(file.tls.certificate))
         self.tls = bool(file.tls.certificate)
+        self._operators = file.operators
         self.attempts = Attempts()
         self._ended: set[str] = set()  # sessions that ended here, until the folder watch has seen that
         self._uses = Uses()
+        self._token_uses, self._on_token_use = Uses(TOKEN_USE_TOLD_S), on_token_use
         self._folder_watch, self._key, self._wall_s = folder_watch, key, wall_s
         self.run = settings.run
         # cookies do not know ports: two installations on one machine must not overwrite each other's
@@ -66,7 +72,7 @@ class Auth:
         """Return who asks, by the last look at the state folder; for callers that cannot await."""
         token = bearer(authorization)
         if token is not None:
-            return self._folder_watch.seen.credentials.get(digest(token))
+            return self._in_time(self._folder_watch.seen.credentials.get(digest(token)))
         return self._session(cookies)
 
     async def find(self, authorization: str, cookies: dict[str, str], address: str = "") -> Principal | None:
@@ -76,7 +82,7 @@ class Auth:
         token = bearer(authorization)
         if token is not None:
             try:
-                return await self._of_token(token, site_of(address), "bearer")
+                return self._in_time(await self._of_token(token, site_of(address), "bearer"))
             except TooManyAttempts:
                 return None
         session = self._read(cookies)
@@ -87,7 +93,7 @@ class Auth:
     def still_good(self, principal: Principal) -> bool:
         """Return whether the token or session of an open connection is still valid. Being open counts as use."""
         if not principal.by_cookie:
-            return principal.credential in self._folder_watch.seen.credentials
+            return self._in_time(self._folder_watch.seen.credentials.get(principal.credential)) is not None
         good = not is_over(principal.since_wall_s, self._wall_s()) and self._is_granted(principal)
         if good:
             self._use(principal)
@@ -127,7 +133,7 @@ class Auth:
             if found is None and not self.attempts.allow(network, "code", asyncio.get_running_loop().time()):
                 raise TooManyAttempts
         else:
-            found = await self._of_token(token, network, "token") if token else None
+            found = self._in_time(await self._of_token(token, network, "token")) if token else None
         if found is None or found.canary:
             return None
         session_id, now_s, owner = secrets.token_hex(18), self._wall_s(), found.credential
@@ -146,6 +152,12 @@ class Auth:
         self._ended = {each for each in self._ended if each not in (self._folder_watch.seen.signed_out or ())}
         self._ended.add(session_id)
         await asyncio.to_thread(session_files.end, self.run, session_id, since_wall_s)
+
+    def wants_sign_in(self, principal: Principal, doing: Iterable[str]) -> str:
+        """Return what of this needs a sign-in that is fresher than this one; empty: nothing."""
+        if is_fresh(principal, self._wall_s(), self._operators.fresh_s):
+            return ""
+        return next((name for name in doing if name in self._operators.fresh_for), "")
 
     def is_open(self, session_id: str, file: SessionFile) -> bool:
         """Return whether the listed session is still good."""
@@ -167,12 +179,22 @@ class Auth:
         """Return whether its token is good and nobody has ended it. While nobody could read who has, no session is."""
         seen, id = self._folder_watch.seen, session.credential
         return (
-            session.token_hash in seen.credentials
+            self._in_time(seen.credentials.get(session.token_hash)) is not None
             and seen.signed_out is not None
             and id not in seen.signed_out
             and id not in self._ended
             and session.since_wall_s > seen.ended_until_wall_s
         )
+
+    def _in_time(self, found: Principal | None) -> Principal | None:
+        """Return the token's principal, unless its time is over; that is told as its use."""
+        now_wall_s = self._wall_s()
+        if found is None or now_wall_s >= found.until_wall_s:
+            return None
+        listed = not found.canary and found.credential != self._folder_watch.seen.own_hash
+        if listed and self._token_uses.note(found.credential, now_wall_s):
+            self._on_token_use(found.credential, now_wall_s)
+        return found
 
     def _is_idle(self, session: Principal) -> bool:
         id = session.credential

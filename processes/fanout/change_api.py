@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import Any
 
@@ -21,14 +22,26 @@ from processes.core.travels.messages import (
     GiveCommand,
     Json,
     LiftHost,
+    MakeCode,
     RehearseFault,
     RemoveHost,
     RevokeHost,
     RevokeToken,
+    RotateHost,
+    RotateToken,
     StartRun,
 )  # fmt: skip
 from processes.core.travels.messages import Request as HubRequest
-from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.core.travels.operator_requests import (
+    CodeBody,
+    DrillBody,
+    EnrollBody,
+    GiveBody,
+    LoginBody,
+    RotateBody,
+    RunBody,
+    TokenBody,
+)  # fmt: skip
 from processes.core.values import CANARY_HOST, CANARY_OP
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth, TooManyAttempts
@@ -39,11 +52,14 @@ from processes.fanout.web import (
     address_of,
     answered,
     body_of,
+    check_fresh,
     check_origin,
     check_there,
     json,
     principal_of,
 )  # fmt: skip
+
+CODE_BYTES = 18  # of chance in an enrolment code; source: 144 bits, which nobody guesses before it expires
 
 
 class ChangeApi:
@@ -77,6 +93,10 @@ class ChangeApi:
             raise Problem(
                 401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"}
             )
+        before = self._auth.known("", request.cookies)
+        if before is not None:  # of the same browser: nobody can use it any more
+            with contextlib.suppress(OSError):  # a full disk: it ends by its time
+                await self._auth.end(before.credential, before.since_wall_s)
         cookie, principal = signed_in
         self._audit_notes.note(Kind.SESSION, address, "signed_in", actor=principal.actor, reason=principal.role)
         response = json({"role": principal.role, "actor": principal.actor})
@@ -100,6 +120,7 @@ class ChangeApi:
             raise Problem(403, "forbidden", "the canary commands itself only")
         if not canary and CANARY_HOST in body.hosts:
             raise Problem(404, "unknown_host", f"there is no host {CANARY_HOST!r}", None, host=CANARY_HOST)
+        check_fresh(self._auth, request, [body.op])
         return await self._ask(request, GiveCommand(**msgspec.structs.asdict(body)))
 
     async def cancel(self, request: Request) -> Response:
@@ -109,6 +130,7 @@ class ChangeApi:
     async def start_run(self, request: Request) -> Response:
         """Start a run over many hosts. The hub carries it on, whatever becomes of the client."""
         body = await body_of(request, RunBody)
+        check_fresh(self._auth, request, body.steps)
         return await self._ask(request, StartRun(**msgspec.structs.asdict(body)))
 
     async def cancel_run(self, request: Request) -> Response:
@@ -122,6 +144,17 @@ class ChangeApi:
         return await self._with_token(
             request, lambda token: EnrollHost(body.name, digest(token), body.again), agents_url
         )
+
+    async def make_code(self, request: Request) -> Response:
+        """Make a one-time code by which a host enrols itself, and tell it, this once."""
+        body, name = await body_of(request, CodeBody), request.path_params["name"]
+        code = f"{name}:{secrets.token_urlsafe(CODE_BYTES)}"
+        asked = MakeCode(name, digest(code), body.again, body.expires_s)
+        return await self._with_secret(request, asked, {"code": code, "agents_url": self._settings.agents_url})
+
+    async def rotate_host(self, request: Request) -> Response:
+        """Have the host's agent make a new token."""
+        return await self._ask(request, RotateHost(request.path_params["name"]))
 
     async def revoke(self, request: Request) -> Response:
         """Revoke the host's token."""
@@ -138,15 +171,19 @@ class ChangeApi:
     async def create_token(self, request: Request) -> Response:
         """Create a further operator token and tell it, this once."""
         body = await body_of(request, TokenBody)
-        return await self._with_token(request, lambda token: CreateToken(digest(token), body.role.value, body.label))
+        return await self._with_token(
+            request, lambda token: CreateToken(digest(token), body.role.value, body.label, body.expires_s)
+        )
+
+    async def rotate_token(self, request: Request) -> Response:
+        """Create a token in the place of another one, which is good for an overlap, and tell it, this once."""
+        body = await body_of(request, RotateBody)
+        old = await self._token_hash(request.path_params["id"])
+        return await self._with_token(request, lambda token: RotateToken(old, digest(token), body.overlap_s))
 
     async def revoke_token(self, request: Request) -> Response:
         """Revoke a further operator token; its sessions and connections end."""
-        named = request.path_params["id"]
-        found = [token_hash for token_hash, view in await self._read_api.known_tokens() if view.id == named]
-        if len(found) != 1:
-            raise Problem(404, "unknown_token", f"there is no token {named!r}")
-        return await self._ask(request, RevokeToken(found[0]))
+        return await self._ask(request, RevokeToken(await self._token_hash(request.path_params["id"])))
 
     async def drill(self, request: Request) -> Response:
         """Rehearse a fault inside the hub."""
@@ -157,17 +194,28 @@ class ChangeApi:
             )
         return await self._ask(request, RehearseFault(body.fault, self._mirror.epoch))
 
+    async def _token_hash(self, named: str) -> str:
+        """Return the hash of the token of this id. Raises: Problem 404; DatabaseUnreadable."""
+        found = [token_hash for token_hash, view in await self._read_api.known_tokens() if view.id == named]
+        if len(found) != 1:
+            raise Problem(404, "unknown_token", f"there is no token {named!r}")
+        return found[0]
+
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 
     async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
         token = secrets.token_urlsafe(32)
+        return await self._with_secret(request, make(token), {"token": token, **(more or {})})
+
+    async def _with_secret(self, request: Request, asked: HubRequest, told: dict[str, str]) -> Response:
+        """Answer with what the hub says, and with what it does not know."""
         await check_there(request)
-        answer = await self._requests.ask(principal_of(request).actor, make(token))
+        answer = await self._requests.ask(principal_of(request).actor, asked)
         if answer.status // 100 == 2:
             fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
-            for name, value in {"token": token, **(more or {})}.items():
+            for name, value in told.items():
                 fields[name] = msgspec.Raw(msgspec.json.encode(value))
             answer = Answer(answer.status, Json(msgspec.json.encode(fields)))
         return answered(answer)

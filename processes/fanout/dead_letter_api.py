@@ -10,17 +10,18 @@ from processes.core.records import dead_letter
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.shown.pages import DeadLettersPage
 from processes.core.travels.messages import DiscardDeadLetter, RetryDeadLetter
+from processes.fanout.auth import Auth
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.requests import Requests
-from processes.fanout.web import Problem, answered, check_there, integer, json, principal_of
+from processes.fanout.web import Problem, answered, check_fresh, check_there, integer, json, principal_of
 
 
 class DeadLetterApi:
     """Each method is an endpoint."""
 
-    def __init__(self, database_reader: DatabaseReader, requests: Requests) -> None:
-        self._database_reader, self._requests = database_reader, requests
+    def __init__(self, auth: Auth, database_reader: DatabaseReader, requests: Requests) -> None:
+        self._auth, self._database_reader, self._requests = auth, database_reader, requests
 
     async def listed(self, request: Request) -> Response:
         """Return the dead letters, newest first; ?limit."""
@@ -37,9 +38,11 @@ class DeadLetterApi:
         retried only by who may make it.
         """
         asked = RetryDeadLetter(request.path_params["id"])
-        role, needed = principal_of(request).role, dead_letter.role_to_retry(await self._found(request))
+        found = await self._found(request)
+        role, needed = principal_of(request).role, dead_letter.role_to_retry(found)
         if not role.may(needed):
             raise Problem(403, "forbidden", f"the role {role} may not have this request tried again; {needed} may")
+        check_fresh(self._auth, request, dead_letter.ops_of(found))
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
 

@@ -31,9 +31,10 @@ from processes.core.records.host import Link
 from processes.core.shown.replica import FINAL_COMMANDS_MAX
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import messages
+from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Change, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
-from processes.core.values import Presence, rfc3339
+from processes.core.values import Presence, process_name, rfc3339, token_id
 from processes.fanout import state_folder
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
@@ -50,6 +51,7 @@ LOAD_S: Final = 2.0  # between two reads of the database while no hub has sent a
 FORGET_S: Final = 60.0  # between two checks whether rows that are left out may be tried again
 KEEP_S: Final = 60.0  # between two writes of the hosts' histories: a kill may lose the last minute
 FINISH_S_MAX: Final = 3.5  # for answers and closing handshakes
+FIRST: Final = {process_name("fanout", 0, count) for count in (1, 2)}  # the names of the first fanout
 FIRST_LOAD_S_MAX: Final = 2.0  # for the database, before the first connection is accepted; clients wait meanwhile
 
 
@@ -93,7 +95,8 @@ class Loop:
         self._keeping: asyncio.Task[None] | None = None
         self._keep_told = False
         self._keep_s = self._loop.time() + KEEP_S
-        self._load_s = self._forget_s = 0.0
+        self._load_s = self._forget_s = self._end_s = 0.0
+        self._own_hash = self._folder_watch.seen.own_hash
         self._gaps = self._errors = 0
         self._asked_again: asyncio.Task[None] | None = None
 
@@ -153,6 +156,10 @@ class Loop:
         self._outputs.turn()
         if self._folder_watch.turn(now_s) is not None:
             self._show_folder()
+            self._note_own_token()
+        if now_s >= self._end_s:  # by the clock, also while the disk gives no new look
+            self._end_s = now_s + state_folder.LOOK_S
+            self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
         if now_s >= self._forget_s:
             self._forget_s = now_s + FORGET_S
             if self._poison_guard.forget_old():
@@ -291,7 +298,14 @@ class Loop:
         for kind, rows in state_folder.rows(folder_seen).items():
             self._audience.show_rows(kind, rows)
         self._show_source()
-        self._audience.close_those(lambda principal: not self._auth.still_good(principal), "signed out")
+
+    def _note_own_token(self) -> None:
+        """Note in the audit trail that the installation's own token is another one. One fanout does so for all."""
+        before, self._own_hash = self._own_hash, self._folder_watch.seen.own_hash or self._own_hash
+        if before != self._own_hash and self._name in FIRST:
+            self._audit_notes.note(
+                Kind.TOKEN, token_id(self._own_hash), "rotated", actor="this machine", reason="operator.token"
+            )
 
     def _show_source(self) -> None:
         """Show whether the rows come from the hub or from the database, and of which time the database's are."""

@@ -78,7 +78,7 @@ TAGS: Final = {
 ERRORS: Final = {  # status → name of the response, what it means
     400: ("Malformed", "malformed: `field` names the part"),
     401: ("NotSignedIn", "not signed in, or with a token or session that is not valid (any more)"),
-    403: ("Forbidden", "this role may not, or a foreign page asks"),
+    403: ("Forbidden", "this role may not, a foreign page asks, or the session must sign in again (`sign_in_again`)"),
     404: ("NotFound", "there is none"),
     405: ("MethodNotAllowed", "this path has other methods: see Allow"),
     408: ("TooLate", "the body did not come in time"),

@@ -18,6 +18,7 @@ from processes.core.shown.pages import (
     DeadLetterGone,
     DeadLettersPage,
     HealthView,
+    HostCode,
     HostEnrolled,
     HostRemoved,
     HostsPage,
@@ -37,7 +38,16 @@ from processes.core.shown.pages import (
 )
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
-from processes.core.travels.operator_requests import DrillBody, EnrollBody, GiveBody, LoginBody, RunBody, TokenBody
+from processes.core.travels.operator_requests import (
+    CodeBody,
+    DrillBody,
+    EnrollBody,
+    GiveBody,
+    LoginBody,
+    RotateBody,
+    RunBody,
+    TokenBody,
+)  # fmt: skip
 from processes.core.values import Role
 from processes.fanout import openapi_prose
 from processes.fanout.change_api import ChangeApi
@@ -284,8 +294,14 @@ def _access(change_api: ChangeApi, read_api: ReadApi, sessions: Sessions) -> lis
     logout = of("sign_out", tag, "Ends the session", {200: SignedOut}, sets_cookie=True)
     end = of("end_session", tag, "Ends a session", {200: SessionEnded}, text=mine)
     token = of(
-        "create_token", tag, "A further operator token", {201: TokenMade}, TokenBody, text="It is told this once."
-    )
+        "create_token", tag, "A further operator token", {201: TokenMade}, TokenBody,
+        text="It is told this once. Without `expires_s` it is good until it is revoked.",
+    )  # fmt: skip
+    rotate = of(
+        "rotate_token", tag, "A token in the place of another one", {201: TokenMade}, RotateBody, errors=(409,),
+        text="It has the role, label and length of life of the old one, which is good for `overlap_s` more; then its "
+        "sessions and connections end. 409: it was replaced already.",
+    )  # fmt: skip
     return [
         Operation("POST", "/logout", Role.VIEWER, change_api.logout, logout),
         _look("/api/v1/me", read_api.me, of("get_me", tag, "Who asks", {200: Me})),
@@ -302,6 +318,7 @@ def _access(change_api: ChangeApi, read_api: ReadApi, sessions: Sessions) -> lis
             of("list_tokens", tag, "Operator tokens, never the tokens themselves", {200: TokensPage}),
         ),
         _rule("POST", "/api/v1/tokens", change_api.create_token, token),
+        _rule("POST", "/api/v1/tokens/{id}/rotate", change_api.rotate_token, rotate),
         _rule(
             "DELETE",
             "/api/v1/tokens/{id}",
@@ -316,6 +333,17 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     enroll = of(
         "enroll_host", tag, "Enrols a host and tells its token once", {201: HostEnrolled}, EnrollBody, errors=(409,),
         text="A name that is taken is refused (409), unless `again`: then it gets a new token and the old one is void.",
+    )  # fmt: skip
+    code = of(
+        "make_enrolment_code", tag, "A one-time code by which a host enrols itself", {201: HostCode}, CodeBody,
+        errors=(409,),
+        text="The host's agent exchanges it for a token that it makes itself and nobody is shown. `again`: also for "
+        "a host that is enrolled; its token is good until the code is used.",
+    )  # fmt: skip
+    rotate = of(
+        "rotate_host", tag, "Has the host's agent make a new token", {202: HostView}, errors=(409,),
+        text="Now, or when it connects. The agent sends the hash alone; the old token is void once the hub has it, and "
+        "the agent comes back with the new one. 409: its agent cannot, or the host has no token.",
     )  # fmt: skip
     remove = of(
         "remove_host",
@@ -339,6 +367,8 @@ def _ruling(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     return [
         _rule("POST", "/api/v1/hosts", change_api.enroll, enroll),
         _rule("DELETE", "/api/v1/hosts/{name}", change_api.remove, remove),
+        _rule("POST", "/api/v1/hosts/{name}/code", change_api.make_code, code),
+        _rule("POST", "/api/v1/hosts/{name}/rotate", change_api.rotate_host, rotate),
         _rule("POST", "/api/v1/hosts/{name}/revoke", change_api.revoke, revoke),
         _give("/api/v1/hosts/{name}/lift", change_api.lift, lift),
         _rule("GET", "/api/v1/audit", read_api.audit, audit)._replace(cost=5),

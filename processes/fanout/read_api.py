@@ -246,7 +246,8 @@ class ReadApi:
 
     async def known_tokens(self) -> list[tuple[str, TokenView]]:
         """Return the operator tokens as they are shown, each with its hash. Raises: DatabaseUnreadable."""
-        return await self._database_reader.read(fleet_db.token_views)
+        now_wall_s = time.time()
+        return await self._database_reader.read(lambda connection: fleet_db.token_views(connection, now_wall_s))
 
     async def upgrade_required(self, request: Request) -> Response:
         """Answer 426 to a GET /ws that is not an upgrade request."""

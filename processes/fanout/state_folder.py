@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ from processes.adapters.ownership import NotPrivate
 from processes.adapters.settings import Settings
 from processes.adapters.state import canary_file, fleet_db, incidents_db, revocations, session_files, status_file
 from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
+from processes.core.records.request import OperatorToken
 from processes.core.shown.status import IncidentView, Report
 from processes.core.travels.messages import Json
 from processes.core.values import CANARY_HOST, Role
@@ -60,7 +62,8 @@ def look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
 def credentials(
     settings: Settings, before: FolderSeen | None, revoked: revocations.Look, own_hash: str
 ) -> dict[str, Principal]:
-    """Return every token that is good now. While the database is unreadable, its tokens of the look before hold.
+    """Return every token that is good now, or until the time in its principal. While the database is unreadable, its
+    tokens of the look before hold.
 
     What was ever made void is not good, whatever the database says. While nobody could read the list of that, no token
     of the database is good.
@@ -68,7 +71,7 @@ def credentials(
     found: dict[str, Principal] = {}
     try:
         rows = fleet_db.reading(settings.database, fleet_db.tokens)
-        found = {key: Principal(role, label or f"token-{key[:8]}", key) for key, (role, label) in rows.items()}
+        found = {token.token_hash: _principal(token) for token in rows}
     except (fleet_db.DatabaseUnreadable, ValueError):
         known = before.credentials if before else {}
         found = {key: known[key] for key in known if before and key != before.own_hash and not known[key].canary}
@@ -80,6 +83,12 @@ def credentials(
         key = canary.operator_token_hash
         found[key] = Principal(Role.OPERATOR, CANARY_HOST, key, canary=True)
     return found
+
+
+def _principal(token: OperatorToken) -> Principal:
+    actor = token.label or f"token-{token.token_hash[:8]}"
+    until_wall_s = math.inf if token.expires_wall_s is None else token.expires_wall_s
+    return Principal(Role(token.role), actor, token.token_hash, until_wall_s=until_wall_s)
 
 
 def _own_hash(settings: Settings, before: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -269,6 +269,12 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
     if not found.role.may(role):
         raise Problem(403, "forbidden", f"the role {found.role} may not; {role} may")
     return found
+
+
+def check_fresh(auth: Auth, request: Request, doing: Iterable[str]) -> None:
+    """Check that the session may do this without a new sign-in (operators.fresh_for). Raises: Problem 403."""
+    if name := auth.wants_sign_in(principal_of(request), doing):
+        raise Problem(403, "sign_in_again", f"{name} needs a sign-in of the last minutes: sign in again, and repeat it")
 
 
 def check_origin(auth: Auth, request: Request) -> None:

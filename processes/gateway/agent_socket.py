@@ -28,13 +28,17 @@ class Owner(Protocol):
 
 
 class AgentSocket(WebSocket):
-    """`connection` is None until the token is accepted. `doubted`: the token was not known at first."""
+    """`connection` is None until the token is accepted. `doubted`: the token was not known at first.
+
+    `offer`: the name of the one-time code that it offers.
+    """
 
     def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer, arrival: Arrival) -> None:
         super().__init__(limits, pacer)
         self._arrival = arrival
         self.connection: AgentConnection | None = None
         self.doubted = False
+        self.offer = ""
         self._owner = owner
         self._register_s_max = register_s_max
         self._register: asyncio.TimerHandle | None = None

@@ -18,9 +18,10 @@ from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
 from processes.core.budgets import Budget
-from processes.core.gateway import admission, census
+from processes.core.gateway import admission, census, code_offers
 from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
+from processes.core.gateway.code_offers import Answered, CodeOffers
 from processes.core.gateway.delivery_log import DeliveryLog
 from processes.core.gateway.impersonation import Impersonation, Impersonations
 from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
@@ -29,10 +30,13 @@ from processes.core.gateway.roster import Member, Roster
 from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import (
     CloseConnection,
+    CodeAnswered,
+    CodeOffered,
     DeliverAck,
     DeliverCommand,
     DeliverKill,
     DeliverRegistered,
+    DeliverRotate,
     Delivery,
     HostImpersonated,
     HubStarted,
@@ -45,6 +49,7 @@ from processes.gateway.agent_socket import AgentSocket
 from processes.gateway.tokens import Tokens
 
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
+CODES: Final = "/"  # in the place of a host, for offered codes: no host has that name
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
@@ -81,6 +86,7 @@ class Gate:
         self._numbers = 0
         self._census_s = self._loop.time()
         self._refusals = RefusalCounts(self._census_s)
+        self._code_offers = CodeOffers()
 
     @property
     def received(self) -> int:
@@ -111,6 +117,8 @@ class Gate:
         """Called with a request for an upgrade. Return None to let it in, a Response that refuses it, or the seconds
         after which to ask again.
         """
+        if request.path == code_offers.PATH:
+            return self._offer(socket, request)
         token = self.tokens.find(request.headers.get_all("Authorization"))
         said = admission.admit(
             request.path,
@@ -122,9 +130,7 @@ class Gate:
             banned_s=0.0 if token is None else self._intake.allowances.banned_s(token.host, self._loop.time()),
         )
         if isinstance(said, Refusal):
-            self._refusals.refused(said)
-            again = None if said.retry_after_s is None else {"Retry-After": str(said.retry_after_s)}
-            return AgentSocket.refusal(said.status, said.text, again)
+            return self._refused(said)
         if said is Admission.ASK_AGAIN:
             socket.doubted = True
             return DOUBT_S
@@ -132,6 +138,41 @@ class Gate:
         self._numbers += 1
         socket.connection = AgentConnection(f"{self.boot}.{self._numbers}", self.name, token, socket.peer)
         return None
+
+    def _refused(self, said: Refusal) -> Response:
+        self._refusals.refused(said)
+        again = None if said.retry_after_s is None else {"Retry-After": str(said.retry_after_s)}
+        return AgentSocket.refusal(said.status, said.text, again)
+
+    def _offer(self, socket: AgentSocket, request: Request) -> Response | float:
+        """Have the hub judge the one-time code in the request, and return its answer or after how many seconds to look
+        for it.
+        """
+        now_s = self._loop.time()
+        if not socket.offer:
+            offer = code_offers.read(
+                request.headers.get_all("Authorization"), request.headers.get_all(code_offers.TOKEN_HASH_HEADER)
+            )
+            if isinstance(offer, Refusal):
+                return self._refused(offer)
+            self._numbers += 1
+            socket.offer = f"{self.boot}.{self._numbers}"
+            refusal = self._code_offers.begin(socket.offer, socket.peer.rpartition(":")[0], now_s)
+            if refusal is not None:
+                return self._refused(refusal)
+            event = CodeOffered(self.name, socket.offer, *offer, socket.peer)
+            if self.outbox.put(CODES, messages.encode(event), now_s) is PutResult.REFUSED:
+                self._dropped += 1  # nobody answers in time: 503
+            self.wake.set()
+            return code_offers.LOOK_S
+        answer = self._code_offers.take(socket.offer, now_s)
+        if answer is None:
+            return code_offers.LOOK_S
+        if isinstance(answer, Refusal):
+            return self._refused(answer)
+        if answer.status != 201:
+            return self._refused(Refusal(answer.status, f"{answer.told}\n"))
+        return AgentSocket.refusal(201, "The token is good.\n", {code_offers.HOST_HEADER: answer.told})
 
     def said(self, socket: AgentSocket, frames: list[Message]) -> int:
         """Called with the messages of one turn of reading. Return how many of them were valid heartbeats."""
@@ -224,9 +265,11 @@ class Gate:
             case TokenChanged():
                 self.tokens.table.change(message)
                 self._end_others(message)
+            case CodeAnswered():
+                self._code_offers.answered(message.offer, Answered(message.status, message.told))
             case DeliverCommand():
                 self._deliver_command(message)
-            case DeliverRegistered() | DeliverAck() | DeliverKill() | CloseConnection():
+            case DeliverRegistered() | DeliverAck() | DeliverKill() | DeliverRotate() | CloseConnection():
                 self._deliver_frame(message)
             case _:
                 assert_never(message)
@@ -307,7 +350,9 @@ class Gate:
             self._dropped += 1  # the hub learns of it by the disconnect, or by the command's silence
         self.wake.set()
 
-    def _deliver_frame(self, message: DeliverRegistered | DeliverAck | DeliverKill | CloseConnection) -> None:
+    def _deliver_frame(
+        self, message: DeliverRegistered | DeliverAck | DeliverKill | DeliverRotate | CloseConnection
+    ) -> None:
         member = self.roster.find(message.connection)
         if member is None:
             return  # its disconnect is on its way to the hub
@@ -320,6 +365,8 @@ class Gate:
                     frame = agent_frames.Ack(message.command_id, message.offset, message.quarantined)
             case DeliverKill():
                 frame = agent_frames.KillCommand(message.signal, message.command_id)
+            case DeliverRotate():
+                frame = None if member.connection.is_foreign else agent_frames.RotateOwnToken()
             case CloseConnection():
                 self.end(member.socket, message.code, message.reason)
         if frame is not None:

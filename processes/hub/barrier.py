@@ -15,7 +15,7 @@ from processes.core.errors import LocalError
 from processes.core.hub import flood, step
 from processes.core.hub.effects import Effects, Put
 from processes.core.hub.memory import Draft, Memory
-from processes.core.hub.requests import Refused
+from processes.core.hub.refused import Refused
 from processes.core.hub.step import OwnEvent
 from processes.core.records import dead_letter, poison
 from processes.core.records.dead_letter import UNDECODABLE, DeadLetter, Why

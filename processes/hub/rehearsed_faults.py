@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Final
 
-from processes.core.hub.requests import Refused
+from processes.core.hub.refused import Refused
 from processes.core.travels.messages import RehearseFault
 
 FAULTS: Final = ("deadlock", "busy", "blocked", "exception", "exit", "leak", "poison", "poison_exit")

@@ -34,7 +34,7 @@ from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.lasting_time import LastingTime
-from processes.core.records.request import KeptReply, KeyEntry
+from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
 from processes.core.records.run import Run
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
@@ -113,6 +113,8 @@ def _key_entry(row: tuple[Any, ...]) -> tuple[str, KeyEntry]:
     return key, KeyEntry(key, digest, tuple(msgspec.json.decode(ids)), at_wall_s)
 
 
+TOKEN_COLUMNS: Final = OperatorToken.__struct_fields__
+
 ROWS: Final[dict[str, Rows]] = {
     "hosts": Rows(
         key="name",
@@ -168,11 +170,13 @@ ROWS: Final[dict[str, Rows]] = {
         restored=(_newest("deadletters", "record, event", by="at_wall_s, id", limit=DEAD_LETTERS_MAX),),
         load=_dead_letter,
     ),
-    "tokens": Rows(  # only on disk: the fanouts read them there
+    "tokens": Rows(  # the fanouts read them from the disk
         key="token_hash",
-        columns=("token_hash", "role", "label", "created_wall_s"),
-        values=lambda token_hash, token: (token_hash, token.role, token.label, token.created_wall_s),
-        changing=("role", "label", "created_wall_s"),
+        columns=TOKEN_COLUMNS,
+        values=lambda _, token: msgspec.structs.astuple(token),
+        changing=TOKEN_COLUMNS[1:],
+        restored=(f"SELECT {', '.join(TOKEN_COLUMNS)} FROM tokens ORDER BY created_wall_s, token_hash",),  # noqa: S608
+        load=lambda row: (row[0], OperatorToken(*row)),
     ),
 }
 
@@ -387,14 +391,13 @@ def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
         hashes = revocations.read(revoked)
     except OSError as error:
         raise _of_disk(error, revoked) from error
-    hosts = [host for host in fleet_db.hosts(sqlite) if host.token_hash in hashes]
+    hosts = [void for host in fleet_db.hosts(sqlite) if (void := host.without(hashes)) is not host]
     rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
     tokens = [row for row in rows if row[0] in hashes]
 
     def work() -> None:
         for host in hosts:
-            void = msgspec.structs.replace(host, token_hash=None)
-            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(void), host.name))
+            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(host), host.name))
         sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", tokens)
 
     if hosts or tokens:

@@ -14,6 +14,7 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import audit_trail, contested, fleet_db, sightings
 from processes.core.alarms import conditions
 from processes.core.alarms.conditions import AlarmFacts
+from processes.core.records.request import OperatorToken
 from processes.core.shown import certificate
 from processes.core.travels.audit import Kind
 
@@ -68,6 +69,7 @@ def _rows(connection: sqlite3.Connection, before: AlarmFacts) -> AlarmFacts:
         ended=_ended(connection, before, dict(put_aside)),
         suspended=[(str(name), str(why)) for name, why in hosts],
         audit_head=_audit_head(connection) or before.audit_head,
+        ending=_ending(connection),
     )
 
 
@@ -77,6 +79,12 @@ def _audit_head(connection: sqlite3.Connection) -> str:
     except sqlite3.Error:
         return ""  # of a version that does not chain it: the hub brings it up to date when it begins
     return str(head) if head.hash else ""
+
+
+def _ending(connection: sqlite3.Connection) -> list[OperatorToken]:
+    """Return the tokens that end first, of those with an end that no other one has replaced."""
+    found = [each for each in fleet_db.tokens(connection) if each.expires_wall_s is not None and not each.replaced_by]
+    return sorted(found, key=lambda token: token.expires_wall_s or 0.0)[:ROWS_MAX]
 
 
 def _ended(connection: sqlite3.Connection, before: AlarmFacts, stands: dict[str, str]) -> dict[str, str]:

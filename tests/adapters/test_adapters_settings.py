@@ -43,6 +43,8 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ("", {"FLEETHUB_AGENTS_URL": "https://fleet.example.org"}, "wss://"),
         ("", {"FLEETHUB_OPERATORS_URL": "http://[::1"}, "is not a URL"),
         ("", {"FLEETHUB_AGENTS_URL": "ws://[::1"}, "is not a URL"),
+        ('[operators]\nfresh_for = ["re boot"]', {}, "'re boot' is not the name of an operation"),
+        ("[operators]\nfresh_s = 1", {}, "operators.fresh_s"),
         ("", {"FLEETHUB_CONFIG": "/no/such/file"}, "does not exist"),
     ],
 )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from doubles.agent_process import AgentProcess
+from doubles.hub_wire import HubWire
 from structlog.testing import capture_logs
 
+from processes.adapters.state import agent_token
 from processes.agent import advice
 from processes.agent.config import Config
 from processes.agent.link import Link
-from processes.core.agent.effects import Input
+from processes.core.agent.effects import Connected, Input
 from processes.core.gateway.admission import PATH, Refusal, admit
 from processes.core.values import CloseCode
 
@@ -213,3 +217,60 @@ def test_a_url_that_cannot_be_dialled_is_a_failure_that_is_logged(tmp_path: Path
         assert (lines[0]["event"], "`hub` looks like" in lines[0]["hint"]) == ("hub not reached", True)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["the hub has it", "the hub never heard of it"])
+def test_an_agent_that_was_killed_amid_a_rotation_comes_back_whichever_token_the_hub_has(
+    tmp_path: Path, *, stored: bool
+) -> None:
+    """With the next token beside the old one on disk; the one that lets it in is in its file from then on."""
+
+    async def run() -> None:
+        found = config(tmp_path, "")
+        agent_token.make(found.token_file)
+        next_token = agent_token.read_pending(found.token_file)
+        assert next_token is not None
+        async with HubWire(token=next_token if stored else "t0k") as hub:
+            connected = asyncio.Event()
+
+            async def tell(happened: Input) -> None:
+                if isinstance(happened, Connected):
+                    connected.set()
+
+            link = Link(msgspec.structs.replace(found, hub=hub.url), "1", structlog.get_logger())
+            async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+                task = group.create_task(link.run(tell))
+                await connected.wait()
+                if not stored:  # asked again, it says the same hash, and dials with that token next
+                    assert await link.make_token() == hashlib.sha256(next_token.encode()).hexdigest()
+                    hub.token = next_token
+                    connected.clear()
+                    await hub.close_live(CloseCode.RESTART)
+                    await connected.wait()
+                    assert [each["Authorization"] for each in hub.headers] == ["Bearer t0k", f"Bearer {next_token}"]
+                task.cancel()
+        assert found.token_file.read_text().strip() == next_token
+        assert not agent_token.pending(found.token_file).exists()
+
+    asyncio.run(run())
+
+
+def test_a_next_token_that_nobody_knows_does_not_keep_the_good_one_from_being_tried(tmp_path: Path) -> None:
+    """One was left by an exchange that was refused. The hub is away for both at first."""
+
+    async def run() -> None:
+        found = config(tmp_path, "")
+        agent_token.make(found.token_file)
+        async with HubWire(token="other") as hub:
+            link = Link(msgspec.structs.replace(found, hub=hub.url), "1", structlog.get_logger())
+            waits = [await link._once() for _ in range(3)]
+            assert waits[1] >= 30 > waits[0], "the next one at once; then as after any refusal"
+            next_token = agent_token.read_pending(found.token_file)
+            assert [each["Authorization"] for each in hub.headers] == [
+                "Bearer t0k",
+                f"Bearer {next_token}",
+                "Bearer t0k",
+            ]
+        assert found.token_file.read_text() == "t0k\n"
+
+    asyncio.run(run())

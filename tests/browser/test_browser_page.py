@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from doubles.deadline import until
+from doubles.operator_wire import TOKEN
 from doubles.page_stage import Stage, seen_at
 from playwright.sync_api import Browser, Page, expect
 
@@ -358,6 +359,16 @@ def test_many_hosts_are_commanded_by_keyboard_in_batches_after_asking(browser: B
             "fleethub agent --hub ws://127.0.0.1:7701/ws --name new1 --token-file - --install"
         )
         assert len(dialog.locator(".secret").first.inner_text()) >= 43
+        dialog.get_by_role("button", name="Close").click()
+        stage.hub.answer = lambda _: (201, {"name": "new1", "expires_at": seen_at(), "suspended": "it flooded"})
+        page.get_by_role("button", name="Enrol a host").click()
+        dialog.get_by_label("host name").fill("new1")
+        dialog.get_by_label("By a one-time code").check()
+        dialog.get_by_role("button", name="Enrol").click()
+        expect(dialog).to_contain_text("Code of new1")
+        expect(dialog).to_contain_text("suspended until the code is used, which lifts that: it flooded")
+        expect(dialog).to_contain_text("fleethub agent --hub ws://127.0.0.1:7701/ws --code - --install")
+        assert dialog.locator(".secret").first.inner_text().startswith("new1:")
 
 
 def test_what_is_wrong_stands_in_the_dialog_and_a_token_is_not_closed_by_a_slip(browser: Browser, stage: Stage) -> None:
@@ -399,6 +410,37 @@ def test_limits_are_the_servers_and_its_answer_stands_in_the_dialog(browser: Bro
         dialog.get_by_label("minutes to wait").fill("10080")
         dialog.get_by_role("button", name="Give the command").click()
         expect(page.locator("body[data-view=commands]")).to_be_visible()
+
+
+def test_a_sign_in_that_is_asked_for_again_stands_over_the_dialog_and_what_was_asked_goes_on(
+    browser: Browser, stage: Stage
+) -> None:
+    """The server's answer is played once; the sign-in is real."""
+    stage.host("web1", commands=["reboot"])
+    stage.hub.answer = lambda _: (202, {"commands": [{"id": "c-1"}]})
+    told = {"error": "sign_in_again", "message": "reboot needs a sign-in of the last minutes"}
+    with stage.sign_in(browser) as watched:
+        page = watched.page
+        again = page.get_by_role("dialog", name="Sign in again")
+        page.route("**/api/v1/commands", lambda route: route.fulfill(status=403, json=told), times=2)
+        page.get_by_label("select web1").click()
+        page.get_by_role("button", name="Command …").click()
+        page.locator("#dialog").get_by_role("button", name="+ reboot").click()
+        page.locator("#dialog").get_by_role("button", name="Give the command").click()
+        expect(again).to_contain_text("reboot needs a sign-in")
+        again.get_by_role("button", name="Back").click()
+        expect(page.locator("#dialog").get_by_role("alert")).to_contain_text("reboot needs a sign-in")
+        page.locator("#dialog").get_by_role("button", name="Give the command").click()
+        again.get_by_label("operator token").fill("wrong")
+        again.get_by_role("button", name="Sign in").click()
+        expect(again.get_by_role("alert")).to_contain_text("not good")
+        again.get_by_label("operator token").fill(TOKEN)
+        again.get_by_role("button", name="Sign in").click()
+        expect(page.locator("body[data-view=commands]")).to_be_visible()
+        expect(page.locator("#link")).to_have_text("live")
+        assert [event.request.op for event in stage.hub.asked if isinstance(event.request, GiveCommand)][-1:] == [
+            "reboot"
+        ]
 
 
 def test_many_hosts_are_removed_only_by_who_types_how_many(browser: Browser, stage: Stage) -> None:

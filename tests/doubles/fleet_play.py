@@ -12,6 +12,7 @@ from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
 from processes.core.hub.rules import Rules
 from processes.core.hub.step import StoredState, Tick
+from processes.core.hub.tables import Table
 from processes.core.records.command import Command, State
 from processes.core.records.ledger import Ledger
 from processes.core.travels import messages
@@ -73,7 +74,7 @@ class Play:
     def stored(self) -> StoredState:
         """What a database would hold that has taken everything."""
         memory = self.memory
-        tables = (memory.hosts, memory.commands, memory.runs, memory.keys, memory.replies, memory.dead_letters)
+        tables = [table for table in vars(memory).values() if isinstance(table, Table) and table.durable]
         rows = {table.name: [(key, row) for key, row in table.items() if key != CANARY_HOST] for table in tables}
         rows["commands"] = [
             (id, msgspec.convert(msgspec.to_builtins(command), Command)) for id, command in memory.commands.items()

@@ -29,7 +29,9 @@ from processes.adapters.state import canary_file, fleet_db, signin_codes
 from processes.core.shown.replica import Replica
 from processes.core.shown.status import CanaryFile
 from processes.core.travels import messages
+from processes.core.travels.audit import AuditLine
 from processes.core.travels.messages import (
+    AuditNoted,
     Broadcast,
     Change,
     Changed,
@@ -112,6 +114,7 @@ class HubPlay(HubSide):
         self.rows = Replica()
         self.snapshots = 0
         self.asked: list[RequestReceived] = []
+        self.noted: list[AuditLine] = []
         self.answer: Callable[[RequestReceived], tuple[int, dict[str, Any]] | None] = lambda _: (202, {"commands": []})
         self._task: asyncio.Task[None] | None = None
 
@@ -171,6 +174,8 @@ class HubPlay(HubSide):
                         await self.say(
                             SnapshotPiece(self.epoch, event.snapshot, number, number == len(pieces) - 1, piece)
                         )
+                elif isinstance(event, AuditNoted):
+                    self.noted += event.lines
                 elif isinstance(event, RequestReceived):
                     self.asked.append(event)
                     answer = self.answer(event)

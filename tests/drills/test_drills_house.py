@@ -47,6 +47,26 @@ def test_a_second_up_says_ok_and_gives_a_new_link(house: House) -> None:
     )
 
 
+def test_a_host_enrols_itself_by_a_code_while_the_hub_is_killed_and_makes_its_token_anew(house: House) -> None:
+    made = house.json("enroll", "coded", "--code")
+    assert house.signal(house.pulse("hub").pid, signal.SIGKILL)
+    folder = house.state / "host-coded"
+    typed = ("agent", "--hub", f"ws://{house.agents}", "--code", made["code"], "--place", str(folder), "--init")
+    done = house.cli(*typed)
+    assert done.returncode == 0, done.stderr + house.logs()
+    secret = (folder / "agent.token").read_text().strip()
+    assert secret not in done.stdout + done.stderr
+    assert house.cli(*typed).returncode == 1, "a code is good for one use: another token is refused"
+    assert (folder / "agent.token").read_text().strip() == secret
+    agent = house.start_agent(folder)
+    until(lambda: house.json("host", "coded")["presence"] == "online", house.logs)
+    assert house.cli("enroll", "coded", "--rotate").returncode == 0
+    until(lambda: (folder / "agent.token").read_text().strip() != secret, house.logs)
+    assert house.cli("run", "uptime", "coded").returncode == 0, "by the new token, on the same host"
+    agent.kill()
+    assert house.cli("remove", "coded").returncode == 0
+
+
 def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house: House) -> None:
     (host,) = house.json("hosts")["hosts"]
     assert host["presence"] == "online"

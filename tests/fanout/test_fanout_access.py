@@ -355,7 +355,10 @@ def test_a_token_made_a_moment_ago_opens_a_websocket_and_what_is_no_upgrade_is_t
     async def run(house: FanoutHouse) -> None:
         async with house.client() as client:
             with house.database() as connection:
-                connection.execute("INSERT INTO tokens VALUES (?, 'viewer', 'new', 0)", (hash_of("brand-new"),))
+                connection.execute(
+                    "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'viewer', 'new', 0)",
+                    (hash_of("brand-new"),),
+                )
             async with operator(house, "brand-new") as found:
                 await found.until(lambda each: each.full_states)
             upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "8"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import signin_codes
-from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_MAX, SESSION_S_MAX, Principal
+from processes.adapters.state import fleet_db, signin_codes
+from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_MAX, SESSION_S_MAX, Principal, digest
 from processes.core.values import Role
 from processes.fanout import state_folder
 from processes.fanout.auth import Auth, TooManyAttempts
@@ -170,3 +170,57 @@ def test_a_code_makes_no_session_where_the_installation_has_no_token_to_which_it
     settings.run.mkdir(exist_ok=True)
     signin_codes.put(settings.run, "code", Role.ADMIN, 5e9)
     asyncio.run(run())
+
+
+def test_a_token_is_good_until_its_time_is_over_and_its_session_and_connections_with_it(settings: Settings) -> None:
+    """By the clock alone: also while the disk gives no new look. The bug it would catch: an expired token's page goes
+    on.
+    """
+    told: list[tuple[str, float]] = []
+
+    async def run() -> None:
+        with contextlib.closing(fleet_db.open_for_writing(settings.database)) as database:
+            database.execute(
+                "INSERT INTO tokens (token_hash, role, label, created_wall_s, expires_wall_s) VALUES (?, ?, ?, ?, ?)",
+                (digest("anns"), "viewer", "ann", 1.0, START_S + 100),
+            )
+        hours = Hours(settings)
+        hours.auth = Auth(settings, hours.watch, KEY, lambda: hours.now_s, on_token_use=lambda *use: told.append(use))
+        made = await hours.auth.sign_in(None, "anns")
+        assert made is not None
+        cookies, connection = {hours.auth.cookie_name: made[0]}, hours.auth.known("Bearer anns", {})
+        assert connection is not None
+        hours.now_s += 99
+        assert await hours.auth.find("Bearer anns", {}) == hours.auth.known("Bearer anns", {}) == connection
+        assert hours.auth.known("", cookies) is not None
+        assert hours.auth.still_good(connection)
+        assert hours.auth.still_good(made[1])
+        hours.now_s += 1
+        assert await hours.auth.find("Bearer anns", {}) is hours.auth.known("Bearer anns", {}) is None
+        assert await hours.auth.find("", cookies) is hours.auth.known("", cookies) is None
+        assert not hours.auth.still_good(connection)
+        assert not hours.auth.still_good(made[1])
+        assert await hours.auth.sign_in(None, "anns") is None
+        assert hours.auth.known("Bearer own", {}) is not None, "the installation's own has no end"
+
+    asyncio.run(run())
+    assert told == [(digest("anns"), START_S)], "told once in some minutes, and never of the installation's own"
+
+
+def test_a_token_in_use_is_told_once_in_five_minutes(settings: Settings) -> None:
+    told: list[float] = []
+
+    async def run() -> None:
+        with contextlib.closing(fleet_db.open_for_writing(settings.database)) as database:
+            database.execute(
+                "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'viewer', '', 1)",
+                (digest("anns"),),
+            )
+        hours = Hours(settings)
+        auth = Auth(settings, hours.watch, KEY, lambda: hours.now_s, on_token_use=lambda _, at_s: told.append(at_s))
+        for _ in range(601):
+            assert auth.known("Bearer anns", {}) is not None
+            hours.now_s += 1
+
+    asyncio.run(run())
+    assert told == [START_S, START_S + 300, START_S + 600]

@@ -70,7 +70,10 @@ def test_a_token_is_told_once_and_only_its_hash_leaves_the_fanout() -> None:
             hub.answer = lambda _: (409, {"error": "exists"})
             assert "token" not in (await client.post("/api/v1/hosts", json={"name": "web1"})).json()
             with house.database() as connection:  # the hub commits it; the fanout knows it with the next question
-                connection.execute("INSERT INTO tokens VALUES (?, 'viewer', 'screen', 0)", (digests[1],))
+                connection.execute(
+                    "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'viewer', 'screen', 0)",
+                    (digests[1],),
+                )
             async with house.client(made["token"]) as viewer:
                 assert (await viewer.get("/api/v1/me")).json()["actor"] == "screen"
                 assert (await viewer.post("/api/v1/commands", json=PULL)).status_code == 403

@@ -10,12 +10,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 from doubles.hub_side import hash_of
 from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 
 from processes.adapters.state import revocations, session_files
 from processes.core.fanout.signin import IDLE_S_MAX, cookie, session_of
-from processes.core.values import Role
+from processes.core.records import dead_letter
+from processes.core.records.dead_letter import Why
+from processes.core.travels import messages
+from processes.core.travels.audit import Kind
+from processes.core.values import Role, token_id
 
 PASSED_S = 5.0  # contract: an ended session is out within 2 s
 
@@ -107,7 +112,10 @@ def test_a_session_ends_with_its_token_everywhere_and_others_go_on() -> None:
     async def run(house: FanoutHouse) -> None:
         with house.database() as connection:
             for token in ("anns", "bobs"):
-                connection.execute("INSERT INTO tokens VALUES (?, 'admin', ?, 0)", (hash_of(token), token))
+                connection.execute(
+                    "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'admin', ?, 0)",
+                    (hash_of(token), token),
+                )
         async with house.client(None) as ann, house.client(None) as bob, house.client() as boss:
             for client, token in ((ann, "anns"), (bob, "bobs")):
                 assert (await client.post("/login", json={"token": token})).status_code == 200
@@ -137,8 +145,14 @@ def test_a_session_that_a_code_made_ends_with_the_installations_token() -> None:
                 "drills_enabled": False,
             }
             own = house.state / "operator.token"
-            own.write_text("another\n")
-            await refused(ann)
+            async with HubPlay(house) as hub:
+                own.write_text("another\n")
+                await refused(ann)
+                own_token = (Kind.TOKEN, token_id(hash_of("another")), "rotated")
+                deadline_s = time.monotonic() + PASSED_S
+                while own_token not in [(line.kind, line.subject, line.after) for line in hub.noted]:
+                    assert time.monotonic() < deadline_s, "nobody is told that it is another one"
+                    await asyncio.sleep(0.05)
             own.write_text(f"{TOKEN}\n")
 
     with FanoutHouse() as house:
@@ -225,4 +239,56 @@ def test_a_hosts_history_is_served_from_the_heartbeats_that_were_shown() -> None
             assert (await boss.get("/api/v1/hosts/_canary/metrics")).status_code == 404
 
     with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_what_needs_a_fresh_sign_in_is_done_by_a_new_session_or_a_token_and_by_no_old_one() -> None:
+    """Also as a step of a run, among many, and by the retry of a dead letter. A session of a moment ago may all of it."""
+    reboot = {"op": "reboot", "hosts": ["a"]}
+    doings: list[tuple[str, str, dict[str, Any] | None]] = [
+        ("POST", "/api/v1/commands", reboot),
+        ("POST", "/api/v1/runs", {"steps": ["pull", "reboot"], "hosts": ["a"]}),
+        ("POST", "/api/v1/tokens", {"role": "viewer"}),
+        ("POST", "/api/v1/deadletters/given/retry", None),
+        ("POST", "/api/v1/deadletters/run/retry", None),
+    ]
+    letters: list[tuple[str, messages.Request]] = [
+        ("given", messages.GiveCommand("reboot", ["a"])),
+        ("run", messages.StartRun(["reboot"], ["a"])),
+        ("other", messages.GiveCommand("pull", ["a"])),
+    ]
+
+    async def run(house: FanoutHouse) -> None:
+        with house.database() as connection:
+            for id, asked in letters:
+                event = messages.RequestReceived("r", "fanout", "ann", 1.0, asked)
+                kept = dead_letter.of_event(id, 1.0, event, Why.RAISED, error="it raised")
+                record = msgspec.json.encode(msgspec.structs.replace(kept, event=b"")).decode()
+                row = (kept.id, kept.at_wall_s, record, kept.event)
+                connection.execute("INSERT INTO deadletters (id, at_wall_s, record, event) VALUES (?,?,?,?)", row)
+        async with HubPlay(house) as hub, browser(house, "ann", "admin") as ann, house.client() as script:
+            hub.answer = lambda _: (202, {"id": "x"})
+            (name,) = ann.cookies.keys()
+            (fresh,) = await sessions(ann)
+            old = session_of("signed-in-before", hash_of(TOKEN), Role.ADMIN, "admin", time.time() - 301)
+            old_cookie = {"cookie": f"{name}={cookie(session_files.cookie_key(house.settings.run), old)}"}
+            async with house.client(None) as page:
+                for method, path, body in doings:
+                    answer = await page.request(method, path, json=body, headers=old_cookie)
+                    assert (answer.status_code, answer.json()["error"]) == (403, "sign_in_again"), path
+                assert hub.requests == []
+                for path, body in (
+                    ("/api/v1/commands", {**reboot, "op": "pull"}),
+                    ("/api/v1/deadletters/other/retry", None),
+                    ("/api/v1/hosts/a/lift", None),
+                ):
+                    assert (await page.post(path, json=body, headers=old_cookie)).status_code == 202, path
+            for client in (ann, script):
+                for method, path, body in doings:
+                    assert (await client.request(method, path, json=body)).status_code == 202, path
+            assert (await ann.post("/login", json={"token": TOKEN})).status_code == 200
+            (again,) = await sessions(ann)
+            assert again["id"] != fresh["id"], "the session of before the sign-in has ended"
+
+    with FanoutHouse(FLEETHUB_OPERATORS_FRESH_FOR="reboot create_token") as house:
         asyncio.run(run(house))

@@ -30,6 +30,7 @@ WORDS = {
 # rows that the scene does not bring about, and why
 RARE = {
     "fleethub.toml": "an operator's",
+    "agent.token.pending": "a moment, while a token is made anew",
     "fleet.db.restoring": "restore",
     "fleet.db.restoring-journal": "restore",
     "fleet.db.restored": "restore",

@@ -18,6 +18,7 @@ an older fleet.db lets nobody in who was sent away since.
     operator.token             | 0600 | up                  | command line, fanout  | yes     | the installation's
     agent.toml                 | 0600 | up; the operator    | agent                 | yes     | the operator's
     agent.token                | 0600 | up                  | agent                 | yes     | until enrolled again
+    agent.token.pending        | 0600 | agent; agent --code | agent                 | yes     | until its first use
     fleet.db                   | 0600 | hub; restore, up    | hub, fanout, watchdog, command line | sql     | the installation's
     fleet.db-wal               | 0600 | SQLite              | SQLite                | sql     | while the database is open
     fleet.db-shm               | 0600 | SQLite              | SQLite                | no      | while the database is open

@@ -23,6 +23,7 @@ from processes.core.records.command import Command, State, Transition
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.ledger import Ledger
+from processes.core.records.request import OperatorToken
 from processes.core.records.run import Run, RunState
 from processes.core.shown.pages import TokenView
 from processes.core.travels.audit import AuditView
@@ -356,18 +357,24 @@ def dead_letter(connection: sqlite3.Connection, dead_letter_id: str) -> DeadLett
     return None if row is None else msgspec.structs.replace(_dead_letter.decode(row[0]), event=row[1])
 
 
-def token_views(connection: sqlite3.Connection) -> list[tuple[str, TokenView]]:
+def token_views(connection: sqlite3.Connection, now_wall_s: float) -> list[tuple[str, TokenView]]:
     """Return the operator tokens as they are shown, oldest first. Shape: (SHA-256 in hex, view) each."""
-    rows = connection.execute(
-        "SELECT token_hash, role, label, created_wall_s FROM tokens ORDER BY created_wall_s, token_hash"
-    )
     return [
-        (token_hash, TokenView(token_id(token_hash), Role(role), label, rfc3339(at)))
-        for token_hash, role, label, at in rows
-    ]
+        (
+            token.token_hash,
+            TokenView(
+                token_id(token.token_hash), Role(token.role), token.label, rfc3339(token.created_wall_s),
+                rfc3339(token.expires_wall_s), token.is_over(now_wall_s), rfc3339(token.used_wall_s), token.replaced_by,
+            ),
+        )
+        for token in tokens(connection)
+    ]  # fmt: skip
 
 
-def tokens(connection: sqlite3.Connection) -> dict[str, tuple[Role, str]]:
-    """Return the operator tokens besides the installation's own: SHA-256 (hex) → role and label."""
-    rows = connection.execute("SELECT token_hash, role, label FROM tokens")
-    return {token_hash: (Role(role), label) for token_hash, role, label in rows}
+def tokens(connection: sqlite3.Connection) -> list[OperatorToken]:
+    """Return the operator tokens besides the installation's own, oldest first, with those whose time is over."""
+    columns = "token_hash, role, label, created_wall_s"
+    if fleet_schema.version_of(connection) >= fleet_schema.EXPIRING_TOKENS:  # no hub of this version has begun yet
+        columns += ", expires_wall_s, used_wall_s, replaced_by"
+    rows = connection.execute(f"SELECT {columns} FROM tokens ORDER BY created_wall_s, token_hash")  # noqa: S608
+    return [OperatorToken(*row) for row in rows]

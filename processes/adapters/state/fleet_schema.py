@@ -59,8 +59,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """INSERT INTO meta SELECT 'audit_checkpoint', json_object('number', coalesce(max(number), 0), 'hash', '')
              FROM audit""",
     ),
+    (  # operators' tokens: until when they are good, when they were last used, and which one took their place
+        "ALTER TABLE tokens ADD COLUMN expires_wall_s REAL",
+        "ALTER TABLE tokens ADD COLUMN used_wall_s REAL",
+        "ALTER TABLE tokens ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
+EXPIRING_TOKENS: Final = 3  # from this version on tokens have an end
 ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch that the file beside it knows
 OWN_OF_SQLITE: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})  # tables of ANALYZE, which anybody may run
 

@@ -30,6 +30,7 @@ class AgentFile(msgspec.Struct, frozen=True):
     hub: str = ""
     name: str = ""
     token_file: str = TOKEN_FILE
+    ca_file: str = ""
 
 
 def host_name(raw: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -15,8 +16,11 @@ from processes.cli.machine.own_hub import open_own
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.cli.terminal.text import age
 from processes.client.api import Api, Patience, open_remote
 from processes.client.errors import NotAnAddress
+
+UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
 
@@ -52,6 +56,28 @@ class Seconds(click.FloatRange):
         if not math.isfinite(found) or (self.most_s is not None and found > self.most_s):
             self.fail(f"{value} is not a number of seconds{f', {self.words}' if self.words else ''}", param, ctx)
         return found
+
+
+class Duration(click.ParamType[float]):
+    """A length of time in seconds, typed as a number with its unit: 90s, 15m, 12h, 7d, 4w."""
+
+    name = "duration"
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self.least_s, self.most_s = least_s, most_s
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds that were meant. Raises: click.BadParameter."""
+        found = re.fullmatch(r"(\d{1,9})([smhdw])", str(value))
+        if found is None:
+            self.fail(
+                f"{value!r} is no length of time: type a number with its unit, as in 90s, 15m, 12h, 7d", param, ctx
+            )
+        seconds = float(found[1]) * UNITS_S[found[2]]
+        if not self.least_s <= seconds <= self.most_s:
+            limits = f"from {age(self.least_s)} to {age(self.most_s)}"
+            self.fail(f"{value} is too {'short' if seconds < self.least_s else 'long'}: {limits}", param, ctx)
+        return seconds
 
 
 def as_json(verb: Verb) -> Verb:

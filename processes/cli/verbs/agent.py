@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from processes.cli.machine import enrolment, sign_in
+from processes.adapters.ownership import NotPrivate
+from processes.cli.machine import code_exchange, enrolment, sign_in
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import invocation
@@ -39,6 +40,11 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these 
     "--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
     help="With --hub: file with the token that enroll printed; - reads it from stdin into the agent's folder.",
 )  # fmt: skip
+@click.option(
+    "--code",
+    metavar="CODE",
+    help="With --hub, instead of --token-file: the one-time code that enroll --code printed; - reads it from stdin.",
+)
 @click.option("--name", help="With --hub: the name that this server was enrolled under. [default: the machine's name]")
 @click.option(
     "--place",
@@ -58,37 +64,49 @@ def agent(
     config: Path | None,
     hub: str | None,
     token_file: Path | None,
+    code: str | None,
     name: str | None,
     place: Path,
     init: bool,
     install: bool,
 ) -> None:
-    """Run this server's agent in the foreground: from its file, or the first time with --hub URL --token-file FILE.
+    """Run this server's agent in the foreground: from its file, or the first time with --hub URL and --code CODE or
+    --token-file FILE.
 
     The agent's file that is made here offers the operations `uptime` and `facts`. Add others under [commands.NAME] and
     start the agent again: it runs these, and nothing else.
 
     To enrol a server in one line: fleethub enroll web1 | ssh root@web1 fleethub agent --hub URL --name web1
     --token-file - --install
+
+    Or with a one-time code, which is worth nothing once it was used: fleethub enroll web1 --code, and then on web1:
+    fleethub agent --hub URL --code CODE --install. The token is made here, into the token file (0600).
     """
     if (config is None) == (hub is None):
-        raise click.UsageError("give --config FILE, or --hub URL with --token-file FILE")
+        raise click.UsageError("give --config FILE, or --hub URL with --code CODE or --token-file FILE")
     if config is None:
         assert hub is not None
-        if token_file is None:
-            raise click.UsageError("--hub needs --token-file: the token that `fleethub enroll NAME` printed")
+        if (token_file is None) == (code is None):
+            raise click.UsageError(
+                "--hub needs either --code, which `fleethub enroll NAME --code` printed, or --token-file, with the "
+                "token that `fleethub enroll NAME` printed"
+            )
         units = invocation().units
         if install:
             units.check()
-        config = _made(hub, token_file, name, place)
+        if code is not None:
+            config = _made_by_code(hub, code, name, place)
+        else:
+            assert token_file is not None
+            config = _made(hub, token_file, name, place)
         if install:
             _install(config, units)
         elif init:
             click.echo(config)
         if init or install:
             return
-    elif init or install:
-        raise click.UsageError("--init and --install make the agent's file: they need --hub")
+    elif init or install or code is not None:
+        raise click.UsageError("--init, --install and --code make the agent's file: they need --hub")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
 
@@ -98,6 +116,43 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
 
     A file that exists is the operator's: only its `hub` is kept up to date. Raises: Failure.
     """
+    name = given or enrolment.own_name()
+    path, url = _checked(hub, name, place, is_given=given is not None)
+    token = _read_token() if token_file == STDIN else None
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if token is not None:
+            token_file = place / enrolment.existing(path).token_file
+            sign_in.write_secret(token_file, token)
+        enrolment.write_agent_file(path, url, name, token=token_file.absolute())
+    except OSError as error:
+        raise Failure("no_place", f"{place}: {error.strerror or error}", "Choose another --place.") from None
+    return path
+
+
+def _made_by_code(hub: str, typed: str, given: str | None, place: Path) -> Path:
+    """Exchange the code for a token, make the agent's file, and return its path. Raises: Failure."""
+    code = code_exchange.parsed(_read_secret("code: ") if typed == "-" else typed)
+    if given not in (None, code.host):
+        raise Failure("other_name", f"the code is for {code.host}, not for {given}", "Leave out --name.", EXIT_USAGE)
+    path, url = _checked(hub, code.host, place, is_given=True)
+    file = enrolment.existing(path)
+    token_file = (place / file.token_file).absolute()
+    ca_file = str(place / file.ca_file) if file.ca_file else ""
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        code_exchange.exchange(url, code, token_file, ca_file)
+        enrolment.write_agent_file(path, url, code.host, token=token_file)
+    except (OSError, NotPrivate) as error:
+        raise Failure("no_place", f"{place}: {error}", "Choose another --place.") from None
+    return path
+
+
+def _checked(hub: str, name: str, place: Path, *, is_given: bool) -> tuple[Path, str]:
+    """Return the path of the agent's file and the URL for it. `is_given`: another name in that file is a mistake.
+
+    Raises: Failure.
+    """
     parts = urlsplit(hub)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise Failure(
@@ -106,33 +161,19 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
             "It looks like wss://fleet.example.org:7701/ws",
             EXIT_USAGE,
         )
-    name = given or enrolment.own_name()
     if not HOST_NAME.fullmatch(name):
         raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", EXIT_USAGE)
     path = place / "agent.toml"
     there = enrolment.existing(path).name
-    if given is not None and there not in ("", given):
+    if is_given and there not in ("", name):
         advice = f"Leave out --name to go on as {there}, choose another --place, or change the name in that file."
-        raise Failure("other_name", f"{path} is the file of {there}, not of {given}", advice, EXIT_USAGE)
-    token = _read_token() if token_file == STDIN else None
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if token is not None:
-            token_file = place / enrolment.existing(path).token_file
-            sign_in.write_secret(token_file, token)
-        enrolment.write_agent_file(
-            path, hub if parts.path.strip("/") else f"{hub.rstrip('/')}/ws", name, token=token_file.absolute()
-        )
-    except OSError as error:
-        raise Failure("no_place", f"{place}: {error.strerror or error}", "Choose another --place.") from None
-    return path
+        raise Failure("other_name", f"{path} is the file of {there}, not of {name}", advice, EXIT_USAGE)
+    return path, hub if parts.path.strip("/") else f"{hub.rstrip('/')}/ws"
 
 
 def _read_token() -> str:
-    """The token from stdin; on a terminal it is asked for and not shown. Raises: Failure."""
-    token = ""
-    if sys.stdin is not None:
-        token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
+    """The token from stdin. Raises: Failure."""
+    token = _read_secret("token: ")
     if not TOKEN.fullmatch(token):
         raise Failure(
             "no_token",
@@ -140,6 +181,13 @@ def _read_token() -> str:
             "fleethub enroll NAME prints it: fleethub enroll web1 | ssh root@web1 …",
         )
     return token
+
+
+def _read_secret(asks: str) -> str:
+    """A line from stdin; on a terminal it is asked for and not shown. Empty: there is none."""
+    if sys.stdin is None:
+        return ""
+    return (getpass.getpass(asks) if sys.stdin.isatty() else sys.stdin.readline(TOKEN_CHARS_MAX)).strip()
 
 
 def _install(config: Path, units: SystemdUnits) -> None:

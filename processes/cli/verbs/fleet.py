@@ -14,16 +14,17 @@ from rich.console import RenderableType
 from processes.cli import live
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
-from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
 from processes.client.feed import Feed, Picture
-from processes.core.shown.pages import HostRemoved, HostsPage, Me
+from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me
 from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
-from processes.core.values import HOST_NAME, Presence
+from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
+from processes.core.values import CODE_S, HOST_NAME, Presence
 
 HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
 COMMANDS_SHOWN = 5  # the newest of one host
@@ -128,6 +129,8 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
         ("connected since", view.connected_since or ""),
         ("address", view.address),
         ("enrolled", (view.enrolled_at or "") + (", its token is revoked" if view.revoked else "")),
+        ("new token", f"asked for at {view.rotation_asked_at}" if view.rotation_asked_at else ""),
+        ("enrolment code", f"good until {view.code_until}" if view.code_until else ""),
         (
             "suspended",
             output.as_typed(f"since {view.suspended_at}: {view.suspended}. Lift it: fleethub lift {view.name}")
@@ -195,10 +198,40 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
 @click.option(
     "--again", is_flag=True, help="Also if it is enrolled already: it gets a new token, and the old one becomes void."
 )
+@click.option("--rotate", is_flag=True, help="Have the host's own agent make a new token instead.")
+@click.option(
+    "--code", is_flag=True, help="Print a one-time code instead of a token: the host's agent exchanges it for a token."
+)
+@click.option(
+    "--expires",
+    "expires_s",
+    type=Duration(LIFE_S_MIN, CODE_S_MAX),
+    help=f"With --code: for how long the code is good. [default: {CODE_S / 3600:.0f}h]",
+)
 @as_json
 @asks_hub
-def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Enrol a host. Its token is printed once, alone on stdout."""
+def enroll(
+    *,
+    name: str,
+    again: bool,
+    rotate: bool,
+    code: bool,
+    expires_s: float | None,
+    as_json: bool,
+    hub: str | None,
+    token_file: Path | None,
+) -> None:
+    """Enrol a host. Its token is printed once, alone on stdout.
+
+    With --rotate the agent of a host that is enrolled makes a new token for itself, now or when it connects, and nobody
+    is shown it. The old one is void once the hub has the hash of the new one.
+
+    With --code a one-time code is printed instead. The agent that is started with it makes the token itself, and nobody
+    is shown it. With --again too, the host's token is good until the code is used. A suspension is lifted by a new
+    token: at once, or when the code is used.
+    """
+    if expires_s is not None and not code:
+        raise click.UsageError("--expires is for --code: a host's token has no end")
     if not HOST_NAME.fullmatch(name):
         raise Failure(
             "bad_name",
@@ -206,6 +239,14 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
             "Use letters, digits, hyphens and dots, as in RFC 1123.",
             EXIT_USAGE,
         )
+    if rotate:
+        if again or code:
+            raise click.UsageError("--rotate leaves the enrolment as it is: give it without --again and --code")
+        _have_rotated(name, as_json=as_json, hub=hub, token_file=token_file)
+        return
+    if code:
+        _print_code(name, again=again, expires_s=expires_s, as_json=as_json, hub=hub, token_file=token_file)
+        return
     with asking(hub, token_file) as api:
         known = again and not as_json and api.host(name) is not None
         enrolled = api.enroll(name, again=again)
@@ -219,12 +260,40 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
         if again
         else "enrolled"
     )
+    if enrolled.lifted:
+        output.note(f"{enrolled.name} was suspended, and is not any more: {enrolled.lifted}")
     output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
     there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install"
     output.progress(f"Type on {enrolled.name}, as root (it asks for the token):\n    {there}")
     piped = f"fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
     output.progress(f"Or do it from here, with a new token:\n    {piped}")
+
+
+def _have_rotated(name: str, *, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    with asking(hub, token_file) as api:
+        told = api.once("POST", f"/hosts/{segment(name)}/rotate", HostView, promised=(202,))
+    when = "now" if told.view.presence == Presence.ONLINE else "when it connects"
+    _done(told.body, as_json, f"{name}: its agent makes a new token {when}")
+
+
+def _print_code(
+    name: str, *, again: bool, expires_s: float | None, as_json: bool, hub: str | None, token_file: Path | None
+) -> None:
+    asked = {"again": again, **({} if expires_s is None else {"expires_s": expires_s})}
+    with asking(hub, token_file) as api:
+        told = api.once("POST", f"/hosts/{segment(name)}/code", HostCode, asked, promised=(201,))
+    if as_json:
+        output.document(told.body)
+        return
+    made = told.view
+    if made.suspended:
+        output.note(f"{made.name} is suspended until the code is used, which lifts that: {made.suspended}")
+    output.note(f"{made.name}: a code for one use, good until {made.expires_at}, shown this once:")
+    output.say(made.code)
+    output.progress(
+        f"Type on {made.name}, as root:\n    fleethub agent --hub {made.agents_url} --code {made.code} --install"
+    )
 
 
 @click.command()

@@ -1,37 +1,58 @@
-"""The verb `token`: create, list and revoke the tokens of operators."""
+"""The verb `token`: create, list, rotate and revoke the tokens of operators."""
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import click
 
+from processes.adapters.settings import load
+from processes.cli.machine import sign_in
 from processes.cli.terminal import output
-from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
 from processes.client.api import segment
-from processes.core.shown.pages import TokenGone, TokenMade, TokensPage
+from processes.core.shown.pages import TokenGone, TokenMade, TokensPage, TokenView
+from processes.core.travels.operator_requests import LIFE_S_MAX, LIFE_S_MIN, OVERLAP_S, OVERLAP_S_MAX
 from processes.core.values import Role
+
+OWN = "operator.token"
 
 
 @click.group()
 def token() -> None:
-    """Create, list and revoke tokens of operators."""
+    """Create, list, rotate and revoke tokens of operators."""
 
 
 @token.command("create")
 @click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What the token may do.")
 @click.option("--label", default="", help="A note of whose token it is.")
+@click.option(
+    "--expires",
+    "expires_s",
+    type=Duration(LIFE_S_MIN, LIFE_S_MAX),
+    help="For how long it is good: 12h, 90d. [default: until it is revoked]",
+)
 @as_json
 @asks_hub
-def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Create an operator token. It is printed once, alone on stdout."""
+def create(
+    *, role: str, label: str, expires_s: float | None, as_json: bool, hub: str | None, token_file: Path | None
+) -> None:
+    """Create an operator token. It is printed once, alone on stdout.
+
+    With --expires it is good no more within 2 s of that time: its connections and sessions end. An alarm tells 7 days
+    before, a day before, and then. It is listed as expired for 30 days more.
+    """
+    asked = {"role": role, "label": label, **({} if expires_s is None else {"expires_s": expires_s})}
     with asking(hub, token_file) as api:
-        told = api.once("POST", "/tokens", TokenMade, {"role": role, "label": label}, promised=(201,))
+        told = api.once("POST", "/tokens", TokenMade, asked, promised=(201,))
     if as_json:
         output.document(told.body)
         return
     created = told.view
-    output.note(f"a token for the role {role}, shown this once (revoke it: fleethub token revoke {created.id}):")
+    until = f", good until {created.expires_at}" if created.expires_at else ""
+    output.note(f"a token for the role {role}{until}, shown this once (revoke it: fleethub token revoke {created.id}):")
     output.say(created.token)
 
 
@@ -39,15 +60,89 @@ def create(role: str, label: str, as_json: bool, hub: str | None, token_file: Pa
 @as_json
 @asks_hub
 def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """List operator tokens by id, role and label."""
+    """List operator tokens: made when, good until when, last used when. A use is told within five minutes."""
     with asking(hub, token_file) as api:
         told = api.read("/tokens", TokensPage)
     if as_json:
         output.document(told.body)
         return
-    rows = [[view.id, view.role, view.created_at or "", view.label] for view in told.view.tokens]
+    rows = [
+        [view.id, view.role, view.created_at or "", _end(view), view.last_used_at or "never", view.label]
+        for view in told.view.tokens
+    ]
     none = "none were created; there is only operator.token in the hub's state folder"
-    output.table(["ID", "ROLE", "CREATED", "LABEL"], rows, none)
+    output.table(["ID", "ROLE", "CREATED", "EXPIRES", "LAST USED", "LABEL"], rows, none)
+
+
+def _end(view: TokenView) -> str:
+    if view.replaced_by:
+        return f"replaced by {view.replaced_by}"
+    return f"expired {view.expires_at}" if view.expired else view.expires_at or "never"
+
+
+@token.command("rotate")
+@click.argument("token_id", metavar="ID")
+@click.option(
+    "--overlap",
+    "overlap_s",
+    type=Duration(0, OVERLAP_S_MAX),
+    default=f"{OVERLAP_S // 60:.0f}m",
+    show_default=True,
+    help="For how long the old token is still good; 0s: it is void at once.",
+)
+@as_json
+@asks_hub
+def rotate(*, token_id: str, overlap_s: float, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+    """Make a new token in the place of one, with its role, its label and the same length of life. It is printed once,
+    alone on stdout. The old one is void after the overlap: then its connections and sessions end.
+
+    ID may be the label instead, if only one token has it. operator.token stands for the installation's own: on this
+    machine alone, its file gets a new token, the old one is void within 2 s, and nothing is printed on stdout.
+    """
+    if token_id == OWN:
+        _rotate_own(hub, as_json=as_json)
+        return
+    with asking(hub, token_file) as api:
+        listed = api.read("/tokens", TokensPage).view.tokens
+        id = _known(token_id, listed)
+        told = api.once("POST", f"/tokens/{segment(id)}/rotate", TokenMade, {"overlap_s": overlap_s}, promised=(201,))
+    if as_json:
+        output.document(told.body)
+        return
+    old = f"the old one is good until {told.view.old_until}" if overlap_s else "the old one is void"
+    output.note(f"{id}: {told.view.id} takes its place, shown this once; {old}:")
+    output.say(told.view.token)
+
+
+def _known(named: str, listed: list[TokenView]) -> str:
+    """The id of the token of this id or label. Raises: Failure."""
+    found = [view.id for view in listed if view.id == named] or [
+        view.id for view in listed if view.label == named and not view.expired and not view.replaced_by
+    ]
+    if len(found) != 1:
+        what = f"{len(found)} tokens have the label" if found else "there is no token with the id or label"
+        raise Failure("unknown_token", f"{what} {named!r}", "fleethub token list shows them; give the id.")
+    return found[0]
+
+
+def _rotate_own(hub: str | None, *, as_json: bool) -> None:
+    """Give the installation's own token file a new token. The fanouts see it at their next look. Raises: Failure."""
+    if hub is not None:
+        told = "operator.token is rotated on the hub's own machine"
+        raise Failure("not_here", told, f"There: fleethub token rotate {OWN}", EXIT_USAGE)
+    path = load().operator_token
+    if not path.exists():
+        raise Failure("no_installation", f"there is no {path}", "fleethub up makes one.")
+    try:
+        sign_in.write_secret(path, secrets.token_urlsafe(32))
+    except OSError as error:
+        raise Failure(
+            "not_written", f"{path}: {error.strerror or error}", "Run this as the owner of the file."
+        ) from None
+    if as_json:
+        output.document({"path": str(path)})
+    else:
+        output.note(f"{path} holds a new token; the old one, and the sessions that belong to it, end within 2 s")
 
 
 @token.command("revoke")

@@ -79,7 +79,24 @@ class Ticked(msgspec.Struct, frozen=True):
     metrics: agent_frames.Metrics | None
 
 
-Input = Connected | Disconnected | Received | Recorded | RecordFailed | Updated | UpdateFailed | Observed | Ticked
+class NextTokenMade(msgspec.Struct, frozen=True):
+    """A new token is on disk; its SHA-256 in hex."""
+
+    token_hash: str
+
+
+Input = (
+    Connected
+    | Disconnected
+    | Received
+    | Recorded
+    | RecordFailed
+    | Updated
+    | UpdateFailed
+    | Observed
+    | Ticked
+    | NextTokenMade
+)
 
 
 # Effects: what to do, in this order
@@ -137,7 +154,11 @@ class Kill(msgspec.Struct, frozen=True):
     signal: str
 
 
-Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill
+class MakeNextToken(msgspec.Struct, frozen=True):
+    """Make a new token, durably, beside the one in use; answered by NextTokenMade, or not at all on a full disk."""
+
+
+Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill | MakeNextToken
 
 
 class Look(NamedTuple):

@@ -38,6 +38,8 @@ from processes.core.agent.effects import (
     Kill,
     Launch,
     Look,
+    MakeNextToken,
+    NextTokenMade,
     Observed,
     Received,
     Recorded,
@@ -80,6 +82,11 @@ class Identity(msgspec.Struct, frozen=True):
     os_version: str = ""
     kernel: str = ""
     machine: str = ""
+
+    def is_concurrent(self, op: str) -> bool:
+        """Return whether this op may run beside another."""
+        options = self.offers.get(op)
+        return options is not None and options.concurrent
 
     def register(self, known: list[agent_frames.Known]) -> agent_frames.Register:
         """The first frame of a connection."""
@@ -175,6 +182,8 @@ class Agent:
                 self._open[command_id].update_failed(now)
             case Observed():
                 self._on_observed(happened, now, effects)
+            case NextTokenMade(token_hash):
+                self._send(agent_frames.NewToken(token_hash), effects)
             case Ticked(metrics):
                 self._on_tick(metrics, now, effects)
             case _:
@@ -195,6 +204,8 @@ class Agent:
                 self._on_command(frame, now, effects)
             case agent_frames.KillCommand():
                 self._on_kill(frame, now, effects)
+            case agent_frames.RotateOwnToken():
+                effects.append(MakeNextToken())
             case agent_frames.Ack(command_id, offset):
                 self._on_ack(self._open.get(command_id), offset, now, effects)
             case _:
@@ -230,12 +241,8 @@ class Agent:
         if frame.ttl_s is not None and frame.ttl_s <= 0:
             return "expired"
         beside = [command for command in self._open.values() if command.runs]
-        alone = not options.concurrent and any(not self._concurrent(command.row.op) for command in beside)
+        alone = not options.concurrent and any(not self._me.is_concurrent(command.row.op) for command in beside)
         return "busy" if alone or len(beside) >= CONCURRENT_MAX else ""
-
-    def _concurrent(self, op: str) -> bool:
-        options = self._me.offers.get(op)
-        return options is not None and options.concurrent
 
     def _on_kill(self, frame: agent_frames.KillCommand, now: Now, effects: list[Effect]) -> None:
         signal = frame.signal if frame.signal in SIGNALS else "SIGTERM"

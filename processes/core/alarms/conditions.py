@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 
 from processes.core.alarms.alarm import Condition, Severity
+from processes.core.records.request import OperatorToken
 from processes.core.shown.status import WELL, IncidentView, ProcessReport, Report, Verdict
 from processes.core.travels.pulse import Blocked
-from processes.core.values import rfc3339
+from processes.core.values import rfc3339, token_id
 
 SETTLE_S: Final = 2.0  # an incident waits so long for its remedy before it is told: evidence takes 1 s at most
 # an incident that is not over by then is told once more, as critical. Promised: over within 5 s
@@ -30,10 +31,16 @@ CERTIFICATE_DAYS: Final = (  # each is told once; all are over when the certific
     (3, Severity.CRITICAL, "expires in less than 3 days"),
     (0, Severity.CRITICAL, "has expired"),
 )
+TOKEN_DAYS: Final = (  # each is told once; all are over when the token is rotated, revoked or no longer listed
+    (7, 28.0, "expires in less than 7 days"),  # the second number: of tokens that were made for so many days or more
+    (1, 4.0, "expires in less than a day"),
+    (0, 4.0, "has expired"),
+)
 DAY_S: Final = 86400.0
 INCIDENTS: Final = "incident:"
 LASTING: Final = "lasting:"
 DEAD_LETTERS: Final = "deadletter:"
+TOKENS: Final = "token:"
 UNKNOWN_END: Final = "it is not there any more"  # of a dead letter, if no watchdog saw how it came to its end
 
 
@@ -51,6 +58,7 @@ class AlarmFacts(msgspec.Struct, frozen=True):
     impersonated: list[tuple[str, str]] = []  # hosts whose agents claimed to be others, and how
     guessed: list[tuple[str, str]] = []  # fanouts at which credentials are guessed, and by whom
     audit_head: str = ""  # NUMBER:HASH of the newest line of the audit trail; empty: not known
+    ending: list[OperatorToken] | None = None  # operators' tokens with an end that no other token has replaced
 
 
 def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Condition]:
@@ -88,7 +96,7 @@ def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Conditi
                   over="it has ended")
         for fanout, how in facts.guessed
     ]  # fmt: skip
-    return [*found, *_certificate(facts, wall_s)]
+    return [*found, *_certificate(facts, wall_s), *_tokens(facts.ending or [], wall_s)]
 
 
 def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[str, ...]:
@@ -101,6 +109,8 @@ def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[s
             found += [f"budget:{process.name}", f"unkillable:{process.name}"]
     if facts.put_aside is None or facts.suspended is None:
         found += [DEAD_LETTERS, "suspended:"]
+    if facts.ending is None:
+        found.append(TOKENS)
     return tuple(found)
 
 
@@ -243,12 +253,34 @@ def _certificate(facts: AlarmFacts, wall_s: float) -> list[Condition]:
     if facts.certificate_wall_s is None:
         return []
     left_s = facts.certificate_wall_s - wall_s
-    on = f"on {(rfc3339(facts.certificate_wall_s) or '')[:16].replace('T', ' ')} UTC"
+    on = _minute(facts.certificate_wall_s)
     return [
         Condition(f"certificate:{days}", severity, f"the TLS certificate {what}", on, over="another one is in place")
         for days, severity, what in CERTIFICATE_DAYS
         if left_s < days * DAY_S
     ]
+
+
+def _tokens(ending: list[OperatorToken], wall_s: float) -> list[Condition]:
+    """Return what is told of operators' tokens with an end. One that was made for a short time ends as was meant."""
+    return [
+        Condition(
+            f"{TOKENS}{token_id(token.token_hash)}:{days}",
+            Severity.WARNING,
+            f"the token {token.label or token_id(token.token_hash)} {what}",
+            f"{_minute(token.expires_wall_s)}: fleethub token rotate {token_id(token.token_hash)}",
+            over="it was rotated, revoked, or is no longer listed",
+        )
+        for token in ending
+        for days, life_days, what in TOKEN_DAYS
+        if token.expires_wall_s is not None
+        and token.expires_wall_s - token.created_wall_s >= life_days * DAY_S
+        and token.expires_wall_s - wall_s < days * DAY_S
+    ]
+
+
+def _minute(wall_s: float | None) -> str:
+    return f"on {(rfc3339(wall_s) or '')[:16].replace('T', ' ')} UTC"
 
 
 def away_s(at_mono_s: float, at_wall_s: float, now_mono_s: float, now_wall_s: float) -> float:

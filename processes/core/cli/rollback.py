@@ -50,7 +50,7 @@ def restored(
         if host is not None and host.enrolment == command.enrolment:
             by_name[host.name] = msgspec.structs.replace(host, ledger=host.ledger.moved(command.state, State.LOST))
     void = [host for host in by_name.values() if host.token_hash in revoked]
-    by_name.update((host.name, msgspec.structs.replace(host, token_hash=None)) for host in void)
+    by_name = {name: host.without(revoked) for name, host in by_name.items()}
     ended = [_ended(run, now_wall_s) for run in runs]
     return Rollback(list(by_name.values()), commands, transitions, ended, ledger, len(void))
 

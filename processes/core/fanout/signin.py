@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import re
 from collections import OrderedDict, deque
 from typing import Final
@@ -17,6 +18,7 @@ from processes.core.values import Role
 SESSION_S_MAX: Final = 12 * 3600.0  # source: OWASP session management, absolute timeout of a working day
 IDLE_S_MAX: Final = 2 * 3600.0  # without a request or an open WebSocket. Source: the same; guess: a long meeting
 USE_TOLD_S: Final = 60.0  # between two notes of one session's use; so much earlier may an idle session end
+TOKEN_USE_TOLD_S: Final = 300.0  # of one token's use, which the hub writes to its disk; guess: nobody asks for less
 SESSIONS_MAX: Final = 10_000  # whose use is remembered; the oldest are forgotten first
 CLOCK_BACK_S_MAX: Final = 60.0  # that a clock may have been set back since a session began
 ATTEMPTS_MAX: Final = 10  # wrong credentials of one kind from one network …
@@ -33,6 +35,7 @@ class Principal(msgspec.Struct, frozen=True):
     """Who asks. `credential`: a token's SHA-256 or a session's id, by which the sign-in can be ended.
 
     `token_hash`: the SHA-256 of the token to which a session belongs; the session is good for as long as that token.
+    `until_wall_s`: when the time of a token is over.
     """
 
     role: Role
@@ -42,6 +45,7 @@ class Principal(msgspec.Struct, frozen=True):
     by_cookie: bool = False
     token_hash: str = ""
     since_wall_s: float = 0.0  # when a session's operator signed in
+    until_wall_s: float = math.inf
 
     @property
     def owner(self) -> str:
@@ -99,6 +103,11 @@ def read_cookie(key: bytes, text: str, now_wall_s: float) -> Principal | None:
 def is_over(since_wall_s: float, now_wall_s: float) -> bool:
     """Return whether a session that began then has ended by its age."""
     return not -CLOCK_BACK_S_MAX <= now_wall_s - since_wall_s <= SESSION_S_MAX
+
+
+def is_fresh(principal: Principal, now_wall_s: float, fresh_s: float) -> bool:
+    """Return whether who asks has signed in within `fresh_s`. A token signs in with each request."""
+    return not principal.by_cookie or now_wall_s - principal.since_wall_s <= fresh_s
 
 
 def is_idle(since_wall_s: float, used_wall_s: float, now_wall_s: float) -> bool:
@@ -201,21 +210,22 @@ class Attempts:
 
 
 class Uses:
-    """Remembers when each session was last used in this process, to within USE_TOLD_S. Bounded: SESSIONS_MAX."""
+    """Remembers when each session or token was last used in this process, to within `told_s`. Bounded: SESSIONS_MAX."""
 
-    def __init__(self) -> None:
+    def __init__(self, told_s: float = USE_TOLD_S) -> None:
         self._told: OrderedDict[str, float] = OrderedDict()
+        self._told_s = told_s
 
-    def note(self, session_id: str, now_wall_s: float) -> bool:
-        """Note a use. Return whether to tell the other fanouts: at most once in USE_TOLD_S for one session."""
-        if 0.0 <= now_wall_s - self._told.get(session_id, float("-inf")) < USE_TOLD_S:
+    def note(self, credential: str, now_wall_s: float) -> bool:
+        """Note a use. Return whether to tell the other processes: at most once in `told_s` for one credential."""
+        if 0.0 <= now_wall_s - self._told.get(credential, float("-inf")) < self._told_s:
             return False
-        self._told[session_id] = now_wall_s
-        self._told.move_to_end(session_id)
+        self._told[credential] = now_wall_s
+        self._told.move_to_end(credential)
         if len(self._told) > SESSIONS_MAX:
             self._told.popitem(last=False)
         return True
 
-    def last_wall_s(self, session_id: str) -> float:
-        """Return when the session was last used here; 0 if that is not known."""
-        return self._told.get(session_id, 0.0)
+    def last_wall_s(self, credential: str) -> float:
+        """Return when it was last used here; 0 if that is not known."""
+        return self._told.get(credential, 0.0)

@@ -32,6 +32,7 @@ from processes.core.travels.messages import (
     RejectReceived,
     StatusReceived,
     Token,
+    TokenOffered,
 )
 from processes.core.values import PROTOCOL, STOP, CloseCode
 
@@ -44,7 +45,7 @@ CENSUS_PROGRESS_MAX: Final = 1024  # bytes of progress that a census repeats: it
 
 AgentSaid = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
-    | StatusReceived | ProgressReceived
+    | StatusReceived | ProgressReceived | TokenOffered
 )  # fmt: skip
 
 
@@ -227,6 +228,8 @@ class AgentConnection:
             case agent_frames.OperationProgress():
                 self._progress = _progress(frame)
                 return ProgressReceived(*who, self._progress, self._oldest())
+            case agent_frames.NewToken():
+                return TokenOffered(*who, frame.token_hash)
             case agent_frames.CommandComplete() | agent_frames.TestProgress():
                 return None
             case agent_frames.Register():

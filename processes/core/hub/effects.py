@@ -11,7 +11,7 @@ from typing import Any
 from processes.core.records.command import Transition
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.travels.audit import AuditLine
-from processes.core.travels.messages import Change, DeliverAck, Delivery, OutputGrew, Replied
+from processes.core.travels.messages import Change, CodeAnswered, DeliverAck, Delivery, OutputGrew, Replied
 from processes.core.values import OutputRecord
 
 # Rows. One transaction writes those of a batch, in order, with the ledger and the events position.
@@ -19,7 +19,7 @@ from processes.core.values import OutputRecord
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Make this the row of the key in a durable table. `table`: the name of one of the memory's tables, or tokens."""
+    """Make this the row of the key in a durable table. `table`: the name of one of the memory's tables."""
 
     table: str
     key: str
@@ -94,7 +94,9 @@ class Effects:
         """Return whether a reply or an acknowledgement is among the effects. It may rest on rows of an earlier step, so
         it must not overtake their commit.
         """
-        return bool(self.replies) or any(isinstance(message, DeliverAck) for _, message in self.deliveries)
+        return bool(self.replies) or any(
+            isinstance(message, DeliverAck | CodeAnswered) for _, message in self.deliveries
+        )
 
     def extend(self, later: Effects) -> None:
         """Add later effects behind these."""

@@ -22,7 +22,7 @@ from processes.core.records.command import Command, State, Transition, moved
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
-from processes.core.records.request import KeptReply, KeyEntry
+from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
 from processes.core.records.run import Run
 from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
@@ -101,6 +101,7 @@ class Memory:
         self.keys = Table[KeyEntry]("keys", durable=True)
         self.replies = Table[KeptReply]("replies", durable=True, class_of=_one_class, kept={"kept": REPLIES_KEPT_MAX})
         self.dead_letters = Table[DeadLetter]("deadletters", durable=True)
+        self.tokens = Table[OperatorToken]("tokens", durable=True)  # by their hashes
 
         # Volatile tables.
         self.links = Table[Link]("links", class_of=_class_of_link)  # host → how it is connected
@@ -117,7 +118,7 @@ class Memory:
         self.dirty = Table[bool]("dirty")  # hosts whose record on disk is behind
 
         # Heaps: at_boot_s first.
-        self.timers: list[tuple[float, str, str]] = []  # kind and command id, of durable timers
+        self.timers: list[tuple[float, str, str]] = []  # kind and id, of durable timers
         self.presence_timers: list[tuple[float, str]] = []  # hosts, of volatile timers
 
     def counts(self) -> dict[Presence, int]:

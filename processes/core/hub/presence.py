@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from processes.core.hub import foreign, pace
+from processes.core.hub import foreign, host_tokens, pace
 from processes.core.hub.memory import Draft
 from processes.core.hub.rules import Census
 from processes.core.records.host import HostRecord, Link, progress_of
@@ -82,6 +82,7 @@ def connect(draft: Draft, info: Connection) -> None:
             draft.mark(draft.memory.untold, host.name)
     registered = DeliverRegistered(draft.memory.epoch, info.connection, host.name, host.enrolment, link.told_s)
     draft.deliver(info.gateway, registered)
+    host_tokens.ask(draft, host)
     draft.mark(draft.memory.due, host.name)
     draft.mark(draft.memory.arrived, host.name)
 

@@ -11,16 +11,17 @@ from typing import Final
 
 import msgspec
 
-from processes.core.errors import LocalError, RemoteError
-from processes.core.hub import flood, runs
+from processes.core.errors import LocalError
+from processes.core.hub import enrolment_codes, flood, host_tokens, operator_tokens, runs
 from processes.core.hub.commands import make_command
-from processes.core.hub.effects import AddAudit, Drop, Put, Revoke
+from processes.core.hub.effects import AddAudit, Revoke
 from processes.core.hub.memory import Draft, derived_id
+from processes.core.hub.refused import Refused
 from processes.core.records import dead_letter
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord
-from processes.core.records.request import KeyEntry, OperatorToken
+from processes.core.records.request import KeyEntry
 from processes.core.records.run import HostPart, Part, Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import audit
@@ -35,32 +36,23 @@ from processes.core.travels.messages import (
     GiveCommand,
     Json,
     LiftHost,
+    MakeCode,
     RehearseFault,
     RemoveHost,
     RequestReceived,
     RetryDeadLetter,
     RevokeHost,
     RevokeToken,
+    RotateHost,
+    RotateToken,
     StartRun,
     Token,
     TokenChanged,
 )  # fmt: skip
 from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX
-from processes.core.values import CANARY_HOST, CANARY_OP, HOST_NAME, OP_NAME, Presence, Role, token_id
+from processes.core.values import CANARY_HOST, CANARY_OP, OP_NAME, Presence
 
 RUNS_MAX: Final = 100  # under way at once; guess
-
-
-class Refused(RemoteError):
-    """A request that is not accepted: an HTTP status, a fixed word and a text for a person."""
-
-    def __init__(self, status: int, code: str, message: str, **more: object) -> None:
-        super().__init__(code, message)
-        self.status, self.more = status, more
-
-    def body(self) -> Json:
-        """Return the answer's JSON."""
-        return encode({"error": self.code, "message": self.message, **self.more})
 
 
 def step(draft: Draft, event: RequestReceived) -> None:
@@ -106,8 +98,12 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _revoke(draft, event, event.request)
         case RemoveHost():
             return _remove(draft, event, event.request)
+        case MakeCode():
+            return enrolment_codes.make(draft, event.request, event.request_id, event.actor)
+        case RotateHost():
+            return host_tokens.rotate(draft, _known_host(draft, event.request.name), event.actor)
         case CreateToken():
-            return _create_token(draft, event, event.request)
+            return operator_tokens.create(draft, event.request, event.actor)
         case LiftHost():
             return _lift(draft, event, event.request)
         case RetryDeadLetter():
@@ -115,7 +111,9 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
         case DiscardDeadLetter():
             return _discard(draft, event, event.request)
         case RevokeToken():
-            return _revoke_token(draft, event, event.request)
+            return operator_tokens.revoke(draft, event.request, event.actor)
+        case RotateToken():
+            return operator_tokens.rotate(draft, event.request, event.actor)
         case RehearseFault():
             raise Refused(
                 409, "drills_disabled", "drills are not enabled on this installation: set drills.enabled = true"
@@ -351,37 +349,28 @@ def _known_host(draft: Draft, name: str) -> HostRecord:
 
 
 def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[int, Json]:
-    if not HOST_NAME.fullmatch(request.name):
-        raise Refused(
-            400,
-            "malformed",
-            f"{request.name!r} is not a host name (RFC 1123): letters, digits, dashes, dots",
-            host=request.name,
-        )
-    host = draft.host(request.name)
-    if host is not None and not request.again:
-        raise Refused(
-            409,
-            "exists",
-            f"host {request.name} is enrolled already: --again gives it a new token and voids the old one",
-        )
+    host = enrolment_codes.enrollable(draft, request.name, again=request.again)
+    lifted = host.suspended if host is not None else ""
     if host is None:
         host = HostRecord(
             request.name, derived_id(event.request_id, request.name), request.token_hash, draft.now.wall_s
         )
     else:
         _void(draft, host.token_hash)
-        host = msgspec.structs.replace(flood.lifted(draft, host), token_hash=request.token_hash)
+        host = enrolment_codes.taken_back(draft, flood.lifted(draft, host))
+        host = msgspec.structs.replace(host, token_hash=request.token_hash, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
+    if lifted:
+        _note(draft, event, (Kind.HOST, host.name), "lifted", lifted)
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
-    return 201, encode({"name": host.name, "host_id": host.enrolment})
+    return 201, encode({"name": host.name, "host_id": host.enrolment, "lifted": lifted})
 
 
 def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[int, Json]:
     host = _known_host(draft, request.name)
     _void(draft, host.token_hash)
-    host = msgspec.structs.replace(host, token_hash=None)
+    host = msgspec.structs.replace(enrolment_codes.taken_back(draft, host), token_hash=None, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "revoked")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
@@ -396,6 +385,7 @@ def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[
         draft.move(command, after, event.actor, "host_removed")
         ended += 1
     _void(draft, host.token_hash)
+    enrolment_codes.taken_back(draft, host)
     draft.drop_host(host.name)
     _note(draft, event, (Kind.HOST, host.name), "removed")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
@@ -461,20 +451,3 @@ def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after
     draft.effects.writes.append(
         AddAudit(audit.line(draft.now.wall_s, *subject, after, actor=event.actor, reason=reason))
     )
-
-
-def _create_token(draft: Draft, event: RequestReceived, request: CreateToken) -> tuple[int, Json]:
-    if request.role not in list(Role):
-        raise Refused(400, "malformed", f"role {request.role!r} is none of {', '.join(Role)}")
-    token = OperatorToken(request.token_hash, request.role, request.label, draft.now.wall_s)
-    draft.effects.writes.append(Put("tokens", token.token_hash, token))
-    _note(
-        draft, event, (Kind.TOKEN, token_id(request.token_hash)), "created", f"{request.role} {request.label}".rstrip()
-    )
-    return 201, encode({"id": token_id(request.token_hash), "role": request.role, "label": request.label})
-
-
-def _revoke_token(draft: Draft, event: RequestReceived, request: RevokeToken) -> tuple[int, Json]:
-    draft.effects.writes += [Revoke(request.token_hash), Drop("tokens", request.token_hash)]
-    _note(draft, event, (Kind.TOKEN, token_id(request.token_hash)), "revoked")
-    return 200, encode({"id": token_id(request.token_hash), "revoked": True})

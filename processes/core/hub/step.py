@@ -5,7 +5,7 @@
 
 Events from outside are those of core/travels/messages.py. Four come from the hub's own loop: Tick (volatile timers:
 presence), and, only while no commit is under way, RunDue (a run that goes on), Due (a host whose commands should be
-looked at) and Elapsed (a command's timer).
+looked at) and Elapsed (a timer of a command or a token).
 """
 
 from __future__ import annotations
@@ -18,9 +18,20 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from processes.core.hub import delivery, flood, pace, presence, requests, runs
+from processes.core.hub import (
+    delivery,
+    enrolment_codes,
+    flood,
+    host_tokens,
+    operator_tokens,
+    pace,
+    presence,
+    requests,
+    runs,
+)
 from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id, load
+from processes.core.hub.refused import Refused
 from processes.core.hub.rules import Rules
 from processes.core.records.command import Command, State
 from processes.core.records.dead_letter import DeadLetter, Why
@@ -38,6 +49,7 @@ from processes.core.travels.messages import (
     AuditNoted,
     CensusTaken,
     Change,
+    CodeOffered,
     Event,
     HeartbeatReceived,
     HostFlooded,
@@ -49,6 +61,8 @@ from processes.core.travels.messages import (
     RequestReceived,
     SnapshotWanted,
     StatusReceived,
+    TokenOffered,
+    TokenUsed,
     Undelivered,
 )
 from processes.core.values import CANARY_HOST, Now, Presence
@@ -72,10 +86,10 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Elapsed:
-    """A command's timer, the first of the heap, is due. kind: expire, redeliver, silence."""
+    """A durable timer, the first of the heap, is due. kind, id: expire, redeliver and silence of a command; token."""
 
     kind: str
-    command_id: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,7 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
     for command in sorted(memory.commands.values(), key=lambda each: each.number):
         if command.open:
             _take_up(memory, _rebooted(command, boot, now, rules.lost_after_s), now)
+    operator_tokens.restored(memory, now)
     heapq.heapify(memory.timers)
     for run in memory.runs.values():
         # plant: restored-runs
@@ -192,6 +207,12 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             _impersonated(draft, event)
         case RequestReceived():
             requests.step(draft, event)
+        case TokenOffered():
+            host_tokens.offered(draft, event)
+        case CodeOffered():
+            enrolment_codes.offered(draft, event)
+        case TokenUsed():
+            operator_tokens.used(draft, event)
         case SnapshotWanted():
             draft.effects.snapshots.append((event.fanout, event.snapshot))
         case PutAside():
@@ -219,7 +240,7 @@ def put_aside(memory: Memory, event: Event | OwnEvent, kept: DeadLetter, now: No
     match event:
         case RequestReceived():
             told = f"the hub could not do it: see dead letter {kept.id}"
-            requests.refuse(draft, event, requests.Refused(500, "internal", told))
+            requests.refuse(draft, event, Refused(500, "internal", told))
         case StatusReceived() | RejectReceived():
             delivery.quarantined(draft, event, event.command_id)
         case OutputReceived():
@@ -257,7 +278,7 @@ def refuse_for_storage(memory: Memory, event: RequestReceived, now: Now) -> Draf
     """Return the draft that refuses a request which needs a row, while the database cannot be written."""
     draft = Draft(memory, now)
     told = "the hub's database cannot be written now; nothing was done, ask again later"
-    requests.refuse(draft, event, requests.Refused(503, "storage_blocked", told))
+    requests.refuse(draft, event, Refused(503, "storage_blocked", told))
     return draft
 
 
@@ -345,10 +366,12 @@ def _elapsed(draft: Draft, event: Elapsed) -> None:
     draft.take_timer()
     match event.kind:
         case "expire":
-            delivery.expire(draft, event.command_id)
+            delivery.expire(draft, event.id)
         case "redeliver":
-            delivery.redeliver(draft, event.command_id)
+            delivery.redeliver(draft, event.id)
         case "silence":
-            delivery.silence(draft, event.command_id)
+            delivery.silence(draft, event.id)
+        case operator_tokens.TIMER:
+            operator_tokens.elapsed(draft, event.id)
         case _:
             raise AssertionError(event.kind)

@@ -262,7 +262,7 @@ class Turn:
             timer = step.elapsed(memory, now)
             if timer is None:
                 break
-            self._apply(self._barrier.step(timer, poison.name_of_own(timer.kind, timer.command_id), now))
+            self._apply(self._barrier.step(timer, poison.name_of_own(timer.kind, timer.id), now))
 
     def _revive(self, at_ns: int) -> None:
         retries, self._retries = self._retries, []

@@ -25,6 +25,8 @@ from processes.core.travels.messages import (
     Death,
     EnrollHost,
     Event,
+    GiveCommand,
+    MakeCode,
     ProgressReceived,
     RehearseFault,
     RejectReceived,
@@ -33,6 +35,9 @@ from processes.core.travels.messages import (
     RetryDeadLetter,
     RevokeHost,
     RevokeToken,
+    RotateHost,
+    RotateToken,
+    StartRun,
     StatusReceived,
     Undelivered,
 )
@@ -45,7 +50,10 @@ UNDECODABLE: Final = "undecodable"  # the kind of a message that could not even 
 
 _RETRIED: Final = (StatusReceived, RejectReceived, AckReceived, ProgressReceived, RequestReceived)
 # requests that an operator may not make again for an admin
-_ADMINS: Final = (EnrollHost, RevokeHost, RemoveHost, CreateToken, RevokeToken, RehearseFault, RetryDeadLetter)
+_ADMINS: Final = (
+    EnrollHost, MakeCode, RotateHost, RevokeHost, RemoveHost, CreateToken, RotateToken, RevokeToken, RehearseFault,
+    RetryDeadLetter,
+)  # fmt: skip
 _event = msgspec.json.Decoder(Event)
 
 
@@ -182,6 +190,18 @@ def role_to_retry(dead_letter: DeadLetter) -> Role:
     except LocalError:
         return Role.OPERATOR  # the hub refuses
     return Role.ADMIN if isinstance(event, RequestReceived) and isinstance(event.request, _ADMINS) else Role.OPERATOR
+
+
+def ops_of(dead_letter: DeadLetter) -> list[str]:
+    """Return the ops that would be run on hosts if the dead letter were tried again."""
+    try:
+        event = revived(dead_letter)
+    except LocalError:
+        return []  # the hub refuses
+    request = event.request if isinstance(event, RequestReceived) else None
+    if isinstance(request, GiveCommand):
+        return [request.op]
+    return request.steps if isinstance(request, StartRun) else []
 
 
 def name_again(dead_letter: DeadLetter) -> str:

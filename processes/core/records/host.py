@@ -17,6 +17,16 @@ from processes.core.values import NIXFLEET_OPS, Presence
 PROGRESS_MAX: Final = 32  # operations of one host; NixFleet's agents know fifteen
 
 
+class EnrolmentCode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A one-time code for a host, by its SHA-256 (hex). `used_hash`: of the token that it was exchanged for; empty: it
+    was not used yet.
+    """
+
+    code_hash: str
+    expires_wall_s: float
+    used_hash: str = ""
+
+
 class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One enrolled host as it is in the database. `token_hash` None: revoked. `register` None: never seen.
 
@@ -39,6 +49,17 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_wall_s: float | None = None
     lifted_wall_s: float | None = None  # the last lift of a suspension: deaths of the hub before it are forgiven
+    rotation_wall_s: float | None = None  # since when its agent is asked to make a new token; None: it is not
+    code: EnrolmentCode | None = None  # the last one that was made for it and not taken back
+
+    def without(self, revoked: frozenset[str]) -> HostRecord:
+        """Return the record without what was ever made void. `revoked`: hashes of tokens and codes."""
+        void_code = self.code is not None and not self.code.used_hash and self.code.code_hash in revoked
+        void_token = self.token_hash is not None and self.token_hash in revoked
+        if not void_code and not void_token:
+            return self
+        token_hash, code = (None if void_token else self.token_hash), (None if void_code else self.code)
+        return msgspec.structs.replace(self, token_hash=token_hash, code=code)
 
     def without_words(self) -> HostRecord:
         """Return the record without anything that its agent has said."""

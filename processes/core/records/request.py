@@ -26,9 +26,20 @@ class KeyEntry(msgspec.Struct, frozen=True):
 
 
 class OperatorToken(msgspec.Struct, frozen=True):
-    """A further operator token, by the SHA-256 (hex) of its text."""
+    """A further operator token, by the SHA-256 (hex) of its text.
+
+    `expires_wall_s` None: it is good until it is revoked. `replaced_by`: the id of the token that took its place; it is
+    good for an overlap. `used_wall_s`: its last use, to within some minutes; None: it was never used.
+    """
 
     token_hash: str
     role: str
     label: str
     created_wall_s: float
+    expires_wall_s: float | None = None
+    used_wall_s: float | None = None
+    replaced_by: str = ""
+
+    def is_over(self, now_wall_s: float) -> bool:
+        """Return whether its time is over."""
+        return self.expires_wall_s is not None and now_wall_s >= self.expires_wall_s

@@ -67,12 +67,20 @@ class AuditPage(msgspec.Struct, frozen=True):
 
 
 class TokenView(msgspec.Struct, frozen=True):
-    """What is shown of an operator token; never the token itself."""
+    """What is shown of an operator token; never the token itself.
+
+    expires_at null: it is good until it is revoked. last_used_at: to within some minutes; null: never. replaced_by: the
+    id of the token that took its place.
+    """
 
     id: str
     role: Role
     label: str
     created_at: Time | None
+    expires_at: Time | None = None
+    expired: bool = False
+    last_used_at: Time | None = None
+    replaced_by: str = ""
 
 
 class TokensPage(msgspec.Struct, frozen=True):
@@ -82,12 +90,17 @@ class TokensPage(msgspec.Struct, frozen=True):
 
 
 class TokenMade(msgspec.Struct, frozen=True):
-    """POST /api/v1/tokens. The token is shown only in this answer."""
+    """POST /api/v1/tokens and /api/v1/tokens/ID/rotate. The token is shown only in this answer.
+
+    old_until: of a rotation, until when the old token is good.
+    """
 
     id: str
     role: Role
     label: str
     token: str
+    expires_at: Time | None = None
+    old_until: Time | None = None
 
 
 class TokenGone(msgspec.Struct, frozen=True):
@@ -104,6 +117,20 @@ class HostEnrolled(msgspec.Struct, frozen=True):
     token: str
     host_id: str = ""
     agents_url: str = ""
+    lifted: str = ""  # why it was suspended, if that was lifted with it
+
+
+class HostCode(msgspec.Struct, frozen=True):
+    """POST /api/v1/hosts/NAME/code. The code is shown only in this answer. `suspended`: why the host is; the use of the
+    code lifts that.
+    """
+
+    name: str
+    code: str
+    expires_at: Time | None
+    host_id: str = ""
+    agents_url: str = ""
+    suspended: str = ""
 
 
 class HostRemoved(msgspec.Struct, frozen=True):

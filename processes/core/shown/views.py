@@ -86,6 +86,8 @@ class HostView(msgspec.Struct, frozen=True):
     suspended: str = ""  # why its token is not accepted until an operator lifts the suspension; empty: not suspended
     suspended_at: Time | None = None
     progress: dict[str, Progress] = {}  # op → how far it is, as its agent says
+    rotation_asked_at: Time | None = None  # since when its agent is asked to make a new token
+    code_until: Time | None = None  # until when a one-time code for it is good that nobody has used yet
     put_aside: str = ""  # why a fanout does not show the last change of this host: it ended the fanout each time
 
 
@@ -163,7 +165,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         last_seen=rfc3339(host.seen_wall_s),
         host_id=host.enrolment,
         enrolled_at=rfc3339(host.enrolled_wall_s),
-        revoked=host.token_hash is None,
+        revoked=host.token_hash is None and host.code is None,
         connected_since=rfc3339(link.since_wall_s),
         address=host.address,
         host_type=register.host_type if register else "",
@@ -183,6 +185,8 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         progress=link.progress,
         suspended=host.suspended,
         suspended_at=rfc3339(host.suspended_wall_s),
+        rotation_asked_at=rfc3339(host.rotation_wall_s),
+        code_until=rfc3339(host.code.expires_wall_s) if host.code is not None and not host.code.used_hash else None,
     )
 
 

@@ -167,9 +167,15 @@ class TestProgress(msgspec.Struct, frozen=True):
     __test__ = False  # not a test class, whatever its name
 
 
+class NewToken(msgspec.Struct, frozen=True):
+    """The answer to `rotate_token`: the SHA-256 (hex) of the token that this host is to have from now on."""
+
+    token_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
 AgentFrame = (
     Register | Heartbeat | CommandAck | CommandRejected | Output | StatusFrame
-    | OperationProgress | CommandComplete | TestProgress
+    | OperationProgress | CommandComplete | TestProgress | NewToken
 )  # fmt: skip
 
 FRAME_TYPES: Final[dict[str, type[AgentFrame]]] = {
@@ -182,6 +188,7 @@ FRAME_TYPES: Final[dict[str, type[AgentFrame]]] = {
     "operation_progress": OperationProgress,
     "command_complete": CommandComplete,
     "test_progress": TestProgress,
+    "new_token": NewToken,
 }
 FRAME_NAMES: Final = {frame: name for name, frame in FRAME_TYPES.items()}
 
@@ -225,13 +232,18 @@ class KillCommand(msgspec.Struct, frozen=True):
     pid: int = 0
 
 
-HubFrame = Registered | CommandFrame | Ack | KillCommand
+class RotateOwnToken(msgspec.Struct, frozen=True):
+    """Make a new token, and say its hash with `new_token`. The connection then ends with 1012: come back with it."""
+
+
+HubFrame = Registered | CommandFrame | Ack | KillCommand | RotateOwnToken
 
 HUB_FRAME_TYPES: Final[dict[str, type[HubFrame]]] = {
     "registered": Registered,
     "command": CommandFrame,
     "ack": Ack,
     "kill_command": KillCommand,
+    "rotate_token": RotateOwnToken,
 }
 HUB_FRAME_NAMES: Final = {frame: name for name, frame in HUB_FRAME_TYPES.items()}
 

@@ -30,8 +30,10 @@ class Kind(enum.StrEnum):
     """What a line is about."""
 
     COMMAND = "command"  # subject: its id; before, after: states
-    HOST = "host"  # subject: its name; after: enrolled, enrolled_again, revoked, removed, lifted, impersonated
-    TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, revoked
+    # subject: its name; after: enrolled, enrolled_again, code_made, code_refused, rotation_asked, rotated, revoked,
+    # removed, lifted, impersonated
+    HOST = "host"
+    TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, rotated, revoked
     SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, revoked, connected
     DEAD_LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
     DATABASE = "database"  # subject: the backup's time; after: restored

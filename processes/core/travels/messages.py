@@ -6,7 +6,7 @@ defaults, so that a process of the version before understands them (upgrades go 
 the hub sends: each carries the hub's epoch, and a receiver drops a message of an older epoch than it has seen.
 
     Event      events       gateway, fanout → hub   AgentRegistered HeartbeatReceived … CensusTaken RequestReceived
-                                                    SnapshotWanted AuditNoted PutAside
+                                                    SnapshotWanted AuditNoted PutAside TokenUsed CodeOffered
     Broadcast  broadcasts   hub → each fanout       HubStarted Changed SnapshotPiece OutputGrew Replied TryAgain
     Delivery   deliveries   hub → each gateway      HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
 """
@@ -20,7 +20,7 @@ import msgspec
 from processes.core.errors import LocalError
 from processes.core.travels.agent_frames import Heartbeat, Register
 from processes.core.travels.audit import AuditLine
-from processes.core.values import CloseCode, OutputRecord
+from processes.core.values import CODE_S, CloseCode, OutputRecord
 
 FORMAT: Final = 1
 
@@ -151,6 +151,12 @@ class HostImpersonated(AgentEvent, frozen=True, omit_defaults=True, tag=True):
     count: int = 1
 
 
+class TokenOffered(AgentEvent, frozen=True, omit_defaults=True, tag=True):
+    """The agent has made a new token, as it was asked to, and says its SHA-256 (hex)."""
+
+    token_hash: str
+
+
 class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
     """One piece of a gateway's census: all its connections, at most CENSUS_PIECE in a piece.
 
@@ -164,6 +170,19 @@ class CensusTaken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"
     piece: int
     last: bool
     connections: list[Connection] = []
+
+
+class CodeOffered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """Somebody offers a one-time code at a gateway, for the host that the code names, with the SHA-256 (hex) of the
+    token that the host is to have. `offer`: the gateway's name for it, in the answer too.
+    """
+
+    gateway: str
+    offer: str
+    host: str
+    code_hash: str
+    token_hash: str
+    address: str = ""
 
 
 CENSUS_PIECE: Final = 200  # connections; a register with a long `known` list is about 100 KiB at most
@@ -216,6 +235,21 @@ class EnrollHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     again: bool = False
 
 
+class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/hosts/NAME/code: a one-time code for a host, by its SHA-256 in hex, good for `expires_s`."""
+
+    name: str
+    code_hash: str
+    again: bool = False
+    expires_s: float = CODE_S
+
+
+class RotateHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """POST /api/v1/hosts/NAME/rotate: have the host's agent make a new token, now or when it connects."""
+
+    name: str
+
+
 class RevokeHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     """POST /api/v1/hosts/NAME/revoke: make its token void and end its connection; the host and its commands stay."""
 
@@ -228,12 +262,23 @@ class RemoveHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     name: str
 
 
-class CreateToken(msgspec.Struct, frozen=True, tag_field="r", tag=True):
-    """POST /api/v1/tokens: a further operator token, by its SHA-256 in hex."""
+class CreateToken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/tokens: a further operator token, by its SHA-256 in hex. expires_s None: it has no end."""
 
     token_hash: str
     role: str
     label: str = ""
+    expires_s: float | None = None
+
+
+class RotateToken(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/tokens/ID/rotate: a new token in the place of one, both by their SHA-256 in hex. The old one is good
+    for `overlap_s` more.
+    """
+
+    token_hash: str
+    new_hash: str
+    overlap_s: float = 0.0
 
 
 class RehearseFault(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag="Drill"):
@@ -272,8 +317,8 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 
 Request = (
-    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | RevokeHost | RemoveHost | LiftHost | CreateToken
-    | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RotateHost | RevokeHost | RemoveHost
+    | LiftHost | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
 )  # fmt: skip
 
 
@@ -303,6 +348,16 @@ class AuditNoted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t",
 
     fanout: str
     lines: list[AuditLine]
+
+
+class TokenUsed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """An operator token was used, or a session that belongs to it. A fanout says so once in some minutes; it may be
+    lost.
+    """
+
+    fanout: str
+    token_hash: str
+    at_wall_s: float
 
 
 class Death(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -342,7 +397,7 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 Event = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
     | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | RequestReceived
-    | SnapshotWanted | AuditNoted | PutAside
+    | SnapshotWanted | AuditNoted | PutAside | TokenUsed | CodeOffered | TokenOffered
 )  # fmt: skip
 
 
@@ -487,6 +542,20 @@ class DeliverKill(FromHub, frozen=True, omit_defaults=True, tag=True):
     signal: str = "SIGTERM"
 
 
+class CodeAnswered(FromHub, frozen=True, omit_defaults=True, tag=True):
+    """The answer to a code that was offered at this gateway: an HTTP status, and the host's name or why not."""
+
+    offer: str
+    status: int
+    told: str
+
+
+class DeliverRotate(FromHub, frozen=True, omit_defaults=True, tag=True):
+    """Ask the agent to make a new token."""
+
+    connection: str
+
+
 class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
     """End this connection with a close code of values.CloseCode."""
 
@@ -497,7 +566,7 @@ class CloseConnection(FromHub, frozen=True, omit_defaults=True, tag=True):
 
 Delivery = (
     HubStarted | TokensPiece | TokenChanged | DeliverRegistered | DeliverCommand | DeliverAck | DeliverKill
-    | CloseConnection
+    | CloseConnection | CodeAnswered | DeliverRotate
 )  # fmt: skip
 
 

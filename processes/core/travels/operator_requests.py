@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from processes.core.values import HOST_NAME_MAX, Role
+from processes.core.values import CODE_S, HOST_NAME_MAX, Role
 
 REQUEST_HOSTS_MAX: Final = 10_000  # hosts in one request; the largest fleet that one hub is measured with
 TTL_S_MAX: Final = 7 * 86400.0  # of a command; contract: at most 7 days
@@ -23,6 +23,11 @@ CONDITIONS_MAX: Final = 20  # of `where`; guess
 LABEL_CHARS_MAX: Final = 100  # of a token
 FAULT_CHARS_MAX: Final = 40
 SECRET_CHARS_MAX: Final = 512  # of a token or a one-time code
+LIFE_S_MIN: Final = 60.0  # of a token or an enrolment code; guess: what is shorter is a typing mistake
+LIFE_S_MAX: Final = 10 * 365 * 86400.0  # of a token; who wants more wants none that expires
+CODE_S_MAX: Final = 30 * 86400.0  # of an enrolment code; guess: machines that are prepared and shipped
+OVERLAP_S: Final = 600.0  # for which a token is still good that another one replaces; guess: to write it to its places
+OVERLAP_S_MAX: Final = 7 * 86400.0
 
 HostName = Annotated[str, Meta(min_length=1, max_length=HOST_NAME_MAX)]
 HostNames = Annotated[list[HostName], Meta(min_length=1, max_length=REQUEST_HOSTS_MAX)]
@@ -60,11 +65,25 @@ class EnrollBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     again: bool = False
 
 
+class CodeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/hosts/NAME/code."""
+
+    again: bool = False
+    expires_s: Annotated[float, Meta(ge=LIFE_S_MIN, le=CODE_S_MAX)] = CODE_S
+
+
 class TokenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """POST /api/v1/tokens."""
 
     role: Role
     label: Annotated[str, Meta(max_length=LABEL_CHARS_MAX)] = ""
+    expires_s: Annotated[float, Meta(ge=LIFE_S_MIN, le=LIFE_S_MAX)] | None = None
+
+
+class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/tokens/ID/rotate. overlap_s 0: the old token is void at once."""
+
+    overlap_s: Annotated[float, Meta(ge=0, le=OVERLAP_S_MAX)] = OVERLAP_S
 
 
 class DrillBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -78,6 +78,18 @@ function tokenRow(token) {
     h("td", null, h("strong", null, token.label || "no label")),
     h("td", null, token.role),
     h("td", null, since(token.created_at)),
+    h(
+      "td",
+      null,
+      token.replaced_by
+        ? `replaced by ${token.replaced_by}`
+        : token.expired
+          ? "expired"
+          : token.expires_at
+            ? day(token.expires_at)
+            : "never",
+    ),
+    h("td", null, token.last_used_at ? since(token.last_used_at) : "never"),
     h("td", { className: "mono small" }, token.id.slice(0, 12)),
     h("td", { className: "right" }, h("button", { className: "stop", onclick: end }, "Void")),
   );
@@ -161,7 +173,7 @@ export const view = {
           h("div", { id: "me" }),
         ),
         section("Sessions", ["Who", "Role", "Signed in", "From", "Browser", ""], "sessions"),
-        may("admin") && section("Tokens", ["For whom", "Role", "Created", "Id", ""], "tokens"),
+        may("admin") && section("Tokens", ["For whom", "Role", "Created", "Expires", "Last used", "Id", ""], "tokens"),
         may("admin") && section("Who did what", ["When", "Who", "What", "Which", "Then", "Why"], "trail"),
       ),
     );
@@ -194,7 +206,7 @@ export const view = {
       );
     else
       one($("tokens"), "none", () =>
-        h("tr", null, h("td", { colSpan: 5 }, empty("None but the installation's own, operator.token."))),
+        h("tr", null, h("td", { colSpan: 7 }, empty("None but the installation's own, operator.token."))),
       );
     const told = trail.filter((line) => line.kind !== "command");
     if (told.length)

@@ -1,7 +1,7 @@
 // Toasts, the dialog, and the dialogs that change something.
 import { $, h, icon, setText } from "/dom.js";
-import { ask, askSurely, randomKey } from "/link.js";
-import { many, tone } from "/words.js";
+import { ask, askSurely, link, randomKey } from "/link.js";
+import { day, many, tone } from "/words.js";
 
 const TYPED_MIN = 20; // to remove more hosts than this, their number must be typed
 
@@ -62,6 +62,62 @@ export function dialog(title, body, go, text, word = "go", precious = false) {
   );
   if (!box.open) box.showModal();
   else box.querySelector("button, input, select")?.focus();
+}
+
+// A sign-in over whatever is open, which stays as it is: what was asked for is then repeated.
+let signingIn = null; // one form for all requests that wait for it
+link.signAgain = (why) => {
+  signingIn ??= new Promise(signInForm.bind(null, why)).finally(() => {
+    signingIn = null;
+  });
+  return signingIn;
+};
+function signInForm(why, done) {
+  const field = h("input", {
+      type: "password",
+      autocomplete: "current-password",
+      required: true,
+      ariaLabel: "operator token",
+    }),
+    wrong = h("p", { className: "wrong", role: "alert" });
+  let signedIn = false;
+  const enter = async (event) => {
+    event.preventDefault();
+    try {
+      await ask("POST", "/login", { token: field.value.trim() });
+      link.me = await ask("GET", "/api/v1/me");
+      signedIn = true;
+      box.close();
+    } catch (error) {
+      setText(wrong, error.message);
+      field.focus();
+    }
+  };
+  const box = h(
+    "dialog",
+    { ariaLabel: "Sign in again", onclose: () => box.remove() || done(signedIn) },
+    h(
+      "form",
+      { onsubmit: enter },
+      h("h2", null, "Sign in again"),
+      h("p", null, why),
+      h("label", null, "Operator token", field),
+      h(
+        "p",
+        { className: "dim small" },
+        "Without a token: open a new sign-in link in this browser, go back, and press again.",
+      ),
+      wrong,
+      h(
+        "div",
+        { className: "tools end" },
+        h("button", { type: "button", onclick: () => box.close() }, "Back"),
+        h("button", { className: "go" }, "Sign in"),
+      ),
+    ),
+  );
+  document.body.append(box);
+  box.showModal();
 }
 
 const path = (name) => `/api/v1/hosts/${encodeURIComponent(name)}`;
@@ -213,7 +269,8 @@ export function command(hosts, done) {
 
 export function enroll() {
   const name = h("input", { required: true, placeholder: "web1", ariaLabel: "host name" }),
-    again = h("input", { type: "checkbox" });
+    again = h("input", { type: "checkbox" }),
+    byCode = h("input", { type: "checkbox" });
   dialog(
     "Enrol a host",
     h(
@@ -221,9 +278,13 @@ export function enroll() {
       { className: "stack" },
       h("label", null, "Name", name),
       h("label", { className: "inline" }, again, "It is enrolled already: make a new token, the old one becomes void"),
+      h("label", { className: "inline" }, byCode, "By a one-time code: its token is made there, and nobody sees it"),
     ),
     async () => {
-      const asked = ask("POST", "/api/v1/hosts", { name: name.value.trim(), again: again.checked });
+      const host = name.value.trim(),
+        asked = byCode.checked
+          ? ask("POST", `${path(host)}/code`, { again: again.checked })
+          : ask("POST", "/api/v1/hosts", { name: host, again: again.checked });
       const given = await tell(
         asked.catch((error) => {
           if (error.status === 409)
@@ -232,12 +293,19 @@ export function enroll() {
         }),
       );
       if (given) {
-        const there = `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
+        const there = given.code
+          ? `fleethub agent --hub ${given.agents_url} --code - --install`
+          : `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
+        const lifts = given.lifted
+          ? `It was suspended, and is not any more: ${given.lifted}.`
+          : given.suspended && `It is suspended until the code is used, which lifts that: ${given.suspended}.`;
         const how = [
-          h("p", null, "Type on that server, as root (it asks for the token):"),
+          lifts && h("p", { className: "note warn" }, icon("dash"), lifts),
+          given.code && h("p", null, "Good for one use, until ", day(given.expires_at), "."),
+          h("p", null, `Type on that server, as root, and then the ${given.code ? "code" : "token"}:`),
           h("p", { className: "secret mono small" }, there),
         ];
-        showToken(`Token of ${given.name}`, how, given.token);
+        showToken(`${given.code ? "Code" : "Token"} of ${given.name}`, how, given.code ?? given.token);
       }
       return false;
     },
@@ -261,7 +329,7 @@ export function showToken(title, how, token) {
       { className: "stack" },
       h("p", null, "Shown this once:"),
       h("p", { className: "secret mono" }, token),
-      h("button", { type: "button", onclick: copy }, "Copy the token"),
+      h("button", { type: "button", onclick: copy }, "Copy it"),
       how,
     ),
     () => true,

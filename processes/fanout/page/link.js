@@ -14,6 +14,7 @@ export const link = {
   failed: () => {},
   output: () => {},
   signedOut: () => {},
+  signAgain: async () => false, // asks for a sign-in; true once there was one
 };
 let socket = null,
   triedMs = 0,
@@ -36,6 +37,7 @@ export async function ask(method, path, body) {
   clock.heard(answer.headers.get("date"));
   const content = await answer.json().catch(() => ({}));
   if (answer.status === 401 && path !== "/login") link.signedOut();
+  if (content.error === "sign_in_again" && (await link.signAgain(content.message))) return ask(method, path, body);
   if (!answer.ok)
     throw Object.assign(new Error(content.message ?? `the server answered ${answer.status}`), {
       status: answer.status,

@@ -15,6 +15,7 @@ from doubles import old_installation
 
 from processes.adapters.state import audit_trail, fleet_db, fleet_schema
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.records.request import OperatorToken
 from processes.core.travels.audit import Head, Kind
 from processes.core.travels.audit_chain import Verifier
 
@@ -54,10 +55,14 @@ def test_a_file_of_the_first_version_becomes_what_a_new_file_is_and_keeps_its_ro
     with opened(old) as before:
         assert fleet_schema.version_of(before) == 1
         kept = before.execute("SELECT * FROM commands").fetchall()
+        before.execute("INSERT INTO tokens VALUES ('hash', 'viewer', 'screen', 5)")
+    old_token = OperatorToken("hash", "viewer", "screen", 5.0)
+    assert old_token in fleet_db.reading(old, fleet_db.tokens), "a fanout of this version reads before a hub of it"
     with contextlib.closing(fleet_db.open_for_writing(old)) as now:
         assert fleet_schema.version_of(now) == fleet_schema.VERSION > 1
         assert fleet_schema.differences(now) == []
         assert now.execute("SELECT * FROM commands").fetchall() == kept != []
+        assert old_token in fleet_db.tokens(now), "a token without an end goes on without one"
         assert now.execute("PRAGMA quick_check").fetchall() == [("ok",)]
     assert fleet_db.refusal(old, tmp_path / "epoch", None) == ""
 
@@ -96,6 +101,8 @@ def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_compl
             chained = "hash" in {row[1] for row in after.execute("PRAGMA table_info(audit)")}
             begun = after.execute("SELECT value FROM meta WHERE key = 'audit_checkpoint'").fetchone()
             assert chained == (begun is not None) == (version >= audit_trail.CHAINED_SINCE), number
+            token_columns = {name for _, name, *_ in after.execute("PRAGMA table_info(tokens)")}
+            assert ("replaced_by" in token_columns) == ("expires_wall_s" in token_columns) == (version >= 4), number
             assert after.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         if done.returncode == 0:
             break

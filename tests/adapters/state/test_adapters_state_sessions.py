@@ -81,7 +81,7 @@ def test_a_look_without_descriptors_lets_nobody_in_again_and_nobody_else_out(
     settings.operator_token.write_text("own\n")
     settings.operator_token.chmod(0o600)
     with contextlib.closing(fleet_db.open_for_writing(settings.database)) as sqlite:
-        sqlite.execute("INSERT INTO tokens VALUES ('anns', 'viewer', '', 0)")
+        sqlite.execute("INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES ('anns', 'viewer', '', 0)")
     session_files.end(settings.run, "ended", 1.0)
     first = state_folder.look(settings, None)
     assert set(first.credentials) == {"anns", digest("own")}

@@ -160,3 +160,33 @@ def test_install_says_why_it_cannot(
     assert "not run by systemd" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--code", "web1"), 2, "enroll NAME --code"),
+        (("--code", "web1:"), 2, "enroll NAME --code"),
+        (("--code", "../x:y"), 2, "enroll NAME --code"),
+        (("--code", "web1:secret", "--name", "web2"), 2, "Leave out --name"),
+        (("--code", "web1:secret", "--token-file", "-"), 2, "either --code"),
+        ((), 2, "either --code"),
+    ],
+)
+def test_a_code_that_cannot_be_meant_is_refused_before_anything_is_made_or_sent(
+    arguments: tuple[str, ...], code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "place"
+    typed = ["agent", "--hub", "ws://127.0.0.1:1/ws", "--place", str(place), "--init", *arguments]
+    assert execute(typed) == code
+    assert says in capsys.readouterr().err
+    assert not place.exists()
+
+
+def test_a_code_is_for_the_host_of_the_file_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bug it would catch: a machine becomes another host, whose commands it has not got."""
+    (tmp_path / "agent.toml").write_text('hub = "ws://127.0.0.1:1/ws"\nname = "web2"\n')
+    typed = ["agent", "--hub", "ws://127.0.0.1:1/ws", "--place", str(tmp_path), "--init", "--code", "web1:secret"]
+    assert execute(typed) == 2
+    assert "is the file of web2" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.toml"]

@@ -85,7 +85,10 @@ def test_a_token_that_was_ever_made_void_is_not_good_whatever_the_database_says(
     """The bug it would catch: a restored database makes it good again with each line of the audit trail."""
     settings = load()
     with contextlib.closing(fleet_db.open_for_writing(settings.database)) as sqlite:
-        sqlite.executemany("INSERT INTO tokens VALUES (?, 'admin', '', 0)", [("good",), ("void",)])
+        sqlite.executemany(
+            "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'admin', '', 0)",
+            [("good",), ("void",)],
+        )
     first = look(settings, None)
     assert {"good", "void"} <= set(first.credentials)
     revocations.add(revocations.beside(settings.database), ["void"])

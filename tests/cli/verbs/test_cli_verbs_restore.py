@@ -122,7 +122,10 @@ def test_restore_brings_the_hosts_back_loses_what_was_open_and_leaves_revoked_on
 ) -> None:
     play = fill(state / "fleet.db", "a", "b")
     with contextlib.closing(sqlite3.connect(state / "fleet.db")) as sqlite, sqlite:
-        sqlite.executemany("INSERT INTO tokens VALUES (?, 'viewer', '', 0)", [("t1",), ("t2",)])
+        sqlite.executemany(
+            "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'viewer', '', 0)",
+            [("t1",), ("t2",)],
+        )
     file = tmp_path / "b.db"
     verb("backup", str(file), capsys=capsys)
     revoked = play.memory.hosts["b"].token_hash
@@ -140,7 +143,7 @@ def test_restore_brings_the_hosts_back_loses_what_was_open_and_leaves_revoked_on
     commands = fleet_db.reading(state / "fleet.db", fleet_db.commands)
     assert {(command.state, command.reason) for command in commands} == {(State.LOST, "restored")}
     assert fleet_db.reading(state / "fleet.db", fleet_db.ledger).lost == 2
-    assert set(fleet_db.reading(state / "fleet.db", fleet_db.tokens)) == {"t2"}
+    assert [token.token_hash for token in fleet_db.reading(state / "fleet.db", fleet_db.tokens)] == ["t2"]
     trail = fleet_db.reading(state / "fleet.db", lambda sqlite: fleet_db.audit(sqlite, limit=10))
     assert (trail[0].kind, trail[0].after) == ("database", "restored")
     epoch = fleet_db.reading(state / "fleet.db", fleet_db.epoch)

@@ -16,6 +16,8 @@ from processes.core.agent.effects import (
     Input,
     Kill,
     Launch,
+    MakeNextToken,
+    NextTokenMade,
     Observed,
     Received,
     Recorded,
@@ -759,3 +761,13 @@ def test_what_goes_in_and_comes_out_is_told_apart_by_its_kind() -> None:
     ]
     assert [[one == other for other in given] for one in given] == [[one is other for other in given] for one in given]
     assert Launch("c1", "pull") == Launch("c1", "pull")
+
+
+def test_an_agent_that_is_asked_for_a_new_token_makes_it_first_and_says_its_hash_on_the_connection_of_now() -> None:
+    agent, now = Agent(IDENTITY), Now(1.0, 1e9)
+    agent.step(Connected(1), now)
+    assert agent.step(Received(agent_frames.RotateOwnToken()), now) == [MakeNextToken()]
+    agent.step(Disconnected(), now)
+    assert agent.step(NextTokenMade("ab" * 32), now) == [], "the hub asks again on the next connection"
+    agent.step(Connected(2), now)
+    assert agent.step(NextTokenMade("ab" * 32), now) == [Send(2, agent_frames.NewToken("ab" * 32))]

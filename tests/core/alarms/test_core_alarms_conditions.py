@@ -11,6 +11,7 @@ from processes.core.alarms import conditions
 from processes.core.alarms.alarm import Condition, Severity
 from processes.core.alarms.conditions import DAY_S, DISK_FREE_MIN_BYTES, AlarmFacts
 from processes.core.records.ledger import Ledger
+from processes.core.records.request import OperatorToken
 from processes.core.shown.status import (
     CanaryReport,
     FleetReport,
@@ -25,6 +26,25 @@ from processes.core.shown.status import (
 )
 
 NOW_S = 1_800_000_000.0
+
+
+def test_a_token_that_ends_is_told_at_each_threshold_once_and_a_short_or_replaced_one_is_not() -> None:
+    def keys(life_days: float, left_days: float) -> set[str]:
+        ends = NOW_S + left_days * DAY_S
+        token = OperatorToken("abcdef0123456789", "viewer", "screen", ends - life_days * DAY_S, ends)
+        told = found(report(), ending=[token])
+        assert all(each.severity is Severity.WARNING and "screen" in each.title for each in told.values())
+        return {key.rpartition(":")[2] for key in told}
+
+    assert keys(90, 7.01) == set()
+    assert keys(90, 6.99) == {"7"}
+    assert keys(90, 0.99) == {"7", "1"}
+    assert keys(90, -0.01) == {"7", "1", "0"}
+    assert keys(27, 6) == set(), "made for less than four weeks: a week before is no news"
+    assert keys(4, -1) == {"1", "0"}
+    assert keys(3, -1) == set(), "it ended as was meant"
+    unknown = conditions.unknown(report(), AlarmFacts(), incidents_known=True)
+    assert "token:" in unknown, "a watchdog that could not read them yet ends no alarm"
 
 
 def process(name: str, verdict: Verdict = Verdict.ADVANCING, **more: Any) -> ProcessReport:
@@ -227,7 +247,15 @@ def test_hole_before_a_start_is_not_made_up_by_a_moved_clock(
 
 
 def test_watchdog_that_starts_anew_does_not_call_over_what_it_cannot_know() -> None:
-    known = conditions.unknown(report(), AlarmFacts(put_aside=[], suspended=[]), incidents_known=True)
+    known = conditions.unknown(report(), AlarmFacts(put_aside=[], suspended=[], ending=[]), incidents_known=True)
     assert known == ()
     unwell = conditions.unknown(report(process("hub", Verdict.DEAD)), AlarmFacts(), incidents_known=False)
-    assert set(unwell) == {"incident:", "lasting:", "budget:hub", "unkillable:hub", "deadletter:", "suspended:"}
+    assert set(unwell) == {
+        "incident:",
+        "lasting:",
+        "budget:hub",
+        "unkillable:hub",
+        "deadletter:",
+        "suspended:",
+        "token:",
+    }

@@ -38,6 +38,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "operation_progress": {"progress": {"a": 1}},
     "command_complete": {},
     "test_progress": {},
+    "new_token": {"token_hash": "ab" * 32},
 }
 SILENT = {"command_complete", "test_progress"}  # proofs of life and nothing more
 

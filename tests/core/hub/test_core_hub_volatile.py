@@ -8,14 +8,24 @@ import msgspec
 import pytest
 
 from processes.core.hub.memory import OFFLINE, VOLATILE_FIELDS
-from processes.core.records.host import HostRecord, Link, Progress
+from processes.core.records.host import EnrolmentCode, HostRecord, Link, Progress
 from processes.core.records.ledger import Ledger
 from processes.core.shown.views import HostView, host_view
 from processes.core.travels.agent_frames import CommandOptions, Heartbeat, Metrics, Register
 from processes.core.travels.messages import Json
 from processes.core.values import Presence
 
-KEPT: Final = {"name", "host_id", "enrolled_at", "revoked", "suspended", "suspended_at", "ledger"}
+KEPT: Final = {
+    "name",
+    "host_id",
+    "enrolled_at",
+    "revoked",
+    "suspended",
+    "suspended_at",
+    "ledger",
+    "code_until",
+    "rotation_asked_at",
+}
 BY_THE_FANOUT: Final = {"put_aside"}  # the hub never sends it
 BESIDE_THE_VIEW: Final = {"beat"}  # in the canary's changes alone
 HOST: Final = HostRecord("web1", "e1", "hash", 1.0)
@@ -48,6 +58,8 @@ BEFORE: Final[dict[str, Any]] = {
     "ledger": Ledger(accepted=1, queued=1),
     "suspended": "too many",
     "suspended_wall_s": 3.0,
+    "rotation_wall_s": 3.5,
+    "code": EnrolmentCode("hash", 4.0),
 }
 
 

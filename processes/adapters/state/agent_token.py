@@ -1,0 +1,57 @@
+"""The token file of an agent, and beside it the secret that is to take its place.
+
+A new secret is on disk before the hub gets its hash, and the file that holds the old one stays until the new one has
+let somebody in. So there is no moment at which a kill leaves this machine without a token that is good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Final
+
+from processes.adapters import ownership
+from processes.adapters.state import durable
+
+SECRET_BYTES: Final = 32
+FILE_BYTES_MAX: Final = 4096
+PENDING: Final = ".pending"  # behind the name of the token file
+
+
+def pending(token_file: Path) -> Path:
+    """Return the file of the secret that is to take the token's place."""
+    return token_file.with_name(token_file.name + PENDING)
+
+
+def make(token_file: Path) -> str:
+    """Make the next secret, durably, unless there is one already, and return its SHA-256 in hex: all that the hub gets.
+
+    Raises: OSError, NotPrivate.
+    """
+    with contextlib.suppress(FileExistsError):  # of a try before, or of one beside this one
+        durable.create(pending(token_file), f"{secrets.token_urlsafe(SECRET_BYTES)}\n".encode())
+    secret = read_pending(token_file)
+    assert secret is not None
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def read_pending(token_file: Path) -> str | None:
+    """Return the next secret; None if there is none. Raises: OSError, NotPrivate."""
+    try:
+        content = ownership.read_private(pending(token_file), FILE_BYTES_MAX)
+    except FileNotFoundError:
+        return None
+    return content.decode("ascii", "replace").strip()
+
+
+def promote(token_file: Path) -> None:
+    """Put the next secret into the token file, durably: the hub has its hash. Twice does the same as once.
+
+    Raises: OSError, NotPrivate.
+    """
+    secret = read_pending(token_file)
+    if secret is not None:
+        durable.replace(token_file, f"{secret}\n".encode())
+        pending(token_file).unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""The exchange of a one-time code for a credential that this machine makes itself.
+
+The secret is on disk before the code is sent, and only its hash goes with the code. So whatever is killed or lost on
+the way, the same words typed again go on with the same secret, and the hub's answer is the same.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from processes.adapters.state import agent_token
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.core.values import HOST_NAME
+
+PATH: Final = "/enroll"  # on the agents' port
+SCHEMES: Final = {"ws": "http", "wss": "https"}
+ANSWER_S: Final = 15.0  # for one answer; a hub gives it within 5 s
+AGAIN_S_MAX: Final = 60.0  # for which a hub that is away is asked again
+PAUSE_S: Final = 1.0
+TOLD_BYTES_MAX: Final = 4096
+
+
+class Code(NamedTuple):
+    """A one-time code, and the host that it is for."""
+
+    text: str
+    host: str
+
+
+def parsed(text: str) -> Code:
+    """Return the code that was typed. Raises: Failure."""
+    code = text.strip()
+    host, _, secret = code.partition(":")
+    if not HOST_NAME.fullmatch(host) or not secret or not code.isascii() or not code.isprintable() or " " in code:
+        raise Failure(
+            "no_code", "that is no enrolment code", "fleethub enroll NAME --code prints one: NAME:…", EXIT_USAGE
+        )
+    return Code(code, host)
+
+
+def exchange(hub: str, code: Code, token_file: Path, ca_file: str = "") -> None:
+    """Give the host a new token: it is in `token_file` (0600), and the hub has its hash. The one before is void.
+
+    Raises: Failure; OSError.
+    """
+    _offer(hub, code, agent_token.make(token_file), ca_file)
+    agent_token.promote(token_file)
+
+
+def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> None:
+    """Offer the code until the hub has answered. Raises: Failure."""
+    import httpx  # noqa: PLC0415  # takes 100 ms, and most verbs do without
+
+    parts = urlsplit(hub)
+    url = f"{SCHEMES[parts.scheme]}://{parts.netloc}{PATH}"
+    headers = {"Authorization": f"Code {code.text}", "Fleethub-Token-Hash": token_hash}
+    try:
+        trust = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise Failure(
+            "bad_ca", f"{ca_file} holds no certificate in PEM: {error}", "See ca_file in agent.toml."
+        ) from None
+    deadline_mono_s = time.monotonic() + AGAIN_S_MAX
+    with httpx.Client(verify=trust, timeout=ANSWER_S) as client:
+        while True:
+            try:
+                with client.stream("GET", url, headers=headers) as answer:
+                    told = next(answer.iter_bytes(TOLD_BYTES_MAX), b"").decode("utf-8", "replace").strip()
+                    status, host = answer.status_code, answer.headers.get("Fleethub-Host")
+            except (httpx.RequestError, httpx.InvalidURL) as error:
+                status, host, told = 503, None, str(error) or type(error).__name__
+            if status == 201 and host == code.host:
+                return
+            if status != 503 or time.monotonic() + PAUSE_S > deadline_mono_s:
+                raise _failure(url, status, told)
+            time.sleep(PAUSE_S)  # nothing tells when the hub is back
+
+
+def _failure(url: str, status: int, told: str) -> Failure:
+    if status == 503:
+        return Failure("hub_away", f"{url}: {told}", "Type the same again: a code that was accepted is accepted again.")
+    if status in (400, 401, 409, 429):
+        return Failure("code_refused", f"{url}: {told}", "fleethub enroll NAME --code --again makes another code.")
+    return Failure(
+        "bad_answer", f"{url} answers HTTP {status}, which is no hub's", "--hub is the URL of the agents' port."
+    )

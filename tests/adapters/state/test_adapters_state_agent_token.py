@@ -1,0 +1,50 @@
+"""An agent's next token beside the one in use: killed anywhere, this machine keeps one that is good."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from processes.adapters.ownership import NotPrivate
+from processes.adapters.state import agent_token
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()
+
+
+def test_the_next_token_is_the_same_until_it_is_in_use_and_then_another(tmp_path: Path) -> None:
+    file = tmp_path / "agent.token"
+    file.write_text("old\n")
+    first = agent_token.make(file)
+    assert agent_token.make(file) == first, "killed before the hub heard of it, and begun anew"
+    assert file.read_text() == "old\n"
+    agent_token.promote(file)
+    assert digest(file.read_text()) == first
+    assert file.stat().st_mode & 0o777 == 0o600
+    agent_token.promote(file)
+    assert digest(file.read_text()) == first
+    assert agent_token.make(file) != first
+
+
+def test_many_at_once_make_one(tmp_path: Path) -> None:
+    made: list[str] = []
+    threads = [threading.Thread(target=lambda: made.append(agent_token.make(tmp_path / "t"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    assert len(set(made)) == 1
+
+
+def test_a_next_token_that_others_could_have_read_is_not_used(tmp_path: Path) -> None:
+    agent_token.make(tmp_path / "t")
+    agent_token.pending(tmp_path / "t").chmod(0o644)
+    for call in (agent_token.make, agent_token.promote):
+        with pytest.raises(NotPrivate):
+            call(tmp_path / "t")
+    assert not (tmp_path / "t").exists()
