@@ -78,7 +78,15 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
     numbers = host.metrics or Metrics()
     percents = [_percent(number) for number in (numbers.cpu, numbers.ram, numbers.disk)]
     load = "" if numbers.load is None else f"{numbers.load:.2f}"
-    doing = "revoked" if host.revoked else "suspended" if host.suspended else host.pending_command or ""
+    doing = (
+        "not shown"
+        if host.put_aside
+        else "revoked"
+        if host.revoked
+        else "suspended"
+        if host.suspended
+        else host.pending_command or ""
+    )
     seen = ago(host.last_seen, now_wall_s)
     return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
 
@@ -120,7 +128,13 @@ def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> 
 
 
 def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
-    seen = f"{ago(view.last_seen, now_wall_s)}, at {view.last_seen}" if view.last_seen else "never"
+    seen = (
+        f"{ago(view.last_seen, now_wall_s)}, at {view.last_seen}"
+        if view.last_seen
+        else ""
+        if view.put_aside
+        else "never"
+    )
     return [
         ("name", view.name),
         ("presence", view.presence),
