@@ -128,10 +128,8 @@ def _line(row: Row, tests: Mapping[str, list[str]], ran: Mapping[str, Ran] | Non
     shown = [f"`{name}` ({', '.join(tests.get(name, ['?']))})" for name in row.tests]
     shown += [f"drill `{name}`" for name in row.drills]
     shown += [f"campaign {', '.join(f'`{name}`' for name in row.campaign)}"] if row.campaign else []
-    if ran is not None:
-        end = result(row, ran)
-    else:
-        end = "no test" if not row.tests else "in part" if row.open else "shown"
+    shows = "no test" if not row.tests else "in part" if row.open else "shown"
+    end = shows if ran is None else result(row, ran)
     end += f": {row.open}" if row.open else ""
     where = ", ".join(f"`{name}`" for name in row.where)
     cells = (f"**{row.name}** {row.what}", row.defence, where, "<br>".join(shown), end)
