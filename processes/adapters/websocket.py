@@ -6,8 +6,8 @@ loop's thread.
 Whatever the peer does: `send` and `close` never raise and never wait. The head of a request, a message, the fragments
 of a message, the unread and the unsent bytes are bounded. Connections are read by turns, a share of each (Pacer), so
 that one which talks without end holds up no other and not the loop. A peer that sends no request, does not read, is
-silent, does not end a message or does not answer a close is aborted at a deadline. Any inbound byte is a sign of life: pong payloads are not
-matched, because some agents answer every ping with an empty pong.
+silent, does not end a message or does not answer a close is aborted at a deadline. Any inbound byte is a sign of life:
+pong payloads are not matched, because some agents answer every ping with an empty pong.
 """
 
 from __future__ import annotations

@@ -72,8 +72,6 @@ def _is_installed() -> bool:
 async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.Event) -> None:
     if os.environ.get("FLEETHUB_DRILLS_ENABLED", "").lower() in ("1", "true"):
         failpoint.allow(agent_state.failpoint(config.state))
-    if config.token_file.stat().st_mode & 0o077:
-        log.warning("the token file can be read by others: chmod 600", path=str(config.token_file))
     if config.hub.startswith("ws://") and not _is_near(config.hub):
         log.warning("the hub is reached without TLS: the token can be read on the way", hub=config.hub)
     identity = _identity(config)

@@ -1,8 +1,8 @@
 """Leaves out the rows and messages that ended earlier fanouts. The pulse names each row while it is being entered.
 
 Operators see that: a row that was on show keeps its old fields with `put_aside` beside them, one that was not has no
-fields but its name, and the source row names all rows that are left out. The hub is told too, and keeps a dead letter of
-each. A host's row is tried again when an operator asks for it, after an hour, and once the host has been removed.
+fields but its name, and the source row names all rows that are left out. The hub is told too, and keeps a dead letter
+of each. A host's row is tried again when an operator asks for it, after an hour, and once the host has been removed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from processes.core.fanout.feed import Step
 from processes.core.fanout.mirror import Mirror
 from processes.core.travels import operator_frames
 from processes.core.travels.messages import Change, Json
-from processes.fanout import subscribers
 from processes.fanout.subscribers import Audience
 
 
@@ -42,7 +41,7 @@ def test_a_whole_state_is_encoded_once_for_all_who_ask_at_one_version(monkeypatc
         encoded.append(state)
         return encode(state)
 
-    monkeypatch.setattr(subscribers.operator_frames, "encode_state", counted)
+    monkeypatch.setattr(operator_frames, "encode_state", counted)
 
     async def work() -> None:
         mirror = Mirror()

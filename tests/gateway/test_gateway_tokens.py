@@ -26,7 +26,7 @@ class Watched(TokenTable):
     @is_current.setter
     def is_current(self, _: bool) -> None: ...
 
-    def find(self, token_hash: str) -> None:  # type: ignore[override]
+    def find(self, token_hash: str) -> None:
         self.asked.append(token_hash)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from processes.adapters.settings import is_loopback
 from processes.cli.machine import enrolment, sign_in
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -47,6 +48,11 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these 
     show_default=True,
     help="With --hub: the agent's folder.",
 )
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="With --hub ws://…: dial another machine without TLS, because a tunnel or a proxy encrypts the way.",
+)
 @click.option("--init", is_flag=True, help="With --hub: make the agent's file, print its path and stop.")
 @click.option(
     "--install",
@@ -60,6 +66,7 @@ def agent(
     token_file: Path | None,
     name: str | None,
     place: Path,
+    insecure: bool,
     init: bool,
     install: bool,
 ) -> None:
@@ -77,6 +84,7 @@ def agent(
         assert hub is not None
         if token_file is None:
             raise click.UsageError("--hub needs --token-file: the token that `fleethub enroll NAME` printed")
+        _check_way(hub, insecure)
         units = invocation().units
         if install:
             units.check()
@@ -91,6 +99,23 @@ def agent(
         raise click.UsageError("--init and --install make the agent's file: they need --hub")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
+
+
+def needs_insecure(hub: str) -> bool:
+    """Return whether this URL of an agents' port is dialled only with --insecure."""
+    parts = urlsplit(hub)
+    return parts.scheme == "ws" and not is_loopback(parts.hostname or "") and parts.hostname != "::1"
+
+
+def _check_way(hub: str, insecure: bool) -> None:
+    """Raises: Failure, if the token would go to another machine where everybody on the way can read it."""
+    if needs_insecure(hub) and not insecure:
+        raise Failure(
+            "insecure_url",
+            f"{hub} is another machine and has no TLS: whoever is on the way can read the token and give commands",
+            "Give a wss:// URL, or add --insecure if a tunnel or a proxy encrypts the way.",
+            EXIT_USAGE,
+        )
 
 
 def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:

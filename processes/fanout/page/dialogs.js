@@ -232,7 +232,10 @@ export function enroll() {
         }),
       );
       if (given) {
-        const there = `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
+        // the hub's own setting allowed that agents come without TLS
+        const insecure = /^ws:\/\/(?!127\.|localhost[:/]|\[::1\])/.test(given.agents_url) ? " --insecure" : "";
+        const words = `--hub ${given.agents_url} --name ${given.name} --token-file - --install${insecure}`;
+        const there = `fleethub agent ${words}`;
         const how = [
           h("p", null, "Type on that server, as root (it asks for the token):"),
           h("p", { className: "secret mono small" }, there),
