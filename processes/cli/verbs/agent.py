@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from processes.adapters.settings import is_loopback
+from processes.adapters.settings import is_plain_elsewhere
 from processes.cli.machine import enrolment, sign_in
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -101,15 +101,9 @@ def agent(
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
 
 
-def needs_insecure(hub: str) -> bool:
-    """Return whether this URL of an agents' port is dialled only with --insecure."""
-    parts = urlsplit(hub)
-    return parts.scheme == "ws" and not is_loopback(parts.hostname or "") and parts.hostname != "::1"
-
-
 def _check_way(hub: str, insecure: bool) -> None:
     """Raises: Failure, if the token would go to another machine where everybody on the way can read it."""
-    if needs_insecure(hub) and not insecure:
+    if is_plain_elsewhere(hub) and not insecure:
         raise Failure(
             "insecure_url",
             f"{hub} is another machine and has no TLS: whoever is on the way can read the token and give commands",

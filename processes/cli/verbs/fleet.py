@@ -11,12 +11,12 @@ import click
 import msgspec
 from rich.console import RenderableType
 
+from processes.adapters.settings import is_plain_elsewhere
 from processes.cli import live
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
-from processes.cli.verbs.agent import needs_insecure
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
 from processes.client.feed import Feed, Picture
@@ -236,7 +236,7 @@ def enroll(name: str, again: bool, as_json: bool, hub: str | None, token_file: P
     )
     output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
-    insecure = " --insecure" if needs_insecure(enrolled.agents_url) else ""  # the hub's own setting allowed that
+    insecure = " --insecure" if is_plain_elsewhere(enrolled.agents_url) else ""  # the hub's own setting allowed that
     there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install{insecure}"
     output.progress(f"Type on {enrolled.name}, as root (it asks for the token):\n    {there}")
     piped = f"fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
