@@ -64,7 +64,8 @@ The rooms
               core/cli: drills (what each must show), rollback (what a restored backup means).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
-              adapters/state is the state folder; adapters/bootstrap.py starts and ends every process.
+              adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
+              adapters/rights.py takes root's capabilities from gateway and fanout.
     core      Shared by all of the above: values.py, errors.py and budgets.py (what one client may send); travels/ (all
               messages, frames and request bodies), records/ (what is kept: command, run, host, dead letter …), shown/
               (how it looks from outside).
@@ -265,6 +266,7 @@ How to add
     a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.
+    a threat, a fault docs/threats.toml, docs/faults.toml: a row with its tests; bin/threats-and-faults makes the page.
     a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
 
 Invariants

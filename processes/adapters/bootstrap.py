@@ -28,7 +28,7 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from processes.adapters import logs, settings
+from processes.adapters import logs, rights, settings
 from processes.adapters.settings import Settings, SettingsError
 from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
 from processes.adapters.state.deaths import Poison
@@ -69,6 +69,13 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     code = EXIT_BROKEN
     name = found.names(kind)[number]
     os.umask(0o077)
+    kept_for = rights.kept_for(found) if kind in rights.EXPOSED else ()
+    if kind in rights.EXPOSED and not kept_for:
+        try:
+            rights.give_up()
+        except FleethubError as error:
+            print(f"fleethub {name}: {error}", file=sys.stderr, flush=True)
+            os._exit(EXIT_BROKEN)
     die_with_parent()
     allow_tracing()
     limit_memory(found.file.memory.bytes_max(kind), kind)
@@ -83,6 +90,8 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         pulse = PulseFile(found.pulses, name)
         process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event(), poison)
         log.info("started", pid=os.getpid())
+        if kept_for:
+            log.warning("goes on with all capabilities of root, which a file needs", files=" ".join(map(str, kept_for)))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_guarded(process, main, stacks))
         code = EXIT_OK

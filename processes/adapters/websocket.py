@@ -6,8 +6,8 @@ loop's thread.
 Whatever the peer does: `send` and `close` never raise and never wait. The head of a request, a message, the fragments
 of a message, the unread and the unsent bytes are bounded. Connections are read by turns, a share of each (Pacer), so
 that one which talks without end holds up no other and not the loop. A peer that sends no request, does not read, is
-silent or does not answer a close is aborted at a deadline. Any inbound byte is a sign of life: pong payloads are not
-matched, because some agents answer every ping with an empty pong.
+silent, does not end a message or does not answer a close is aborted at a deadline. Any inbound byte is a sign of life:
+pong payloads are not matched, because some agents answer every ping with an empty pong.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class Limits(NamedTuple):
 
     Units: bytes and seconds. With more than `buffer_bytes_high` unsent bytes the peer is slow (`on_slow`). It is
     aborted if it stays slow for `slow_s_max`, or at once above `buffer_bytes_max`. `ping_s`: time between keepalives;
-    `dead_s`: a silence that ends the connection; `open_s_max`: for the whole upgrade request; `close_s_max`: from our
-    close to the abort.
+    `dead_s`: a silence that ends the connection; `message_s_max`: for one message, from its first byte to its last;
+    both are looked at each `ping_s`. `open_s_max`: for the whole upgrade request; `close_s_max`: from our close to the
+    abort.
     """
 
     message_bytes_max: int
@@ -49,7 +50,8 @@ class Limits(NamedTuple):
     buffer_bytes_max: int = 4 << 20
     slow_s_max: float = 10.0
     ping_s: float = 10.0
-    dead_s: float = 30.0
+    dead_s: float = 20.0
+    message_s_max: float = 20.0
     open_s_max: float = 10.0
     close_s_max: float = 2.0
 
@@ -131,6 +133,7 @@ class WebSocket(asyncio.Protocol):
         self._paused = False
         self._ending = False  # a close frame or a refusal is under way
         self._heard_s = self._loop.time()
+        self._begun_s: float | None = None  # when the message that is under way was first read
         self._deadline: asyncio.TimerHandle | None = None  # of opening, later of closing
         self._slow: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
@@ -266,7 +269,7 @@ class WebSocket(asyncio.Protocol):
         """Read again; the peer's silence counts from now on."""
         if self._paused:
             self._paused = False
-            self._heard_s = self._loop.time()
+            self._judge_anew()
             self._go_on()
 
     @staticmethod
@@ -428,17 +431,26 @@ class WebSocket(asyncio.Protocol):
 
     def _end_rest(self) -> None:
         self._rest = None
-        self._heard_s = self._loop.time()
+        self._judge_anew()
         self._go_on()
+
+    def _judge_anew(self) -> None:
+        """Count from now: nothing was read for a while, and that was ours."""
+        self._heard_s = self._loop.time()
+        self._begun_s = None if self._begun_s is None else self._heard_s
 
     def _read_frames(self, data: bytes) -> int:
         """Parse, answer what the protocol answers, and hand on the messages. Return how many frames there were."""
         messages: list[Message] = []
+        if self._begun_s is None:
+            self._begun_s = self._loop.time()
         self._protocol.receive_data(data)
         events = self._protocol.events_received()
         for event in events:
             if isinstance(event, Frame) and self._own is None:  # frames after our own close are ignored
                 self._assemble(event, messages)
+        if events and not self._parts:
+            self._begun_s = None  # what may have begun behind the last frame counts from its next byte
         self._flush()
         if not self.is_open:
             self._arm_closing()
@@ -507,6 +519,9 @@ class WebSocket(asyncio.Protocol):
             self._flush()
         elif now_s - self._heard_s > self.limits.dead_s and now_s - due_s < LATE_S:
             self.close(CloseCode.KEEPALIVE, "nothing heard")
+            return
+        elif now_s - (self._begun_s or now_s) > self.limits.message_s_max and now_s - due_s < LATE_S:
+            self.close(CloseCode.KEEPALIVE, "a message did not end in time")
             return
         elif self.is_open:
             self._protocol.send_ping(b"")

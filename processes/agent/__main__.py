@@ -22,6 +22,7 @@ from typing import NoReturn
 import uvloop
 
 from processes.adapters import bootstrap, clock, failpoint, logs
+from processes.adapters.settings import is_plain_elsewhere
 from processes.adapters.state import agent_state, lock
 from processes.adapters.state.pulse_file import PulseFile
 from processes.agent import facts
@@ -72,9 +73,7 @@ def _is_installed() -> bool:
 async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.Event) -> None:
     if os.environ.get("FLEETHUB_DRILLS_ENABLED", "").lower() in ("1", "true"):
         failpoint.allow(agent_state.failpoint(config.state))
-    if config.token_file.stat().st_mode & 0o077:
-        log.warning("the token file can be read by others: chmod 600", path=str(config.token_file))
-    if config.hub.startswith("ws://") and not _is_near(config.hub):
+    if is_plain_elsewhere(config.hub):
         log.warning("the hub is reached without TLS: the token can be read on the way", hub=config.hub)
     identity = _identity(config)
     loop = Loop(
@@ -112,10 +111,6 @@ def _boot_id() -> str:
         return clock.boot_id()
     except OSError:
         return "unknown"
-
-
-def _is_near(hub: str) -> bool:
-    return hub.startswith(("ws://127.", "ws://localhost", "ws://[::1]"))
 
 
 def _run_alone(config: Config) -> NoReturn:

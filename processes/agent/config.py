@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from processes.adapters import ownership
 from processes.core.errors import FleethubError
 from processes.core.values import HOST_NAME, OP_NAME
 
@@ -111,6 +112,7 @@ def load(path: Path) -> Config:
     )
     _check(config)
     read_token(config.token_file)
+    _check_closed(config.token_file)
     return config
 
 
@@ -126,6 +128,20 @@ def read_token(path: Path) -> str:
     if not token or not token.isprintable() or " " in token:
         raise ConfigError(f"the token file {path} does not hold one token; `fleethub enroll NAME` prints it")
     return token
+
+
+def _check_closed(path: Path) -> None:
+    """Refuse a token that any user of this machine may read or replace; a group may read it. Raises: ConfigError."""
+    try:
+        trusted = {path.stat().st_uid}  # who owns it is not judged: in a container it may be anybody
+        wrong = ownership.file_fault(path, ownership.TLS_KEY, trusted, behind_folder=True)
+    except OSError as error:
+        raise ConfigError(f"the token file {path} cannot be looked at: {error.strerror}") from None
+    if wrong is not None:
+        raise ConfigError(
+            f"the token file {wrong.what}, and whoever has the token is this host: {wrong.mend}; if others had it, "
+            "`fleethub enroll NAME --again` prints a new one"
+        )
 
 
 def trust(ca_file: Path | None) -> ssl.SSLContext:

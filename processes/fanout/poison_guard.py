@@ -1,7 +1,8 @@
 """Leaves out the rows and messages that ended earlier fanouts. The pulse names each row while it is being entered.
 
-Operators see that: a row that was on show keeps its old fields with `put_aside` beside them, and the source row names
-all rows that are left out. The hub is told too, and keeps a dead letter of each.
+Operators see that: a row that was on show keeps its old fields with `put_aside` beside them, one that was not has no
+fields but its name, and the source row names all rows that are left out. The hub is told too, and keeps a dead letter
+of each. A host's row is tried again when an operator asks for it, after an hour, and once the host has been removed.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class PoisonGuard:
         `known`: the row is there already and keeps its fields. A new row of a host must be whole, since
         readers expect every field.
         """
+        if change.kind == "host_removed":
+            self._end_with_its_host(poison.name_of_own("host", change.id))
         name = poison.name_of_change(change)
         if name not in self._poison.events:
             self._pulse.take(name)
@@ -69,7 +72,8 @@ class PoisonGuard:
         if change.kind != "host":
             return None
         empty = host_view(HostRecord(change.id, "", None, 0.0), Link(Presence.STALE))
-        return Change("host", change.id, encode(msgspec.structs.replace(empty, put_aside=PUT_ASIDE)))
+        unknown = msgspec.structs.replace(empty, revoked=False, enrolled_at=None, put_aside=PUT_ASIDE)
+        return Change("host", change.id, encode(unknown))
 
     def in_hand(self, change: Change) -> None:
         """Name this change in the pulse, as the cause if the process ends now."""
@@ -89,6 +93,17 @@ class PoisonGuard:
             self.left_out = {name: row for name, row in self.left_out.items() if name in self._poison.events}
         return found
 
+    def _end_with_its_host(self, name: str) -> None:
+        """Forget what a host of this name did once it is removed: who is enrolled under the name later is another."""
+        if name in self._poison.events:
+            self.left_out.pop(name, None)
+            self._poison.forget(name)
+            self._keep(asyncio.get_running_loop().create_task(self._save()))
+
+    async def _save(self) -> None:
+        with contextlib.suppress(OSError):  # if the disk refuses, a successor within the hour leaves the name out again
+            await asyncio.to_thread(self._poison.save)
+
     async def forgive(self, name: str) -> None:
         """Let this row or message be tried again, as an operator asked."""
         self.left_out.pop(name, None)
@@ -103,6 +118,9 @@ class PoisonGuard:
         task = asyncio.get_running_loop().create_task(
             self._tell(PutAside(self._fanout, name, kind, id, self._poison.events[name]))
         )
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

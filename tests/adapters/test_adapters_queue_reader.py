@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from doubles.deadline import WAIT_S
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
@@ -60,5 +61,25 @@ def test_while_queues_is_away_it_says_so_and_goes_on_afterwards() -> None:
         assert (await taken(reader, woken)).items == [b"1"]
         assert not reader.away
         reader.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_reader_whose_task_dies_ends_its_process() -> None:
+    """What nobody expected comes out of `take`, and so out of the loop: never a loop that waits for a dead task."""
+
+    async def run() -> None:
+        link, woken = MemoryQueueLink(MemoryQueues(), "hub"), asyncio.Event()
+
+        async def broken(*_: object, **__: object) -> Batch:
+            raise RuntimeError("a mistake of ours")
+
+        link.read = broken  # type: ignore[method-assign]
+        reader = QueueReader(link, QUEUE, 2, woken.set)
+        reader.ask()
+        async with asyncio.timeout(WAIT_S):
+            await woken.wait()
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            reader.take()
 
     asyncio.run(run())

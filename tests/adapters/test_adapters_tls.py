@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from doubles.deadline import WAIT_S
 from processes.adapters import tls
 from processes.adapters.settings import Tls
 from processes.core.errors import ResourceError
+from processes.fanout.server import make_server
+from processes.fanout.subscribers import Subscriber
 
 LOG = structlog.stdlib.get_logger("fleethub.test")
 
@@ -82,3 +85,32 @@ def test_a_pair_that_does_not_fit_is_refused_at_the_start(tmp_path: Path) -> Non
 def test_without_a_certificate_nothing_is_followed() -> None:
     assert tls.context_of(Tls()) is None
     asyncio.run(asyncio.wait_for(tls.follow(None, Tls(), LOG), WAIT_S))
+
+
+@pytest.mark.parametrize("port", ["agents", "operators"])
+def test_an_older_tls_than_1_2_is_refused(tmp_path: Path, port: str) -> None:
+    """By both ports' contexts, to a client that insists on 1.1."""
+    certificate, key = Authority(tmp_path).issue()
+    settings = Tls(str(certificate), str(key))
+    context = tls.context_of(settings)
+    if port == "operators":
+        nothing: Any = lambda *_: None  # noqa: E731
+        context = make_server(
+            nothing, settings, Subscriber, LOG, on_accepted=nothing, on_turned_away=nothing
+        ).config.ssl
+    assert context is not None
+    for version, lets_in in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
+        asks = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        asks.check_hostname, asks.verify_mode = False, ssl.CERT_NONE
+        asks.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            asks.minimum_version = asks.maximum_version = version
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = asks.wrap_bio(to_client, to_server)
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        with pytest.raises(ssl.SSLWantReadError if lets_in else ssl.SSLError) as refused:
+            server.do_handshake()
+        assert isinstance(refused.value, ssl.SSLWantReadError) is lets_in

@@ -331,6 +331,72 @@ def test_a_silent_peer_is_closed_4000_and_one_that_answers_with_empty_pongs_live
     run(scenario)
 
 
+@pytest.mark.parametrize("kind", ["frame", "fragments"])
+def test_a_message_that_does_not_end_is_closed_at_its_deadline_however_much_else_comes(run: Run, kind: str) -> None:
+    """A byte or a fragment now and then keeps no connection; whole messages do, however slowly they come."""
+
+    async def scenario() -> None:
+        async with serving(Limits(1000, ping_s=0.05, dead_s=60.0, message_s_max=0.3, close_s_max=0.1)) as s:
+            slow, wire = await s.pair()
+            other, well = await s.pair()
+            begun = Frame(Opcode.TEXT, b"x" * 900, fin=kind == "frame").serialize(mask=True)
+            wire.write(begun[:10] if kind == "frame" else begun)
+            more = b"x" if kind == "frame" else Frame(Opcode.CONT, b"x", fin=False).serialize(mask=True)
+            ping = Frame(Opcode.PING, b"").serialize(mask=True)
+            async with asyncio.timeout(WAIT_S):
+                while not slow.ends:
+                    wire.write(more if kind == "frame" else ping + more)
+                    well.say_text(b"whole")
+                    await asyncio.sleep(0.01)
+            assert slow.ends == [(4000, "a message did not end in time")]
+            assert slow.messages == []
+            assert other.is_open
+            assert len(other.messages) > 5
+
+    run(scenario)
+
+
+def test_a_message_is_not_late_because_of_a_pause_of_our_own(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(Limits(1000, ping_s=0.05, dead_s=60.0, message_s_max=0.5, close_s_max=0.1)) as s:
+            ours, wire = await s.pair(mute=True)  # a pong would come in the middle of the frame
+            whole = Frame(Opcode.TEXT, b"whole").serialize(mask=True)
+            wire.write(whole[:5])
+            await until(lambda: ours.bytes == 5)
+            ours.pause()
+            pongs = wire.pongs
+            await until(lambda: wire.pongs > pongs + 12)  # some 0.6 s
+            ours.resume()
+            pings = wire.pings
+            await until(lambda: wire.pings > pings + 1)  # it was judged
+            wire.write(whole[5:])
+            await until(lambda: [m.data for m in ours.messages] == [b"whole"])
+            assert ours.is_open
+
+    run(scenario)
+
+
+def test_compression_is_never_agreed_on_and_a_compressed_frame_ends_its_connection(run: Run) -> None:
+    """A frame of some bytes could unpack to gigabytes."""
+
+    async def scenario() -> None:
+        async with serving() as s:
+            reader, writer = await s.raw()
+            offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+            writer.write(REQUEST[:-2] + offer)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S)
+            assert head.startswith(b"HTTP/1.1 101")
+            assert b"extensions" not in head.lower()
+            writer.write(b"\xc1\x83\0\0\0\0\xaa\x05\x00")  # text, fin, rsv1; masked with zeros
+            said = await asyncio.wait_for(reader.readexactly(4), WAIT_S)
+            assert (said[0], int.from_bytes(said[2:])) == (0x88, 1002)  # a close frame
+            writer.close()
+            await asyncio.wait_for(s.made[0].ended.wait(), WAIT_S)
+            assert s.made[0].messages == []
+
+    run(scenario)
+
+
 def test_after_a_freeze_of_our_own_nobody_is_taken_for_dead(run: Run) -> None:
     """All keepalive timers of a loop that stood still are due at once, before anything that peers sent was read."""
 

@@ -114,6 +114,38 @@ def test_token_file_that_holds_no_token_is_named_and_its_content_is_not_shown(
     assert "two words" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("mode", "folder", "refused"),
+    [
+        (0o600, 0o755, ""),
+        (0o640, 0o750, ""),  # a group may read it, as a TLS key
+        (0o644, 0o700, ""),  # behind a closed folder
+        (0o644, 0o755, "can be read by others (mode 0644)"),
+        (0o604, 0o701, "can be read by others (mode 0604)"),
+        (0o620, 0o750, "can be changed by its group (mode 0620)"),
+        (0o602, 0o755, "can be changed by others (mode 0602)"),
+    ],
+)
+def test_token_that_any_user_can_read_or_replace_is_refused_with_what_to_type(
+    tmp_path: Path, mode: int, folder: int, refused: str
+) -> None:
+    home = tmp_path / "agent"
+    home.mkdir()
+    path = write(home, HUB)
+    (home / "agent.token").chmod(mode)
+    home.chmod(folder)
+    if not refused:
+        assert load(path).name
+        return
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    assert refused in str(error.value)
+    assert f"{home}/agent.token;" in str(error.value)
+    command = str(error.value).partition("host: ")[2].partition(";")[0]
+    subprocess.run(command, shell=True, check=True)
+    assert load(path).name
+
+
 def test_wrong_file_ends_the_program_with_78_and_one_line(tmp_path: Path) -> None:
     path = write(tmp_path, HUB + "nam = 1")
     ended = subprocess.run(

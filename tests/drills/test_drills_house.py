@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import websockets
@@ -79,6 +80,20 @@ def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house:
     refused = house.cli("run", "rm", host["name"])
     assert refused.returncode == 1
     assert "does not offer 'rm'; it offers: uptime" in refused.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's processes have something to give up")
+def test_gateway_and_fanout_run_without_capabilities_and_without_new_privileges(house: House) -> None:
+    """In each of their threads. They serve all the same, as the other tests of this house show."""
+    for name in ("gateway", "fanout"):
+        threads = list(Path(f"/proc/{house.pulse(name).pid}/task").iterdir())
+        assert len(threads) > 1
+        for thread in threads:
+            told = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if ":\t" in line)
+            sets = {key: int(told[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+            assert (set(sets.values()), told["NoNewPrivs"]) == ({0}, "1"), (name, sets)
+    hub = Path(f"/proc/{house.pulse('hub').pid}/status").read_text()
+    assert "NoNewPrivs:\t0" in hub
 
 
 def test_connecting_clients_wait_and_are_never_refused_while_gateway_and_fanout_are_replaced(house: House) -> None:

@@ -6,11 +6,14 @@ import asyncio
 import json
 import signal
 import socket
+import ssl
 import stat
 import time
+from pathlib import Path
 
 import httpx
 import pytest
+from doubles.authority import Authority
 from doubles.deadline import WAIT_S
 from doubles.hub_side import hash_of
 from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
@@ -199,6 +202,19 @@ def test_every_answer_has_the_policy_and_nothing_says_what_serves_it() -> None:
                 )
         for found in raws:
             assert b"content-security-policy: default-src 'none'" in found.lower().replace(b"Content", b"content")
+
+
+def test_only_under_tls_of_its_own_a_browser_is_told_to_come_by_tls_for_a_year(tmp_path: Path) -> None:
+    """Behind a proxy that is the proxy's to say; without TLS it would lock the operators out."""
+    authority = Authority(tmp_path)
+    certificate, key = map(str, authority.issue())
+    with FanoutHouse() as plain:
+        assert "strict-transport-security" not in httpx.get(f"{plain.url}/livez", timeout=WAIT_S).headers
+    with FanoutHouse(FLEETHUB_TLS_CERTIFICATE=certificate, FLEETHUB_TLS_KEY=key) as house:
+        trusted = ssl.create_default_context(cafile=authority.ca)
+        with httpx.Client(base_url=house.url.replace("http:", "https:"), verify=trusted, timeout=WAIT_S) as client:
+            for path in ("/", "/nope", "/livez", "/api/v1/hosts"):
+                assert client.get(path).headers["strict-transport-security"] == "max-age=31536000", path
 
 
 def test_half_a_request_is_not_waited_for_and_disturbs_nobody() -> None:

@@ -120,6 +120,38 @@ def test_a_command_that_was_never_shown_is_left_out_whole_and_a_removal_still_re
     asyncio.run(work())
 
 
+def test_of_a_row_that_is_left_out_nothing_is_said_that_nobody_knows(tmp_path: Path) -> None:
+    """Neither that its token is revoked nor when it was enrolled."""
+
+    async def work() -> None:
+        scene = Scene(tmp_path, BAD)
+        scene.snapshot(change("bad", name="bad"))
+        row = scene.row("host", "bad")
+        assert (row["revoked"], row["enrolled_at"], row["last_seen"]) == (False, None, None)
+        assert "left out" in row["put_aside"]
+
+    asyncio.run(work())
+
+
+def test_a_row_is_left_out_no_longer_than_its_host_is_enrolled(tmp_path: Path) -> None:
+    """Removed and enrolled again in one message: the new host is shown, by this fanout and by its successors."""
+
+    async def work() -> None:
+        scene = Scene(tmp_path, BAD)
+        scene.snapshot(change("bad", name="bad", x="POISON"))
+        assert BAD in scene.poison_guard.left_out
+        new = change("bad", name="bad", x="new")
+        scene.mirror.take(Changed(1, [Change("host_removed", "bad"), new]), 0.0, scene.poison_guard.admit)
+        assert scene.row("host", "bad") == {"name": "bad", "x": "new"}
+        assert scene.poison_guard.left_out == {}
+        async with asyncio.timeout(WAIT_S):
+            while not (scene.folder / "fanout.json").exists():
+                await asyncio.sleep(0.01)
+        assert json.loads((scene.folder / "fanout.json").read_bytes()).get("deaths", []) == []
+
+    asyncio.run(work())
+
+
 def test_the_hub_is_told_once_with_the_deaths_though_queues_is_away_at_first(tmp_path: Path) -> None:
     async def work() -> None:
         scene = Scene(tmp_path, BAD, link=Link(away=1))

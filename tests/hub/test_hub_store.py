@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from processes.adapters.state import audit_trail, fleet_db, revocations
-from processes.core.hub.effects import Put, Write
+from processes.core.hub.effects import Drop, Put, Write
 from processes.core.hub.memory import REPLIES_KEPT_MAX
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.host import HostRecord
@@ -115,3 +115,47 @@ def test_a_token_that_the_list_names_is_void_in_a_database_that_still_has_it(tmp
             assert [token.token_hash for token in fleet_db.reading(path, fleet_db.tokens)] == ["good"]
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR", "SQLITE_IOERR_FSYNC", "SQLITE_CORRUPT", "SQLITE_READONLY"])
+def test_an_error_of_the_disk_in_a_commit_is_raised_and_never_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nor tried again: after a sync that failed nobody knows what is on the disk. The hub ends by it."""
+
+    async def work() -> None:
+        async with opened_store(tmp_path / "fleet.db") as opened:
+            tried = []
+
+            def failing(*_: object) -> None:
+                tried.append(name)
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+                raise error
+
+            monkeypatch.setattr(store, "_commit", failing)
+            batch = CommitBatch([], Ledger(), 1, Position(1, 0), Now(0.0, WALL_S))
+            with pytest.raises(store.StorageBroken, match=name):
+                await opened.commit(batch, lambda _: None)
+            assert (tried, opened.written) == ([name], 0)
+
+    asyncio.run(work())
+
+
+HOSTILE = ["' OR 1=1 --", "x'); DROP TABLE hosts; --", '"; DELETE FROM audit; --', "%", "_", "a\x00b", "?", ":kind"]
+
+
+def test_words_from_outside_are_values_of_statements_and_never_statements(tmp_path: Path) -> None:
+    sqlite = fleet_db.open_for_writing(tmp_path / "fleet.db")
+    writes = [Put("hosts", word, HostRecord(word, word, word, WALL_S)) for word in ("web1", *HOSTILE)]
+    store._write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
+    assert {host.name for host in fleet_db.hosts(sqlite)} == {"web1", *HOSTILE}
+    for word in HOSTILE:
+        assert fleet_db.audit(sqlite, kind=word, subject=word, actor=word) == []
+        assert fleet_db.commands(sqlite, host=word) == []
+        assert fleet_db.output(sqlite, word, 0) == []
+    store._write(
+        sqlite, CommitBatch([Drop("hosts", word) for word in HOSTILE], Ledger(), 2, Position(1, 0), Now(0.0, WALL_S)), 0
+    )
+    assert [host.name for host in fleet_db.hosts(sqlite)] == ["web1"]
+    sqlite.close()

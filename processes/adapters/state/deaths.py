@@ -52,9 +52,17 @@ class Poison:
 
     def forgive(self, name: str) -> None:
         """Let this event be tried again, now and by the successors. Blocks until that is on disk. Raises: OSError."""
+        self.forget(name)
+        self.save()
+
+    def forget(self, name: str) -> None:
+        """Let this event be tried again from now on; the successors hear of it once it is saved."""
         self._record = poison.forgiven(self._record, name)
-        _write(self._path, self._record)
         self._renew()
+
+    def save(self) -> None:
+        """Tell the successors what was forgotten. Blocks until that is on disk. Raises: OSError."""
+        _write(self._path, self._record)
 
     def _renew(self) -> None:
         self._record = poison.recent(self._record, clock.boot_id(), clock.now().boot_s)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import resource
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import rights
 from processes.adapters.settings import Settings, address
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes
@@ -82,6 +84,22 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
             f"kernel.yama.ptrace_scope is {scope}: incidents will lack the second witness's stacks",
             "sysctl kernel.yama.ptrace_scope=1",
         )  # fmt: skip
+
+
+def given_up(settings: Settings, deep: bool) -> Iterator[Finding]:
+    """Check that the processes that strangers reach have no capabilities where the others have root's."""
+    if os.geteuid() != 0:
+        return
+    for path in rights.kept_for(settings):
+        yield Finding(
+            "rights",
+            Level.WARNING,
+            f"gateway and fanout keep all capabilities of root: without them they could not read {path} again",
+            f"chown root {shlex.quote(str(path))}, and the folders above must let root in by their mode; then "
+            "fleethub restart gateway fanout.",
+        )
+    if not rights.kept_for(settings):
+        yield Finding("rights", Level.OK, "this is root: gateway and fanout run without its capabilities")
 
 
 def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from rich.text import Text
 from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.streams import ReaderGone, Unwritable
-from processes.cli.terminal.text import columns, plain
+from processes.cli.terminal.text import columns, harmless_json, plain
 
 STYLES: Final = {
     "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
@@ -70,9 +70,14 @@ def stream(line: str, to_stderr: bool) -> None:
 
 
 def document(value: bytes | msgspec.Struct | Mapping[str, object]) -> None:
-    """Print the one JSON document of a `--json` verb; bytes are a document already."""
-    text = value if isinstance(value, bytes) else msgspec.json.encode(value)
-    print(msgspec.json.format(text, indent=2).decode(), flush=True)
+    """Print the one JSON document of a `--json` verb; bytes are a document already.
+
+    On a terminal what would do something there is escaped as JSON escapes it, so that the document stays the same; a
+    program gets it as it is.
+    """
+    encoded = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    text = msgspec.json.format(encoded, indent=2).decode()
+    print(harmless_json(text) if sys.stdout.isatty() else text, flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:

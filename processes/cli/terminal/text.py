@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,6 +23,17 @@ def plain(text: str, keep: str = "") -> str:
         return text
     return "".join(
         character if character in keep or not _refused(character) else _escaped(character) for character in text
+    )
+
+
+def harmless_json(document: str) -> str:
+    """The same JSON document with every character that `plain` would escape written as JSON's escape of it.
+
+    Outside strings a document has no such character but line breaks, which stay.
+    """
+    return "".join(
+        character if character == "\n" or not _refused(character) else json.dumps(character)[1:-1]
+        for character in document
     )
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from processes.adapters.ownership import NotPrivate
+from processes.adapters.settings import is_plain_elsewhere
 from processes.cli.machine import code_exchange, enrolment, sign_in
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -53,6 +54,11 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these 
     show_default=True,
     help="With --hub: the agent's folder.",
 )
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="With --hub ws://…: dial another machine without TLS, because a tunnel or a proxy encrypts the way.",
+)
 @click.option("--init", is_flag=True, help="With --hub: make the agent's file, print its path and stop.")
 @click.option(
     "--install",
@@ -67,6 +73,7 @@ def agent(
     code: str | None,
     name: str | None,
     place: Path,
+    insecure: bool,
     init: bool,
     install: bool,
 ) -> None:
@@ -91,6 +98,7 @@ def agent(
                 "--hub needs either --code, which `fleethub enroll NAME --code` printed, or --token-file, with the "
                 "token that `fleethub enroll NAME` printed"
             )
+        _check_way(hub, insecure)
         units = invocation().units
         if install:
             units.check()
@@ -109,6 +117,17 @@ def agent(
         raise click.UsageError("--init, --install and --code make the agent's file: they need --hub")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
+
+
+def _check_way(hub: str, insecure: bool) -> None:
+    """Raises: Failure, if the token would go to another machine where everybody on the way can read it."""
+    if is_plain_elsewhere(hub) and not insecure:
+        raise Failure(
+            "insecure_url",
+            f"{hub} is another machine and has no TLS: whoever is on the way can read the token and give commands",
+            "Give a wss:// URL, or add --insecure if a tunnel or a proxy encrypts the way.",
+            EXIT_USAGE,
+        )
 
 
 def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:

@@ -20,6 +20,7 @@ GROUPS: tuple[Callable[[Settings, bool], Iterator[Finding]], ...] = (
     state_folder.processes,
     machine.ports,
     machine.limits,
+    machine.given_up,
     machine.disk,
     machine.certificate,
     machine.clock,

@@ -11,6 +11,7 @@ import click
 import msgspec
 from rich.console import RenderableType
 
+from processes.adapters.settings import is_plain_elsewhere
 from processes.cli import live
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -79,7 +80,15 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
     numbers = host.metrics or Metrics()
     percents = [_percent(number) for number in (numbers.cpu, numbers.ram, numbers.disk)]
     load = "" if numbers.load is None else f"{numbers.load:.2f}"
-    doing = "revoked" if host.revoked else "suspended" if host.suspended else host.pending_command or ""
+    doing = (
+        "not shown"
+        if host.put_aside
+        else "revoked"
+        if host.revoked
+        else "suspended"
+        if host.suspended
+        else host.pending_command or ""
+    )
     seen = ago(host.last_seen, now_wall_s)
     return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
 
@@ -121,7 +130,13 @@ def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> 
 
 
 def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
-    seen = f"{ago(view.last_seen, now_wall_s)}, at {view.last_seen}" if view.last_seen else "never"
+    seen = (
+        f"{ago(view.last_seen, now_wall_s)}, at {view.last_seen}"
+        if view.last_seen
+        else ""
+        if view.put_aside
+        else "never"
+    )
     return [
         ("name", view.name),
         ("presence", view.presence),
@@ -264,7 +279,8 @@ def enroll(
         output.note(f"{enrolled.name} was suspended, and is not any more: {enrolled.lifted}")
     output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
-    there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install"
+    insecure = " --insecure" if is_plain_elsewhere(enrolled.agents_url) else ""  # the hub's own setting allowed that
+    there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install{insecure}"
     output.progress(f"Type on {enrolled.name}, as root (it asks for the token):\n    {there}")
     piped = f"fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
     output.progress(f"Or do it from here, with a new token:\n    {piped}")

@@ -33,6 +33,7 @@ from processes.core.hub.memory import Draft, Memory
 from processes.core.hub.step import OwnEvent, Tick
 from processes.core.records import dead_letter, poison
 from processes.core.records.dead_letter import DeadLetter
+from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply
 from processes.core.travels import messages
@@ -45,6 +46,9 @@ INBOX_MAX: Final = 4_000  # events read ahead; the others wait in the queue
 UNSAID_MAX: Final = 100  # failures outside of steps, until they are dead letters; beyond it the oldest go unnamed
 PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked
 WRITE_BEHIND_S: Final = 1.0  # heartbeats reach the disk this much later at most
+# of one host's record in a second; a larger one reaches the disk so many times later. A usual one has 2 KB; guess
+WRITE_BEHIND_BYTES_MAX: Final = 16 * 1024
+OP_CHARS: Final = 128  # about what an op and its options take in a record
 
 
 class Storage(enum.Enum):
@@ -138,6 +142,7 @@ class Turn:
         self._outcome = Outcome()
         self._ticked_s = self._flushed_s = -WRITE_BEHIND_S
         self._calm_s = memory.started_boot_s  # when no event waited last
+        self._flushes = 0
         self._now = Now(0.0, 0.0)
         self._storage = Storage.IDLE
 
@@ -331,9 +336,12 @@ class Turn:
         """Begin a batch if there is anything to write, and set the position that may be acknowledged."""
         memory, now = self._memory, self._now
         if now.boot_s - self._flushed_s >= WRITE_BEHIND_S:
+            everything = self._flushed_s < 0
             self._flushed_s = now.boot_s
-            self._held.writes += [Put("hosts", name, memory.hosts[name]) for name in memory.dirty]
-            memory.dirty.clear()
+            self._flushes += 1
+            for name in [n for n in memory.dirty if everything or self._flushes % _every(memory.hosts[n]) == 0]:
+                self._held.writes.append(Put("hosts", name, memory.hosts[name]))
+                memory.dirty.drop_row(name)
         # plant: refused-on-disk
         self._held.writes += self._unwritten.values()
         self._unwritten.clear()
@@ -343,3 +351,13 @@ class Turn:
             held, self._held = self._held, Effects()
             outcome.batch = CommitBatch(held.writes, memory.ledger, memory.next_number, outcome.acknowledge, now)
             outcome.then = held
+
+
+def _every(host: HostRecord) -> int:
+    """Return whether this host's record is written behind each time (1), every second time (2), every third …
+
+    An agent that registers with half a megabyte would else have that written for each of its heartbeats.
+    """
+    ops = len(host.register.commands or []) if host.register else 0
+    size = len(host.facts) + len(host.heartbeat_facts) + ops * OP_CHARS
+    return 1 + size // WRITE_BEHIND_BYTES_MAX

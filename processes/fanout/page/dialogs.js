@@ -293,9 +293,10 @@ export function enroll() {
         }),
       );
       if (given) {
-        const there = given.code
-          ? `fleethub agent --hub ${given.agents_url} --code - --install`
-          : `fleethub agent --hub ${given.agents_url} --name ${given.name} --token-file - --install`;
+        // the hub's own setting allowed that agents come without TLS
+        const insecure = /^ws:\/\/(?!127\.|localhost[:/]|\[::1\])/.test(given.agents_url) ? " --insecure" : "";
+        const credential = given.code ? "--code -" : `--name ${given.name} --token-file -`;
+        const there = `fleethub agent --hub ${given.agents_url} ${credential} --install${insecure}`;
         const lifts = given.lifted
           ? `It was suspended, and is not any more: ${given.lifted}.`
           : given.suspended && `It is suspended until the code is used, which lifts that: ${given.suspended}.`;

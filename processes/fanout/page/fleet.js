@@ -94,16 +94,18 @@ function cells(host, selected) {
       h(
         "span",
         { className: "under" },
-        host.revoked
-          ? "token revoked"
-          : host.suspended
-            ? `suspended: ${host.suspended}`
-            : host.os_version || host.host_type || "never seen",
+        host.put_aside
+          ? "not shown: see the dead letters"
+          : host.revoked
+            ? "token revoked"
+            : host.suspended
+              ? `suspended: ${host.suspended}`
+              : host.os_version || host.host_type || "never seen",
       ),
     ],
     [
       pill(presence.word, presence.text),
-      h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : "never"),
+      h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : host.put_aside ? "" : "never"),
     ],
     [meter(metrics.cpu, "CPU", old), sparkline(sparks.get(host.name) ?? [])],
     meter(metrics.ram, "memory", old),

@@ -150,6 +150,7 @@ function head(host) {
       pill(presence.word, presence.text),
       host.last_seen && h("span", { className: "dim" }, since(host.last_seen, "heartbeat ")),
       host.revoked && pill("revoked", "token revoked"),
+      host.put_aside && h("span", { className: "dim" }, host.put_aside),
       h("span", { className: "spring" }),
       may("operator") && h("button", { className: "go", onclick: () => command([host]) }, "Command …"),
       may("admin") && h("button", { className: "stop", onclick: () => revoke(host), disabled: host.revoked }, "Revoke"),

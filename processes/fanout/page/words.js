@@ -81,11 +81,7 @@ export function age(seconds) {
 export const whole = (number) => (Number.isFinite(number) ? number.toLocaleString("en") : "–");
 export const many = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 export const bytes = (n) =>
-  !Number.isFinite(n)
-    ? "–"
-    : n < 1048576
-      ? `${(n / 1024).toFixed(0)} KiB`
-      : `${(n / 1048576).toFixed(0)} MiB`;
+  !Number.isFinite(n) ? "–" : n < 1048576 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / 1048576).toFixed(0)} MiB`;
 // Made once, since to make a formatter costs more than everything else in a row of the fleet.
 const HOUR = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
   DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });

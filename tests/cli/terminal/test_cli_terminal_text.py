@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.cli.terminal.text import age, ago, columns, count, drawn, plain, took
+from processes.cli.terminal import output
+from processes.cli.terminal.text import age, ago, columns, count, drawn, harmless_json, plain, took
 from processes.core.values import seconds_between
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -51,6 +54,29 @@ def test_text_that_is_harmless_stays_as_it_is(text: str) -> None:
 )
 def test_what_is_escaped_is_shown_as_its_number(text: str, shown: str) -> None:
     assert plain(text) == shown
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5))
+def test_a_document_on_a_terminal_is_the_same_and_has_no_control_or_bidi_character(value: object) -> None:
+    document = json.dumps(value, ensure_ascii=False, indent=2)
+    shown = harmless_json(document)
+    assert json.loads(shown) == value
+    assert not [c for c in shown if unicodedata.category(c) in HARMFUL and c not in "\n\u200c\u200d"]
+
+
+def test_a_document_is_escaped_on_a_terminal_and_left_as_it_is_for_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"data": "\u009b31m \u202eexe.txt\u2028 \U000e0041"}
+    output.document(told)
+    assert json.loads(capsys.readouterr().out) == told
+    output.document(told)
+    assert told["data"] in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.document(told)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == told
+    assert shown.isascii()
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,26 @@ def test_what_cannot_be_is_refused_with_what_to_do(
     tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made(tmp_path, token, "http://fleet.example.org", "--name", "web1", code=2)
-    made(tmp_path, token, "ws://fleet.example.org", "--name", "no name", code=2)
+    made(tmp_path, token, "wss://fleet.example.org", "--name", "no name", code=2)
     assert execute(["agent"]) == 2
     assert execute(["agent", "--hub", "ws://h"]) == 2
     text = capsys.readouterr().err
     assert "wss://fleet.example.org:7701/ws" in text
     assert "Give --name as it was enrolled." in text
     assert not (tmp_path / "place").exists()
+
+
+def test_another_machine_without_tls_is_dialled_only_if_that_is_said(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for near in ("ws://127.0.0.1:7701", "ws://localhost:7701", "ws://[::1]:7701", "wss://fleet.example.org:7701"):
+        made(tmp_path, token, near, "--name", "web1")
+    capsys.readouterr()
+    for far in ("ws://fleet.example.org:7701/ws", "ws://10.0.0.1:7701", "ws://127.example.org/ws"):
+        made(tmp_path, token, far, "--name", "web1", code=2)
+        assert "whoever is on the way can read the token" in (said := capsys.readouterr().err)
+        assert "--insecure" in said
+    assert made(tmp_path, token, "ws://10.0.0.1:7701", "--name", "web1", "--insecure")["hub"] == "ws://10.0.0.1:7701/ws"
 
 
 A, ANOTHER = "a" * 43, "b" * 43  # as long as enrolment makes them

@@ -148,3 +148,20 @@ def test_wrong_settings_are_the_one_finding(state: Path, capsys: pytest.CaptureF
     code, found = examined(capsys)
     assert (code, set(found)) == (2, {"settings"})
     assert "did you mean operators.listen" in found["settings"]["found"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's processes have something to give up")
+def test_for_whose_sake_root_keeps_its_capabilities_is_told_with_what_to_type(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert examined(capsys)[1]["rights"]["level"] == "ok"
+    for name in ("CERTIFICATE", "KEY"):
+        path = tmp_path / f"{name.lower()}.pem"
+        path.touch(mode=0o600)
+        monkeypatch.setenv(f"FLEETHUB_TLS_{name}", str(path))
+    assert examined(capsys)[1]["rights"]["level"] == "ok", "root's own key"
+    os.chown(tmp_path / "key.pem", 65534, 65534)
+    told = examined(capsys)[1]["rights"]
+    assert told["level"] == "warning"
+    assert "keep all capabilities of root" in told["found"]
+    assert f"chown root {tmp_path}/key.pem" in told["advice"]

@@ -37,6 +37,7 @@ from processes.core.travels.messages import (
     Event,
     GiveCommand,
     HeartbeatReceived,
+    Json,
     OutputReceived,
     RequestReceived,
     StatusReceived,
@@ -307,6 +308,30 @@ def test_what_is_written_behind_is_written_once_a_second_and_at_the_end(scene: S
     scene.turns.flush()
     assert hosts(scene.turn()) == ["a"]
     assert scene.turn().batch is None
+
+
+@pytest.mark.parametrize(("size", "times"), [(0, 64), (16 << 10, 32), (512 << 10, 2)])
+def test_a_large_record_is_written_behind_so_much_less_often_and_at_the_end_all_the_same(
+    scene: Scene, size: int, times: int
+) -> None:
+    """The bug it would catch: half a megabyte of facts is written anew for each heartbeat."""
+    hosts = scene.play.memory.hosts
+    hosts.put_row("a", msgspec.structs.replace(hosts["a"], facts=Json(b'{"x":"%s"}' % (b"x" * size))))
+    scene.say(beat())
+    scene.turns.flush()
+    scene.turn()
+    written = 0
+    for number in range(64):
+        scene.play.at_s += WRITE_BEHIND_S
+        scene.say(beat(number))
+        batch = scene.turn().batch
+        written += sum(isinstance(w, Put) and w.table == "hosts" for w in (batch.writes if batch else ()))
+    assert abs(written - times) <= 1
+    scene.say(beat(99.0))
+    scene.turns.flush()
+    batch = scene.turn().batch
+    assert batch is not None
+    assert [w.key for w in batch.writes if isinstance(w, Put) and w.table == "hosts"] == ["a"]
 
 
 def test_what_cannot_be_read_is_kept_and_the_others_go_on(scene: Scene) -> None:
