@@ -39,12 +39,11 @@ class Port:
     """A server of that application, and one client of it."""
 
     def __init__(self, deadlines: Deadlines = SHORT) -> None:
-        self.turned_away = 0
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
-        self.log: Any = structlog.testing.CapturingLogger()
+        log: Any = structlog.testing.CapturingLogger()
         self.web = server.make_server(
-            application, Tls(), cast(type[Subscriber], object), self.log, lambda: None, deadlines=deadlines
+            application, Tls(), cast(type[Subscriber], object), log, lambda: None, deadlines=deadlines
         )
         self._serving = asyncio.create_task(self.web.serve(sockets=[sock]))
 

@@ -41,10 +41,10 @@ def many_descriptors() -> Iterator[list[socket.socket]]:
     """A list of sockets that may be long; they are closed at the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    with contextlib.ExitStack() as stack:
-        found: list[socket.socket] = []
-        stack.callback(lambda: [each.close() for each in found])
-        yield found
+    found: list[socket.socket] = []
+    yield found
+    for each in found:
+        each.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
