@@ -45,6 +45,8 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ("", {"FLEETHUB_AGENTS_URL": "ws://[::1"}, "is not a URL"),
         ('[operators]\nfresh_for = ["re boot"]', {}, "'re boot' is not the name of an operation"),
         ("[operators]\nfresh_s = 1", {}, "operators.fresh_s"),
+        ("", {"FLEETHUB_OPERATORS_TRUSTED_PROXIES": "10.0.0.7,10.0.0.8"}, "addresses and networks: 10.0.0.7"),
+        ('[operators]\ntrusted_proxies = ["10.0.0.7/8"]', {}, "operators.trusted_proxies: 10.0.0.7/8 has host bits set"),
         ("", {"FLEETHUB_CONFIG": "/no/such/file"}, "does not exist"),
     ],
 )
@@ -52,6 +54,12 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, environment: dict[str, st
     with pytest.raises(SettingsError) as raised:
         settings(tmp_path, text, **environment)
     assert says in str(raised.value)
+
+
+def test_trusted_proxies_are_addresses_and_networks(tmp_path: Path) -> None:
+    found = settings(tmp_path, FLEETHUB_OPERATORS_TRUSTED_PROXIES="10.0.0.7 10.1.0.0/16 'fd00::/8'").file.operators
+    assert [str(network) for network in found.proxies()] == ["10.0.0.7/32", "10.1.0.0/16", "fd00::/8"]
+    assert settings(tmp_path).file.operators.proxies() == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import ssl
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog

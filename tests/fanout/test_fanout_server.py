@@ -39,7 +39,6 @@ class Port:
     """A server of that application, and one client of it."""
 
     def __init__(self, deadlines: Deadlines = SHORT) -> None:
-        self.turned_away = 0
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
         log: Any = structlog.testing.CapturingLogger()
@@ -75,6 +74,12 @@ class Port:
             writer.write(each)
         return reader, writer
 
+    async def until_open(self) -> None:
+        """Waits until the server has a connection."""
+        async with asyncio.timeout(WAIT_S):
+            while not self.open:
+                await asyncio.sleep(0.005)
+
     async def until_none(self) -> None:
         """Waits until every connection has been seen and is over."""
         async with asyncio.timeout(WAIT_S):
@@ -89,8 +94,10 @@ class Port:
 def run(scene: Callable[[Port], Coroutine[Any, Any, None]], deadlines: Deadlines = SHORT) -> None:
     async def whole() -> None:
         port = Port(deadlines)
-        await scene(port)
-        await port.close()
+        try:
+            await scene(port)
+        finally:
+            await port.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(whole())
@@ -157,9 +164,7 @@ def test_an_answer_that_nobody_reads_is_thrown_away_with_its_connection(
 
     async def scene(port: Port) -> None:
         _, writer = await port.dial(said, small=True)
-        async with asyncio.timeout(WAIT_S):
-            while not port.open:
-                await asyncio.sleep(0.005)
+        await port.until_open()
         await port.until_none()
         writer.close()
 
@@ -170,6 +175,7 @@ def test_who_reads_slowly_gets_all_of_it_and_a_large_answer_has_more_time() -> N
     """The bug it would catch: a deadline that does not ask how much there is, or whether anything was left over."""
 
     async def scene(port: Port) -> None:
+        port.web.config.timeout_keep_alive = int(WAIT_S)  # it begins before the client has read all
         reader, writer = await port.dial(small=True)
         for _ in range(2):
             writer.write(b"GET /%d HTTP/1.1\r\n" % LARGE + HEAD + b"\r\n")
@@ -191,10 +197,14 @@ def test_who_reads_slowly_gets_all_of_it_and_a_large_answer_has_more_time() -> N
 
 def test_a_body_that_is_whole_in_time_leaves_the_connection_for_the_next_request() -> None:
     async def scene(port: Port) -> None:
-        reader, writer = await port.dial(b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 10\r\n\r\nabc")
+        reader, writer = await port.dial()
+        await port.until_open()
+        writer.write(b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 10\r\n\r\nabc")
+        (protocol,) = port.web.server_state.connections
         for rest in (b"defghij", b""):
             assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S)).startswith(b"HTTP/1.1 200")
             assert await reader.readexactly(2) == b"xx"
+            assert (cast(server.HttpProtocol, protocol)._unread is None) is not bool(rest), "its deadline is over"
             if rest:
                 writer.write(rest)
                 writer.write(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
