@@ -66,6 +66,16 @@ def test_of_what_is_no_listening_tcp_socket_nothing_is_said(tmp_path: Path) -> N
         assert waiting(sock) == waiting(silent) == (0, 0)
 
 
+def test_what_a_connection_has_under_way_is_not_taken_for_what_waits(sock: socket.socket) -> None:
+    """The same field of TCP_INFO is the number of unacknowledged segments of a connection: here of its SYN."""
+    sock.listen(0)  # one may wait; the next one's SYN is not answered
+    with socket.create_connection(sock.getsockname()[:2]), socket.socket(sock.family) as client:
+        client.setblocking(False)
+        client.connect_ex(sock.getsockname()[:2])
+        assert waiting(sock) == (1, 0)
+        assert waiting(client) == (0, 0)
+
+
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_stranger_who_never_begins_his_tls_is_counted_as_accepted(
     make_loop: Callable[[], asyncio.BaseEventLoop],

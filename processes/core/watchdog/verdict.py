@@ -250,7 +250,7 @@ def _present(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s
 def _deaf(track: Track, pulse: Pulse, facts: ProcessFacts, now_s: float, stall_s: float) -> Judgement | None:
     """Return the verdict on a process that accepts nothing of what waits: deaf or excused; None before it is time."""
     since_s = max(pulse.unaccepted_ns / 1e9, track.heard_s)
-    waits_s = now_s - since_s - track.lag_s
+    waits_s = now_s - since_s  # a lag of the watchdog is no excuse: the process tells by its own turns
     if waits_s < stall_s or pulse.unaccepted_turns < DEAF_TURNS:
         return None
     starved = _starved(track.unaccepted_spent, facts, waits_s, stall_s)

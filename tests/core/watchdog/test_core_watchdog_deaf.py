@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from processes.core.shown.status import Verdict
 from processes.core.travels.pulse import Pulse, enter_accepts
 from processes.core.watchdog.verdict import (
-    AWAY_S,
     DEAF_TURNS,
     LAG_S,
     STARVED_S_MAX,
@@ -206,17 +205,6 @@ def test_a_watchdog_that_was_away_counts_from_its_return() -> None:
         assert port.turn().verdict is Verdict.ADVANCING
     port.turn()
     assert port.turn().verdict is Verdict.DEAF
-
-
-def test_the_watchdogs_own_lag_is_not_held_against_it() -> None:
-    port = Port(hears=(False,))
-    port.turn(comes=1)
-    for _ in range(6):
-        port.turn(after_s=0.3)
-    port.tracks[0] = own_gap(port.tracks[0], AWAY_S - 0.1, 0.1, port.now_s)
-    judgement = port.look()
-    port.now_s += 0.2
-    assert judgement.verdict is port.look().verdict is Verdict.ADVANCING
 
 
 def test_a_new_watchdog_listens_before_it_judges() -> None:
