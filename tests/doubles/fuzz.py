@@ -7,6 +7,7 @@ an honest operator are served meanwhile. The seed fixes the messages, not what t
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 import time
@@ -92,10 +93,10 @@ def _odd(chance: random.Random, sample: dict[str, Any]) -> dict[str, Any]:
             if chance.random() < 0.2 and isinstance(place, dict):
                 del place[key]
             else:
-                place[key] = chance.choice(ODD)
+                place[key] = copy.deepcopy(chance.choice(ODD))
             break
         if isinstance(place, dict) and chance.random() < 0.3:
-            place[chance.choice(("facts", "__proto__", "command_id", "x" * 300, "\u2028"))] = chance.choice(ODD)
+            place[chance.choice(("facts", "__proto__", "command_id", "x" * 300, "\u2028"))] = copy.deepcopy(chance.choice(ODD))
     return found
 
 
@@ -183,9 +184,9 @@ class Fuzz:
             operator = await stack.enter_async_context(Operator(house))
             await operator.healthy()
             await operator.until(lambda: operator.hosts.get("honest", {}).get("presence") == "online")
-            hosts = [await asyncio.to_thread(house.enroll, f"fuzz{number}") for number in range(HOSTS)]
+            enrolled = [await operator.http.post("/api/v1/hosts", json={"name": f"fuzz{n}"}) for n in range(HOSTS)]
             made = [await operator.http.post("/api/v1/tokens", json={"role": "viewer"}) for _ in range(TOKENS)]
-            tokens = [each.json()["token"] for each in made]
+            hosts, tokens = ([each.json()["token"] for each in answers] for answers in (enrolled, made))
             before = {name: house.pulse(name).pid for name in PROCESSES}
             for_operators = round(count * OPERATORS_SHARE)
             serving = asyncio.create_task(self._serve(operator))

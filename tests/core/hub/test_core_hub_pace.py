@@ -180,3 +180,15 @@ def test_the_canary_keeps_its_own_pace() -> None:
     done.extend(ticks(play, 1.0))
     assert CANARY_HOST not in told(done)
     assert pace.FLOORS_S[0] == play.memory.links[CANARY_HOST].told_s
+
+
+def test_an_agent_that_is_told_a_longer_interval_and_never_heard_again_is_stale_all_the_same() -> None:
+    """The bug it would catch: the timer of its last heartbeat is over in the new patience, and there is no other."""
+    play = fleet(120)
+    for _ in range(5):
+        play.wait(0.1)
+    shown = []
+    for seconds in (16.0, 50.0):
+        play.wait(seconds)
+        shown.append(play.memory.counts()[Presence.STALE])
+    assert shown == [0, 120]
