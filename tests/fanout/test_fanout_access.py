@@ -170,7 +170,7 @@ def test_a_foreign_page_can_do_nothing_with_an_operators_cookie() -> None:
 
 def test_every_answer_has_the_policy_and_nothing_says_what_serves_it() -> None:
     with FanoutHouse() as house:
-        with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=WAIT_S) as client:
             answers = [
                 client.get(path)
                 for path in ("/", "/healthz", "/nope", "/ws", "/api/v1/hosts/none", "/../etc/passwd", "/%2e%2e/app.js")
