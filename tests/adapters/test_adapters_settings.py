@@ -46,7 +46,11 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ('[operators]\nfresh_for = ["re boot"]', {}, "'re boot' is not the name of an operation"),
         ("[operators]\nfresh_s = 1", {}, "operators.fresh_s"),
         ("", {"FLEETHUB_OPERATORS_TRUSTED_PROXIES": "10.0.0.7,10.0.0.8"}, "addresses and networks: 10.0.0.7"),
-        ('[operators]\ntrusted_proxies = ["10.0.0.7/8"]', {}, "operators.trusted_proxies: 10.0.0.7/8 has host bits set"),
+        (
+            '[operators]\ntrusted_proxies = ["10.0.0.7/8"]',
+            {},
+            "operators.trusted_proxies: 10.0.0.7/8 has host bits set",
+        ),
         ("", {"FLEETHUB_CONFIG": "/no/such/file"}, "does not exist"),
     ],
 )
