@@ -96,7 +96,9 @@ def _odd(chance: random.Random, sample: dict[str, Any]) -> dict[str, Any]:
                 place[key] = copy.deepcopy(chance.choice(ODD))
             break
         if isinstance(place, dict) and chance.random() < 0.3:
-            place[chance.choice(("facts", "__proto__", "command_id", "x" * 300, "\u2028"))] = copy.deepcopy(chance.choice(ODD))
+            place[chance.choice(("facts", "__proto__", "command_id", "x" * 300, "\u2028"))] = copy.deepcopy(
+                chance.choice(ODD)
+            )
     return found
 
 
