@@ -18,6 +18,7 @@ from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
 from processes.core.budgets import Budget
+from processes.core.connections import site_of
 from processes.core.gateway import admission, census, code_offers
 from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
@@ -157,7 +158,7 @@ class Gate:
                 return self._refused(offer)
             self._numbers += 1
             socket.offer = f"{self.boot}.{self._numbers}"
-            refusal = self._code_offers.begin(socket.offer, socket.peer.rpartition(":")[0], now_s)
+            refusal = self._code_offers.begin(socket.offer, site_of(socket.peer.rpartition(":")[0]), now_s)
             if refusal is not None:
                 return self._refused(refusal)
             event = CodeOffered(self.name, socket.offer, *offer, socket.peer)

@@ -66,7 +66,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 VERSION: Final = len(MIGRATIONS)
-EXPIRING_TOKENS: Final = 3  # from this version on tokens have an end
+EXPIRING_TOKENS: Final = 4  # from this version on tokens have an end
 ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch that the file beside it knows
 OWN_OF_SQLITE: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})  # tables of ANALYZE, which anybody may run
 
