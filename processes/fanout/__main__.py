@@ -5,6 +5,7 @@ member 0 holds the listening socket.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import time
 from typing import Final
@@ -51,39 +52,18 @@ async def main(process: Process) -> None:
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
     histories = Histories(time.time())
+    guessed = functools.partial(sightings.say, settings.run, sightings.GUESSED, process.name.replace(":", "-"))
     threads = asyncio.get_running_loop()
-    audit_notes = AuditNotes(
-        link,
-        process.name,
-        lambda text: threads.run_in_executor(
-            None, sightings.say, settings.run, sightings.GUESSED, process.name.replace(":", "-"), text
-        ),
-    )
+    audit_notes = AuditNotes(link, process.name, lambda text: threads.run_in_executor(None, guessed, text))
     parts = Parts(
-        link,
-        mirror,
-        audience,
-        Outputs(database_reader),
-        requests,
-        folder_watch,
-        auth,
-        audit_notes,
-        database_reader,
-        histories,
-        settings.histories / process.name,
-        accepts,
-    )
+        link, mirror, audience, Outputs(database_reader), requests, folder_watch, auth, audit_notes, database_reader,
+        histories, settings.histories / process.name, accepts,
+    )  # fmt: skip
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
     trusted = settings.file.operators.proxies()
-    app = application(
-        ChangeApi(settings, auth, requests, mirror, read_api, audit_notes),
-        read_api,
-        auth,
-        audit_notes,
-        DeadLetterApi(auth, database_reader, requests),
-        trusted=trusted,
-        budget=RequestBudget(),
-    )
+    change_api = ChangeApi(settings, auth, requests, mirror, read_api, audit_notes)
+    dead_letter_api = DeadLetterApi(auth, database_reader, requests)
+    app = application(change_api, read_api, auth, audit_notes, dead_letter_api, trusted=trusted, budget=RequestBudget())
 
     def turned_away() -> None:
         process.pulse.pulse.turned_away += 1

@@ -261,6 +261,22 @@ def refuse(status: int, code: str, message: str, **more: str) -> Response:
     return response
 
 
+def _no_room(principal: Principal, subscriber: Subscriber, audience: Audience, auth: Auth) -> Response | None:
+    """Return a refusal, if there is no room for this operator's connection, or if it was kept away for a while."""
+    banned_s = audience.allowances.banned_s(principal.credential, asyncio.get_running_loop().time())
+    if banned_s:
+        return refuse(429, "too_many", "too much came from you: come back later",
+                      **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip
+    is_kept_for = auth.is_kept_for(principal)
+    if len(audience.subscribers) >= SUBSCRIBERS_MAX and not is_kept_for:
+        return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
+    if not subscriber.arrival.claim(
+        f"{principal.owner} WebSockets", is_kept_for=is_kept_for, client_max=TOKEN_WEBSOCKETS_MAX
+    ):
+        return refuse(429, "too_many", "too many connections of this token are open", **{"Retry-After": "5"})
+    return None
+
+
 def subscriber_class(
     audience: Audience, auth: Auth, audit_notes: AuditNotes, trusted: Sequence[Network]
 ) -> type[Subscriber]:
@@ -290,17 +306,9 @@ def subscriber_class(
             return refuse(401, "not_signed_in", "sign in first", **{"WWW-Authenticate": "Bearer"})
         if principal.by_cookie and not origins:
             return refuse(403, "foreign_origin", "a browser names its origin; scripts sign in with a token")
-        banned_s = audience.allowances.banned_s(principal.credential, asyncio.get_running_loop().time())
-        if banned_s:
-            return refuse(429, "too_many", "too much came from you: come back later",
-                          **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip
-        is_kept_for = auth.is_kept_for(principal)
-        if len(audience.subscribers) >= SUBSCRIBERS_MAX and not is_kept_for:
-            return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
-        if not subscriber.arrival.claim(
-            f"{principal.owner} WebSockets", is_kept_for=is_kept_for, client_max=TOKEN_WEBSOCKETS_MAX
-        ):
-            return refuse(429, "too_many", "too many connections of this token are open", **{"Retry-After": "5"})
+        refusal = _no_room(principal, subscriber, audience, auth)
+        if refusal is not None:
+            return refusal
         if not principal.by_cookie and not principal.canary:
             audit_notes.note_connected(principal, address)
         return principal

@@ -18,11 +18,9 @@ from processes.adapters.logs import Log
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
 from processes.core.budgets import Budget
-from processes.core.connections import site_of
 from processes.core.gateway import admission, census, code_offers
 from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
-from processes.core.gateway.code_offers import Answered, CodeOffers
 from processes.core.gateway.delivery_log import DeliveryLog
 from processes.core.gateway.impersonation import Impersonation, Impersonations
 from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
@@ -32,7 +30,6 @@ from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import (
     CloseConnection,
     CodeAnswered,
-    CodeOffered,
     DeliverAck,
     DeliverCommand,
     DeliverKill,
@@ -47,10 +44,10 @@ from processes.core.travels.messages import (
 )
 from processes.core.values import CloseCode
 from processes.gateway.agent_socket import AgentSocket
+from processes.gateway.enrolment import Enrolment
 from processes.gateway.tokens import Tokens
 
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
-CODES: Final = "/"  # in the place of a host, for offered codes: no host has that name
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
@@ -87,7 +84,7 @@ class Gate:
         self._numbers = 0
         self._census_s = self._loop.time()
         self._refusals = RefusalCounts(self._census_s)
-        self._code_offers = CodeOffers()
+        self._enrolment = Enrolment(name, boot, self.outbox, self.wake.set)
 
     @property
     def received(self) -> int:
@@ -102,7 +99,7 @@ class Gate:
     @property
     def dropped(self) -> int:
         """Return how many events and deliveries had no room, or came from an older hub."""
-        return self._intake.dropped + self._dropped
+        return self._intake.dropped + self._enrolment.dropped + self._dropped
 
     # Called by sockets
 
@@ -119,7 +116,8 @@ class Gate:
         after which to ask again.
         """
         if request.path == code_offers.PATH:
-            return self._offer(socket, request)
+            offered = self._enrolment.offer(socket, request, self._loop.time())
+            return self._refused(offered) if isinstance(offered, Refusal) else offered
         token = self.tokens.find(request.headers.get_all("Authorization"))
         said = admission.admit(
             request.path,
@@ -144,36 +142,6 @@ class Gate:
         self._refusals.refused(said)
         again = None if said.retry_after_s is None else {"Retry-After": str(said.retry_after_s)}
         return AgentSocket.refusal(said.status, said.text, again)
-
-    def _offer(self, socket: AgentSocket, request: Request) -> Response | float:
-        """Have the hub judge the one-time code in the request, and return its answer or after how many seconds to look
-        for it.
-        """
-        now_s = self._loop.time()
-        if not socket.offer:
-            offer = code_offers.read(
-                request.headers.get_all("Authorization"), request.headers.get_all(code_offers.TOKEN_HASH_HEADER)
-            )
-            if isinstance(offer, Refusal):
-                return self._refused(offer)
-            self._numbers += 1
-            socket.offer = f"{self.boot}.{self._numbers}"
-            refusal = self._code_offers.begin(socket.offer, site_of(socket.peer.rpartition(":")[0]), now_s)
-            if refusal is not None:
-                return self._refused(refusal)
-            event = CodeOffered(self.name, socket.offer, *offer, socket.peer)
-            if self.outbox.put(CODES, messages.encode(event), now_s) is PutResult.REFUSED:
-                self._dropped += 1  # nobody answers in time: 503
-            self.wake.set()
-            return code_offers.LOOK_S
-        answer = self._code_offers.take(socket.offer, now_s)
-        if answer is None:
-            return code_offers.LOOK_S
-        if isinstance(answer, Refusal):
-            return self._refused(answer)
-        if answer.status != 201:
-            return self._refused(Refusal(answer.status, f"{answer.told}\n"))
-        return AgentSocket.refusal(201, "The token is good.\n", {code_offers.HOST_HEADER: answer.told})
 
     def said(self, socket: AgentSocket, frames: list[Message]) -> int:
         """Called with the messages of one turn of reading. Return how many of them were valid heartbeats."""
@@ -267,7 +235,7 @@ class Gate:
                 self.tokens.table.change(message)
                 self._end_others(message)
             case CodeAnswered():
-                self._code_offers.answered(message.offer, Answered(message.status, message.told))
+                self._enrolment.answered(message)
             case DeliverCommand():
                 self._deliver_command(message)
             case DeliverRegistered() | DeliverAck() | DeliverKill() | DeliverRotate() | CloseConnection():

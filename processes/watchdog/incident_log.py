@@ -1,5 +1,5 @@
-"""The log of incidents: each is written to disk as soon as the disk takes it. core/watchdog/incident_lifecycle.py decides what
-becomes of an incident.
+"""The log of incidents: each is written to disk as soon as the disk takes it. core/watchdog/incident_lifecycle.py
+decides what becomes of an incident.
 """
 
 from __future__ import annotations
