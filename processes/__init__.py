@@ -132,10 +132,11 @@ A freeze's way
      1. hub/loop.py writes the pulse at the end of each turn: run/pulse/hub (adapters/state/pulse_file.py). The hub
         freezes, and the number of turns there stands still.
      2. watchdog/loop.py turns ten times a second (twice, while all is well). watchdog/process_reader.py reads pulses
-        and the kernel's figures, and core/watchdog/verdict.py judges: frozen, after watchdog.stall_s without a turn (2 s),
-        unless the hub was starved of CPU (for 30 s at most) or the watchdog was away itself. remedy.py says: kill.
-     3. watchdog/loop.py opens an incident (core/watchdog/incident_lifecycle.py; incident_log.py and incident_store.py of
-        watchdog/ write it to incidents.db). watchdog/evidence.py collects stacks, tasks, /proc and logs for 1 s at
+        and the kernel's figures, and core/watchdog/verdict.py judges: frozen, after watchdog.stall_s without a turn
+        (2 s), unless the hub was starved of CPU (for 30 s at most) or the watchdog was away itself. remedy.py says:
+        kill.
+     3. watchdog/loop.py opens an incident (core/watchdog/incident_lifecycle.py; incident_log.py and incident_store.py
+        of watchdog/ write it to incidents.db). watchdog/evidence.py collects stacks, tasks, /proc and logs for 1 s at
         most. A hub that has turned meanwhile is left alone.
      4. watchdog/kill_note.py notes which event the hub had in hand, if any. watchdog/restart.py has supervisord kill
         the hub (adapters/supervisor.py), or kills it itself if supervisord does not answer. The death wakes the

@@ -34,7 +34,8 @@ RESERVED: Final = {  # variables that fleethub sets for its own processes; they 
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
 LISTS: Final = {
-    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR", "FLEETHUB_OPERATORS_TRUSTED_PROXIES",
+    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR",
+    "FLEETHUB_OPERATORS_TRUSTED_PROXIES",
 }  # fmt: skip
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
 

@@ -41,7 +41,7 @@ class Door:
     async def _pause(self, seconds: float) -> None:
         self.paused_s += seconds
 
-    async def find(self, authorization: str, _: dict[str, str]) -> Principal | None:
+    async def find(self, authorization: str, *_: object) -> Principal | None:
         """As Auth.find."""
         return Principal(Role.VIEWER, "ann", authorization) if authorization else None
 

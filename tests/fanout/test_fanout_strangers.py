@@ -76,7 +76,10 @@ def with_tokens(house: FanoutHouse) -> None:
     house.canary("song")
     with house.database() as connection:
         for name in VIEWERS:
-            connection.execute("INSERT INTO tokens VALUES (?, 'viewer', ?, 0)", (hash_of(name), name))
+            connection.execute(
+                "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'viewer', ?, 0)",
+                (hash_of(name), name),
+            )
 
 
 def test_silent_connections_and_greedy_tokens_keep_no_operator_out_of_a_port_with_tls_and_few_descriptors() -> None:

@@ -227,7 +227,7 @@ def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})\nbootstrap.open_stacks(Path(sys.argv[1]), 'hub')\n"
         "import asyncio\n"
         "async def main(token):\n"
-        "    bootstrap._witness_tasks(asyncio.get_running_loop(), Path(sys.argv[1]) / 'hub.tasks')\n"
+        "    bootstrap._write_tasks_on_signal(asyncio.get_running_loop(), Path(sys.argv[1]) / 'hub.tasks')\n"
         "    print(flush=True)\n    await waits(token)\n"
         "async def waits(token):\n    await asyncio.sleep(600)\n"
         "asyncio.run(main(sys.argv[2]))"

@@ -17,6 +17,7 @@ from processes.core.values import OutputRecord, Stream
 
 FRAME_BYTES_MAX: Final = 512 * 1024  # contract: a longer frame closes the connection with 1009
 FACTS_BYTES_MAX: Final = 16 * 1024  # of fields that we do not know; guess: NixFleet's largest heartbeat is 2 KiB
+LEFT_OUT: Final = "left_out"  # the fact that stands in their place if they are too long
 PIECE_BYTES_MAX: Final = 8 * 1024  # of UTF-8 in one output record; contract
 CUT: Final = "… [fleethub: a numbered piece of more than 8 KiB was cut here]"
 
@@ -309,6 +310,6 @@ def _facts(frame: Register | Heartbeat, payload: msgspec.Raw) -> bytes:
     own = frame.__struct_fields__
     extra = {key: value for key, value in _object.decode(payload).items() if key not in own}
     facts = _encoder.encode(extra) if extra else b"{}"
-    if len(facts) > FACTS_BYTES_MAX:
-        raise BadFrame(f"the fields that fleethub does not know take {len(facts)} bytes, at most {FACTS_BYTES_MAX}")
+    if len(facts) > FACTS_BYTES_MAX:  # an odd machine is not offline for that, and operators see why nothing is shown
+        return _encoder.encode({LEFT_OUT: f"further fields of {len(facts)} bytes: at most {FACTS_BYTES_MAX} are kept"})
     return facts
