@@ -182,7 +182,7 @@ class Fuzz:
         """Send so many messages, and look at the house afterwards."""
         house, result = self.house, self.result
         async with AsyncExitStack() as stack:
-            await asyncio.to_thread(house.agent, "honest", {"mark": ["true"]})
+            await asyncio.to_thread(house.agent, "honest", {"show": ["true"]})
             operator = await stack.enter_async_context(Operator(house))
             await operator.healthy()
             await operator.until(lambda: operator.hosts.get("honest", {}).get("presence") == "online")
@@ -244,7 +244,7 @@ class Fuzz:
         """An honest operator's commands to an honest host, one after the other."""
         while not self._over.is_set():
             begun_s = time.monotonic()
-            for command_id in await operator.give("mark", "honest"):
+            for command_id in await operator.give("show", "honest"):
                 command = await operator.ended(command_id)
                 if command["state"] != "succeeded":
                     self.result.problems.append(f"a command of the honest host: {command['state']} {command['reason']}")

@@ -260,10 +260,10 @@ def test_an_operators_page_behind_a_fault_of_each_kind_sees_no_gap_and_comes_bac
 
 
 def test_fifty_slow_readers_cost_nobody_else_anything(house: House) -> None:
-    """Operators who read a byte at a time: whoever asks beside them is answered at once."""
+    """Operators who read a byte at a time, with a token of their own: whoever asks beside them is answered at once."""
+    token = house.json("token", "create", "--role", "viewer", "--label", "slow")["token"]
 
     async def tell(stage: Stage) -> None:
-        token = (house.state / "operator.token").read_text().strip()
         stage.operators.slow(50.0, Way.DOWN)
         head = f"GET /api/v1/hosts HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
         writers = []
