@@ -139,6 +139,11 @@ class Listener:
         self._untold, self._told_s = 0, -TOLD_S
         self._closed = False
 
+    @property
+    def is_short(self) -> bool:
+        """Return whether accepting pauses for want of descriptors or of memory."""
+        return self._failing_since_s is not None and not self.failed.done()
+
     def start(self) -> None:
         """Begin to accept. Raises: OSError."""
         self._sock.setblocking(False)

@@ -79,6 +79,7 @@ REQUESTS: Final = Budget(heartbeats=Rate(1.0, 1.0), frames=Rate(200.0, 5000.0), 
 ADDRESS_REQUESTS: Final = Budget(
     heartbeats=Rate(1.0, 1.0), frames=Rate(400.0, 10_000.0), bytes=Rate(64 << 20, 512 << 20)
 )
+SIGN_IN_COST: Final = 200  # requests; each leaves a file for as long as a session may last, and each sign-out another
 REFUSED_PAUSE_S: Final = 0.25  # before a request is refused: so often asks who does not wait, on one connection
 FULL_STATE_FRAMES: Final = 10  # a frame that asks for the whole state counts as so many
 

@@ -15,6 +15,7 @@ HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-
                               r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")  # fmt: skip
 OP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+TOKEN_VOID: Final = 410  # the answer to a code that comes with a token which was made void: make another and ask again
 CODE_S: Final = 3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
 CANARY_HOST: Final = "_canary"  # not an RFC 1123 name, so nobody can enrol or command it
 CANARY_OP: Final = "noop"

@@ -72,6 +72,7 @@ async def main(process: Process) -> None:
     web = server.make_server(
         app, settings.file.tls, subscriber, process.log, on_accepted=accepts.count, on_turned_away=turned_away
     )
+    accepts.is_short = lambda: web.is_short
     poison_guard = PoisonGuard(
         process.name, process.pulse, process.poison, link, process.log, drilled=poison_row.poison_row(settings)
     )

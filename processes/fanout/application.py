@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from processes.core.connections import Network
 from processes.fanout import page_files
@@ -49,7 +49,12 @@ def application(
     routes += page_files.routes(auth)
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
     app.router.redirect_slashes = False
-    return HeadCheck(budget.of_addresses(app), auth, trusted)  # which finds out whose address it is
+
+    def is_known(scope: Scope) -> bool:
+        request = Request(scope)
+        return auth.known(request.headers.get("authorization", ""), request.cookies) is not None
+
+    return HeadCheck(budget.of_addresses(app, is_known), auth, trusted)  # which finds out whose address it is
 
 
 def _asked_well(operation: Operation) -> Endpoint:

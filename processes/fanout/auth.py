@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from processes.adapters.settings import Settings
@@ -33,6 +33,10 @@ from processes.fanout.state_folder import FolderWatch
 
 TOKEN_CHARS_MAX: Final = 512
 BROWSER_CHARS_MAX: Final = 200  # of a browser's User-Agent
+
+
+async def _free(_: Principal) -> None:
+    """Charge nothing."""
 
 
 class TooManyAttempts(Exception):
@@ -119,9 +123,11 @@ class Auth:
         return principal.canary or principal.owner == self._folder_watch.seen.own_hash
 
     async def sign_in(
-        self, code: str | None, token: str | None, address: str = "", browser: str = ""
-    ) -> tuple[str, Principal] | None:
+        self, code: str | None, token: str | None, address: str = "", browser: str = "",
+        on_token: Callable[[Principal], Awaitable[None]] = _free,
+    ) -> tuple[str, Principal] | None:  # fmt: skip
         """Return a new session's cookie and principal; None if the code or token is not valid. A code is valid once.
+        `on_token`: called with the token that is good, before anything is made; it may raise.
 
         Raises: TooManyAttempts, after too many that were not valid; never for a good code, nor for a known token.
         """
@@ -136,6 +142,8 @@ class Auth:
             found = self._in_time(await self._of_token(token, network, "token")) if token else None
         if found is None or found.canary:
             return None
+        if code is None:
+            await on_token(found)
         session_id, now_s, owner = secrets.token_hex(18), self._wall_s(), found.credential
         session = session_of(session_id, owner, found.role, found.actor, now_s)
         file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX], owner)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from processes.adapters.settings import Settings
 from processes.core.fanout.mirror import Mirror
-from processes.core.fanout.signin import SESSION_S_MAX, digest
+from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
     CancelCommand,
@@ -84,8 +84,14 @@ class ChangeApi:
         body = await body_of(request, LoginBody)
         if (body.code is None) == (body.token is None):
             raise Problem(400, "malformed", "give either code or token")
+
+        async def charge(token: Principal) -> None:
+            if request.state.charge is not None:
+                await request.state.charge(token.owner)
+
+        browser = request.headers.get("user-agent", "")
         try:
-            signed_in = await self._auth.sign_in(body.code, body.token, address, request.headers.get("user-agent", ""))
+            signed_in = await self._auth.sign_in(body.code, body.token, address, browser, charge)
         except TooManyAttempts:
             told = "too many sign-ins with what is not good: wait a minute"
             raise Problem(429, "too_many", told, {"retry-after": "60"}) from None

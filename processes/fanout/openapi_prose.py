@@ -26,8 +26,9 @@ Each is an `Error`: a fixed word, a text for a person, and often the field, host
 the request was never carried out and will not be; ask again after `Retry-After` seconds. 504 `outcome_unknown`: it \
 may yet be carried out; ask again with the same key. A request is durable before its acceptance is answered. A method \
 that a path does not have is answered 405 with `Allow`, an unknown parameter 400. Any \
-operation may also be answered 429, when too many connections of its token are open, and 431, when the head of the \
-request is too large; both end the connection.
+operation may also be answered 429: `too_many_requests`, when more was asked than one operator may ask (ask again \
+after `Retry-After` seconds), and `too_many`, when too many connections of its token are open; and 431, when the head \
+of the request is too large. The last two end the connection.
 
 ## Pages
 Listings come newest first (hosts: by name), `limit` at a time. `next` of an answer is the `before` (hosts: the \

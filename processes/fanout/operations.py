@@ -7,6 +7,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from processes.core.budgets import SIGN_IN_COST
 from processes.core.fanout.history import HistoryView
 from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
@@ -144,7 +145,7 @@ def _open(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     return [
         Operation("GET", "/healthz", None, read_api.healthz, healthz),
         Operation("GET", "/livez", None, read_api.livez, livez),
-        Operation("POST", "/login", None, change_api.login, login),
+        Operation("POST", "/login", None, change_api.login, login, cost=SIGN_IN_COST),
         Operation("GET", "/ws", None, read_api.upgrade_required, live),
     ]
 

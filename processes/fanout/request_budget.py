@@ -45,15 +45,16 @@ class RequestBudget:
         now_s = self._now_s()
         self._credentials.of(credential, now_s).spend(0, size, 0, now_s)
 
-    def of_addresses(self, app: ASGIApp) -> ASGIApp:
-        """Return the application behind the allowances of addresses.
+    def of_addresses(self, app: ASGIApp, is_known: Callable[[Scope], bool]) -> ASGIApp:
+        """Return the application behind the allowances of addresses. `is_known`: whether a request has a good
+        credential, whose own allowance it is charged to; so nobody is kept out by others behind the same address.
 
         Connections of this machine are not charged: a proxy that runs here brings everybody's requests.
         """
 
         async def enter(scope: Scope, receive: Receive, send: Send) -> None:
             address = scope["client"][0] if scope.get("client") else ""
-            if not address or is_within(address, THIS_MACHINE) or scope["path"] in FREE:
+            if not address or is_within(address, THIS_MACHINE) or scope["path"] in FREE or is_known(scope):
                 await app(scope, receive, send)
                 return
 

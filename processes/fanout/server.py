@@ -231,6 +231,11 @@ class Server(uvicorn.Server):
         """Capture no signals."""
         yield
 
+    @property
+    def is_short(self) -> bool:
+        """Return whether accepting pauses for want of descriptors or of memory."""
+        return any(cast(Listener, server).is_short for server in self.servers) if self.started else False
+
     def deafen(self) -> None:
         """Accept no more connections, for a drill: those that stand go on."""
         for server in self.servers:
@@ -263,7 +268,7 @@ def refuse(status: int, code: str, message: str, **more: str) -> Response:
 
 def _no_room(principal: Principal, subscriber: Subscriber, audience: Audience, auth: Auth) -> Response | None:
     """Return a refusal, if there is no room for this operator's connection, or if it was kept away for a while."""
-    banned_s = audience.allowances.banned_s(principal.credential, asyncio.get_running_loop().time())
+    banned_s = audience.allowances.banned_s(principal.owner, asyncio.get_running_loop().time())
     if banned_s:
         return refuse(429, "too_many", "too much came from you: come back later",
                       **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip

@@ -315,7 +315,7 @@ class Audience:
         if subscriber.principal is None:
             return 0.0
         now_s = self._loop.time()
-        allowance = self.allowances.of(subscriber.principal.credential, now_s)
+        allowance = self.allowances.of(subscriber.principal.owner, now_s)
         spent = allowance.spend(frames, size, 0, now_s)
         if spent.is_over and subscriber.is_open:
             allowance.close(now_s)

@@ -178,7 +178,7 @@ def guarded(
         response = await answer(request)
         principal = getattr(request.state, "principal", None)
         if budget is not None and principal is not None and response.status_code != 429:
-            budget.answered(principal.credential, len(response.body))
+            budget.answered(principal.owner, len(response.body))
         looks = request.method in ("GET", "HEAD")
         is_refused = response.status_code in (401, 403) if looks else 400 <= response.status_code < 500
         if audit_notes is not None and is_refused:
@@ -188,11 +188,12 @@ def guarded(
         return response
 
     async def answer(request: Request) -> Response:
+        request.state.charge = None if budget is None else lambda owner: budget.take(owner, cost)
         try:
             if role is not None:
                 request.state.principal = await _admit(auth, request, role, canary)
                 if budget is not None:
-                    await budget.take(request.state.principal.credential, cost)
+                    await budget.take(request.state.principal.owner, cost)
             return await endpoint(request)
         except Problem as problem:
             return told(problem)

@@ -48,6 +48,7 @@ async def main(process: Process) -> None:
         sock, context, limits, gate.socket, process.log, on_accepted=accepts.count, on_turned_away=turned_away
     )
     accepting.failed.add_done_callback(lambda _: process.stop.set())
+    accepts.is_short = lambda: accepting.is_short
     accepting.start()
     renewing = asyncio.create_task(tls.follow(context, settings.file.tls, process.log))
     rehearsing = asyncio.create_task(deaf_file.follow(settings, process.name, accepting.close))

@@ -39,13 +39,13 @@ class Enrolment:
             return code_offers.LOOK_S
         if isinstance(answer, Refusal):
             return answer
-        if answer.status != 201:
+        if answer.status != code_offers.CREATED:
             return Refusal(answer.status, f"{answer.told}\n")
         return AgentSocket.refusal(201, "The token is good.\n", {code_offers.HOST_HEADER: answer.told})
 
-    def answered(self, message: CodeAnswered) -> None:
+    def answered(self, message: CodeAnswered, now_s: float) -> None:
         """Called with the hub's answer."""
-        self._offers.answered(message.offer, Answered(message.status, message.told))
+        self._offers.answered(message.offer, Answered(message.status, message.told), now_s)
 
     def _begin(self, socket: AgentSocket, request: Request, now_s: float) -> Refusal | float:
         offer = code_offers.read(

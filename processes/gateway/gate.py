@@ -235,7 +235,7 @@ class Gate:
                 self.tokens.table.change(message)
                 self._end_others(message)
             case CodeAnswered():
-                self._enrolment.answered(message)
+                self._enrolment.answered(message, self._loop.time())
             case DeliverCommand():
                 self._deliver_command(message)
             case DeliverRegistered() | DeliverAck() | DeliverKill() | DeliverRotate() | CloseConnection():

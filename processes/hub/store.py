@@ -232,7 +232,8 @@ class Store:
 
     async def restored(self) -> StoredState:
         """Return the state from which a hub starts. Raises: StorageBlocked, StorageBroken."""
-        return await _on_thread(self._connection, _restored)
+        path = revocations.beside(self._path)
+        return await _on_thread(self._connection, lambda sqlite: _restored(sqlite, path))
 
     async def position(self) -> Position:
         """Return up to where the events are dealt with. Raises: StorageBlocked, StorageBroken."""
@@ -385,12 +386,16 @@ def _begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
     return epoch
 
 
-def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
-    """Make void in the database what was ever made void: the list beside it is written first, and outlives it."""
+def _revoked(revoked: Path) -> frozenset[str]:
     try:
-        hashes = revocations.read(revoked)
+        return revocations.read(revoked)
     except OSError as error:
         raise _of_disk(error, revoked) from error
+
+
+def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
+    """Make void in the database what was ever made void: the list beside it is written first, and outlives it."""
+    hashes = _revoked(revoked)
     hosts = [void for host in fleet_db.hosts(sqlite) if (void := host.without(hashes)) is not host]
     rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
     tokens = [row for row in rows if row[0] in hashes]
@@ -409,7 +414,7 @@ def _fold_log(sqlite: sqlite3.Connection) -> None:
     sqlite.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def _restored(sqlite: sqlite3.Connection) -> StoredState:
+def _restored(sqlite: sqlite3.Connection, revoked: Path | None = None) -> StoredState:
     (newest,) = sqlite.execute(
         "SELECT max(coalesce((SELECT max(number) FROM commands), 0), coalesce((SELECT max(number) FROM runs), 0))"
     ).fetchone()
@@ -417,6 +422,7 @@ def _restored(sqlite: sqlite3.Connection) -> StoredState:
         name: [rows.load(row) for select in rows.restored for row in sqlite.execute(select)]
         for name, rows in ROWS.items()
     }
+    found["void"] = [(token_hash, True) for token_hash in _revoked(revoked)] if revoked is not None else []
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from processes.core import budgets
 from processes.core.budgets import Budget, Rate
@@ -36,7 +37,11 @@ class Door:
 
         found = guarded(auth, Role.VIEWER, endpoint, budget=budget, cost=cost)
         routes = [Route(path, found) for path in ("/it", "/healthz")]
-        self.app = budget.of_addresses(Starlette(routes=routes))
+        self.app = budget.of_addresses(Starlette(routes=routes), self._is_known)
+
+    @staticmethod
+    def _is_known(scope: Scope) -> bool:
+        return (b"authorization", b"known") in scope["headers"]
 
     async def _pause(self, seconds: float) -> None:
         self.paused_s += seconds
@@ -111,3 +116,11 @@ def test_health_is_answered_whoever_has_used_up_what() -> None:
     door = Door(address=SMALL)
     door.ask(50, "")
     assert 429 not in codes(door.ask(5, "bob", path="/healthz"))
+
+
+def test_whoever_has_a_good_credential_is_not_kept_out_by_others_behind_the_same_address() -> None:
+    """The bug it would catch: a stranger in the same office, or behind the same proxy, locks every operator out."""
+    door = Door(address=SMALL)
+    assert 429 in codes(door.ask(100, ""))
+    assert codes(door.ask(10, "known")) == [200] * 10
+    assert 429 in codes(door.ask(100, "known")), "it has an allowance of its own"

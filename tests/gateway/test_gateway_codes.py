@@ -90,7 +90,7 @@ def test_guesses_from_one_address_cost_the_hub_a_few_events_a_minute(house: Open
                 await h.hub.deliver(CodeAnswered(1, event.offer, 401, "no"))
                 with pytest.raises(Failure):
                     await under_way
-            with pytest.raises(Failure, match="Too many codes"):
+            with pytest.raises(Failure, match="Too many wrong codes"):
                 await exchange(h.port, tmp_path / "late")
             await h.agent("good")  # who has a token comes in
             assert not [event for event in h.hub.seen if isinstance(event, CodeOffered)]

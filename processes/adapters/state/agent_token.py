@@ -46,6 +46,11 @@ def read_pending(token_file: Path) -> str | None:
     return content.decode("ascii", "replace").strip()
 
 
+def discard(token_file: Path) -> None:
+    """Forget the next secret: the hub says that it was made void. Raises: OSError."""
+    pending(token_file).unlink(missing_ok=True)
+
+
 def promote(token_file: Path) -> None:
     """Put the next secret into the token file, durably: the hub has its hash. Twice does the same as once.
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from processes.adapters.state import agent_token
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
-from processes.core.values import HOST_NAME
+from processes.core.values import HOST_NAME, TOKEN_VOID
 
 PATH: Final = "/enroll"  # on the agents' port
 SCHEMES: Final = {"ws": "http", "wss": "https"}
@@ -47,12 +47,14 @@ def exchange(hub: str, code: Code, token_file: Path, ca_file: str = "") -> None:
 
     Raises: Failure; OSError.
     """
-    _offer(hub, code, agent_token.make(token_file), ca_file)
+    if not _offer(hub, code, agent_token.make(token_file), ca_file):
+        agent_token.discard(token_file)  # left of an earlier time, and made void since
+        _offer(hub, code, agent_token.make(token_file), ca_file)
     agent_token.promote(token_file)
 
 
-def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> None:
-    """Offer the code until the hub has answered. Raises: Failure."""
+def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> bool:
+    """Offer the code until the hub has answered. Return False if the token was made void before. Raises: Failure."""
     import httpx  # noqa: PLC0415  # takes 100 ms, and most verbs do without
 
     parts = urlsplit(hub)
@@ -74,7 +76,9 @@ def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> None:
             except (httpx.RequestError, httpx.InvalidURL) as error:
                 status, host, told = 503, None, str(error) or type(error).__name__
             if status == 201 and host == code.host:
-                return
+                return True
+            if status == TOKEN_VOID:
+                return False
             if status != 503 or time.monotonic() + PAUSE_S > deadline_mono_s:
                 raise _failure(url, status, told)
             time.sleep(PAUSE_S)  # nothing tells when the hub is back
@@ -83,7 +87,11 @@ def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> None:
 def _failure(url: str, status: int, told: str) -> Failure:
     if status == 503:
         return Failure("hub_away", f"{url}: {told}", "Type the same again: a code that was accepted is accepted again.")
-    if status in (400, 401, 409, 429):
+    if status == 429:
+        return Failure(
+            "too_many_codes", f"{url}: {told}", "Wait a minute and type the same again: the code is as good as it was."
+        )
+    if status in (400, 401, 409):
         return Failure("code_refused", f"{url}: {told}", "fleethub enroll NAME --code --again makes another code.")
     return Failure(
         "bad_answer", f"{url} answers HTTP {status}, which is no hub's", "--hub is the URL of the agents' port."

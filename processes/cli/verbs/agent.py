@@ -14,6 +14,7 @@ import click
 
 from processes.adapters.ownership import NotPrivate
 from processes.adapters.settings import is_plain_elsewhere
+from processes.adapters.state import agent_token
 from processes.cli.machine import code_exchange, enrolment, sign_in
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -143,6 +144,7 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
         if token is not None:
             token_file = place / enrolment.existing(path).token_file
             sign_in.write_secret(token_file, token)
+            agent_token.discard(token_file)  # of a token that this one replaces
         enrolment.write_agent_file(path, url, name, token=token_file.absolute())
     except OSError as error:
         raise Failure("no_place", f"{place}: {error.strerror or error}", "Choose another --place.") from None

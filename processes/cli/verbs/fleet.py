@@ -279,11 +279,16 @@ def enroll(
         output.note(f"{enrolled.name} was suspended, and is not any more: {enrolled.lifted}")
     output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
-    insecure = " --insecure" if is_plain_elsewhere(enrolled.agents_url) else ""  # the hub's own setting allowed that
-    there = f"fleethub agent --hub {enrolled.agents_url} --name {enrolled.name} --token-file - --install{insecure}"
+    there = _line_there(enrolled.agents_url, f"--name {enrolled.name} --token-file -")
     output.progress(f"Type on {enrolled.name}, as root (it asks for the token):\n    {there}")
     piped = f"fleethub enroll {enrolled.name} --again | ssh root@{enrolled.name} {there}"
     output.progress(f"Or do it from here, with a new token:\n    {piped}")
+
+
+def _line_there(agents_url: str, credential: str) -> str:
+    """Return what is to be typed on the host that is enrolled."""
+    insecure = " --insecure" if is_plain_elsewhere(agents_url) else ""  # the hub's own setting allowed that
+    return f"fleethub agent --hub {agents_url} {credential} --install{insecure}"
 
 
 def _have_rotated(name: str, *, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -307,9 +312,8 @@ def _print_code(
         output.note(f"{made.name} is suspended until the code is used, which lifts that: {made.suspended}")
     output.note(f"{made.name}: a code for one use, good until {made.expires_at}, shown this once:")
     output.say(made.code)
-    output.progress(
-        f"Type on {made.name}, as root:\n    fleethub agent --hub {made.agents_url} --code {made.code} --install"
-    )
+    there = _line_there(made.agents_url, "--code -")
+    output.progress(f"Type on {made.name}, as root (it asks for the code):\n    {there}")
 
 
 @click.command()

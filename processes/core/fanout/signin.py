@@ -49,8 +49,11 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> str:
-        """Return the SHA-256 of the token by which its connections are counted."""
-        return self.token_hash or self.credential
+        """Return by what its connections, requests and frames are counted: a token by its SHA-256, and apart from it
+        all browsers' sessions of one role that belong to it. So nobody gets more by signing in again, and whoever signs
+        in by a link of a lower role uses up nothing of the token that this installation itself uses.
+        """
+        return f"{self.token_hash} {self.role}" if self.by_cookie else self.credential
 
 
 class _Session(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ MINUTE_S: Final = 60.0
 LINES_MAX: Final = 20  # a minute
 BURST_LINES: Final = 240  # guess: a quiet hour's worth of mistakes at once
 GROW_S: Final = 60.0
+KEPT_LINES: Final = 120  # of them for what signed-in operators do: refusals of strangers are one line a minute then
 SOURCES_MAX: Final = 1000  # that are told apart within a minute; further ones are only counted
 TEXT_BYTES_MAX: Final = 120  # of each text of a line; a path may be as long as a request's head
 LINE_BYTES_MAX: Final = 1024  # three texts, one of them also in an index, a time, a hash
@@ -91,7 +92,7 @@ class Tally:
         """Return the line if it is to be written now; if not, it is counted until the minute ends."""
         self._grow(now_s)
         key = (noted.kind, noted.after, noted.actor, noted.subject)
-        if key in self._entries or len(self._entries) >= SOURCES_MAX or self._allowance < 1.0:
+        if key in self._entries or len(self._entries) >= 2 * SOURCES_MAX or self._allowance < 1.0:
             self._count(key, noted, is_known=True)
             return None
         self._allowance -= 1.0
@@ -104,26 +105,23 @@ class Tally:
 
     def take(self, now_s: float) -> list[Noted]:
         """Return the lines of the minute that ends now. What finds no room is counted in the last of them; if there is
-        room for none, all of it goes on being counted.
+        room for none, all of it goes on being counted. Strangers get no room of KEPT_LINES.
         """
         self._grow(now_s)
         self._minute_s = now_s
-        waiting = [entry for entry in self._entries.values() if entry.count]
-        if not waiting and not self._unnamed:
-            self._entries.clear()
-            return []
-        room = min(LINES_MAX, int(self._allowance))
-        if not room:
-            return []
-        waiting.sort(key=lambda entry: (not entry.is_known, -entry.count))
-        whole = len(waiting) <= room and not self._unnamed
-        shown, rest = (waiting, []) if whole else (waiting[: room - 1], waiting[room - 1 :])
-        lines = [_line(entry) for entry in shown]
-        if more := self._unnamed + sum(entry.count for entry in rest):
-            lines.append(Noted(Kind.REQUEST, f"{more} requests", "refused", OTHERS, "too many to be named"))
+        lines: list[Noted] = []
+        left: dict[tuple[str, ...], _Entry] = {}
+        for is_known, kept in ((True, 0), (False, KEPT_LINES)):
+            waiting = {key: each for key, each in self._entries.items() if each.count and each.is_known is is_known}
+            unnamed = 0 if is_known else self._unnamed
+            room = min(LINES_MAX, int(self._allowance) - kept) - len(lines)
+            if room < 1:
+                left.update(waiting)
+            elif waiting or unnamed:
+                lines += _lines(sorted(waiting.values(), key=lambda entry: -entry.count), unnamed, room)
+                self._unnamed -= unnamed
         self._allowance -= len(lines)
-        self._entries.clear()
-        self._unnamed = 0
+        self._entries = left
         return lines
 
     def take_guessing(self) -> Guessing | None:
@@ -135,7 +133,7 @@ class Tally:
     def _count(self, key: tuple[str, ...], noted: Noted, *, is_known: bool) -> None:
         entry = self._entries.get(key)
         if entry is None:
-            if len(self._entries) >= SOURCES_MAX:
+            if len(self._entries) >= SOURCES_MAX * (2 if is_known else 1):  # strangers leave room for the others
                 self._unnamed += 1
                 return
             entry = self._entries[key] = _Entry(noted, is_known, is_written=False)
@@ -144,6 +142,16 @@ class Tally:
     def _grow(self, now_s: float) -> None:
         self._allowance = min(float(BURST_LINES), self._allowance + (now_s - self._grown_s) / GROW_S)
         self._grown_s = now_s
+
+
+def _lines(waiting: list[_Entry], unnamed: int, room: int) -> list[Noted]:
+    """Return at most `room` lines, the last of which counts what has none of its own."""
+    whole = len(waiting) <= room and not unnamed
+    shown, rest = (waiting, []) if whole else (waiting[: room - 1], waiting[room - 1 :])
+    lines = [_line(entry) for entry in shown]
+    if more := unnamed + sum(entry.count for entry in rest):
+        lines.append(Noted(Kind.REQUEST, f"{more} requests", "refused", OTHERS, "too many to be named"))
+    return lines
 
 
 def _line(entry: _Entry) -> Noted:

@@ -1,7 +1,7 @@
 """One-time codes that are offered at the agents' port: how often, and what the hub says to them. Pure.
 
     GET /enroll ──▶ malformed ────────────────────────────────▶ 400
-                ──▶ this address has offered too many ────────▶ 429, try again in a minute
+                ──▶ this address has offered too many wrong ──▶ 429, try again in a minute
                 ──▶ too many wait for the hub ────────────────▶ 503, try again
                 ──▶ the hub is asked ──▶ its answer (201, 401, 409)
                                      └─▶ none within ANSWER_S ─▶ 503: whoever asks again gets the same answer
@@ -28,8 +28,9 @@ HOST_HEADER: Final = "Fleethub-Host"
 CODE_CHARS_MAX: Final = 400
 ANSWER_S: Final = 5.0  # for the hub; it is replaced within that time
 LOOK_S: Final = 0.1  # between two looks whether the hub has answered
-OFFERS_MAX: Final = 10  # of one address within OFFERS_S; whoever types a code wrong tries a few times
+OFFERS_MAX: Final = 10  # wrong ones of one address within OFFERS_S; whoever types a code wrong tries a few times
 OFFERS_S: Final = 60.0
+CREATED: Final = 201  # the status that says that a code was good
 WAITING_MAX: Final = 100  # for the hub; guess: a rack that is installed at once
 ADDRESSES_MAX: Final = 10_000  # remembered; the oldest are forgotten first
 
@@ -69,32 +70,38 @@ class CodeOffers:
     """
 
     def __init__(self) -> None:
-        self._by_address: OrderedDict[str, deque[float]] = OrderedDict()
-        self._waiting: dict[str, tuple[float, Answered | None]] = {}  # offer → until when, and the answer
+        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()  # when each address offered what the hub refused
+        # offer → until when it waits, from which address, and the answer
+        self._waiting: dict[str, tuple[float, str, Answered | None]] = {}
 
     def begin(self, offer: str, address: str, now_s: float) -> Refusal | None:
         """Note an offer that is to be told to the hub; a refusal, if there are too many."""
-        times = self._by_address.setdefault(address, deque(maxlen=OFFERS_MAX))
-        self._by_address.move_to_end(address)
-        if len(self._by_address) > ADDRESSES_MAX:
-            self._by_address.popitem(last=False)
+        times = self._wrong.get(address, deque())
         if len(times) == OFFERS_MAX and now_s - times[0] < OFFERS_S:
-            return Refusal(429, "Too many codes from here: wait a minute.\n", int(OFFERS_S))
+            return Refusal(429, "Too many wrong codes from here: wait a minute.\n", int(OFFERS_S))
         self._waiting = {id: kept for id, kept in self._waiting.items() if kept[0] > now_s}  # of clients that are gone
         if len(self._waiting) >= WAITING_MAX:
             return Refusal(503, "Too many codes at once. Try again soon.\n", RETRY_AFTER_S)
-        times.append(now_s)
-        self._waiting[offer] = (now_s + ANSWER_S, None)
+        self._waiting[offer] = (now_s + ANSWER_S, address, None)
         return None
 
-    def answered(self, offer: str, answer: Answered) -> None:
-        """Called with the hub's answer; one that nobody waits for any more is dropped."""
-        if offer in self._waiting:
-            self._waiting[offer] = (self._waiting[offer][0], answer)
+    def answered(self, offer: str, answer: Answered, now_s: float) -> None:
+        """Called with the hub's answer; one that nobody waits for any more is dropped. A good code is no try: a rack
+        that is installed at once comes from one address.
+        """
+        if offer not in self._waiting:
+            return
+        until_s, address, _ = self._waiting[offer]
+        self._waiting[offer] = (until_s, address, answer)
+        if answer.status != CREATED:
+            self._wrong.setdefault(address, deque(maxlen=OFFERS_MAX)).append(now_s)
+            self._wrong.move_to_end(address)
+            if len(self._wrong) > ADDRESSES_MAX:
+                self._wrong.popitem(last=False)
 
     def take(self, offer: str, now_s: float) -> Answered | Refusal | None:
         """Return the answer; None: look again after LOOK_S."""
-        until_s, answer = self._waiting.get(offer, (0.0, None))
+        until_s, _, answer = self._waiting.get(offer, (0.0, "", None))
         if answer is None and now_s < until_s:
             return None
         self._waiting.pop(offer, None)

@@ -16,7 +16,7 @@ import hmac
 import msgspec
 
 from processes.core.hub import flood
-from processes.core.hub.effects import AddAudit, Revoke
+from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
 from processes.core.records.host import EnrolmentCode, HostRecord
@@ -24,7 +24,7 @@ from processes.core.shown.views import encode
 from processes.core.travels import audit
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import CodeAnswered, CodeOffered, Json, MakeCode, Token, TokenChanged
-from processes.core.values import HOST_NAME, rfc3339
+from processes.core.values import HOST_NAME, TOKEN_VOID, rfc3339
 
 
 def enrollable(draft: Draft, name: str, *, again: bool) -> HostRecord | None:
@@ -38,9 +38,7 @@ def enrollable(draft: Draft, name: str, *, again: bool) -> HostRecord | None:
         )
     host = draft.host(name)
     if host is not None and not again:
-        raise Refused(
-            409, "exists", f"host {name} is enrolled already: --again gives it a new token and voids the old one"
-        )
+        raise Refused(409, "exists", f"host {name} is enrolled already: --again replaces its token")
     return host
 
 
@@ -51,17 +49,17 @@ def make(draft: Draft, request: MakeCode, request_id: str, actor: str) -> tuple[
     if host is None:
         host = HostRecord(request.name, derived_id(request_id, request.name), None, now_wall_s)
     code = EnrolmentCode(request.code_hash, now_wall_s + request.expires_s)
-    host = msgspec.structs.replace(taken_back(draft, host), code=code)
+    host = msgspec.structs.replace(take_back(draft, host), code=code)
     draft.put(draft.memory.hosts, host.name, host)
     until = rfc3339(code.expires_wall_s)
     _note(draft, host.name, "code_made", actor, f"good until {until}")
     return 201, encode({"name": host.name, "host_id": host.enrolment, "expires_at": until, "suspended": host.suspended})
 
 
-def taken_back(draft: Draft, host: HostRecord) -> HostRecord:
+def take_back(draft: Draft, host: HostRecord) -> HostRecord:
     """Return the host's record without its code, which is good no more."""
     if host.code is not None and not host.code.used_hash:
-        draft.effects.writes.append(Revoke(host.code.code_hash))
+        draft.revoke(host.code.code_hash)
     return msgspec.structs.replace(host, code=None)
 
 
@@ -85,15 +83,17 @@ def _judged(draft: Draft, event: CodeOffered) -> tuple[int, str]:
         return 401, f"the code expired at {rfc3339(code.expires_wall_s)}: fleethub enroll NAME --code --again"
     if any(each.token_hash == event.token_hash for each in draft.memory.hosts.values()):
         return 409, "that token is another host's: a machine makes its own"
+    if draft.get(draft.memory.void, event.token_hash):
+        return TOKEN_VOID, "that token was made void before: make another one"
     _exchange(draft, event, host, code)
     return 201, host.name
 
 
 def _exchange(draft: Draft, event: CodeOffered, host: HostRecord, code: EnrolmentCode) -> None:
     after = "enrolled" if host.register is None and host.token_hash is None else "enrolled_again"
-    draft.effects.writes.append(Revoke(code.code_hash))
+    draft.revoke(code.code_hash)
     if host.token_hash is not None:
-        draft.effects.writes.append(Revoke(host.token_hash))
+        draft.revoke(host.token_hash)
     if host.suspended:
         _note(draft, host.name, "lifted", _actor(event), host.suspended)
     host = msgspec.structs.replace(

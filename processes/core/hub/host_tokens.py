@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from processes.core.hub.effects import AddAudit, Revoke
+from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import Draft
 from processes.core.hub.refused import Refused
 from processes.core.records.host import HostRecord
@@ -53,7 +53,9 @@ def offered(draft: Draft, event: TokenOffered) -> None:
         return  # of the past: the connection of now is asked too
     if any(each.token_hash == event.token_hash for each in draft.memory.hosts.values()):
         return  # not a new one: nobody's token becomes another host's
-    draft.effects.writes.append(Revoke(host.token_hash))
+    if draft.get(draft.memory.void, event.token_hash):
+        return  # it was made void before: whoever has a copy of it would be let in again
+    draft.revoke(host.token_hash)
     host = msgspec.structs.replace(host, token_hash=event.token_hash, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, host.name, "rotated", f"agent of {host.name}")

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub.effects import AddTransition, Drop, Effects, Put
+from processes.core.hub.effects import AddTransition, Drop, Effects, Put, Revoke
 from processes.core.hub.rules import Census, Rules
 from processes.core.hub.tables import Overlay, Table
 from processes.core.records import dead_letter
@@ -115,6 +115,7 @@ class Memory:
         self.due_runs = Table[bool]("due_runs")  # runs that began, or of which a command has ended
         self.arrived = Table[bool]("arrived")  # hosts that registered, and whose commands must be reconciled
         self.untold = Table[bool]("untold")  # hosts whose agents may have to be told another interval of heartbeats
+        self.void = Table[bool]("void")  # SHA-256 of the tokens and codes that were ever made void; as the list on disk
         self.dirty = Table[bool]("dirty")  # hosts whose record on disk is behind
 
         # Heaps: at_boot_s first.
@@ -222,8 +223,13 @@ class Draft(Overlay):
             self.effects.writes.append(Drop(table.name, key))
 
     def mark(self, table: Table[bool], key: str) -> None:
-        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, untold, dirty."""
+        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, untold, void, dirty."""
         self.set(table, key, True)
+
+    def revoke(self, token_hash: str) -> None:
+        """Make a token or a code void for ever, whatever becomes of the database."""
+        self.effects.writes.append(Revoke(token_hash))
+        self.mark(self.memory.void, token_hash)
 
     def put_host_behind(self, host: HostRecord) -> None:
         """Make this the host's record, which is written behind: it is on disk at most a second later."""

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from processes.core.hub.effects import AddAudit, Revoke
+from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import Draft, Memory
 from processes.core.hub.refused import Refused
 from processes.core.records.request import OperatorToken
@@ -120,7 +120,7 @@ def _put(draft: Draft, token: OperatorToken) -> None:
 
 
 def _void(draft: Draft, token_hash: str) -> None:
-    draft.effects.writes.append(Revoke(token_hash))
+    draft.revoke(token_hash)
     draft.drop(draft.memory.tokens, token_hash)
 
 

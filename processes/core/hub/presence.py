@@ -110,6 +110,7 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
     if host.name == CANARY_HOST:
         draft.beat = event.heartbeat.command_pid or 0
     draft.put_host_behind(host)
+    host_tokens.ask(draft, host)  # again: its answer may have been lost, or came while nothing could be written
     idle = link.idle or (host.foreign and event.heartbeat.pending_command is None)
     now_online = msgspec.structs.replace(link, presence=Presence.ONLINE, heard_boot_s=draft.now.boot_s, idle=idle)
     draft.put_link(host.name, now_online)

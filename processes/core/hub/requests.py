@@ -14,7 +14,7 @@ import msgspec
 from processes.core.errors import LocalError
 from processes.core.hub import enrolment_codes, flood, host_tokens, operator_tokens, runs
 from processes.core.hub.commands import make_command
-from processes.core.hub.effects import AddAudit, Revoke
+from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
 from processes.core.records import dead_letter
@@ -357,7 +357,7 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
         )
     else:
         _void(draft, host.token_hash)
-        host = enrolment_codes.taken_back(draft, flood.lifted(draft, host))
+        host = enrolment_codes.take_back(draft, flood.lifted(draft, host))
         host = msgspec.structs.replace(host, token_hash=request.token_hash, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
@@ -370,7 +370,7 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
 def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[int, Json]:
     host = _known_host(draft, request.name)
     _void(draft, host.token_hash)
-    host = msgspec.structs.replace(enrolment_codes.taken_back(draft, host), token_hash=None, rotation_wall_s=None)
+    host = msgspec.structs.replace(enrolment_codes.take_back(draft, host), token_hash=None, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
     _note(draft, event, (Kind.HOST, host.name), "revoked")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
@@ -385,7 +385,7 @@ def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[
         draft.move(command, after, event.actor, "host_removed")
         ended += 1
     _void(draft, host.token_hash)
-    enrolment_codes.taken_back(draft, host)
+    enrolment_codes.take_back(draft, host)
     draft.drop_host(host.name)
     _note(draft, event, (Kind.HOST, host.name), "removed")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
@@ -444,7 +444,7 @@ def _discard(draft: Draft, event: RequestReceived, request: DiscardDeadLetter) -
 
 def _void(draft: Draft, token_hash: str | None) -> None:
     if token_hash is not None:
-        draft.effects.writes.append(Revoke(token_hash))
+        draft.revoke(token_hash)
 
 
 def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after: str, reason: str = "") -> None:

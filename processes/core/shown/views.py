@@ -165,7 +165,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         last_seen=rfc3339(host.seen_wall_s),
         host_id=host.enrolment,
         enrolled_at=rfc3339(host.enrolled_wall_s),
-        revoked=host.token_hash is None and host.code is None,
+        revoked=host.token_hash is None and (host.code is None or bool(host.code.used_hash)),
         connected_since=rfc3339(link.since_wall_s),
         address=host.address,
         host_type=register.host_type if register else "",

@@ -222,6 +222,8 @@ function said(host) {
       ["Address", host.address],
       ["Connected", host.connected_since && host.presence === "online" && day(host.connected_since)],
       ["Enrolled", day(host.enrolled_at)],
+      ["New token", host.rotation_asked_at && `asked for ${day(host.rotation_asked_at)}`],
+      ["Enrolment code", host.code_until && `good until ${day(host.code_until)}`],
       ["Heartbeat", host.heartbeat_interval_s && `every ${host.heartbeat_interval_s} s`],
       ["Offers", (host.commands ?? []).join(", ") || "not known yet"],
       ["Swap", known(host.metrics?.swap) && `${Math.round(host.metrics.swap)}%`],

@@ -12,7 +12,9 @@ from processes.core.fanout import tally
 from processes.core.fanout.tally import (
     BURST_LINES,
     DAY_LINES_MAX,
+    GROW_S,
     GUESSES_ALARM,
+    KEPT_LINES,
     LINE_BYTES_MAX,
     LINES_MAX,
     MINUTE_S,
@@ -123,7 +125,26 @@ def test_what_finds_no_room_at_all_goes_on_being_counted_until_there_is_some() -
     assert counts.take(10.0) == []
     assert counts.is_counting
     counts.refused(refusal(), is_known=False)
-    assert counts.take(2 * MINUTE_S) == [refusal()._replace(reason="not_signed_in, 2 times")]
+    late_s = (KEPT_LINES + 1) * GROW_S
+    assert counts.take(late_s - 1) == []
+    assert counts.take(late_s) == [refusal()._replace(reason="not_signed_in, 2 times")]
+
+
+def test_strangers_who_are_refused_without_end_leave_room_for_what_operators_do() -> None:
+    """The bug it would catch: a few refusals a minute use up the lines, and no sign-in is ever named again."""
+    counts = Tally(0.0)
+    for minute in range(1, 24 * 60):
+        for number in range(5):
+            counts.refused(refusal(number), is_known=False)
+        counts.take(minute * MINUTE_S)
+    for number in range(2 * SOURCES_MAX):
+        counts.refused(refusal(number), is_known=False)
+    end_s = 24 * 60 * MINUTE_S
+    signed_in = [Noted(Kind.SESSION, f"10.0.{number}", "signed_in", "ann") for number in range(KEPT_LINES)]
+    assert [counts.happened(each, end_s) for each in signed_in] == signed_in
+    own = refusal("ann", why="forbidden")
+    counts.refused(own, is_known=True)
+    assert counts.take(end_s + MINUTE_S)[0] == own
 
 
 @example("😀" * 300, "😀" * 300, "😀" * 300)

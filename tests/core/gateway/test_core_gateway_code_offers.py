@@ -48,7 +48,7 @@ def test_an_address_has_some_tries_a_minute_and_others_are_not_held_up() -> None
     offers = CodeOffers()
     for number in range(OFFERS_MAX):
         assert offers.begin(f"o{number}", "10.0.0.1", 5.0) is None
-        offers.answered(f"o{number}", Answered(401, "no"))
+        offers.answered(f"o{number}", Answered(401, "no"), 5.0)
         assert offers.take(f"o{number}", 5.0) == Answered(401, "no")
     refused = offers.begin("late", "10.0.0.1", 5.0 + OFFERS_S - 0.1)
     assert refused is not None
@@ -69,7 +69,7 @@ def test_who_waits_for_an_absent_hub_is_told_to_ask_again_and_holds_no_place_for
     assert isinstance(late, Refusal)
     assert late.status == 503
     assert offers.begin("now", "10.1.0.1", ANSWER_S) is None, "the others are gone, whether they were fetched or not"
-    offers.answered("o1", Answered(201, "a"))
+    offers.answered("o1", Answered(201, "a"), ANSWER_S)
     gone = offers.take("o1", ANSWER_S)
     assert isinstance(gone, Refusal), "nobody waited for that answer any more"
 
@@ -78,4 +78,13 @@ def test_addresses_are_remembered_in_a_bounded_number() -> None:
     offers = CodeOffers()
     for number in range(ADDRESSES_MAX + 100):
         offers.begin(f"o{number}", str(number), float(number))
-    assert len(offers._by_address) == ADDRESSES_MAX
+        offers.answered(f"o{number}", Answered(401, "no"), float(number))
+    assert len(offers._wrong) == ADDRESSES_MAX
+
+
+def test_a_rack_behind_one_address_is_not_held_up_by_its_own_good_codes() -> None:
+    offers = CodeOffers()
+    for number in range(5 * OFFERS_MAX):
+        assert offers.begin(f"o{number}", "10.0.0.1", 5.0) is None
+        offers.answered(f"o{number}", Answered(201, f"web{number}"), 5.0)
+        assert offers.take(f"o{number}", 5.0) == Answered(201, f"web{number}")

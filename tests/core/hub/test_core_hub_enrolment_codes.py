@@ -12,10 +12,11 @@ from doubles.fleet_play import Play, delivered
 from processes.core.cli import rollback
 from processes.core.hub import step
 from processes.core.hub.effects import AddAudit, Effects, Revoke
-from processes.core.records.host import HostRecord
+from processes.core.records.host import EnrolmentCode, HostRecord, Link
+from processes.core.shown.views import host_view
 from processes.core.travels import messages
 from processes.core.travels.messages import CodeAnswered, CodeOffered, MakeCode, TokenChanged
-from processes.core.values import CODE_S
+from processes.core.values import CODE_S, TOKEN_VOID, Presence
 
 MINE, OTHER = "1" * 64, "2" * 64
 _numbers = itertools.count(1)
@@ -191,3 +192,23 @@ def test_a_restored_backup_makes_no_used_code_good_again_and_takes_no_token_that
     after = dict(play.memory.hosts)
     assert restored(after) == after["a"]
     assert after["a"].token_hash == MINE
+
+
+@pytest.mark.parametrize(("used_hash", "is_revoked"), [("", False), (MINE, True)])
+def test_a_host_without_a_token_is_revoked_unless_a_code_still_waits_to_be_used(
+    used_hash: str, is_revoked: bool
+) -> None:
+    """The bug it would catch: a restored host whose token is void is shown as good, for it once had a code."""
+    host = HostRecord("a", "host-a", None, 1.0, code=EnrolmentCode("code", 2.0, used_hash))
+    assert host_view(host, Link(Presence.OFFLINE)).revoked is is_revoked
+
+
+def test_a_token_that_was_made_void_is_no_hosts_again(play: Play) -> None:
+    """The bug it would catch: a machine that kept its secret brings a revoked token back, and a thief's copy with it."""
+    make(play)
+    assert offer(play)[0] == 201
+    play.ask(messages.RevokeHost("a"))
+    make(play, code="a:other", again=True)
+    assert offer(play, code="a:other")[0] == TOKEN_VOID
+    assert play.memory.hosts["a"].token_hash is None
+    assert offer(play, OTHER, code="a:other")[0] == 201

@@ -8,7 +8,7 @@ from doubles.fleet_play import Play, delivered
 
 from processes.core.hub.effects import Effects, Revoke
 from processes.core.travels import messages
-from processes.core.travels.agent_frames import Register
+from processes.core.travels.agent_frames import Heartbeat, Register
 from processes.core.travels.messages import DeliverRegistered, DeliverRotate, RotateHost, TokenChanged, TokenOffered
 from processes.core.values import CloseCode
 
@@ -99,3 +99,25 @@ def test_a_revocation_in_between_wins(play: Play, request_: messages.Request) ->
     play.ask(request_)
     assert offer(play).writes == []
     assert play.memory.hosts["a"].token_hash in (None, "hash-x")
+
+
+def test_an_agents_next_token_that_was_made_void_is_not_taken(play: Play) -> None:
+    """The bug it would catch: a rotation that was cut short leaves a secret, and the next one brings it back."""
+    rotate(play)
+    offer(play)
+    play.ask(messages.EnrollHost("a", "hash-b", again=True))
+    play.connect("a", "c2")
+    rotate(play)
+    assert offer(play, "c2").writes == []
+    assert play.memory.hosts["a"].token_hash == "hash-b"
+
+
+def test_a_wish_is_told_again_with_each_heartbeat_until_the_answer_has_come(play: Play) -> None:
+    """The bug it would catch: an answer that is lost, or comes while storage is blocked, leaves the old token good."""
+    beat = messages.HeartbeatReceived("c1", "gateway", "a", Heartbeat())
+    assert delivered(play.do(beat), DeliverRotate) == []
+    rotate(play)
+    for _ in range(2):
+        assert delivered(play.do(beat), DeliverRotate) == [DeliverRotate(1, "c1")]
+    offer(play)
+    assert delivered(play.do(beat), DeliverRotate) == []
