@@ -200,10 +200,10 @@ Who is let in
     as it was last known; what was never known lets nobody in.
     A host gets its token in one of three ways. `enroll` prints one. `enroll --code` prints a code for one use: the
     command line on the host (cli/machine/code_exchange.py) makes the token, offers its hash with the code at the
-    agents' port (GET /enroll, gateway/enrolment.py), and the hub judges it (core/hub/enrolment_codes.py). `enroll --rotate`
-    has the host's agent make its next one (core/hub/host_tokens.py, agent/link.py). In the last two nobody sees the
-    token, it is on the host's disk before the hub hears of it (adapters/state/agent_token.py), and asking twice does
-    the same as once: so neither a kill nor a lost answer leaves a host without a token that is good.
+    agents' port (GET /enroll, gateway/enrolment.py), and the hub judges it (core/hub/enrolment_codes.py). `enroll
+    --rotate` has the host's agent make its next one (core/hub/host_tokens.py, agent/link.py). In the last two nobody
+    sees the token, it is on the host's disk before the hub hears of it (adapters/state/agent_token.py), and asking
+    twice does the same as once: so neither a kill nor a lost answer leaves a host without a token that is good.
     A browser's session belongs to the token that made it. What operators.fresh_for names, a session may only do within
     operators.fresh_s of its sign-in (fanout/web.py); a token signs in with each request, so it is not asked.
 
@@ -257,8 +257,8 @@ How to add
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
     a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),
-                      core/watchdog/verdict.py (when), remedy.py (what is done), incident_lifecycle.py, sd_notify.py (whether
-                      that is well); core/fanout/health.py; core/alarms/conditions.py and
+                      core/watchdog/verdict.py (when), remedy.py (what is done), incident_lifecycle.py and
+                      sd_notify.py (whether that is well); core/fanout/health.py; core/alarms/conditions.py and
                       monitoring/prometheus-alerts.yml if somebody is to be told; page/words.js (STATES),
                       page/picture.js (WORST), page/app.js and page/link.js (whether such a hub is believed);
                       cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.

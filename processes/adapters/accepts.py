@@ -28,8 +28,8 @@ class Accepts:
 
     def __init__(self, sock: socket.socket) -> None:
         self.accepted = 0
-        # whether the listener tries and lacks descriptors or memory: it ends its process itself if that lasts, and until
-        # then to kill the process would only cut its clients
+        # whether the listener tries and lacks descriptors or memory: it ends its process itself if that lasts, and to
+        # kill the process before would only cut its clients
         self.is_short: Callable[[], bool] = lambda: False
         self._ended = False
         self._sock = socket.socket(fileno=os.dup(sock.fileno()))
