@@ -15,7 +15,7 @@ from processes.cli.machine import code_exchange
 from processes.cli.terminal.failure import Failure
 from processes.core.gateway.code_offers import OFFERS_MAX
 from processes.core.travels.messages import CodeAnswered, CodeOffered, DeliverRotate, Token, TokenChanged, TokenOffered
-from processes.core.values import CloseCode
+from processes.core.values import TOKEN_VOID, CloseCode
 
 OpenHouse = Callable[..., AbstractAsyncContextManager[Any]]
 CODE = code_exchange.parsed("web1:secret\n")
@@ -76,6 +76,28 @@ def test_a_refused_code_leaves_the_old_token_and_the_same_secret_is_offered_agai
                     assert token_file.read_text() == "old\n"
             assert len(set(hashes)) == 1
             assert token_file.read_text() != "old\n"
+
+    asyncio.run(run())
+
+
+def test_a_secret_that_was_made_void_is_forgotten_and_another_is_offered_with_the_same_code(
+    house: OpenHouse, tmp_path: Path
+) -> None:
+    """The bug it would catch: a secret that an exchange of the past left behind is let in again, or strands the host."""
+
+    async def run() -> None:
+        async with house() as h:
+            await h.hub.start()
+            token_file = tmp_path / "agent.token"
+            under_way = exchange(h.port, token_file)
+            void = await h.hub.event(CodeOffered)
+            await h.hub.deliver(CodeAnswered(1, void.offer, TOKEN_VOID, "void"))
+            other = await h.hub.event(CodeOffered)
+            assert (other.code_hash, other.token_hash) != (void.code_hash, void.token_hash)
+            assert other.code_hash == void.code_hash
+            await h.hub.deliver(CodeAnswered(1, other.offer, 201, "web1"))
+            await under_way
+            assert hashlib.sha256(token_file.read_text().strip().encode()).hexdigest() == other.token_hash
 
     asyncio.run(run())
 
