@@ -96,7 +96,9 @@ def _made_fit(fresh: Path, settings: Settings, file: Path) -> Rollback:
     Raises: DatabaseUnreadable, OSError.
     """
     now_wall_s = time.time()
-    revoked = revocations.read(revocations.beside(settings.database))
+    void = revocations.beside(settings.database)
+    revocations.add(void, _superseded(settings))
+    revoked = revocations.read(void)
     try:
         with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as sqlite:
             if foreign := fleet_db.foreign_schema(sqlite, file):  # of what was copied, before anything is written
@@ -125,6 +127,17 @@ def _made_fit(fresh: Path, settings: Settings, file: Path) -> Rollback:
     except (sqlite3.Error, ValueError, msgspec.DecodeError) as error:
         raise DatabaseUnreadable(f"{file} cannot be used: {error}") from None
     return changed
+
+
+def _superseded(settings: Settings) -> list[str]:
+    """Return the hashes of tokens that a rotation has replaced and that are good for a while yet. A restore ends that:
+    the backup knows nothing of it, and would let them in for good.
+    """
+    try:
+        tokens = fleet_db.reading(settings.database, fleet_db.tokens)
+    except DatabaseUnreadable:
+        return []
+    return [token.token_hash for token in tokens if token.replaced_by]
 
 
 def _put(sqlite: sqlite3.Connection, changed: Rollback) -> None:

@@ -312,3 +312,20 @@ def test_an_empty_database_takes_the_place_of_another_which_is_kept_log_and_all(
         (kept,) = replacement.begin_anew(load())
         assert kept.read_bytes() == log != b""
     assert names(state / "fleet.db") == set()
+
+
+def test_a_token_that_was_rotated_since_the_backup_is_not_good_again(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bug it would catch: the backup is older than the rotation, and does not know that the token has an end."""
+    fill(state / "fleet.db", "a")
+    with contextlib.closing(sqlite3.connect(state / "fleet.db")) as sqlite, sqlite:
+        columns = "(token_hash, role, label, created_wall_s)"
+        sqlite.executemany(f"INSERT INTO tokens {columns} VALUES (?, 'admin', '', 0)", [("old",), ("other",)])
+    file = tmp_path / "b.db"
+    verb("backup", str(file), capsys=capsys)
+    with contextlib.closing(sqlite3.connect(state / "fleet.db")) as sqlite, sqlite:
+        sqlite.execute("UPDATE tokens SET replaced_by = 'new', expires_wall_s = 4e9 WHERE token_hash = 'old'")
+    verb("restore", str(file), capsys=capsys)
+    assert [token.token_hash for token in fleet_db.reading(state / "fleet.db", fleet_db.tokens)] == ["other"]
+    assert "old" in revocations.read(revocations.beside(state / "fleet.db"))
