@@ -354,10 +354,11 @@ class Turn:
 
 
 def _every(host: HostRecord) -> int:
-    """Return whether this host's record is written behind each time (1), every second time (2), every third …
+    """Return whether this host's record is written behind each time (1), every second time (2), every fourth …
 
-    An agent that registers with half a megabyte would else have that written for each of its heartbeats.
+    An agent that registers with half a megabyte would else have that written for each of its heartbeats. It is a power
+    of two, so that a record whose size changes misses not every time.
     """
     ops = len(host.register.commands or []) if host.register else 0
     size = len(host.facts) + len(host.heartbeat_facts) + ops * OP_CHARS
-    return 1 + size // WRITE_BEHIND_BYTES_MAX
+    return 1 << (size // WRITE_BEHIND_BYTES_MAX).bit_length()
