@@ -115,7 +115,7 @@ async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
     disk.mkdir(parents=True, mode=0o700)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        await asyncio.to_thread(_run, ["mount", "-t", "tmpfs", "-o", f"size={size}", "fleethub", str(disk)])
+        await asyncio.to_thread(_run, ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "fleethub", str(disk)])
         stack.callback(_run, ["umount", "--lazy", str(disk)])
         stack.callback(faults.verb, environ, "down")
         done = await asyncio.to_thread(faults.up, environ)
