@@ -81,7 +81,7 @@ ADDRESS_REQUESTS: Final = Budget(
 )
 SIGN_IN_COST: Final = 200  # requests; each leaves a file for as long as a session may last, and each sign-out another
 REFUSED_PAUSE_S: Final = 0.25  # before a request is refused: so often asks who does not wait, on one connection
-FULL_STATE_FRAMES: Final = 10  # a frame that asks for the whole state counts as so many
+FULL_STATE_FRAMES: Final = 10  # a frame for which the whole state is sent at once counts as so many
 
 
 class Charged(NamedTuple):

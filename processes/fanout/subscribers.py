@@ -298,10 +298,10 @@ class Audience:
         """Carry out a frame of an operator's."""
         match frame:
             case GetState():
-                self.spent(subscriber, budgets.FULL_STATE_FRAMES - 1, 0)
                 if self._loop.time() - subscriber.full_s < FULL_S_MIN:
                     subscriber.feed.behind = True  # it is sent with the next delta or sync
                 else:
+                    self.spent(subscriber, budgets.FULL_STATE_FRAMES - 1, 0)
                     self._full(subscriber)
             case Subscribe():
                 self.on_subscribe(subscriber, frame.command_id, frame.offset)
