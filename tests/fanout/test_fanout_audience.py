@@ -9,10 +9,14 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from processes.core.budgets import FULL_STATE_FRAMES, OPERATOR
 from processes.core.fanout.feed import Step
 from processes.core.fanout.mirror import Mirror
+from processes.core.fanout.signin import Principal
 from processes.core.travels import operator_frames
 from processes.core.travels.messages import Change, Json
+from processes.core.travels.operator_frames import GetState
+from processes.core.values import Role
 from processes.fanout.subscribers import Audience
 
 
@@ -58,5 +62,28 @@ def test_a_whole_state_is_encoded_once_for_all_who_ask_at_one_version(monkeypatc
             assert b"changed" not in first
             assert b"changed" in second
             assert second.count(b'"name"') >= 100
+
+    asyncio.run(work())
+
+
+def test_asking_for_the_whole_state_over_and_over_is_charged_for_what_is_sent_alone() -> None:
+    """The bug it would catch: five pages of one token that ask without end have its other connections kept away."""
+    ann = Principal(Role.VIEWER, "ann", "ann")
+
+    async def work() -> None:
+        mirror = Mirror()
+        mirror.load(1, [Change("host", "a", Json(b'{"name": "a"}'))])
+        audience, browsers = Audience(mirror, cast(Any, SimpleNamespace())), [Browser() for _ in range(5)]
+        audience.subscribers.update(browsers)  # type: ignore[arg-type]
+        for browser in browsers:
+            browser.principal, browser.is_open, browser.full_s = ann, True, -1.0  # type: ignore[attr-defined]
+            for _ in range(50):
+                audience.asked(cast(Any, browser), GetState())
+        now_s = asyncio.get_running_loop().time()
+        allowance = audience.allowances.of(ann.owner, now_s)
+        assert sum(len(browser.got) for browser in browsers) <= 5 * 2, "the others wait for the next delta"
+        assert allowance.spend(0, 0, 0, now_s).rest_s == 0.0
+        spent = OPERATOR.frames.burst - allowance._frames.level
+        assert spent <= 5 * 2 * FULL_STATE_FRAMES
 
     asyncio.run(work())
