@@ -115,13 +115,18 @@ async def second(settings: Settings, drill: Drill) -> AsyncIterator[Stage]:
     disk.mkdir(parents=True, mode=0o700)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        await asyncio.to_thread(_run, ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "fleethub", str(disk)])
+        await asyncio.to_thread(mount, disk, size)
         stack.callback(_run, ["umount", "--lazy", str(disk)])
         stack.callback(faults.verb, environ, "down")
         done = await asyncio.to_thread(faults.up, environ)
         if done.returncode:
             raise Failure("no_second", f"the second installation did not start: {done.stderr.strip()}")
         yield await stack.enter_async_context(Stage(load(environ), disk))
+
+
+def mount(disk: Path, size: str) -> None:
+    """Mount a small tmpfs that belongs to this user alone, as a state folder must. Raises: Failure."""
+    _run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "fleethub", str(disk)])
 
 
 def _run(command: list[str]) -> None:

@@ -22,9 +22,11 @@ from processes.adapters.settings import load
 from processes.adapters.state import drill_mark, pulse_file
 from processes.adapters.state.pulse_file import PulseFile, start_ticks
 from processes.cli.__main__ import execute
+from processes.cli.drills import programme
 from processes.cli.drills.programme import impossible
 from processes.cli.drills.scene import held
 from processes.cli.drills.stage import Late, Stage, send
+from processes.cli.machine import environment
 from processes.cli.terminal.failure import Failure
 from processes.core.cli.drills import BY_NAME, DRILLS
 from processes.core.errors import ResourceError
@@ -182,3 +184,15 @@ def test_what_is_held_is_stopped_and_goes_on_afterwards() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_the_small_disk_of_a_drill_is_fit_for_a_state_folder(tmp_path: Path) -> None:
+    """The bug it would catch: a tmpfs is everybody's, so no installation starts on it and two drills cannot run."""
+    disk = tmp_path / "state"
+    disk.mkdir()
+    programme.mount(disk, programme.STATE_DISK)
+    try:
+        environment.make_folders(load({"FLEETHUB_STATE": str(disk)}))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
