@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 import uvloop
@@ -38,6 +39,7 @@ from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubE
 STOP_S_MAX: Final = 4.5  # from SIGTERM to the end; a promise of 5 s to users, less the interpreter's own start and end
 # measured: with the default a loop that spins at 100 % starves the other threads for seconds
 SWITCH_INTERVAL_S: Final = 0.0005
+FRAMES_MAX: Final = 100  # told of one thread or task, as faulthandler does
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _PR_SET_PTRACER: Final = 0x59616D61  # prctl(2): "Yama"
 _PR_SET_PTRACER_ANY: Final = -1
@@ -82,7 +84,7 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the tasks thread takes it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = logs.open_log(found.log, name)
-    stacks = stacks_file.of_threads(stacks_file.folder(found.run), name)
+    stacks = stacks_file.of_main(stacks_file.folder(found.run), name)
     try:
         lock.hold(lock.place(found.run, name), wait_s=5.0)
         poison = deaths.examine(found, name)  # before anything of the predecessor is written over
@@ -190,28 +192,55 @@ def listening_socket(descriptor: int = 0) -> socket.socket:
 
 
 def open_stacks(folder: Path, name: str) -> Path:
-    """Let SIGUSR1 write all Python stacks to FOLDER/NAME.stacks, even in C code or with a lock held; return it."""
+    """Let SIGUSR1 write the main thread's Python stack to FOLDER/NAME.stacks, even in C code or with a lock held;
+    return the file.
+
+    Of the main thread alone: faulthandler reads the frames of the other threads while they run, which now and then ends
+    the process with SIGSEGV (python/cpython#116008). They are with the tasks, and in what py-spy reads.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = stacks_file.of_threads(folder, name)
+    path = stacks_file.of_main(folder, name)
     file = path.open("w")
     faulthandler.enable(file)
-    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True, chain=False)
+    faulthandler.register(signal.SIGUSR1, file=file, all_threads=False, chain=False)
     return path
 
 
 def _write_tasks_on_signal(loop: asyncio.AbstractEventLoop, path: Path) -> None:
-    """Start a thread that writes the stacks of all asyncio tasks to `path` at SIGUSR2, whatever the loop is doing."""
+    """Start a thread that writes the stacks of the other threads and of all asyncio tasks to `path` at SIGUSR2, whatever
+    the loop is doing.
+    """
 
     def write() -> None:
         while True:
             signal.sigwait({signal.SIGUSR2})
             try:
                 stacks = "".join(_awaits(task) for task in asyncio.all_tasks(loop))
-                durable.replace(path, f"# {time.monotonic_ns()}\n{stacks}".encode(), durable=False)
+                written = f"# {time.monotonic_ns()}\n{_threads()}{stacks}"
+                durable.replace(path, written.encode(), durable=False)
             except (OSError, RuntimeError):
                 continue  # the disk is full, or the tasks changed during the reading: the next signal tries again
 
     threading.Thread(target=write, name="tasks", daemon=True).start()
+
+
+def _threads() -> str:
+    """Return the stacks of all threads but this one and the main one, each with its innermost frame first."""
+    frames, left_out = sys._current_frames(), (threading.get_ident(), threading.main_thread().ident)
+    text = ""
+    for thread in threading.enumerate():
+        frame = None if thread.ident in left_out else frames.get(thread.ident or 0)
+        text += f'Thread "{thread.name}" (most recent call first):\n' if frame is not None else ""
+        for _ in range(FRAMES_MAX):
+            if frame is None:
+                break
+            text += _frame(frame)
+            frame = frame.f_back
+    return text
+
+
+def _frame(frame: FrameType) -> str:
+    return f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n'
 
 
 def _awaits(task: asyncio.Task[object]) -> str:
@@ -221,11 +250,11 @@ def _awaits(task: asyncio.Task[object]) -> str:
     """
     lines = [f"{task!r}\n"]
     waiting: object = task.get_coro()
-    for _ in range(100):
+    for _ in range(FRAMES_MAX):
         frame = _first_of(waiting, "cr_frame", "gi_frame", "ag_frame")
         if frame is None:
             break
-        lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n')
+        lines.append(_frame(frame))
         waiting = _first_of(waiting, "cr_await", "gi_yieldfrom", "ag_await")
     return "".join(lines)
 

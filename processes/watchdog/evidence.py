@@ -40,6 +40,7 @@ TAIL_BYTES: Final = 64 * 1024
 PART_BYTES_MAX: Final = 1 << 20  # of one file in an incident's folder
 REAP_S: Final = 0.2  # after a kill
 POLL_S: Final = 0.01
+ASKED_MAX: Final = 3  # the kernel may let another thread take the signal, if the main one has just taken another
 SETTLED_S: Final = 0.03  # a dump that did not grow for so long is complete; faulthandler writes it in about 2 ms
 
 _FRAME: Final = re.compile(r'^\s+File "(.+)", line (\d+|\?\?\?) in (.+)$')
@@ -77,7 +78,7 @@ async def collect(
         "pulse.json": _given(_json(subject.pulse)),
         "queues.json": _given(_json(queues)),
         "proc.json": on_thread(lambda: facts(subject.pid)),
-        "stacks.txt": stacks_of(subject, stacks_file.of_threads(stacks, subject.name), stopped),
+        "stacks.txt": stacks_of(subject, stacks_file.of_main(stacks, subject.name), stopped),
         "tasks.txt": tasks_of(subject, stacks_file.of_tasks(stacks, subject.name), stopped),
         "pyspy.txt": pyspy(subject.pid),
         "log.txt": on_thread(lambda: logs_of(settings.log, subject.name)),
@@ -106,24 +107,31 @@ async def collect(
 
 
 async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """Return all Python stacks, as faulthandler writes them at SIGUSR1: in C code and with held locks too."""
+    """Return the main thread's Python stack, as faulthandler writes it at SIGUSR1: in C code and with held locks too."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
-    before = _size(path)
-    if not process_reader.send(subject, signal.SIGUSR1):
-        return "# the process is gone\n"
-    size, since_s = before, time.monotonic()
-    while size == before or time.monotonic() - since_s < SETTLED_S:
-        await asyncio.sleep(POLL_S)
-        if (now := _size(path)) != size:
-            size, since_s = now, time.monotonic()
-    with path.open("rb") as file:
-        file.seek(before)
-        return file.read(PART_BYTES_MAX).decode(errors="replace")
+    text = ""
+    for _ in range(ASKED_MAX):
+        before = _size(path)
+        if not process_reader.send(subject, signal.SIGUSR1):
+            return text or "# the process is gone\n"
+        size, since_s = before, time.monotonic()
+        while size == before or time.monotonic() - since_s < SETTLED_S:
+            await asyncio.sleep(POLL_S)
+            if (now := _size(path)) != size:
+                size, since_s = now, time.monotonic()
+        with path.open("rb") as file:
+            file.seek(before)
+            text = file.read(PART_BYTES_MAX).decode(errors="replace")
+        if not _is_beside(text):
+            break
+    return text
 
 
 async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """Return the asyncio tasks with their stacks, as the process's tasks thread writes them at SIGUSR2."""
+    """Return the other threads and the asyncio tasks with their stacks, as the process's tasks thread writes them at
+    SIGUSR2.
+    """
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     before = _mark(path)
@@ -186,17 +194,18 @@ def logs_of(folder: Path, name: str) -> str:
 
 
 def where_stuck(stacks: str) -> str | None:
-    """Return FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it has none.
-
-    faulthandler lists the newest thread first, so the main thread is the last one, unless the list was cut off.
-    """
-    blocks = re.split(r"^(?:Current thread|Thread) 0x", stacks, flags=re.MULTILINE)[1:]
-    if not blocks or stacks.rstrip().endswith("..."):
+    """Return FILE:LINE FUNCTION of the main thread's innermost frame in faulthandler's text; None if it has none."""
+    if _is_beside(stacks):
         return None
-    for line in blocks[-1].splitlines()[1:]:
+    for line in stacks.splitlines():
         if frame := _FRAME.match(line):
             return f"{short(frame[1])}:{frame[2]} {frame[3]}"
     return None
+
+
+def _is_beside(stacks: str) -> bool:
+    """Return whether this is the stack of another thread than the main one: those begin in threading's _bootstrap."""
+    return stacks.endswith(" in _bootstrap\n")
 
 
 def where_stuck_pyspy(dump: str) -> str | None:

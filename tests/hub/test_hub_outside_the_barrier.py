@@ -195,6 +195,7 @@ def test_a_connection_in_a_census_that_raises_is_put_aside_alone(
         monkeypatch.setattr(presence, "connect", connect)
         await house.say(house.census("bad", "good"))
         await house.until(lambda: (link := house.memory.links.get("good")) and link.presence is Presence.ONLINE)
+        await house.until(house.blamed)  # a dead letter waits for the disk, which `good` does not
         assert house.blamed() == [(Why.RAISED, "CensusTaken", "bad")]
         assert house.memory.asides["bad"]
 

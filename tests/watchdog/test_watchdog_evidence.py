@@ -14,14 +14,15 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from doubles.deadline import WAIT_S
 
-from processes.adapters import proc
+from processes.adapters import bootstrap, proc
 from processes.adapters.settings import Agents, File, Operators, Settings
-from processes.watchdog import evidence, listening
+from processes.watchdog import evidence, listening, process_reader
 from processes.watchdog.evidence import (
     collect,
     on_thread,
@@ -35,9 +36,7 @@ from processes.watchdog.process_reader import Subject
 
 ROOT = Path(evidence.__file__).parents[2]
 
-STACKS = f'''Thread 0x00007f0000000002 (most recent call first):
-  File "/usr/lib/python3.11/threading.py", line 320 in wait
-Current thread 0x00007f0000000001 (most recent call first):
+STACKS = f'''Stack (most recent call first):
   File "{ROOT}/processes/hub/loop.py", line 120 in step
   File "/x/asyncio/runners.py", line 118 in run
 '''
@@ -57,9 +56,33 @@ def test_the_main_threads_innermost_frame_is_named_relative_to_the_package() -> 
     assert where_stuck(STACKS) == "processes/hub/loop.py:120 step"
 
 
-def test_when_more_threads_live_than_are_listed_the_last_is_not_taken_for_the_main_one() -> None:
-    """faulthandler lists a hundred and writes three dots."""
-    assert where_stuck(STACKS + "...\n") is None
+BESIDE = """Stack (most recent call first):
+  File "/usr/lib/python3.11/signal.py", line 82 in sigwait
+  File "/usr/lib/python3.11/threading.py", line 1002 in _bootstrap
+"""
+
+
+def test_the_stack_of_another_thread_is_not_taken_for_the_main_ones() -> None:
+    assert where_stuck(BESIDE) is None
+
+
+@pytest.mark.parametrize("deaf", [1, evidence.ASKED_MAX])
+def test_when_another_thread_takes_the_signal_it_is_sent_again(
+    deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sent = tmp_path / "hub.stacks", []
+
+    def send(*_: object) -> bool:
+        sent.append(1)
+        with path.open("a") as file:
+            file.write(BESIDE if len(sent) <= deaf else STACKS)
+        return True
+
+    monkeypatch.setattr(process_reader, "send", send)
+    subject: Any = None
+    text = asyncio.run(evidence.stacks_of(subject, path, stopped=False))
+    assert text == (STACKS if deaf < evidence.ASKED_MAX else BESIDE)
+    assert len(sent) == min(deaf + 1, evidence.ASKED_MAX)
 
 
 @pytest.mark.parametrize("nothing", ["", "# the process is gone\n", "garbage\n" * 3])
@@ -75,6 +98,8 @@ def test_the_second_witness_names_the_main_thread() -> None:
 
 def test_the_main_tasks_innermost_await_is_named() -> None:
     tasks = """# 1
+Thread "queues-hub" (most recent call first):
+  File "/x/q.py", line 9 in q
 <Task pending name='Task-7' coro=<a()>>
   File "/x/a.py", line 1 in a
 <Task pending name='Task-1' coro=<b()>>
@@ -217,6 +242,56 @@ def test_a_disk_that_is_full_leaves_no_file_and_still_names_the_line(tmp_path: P
     assert collected.files == []
     assert collected.stuck_at is not None
     assert collected.stuck_at.endswith(" stuck")
+
+
+def test_the_looking_harms_no_process_whose_other_threads_run(tmp_path: Path) -> None:
+    """The bug it would catch: faulthandler reads the frames of running threads, and a hub that was only looked at ends
+    with SIGSEGV (python/cpython#116008; with all threads this test fails within thirty looks).
+    """
+    code = (
+        "import signal, sys, threading\nfrom pathlib import Path\nfrom processes.adapters import bootstrap\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})\nfolder = Path(sys.argv[1])\n"
+        "bootstrap.open_stacks(folder, 'hub')\nimport asyncio\n"
+        "async def waits(deep):\n    await (waits(deep - 1) if deep else asyncio.sleep(600))\n"
+        "async def main():\n"
+        "    tasks = [asyncio.create_task(waits(10)) for _ in range(20)]\n    await asyncio.sleep(0)\n"
+        "    bootstrap._write_tasks_on_signal(asyncio.get_running_loop(), folder / 'hub.tasks')\n"
+        "    print(flush=True)\n    taken_twice = threading.Lock()\n    taken_twice.acquire()\n"
+        "    taken_twice.acquire()\n"
+        "asyncio.run(main())"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert child.stdout is not None
+    child.stdout.readline()
+    for look in range(200):
+        child.send_signal(signal.SIGUSR2)
+        time.sleep(look % 20 * 0.0002)  # so that the other signal finds the tasks thread anywhere in its work
+        child.send_signal(signal.SIGUSR1)
+        time.sleep(0.004)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL, "it lived until it was killed"
+    child.communicate()
+
+
+def test_the_stacks_of_other_threads_are_with_the_tasks() -> None:
+    over = threading.Event()
+
+    def waits_for_the_end() -> None:
+        over.wait()
+
+    beside = threading.Thread(target=waits_for_the_end, name="beside")
+    beside.start()
+    try:
+        text = bootstrap._threads()
+    finally:
+        over.set()
+        beside.join()
+    block = text[text.index('Thread "beside" (most recent call first):\n') :]
+    assert "in waits_for_the_end" in block.partition("\nThread ")[0]
+    assert "MainThread" not in text, "it is in the stacks"
 
 
 def test_no_secret_of_the_process_is_in_its_evidence(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def examine(settings: Settings, name: str) -> Poison:
 def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
     boot, now = clock.boot_id(), clock.now()
     note = _read(_path(settings, name).with_suffix(".note"), _note)
-    stacks = _tail(stacks_file.of_threads(stacks_file.folder(settings.run), name), poison.STACKS_CHARS_MAX)
+    stacks = _tail(stacks_file.of_main(stacks_file.folder(settings.run), name), poison.STACKS_CHARS_MAX)
     words = poison.last_words(_supervisor_log(settings), last.pid)
     out_of_memory = "SIGKILL" in words and _killed_for_memory(last)
     cause = poison.cause_of(last, boot, note, words, crashed=poison.fatal(stacks), out_of_memory=out_of_memory)

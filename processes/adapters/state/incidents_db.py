@@ -21,7 +21,7 @@ SCHEMA: Final = (
 )
 BUSY_TIMEOUT_S: Final = 0.3  # readers answer within a second, whatever is locked
 LIST_MAX: Final = 1000  # one listing; retention.incidents is 200 by default
-EVIDENCE_BYTES_MAX: Final = 64 * 1024  # shown of one file; stacks of all threads are about 20 KiB
+EVIDENCE_BYTES_MAX: Final = 64 * 1024  # shown of one file; all tasks and threads are about 20 KiB
 EVIDENCE_FILES_MAX: Final = 12
 
 T = TypeVar("T")

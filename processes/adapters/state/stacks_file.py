@@ -14,11 +14,11 @@ def folder(run: Path) -> Path:
     return run / "stacks"
 
 
-def of_threads(folder: Path, name: str) -> Path:
-    """Return the file of the Python stacks of all threads, one dump after the other."""
+def of_main(folder: Path, name: str) -> Path:
+    """Return the file of the main thread's Python stacks, one dump after the other."""
     return folder / f"{name}.stacks"
 
 
 def of_tasks(folder: Path, name: str) -> Path:
-    """Return the file of the asyncio tasks' stacks, as they were last asked for."""
+    """Return the file of the stacks of the other threads and of the asyncio tasks, as they were last asked for."""
     return folder / f"{name}.tasks"

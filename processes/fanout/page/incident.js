@@ -6,8 +6,8 @@ import { age, day, empty, facts, pastPhrase, pill, since, tile } from "/words.js
 
 const FRAME = /^(\s*)File "(.+)", line (\d+|\?\?\?) in (.+)$|^(\s+)(\S.*) \((.+):(\d+)\)$/;
 const NAMES = {
-  "stacks.txt": "Stacks of all threads",
-  "tasks.txt": "Tasks",
+  "stacks.txt": "Stack of the main thread",
+  "tasks.txt": "Other threads and tasks",
   "pyspy.txt": "Stacks seen from outside (py-spy)",
   "pulse.json": "Pulse",
   "proc.json": "The process",
