@@ -21,12 +21,11 @@ from typing import Final
 from processes.adapters import rights
 from processes.adapters.settings import Settings, address
 from processes.cli.checks.finding import Finding, Level
-from processes.cli.machine import own_processes
+from processes.cli.machine import descriptors, own_processes
 from processes.cli.machine import ports as both_ports
 from processes.cli.terminal.failure import Failure
 from processes.core.shown.certificate import NoCertificate, expires_wall_s
 
-FILES_MIN: Final = 4096  # supervisord's minfds
 FILES_GOOD: Final = 65536  # for some ten thousand agents
 DISK_BYTES_BAD: Final = 64 << 20
 DISK_BYTES_LOW: Final = 1 << 30
@@ -66,17 +65,13 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
 def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
     """Check that there are enough descriptors, and that the second witness may read the stacks of frozen processes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    advice = "Raise it: LimitNOFILE=65536 in the unit, or ulimit -Hn."
-    if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
-        yield Finding("descriptors", Level.BAD, f"the hard limit is {hard}; at least {FILES_MIN} are needed", advice)
-    elif hard != resource.RLIM_INFINITY and hard < FILES_GOOD:
-        yield Finding(
-            "descriptors",
-            Level.OK,
-            f"{hard}: enough for some {max(0, hard - 1024)} agents a gateway; 65536 is good for 10,000 hosts",
-        )
-    else:
-        yield Finding("descriptors", Level.OK, "enough for 10,000 hosts")
+    good = hard == resource.RLIM_INFINITY or hard >= FILES_GOOD
+    some = f"{hard}: enough for some {max(0, hard - 1024)} agents a gateway; {FILES_GOOD} is good for 10,000 hosts"
+    try:
+        descriptors.check()
+        yield Finding("descriptors", Level.OK, "enough for 10,000 hosts" if good else some)
+    except Failure as failure:
+        yield Finding("descriptors", Level.BAD, failure.message, failure.advice)
     scope = _read("/proc/sys/kernel/yama/ptrace_scope")
     if scope not in ("", "0", "1") and os.geteuid() != 0:
         yield Finding(

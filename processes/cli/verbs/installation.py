@@ -20,6 +20,7 @@ from processes.adapters.settings import Settings, load
 from processes.adapters.state import desired_state, fleet_db, lock, pulse_file
 from processes.adapters.supervisor import SupervisorAway
 from processes.cli.machine import (
+    descriptors,
     enrolment,
     environment,
     own_hub,
@@ -91,6 +92,7 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
             return EXIT_OK
         supervision.kill_leftovers(settings)
         ports.check(settings.file)
+        descriptors.check()
         sign_in.make_operator_token(settings)
         desired_state.replace(settings, {})  # `up` starts everything, also what was stopped before
         if not foreground:
