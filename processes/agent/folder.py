@@ -24,6 +24,7 @@ READ_BYTES_MAX: Final = 64 * 1024  # at one look: keeps the agent's turns short
 UNSTARTED_BYTES: Final = 512  # of `unstarted`: the room for what the shim writes into it, taken before the start
 HOLE_MARK: Final = "[fleethub: output is missing here: its spool was cut]"
 FILE_BYTES_MAX: Final = 16 * 1024  # of any file but the spool; a shim writes at most 4 KiB
+WORDS_CHARS_MAX: Final = 300  # of what a shim said last
 _PASSING: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
 
 
@@ -59,6 +60,12 @@ def facts(folder: Path, lives: bool) -> Folder:
         unstarted,
         None if ended is None else _ended(ended),
     )
+
+
+def last_words(folder: Path) -> str:
+    """The last line that a shim said before it gave up; empty: none said anything. Raises: OSError, as `facts`."""
+    lines = (_read(folder / "shim.err") or b"").decode(errors="replace").split("\n")
+    return next((line.strip()[:WORDS_CHARS_MAX] for line in reversed(lines) if line.strip()), "")
 
 
 def cancel(folder: Path, name: str) -> None:

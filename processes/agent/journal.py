@@ -16,10 +16,13 @@ import msgspec
 
 from processes.core.agent.remembered import JournalRow
 from processes.core.errors import ResourceError
+from processes.core.records import lasting_time
+from processes.core.records.lasting_time import LastingTime
+from processes.core.values import Now
 
 KEPT_S: Final = 30 * 86400.0  # contract: ids are known so long; a command's time to live is 7 days at most
 ROWS_MAX: Final = 200_000  # beyond, the oldest settled ones go; guess: 30 days of one command every 13 s. About 100 MB
-PRUNE_EVERY_ROWS: Final = 1000  # whoever floods an agent with commands fills no disk until the day's pruning
+PRUNE_EVERY_ROWS: Final = 1000  # whoever floods an agent with commands fills no disk until the hour's pruning
 SCHEMA_VERSION: Final = 1
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -77,9 +80,11 @@ class Journal:
         """The row replaces the one of its id, durably. Raises: JournalFailed."""
         await self._call(lambda: self._update(row))
 
-    async def prune(self, now_wall_s: float) -> None:
-        """Settled and rejected rows that are too old or too many are gone. Raises: JournalFailed."""
-        await self._call(lambda: self._prune(now_wall_s))
+    async def prune(self, now: Now, boot_id: str) -> None:
+        """Settled and rejected rows that are too old or too many are gone. A wall clock that is wrong for an hour makes
+        nothing old (core/records/lasting_time.py). Raises: JournalFailed.
+        """
+        await self._call(lambda: self._prune(now, boot_id))
 
     def close(self) -> None:
         """Closes it, after what is under way."""
@@ -179,9 +184,15 @@ class Journal:
         assert self._base is not None, "not open"
         return self._base.execute(statement, values).rowcount
 
-    def _prune(self, now_wall_s: float) -> None:
+    def _prune(self, now: Now, boot_id: str) -> None:
+        assert self._base is not None, "not open"
+        found = self._base.execute("SELECT value FROM meta WHERE key = 'lasting_time'").fetchone()
+        before = None if found is None else msgspec.json.decode(found[0], type=LastingTime)
+        lasting = lasting_time.after(before, boot_id, now)
+        self._write("INSERT OR REPLACE INTO meta VALUES ('lasting_time', ?)", (msgspec.json.encode(lasting).decode(),))
         self._write(
-            "DELETE FROM command WHERE state IN ('settled', 'rejected') AND written_wall_s < ?", (now_wall_s - KEPT_S,)
+            "DELETE FROM command WHERE state IN ('settled', 'rejected') AND written_wall_s < ?",
+            (lasting.believed_wall_s - KEPT_S,),
         )
         self._drop_surplus()
 

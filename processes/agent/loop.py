@@ -45,7 +45,8 @@ INBOX_MAX: Final = 1000  # inputs; past it the link reads no more
 BATCH_MAX: Final = 200
 TICK_S: Final = 0.2
 TICK_RUNNING_S: Final = 0.05  # while a command runs: its output is looked for so often
-PRUNE_S: Final = 86400.0
+PRUNE_S: Final = 3600.0
+REAP_S: Final = 5.0  # guess: a machine has room for what ends in so long
 JOURNAL_LOOK_S: Final = 10.0  # how often the journal's file is looked for
 SENT: Final = {
     agent_frames.CommandAck: "agent.acked",
@@ -77,6 +78,7 @@ class Loop:
         self._looking = False
         self._look_mono_s = 0.0  # when to look again
         self._prune_mono_s = 0.0
+        self._reap_mono_s = 0.0
         self._journal_look_s = journal_look_s
         self._journal_look_mono_s = self._clock.mono_s() + journal_look_s
         self._is_journal_gone = False
@@ -127,6 +129,7 @@ class Loop:
         self._look()
         self._prune()
         self._look_for_journal()
+        self._reap()
         pulse.stepped = pulse.received
         pulse.backlog = self._inbox.qsize()
         pulse.connections = self._agent.running
@@ -279,7 +282,7 @@ class Loop:
 
         async def prune() -> None:
             try:
-                await self._journal.prune(self._clock.now().wall_s)
+                await self._journal.prune(self._clock.now(), self._identity.boot_id)
             except JournalFailed as error:
                 self._log.error("journal not pruned", error=str(error))
 
@@ -298,6 +301,12 @@ class Loop:
                                 unacknowledged=self._agent.unacknowledged)  # fmt: skip
 
         self._start(look())
+
+    def _reap(self) -> None:
+        """Collect, now and then, the exits of processes that are this agent's only because their parents are gone."""
+        if self._clock.mono_s() >= self._reap_mono_s:
+            self._reap_mono_s = self._clock.mono_s() + REAP_S
+            self._start(self._runner.reap())
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         """Run `call` beside the loop; if it raises, the whole agent ends and its supervisor starts it anew."""

@@ -75,6 +75,10 @@ class Runner:
         """Run folders of none of these commands are gone, unless something still runs there. Returns their names."""
         return await self._call(lambda: self._tidy(open_ids))
 
+    async def reap(self) -> None:
+        """Collect what ended of those that init hands to this agent: it is process 1 of a container, for instance."""
+        await self._call(self._reap)
+
     def close(self) -> None:
         """No more calls. What runs, runs on."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -125,12 +129,13 @@ class Runner:
     def _look(self, wanted: Look) -> Observed:
         command_id, place = wanted.command_id, self._place(wanted.command_id)
         run, ended = self._judge(command_id, place)
+        said = folder.last_words(place) if run is FolderVerdict.UNSTARTED else ""
         started = self._started.get(command_id)
         spool = self._spools.setdefault(command_id, SpoolReader(place))
         records = spool.read(wanted.first, wanted.room_bytes) if wanted.room_bytes else []
         total = spool.total() if run is FolderVerdict.ENDED else None
         pid = started.pid if started is not None else None
-        return Observed(command_id, run, pid, wanted.first, records, ended, total)
+        return Observed(command_id, run, pid, wanted.first, records, ended, total, said)
 
     def _judge(self, command_id: str, place: Path) -> tuple[FolderVerdict, Ended | None]:
         if command_id in self._unknown:
@@ -174,6 +179,11 @@ class Runner:
 
     def _reap(self) -> None:
         self._leaving = [leaving for leaving in self._leaving if leaving.poll() is None]
+        for shim_process in self._shims.values():
+            shim_process.poll()  # the status of a shim is its own to collect
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _told(ended: Ended, killed: int, survived: int) -> Ended:

@@ -14,6 +14,9 @@ All of it may be removed, cut or made unwritable at any time, by the command its
 nothing is begun; a program that was begun runs on, and is ended at its time limit or when an agent asks. If its end
 cannot be written, then it is not known, and the shim exits without a word.
 
+A process that the program left running may hold its output open. The shim does not wait for it, and leaves it a reader
+(cat, into /dev/null): without one its next line would end it.
+
 The shim is the subreaper of what it runs: everything that the program started is its descendant, in whatever session,
 until the shim ends. So a cancel and a time limit end all of it, or their message says what is left.
 
@@ -94,10 +97,13 @@ def main(arguments: list[str]) -> int:
         os.waitpid(pid, 0)
         _write_exit("error", 127, word.decode(errors="replace"))
         return 0
-    verdict = Watch(pid, timeout_s, spool, {out_read: STDOUT, err_read: STDERR}, wake).run()
+    watch = Watch(pid, timeout_s, spool, {out_read: STDOUT, err_read: STDERR}, wake)
+    verdict = watch.run()
     _reach("shim.exited", armed_by)
     _write_exit(*verdict)
     _reach("shim.written", armed_by)
+    for fd in watch.held():
+        _leave_reader(fd)
     return 0
 
 
@@ -213,6 +219,10 @@ class Watch:
             self._ended()
         self._spool.finish()
         return self._verdict(self._code, left)
+
+    def held(self) -> list[int]:
+        """The streams that a process which the program left running still holds open."""
+        return list(self._streams)
 
     def _ended(self) -> bool:
         """True once the program itself has ended. Collects all that ended, orphans of the program too."""
@@ -446,18 +456,45 @@ def _end_all() -> str:
     """Kills what still runs of the command, and says what could not be ended; empty: nothing runs any more."""
     left: dict[int, str] = {}
     for _ in range(KILL_ROUNDS_MAX):
-        with contextlib.suppress(ChildProcessError):
+        has_children = True
+        try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        except ChildProcessError:
+            has_children = False
         left = _descendants()
-        if not left:
+        if not left and not has_children:
             return ""
         for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(KILL_ROUND_S)
+    if not left:  # /proc with hidepid, and another user's: sudo, for instance
+        return "some of its processes are hidden from this agent and still run"
     named = ", ".join(f"{name} ({pid})" for pid, name in list(left.items())[:NAMED_MAX])
     return f"{len(left)} of its processes cannot be ended and still run: {named}"
+
+
+def _leave_reader(fd: int) -> None:
+    """Leaves a process that reads the stream to its end and keeps nothing. It has no part in the command: no lock, no
+    session and no environment of it.
+    """
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        os.chdir("/")
+        os.set_blocking(fd, True)
+        null = os.open(os.devnull, os.O_RDWR)
+        for number, source in ((0, fd), (1, null), (2, null)):
+            os.dup2(source, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe("cat", ["cat"], {"PATH": os.environ.get("PATH", os.defpath)})  # noqa: S606, S607
+    except OSError:  # no cat here: it goes as it did before
+        pass
+    finally:
+        os._exit(127)
 
 
 def _descendants() -> dict[int, str]:

@@ -199,3 +199,22 @@ def test_reader_gives_every_record_once_in_small_bites(tmp_path: Path) -> None:
     while bite := reader.read(len(records), 3000):
         records += bite
     assert records == [SpoolRecord(Stream.STDOUT, f"line {number}") for number in range(5000)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ""),
+        (b"", ""),
+        (
+            b"Traceback:\n  line\nOSError: [Errno 28] No space left on device\n\n",
+            "OSError: [Errno 28] No space left on device",
+        ),
+        (b"killed before it was started\nB\366se\r\n", "B\ufffdse"),
+        (b"x" * 9999, "x" * folder.WORDS_CHARS_MAX),
+    ],
+)
+def test_last_words_of_a_shim_are_the_last_line_that_it_said(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "shim.err").write_bytes(content)
+    assert folder.last_words(tmp_path) == words

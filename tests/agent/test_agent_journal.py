@@ -14,6 +14,7 @@ import pytest
 
 from processes.agent.journal import KEPT_S, Journal, JournalFailed
 from processes.core.agent.remembered import Ended, JournalRow, JournalState, ReportStatus
+from processes.core.values import Now
 
 
 def row(command_id: str = "c1", state: JournalState = JournalState.ADMITTED, written_wall_s: float = 1e9) -> JournalRow:
@@ -87,7 +88,9 @@ def test_ids_are_kept_30_days_and_open_ones_for_ever(tmp_path: Path) -> None:
         ):
             await journal.record(row(command_id, state))
         await journal.record(row("young", JournalState.REJECTED, 1e9 + 2))
-        await journal.prune(1e9 + KEPT_S + 1)
+        hours = int(KEPT_S / 3600) + 25  # from the first look on; a day of it the wall clock is doubted
+        for hour in range(hours):
+            await journal.prune(Now(hour * 3600.0, 1e9 + 1 + (hour - hours + 1) * 3600.0 + KEPT_S), "boot")
         known = [
             command_id
             for command_id in ("open", "noted", "old", "young")
@@ -96,6 +99,20 @@ def test_ids_are_kept_30_days_and_open_ones_for_ever(tmp_path: Path) -> None:
         assert known == ["open", "noted", "young"]
 
     play(tmp_path / "journal.db", claim)
+
+
+@pytest.mark.parametrize("boots", [("boot", "boot", "boot"), ("boot", "next", "last")], ids=["one boot", "reboots"])
+def test_a_clock_that_is_wrong_for_an_hour_forgets_no_id(tmp_path: Path, boots: tuple[str, str, str]) -> None:
+    """A year ahead, and back. An id that was forgotten would be run again, should it ever come again."""
+    path = tmp_path / "journal.db"
+
+    async def claim(journal: Journal, _: list[JournalRow]) -> None:
+        await journal.record(row("old", JournalState.REJECTED))
+        for number, (boot, ahead_s) in enumerate(zip(boots, (0.0, 400 * 86400.0, 0.0), strict=True)):
+            await journal.prune(Now(number * 3600.0, 1e9 + number * 3600.0 + ahead_s), boot)
+        assert await journal.record(row("old")) is not None
+
+    play(path, claim)
 
 
 @pytest.mark.parametrize("fault", ["unlinked", "replaced", "locked"])

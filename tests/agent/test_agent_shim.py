@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from doubles.agent_process import AgentProcess, agent_process, until
 from doubles.deadline import WAIT_S
@@ -43,6 +46,22 @@ async def family(hub: HubWire, command_id: str = "c1") -> list[int]:
     await hub.command("family", command_id)
     await hub.until(lambda: len(hub.output.get(command_id, {})) == 2, "both pids")
     return [int(line) for line in hub.lines(command_id)]
+
+
+def readers_of(pid: int) -> list[psutil.Process]:
+    """The processes that read what this one writes to stdout and stderr, and nothing else."""
+    pipes = {os.readlink(f"/proc/{pid}/fd/{number}") for number in (1, 2)}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.readlink(f"/proc/{process.pid}/fd/0") in pipes:
+                found.append(process)
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Not so of a zombie: in a container nobody may collect it."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.parametrize("leader_too", [False, True])
@@ -161,18 +180,71 @@ def test_what_cannot_be_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             child.kill()
 
 
+def test_what_is_hidden_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hidepid an agent does not see what another user runs, sudo for instance: it is not gone because of that."""
+    monkeypatch.setattr(shim, "KILL_ROUNDS_MAX", 2)
+    monkeypatch.setattr(shim, "_descendants", dict)
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        try:
+            assert shim._end_all() == "some of its processes are hidden from this agent and still run"
+        finally:
+            child.kill()
+
+
 def test_end_of_a_program_that_leaves_a_daemon_leaves_that_alone_and_says_that_its_output_is_cut(
     tmp_path: Path,
 ) -> None:
-    async def claim(hub: HubWire, _: AgentProcess) -> None:
+    """CASE: nobody read the daemon's output any more, and its first line after the end ended it (SIGPIPE)."""
+    after, go = tmp_path / "after", tmp_path / "go"
+    later = f"while [ ! -e {go} ]; do sleep 0.05; done; echo out; echo err >&2; echo saved > {after}; exec sleep 1000"
+
+    async def claim(hub: HubWire, agent: AgentProcess) -> None:
         await hub.command("daemon", "c1")
         report = await hub.report("c1")
         pid = int(hub.lines("c1")[0])
         assert (report["status"], start_ticks(pid) is not None) == ("ok", True)
         assert "still held its output open" in report["message"]
+        await until(lambda: [each.name() for each in readers_of(pid)] == ["cat", "cat"], "a reader of each stream")
+        readers = readers_of(pid)
+        for reader in readers:  # it is no part of the command: not of its run, nor of what an agent looks for
+            assert "FLEETHUB_RUN" not in reader.environ()
+            assert not [file.path for file in reader.open_files() if str(agent.state) in file.path]
+        go.touch()
+        await until(after.exists, "what the daemon does after its lines")
+        assert start_ticks(pid) is not None
         os.kill(pid, signal.SIGKILL)
+        await until(lambda: not any(map(is_alive, readers)), "the end of its readers")
 
-    play(tmp_path, {"daemon": ["/bin/sh", "-c", "setsid sleep 1000 & echo $!"]}, claim)
+    play(tmp_path, {"daemon": ["/bin/sh", "-c", f"setsid sh -c '{later}' & echo $!"]}, claim)
+
+
+def test_what_a_command_leaves_is_reaped_by_an_agent_that_is_the_first_process(tmp_path: Path) -> None:
+    """CASE: in a container whose process 1 is the agent, each command that left something left a zombie too."""
+
+    async def claim(hub: HubWire, agent: AgentProcess) -> None:
+        assert agent.process is not None
+        for number in range(3):
+            await hub.command("leaves", f"c{number}")
+            assert (await hub.report(f"c{number}"))["status"] == "ok"
+        await until(lambda: not list((agent.state / "runs").iterdir()), "the end of the last run folder")
+        (tmp_path / "go").touch()
+        children = psutil.Process(agent.process.pid).children
+        await until(lambda: not children(recursive=True), "the end of all that was left")
+
+    left = f"(while [ ! -e {tmp_path}/go ]; do sleep 0.05; done >/dev/null 2>&1 &)"
+    become = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.executable, sys.argv[1:])"
+
+    async def scene() -> None:
+        async with HubWire() as hub:
+            agent = AgentProcess(tmp_path, hub.url, TOKEN, {"leaves": ["/bin/sh", "-c", left]})
+            agent.start(before=[sys.executable, "-c", become])
+            try:
+                await hub.registered()
+                await claim(hub, agent)
+            finally:
+                agent.end_all()
+
+    asyncio.run(scene())
 
 
 def test_reboot_in_the_middle_has_its_own_reason(tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ class AgentProcess:
             lines += [f"[commands.{op}]", *(f"{key} = {_toml(value)}" for key, value in fields.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def start(self, **environ: str) -> None:
-        """Starts it; the log goes on in the same file."""
+    def start(self, before: Sequence[str] = (), **environ: str) -> None:
+        """Starts it; the log goes on in the same file. `before`: words of a program that becomes the agent."""
         outside = {key: value for key, value in os.environ.items() if not key.startswith(("FLEETHUB_", "SUPERVISOR_"))}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "processes.agent", "--config", str(self.config)],
+                [*before, sys.executable, "-m", "processes.agent", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -77,6 +77,8 @@ def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house:
     done = house.cli("run", "uptime", host["name"])
     assert done.returncode == 0, done.stderr
     assert "load average:" in done.stdout
+    environ = Path(f"/proc/{house.pulse('agent').pid}/environ").read_bytes().split(b"\0")
+    assert f"PATH={os.environ['PATH']}".encode() in environ, "its commands find the system's pip and python3"
     refused = house.cli("run", "rm", host["name"])
     assert refused.returncode == 1
     assert "does not offer 'rm'; it offers: uptime" in refused.stderr

@@ -39,7 +39,7 @@ from processes.core.agent.remembered import (
 )
 from processes.core.agent.step import Identity
 from processes.core.travels import agent_frames
-from processes.core.values import CloseCode, Stream
+from processes.core.values import CloseCode, Now, Stream
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -329,7 +329,7 @@ class VirtualJournal:
         """As Journal."""
         await self._durably(row.command_id, lambda: self._update(row))
 
-    async def prune(self, now_wall_s: float) -> None:
+    async def prune(self, now: Now, boot_id: str) -> None:
         """Nothing is old enough here."""
 
     def close(self) -> None:
@@ -433,6 +433,9 @@ class VirtualRunner:
         for name in stale:
             del self._folders[name]
         return stale
+
+    async def reap(self) -> None:
+        """As Runner."""
 
     def close(self) -> None:
         """Part of Runner."""

@@ -19,7 +19,7 @@ _FORBIDDEN: Final = '"\\\n'  # supervisord splits its commands as a shell does
 
 
 def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that supervisord.conf expands, and a PATH on which this installation's supervisord is found.
+    """The variables that supervisord.conf expands.
 
     Raises: Failure, if a path cannot stand in supervisord's configuration.
     """
@@ -42,9 +42,17 @@ def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> di
             )
     if "FLEETHUB_CONFIG" in environ:
         found["FLEETHUB_CONFIG"] = str(settings.config)
-    path = environ.get("PATH", os.defpath)
-    found["PATH"] = path if str(python.parent) in path.split(os.pathsep) else f"{python.parent}{os.pathsep}{path}"
     return found
+
+
+def path(environ: Mapping[str, str] = os.environ) -> str:
+    """A PATH on which this installation's supervisord is found, for a shell in which a person starts it.
+
+    `up` starts it without: what is on the PATH of supervisord is on that of this machine's agent and of its commands,
+    and they are to find the system's pip and python3 there, not the hub's.
+    """
+    own, given = str(Path(sys.executable).absolute().parent), environ.get("PATH", os.defpath)
+    return given if own in given.split(os.pathsep) else f"{own}{os.pathsep}{given}"
 
 
 def exports(found: Mapping[str, str]) -> str:

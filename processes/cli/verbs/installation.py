@@ -58,7 +58,7 @@ def env() -> None:
     found = environment.variables(settings)
     environment.make_folders(settings)
     sign_in.make_operator_token(settings)
-    print(environment.exports(found), end="")
+    print(environment.exports(found | {"PATH": environment.path()}), end="")
 
 
 @click.command()

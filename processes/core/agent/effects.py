@@ -61,7 +61,7 @@ class Observed(msgspec.Struct, frozen=True):
     """A look into a run folder. `first` is the offset of records[0].
 
     `total`: how many records there are, once the command has ended. It is less than before if the spool was cut or
-    removed since.
+    removed since. `said`: what the last shim said that ran nothing.
     """
 
     command_id: str
@@ -71,6 +71,7 @@ class Observed(msgspec.Struct, frozen=True):
     records: Sequence[SpoolRecord] = ()
     ended: Ended | None = None
     total: int | None = None
+    said: str = ""
 
 
 class Ticked(msgspec.Struct, frozen=True):

@@ -97,9 +97,9 @@ class OpenCommand:
         if row.ended is not None:
             self.end(row.ended, 0)
 
-    def unstarted(self, now: Now, boot_id: str, *, is_offered: bool) -> bool:
+    def unstarted(self, now: Now, boot_id: str, *, is_offered: bool, said: str = "") -> bool:
         """Returns True if a shim is to be started, now that it is proved that nothing ran: its shim could not be
-        started, was killed before the start, or was to be started by the agent before this one.
+        started, was killed before the start, or was to be started by the agent before this one. `said`: by its shim.
         """
         if self.launches == 0 or not is_offered:
             self.unrun = _why_not(self.row, now, boot_id, is_offered=is_offered)
@@ -107,7 +107,7 @@ class OpenCommand:
         if now.boot_s - self.launched_boot_s < LAUNCH_PAUSE_S:
             return False
         if self.launches >= LAUNCHES_MAX:
-            self.unrun = not_run("could not be started", "not_started")
+            self.unrun = not_run(f"could not be started{said and f' ({said})'}", "not_started")
         return self.unrun is None
 
     def observed_again(self, seen: Observed) -> None:

@@ -346,7 +346,7 @@ class Agent:
         elif seen.run is FolderVerdict.RUNNING:
             command.stage, command.pid = CommandStage.RUNNING, seen.pid
         elif seen.run is FolderVerdict.UNSTARTED and command.stage is CommandStage.ACCEPTED:
-            self._unstarted(command, now, effects)
+            self._unstarted(command, seen.said, now, effects)
         # plant: spool-offset
         if self._registered and seen.first == command.flow.next:
             for record in seen.records:
@@ -354,8 +354,8 @@ class Agent:
                 output = agent_frames.Output(record.text, seen.command_id, command.row.op, record.stream, offset)
                 self._send(output, effects)
 
-    def _unstarted(self, command: OpenCommand, now: Now, effects: list[Effect]) -> None:
-        if command.unstarted(now, self._me.boot_id, is_offered=command.row.op in self._me.offers):
+    def _unstarted(self, command: OpenCommand, said: str, now: Now, effects: list[Effect]) -> None:
+        if command.unstarted(now, self._me.boot_id, is_offered=command.row.op in self._me.offers, said=said):
             self._launch(command, now, effects)
         elif command.unrun is not None:
             self._advance(command, now, effects)

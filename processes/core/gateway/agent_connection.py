@@ -104,6 +104,11 @@ class AgentConnection:
         return self.token.host
 
     @property
+    def life(self) -> str:
+        """Which life of which machine it is: its boot and its journal, as far as the agent said so."""
+        return f"{self.info.register.boot_id} {self.info.register.journal_id}" if self.info is not None else ""
+
+    @property
     def is_live(self) -> bool:
         """True between `register` and the end: the hub may speak of this connection."""
         return self.stage in {ConnectionStage.REGISTERED, ConnectionStage.TOLD}

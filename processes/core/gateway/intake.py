@@ -195,12 +195,13 @@ class Intake(Generic[Socket]):
                     acts.append(Pause(member.socket))
 
     def _register(self, member: Member[Socket], now_s: float, acts: list[Act[Socket]]) -> None:
-        old = self.roster.register(member)
-        if old is None:
-            return
-        self._close(old, CloseCode.REPLACED, "replaced by a newer connection", now_s, acts)
-        if self.roster.contested(member.connection.host, now_s):
-            acts.append(Contested(member.connection.host, member.connection.address))
+        host, old = member.connection.host, self.roster.register(member)
+        is_contested = self.roster.returns(host, member.connection.life)
+        if old is not None:
+            self._close(old, CloseCode.REPLACED, "replaced by a newer connection", now_s, acts)
+            is_contested |= self.roster.contested(host, now_s)
+        if is_contested:
+            acts.append(Contested(host, member.connection.address))
 
     def _close(self, member: Member[Socket], code: int, reason: str, now_s: float, acts: list[Act[Socket]]) -> None:
         self.leave(member, code, reason, now_s)

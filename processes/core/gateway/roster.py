@@ -12,6 +12,7 @@ from processes.core.gateway.agent_connection import AgentConnection
 
 CONTESTED_MAX: Final = 3  # replacements within CONTESTED_S; contract
 CONTESTED_S: Final = 60.0
+LIVES_MAX: Final = 4  # of a host, that are remembered; guess: more copies of one machine than two are rare
 
 Socket = TypeVar("Socket", bound=Hashable)
 
@@ -31,6 +32,7 @@ class Roster(Generic[Socket]):
         self._by_id: dict[str, Member[Socket]] = {}
         self._by_host: dict[str, Member[Socket]] = {}
         self._replaced_s: dict[str, deque[float]] = {}
+        self._lives: dict[str, deque[str]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -62,6 +64,21 @@ class Roster(Generic[Socket]):
         times = self._replaced_s.setdefault(host, deque(maxlen=CONTESTED_MAX))
         times.append(now_s)
         return len(times) == CONTESTED_MAX and now_s - times[0] <= CONTESTED_S
+
+    def returns(self, host: str, life: str) -> bool:
+        """Note a registration. Return whether this life of the host registered before another one did, which proves
+        that two machines have its token: of one machine no boot and no journal ever comes back after the next.
+
+        An agent that was replaced waits for half a minute and more, so of two copies none is replaced often.
+        """
+        lives = self._lives.setdefault(host, deque(maxlen=LIVES_MAX))
+        if lives and lives[-1] == life:
+            return False
+        is_back = life in lives
+        if is_back:
+            lives.remove(life)
+        lives.append(life)
+        return is_back
 
     def unregister(self, connection: AgentConnection) -> None:
         """Called when the connection ends: deliveries do not find it any more."""

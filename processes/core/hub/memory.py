@@ -26,6 +26,7 @@ from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
 from processes.core.records.run import Run
 from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
+from processes.core.travels.agent_frames import Heartbeat
 from processes.core.travels.messages import Change, Connection, Delivery, Json, Replied
 from processes.core.values import CANARY_HOST, Now, Presence
 
@@ -294,6 +295,19 @@ class Draft(Overlay):
             self._count(command.host, command.state, after)
         return next_command
 
+    def ledgers_word(self, host: HostRecord, heartbeat: Heartbeat) -> Heartbeat:
+        """Return the heartbeat with the op that runs by the state of the host's commands.
+
+        An agent's own word is as old as its last heartbeat, and a command may have begun or ended since. Of a foreign
+        agent there is no better word.
+        """
+        if host.foreign:
+            return heartbeat
+        running = next((each.op for each in self.queue(host.name) if each.state is State.RUNNING), None)
+        if heartbeat.pending_command == running:
+            return heartbeat
+        return msgspec.structs.replace(heartbeat, pending_command=running)
+
     def put_run(self, run: Run) -> None:
         """Make this the run's record."""
         self.put(self.memory.runs, run.id, run)
@@ -327,12 +341,15 @@ class Draft(Overlay):
         self.effects.writes.append(AddTransition(transition))
 
     def _count(self, name: str, before: State | None, after: State) -> None:
-        """Count a transition in both ledgers: the installation's and the host's, if the host is still there."""
+        """Count a transition in both ledgers, the installation's and the host's, if the host is still there; and show
+        what runs there now.
+        """
         # plant: ledger-lost
         self.ledger = self.ledger.moved(before, after)
         host = self.host(name)
         if host is not None:
-            host = msgspec.structs.replace(host, ledger=host.ledger.moved(before, after))
+            heartbeat = None if host.heartbeat is None else self.ledgers_word(host, host.heartbeat)
+            host = msgspec.structs.replace(host, ledger=host.ledger.moved(before, after), heartbeat=heartbeat)
             self.put(self.memory.hosts, name, host)
 
     # the end

@@ -105,7 +105,10 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
     if host is None or link.connection != event.connection:
         return
     host = msgspec.structs.replace(
-        host, heartbeat=event.heartbeat, heartbeat_facts=event.facts, seen_wall_s=draft.now.wall_s
+        host,
+        heartbeat=draft.ledgers_word(host, event.heartbeat),
+        heartbeat_facts=event.facts,
+        seen_wall_s=draft.now.wall_s,
     )
     if host.name == CANARY_HOST:
         draft.beat = event.heartbeat.command_pid or 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_members_are_one_more_than_processes(tmp_path: Path) -> None:
     settings = load({"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_GATEWAY_PROCESSES": "3"})
     found = environment.variables(settings)
     assert (found["FLEETHUB_GATEWAY_MEMBERS"], found["FLEETHUB_FANOUT_MEMBERS"]) == ("4", "2")
+
+
+def test_the_path_of_commands_is_the_operators_own_and_a_shell_finds_supervisord(tmp_path: Path) -> None:
+    """CASE: the hub's venv stood first on the PATH of commands, so that `pip install` in one changed the hub."""
+    assert "PATH" not in environment.variables(load({"FLEETHUB_STATE": str(tmp_path)}))
+    own = str(Path(sys.executable).absolute().parent)
+    assert environment.path({"PATH": "/usr/bin:/bin"}) == f"{own}:/usr/bin:/bin"
+    assert environment.path({"PATH": f"/usr/bin:{own}"}) == f"/usr/bin:{own}"
 
 
 def test_a_path_that_supervisord_would_misread_is_refused(tmp_path: Path) -> None:

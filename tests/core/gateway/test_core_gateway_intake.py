@@ -45,8 +45,8 @@ class Scene:
         read = member.connection.read([(agent_frames.encode(frame), True) for frame in frames], self.now_s)
         return self.carry_out(self.intake.take(member, read.events, self.now_s))
 
-    def register(self, socket: int) -> list[Act[int]]:
-        return self.say(socket, agent_frames.Register(self.members[socket].connection.host, protocol=1))
+    def register(self, socket: int, **life: str) -> list[Act[int]]:
+        return self.say(socket, agent_frames.Register(self.members[socket].connection.host, protocol=1, **life))
 
     def leave(self, socket: int) -> bool:
         self.paused.discard(socket)
@@ -170,6 +170,17 @@ def test_a_newer_connection_replaces_the_older_and_three_in_a_minute_are_contest
     assert kinds[:3] == [("AgentRegistered", "boot.1"), ("AgentRegistered", "boot.2"), ("AgentDisconnected", "boot.1")]
     assert scene.intake.roster.of_host("a") == scene.members[4]
     assert scene.intake.roster.find("boot.1") is None
+
+
+@pytest.mark.parametrize("field", ["boot_id", "journal_id"])
+def test_a_copied_machine_is_contested_however_long_each_copy_waits(field: str) -> None:
+    scene = Scene()
+    seen = []
+    for life in ("one", "one", "other", "one", "other"):
+        acts = scene.register(scene.connect("a"), **{field: life})
+        seen.append([act for act in acts if isinstance(act, Contested)])
+        scene.now_s += 61.0
+    assert seen == [[], [], [], [Contested("a", "peer")], [Contested("a", "peer")]]
 
 
 def test_a_host_that_pours_out_past_all_room_is_told_to_come_again() -> None:

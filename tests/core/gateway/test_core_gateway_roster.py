@@ -33,6 +33,25 @@ def test_three_replacements_within_a_minute_are_contested(at_s: tuple[float, ...
     assert not roster.contested("b", 100.0), "of another host"
 
 
+@pytest.mark.parametrize(
+    ("lives", "returned"),
+    [
+        ("A", "."),
+        ("AAAA", "...."),  # a connection that breaks and comes back
+        ("ABCDEFGHA", "........."),  # reboots, or a journal that is made anew; what was long ago is forgotten
+        ("ABA", "..!"),
+        ("ABAB", "..!!"),
+        ("AABBA", "....!"),
+        ("ABCABC", "...!!!"),  # two copies
+    ],
+)
+def test_a_life_that_comes_back_after_another_one_shows_a_copied_machine(lives: str, returned: str) -> None:
+    """The bug it would catch: two copies wait for half a minute each, so three replacements never come in a minute."""
+    roster: Roster[int] = Roster()
+    assert "".join(".!"[roster.returns("a", life)] for life in lives) == returned
+    assert not roster.returns("b", "A"), "of another host"
+
+
 def test_the_connection_that_was_replaced_takes_nothing_away_when_it_ends() -> None:
     roster: Roster[int] = Roster()
     old, new = member(1), member(2)
