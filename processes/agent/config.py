@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,6 +15,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from processes.adapters import ownership
 from processes.core.errors import FleethubError

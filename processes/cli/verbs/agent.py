@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 import click
 
 from processes.adapters.ownership import NotPrivate
-from processes.adapters.settings import is_plain_elsewhere
 from processes.adapters.state import agent_token
 from processes.cli.machine import code_exchange, enrolment, sign_in
 from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import invocation
 from processes.cli.verbs.systemd_unit import agent_unit
-from processes.core.values import HOST_NAME
+from processes.core.values import HOST_NAME, is_plain_elsewhere
 
 PLACE: Final = (
     Path("/var/lib/fleethub-agent") if os.geteuid() == 0 else Path("~/.local/state/fleethub-agent").expanduser()
