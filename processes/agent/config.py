@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 import shutil
@@ -11,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from processes.adapters import ownership
+from processes.adapters import agents_url, ownership
 from processes.core.errors import FleethubError
 from processes.core.values import HOST_NAME, OP_NAME
 
@@ -39,7 +39,7 @@ class ConfigError(FleethubError):
     """The agent's file is wrong; the text says where, and what to do."""
 
 
-Words = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+Words = Annotated[list[str], Meta(min_length=1)]
 
 
 class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -105,7 +105,7 @@ def load(path: Path) -> Config:
     offered = builtins() if file.builtins or (file.builtins is None and not file.commands) else {}
     config = Config(
         path=path,
-        hub=file.hub,
+        hub=file.hub.strip(),
         name=file.name or socket.gethostname(),
         token_file=home / file.token_file,
         heartbeat_s=file.heartbeat_s,
@@ -123,7 +123,7 @@ def load(path: Path) -> Config:
 def read_token(path: Path) -> str:
     """The host's token. Raises: ConfigError."""
     try:
-        token = path.read_bytes()[:TOKEN_BYTES_MAX].decode("ascii").strip()
+        token = path.read_bytes()[:TOKEN_BYTES_MAX].removeprefix(codecs.BOM_UTF8).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
@@ -172,12 +172,9 @@ def _resolved(offer: Offer, home: Path) -> Offer:
 
 def _check(config: Config) -> None:
     try:
-        url = urlsplit(config.hub)
-        port_is_fine = url.port is None or url.port > 0
-    except ValueError:
-        raise ConfigError(f"{config.path}: hub = {config.hub!r} is not a URL") from None
-    if url.scheme not in ("ws", "wss") or not url.hostname or not port_is_fine or url.username:
-        raise ConfigError(f"{config.path}: hub = {config.hub!r} must be ws://HOST:PORT/ws or wss://HOST/ws")
+        is_tls = agents_url.parsed(config.hub).secure
+    except agents_url.BadUrl as error:
+        raise ConfigError(f"{config.path}: hub = {config.hub!r} {error}") from None
     if not HOST_NAME.fullmatch(config.name):
         raise ConfigError(f"{config.path}: name = {config.name!r} is not a host name (letters, digits, hyphens, dots)")
     for op, offer in config.commands.items():
@@ -185,8 +182,10 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{config.path}: commands.{op!r}: a name of letters, digits, _ . - is needed, at most 64")
         if any("\0" in word for word in offer.argv):
             raise ConfigError(f"{config.path}: commands.{op}.argv holds a NUL character")
+        if not offer.argv[0]:
+            raise ConfigError(f"{config.path}: commands.{op}.argv begins with the program's name, which is empty here")
     if config.ca_file is not None:
-        if url.scheme == "ws":
+        if not is_tls:
             raise ConfigError(f"{config.path}: ca_file is for wss://, and hub = {config.hub!r} has no TLS")
         try:
             trust(config.ca_file)

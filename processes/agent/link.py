@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -250,7 +251,7 @@ class Link:
         except (OSError, NotPrivate) as error:
             raise ConfigError(f"the next token cannot be read: {error}") from None
         token = found or read_token(self._config.token_file)
-        if not self._config.hub.startswith("wss:"):
+        if urlsplit(self._config.hub).scheme != "wss":
             return token, bool(found), None
         return token, bool(found), trust(self._config.ca_file)
 

@@ -9,10 +9,39 @@ import sys
 from pathlib import Path
 
 import pytest
+from websockets.uri import parse_uri
 
-from processes.agent.config import ConfigError, load
+from processes.agent.config import ConfigError, load, read_token
 
 HUB = 'hub = "ws://127.0.0.1:7701/ws"\n'
+UNDIALLED = [
+    ("ws://127.0.0.1:7701/ws#agents", "hub = 'ws://127.0.0.1:7701/ws#agents' must be ws://"),
+    (f"ws://{'h' * 64}.example.org/ws", "names no host"),
+    ("ws://.hub.invalid:7701/ws", "names no host"),
+    ("ws://hub..invalid/ws", "names no host"),
+    (f"ws://{'f' * 62}ö.example.org/ws", "names no host"),
+    ("ws://@hub.invalid/ws", "must be ws://"),
+    ("ws://:secret@hub.invalid/ws", "must be ws://"),
+    ("ws://hub.invalid:0/ws", "must be ws://"),
+    ("ws://hub.invalid:+9/ws", "is not a URL"),
+    ("ws://[::1/ws", "is not a URL"),
+    ("ws:hub.invalid/ws", "must be ws://"),
+    ("ws://hub.invalid/w s", "a blank or a control character"),
+    ("ws://hub.invalid/ws\\r\\nX: y", "a blank or a control character"),
+    ("ws://a\\u0000b/ws", "a blank or a control character"),
+    ("ws://hub.invalid/\\u00a0ws", "a blank or a control character"),
+]
+DIALLED = [
+    "WSS://fleet.example.org/ws",
+    "ws://127.0.0.1:7701",
+    "ws://127.0.0.1:/ws",
+    "wss://[::1]:7701/ws",
+    "wss://[fe80::1%eth0]:7701/ws",
+    "wss://flöte.example.org/ws",
+    "wss://fleet_1.example.org./ws",
+    "wss://fleet.example.org/hub/ws?zone=a%20b",
+    " wss://fleet.example.org/ws\\t",
+]
 
 
 def write(home: Path, text: str, token: str | None = "a-token\n") -> Path:
@@ -79,12 +108,13 @@ def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
         ('hub = "http://x/ws"', "must be ws://"),
         ('hub = "ws://u:p@x/ws"', "must be ws://"),
         ('hub = "ws://x:99999/ws"', "not a URL"),
+        *((f'hub = "{url}"', words) for url, words in UNDIALLED),
         (HUB + "heartbeats = 5", "unknown key heartbeats; did you mean heartbeat_s?"),
         (HUB + "heartbeat_s = 0", "for heartbeat_s"),
         (HUB + 'name = "a b"', "not a host name"),
         (HUB + '[commands.pull]\nargv = "git pull"', "not a line for a shell"),
         (HUB + "[commands.pull]\nargv = []", "argv"),
-        (HUB + '[commands.pull]\nargv = [""]', "argv"),
+        (HUB + '[commands.pull]\nargv = ["", "a"]', "commands.pull.argv begins with the program's name"),
         (HUB + '[commands.pull]\nargv = ["a\\u0000b"]', "NUL"),
         (HUB + "[commands.pull]\n", "argv"),
         (
@@ -103,6 +133,26 @@ def test_mistake_is_named_with_the_file(tmp_path: Path, text: str, words: str) -
         load(write(tmp_path, text))
     assert words in str(caught.value)
     assert "agent.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("hub", DIALLED)
+def test_every_spelling_of_a_url_that_can_be_dialled_is_taken(tmp_path: Path, hub: str) -> None:
+    path = write(tmp_path, "")
+    path.write_text(f'hub = "{hub}"\n', encoding="utf-8")
+    assert parse_uri(load(path).hub).secure == ("ss" in hub.lower()[:5])
+
+
+def test_an_argument_may_be_empty(tmp_path: Path) -> None:
+    """CASE: `git commit -m ""` was refused."""
+    text = HUB + '[commands.a]\nargv = ["git", "commit", "-m", ""]\n'
+    assert load(write(tmp_path, text)).commands["a"].argv[-1] == ""
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa-token\r\n", b"  a-token", b"a-token\n\n"])
+def test_token_is_read_whatever_an_editor_put_around_it(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path, HUB)
+    (tmp_path / "agent.token").write_bytes(content)
+    assert read_token(load(path).token_file) == "a-token"
 
 
 @pytest.mark.parametrize("token", [None, "", "two words\n", "ключ\n"])

@@ -219,6 +219,13 @@ def test_a_url_that_cannot_be_dialled_is_a_failure_that_is_logged(tmp_path: Path
     asyncio.run(story())
 
 
+def test_tls_is_spoken_whatever_the_case_of_the_scheme(tmp_path: Path) -> None:
+    """The bug it would catch: `hub = "WSS://…"` passes the check of the file, and is never dialled."""
+    found = Link(config(tmp_path, "WSS://127.0.0.1:9/ws"), "1", structlog.get_logger())
+    assert found._credentials()[2] is not None
+    assert Link(config(tmp_path, "WS://127.0.0.1:9/ws"), "1", structlog.get_logger())._credentials()[2] is None
+
+
 @pytest.mark.parametrize("stored", [True, False], ids=["the hub has it", "the hub never heard of it"])
 def test_an_agent_that_was_killed_amid_a_rotation_comes_back_whichever_token_the_hub_has(
     tmp_path: Path, *, stored: bool

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from processes.adapters import agents_url
 from processes.adapters.ownership import NotPrivate
 from processes.adapters.state import agent_token
 from processes.cli.machine import code_exchange, enrolment, sign_in
@@ -21,9 +22,8 @@ from processes.cli.terminal.options import invocation
 from processes.cli.verbs.systemd_unit import agent_unit
 from processes.core.values import HOST_NAME, is_plain_elsewhere
 
-PLACE: Final = (
-    Path("/var/lib/fleethub-agent") if os.geteuid() == 0 else Path("~/.local/state/fleethub-agent").expanduser()
-)
+ROOTS_PLACE: Final = Path("/var/lib/fleethub-agent")
+OWN_PLACE: Final = "~/.local/state/fleethub-agent"
 UNIT: Final = "fleethub-agent.service"
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
@@ -50,9 +50,7 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these 
 @click.option(
     "--place",
     type=click.Path(path_type=Path, file_okay=False),
-    default=PLACE,
-    show_default=True,
-    help="With --hub: the agent's folder.",
+    help=f"With --hub: the agent's folder. [default: {ROOTS_PLACE if os.geteuid() == 0 else OWN_PLACE}]",
 )
 @click.option(
     "--insecure",
@@ -72,7 +70,7 @@ def agent(
     token_file: Path | None,
     code: str | None,
     name: str | None,
-    place: Path,
+    place: Path | None,
     insecure: bool,
     init: bool,
     install: bool,
@@ -98,10 +96,12 @@ def agent(
                 "--hub needs either --code, which `fleethub enroll NAME --code` printed, or --token-file, with the "
                 "token that `fleethub enroll NAME` printed"
             )
+        hub = hub.strip()
         _check_way(hub, insecure)
         units = invocation().units
         if install:
             units.check()
+        place = place or _default_place()
         if code is not None:
             config = _made_by_code(hub, code, name, place)
         else:
@@ -119,8 +119,27 @@ def agent(
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
 
 
+def _default_place() -> Path:
+    """Return the folder of this user's agent. Raises: Failure, if nobody knows where this user is at home."""
+    try:
+        return ROOTS_PLACE if os.geteuid() == 0 else Path(OWN_PLACE).expanduser()
+    except RuntimeError:  # no HOME, and no entry in passwd: a container, or a user of its own
+        raise Failure("no_place", f"user {os.geteuid()} has no home folder: HOME is not set", "Give --place.") from None
+
+
 def _check_way(hub: str, insecure: bool) -> None:
-    """Raises: Failure, if the token would go to another machine where everybody on the way can read it."""
+    """Raises: Failure, if nothing can be dialled there, or the token would go to another machine where everybody on the
+    way can read it.
+    """
+    try:
+        agents_url.parsed(hub)
+    except agents_url.BadUrl as error:
+        raise Failure(
+            "bad_url",
+            f"--hub {hub!r} {error}",
+            "The URL of the agents' port looks like wss://fleet.example.org:7701/ws",
+            EXIT_USAGE,
+        ) from None
     if is_plain_elsewhere(hub) and not insecure:
         raise Failure(
             "insecure_url",
@@ -173,14 +192,6 @@ def _checked(hub: str, name: str, place: Path, *, is_given: bool) -> tuple[Path,
 
     Raises: Failure.
     """
-    parts = urlsplit(hub)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise Failure(
-            "bad_url",
-            f"{hub!r} is not the URL of an agents' port",
-            "It looks like wss://fleet.example.org:7701/ws",
-            EXIT_USAGE,
-        )
     if not HOST_NAME.fullmatch(name):
         raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", EXIT_USAGE)
     path = place / "agent.toml"
@@ -188,7 +199,7 @@ def _checked(hub: str, name: str, place: Path, *, is_given: bool) -> tuple[Path,
     if is_given and there not in ("", name):
         advice = f"Leave out --name to go on as {there}, choose another --place, or change the name in that file."
         raise Failure("other_name", f"{path} is the file of {there}, not of {name}", advice, EXIT_USAGE)
-    return path, hub if parts.path.strip("/") else f"{hub.rstrip('/')}/ws"
+    return path, hub if urlsplit(hub).path.strip("/") else f"{hub.rstrip('/')}/ws"
 
 
 def _read_token() -> str:

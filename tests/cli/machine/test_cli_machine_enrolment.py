@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +107,18 @@ def test_what_the_operator_wrote_into_the_file_stays_when_the_port_changes(
     assert enrolment.prepare_agent(settings, api, HUB) == ("mine", True)
     text = (settings.state / "agent.toml").read_text()
     assert text == f'# mine\nhub = "{HUB}"\nname = "mine"\n[commands.pull]\nargv = ["true"]\n'
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_an_agents_file_is_utf_8_in_any_locale_with_or_without_a_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
+    """The bug it would catch: under LC_ALL=ja_JP.EUC-JP `up` refuses an agent.toml with an umlaut in a comment."""
+    path = tmp_path / "agent.toml"
+    path.write_bytes(mark + f'# für „Halle 3“\nhub = "{HUB}"\nname = "here"\n'.encode())
+    program = (
+        "import sys, pathlib; from processes.cli.machine import enrolment; path = pathlib.Path(sys.argv[1]);"
+        "print(enrolment.existing(path).name); enrolment.write_agent_file(path, 'wss://other/ws', 'here')"
+    )
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    said = subprocess.run([sys.executable, "-c", program, str(path)], env=environ, capture_output=True, text=True)
+    assert said.stdout == "here\n", said.stderr
+    assert path.read_bytes().decode() == '# für „Halle 3“\nhub = "wss://other/ws"\nname = "here"\n'

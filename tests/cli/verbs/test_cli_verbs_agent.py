@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,21 @@ def test_what_cannot_be_is_refused_with_what_to_do(
     text = capsys.readouterr().err
     assert "wss://fleet.example.org:7701/ws" in text
     assert "Give --name as it was enrolled." in text
+    assert not (tmp_path / "place").exists()
+
+
+@pytest.mark.parametrize(
+    "hub", ["ws://[::1/ws", "ws://h:99999", "ws://h/ws#x", "ws://.h", "wss://me@h", "ws://h/ w", "h"]
+)
+def test_a_url_that_can_never_be_dialled_is_refused_before_anything_is_made(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str], hub: str
+) -> None:
+    """The bug it would catch: a traceback, or an agent's file whose agent ends at once."""
+    made(tmp_path, token, hub, "--name", "web1", code=2)
+    assert execute(["agent", "--hub", hub, "--code", "web1:secret", "--place", str(tmp_path / "place"), "--init"]) == 2
+    text = capsys.readouterr().err
+    assert text.count("looks like wss://fleet.example.org:7701/ws") == 2
+    assert "Traceback" not in text
     assert not (tmp_path / "place").exists()
 
 
@@ -203,3 +220,25 @@ def test_a_code_is_for_the_host_of_the_file_that_is_there(tmp_path: Path, capsys
     assert execute(typed) == 2
     assert "is the file of web2" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["agent.toml"]
+
+
+def test_a_user_without_a_home_folder_has_every_verb_and_is_asked_for_a_place(tmp_path: Path) -> None:
+    """CASE: under a number without HOME and passwd entry every verb, `--help` too, ended in a traceback."""
+    program = """if True:
+        import os, pwd, sys
+        def nobody(_): raise KeyError("no such user")
+        pwd.getpwuid, os.geteuid = nobody, lambda: 12345
+        from processes.cli.__main__ import execute
+        said = [execute(words.split()) for words in sys.argv[1:]]
+        print(said)
+    """
+    token = tmp_path / "token"
+    token.write_text(f"{A}\n")
+    typed = f"agent --hub ws://127.0.0.1:1/ws --token-file {token} --name web1 --init"
+    words = ["agent --help", "--help", typed, f"{typed} --place {tmp_path}/place"]
+    environ = {name: value for name, value in os.environ.items() if name != "HOME"}
+    ran = subprocess.run([sys.executable, "-c", program, *words], env=environ, capture_output=True, text=True)
+    assert ran.stdout.splitlines()[-1] == "[0, 0, 1, 0]", ran.stderr
+    assert "user 12345 has no home folder" in ran.stderr
+    assert "Give --place." in ran.stderr
+    assert (tmp_path / "place" / "agent.toml").exists()
