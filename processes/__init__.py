@@ -199,7 +199,7 @@ Who is let in
     called unknown. What was ever made void is also in `revoked` beside the database. Whatever of this cannot be read is
     as it was last known; what was never known lets nobody in.
     A host gets its token in one of three ways. `enroll` prints one. `enroll --code` prints a code for one use: the
-    command line on the host (cli/machine/code_exchange.py) makes the token, offers its hash with the code at the
+    command line on the host (adapters/machine/code_exchange.py) makes the token, offers its hash with the code at the
     agents' port (GET /enroll, gateway/enrolment.py), and the hub judges it (core/hub/enrolment_codes.py). `enroll
     --rotate` has the host's agent make its next one (core/hub/host_tokens.py, agent/link.py). In the last two nobody
     sees the token, it is on the host's disk before the hub hears of it (adapters/state/agent_token.py), and asking

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import faulthandler
 import os
 import resource
 import select
@@ -30,15 +29,13 @@ from typing import Any, Final, NoReturn
 import uvloop
 
 from processes.adapters import logs, rights, settings
+from processes.adapters.own_process import STOP_S_MAX, SWITCH_INTERVAL_S, leave, open_stacks
 from processes.adapters.settings import Settings, SettingsError
 from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
 
-STOP_S_MAX: Final = 4.5  # from SIGTERM to the end; a promise of 5 s to users, less the interpreter's own start and end
-# measured: with the default a loop that spins at 100 % starves the other threads for seconds
-SWITCH_INTERVAL_S: Final = 0.0005
 FRAMES_MAX: Final = 100  # told of one thread or task, as faulthandler does
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _PR_SET_PTRACER: Final = 0x59616D61  # prctl(2): "Yama"
@@ -112,14 +109,6 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         leave(code)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process now, whatever threads still run. Write the log first, for half a second at most."""
-    flusher = threading.Thread(target=logs.close, daemon=True)
-    flusher.start()
-    flusher.join(0.5)
-    os._exit(code)
-
-
 async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, None, None]], stacks: Path) -> None:
     loop = asyncio.get_running_loop()
     _write_tasks_on_signal(loop, stacks_file.of_tasks(stacks.parent, process.name))
@@ -189,21 +178,6 @@ def listening_socket(descriptor: int = 0) -> socket.socket:
         raise ResourceError(f"descriptor {descriptor} is a socket that does not listen")
     sock.setblocking(False)
     return sock
-
-
-def open_stacks(folder: Path, name: str) -> Path:
-    """Let SIGUSR1 write the main thread's Python stack to FOLDER/NAME.stacks, even in C code or with a lock held;
-    return the file.
-
-    Of the main thread alone: faulthandler reads the frames of the other threads while they run, which now and then ends
-    the process with SIGSEGV (python/cpython#116008). They are with the tasks, and in what py-spy reads.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = stacks_file.of_main(folder, name)
-    file = path.open("w")
-    faulthandler.enable(file)
-    faulthandler.register(signal.SIGUSR1, file=file, all_threads=False, chain=False)
-    return path
 
 
 def _write_tasks_on_signal(loop: asyncio.AbstractEventLoop, path: Path) -> None:

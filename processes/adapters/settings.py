@@ -411,12 +411,6 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
-def is_plain_elsewhere(url: str) -> bool:
-    """Return True for a ws:// URL of another machine: who dials it shows the token to whoever is on the way."""
-    parts = urlsplit(url)
-    return parts.scheme == "ws" and not is_loopback(parts.hostname or "") and parts.hostname != "::1"
-
-
 def default_state() -> Path:
     """Return the state folder if none is named: `var/` of a checkout, else /var/lib/fleethub."""
     home = checkout()

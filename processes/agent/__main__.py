@@ -19,10 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
-import uvloop
-
-from processes.adapters import bootstrap, clock, failpoint, logs
-from processes.adapters.settings import is_plain_elsewhere
+from processes.adapters import clock, failpoint, logs, own_process
 from processes.adapters.state import agent_state, lock
 from processes.adapters.state.pulse_file import PulseFile
 from processes.agent import facts
@@ -35,6 +32,7 @@ from processes.agent.runner import Runner
 from processes.core.agent.step import Identity
 from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
 from processes.core.travels.agent_frames import CommandOptions
+from processes.core.values import is_plain_elsewhere
 
 NAME = "agent"
 LOCK_WAIT_S = 5.0  # a predecessor that was killed or is stopping
@@ -57,6 +55,8 @@ def main(arguments: list[str]) -> int:
         print(f"fleethub agent: {error}{hint}", file=sys.stderr, flush=True)
         return EXIT_BROKEN
     if _is_installed():
+        from processes.adapters import bootstrap  # noqa: PLC0415  # only an installation has it
+
         bootstrap.run(NAME, lambda process: _serve(config, process.log, process.pulse, process.stop))
     _run_alone(config)
 
@@ -115,15 +115,14 @@ def _boot_id() -> str:
 
 def _run_alone(config: Config) -> NoReturn:
     os.umask(0o077)
-    sys.setswitchinterval(bootstrap.SWITCH_INTERVAL_S)
+    sys.setswitchinterval(own_process.SWITCH_INTERVAL_S)
     log = logs.open_log(None, NAME)
     code = EXIT_BROKEN
     try:
-        bootstrap.open_stacks(agent_state.stacks(config.state), NAME)
+        own_process.open_stacks(agent_state.stacks(config.state), NAME)
         pulse = PulseFile(agent_state.pulses(config.state), NAME)
         log.info("started", pid=os.getpid(), name=config.name)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(config, log, pulse))
+        asyncio.run(_until_stopped(config, log, pulse))
         code = EXIT_OK
         log.info("stopped")
     except JournalGone as error:  # under supervisord a death is enough; here nobody may be there to start the next one
@@ -131,19 +130,15 @@ def _run_alone(config: Config) -> NoReturn:
         _begin_anew()
     except FleethubError as error:
         log.error("gave up", error=str(error))
-    except BaseExceptionGroup as group:
-        log.error("died of an exception", error=str(group.exceptions[0]), exc_info=True)
-    except BaseException:
-        log.error("died of an exception", exc_info=True)
+    except BaseException as error:
+        log.error("died of an exception", error=str(error), exc_info=True)
         traceback.print_exc()
-    bootstrap.leave(code)
+    own_process.leave(code)
 
 
 def _begin_anew() -> NoReturn:
     """Replace this process by the same program: lock, pulse and journal are made anew where they were removed."""
-    flusher = threading.Thread(target=logs.close, daemon=True)
-    flusher.start()
-    flusher.join(0.5)
+    own_process.flush()
     os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # the very words of our own start
 
 
@@ -154,7 +149,7 @@ async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> Non
         log.info("stopping")
         stop.set()
         overdue = threading.Timer(
-            bootstrap.STOP_S_MAX, bootstrap.leave, (EXIT_BROKEN,)
+            own_process.STOP_S_MAX, own_process.leave, (EXIT_BROKEN,)
         )  # a thread: the loop may be what hangs
         overdue.daemon = True
         overdue.start()

@@ -71,7 +71,7 @@ def unreached(error: Exception, url: str) -> str:
         )
     if isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionResetError) and url.startswith("wss://")):
         return "no TLS could be agreed on: if the hub speaks none there, `hub` begins with ws://"
-    if isinstance(error, ValueError | InvalidURI):
+    if isinstance(error, (ValueError, InvalidURI)):
         return "nothing can be dialled there: `hub` looks like wss://fleet.example.org/ws"
     if not isinstance(error, OSError) and url.startswith("ws://"):
         return "the answer was not a WebSocket's: if the hub speaks TLS there, `hub` begins with wss://"

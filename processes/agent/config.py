@@ -9,13 +9,17 @@ import shutil
 import socket
 import ssl
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from processes.adapters import agents_url, ownership
 from processes.core.errors import FleethubError

@@ -35,7 +35,12 @@ CREATE TABLE command (
 );
 CREATE INDEX command_open ON command (number) WHERE state IN ('admitted', 'accepted', 'cancelled');
 """
-_IS_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FULL, _CORRUPT, _NO_DATABASE = 13, 11, 26  # source: sqlite.org/rescode.html; named in sqlite3 from Python 3.11 on
+_CODES: Final = {  # source: sqlite3ErrStr; before Python 3.11 an exception has the text alone
+    "database or disk is full": _FULL,
+    "database disk image is malformed": _CORRUPT,
+    "file is not a database": _NO_DATABASE,
+}
 
 _Result = TypeVar("_Result")
 
@@ -96,10 +101,7 @@ class Journal:
             try:
                 return call()
             except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
-                is_full = (
-                    getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-                    or getattr(error, "errno", 0) == errno.ENOSPC
-                )
+                is_full = _code(error) == _FULL or getattr(error, "errno", 0) == errno.ENOSPC
                 raise JournalFailed(f"the journal {self._path}: {error}", is_full=is_full) from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
@@ -215,8 +217,14 @@ class _Damaged(sqlite3.DatabaseError):
 
 def _is_damage(error: sqlite3.Error) -> bool:
     """True if the file itself is no journal any more, rather than locked, full or not writable."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, _Damaged) or code in _IS_DAMAGE or "no such table" in str(error)
+    is_whole = _code(error) not in (_CORRUPT, _NO_DATABASE) and "no such table" not in str(error)
+    return isinstance(error, _Damaged) or not is_whole
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's primary result code; 0 if the error has none."""
+    code: int = getattr(error, "sqlite_errorcode", _CODES.get(str(error), 0))
+    return code & 0xFF
 
 
 def _json(row: JournalRow) -> str:

@@ -103,9 +103,8 @@ class Link:
     async def close(self) -> None:
         """Says goodbye, within CLOSE_S_MAX."""
         if self._connection is not None:
-            with contextlib.suppress(ConnectionClosed, OSError, TimeoutError):
-                async with asyncio.timeout(CLOSE_S_MAX):
-                    await self._connection.close(CloseCode.GOING_AWAY, "the agent stops")
+            with contextlib.suppress(ConnectionClosed, OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._connection.close(CloseCode.GOING_AWAY, "the agent stops"), CLOSE_S_MAX)
 
     async def _once(self) -> float:
         """One connection from dialling to its end; returns how long to wait then."""

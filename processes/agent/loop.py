@@ -39,6 +39,7 @@ from processes.core.agent.effects import (
 from processes.core.agent.remembered import JournalRow
 from processes.core.agent.step import Agent, Identity
 from processes.core.errors import ResourceError
+from processes.core.older_python import assert_never
 from processes.core.travels import agent_frames
 
 INBOX_MAX: Final = 1000  # inputs; past it the link reads no more
@@ -75,6 +76,7 @@ class Loop:
         self._tick_s, self._tick_running_s = tick_s, tick_running_s
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []  # of tasks: the first ends this agent
         self._looking = False
         self._look_mono_s = 0.0  # when to look again
         self._prune_mono_s = 0.0
@@ -100,19 +102,18 @@ class Loop:
         ops = ",".join(identity.offers)
         self._log.info("journal open", journal_id=identity.journal_id, unacknowledged=len(unsettled), ops=ops)
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                await self._look_back()
-                self._start(self._link.run(self._inbox.put))
-                while not (self._stop.is_set() or self._must_begin_anew):
-                    await self._turn()
-                await self._link.close()
-                for task in self._tasks:
-                    task.cancel()
+            await self._look_back()
+            self._start(self._link.run(self._inbox.put))
+            while not (self._stop.is_set() or self._must_begin_anew or self._failures):
+                await self._turn()
+            await self._link.close()
         finally:
+            await self._end_tasks()
             self._runner.close()
             self._gauge.close()
             self._journal.close()
+        if self._failures:
+            raise self._failures[0]
         if self._must_begin_anew and not self._stop.is_set():
             raise JournalGone("the journal was removed, replaced or damaged: this agent begins anew, with a new one")
 
@@ -140,9 +141,9 @@ class Loop:
     async def _batch(self) -> list[Input]:
         batch: list[Input] = []
         try:
-            async with asyncio.timeout(self._tick_running_s if self._agent.looks() else self._tick_s):
-                batch.append(await self._inbox.get())
-        except TimeoutError:
+            tick_s = self._tick_running_s if self._agent.looks() else self._tick_s
+            batch.append(await asyncio.wait_for(self._inbox.get(), tick_s))
+        except asyncio.TimeoutError:
             return batch
         while len(batch) < BATCH_MAX and not self._inbox.empty():
             batch.append(self._inbox.get_nowait())
@@ -153,26 +154,30 @@ class Loop:
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        match effect:
-            case Send(number, frame):
-                self._link.send(number, agent_frames.encode(frame), SENT.get(type(frame), ""))
-                self._pulse.pulse.delivered += 1
-            case RecordRow():
-                self._start(self._record(effect))
-            case RecordLaunch(row):
-                self._start(self._update(row, prepare=True))
-            case RecordEnd(row):
-                self._start(self._update(row, prepare=False))
-            case SettleRow():
-                self._start(self._settle(effect))
-            case MakeNextToken():
-                self._start(self._make_token())
-            case Launch(command_id, op):
-                self._log.info("starting", command_id=command_id, op=op)
-                self._start(self._guarded(self._runner.launch(command_id, op), "could not start", command_id))
-            case Kill(command_id, signal):
-                self._log.info("cancelling", command_id=command_id, signal=signal)
-                self._start(self._guarded(self._runner.kill(command_id, signal), "could not cancel", command_id))
+        if isinstance(effect, Send):
+            frame = effect.frame
+            self._link.send(effect.number, agent_frames.encode(frame), SENT.get(type(frame), ""))
+            self._pulse.pulse.delivered += 1
+        elif isinstance(effect, RecordRow):
+            self._start(self._record(effect))
+        elif isinstance(effect, RecordLaunch):
+            self._start(self._update(effect.row, prepare=True))
+        elif isinstance(effect, RecordEnd):
+            self._start(self._update(effect.row, prepare=False))
+        elif isinstance(effect, SettleRow):
+            self._start(self._settle(effect))
+        elif isinstance(effect, MakeNextToken):
+            self._start(self._make_token())
+        elif isinstance(effect, Launch):
+            self._log.info("starting", command_id=effect.command_id, op=effect.op)
+            launch = self._runner.launch(effect.command_id, effect.op)
+            self._start(self._guarded(launch, "could not start", effect.command_id))
+        elif isinstance(effect, Kill):
+            self._log.info("cancelling", command_id=effect.command_id, signal=effect.signal)
+            kill = self._runner.kill(effect.command_id, effect.signal)
+            self._start(self._guarded(kill, "could not cancel", effect.command_id))
+        else:
+            assert_never(effect)
 
     async def _make_token(self) -> None:
         try:
@@ -310,6 +315,18 @@ class Loop:
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         """Run `call` beside the loop; if it raises, the whole agent ends and its supervisor starts it anew."""
-        task = self._group.create_task(call)
+        task = asyncio.create_task(call)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Called when a task has ended."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures.append(error)
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import click
 
+from processes.adapters.machine.systemd_units import SystemdUnits
 from processes.adapters.settings import SettingsError, load
-from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output, streams
 from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Failure

@@ -5,7 +5,8 @@ FleethubError
 │   └── Fenced       a newer hub has taken over: this one must do nothing more
 ├── RemoteError      the peer is wrong: refuse, with the error's code
 │   └── BadFrame     a frame that breaks the protocol
-└── ResourceError    the world is wrong (a peer is away, a disk is full): retry with backoff, or report it
+├── ResourceError    the world is wrong (a peer is away, a disk is full): retry with backoff, or report it
+└── Failure          what a person asked for has failed: tell them, and what to do about it
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Final
 
 # exit codes of processes; source: sysexits.h, EX_CONFIG and EX_SOFTWARE
 EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1  # … of verbs, as many programs have them
+EXIT_USAGE: Final = 2
 EXIT_SETTINGS: Final = 78
 EXIT_BROKEN: Final = 70
 
@@ -53,3 +56,13 @@ class BadFrame(RemoteError):
 
 class ResourceError(FleethubError):
     """The world is wrong (a peer is away, a disk is full): retry with backoff, or report it."""
+
+
+class Failure(FleethubError):
+    """What a person asked for has failed. `message`: what happened and why. `advice`: what to do about it. `code`: a
+    fixed word.
+    """
+
+    def __init__(self, code: str, message: str, advice: str = "", exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.code, self.message, self.advice, self.exit_code = code, message, advice, exit_code

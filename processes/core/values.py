@@ -6,14 +6,18 @@ import datetime
 import enum
 import re
 from typing import Annotated, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from processes.core.older_python import UTC, StrEnum
 
 HOST_NAME_MAX: Final = 253  # characters; RFC 1123 section 2.1
 HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
                               r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")  # fmt: skip
 OP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_OWN: Final = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")  # names of this very machine
 
 TOKEN_VOID: Final = 410  # the answer to a code that comes with a token which was made void: make another and ask again
 CODE_S: Final = 3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
@@ -53,7 +57,7 @@ class Position(NamedTuple):
     sequence: int
 
 
-class Presence(enum.StrEnum):
+class Presence(StrEnum):
     """What is known of a host's connection. `stale`: restored from disk; this hub has not heard of the host yet."""
 
     ONLINE = "online"
@@ -61,7 +65,7 @@ class Presence(enum.StrEnum):
     OFFLINE = "offline"
 
 
-class Role(enum.StrEnum):
+class Role(StrEnum):
     """What an operator may do: look, also give commands, or also change hosts and tokens."""
 
     VIEWER = "viewer"
@@ -74,14 +78,14 @@ class Role(enum.StrEnum):
         return order.index(self) >= order.index(needed)
 
 
-class Stream(enum.StrEnum):
+class Stream(StrEnum):
     """Which stream of a command a piece of output came from."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
 
 
-class Unknown(enum.StrEnum):
+class Unknown(StrEnum):
     """Why nobody can know how a command ended that was begun: reasons in an agent's report. The hub makes it `lost`."""
 
     REBOOTED = "rebooted"  # the machine rebooted while the command ran
@@ -124,7 +128,7 @@ def rfc3339(wall_s: float | None) -> str | None:
     """Return the time as text: RFC 3339, UTC, milliseconds. None stays None."""
     if wall_s is None:
         return None
-    at = datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
+    at = datetime.datetime.fromtimestamp(wall_s, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -134,6 +138,12 @@ def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
         return None
     begun, over = datetime.datetime.fromisoformat(begun_at), datetime.datetime.fromisoformat(over_at)
     return (over - begun).total_seconds()
+
+
+def is_plain_elsewhere(url: str) -> bool:
+    """Return True for a ws:// URL of another machine: who dials it shows the token to whoever is on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "ws" and not _OWN.fullmatch(parts.hostname or "")
 
 
 def token_id(token_hash: str) -> str:

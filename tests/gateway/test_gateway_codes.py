@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from processes.cli.machine import code_exchange
+from processes.adapters.machine import code_exchange
 from processes.cli.terminal.failure import Failure
 from processes.core.gateway.code_offers import OFFERS_MAX
 from processes.core.travels.messages import CodeAnswered, CodeOffered, DeliverRotate, Token, TokenChanged, TokenOffered

@@ -18,7 +18,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # values.py, errors.py, budgets.py and connections.py ("core"). What is not named here is a room that nobody may make
 # without a word about it.
 SHARED = {"core", "core.travels", "core.records", "core.shown"}
-HANDS = ("adapters", "adapters.state", "adapters.failpoint", "adapters.bootstrap")
+HANDS = (
+    "adapters", "adapters.state", "adapters.failpoint", "adapters.own_process", "adapters.bootstrap", "adapters.machine",
+)  # fmt: skip
 MAY: dict[str, set[str]] = {
     "core": set(),
     "core.travels": {"core"},
@@ -35,8 +37,14 @@ MAY: dict[str, set[str]] = {
     "adapters": SHARED | {"core.alarms"},
     "adapters.state": SHARED | {"adapters"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
+    "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
     "adapters.bootstrap": SHARED
-    | {"adapters", "adapters.state"},  # a room of one file: it opens what the others are made of
+    | {
+        "adapters",
+        "adapters.state",
+        "adapters.own_process",
+    },  # a room of one file: it opens what the others are made of
+    "adapters.machine": SHARED | {"adapters", "adapters.state"},  # what is done on a server for its agent
     "adapters.alarm_sender": SHARED | {"core.alarms", "adapters", "adapters.bootstrap"},  # a program of its own
     "queues": SHARED | {"core.queues", *HANDS},
     "hub": SHARED | {"core.hub", *HANDS},

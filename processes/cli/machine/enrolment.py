@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
-import stat
 import time
-import tomllib
-from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from processes.adapters.settings import Settings
-from processes.adapters.state import durable
+from processes.adapters.state import agent_file
 from processes.cli.machine.sign_in import write_secret
 from processes.cli.terminal.failure import Failure
 from processes.client.api import Api
@@ -21,16 +16,6 @@ from processes.core.values import Presence
 
 ONLINE_S_MAX: Final = 30.0
 POLL_S: Final = 0.1
-TOKEN_FILE: Final = "agent.token"  # noqa: S105  # a path beside the agent's file, unless that says otherwise
-
-
-class AgentFile(msgspec.Struct, frozen=True):
-    """The part of an agent's file that the command line needs."""
-
-    hub: str = ""
-    name: str = ""
-    token_file: str = TOKEN_FILE
-    ca_file: str = ""
 
 
 def host_name(raw: str) -> str:
@@ -49,11 +34,11 @@ def prepare_agent(settings: Settings, api: Api, hub_url: str) -> tuple[str, bool
     operator's: only its `hub` is kept up to date. Raises: Failure, Refused, HubAway.
     """
     path, token = settings.agent_file, settings.agent_token
-    file = existing(path)
+    file = agent_file.read(path)
     name = file.name or own_name()
     changed = False
     if file.hub != hub_url:
-        write_agent_file(path, hub_url, name, ca=settings.file.tls.certificate)
+        agent_file.write(path, hub_url, name, ca=settings.file.tls.certificate)
         changed = True
     known = api.host(name)
     if known is None or known.revoked or not token.exists():
@@ -79,46 +64,6 @@ def wait_online(api: Api, name: str) -> None:
         time.sleep(POLL_S)
 
 
-def existing(path: Path) -> AgentFile:
-    """The content of the agent's file; the defaults if there is none. Raises: Failure, if it cannot be read."""
-    try:
-        return msgspec.convert(tomllib.loads(_text(path)), AgentFile)
-    except FileNotFoundError:
-        return AgentFile()
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise Failure(
-            "bad_agent_file", f"{path} cannot be read: {error}", "Mend it, or remove it: then it is written anew."
-        ) from None
-
-
 def own_name() -> str:
     """This machine's name, made fit to be enrolled."""
     return host_name(socket.gethostname())
-
-
-def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str = TOKEN_FILE, ca: str = "") -> None:
-    """Make the agent's file, or set only `hub` in one that exists. Raises: OSError."""
-    line = f"hub = {_toml(hub_url)}"
-    if path.exists():
-        text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, _text(path), count=1)
-        text = text if count else f"{line}\n{text}"
-    else:
-        text = (
-            "# The agent of this machine, written by fleethub. What is added under [commands.NAME] can be run here,\n"
-            "# once the agent was started again.\n"
-            f'{line}\nname = {_toml(name)}\ntoken_file = {_toml(str(token))}\nheartbeat_s = 5\nstate = "agent-state"\n'
-            "builtins = true  # offers uptime and facts, beside what is added\n"
-        )
-        if ca:
-            text += f"ca_file = {_toml(str(Path(ca).absolute()))}\n"
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
-    durable.replace(path, text.encode(), mode=mode)
-
-
-def _text(path: Path) -> str:
-    """Return the text of a TOML file, which is UTF-8 whatever the locale. Raises: OSError, UnicodeDecodeError."""
-    return path.read_bytes().decode("utf-8-sig")
-
-
-def _toml(text: str) -> str:
-    return msgspec.json.encode(text).decode()  # a JSON string is a TOML basic string too

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
+from processes.adapters.machine.systemd_units import SystemdUnits
 from processes.adapters.settings import Settings, load, load_anyway
 from processes.cli.machine.own_hub import open_own
-from processes.cli.machine.systemd_units import SystemdUnits
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.text import age

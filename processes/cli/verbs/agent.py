@@ -13,19 +13,19 @@ from urllib.parse import urlsplit
 import click
 
 from processes.adapters import agents_url
+from processes.adapters.machine import code_exchange
+from processes.adapters.machine.agent_unit import UNIT
+from processes.adapters.machine.systemd_units import SystemdUnits
 from processes.adapters.ownership import NotPrivate
-from processes.adapters.settings import is_plain_elsewhere
-from processes.adapters.state import agent_token
-from processes.cli.machine import code_exchange, enrolment, sign_in
-from processes.cli.machine.systemd_units import SystemdUnits
+from processes.adapters.state import agent_file, agent_token
+from processes.cli.machine import enrolment, sign_in
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import invocation
 from processes.cli.verbs.systemd_unit import agent_unit
-from processes.core.values import HOST_NAME
+from processes.core.values import HOST_NAME, is_plain_elsewhere
 
 ROOTS_PLACE: Final = Path("/var/lib/fleethub-agent")
 OWN_PLACE: Final = "~/.local/state/fleethub-agent"
-UNIT: Final = "fleethub-agent.service"
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these characters
@@ -161,10 +161,10 @@ def _made(hub: str, token_file: Path, given: str | None, place: Path) -> Path:
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if token is not None:
-            token_file = place / enrolment.existing(path).token_file
+            token_file = place / agent_file.read(path).token_file
             sign_in.write_secret(token_file, token)
             agent_token.discard(token_file)  # of a token that this one replaces
-        enrolment.write_agent_file(path, url, name, token=token_file.absolute())
+        agent_file.write(path, url, name, token=token_file.absolute())
     except OSError as error:
         raise Failure("no_place", f"{place}: {error.strerror or error}", "Choose another --place.") from None
     return path
@@ -176,13 +176,13 @@ def _made_by_code(hub: str, typed: str, given: str | None, place: Path) -> Path:
     if given not in (None, code.host):
         raise Failure("other_name", f"the code is for {code.host}, not for {given}", "Leave out --name.", EXIT_USAGE)
     path, url = _checked(hub, code.host, place, is_given=True)
-    file = enrolment.existing(path)
+    file = agent_file.read(path)
     token_file = (place / file.token_file).absolute()
     ca_file = str(place / file.ca_file) if file.ca_file else ""
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         code_exchange.exchange(url, code, token_file, ca_file)
-        enrolment.write_agent_file(path, url, code.host, token=token_file)
+        agent_file.write(path, url, code.host, token=token_file)
     except (OSError, NotPrivate) as error:
         raise Failure("no_place", f"{place}: {error}", "Choose another --place.") from None
     return path
@@ -196,7 +196,7 @@ def _checked(hub: str, name: str, place: Path, *, is_given: bool) -> tuple[Path,
     if not HOST_NAME.fullmatch(name):
         raise Failure("bad_name", f"{name!r} is not a host name", "Give --name as it was enrolled.", EXIT_USAGE)
     path = place / "agent.toml"
-    there = enrolment.existing(path).name
+    there = agent_file.read(path).name
     if is_given and there not in ("", name):
         advice = f"Leave out --name to go on as {there}, choose another --place, or change the name in that file."
         raise Failure("other_name", f"{path} is the file of {there}, not of {name}", advice, EXIT_USAGE)

@@ -11,7 +11,6 @@ import click
 import msgspec
 from rich.console import RenderableType
 
-from processes.adapters.settings import is_plain_elsewhere
 from processes.cli import live
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -25,7 +24,7 @@ from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
-from processes.core.values import CODE_S, HOST_NAME, Presence
+from processes.core.values import CODE_S, HOST_NAME, Presence, is_plain_elsewhere
 
 HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
 COMMANDS_SHOWN = 5  # the newest of one host

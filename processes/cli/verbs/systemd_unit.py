@@ -15,6 +15,8 @@ from typing import Final
 
 import click
 
+from processes.adapters.machine import agent_unit as agent_units
+from processes.adapters.machine.agent_unit import unit_word
 from processes.adapters.settings import RESERVED, Settings, address, checkout, load
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
@@ -94,59 +96,7 @@ SystemCallErrorNumber=EPERM
 [Install]
 WantedBy=multi-user.target
 """
-AGENT: Final = """\
-# A fleethub agent. Install: save as /etc/systemd/system/fleethub-agent.service, then
-#   systemctl daemon-reload && systemctl enable --now fleethub-agent
-
-[Unit]
-Description=fleethub agent
-Wants=network-online.target
-After=network-online.target
-# it comes back however often it dies: a server whose agent has given up cannot be repaired from afar
-StartLimitIntervalSec=0
-
-[Service]
-Type=exec
-ExecStart={command}
-
-# A stop, a restart or a crash ends the agent alone. Its commands run on, each in a shim in this unit's cgroup, and the
-# next agent finds them, sends on their output and reports their ends. With systemd's default, control-group, a `switch`
-# that restarts the agent would be killed by that restart. systemd logs "left-over process" when it starts the next
-# agent: that is intended.
-KillMode=process
-# if the kernel kills a command for want of memory, the agent and the other commands go on
-OOMPolicy=continue
-KillSignal=SIGTERM
-# the agent ends within 5 s of SIGTERM
-TimeoutStopSec=10
-Restart=always
-RestartSec=1
-
-# the PATH of commands; the PATH of a unit on NixOS would hold none of the system's programs
-Environment=PATH={path}
-
-# There is little hardening: commands inherit everything set here, and a `switch` must be able to change the system.
-# Nothing may remove a folder when the agent stops (PrivateTmp=, RuntimeDirectory=), since running commands lose it.
-# Nothing may filter system calls (Restrict…=, SystemCall…=), since the filter would bind commands too.
-UMask=0077
-# If commands only read, or run as another user, set these too:
-#User=fleethub-agent
-#NoNewPrivileges=yes
-#ProtectSystem=full
-#ProtectHome=read-only
-#ProtectKernelTunables=yes
-#ProtectKernelModules=yes
-#RestrictSUIDSGID=yes
-
-[Install]
-WantedBy=multi-user.target
-"""
-PATH: Final = ":".join((
-    "/run/wrappers/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",
-    "/run/current-system/sw/bin",
-))  # fmt: skip
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)  # as useradd(8) takes it
-_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"}  # systemd.service(5): quotes, specifiers, variables
 
 
 @click.command("systemd-unit")
@@ -190,24 +140,28 @@ def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, 
     if not _USER.fullmatch(user):
         raise Failure("bad_user", f"{user!r} is not the name of a user", exit_code=EXIT_USAGE)
     state = settings.state if environ.get("FLEETHUB_STATE") else STATE
-    config = f"Environment={_word(f'FLEETHUB_CONFIG={settings.config}')}\n" if environ.get("FLEETHUB_CONFIG") else ""
+    config = (
+        f"Environment={unit_word(f'FLEETHUB_CONFIG={settings.config}')}\n" if environ.get("FLEETHUB_CONFIG") else ""
+    )
     at_home = any(str(path).startswith(HOMES) for path in (python, python.resolve(), state, checkout() or state))
     below = state.relative_to(LIB) if state.is_relative_to(LIB) and state != LIB else None
     ports = [address(listen)[1] for listen in (settings.file.operators.listen, settings.file.agents.listen)]
     low = "CAP_NET_BIND_SERVICE" if any(0 < port < 1024 for port in ports) else ""
     folder = (
-        f"StateDirectory={_word(str(below))}\nStateDirectoryMode=0700\n"
+        f"StateDirectory={unit_word(str(below))}\nStateDirectoryMode=0700\n"
         if below
-        else f"ReadWritePaths={_word(str(state))}\n"
+        else f"ReadWritePaths={unit_word(str(state))}\n"
     )
     return HUB.format(
         user=user,
         state=state,
         environment="" if state == STATE and checkout() is None else f"FLEETHUB_STATE={shlex.quote(str(state))} ",
         fleethub=python.with_name("fleethub"),
-        state_variable=_word(f"FLEETHUB_STATE={state}"),
+        state_variable=unit_word(f"FLEETHUB_STATE={state}"),
         config=config,
-        command=" ".join(map(_word, [str(python), "-P", "-m", "processes.cli", "up", "--foreground", "--no-agent"])),
+        command=" ".join(
+            map(unit_word, [str(python), "-P", "-m", "processes.cli", "up", "--foreground", "--no-agent"])
+        ),
         folder=folder,
         capabilities=f"CapabilityBoundingSet={low}\n" + (f"AmbientCapabilities={low}\n" if low else ""),
         home="read-only" if at_home else "yes",
@@ -215,14 +169,5 @@ def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, 
 
 
 def agent_unit(python: Path, config: Path) -> str:
-    """The text of an agent's unit. Raises: Failure, if a path cannot stand in a unit."""
-    words = [str(python), "-P", "-m", "processes.agent", "--config", str(config)]
-    return AGENT.format(command=" ".join(map(_word, words)), path=PATH)
-
-
-def _word(word: str) -> str:
-    """The word, quoted so that systemd reads it back as it is."""
-    if any(ord(character) < 32 for character in word):
-        raise Failure("bad_path", f"{word!r}: a unit cannot hold control characters", "Choose another place.")
-    escaped = "".join(_ESCAPES.get(character, character) for character in word)
-    return f'"{escaped}"' if escaped != word or " " in word or "'" in word or ";" in word else word
+    """The text of the unit of an agent that this installation runs. Raises: Failure, if a path cannot stand in a unit."""
+    return agent_units.agent_unit([str(python), "-P", "-m", "processes.agent"], config)

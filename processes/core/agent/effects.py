@@ -5,7 +5,7 @@ hold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import msgspec
 
@@ -86,18 +86,9 @@ class NextTokenMade(msgspec.Struct, frozen=True):
     token_hash: str
 
 
-Input = (
-    Connected
-    | Disconnected
-    | Received
-    | Recorded
-    | RecordFailed
-    | Updated
-    | UpdateFailed
-    | Observed
-    | Ticked
-    | NextTokenMade
-)
+Input = Union[
+    Connected, Disconnected, Received, Recorded, RecordFailed, Updated, UpdateFailed, Observed, Ticked, NextTokenMade,
+]  # fmt: skip
 
 
 # Effects: what to do, in this order
@@ -159,7 +150,7 @@ class MakeNextToken(msgspec.Struct, frozen=True):
     """Make a new token, durably, beside the one in use; answered by NextTokenMade, or not at all on a full disk."""
 
 
-Effect = Send | RecordRow | RecordLaunch | RecordEnd | SettleRow | Launch | Kill | MakeNextToken
+Effect = Union[Send, RecordRow, RecordLaunch, RecordEnd, SettleRow, Launch, Kill, MakeNextToken]
 
 
 class Look(NamedTuple):

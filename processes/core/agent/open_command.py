@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from processes.core.agent.effects import Effect, Observed, RecordEnd, RecordLaunch
 from processes.core.agent.flow import Flow
 from processes.core.agent.remembered import Ended, JournalRow, JournalState, ReportStatus
+from processes.core.older_python import StrEnum
 from processes.core.values import Now
 
 LAUNCHES_MAX: Final = 5  # tries to start a shim; each is safe, for only one can turn `unstarted` into `started`
@@ -19,7 +19,7 @@ SPOOL_CUT: Final = "some of its output was lost: its spool was cut or removed"
 CANCELLED: Final = Ended(ReportStatus.CANCELLED, None, "cancelled before it was started")
 
 
-class CommandStage(enum.StrEnum):
+class CommandStage(StrEnum):
     """Where a command is in the agent; the values are the words of `known`."""
 
     ADMITTING = "admitting"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from typing import Final
 
 import msgspec
 
+from processes.core.older_python import StrEnum
 from processes.core.values import Now, Stream, Unknown
 
 COMMAND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")  # it stands in an environment variable and in logs
 
 
-class JournalState(enum.StrEnum):
+class JournalState(StrEnum):
     """How far the journal has followed a command. The values are what stands in the journal's file.
 
     A journal of the version before knows no `admitted`: there `accepted` was written before anything was started and
@@ -28,7 +28,7 @@ class JournalState(enum.StrEnum):
     SETTLED = "settled"  # its report was acknowledged
 
 
-class ReportStatus(enum.StrEnum):
+class ReportStatus(StrEnum):
     """How a command ended; the contract's words."""
 
     OK = "ok"
@@ -103,7 +103,7 @@ class Folder(msgspec.Struct, frozen=True):
     ended: Ended | None
 
 
-class FolderVerdict(enum.StrEnum):
+class FolderVerdict(StrEnum):
     """What is true of a command by its run folder."""
 
     UNSTARTED = "unstarted"  # it is proved that nothing ran, and nothing is about to: it may be run

@@ -26,7 +26,7 @@ run after the hub had already told its operator `rejected`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, assert_never
+from typing import Final
 
 import msgspec
 
@@ -60,6 +60,7 @@ from processes.core.agent.remembered import (
     JournalRow,
     JournalState,
 )
+from processes.core.older_python import assert_never
 from processes.core.travels import agent_frames
 from processes.core.values import PROTOCOL, Now
 
@@ -156,60 +157,61 @@ class Agent:
     def step(self, happened: Input, now: Now) -> list[Effect]:
         """What to do now, in this order."""
         effects: list[Effect] = []
-        match happened:
-            case Connected(number):
-                self._number, self._registered = number, False
-                known = [
-                    agent_frames.Known(command_id, command.stage.value)
-                    for command_id, command in self._open.items()
-                    if command.stage is not CommandStage.ADMITTING
-                ]
-                effects.append(Send(number, self._me.register(known)))
-            case Disconnected():
-                self._number, self._registered = 0, False
-                for command in self._open.values():
-                    command.flow.begin_anew()
-                    command.reported = False
-            case Received(frame):
-                self._on_frame(frame, now, effects)
-            case Recorded(command_id, known):
-                self._on_recorded(self._open.get(command_id), known, now, effects)
-            case RecordFailed(command_id, reason):
-                self._on_record_failed(command_id, reason, effects)
-            case Updated(row):
-                self._on_updated(self._open[row.command_id], row, now, effects)
-            case UpdateFailed(command_id):
-                self._open[command_id].update_failed(now)
-            case Observed():
-                self._on_observed(happened, now, effects)
-            case NextTokenMade(token_hash):
-                self._send(agent_frames.NewToken(token_hash), effects)
-            case Ticked(metrics):
-                self._on_tick(metrics, now, effects)
-            case _:
-                assert_never(happened)
+        if isinstance(happened, Connected):
+            self._on_connected(happened.number, effects)
+        elif isinstance(happened, Disconnected):
+            self._number, self._registered = 0, False
+            for command in self._open.values():
+                command.flow.begin_anew()
+                command.reported = False
+        elif isinstance(happened, Received):
+            self._on_frame(happened.frame, now, effects)
+        elif isinstance(happened, Recorded):
+            self._on_recorded(self._open.get(happened.command_id), happened.known, now, effects)
+        elif isinstance(happened, RecordFailed):
+            self._on_record_failed(happened.command_id, happened.reason, effects)
+        elif isinstance(happened, Updated):
+            self._on_updated(self._open[happened.row.command_id], happened.row, now, effects)
+        elif isinstance(happened, UpdateFailed):
+            self._open[happened.command_id].update_failed(now)
+        elif isinstance(happened, Observed):
+            self._on_observed(happened, now, effects)
+        elif isinstance(happened, NextTokenMade):
+            self._send(agent_frames.NewToken(happened.token_hash), effects)
+        elif isinstance(happened, Ticked):
+            self._on_tick(happened.metrics, now, effects)
+        else:
+            assert_never(happened)
         self._report(now, effects)
         return effects
+
+    def _on_connected(self, number: int, effects: list[Effect]) -> None:
+        self._number, self._registered = number, False
+        known = [
+            agent_frames.Known(command_id, command.stage.value)
+            for command_id, command in self._open.items()
+            if command.stage is not CommandStage.ADMITTING
+        ]
+        effects.append(Send(number, self._me.register(known)))
 
     # frames
 
     def _on_frame(self, frame: agent_frames.HubFrame, now: Now, effects: list[Effect]) -> None:
-        match frame:
-            case agent_frames.Registered(heartbeat_interval=interval_s):
-                self._interval_s = min(max(interval_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
-                next_boot_s = min(self._beat_boot_s, now.boot_s + self._interval_s)
-                self._beat_boot_s = next_boot_s if self._registered else now.boot_s  # the first is answered at once
-                self._registered = True
-            case agent_frames.CommandFrame():
-                self._on_command(frame, now, effects)
-            case agent_frames.KillCommand():
-                self._on_kill(frame, now, effects)
-            case agent_frames.RotateOwnToken():
-                effects.append(MakeNextToken())
-            case agent_frames.Ack(command_id, offset):
-                self._on_ack(self._open.get(command_id), offset, now, effects)
-            case _:
-                assert_never(frame)
+        if isinstance(frame, agent_frames.Registered):
+            self._interval_s = min(max(frame.heartbeat_interval, INTERVAL_S_MIN), INTERVAL_S_MAX)
+            next_boot_s = min(self._beat_boot_s, now.boot_s + self._interval_s)
+            self._beat_boot_s = next_boot_s if self._registered else now.boot_s  # the first is answered at once
+            self._registered = True
+        elif isinstance(frame, agent_frames.CommandFrame):
+            self._on_command(frame, now, effects)
+        elif isinstance(frame, agent_frames.KillCommand):
+            self._on_kill(frame, now, effects)
+        elif isinstance(frame, agent_frames.RotateOwnToken):
+            effects.append(MakeNextToken())
+        elif isinstance(frame, agent_frames.Ack):
+            self._on_ack(self._open.get(frame.command_id), frame.offset, now, effects)
+        else:
+            assert_never(frame)
 
     def _on_command(self, frame: agent_frames.CommandFrame, now: Now, effects: list[Effect]) -> None:
         command = self._open.get(frame.command_id)

@@ -6,7 +6,7 @@ Fields that a foreign agent leaves out get defaults here, so everything behind t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Union
 
 import msgspec
 from msgspec import Meta
@@ -174,10 +174,10 @@ class NewToken(msgspec.Struct, frozen=True):
     token_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-AgentFrame = (
-    Register | Heartbeat | CommandAck | CommandRejected | Output | StatusFrame
-    | OperationProgress | CommandComplete | TestProgress | NewToken
-)  # fmt: skip
+AgentFrame = Union[
+    Register, Heartbeat, CommandAck, CommandRejected, Output, StatusFrame,
+    OperationProgress, CommandComplete, TestProgress, NewToken,
+]  # fmt: skip
 
 FRAME_TYPES: Final[dict[str, type[AgentFrame]]] = {
     "register": Register,
@@ -237,7 +237,7 @@ class RotateOwnToken(msgspec.Struct, frozen=True):
     """Make a new token, and say its hash with `new_token`. The connection then ends with 1012: come back with it."""
 
 
-HubFrame = Registered | CommandFrame | Ack | KillCommand | RotateOwnToken
+HubFrame = Union[Registered, CommandFrame, Ack, KillCommand, RotateOwnToken]
 
 HUB_FRAME_TYPES: Final[dict[str, type[HubFrame]]] = {
     "registered": Registered,
@@ -286,7 +286,7 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
         if decoder is None:
             return None, b"{}"
         frame = decoder.decode(envelope.payload)
-        if not isinstance(frame, Register | Heartbeat):
+        if not isinstance(frame, (Register, Heartbeat)):
             return frame, b"{}"
         return frame, _facts(frame, envelope.payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:

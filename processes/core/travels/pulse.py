@@ -8,12 +8,13 @@ of a write never hides the turn before.
 
 from __future__ import annotations
 
-import enum
 import struct
 import zlib
 from typing import Final
 
 import msgspec
+
+from processes.core.older_python import StrEnum
 
 MAGIC: Final = b"fhpulse3"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
@@ -23,7 +24,7 @@ SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
 
 
-class Blocked(enum.StrEnum):
+class Blocked(StrEnum):
     """The resource that a living loop waits for. It is shown and alarmed, but is never alone a reason to kill."""
 
     NOTHING = ""

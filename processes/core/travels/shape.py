@@ -7,6 +7,7 @@ It is decided before anything else looks at the message, for fields that are kno
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -17,9 +18,6 @@ VALUES_MAX: Final = 20_000
 STRING_BYTES_MAX: Final = 8 * 1024  # of one string as it came, but of the longest: that may be a line of output
 NUMBER_CHARS_MAX: Final = 32  # the longest that a double needs has 24; Python refuses a whole number of 4,301
 
-# A string, or the rest of a text in which one does not end. Possessive, and it never fails at a quote: the cost is
-# linear. (One that fails there is tried again from each escaped quote behind it: 40 KB then took 42 s.)
-_STRINGS: Final = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))', re.DOTALL)
 _BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
 _OTHERS: Final = bytes(set(range(256)) - set(b"[{]}"))
 _NUMERIC: Final = bytes(0x30 if byte in b"0123456789+-.eE" else 0x20 for byte in range(256))
@@ -36,7 +34,7 @@ def complaint(text: bytes) -> str:
     brackets = text.count(b"{") + text.count(b"[")
     if not is_long and brackets <= DEPTH_MAX and _LONG_NUMBER not in text.translate(_NUMERIC):
         return ""
-    parts = _STRINGS.split(text)  # what is outside of strings, and the strings, by turns
+    parts = _strings().split(text)  # what is outside of strings, and the strings, by turns
     skeleton = b"".join(parts[::2])
     if _too_deep(skeleton):
         return f"nested deeper than {DEPTH_MAX}"
@@ -49,6 +47,17 @@ def complaint(text: bytes) -> str:
     if is_long and sum(len(string) > STRING_BYTES_MAX + 2 for string in parts[1::2]) > 1:
         return f"more than one string of more than {STRING_BYTES_MAX} bytes"
     return ""
+
+
+@functools.cache
+def _strings() -> re.Pattern[bytes]:
+    """Match a string, or the rest of a text in which one does not end.
+
+    Possessive, and it never fails at a quote: the cost is linear. (One that fails there is tried again from each
+    escaped quote behind it: 40 KB then took 42 s.) Compiled when it is needed: Python 3.9, which agents may run on, has
+    no possessive quantifiers, and agents judge no shapes.
+    """
+    return re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))', re.DOTALL)
 
 
 def _too_deep(skeleton: bytes) -> bool:

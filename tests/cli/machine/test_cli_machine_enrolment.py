@@ -115,8 +115,8 @@ def test_an_agents_file_is_utf_8_in_any_locale_with_or_without_a_byte_order_mark
     path = tmp_path / "agent.toml"
     path.write_bytes(mark + f'# für „Halle 3“\nhub = "{HUB}"\nname = "here"\n'.encode())
     program = (
-        "import sys, pathlib; from processes.cli.machine import enrolment; path = pathlib.Path(sys.argv[1]);"
-        "print(enrolment.existing(path).name); enrolment.write_agent_file(path, 'wss://other/ws', 'here')"
+        "import sys, pathlib; from processes.adapters.state import agent_file; path = pathlib.Path(sys.argv[1]);"
+        "print(agent_file.read(path).name); agent_file.write(path, 'wss://other/ws', 'here')"
     )
     environ = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     said = subprocess.run([sys.executable, "-c", program, str(path)], env=environ, capture_output=True, text=True)

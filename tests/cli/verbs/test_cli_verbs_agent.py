@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from processes.adapters.machine.systemd_units import SystemdUnits
 from processes.agent import config
 from processes.cli.__main__ import execute
-from processes.cli.machine.systemd_units import SystemdUnits
 
 
 @pytest.fixture

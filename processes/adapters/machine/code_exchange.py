@@ -6,6 +6,7 @@ the way, the same words typed again go on with the same secret, and the hub's an
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import time
 from pathlib import Path
@@ -13,11 +14,10 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from processes.adapters.state import agent_token
-from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.core.errors import EXIT_USAGE, Failure
 from processes.core.values import HOST_NAME, TOKEN_VOID
 
 PATH: Final = "/enroll"  # on the agents' port
-SCHEMES: Final = {"ws": "http", "wss": "https"}
 ANSWER_S: Final = 15.0  # for one answer; a hub gives it within 5 s
 AGAIN_S_MAX: Final = 60.0  # for which a hub that is away is asked again
 PAUSE_S: Final = 1.0
@@ -55,33 +55,51 @@ def exchange(hub: str, code: Code, token_file: Path, ca_file: str = "") -> None:
 
 def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> bool:
     """Offer the code until the hub has answered. Return False if the token was made void before. Raises: Failure."""
-    import httpx  # noqa: PLC0415  # takes 100 ms, and most verbs do without
-
-    parts = urlsplit(hub)
-    url = f"{SCHEMES[parts.scheme]}://{parts.netloc}{PATH}"
-    headers = {"Authorization": f"Code {code.text}", "Fleethub-Token-Hash": token_hash}
     try:
         trust = ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         raise Failure(
             "bad_ca", f"{ca_file} holds no certificate in PEM: {error}", "See ca_file in agent.toml."
         ) from None
+    headers = {"Authorization": f"Code {code.text}", "Fleethub-Token-Hash": token_hash}
     deadline_mono_s = time.monotonic() + AGAIN_S_MAX
-    with httpx.Client(verify=trust, timeout=ANSWER_S) as client:
-        while True:
-            try:
-                with client.stream("GET", url, headers=headers) as answer:
-                    told = next(answer.iter_bytes(TOLD_BYTES_MAX), b"").decode("utf-8", "replace").strip()
-                    status, host = answer.status_code, answer.headers.get("Fleethub-Host")
-            except (httpx.RequestError, httpx.InvalidURL) as error:
-                status, host, told = 503, None, str(error) or type(error).__name__
-            if status == 201 and host == code.host:
-                return True
-            if status == TOKEN_VOID:
-                return False
-            if status != 503 or time.monotonic() + PAUSE_S > deadline_mono_s:
-                raise _failure(url, status, told)
-            time.sleep(PAUSE_S)  # nothing tells when the hub is back
+    while True:
+        answer = _asked(hub, headers, trust)
+        if answer.status == 201 and answer.host == code.host:
+            return True
+        if answer.status == TOKEN_VOID:
+            return False
+        if answer.status != 503 or time.monotonic() + PAUSE_S > deadline_mono_s:
+            raise _failure(urlsplit(hub)._replace(path=PATH).geturl(), answer.status, answer.text)
+        time.sleep(PAUSE_S)  # nothing tells when the hub is back
+
+
+class _Answer(NamedTuple):
+    """What the agents' port said. A hub that is not reached is one that says 503."""
+
+    status: int
+    host: str | None
+    text: str
+
+
+def _asked(hub: str, headers: dict[str, str], trust: ssl.SSLContext) -> _Answer:
+    """Ask once, as the agent dials: at the hub itself, not through a proxy of the environment."""
+    parts = urlsplit(hub)
+    assert parts.hostname, "the URL was looked at before"
+    link: http.client.HTTPConnection
+    if parts.scheme == "wss":
+        link = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=ANSWER_S, context=trust)
+    else:
+        link = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_S)
+    try:
+        link.request("GET", PATH, headers=headers)
+        answer = link.getresponse()
+        told = answer.read(TOLD_BYTES_MAX).decode("utf-8", "replace").strip()
+        return _Answer(answer.status, answer.getheader("Fleethub-Host"), told)
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        return _Answer(503, None, str(error) or type(error).__name__)
+    finally:
+        link.close()
 
 
 def _failure(url: str, status: int, told: str) -> Failure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from processes.adapters.state import durable
-from processes.cli.terminal.failure import Failure
+from processes.core.errors import Failure
 
 SYSTEMCTL_S_MAX: Final = 60.0  # of one call
 
