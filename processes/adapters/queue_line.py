@@ -1,155 +1,216 @@
-"""One thread with one connection to `queues`: calls and their replies in order, each with a deadline.
+"""One connection to `queues` on the event loop, opened anew when it is lost: calls, and their replies in order.
 
-The thread waits for the server, so that the event loop never does.
+A call is sent at once, behind those whose replies have not come yet: the server answers the calls of a connection in
+their order. Each call has a deadline; one timer watches them all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import queue
-import threading
+import select
+import socket
+from collections import deque
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from processes.adapters.queue_socket import Wire, open_wire
+from processes.adapters.queue_socket import on_thread, open_socket
+from processes.core.errors import RemoteError
+from processes.core.travels.queue_framing import IncomingStream, framed
 
-WAITING_MAX: Final = 1000  # exchanges that wait for their turn on one line; guess: seconds of work for `queues`
+WAITING_MAX: Final = 1000  # calls that wait for their replies on one line; guess: seconds of work for `queues`
+LATE_S: Final = 0.05  # for a reply that is there already when its deadline has passed: only the loop was late
 
 
-class _Exchange:
-    """One request and its outcome. `request` None tells the thread to end."""
+class _Call:
+    """One request and the future of its reply. `held`: the server may hold the reply back on purpose."""
 
-    def __init__(self, request: bytes | None, timeout_s: float, wait_s: float) -> None:
-        self.request, self.timeout_s, self.wait_s = request, timeout_s, wait_s
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[bytes] = self.loop.create_future()
-        self.outcome: bytes | Exception | None = None  # set by the thread, before the loop is told
-        self.abandoned = False  # set by the loop, under the line's lock
+    __slots__ = ("deadline_s", "future", "held", "request")
 
-    def settle(self) -> None:
-        """Hand the outcome to the awaiting caller. Runs in the loop."""
-        if not self.future.done() and self.outcome is not None:
-            if isinstance(self.outcome, Exception):
-                self.future.set_exception(self.outcome)
-            else:
-                self.future.set_result(self.outcome)
+    def __init__(self, request: bytes, future: asyncio.Future[bytes], deadline_s: float, held: bool) -> None:
+        self.request, self.future, self.deadline_s, self.held = request, future, deadline_s, held
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class _Connection(asyncio.Protocol):
+    """A connection that has proved the key. `sent`: the calls whose replies have not come, in order."""
+
+    def __init__(self, line: Line, sock: socket.socket) -> None:
+        self.sent: deque[_Call] = deque()
+        self.was_late = False  # it got LATE_S, and no reply has come since
+        self._line, self._incoming = line, IncomingStream()
+        self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called when the event loop has taken the connection over."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is of no class of asyncio
+        self._line.opened(self)
+
+    def send(self, call: _Call) -> None:
+        """Send the call behind the others."""
+        assert self._transport is not None
+        self.sent.append(call)
+        self._transport.write(framed(call.request))
+
+    def data_received(self, data: bytes) -> None:
+        """Called with what has come. Hand each reply to its caller."""
+        try:
+            for reply in self._incoming.feed(data):
+                if not self.sent:
+                    raise RemoteError("unasked", "a reply that nobody has asked for")
+                call = self.sent.popleft()
+                self.was_late = False
+                if not call.future.done():  # its caller may have been cancelled
+                    call.future.set_result(reply)
+        except RemoteError as error:
+            self._line.lost(self, error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Called when the connection has ended."""
+        self._line.lost(self, error or EOFError("the connection has ended"))
+
+    def readable(self) -> bool:
+        """Return True if something, or the end, can be read now. Not to be called after the end."""
+        assert self._transport is not None
+        return self._transport.is_closing() or bool(self._poll.poll(0))
+
+    def abort(self) -> None:
+        """Close the connection without waiting for anything."""
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class Line:
-    """A thread and its connection. `keep` False: every exchange opens a connection of its own."""
+    """A connection, or none yet, and the calls that wait for it.
 
-    def __init__(self, socket: Path, name: str, *, keep: bool = True) -> None:
-        self._socket, self._name, self._keep = socket, name, keep
-        self._inbox: queue.SimpleQueue[_Exchange] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards the next two, which the loop and the thread share
-        self._current: _Exchange | None = None
-        self._wire: Wire | None = None
-        self._started = self._closed = False
+    Invariant: calls are unsent only while a connection is being opened.
+    """
 
-    async def exchange(self, request: bytes, timeout_s: float, wait_s: float = 0.0) -> bytes:
+    def __init__(self, path: Path, name: str, timeout_s: float) -> None:
+        self._path, self._name, self._timeout_s = path, name, timeout_s
+        self._connection: _Connection | None = None
+        self._unsent: deque[_Call] = deque()
+        self._opening: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
+        self._closed = False
+
+    async def exchange(self, request: bytes, wait_s: float = 0.0) -> bytes:
         """Send the request and return the reply. `wait_s`: how much longer the server may hold it back on purpose.
 
-        Raises: one of queue_socket.FAILURES. If the caller is cancelled, the exchange and its connection are given up.
+        Raises: one of queue_socket.FAILURES. If the caller is cancelled, the reply is of no interest; the connection is
+        given up if the reply would hold others up, or if nobody else waits on it.
         """
+        call = self._begin(request, wait_s)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+
+    def close(self) -> None:
+        """End the connection; calls that still wait fail."""
+        self._closed = True
+        error = ConnectionError("the link is closed")
+        if self._opening is not None:
+            self._opening.cancel()
+        self._fail_unsent(error)
+        if self._connection is not None:
+            self.lost(self._connection, error)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def opened(self, connection: _Connection) -> None:
+        """Called when the connection can be used. Send what waits for it."""
+        self._connection = connection
+        while self._unsent:
+            connection.send(self._unsent.popleft())
+
+    def lost(self, connection: _Connection, error: Exception) -> None:
+        """Called when the connection has ended, or is of no use any more. Its calls fail."""
+        if self._connection is connection:
+            self._connection = None
+        connection.abort()
+        while connection.sent:
+            connection.sent.popleft().fail(error)
+
+    def _begin(self, request: bytes, wait_s: float) -> _Call:
         if self._closed:
             raise ConnectionError("the link is closed")
-        if self._inbox.qsize() >= WAITING_MAX:
+        connection = self._connection
+        if connection is not None and not connection.sent and connection.readable():
+            # there was no call, so this is the end of the connection: the server was replaced
+            self.lost(connection, EOFError("the connection has ended"))
+            connection = None
+        if len(self._unsent if connection is None else connection.sent) >= WAITING_MAX:
             raise BlockingIOError(f"{WAITING_MAX} calls wait already")
-        self._start()
-        exchange = _Exchange(request, timeout_s, wait_s)
-        self._inbox.put(exchange)
-        timer = exchange.loop.call_later(timeout_s + wait_s, self._expire, exchange)
+        loop = asyncio.get_running_loop()
+        call = _Call(request, loop.create_future(), loop.time() + self._timeout_s + wait_s, wait_s > 0)
+        if connection is not None:
+            connection.send(call)
+        else:
+            self._unsent.append(call)
+            if self._opening is None:
+                self._opening = loop.create_task(self._open())
+        self._watch(loop, call.deadline_s)
+        return call
+
+    async def _open(self) -> None:
+        """Open a connection and send what waits for it. If it cannot be opened, what waits fails."""
         try:
-            return await exchange.future
-        finally:
-            timer.cancel()
-            if exchange.outcome is None:
-                self._abandon(exchange)
-
-    async def close(self) -> None:
-        """End the thread and close its connection; wait for that a second at most."""
-        if self._closed or not self._started:
-            self._closed = True
-            return
-        self._closed = True
-        end = _Exchange(None, 0.0, 0.0)
-        self._inbox.put(end)
-        with self._lock:
-            current = self._current
-        if current is not None:
-            self._abandon(current)
-            if not current.future.done():
-                current.future.set_exception(ConnectionError("the link is closed"))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(end.future, 1.0)
-
-    def _start(self) -> None:
-        if not self._started:
+            sock = await on_thread(
+                f"queues-{self._name}", lambda: open_socket(self._path, self._timeout_s), socket.socket.close
+            )
             try:
-                threading.Thread(target=self._run, name=f"queues-{self._name}", daemon=True).start()
-            except RuntimeError as error:
-                raise ConnectionError(f"no thread for a call: {error}") from None
-            self._started = True
+                sock.setblocking(False)
+                await asyncio.get_running_loop().create_unix_connection(lambda: _Connection(self, sock), sock=sock)
+            except BaseException:
+                sock.close()
+                raise
+        except Exception as error:  # the callers get it, and the next call tries anew
+            self._fail_unsent(error)
+        self._opening = None
 
-    def _expire(self, exchange: _Exchange) -> None:
-        exchange.settle()  # the outcome may be there already, if only the loop was late
-        if not exchange.future.done():
-            exchange.future.set_exception(TimeoutError(f"no answer within {exchange.timeout_s + exchange.wait_s:g} s"))
+    def _fail_unsent(self, error: Exception) -> None:
+        while self._unsent:
+            self._unsent.popleft().fail(error)
 
-    def _abandon(self, exchange: _Exchange) -> None:
-        with self._lock:
-            exchange.abandoned = True
-            if self._current is exchange and self._wire is not None:
-                self._wire.shut()  # wakes the thread, which alone may close the connection
+    def _abandon(self, call: _Call) -> None:
+        connection = self._connection
+        if call in self._unsent:
+            self._unsent.remove(call)
+        elif connection is not None and call in connection.sent and (call.held or len(connection.sent) == 1):
+            self.lost(connection, EOFError("the connection was given up"))
 
-    # In the thread
+    # deadlines
 
-    def _run(self) -> None:
-        while True:
-            exchange = self._inbox.get()
-            if exchange.request is None:
-                self._drop()
-                self._tell(exchange, b"")
+    def _watch(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
+        """Have `_expire` called at the deadline at the latest. A timer that is over too early is set anew then."""
+        if self._timer is not None:
+            if self._timer_s <= deadline_s:
                 return
-            with self._lock:
-                if exchange.abandoned:
-                    continue
-                self._current = exchange
-            try:
-                outcome: bytes | Exception = self._perform(exchange, exchange.request)
-            except Exception as error:  # the caller gets it, and the thread goes on with a fresh connection
-                self._drop()
-                outcome = error
-            with self._lock:
-                self._current = None
-            self._tell(exchange, outcome)
+            self._timer.cancel()
+        self._timer, self._timer_s = loop.call_at(deadline_s, self._expire, loop), deadline_s
 
-    def _perform(self, exchange: _Exchange, request: bytes) -> bytes:
-        if self._wire is not None and self._wire.readable():
-            self._drop()  # there was no request, so this is the end of the connection: the server was replaced
-        wire = self._wire
-        if wire is None:
-            wire = open_wire(self._socket, exchange.timeout_s)
-            with self._lock:
-                self._wire = wire
-                if exchange.abandoned:
-                    raise EOFError("given up")
-        wire.limit(exchange.timeout_s + exchange.wait_s)
-        wire.send(request)
-        reply = wire.receive()
-        if not self._keep:
-            self._drop()
-        return reply
-
-    def _drop(self) -> None:
-        with self._lock:
-            wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
-
-    @staticmethod
-    def _tell(exchange: _Exchange, outcome: bytes | Exception) -> None:
-        exchange.outcome = outcome
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            exchange.loop.call_soon_threadsafe(exchange.settle)
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now_s, connection = loop.time(), self._connection
+        overdue = [call for call in self._unsent if call.deadline_s <= now_s]
+        sent = [] if connection is None else [call for call in connection.sent if call.deadline_s <= now_s]
+        if connection is not None and sent and not connection.was_late and connection.readable():
+            connection.was_late = True
+            self._watch(loop, now_s + LATE_S)
+            return
+        for call in overdue:
+            self._unsent.remove(call)
+        for call in (*overdue, *sent):
+            call.fail(TimeoutError("no answer in time"))
+        if connection is not None and sent:
+            self.lost(connection, EOFError("the connection was given up: a call before this one got no answer"))
+        left = self._unsent if self._connection is None else self._connection.sent
+        if left:
+            self._watch(loop, min(call.deadline_s for call in left))

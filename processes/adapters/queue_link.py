@@ -1,14 +1,13 @@
-"""The client of `queues`. Its calls never block the event loop, have deadlines, and find a restarted server again.
+"""The client of `queues`: an engine of queues.py. Its calls never block the event loop, have deadlines, and find a
+restarted server again.
 
-Every call runs on a thread of the link: there is one thread for appends, acknowledgements and stats (so they happen in
-the order of the calls), one for each queue that is read, and one for pings. A call that fails raises; the next call
-opens a fresh connection. After QueuesAway an append may have happened or not. But once a later append has happened, it
-will not happen any more.
+There is one connection for appends, acknowledgements and stats (so they happen in the order of the calls), one for each
+queue that is read, and a fresh one for each ping. Connections are opened and authenticated on a thread
+(queue_socket.py); all else happens on the event loop. A call that fails raises; the next call opens a fresh connection.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import secrets
 import time
@@ -18,7 +17,8 @@ from typing import Final, TypeVar
 
 from processes.adapters.queue_line import Line
 from processes.adapters.queue_socket import FAILURES
-from processes.core.errors import Fenced, LocalError, ResourceError
+from processes.adapters.queues import QueuesAway
+from processes.core.errors import Fenced, LocalError
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import (
     EPOCH_MAX,
@@ -39,12 +39,9 @@ from processes.core.travels.queue_calls import (
 from processes.core.values import Position
 
 READING_MAX: Final = 64  # queues read over one link; every process reads one
+PINGS_MAX: Final = 8  # pings under way; each has a connection and, at its start, a thread of its own
 
 _Reply = TypeVar("_Reply", AppendedReply, BatchReply, StatsReply, DoneReply)
-
-
-class QueuesAway(ResourceError):
-    """`queues` does not answer: it is not running, stopped, or busy past the deadline. Retry with backoff."""
 
 
 class QueueLink:
@@ -53,8 +50,8 @@ class QueueLink:
     def __init__(self, socket: Path, role: str, *, timeout_s: float = 2.0) -> None:
         self.epoch = 0
         self._socket, self._role, self._timeout_s = socket, role, timeout_s
-        self._calls = Line(socket, "calls")
-        self._pings = Line(socket, "pings", keep=False)
+        self._calls = Line(socket, "calls", timeout_s)
+        self._pings: set[Line] = set()
         self._reads: dict[str, Line] = {}
         self._client, self._numbers = secrets.randbelow(EPOCH_MAX), itertools.count(1)
         self._closed = False
@@ -84,7 +81,7 @@ class QueueLink:
             limits_of(queue)
             if len(self._reads) >= READING_MAX:
                 raise LocalError(f"a link that reads {READING_MAX} queues cannot read {queue} too")
-            line = self._reads[queue] = Line(self._socket, queue)
+            line = self._reads[queue] = Line(self._socket, queue, self._timeout_s)
         call = queue_calls.read_call(
             self._role, self.epoch, queue, after, items_max=items_max, bytes_max=bytes_max, wait_s=wait_s
         )
@@ -100,24 +97,33 @@ class QueueLink:
         return (await self._ask(self._calls, queue_calls.StatsCall(self._role, self.epoch), StatsReply)).queues
 
     async def ping(self) -> float:
-        """Return the time of a round trip over a fresh connection, in which the server takes the queues' lock.
+        """Return the time of a round trip over a fresh connection, answered by the loop that has the queues.
 
         Units: seconds. Raises: QueuesAway.
         """
+        if len(self._pings) >= PINGS_MAX:
+            raise QueuesAway(f"{PINGS_MAX} pings wait already")
         started_s = time.monotonic()
-        await self._ask(self._pings, queue_calls.PingCall(self._role, self.epoch), DoneReply)
+        line = Line(self._socket, "ping", self._timeout_s)
+        self._pings.add(line)
+        try:
+            await self._ask(line, queue_calls.PingCall(self._role, self.epoch), DoneReply)
+        finally:
+            self._pings.discard(line)
+            line.close()
         return time.monotonic() - started_s
 
     async def close(self) -> None:
-        """End the threads and connections; calls that still wait fail."""
+        """End the connections; calls that still wait fail."""
         self._closed = True
-        await asyncio.gather(*(line.close() for line in (self._calls, self._pings, *self._reads.values())))
+        for line in (self._calls, *self._pings, *self._reads.values()):
+            line.close()
 
     async def _ask(self, line: Line, call: AnyCall, kind: type[_Reply], wait_s: float = 0.0) -> _Reply:
         if self._closed:
             raise QueuesAway("the link is closed")
         try:
-            answer = await line.exchange(queue_calls.encode(call), self._timeout_s, wait_s)
+            answer = await line.exchange(queue_calls.encode(call), wait_s)
         except FAILURES as error:
             raise QueuesAway(f"queues at {self._socket} is away: {error or type(error).__name__}") from error
         reply = queue_calls.decode_reply(answer)

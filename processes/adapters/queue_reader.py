@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
-from processes.adapters.queue_link import QueuesAway
-from processes.core.travels.queue_calls import Appended, Batch
+from processes.adapters.queues import Queues, QueuesAway
+from processes.core.travels.queue_calls import Batch
 from processes.core.values import Position
 
 AWAY_S_MIN: Final = 0.05  # before reading again when `queues` is away; doubles
 AWAY_S_MAX: Final = 1.0
-
-
-class Queues(Protocol):
-    """The part of adapters.queue_link.QueueLink that is used here."""
-
-    epoch: int
-
-    async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False) -> Appended: ...
-
-    async def read(self, queue: str, after: Position, *, items_max: int = 1000) -> Batch: ...
-
-    async def acknowledge(self, queue: str, position: Position) -> None: ...
 
 
 class QueueReader:

@@ -19,8 +19,8 @@ import msgspec
 
 from processes.adapters.accepts import Accepts
 from processes.adapters.logs import Log
-from processes.adapters.queue_link import QueuesAway
-from processes.adapters.queue_reader import QueueReader, Queues
+from processes.adapters.queue_reader import QueueReader
+from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.state import fleet_db, history_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.state.pulse_file import PulseFile

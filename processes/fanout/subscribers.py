@@ -213,7 +213,8 @@ class Audience:
         due_s = self._gathering.due_s()
         if due_s is not None and now_s >= due_s:
             self._version += 1
-            self._publish(self._gathering.take(now_s), [s for s in self.subscribers if not s.is_canary])
+            receivers = [s for s in self.subscribers if not s.is_canary]
+            self._publish(self._gathering.take(now_s, len(receivers)), receivers)
         if now_s - self._sync_s >= feed.SYNC_S:
             self._sync_s = now_s
             self._sync(now_s)

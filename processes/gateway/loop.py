@@ -13,8 +13,8 @@ import msgspec
 
 from processes.adapters.accepts import Accepts
 from processes.adapters.clock import Clock
-from processes.adapters.queue_link import QueuesAway
-from processes.adapters.queue_reader import QueueReader, Queues
+from processes.adapters.queue_reader import QueueReader
+from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
 from processes.core.gateway.outbox import OutgoingBatch as OutBatch

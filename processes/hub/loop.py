@@ -19,7 +19,7 @@ from typing import Final
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
 from processes.adapters.clock import Clock
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queues import Queues, QueuesAway
 from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
 from processes.core.hub.turn import TICK_S, CommitBatch, Outcome, Storage, Turn
@@ -43,7 +43,7 @@ class Loop:
     """One hub's life, from a restored memory to its stop."""
 
     def __init__(
-        self, process: Process, store: Store, memory: Memory, link: QueueLink, position: Position,
+        self, process: Process, store: Store, memory: Memory, link: Queues, position: Position,
         *, clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
     ) -> None:  # fmt: skip
         self._process, self._store, self._memory, self._link, self._clock = process, store, memory, link, clock

@@ -16,7 +16,7 @@ from typing import Final
 
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queues import Queues, QueuesAway
 from processes.core.hub import step
 from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
@@ -71,7 +71,7 @@ class Publisher:
     """All queues that the hub writes, and the rows of the state as operators see them, for snapshots."""
 
     def __init__(
-        self, link: QueueLink, memory: Memory, log: Log, unsaid: Callable[[str, str, str], None] = lambda *_: None
+        self, link: Queues, memory: Memory, log: Log, unsaid: Callable[[str, str, str], None] = lambda *_: None
     ) -> None:
         """`unsaid` is told of what could not be put in: what it was, of which host, and why."""
         self._unsaid = unsaid

@@ -15,7 +15,8 @@ import time
 from typing import Final
 
 from processes.adapters.logs import Log
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
 from processes.queues.server import Server

@@ -1,37 +1,38 @@
-"""The server: a thread for each connection, one lock around all queues, and an accepter whose failure is noticed.
+"""The server: all queues and all connections on one event loop, so nothing needs a lock; handshakes on threads.
 
-The accepter takes connections and starts their threads. A connection's thread makes the handshake, then answers one
-call after the other, and waits for items on its queue's condition. Every wait has a deadline, but for the wait for the
-next call of an idle connection.
+A turn of the event loop takes connections, answers calls, and hands what was appended to those who wait for it. Nothing
+here waits: a read that finds nothing is kept until something is appended, or until its time is over. A handshake waits
+for a peer that may be slow or hostile, so it has a thread and a deadline; it never touches the queues.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import os
 import secrets
 import socket
 import struct
-import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
 from processes.adapters.logs import Log
-from processes.adapters.queue_socket import FAILURES, FULL, Wire, key_path, limit_waits
+from processes.adapters.queue_socket import FAILURES, key_path, limit_waits, on_thread, prove_as_server, refuse, shut
 from processes.adapters.state import durable
 from processes.core.errors import Fenced
 from processes.core.queues.bounded_queue import QueueSet
 from processes.core.travels import queue_calls
-from processes.core.travels.queue_calls import EPOCH_MAX, AnyCall, AnyReply, QueueRefused, check_append
+from processes.core.travels.queue_calls import EPOCH_MAX, AnyCall, AnyReply, QueueRefused, ReadCall, check_append
 from processes.core.values import Position
+from processes.queues.peer import Peer
 
-CONNECTIONS_MAX: Final = 256  # two for each gateway and fanout, and the watchdog's; a thread and two descriptors each
+CONNECTIONS_MAX: Final = 256  # two for each gateway and fanout, and the watchdog's; a descriptor each
 BACKLOG: Final = 128
+ACCEPTS_MAX: Final = 16  # connections taken in one turn of the event loop
 HANDSHAKE_S_MAX: Final = 2.0
-MESSAGE_S_MAX: Final = 5.0  # one read or write within a message; guess: far over what a busy machine needs
+MESSAGE_S_MAX: Final = 5.0  # for the rest of a message, or of a reply; guess: far over what a busy machine needs
 FAILING_S_MAX: Final = 5.0  # after failing to accept for so long the process gives up and is started anew
-CLOSING_S_MAX: Final = 0.5  # for the lock of the queues; then the process ends without it
 FAILING_PAUSE_S: Final = 0.05  # between two tries while there is no descriptor or thread
 _PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
@@ -46,16 +47,6 @@ class Counts(NamedTuple):
     dropped: int
     backlog: int
     connections: int
-
-
-class _Peer:
-    """One connection. `proven`: it has shown the key."""
-
-    def __init__(self, wire: Wire, pid: int) -> None:
-        self.wire, self.pid = wire, pid
-        self.since_s = time.monotonic()
-        self.proven = False
-        self.reading = ""  # the queue of its last read
 
 
 class Server:
@@ -76,18 +67,17 @@ class Server:
         self._connections_max, self.failing_s_max = connections_max, failing_s_max
         self._handshake_s_max, self._message_s_max = handshake_s_max, message_s_max
         self._queues = QueueSet(secrets.randbelow(EPOCH_MAX - 1) + 1)
-        self._lock = threading.Lock()  # around the queues
-        # by queue: notified when the queue has new items, or when a newer hub has come
-        self._grown: dict[str, threading.Condition] = {}
-        self._peers: set[_Peer] = set()
-        self._peers_lock = threading.Lock()
+        self._peers: set[Peer] = set()
+        self._waiting: dict[str, dict[Peer, None]] = {}  # by queue, in the order of their reads
+        self._openings: set[asyncio.Task[None]] = set()
         self._key = b""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._failing_since_s = 0.0
         self._closing = False
 
     def start(self) -> None:
-        """Let clients connect. The caller holds the lock of the process name, so a socket found at the path is a dead
-        process's.
+        """Let clients connect, as long as the running event loop turns. The caller holds the lock of the process name,
+        so a socket found at the path is a dead process's.
 
         Raises: OSError.
         """
@@ -100,24 +90,21 @@ class Server:
         self._listener.bind(os.fspath(fresh))
         fresh.chmod(0o600)
         self._listener.listen(BACKLOG)
+        self._listener.setblocking(False)
         # in one step: the path always has either the old socket, which refuses, or one that answers
         fresh.rename(self._path)
-        threading.Thread(target=self._accept, name="accepter", daemon=True).start()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
         """Let no client connect any more, and end all connections."""
         self._closing = True
         self._path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        self._loop.remove_reader(self._listener)
+        shut(self._listener)
         self._listener.close()
-        with self._peers_lock:
-            for peer in self._peers:
-                peer.wire.shut()
-        if self._lock.acquire(timeout=CLOSING_S_MAX):
-            for condition in self._grown.values():
-                condition.notify_all()  # threads that wait for items have lost their clients
-            self._lock.release()
+        for peer in list(self._peers):
+            peer.end()
 
     @property
     def hub_epoch(self) -> int:
@@ -126,158 +113,172 @@ class Server:
 
     def counts(self) -> Counts:
         """Return the sums over all queues."""
-        with self._lock:
-            queues = self._queues.all()
-            received, delivered = sum(queue.appended for queue in queues), sum(queue.acknowledged for queue in queues)
-            dropped, backlog = sum(queue.dropped for queue in queues), sum(map(len, queues))
-        with self._peers_lock:
-            connections = sum(peer.pid != os.getpid() for peer in self._peers)
+        queues = self._queues.all()
+        received, delivered = sum(queue.appended for queue in queues), sum(queue.acknowledged for queue in queues)
+        dropped, backlog = sum(queue.dropped for queue in queues), sum(map(len, queues))
+        connections = sum(peer.pid != os.getpid() for peer in self._peers)
         return Counts(received, delivered, dropped, backlog, connections)
 
     def reap(self, now_mono_s: float) -> int:
-        """End connections past the handshake's deadline (a peer may send it byte by byte). Return how many."""
-        before_s = now_mono_s - self._handshake_s_max
-        with self._peers_lock:
-            overdue = [peer for peer in self._peers if not peer.proven and peer.since_s < before_s]
-            for peer in overdue:
-                peer.wire.shut()
+        """End connections past their deadline: in the handshake (a peer may send it byte by byte), within a message, or
+        with a reply that is not read. Return how many.
+        """
+        overdue = [
+            peer
+            for peer in self._peers
+            if peer.busy_since_s is not None
+            and now_mono_s - peer.busy_since_s > (self._message_s_max if peer.proven else self._handshake_s_max)
+        ]
+        for peer in overdue:
+            peer.end(TimeoutError("it took too long"))
         return len(overdue)
 
-    # the accepter
+    # connections
 
     def _accept(self) -> None:
-        failing_since_s = 0.0
+        """Called when connections wait."""
         try:
-            while not self._closing:
-                try:
-                    self._take(self._listener.accept()[0])
-                    failing_since_s = 0.0
-                except (OSError, RuntimeError) as error:  # no descriptor, no memory; "can't start new thread"
-                    failing_since_s = failing_since_s or time.monotonic()
-                    if time.monotonic() - failing_since_s > self.failing_s_max:
-                        raise
-                    if not self._closing:
-                        self._log.warning("cannot accept", error=str(error))
-                        time.sleep(FAILING_PAUSE_S)
+            for _ in range(ACCEPTS_MAX):
+                self._take(self._listener.accept()[0])
+                self._failing_since_s = 0.0
+        except BlockingIOError:
+            pass  # all are taken
+        except OSError as error:  # no descriptor, no memory, no thread
+            self._fail_to_accept(error)
         except Exception as error:
-            self.broken = f"no connection can be accepted: {error!r}"
+            self._break(error)
+
+    def _fail_to_accept(self, error: OSError) -> None:
+        now_s = time.monotonic()
+        self._failing_since_s = self._failing_since_s or now_s
+        if now_s - self._failing_since_s > self.failing_s_max:
+            self._break(error)
+            return
+        self._log.warning("cannot accept", error=str(error))
+        self._loop.remove_reader(self._listener)  # or it would be called again at once
+        self._loop.call_later(FAILING_PAUSE_S, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if not self._closing:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _break(self, error: Exception) -> None:
+        self._loop.remove_reader(self._listener)
+        self.broken = f"no connection can be accepted: {error!r}"
 
     def _take(self, sock: socket.socket) -> None:
         try:
             pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            if uid not in (os.getuid(), 0):
+                raise PermissionError(f"a connection of user {uid}")
+            # the pings of this process always get in: a full server is not a frozen one
+            if len(self._peers) >= self._connections_max and pid != os.getpid():
+                self._log.warning("refused a connection", connections=self._connections_max, pid=pid)
+                refuse(sock)
+                sock.close()
+                return
             limit_waits(sock, self._handshake_s_max)
-            wire = Wire(sock)
+            proving = on_thread(f"handshake-{pid}", lambda: prove_as_server(sock, self._key), lambda _: None)
         except BaseException:
             sock.close()
             raise
-        peer = _Peer(wire, pid)
+        peer = Peer(sock, pid, self._answer, self._forget)
+        self._peers.add(peer)
+        opening = self._loop.create_task(peer.open(proving))
+        self._openings.add(opening)
+        opening.add_done_callback(self._openings.discard)
+
+    def _forget(self, peer: Peer, error: Exception | None) -> None:
+        """Called when a connection has ended."""
+        self._peers.discard(peer)
+        self._stop_waiting(peer)
+        if error is None or isinstance(error, EOFError) or self._closing:
+            return  # it has closed, or died
+        if isinstance(error, FAILURES):
+            self._log.info("a connection broke", pid=peer.pid, proven=peer.proven, error=str(error))
+        else:
+            self._log.error("a call could not be answered", pid=peer.pid, exc_info=error)
+
+    # calls
+
+    def _answer(self, peer: Peer, message: bytes) -> AnyReply | None:
+        """Return the reply to a call; None if it waits, and is told to the peer later."""
         try:
-            if uid not in (os.getuid(), 0):
-                raise PermissionError(f"a connection of user {uid}")
-            with self._peers_lock:
-                # the pings of this process always get in: a full server is not a frozen one
-                full = len(self._peers) >= self._connections_max and pid != os.getpid()
-                if not full:
-                    self._peers.add(peer)
-            if full:
-                self._log.warning("refused a connection", connections=self._connections_max, pid=pid)
-                with contextlib.suppress(*FAILURES):
-                    wire.send(FULL)
-                wire.close()
-            else:
-                threading.Thread(target=self._serve, args=(peer,), name=f"peer-{pid}", daemon=True).start()
-        except BaseException:
-            self._forget(peer)
-            raise
-
-    def _forget(self, peer: _Peer) -> None:
-        with self._peers_lock:
-            self._peers.discard(peer)
-            # under the lock: `reap` must not shut a descriptor that belongs to another connection by now
-            peer.wire.close()
-
-    # a connection's thread
-
-    def _serve(self, peer: _Peer) -> None:
-        try:
-            peer.wire.prove_as_server(self._key)
-            peer.proven = True
-            peer.wire.limit(self._message_s_max)
-            while peer.wire.readable(None):
-                peer.wire.send(queue_calls.encode(self._answer(peer, peer.wire.receive())))
-        except EOFError:
-            pass  # it has closed, or died
-        except FAILURES as error:
-            if not self._closing:
-                self._log.info("a connection broke", pid=peer.pid, proven=peer.proven, error=str(error))
-        except Exception:
-            self._log.error("a connection's thread failed", pid=peer.pid, exc_info=True)
-        finally:
-            self._forget(peer)
-
-    def _answer(self, peer: _Peer, message: bytes) -> AnyReply:
-        try:
-            call = queue_calls.decode_call(message)
-            return self._perform(peer, call)
+            return self._perform(peer, queue_calls.decode_call(message))
         except Fenced as error:
             return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
         except QueueRefused as error:
             self._log.warning("refused a call", pid=peer.pid, code=error.code, error=str(error))
             return queue_calls.RefusedReply(error.code, str(error))
 
-    def _perform(self, peer: _Peer, call: AnyCall) -> AnyReply:
-        with self._lock:
-            self._admit(call)
-            match call:
-                case queue_calls.AppendCall():
-                    check_append(call.items)
-                    queue = self._queues.named(call.queue)
-                    self._queues.admit_append(call.client, call.number)
-                    appended = queue.append(call.items, time.monotonic(), bulk=call.bulk, lossy=call.lossy)
-                    self._condition(call.queue).notify_all()
-                    return queue_calls.AppendedReply(appended)
-                case queue_calls.ReadCall():
-                    return self._read(peer, call)
-                case queue_calls.AcknowledgeCall():
-                    self._queues.named(call.queue).acknowledge(Position(call.epoch, call.sequence))
-                    return queue_calls.DoneReply()
-                case queue_calls.StatsCall():
-                    return self._stats()
-                case queue_calls.PingCall():
-                    return queue_calls.DoneReply()
-                case _:
-                    assert_never(call)
+    def _perform(self, peer: Peer, call: AnyCall) -> AnyReply | None:
+        if self._queues.admit(call.role, call.hub_epoch):
+            # a hub of an older epoch that waits is told at once
+            self._look_again([waiting for waitings in self._waiting.values() for waiting in waitings])
+        match call:
+            case queue_calls.AppendCall():
+                check_append(call.items)
+                queue = self._queues.named(call.queue)
+                self._queues.admit_append(call.client, call.number)
+                appended = queue.append(call.items, time.monotonic(), bulk=call.bulk, lossy=call.lossy)
+                self._look_again(list(self._waiting.get(call.queue, ())))
+                return queue_calls.AppendedReply(appended)
+            case queue_calls.ReadCall():
+                return self._read(peer, call)
+            case queue_calls.AcknowledgeCall():
+                self._queues.named(call.queue).acknowledge(Position(call.epoch, call.sequence))
+                return queue_calls.DoneReply()
+            case queue_calls.StatsCall():
+                return self._stats()
+            case queue_calls.PingCall():
+                return queue_calls.DoneReply()
+            case _:
+                assert_never(call)
 
-    def _read(self, peer: _Peer, call: queue_calls.ReadCall) -> AnyReply:
+    def _read(self, peer: Peer, call: ReadCall) -> AnyReply | None:
+        """Return what there is to read; None if the peer waits for it from now on."""
         queue = self._queues.named(call.queue)
         peer.reading = call.queue
-        after = Position(call.epoch, call.sequence)
-        deadline_s = time.monotonic() + call.wait_s
-        while True:
-            batch = queue.read(after, call.items_max, call.bytes_max)
-            left_s = deadline_s - time.monotonic()
-            if batch.items or batch.gap or left_s <= 0 or self._closing:
-                return queue_calls.BatchReply(batch)
-            after = batch.position
-            self._condition(call.queue).wait(left_s)
-            self._admit(call)  # a newer hub may have come meanwhile
+        batch = queue.read(Position(call.epoch, call.sequence), call.items_max, call.bytes_max)
+        if batch.items or batch.gap or call.wait_s <= 0:
+            return queue_calls.BatchReply(batch)
+        peer.wait(call, batch.position, self._over)
+        self._waiting.setdefault(call.queue, {})[peer] = None
+        return None
+
+    def _look_again(self, peers: Iterable[Peer]) -> None:
+        """Answer those of the peers whose read finds something now, or may not go on."""
+        for peer in peers:
+            call = peer.waits_with
+            reply = None if call is None else self._look(call, peer.waits_after)
+            if reply is not None:
+                self._stop_waiting(peer)
+                peer.reply(reply)
+
+    def _look(self, call: ReadCall, after: Position) -> AnyReply | None:
+        try:
+            self._queues.admit(call.role, call.hub_epoch)  # a newer hub may have come meanwhile
+        except Fenced as error:
+            return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
+        batch = self._queues.named(call.queue).read(after, call.items_max, call.bytes_max)
+        return queue_calls.BatchReply(batch) if batch.items or batch.gap else None
+
+    def _over(self, peer: Peer) -> None:
+        """Called when a peer has waited for as long as it wanted."""
+        call = peer.waits_with
+        assert call is not None
+        self._stop_waiting(peer)
+        peer.reply(queue_calls.BatchReply(self._queues.named(call.queue).read(peer.waits_after, 1, 1)))
+
+    def _stop_waiting(self, peer: Peer) -> None:
+        if peer.waits_with is not None:
+            del self._waiting[peer.waits_with.queue][peer]
+            peer.waits_with = None
 
     def _stats(self) -> AnyReply:
-        with self._peers_lock:
-            reading = [peer.reading for peer in self._peers]
+        reading = [peer.reading for peer in self._peers]
         now_s = time.monotonic()
         return queue_calls.StatsReply([queue.stats(now_s, reading.count(queue.name)) for queue in self._queues.all()])
-
-    def _admit(self, call: AnyCall) -> None:
-        if self._queues.admit(call.role, call.hub_epoch):
-            for condition in self._grown.values():
-                condition.notify_all()  # a hub of an older epoch that waits here is told at once
-
-    def _condition(self, name: str) -> threading.Condition:
-        condition = self._grown.get(name)
-        if condition is None:
-            condition = self._grown[name] = threading.Condition(self._lock)
-        return condition
 
 
 def _fresh_key(path: Path) -> bytes:

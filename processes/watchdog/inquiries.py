@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.adapters.logs import Log
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.settings import Settings
 from processes.adapters.state import fleet_db, sqlite_file
 from processes.adapters.state.sqlite_file import Files
@@ -37,7 +37,7 @@ FULL_SHARE: Final = 0.85  # a queue filled beyond it refuses heartbeats at nine 
 class Inquiries:
     """The newest answers. The `run_*` functions run for ever, side by side, and deal with all failures themselves."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor, link: QueueLink, log: Log) -> None:
+    def __init__(self, settings: Settings, supervisor: Supervisor, link: Queues, log: Log) -> None:
         self.processes: dict[str, Supervised] | None = None  # None: supervisord does not answer
         self.supervisord_heard_s: float | None = None  # when it last answered, or was first asked
         self.calm = False  # set by the loop: all is well

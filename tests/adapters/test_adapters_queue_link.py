@@ -1,281 +1,19 @@
-"""The link to `queues`, over a real server in threads of this process; what is said of every link holds for the double
-too.
-"""
+"""The link to `queues`, over a real server in the event loop of the test."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
 import socket
 import sys
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-import structlog
 from doubles.deadline import WAIT_S
-from doubles.queue_link import MemoryQueueLink, MemoryQueues
+from doubles.queue_engines import START, real_house
 
-from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.core.errors import Fenced
-from processes.core.travels.queue_calls import APPEND_ITEMS_MAX, Batch, QueueRefused
-from processes.core.values import Position
-from processes.queues.server import Server
-
-START = Position(0, 0)
-AnyLink = QueueLink | MemoryQueueLink
-
-
-class RealHouse:
-    """A server in this process, at a socket in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.socket = folder / "queues.sock"
-        self._links: list[QueueLink] = []
-        self._start()
-
-    def _start(self) -> None:
-        self.server = Server(self.socket, structlog.stdlib.get_logger("fleethub"))
-        self.server.start()
-
-    def restart(self) -> None:
-        self.server.close()
-        self._start()
-
-    def link(self, role: str, timeout_s: float = 5.0) -> QueueLink:
-        self._links.append(QueueLink(self.socket, role, timeout_s=timeout_s))
-        return self._links[-1]
-
-    async def close(self) -> None:
-        for link in self._links:
-            await link.close()
-        self.server.close()
-
-
-class MemoryHouse:
-    """The double."""
-
-    def __init__(self) -> None:
-        self.memory = MemoryQueues()
-
-    def restart(self) -> None:
-        self.memory.restart()
-
-    def link(self, role: str) -> MemoryQueueLink:
-        return MemoryQueueLink(self.memory, role)
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: a socket's may have 107 bytes."""
-    made = Path(tempfile.mkdtemp(prefix="fhq"))
-    yield made
-    shutil.rmtree(made)
-
-
-Claim = Callable[["RealHouse | MemoryHouse"], Awaitable[None]]
-
-
-@pytest.fixture(params=["real", "memory"])
-def prove(request: pytest.FixtureRequest, folder: Path) -> Callable[[Claim], None]:
-    """Runs a claim in an event loop, with a house that is closed behind it."""
-
-    async def run(claim: Claim) -> None:
-        house = RealHouse(folder) if request.param == "real" else MemoryHouse()
-        try:
-            await asyncio.wait_for(claim(house), 2 * WAIT_S)
-        finally:
-            await house.close()
-
-    return lambda claim: asyncio.run(run(claim))
-
-
-@contextlib.asynccontextmanager
-async def real_house(folder: Path) -> AsyncIterator[RealHouse]:
-    house = RealHouse(folder)
-    try:
-        yield house
-    finally:
-        await house.close()
-
-
-# Of every link
-
-
-def test_what_is_appended_is_read_until_it_is_acknowledged(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        writer, reader = house.link("gateway"), house.link("hub")
-        appended = await writer.append("events", [b"a", b"", b"\xff" * 70_000])
-        assert appended.accepted
-        assert appended.position.sequence == 3
-        batch = await reader.read("events", START)
-        assert batch == Batch([b"a", b"", b"\xff" * 70_000], appended.position, False)
-        assert await reader.read("events", START) == batch
-        await reader.acknowledge("events", batch.position)
-        assert (await reader.read("events", START, wait_s=0)).items == []
-        (stats,) = await writer.stats()
-        assert (stats.name, stats.items, stats.appended, stats.acknowledged) == ("events", 0, 3, 3)
-        assert await writer.ping() >= 0
-
-    prove(claim)
-
-
-def test_a_waiting_read_returns_when_something_is_appended(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        writer, reader = house.link("hub"), house.link("fanout")
-        nothing = await reader.read("broadcasts/fanout", START, wait_s=0)
-        reading = asyncio.create_task(reader.read("broadcasts/fanout", nothing.position, wait_s=10))
-        done, _ = await asyncio.wait((reading,), timeout=0.05)
-        assert not done
-        await writer.append("broadcasts/fanout", [b"a"])
-        assert (await asyncio.wait_for(reading, WAIT_S)).items == [b"a"]
-
-    prove(claim)
-
-
-def test_a_read_of_nothing_returns_empty_after_its_wait(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        started_s = asyncio.get_running_loop().time()
-        batch = await house.link("hub").read("events", START, wait_s=0.1)
-        assert asyncio.get_running_loop().time() - started_s >= 0.09
-        assert batch.items == []
-        assert not batch.gap
-        assert batch.position.epoch > 0
-
-    prove(claim)
-
-
-def test_items_max_and_bytes_max_cut_a_batch(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        link = house.link("hub")
-        await link.append("events", [b"x" * 10] * 9)
-        assert len((await link.read("events", START, items_max=4)).items) == 4
-        assert len((await link.read("events", START, bytes_max=35)).items) == 3
-        assert len((await link.read("events", START, items_max=0, bytes_max=0)).items) == 1
-
-    prove(claim)
-
-
-def test_a_restart_is_a_gap_for_the_reader_and_then_goes_on(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        link = house.link("hub")
-        before = (await link.append("events", [b"a"])).position
-        house.restart()
-        gap = await until_back(lambda: link.read("events", before, wait_s=5))
-        assert (gap.items, gap.gap) == ([], True)
-        assert gap.position.epoch not in {0, before.epoch}
-        await until_back(lambda: link.append("events", [b"b"]))
-        assert await link.read("events", gap.position) == Batch([b"b"], Position(gap.position.epoch, 1), False)
-
-    prove(claim)
-
-
-def test_a_full_queue_refuses_and_a_lossy_append_leaves_a_gap(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        link = house.link("hub")
-        for _ in range(2):
-            assert (await link.append("deliveries/gateway", [b"x"] * 9000, bulk=True)).accepted
-        assert not (await link.append("deliveries/gateway", [b"x"], bulk=True)).accepted
-        assert (await link.append("deliveries/gateway", [b"x"] * 2000)).accepted
-        refused = await link.append("deliveries/gateway", [b"x"])
-        assert refused == (False, Position(refused.position.epoch, 20_000))
-        assert not (await link.append("deliveries/gateway", [b"x", b"y"], lossy=True)).accepted
-        end = await link.read("deliveries/gateway", refused.position, wait_s=5)
-        assert (end.items, end.gap, end.position.sequence) == ([], True, 20_002)
-        (stats,) = await link.stats()
-        assert (stats.items, stats.refused, stats.dropped) == (20_000, 2, 2)
-
-    prove(claim)
-
-
-def test_an_older_hub_is_fenced_in_append_read_and_acknowledge(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        old, new, gateway = house.link("hub"), house.link("hub"), house.link("gateway")
-        old.epoch, new.epoch = 3, 4
-        position = (await old.append("events", [b"a"])).position
-        await new.append("events", [b"b"])
-        for call in (
-            lambda: old.append("events", [b"x"]),
-            lambda: old.read("events", START),
-            lambda: old.acknowledge("events", position),
-        ):
-            with pytest.raises(Fenced) as fenced:
-                await call()
-            assert (fenced.value.own_epoch, fenced.value.newest_epoch) == (3, 4)
-        assert (await gateway.read("events", START)).items == [b"a", b"b"]
-
-    prove(claim)
-
-
-def test_a_hub_that_waits_in_a_read_is_fenced_when_its_successor_comes(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        old, new = house.link("hub"), house.link("hub")
-        old.epoch, new.epoch = 3, 4
-        waiting = asyncio.create_task(old.read("events", START, wait_s=10))
-        done, _ = await asyncio.wait((waiting,), timeout=0.05)
-        assert not done
-        await new.append("broadcasts/fanout", [b"a"])
-        with pytest.raises(Fenced):
-            await asyncio.wait_for(waiting, WAIT_S)
-
-    prove(claim)
-
-
-def test_a_newest_epoch_is_learned_from_the_others_after_a_restart(prove: Callable[[Claim], None]) -> None:
-    """`queues` forgets the hub's epoch when it dies; a gateway that has seen it shuts the thawed hub out again."""
-
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        gateway, old = house.link("gateway"), house.link("hub")
-        gateway.epoch, old.epoch = 4, 3
-        house.restart()
-        await gateway.append("events", [b"a"])
-        with pytest.raises(Fenced):
-            await old.read("events", START)
-
-    prove(claim)
-
-
-def test_calls_that_cannot_be_are_refused_with_the_reason(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        link = house.link("hub")
-        for code, call in (
-            ("unknown_queue", lambda: link.append("nope", [b"x"])),
-            ("unknown_queue", lambda: link.read("broadcasts/", START)),
-            ("unknown_queue", lambda: link.acknowledge("deliveries", START)),
-            ("too_big", lambda: link.append("events", [b""] * (APPEND_ITEMS_MAX + 1))),
-        ):
-            with pytest.raises(QueueRefused) as refused:
-                await call()
-            assert refused.value.code == code
-        here = (await link.append("events", [b"x"])).position
-        with pytest.raises(QueueRefused) as refused:
-            await link.read("events", Position(here.epoch, 2))
-        assert refused.value.code == "bad_position"
-        assert (await link.read("events", START)).items == [b"x"]
-
-    prove(claim)
-
-
-def test_a_closed_link_is_away(prove: Callable[[Claim], None]) -> None:
-    async def claim(house: RealHouse | MemoryHouse) -> None:
-        link = house.link("hub")
-        await link.ping()
-        await link.close()
-        for call in (link.ping, link.stats, lambda: link.read("events", START)):
-            with pytest.raises(QueuesAway):
-                await call()
-
-    prove(claim)
-
-
-# Of the real link
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 
 
 def test_a_link_without_a_server_is_away_at_once(folder: Path) -> None:
@@ -374,7 +112,7 @@ def test_a_key_of_another_start_opens_nothing(folder: Path) -> None:
 
 
 def test_calls_end_under_a_loop_that_never_idles(folder: Path) -> None:
-    """With bootstrap's switch interval the link's threads get their turn beside a loop that spins in 2 ms
+    """With bootstrap's switch interval the thread that opens a connection gets its turn beside a loop that spins in 2 ms
     turns.
     """
 
@@ -405,17 +143,23 @@ def test_calls_end_under_a_loop_that_never_idles(folder: Path) -> None:
         sys.setswitchinterval(before_s)
 
 
-def test_the_threads_of_a_link_end_with_it(folder: Path) -> None:
+def test_a_link_has_no_thread_once_its_connections_are_open(folder: Path) -> None:
     async def claim() -> None:
         async with real_house(folder) as house:
             link = house.link("hub")
             await asyncio.gather(link.ping(), link.stats(), link.read("events", START, wait_s=0))
-            assert len(threads()) == 3
-            await link.close()
             deadline_s = asyncio.get_running_loop().time() + WAIT_S
             while threads() and asyncio.get_running_loop().time() < deadline_s:
                 await asyncio.sleep(0.005)
-            assert threads() == []
+            started = threading.Thread.start
+            threading.Thread.start = refuse  # type: ignore[method-assign, assignment]
+            try:
+                await asyncio.gather(link.stats(), link.append("events", [b"x"]), link.read("events", START))
+            finally:
+                threading.Thread.start = started  # type: ignore[method-assign]
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
     def threads() -> list[str]:
         return [
@@ -426,17 +170,3 @@ def test_the_threads_of_a_link_end_with_it(folder: Path) -> None:
 
     before = threading.enumerate()  # a test before this one may have left one that is still in its deadline
     asyncio.run(claim())
-
-
-_T = TypeVar("_T")
-
-
-async def until_back(call: Callable[[], Awaitable[_T]]) -> _T:
-    """The call's result, tried again while the server is being replaced."""
-    deadline_s = asyncio.get_running_loop().time() + WAIT_S
-    while True:
-        try:
-            return await call()
-        except QueuesAway:
-            assert asyncio.get_running_loop().time() < deadline_s
-            await asyncio.sleep(0.005)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queues import QueuesAway
 from processes.core.queues.bounded_queue import QueueSet
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import Appended, Batch, QueueStats, check_append, limits_of

@@ -62,10 +62,14 @@ class Nursery:
 
 def serve(socket: Path) -> None:
     """A child: the server."""
-    server = Server(socket, structlog.stdlib.get_logger("fleethub"))
-    server.start()
-    print(os.getpid(), flush=True)
-    signal.pause()
+
+    async def serving() -> None:
+        server = Server(socket, structlog.stdlib.get_logger("fleethub"))
+        server.start()
+        print(os.getpid(), flush=True)
+        await asyncio.Event().wait()
+
+    asyncio.run(serving())
 
 
 def read(socket: Path) -> None:

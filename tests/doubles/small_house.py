@@ -21,7 +21,8 @@ import msgspec
 from doubles.deadline import WAIT_S
 
 from processes.adapters import clock
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import pulse_file
 from processes.core.travels import messages

@@ -9,13 +9,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from doubles.deadline import WAIT_S
 
 from processes.adapters import clock
-from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile, read
 from processes.core.fanout.mirror import Mirror
@@ -59,7 +59,7 @@ class Scene:
         self.folder = folder
         self.poison = Poison(folder / "fanout.json", record)
         log: Any = SimpleNamespace(error=lambda *_, **__: None)
-        self.poison_guard = PoisonGuard("fanout", self.pulse, self.poison, self.link, log)
+        self.poison_guard = PoisonGuard("fanout", self.pulse, self.poison, cast(Queues, self.link), log)
 
     def snapshot(self, *changes: Change) -> None:
         self.mirror.take(HubStarted(1), 0.0)

@@ -13,7 +13,8 @@ import structlog
 from doubles.deadline import WAIT_S
 from doubles.operator_wire import FanoutHouse, HubPlay
 
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 from processes.core.travels import messages
 from processes.core.travels.messages import (
     CancelCommand,

@@ -24,7 +24,8 @@ from doubles.authority import Authority
 from doubles.deadline import WAIT_S
 from doubles.hub_side import HubSide
 
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 from processes.adapters.state import pulse_file
 from processes.core.travels.messages import (
     AgentDisconnected,

@@ -14,7 +14,8 @@ import pytest
 from doubles.deadline import WAIT_S
 from doubles.queue_nursery import Nursery
 
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 from processes.core.travels.queue_calls import Appended
 from processes.core.values import Position
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from doubles.deadline import WAIT_S
 
-from processes.adapters.queue_link import QueueLink, QueuesAway
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import QueuesAway
 from processes.adapters.state import pulse_file
 from processes.core.values import Position
 

@@ -14,22 +14,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Client
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
 import pytest
 import structlog
 from doubles.deadline import WAIT_S
+from doubles.served import Served, serving
 
-from processes.adapters.queue_link import QueueLink, QueuesAway
-from processes.adapters.queue_socket import FAILURES, open_wire
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_socket import FAILURES
+from processes.adapters.queues import QueuesAway
 from processes.adapters.state import pulse_file
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import LocalError
 from processes.core.travels import queue_calls
 from processes.core.values import Position
 from processes.queues import loop
-from processes.queues.server import Server
 
 LOG = structlog.stdlib.get_logger("fleethub")
 
@@ -39,17 +40,6 @@ def socket() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fhq"))
     yield folder / "queues.sock"
     shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def serving(socket: Path, connections_max: int = 256, **limits_s: float) -> Iterator[Server]:
-    server = Server(socket, LOG, connections_max=connections_max, **limits_s)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.close()
-        until(lambda: not any(thread.name.startswith("peer-") for thread in threading.enumerate()))
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -93,31 +83,33 @@ def is_ended(connection: sockets.socket) -> bool:
 
 
 def test_silent_connections_hold_nobody_up_and_are_ended(socket: Path) -> None:
-    """The handshake of each is in its own thread, and has a deadline even for a peer that trickles."""
-    with serving(socket, handshake_s_max=60.0) as server:  # so that nothing but the reaping can end them
+    """The handshake of each is on a thread of its own, and has a deadline even for a peer that trickles."""
+    with serving(socket, handshake_s_max=60.0) as served:  # so that nothing but the reaping can end them
+        server = served.server
         silent = [connect(socket) for _ in range(20)]
         assert ping(socket) < WAIT_S
         for connection in silent[:10]:
             with contextlib.suppress(OSError):
                 connection.sendall(b"\0\0\0\x10")  # a length, and never the rest
-        until(lambda: len(peer_threads()) == 20)
-        assert server.reap(time.monotonic()) == 0
-        assert server.reap(time.monotonic() + 61) == 20
+        until(lambda: len(handshakes()) == 20)
+        assert served.ask(lambda: server.reap(time.monotonic())) == 0
+        assert served.ask(lambda: server.reap(time.monotonic() + 61)) == 20
         assert all(is_ended(connection) for connection in silent)
-        until(lambda: server.counts().connections == 0)
+        until(lambda: served.ask(lambda: len(server._peers)) == 0)
+        assert handshakes() == []
         for connection in silent:
             connection.close()
 
 
 def test_a_peer_without_the_key_gets_nothing_done(socket: Path) -> None:
-    with serving(socket) as server:
+    with serving(socket) as served:
         with pytest.raises(FAILURES):
             Client(str(socket), "AF_UNIX", authkey=b"0" * 32)
         connection = connect(socket)
         connection.sendall((5).to_bytes(4, "big") + b"hello")
         assert is_ended(connection)
         connection.close()
-        assert server.counts().received == 0
+        assert served.ask(served.server.counts).received == 0
         assert ping(socket) < WAIT_S
 
 
@@ -128,9 +120,9 @@ def test_a_pickle_is_refused_as_what_it_is_not(socket: Path) -> None:
     ran = socket.parent / "ran"
     with serving(socket):
         key = socket.with_suffix(".key").read_bytes()
-        with Client(str(socket), "AF_UNIX", authkey=key) as client:
-            client.send_bytes(pickle.dumps(Touch(ran)))
-            reply = queue_calls.decode_reply(client.recv_bytes())
+        with Client(str(socket), "AF_UNIX", authkey=key) as wire:
+            wire.send_bytes(pickle.dumps(Touch(ran)))
+            reply = queue_calls.decode_reply(wire.recv_bytes())
     assert isinstance(reply, queue_calls.RefusedReply)
     assert reply.code == "format"
     assert not ran.exists()
@@ -159,15 +151,13 @@ class Touch:
 def test_bytes_that_are_no_call_are_refused_and_the_connection_lives_on(
     socket: Path, message: bytes, code: str
 ) -> None:
-    with serving(socket):
-        wire = open_wire(socket, 5.0)
-        wire.send(message)
-        reply = queue_calls.decode_reply(wire.receive())
+    with serving(socket), client(socket) as wire:
+        wire.send_bytes(message)
+        reply = queue_calls.decode_reply(wire.recv_bytes())
         assert isinstance(reply, queue_calls.RefusedReply)
         assert reply.code == code
-        wire.send(queue_calls.encode(queue_calls.PingCall("watchdog", 0)))
-        assert queue_calls.decode_reply(wire.receive()) == queue_calls.DoneReply()
-        wire.close()
+        wire.send_bytes(queue_calls.encode(queue_calls.PingCall("watchdog", 0)))
+        assert queue_calls.decode_reply(wire.recv_bytes()) == queue_calls.DoneReply()
 
 
 def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(socket: Path) -> None:
@@ -180,10 +170,9 @@ def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(so
         late = queue_calls.encode(
             queue_calls.AppendCall("gateway", 0, "events", [b"given up"], client=link._client, number=1)
         )
-        wire = open_wire(socket, 5.0)
-        wire.send(late)
-        reply = queue_calls.decode_reply(wire.receive())
-        wire.close()
+        with client(socket) as wire:
+            wire.send_bytes(late)
+            reply = queue_calls.decode_reply(wire.recv_bytes())
         assert isinstance(reply, queue_calls.RefusedReply)
         assert reply.code == "given_up"
         assert (await link.read("events", Position(0, 0))).items == [b"first", b"retry"]
@@ -195,24 +184,29 @@ def test_an_append_given_up_by_its_caller_is_not_carried_out_behind_its_retry(so
 
 def test_a_message_over_the_limit_ends_its_connection_before_it_is_read(socket: Path) -> None:
     with serving(socket, message_s_max=60.0):
-        with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
-            os.write(client.fileno(), (queue_calls.MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
+        with client(socket) as wire:
+            os.write(wire.fileno(), (queue_calls.MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
             with pytest.raises(FAILURES):
-                client.recv_bytes()
+                wire.recv_bytes()
         assert ping(socket) < WAIT_S
 
 
 def test_half_a_message_ends_its_connection_after_a_while(socket: Path) -> None:
     with serving(socket, message_s_max=0.05):
-        with Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes()) as client:
-            os.write(client.fileno(), (1000).to_bytes(4, "big") + b"half")
+        with client(socket) as wire:
+            os.write(wire.fileno(), (1000).to_bytes(4, "big") + b"half")
             with pytest.raises(FAILURES):
-                client.recv_bytes()
+                wire.recv_bytes()
         assert ping(socket) < WAIT_S
 
 
-def peer_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("peer-")]
+def handshakes() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("handshake-")]
+
+
+def client(socket: Path) -> Connection[bytes, bytes]:
+    """A client of multiprocessing.connection itself."""
+    return Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes())
 
 
 # Too many
@@ -222,7 +216,7 @@ def test_one_connection_too_many_is_told_so_and_takes_nobodys_place(socket: Path
     """Counted are the connections of other processes; the server's own ping gets in at any time, or a full house would
     look frozen.
     """
-    with serving(socket, connections_max=3) as server:
+    with serving(socket, connections_max=3) as served:
         others = [
             subprocess.Popen([sys.executable, "-c", HOLD, str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             for _ in range(3)
@@ -233,9 +227,9 @@ def test_one_connection_too_many_is_told_so_and_takes_nobodys_place(socket: Path
         late = subprocess.run([sys.executable, "-c", HOLD, str(socket)], capture_output=True, text=True, timeout=WAIT_S)
         assert "too many connections" in late.stderr
         assert ping(socket) < WAIT_S
-        assert server.counts().connections == 3
+        assert served.ask(served.server.counts).connections == 3
         others[0].communicate()
-        until(lambda: server.counts().connections == 2)
+        until(lambda: served.ask(served.server.counts).connections == 2)
         again = subprocess.run(
             [sys.executable, "-c", HOLD, str(socket)], capture_output=True, text=True, timeout=WAIT_S, input=""
         )
@@ -247,8 +241,8 @@ def test_one_connection_too_many_is_told_so_and_takes_nobodys_place(socket: Path
 HOLD = """
 import sys
 from pathlib import Path
-from processes.adapters.queue_socket import open_wire
-wire = open_wire(Path(sys.argv[1]), 5.0)
+from processes.adapters.queue_socket import open_socket
+wire = open_socket(Path(sys.argv[1]), 5.0)
 print("in", flush=True)
 sys.stdin.read()
 wire.close()
@@ -284,9 +278,9 @@ from processes.queues import loop
 from processes.queues.server import Server
 path = Path(sys.argv[1])
 log = structlog.wrap_logger(structlog.PrintLogger(open("/dev/null", "w")))
-server = Server(path, log, failing_s_max=0.3)
-server.start()
 async def main():
+    server = Server(path, log, failing_s_max=0.3)
+    server.start()
     link = QueueLink(path, "queues", timeout_s=0.2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     while True:
@@ -303,11 +297,11 @@ asyncio.run(main())
 def test_a_thread_that_cannot_be_started_costs_that_connection_only(
     socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(socket) as server:
+    with serving(socket) as served:
         start, refused = threading.Thread.start, [3]
 
         def start_or_not(thread: threading.Thread) -> None:
-            if thread.name.startswith("peer-") and refused[0]:
+            if thread.name.startswith("handshake-") and refused[0]:
                 refused[0] -= 1
                 raise RuntimeError("can't start new thread")
             start(thread)
@@ -317,33 +311,33 @@ def test_a_thread_that_cannot_be_started_costs_that_connection_only(
             with pytest.raises(QueuesAway):
                 ping(socket)
         assert ping(socket) < WAIT_S
-        assert server.broken == ""
+        assert served.server.broken == ""
 
 
 def test_an_accepter_that_cannot_go_on_says_so(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(socket, failing_s_max=0.1) as server:
+    with serving(socket, failing_s_max=0.1) as served:
         start = threading.Thread.start
 
         def start_or_not(thread: threading.Thread) -> None:
-            if thread.name.startswith("peer-"):
+            if thread.name.startswith("handshake-"):
                 raise RuntimeError("can't start new thread")
             start(thread)
 
         monkeypatch.setattr(threading.Thread, "start", start_or_not)
         deadline_s = time.monotonic() + WAIT_S
-        while not server.broken:
+        while not served.server.broken:
             assert time.monotonic() < deadline_s
             with contextlib.suppress(QueuesAway):
                 ping(socket, timeout_s=0.2)
-        assert "can't start new thread" in server.broken
+        assert "can't start new thread" in served.server.broken
         with pytest.raises(LocalError, match="can't start new thread"):
-            asyncio.run(Loop(socket, server).until(lambda: False))
+            MainLoop(served).until(lambda: False)
 
 
 def test_descriptors_do_not_leak(socket: Path) -> None:
     with serving(socket):
         ping(socket)
-        until(lambda: not peer_threads())
+        until(lambda: not handshakes())
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(30):
             ping(socket)
@@ -366,25 +360,30 @@ def test_a_dead_ones_socket_is_replaced_and_a_closed_ones_is_gone(socket: Path) 
 # The main loop
 
 
-class Loop:
-    """The main loop over a server, in a thread's place: run until a condition, then stopped."""
+class MainLoop:
+    """The main loop of a server, beside it in its event loop: run until a condition, then stopped."""
 
-    def __init__(self, socket: Path, server: Server) -> None:
-        self.link = QueueLink(socket, "queues", timeout_s=0.5)
-        self.server = server
-        self.folder = socket.parent / "pulse"
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.folder = served.socket.parent / "pulse"
 
-    async def until(self, true: Callable[[], bool]) -> None:
+    def until(self, true: Callable[[], bool]) -> None:
+        asyncio.run_coroutine_threadsafe(self._until(true), self.served.loop).result()
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        link = QueueLink(self.served.socket, "queues", timeout_s=0.5)
         pulse, stop = PulseFile(self.folder, "queues"), asyncio.Event()
-        running = asyncio.create_task(loop.run(self.server, self.link, pulse, stop, LOG, turn_s=0.01))
+        running = asyncio.create_task(loop.run(self.served.server, link, pulse, stop, LOG, turn_s=0.01))
         deadline_s = time.monotonic() + WAIT_S
-        while not true() and not running.done():
-            assert time.monotonic() < deadline_s
-            await asyncio.sleep(0.005)
-        stop.set()
-        await running
-        pulse.close()
-        await self.link.close()
+        try:
+            while not true() and not running.done():
+                assert time.monotonic() < deadline_s
+                await asyncio.sleep(0.005)
+        finally:
+            stop.set()
+            await running
+            pulse.close()
+            await link.close()
 
     def turn(self) -> int:
         found = pulse_file.read(self.folder, "queues")
@@ -392,38 +391,45 @@ class Loop:
 
 
 def test_the_pulse_tells_turns_and_what_the_queues_hold(socket: Path) -> None:
-    async def claim(server: Server) -> None:
-        link, main_loop = QueueLink(socket, "hub"), Loop(socket, server)
+    async def fill() -> None:
+        link = QueueLink(socket, "hub")
         link.epoch = 5
         await link.append("events", [b"a", b"b", b"c"])
         await link.acknowledge("events", (await link.read("events", Position(0, 0), items_max=1)).position)
-        await main_loop.until(lambda: main_loop.turn() >= 3)
         await link.close()
+
+    with serving(socket) as served:
+        main_loop = MainLoop(served)
+        asyncio.run(fill())
+        main_loop.until(lambda: main_loop.turn() >= 3)
         pulse = pulse_file.read(main_loop.folder, "queues")
-        assert pulse is not None
-        assert (pulse.received, pulse.delivered, pulse.backlog, pulse.dropped, pulse.epoch) == (3, 1, 2, 0, 5)
-
-    with serving(socket) as server:
-        asyncio.run(claim(server))
+    assert pulse is not None
+    assert (pulse.received, pulse.delivered, pulse.backlog, pulse.dropped, pulse.epoch) == (3, 1, 2, 0, 5)
 
 
-def test_the_pulse_stands_still_while_the_queues_cannot_be_had(socket: Path) -> None:
-    """A lock that is held freezes the proof, though the main loop and the accepter run; let go, it goes on."""
-    held: list[int] = []
+def test_the_pulse_stands_still_while_nobody_is_let_in_or_answered(socket: Path) -> None:
+    """A server that takes no connection, and one that answers none, freeze the proof, though the main loop turns; what
+    is mended goes on.
+    """
+    with serving(socket) as served:
+        main_loop, server = MainLoop(served), served.server
 
-    def hold(server: Server, main_loop: Loop) -> None:
-        until(lambda: main_loop.turn() >= 2)
-        with server._lock:
-            held.append(main_loop.turn())
-            for _ in range(2):
-                with pytest.raises(QueuesAway):
-                    ping(socket, timeout_s=0.2)
-            held.append(main_loop.turn())
+        def stands_still() -> Callable[[], bool]:
+            """True when two pings have failed meanwhile."""
+            began, since_s = main_loop.turn(), time.monotonic()
 
-    with serving(socket) as server:
-        main_loop = Loop(socket, server)
-        holder = threading.Thread(target=hold, args=(server, main_loop))
-        holder.start()
-        asyncio.run(main_loop.until(lambda: not holder.is_alive() and main_loop.turn() > held[1] + 1))
-        holder.join()
-    assert held[1] <= held[0] + 1  # the one that was under way
+            def enough() -> bool:
+                assert main_loop.turn() <= began + 1  # the one that was under way
+                return time.monotonic() - since_s > 1.1
+
+            return enough
+
+        main_loop.until(lambda: main_loop.turn() >= 2)
+        served.ask(lambda: served.loop.remove_reader(server._listener))
+        main_loop.until(stands_still())
+        served.ask(server._accept_again)
+        server._answer = lambda peer, message: None  # type: ignore[method-assign]
+        main_loop.until(stands_still())
+        del server._answer
+        now = main_loop.turn()
+        main_loop.until(lambda: main_loop.turn() > now + 1)

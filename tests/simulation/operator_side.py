@@ -12,7 +12,7 @@ import msgspec
 from simulation.hub_side import ProcessClock
 from simulation.timeline import Life
 
-from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queues import QueuesAway
 from processes.core.fanout.mirror import Mirror
 from processes.core.travels import messages
 from processes.core.travels.messages import (

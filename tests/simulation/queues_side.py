@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.timeline import Life
 
-from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queues import QueuesAway
 from processes.core.errors import Fenced
 from processes.core.queues.bounded_queue import QueueSet
-from processes.core.travels.queue_calls import EPOCH_MAX, Appended, Batch, check_append
+from processes.core.travels.queue_calls import EPOCH_MAX, Appended, Batch, QueueStats, check_append
 from processes.core.values import Position
 
 if TYPE_CHECKING:
@@ -178,14 +178,14 @@ class VirtualQueues:
 
 
 class VirtualLink:
-    """Stands in for adapters.queue_link.QueueLink: the same three calls."""
+    """An engine of adapters.queues, of which three calls are used."""
 
     def __init__(self, world: World, life: Life, role: str) -> None:
         self.epoch = 0
         self.role = role
         self._client, self._numbers = world.dice.randrange(EPOCH_MAX), itertools.count(1)
         self._world, self._life = world, life
-        self._line = asyncio.Lock()  # one thread: a call begins when the one before it has ended, or was given up
+        self._line = asyncio.Lock()  # a call begins when the one before it has ended, or was given up
 
     async def append(self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended:
         """As QueueLink."""
@@ -228,6 +228,18 @@ class VirtualLink:
             return True
 
         await self._ask(f"acknowledge {queue}", work)
+
+    async def stats(self) -> list[QueueStats]:
+        """No process of the simulation asks for them."""
+        raise NotImplementedError
+
+    async def ping(self) -> float:
+        """No process of the simulation does that."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """No process of the simulation does that: it is killed."""
+        raise NotImplementedError
 
     def _call(self, work: Callable[[QueueSet], Any], reading: str | None = None) -> _Call:
         return _Call(self._life, self, work, self._world.loop.create_future(), reading)

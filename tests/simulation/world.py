@@ -26,7 +26,7 @@ from simulation.queues_side import VirtualLink, VirtualQueues
 from simulation.schedule import Draws, Schedule
 from simulation.timeline import LIFE, Clock, Life, VirtualLoop, task_of_a_life
 
-from processes.adapters.queue_link import QueuesAway
+from processes.adapters.queues import QueuesAway
 from processes.core.errors import Fenced
 from processes.core.records.dead_letter import Why
 from processes.core.travels.messages import CancelRun, StartRun

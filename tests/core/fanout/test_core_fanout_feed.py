@@ -6,6 +6,8 @@ import json
 import random
 from typing import Any
 
+import pytest
+
 from processes.core.fanout import feed
 from processes.core.fanout.feed import Feed, Gathering, Step
 from processes.core.fanout.mirror import ASK_S_MAX, Mirror
@@ -80,6 +82,40 @@ def test_the_first_change_is_due_at_once_and_further_ones_after_50_ms() -> None:
     gathering.take(10.0)
     gathering.add(change("host", "a", x=2))
     assert gathering.due_s() == 10.0 + feed.GATHER_S_MAX
+
+
+def test_a_command_s_steps_are_not_gathered_for_50_ms() -> None:
+    gathering = Gathering()
+    gathering.take(10.0)
+    gathering.add(change("host", "a", x=1))
+    gathering.add(change("command", "c", state="succeeded"))
+    gathering.add(change("ledger", "ledger", x=1))
+    assert gathering.due_s() == 10.0 + feed.GATHER_COMMANDS_S_MAX
+    assert len(gathering.take(10.005)) == 3
+    gathering.add(change("host", "a", x=2))
+    assert gathering.due_s() == 10.005 + feed.GATHER_S_MAX
+
+
+@pytest.mark.parametrize("connections", [1, 10, 100, 1_000])
+def test_the_early_frames_of_commands_are_bounded_over_all_connections(connections: int) -> None:
+    """With many connections the steps of commands are gathered as all else; when it is quiet again, they go early."""
+    gathering, now_s, frames, early = Gathering(), 10.0, 0, 0
+    gathering.take(now_s)
+    while now_s < 20.0:
+        gathering.add(change("command", "c", state="running"))
+        due_s = gathering.due_s()
+        assert due_s is not None
+        assert feed.GATHER_COMMANDS_S_MAX <= due_s - now_s + 1e-9 <= feed.GATHER_S_MAX + 2e-9
+        early += due_s - now_s < feed.GATHER_S_MAX - 1e-9
+        frames += connections
+        now_s = due_s
+        gathering.take(now_s, connections)
+    gathered_only = connections * 10.0 / feed.GATHER_S_MAX
+    assert frames <= gathered_only + 11 * feed.EARLY_FRAMES_PER_S_MAX + connections
+    assert early > 10
+    gathering.take(now_s + 2.0, connections)
+    gathering.add(change("command", "c", state="running"))
+    assert gathering.due_s() == now_s + 2.0 + feed.GATHER_COMMANDS_S_MAX
 
 
 def test_too_many_rows_go_at_once() -> None:

@@ -1,0 +1,96 @@
+"""The engines of the queues that the contract is proved of: each a house that can be restarted, with links to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import structlog
+from doubles.deadline import WAIT_S
+from doubles.queue_link import MemoryQueueLink, MemoryQueues
+
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import Queues, QueuesAway
+from processes.core.values import Position
+from processes.queues.server import Server
+
+START = Position(0, 0)
+
+
+class House(Protocol):
+    """An engine. `restart`: it loses everything, and is there again."""
+
+    def restart(self) -> None: ...
+
+    def link(self, role: str) -> Queues: ...
+
+    async def close(self) -> None: ...
+
+
+class RealHouse:
+    """A server in this process, at a socket in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "queues.sock"
+        self._links: list[QueueLink] = []
+        self._start()
+
+    def _start(self) -> None:
+        self.server = Server(self.socket, structlog.stdlib.get_logger("fleethub"))
+        self.server.start()
+
+    def restart(self) -> None:
+        self.server.close()
+        self._start()
+
+    def link(self, role: str, timeout_s: float = 5.0) -> QueueLink:
+        self._links.append(QueueLink(self.socket, role, timeout_s=timeout_s))
+        return self._links[-1]
+
+    async def close(self) -> None:
+        for link in self._links:
+            await link.close()
+        self.server.close()
+
+
+class MemoryHouse:
+    """The double."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryQueues()
+
+    def restart(self) -> None:
+        self.memory.restart()
+
+    def link(self, role: str) -> MemoryQueueLink:
+        return MemoryQueueLink(self.memory, role)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@contextlib.asynccontextmanager
+async def real_house(folder: Path) -> AsyncIterator[RealHouse]:
+    """A house that is closed at the end."""
+    house = RealHouse(folder)
+    try:
+        yield house
+    finally:
+        await house.close()
+
+
+_T = TypeVar("_T")
+
+
+async def until_back(call: Callable[[], Awaitable[_T]]) -> _T:
+    """The call's result, tried again while the server is being replaced."""
+    deadline_s = asyncio.get_running_loop().time() + WAIT_S
+    while True:
+        try:
+            return await call()
+        except QueuesAway:
+            assert asyncio.get_running_loop().time() < deadline_s
+            await asyncio.sleep(0.005)
