@@ -384,10 +384,10 @@ def closed_to_us(path: Path) -> str:
     """
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
-            owner, what = _user(place.stat().st_uid), "it" if place == path else str(place)
-            closed = f"{path} cannot be read by {_user(os.geteuid())}"
-            return f"{closed}: {what} belongs to {owner}; run this as that user: sudo -u {owner} …"
-    return f"{path} cannot be read by {_user(os.geteuid())}"
+            owner, what = place.stat().st_uid, "it" if place == path else str(place)
+            closed = f"{path} cannot be read by {user_name(os.geteuid())}"
+            return f"{closed}: {what} belongs to {user_name(owner)}; run this as that user: {as_user(owner)} …"
+    return f"{path} cannot be read by {user_name(os.geteuid())}"
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -424,11 +424,20 @@ def checkout() -> Path | None:
     return home if not installed and (home / "supervisord.conf").exists() else None
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the name of a user, or words with its number if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def as_user(uid: int) -> str:
+    """Return what to type before a command so that this user runs it."""
+    try:
+        return f"sudo -u {shlex.quote(pwd.getpwuid(uid).pw_name)}"
+    except KeyError:
+        return f"sudo -u '#{uid}'"
 
 
 def _keys() -> Iterator[tuple[str, tuple[str, str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import xmlrpc.client
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -40,6 +41,29 @@ class Supervised(NamedTuple):
     started_wall_s: float
     exit_status: int
     message: str
+
+
+class Peer(NamedTuple):
+    """Who listens on a socket. pid 0: a process of another PID namespace."""
+
+    pid: int
+    uid: int
+
+
+def peer_of(path: Path) -> Peer | None:
+    """Return who listens on the Unix socket, be it stopped or of another user; None: nobody.
+
+    Raises: OSError, if this user may not look.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
+            return None
+        except BlockingIOError:  # its backlog is full
+            return Peer(0, path.stat().st_uid)
+        pid, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return Peer(pid, uid)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -21,7 +21,7 @@ from typing import Final
 from processes.adapters import rights
 from processes.adapters.settings import Settings, address
 from processes.cli.checks.finding import Finding, Level
-from processes.cli.machine import descriptors, own_processes
+from processes.cli.machine import descriptors, own_processes, supervision
 from processes.cli.machine import ports as both_ports
 from processes.cli.terminal.failure import Failure
 from processes.core.shown.certificate import NoCertificate, expires_wall_s
@@ -40,7 +40,7 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
     """Check that both ports answer while the installation runs, and that both are free while it does not."""
     listens = (settings.file.operators.listen, settings.file.agents.listen)
     running = own_processes.supervisord_of(settings)
-    if running is None:
+    if running is None and not supervision.somebody_answers(settings):
         try:
             both_ports.check(settings.file)
             yield Finding("ports", Level.OK, f"{listens[0]} and {listens[1]} are free")
@@ -48,7 +48,8 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
             yield Finding("ports", Level.BAD, failure.message, failure.advice)
         return
     for name, listen in zip(("OPERATORS", "AGENTS"), listens, strict=True):
-        host, port = address(running.environ.get(f"FLEETHUB_{name}_LISTEN", listen))
+        started_with = running.environ if running is not None else {}
+        host, port = address(started_with.get(f"FLEETHUB_{name}_LISTEN", listen))
         try:
             reached = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
             socket.create_connection((reached, port), CONNECT_S_MAX).close()

@@ -15,7 +15,7 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import fleet_db, private_files, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.checks.finding import Finding, Level
-from processes.cli.machine import own_processes
+from processes.cli.machine import own_processes, supervision
 from processes.cli.terminal.text import count
 from processes.cli.verbs import backup
 from processes.core.records import beginning
@@ -170,6 +170,8 @@ def processes(settings: Settings, deep: bool) -> Iterator[Finding]:
             yield Finding(
                 "processes", Level.BAD, f"processes without their supervisord: {pids}", "fleethub down ends them."
             )
+        elif supervision.somebody_answers(settings):
+            yield Finding("processes", Level.BAD, "they run as another user, or in another container", "See above.")
         else:
             yield Finding("processes", Level.WARNING, "nothing runs", "Start it: fleethub up")
         return

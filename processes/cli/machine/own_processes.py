@@ -51,12 +51,12 @@ def members_of(settings: Settings) -> list[OwnProcess]:
 
 def shims_of(settings: Settings) -> list[OwnProcess]:
     """The shims of this machine's own agent: one for each of its commands that still run."""
-    place = f"{settings.state}/"
+    own = _Folder(settings.state)
     return [
         found
         for found in _all()
         if any(
-            word.endswith("agent/shim.py") and after.startswith(place)
+            word.endswith("agent/shim.py") and any(own.is_at(found.pid, str(above)) for above in Path(after).parents)
             for word, after in zip(found.command, found.command[1:], strict=False)
         )
     ]
@@ -116,8 +116,33 @@ def _is_member(found: OwnProcess) -> bool:
 
 
 def _of_state(settings: Settings) -> Iterator[OwnProcess]:
-    state = str(settings.state)
-    return (found for found in _all() if found.environ.get("FLEETHUB_STATE") == state)
+    own = _Folder(settings.state)
+    return (found for found in _all() if own.is_at(found.pid, found.environ.get("FLEETHUB_STATE", "")))
+
+
+class _Folder:
+    """A folder, known again under whatever name a process has for it: a link, a mount, a path with `..` in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._identity = str(path), _identity(str(path))
+
+    def is_at(self, pid: int, name: str) -> bool:
+        """Return whether the process finds this folder under the name."""
+        if name == self._path:
+            return True
+        if not name.startswith("/") or self._identity is None:
+            return False
+        # it may see other mounts than we do; where this user may not look through its eyes, ours have to do
+        return (_identity(f"/proc/{pid}/root{name}") or _identity(name)) == self._identity
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """The device and inode of what is there; None: nothing, or this user may not look."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _all() -> Iterator[OwnProcess]:

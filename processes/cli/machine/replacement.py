@@ -16,7 +16,7 @@ from pathlib import Path
 
 from processes.adapters.settings import Settings
 from processes.adapters.state import audit_trail, durable, epoch_file, fleet_db, fleet_schema, lock, sqlite_file
-from processes.cli.machine import own_processes
+from processes.cli.machine import own_processes, supervision
 from processes.cli.terminal.failure import Failure
 from processes.core.cli import rollback
 from processes.core.errors import ResourceError
@@ -33,6 +33,7 @@ def standing_still(settings: Settings, *, up_is_ours: bool = False) -> Iterator[
 
     Raises: Failure.
     """
+    supervision.check_ours(settings)
     advice = "End it first: fleethub down"
     held: list[int] = []
     try:

@@ -13,9 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from processes.adapters.settings import KINDS, Settings
+from processes.adapters.settings import KINDS, Settings, as_user, user_name
 from processes.adapters.state import desired_state, pulse_file, status_file
-from processes.adapters.supervisor import ALREADY_STARTED, NOT_RUNNING, Supervisor, SupervisorAway, SupervisorFault
+from processes.adapters.supervisor import (
+    ALREADY_STARTED,
+    NOT_RUNNING,
+    Supervisor,
+    SupervisorAway,
+    SupervisorFault,
+    peer_of,
+)
 from processes.cli.machine import environment
 from processes.cli.machine.own_processes import OwnProcess, members_of, send, supervisord_of, wait_gone
 from processes.cli.terminal.failure import Failure
@@ -75,10 +82,40 @@ def launch_in_foreground(settings: Settings, supervisord: Sequence[str] = SUPERV
 
 
 def supervisor_of(settings: Settings, timeout_s: float = 2.0) -> Supervisor:
-    """The XML-RPC calls of the installation's supervisord. Raises: Failure("not_running"), if there is none."""
+    """The XML-RPC calls of the installation's supervisord.
+
+    Raises: Failure("not_running"), if there is none; Failure("not_ours"), if it is another user's.
+    """
+    check_ours(settings)
     if supervisord_of(settings) is None:
         raise Failure("not_running", f"nothing runs for {settings.state}", "Start it: fleethub up")
     return Supervisor(settings.supervisor_socket, timeout_s)
+
+
+def check_ours(settings: Settings) -> None:
+    """Check that the state folder is this user's: what another user started is only that user's to end or to change.
+
+    Raises: Failure, which says whose it is and whether it runs.
+    """
+    try:
+        owner = settings.state.stat().st_uid
+    except OSError:
+        return
+    if owner != os.geteuid():
+        runs = " and runs" if somebody_answers(settings) else ""
+        raise Failure(
+            "not_ours",
+            f"the installation of {settings.state} belongs to {user_name(owner)}{runs}, and this is {user_name(os.geteuid())}",
+            f"Run this as that user: {as_user(owner)} {environment.program()} …",
+        )
+
+
+def somebody_answers(settings: Settings) -> bool:
+    """Return whether a supervisord has the installation's socket, whoever's it is, as far as this user may look."""
+    try:
+        return peer_of(settings.supervisor_socket) is not None
+    except OSError:
+        return False
 
 
 def end_all(settings: Settings) -> bool:
@@ -87,6 +124,7 @@ def end_all(settings: Settings) -> bool:
     supervisord is asked to end its processes in order. Whatever is left after DOWN_S_MAX, and whatever has no
     supervisord any more, is ended by SIGKILL; each process is verified to be ours first. Raises: Failure.
     """
+    check_ours(settings)
     supervisord, members = supervisord_of(settings), members_of(settings)
     if supervisord is None and not members:
         _remove_stale(settings)
@@ -224,7 +262,17 @@ def _environ(settings: Settings) -> dict[str, str]:
 
 
 def _remove_stale(settings: Settings) -> None:
-    """Remove what a killed supervisord left behind. The caller knows that none lives."""
+    """Remove what a killed supervisord left behind. The caller sees none that lives.
+
+    Raises: Failure, if one lives all the same: it may belong to another user, or run where this user cannot look.
+    """
+    if peer := peer_of(settings.supervisor_socket):
+        who = f"process {peer.pid} of {user_name(peer.uid)}" if peer.pid else "a process that cannot be seen from here"
+        raise Failure(
+            "running_elsewhere",
+            f"{settings.state} is in use: {who} answers at {settings.supervisor_socket}",
+            "Run this as the user, or in the container, that started it.",
+        )
     settings.supervisor_socket.unlink(missing_ok=True)
     (settings.run / "supervisord.pid").unlink(missing_ok=True)
 

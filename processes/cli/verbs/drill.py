@@ -15,7 +15,7 @@ import click
 
 from processes.adapters.settings import load
 from processes.cli.drills.programme import Programme
-from processes.cli.machine import own_processes
+from processes.cli.machine import own_processes, supervision
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json
@@ -72,8 +72,13 @@ def drill(  # noqa: PLR0917  # click's
 
 
 def _environ() -> Mapping[str, str]:
-    """The variables of settings that the running installation was started with; our own environment if none runs."""
-    running = own_processes.supervisord_of(load())
+    """The variables of settings that the running installation was started with; our own environment if none runs.
+
+    Raises: Failure, if it is another user's.
+    """
+    settings = load()
+    supervision.check_ours(settings)
+    running = own_processes.supervisord_of(settings)
     return (
         os.environ
         if running is None

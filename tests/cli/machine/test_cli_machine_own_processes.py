@@ -59,6 +59,29 @@ def test_members_are_those_that_a_supervisord_started_for_this_state(
     assert {found.pid for found in own_processes.members_of(settings)} == {member.pid, holder.pid}
 
 
+@pytest.mark.parametrize("spelling", ["{link}", "{state}/run/..", "{state}/", "{state}/./", "/{state}"])
+def test_the_same_folder_under_another_name_is_the_same_installation(
+    start: Start, tmp_path: Path, spelling: str
+) -> None:
+    """The bug it would catch: `down` by way of a link says that nothing runs, and removes the living socket."""
+    state, link = tmp_path / "state", tmp_path / "link"
+    (state / "run").mkdir(parents=True)
+    link.symlink_to("state")
+    names = {"FLEETHUB_STATE": spelling.format(link=link, state=state)}
+    shim_folder = f"{names['FLEETHUB_STATE']}/agent-state/runs/1"
+    Path(shim_folder).mkdir(parents=True)
+    member = start("-m", "processes.hub", **as_member(**names))
+    supervisord = start("supervisor.supervisord", **names)
+    shim = start("/x/processes/agent/shim.py", shim_folder, "60", "1", "sleep", "60", **names)
+    for found in (load({"FLEETHUB_STATE": str(state)}), load({"FLEETHUB_STATE": str(link)}), load(names)):
+        assert [each.pid for each in own_processes.members_of(found)] == [member.pid]
+        assert [each.pid for each in own_processes.shims_of(found)] == [shim.pid]
+        assert (running := own_processes.supervisord_of(found)) is not None
+        assert running.pid == supervisord.pid
+    elsewhere = load({"FLEETHUB_STATE": str(tmp_path / "other")})
+    assert own_processes.members_of(elsewhere) == []
+
+
 def test_who_only_looks_at_supervisords_log_is_not_supervisord(settings: Settings, start: Start) -> None:
     start("tail", "-f", "supervisord.log")
     start("vi", "supervisord.conf")

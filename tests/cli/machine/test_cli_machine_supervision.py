@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,7 +17,9 @@ from doubles.deadline import WAIT_S
 from processes.adapters.settings import File, Settings
 from processes.adapters.state import desired_state, pulse_file
 from processes.adapters.state.pulse_file import PulseFile
-from processes.cli.machine import supervision
+from processes.cli.checks import machine, state_folder
+from processes.cli.machine import replacement, supervision
+from processes.cli.terminal.failure import Failure
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
@@ -45,6 +50,15 @@ def says(settings: Settings, verdict: Verdict, *, wanted: bool, pid: int | None 
     fresh = settings.report.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(report))
     fresh.replace(settings.report)
+
+
+@pytest.fixture
+def living(settings: Settings) -> Iterator[Path]:
+    """Somebody listens on supervisord's socket, and no process that this user can see runs for the folder."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(settings.supervisor_socket))
+        server.listen(8)
+        yield settings.supervisor_socket
 
 
 def waits(settings: Settings) -> threading.Thread:
@@ -84,3 +98,56 @@ def test_a_report_that_never_comes_is_not_waited_for(settings: Settings) -> None
     says(settings, Verdict.DEAD, wanted=True)
     supervision.wait_told(settings, ["agent"], wait_s=0.3)
     assert pulse_file.read(settings.pulses, "agent") is None
+
+
+def test_what_a_living_supervisord_listens_on_is_not_removed_though_nobody_sees_it(
+    settings: Settings, living: Path
+) -> None:
+    """The bug it would catch: another user's `down` leaves the installation without its socket and its pid file."""
+    with pytest.raises(Failure, match=f"process {os.getpid()} of .* answers at") as caught:
+        supervision.end_all(settings)
+    assert caught.value.code == "running_elsewhere"
+    with pytest.raises(Failure, match="is in use"):
+        supervision.launch(settings, [])
+    with pytest.raises(Failure, match="is in use"):
+        supervision.launch_in_foreground(settings, [])
+    assert living.exists()
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):  # its backlog is full now
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(str(living))
+        assert supervision.somebody_answers(settings)
+
+
+def test_what_a_killed_supervisord_left_is_removed(settings: Settings) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(settings.supervisor_socket))
+    assert settings.supervisor_socket.exists()
+    assert supervision.end_all(settings) is False
+    assert not settings.supervisor_socket.exists()
+    assert not supervision.somebody_answers(settings)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look into a folder that is another user's alone")
+def test_another_users_installation_is_told_and_left_alone(settings: Settings, living: Path) -> None:
+    os.chown(settings.state, 12345, 12345)
+    doors: list[Callable[[], object]] = [
+        lambda: supervision.end_all(settings),
+        lambda: supervision.supervisor_of(settings),
+        lambda: supervision.stop(settings, "hub"),
+        lambda: supervision.start(settings, "hub"),
+        lambda: replacement.standing_still(settings).__enter__(),
+    ]
+    for enter in doors:
+        with pytest.raises(Failure, match="belongs to user 12345 and runs, and this is root") as caught:
+            enter()
+        assert "sudo -u '#12345' " in caught.value.advice
+    assert living.exists()
+    assert list((settings.run / "lock").iterdir()) == []
+    told = [finding.found for check in (machine.ports, state_folder.processes) for finding in check(settings, False)]
+    assert not [text for text in told if "nothing runs" in text or "taken by" in text], told
+    living.unlink()
+    with pytest.raises(Failure, match="belongs to user 12345, and this is root"):
+        supervision.end_all(settings)
