@@ -23,7 +23,17 @@ from processes.fanout.operations import NAMED, Operation, operations
 from processes.fanout.read_api import ReadApi
 from processes.fanout.request_budget import RequestBudget
 from processes.fanout.sessions import Sessions
-from processes.fanout.web import Endpoint, HeadCheck, Problem, check_fresh, guarded, http_error, internal_error, json
+from processes.fanout.web import (
+    Endpoint,
+    HeadCheck,
+    Problem,
+    check_fresh,
+    cookies,
+    guarded,
+    http_error,
+    internal_error,
+    json,
+)
 
 
 def application(
@@ -52,7 +62,7 @@ def application(
 
     def is_known(scope: Scope) -> bool:
         request = Request(scope)
-        return auth.known(request.headers.get("authorization", ""), request.cookies) is not None
+        return auth.known(request.headers.get("authorization", ""), cookies(request)) is not None
 
     return HeadCheck(budget.of_addresses(app, is_known), auth, trusted)  # which finds out whose address it is
 

@@ -27,8 +27,9 @@ the request was never carried out and will not be; ask again after `Retry-After`
 may yet be carried out; ask again with the same key. A request is durable before its acceptance is answered. A method \
 that a path does not have is answered 405 with `Allow`, an unknown parameter 400. Any \
 operation may also be answered 429: `too_many_requests`, when more was asked than one operator may ask (ask again \
-after `Retry-After` seconds), and `too_many`, when too many connections of its token are open; and 431, when the head \
-of the request is too large. The last two end the connection.
+after `Retry-After` seconds), and `too_many`, when too many connections of its token are open; 431, when the head of \
+the request is too large; and 411, when its body comes in chunks instead of with a Content-Length. The last three end \
+the connection.
 
 ## Pages
 Listings come newest first (hosts: by name), `limit` at a time. `next` of an answer is the `before` (hosts: the \

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import http
 import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, NamedTuple, cast
 
 import h11
@@ -25,13 +26,15 @@ from websockets.http11 import Request, Response
 from processes.adapters.listener import Arrival, Listener, room
 from processes.adapters.logs import Log
 from processes.adapters.settings import Tls
+from processes.adapters.websocket import Pacer
 from processes.core.budgets import TOKEN_CONNECTIONS_MAX, TOKEN_WEBSOCKETS_MAX
 from processes.core.connections import Network, client_address, operators_limits
+from processes.core.fanout import http_head
+from processes.core.fanout.http_head import HEAD_BYTES_MAX, Refused
 from processes.core.fanout.signin import Principal
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
-from processes.fanout.web import HEAD_BYTES_MAX
 
 UNSENT_BYTES_S: Final = 32 * 1024  # a client that reads is expected to take so many a second: a slow telephone
 # at a time, WebSockets included, where descriptors allow. Half of them is for operators who are signed in
@@ -68,12 +71,37 @@ class Deadlines(NamedTuple):
     unsent_s: float = 10.0
 
 
-class HttpProtocol(H11Protocol):
-    """uvicorn's protocol of one connection, with a deadline on all that is waited for, and errors as JSON."""
+class Connection(h11.Connection):
+    """h11's parser of one connection, behind a look at each head that costs little, whatever is in it."""
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, arrival: Arrival, deadlines: Deadlines) -> None:
+    refused: Refused | None = None
+
+    def next_event(self) -> Any:
+        """Return the next event. Raises: h11.RemoteProtocolError, if the head is refused (see `refused`)."""
+        if self.their_state is h11.IDLE:
+            self.refused = http_head.of_lines(self.trailing_data[0])
+        event = None if self.refused else super().next_event()
+        if isinstance(event, h11.Request):
+            self.refused = http_head.of_framing(name for name, _ in event.headers)
+        if self.refused:
+            raise h11.RemoteProtocolError(self.refused.message, self.refused.status)
+        return event
+
+
+class HttpProtocol(H11Protocol):
+    """uvicorn's protocol of one connection, with a deadline on all that is waited for, and errors as JSON.
+
+    What was read is parsed by turns (Pacer), as WebSockets are: clients that ask without end, on however many
+    connections, hold up no pass of the loop. Nothing more is read until the turn has come.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, state: ServerState, arrival: Arrival, deadlines: Deadlines, pacer: Pacer
+    ) -> None:  # fmt: skip
         super().__init__(config, state, {"arrival": arrival})
-        self._arrival, self._deadlines = arrival, deadlines
+        self.conn: Connection = Connection(h11.SERVER, HEAD_BYTES_MAX)
+        self._arrival, self._deadlines, self._pacer = arrival, deadlines, pacer
+        self._has_turn = False  # one is coming
         self._head: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._unsent: asyncio.TimerHandle | None = None
@@ -84,17 +112,26 @@ class HttpProtocol(H11Protocol):
         self._arrival.opened(transport)
         self._head = self.loop.call_later(self._deadlines.head_s, self._too_late)
 
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio with the bytes that were read."""
-        super().data_received(data)
-        reading = (
-            self.conn.their_state is h11.IDLE
-            and not self.transport.is_closing()
-            and self.transport.get_protocol() is self
-        )
-        if not reading:
+    def handle_events(self) -> None:
+        """Called by uvicorn when there may be something to parse: has it parsed in this connection's turn."""
+        if not self._has_turn:
+            self._has_turn = True
+            was_paused = self.flow.read_paused
+            self.flow.pause_reading()
+            self._pacer(functools.partial(self._turn, was_paused))
+
+    def _turn(self, was_paused: bool) -> None:
+        self._has_turn = False
+        if self.transport.is_closing():
+            return
+        if not was_paused:  # else for an endpoint that has not read its body yet, and which resumes it
+            self.flow.resume_reading()
+        super().handle_events()
+        if self.transport.get_protocol() is not self:  # it is a WebSocket by now
+            return
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
             self._disarm_head()
-        elif self._head is None:  # the head of a further request has begun
+        elif self._head is None and self.conn.trailing_data[0]:  # the head of a further request has begun
             self._head = self.loop.call_later(self._deadlines.head_s, self._too_late)
         self._look()
 
@@ -129,22 +166,20 @@ class HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when a request is malformed: answers in the API's form, with all headers."""
-        self._refuse(400, "Bad Request", "malformed", msg)
+        self._refuse(self.conn.refused or Refused(400, "malformed", msg))
 
     def _too_late(self) -> None:
         self._head = None
-        self._refuse(408, "Request Timeout", "too_late", f"no request within {self._deadlines.head_s:g} s")
+        self._refuse(Refused(408, "too_late", f"no request within {self._deadlines.head_s:g} s"))
 
-    def _refuse(self, status: int, phrase: str, code: str, message: str) -> None:
+    def _refuse(self, refused: Refused) -> None:
         if not self.transport.is_closing():
-            self.transport.write(raw_answer(status, phrase, code, message))
+            self.transport.write(raw_answer(refused))
             self.transport.close()
         self._look()
 
     def _look(self) -> None:
         """Set the deadlines that what is waited for now has, and cancel the others."""
-        if self.transport.get_protocol() is not self:  # it is a WebSocket by now
-            return
         left_unread = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
         if not left_unread:
             self._disarm_unread()
@@ -204,6 +239,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn: begins to accept on the one socket."""
+        self._pacer = Pacer()
         await self.lifespan.startup()
         (sock,) = sockets or []
         most = min(room(self.config.ssl), CONNECTIONS_MAX)
@@ -224,7 +260,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     def _protocol(self, arrival: Arrival) -> HttpProtocol:
-        return HttpProtocol(self.config, self.server_state, arrival, self._deadlines)
+        return HttpProtocol(self.config, self.server_state, arrival, self._deadlines, self._pacer)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -242,18 +278,16 @@ class Server(uvicorn.Server):
             server.close()
 
 
-def raw_answer(status: int, phrase: str, code: str, message: str) -> bytes:
+def raw_answer(refused: Refused) -> bytes:
     """Return a whole answer as bytes, for requests that do not reach the application."""
-    body = msgspec.json.encode({"error": code, "message": message})
+    body = msgspec.json.encode({"error": refused.code, "message": refused.message})
     lines = [
-        f"HTTP/1.1 {status} {phrase}",
+        f"HTTP/1.1 {refused.status} {http.HTTPStatus(refused.status).phrase}",
         "content-type: application/json",
         f"content-length: {len(body)}",
         "connection: close",
     ]
-    lines += [
-        f"{name}: {value}" for name, value in {**HEADERS, **({"retry-after": "5"} if status == 503 else {})}.items()
-    ]
+    lines += [f"{name}: {value}" for name, value in HEADERS.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -300,7 +334,7 @@ def subscriber_class(
             return refuse(403, "foreign_origin", "this page is not ours")
         authorization = headers.get_all("Authorization")
         principal = auth.known(
-            authorization[0] if len(authorization) == 1 else "", cookies_of(headers.get_all("Cookie"))
+            authorization[0] if len(authorization) == 1 else "", http_head.cookies_of(headers.get_all("Cookie"))
         )
         if principal is None and authorization and not subscriber.looked_again:
             subscriber.looked_again = True
@@ -337,14 +371,6 @@ def subscriber_class(
     return Bound
 
 
-def cookies_of(headers: list[str]) -> dict[str, str]:
-    """Return the cookies of a request, by name; none if they cannot be read."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie("; ".join(headers)).items()}
-    except CookieError:
-        return {}
-
-
 def make_server(
     app: ASGIApp, tls: Tls, subscriber: type[Subscriber], log: Log, *, on_accepted: Callable[[], None],
     on_turned_away: Callable[[], None], deadlines: Deadlines = Deadlines(),  # noqa: B008  it has no state
@@ -360,7 +386,6 @@ def make_server(
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ssl_certfile=tls.certificate or None,
         ssl_keyfile=tls.key or None,
         headers=[*HEADERS.items(), *(STRICT_TRANSPORT.items() if tls.certificate else ())],

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from processes.adapters.listener import Arrival
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.connections import Network, client_address
+from processes.core.fanout.http_head import HEAD_BYTES_MAX, HEADERS_MAX, TOO_LARGE, cookies_of
 from processes.core.fanout.signin import Principal
 from processes.core.travels import shape
 from processes.core.travels.messages import Json
@@ -27,8 +28,6 @@ from processes.fanout.auth import Auth
 from processes.fanout.requests import Answer
 from processes.fanout.requests import problem as problem_body
 
-HEAD_BYTES_MAX: Final = 32 * 1024  # of a request; a browser's with all its cookies is about 8 KiB
-HEADERS_MAX: Final = 100
 BODY_BYTES_MAX: Final = 1 << 20  # contract: 413 beyond it
 BODY_S_MAX: Final = 10.0  # for the whole body of a request
 RETRY_AFTER_S: Final = 2  # a hub is replaced within 5 s, `queues` within 1 s
@@ -235,7 +234,7 @@ def _note_refused(auth: Auth, audit_notes: AuditNotes, request: Request, respons
         return
     signs_in = request.url.path == "/login"
     has_token = bool(request.headers.getlist("authorization")) or signs_in
-    if principal is None and not has_token and not request.cookies.get(auth.cookie_name):
+    if principal is None and not has_token and not cookies(request).get(auth.cookie_name):
         audit_notes.refused += 1  # it had no credential at all: a line about it would tell nothing
         return
     reason = f"HTTP {response.status_code}"
@@ -246,6 +245,11 @@ def _note_refused(auth: Auth, audit_notes: AuditNotes, request: Request, respons
     audit_notes.note_refused(asked, reason, address_of(request), principal, is_guess=is_guess)
 
 
+def cookies(request: Request) -> dict[str, str]:
+    """Return the request's cookies, by name. Starlette's own, of the standard library, may take seconds to be read."""
+    return cookies_of(request.headers.getlist("cookie"))
+
+
 def address_of(request: Request) -> str:
     """Return the address that the request came from."""
     return request.client.host if request.client else ""
@@ -254,7 +258,7 @@ def address_of(request: Request) -> str:
 async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Principal:
     authorization = request.headers.getlist("authorization")
     token = authorization[0] if len(authorization) == 1 else ""
-    found = await auth.find(token, request.cookies, address_of(request))
+    found = await auth.find(token, cookies(request), address_of(request))
     if found is None:
         raise Problem(
             401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}
@@ -326,11 +330,7 @@ def _problem_of_head(target: bytes, headers: Headers) -> Problem | None:
     close = {"connection": "close"}
     size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
     if size > HEAD_BYTES_MAX or len(headers) > HEADERS_MAX:
-        most = f"{HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers"
-        return Problem(431, "too_large", f"the head of a request has at most {most}", close)
-    names = {name for name, _ in headers}
-    if {b"content-length", b"transfer-encoding"} <= names:  # source: RFC 9112 section 6.1, request smuggling
-        return Problem(400, "malformed", "Content-Length and Transfer-Encoding exclude each other", close)
+        return Problem(431, "too_large", TOO_LARGE, close)
     return None
 
 

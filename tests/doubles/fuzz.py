@@ -7,32 +7,40 @@ an honest operator are served meanwhile. The seed fixes the messages, not what t
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import json
+import multiprocessing
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from multiprocessing.connection import Connection
+from typing import Any, Final, NamedTuple
 
 import psutil
-from doubles.agent_wire import AgentWire, NotLetIn
 from doubles.deadline import WAIT_S
 from doubles.house import House, Operator
 from websockets.frames import Frame, Opcode
 
 PROCESSES: Final = ("queues", "hub", "gateway", "fanout")
+SENDERS: Final = 2  # processes that send, so that what is measured is the house and not one loop of ours
 HOSTS: Final = 12  # hostile ones; each keeps within what a host may send, for a flood is another campaign's
-TOKENS: Final = 12  # of hostile operators
-BATCH_MAX: Final = 40  # messages on one connection, unless it is closed before
+TOKENS: Final = 24  # of hostile operators
+# messages on one connection, all sent at once: a third is malformed, and the tenth such closes it. Its end is a ping,
+# whose pong shows that all of them were read
+BATCH: Final = 20
 HOST_PER_S: Final = 700.0  # messages of one host; more than 1,000 would be a flood
 OPERATOR_PER_S: Final = 40.0
 OPERATORS_SHARE: Final = 0.2  # of all messages
 RSS_MORE_BYTES_MAX: Final = 64 << 20  # guess: caches that fill; a leak of 1 KB a message would be 1 GB
 FDS_MORE_MAX: Final = 40
 LARGE: Final = 0.01  # of all messages are deep, wide or long: one of them takes as long as a thousand small ones
+NO_FRAME: Final = 0.1  # of all connections end in bytes that are not even a frame
+PING: Final = Frame(Opcode.PING, b"all read?").serialize(mask=True)
+PONG: Final = Frame(Opcode.PONG, b"all read?").serialize(mask=False)
 
 AGENTS: Final[list[dict[str, Any]]] = [
     {"type": "register", "payload": {"hostname": "x", "heartbeat_interval": 5, "protocol": 1, "commands": ["pull"],
@@ -56,6 +64,21 @@ ODD: Final[tuple[Any, ...]] = (
     None, True, -1, 0, 2**31, 2**53 + 1, 2**64, -(2**63) - 1, 10**40, 1e308, -0.0, "", "\u0000", "\u202e\x1b[2J", "x" * 2000,
     "😀" * 300, [], {}, [[]], {"": {}}, {"toString": 1, "valueOf": 1}, ["a"] * 300,
 )  # fmt: skip
+LARGE_ONES: Final[tuple[Callable[[int], bytes], ...]] = (
+    lambda size: b"[" * size + b"]" * size,
+    lambda size: b'{"a":' * size + b"0" + b"}" * size,
+    lambda size: b"[" * size,
+    lambda size: b"[" + b"0," * size + b"0]",
+    lambda size: b"[" + b"[]," * size + b"0]",
+    lambda size: b"{" + b",".join(b'"k%d":0' % number for number in range(size)) + b"}",
+    lambda size: b'"' + b"y" * size * 8 + b'"',
+    lambda size: b'"' + b'\\"' * size,
+    lambda size: b"[" * 40 + b'"' + b'\\"' * size,
+    lambda size: b'"' * size * 8,
+    lambda size: b"9" * size,
+    lambda size: b"0." + b"1" * size,
+    lambda size: b'["' + b'","' * size + b'"]',
+)
 
 
 def messages(chance: random.Random, samples: list[dict[str, Any]]) -> bytes:
@@ -72,8 +95,6 @@ def messages(chance: random.Random, samples: list[dict[str, Any]]) -> bytes:
         )
     elif kind < 0.33:
         return Frame(Opcode.BINARY, text).serialize(mask=True)
-    elif kind < 0.335:
-        return chance.randbytes(chance.randrange(1, 40))  # not even a frame
     return _framed(chance, text)
 
 
@@ -116,11 +137,7 @@ def _bytes_changed(chance: random.Random, text: bytes) -> bytes:
 def _large(chance: random.Random, kind: str) -> bytes:
     """Return a message that is deep, wide or long, some just past a bound and some far past it."""
     size = chance.choice((33, 40, 990, 5000, 60_000))
-    inner = chance.choice((
-        b"[" * size + b"]" * size, b'{"a":' * size + b"0" + b"}" * size, b"[" * size, b"[" + b"0," * size + b"0]",
-        b"{" + b",".join(b'"k%d":0' % number for number in range(size)) + b"}", b'"' + b"y" * size * 8 + b'"',
-        b'"' + b'\\"' * size, b"[" * 40 + b'"' + b'\\"' * size, b"9" * size, b"0." + b"1" * size, b'["' + b'","' * size + b'"]',
-    ))  # fmt: skip
+    inner = chance.choice(LARGE_ONES)(size)
     where = chance.choice(
         (b'{"type":"%s","payload":{"hostname":"a","line":"","facts":%s}}', b'{"type":"%s","payload":%s}')
     )
@@ -148,6 +165,8 @@ class Fuzzed:
 
     seed: int
     sent: Counter[str] = field(default_factory=Counter)
+    read: Counter[str] = field(default_factory=Counter)  # of those sent, what a pong behind it says was read
+    took_s: float = 0.0
     connections: Counter[str] = field(default_factory=Counter)
     closes: Counter[str] = field(default_factory=Counter)
     served_s: list[float] = field(default_factory=list)  # of each command of the honest host
@@ -158,6 +177,8 @@ class Fuzzed:
         """All of it for a person."""
         told = [
             f"seed {self.seed}: {self.sent.total():,} messages ({dict(self.sent)}) on {dict(self.connections)} connections"
+            f" in {self.took_s:.0f} s, {self.sent.total() / max(self.took_s, 0.001):,.0f} a second",
+            f"{self.read.total():,} of them ({dict(self.read)}) on connections that lived to the end, so all were read",
         ]
         told += [f"ends of connections: {dict(self.closes.most_common(12))}"]
         if self.served_s:
@@ -170,12 +191,121 @@ class Fuzzed:
         return "\n".join([*told, "the house did not notice" if not self.problems else f"{len(self.problems)} problems"])
 
 
+class Client(NamedTuple):
+    """A hostile client and its share of the messages."""
+
+    who: str
+    listen: str
+    name: str
+    token: str
+    share: int
+
+
+class Told(NamedTuple):
+    """What a process of senders has done since it told last: messages sent, and read; connections, and their ends."""
+
+    sent: Counter[str]
+    read: Counter[str]
+    connections: Counter[str]
+    closes: Counter[str]
+
+
+def _work(who: str, listen: str, tokens: list[str], share: int) -> list[Client]:
+    of = len(tokens)
+    return [
+        Client(who, listen, f"fuzz{number}", token, share // of + (number < share % of))
+        for number, token in enumerate(tokens)
+    ]
+
+
+def _told(pipe: Connection) -> Told | None:
+    try:
+        found: Told | None = pipe.recv()
+    except EOFError as error:
+        raise AssertionError("a process of senders died") from error
+    return found
+
+
+def send(work: list[Client], seed: str, pipe: Connection) -> None:
+    """Run in a process of its own: send these clients' messages, and tell twice a second, at the end None."""
+    asyncio.run(_send_all(work, seed, pipe))
+    pipe.send(None)
+
+
+async def _send_all(work: list[Client], seed: str, pipe: Connection) -> None:
+    told = Told(Counter(), Counter(), Counter(), Counter())
+    sending = asyncio.gather(*(_hostile(client, random.Random(f"{seed} {client}"), told) for client in work))
+    while not sending.done():
+        await asyncio.wait({sending}, timeout=0.5)
+        pipe.send(told)
+        for counted in told:
+            counted.clear()
+    await sending
+
+
+async def _hostile(client: Client, chance: random.Random, told: Told) -> None:
+    """Send a client's share, at the pace that a client may have: a batch on each connection."""
+    agent = client.who == "agents"
+    samples, per_s = (AGENTS, HOST_PER_S) if agent else (OPERATORS, OPERATOR_PER_S)
+    left, free_s = client.share, time.monotonic()
+    while left:
+        batch = [messages(chance, samples) for _ in range(min(left, BATCH))]
+        hello = Frame(Opcode.TEXT, json.dumps({"type": "register", "payload": {"hostname": client.name, "protocol": 1,
+                                               "heartbeat_interval": 5}}).encode()).serialize(mask=True)  # fmt: skip
+        last = chance.randbytes(chance.randrange(1, 40)) if chance.random() < NO_FRAME else PING
+        ended = await _batch(client, (hello if agent and chance.random() < 0.8 else b"") + b"".join(batch) + last)
+        told.closes[f"{client.who} {ended}"] += 1
+        if ended.startswith("not let in"):
+            await asyncio.sleep(1.0)
+            continue
+        told.connections[client.who] += 1
+        told.sent[client.who] += len(batch)
+        if ended == "all read":
+            told.read[client.who] += len(batch)
+        left -= len(batch)
+        free_s = max(free_s, time.monotonic() - 2.0) + len(batch) / per_s
+        if (wait_s := free_s - time.monotonic()) > 0:
+            await asyncio.sleep(wait_s)
+
+
+async def _batch(client: Client, said: bytes) -> str:
+    """Say all of this on one connection. Return how it ended: "all read", a close code, or why it was not let in."""
+    host, _, port = client.listen.rpartition(":")
+    head = (
+        f"GET /ws HTTP/1.1\r\nHost: {client.listen}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
+        f"Authorization: Bearer {client.token}\r\n\r\n"
+    )
+    writer = None
+    heard = b""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head.encode())
+            answer = await reader.readuntil(b"\r\n\r\n")
+            if not answer.startswith(b"HTTP/1.1 101"):
+                return f"not let in: {answer.split(b' ')[1].decode()}"
+            writer.write(said)
+            while piece := await reader.read(1 << 16):
+                heard = heard[-8192:] + piece
+                if PONG in heard:
+                    return "all read"
+    except (OSError, asyncio.IncompleteReadError) as error:
+        return f"not let in: {type(error).__name__}" if not heard else "cut"
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    for at in range(len(heard) - 3, -1, -1):  # the close frame is the last one
+        if heard[at] == 0x80 | Opcode.CLOSE and heard[at + 1] == len(heard) - at - 2:
+            return str(int.from_bytes(heard[at + 2 : at + 4]))
+    return "cut"
+
+
 class Fuzz:
     """One campaign over a fresh house."""
 
     def __init__(self, house: House, seed: int, *, say: Callable[[str], None]) -> None:
         self.house, self._say, self.result = house, say, Fuzzed(seed)
-        self._left = 0
         self._over = asyncio.Event()
 
     async def run(self, count: int) -> Fuzzed:
@@ -193,52 +323,50 @@ class Fuzz:
             for_operators = round(count * OPERATORS_SHARE)
             serving = asyncio.create_task(self._serve(operator))
             warm = max(1, count // 10)  # what is used after the first tenth is what is usual
-            usual: dict[str, tuple[int, int]] = {}
-            for part in (warm, count - warm):
+            usual: dict[str, tuple[int, int, float]] = {}
+            begun_s = time.monotonic()
+            for number, part in enumerate((warm, count - warm)):
                 shares = (part - part * for_operators // count, part * for_operators // count)
-                work = [self._hostile("agents", token, n, shares[0]) for n, token in enumerate(hosts)]
-                work += [self._hostile("operators", token, n, shares[1]) for n, token in enumerate(tokens)]
-                await asyncio.gather(*work, self._tell(count))
+                work = _work("agents", house.agents, hosts, shares[0]) + _work(
+                    "operators", house.operators, tokens, shares[1]
+                )
+                await self._send(work, number, count)
                 usual = usual or self._usage()
+            result.took_s = time.monotonic() - begun_s
             self._over.set()
             await serving
             self._judge(before, usual, operator)
         return result
 
-    async def _hostile(self, who: str, token: str, number: int, share: int) -> None:
-        """Send a client's share of the messages, at the pace that a client may have."""
-        result, house = self.result, self.house
-        listen, samples, of, per_s = {
-            "agents": (house.agents, AGENTS, HOSTS, HOST_PER_S),
-            "operators": (house.operators, OPERATORS, TOKENS, OPERATOR_PER_S),
-        }[who]
-        port = int(listen.rpartition(":")[2])
-        chance = random.Random(f"{result.seed} {who} {number} {share}")
-        left = share // of + (number < share % of)
-        self._left += left
-        free_s = time.monotonic()
-        while left:
-            try:
-                wire = await AgentWire.dial(port, token)
-            except (NotLetIn, OSError, EOFError, TimeoutError) as error:
-                result.closes[f"not let in: {error}"[:60]] += 1
-                await asyncio.sleep(1.0)
-                continue
-            result.connections[who] += 1
-            if who == "agents" and chance.random() < 0.8:
-                wire.register(f"fuzz{number}")
-            for _ in range(min(left, BATCH_MAX)):
-                if wire.close_code is not None:
-                    break
-                wire.write(messages(chance, samples))
-                await wire.drained()
-                left, self._left = left - 1, self._left - 1
-                result.sent[who] += 1
-                free_s = max(free_s, time.monotonic() - 1.0) + 1.0 / per_s
-                if (wait_s := free_s - time.monotonic()) > 0:
-                    await asyncio.sleep(wait_s)
-            await wire.close()
-            result.closes[f"{who} {wire.close_code}"] += 1
+    async def _send(self, work: list[Client], part: int, count: int) -> None:
+        """Have the clients' work done by processes of their own, and add up what they tell."""
+        pipes, processes = [], []
+        context = multiprocessing.get_context("spawn")
+        for number in range(SENDERS):
+            here, there = context.Pipe(duplex=False)
+            mine = work[number::SENDERS]
+            process = context.Process(target=send, args=(mine, f"{self.result.seed} {part}", there), daemon=True)
+            process.start()
+            there.close()
+            pipes.append(here)
+            processes.append(process)
+        try:
+            await asyncio.gather(*(self._add_up(pipe) for pipe in pipes), self._tell(pipes, count))
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+    async def _add_up(self, pipe: Connection) -> None:
+        while True:
+            told = await asyncio.to_thread(_told, pipe)
+            if told is None:
+                pipe.close()
+                return
+            for mine, more in zip(
+                (self.result.sent, self.result.read, self.result.connections, self.result.closes), told, strict=True
+            ):
+                mine.update(more)
 
     async def _serve(self, operator: Operator) -> None:
         """An honest operator's commands to an honest host, one after the other."""
@@ -251,10 +379,9 @@ class Fuzz:
             self.result.served_s.append(time.monotonic() - begun_s)
             await asyncio.sleep(0.2)
 
-    async def _tell(self, count: int) -> None:
+    async def _tell(self, pipes: list[Connection], count: int) -> None:
         told_s = time.monotonic()
-        await asyncio.sleep(0)
-        while self._left > 0:
+        while not all(pipe.closed for pipe in pipes):
             await asyncio.sleep(0.1)
             if time.monotonic() - told_s >= 10.0:
                 told_s = time.monotonic()
@@ -262,15 +389,16 @@ class Fuzz:
                     f"{self.result.sent.total():,} of {count:,} messages; {len(self.result.served_s)} commands served"
                 )
 
-    def _usage(self) -> dict[str, tuple[int, int]]:
-        """Descriptors and memory in bytes, by process."""
+    def _usage(self) -> dict[str, tuple[int, int, float]]:
+        """Descriptors, memory in bytes and seconds of CPU, by process."""
         found = {}
         for name in PROCESSES:
             process = psutil.Process(self.house.pulse(name).pid)
-            found[name] = (process.num_fds(), process.memory_info().rss)
+            times = process.cpu_times()
+            found[name] = (process.num_fds(), process.memory_info().rss, times.user + times.system)
         return found
 
-    def _judge(self, before: dict[str, int], usual: dict[str, tuple[int, int]], operator: Operator) -> None:
+    def _judge(self, before: dict[str, int], usual: dict[str, tuple[int, int, float]], operator: Operator) -> None:
         result, deadline_s = self.result, time.monotonic() + WAIT_S
         for name, pid in before.items():
             if self.house.pulse(name).pid != pid:
@@ -279,9 +407,11 @@ class Fuzz:
         while any(now[name][0] - usual[name][0] > FDS_MORE_MAX for name in now) and time.monotonic() < deadline_s:
             time.sleep(0.5)  # connections end
             now = self._usage()
-        for name, (fds, rss) in now.items():
-            fds_before, rss_before = usual[name]
-            result.usage[name] = f"{rss_before >> 20} → {rss >> 20} MiB, {fds_before} → {fds} descriptors"
+        for name, (fds, rss, cpu_s) in now.items():
+            fds_before, rss_before, _ = usual[name]
+            result.usage[name] = (
+                f"{rss_before >> 20} → {rss >> 20} MiB, {fds_before} → {fds} descriptors, {cpu_s:.0f} s of CPU in all"
+            )
             if rss - rss_before > RSS_MORE_BYTES_MAX or fds - fds_before > FDS_MORE_MAX:
                 result.problems.append(f"{name} uses more than before: {result.usage[name]}")
         if operator.breaks:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+import h11
 import pytest
 import structlog
 import uvloop
@@ -18,6 +19,7 @@ from doubles.deadline import WAIT_S
 from starlette.types import Receive, Scope, Send
 
 from processes.adapters.settings import Tls
+from processes.adapters.websocket import Pacer
 from processes.fanout import server
 from processes.fanout.server import Deadlines
 from processes.fanout.subscribers import Subscriber
@@ -125,7 +127,7 @@ BODY = b"GET / HTTP/1.1\r\n" + HEAD + b"Content-Length: 100000\r\n\r\n"
         ((BODY,), b""),
         ((BODY,), b"x"),  # each byte would cancel uvicorn's own timer
         ((BODY, b"x"), b""),  # as does one, for ever
-        ((b"POST / HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n",), b"1\r\nx\r\n"),
+        ((b"POST / HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n",), b"1\r\nx\r\n"),  # 411
         ((b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n" + BODY,), b"x"),  # behind another in one segment
         ((BODY[:-4] + b"\r\nExpect: 100-continue\r\n\r\n",), b""),
     ],
@@ -193,6 +195,44 @@ def test_who_reads_slowly_gets_all_of_it_and_a_large_answer_has_more_time() -> N
         writer.close()
 
     run(scene)
+
+
+def test_however_many_ask_at_once_the_loop_passes_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads are parsed by turns: those of a thousand connections in one pass of the loop froze a fanout."""
+    clients, asked = 40, 5
+    now_s = 0.0
+    parsed_in_a_pass: list[int] = [0]
+
+    class Connection(server.Connection):
+        def next_event(self) -> Any:
+            nonlocal now_s
+            event = super().next_event()
+            if isinstance(event, h11.Request):
+                parsed_in_a_pass[-1] += 1
+                now_s += 1.0  # each is a whole second's work
+            return event
+
+    def tick() -> None:
+        parsed_in_a_pass.append(0)
+        asyncio.get_running_loop().call_soon(tick)
+
+    async def scene(port: Port) -> None:
+        request = b"GET /2 HTTP/1.1\r\n" + HEAD + b"\r\n"
+        connections = [await port.dial() for _ in range(clients)]
+        tick()
+        for _, writer in connections:
+            writer.write(request * asked)
+        for reader, _ in connections:
+            for _ in range(asked):
+                assert (await asyncio.wait_for(reader.readuntil(b"xx"), WAIT_S)).startswith(b"HTTP/1.1 200")
+        for _, writer in connections:
+            writer.close()
+
+    monkeypatch.setattr(server, "Connection", Connection)
+    monkeypatch.setattr(server, "Pacer", lambda: Pacer(0.5, lambda: now_s))
+    run(scene, Deadlines())
+    assert sum(parsed_in_a_pass) == clients * asked
+    assert max(parsed_in_a_pass) == 1
 
 
 def test_a_body_that_is_whole_in_time_leaves_the_connection_for_the_next_request() -> None:

@@ -151,6 +151,7 @@ def test_behind_a_trusted_proxy_the_client_is_whom_it_names_and_of_anybody_else_
         ("GET /livez?{} HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n".format("y" * 1000, "x" * 32_000), b"431"),
         ("POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         ("GET /livez HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", b"400"),
+        ("POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", b"411"),
     ],
 )  # fmt: skip
 def test_a_head_that_is_too_large_or_frames_its_body_twice_is_refused_and_ends_the_connection(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -134,6 +135,10 @@ def test_an_operators_frame_past_a_bound_is_malformed(kind: str, value: str) -> 
         b"[" * 250_000,
         b'["",' * 60_000,
         b'"\\' * 100_000,
+        b'"' * 500_000,
+        b'["' + b'","' * 160_000 + b'"]',
+        b'{"a":' * 100_000,
+        b"[" + b"[]," * 160_000 + b"[]]",
     ],
 )
 def test_no_text_of_half_a_megabyte_keeps_a_gateway_busy(text: bytes) -> None:
@@ -143,6 +148,18 @@ def test_no_text_of_half_a_megabyte_keeps_a_gateway_busy(text: bytes) -> None:
     begun_s = time.process_time()
     complaint(text)
     assert time.process_time() - begun_s < 5.0
+
+
+@pytest.mark.parametrize("text", [b'"' * 1_000_000, b'["' + b'","' * 300_000 + b'"]', b"[" * 1_000_000])
+def test_a_text_that_is_past_a_bound_is_looked_at_no_further(text: bytes) -> None:
+    """A megabyte of quotes took 0.3 s, and who signs in may send one: seven of them at once froze a fanout."""
+    peaks = []
+    for part in (text[: len(text) // 4], text):
+        tracemalloc.start()
+        assert complaint(part) != ""
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 4 * len(text), "it was cut into all of its pieces"
 
 
 def test_facts_that_are_too_long_are_left_out_and_a_fact_says_so() -> None:
