@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import ipaddress
 import os
 import pwd
@@ -460,6 +459,8 @@ def _refuse_unknown(values: Mapping[str, Any], config: Path) -> None:
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    import difflib  # noqa: PLC0415  # for a mistake alone
+
     close = difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {close[0]}?" if close else ""
 

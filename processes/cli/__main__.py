@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -17,8 +16,8 @@ from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Failure
 from processes.cli.terminal.options import Invocation
 from processes.cli.terminal.verb_group import Verbs
-from processes.client.api import PATIENCE, Patience
 from processes.client.errors import ClientError
+from processes.client.patience import PATIENCE, Patience
 from processes.core.errors import EXIT_SETTINGS, FleethubError
 
 LOCAL = {  # verbs that only ever concern this machine's installation
@@ -140,6 +139,8 @@ def _unexpected(error: Exception) -> Failure:
     with contextlib.suppress(Exception):
         path = load().log / "cli.log"
         with path.open("a") as file:
+            import traceback  # noqa: PLC0415  # it reads sources, and is hardly ever wanted
+
             file.write("".join(traceback.format_exception(error)))
         return Failure("unexpected", f"this should not happen: {what}", f"Its traceback is in {path}")
     return Failure("unexpected", f"this should not happen: {what}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-from processes.client.feed import Feed, Picture
+    from processes.client.feed import Feed, Picture
 
 
 def watch(feed: Feed, draw: Callable[[Picture, str], RenderableType | None]) -> None:
@@ -18,6 +19,9 @@ def watch(feed: Feed, draw: Callable[[Picture, str], RenderableType | None]) -> 
     Without a terminal there is no screen to draw over: there `draw` prints the picture and returns None.
     Raises: Refused, KeyboardInterrupt.
     """
+    from rich.console import Console  # noqa: PLC0415  # for a terminal alone
+    from rich.live import Live  # noqa: PLC0415
+
     terminal = sys.stdout.isatty()
     with Live(console=Console(), screen=terminal, auto_refresh=False) if terminal else contextlib.nullcontext() as live:
         for picture in feed.updates():

@@ -15,6 +15,7 @@ import msgspec
 from processes.adapters.settings import closed_to_us
 from processes.client.errors import HubAway, NotAnAddress, NoToken, Refused, Silence
 from processes.client.http_link import Answer, Deadline, HttpLink
+from processes.client.patience import PATIENCE, Patience
 from processes.core.records.run import RunView
 from processes.core.shown.pages import CommandsPage, Error, HealthView, HostEnrolled, HostsPage, Named
 from processes.core.shown.status import Report
@@ -38,17 +39,6 @@ class Told(NamedTuple, Generic[T]):
 
     body: bytes
     view: T
-
-
-class Patience(NamedTuple):
-    """For how long a request is repeated while the hub is away. Units: seconds."""
-
-    read_again_s: float = 5.0  # a request that only reads
-    ask_again_s: float = 15.0  # a run, with the same key; and any other request that does no harm twice
-    pause_s: float = 0.3  # between two attempts: nothing tells when the hub is back
-
-
-PATIENCE: Final = Patience()
 
 
 class Api:

@@ -11,10 +11,11 @@ An installation has this file as its package `fleethub`. It is the only module t
 
 from __future__ import annotations
 
-from processes.client.api import Api, Patience, open_remote
+from processes.client.api import Api, open_remote
 from processes.client.errors import ClientError, HubAway, NotAnAddress, NoToken, Refused, Silence
 from processes.client.feed import Feed, Picture
 from processes.client.follow import Following, Listener, Pace
+from processes.client.patience import Patience
 from processes.client.watched import Watched, WatchedRun, watched
 from processes.core.records.command import State
 from processes.core.records.run import RunState, RunView

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processes.cli.__main__ import cli, execute
-from processes.client.api import Patience
+from processes.client.patience import Patience
 
 # what starts, ends or becomes another process is left out
 VERBS = sorted(set(cli.names) - {"up", "down", "agent", "restart", "start", "stop", "drill"})

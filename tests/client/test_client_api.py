@@ -11,8 +11,9 @@ import pytest
 from doubles.api_server import ApiServer, active, command, fleet_run, host, running
 
 from processes.client import api as api_module
-from processes.client.api import Api, Patience, open_remote
+from processes.client.api import Api, open_remote
 from processes.client.errors import HubAway, NotAnAddress, NoToken, Refused, Silence
+from processes.client.patience import Patience
 from processes.core.shown.pages import HostsPage
 
 UNAVAILABLE = (503, {"error": "hub_unavailable", "message": "the hub is away"})

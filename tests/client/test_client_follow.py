@@ -11,8 +11,9 @@ import pytest
 from doubles.api_server import ApiServer, FeedServer, active, command, feeding, fleet_run, part, running
 
 from processes.cli.following import Shown
-from processes.client.api import PATIENCE, Api, Patience
+from processes.client.api import Api
 from processes.client.follow import Following, Pace
+from processes.client.patience import PATIENCE, Patience
 from processes.client.watched import Watched, WatchedRun
 from processes.core.records.command import State
 from processes.core.records.run import RunState, RunView

@@ -14,7 +14,7 @@ import msgspec
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import desired_state, fleet_db, gave_up, incidents_db, pulse_file
+from processes.adapters.state import desired_state, gave_up, pulse_file
 from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
 from processes.core.shown.status import (
@@ -84,6 +84,8 @@ def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
 
 
 def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report:
+    from processes.adapters.state import incidents_db  # noqa: PLC0415  # not wanted while the watchdog reports
+
     wanted = desired_state.read(settings)
     pulses = {name: pulse_file.last(settings.pulses, name) for name in settings.all_names()}
     # the last that anybody knows
@@ -162,6 +164,8 @@ class _Facts(msgspec.Struct, frozen=True):
 
 def _facts(settings: Settings) -> _Facts:
     """Return epoch and ledger, read on a thread that is left behind if the database does not answer in time."""
+    from processes.adapters.state import fleet_db  # noqa: PLC0415  # not wanted while the watchdog reports
+
     found: list[_Facts] = []
 
     def read() -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import processes
 from processes.adapters.settings import Settings, checkout
-from processes.adapters.state import durable, private_files
+from processes.adapters.state import durable
 from processes.cli.terminal.failure import Failure
 
 _FORBIDDEN: Final = '"\\\n'  # supervisord splits its commands as a shell does
@@ -66,6 +66,8 @@ def make_folders(settings: Settings) -> None:
 
     Raises: Failure, naming the folder or file, what is wrong with it, and what mends it.
     """
+    from processes.adapters.state import private_files  # noqa: PLC0415  # for the verbs that make an installation
+
     for folder in (settings.state, settings.log, settings.run):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

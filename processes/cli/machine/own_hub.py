@@ -9,8 +9,9 @@ from pathlib import Path
 from processes.adapters.settings import Settings, address
 from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
-from processes.client.api import PATIENCE, Api, Patience, read_token
+from processes.client.api import Api, read_token
 from processes.client.errors import NoToken
+from processes.client.patience import PATIENCE, Patience
 
 
 def open_own(settings: Settings, token_file: Path | None = None, patience: Patience = PATIENCE) -> Api:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from processes.adapters import proc
 from processes.adapters.settings import KINDS, Settings
-from processes.adapters.supervisor import HELD
 
 _MODULES = tuple(f"processes.{kind}" for kind in KINDS)
 
@@ -108,6 +107,8 @@ def _is_supervisord(command: list[str]) -> bool:
 
 
 def _is_member(found: OwnProcess) -> bool:
+    from processes.adapters.supervisor import HELD  # noqa: PLC0415  # with it comes XML-RPC
+
     name, group = found.environ["SUPERVISOR_PROCESS_NAME"], found.environ.get("SUPERVISOR_GROUP_NAME")
     holds_a_socket = group in HELD and name.endswith("_0")
     return holds_a_socket or any(

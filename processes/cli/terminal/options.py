@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
 from processes.adapters.machine.systemd_units import SystemdUnits
 from processes.adapters.settings import Settings, load, load_anyway
-from processes.cli.machine.own_hub import open_own
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.text import age
-from processes.client.api import Api, Patience, open_remote
 from processes.client.errors import NotAnAddress
+from processes.client.patience import Patience
+
+if TYPE_CHECKING:
+    from processes.client.api import Api
 
 UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -104,11 +108,23 @@ def asking(hub: str | None, token_file: Path | None) -> Iterator[Api]:
 
     Raises: SettingsError, Failure, click.UsageError, NoToken.
     """
+    from processes.cli.machine.own_hub import open_own  # noqa: PLC0415  # with it comes the client, for verbs that ask
+
+    _spare_httpx_its_verb()
     with open_own(load(), token_file, invocation().patience) if hub is None else _elsewhere(hub, token_file) as api:
         yield api
 
 
+def _spare_httpx_its_verb() -> None:
+    """Have httpx not load what is only for its own command line: rich and pygments, the half of its start."""
+    verb = ModuleType("httpx._main")
+    verb.main = lambda: None  # type: ignore[attr-defined]  # what httpx takes from there
+    sys.modules.setdefault(verb.__name__, verb)
+
+
 def _elsewhere(hub: str, token_file: Path | None) -> Api:
+    from processes.client.api import open_remote  # noqa: PLC0415  # as above
+
     if token_file is None:
         said = f"--hub {hub} needs --token-file"
         raise Failure("no_token", said, "The local operator token is not sent elsewhere.", EXIT_USAGE)

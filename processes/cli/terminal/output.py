@@ -6,18 +6,19 @@ import contextlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.streams import ReaderGone, Unwritable
 from processes.cli.terminal.text import columns, harmless_json, plain
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 STYLES: Final = {
     "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
@@ -86,6 +87,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "")
     if not clean:
         say(empty)
     elif sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415  # rich is for a terminal, and its import takes long
+
         Console().print(rich_table(header, clean))
     else:
         for line in columns(header, clean):
@@ -105,6 +108,9 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
 
     `width`: each row is one line of at most so many characters; the last column is cut to fit. 0: rows wrap.
     """
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     left, cut = width, width > 0
     for number, name in enumerate(header):
@@ -133,6 +139,8 @@ def screen(
             print(line)
         print(flush=True)
         return None
+    from rich.console import Console, Group  # noqa: PLC0415
+
     size = Console().size
     room = max(1, size.height - 2 - len(last))  # the first line and the header
     shown = rows if len(rows) <= room else rows[: max(1, room - 1)]
@@ -154,11 +162,15 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
 
 
 def _width(column: Sequence[str]) -> int:
+    from rich.cells import cell_len  # noqa: PLC0415
+
     return max(cell_len(plain(cell)) for cell in column)
 
 
 def _cut(line: str, style: str = "") -> Text:
     """The line, cut at the terminal's edge: if it wrapped, it would push the lines below off the screen."""
+    from rich.text import Text  # noqa: PLC0415
+
     return Text(plain(line), style=style, no_wrap=True, overflow="ellipsis")
 
 
@@ -166,6 +178,9 @@ def mark(word: str, line: str) -> None:
     """Print a line that begins with a word, which has its colour on a terminal."""
     line = as_typed(line)
     if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
         Console().print(Text(f"{word:8} ", style=STYLES.get(word, "")) + Text(plain(line)))
     else:
         say(f"{word:8} {line}")

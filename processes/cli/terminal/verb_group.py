@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 
@@ -49,6 +48,8 @@ class Verbs(click.Group):
         """The verb that was typed, as click wants it. Raises: click.UsageError, with the nearest verb."""
         name = args[0]
         if self.get_command(ctx, name) is None:
+            import difflib  # noqa: PLC0415  # for words that are no verbs
+
             close = difflib.get_close_matches(name, self.list_commands(ctx), 1)
             ctx.fail(f"there is no verb {name!r}{f'; did you mean {close[0]}?' if close else ''}")
         return super().resolve_command(ctx, args)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import RenderableType
 
 from processes.cli import live
 from processes.cli.terminal import completion, output
@@ -18,13 +17,17 @@ from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
-from processes.client.feed import Feed, Picture
 from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me
 from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
 from processes.core.values import CODE_S, HOST_NAME, Presence, is_plain_elsewhere
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from processes.client.feed import Picture
 
 HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
 COMMANDS_SHOWN = 5  # the newest of one host
@@ -50,6 +53,8 @@ def hosts(
     with asking(hub, token_file) as api:
         if watch:
             api.once("GET", "/me", Me)  # so that its clock is known
+            from processes.client.feed import Feed  # noqa: PLC0415  # with it comes a WebSocket
+
             live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
         told = api.read("/hosts", HostsPage, filters)
         now_wall_s = api.now_wall_s()

@@ -6,11 +6,10 @@ import contextlib
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console, RenderableType
-from rich.live import Live
 
 from processes.adapters.settings import Settings, SettingsError
 from processes.adapters.state import status_file
@@ -23,8 +22,12 @@ from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
 from processes.client.errors import ClientError, HubAway
-from processes.client.feed import Feed, Picture
 from processes.core.shown.status import Overall, ProcessReport, Report
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from processes.client.feed import Picture
 
 HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
 EVERY_S = 1.0  # between two screens of --watch
@@ -81,6 +84,8 @@ def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> in
     try:
         with asking(hub, token_file) as api:
             if watch:
+                from processes.client.feed import Feed  # noqa: PLC0415  # with it comes a WebSocket
+
                 live.watch(Feed(api), _picture)
             told = api.read("/status", Report)
     except ClientError as error:
@@ -98,6 +103,9 @@ def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> in
 
 def _watch_folder(settings: Settings) -> None:
     """Show a live screen that is read from the state folder, whatever is down. Raises: KeyboardInterrupt."""
+    from rich.console import Console  # noqa: PLC0415  # for a terminal alone
+    from rich.live import Live  # noqa: PLC0415
+
     with (
         Live(console=Console(), screen=True, auto_refresh=False)
         if sys.stdout.isatty()

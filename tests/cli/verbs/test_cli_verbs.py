@@ -18,7 +18,7 @@ from processes.adapters import proc
 from processes.adapters.settings import Settings, load
 from processes.cli.__main__ import cli, execute
 from processes.cli.terminal import output
-from processes.client.api import Patience
+from processes.client.patience import Patience
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, Overall, Report
 

@@ -16,7 +16,7 @@ from doubles.api_server import ApiServer, active, command, fleet_run, host, runn
 from doubles.authority import Authority
 
 from processes.cli.__main__ import execute
-from processes.client.api import Patience
+from processes.client.patience import Patience
 
 HTML = b"<html><body>Please sign in</body></html>"
 

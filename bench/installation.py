@@ -1,0 +1,93 @@
+"""A whole installation with as many hosts as wanted from its beginning, and what its processes cost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from doubles.house import House
+
+from processes.adapters import proc
+from processes.adapters.state import fleet_db
+from processes.core.records.host import HostRecord
+
+PROCESSES: Final = ("hub", "gateway", "fanout", "queues", "watchdog")
+
+
+class Cost(NamedTuple):
+    """What a process has used since it began. Units: seconds of CPU; MB of memory that it holds now."""
+
+    cpu_s: float
+    memory_mb: float
+
+
+def cost(pid: int) -> Cost:
+    """Return what a process has cost so far. Raises: OSError, if there is none.
+
+    Memory is what it shares with none, and its part of the rest (Pss; source: proc_pid_smaps(5)).
+    """
+    stat = proc.stat(pid)
+    memory = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return Cost(stat.cpu_ticks / proc.TICKS_PER_S if stat else 0.0, int(memory[1]) / 1024 if memory else 0.0)
+
+
+class Installation:
+    """What is measured: where its ports are, and which processes it is made of."""
+
+    dialect = "fleethub"
+
+    def __init__(self, house: House, tokens: Path) -> None:
+        self.house, self.tokens = house, tokens
+        self.agents_port = int(house.agents.rpartition(":")[2])
+        self.operators_port = int(house.operators.rpartition(":")[2])
+        self.operator_token = house.settings.operator_token
+
+    def pids(self) -> dict[str, int]:
+        """Return the processes by name."""
+        return {name: house_pid for name in PROCESSES if (house_pid := self.house.pulse(name).pid)}
+
+    def costs(self) -> dict[str, Cost]:
+        """Return what each process has cost so far."""
+        return {name: cost(pid) for name, pid in self.pids().items()}
+
+    def verdict(self) -> str:
+        """Return what the watchdog says of the whole."""
+        return str(self.house.json("status")["verdict"])
+
+
+def fill(house: House, hosts: int) -> Path:
+    """Write so many enrolled hosts, bench0 and on, into the state of an installation that has not begun yet. Return the
+    file of their tokens, a line each.
+    """
+    tokens = [secrets.token_urlsafe(24) for _ in range(hosts)]
+    path = house.state / "bench.tokens"
+    path.write_text("".join(f"{token}\n" for token in tokens))
+    path.chmod(0o600)
+    records = [
+        HostRecord(f"bench{number}", secrets.token_hex(8), hashlib.sha256(token.encode()).hexdigest(), time.time())
+        for number, token in enumerate(tokens)
+    ]
+    with contextlib.closing(fleet_db.open_for_writing(house.settings.database)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            "INSERT INTO hosts VALUES (?, ?)", [(host.name, msgspec.json.encode(host).decode()) for host in records]
+        )
+        connection.execute("COMMIT")
+    house.settings.database.chmod(0o600)
+    return path
+
+
+@contextlib.contextmanager
+def installed(hosts: int, **environment: str) -> Iterator[Installation]:
+    """Start an installation with so many enrolled hosts, of which none is connected; it ends with the context."""
+    house = House(prefix="fhbench", **environment)
+    tokens = fill(house, hosts)
+    with house:
+        yield Installation(house, tokens)
