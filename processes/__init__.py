@@ -100,7 +100,8 @@ A heartbeat's way
     when a heartbeat is due, agent/link.py sends it. gateway/agent_socket.py receives it (adapters/websocket.py reads),
     core/gateway/agent_connection.py makes it a HeartbeatReceived (travels/messages.py), intake.py enters it in
     outbox.py, which keeps the newest of each host, and gateway/loop.py appends what waits to `events`
-    (adapters/queue_link.py → queues/server.py → core/queues/bounded_queue.py). hub/loop.py reads it, core/hub/turn.py
+    (adapters/queue_link.py → queues/server.py → core/queues/bounded_queue.py; what any engine of the queues promises is
+    in adapters/queues.py). hub/loop.py reads it, core/hub/turn.py
     has it stepped behind hub/barrier.py, core/hub/step.py hands it to presence.py, and memory.py says what operators
     see of it. hub/publisher.py puts that into `broadcasts`; fanout/loop.py follows it with core/fanout/mirror.py;
     fanout/subscribers.py sends it on, as core/fanout/feed.py says. In the browser page/link.js receives it,
@@ -235,6 +236,8 @@ The audit trail
     by way of run/guessed and run/impersonated (adapters/state/sightings.py).
 
 How to add
+    an engine of the  adapters/queues.py is what it promises, tests/adapters/test_adapters_queues.py the contract that it
+    queues            passes: give tests/doubles/queue_engines.py a house for it.
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
                       route, who may), client/api.py, a verb in cli/verbs/.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -22,36 +23,48 @@ class QueueReader:
         self._link, self._items_max, self._wake = link, items_max, wake
         self._position, self._handled = Position(0, 0), False
         self._task: asyncio.Task[Batch] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
 
     def take(self) -> Batch | None:
         """Return the batch that has come since the last call, if any. The next `ask` acknowledges it: handle it before.
 
         Raises: Fenced; QueueRefused.
         """
+        if self._acknowledging is not None and self._acknowledging.done():
+            self._acknowledging.result()
+            self._acknowledging = None
         if self._task is None or not self._task.done():
             return None
         batch = self._task.result()
         self._task = None
-        self._position, self._handled = batch.position, bool(batch.items) or batch.gap
+        self._position, self._handled = batch.position, self._handled or bool(batch.items) or batch.gap
         return batch
 
     def ask(self) -> None:
         """Start to read the next batch, unless that is under way already."""
+        loop = asyncio.get_running_loop()
+        if self._handled and self._acknowledging is None:
+            self._handled = False
+            self._acknowledging = loop.create_task(self._acknowledge(self._position))
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._read(self._position, self._handled))
+            self._task = loop.create_task(self._read(self._position))
             self._task.add_done_callback(lambda _: self._wake())
 
     def cancel(self) -> None:
         """Stop waiting for a batch."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._acknowledging):
+            if task is not None:
+                task.cancel()
 
-    async def _read(self, after: Position, handled: bool) -> Batch:
+    async def _acknowledge(self, position: Position) -> None:
+        """Acknowledge beside the next read, which needs not wait for it. What fails is in the next acknowledgement."""
+        with contextlib.suppress(QueuesAway):
+            await self._link.acknowledge(self.queue, position)
+
+    async def _read(self, after: Position) -> Batch:
         wait_s = AWAY_S_MIN
         while True:
             try:
-                if handled:
-                    await self._link.acknowledge(self.queue, after)
                 batch = await self._link.read(self.queue, after, items_max=self._items_max)
                 self.away = False
                 return batch

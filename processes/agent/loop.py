@@ -74,6 +74,7 @@ class Loop:
         self._identity, self._journal, self._runner, self._link, self._gauge = identity, journal, runner, link, gauge
         self._log, self._pulse, self._stop, self._clock = log, pulse, stop, clock
         self._tick_s, self._tick_running_s = tick_s, tick_running_s
+        runner.on_exit = self._look_now
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []  # of tasks: the first ends this agent
@@ -245,6 +246,11 @@ class Loop:
                 self._step(await self._runner.look(look))
             except OSError as error:
                 self._log.error("could not look into a run folder", command_id=look.command_id, error=str(error))
+
+    def _look_now(self) -> None:
+        """Called when a command has ended: its report does not wait for the next look."""
+        self._look_mono_s = 0.0
+        self._look()
 
     def _look(self) -> None:
         """Begin a round of looks on the runner's thread, one round at a time; the results come through the inbox."""

@@ -48,14 +48,19 @@ class Runner:
         self._started: dict[str, Started] = {}  # as it was read once: the folder may lose it
         self._unknown: dict[str, Ended] = {}  # of those whose end nobody knows: looked into and cleared up once
         self._leaving: list[subprocess.Popen[bytes]] = []  # their commands are forgotten, their exit not yet collected
+        self._exits: set[int] = set()  # descriptors that become readable when a shim ends
+        self.on_exit: Callable[[], None] = lambda: None  # called in the event loop when a shim has ended
 
     async def prepare(self, command_id: str) -> None:
         """The command has a run folder, durably, in which one shim may begin it. Raises: OSError."""
         await self._call(lambda: folder.prepare(self._place(command_id)))
 
     async def launch(self, command_id: str, op: str) -> None:
-        """A shim is started. Raises: OSError, then there is none."""
-        await self._call(lambda: self._launch(command_id, op))
+        """A shim is started, and `on_exit` is called when it ends. Raises: OSError, then there is none."""
+        exit_fd = await self._call(lambda: self._launch(command_id, op))
+        if exit_fd is not None:
+            self._exits.add(exit_fd)
+            asyncio.get_running_loop().add_reader(exit_fd, self._exited, exit_fd)
 
     async def kill(self, command_id: str, name: str) -> None:
         """The command's shim, alive or about to be started, knows that the command is to end by this signal."""
@@ -81,17 +86,29 @@ class Runner:
 
     def close(self) -> None:
         """No more calls. What runs, runs on."""
+        for exit_fd in list(self._exits):
+            self._forget_exit(exit_fd)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _call(self, call: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _exited(self, exit_fd: int) -> None:
+        self._forget_exit(exit_fd)
+        self.on_exit()
+
+    def _forget_exit(self, exit_fd: int) -> None:
+        self._exits.discard(exit_fd)
+        asyncio.get_running_loop().remove_reader(exit_fd)
+        os.close(exit_fd)
 
     # on the thread
 
     def _place(self, command_id: str) -> Path:
         return folder.place(self._runs, command_id)
 
-    def _launch(self, command_id: str, op: str) -> None:
+    def _launch(self, command_id: str, op: str) -> int | None:
+        """Return a descriptor that becomes readable when the shim ends; None: its end is found by looking."""
         self._reap()
         offer = self._config.commands[op]
         place = self._place(command_id)
@@ -114,6 +131,10 @@ class Runner:
         if before is not None:
             self._leaving.append(before)
         self._shims[command_id] = started
+        try:
+            return os.pidfd_open(started.pid)  # not collected yet, so the pid is the shim's
+        except OSError:
+            return None
 
     def _kill(self, command_id: str, name: str) -> None:
         place = self._place(command_id)

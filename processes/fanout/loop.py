@@ -24,6 +24,7 @@ from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.state import fleet_db, history_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.state.pulse_file import PulseFile
+from processes.adapters.wake import Wake
 from processes.core.errors import LocalError
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
@@ -77,7 +78,7 @@ class Loop:
     """One fanout's loop."""
 
     def __init__(self, name: str, parts: Parts, pulse: PulseFile, poison_guard: PoisonGuard, log: Log) -> None:
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         self._name, self._pulse, self._log = name, pulse, log
         self._link, self._mirror, self._audience = parts.link, parts.mirror, parts.audience
         self._outputs, self._requests = parts.outputs, parts.requests
@@ -141,13 +142,7 @@ class Loop:
     async def _wait(self) -> None:
         due_s = self._audience.due_s()
         wait_s = TURN_S_MAX if due_s is None else min(max(due_s - self._loop.time(), 0.0), TURN_S_MAX)
-        if wait_s and not self.wake.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self.wake.wait()
-        else:
-            await asyncio.sleep(0)
-        self.wake.clear()
+        await self.wake.wait(wait_s)
 
     def _turn(self) -> None:
         now_s = self._loop.time()

@@ -15,6 +15,7 @@ from websockets.http11 import Request, Response
 from processes.adapters.clock import Clock
 from processes.adapters.listener import Arrival
 from processes.adapters.logs import Log
+from processes.adapters.wake import Wake
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
 from processes.core.budgets import Budget
@@ -73,7 +74,7 @@ class Gate:
         self._delivery_log = DeliveryLog(boot)
         self.epoch = 0  # the newest of a hub that was seen
         self.stopping = False
-        self.wake = asyncio.Event()  # something may be done in the next turn
+        self.wake = Wake()  # something may be done in the next turn
         self.delivered = self.malformed = self.censuses = 0
         self._dropped = 0  # deliveries
         self._limits, self._register_s_max, self._table_s_max = limits, register_s_max, table_s_max

@@ -6,7 +6,6 @@ Calls to `queues` run beside the turns, one reading and one appending at a time;
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
 import msgspec
@@ -70,13 +69,7 @@ class Loop:
         now_s = self._loop.time()
         due_s = self._gate.outbox.due_s()
         wait_s = self._turn_s_max if due_s is None else min(max(due_s - now_s, 0.0), self._turn_s_max)
-        if wait_s:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._gate.wake.wait()
-        else:
-            await asyncio.sleep(0)
-        self._gate.wake.clear()
+        await self._gate.wake.wait(wait_s)
 
     def _turn(self) -> None:
         now_s = self._loop.time()

@@ -20,6 +20,7 @@ from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
 from processes.adapters.clock import Clock
 from processes.adapters.queues import Queues, QueuesAway
+from processes.adapters.wake import Wake
 from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
 from processes.core.hub.turn import TICK_S, CommitBatch, Outcome, Storage, Turn
@@ -53,7 +54,7 @@ class Loop:
         self._turns = Turn(memory, Barrier(process, memory), position, refused_before, tick_s=tick_s)
         self._publisher = Publisher(link, memory, process.log, self._turns.unsaid)
         self._read_position, self._tick_s = position, tick_s
-        self._wake, self._room = asyncio.Event(), asyncio.Event()
+        self._wake, self._room = Wake(), asyncio.Event()
         self._room.set()
         self._commit: asyncio.Task[None] | None = None
         self._commit_since_s = 0.0
@@ -82,12 +83,7 @@ class Loop:
                 waiting.cancel()
 
     async def _wait(self) -> None:
-        if self._turns.has_work:
-            await asyncio.sleep(0)
-        else:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._tick_s)
-        self._wake.clear()
+        await self._wake.wait(0.0 if self._turns.has_work else self._tick_s)
 
     def _turn(self) -> None:
         if self._commit is not None and self._commit.done():

@@ -358,9 +358,12 @@ def _in_transaction(sqlite: sqlite3.Connection, work: Callable[[], T]) -> T:
         raise
 
 
-def _put_meta(sqlite: sqlite3.Connection, key: str, value: str) -> None:
+def _put_meta(sqlite: sqlite3.Connection, **values: str) -> None:
+    """Put all values in by one statement: each that is carried out may have to wait for a busy loop's GIL."""
+    places = ", ".join(["(?, ?)"] * len(values))
     sqlite.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        f"INSERT INTO meta VALUES {places} ON CONFLICT (key) DO UPDATE SET value = excluded.value",  # noqa: S608
+        [part for pair in values.items() for part in pair],
     )
 
 
@@ -373,8 +376,7 @@ def _begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
     epoch = max(fleet_db.epoch(sqlite), epoch_file.read(beside)) + 1
 
     def work() -> None:
-        _put_meta(sqlite, "epoch", str(epoch))
-        _put_meta(sqlite, "written", "0")
+        _put_meta(sqlite, epoch=str(epoch), written="0")
 
     # In this order: a kill between the two must not make the database look older than what ran here.
     _in_transaction(sqlite, work)
@@ -452,10 +454,13 @@ def _write(sqlite: sqlite3.Connection, batch: CommitBatch, epoch: int, written: 
                 _write_one(sqlite, Put(write.table, write.key, write.row.without_words()))
                 unsaid.append((write.key, repr(error)))
         failpoint.reach("hub.after_insert")
-        _put_meta(sqlite, "written", str(written))
-        _put_meta(sqlite, "ledger", msgspec.json.encode(batch.ledger).decode())
-        _put_meta(sqlite, "number", str(batch.next_number - 1))
-        _put_meta(sqlite, "position", msgspec.json.encode(batch.position).decode())
+        _put_meta(
+            sqlite,
+            written=str(written),
+            ledger=_json(batch.ledger),
+            number=str(batch.next_number - 1),
+            position=_json(batch.position),
+        )
         failpoint.reach("hub.before_commit")
         return unsaid
 
@@ -514,7 +519,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
         text = fleet_db.meta(sqlite, "lasting_time")
         before = msgspec.json.decode(text, type=LastingTime) if text else None
         lasting = lasting_time.after(before, boot_id, now)
-        _put_meta(sqlite, "lasting_time", _json(lasting))
+        _put_meta(sqlite, lasting_time=_json(lasting))
         commands_before_wall_s = lasting.believed_wall_s - kept_s
         gone = sqlite.execute(
             "DELETE FROM replies WHERE rowid IN (SELECT rowid FROM replies ORDER BY rowid DESC LIMIT ? OFFSET ?)",

@@ -1,9 +1,9 @@
 """The loop: prove that the server works, count, write the pulse.
 
-The work is done by the connections' threads, and each of them may be fine while no new client gets in, or while the
-queues' lock is held for ever. So a turn goes the way that every caller goes: over a fresh connection, through the
-accepter, a new thread, the handshake and the queues' lock. Only a turn whose ping was answered is written as a pulse;
-the watchdog judges by the pulse and kills.
+Connections that are open may be served while no new client gets in, or while no call is answered. So a turn goes the way
+that every caller goes: over a fresh connection, through the accepting, a thread for the handshake, and the event loop
+that has the queues. Only a turn whose ping was answered is written as a pulse; the watchdog judges by the pulse and
+kills.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def run(
         except QueuesAway as error:
             log.warning("the server does not answer its own ping", error=str(error))
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.EMFILE, errno.ENFILE}:
-                # an accept that got its descriptor beforehand only waits on, so the accepter alone would never notice
+                # no connection comes in then, so that the server's accepting alone would never notice
                 starving_since_s = starving_since_s or time.monotonic()
                 if time.monotonic() - starving_since_s > server.failing_s_max:
                     raise LocalError(f"no connection can be made: {error}") from error

@@ -297,10 +297,13 @@ def test_shim_killed_with_a_living_agent_ends_as_unknown(tmp_path: Path) -> None
 
 def test_two_shims_for_one_command_run_it_once(tmp_path: Path) -> None:
     async def claim(hub: HubWire, agent: AgentProcess) -> None:
-        runner = Runner(load(agent.config), clock.boot_id())
+        runner, exits = Runner(load(agent.config), clock.boot_id()), []
+        runner.on_exit = lambda: exits.append(1)
         await runner.prepare("x1")
         await asyncio.gather(*(runner.launch("x1", "count") for _ in range(4)))
         await until((agent.run_folder("x1") / "exit").exists, "its exit")
+        await until(lambda: len(exits) == 4, "the word that each shim has ended")
+        assert not runner._exits
         runner.close()
         for popen in [*runner._leaving, *runner._shims.values()]:
             await asyncio.to_thread(popen.wait, 10)

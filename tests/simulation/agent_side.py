@@ -365,6 +365,7 @@ class VirtualRunner:
         self._machine, self._life = machine, LIFE.get()
         self._boot_id = self._life.clock.boot_id
         self._folders = self._machine.folders
+        self.on_exit: Callable[[], None] = lambda: None  # never called: an end is found by looking
         self._turns = asyncio.Lock()
 
     async def prepare(self, command_id: str) -> None:

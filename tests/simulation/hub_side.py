@@ -44,7 +44,7 @@ class HubDisk:
     def begin_epoch(self) -> int:
         """As the journal's: one more than ever before, durably."""
         epoch = fleet_db.epoch(self.sqlite) + 1
-        hub_journal._put_meta(self.sqlite, "epoch", str(epoch))
+        hub_journal._put_meta(self.sqlite, epoch=str(epoch))
         return epoch
 
 
