@@ -92,11 +92,10 @@ def _tell(draft: Draft, name: str) -> None:
     wanted_s = interval_s(draft, host)
     if not wanted_s or wanted_s == link.told_s:
         return
-    told, longer = msgspec.structs.replace(link, told_s=wanted_s), wanted_s > link.told_s
+    told = msgspec.structs.replace(link, told_s=wanted_s)
     draft.put_link(name, told)
     draft.deliver(link.gateway, DeliverRegistered(draft.memory.epoch, link.connection, name, host.enrolment, wanted_s))
-    if longer:  # the timer of its last heartbeat may be over before the agent sends the next
-        draft.presence_timers.append((link.heard_boot_s + patience_s(draft, host, told), name))
+    draft.arm(name, link.heard_boot_s + patience_s(draft, host, told))  # sooner, if its patience is shorter now
 
 
 def _step_for(interval_s: float) -> int:
