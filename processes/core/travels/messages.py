@@ -19,7 +19,7 @@ from typing import Final, NewType
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.travels.agent_frames import Heartbeat, Register
+from processes.core.travels.agent_frames import Heartbeat, Metrics, Register
 from processes.core.travels.audit import AuditLine
 from processes.core.values import CODE_S, CloseCode, OutputRecord
 
@@ -618,7 +618,15 @@ Delivery = (
 )  # fmt: skip
 
 
+class _PackedBeats(msgspec.Struct, frozen=True, tag_field="t", tag="HeartbeatsReceived"):
+    gateway: str
+    beats: list[msgspec.Raw]
+
+
 _encoder = msgspec.msgpack.Encoder()
+_json_encoder = msgspec.json.Encoder()
+_beat = msgspec.msgpack.Decoder(Beat)
+_metrics: msgspec.json.Decoder[Metrics | None] = msgspec.json.Decoder(Metrics | None)
 _event: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _broadcast: msgspec.msgpack.Decoder[Broadcast] = msgspec.msgpack.Decoder(Broadcast)
 _delivery: msgspec.msgpack.Decoder[Delivery] = msgspec.msgpack.Decoder(Delivery)
@@ -628,6 +636,32 @@ _PREFIX: Final = bytes([FORMAT])
 def encode(message: Event | Broadcast | Delivery) -> bytes:
     """Return the message as one queue item."""
     return _PREFIX + _encoder.encode(message)
+
+
+def encode_beat(event: HeartbeatReceived) -> bytes:
+    """Return the heartbeat as a row for `pack_beats`."""
+    said = event.heartbeat
+    metrics = Json(_json_encoder.encode(said.metrics))
+    return _encoder.encode(
+        Beat(event.connection, event.host, metrics, event.facts, said.pending_command, said.command_pid)
+    )
+
+
+def pack_beats(gateway: str, rows: list[bytes], *, batches: bool) -> list[bytes]:
+    """Return encoded heartbeats of one gateway as items of `events`. `batches`: the hub knows HeartbeatsReceived."""
+    if not batches:
+        beats = [_beat.decode(row) for row in rows]
+        return [
+            encode(
+                HeartbeatReceived(
+                    beat.connection, gateway, beat.host,
+                    Heartbeat(_metrics.decode(beat.metrics), beat.pending_command, beat.command_pid), beat.facts,
+                )
+            )
+            for beat in beats
+        ]  # fmt: skip
+    pieces = (rows[at : at + BEATS_MAX] for at in range(0, len(rows), BEATS_MAX))
+    return [_PREFIX + _encoder.encode(_PackedBeats(gateway, list(map(msgspec.Raw, piece)))) for piece in pieces]
 
 
 def decode_event(item: bytes) -> Event:
