@@ -14,8 +14,8 @@ nothing more is read meanwhile. Over the seconds each client has an allowance of
     slowed until its patience is over, and not for valid heartbeats alone ──▶ closed with 1008, let in after REST_S
     closed so for the CLOSED_MAX-th time within CLOSED_S ──────▶ the hub suspends the host, which is an alarm
 
-Valid heartbeats beyond the allowance are slowed too, and conflated (core/gateway/outbox), but never closed for. Frames
-of every kind count: pings, pongs, fragments and unknown types included.
+Valid heartbeats beyond the allowance are slowed too, but never closed for; those that the hub has not taken yet when the
+next one of their host comes are conflated (core/gateway/outbox). Frames of every kind count: pings, pongs, fragments and unknown types included.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ PATIENCE_BACK: Final = 0.1  # seconds of patience that come back in each second 
 REST_S: Final = 30.0  # contract: whoever was closed for a flood comes back after so long, or later
 CLOSED_MAX: Final = 3  # closes for a flood …
 CLOSED_S: Final = 600.0  # … within so long suspend the host; source: the flood of poison has the same window
-HEARTBEAT_S: Final = 1.0  # the hub is told one heartbeat of a host in so long, the newest …
-HEARTBEAT_BURST_S: Final = 2.0  # … and two more at once: heartbeats that come each second are not held up by jitter
 # Connections of one client at a time. A host has one, and for a moment the one that it replaces; a browser has six,
 # and a WebSocket for each page; a token may be a whole team's, or that of a script with many threads.
 HOST_CONNECTIONS_MAX: Final = 8

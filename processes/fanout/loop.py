@@ -33,7 +33,7 @@ from processes.core.shown.replica import FINAL_COMMANDS_MAX
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import messages
 from processes.core.travels.audit import Kind
-from processes.core.travels.messages import Change, Json, SnapshotWanted
+from processes.core.travels.messages import Change, HostsHeard, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence, process_name, rfc3339, token_id
 from processes.fanout import state_folder
@@ -200,7 +200,14 @@ class Loop:
         pulse.pulse.stepped += 1
 
     def _show(self, item: bytes, name: str, now_s: float) -> None:
-        seen = self._mirror.take(messages.decode_broadcast(item), now_s, self._poison_guard.admit)
+        message = messages.decode_broadcast(item)
+        if isinstance(message, HostsHeard):
+            message = self._poison_guard.singly(name, message)
+        seen = self._mirror.take(message, now_s, self._poison_guard.admit)
+        if seen.heard:
+            self._audience.hear(seen.heard)
+            self._histories.hear(seen.heard, time.time())
+            return
         for shown in seen.changes:
             self._poison_guard.in_hand(shown[0])
             self._audience.show([shown])
@@ -239,7 +246,9 @@ class Loop:
             self._mirror.ask(snapshot, now_s)
             if self._asking is not None:
                 self._asking.cancel()
-            self._asking = self._loop.create_task(self._append(messages.encode(SnapshotWanted(self._name, snapshot))))
+            self._asking = self._loop.create_task(
+                self._append(messages.encode(SnapshotWanted(self._name, snapshot, hears=True)))
+            )
 
     async def _append(self, item: bytes) -> None:
         with contextlib.suppress(QueuesAway):  # asked again a second later

@@ -21,7 +21,7 @@ from processes.core.records import poison
 from processes.core.records.host import HostRecord, Link
 from processes.core.shown.views import encode, host_view
 from processes.core.travels import messages
-from processes.core.travels.messages import Change, Json, PutAside
+from processes.core.travels.messages import Change, Changed, HostsHeard, Json, PutAside
 from processes.core.values import Presence
 from processes.fanout import poison_row
 
@@ -68,6 +68,19 @@ class PoisonGuard:
     def in_hand(self, change: Change) -> None:
         """Name this change in the pulse, as the cause if the process ends now."""
         self._pulse.take(poison.name_of_change(change))
+
+    def singly(self, name: str, heard: HostsHeard) -> HostsHeard | Changed:
+        """Return the message, whose name in the pulse is `name`, as changes to enter one by one if an earlier fanout
+        died with it, or with the row of one of its hosts, in hand; else as it is.
+        """
+        names = self._poison.names
+        if not names and not self._drilled:
+            return heard
+        if name in names or any(
+            host == self._drilled or poison.name_of_own("host", host) in names for host, _ in heard.hosts
+        ):
+            return Changed(heard.epoch, [Change("host", host, fields) for host, fields in heard.hosts])
+        return heard
 
     def is_poison(self, name: str) -> bool:
         """Return whether the whole message must be left out; if so, tell the hub."""

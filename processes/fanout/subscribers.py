@@ -181,6 +181,14 @@ class Audience:
             else:
                 self._gathering.add(change)
 
+    def hear(self, heard: list[tuple[str, Json]]) -> None:
+        """Show what heartbeats change: hosts, and fields of their rows."""
+        for host, fields in heard:
+            if host == CANARY_HOST:
+                self._canary_changes.append(Change("host", host, fields))
+            else:
+                self._gathering.hear(host, fields)
+
     def show_rows(self, kind: str, rows: Mapping[str, Json]) -> None:
         """Show these as all rows of a kind that is not the hub's: process, incident, overall, source."""
         changes = feed.differences(kind, self._rows[kind], rows)

@@ -50,6 +50,7 @@ from processes.gateway.tokens import Tokens
 
 TABLE_S_MAX: Final = 5.0  # without a current token table for so long: another census, which the hub answers with it
 AGENT_LIMITS: Final = Limits(agent_frames.FRAME_BYTES_MAX)
+CANARY_S: Final = 0.1  # between two looks for the canary's file
 REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
 
@@ -69,7 +70,8 @@ class Gate:
     ) -> None:  # fmt: skip
         self.name, self.boot, self.tokens, self.log = name, boot, tokens, log
         self.roster: Roster[AgentSocket] = Roster()
-        self.outbox = Outbox(bounds)
+        self.outbox = Outbox(bounds, lambda rows: messages.pack_beats(name, rows, batches=self._hub_takes_batches))
+        self._hub_takes_batches = False  # as the newest hub has said
         self._intake = Intake(self.outbox, self.roster, budget)
         self._delivery_log = DeliveryLog(boot)
         self.epoch = 0  # the newest of a hub that was seen
@@ -84,6 +86,7 @@ class Gate:
         self._pacer = Pacer()
         self._numbers = 0
         self._census_s = self._loop.time()
+        self._canary_s = 0.0
         self._refusals = RefusalCounts(self._census_s)
         self._enrolment = Enrolment(name, boot, self.outbox, self.wake.set)
 
@@ -149,6 +152,7 @@ class Gate:
         connection = socket.connection
         if connection is None:
             return 0
+        gathers = self.outbox.gathers
         read = connection.read(frames, self._clock.now().boot_s)
         for complaint in read.malformed:
             self.malformed += 1
@@ -158,7 +162,8 @@ class Gate:
             if read.claimed:
                 self._impersonations.saw(connection.host, connection.id, read.claimed, connection.address)
             self.end(socket, *read.close)
-        self.wake.set()
+        if not gathers or read.close is not None or len(read.events) != read.heartbeats:
+            self.wake.set()  # else it knows when heartbeats go
         return read.heartbeats
 
     def spent(self, socket: AgentSocket, frames: int, size: int, heartbeats: int) -> float:
@@ -230,6 +235,7 @@ class Gate:
             case HubStarted():
                 pass
             case TokensPiece():
+                self._hub_takes_batches = message.batches
                 if self.tokens.table.piece(message):
                     self._end_revoked()
             case TokenChanged():
@@ -265,8 +271,10 @@ class Gate:
         """Called once a turn: read the canary's file, take a census if one is wanted, resume
         paused sockets, log refusals.
         """
-        if self.tokens.look_for_canary():
-            self._end_revoked()
+        if now_s >= self._canary_s:
+            self._canary_s = now_s + CANARY_S
+            if self.tokens.look_for_canary():
+                self._end_revoked()
         if self.outbox.census_wanted or (not self.tokens.is_current and now_s - self._census_s >= self._table_s_max):
             self.take_census()
         self._carry_out(self._intake.resume(now_s))

@@ -12,7 +12,8 @@ import msgspec
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
 from processes.core.errors import LocalError
-from processes.core.hub import flood, step
+from processes.core.hub import beats, flood, step
+from processes.core.hub.beats import Heard
 from processes.core.hub.effects import Effects, Put
 from processes.core.hub.memory import Draft, Memory
 from processes.core.hub.refused import Refused
@@ -20,7 +21,14 @@ from processes.core.hub.step import OwnEvent
 from processes.core.records import dead_letter, poison
 from processes.core.records.dead_letter import UNDECODABLE, DeadLetter, Why
 from processes.core.travels import messages
-from processes.core.travels.messages import Death, Event, RehearseFault, RequestReceived, StatusReceived
+from processes.core.travels.messages import (
+    Death,
+    Event,
+    HeartbeatsReceived,
+    RehearseFault,
+    RequestReceived,
+    StatusReceived,
+)
 from processes.core.values import Now
 from processes.hub import rehearsed_faults, store
 
@@ -59,6 +67,27 @@ class Barrier:
         if isinstance(event, StatusReceived):
             failpoint.reach("hub.report_stepped")
         return draft
+
+    def beats(self, event: HeartbeatsReceived, name: str, now: Now) -> Heard:
+        """Take the common heartbeats of a batch into the memory; return what that shows, and those to step alone.
+
+        All of a batch are stepped alone if one of them raises, or if a hub has died with it in hand: each then stands
+        in the pulse by itself, so that one is put aside, and its host to blame, and no other's.
+        """
+        aside = self._process.poison
+        if name in aside.names:
+            return Heard([], event.beats)
+        suspects: set[str] = set()
+        if aside.hosts:
+            suspects = {beat.host for beat in event.beats if poison.mark_of_host(beat.host) in aside.hosts}
+        self._process.pulse.take(name)
+        try:
+            heard = beats.take(self._memory, event, now, suspects)
+        except Exception:  # whoever caused it is met again below, by its own event
+            self._log.warning("a batch of heartbeats is stepped one by one", batch=name, exc_info=True)
+            heard = Heard([], event.beats)
+        self._process.pulse.put_down()  # a batch that ends the process stays in hand
+        return heard
 
     def undecodable(self, item: bytes, error: Exception, now: Now, host: str) -> Draft:
         """Return the draft that keeps an item that cannot be decoded, as a dead letter. `host`: whose it is, if that

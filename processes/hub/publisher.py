@@ -28,6 +28,7 @@ from processes.core.travels.messages import (
     Changed,
     DeliverAck,
     Delivery,
+    HostsHeard,
     HubStarted,
     SnapshotPiece,
     TryAgain,
@@ -79,6 +80,7 @@ class Publisher:
         self._deliveries = {name: messages.deliveries_of(name) for name in memory.rules.gateways}
         self._broadcasts = {name: messages.broadcasts_of(name) for name in memory.rules.fanouts}
         self._waiting = {queue: Waiting() for queue in (*self._broadcasts.values(), *self._deliveries.values())}
+        self._hearing: set[str] = set()  # fanouts that know HostsHeard
         self._replica = Replica()
         for change in step.all_changes(memory, lambda host, error: self._left_out("host", host, error)):
             self._replica.apply(change)
@@ -96,21 +98,50 @@ class Publisher:
                 failpoint.reach("hub.report_committed")
             if gateway in self._deliveries:
                 self._put_delivery(self._deliveries[gateway], delivery)
-        changes = [change for change in effects.changes if self._applied(change)]
+        self._show(effects.changes)
         for queue in self._broadcasts.values():
-            if changes:
-                self.put(queue, Changed(self._epoch, changes))
             for grew in effects.grew:
                 self.put(queue, grew)
-        for fanout, snapshot in effects.snapshots:
-            if fanout in self._broadcasts:
-                self._put_snapshot(self._broadcasts[fanout], snapshot)
+        for wanted in effects.snapshots:
+            if wanted.fanout in self._broadcasts:
+                (self._hearing.add if wanted.hears else self._hearing.discard)(wanted.fanout)
+                self._put_snapshot(self._broadcasts[wanted.fanout], wanted.snapshot)
         for fanout, name in effects.tried_again:
             if fanout in self._broadcasts:
                 self.put(self._broadcasts[fanout], TryAgain(self._epoch, name))
         for fanout, reply in effects.replies:
             if fanout in self._broadcasts:
                 self.put(self._broadcasts[fanout], reply, bulk=False)
+
+    def _show(self, changes: list[Change | HostsHeard]) -> None:
+        """Put in what changed, in order: consecutive changes as one message, and heartbeats as they came."""
+        gathered: list[Change] = []
+        for change in changes:
+            if isinstance(change, Change):
+                if self._applied(change):
+                    gathered.append(change)
+                continue
+            self._tell_changes(gathered)
+            gathered = []
+            for host, fields in change.hosts:
+                self._replica.hear(host, fields)
+            self._tell_heard(change)
+        self._tell_changes(gathered)
+
+    def _tell_changes(self, changes: list[Change]) -> None:
+        if changes:
+            item = messages.encode(Changed(self._epoch, changes))
+            for queue in self._broadcasts.values():
+                self._put_item(queue, item)
+
+    def _tell_heard(self, heard: HostsHeard) -> None:
+        item, older = messages.encode(heard), b""
+        for fanout, queue in self._broadcasts.items():
+            if fanout not in self._hearing:
+                older = older or messages.encode(
+                    Changed(self._epoch, [Change("host", host, fields) for host, fields in heard.hosts])
+                )
+            self._put_item(queue, item if fanout in self._hearing else older)
 
     # What the barrier has let through does not raise here. If it does all the same, what is wrong is left out and its
     # host is blamed: the loop, and what the others said, go on.
@@ -141,8 +172,10 @@ class Publisher:
 
     def put(self, queue: str, message: Broadcast | Delivery, *, bulk: bool = True) -> None:
         """Put a message behind those that wait for the queue. Only replies are not bulk, and may use its last tenth."""
+        self._put_item(queue, messages.encode(message), bulk=bulk)
+
+    def _put_item(self, queue: str, item: bytes, *, bulk: bool = True) -> None:
         waiting = self._waiting[queue]
-        item = messages.encode(message)
         if waiting.bytes + len(item) > WAITING_BYTES_MAX:
             self.dropped += len(waiting.items) + 1
             self._log.warning("dropped messages that waited for queues", queue=queue, count=len(waiting.items) + 1)

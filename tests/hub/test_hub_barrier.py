@@ -51,7 +51,11 @@ class Hubs:
 
     def _start(self) -> None:
         self.play.restart()
-        found = SimpleNamespace(events=poison.poisonous(self.record), hosts=poison.by_host(self.record))
+        found = SimpleNamespace(
+            events=poison.poisonous(self.record),
+            hosts=poison.by_host(self.record),
+            names=frozenset(death.name for death in self.record.deaths),
+        )
         pulse = SimpleNamespace(take=self._take, put_down=lambda: self._take(""), pulse=SimpleNamespace(errors=0))
         process: Any = SimpleNamespace(
             poison=found, pulse=pulse, log=structlog.get_logger(),

@@ -100,7 +100,7 @@ async def _lives(path: Path, script: Callable[[House], Awaitable[None]], queues:
     )
     process: Any = SimpleNamespace(
         settings=SimpleNamespace(file=file), log=structlog.get_logger(), pulse=quiet, stop=asyncio.Event(),
-        poison=SimpleNamespace(events={}, hosts={}, forget_old=lambda: False),
+        poison=SimpleNamespace(events={}, hosts={}, names=frozenset(), forget_old=lambda: False),
     )  # fmt: skip
     memory = step.restore(Rules(), opened.epoch, clock.boot_id(), clock.now(), await opened.restored())
     link: Any = MemoryQueueLink(queues, "hub")

@@ -119,7 +119,7 @@ class VirtualJournal(Store):
         """Nothing: the disk stays."""
 
 
-NO_POISON = SimpleNamespace(events={}, hosts={}, forget_old=lambda: False)
+NO_POISON = SimpleNamespace(events={}, hosts={}, names=frozenset(), forget_old=lambda: False)
 
 
 class QuietPulse:

@@ -40,6 +40,7 @@ class Poison:
         self._path, self._record = path, record
         self.events: dict[str, list[Death]] = {}  # by the event's name
         self.hosts: dict[str, list[Death]] = {}  # by the host's mark; see poison.against_host
+        self.names: frozenset[str] = frozenset()  # of all events that were in hand at a death, be it once
         self._renew()
 
     def forget_old(self) -> bool:
@@ -68,6 +69,7 @@ class Poison:
         self._record = poison.recent(self._record, clock.boot_id(), clock.now().boot_s)
         self.events = poison.poisonous(self._record)
         self.hosts = poison.by_host(self._record)
+        self.names = frozenset(death.name for death in self._record.deaths)
 
 
 def write_note(settings: Settings, name: str, note: Note) -> None:

@@ -89,11 +89,18 @@ class Feed:
 
 
 class _Row:
-    __slots__ = ("fields", "removed")
+    __slots__ = ("fields", "heard", "removed")
 
     def __init__(self) -> None:
         self.removed = False  # the row is removed first …
-        self.fields: Json | None = None  # … then these fields are merged
+        self.fields: Json | None = None  # … then these fields are merged …
+        self.heard: Json | None = None  # … and then these, of a heartbeat, which take the place of those before
+
+    def all_fields(self) -> Json | None:
+        """Return all fields that are to be merged; None if there are none."""
+        if self.fields is None or self.heard is None:
+            return self.heard or self.fields
+        return merged(self.fields, self.heard)
 
 
 class Gathering:
@@ -114,9 +121,18 @@ class Gathering:
         row = self._rows.setdefault((kind, change.id), _Row())
         self._has_command = self._has_command or kind == "command"
         if kind != change.kind:
-            row.removed, row.fields = True, None
+            row.removed, row.fields, row.heard = True, None, None
         else:
-            row.fields = merged(row.fields or Json(b"{}"), change.fields)
+            row.fields = merged(row.all_fields() or Json(b"{}"), change.fields)
+            row.heard = None
+
+    def hear(self, host: str, fields: Json) -> None:
+        """Add what a heartbeat changes of a host: a JSON object with the same keys each time."""
+        key = ("host", host)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _Row()
+        row.heard = fields
 
     def due_s(self) -> float | None:
         """Return when the gathered changes should go out; None if there are none. Units: as of `now_s` in `take`."""
@@ -138,8 +154,9 @@ class Gathering:
         for (kind, id), row in rows.items():
             if row.removed:
                 found.append(Change(f"{kind}_removed", id))
-            if row.fields is not None:
-                found.append(Change(kind, id, row.fields))
+            fields = row.all_fields()
+            if fields is not None:
+                found.append(Change(kind, id, fields))
         return found
 
 

@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processes.core.travels.agent_frames import Metrics
-from processes.core.travels.messages import Change
+from processes.core.travels.messages import Change, Json
 from processes.core.values import Presence, Time, rfc3339
 
+HEAR_S: Final = 1.0  # heartbeats that come more often are not decoded for the charts
 PRESENCES_MAX: Final = 100  # of one host
 # if a host was stale for less and is as before, then the hub was replaced, and the host did nothing
 BRIEF_S: Final = 10.0
@@ -114,7 +115,7 @@ class _Series:
 
 
 class _Host:
-    __slots__ = ("address", "connected", "numbers", "presences", "seen", "series")
+    __slots__ = ("address", "connected", "heard_wall_s", "numbers", "presences", "seen", "series")
 
     def __init__(self) -> None:
         self.series = {span: _Series() for span in Span}
@@ -123,6 +124,7 @@ class _Host:
         self.connected: datetime | None = None  # since when; another one is another connection
         # of its last heartbeat; a change tells them only if they are others
         self.numbers: tuple[float | None, ...] = ()
+        self.heard_wall_s = -math.inf
         self.seen: str | None = None  # its last heartbeat: a snapshot tells it again
 
 
@@ -163,6 +165,14 @@ class Histories:
             self._hosts.pop(change.id, None)
         elif change.kind == "host":
             self._take_host(change, now_wall_s)
+
+    def hear(self, heard: Iterable[tuple[str, Json]], now_wall_s: float) -> None:
+        """Take what heartbeats change of hosts, of each host once in HEAR_S."""
+        for name, fields in heard:
+            host = self._hosts.get(name)
+            if host is None or not 0 <= now_wall_s - host.heard_wall_s < HEAR_S:
+                self._take_host(Change("host", name, fields), now_wall_s)
+                self._hosts[name].heard_wall_s = now_wall_s
 
     def renew(self, rows: Iterable[Change], now_wall_s: float) -> None:
         """Take the rows of all hosts, each whole, and forget hosts that are not among them."""

@@ -18,7 +18,9 @@ from processes.core.travels.messages import (
     Broadcast,
     Change,
     Changed,
+    HostsHeard,
     HubStarted,
+    Json,
     OutputGrew,
     Replied,
     SnapshotPiece,
@@ -33,6 +35,7 @@ class MirrorUpdate:
     """The result of one message. `changes`: to show, in order. `renewed`: all rows may have changed: show them all."""
 
     changes: list[tuple[Change, str]] = field(default_factory=list)  # each with the host that it is about; "": none
+    heard: list[tuple[str, Json]] = field(default_factory=list)  # hosts, and the fields that heartbeats change of them
     renewed: bool = False
     new_hub: bool = False  # open requests must be asked again
     replied: Replied | None = None
@@ -114,6 +117,8 @@ class Mirror:
                 pass
             case Changed():
                 self._follow(message.changes, seen, admit)
+            case HostsHeard():
+                self._hear(message.hosts, seen)
             case SnapshotPiece():
                 self._assemble(message, now_s, seen, admit)
             case OutputGrew():
@@ -135,6 +140,14 @@ class Mirror:
                 entered = _enter(self.shown, change, admit)
                 if entered is not None:
                     seen.changes.append((entered, before or self.shown.host_of(entered)))
+
+    def _hear(self, hosts: list[tuple[str, Json]], seen: MirrorUpdate) -> None:
+        coming = self._coming
+        if coming is not None:
+            for host, fields in hosts:
+                coming.hear(host, fields)
+        if self.shown_epoch == self.epoch:
+            seen.heard = [each for each in hosts if self.shown.hear(*each)]
 
     def _assemble(self, piece: SnapshotPiece, now_s: float, seen: MirrorUpdate, admit: Admit) -> None:
         if piece.snapshot != self._asked or piece.piece != self._pieces:

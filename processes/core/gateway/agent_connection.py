@@ -59,7 +59,7 @@ class ConnectionStage(enum.Enum):
 
 
 class Emitted(NamedTuple):
-    """One event and its queue item."""
+    """One event and its queue item; of a heartbeat its row in an item of many (messages.pack_beats)."""
 
     event: AgentSaid
     item: bytes
@@ -320,6 +320,8 @@ class _Gathered:
 
 def _encoded(event: AgentSaid) -> Emitted:
     try:
+        if isinstance(event, HeartbeatReceived):
+            return Emitted(event, messages.encode_beat(event))
         return Emitted(event, messages.encode(event))
     except (OverflowError, msgspec.EncodeError) as error:
         raise BadFrame(f"cannot be carried: {error}"[:300]) from None

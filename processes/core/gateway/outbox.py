@@ -8,8 +8,8 @@ ordered     Everything else but heartbeats, in each host's order, and hosts by t
             much waiting is to be paused (its socket is not read); if it sends on all the same, by connecting anew, it
             is refused. Presence is always accepted; when even presence is too much, it is dropped, and a census is
             wanted instead.
-heartbeats  The newest of each host, one in HEARTBEAT_S but for a small burst; never a reason to pause. They never
-            overtake what their connection sent before them.
+heartbeats  The newest of each host; never a reason to pause. The first goes at once, those that come within GATHER_S
+            of it go together, as batches of many hosts. They never overtake what their connection sent before them.
 
 Reports and heartbeats are `bulk`: they wait here while the hub has enough to do, not in its queue before others.
 
@@ -20,19 +20,18 @@ later and smaller.
 from __future__ import annotations
 
 import enum
-import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from processes.core.budgets import HEARTBEAT_BURST_S, HEARTBEAT_S
 from processes.core.errors import LocalError
 from processes.core.gateway.fair_lane import Entry, FairLane
-from processes.core.values import CANARY_HOST
 
 WAIT_S_MIN: Final = 0.05  # before the first retry; doubles
 WAIT_S_MAX: Final = 1.0
-PACES_MAX: Final = 20_000  # hosts whose last heartbeats are remembered; past it those that are long ago are forgotten
+# between two batches of heartbeats, if all that waited went with the first: what each batch costs all processes is then
+# a few hundredths of a core
+GATHER_S: Final = 0.03
 
 
 class Lane(enum.Enum):
@@ -61,6 +60,7 @@ class Bounds(NamedTuple):
     all_bytes: int = 64 << 20
     presence_items: int = 20_000  # about four for each of 5,000 hosts
     batch_items: int = 500
+    batch_beats: int = 2000  # heartbeats in one append
     batch_bytes: int = 512 * 1024
 
 
@@ -107,8 +107,9 @@ class Outbox:
     Invariant: the entries of the ordered lane that are under way are the batch under way, if it is of that lane.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+    def __init__(self, bounds: Bounds, pack: Callable[[list[bytes]], list[bytes]] = list) -> None:
+        """`pack`: makes the items of a batch of heartbeats."""
+        self.bounds, self._pack = bounds, pack
         self.census_wanted = False  # presence was dropped: the owner takes a census
         self._ordered = FairLane()
         self._newest: dict[str, int] = {}  # the number of the newest entry, by host
@@ -117,9 +118,8 @@ class Outbox:
         self._bytes: Counter[str] = Counter()
         self._bytes_all = 0
         self._beats: dict[str, _Beat] = {}
-        self._early: dict[str, _Beat] = {}  # heartbeats that came too soon after others of their host
-        self._early_due: list[tuple[float, str]] = []  # a heap: when those may go
-        self._paces_s: dict[str, float] = {}  # of each host: up to when its heartbeats are spent
+        self._beats_from_s = 0.0  # no batch of heartbeats before this
+        self.conflated = 0  # heartbeats whose place a newer one took
         self._census: Iterator[bytes] = iter(())
         self._piece: bytes | None = None
         self._batch: OutgoingBatch | None = None
@@ -129,10 +129,15 @@ class Outbox:
         self._idle_until_s = 0.0  # nothing may go before, unless something is put in
         self._pace = _Pace(bounds.batch_items)
         self._pace_reports = _Pace(bounds.batch_items)
-        self._pace_beats = _Pace(bounds.batch_items)
+        self._pace_beats = _Pace(bounds.batch_beats)
 
     def __len__(self) -> int:
         return len(self._ordered) + len(self._beats) + (self._piece is not None)
+
+    @property
+    def gathers(self) -> bool:
+        """Return whether heartbeats wait: then the owner knows already when the next ones go."""
+        return bool(self._beats)
 
     @property
     def bytes_waiting(self) -> int:
@@ -171,33 +176,20 @@ class Outbox:
 
     def put_heartbeat(self, host: str, connection: str, item: bytes, now_s: float) -> None:
         """Put in the newest heartbeat of this host. It keeps the place of the one that it replaces."""
-        self._idle_until_s = 0.0
+        self._idle_until_s = min(self._idle_until_s, self._beats_from_s)
         old, after = self._beats.get(host), self._newest.get(host, 0)
+        self.conflated += old is not None
         if old is not None and old.connection == connection:
             # plant: heartbeat-order
             self._beats[host] = old._replace(item=item, after=after)
             return
-        beat = _Beat(connection, item, after, now_s)
-        if old is not None or host == CANARY_HOST:
-            self._beats[host] = beat
-            return
-        if host not in self._early:
-            spent_s = max(self._paces_s.get(host, 0.0), now_s)
-            if spent_s <= now_s + HEARTBEAT_BURST_S:
-                self._spend(host, now_s)
-                self._beats[host] = beat
-                return
-            heapq.heappush(self._early_due, (spent_s - HEARTBEAT_BURST_S, host))
-        self._early[host] = beat
+        self._beats[host] = _Beat(connection, item, after, now_s)
 
     def forget_heartbeat(self, host: str, connection: str) -> None:
         """Drop the heartbeat of a connection that is gone: it must not come after the disconnect."""
         beat = self._beats.get(host)
         if beat is not None and beat.connection == connection:
             del self._beats[host]
-        early = self._early.get(host)
-        if early is not None and early.connection == connection:
-            del self._early[host]
 
     def start_census(self, pieces: Iterator[bytes]) -> None:
         """Let these pieces go first, and drop the census under way and all presence that waits. `pieces` may be
@@ -225,20 +217,19 @@ class Outbox:
         """Return the batch to append now; None if none may go, or one is under way."""
         if self._batch is not None:
             return None
-        self._take_due(now_s)
         if self._pace.not_before_s > now_s:
             return None
-        beats_may = self._pace_beats.not_before_s <= now_s
+        beats_may = max(self._pace_beats.not_before_s, self._beats_from_s) <= now_s
         self._batch = self._next_census()
         if self._batch is None and self._beats_next and beats_may:
-            self._batch = self._next_beats()  # else hosts would look silent while one of them sends all the time
+            self._batch = self._next_beats(now_s)  # else hosts would look silent while one of them sends all the time
         if self._batch is None:
             self._batch = self._next_ordered(reports_may=self._pace_reports.not_before_s <= now_s)
         if self._batch is None and beats_may:
-            self._batch = self._next_beats()
+            self._batch = self._next_beats(now_s)
         self._beats_next = self._batch is not None and self._batch.lane is Lane.ORDERED
         if self._batch is None:
-            later_s = (pace.not_before_s for pace in (self._pace_reports, self._pace_beats))
+            later_s = (self._pace_reports.not_before_s, self._pace_beats.not_before_s, self._beats_from_s)
             self._idle_until_s = min((each_s for each_s in later_s if each_s > now_s), default=0.0)
         return self._batch
 
@@ -249,7 +240,7 @@ class Outbox:
         if self._batch is not None:
             return None
         if not len(self):
-            return self._early_due[0][0] if self._early_due else None
+            return None
         return max(self._pace.not_before_s, self._idle_until_s)
 
     def appended(self) -> int:
@@ -290,23 +281,6 @@ class Outbox:
         self._idle_until_s = 0.0 if self._presence or self._beats or self._piece is not None else pace.not_before_s
 
     # Inside
-
-    def _spend(self, host: str, now_s: float) -> None:
-        """One more heartbeat of this host goes to the hub.
-
-        Source: the generic cell rate algorithm, ITU-T I.371.
-        """
-        if len(self._paces_s) >= PACES_MAX:
-            self._paces_s = {name: spent_s for name, spent_s in self._paces_s.items() if spent_s > now_s}
-        self._paces_s[host] = max(self._paces_s.get(host, 0.0), now_s) + HEARTBEAT_S
-
-    def _take_due(self, now_s: float) -> None:
-        while self._early_due and self._early_due[0][0] <= now_s:
-            host = heapq.heappop(self._early_due)[1]
-            beat = self._early.pop(host, None)
-            if beat is not None:
-                self._spend(host, now_s)
-                self._beats[host] = beat._replace(since_s=now_s)
 
     def _enter(self, host: str, item: bytes, is_presence: bool, now_s: float) -> None:
         self._idle_until_s = 0.0
@@ -350,7 +324,7 @@ class Outbox:
             return None
         return OutgoingBatch(Lane.ORDERED, [entry.item for entry in taken], not all(each.is_presence for each in taken))
 
-    def _next_beats(self) -> OutgoingBatch | None:
+    def _next_beats(self, now_s: float) -> OutgoingBatch | None:
         self._sent_beats = []
         size = 0
         for host, beat in self._beats.items():
@@ -360,8 +334,11 @@ class Outbox:
             first = self._ordered.head(host)
             if first is None or beat.after < first:
                 self._sent_beats.append((host, beat))
-        items = [beat.item for _, beat in self._sent_beats]
-        return OutgoingBatch(Lane.HEARTBEATS, items, bulk=True) if items else None
+        if not self._sent_beats:
+            return None
+        if len(self._sent_beats) == len(self._beats):  # else there is no time to gather
+            self._beats_from_s = now_s + GATHER_S
+        return OutgoingBatch(Lane.HEARTBEATS, self._pack([beat.item for _, beat in self._sent_beats]), bulk=True)
 
     def _taken(self) -> OutgoingBatch:
         batch, self._batch = self._batch, None

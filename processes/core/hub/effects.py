@@ -11,7 +11,16 @@ from typing import Any
 from processes.core.records.command import Transition
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.travels.audit import AuditLine
-from processes.core.travels.messages import Change, CodeAnswered, DeliverAck, Delivery, OutputGrew, Replied
+from processes.core.travels.messages import (
+    Change,
+    CodeAnswered,
+    DeliverAck,
+    Delivery,
+    HostsHeard,
+    OutputGrew,
+    Replied,
+    SnapshotWanted,
+)
 from processes.core.values import OutputRecord
 
 # Rows. One transaction writes those of a batch, in order, with the ledger and the events position.
@@ -76,13 +85,18 @@ class Effects:
     writes: list[Write] = field(default_factory=list)
     # volatile changes: if they waited, later ones would be shown before them
     at_once: list[Change] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
+    changes: list[Change | HostsHeard] = field(default_factory=list)
     deliveries: list[tuple[str, Delivery]] = field(default_factory=list)  # gateway, message
     replies: list[tuple[str, Replied]] = field(default_factory=list)  # fanout, message
     grew: list[OutputGrew] = field(default_factory=list)
-    snapshots: list[tuple[str, str]] = field(default_factory=list)  # fanout, the snapshot's name
+    snapshots: list[SnapshotWanted] = field(default_factory=list)
     retries: list[DeadLetter] = field(default_factory=list)  # to be stepped once more
     tried_again: list[tuple[str, str]] = field(default_factory=list)  # fanout, the name of what it left out
+
+    @property
+    def rows(self) -> list[Change]:
+        """Return the changes without what batches of heartbeats show; a step of one event makes no other."""
+        return [change for change in self.changes if isinstance(change, Change)]
 
     @property
     def durable(self) -> bool:

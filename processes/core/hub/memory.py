@@ -119,6 +119,9 @@ class Memory:
         self.void = Table[bool]("void")  # SHA-256 of the tokens and codes that were ever made void; as the list on disk
         self.dirty = Table[bool]("dirty")  # hosts whose record on disk is behind
 
+        # host → when its silence is looked at; the one timer of the host that counts
+        self.armed = Table[float]("armed")
+
         # Heaps: at_boot_s first.
         self.timers: list[tuple[float, str, str]] = []  # kind and id, of durable timers
         self.presence_timers: list[tuple[float, str]] = []  # hosts, of volatile timers
@@ -203,11 +206,25 @@ class Draft(Overlay):
         """Take the first of the durable timers, which is dealt with."""
         self._taken = 1
 
-    def take_presence_timers(self, limit: int) -> list[tuple[float, str]]:
-        """Take the volatile timers that are due, soonest first, at most `limit`."""
+    def arm(self, host: str, at_boot_s: float) -> None:
+        """Have the host's silence looked at by this time, unless it is looked at sooner: a heartbeat needs no timer of
+        its own.
+        """
+        armed_s = self.get(self.memory.armed, host)
+        if armed_s is None or at_boot_s < armed_s:
+            self.set(self.memory.armed, host, at_boot_s)
+            self.presence_timers.append((at_boot_s, host))
+
+    def take_presence_timers(self, limit: int) -> list[str]:
+        """Take the volatile timers that are due, soonest first, at most `limit`. Return the hosts of those that count;
+        none of them has a timer now.
+        """
         found = heapq.nsmallest(limit, _overdue(self.memory.presence_timers, self.now.boot_s))
         self._presence_taken = len(found)
-        return found
+        names = [name for at_boot_s, name in found if self.get(self.memory.armed, name) == at_boot_s]
+        for name in names:
+            self.drop(self.memory.armed, name)
+        return names
 
     # changing
 
@@ -244,7 +261,7 @@ class Draft(Overlay):
         memory, connection = self.memory, self.link(name).connection
         if connection:
             self.drop(memory.connections, connection)
-        for table in (memory.hosts, memory.links, memory.asides, memory.untold, memory.dirty):
+        for table in (memory.hosts, memory.links, memory.asides, memory.untold, memory.dirty, memory.armed):
             self.drop(table, name)
 
     def put_link(self, name: str, link: Link, connection: Connection | None = None) -> None:
@@ -364,7 +381,7 @@ class Draft(Overlay):
             if not self.ledger.balanced:
                 raise LocalError(f"the ledger does not add up: {self.ledger}")
             self._publish()
-            for change in (*self.effects.at_once, *self.effects.changes):
+            for change in (*self.effects.at_once, *self.effects.rows):
                 replica.check(change)
             self._is_sealed = True
         return self

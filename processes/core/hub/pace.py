@@ -20,7 +20,6 @@ from typing import Final
 
 import msgspec
 
-from processes.core.budgets import HEARTBEAT_S
 from processes.core.hub.memory import Draft, HeartbeatPace
 from processes.core.records.host import HostRecord, Link
 from processes.core.travels.messages import DeliverRegistered
@@ -28,6 +27,7 @@ from processes.core.values import CANARY_HOST, Presence
 
 FLOORS_S: Final = (0.0, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0)  # with 1,000 heartbeats a second 40 s is for 40,000 hosts
 USUAL_STEP: Final = FLOORS_S.index(5.0)  # an agent's own interval, if its file says nothing
+FAST_S: Final = 1.0  # a fleet may beat as often as this without being told anything
 BUSY_S: Final = 5.0  # without a moment in which no event waits; guess: a fleet that comes back is stepped sooner
 CALM_S: Final = 60.0  # guess: longer than a restart of anything
 SPARE: Final = 0.8  # of the rate: so much may be used after a step down, else the next host brings it up again
@@ -92,17 +92,16 @@ def _tell(draft: Draft, name: str) -> None:
     wanted_s = interval_s(draft, host)
     if not wanted_s or wanted_s == link.told_s:
         return
-    told, longer = msgspec.structs.replace(link, told_s=wanted_s), wanted_s > link.told_s
+    told = msgspec.structs.replace(link, told_s=wanted_s)
     draft.put_link(name, told)
     draft.deliver(link.gateway, DeliverRegistered(draft.memory.epoch, link.connection, name, host.enrolment, wanted_s))
-    if longer:  # the timer of its last heartbeat may be over before the agent sends the next
-        draft.presence_timers.append((link.heard_boot_s + patience_s(draft, host, told), name))
+    draft.arm(name, link.heard_boot_s + patience_s(draft, host, told))  # sooner, if its patience is shorter now
 
 
 def _step_for(interval_s: float) -> int:
     """Return the first step whose floor is not below the interval; the last one, if none is. A second needs none: no
-    host's heartbeats come more often from a gateway (budgets.HEARTBEAT_S).
+    host's heartbeats come more often from a gateway (FAST_S).
     """
-    if interval_s <= HEARTBEAT_S:
+    if interval_s <= FAST_S:
         return 0
     return next((step for step, floor_s in enumerate(FLOORS_S) if floor_s >= interval_s), len(FLOORS_S) - 1)

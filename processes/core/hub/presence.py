@@ -125,7 +125,7 @@ def heartbeat(draft: Draft, event: HeartbeatReceived) -> None:
 
 
 def _arm(draft: Draft, host: HostRecord, link: Link) -> None:
-    draft.presence_timers.append((draft.now.boot_s + pace.patience_s(draft, host, link), host.name))
+    draft.arm(host.name, draft.now.boot_s + pace.patience_s(draft, host, link))
 
 
 def tick(draft: Draft) -> None:
@@ -134,13 +134,14 @@ def tick(draft: Draft) -> None:
     """
     if not draft.settled and draft.now.boot_s >= draft.memory.started_boot_s + draft.rules.settle_s:
         settle(draft)
-    for _, name in draft.take_presence_timers(TIMERS_MAX):
+    for name in draft.take_presence_timers(TIMERS_MAX):
         host, link = draft.host(name), draft.link(name)
         if host is None or link.presence is not Presence.ONLINE:
             continue
         # plant: presence-clock
-        if draft.now.boot_s - link.heard_boot_s < pace.patience_s(draft, host, link):
-            continue  # a later heartbeat came, and set a timer of its own
+        if draft.now.boot_s - link.heard_boot_s < (patience_s := pace.patience_s(draft, host, link)):
+            draft.arm(name, link.heard_boot_s + patience_s)  # a later heartbeat came
+            continue
         draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))
 
 
@@ -204,4 +205,5 @@ def _tell_tokens(draft: Draft, gateway: str) -> None:
     ]
     pieces = [tokens[at : at + TOKENS_PIECE] for at in range(0, len(tokens), TOKENS_PIECE)] or [[]]
     for number, piece in enumerate(pieces):
-        draft.deliver(gateway, TokensPiece(draft.memory.epoch, number, number == len(pieces) - 1, piece))
+        last = number == len(pieces) - 1
+        draft.deliver(gateway, TokensPiece(draft.memory.epoch, number, last, piece, batches=True))

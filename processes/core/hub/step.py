@@ -19,6 +19,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from processes.core.hub import (
+    beats,
     delivery,
     enrolment_codes,
     flood,
@@ -52,6 +53,7 @@ from processes.core.travels.messages import (
     CodeOffered,
     Event,
     HeartbeatReceived,
+    HeartbeatsReceived,
     HostFlooded,
     HostImpersonated,
     OutputReceived,
@@ -174,6 +176,9 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
     match event:
         case HeartbeatReceived():
             presence.heartbeat(draft, event)
+        case HeartbeatsReceived():  # one by one; the hub's loop takes what is common in them at once (beats.py)
+            for beat in event.beats:
+                presence.heartbeat(draft, beats.single(event.gateway, beat))
         case Tick():
             presence.tick(draft)
             pace.govern(draft, event.busy_s)
@@ -214,7 +219,7 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
         case TokenUsed():
             operator_tokens.used(draft, event)
         case SnapshotWanted():
-            draft.effects.snapshots.append((event.fanout, event.snapshot))
+            draft.effects.snapshots.append(event)
         case PutAside():
             _left_out(draft, event)
         case AuditNoted():

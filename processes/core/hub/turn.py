@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from processes.core.errors import LocalError
-from processes.core.hub import step
+from processes.core.hub import beats, step
+from processes.core.hub.beats import Heard
 from processes.core.hub.effects import Effects, Put, Write
 from processes.core.hub.memory import Draft, Memory
 from processes.core.hub.step import OwnEvent, Tick
@@ -37,15 +38,17 @@ from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply
 from processes.core.travels import messages
-from processes.core.travels.messages import CensusTaken, Event, RequestReceived
+from processes.core.travels.messages import CensusTaken, Event, HeartbeatsReceived, HostsHeard, RequestReceived
 from processes.core.values import Now, Position
 
-BATCH_MAX: Final = 200  # events a turn; at about 50 µs each a turn stays near 10 ms
+COST_MAX: Final = 200  # of the events of a turn; at about 50 µs each a turn stays near 10 ms
+BEATS_PER_COST: Final = 10  # heartbeats of a batch that cost about as much as one other event
 TICK_S: Final = 0.1
 INBOX_MAX: Final = 4_000  # events read ahead; the others wait in the queue
 UNSAID_MAX: Final = 100  # failures outside of steps, until they are dead letters; beyond it the oldest go unnamed
 PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked
-WRITE_BEHIND_S: Final = 1.0  # heartbeats reach the disk this much later at most
+WRITE_BEHIND_S: Final = 1.0  # heartbeats of up to WRITE_BEHIND_MAX hosts reach the disk this much later at most
+WRITE_BEHIND_MAX: Final = 500  # hosts written behind at once, those first that wait longest; some 20 ms of a commit
 # of one host's record in a second; a larger one reaches the disk so many times later. A usual one has 2 KB; guess
 WRITE_BEHIND_BYTES_MAX: Final = 16 * 1024
 OP_CHARS: Final = 128  # about what an op and its options take in a record
@@ -74,6 +77,9 @@ class Barrier(Protocol):
 
     def step(self, event: Event | OwnEvent, name: str, now: Now, retried: DeadLetter | None = None) -> Draft:
         """Return the draft of the step, or of putting its event aside."""
+
+    def beats(self, event: HeartbeatsReceived, name: str, now: Now) -> Heard:
+        """Take the common heartbeats of a batch into the memory; return what that shows, and those to step alone."""
 
     def undecodable(self, item: bytes, error: Exception, now: Now, host: str) -> Draft:
         """Return the draft that keeps an item that cannot be decoded, as a dead letter. `host`: whose it is, if that
@@ -208,10 +214,16 @@ class Turn:
                 self._let_go(self._parked.popleft())
         self._revive(at_ns)
         self._step_all(self._again)
-        for _ in range(min(BATCH_MAX, len(self._inbox))):
+        cost = 0
+        while self._inbox and cost < COST_MAX:
             taken = self._inbox.popleft()
             self._taken_position = taken.position
-            self._step(taken)
+            if isinstance(taken.event, HeartbeatsReceived):
+                cost += 1 + len(taken.event.beats) // BEATS_PER_COST
+                self._step_beats(taken, taken.event)
+            else:
+                cost += 1
+                self._step(taken)
         if not self._inbox:
             self._calm_s = now.boot_s
         self._time_passes()
@@ -238,6 +250,24 @@ class Turn:
             return
         self.stepped += 1
         self._apply(draft)
+
+    def _step_beats(self, taken: Taken, batch: HeartbeatsReceived) -> None:
+        """Step a batch of heartbeats: all that are common at once, the others one by one. They need no disk, so what
+        they show waits for none.
+        """
+        heard = self._barrier.beats(batch, taken.name, self._now)
+        if heard.shown:
+            self._outcome.now.changes.append(HostsHeard(self._memory.epoch, heard.shown))
+        self.stepped += len(batch.beats) - len(heard.alone)
+        for beat in heard.alone:
+            try:
+                event = beats.single(batch.gateway, beat)
+            except Exception as error:  # what this version does not call metrics
+                item = messages.encode(HeartbeatsReceived(batch.gateway, [beat]))
+                self._apply(self._barrier.undecodable(item, error, self._now, beat.host))
+                continue
+            name = poison.name_of(event, messages.encode(event))
+            self._step(Taken(event, name, taken.position, taken.since_ns))
 
     def _apply(self, draft: Draft) -> None:
         effects = draft.apply()
@@ -339,7 +369,8 @@ class Turn:
             everything = self._flushed_s < 0
             self._flushed_s = now.boot_s
             self._flushes += 1
-            for name in [n for n in memory.dirty if everything or self._flushes % _every(memory.hosts[n]) == 0]:
+            behind = (n for n in memory.dirty if everything or self._flushes % _every(memory.hosts[n]) == 0)
+            for name in list(behind if everything else itertools.islice(behind, WRITE_BEHIND_MAX)):
                 self._held.writes.append(Put("hosts", name, memory.hosts[name]))
                 memory.dirty.drop_row(name)
         # plant: refused-on-disk

@@ -4,6 +4,9 @@ A row is a JSON object, kept as bytes and merged by its top-level keys, so a sna
 open commands are kept, but only the newest final ones. Of the canary's final commands only a few are kept, apart from
 the others, so that they displace nobody's.
 
+What heartbeats change of a host is kept beside its row, undecoded, and is merged into it only when somebody reads the
+row or changes it otherwise: most heartbeats are followed by another one before that.
+
     host, command, ledger          `fields` are merged into the row; if there is no such row, they are the new row
     host_removed, command_removed  the row is deleted, if it is there
 """
@@ -67,6 +70,7 @@ class Replica:
         self.mutations = 0
         self._final_commands_max = final_commands_max
         self._hosts: dict[str, Json] = {}
+        self._heard: dict[str, Json] = {}  # fields that are not merged into the host's row yet; only of hosts with one
         self._ledger: dict[str, Json] = {}
         self._open: dict[str, _CommandRow] = {}
         self._final: dict[str, _CommandRow] = {}  # in the order in which they ended
@@ -93,13 +97,15 @@ class Replica:
         """
         match change.kind:
             case "host":
-                self._hosts[change.id] = merged(self._hosts.get(change.id, Json(b"{}")), change.fields)
+                _object.decode(change.fields)  # if it raises, nothing has changed
+                self._hosts[change.id] = merged(self._host(change.id) or Json(b"{}"), change.fields)
             case "ledger":
                 self._ledger[change.id] = merged(self._ledger.get(change.id, Json(b"{}")), change.fields)
             case "command":
                 self._apply_command(change)
             case "host_removed":
                 self._hosts.pop(change.id, None)
+                self._heard.pop(change.id, None)
             case "command_removed":
                 for rows in (self._open, self._final, self._final_canary):
                     rows.pop(change.id, None)
@@ -107,11 +113,26 @@ class Replica:
                 return
         self.mutations += 1
 
+    def hear(self, host: str, fields: Json) -> bool:
+        """Take what a heartbeat changes of a host: a JSON object with the same keys each time. Return False if there is
+        no row of this host, and nothing changes.
+        """
+        if host not in self._hosts:
+            return False
+        self._heard[host] = fields
+        self.mutations += 1
+        return True
+
+    def _merge_heard(self) -> None:
+        for host, fields in self._heard.items():
+            self._hosts[host] = merged(self._hosts[host], fields)
+        self._heard.clear()
+
     def row(self, kind: str, id: str) -> Json | None:
         """Return one row of kind host, command or ledger; None if it is not there."""
         match kind:
             case "host":
-                return self._hosts.get(id)
+                return self._host(id)
             case "ledger":
                 return self._ledger.get(id)
             case "command":
@@ -143,6 +164,7 @@ class Replica:
         """Return the rows as `rows` does, each as the change that makes it."""
         match kind:
             case "host":
+                self._merge_heard()
                 return [Change("host", id, fields) for id, fields in self._hosts.items()]
             case "ledger":
                 return [Change("ledger", id, fields) for id, fields in self._ledger.items()]
@@ -165,6 +187,13 @@ class Replica:
         for first in range(0, max(len(names), 1), items_per_piece):
             piece = names[first : first + items_per_piece]
             yield [Change(kind, id, row) for kind, id in piece if (row := self.row(kind, id)) is not None]
+
+    def _host(self, name: str) -> Json | None:
+        row, heard = self._hosts.get(name), self._heard.pop(name, None)
+        if row is None or heard is None:
+            return row
+        row = self._hosts[name] = merged(row, heard)
+        return row
 
     def _command(self, id: str) -> _CommandRow | None:
         return self._open.get(id) or self._final.get(id) or self._final_canary.get(id)

@@ -5,9 +5,10 @@ defaults, so that a process of the version before understands them (upgrades go 
 `Broadcast` and `Delivery` are the unions of the messages of a kind of queue. `FromHub` is the base of the messages that
 the hub sends: each carries the hub's epoch, and a receiver drops a message of an older epoch than it has seen.
 
-    Event      events       gateway, fanout → hub   AgentRegistered HeartbeatReceived … CensusTaken RequestReceived
+    Event      events       gateway, fanout → hub   AgentRegistered HeartbeatsReceived … CensusTaken RequestReceived
                                                     SnapshotWanted AuditNoted PutAside TokenUsed CodeOffered
-    Broadcast  broadcasts   hub → each fanout       HubStarted Changed SnapshotPiece OutputGrew Replied TryAgain
+    Broadcast  broadcasts   hub → each fanout       HubStarted Changed HostsHeard SnapshotPiece OutputGrew Replied
+                                                    TryAgain
     Delivery   deliveries   hub → each gateway      HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
 """
 
@@ -18,7 +19,7 @@ from typing import Final, NewType
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.travels.agent_frames import Heartbeat, Register
+from processes.core.travels.agent_frames import Heartbeat, Metrics, Register
 from processes.core.travels.audit import AuditLine
 from processes.core.values import CODE_S, CloseCode, OutputRecord
 
@@ -73,10 +74,39 @@ class AgentDisconnected(AgentEvent, frozen=True, omit_defaults=True, tag=True):
 
 
 class HeartbeatReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
-    """A heartbeat arrived. The only event that may be conflated: of several of one host the newest is kept."""
+    """A heartbeat arrived: a row of HeartbeatsReceived that is stepped alone, or the event of a gateway of the version
+    before. The only event that may be conflated: of several of one host the newest is kept.
+    """
 
     heartbeat: Heartbeat
     facts: Json = Json(b"{}")
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True):
+    """One host's heartbeat in a batch. `metrics`: an encoded agent_frames.Metrics, or null; handed on as it is.
+
+    Fields are only ever added at the end, with defaults.
+    """
+
+    connection: str
+    host: str
+    metrics: Json = Json(b"null")
+    facts: Json = Json(b"{}")
+    pending_command: str | None = None
+    command_pid: int | None = None
+
+
+class HeartbeatsReceived(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """Heartbeats of many hosts of one gateway, at most BEATS_MAX, in no order that matters: one of each host.
+
+    A gateway says it to a hub that said that it knows it (TokensPiece); another one gets each heartbeat as an event.
+    """
+
+    gateway: str
+    beats: list[Beat]
+
+
+BEATS_MAX: Final = 100  # in one item; 250 items (queue_calls.LIMITS) are then some 0.2 s of the hub's work
 
 
 class AckReceived(AgentEvent, frozen=True, omit_defaults=True, tag=True):
@@ -337,10 +367,14 @@ class RequestReceived(msgspec.Struct, frozen=True, omit_defaults=True, tag_field
 
 
 class SnapshotWanted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
-    """A fanout started, or met a gap or a new hub, and needs the whole state. The pieces repeat `snapshot`."""
+    """A fanout started, or met a gap or a new hub, and needs the whole state. The pieces repeat `snapshot`.
+
+    `hears`: this fanout knows HostsHeard; one of the version before gets each host's fields as a Change.
+    """
 
     fanout: str
     snapshot: str
+    hears: bool = False
 
 
 class AuditNoted(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
@@ -395,8 +429,8 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
 
 
 Event = (
-    AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
-    | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | RequestReceived
+    AgentRegistered | AgentDisconnected | HeartbeatReceived | HeartbeatsReceived | AckReceived | RejectReceived
+    | OutputReceived | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | RequestReceived
     | SnapshotWanted | AuditNoted | PutAside | TokenUsed | CodeOffered | TokenOffered
 )  # fmt: skip
 
@@ -429,6 +463,16 @@ class Changed(FromHub, frozen=True, omit_defaults=True, tag=True):
     """Changes, in order. They are committed, or are of state that is never on disk."""
 
     changes: list[Change]
+
+
+class HostsHeard(FromHub, frozen=True, omit_defaults=True, tag=True):
+    """What the heartbeats of a batch change of hosts that are known. Shape: (host, fields), each host once.
+
+    `fields`: a JSON object, merged into the host's row. It has the same keys each time of one host (`last_seen`,
+    `metrics`; the canary's `beat` too), so a later one takes the place of an earlier one undecoded.
+    """
+
+    hosts: list[tuple[str, Json]]
 
 
 class SnapshotPiece(FromHub, frozen=True, omit_defaults=True, tag=True):
@@ -466,7 +510,7 @@ class TryAgain(FromHub, frozen=True, omit_defaults=True, tag=True):
     name: str
 
 
-Broadcast = HubStarted | Changed | SnapshotPiece | OutputGrew | Replied | TryAgain
+Broadcast = HubStarted | Changed | HostsHeard | SnapshotPiece | OutputGrew | Replied | TryAgain
 
 
 # Deliveries, hub → each gateway
@@ -481,11 +525,15 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class TokensPiece(FromHub, frozen=True, omit_defaults=True, tag=True):
-    """A piece of the token table. Number 0 begins an empty table; with the last piece it is complete and current."""
+    """A piece of the token table. Number 0 begins an empty table; with the last piece it is complete and current.
+
+    `batches`: this hub knows HeartbeatsReceived.
+    """
 
     piece: int
     last: bool
     tokens: list[Token]
+    batches: bool = False
 
 
 class TokenChanged(FromHub, frozen=True, omit_defaults=True, tag=True):
@@ -570,7 +618,15 @@ Delivery = (
 )  # fmt: skip
 
 
+class _PackedBeats(msgspec.Struct, frozen=True, tag_field="t", tag="HeartbeatsReceived"):
+    gateway: str
+    beats: list[msgspec.Raw]
+
+
 _encoder = msgspec.msgpack.Encoder()
+_json_encoder = msgspec.json.Encoder()
+_beat = msgspec.msgpack.Decoder(Beat)
+_metrics: msgspec.json.Decoder[Metrics | None] = msgspec.json.Decoder(Metrics | None)
 _event: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _broadcast: msgspec.msgpack.Decoder[Broadcast] = msgspec.msgpack.Decoder(Broadcast)
 _delivery: msgspec.msgpack.Decoder[Delivery] = msgspec.msgpack.Decoder(Delivery)
@@ -580,6 +636,32 @@ _PREFIX: Final = bytes([FORMAT])
 def encode(message: Event | Broadcast | Delivery) -> bytes:
     """Return the message as one queue item."""
     return _PREFIX + _encoder.encode(message)
+
+
+def encode_beat(event: HeartbeatReceived) -> bytes:
+    """Return the heartbeat as a row for `pack_beats`."""
+    said = event.heartbeat
+    metrics = Json(_json_encoder.encode(said.metrics))
+    return _encoder.encode(
+        Beat(event.connection, event.host, metrics, event.facts, said.pending_command, said.command_pid)
+    )
+
+
+def pack_beats(gateway: str, rows: list[bytes], *, batches: bool) -> list[bytes]:
+    """Return encoded heartbeats of one gateway as items of `events`. `batches`: the hub knows HeartbeatsReceived."""
+    if not batches:
+        beats = [_beat.decode(row) for row in rows]
+        return [
+            encode(
+                HeartbeatReceived(
+                    beat.connection, gateway, beat.host,
+                    Heartbeat(_metrics.decode(beat.metrics), beat.pending_command, beat.command_pid), beat.facts,
+                )
+            )
+            for beat in beats
+        ]  # fmt: skip
+    pieces = (rows[at : at + BEATS_MAX] for at in range(0, len(rows), BEATS_MAX))
+    return [_PREFIX + _encoder.encode(_PackedBeats(gateway, list(map(msgspec.Raw, piece)))) for piece in pieces]
 
 
 def decode_event(item: bytes) -> Event:

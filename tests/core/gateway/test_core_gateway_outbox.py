@@ -8,7 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from processes.core.errors import LocalError
-from processes.core.gateway.outbox import WAIT_S_MAX, WAIT_S_MIN, Bounds, Lane, Outbox, OutgoingBatch, PutResult
+from processes.core.gateway.outbox import (
+    GATHER_S,
+    WAIT_S_MAX,
+    WAIT_S_MIN,
+    Bounds,
+    Lane,
+    Outbox,
+    OutgoingBatch,
+    PutResult,
+)
 
 
 def sent(outbox: Outbox, now_s: float = 0.0) -> list[bytes]:
@@ -56,7 +65,7 @@ def test_the_newest_heartbeat_of_a_host_is_kept_and_keeps_its_place() -> None:
     assert (batch.lane, batch.bulk, batch.items) == (Lane.HEARTBEATS, True, [b"a99", b"b99"])
     outbox.put_heartbeat("a", "c1", b"newer", 100)
     outbox.appended()
-    assert sent(outbox) == [b"newer"], "one that came while the older was on its way is not lost"
+    assert sent(outbox, 100) == [b"newer"], "one that came while the older was on its way is not lost"
 
 
 def test_a_heartbeat_goes_with_its_connection() -> None:
@@ -252,41 +261,41 @@ def test_a_newer_heartbeat_does_not_overtake_what_came_between_it_and_the_one_it
     assert sent(outbox) == [b"other", b"status of pull", b"runs nothing", b"another"]
 
 
-def test_the_hub_is_told_one_heartbeat_of_a_host_in_a_second_and_always_the_newest() -> None:
-    outbox, told = Outbox(Bounds()), []
-    for number in range(1000):  # a hundred a second, for ten seconds
-        now_s = 100.0 + number / 100
-        outbox.put_heartbeat("web1", "c1", b"%d" % number, now_s)
-        told += [(now_s, item) for item in sent(outbox, now_s)]
-    assert len(told) <= 10 + 3
-    assert all(int(item) >= (now_s - 100.0) * 100 - 1.5 for now_s, item in told), "never an old one"
-    due_s = outbox.due_s()
-    assert due_s is not None
-    assert sent(outbox, due_s) == [b"999"], "the last one is told when it may be"
+def test_the_first_heartbeat_goes_at_once_and_those_behind_it_together() -> None:
+    outbox = Outbox(Bounds(), lambda rows: [b"+".join(rows)])
+    outbox.put_heartbeat("a", "c1", b"a1", 100.0)
+    assert not (outbox.due_s() or 0.0) > 100.0
+    assert sent(outbox, 100.0) == [b"a1"]
     assert outbox.due_s() is None
+    outbox.put_heartbeat("b", "c2", b"b1", 100.001)
+    outbox.put_heartbeat("c", "c3", b"c1", 100.002)
+    outbox.put_heartbeat("b", "c2", b"b2", 100.003)
+    assert sent(outbox, 100.004) == []
+    assert outbox.due_s() == 100.0 + GATHER_S
+    outbox.put_heartbeat("d", "c4", b"d1", 100.005)
+    assert outbox.due_s() == 100.0 + GATHER_S, "one more makes nobody look sooner"
+    assert outbox.conflated == 1
+    outbox.put("a", b"report", 100.006)
+    assert sent(outbox, 100.007) == [b"report"], "nothing else waits for heartbeats"
+    assert sent(outbox, 100.0 + GATHER_S) == [b"b2+c1+d1"]
 
 
-def test_heartbeats_each_second_are_not_held_up_by_jitter() -> None:
-    outbox = Outbox(Bounds())
-    for number in range(100):
-        now_s = 100.0 + number + (0.3 if number % 2 else 0.0)
-        outbox.put_heartbeat("web1", "c1", b"%d" % number, now_s)
-        assert sent(outbox, now_s) == [b"%d" % number]
-
-
-def test_a_heartbeat_that_is_held_goes_with_its_connection_and_behind_its_reports() -> None:
-    outbox = Outbox(Bounds())
+def test_what_one_append_does_not_hold_is_not_gathered() -> None:
+    outbox = Outbox(Bounds(batch_beats=2))
     for number in range(5):
-        outbox.put_heartbeat("web1", "c1", b"%d" % number, 100.0)
-        sent(outbox, 100.0)
-    outbox.put("web1", b"report", 100.0)
-    outbox.put_heartbeat("web1", "c1", b"newest", 100.0)
-    assert sent(outbox, 105.0) == [b"report", b"newest"]
-    for number in range(5):
-        outbox.put_heartbeat("web1", "c1", b"%d" % number, 105.0)
-        sent(outbox, 105.0)
-    outbox.forget_heartbeat("web1", "c1")
-    assert sent(outbox, 200.0) == []
+        outbox.put_heartbeat(f"h{number}", "c", b"%d" % number, 100.0)
+    assert sent(outbox, 100.0) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_heartbeats_that_were_refused_go_again_with_what_came_since() -> None:
+    outbox = Outbox(Bounds())
+    outbox.put_heartbeat("a", "c1", b"old", 100.0)
+    assert taken(outbox, 100.0).items == [b"old"]
+    outbox.put_heartbeat("a", "c1", b"new", 100.01)
+    outbox.put_heartbeat("b", "c2", b"b", 100.01)
+    outbox.refused(100.02)
+    assert sent(outbox, 100.02) == []
+    assert sent(outbox, 100.02 + WAIT_S_MIN) == [b"new", b"b"]
 
 
 def test_a_host_that_says_little_never_waits_behind_all_that_others_said() -> None:

@@ -236,7 +236,7 @@ def _progress(play: Play, told: bytes, connection: str = "c1") -> list[dict[str,
     done = play.do(ProgressReceived(connection, "gateway", "nix", Json(told)))
     return [
         shown["progress"]
-        for c in done.changes
+        for c in done.rows
         if c.kind == "host" and "progress" in (shown := msgspec.json.decode(c.fields))
     ]
 
@@ -248,7 +248,7 @@ def test_an_agents_progress_is_shown_until_its_connection_ends() -> None:
     assert _progress(play, msgspec.json.encode({"pull": step})) == [], "said again, it is no change"
     assert _progress(play, msgspec.json.encode({"pull": step}), "another") == [], "of a connection that is not current"
     gone = play.disconnect("nix", "c1")
-    assert [msgspec.json.decode(c.fields)["progress"] for c in gone.changes if c.kind == "host"] == [{}]
+    assert [msgspec.json.decode(c.fields)["progress"] for c in gone.rows if c.kind == "host"] == [{}]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_what_is_volatile_is_shown_at_once_though_its_step_also_moves_a_command(
     assert effects.durable
     (at_once,) = [msgspec.json.decode(change.fields) for change in effects.at_once]
     assert at_once["metrics"] == {"cpu": 9.0}
-    assert [sorted(msgspec.json.decode(change.fields)) for change in effects.changes if change.kind == "host"] == [
+    assert [sorted(msgspec.json.decode(change.fields)) for change in effects.rows if change.kind == "host"] == [
         ["ledger"]
     ]
 
@@ -304,7 +304,7 @@ def test_the_next_hub_learns_from_the_census_how_far_the_agent_is() -> None:
     play.enroll("nix")
     info = msgspec.structs.replace(info, connection="c1", enrolment=play.memory.hosts["nix"].enrolment)
     done = play.do(CensusTaken("gateway", 1, "boot", 0, True, [info]))
-    (shown,) = [msgspec.json.decode(change.fields) for change in done.changes if change.kind == "host"]
+    (shown,) = [msgspec.json.decode(change.fields) for change in done.rows if change.kind == "host"]
     assert shown["progress"] == step
     _said(connection, agent_frames.OperationProgress({f"op{n}": {} for n in range(500)}))
     large = connection.census()

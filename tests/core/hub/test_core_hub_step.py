@@ -566,12 +566,12 @@ def test_the_canary_goes_round_and_leaves_no_trace_in_ledger_and_counts(play: Pl
     )
     play.do(messages.AgentRegistered("can", "gateway", CANARY_HOST, info))
     beat = play.do(messages.HeartbeatReceived("can", "gateway", CANARY_HOST, Heartbeat(command_pid=7)))
-    assert bytes(beat.changes[0].fields).count(b'"beat":7') == 1
+    assert bytes(beat.rows[0].fields).count(b'"beat":7') == 1
     before = play.memory.ledger
     (command_id,) = play.give("noop", CANARY_HOST)
     play.ack(CANARY_HOST, "can", command_id)
     done = play.report(CANARY_HOST, "can", command_id)
-    assert [c.kind for c in done.changes if c.id == command_id] == ["command", "command_removed"]
+    assert [c.kind for c in done.rows if c.id == command_id] == ["command", "command_removed"]
     assert (play.memory.ledger, command_id in play.memory.commands) == (before, False)
     assert sum(play.memory.counts().values()) == 2
     said_again = play.report(CANARY_HOST, "can", command_id)  # a hub that died took the acknowledgement with it

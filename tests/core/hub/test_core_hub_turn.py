@@ -13,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.core.errors import LocalError
-from processes.core.hub import step
+from processes.core.hub import beats, step
+from processes.core.hub.beats import Heard
 from processes.core.hub.effects import Drop, Effects, Put
 from processes.core.hub.memory import Draft, Memory, derived_id
 from processes.core.hub.rules import Rules
 from processes.core.hub.step import OwnEvent, StoredState
 from processes.core.hub.turn import (
-    BATCH_MAX,
+    COST_MAX,
     INBOX_MAX,
     PARKED_MAX,
+    WRITE_BEHIND_MAX,
     WRITE_BEHIND_S,
     CommitBatch,
     Outcome,
@@ -34,9 +36,12 @@ from processes.core.travels import messages
 from processes.core.travels.agent_frames import Heartbeat, Metrics
 from processes.core.travels.messages import (
     AgentDisconnected,
+    Beat,
     Event,
     GiveCommand,
     HeartbeatReceived,
+    HeartbeatsReceived,
+    HostsHeard,
     Json,
     OutputReceived,
     RequestReceived,
@@ -54,6 +59,7 @@ class PlainBarrier:
         self.memory = memory
         self.names: list[str] = []
         self.unreadable: list[str] = []
+        self.raises = False
 
     def step(self, event: Event | OwnEvent, name: str, now: Now, retried: DeadLetter | None = None) -> Draft:
         self.names.append(name)
@@ -61,6 +67,10 @@ class PlainBarrier:
         if retried is not None:
             draft.drop(self.memory.dead_letters, retried.id)
         return draft
+
+    def beats(self, event: HeartbeatsReceived, name: str, now: Now) -> Heard:
+        self.names.append(name)
+        return Heard([], event.beats) if self.raises else beats.take(self.memory, event, now)
 
     def undecodable(self, item: bytes, error: Exception, now: Now, host: str) -> Draft:
         kept = DeadLetter(f"u{item.hex()}", now.wall_s, "undecodable", Why.UNDECODABLE, event=item)
@@ -209,7 +219,7 @@ def test_presence_is_told_while_a_commit_is_under_way_and_what_it_means_for_comm
     scene.play.give("pull", "a")
     scene.say(AgentDisconnected("c1", "gateway", "a", 1006))
     outcome = scene.turn(Storage.BUSY)
-    assert [change.kind for change in outcome.now.changes] == ["host"]
+    assert [change.kind for change in outcome.now.rows] == ["host"]
     assert "a" in scene.play.memory.due
     assert outcome.batch is None
 
@@ -291,7 +301,7 @@ def test_a_turn_is_short_and_the_inbox_is_bounded(scene: Scene) -> None:
     scene.say(*[beat(float(number)) for number in range(INBOX_MAX)])
     assert not scene.turns.has_room
     scene.turn()
-    assert scene.turns.backlog == INBOX_MAX - BATCH_MAX
+    assert scene.turns.backlog == INBOX_MAX - COST_MAX
     assert scene.turns.has_room
 
 
@@ -487,3 +497,70 @@ def test_whoever_was_told_accepted_finds_it_and_whoever_was_refused_never_does_w
         assert (command_id in given_by) == (found == {202}), f"{request_id}: {found}"
     assert {request_id for request_id in told if request_id != "enroll"} == {f"r{n}" for n in range(len(asked))}
     assert disk.ledger.accepted == len(given_by)
+
+
+# batches of heartbeats
+
+
+def batch(*rows: Beat) -> HeartbeatsReceived:
+    return HeartbeatsReceived("gateway", list(rows))
+
+
+def row(host: str, connection: str, cpu: float = 5.0, **fields: Any) -> Beat:
+    return Beat(connection, host, Json(b'{"cpu":%.1f}' % cpu), **fields)
+
+
+def test_a_batch_is_shown_as_one_message_behind_what_came_before_it(scene: Scene) -> None:
+    scene.say(beat(3.0))
+    scene.turn()
+    scene.say(beat(4.0), batch(row("a", "c1"), row("nix", "n1")), beat(6.0))
+    first, heard, last = scene.turn().now.changes
+    assert isinstance(heard, HostsHeard)
+    assert not isinstance(first, HostsHeard)
+    assert not isinstance(last, HostsHeard)
+    assert [name for name, _ in heard.hosts] == ["a", "nix"]
+    cpus = [msgspec.json.decode(fields)["metrics"]["cpu"] for fields in (first.fields, heard.hosts[0][1], last.fields)]
+    assert cpus == [4.0, 5.0, 6.0]
+
+
+def test_a_batch_is_taken_and_shown_while_the_disk_is_blocked(scene: Scene) -> None:
+    scene.say(beat())
+    scene.turn()
+    scene.say(batch(row("a", "c1", 9.0)))
+    outcome = scene.turn(Storage.BLOCKED)
+    assert [type(change) for change in outcome.now.changes] == [HostsHeard]
+    assert scene.turns.backlog == 0
+
+
+def test_metrics_that_are_none_put_their_row_aside_and_no_other(scene: Scene) -> None:
+    scene.say(beat())
+    scene.turn()
+    before = scene.turns.stepped
+    scene.say(batch(row("nix", "n1"), Beat("c1", "a", Json(b'{"cpu":"hot"}'))))
+    scene.barrier.raises = True
+    scene.turn()
+    assert scene.play.memory.hosts["nix"].heartbeat == Heartbeat(Metrics(cpu=5.0))
+    (kept,) = scene.play.memory.dead_letters.values()
+    assert kept.why is Why.UNDECODABLE
+    assert scene.turns.stepped == before + 1
+
+
+def test_batches_fill_a_turn_by_their_rows(scene: Scene) -> None:
+    scene.say(*(batch(*(row("a", "c1") for _ in range(100))) for _ in range(40)))
+    scene.turn()
+    assert scene.turns.backlog == 40 - -(-COST_MAX // 11)
+
+
+def test_of_many_hosts_those_that_wait_longest_are_written_behind_first(scene: Scene) -> None:
+    names = [f"h{number}" for number in range(WRITE_BEHIND_MAX + 5)]
+    for name in names:
+        scene.play.memory.hosts.put_row(name, scene.play.memory.hosts["a"])
+        scene.play.memory.dirty.put_row(name, True)
+    written: list[str] = []
+    for _ in range(2):
+        scene.play.at_s += WRITE_BEHIND_S
+        scene.play.memory.dirty.put_row(names[0], True)
+        outcome = scene.turn()
+        assert outcome.batch is not None
+        written += [write.key for write in outcome.batch.writes if isinstance(write, Put) and write.table == "hosts"]
+    assert written == [*names, names[0]]
