@@ -142,6 +142,16 @@ def test_every_spelling_of_a_url_that_can_be_dialled_is_taken(tmp_path: Path, hu
     assert parse_uri(load(path).hub).secure == ("ss" in hub.lower()[:5])
 
 
+def test_a_machines_own_name_that_no_host_can_have_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "b\udcf6x_y")
+    with pytest.raises(ConfigError, match="it is this machine's own; set `name`") as caught:
+        load(write(tmp_path, HUB))
+    assert "b\\udcf6x_y" in str(caught.value)
+    assert load(write(tmp_path, HUB + 'name = "web1"')).name == "web1"
+
+
 def test_an_argument_may_be_empty(tmp_path: Path) -> None:
     """CASE: `git commit -m ""` was refused."""
     text = HUB + '[commands.a]\nargv = ["git", "commit", "-m", ""]\n'

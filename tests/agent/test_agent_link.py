@@ -169,6 +169,19 @@ def test_every_status_with_which_a_gateway_refuses_has_its_advice() -> None:
     assert all(advice.refused(status, "", "ws://127.0.0.1:7701/ws") for status in refusals)
 
 
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        ((200, 204, 206, 402, 405, 410, 418, 421, 499), "an ordinary web server or proxy answers there"),
+        ((500, 501, 502, 504, 505, 508, 511, 520, 524, 525, 599), "a proxy before the hub answers"),
+        ((400,), "pass on Upgrade and Connection"),
+        ((407,), "a proxy on the way wants a sign-in"),
+    ],
+)
+def test_of_every_other_status_the_log_says_who_answers(statuses: tuple[int, ...], words: str) -> None:
+    assert all(words in advice.refused(status, "", "ws://127.0.0.1:7701/ws") for status in statuses)
+
+
 def test_every_close_that_does_not_mean_come_back_at_once_has_its_advice() -> None:
     passing = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.RESTART, CloseCode.KEEPALIVE, CloseCode.SLOW}
     ours = {CloseCode.TOO_BIG}  # no frame of this agent is as big
