@@ -149,7 +149,10 @@ def trust(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError among them
-        raise ConfigError(f"ca_file = {ca_file} holds no certificate in PEM: {error}") from None
+        what = "TLS cannot be set up: do SSL_CERT_FILE and SSLKEYLOGFILE name what is there?"
+        raise ConfigError(
+            f"{f'ca_file = {ca_file} holds no certificate in PEM' if ca_file else what}: {error}"
+        ) from None
 
 
 def builtins() -> dict[str, Offer]:
