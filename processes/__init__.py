@@ -182,8 +182,8 @@ When the database is not what it was
     fleet_schema.py, which also brings an older version up to date). It says why and ends (adapters/state/gave_up.py).
     While it runs it looks at the inodes of the database and its log before and after each commit (hub/store.py).
     cli/machine/replacement.py puts another database in the place of the one that is there: `restore`, `up --new`.
-    What is forgotten by age goes by a time that has lasted, never by one reading of the wall clock
-    (core/records/lasting_time.py).
+    What is forgotten by age, here and in an agent's journal, goes by a time that has lasted, never by one reading of
+    the wall clock (core/records/lasting_time.py).
 
 Poison
     The event in hand stands in the pulse only while it is stepped. A process that finds its predecessor dead with an
@@ -205,6 +205,8 @@ Who is let in
     --rotate` has the host's agent make its next one (core/hub/host_tokens.py, agent/link.py). In the last two nobody
     sees the token, it is on the host's disk before the hub hears of it (adapters/state/agent_token.py), and asking
     twice does the same as once: so neither a kill nor a lost answer leaves a host without a token that is good.
+    Two agents with one token replace each other. A boot or a journal that registers again after another one did proves
+    that the machine was copied, which is an alarm (core/gateway/roster.py).
     A browser's session belongs to the token that made it. What operators.fresh_for names, a session may only do within
     operators.fresh_s of its sign-in (fanout/web.py); a token signs in with each request, so it is not asked.
 

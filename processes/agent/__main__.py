@@ -99,9 +99,9 @@ def _identity(config: Config) -> Identity:
         heartbeat_s=config.heartbeat_s,
         offers={op: CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in config.commands.items()},
         agent_version=metadata.version("fleethub"),
-        os_version=facts.os_name()[:1024],
-        kernel=system.release,
-        machine=system.machine,
+        os_version=facts.readable(facts.os_name())[:1024],
+        kernel=facts.readable(system.release),
+        machine=facts.readable(system.machine),
     )
 
 
@@ -109,7 +109,7 @@ def _boot_id() -> str:
     """Return the id of this boot; where /proc does not tell it, a fixed word: then no reboot is noticed."""
     try:
         return clock.boot_id()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return "unknown"
 
 

@@ -15,11 +15,16 @@ from processes.core.values import CloseCode
 LOCATION_CHARS_MAX: Final = 200  # of a redirect's target in the log
 WEB_SCHEMES: Final = {"ws": "http", "wss": "https"}
 SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
+A_PAGE: Final = "an ordinary web server or proxy answers there: `hub` is the URL of the agents' port and ends in /ws"
+AWAY: Final = "a proxy before the hub answers, and does not reach the hub or takes no WebSockets through: see its log"
 REFUSED: Final[Mapping[int, str]] = MappingProxyType({  # by HTTP status
     401: "the token is unknown, revoked or suspended: `fleethub host NAME` on the hub says which; "
     "or `hub` is not the agents' port",
     403: "something between here and the hub refuses: a proxy?",
     404: "there is nothing for agents at this path: `hub` is the URL of the agents' port and ends in /ws",
+    400: "what answers there takes no WebSocket: does the proxy before the hub pass on Upgrade and Connection?",
+    407: "a proxy on the way wants a sign-in: agents dial the hub themselves, so something redirects what they send",
+    421: A_PAGE,
     426: "this is no WebSocket port: `hub` is the URL of the agents' port",
     429: "this host was closed because more came from it than a host may send: it is let in again after the hub's time",
     503: "the hub takes nobody just now: no action needed",
@@ -38,7 +43,7 @@ CLOSED: Final[Mapping[int | None, str]] = MappingProxyType({
 def refused(status: int, location: str, url: str) -> str:
     """About an upgrade that was answered with this status, and with the `Location` of a redirect; `url`: our `hub`."""
     if not 300 <= status < 400:
-        return REFUSED.get(status, "")
+        return REFUSED.get(status) or (AWAY if status >= 500 else A_PAGE)
     meant = _meant(location, url)
     if meant:
         return f'redirected, which is not followed: hub = "{meant}" is meant'

@@ -114,7 +114,7 @@ def load(path: Path) -> Config:
         ca_file=home / file.ca_file if file.ca_file else None,
         commands=offered | {op: _resolved(offer, home) for op, offer in file.commands.items()},
     )
-    _check(config)
+    _check(config, named=bool(file.name))
     read_token(config.token_file)
     _check_closed(config.token_file)
     return config
@@ -153,7 +153,10 @@ def trust(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError among them
-        raise ConfigError(f"ca_file = {ca_file} holds no certificate in PEM: {error}") from None
+        what = "TLS cannot be set up: do SSL_CERT_FILE and SSLKEYLOGFILE name what is there?"
+        raise ConfigError(
+            f"{f'ca_file = {ca_file} holds no certificate in PEM' if ca_file else what}: {error}"
+        ) from None
 
 
 def builtins() -> dict[str, Offer]:
@@ -170,13 +173,16 @@ def _resolved(offer: Offer, home: Path) -> Offer:
     return offer
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, *, named: bool) -> None:
     try:
         is_tls = agents_url.parsed(config.hub).secure
     except agents_url.BadUrl as error:
         raise ConfigError(f"{config.path}: hub = {config.hub!r} {error}") from None
     if not HOST_NAME.fullmatch(config.name):
-        raise ConfigError(f"{config.path}: name = {config.name!r} is not a host name (letters, digits, hyphens, dots)")
+        hint = "" if named else ": it is this machine's own; set `name` to the one that it was enrolled under"
+        raise ConfigError(
+            f"{config.path}: name = {config.name!r} is not a host name (letters, digits, hyphens, dots){hint}"
+        )
     for op, offer in config.commands.items():
         if not OP_NAME.fullmatch(op):
             raise ConfigError(f"{config.path}: commands.{op!r}: a name of letters, digits, _ . - is needed, at most 64")

@@ -52,6 +52,11 @@ def os_name() -> str:
     return platform.release()
 
 
+def readable(fact: str) -> str:
+    """The fact without halves of characters, which stand for bytes that are no UTF-8: `register` could not be sent."""
+    return fact.encode(errors="replace").decode()
+
+
 def _memory_kib() -> int:
     totals = [line.split()[1] for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal:")]
     return int(totals[0])
@@ -64,4 +69,4 @@ def _read(path: str) -> str:
 
 if __name__ == "__main__":
     for name, fact in facts().items():
-        sys.stdout.write(f"{name}: {fact}\n".encode(errors="replace").decode(errors="replace"))
+        sys.stdout.buffer.write(readable(f"{name}: {fact}\n").encode())

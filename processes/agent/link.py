@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from processes.adapters import failpoint
@@ -129,8 +130,8 @@ class Link:
             status, headers = refusal.response.status_code, refusal.response.headers
             if status == 401 and self._tries_other(after_next=is_next):
                 return NEXT_S
-            wait_s = reconnect.after_refusal_s(status, _seconds(headers.get("Retry-After")), self._failures, chance)
-            hint = advice.refused(status, headers.get("Location", ""), config.hub)
+            wait_s = reconnect.after_refusal_s(status, _seconds(_first(headers, "Retry-After")), self._failures, chance)
+            hint = advice.refused(status, _first(headers, "Location"), config.hub)
             self._log.warning("refused", hub=config.hub, status=status, hint=hint, retry_s=round(wait_s, 1))
             return wait_s
         except ConfigError as error:
@@ -256,8 +257,13 @@ class Link:
         return token, bool(found), trust(self._config.ca_file)
 
 
-def _seconds(header: str | None) -> float | None:
+def _first(headers: Headers, name: str) -> str:
+    """The header's first value; empty: there is none. Two proxies may have added one each, which `get` raises for."""
+    return next(iter(headers.get_all(name)), "")
+
+
+def _seconds(header: str) -> float | None:
     try:
-        return None if header is None else float(header)
+        return float(header)
     except ValueError:
         return None

@@ -361,7 +361,7 @@ def _write_started() -> None:
     `unstarted`, or the disk takes nothing.
     """
     boot_id = "unknown"  # the agent's word, where /proc does not tell it
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+    with contextlib.suppress(OSError, ValueError), open("/proc/sys/kernel/random/boot_id") as file:
         boot_id = file.read().strip()
     content = f"pid={os.getpid()}\nstart_ticks={_start_ticks()}\nboot_id={boot_id}\n".encode()
     fd = os.open("unstarted", os.O_WRONLY | os.O_CLOEXEC)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.uri import parse_uri
 
-from processes.agent.config import ConfigError, load, read_token
+from processes.agent.config import ConfigError, load, read_token, trust
 
 HUB = 'hub = "ws://127.0.0.1:7701/ws"\n'
 UNDIALLED = [
@@ -140,6 +140,24 @@ def test_every_spelling_of_a_url_that_can_be_dialled_is_taken(tmp_path: Path, hu
     path = write(tmp_path, "")
     path.write_text(f'hub = "{hub}"\n', encoding="utf-8")
     assert parse_uri(load(path).hub).secure == ("ss" in hub.lower()[:5])
+
+
+def test_a_machines_own_name_that_no_host_can_have_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "b\udcf6x_y")
+    with pytest.raises(ConfigError, match="it is this machine's own; set `name`") as caught:
+        load(write(tmp_path, HUB))
+    assert "b\\udcf6x_y" in str(caught.value)
+    assert load(write(tmp_path, HUB + 'name = "web1"')).name == "web1"
+
+
+def test_a_variable_that_keeps_tls_from_being_set_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ca_file in the agent's file its name would mislead."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
+    with pytest.raises(ConfigError, match="SSLKEYLOGFILE") as caught:
+        trust(None)
+    assert "ca_file" not in str(caught.value)
 
 
 def test_an_argument_may_be_empty(tmp_path: Path) -> None:

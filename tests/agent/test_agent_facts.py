@@ -8,13 +8,19 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import psutil
 import pytest
 from doubles.agent_process import agent_process
 from doubles.hub_wire import TOKEN, HubWire
 
+from processes.adapters import clock
 from processes.agent import facts, metrics
+from processes.agent.__main__ import _identity
+from processes.agent.config import Config
+from processes.core.travels import agent_frames
 
 LATIN_1 = b'NAME="B\366se"\nPRETTY_NAME="B\366se 7 (M\374hle)"\n'
 
@@ -73,6 +79,30 @@ def test_number_that_cannot_be_read_costs_no_other(monkeypatch: pytest.MonkeyPat
     taken = metrics.take()
     assert (taken.cpu, taken.temperatures) == (None, None)
     assert None not in (taken.ram, taken.load, taken.disk, taken.uptime_s)
+
+
+def test_facts_are_utf_8_in_any_locale_and_whatever_bytes_they_come_of() -> None:
+    """The bug it would catch: in a legacy locale `facts` ends in a traceback, or what it prints is read as rubbish."""
+    program = "import platform, runpy, sys; platform.node = lambda: 'B\\udcf6se ü 🚀'; runpy.run_path(sys.argv[1], run_name='__main__')"
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run([sys.executable, "-c", program, facts.__file__], env=environ, capture_output=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.decode().startswith("hostname: B?se ü 🚀\n")
+    assert b"\nmachine: " in ran.stdout
+
+
+def test_register_can_be_sent_whatever_the_kernel_calls_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = SimpleNamespace(release="6.1-B\udcf6se", machine="x\udcff")
+    monkeypatch.setattr("platform.uname", lambda: named)
+    monkeypatch.setattr("platform.release", lambda: named.release)
+    monkeypatch.setattr(facts, "OS_RELEASE", ())
+    monkeypatch.setattr(clock, "boot_id", b"\xf6".decode)
+    config = Config(tmp_path / "agent.toml", "ws://h/ws", "web1", tmp_path / "t", 1.0, tmp_path, 1 << 20, None, {})
+    register = _identity(config).register([])
+    sent = msgspec.json.decode(agent_frames.encode(register))["payload"]
+    assert (sent["os_version"], sent["kernel"], sent["machine"], sent["boot_id"]) == (
+        "6.1-B?se", "6.1-B?se", "x?", "unknown",
+    )  # fmt: skip
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -116,6 +116,32 @@ def test_a_redirect_is_a_refusal_that_is_logged_and_not_followed(tmp_path: Path,
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 301 Moved\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Away\r\nRetry-After: 1\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Away\r\nRetry-After: nan\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Away\r\nRetry-After: -inf\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Away\r\nRetry-After: Wed, 21 Oct 2037 07:28:00 GMT\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /\xff\xfe\x07\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 999999999999999999999\r\n\r\n",
+    ],
+)
+def test_odd_headers_of_a_refusal_cost_nothing_but_a_wait(tmp_path: Path, answer: bytes) -> None:
+    """The bug it would catch: two proxies that add one header each end the agent, with exit code 70."""
+
+    async def story() -> None:
+        async with answering(answer) as hub:
+            (line, *_) = await dialled(tmp_path, f"ws://127.0.0.1:{hub.port}/ws")
+            assert line["event"] in ("refused", "hub not reached")
+            assert 0 <= line["retry_s"] <= 120
+
+    asyncio.run(story())
+
+
 def test_an_agent_outlives_a_redirect_and_says_which_url_is_meant(tmp_path: Path) -> None:
     async def story() -> None:
         async with answering(redirect(301, "https://127.0.0.1:17999/ws")) as hub:
@@ -167,6 +193,19 @@ def test_every_status_with_which_a_gateway_refuses_has_its_advice() -> None:
     refusals = {answer.status for answer in answers if isinstance(answer, Refusal)}
     assert refusals == {401, 404, 429, 503}
     assert all(advice.refused(status, "", "ws://127.0.0.1:7701/ws") for status in refusals)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        ((200, 204, 206, 402, 405, 410, 418, 421, 499), "an ordinary web server or proxy answers there"),
+        ((500, 501, 502, 504, 505, 508, 511, 520, 524, 525, 599), "a proxy before the hub answers"),
+        ((400,), "pass on Upgrade and Connection"),
+        ((407,), "a proxy on the way wants a sign-in"),
+    ],
+)
+def test_of_every_other_status_the_log_says_who_answers(statuses: tuple[int, ...], words: str) -> None:
+    assert all(words in advice.refused(status, "", "ws://127.0.0.1:7701/ws") for status in statuses)
 
 
 def test_every_close_that_does_not_mean_come_back_at_once_has_its_advice() -> None:

@@ -77,8 +77,8 @@ def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Conditi
             f"contested:{host}",
             Severity.WARNING,
             f"the identity of {host} is contested",
-            "several agents use its token, in turn: was the machine or its agent's folder copied? On the copy remove the "
-            "agent's token file and state, and enrol it under a name of its own",
+            "several agents use its token, in turn: was the machine or its agent's folder copied? On the copy remove "
+            "the agent's token file and state, and enrol it under a name of its own",
         )
         for host in facts.contested
     ]

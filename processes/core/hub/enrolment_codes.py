@@ -39,7 +39,17 @@ def enrollable(draft: Draft, name: str, *, again: bool) -> HostRecord | None:
     host = draft.host(name)
     if host is not None and not again:
         raise Refused(409, "exists", f"host {name} is enrolled already: --again replaces its token")
+    if host is None and (same := in_other_letters(draft, name)):
+        raise Refused(
+            409, "exists", f"{name} is enrolled already, as {same}: names of hosts are one in capitals or not"
+        )
     return host
+
+
+def in_other_letters(draft: Draft, name: str) -> str:
+    """Return the enrolled host's name that differs from this one by capitals alone (RFC 4343); empty: there is none."""
+    lower = name.lower()
+    return next((each for each in draft.memory.hosts if each.lower() == lower and each != name), "")
 
 
 def make(draft: Draft, request: MakeCode, request_id: str, actor: str) -> tuple[int, Json]:

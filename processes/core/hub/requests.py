@@ -132,7 +132,7 @@ def _give(draft: Draft, event: RequestReceived, request: GiveCommand) -> tuple[i
     if known is not None:
         return 200, _commands_body(draft, list(known))
     hosts = _named_hosts(draft, request.hosts)
-    _check_offers(hosts, [request.op])
+    _check_offers(draft, hosts, [request.op])
     _check_room(draft, hosts)
     ttl_s = draft.rules.ttl_s if request.ttl_s is None else request.ttl_s
     given: list[str] = []
@@ -171,20 +171,22 @@ def _named_hosts(draft: Draft, names: list[str]) -> list[HostRecord]:
     for name in names:
         host = draft.host(name)
         if host is None:
-            raise _unknown_host(name)
+            raise _unknown_host(draft, name)
         hosts.append(host)
     return hosts
 
 
-def _unknown_host(name: str) -> Refused:
-    return Refused(404, "unknown_host", f"there is no host {name!r}: see `fleethub hosts`", host=name)
+def _unknown_host(draft: Draft, name: str) -> Refused:
+    there = enrolment_codes.in_other_letters(draft, name)
+    hint = f"its name is {there}" if there else "see `fleethub hosts`"
+    return Refused(404, "unknown_host", f"there is no host {name!r}: {hint}", host=name)
 
 
-def _check_offers(hosts: list[HostRecord], ops: list[str]) -> None:
+def _check_offers(draft: Draft, hosts: list[HostRecord], ops: list[str]) -> None:
     for host in hosts:
         for op in ops:
             if host.name == CANARY_HOST and op != CANARY_OP:
-                raise _unknown_host(host.name)
+                raise _unknown_host(draft, host.name)
             if not host.offers(op):
                 offered = ", ".join(host.offered() or []) or "nothing"
                 raise Refused(
@@ -294,8 +296,8 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
     if not hosts:
         raise Refused(404, "unknown_host", "no host is chosen by where: see `fleethub hosts --json`")
     if CANARY_HOST in (host.name for host in hosts):
-        raise _unknown_host(CANARY_HOST)
-    _check_offers(hosts, request.steps)
+        raise _unknown_host(draft, CANARY_HOST)
+    _check_offers(draft, hosts, request.steps)
     if sum(1 for run in draft.memory.runs.values() if run.open) >= RUNS_MAX:
         raise Refused(429, "too_many", f"{RUNS_MAX} runs are under way: wait until some have ended, or cancel some")
     run = Run(
@@ -344,7 +346,7 @@ def _cancel_run(draft: Draft, event: RequestReceived, request: CancelRun) -> tup
 def _known_host(draft: Draft, name: str) -> HostRecord:
     host = draft.host(name)
     if host is None or name == CANARY_HOST:
-        raise _unknown_host(name)
+        raise _unknown_host(draft, name)
     return host
 
 

@@ -45,8 +45,9 @@ class Scene:
         read = member.connection.read([(agent_frames.encode(frame), True) for frame in frames], self.now_s)
         return self.carry_out(self.intake.take(member, read.events, self.now_s))
 
-    def register(self, socket: int, **life: str) -> list[Act[int]]:
-        return self.say(socket, agent_frames.Register(self.members[socket].connection.host, protocol=1, **life))
+    def register(self, socket: int, boot_id: str = "", journal_id: str = "") -> list[Act[int]]:
+        host = self.members[socket].connection.host
+        return self.say(socket, agent_frames.Register(host, protocol=1, boot_id=boot_id, journal_id=journal_id))
 
     def leave(self, socket: int) -> bool:
         self.paused.discard(socket)
