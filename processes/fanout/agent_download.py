@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from processes.fanout.auth import Auth
-from processes.fanout.web import Endpoint, guarded
+from processes.fanout.web import Problem, guarded
 
 PATH: Final = "/agent"
 HOME: Final = Path(__file__).resolve().parents[2]  # what `processes` stands in
@@ -35,7 +35,7 @@ LEFT_OUT: Final = (".pyi", ".c", ".h", ".pyc", "/RECORD", "/INSTALLER", "/REQUES
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say
 
 
-class AgentDownload(NamedTuple):
+class AgentFile(NamedTuple):
     """The file, and its SHA-256 in hex."""
 
     content: bytes
@@ -71,7 +71,7 @@ def _at_import(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
             yield from _at_import(node)
 
 
-def make(hub: str) -> AgentDownload:
+def make(hub: str) -> AgentFile:
     """Make the file. `hub`: the URL that agents dial. Cost: about half a second of CPU. Raises: OSError."""
     version = importlib.metadata.version("fleethub")
     members = {f"{path.relative_to(HOME)}": path.read_bytes() for path in closure().values()}
@@ -89,7 +89,7 @@ def make(hub: str) -> AgentDownload:
     call = f'main(sys.argv[1:], payload="""\n{payload}""", hub={hub!r}, version={version!r})'
     program = f"{(ROOM / 'unpack.py').read_text()}\n\n{call}"
     content = (ROOM / "head.sh").read_text().format(version=version, program=program).encode()
-    return AgentDownload(content, hashlib.sha256(content).hexdigest())
+    return AgentFile(content, hashlib.sha256(content).hexdigest())
 
 
 def _libraries() -> dict[str, bytes]:
@@ -106,28 +106,37 @@ def _libraries() -> dict[str, bytes]:
     return found
 
 
-def route(auth: Auth, hub: str) -> Route:
-    """Return the route of the file, which needs no sign-in."""
-    return Route(PATH, guarded(auth, None, _endpoint(hub)), methods=["GET"])
+class AgentDownload:
+    """The file of one fanout: made when it is first wanted, on a thread, and kept."""
 
+    def __init__(self, hub: str) -> None:
+        """`hub`: the URL that agents dial."""
+        self._hub = hub
+        self._made: AgentFile | None = None
+        self._making = asyncio.Lock()
 
-def _endpoint(hub: str) -> Endpoint:
-    made: list[AgentDownload] = []
-    making = asyncio.Lock()
+    async def file(self) -> AgentFile:
+        """Return the file. Whoever asks while it is made waits for that one. Raises: OSError."""
+        async with self._making:
+            if self._made is None:
+                self._made = await asyncio.to_thread(make, self._hub)
+            return self._made
 
-    async def download(request: Request) -> Response:
-        async with making:  # whoever comes meanwhile waits for the one
-            if not made:
-                made.append(await asyncio.to_thread(make, hub))
-        file = made[0]
+    def route(self, auth: Auth) -> Route:
+        """Return the route of the file, which needs no sign-in."""
+        return Route(PATH, guarded(auth, None, self._download), methods=["GET"])
+
+    async def _download(self, request: Request) -> Response:
+        try:
+            file = await self.file()
+        except OSError as error:
+            raise Problem(503, "no_agent_file", f"the agent's file cannot be made: {error}") from None
         tag = f'"{file.digest}"'
         headers = {
             "etag": tag,
             "cache-control": "no-cache",  # a cache asks whether it is still that one
             "repr-digest": f"sha-256=:{base64.b64encode(bytes.fromhex(file.digest)).decode()}:",  # RFC 9530
         }
-        if tag in {each.strip() for each in request.headers.get("if-none-match", "").split(",")}:
+        if tag in {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}:
             return Response(status_code=304, headers=headers)
         return Response(file.content, media_type="text/x-shellscript; charset=utf-8", headers=headers)
-
-    return download

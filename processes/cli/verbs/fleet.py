@@ -303,6 +303,7 @@ def _print_code(
     asked = {"again": again, **({} if expires_s is None else {"expires_s": expires_s})}
     with asking(hub, token_file) as api:
         told = api.once("POST", f"/hosts/{segment(name)}/code", HostCode, asked, promised=(201,))
+        operators_url = told.view.operators_url or api.url
     if as_json:
         output.document(told.body)
         return
@@ -313,6 +314,18 @@ def _print_code(
     output.say(made.code)
     there = _line_there(made.agents_url, "--code -")
     output.progress(f"Type on {made.name}, as root (it asks for the code):\n    {there}")
+    if made.agent_sha256:
+        line = _line_without_fleethub(operators_url, made)
+        output.progress(f"Or, where fleethub is not installed, but Python 3.9 or newer and curl are:\n    {line}")
+
+
+def _line_without_fleethub(operators_url: str, made: HostCode) -> str:
+    """Return what is to be typed on a host that has no fleethub: it fetches one file, checks it and runs it."""
+    insecure = " --insecure" if is_plain_elsewhere(made.agents_url) else ""
+    return (
+        f'f=$(mktemp) && curl -fsS {operators_url.rstrip("/")}/agent -o "$f" && '
+        f'echo "{made.agent_sha256}  $f" | sha256sum -c --quiet - && sh "$f" --code -{insecure}'
+    )
 
 
 @click.command()
