@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from processes.client.errors import HubAway, Refused
 from processes.client.feed import Feed, Picture
 from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me
 from processes.core.shown.status import WELL, Verdict
+from processes.core.shown.versions import is_old_agent
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
@@ -89,7 +91,13 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
         else host.pending_command or ""
     )
     seen = ago(host.last_seen, now_wall_s)
-    return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
+    return [host.name, host.presence, seen, *percents, load, doing, _agent(host), " ".join(host.commands or [])]
+
+
+def _agent(host: HostView) -> str:
+    """Return the agent's version, with a word if it is older than this fleethub: it is brought up to date by /agent."""
+    is_old = is_old_agent(host.agent_version, host.protocol, metadata.version("fleethub"))
+    return f"{host.agent_version} (old)" if is_old else host.agent_version
 
 
 def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
@@ -153,7 +161,7 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
         ),
         ("not shown", view.put_aside),
         ("type", view.host_type),
-        ("agent", view.agent_version),
+        ("agent", _agent(view)),
         ("system", view.os_version),
         ("kernel", " ".join(filter(None, (view.kernel, view.machine)))),
         ("operations", " ".join(view.commands or [])),
