@@ -49,8 +49,8 @@ def main(arguments: list[str], *, payload: str, hub: str, version: str) -> None:
     options = parsed(arguments, hub, version)
     if not options.code and not (options.folder / "agent.toml").exists():
         sys.exit(
-            f"fleethub agent: {options.folder} holds no agent yet: give --code CODE; `fleethub enroll NAME --code` on the "
-            "hub prints one"
+            f"fleethub agent: {options.folder} holds no agent yet: give --code CODE; "
+            "`fleethub enroll NAME --code` on the hub prints one"
         )
     archive = base64.b64decode(payload)
     try:
@@ -173,7 +173,8 @@ def _pip(fresh: Path) -> list[str]:
 
 def _runs(words: list[str]) -> bool:
     try:
-        return subprocess.run(words, check=False, capture_output=True, timeout=CHECK_S_MAX).returncode == 0  # noqa: S603
+        done = subprocess.run(words, check=False, capture_output=True, timeout=CHECK_S_MAX)  # noqa: S603
+        return done.returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
 

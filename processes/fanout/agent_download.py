@@ -134,7 +134,6 @@ class AgentDownload:
         tag = f'"{file.digest}"'
         headers = {
             "etag": tag,
-            "cache-control": "no-cache",  # a cache asks whether it is still that one
             "repr-digest": f"sha-256=:{base64.b64encode(bytes.fromhex(file.digest)).decode()}:",  # RFC 9530
         }
         if tag in {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}:

@@ -77,7 +77,7 @@ def test_the_agents_file_is_to_be_had_without_sign_in_with_a_digest_that_a_code_
             digest = hashlib.sha256(first.content).hexdigest()
             assert first.headers["etag"] == f'"{digest}"'
             named = base64.b64decode(first.headers["repr-digest"].removeprefix("sha-256=:").removesuffix(":"))
-            assert (named.hex(), first.headers["cache-control"]) == (digest, "no-cache")
+            assert (named.hex(), first.headers["cache-control"]) == (digest, "no-store")
             head = await anyone.head("/agent")
             assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", first.headers["etag"])
             again = await anyone.get("/agent", headers={"If-None-Match": f'W/"{digest}"'})
