@@ -65,7 +65,8 @@ The rooms
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
-              adapters/rights.py takes root's capabilities from gateway and fanout.
+              adapters/rights.py takes root's capabilities from gateway and fanout; adapters/own_process.py ends a
+              process; adapters/machine is what is done on a server for its agent (code, unit).
     core      Shared by all of the above: values.py, errors.py and budgets.py (what one client may send); travels/ (all
               messages, frames and request bodies), records/ (what is kept: command, run, host, dead letter …), shown/
               (how it looks from outside).
@@ -207,6 +208,11 @@ Who is let in
     twice does the same as once: so neither a kill nor a lost answer leaves a host without a token that is good.
     Two agents with one token replace each other. A boot or a journal that registers again after another one did proves
     that the machine was copied, which is an alarm (core/gateway/roster.py).
+    A host needs no installation of fleethub. GET /agent at the operators' port (fanout/agent_download.py) is one file
+    for sh: agent/head.sh finds a Python, agent/unpack.py makes the program in a folder of its own and tries it,
+    agent/install.py exchanges the code and names the program by one rename. It carries the modules that the agent
+    imports, found by their imports, so these run on Python 3.9 too (core/older_python.py), with few libraries: this
+    installation's own for the same Python and machine, else those that agent/requirements.txt pins.
     A browser's session belongs to the token that made it. What operators.fresh_for names, a session may only do within
     operators.fresh_s of its sign-in (fanout/web.py); a token signs in with each request, so it is not asked.
 

@@ -139,7 +139,8 @@ def _run_alone(config: Config) -> NoReturn:
 def _begin_anew() -> NoReturn:
     """Replace this process by the same program: lock, pulse and journal are made anew where they were removed."""
     own_process.flush()
-    os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # the very words of our own start
+    words = Path("/proc/self/cmdline").read_bytes().split(b"\0")[:-1]  # the very words of our own start
+    os.execv(sys.executable, words)  # noqa: S606
 
 
 async def _until_stopped(config: Config, log: logs.Log, pulse: PulseFile) -> None:

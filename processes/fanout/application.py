@@ -56,6 +56,7 @@ def application(
         )  # fmt: skip
     routes = [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in paths.items()]
     routes.append(Route("/openapi.json", guarded(auth, None, openapi), methods=["GET"]))
+    routes.append(change_api.agent_download.route(auth))
     routes += page_files.routes(auth)
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: internal_error})
     app.router.redirect_slashes = False

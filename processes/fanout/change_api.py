@@ -43,6 +43,7 @@ from processes.core.travels.operator_requests import (
     TokenBody,
 )  # fmt: skip
 from processes.core.values import CANARY_HOST, CANARY_OP
+from processes.fanout.agent_download import AgentDownload
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth, TooManyAttempts
 from processes.fanout.read_api import ReadApi
@@ -77,6 +78,7 @@ class ChangeApi:
     ) -> None:
         self._settings, self._auth, self._requests, self._mirror = settings, auth, requests, mirror
         self._read_api, self._audit_notes = read_api, audit_notes
+        self.agent_download = AgentDownload(settings.agents_url)
 
     async def login(self, request: Request) -> Response:
         """Give a session cookie for a one-time code or a token."""
@@ -157,7 +159,14 @@ class ChangeApi:
         body, name = await body_of(request, CodeBody), request.path_params["name"]
         code = f"{name}:{secrets.token_urlsafe(CODE_BYTES)}"
         asked = MakeCode(name, digest(code), body.again, body.expires_s)
-        return await self._with_secret(request, asked, {"code": code, "agents_url": self._settings.agents_url})
+        told = {
+            "code": code,
+            "agents_url": self._settings.agents_url,
+            "operators_url": self._settings.file.operators.url,
+        }
+        with contextlib.suppress(OSError):  # a host enrols itself without that file too
+            told["agent_sha256"] = (await self.agent_download.file()).digest
+        return await self._with_secret(request, asked, told)
 
     async def rotate_host(self, request: Request) -> Response:
         """Have the host's agent make a new token."""

@@ -20,6 +20,7 @@ from processes.adapters.state import status_file
 from processes.core.records.command import State
 from processes.core.shown import certificate
 from processes.core.shown.status import Overall, ProcessReport, Report, Verdict
+from processes.core.shown.versions import is_old_agent
 from processes.core.travels import agent_frames
 from processes.core.travels.messages import Json
 from processes.core.travels.pulse import Blocked
@@ -109,9 +110,9 @@ class Metrics:
         self._fleet = _Fleet(settings)
         self._registry.register(self._fleet)
 
-    def export(self, hosts: list[Json]) -> bytes:
-        """Return the text, with series of these hosts. One call at a time. Blocks: it reads files."""
-        self._fleet.hosts = hosts
+    def export(self, hosts: list[Json], *, each: bool) -> bytes:
+        """Return the text. `each`: with series of each of these hosts. One call at a time. Blocks: it reads files."""
+        self._fleet.hosts, self._fleet.each = hosts, each
         return generate_latest(self._registry)
 
 
@@ -119,6 +120,7 @@ class _Fleet(Collector):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.hosts: list[Json] = []
+        self.each = False
 
     def collect(self) -> Iterator[Metric]:
         report = status_file.current_report(self._settings)
@@ -127,8 +129,12 @@ class _Fleet(Collector):
         yield from _commands(report)
         for process_metrics in (_states(report), _pulses(report), _queues(report)):
             yield from process_metrics
-        if self.hosts:
-            yield from _hosts(self.hosts)
+        hosts = [_host_row.decode(row) for row in self.hosts]
+        own = importlib.metadata.version("fleethub")
+        old = sum(is_old_agent(host.agent_version, host.protocol, own) for host in hosts)
+        yield GaugeMetricFamily("fleethub_hosts_agent_old", "Hosts whose agent is older than this process", value=old)
+        if self.each and hosts:
+            yield from _hosts(hosts)
 
 
 def _whole(report: Report) -> Iterator[Metric]:
@@ -286,14 +292,13 @@ _HOST_METRICS: Final = {  # of a host's last heartbeat; field → name, help, fa
 }
 
 
-def _hosts(rows: list[Json]) -> Iterator[Metric]:
+def _hosts(hosts: list[_HostRow]) -> Iterator[Metric]:
     online = GaugeMetricFamily("fleethub_host_online", "1 while the host is online", labels=["host"])
     families = {
         field: GaugeMetricFamily(f"fleethub_host_{name}", text, labels=["host"])
         for field, (name, text, _) in _HOST_METRICS.items()
     }
-    for row in rows:
-        host = _host_row.decode(row)
+    for host in hosts:
         online.add_metric([host.name], float(host.presence == Presence.ONLINE))
         for field, family in families.items():
             value = getattr(host.metrics, field, None)
@@ -306,6 +311,8 @@ def _hosts(rows: list[Json]) -> Iterator[Metric]:
 class _HostRow(msgspec.Struct):
     name: str
     presence: str = ""
+    agent_version: str = ""
+    protocol: int = 0
     metrics: agent_frames.Metrics | None = None
 
 

@@ -87,7 +87,7 @@ class ReadApi:
         """Return the metrics as Prometheus text."""
         async with self._exported:  # one at a time
             content = await asyncio.to_thread(
-                self._metrics.export, self._own_rows() if self._settings.file.metrics.hosts else []
+                self._metrics.export, self._own_rows(), each=self._settings.file.metrics.hosts
             )
         return Response(content, media_type=metrics.CONTENT_TYPE)
 

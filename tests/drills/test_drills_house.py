@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import os
 import signal
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +69,44 @@ def test_a_host_enrols_itself_by_a_code_while_the_hub_is_killed_and_makes_its_to
     assert house.cli("run", "uptime", "coded").returncode == 0, "by the new token, on the same host"
     agent.kill()
     assert house.cli("remove", "coded").returncode == 0
+
+
+def test_a_host_without_fleethub_installs_its_agent_from_one_file_and_installs_it_again(house: House) -> None:
+    """The line that `enroll --code` prints, with the code given; no network: the file carries this Python's libraries."""
+    made = house.json("enroll", "bare", "--code")
+    script, folder = house.state / "agent.sh", house.state / "host-bare"
+    with urllib.request.urlopen(f"http://{house.operators}/agent", timeout=WAIT_S) as answer:
+        script.write_bytes(answer.read())
+    assert hashlib.sha256(script.read_bytes()).hexdigest() == made["agent_sha256"]
+    words = ["sh", str(script), "--folder", str(folder), "--hub", f"ws://{house.agents}", "--no-service"]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "PIP_NO_INDEX": "1"}
+
+    def install(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*words, *more], env=environ, capture_output=True, text=True, timeout=WAIT_S)
+
+    assert "--code CODE" in install().stderr
+    assert not folder.exists(), "nothing is made for nothing"
+    done = install("--code", made["code"])
+    assert done.returncode == 0, done.stderr + house.logs()
+    line = next(line for line in done.stdout.splitlines() if "start.py" in line).split()
+    assert line[-4:] == ["-I", str(folder / "program" / "start.py"), "--config", str(folder / "agent.toml")]
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15_000_000
+    agent = subprocess.Popen(line, env=environ, cwd="/", stderr=(folder / "agent.log").open("ab"))
+    try:
+        until(lambda: house.json("host", "bare")["presence"] == "online", (folder / "agent.log").read_text)
+        modules = Path(f"/proc/{agent.pid}/maps").read_text()
+        assert f"{folder}/programs" in modules
+        assert ".venv" not in modules, "its libraries are its own"
+        assert house.cli("run", "uptime", "bare").returncode == 0
+        journal = (folder / "agent-state" / "journal.db").stat().st_ino
+        done = install()
+        assert done.returncode == 0, done.stderr
+        assert (folder / "agent-state" / "journal.db").stat().st_ino == journal
+        assert house.cli("run", "uptime", "bare").returncode == 0
+    finally:
+        agent.kill()
+        agent.wait(WAIT_S)
+    assert house.cli("remove", "bare").returncode == 0
 
 
 def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house: House) -> None:

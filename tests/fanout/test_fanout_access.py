@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import signal
 import socket
@@ -61,6 +63,26 @@ def test_nothing_but_health_page_and_sign_in_is_to_be_had_without_signing_in() -
             with pytest.raises(InvalidStatus) as refused:
                 await connect(f"ws://127.0.0.1:{house.port}/ws", additional_headers=headers, proxy=None)
             assert refused.value.response.status_code == 401
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_the_agents_file_is_to_be_had_without_sign_in_with_a_digest_that_a_code_names() -> None:
+    async def run(house: FanoutHouse) -> None:
+        async with house.client(None) as anyone:
+            first, second = await asyncio.gather(anyone.get("/agent"), anyone.get("/agent"))
+            assert (first.status_code, first.content) == (200, second.content)
+            assert first.content.startswith(b"#!/bin/sh\n")
+            digest = hashlib.sha256(first.content).hexdigest()
+            assert first.headers["etag"] == f'"{digest}"'
+            named = base64.b64decode(first.headers["repr-digest"].removeprefix("sha-256=:").removesuffix(":"))
+            assert (named.hex(), first.headers["cache-control"]) == (digest, "no-store")
+            head = await anyone.head("/agent")
+            assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", first.headers["etag"])
+            again = await anyone.get("/agent", headers={"If-None-Match": f'W/"{digest}"'})
+            assert (again.status_code, again.content) == (304, b"")
+            assert (await anyone.post("/agent")).status_code == 405
 
     with FanoutHouse() as house:
         asyncio.run(run(house))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from doubles.authority import Authority
 from doubles.deadline import WAIT_S
@@ -22,6 +23,7 @@ from doubles.operator_wire import TOKEN, FanoutHouse
 from prometheus_client.parser import text_string_to_metric_families
 
 from processes.adapters.settings import load
+from processes.core.travels.messages import Json
 from processes.fanout import metrics
 
 HOME = Path(__file__).resolve().parents[2]
@@ -31,7 +33,8 @@ promtool = shutil.which(
 )  # bin/test fetches it where it may
 UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
 PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
-    "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_commands",
+    "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_hosts_agent_old",
+    "fleethub_commands",
     "fleethub_process_verdict",
     "fleethub_process_wanted", "fleethub_process_connections",
     "fleethub_process_connections_waiting", "fleethub_process_blocked",
@@ -104,6 +107,19 @@ def test_the_build_the_databases_and_the_disk_are_told(scraped: tuple[str, str])
     assert plain["fleethub_certificate_expiry_timestamp_seconds"].samples == []  # no TLS
 
 
+def test_hosts_with_an_old_agent_are_counted_whether_each_is_shown_or_not(tmp_path: Path) -> None:
+    exporter = metrics.Metrics(load({"FLEETHUB_STATE": str(tmp_path)}))
+    said = [("0.0.9", 1), ("0.0.9", 0), (importlib.metadata.version("fleethub"), 1), ("", 0)]
+    rows = [
+        Json(msgspec.json.encode({"name": f"web{number}", "agent_version": version, "protocol": protocol}))
+        for number, (version, protocol) in enumerate(said)
+    ]
+    for each in (False, True):
+        text = exporter.export(rows, each=each).decode()
+        assert [sample.value for sample in families(text)["fleethub_hosts_agent_old"].samples] == [1.0]
+        assert ("web0" in text) is each
+
+
 def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_no_series(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path).issue(days=2)
     environment = {
@@ -112,10 +128,10 @@ def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_n
         "FLEETHUB_TLS_KEY": str(key),
     }
     exporter = metrics.Metrics(load(environment))
-    (sample,) = families(exporter.export([]).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples
+    (sample,) = families(exporter.export([], each=False).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples
     assert sample.value == pytest.approx(time.time() + 2 * 86400, abs=60)
     certificate.write_text("half of it")
-    assert families(exporter.export([]).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples == []
+    assert families(exporter.export([], each=False).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples == []
 
 
 def fields_written(kind: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
 from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me
 from processes.core.shown.status import WELL, Verdict
+from processes.core.shown.versions import is_old_agent
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
@@ -94,7 +96,13 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
         else host.pending_command or ""
     )
     seen = ago(host.last_seen, now_wall_s)
-    return [host.name, host.presence, seen, *percents, load, doing, host.agent_version, " ".join(host.commands or [])]
+    return [host.name, host.presence, seen, *percents, load, doing, _agent(host), " ".join(host.commands or [])]
+
+
+def _agent(host: HostView) -> str:
+    """Return the agent's version, with a word if it is older than this fleethub: it is brought up to date by /agent."""
+    is_old = is_old_agent(host.agent_version, host.protocol, metadata.version("fleethub"))
+    return f"{host.agent_version} (old)" if is_old else host.agent_version
 
 
 def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
@@ -158,7 +166,7 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
         ),
         ("not shown", view.put_aside),
         ("type", view.host_type),
-        ("agent", view.agent_version),
+        ("agent", _agent(view)),
         ("system", view.os_version),
         ("kernel", " ".join(filter(None, (view.kernel, view.machine)))),
         ("operations", " ".join(view.commands or [])),
@@ -308,6 +316,7 @@ def _print_code(
     asked = {"again": again, **({} if expires_s is None else {"expires_s": expires_s})}
     with asking(hub, token_file) as api:
         told = api.once("POST", f"/hosts/{segment(name)}/code", HostCode, asked, promised=(201,))
+        operators_url = told.view.operators_url or api.url
     if as_json:
         output.document(told.body)
         return
@@ -318,6 +327,18 @@ def _print_code(
     output.say(made.code)
     there = _line_there(made.agents_url, "--code -")
     output.progress(f"Type on {made.name}, as root (it asks for the code):\n    {there}")
+    if made.agent_sha256:
+        line = _line_without_fleethub(operators_url, made)
+        output.progress(f"Or, where fleethub is not installed, but Python 3.9 or newer and curl are:\n    {line}")
+
+
+def _line_without_fleethub(operators_url: str, made: HostCode) -> str:
+    """Return what is to be typed on a host that has no fleethub: it fetches one file, checks it and runs it."""
+    insecure = " --insecure" if is_plain_elsewhere(made.agents_url) else ""
+    return (
+        f'f=$(mktemp) && curl -fsS {operators_url.rstrip("/")}/agent -o "$f" && '
+        f'echo "{made.agent_sha256}  $f" | sha256sum -c --quiet - && sh "$f" --code -{insecure}'
+    )
 
 
 @click.command()

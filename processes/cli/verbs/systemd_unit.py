@@ -169,5 +169,8 @@ def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, 
 
 
 def agent_unit(python: Path, config: Path) -> str:
-    """The text of the unit of an agent that this installation runs. Raises: Failure, if a path cannot stand in a unit."""
+    """The text of the unit of an agent that this installation runs.
+
+    Raises: Failure, if a path cannot stand in a unit.
+    """
     return agent_units.agent_unit([str(python), "-P", "-m", "processes.agent"], config)

@@ -187,12 +187,8 @@ class Agent:
 
     def _on_connected(self, number: int, effects: list[Effect]) -> None:
         self._number, self._registered = number, False
-        known = [
-            agent_frames.Known(command_id, command.stage.value)
-            for command_id, command in self._open.items()
-            if command.stage is not CommandStage.ADMITTING
-        ]
-        effects.append(Send(number, self._me.register(known)))
+        known = [(id_, each.stage) for id_, each in self._open.items() if each.stage is not CommandStage.ADMITTING]
+        effects.append(Send(number, self._me.register([agent_frames.Known(id_, stage) for id_, stage in known])))
 
     # frames
 

@@ -122,7 +122,7 @@ class HostEnrolled(msgspec.Struct, frozen=True):
 
 class HostCode(msgspec.Struct, frozen=True):
     """POST /api/v1/hosts/NAME/code. The code is shown only in this answer. `suspended`: why the host is; the use of the
-    code lifts that.
+    code lifts that. `operators_url`: operators.url, below which /agent is; `agent_sha256`: the digest of that file.
     """
 
     name: str
@@ -131,6 +131,8 @@ class HostCode(msgspec.Struct, frozen=True):
     host_id: str = ""
     agents_url: str = ""
     suspended: str = ""
+    operators_url: str = ""
+    agent_sha256: str = ""
 
 
 class HostRemoved(msgspec.Struct, frozen=True):
