@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
@@ -333,7 +333,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     config = Path(named or state / "fleethub.toml").absolute()
     values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(config.read_text())
+        values = tomllib.loads(
+            config.read_bytes().decode("utf-8-sig")
+        )  # as TOML has it, whatever the locale; editors add a BOM
         trusted = ownership.owners() | {state.stat().st_uid} if state.exists() else ownership.owners()
         if wrong := ownership.file_fault(config, ownership.CHANGEABLE, trusted, behind_folder=True):
             raise SettingsError(f"{wrong.what}, so it may say anything: {wrong.mend}")
@@ -346,7 +348,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError(f"{config} cannot be read: {error}") from None
     known = dict(_keys())
     for name, value in environ.items():
-        if name.startswith("FLEETHUB_") and name not in RESERVED:
+        if name.startswith("FLEETHUB_") and name not in RESERVED and not _is_of_kubernetes(name, value):
             if name not in known:
                 raise SettingsError(f"unknown setting {name} in the environment{_nearest(name, [*known, *RESERVED])}")
             section, key = known[name]
@@ -359,7 +361,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     except msgspec.ValidationError as error:
         raise SettingsError(f"{config} or the environment: {_readable(error)}") from None
     _check(file)
-    return Settings(state, config, file)
+    operators = msgspec.structs.replace(file.operators, url=_ascii_url("operators.url", file.operators.url))
+    return Settings(state, config, msgspec.structs.replace(file, operators=operators))
 
 
 def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
@@ -455,6 +458,27 @@ def _keys() -> Iterator[tuple[str, tuple[str, str]]]:
             yield f"FLEETHUB_{field.name}".upper(), ("", field.name)
 
 
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Return whether Kubernetes or Docker has set the variable, for a service that is called fleethub."""
+    found = re.fullmatch(r"FLEETHUB(_\w+)?_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)", name)
+    return found is not None and (not name.endswith("_PORT") or bool(re.fullmatch(r"(\w+://.*)?\d+", value)))
+
+
+def _ascii_url(name: str, url: str) -> str:
+    """Return the URL as browsers send its host: an international name in its ASCII form. Raises: SettingsError."""
+    if url.isascii():
+        return url
+    import httpx  # noqa: PLC0415  # rarely needed, and slow to import
+
+    parts = urlsplit(url)
+    try:
+        host = httpx.URL(f"{parts.scheme}://{parts.netloc}").raw_host.decode("ascii")
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"{name} = {url!r}: {error}") from None
+    port = "" if parts.port is None else f":{parts.port}"
+    return urlunsplit(parts._replace(netloc=host + port))
+
+
 def _refuse_unknown(values: Mapping[str, Any], config: Path) -> None:
     known = {f"{section}.{key}" if section else key for _, (section, key) in _keys()}
     sections = {name.partition(".")[0] for name in known if "." in name}
@@ -503,7 +527,7 @@ def _check(file: File) -> None:
             raise SettingsError(f"operators.fresh_for: {op!r} is not the name of an operation, such as reboot")
     for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):
         try:
-            urlsplit(url)
+            _ = urlsplit(url).port
         except ValueError as error:
             raise SettingsError(f"{name} = {url!r} is not a URL: {error}") from None
     if file.operators.url and not (
@@ -511,6 +535,11 @@ def _check(file: File) -> None:
     ):
         raise SettingsError(
             f"operators.url = {file.operators.url!r} is not what people type: it looks like https://fleet.example.org"
+        )
+    if file.operators.url and (wrong := _beside_the_host(urlsplit(file.operators.url))):
+        raise SettingsError(
+            f"operators.url = {file.operators.url!r}: {wrong}; it looks like https://fleet.example.org, "
+            "or https://example.org/fleet below a path"
         )
     if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):
         raise SettingsError(
@@ -523,6 +552,17 @@ def _check(file: File) -> None:
         if not os.access(name, os.R_OK):
             raise SettingsError(f"tls: {name} cannot be read")
     _check_alarms(file.alarms)
+
+
+def _beside_the_host(url: SplitResult) -> str:
+    """Return what is wrong with what stands beside the host in the URL that people type; empty: nothing."""
+    if "@" in url.netloc:
+        return "a user's name has no place in it"
+    if url.query or url.fragment:
+        return "it ends with the path"
+    if not re.fullmatch(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?", url.path):
+        return "its path is not made of plain letters, digits and -._~"
+    return ""
 
 
 def _check_alarms(alarms: Alarms) -> None:

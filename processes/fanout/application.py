@@ -52,7 +52,7 @@ def application(
 
     def is_known(scope: Scope) -> bool:
         request = Request(scope)
-        return auth.known(request.headers.get("authorization", ""), request.cookies) is not None
+        return auth.known(request.headers.get("authorization", ""), request.headers.getlist("cookie")) is not None
 
     return HeadCheck(budget.of_addresses(app, is_known), auth, trusted)  # which finds out whose address it is
 

@@ -11,7 +11,6 @@ import contextlib
 import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, NamedTuple, cast
 
 import h11
@@ -27,7 +26,7 @@ from processes.adapters.logs import Log
 from processes.adapters.settings import Tls
 from processes.core.budgets import TOKEN_CONNECTIONS_MAX, TOKEN_WEBSOCKETS_MAX
 from processes.core.connections import Network, client_address, operators_limits
-from processes.core.fanout.signin import Principal
+from processes.core.fanout.signin import Principal, below
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
@@ -293,15 +292,13 @@ def subscriber_class(
         host = ",".join(headers.get_all("Host"))
         if not auth.host_ok(host):
             return refuse(421, "misdirected", "this is not the host that you asked for: set operators.url")
-        if request.path.partition("?")[0] != "/ws":
+        if below(request.path.partition("?")[0], auth.public.prefix) != "/ws":
             return refuse(404, "not_found", "WebSockets are at /ws")
         origins = headers.get_all("Origin")
         if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], host)):
             return refuse(403, "foreign_origin", "this page is not ours")
         authorization = headers.get_all("Authorization")
-        principal = auth.known(
-            authorization[0] if len(authorization) == 1 else "", cookies_of(headers.get_all("Cookie"))
-        )
+        principal = auth.known(authorization[0] if len(authorization) == 1 else "", headers.get_all("Cookie"))
         if principal is None and authorization and not subscriber.looked_again:
             subscriber.looked_again = True
             return LOOK_AGAIN_S
@@ -335,14 +332,6 @@ def subscriber_class(
             super().connection_lost(exc)
 
     return Bound
-
-
-def cookies_of(headers: list[str]) -> dict[str, str]:
-    """Return the cookies of a request, by name; none if they cannot be read."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie("; ".join(headers)).items()}
-    except CookieError:
-        return {}
 
 
 def make_server(

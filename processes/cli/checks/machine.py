@@ -137,7 +137,7 @@ def certificate(settings: Settings, deep: bool) -> Iterator[Finding]:
         return
     advice = "Renew it: new connections get the new one without a restart."
     try:
-        left_days = (expires_wall_s(Path(path).read_text()) - time.time()) / 86400
+        left_days = (expires_wall_s(Path(path).read_text("ascii", "replace")) - time.time()) / 86400
     except (OSError, NoCertificate) as error:
         yield Finding("certificate", Level.BAD, f"{path}: {error}", advice)
         return
@@ -196,7 +196,9 @@ def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
         return
     words = ["systemctl", "is-enabled", "fleethub.service"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SYSTEMCTL_S_MAX, check=False)  # noqa: S603
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=SYSTEMCTL_S_MAX, check=False
+        )  # noqa: S603
         said = done.stdout.strip() or "not known to systemd"
     except (OSError, subprocess.TimeoutExpired) as error:
         said = f"systemctl does not answer: {error}"

@@ -82,7 +82,7 @@ def wait_online(api: Api, name: str) -> None:
 def existing(path: Path) -> AgentFile:
     """The content of the agent's file; the defaults if there is none. Raises: Failure, if it cannot be read."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), AgentFile)
+        return msgspec.convert(tomllib.loads(path.read_bytes().decode("utf-8-sig")), AgentFile)
     except FileNotFoundError:
         return AgentFile()
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
@@ -100,7 +100,7 @@ def write_agent_file(path: Path, hub_url: str, name: str, *, token: Path | str =
     """Make the agent's file, or set only `hub` in one that exists. Raises: OSError."""
     line = f"hub = {_toml(hub_url)}"
     if path.exists():
-        text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, path.read_text(), count=1)
+        text, count = re.subn(r"(?m)^hub\s*=.*$", lambda _: line, path.read_bytes().decode(), count=1)
         text = text if count else f"{line}\n{text}"
     else:
         text = (

@@ -22,13 +22,19 @@ from processes.cli.terminal.options import invocation
 from processes.cli.verbs.systemd_unit import agent_unit
 from processes.core.values import HOST_NAME
 
-PLACE: Final = (
-    Path("/var/lib/fleethub-agent") if os.geteuid() == 0 else Path("~/.local/state/fleethub-agent").expanduser()
-)
+SYSTEM_PLACE: Final = Path("/var/lib/fleethub-agent")
 UNIT: Final = "fleethub-agent.service"
 STDIN: Final = Path("-")
 TOKEN_CHARS_MAX: Final = 4096
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these characters
+
+
+def _place() -> Path:
+    """The agent's folder if none is given: the system's for root, and for a user without a home."""
+    try:
+        return SYSTEM_PLACE if os.geteuid() == 0 else Path.home() / ".local/state/fleethub-agent"
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in a container with a user of its own number
+        return SYSTEM_PLACE
 
 
 @click.command()
@@ -51,8 +57,8 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,}")  # `enroll` prints 43 of these 
 @click.option(
     "--place",
     type=click.Path(path_type=Path, file_okay=False),
-    default=PLACE,
-    show_default=True,
+    default=_place,
+    show_default="/var/lib/fleethub-agent for root, else ~/.local/state/fleethub-agent",
     help="With --hub: the agent's folder.",
 )
 @click.option(
