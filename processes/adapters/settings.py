@@ -54,7 +54,8 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed.
+    """Where operators connect. listen: HOST:PORT or [IPV6]:PORT; `[::]` takes IPv4 too. url: what people type, if a proxy
+    or another name stands before it; it may have a path. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed.
 
     fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot,
     or of the API by their ids (create_token). A token is not asked: it signs in with each request.
@@ -267,9 +268,9 @@ class Settings(msgspec.Struct, frozen=True):
         if self.file.agents.url:
             return self.file.agents.url
         host, port = address(self.file.agents.listen)
-        if host == "0.0.0.0":  # noqa: S104  # compared, not listened on
+        if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
             host = urlsplit(self.file.operators.url).hostname or socket.gethostname()
-        return f"{'wss' if self.file.tls.certificate else 'ws'}://{host}:{port}/ws"
+        return f"{'wss' if self.file.tls.certificate else 'ws'}://{joined(host, port)}/ws"
 
     @property
     def report(self) -> Path:
@@ -394,30 +395,42 @@ def closed_to_us(path: Path) -> str:
 
 
 def address(listen: str) -> tuple[str, int]:
-    """Return host and port of a `listen` setting. Raises: SettingsError."""
+    """Return host and port of a `listen` setting; an IPv6 address without its brackets. Raises: SettingsError."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"{listen!r} is not HOST:PORT")
     if ":" in host or "[" in host:
-        raise SettingsError(f"{listen!r}: IPv6 literals are not possible, give an IPv4 address or a name")
+        try:
+            if "%" in host or (host[0], host[-1]) != ("[", "]"):
+                raise ValueError  # a zone cannot stand in supervisord.conf
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise SettingsError(
+                f"{listen!r} is not [IPV6]:PORT: it looks like [::]:7700 or [2001:db8::7]:7700"
+            ) from None
     return host, int(port)
+
+
+def joined(host: str, port: int) -> str:
+    """Return HOST:PORT as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reachable(listen: str) -> tuple[str, int]:
     """Return host and port by which this machine itself reaches a `listen` setting. Raises: SettingsError."""
     host, port = address(listen)
-    return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
+    return ("127.0.0.1" if host in ("0.0.0.0", "::") else host), port  # noqa: S104  # [::] takes IPv4 too
 
 
 def is_loopback(host: str) -> bool:
     """Return True for addresses that only this machine can reach."""
-    return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
 def is_plain_elsewhere(url: str) -> bool:
     """Return True for a ws:// URL of another machine: who dials it shows the token to whoever is on the way."""
     parts = urlsplit(url)
-    return parts.scheme == "ws" and not is_loopback(parts.hostname or "") and parts.hostname != "::1"
+    return parts.scheme == "ws" and not is_loopback(parts.hostname or "")
 
 
 def default_state() -> Path:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from processes.adapters.settings import File, NotOurs, Settings, SettingsError, load, load_anyway
+from processes.adapters.settings import (
+    File,
+    NotOurs,
+    Settings,
+    SettingsError,
+    address,
+    load,
+    load_anyway,
+    reachable,
+)
 
 
 def settings(tmp_path: Path, text: str = "", **environment: str) -> Settings:
@@ -38,7 +48,12 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ("[gateway]\nprocesses = 0", {}, "gateway.processes"),
         ("not toml", {}, "cannot be read"),
         ("", {"FLEETHUB_AGENTS_LISTEN": "7701"}, "agents.listen: '7701' is not HOST:PORT"),
-        ("", {"FLEETHUB_AGENTS_LISTEN": "[::1]:7701"}, "IPv6"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "::1:7701"}, "'::1:7701' is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[::g]:7701"}, "is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[127.0.0.1]:7701"}, "is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[fe80::1%eth0]:7701"}, "is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[::]:7701"}, "agents.listen = '[::]:7701' is reachable from elsewhere"),
+        ("", {"FLEETHUB_OPERATORS_LISTEN": "[2001:db8::7]:7700"}, "is reachable from elsewhere"),
         ("", {"FLEETHUB_OPERATORS_LISTEN": "0.0.0.0:7701"}, "operators.listen = '0.0.0.0:7701' is reachable"),
         ("", {"FLEETHUB_TLS_KEY": "/key.pem"}, "belong together"),
         ("", {"FLEETHUB_OPERATORS_URL": "fleet.example.org"}, "https://fleet.example.org"),
@@ -178,3 +193,21 @@ def test_what_kubernetes_and_docker_set_for_a_service_called_fleethub_is_no_sett
     for name in ("FLEETHUB_SERVICES_HOST", "FLEETHUB_PORTS", "FLEETHUB_PORT_TCP"):
         with pytest.raises(SettingsError, match=f"unknown setting {name}"):
             settings(tmp_path, **{name: "10.0.0.7"})
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "reached", "url"),
+    [
+        ("[::]:7701", "::", "127.0.0.1", None), ("[::1]:7701", "::1", "::1", "ws://[::1]:7701/ws"),
+        ("[2001:DB8:0::7]:7701", "2001:db8::7", "2001:db8::7", "ws://[2001:db8::7]:7701/ws"),
+        ("0.0.0.0:7701", "0.0.0.0", "127.0.0.1", None), ("hub.invalid:7701", "hub.invalid", "hub.invalid",
+        "ws://hub.invalid:7701/ws"),
+    ],
+)  # fmt: skip
+def test_where_ipv6_listens_and_how_it_is_reached(
+    tmp_path: Path, listen: str, host: str, reached: str, url: str | None
+) -> None:
+    found = settings(tmp_path, FLEETHUB_AGENTS_LISTEN=listen, FLEETHUB_INSECURE="true")
+    assert address(listen) == (host, 7701)
+    assert reachable(listen) == (reached, 7701)
+    assert found.agents_url == (url or f"ws://{socket.gethostname()}:7701/ws")

@@ -139,7 +139,7 @@ class Public(msgspec.Struct, frozen=True):
         unless that is every address.
         """
         scheme = "https" if tls else "http"
-        if not url and not re.match(r"(0\.0\.0\.0|\*|localhost|127\.)", listen):
+        if not url and not re.match(r"(0\.0\.0\.0|\*|localhost|127\.|\[[0:]*1?\]:)", listen):
             url = f"{scheme}://{listen}"
         parts = urlsplit(url)
         host = normal_host(parts.netloc, parts.scheme)
