@@ -202,7 +202,7 @@ class Listener:
             self._fail(error)
 
     def _take(self, sock: socket.socket, peer: Any) -> None:
-        arrival = Arrival(self, sock, str(peer[0]) if isinstance(peer, tuple) else "")
+        arrival = Arrival(self, sock, connections.plain(str(peer[0])) if isinstance(peer, tuple) else "")
         self._on_accepted()
         ending = self.connections.accepted(arrival, connections.site_of(arrival.address))
         if arrival in ending:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
@@ -53,7 +53,8 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed.
+    """Where operators connect. listen: HOST:PORT or [IPV6]:PORT; `[::]` takes IPv4 too. url: what people type, if a proxy
+    or another name stands before it; it may have a path. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed.
 
     fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot,
     or of the API by their ids (create_token). A token is not asked: it signs in with each request.
@@ -266,9 +267,9 @@ class Settings(msgspec.Struct, frozen=True):
         if self.file.agents.url:
             return self.file.agents.url
         host, port = address(self.file.agents.listen)
-        if host == "0.0.0.0":  # noqa: S104  # compared, not listened on
+        if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
             host = urlsplit(self.file.operators.url).hostname or socket.gethostname()
-        return f"{'wss' if self.file.tls.certificate else 'ws'}://{host}:{port}/ws"
+        return f"{'wss' if self.file.tls.certificate else 'ws'}://{joined(host, port)}/ws"
 
     @property
     def report(self) -> Path:
@@ -332,7 +333,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     config = Path(named or state / "fleethub.toml").absolute()
     values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(config.read_text())
+        values = tomllib.loads(
+            config.read_bytes().decode("utf-8-sig")
+        )  # as TOML has it, whatever the locale; editors add a BOM
         trusted = ownership.owners() | {state.stat().st_uid} if state.exists() else ownership.owners()
         if wrong := ownership.file_fault(config, ownership.CHANGEABLE, trusted, behind_folder=True):
             raise SettingsError(f"{wrong.what}, so it may say anything: {wrong.mend}")
@@ -345,7 +348,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError(f"{config} cannot be read: {error}") from None
     known = dict(_keys())
     for name, value in environ.items():
-        if name.startswith("FLEETHUB_") and name not in RESERVED:
+        if name.startswith("FLEETHUB_") and name not in RESERVED and not _is_of_kubernetes(name, value):
             if name not in known:
                 raise SettingsError(f"unknown setting {name} in the environment{_nearest(name, [*known, *RESERVED])}")
             section, key = known[name]
@@ -358,7 +361,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     except msgspec.ValidationError as error:
         raise SettingsError(f"{config} or the environment: {_readable(error)}") from None
     _check(file)
-    return Settings(state, config, file)
+    operators = msgspec.structs.replace(file.operators, url=_ascii_url("operators.url", file.operators.url))
+    return Settings(state, config, msgspec.structs.replace(file, operators=operators))
 
 
 def load_anyway(environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
@@ -390,24 +394,36 @@ def closed_to_us(path: Path) -> str:
 
 
 def address(listen: str) -> tuple[str, int]:
-    """Return host and port of a `listen` setting. Raises: SettingsError."""
+    """Return host and port of a `listen` setting; an IPv6 address without its brackets. Raises: SettingsError."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"{listen!r} is not HOST:PORT")
     if ":" in host or "[" in host:
-        raise SettingsError(f"{listen!r}: IPv6 literals are not possible, give an IPv4 address or a name")
+        try:
+            if "%" in host or (host[0], host[-1]) != ("[", "]"):
+                raise ValueError  # a zone cannot stand in supervisord.conf
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise SettingsError(
+                f"{listen!r} is not [IPV6]:PORT: it looks like [::]:7700 or [2001:db8::7]:7700"
+            ) from None
     return host, int(port)
+
+
+def joined(host: str, port: int) -> str:
+    """Return HOST:PORT as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reachable(listen: str) -> tuple[str, int]:
     """Return host and port by which this machine itself reaches a `listen` setting. Raises: SettingsError."""
     host, port = address(listen)
-    return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
+    return ("127.0.0.1" if host in ("0.0.0.0", "::") else host), port  # noqa: S104  # [::] takes IPv4 too
 
 
 def is_loopback(host: str) -> bool:
     """Return True for addresses that only this machine can reach."""
-    return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
 def default_state() -> Path:
@@ -446,6 +462,27 @@ def _keys() -> Iterator[tuple[str, tuple[str, str]]]:
                 yield f"FLEETHUB_{field.name}_{inner.name}".upper(), (field.name, inner.name)
         else:
             yield f"FLEETHUB_{field.name}".upper(), ("", field.name)
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Return whether Kubernetes or Docker has set the variable, for a service that is called fleethub."""
+    found = re.fullmatch(r"FLEETHUB(_\w+)?_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)", name)
+    return found is not None and (not name.endswith("_PORT") or bool(re.fullmatch(r"(\w+://.*)?\d+", value)))
+
+
+def _ascii_url(name: str, url: str) -> str:
+    """Return the URL as browsers send its host: an international name in its ASCII form. Raises: SettingsError."""
+    if url.isascii():
+        return url
+    import httpx  # noqa: PLC0415  # rarely needed, and slow to import
+
+    parts = urlsplit(url)
+    try:
+        host = httpx.URL(f"{parts.scheme}://{parts.netloc}").raw_host.decode("ascii")
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"{name} = {url!r}: {error}") from None
+    port = "" if parts.port is None else f":{parts.port}"
+    return urlunsplit(parts._replace(netloc=host + port))
 
 
 def _refuse_unknown(values: Mapping[str, Any], config: Path) -> None:
@@ -498,7 +535,7 @@ def _check(file: File) -> None:
             raise SettingsError(f"operators.fresh_for: {op!r} is not the name of an operation, such as reboot")
     for name, url in (("operators.url", file.operators.url), ("agents.url", file.agents.url)):
         try:
-            urlsplit(url)
+            _ = urlsplit(url).port
         except ValueError as error:
             raise SettingsError(f"{name} = {url!r} is not a URL: {error}") from None
     if file.operators.url and not (
@@ -506,6 +543,11 @@ def _check(file: File) -> None:
     ):
         raise SettingsError(
             f"operators.url = {file.operators.url!r} is not what people type: it looks like https://fleet.example.org"
+        )
+    if file.operators.url and (wrong := _beside_the_host(urlsplit(file.operators.url))):
+        raise SettingsError(
+            f"operators.url = {file.operators.url!r}: {wrong}; it looks like https://fleet.example.org, "
+            "or https://example.org/fleet below a path"
         )
     if file.agents.url and urlsplit(file.agents.url).scheme not in ("ws", "wss"):
         raise SettingsError(
@@ -518,6 +560,17 @@ def _check(file: File) -> None:
         if not os.access(name, os.R_OK):
             raise SettingsError(f"tls: {name} cannot be read")
     _check_alarms(file.alarms)
+
+
+def _beside_the_host(url: SplitResult) -> str:
+    """Return what is wrong with what stands beside the host in the URL that people type; empty: nothing."""
+    if "@" in url.netloc:
+        return "a user's name has no place in it"
+    if url.query or url.fragment:
+        return "it ends with the path"
+    if not re.fullmatch(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?", url.path):
+        return "its path is not made of plain letters, digits and -._~"
+    return ""
 
 
 def _check_alarms(alarms: Alarms) -> None:

@@ -26,6 +26,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from processes.core.budgets import PASS_S, SHARE_BYTES, UNREAD_BYTES_MAX
+from processes.core.connections import plain
 from processes.core.values import CloseCode
 
 HEAD_BYTES_MAX: Final = 32 * 1024  # of an upgrade request; a browser's with all its cookies is about 8 KiB
@@ -202,9 +203,12 @@ class WebSocket(asyncio.Protocol):
 
     @property
     def peer(self) -> str:
-        """Return the peer's address; empty if it has none."""
+        """Return the peer's address and port, of IPv6 in brackets; empty if it has none."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+        if not isinstance(name, tuple):
+            return ""
+        address = plain(name[0])
+        return f"[{address}]:{name[1]}" if ":" in address else f"{address}:{name[1]}"
 
     def send(self, text: bytes) -> bool:
         """Send one text message. Return False if the connection is not open (any more), and nothing was sent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 
 from processes.adapters.settings import closed_to_us
+from processes.client import way
 from processes.client.errors import HubAway, NotAnAddress, NoToken, Refused, Silence
 from processes.client.http_link import Answer, Deadline, HttpLink
 from processes.client.patience import PATIENCE, Patience
@@ -54,14 +56,18 @@ class Api:
         token_file: Path | None = None,
         patience: Patience = PATIENCE,
     ) -> None:
-        """`trust`: None for what the system trusts. `own`: the port belongs to this machine's own installation.
+        """`trust`: None for what the environment trusts. `own`: the port belongs to this machine's own installation, so
+        that no proxy is used.
 
-        `token_file`: where the token came from, for errors that name it.
+        `token_file`: where the token came from, for errors that name it. Raises: BadVariable, NotAnAddress.
         """
+        if trust is None and url.startswith("https://"):
+            trust = way.trust(os.environ)
         self.url, self.token, self.trust, self.own = url.rstrip("/"), token, trust, own
+        self.proxy = None if own else way.proxy_to(url, os.environ)
         self._token_file, self._patience = token_file, patience
         self._ahead_s = 0.0
-        self._http = HttpLink(self.url, token, trust, own=own)
+        self._http = HttpLink(self.url, token, trust, own=own, proxy=self.proxy)
 
     def __enter__(self) -> Api:
         return self
@@ -146,7 +152,7 @@ class Api:
 
     def _stranger(self, answer: Answer, code: str, said: str, moved_to: str = "") -> Refused:
         """What the hub does not say: somebody else has answered in its place."""
-        message = f"{self.url} answers {said}"
+        message = f"{self.url} answers {said}" + (f", asked by way of {self.proxy}" if self.proxy else "")
         return Refused(answer.status, code, message, url=self.url, own=self.own, moved_to=moved_to)
 
     def now_wall_s(self) -> float:
@@ -288,13 +294,14 @@ def _within(left_s: float) -> Deadline:
 def open_remote(url: str, token_file: Path, patience: Patience = PATIENCE) -> Api:
     """Open the API of a hub: the URL of its operators' port, and a file that holds a token.
 
-    Raises: NotAnAddress, NoToken.
+    Raises: NotAnAddress, NoToken, BadVariable.
     """
     try:
         parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
         raise NotAnAddress(url) from None
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NotAnAddress(url)
     return Api(url, read_token(token_file), token_file=token_file, patience=patience)
 
@@ -302,7 +309,7 @@ def open_remote(url: str, token_file: Path, patience: Patience = PATIENCE) -> Ap
 def read_token(path: Path) -> str:
     """The token that the file holds. Raises: NoToken."""
     try:
-        token = path.read_text().strip()
+        token = path.read_bytes().decode("utf-8-sig").strip()
     except FileNotFoundError:
         raise NoToken(path, f"there is no token file at {path}", missing=True) from None
     except PermissionError:

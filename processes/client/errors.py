@@ -4,7 +4,8 @@ ClientError
 ├── Refused          the answer is an error, or none that the hub gives: its HTTP status, code and message
 ├── HubAway          nobody answered, or not in time; whether a request was carried out is unknown
 ├── NoToken          the file does not give a token
-└── NotAnAddress     the text is not the URL of an operators' port
+├── NotAnAddress     the text is not the URL of an operators' port
+└── BadVariable      a variable of the environment, of proxies or of certificates, cannot be followed
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Refused(ClientError):
     def passes(self) -> bool:
         """True when the hub, or a proxy before it, is unwell for a moment: the same request may be asked again."""
         too_soon = self.code == "too_many_requests"  # nothing was done; `retry_after_s` says when it may be
-        return too_soon or self.status in (408, 503, 504) or (self.code == "http" and self.status >= 500)
+        of_proxy = self.code == "http" and (self.status in (425, 429) or self.status >= 500)
+        return too_soon or of_proxy or self.status in (408, 503, 504)
 
     @property
     def not_found(self) -> bool:
@@ -101,3 +103,11 @@ class NotAnAddress(ClientError):
     def __init__(self, text: str) -> None:
         super().__init__(f"{text!r} is not the URL of an operators' port: it looks like https://fleet.example.org:7700")
         self.text = text
+
+
+class BadVariable(ClientError):
+    """A variable of the environment says what cannot be followed, so nothing was asked. `variable`: its name."""
+
+    def __init__(self, variable: str, message: str) -> None:
+        super().__init__(message)
+        self.variable = variable

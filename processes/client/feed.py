@@ -98,7 +98,7 @@ def open_socket(api: Api) -> Iterator[ClientConnection]:
             open_timeout=OPEN_S_MAX,
             close_timeout=1,
             max_size=FRAME_BYTES_MAX,
-            proxy=None,
+            proxy=None if api.proxy is None else api.proxy.url,
             logger=logging.Logger("unheard", logging.CRITICAL + 1),  # otherwise its threads write tracebacks to stderr
         ) as socket:
             yield socket
@@ -109,7 +109,7 @@ def open_socket(api: Api) -> Iterator[ClientConnection]:
                 status, "not_signed_in", "this token may not watch the fleet", url=api.url, own=api.own
             ) from None
         raise OSError(str(error)) from None
-    except (InvalidHandshake, InvalidURI, TimeoutError) as error:
+    except (InvalidHandshake, InvalidURI, TimeoutError, UnicodeError) as error:
         raise OSError(str(error)) from None
 
 

@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from processes.client.errors import HubAway, Silence
+from processes.client.errors import HubAway, NotAnAddress, Silence
+from processes.client.way import Proxy
 
 if TYPE_CHECKING:
     import httpx
@@ -55,17 +56,23 @@ class Answer(NamedTuple):
 class HttpLink:
     """The HTTP connections to one operators' port."""
 
-    def __init__(self, url: str, token: str, trust: ssl.SSLContext | None, *, own: bool) -> None:
-        """`trust`: None for what the system trusts. `own`: the port is this machine's, so that no proxy is used."""
+    def __init__(
+        self, url: str, token: str, trust: ssl.SSLContext | None, *, own: bool, proxy: Proxy | None = None
+    ) -> None:
+        """`trust`: None for no TLS. `own`: the port is this machine's. Raises: NotAnAddress."""
         import httpx  # noqa: PLC0415  # see the module's docstring
 
-        self.url, self._own, self._httpx = url, own, httpx
-        self._client: httpx.Client = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=trust if trust is not None else True,
-            trust_env=not own,
-        )
+        self.url, self._own, self._httpx, self._proxy = url, own, httpx, proxy
+        try:
+            self._client: httpx.Client = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}"},
+                verify=trust if trust is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                trust_env=False,  # way.py has read it
+                proxy=None if proxy is None else proxy.url,
+            )
+        except httpx.InvalidURL:
+            raise NotAnAddress(url) from None
         self._socket: socket.socket | None = None  # of the connection that was made last: requests go one at a time
 
     def close(self) -> None:
@@ -95,7 +102,7 @@ class HttpLink:
                 answer = self._client.send(request, stream=True)
             with contextlib.closing(answer):
                 content = self._body(answer, deadline.answer_s)
-        except (self._httpx.RequestError, self._httpx.InvalidURL) as error:
+        except (self._httpx.RequestError, self._httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: of a bad name
             raise self._away(error) from error
         return Answer(answer.status_code, answer.reason_phrase, answer.headers, content)
 
@@ -151,8 +158,10 @@ class HttpLink:
             why, message = Silence.NO_TLS, f"{self.url} does not speak TLS: {said}"
         elif "CERTIFICATE_VERIFY_FAILED" in said:
             why, message = Silence.UNTRUSTED, f"the certificate of {self.url} is not trusted here: {said}"
-        elif isinstance(error, self._httpx.ConnectError | self._httpx.UnsupportedProtocol):
+        elif isinstance(error, self._httpx.ConnectError | self._httpx.UnsupportedProtocol | UnicodeError):
             why = Silence.UNREACHABLE
         elif isinstance(error, self._httpx.RemoteProtocolError) and self.url.startswith("http://") and not self._own:
             message += " (perhaps it speaks TLS: https://…)"
+        if self._proxy is not None:
+            message += f", asked by way of {self._proxy}"
         return HubAway(message, url=self.url, why=why, own=self._own)

@@ -207,6 +207,12 @@ class Connections(Generic[Key]):
         return self.silent.remove(key) or self.strangers.remove(key) or client is not None
 
 
+def plain(address: str) -> str:
+    """Return the address of a peer as people know it: IPv4 behind a socket for IPv6 is IPv4."""
+    mapped = address.lower().removeprefix("::ffff:")
+    return mapped if address[:7].lower() == "::ffff:" and "." in mapped else address
+
+
 def site_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or an IPv6 network of 64 bits; other texts as they are."""
     try:
@@ -238,7 +244,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
     their order. Each proxy appends who connected to it; so what stands before an entry that is not trusted, or is no
     address, was said by a stranger.
     """
-    found = peer
+    found = plain(peer)
     entries = [entry.strip() for value in forwarded_for for entry in value.split(",")]
     while is_within(found, trusted) and entries:
         said = _bare(entries.pop())

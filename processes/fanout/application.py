@@ -28,7 +28,6 @@ from processes.fanout.web import (
     HeadCheck,
     Problem,
     check_fresh,
-    cookies,
     guarded,
     http_error,
     internal_error,
@@ -63,7 +62,7 @@ def application(
 
     def is_known(scope: Scope) -> bool:
         request = Request(scope)
-        return auth.known(request.headers.get("authorization", ""), cookies(request)) is not None
+        return auth.known(request.headers.get("authorization", ""), request.headers.getlist("cookie")) is not None
 
     return HeadCheck(budget.of_addresses(app, is_known), auth, trusted)  # which finds out whose address it is
 

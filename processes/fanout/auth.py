@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from processes.adapters.settings import Settings
@@ -20,6 +20,7 @@ from processes.core.fanout.signin import (
     Public,
     Uses,
     cookie,
+    cookie_values,
     digest,
     host_allowed,
     is_fresh,
@@ -72,14 +73,16 @@ class Auth:
         """Return whether the Origin header is allowed; if not, answer 403."""
         return origin_allowed(origin, host, self.public, self.tls)
 
-    def known(self, authorization: str, cookies: dict[str, str]) -> Principal | None:
-        """Return who asks, by the last look at the state folder; for callers that cannot await."""
+    def known(self, authorization: str, cookies: Sequence[str]) -> Principal | None:
+        """Return who asks, by the last look at the state folder; for callers that cannot await. `cookies`: the request's
+        headers of that name.
+        """
         token = bearer(authorization)
         if token is not None:
             return self._in_time(self._folder_watch.seen.credentials.get(digest(token)))
         return self._session(cookies)
 
-    async def find(self, authorization: str, cookies: dict[str, str], address: str = "") -> Principal | None:
+    async def find(self, authorization: str, cookies: Sequence[str], address: str = "") -> Principal | None:
         """Return who asks, as `known` does, but look at the state folder once more for an unknown token, unless too
         many unknown ones came from there.
         """
@@ -172,11 +175,11 @@ class Auth:
         session = session_of(session_id, file.token_hash, file.role, file.actor, file.at)
         return not is_over(file.at, self._wall_s()) and not self._is_idle(session) and self._is_granted(session)
 
-    def _read(self, cookies: dict[str, str]) -> Principal | None:
-        text = cookies.get(self.cookie_name)
-        return read_cookie(self._key, text, self._wall_s()) if text else None
+    def _read(self, cookies: Sequence[str]) -> Principal | None:
+        found = (read_cookie(self._key, text, self._wall_s()) for text in cookie_values(cookies, self.cookie_name))
+        return next((session for session in found if session is not None), None)
 
-    def _session(self, cookies: dict[str, str]) -> Principal | None:
+    def _session(self, cookies: Sequence[str]) -> Principal | None:
         found = self._read(cookies)
         if found is None or self._is_idle(found) or not self._is_granted(found):
             return None

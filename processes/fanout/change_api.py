@@ -56,7 +56,6 @@ from processes.fanout.web import (
     check_fresh,
     check_origin,
     check_there,
-    cookies,
     json,
     principal_of,
 )  # fmt: skip
@@ -102,7 +101,7 @@ class ChangeApi:
             raise Problem(
                 401, "not_signed_in", "this code or token is not good (any more)", {"www-authenticate": "Bearer"}
             )
-        before = self._auth.known("", cookies(request))
+        before = self._auth.known("", request.headers.getlist("cookie"))
         if before is not None:  # of the same browser: nobody can use it any more
             with contextlib.suppress(OSError):  # a full disk: it ends by its time
                 await self._auth.end(before.credential, before.since_wall_s)

@@ -27,11 +27,17 @@ def routes(auth: Auth) -> Iterator[Route]:
     for path in sorted(FOLDER.iterdir()):
         if path.suffix in KINDS:
             name = "/" if path.name == "index.html" else f"/{path.name}"
-            yield Route(name, guarded(auth, None, _file(path)), methods=["GET"])
+            yield Route(name, guarded(auth, None, _file(path, auth.public.prefix)), methods=["GET"])
 
 
-def _file(path: Path) -> Endpoint:
+def _file(path: Path, prefix: str) -> Endpoint:
+    """Return the endpoint of a file. The page names its files with the path that browsers have to ask for; from there
+    on each module finds the others beside itself.
+    """
     content, kind = path.read_bytes(), KINDS[path.suffix]
+    if path.suffix == ".html":
+        for name in (b"href", b"src"):
+            content = content.replace(name + b'="/', name + b'="' + prefix.encode() + b"/")
 
     async def page(request: Request) -> Response:
         return Response(content, media_type=kind)

@@ -31,7 +31,7 @@ from processes.core.budgets import TOKEN_CONNECTIONS_MAX, TOKEN_WEBSOCKETS_MAX
 from processes.core.connections import Network, client_address, operators_limits
 from processes.core.fanout import http_head
 from processes.core.fanout.http_head import HEAD_BYTES_MAX, Refused
-from processes.core.fanout.signin import Principal
+from processes.core.fanout.signin import Principal, below
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
@@ -327,15 +327,13 @@ def subscriber_class(
         host = ",".join(headers.get_all("Host"))
         if not auth.host_ok(host):
             return refuse(421, "misdirected", "this is not the host that you asked for: set operators.url")
-        if request.path.partition("?")[0] != "/ws":
+        if below(request.path.partition("?")[0], auth.public.prefix) != "/ws":
             return refuse(404, "not_found", "WebSockets are at /ws")
         origins = headers.get_all("Origin")
         if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], host)):
             return refuse(403, "foreign_origin", "this page is not ours")
         authorization = headers.get_all("Authorization")
-        principal = auth.known(
-            authorization[0] if len(authorization) == 1 else "", http_head.cookies_of(headers.get_all("Cookie"))
-        )
+        principal = auth.known(authorization[0] if len(authorization) == 1 else "", headers.get_all("Cookie"))
         if principal is None and authorization and not subscriber.looked_again:
             subscriber.looked_again = True
             return LOOK_AGAIN_S

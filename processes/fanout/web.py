@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from processes.adapters.listener import Arrival
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.connections import Network, client_address
-from processes.core.fanout.http_head import HEAD_BYTES_MAX, HEADERS_MAX, TOO_LARGE, cookies_of
-from processes.core.fanout.signin import Principal
+from processes.core.fanout.http_head import HEAD_BYTES_MAX, HEADERS_MAX, TOO_LARGE
+from processes.core.fanout.signin import Principal, below, cookie_values
 from processes.core.travels import shape
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
@@ -234,7 +234,11 @@ def _note_refused(auth: Auth, audit_notes: AuditNotes, request: Request, respons
         return
     signs_in = request.url.path == "/login"
     has_token = bool(request.headers.getlist("authorization")) or signs_in
-    if principal is None and not has_token and not cookies(request).get(auth.cookie_name):
+    if (
+        principal is None
+        and not has_token
+        and not any(cookie_values(request.headers.getlist("cookie"), auth.cookie_name))
+    ):
         audit_notes.refused += 1  # it had no credential at all: a line about it would tell nothing
         return
     reason = f"HTTP {response.status_code}"
@@ -245,11 +249,6 @@ def _note_refused(auth: Auth, audit_notes: AuditNotes, request: Request, respons
     audit_notes.note_refused(asked, reason, address_of(request), principal, is_guess=is_guess)
 
 
-def cookies(request: Request) -> dict[str, str]:
-    """Return the request's cookies, by name. Starlette's own, of the standard library, may take seconds to be read."""
-    return cookies_of(request.headers.getlist("cookie"))
-
-
 def address_of(request: Request) -> str:
     """Return the address that the request came from."""
     return request.client.host if request.client else ""
@@ -258,7 +257,7 @@ def address_of(request: Request) -> str:
 async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Principal:
     authorization = request.headers.getlist("authorization")
     token = authorization[0] if len(authorization) == 1 else ""
-    found = await auth.find(token, cookies(request), address_of(request))
+    found = await auth.find(token, request.headers.getlist("cookie"), address_of(request))
     if found is None:
         raise Problem(
             401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}
@@ -302,10 +301,14 @@ class HeadCheck:
         headers = scope["headers"]
         self._find_client(scope)
         problem = _problem_of_head(scope["raw_path"] + scope["query_string"], headers) or self._problem_of_host(headers)
-        if problem is None:
-            await self._app(scope, receive, send)
-        else:
+        prefix = self._auth.public.prefix
+        if problem is not None:
             await told(problem)(scope, receive, send)
+        elif prefix and scope["path"] == prefix:
+            await Response(status_code=308, headers={"location": f"{prefix}/"})(scope, receive, send)
+        else:
+            raw = below(scope["raw_path"].decode("latin-1"), prefix).encode("latin-1")
+            await self._app({**scope, "path": below(scope["path"], prefix), "raw_path": raw}, receive, send)
 
     def _find_client(self, scope: Scope) -> None:
         peer, port = scope["client"] or ("", 0)
@@ -318,7 +321,7 @@ class HeadCheck:
 
     def _problem_of_host(self, headers: Headers) -> Problem | None:
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
-        if len(hosts) == 1 and self._auth.host_ok(hosts[0]):
+        if len(hosts) <= 1 and self._auth.host_ok("".join(hosts)):
             return None
         return Problem(
             421, "misdirected", "this is not the host that you asked for: set operators.url to its public address"

@@ -55,7 +55,7 @@ class Enrolment:
             return offer
         self._numbers += 1
         socket.offer = f"{self._boot}.code{self._numbers}"
-        refusal = self._offers.begin(socket.offer, site_of(socket.peer.rpartition(":")[0]), now_s)
+        refusal = self._offers.begin(socket.offer, site_of(socket.peer.rpartition(":")[0].strip("[]")), now_s)
         if refusal is not None:
             return refusal
         event = CodeOffered(self._name, socket.offer, *offer, socket.peer)

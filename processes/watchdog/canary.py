@@ -273,10 +273,9 @@ class Canary:
 
     @contextlib.asynccontextmanager
     async def _connected(self, listen: str, token: str) -> AsyncIterator[ClientConnection]:
-        host, port = settings_of.reachable(listen)
         context = tls_context(self._settings)
         socket = await connect(
-            f"{'wss' if context else 'ws'}://{host}:{port}/ws",
+            f"{'wss' if context else 'ws'}://{settings_of.joined(*settings_of.reachable(listen))}/ws",
             ssl=context,
             additional_headers={"Authorization": f"Bearer {token}"},
             compression=None,

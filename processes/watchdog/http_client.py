@@ -35,7 +35,7 @@ async def ask(host: str, port: int, request: Request, context: ssl.SSLContext | 
     """
     reader, writer = await asyncio.open_connection(host, port, ssl=context)
     try:
-        return await _exchange(reader, writer, f"{host}:{port}", request)
+        return await _exchange(reader, writer, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", request)
     except h11.ProtocolError as error:
         raise BadAnswer(str(error)) from None
     finally:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from processes.adapters.settings import File, NotOurs, Settings, SettingsError, load, load_anyway
+from processes.adapters.settings import (
+    File,
+    NotOurs,
+    Settings,
+    SettingsError,
+    address,
+    load,
+    load_anyway,
+    reachable,
+)
 
 
 def settings(tmp_path: Path, text: str = "", **environment: str) -> Settings:
@@ -36,13 +48,28 @@ def test_the_environment_counts_more_than_the_file_and_the_file_more_than_the_de
         ("[gateway]\nprocesses = 0", {}, "gateway.processes"),
         ("not toml", {}, "cannot be read"),
         ("", {"FLEETHUB_AGENTS_LISTEN": "7701"}, "agents.listen: '7701' is not HOST:PORT"),
-        ("", {"FLEETHUB_AGENTS_LISTEN": "[::1]:7701"}, "IPv6"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "::1:7701"}, "'::1:7701' is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[::g]:7701"}, "is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[127.0.0.1]:7701"}, "is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[fe80::1%eth0]:7701"}, "is not [IPV6]:PORT"),
+        ("", {"FLEETHUB_AGENTS_LISTEN": "[::]:7701"}, "agents.listen = '[::]:7701' is reachable from elsewhere"),
+        ("", {"FLEETHUB_OPERATORS_LISTEN": "[2001:db8::7]:7700"}, "is reachable from elsewhere"),
         ("", {"FLEETHUB_OPERATORS_LISTEN": "0.0.0.0:7701"}, "operators.listen = '0.0.0.0:7701' is reachable"),
         ("", {"FLEETHUB_TLS_KEY": "/key.pem"}, "belong together"),
         ("", {"FLEETHUB_OPERATORS_URL": "fleet.example.org"}, "https://fleet.example.org"),
         ("", {"FLEETHUB_AGENTS_URL": "https://fleet.example.org"}, "wss://"),
         ("", {"FLEETHUB_OPERATORS_URL": "http://[::1"}, "is not a URL"),
         ("", {"FLEETHUB_AGENTS_URL": "ws://[::1"}, "is not a URL"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://user@fleet.example.org"}, "a user's name has no place in it"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example/a b"}, "its path is not made of"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example/../a"}, "its path is not made of"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example//a"}, "its path is not made of"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example/flöte"}, "its path is not made of"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example/?a=b"}, "it ends with the path"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example/#code"}, "it ends with the path"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://x.example:99999"}, "is not a URL"),
+        ("", {"FLEETHUB_OPERATORS_URL": "https://-ö.example"}, "-ö.example"),
+        ("", {"FLEETHUB_PORT": "here"}, "unknown setting FLEETHUB_PORT"),
         ('[operators]\nfresh_for = ["re boot"]', {}, "'re boot' is not the name of an operation"),
         ("[operators]\nfresh_s = 1", {}, "operators.fresh_s"),
         ("", {"FLEETHUB_OPERATORS_TRUSTED_PROXIES": "10.0.0.7,10.0.0.8"}, "addresses and networks: 10.0.0.7"),
@@ -110,9 +137,77 @@ def test_a_folder_of_another_user_is_no_mistake_and_says_whose_it_is(
     def closed(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr(Path, "read_bytes", closed)
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(
         NotOurs, match=f"^{tmp_path} cannot be read by .*: it belongs to .*; run this as that user: sudo -u "
     ):
         load_anyway({"FLEETHUB_STATE": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://flöte.example.org", "https://xn--flte-6qa.example.org"),
+        ("https://FLÖTE.example.org:8443/fleet/", "https://xn--flte-6qa.example.org:8443/fleet/"),
+        ("https://straße.example", "https://xn--strae-oqa.example"),
+        ("https://例え.example", "https://xn--r8jz45g.example"),
+        ("https://Fleet.example.org/", "https://Fleet.example.org/"),
+        ("http://[2001:db8::1]:7700", "http://[2001:db8::1]:7700"),
+        ("", ""),
+    ],
+)
+def test_an_international_name_is_had_as_browsers_send_it(tmp_path: Path, given: str, url: str) -> None:
+    assert settings(tmp_path, FLEETHUB_OPERATORS_URL=given).file.operators.url == url
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_the_file_is_utf8_in_every_locale(tmp_path: Path, start: bytes, locale: str) -> None:
+    """The bug it would catch: a comment with an umlaut keeps everything from starting where the locale is not UTF-8."""
+    (tmp_path / "fleethub.toml").write_bytes(start + "# für „Halle 3“\r\n[watchdog]\r\nstall_s = 3\r\n".encode())
+    environ = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "FLEETHUB_STATE": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", "from processes.adapters.settings import load; print(load().file.watchdog.stall_s)"],
+        env=environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (told.stdout, told.returncode) == ("3.0\n", 0), told.stderr
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe[\x00", b"# f\xfcr\n"])
+def test_what_is_not_utf8_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "fleethub.toml").write_bytes(text)
+    with pytest.raises(SettingsError, match=r"fleethub\.toml cannot be read: 'utf-8' codec"):
+        load({"FLEETHUB_STATE": str(tmp_path)})
+
+
+def test_what_kubernetes_and_docker_set_for_a_service_called_fleethub_is_no_setting(tmp_path: Path) -> None:
+    links = {
+        "FLEETHUB_SERVICE_HOST": "10.0.0.7", "FLEETHUB_SERVICE_PORT": "7700", "FLEETHUB_SERVICE_PORT_OPERATORS": "7700",
+        "FLEETHUB_PORT": "tcp://10.0.0.7:7700", "FLEETHUB_PORT_7700_TCP": "tcp://10.0.0.7:7700",
+        "FLEETHUB_PORT_7700_TCP_ADDR": "10.0.0.7", "FLEETHUB_PORT_7700_TCP_PORT": "7700",
+        "FLEETHUB_PORT_7700_TCP_PROTO": "tcp", "FLEETHUB_AGENTS_SERVICE_HOST": "10.0.0.8",
+        "FLEETHUB_AGENTS_PORT": "tcp://10.0.0.8:7701", "FLEETHUB_AGENTS_PORT_7701_TCP_ADDR": "10.0.0.8",
+    }  # fmt: skip
+    assert settings(tmp_path, **links).file == settings(tmp_path).file
+    for name in ("FLEETHUB_SERVICES_HOST", "FLEETHUB_PORTS", "FLEETHUB_PORT_TCP"):
+        with pytest.raises(SettingsError, match=f"unknown setting {name}"):
+            settings(tmp_path, **{name: "10.0.0.7"})
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "reached", "url"),
+    [
+        ("[::]:7701", "::", "127.0.0.1", None), ("[::1]:7701", "::1", "::1", "ws://[::1]:7701/ws"),
+        ("[2001:DB8:0::7]:7701", "2001:db8::7", "2001:db8::7", "ws://[2001:db8::7]:7701/ws"),
+        ("0.0.0.0:7701", "0.0.0.0", "127.0.0.1", None), ("hub.invalid:7701", "hub.invalid", "hub.invalid",
+        "ws://hub.invalid:7701/ws"),
+    ],
+)  # fmt: skip
+def test_where_ipv6_listens_and_how_it_is_reached(
+    tmp_path: Path, listen: str, host: str, reached: str, url: str | None
+) -> None:
+    found = settings(tmp_path, FLEETHUB_AGENTS_LISTEN=listen, FLEETHUB_INSECURE="true")
+    assert address(listen) == (host, 7701)
+    assert reachable(listen) == (reached, 7701)
+    assert found.agents_url == (url or f"ws://{socket.gethostname()}:7701/ws")

@@ -20,6 +20,7 @@ from processes.core.connections import (
     client_address,
     is_within,
     operators_limits,
+    plain,
     site_of,
 )
 
@@ -321,3 +322,15 @@ def test_whatever_a_stranger_writes_he_is_not_taken_for_another(said: list[str])
     assert client_address("10.0.0.1", [*said, "192.0.2.7"], TRUSTED) == "192.0.2.7"
     assert client_address("192.0.2.7", said, TRUSTED) == "192.0.2.7"
     assert not is_within("unknown", TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("::ffff:10.1.2.3", "10.1.2.3"), ("::FFFF:10.1.2.3", "10.1.2.3"), ("10.1.2.3", "10.1.2.3"), ("::1", "::1"),
+        ("::ffff:0:1", "::ffff:0:1"), ("2001:db8::7", "2001:db8::7"), ("", ""),
+    ],
+)  # fmt: skip
+def test_ipv4_behind_a_socket_for_ipv6_is_ipv4(address: str, shown: str) -> None:
+    assert plain(address) == shown
+    assert client_address(address, [], []) == shown

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 import signal
 import socket
 import ssl
@@ -115,6 +116,46 @@ def test_a_code_is_good_once_and_makes_a_session_that_signing_out_ends_everywher
         asyncio.run(run(house))
         key = house.state / "run" / "cookie.key"
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_below_a_path_and_under_an_international_name_all_works_whatever_the_proxy_does_with_the_path() -> None:
+    """The bugs it would catch: the page asks for its parts at the root; a foreign cookie ends the WebSocket only."""
+
+    async def run(house: FanoutHouse) -> None:
+        headers = {"host": "xn--flte-6qa.example.org", "origin": "https://xn--flte-6qa.example.org"}
+        async with house.client(None, cookies=httpx.Cookies()) as browser:
+            assert (await browser.get("/fleet", headers=headers)).headers["location"] == "/fleet/"
+            for prefix in ("", "/fleet"):
+                page = await browser.get(f"{prefix}/", headers=headers)
+                assert page.status_code == 200
+                parts = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+                assert len(parts) == 5
+                assert all(part.startswith("/fleet/") for part in parts)
+                for part in parts:
+                    named = await browser.get(prefix + part.removeprefix("/fleet"), headers=headers)
+                    assert named.status_code == 200
+                    assert not re.search(rb'from "/', named.content), "modules find each other beside themselves"
+                assert (await browser.get(f"{prefix}/livez", headers=headers)).status_code == 200
+                assert (await browser.get(f"{prefix}/api/v1/nothing", headers=headers)).status_code == 404
+                answer = await browser.post(f"{prefix}/login", json={"token": TOKEN}, headers=headers)
+                assert answer.status_code == 200
+                own = answer.headers["set-cookie"].partition(";")[0]
+                for sent in (own, f'theme={{"dark":true}}; {own}; a[b]=c', f"{own.partition('=')[0]}=stale; {own}"):
+                    me = await browser.get(f"{prefix}/api/v1/me", headers={**headers, "cookie": sent})
+                    assert me.status_code == 200
+                    async with connect(
+                        f"ws://{headers['host']}{prefix}/ws", host="127.0.0.1", port=house.port, proxy=None,
+                        additional_headers={"Origin": headers["origin"], "Cookie": sent},
+                    ) as socket:  # fmt: skip
+                        assert "full_state" in str(await socket.recv())
+                await browser.post(f"{prefix}/logout", headers={**headers, "cookie": own})
+            assert (await browser.get("/fleetx/livez", headers=headers)).status_code == 404
+
+    with FanoutHouse(FLEETHUB_OPERATORS_URL="https://flöte.example.org/fleet/") as house:
+        asyncio.run(run(house))
+        for head in (b"GET /livez HTTP/1.0\r\n\r\n", b"GET /livez HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"):
+            assert raw(house, head).startswith(b"HTTP/1.1 200"), "a probe without a Host, as HAProxy's"
+        assert raw(house, b"GET /livez HTTP/1.0\r\nHost: evil.example\r\n\r\n").startswith(b"HTTP/1.1 421")
 
 
 def test_a_session_for_a_token_outlives_the_fanout_and_bears_the_proxys_flags() -> None:

@@ -28,11 +28,11 @@ class Hours:
         self.watch = FolderWatch(settings, state_folder.look(settings, None))
         self.auth = Auth(settings, self.watch, KEY, lambda: self.now_s)
 
-    async def sign_in(self) -> tuple[dict[str, str], Principal]:
+    async def sign_in(self) -> tuple[list[str], Principal]:
         """A session for the installation's own token: its cookies and whose it is."""
         made = await self.auth.sign_in(None, "own")
         assert made is not None
-        return {self.auth.cookie_name: made[0]}, made[1]
+        return [f"{self.auth.cookie_name}={made[0]}"], made[1]
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def test_no_guess_keeps_a_good_token_or_code_out_and_guesses_by_any_way_are_limi
                 assert await auth.sign_in(None, f"x{number}", address) is None
             with contextlib.suppress(TooManyAttempts):
                 assert await auth.sign_in(f"x{number}", None, address) is None
-            assert await auth.find(f"Bearer x{number}", {}, address) is None
+            assert await auth.find(f"Bearer x{number}", [], address) is None
         for number in range(30):
             address = f"10.0.{number}.1"
             signin_codes.put(settings.run, f"good{number}", Role.VIEWER, 5e9)
             assert await auth.sign_in(f"good{number}", None, address) is not None
             assert await auth.sign_in(None, "own", address) is not None
-            assert await auth.find("Bearer own", {}, address) is not None
+            assert await auth.find("Bearer own", [], address) is not None
         for code, token in ((None, "x"), ("x", None)):
             with contextlib.suppress(TooManyAttempts):
                 for _ in range(20):
@@ -88,10 +88,10 @@ def test_who_guesses_bearer_tokens_makes_the_fanout_look_no_more_than_stated(
 
         monkeypatch.setattr(hours.watch, "_newest", look)
         for number in range(1000):
-            assert await hours.auth.find(f"Bearer x{number}", {}, f"2001:db8::{number:x}") is None
+            assert await hours.auth.find(f"Bearer x{number}", [], f"2001:db8::{number:x}") is None
         assert len(looks) == ATTEMPTS_MAX, "a /64 is one client"
         for number in range(1000):
-            assert await hours.auth.find(f"Bearer x{number}", {}, f"10.1.{number % 250}.{number // 250}") is None
+            assert await hours.auth.find(f"Bearer x{number}", [], f"10.1.{number % 250}.{number // 250}") is None
         assert len(looks) == ATTEMPTS_ALL_MAX
 
     asyncio.run(run())
@@ -188,20 +188,20 @@ def test_a_token_is_good_until_its_time_is_over_and_its_session_and_connections_
         hours.auth = Auth(settings, hours.watch, KEY, lambda: hours.now_s, on_token_use=lambda *use: told.append(use))
         made = await hours.auth.sign_in(None, "anns")
         assert made is not None
-        cookies, connection = {hours.auth.cookie_name: made[0]}, hours.auth.known("Bearer anns", {})
+        cookies, connection = [f"{hours.auth.cookie_name}={made[0]}"], hours.auth.known("Bearer anns", [])
         assert connection is not None
         hours.now_s += 99
-        assert await hours.auth.find("Bearer anns", {}) == hours.auth.known("Bearer anns", {}) == connection
+        assert await hours.auth.find("Bearer anns", []) == hours.auth.known("Bearer anns", []) == connection
         assert hours.auth.known("", cookies) is not None
         assert hours.auth.still_good(connection)
         assert hours.auth.still_good(made[1])
         hours.now_s += 1
-        assert await hours.auth.find("Bearer anns", {}) is hours.auth.known("Bearer anns", {}) is None
+        assert await hours.auth.find("Bearer anns", []) is hours.auth.known("Bearer anns", []) is None
         assert await hours.auth.find("", cookies) is hours.auth.known("", cookies) is None
         assert not hours.auth.still_good(connection)
         assert not hours.auth.still_good(made[1])
         assert await hours.auth.sign_in(None, "anns") is None
-        assert hours.auth.known("Bearer own", {}) is not None, "the installation's own has no end"
+        assert hours.auth.known("Bearer own", []) is not None, "the installation's own has no end"
 
     asyncio.run(run())
     assert told == [(digest("anns"), START_S)], "told once in some minutes, and never of the installation's own"
@@ -219,7 +219,7 @@ def test_a_token_in_use_is_told_once_in_five_minutes(settings: Settings) -> None
         hours = Hours(settings)
         auth = Auth(settings, hours.watch, KEY, lambda: hours.now_s, on_token_use=lambda _, at_s: told.append(at_s))
         for _ in range(601):
-            assert auth.known("Bearer anns", {}) is not None
+            assert auth.known("Bearer anns", []) is not None
             hours.now_s += 1
 
     asyncio.run(run())

@@ -128,10 +128,15 @@ def test_the_certificate_tells_when_it_expires_and_one_that_cannot_be_read_has_n
         "FLEETHUB_TLS_KEY": str(key),
     }
     exporter = metrics.Metrics(load(environment))
-    (sample,) = families(exporter.export([], each=False).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples
+    (sample,) = families(exporter.export([], each=False).decode())[
+        "fleethub_certificate_expiry_timestamp_seconds"
+    ].samples
     assert sample.value == pytest.approx(time.time() + 2 * 86400, abs=60)
     certificate.write_text("half of it")
-    assert families(exporter.export([], each=False).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples == []
+    assert (
+        families(exporter.export([], each=False).decode())["fleethub_certificate_expiry_timestamp_seconds"].samples
+        == []
+    )
 
 
 def fields_written(kind: str) -> set[str]:

@@ -40,7 +40,7 @@ class SystemdUnits(NamedTuple):
         for words in (["daemon-reload"], ["enable", name], ["restart", name]):  # one that runs gets the new token
             command = ["systemctl", *words]
             done = subprocess.run(  # noqa: S603
-                command, capture_output=True, text=True, check=False, timeout=SYSTEMCTL_S_MAX
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=SYSTEMCTL_S_MAX
             )
             if done.returncode:
                 why = done.stderr.strip() or done.returncode

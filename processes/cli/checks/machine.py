@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters import rights
-from processes.adapters.settings import Settings, address
+from processes.adapters.settings import Settings, reachable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import descriptors, own_processes, supervision
 from processes.cli.machine import ports as both_ports
@@ -49,16 +49,15 @@ def ports(settings: Settings, deep: bool) -> Iterator[Finding]:
         return
     for name, listen in zip(("OPERATORS", "AGENTS"), listens, strict=True):
         started_with = running.environ if running is not None else {}
-        host, port = address(started_with.get(f"FLEETHUB_{name}_LISTEN", listen))
+        listen = started_with.get(f"FLEETHUB_{name}_LISTEN", listen)  # noqa: PLW2901
         try:
-            reached = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
-            socket.create_connection((reached, port), CONNECT_S_MAX).close()
-            yield Finding("ports", Level.OK, f"{name.lower()} can connect to {host}:{port}")
+            socket.create_connection(reachable(listen), CONNECT_S_MAX).close()
+            yield Finding("ports", Level.OK, f"{name.lower()} can connect to {listen}")
         except OSError as error:
             yield Finding(
                 "ports",
                 Level.BAD,
-                f"{name.lower()} cannot connect to {host}:{port}: {error}",
+                f"{name.lower()} cannot connect to {listen}: {error}",
                 "fleethub status says who is unwell.",
             )
 
@@ -132,7 +131,7 @@ def certificate(settings: Settings, deep: bool) -> Iterator[Finding]:
         return
     advice = "Renew it: new connections get the new one without a restart."
     try:
-        left_days = (expires_wall_s(Path(path).read_text()) - time.time()) / 86400
+        left_days = (expires_wall_s(Path(path).read_text("ascii", "replace")) - time.time()) / 86400
     except (OSError, NoCertificate) as error:
         yield Finding("certificate", Level.BAD, f"{path}: {error}", advice)
         return
@@ -191,7 +190,9 @@ def systemd(settings: Settings, deep: bool) -> Iterator[Finding]:
         return
     words = ["systemctl", "is-enabled", "fleethub.service"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SYSTEMCTL_S_MAX, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            words, capture_output=True, text=True, errors="replace", timeout=SYSTEMCTL_S_MAX, check=False
+        )
         said = done.stdout.strip() or "not known to systemd"
     except (OSError, subprocess.TimeoutExpired) as error:
         said = f"systemctl does not answer: {error}"

@@ -6,7 +6,7 @@ import os
 import ssl
 from pathlib import Path
 
-from processes.adapters.settings import Settings, address
+from processes.adapters.settings import Settings, joined, reachable
 from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
 from processes.client.api import Api, read_token
@@ -43,8 +43,7 @@ def agents_url(settings: Settings, listen: str | None = None) -> str:
 
 
 def _reachable(listen: str) -> str:
-    host, port = address(listen)
-    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared: nobody listens here
+    return joined(*reachable(listen))
 
 
 def _trust(settings: Settings) -> ssl.SSLContext | None:

@@ -7,6 +7,7 @@ import socket
 
 import psutil
 
+from processes.adapters import listening_socket
 from processes.adapters.settings import File, address
 from processes.cli.terminal.failure import Failure
 
@@ -34,24 +35,17 @@ def _check_one(setting: str, listen: str) -> None:
         raise Failure(
             "bad_port", f"{setting} = {listen!r}: give a fixed port, else nobody could know where to connect", advice
         )
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    try:
         # as supervisord does: closed connections that linger in TIME_WAIT do not keep the port
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
+        with listening_socket.bound(host, port) as probe:
             probe.listen(1)
-        except socket.gaierror as error:
-            raise Failure(
-                "bad_address", f"{setting} = {listen!r}: {host} is not known: {error.strerror}", advice
-            ) from None
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise Failure(
-                    "port_taken", f"port {port} ({setting} = {listen}) is taken{_holder(port)}", advice
-                ) from None
-            raise Failure(
-                "bad_address", f"{setting} = {listen!r} cannot be listened on: {error.strerror}", advice
-            ) from None
+    except socket.gaierror as error:
+        raise Failure("bad_address", f"{setting} = {listen!r}: {host} is not known: {error.strerror}", advice) from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Failure("port_taken", f"port {port} ({setting} = {listen}) is taken{_holder(port)}", advice) from None
+        said = f"{setting} = {listen!r} cannot be listened on: {error.strerror}"
+        raise Failure("bad_address", said, advice) from None
 
 
 def _holder(port: int) -> str:

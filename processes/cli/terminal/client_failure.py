@@ -10,7 +10,7 @@ from processes.adapters.settings import SettingsError, load
 from processes.cli.machine import own_processes
 from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
-from processes.client.errors import ClientError, HubAway, NoToken, Refused, Silence
+from processes.client.errors import BadVariable, ClientError, HubAway, NoToken, Refused, Silence
 
 LISTED_BY: Final = {  # the API's code for an unknown id → the verb that lists the known ones
     "unknown_host": "fleethub hosts lists them.",
@@ -30,6 +30,8 @@ def failure_of(error: ClientError) -> Failure:
         return _away(error)
     if isinstance(error, NoToken):
         return Failure("no_token", error.message, _advice_on_token(error))
+    if isinstance(error, BadVariable):
+        return Failure("bad_variable", str(error), f"Mend or unset {error.variable}.")
     return Failure("failed", str(error))
 
 

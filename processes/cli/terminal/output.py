@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import msgspec
 
 from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.streams import ReaderGone, Unwritable
-from processes.cli.terminal.text import columns, harmless_json, plain
+from processes.cli.terminal.text import ascii_json, columns, harmless_json, plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,11 +75,19 @@ def document(value: bytes | msgspec.Struct | Mapping[str, object]) -> None:
     """Print the one JSON document of a `--json` verb; bytes are a document already.
 
     On a terminal what would do something there is escaped as JSON escapes it, so that the document stays the same; a
-    program gets it as it is.
+    program gets it as it is. JSON is UTF-8: where the locale has another encoding, it is ASCII with JSON's escapes.
     """
     encoded = value if isinstance(value, bytes) else msgspec.json.encode(value)
     text = msgspec.json.format(encoded, indent=2).decode()
-    print(harmless_json(text) if sys.stdout.isatty() else text, flush=True)
+    text = harmless_json(text) if sys.stdout.isatty() else text
+    print(text if _speaks_utf8(sys.stdout) else ascii_json(text), flush=True)
+
+
+def _speaks_utf8(stream: TextIO) -> bool:
+    try:
+        return codecs.lookup(stream.encoding or "ascii").name == "utf-8"
+    except LookupError:
+        return False
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:

@@ -37,6 +37,13 @@ def harmless_json(document: str) -> str:
     )
 
 
+def ascii_json(document: str) -> str:
+    """The same JSON document in ASCII alone."""
+    if document.isascii():
+        return document
+    return "".join(character if character < "\x80" else json.dumps(character)[1:-1] for character in document)
+
+
 def drawn(line: str) -> str:
     """What a terminal finally shows of a line of output: the part after the last carriage return."""
     return line.rstrip("\r").rpartition("\r")[2]

@@ -47,17 +47,3 @@ def of_framing(names: Iterable[bytes]) -> Refused | None:
     if b"content-length" in found:
         return Refused(400, "malformed", "Content-Length and Transfer-Encoding exclude each other")
     return Refused(411, "length_required", "say the body's length in Content-Length: chunks are not taken here")
-
-
-def cookies_of(values: Iterable[str]) -> dict[str, str]:
-    """Return the cookies in the values of the Cookie headers, as they were sent; of a name that comes twice the first.
-
-    The parser of the standard library undoes quotes and escapes, which no cookie of ours has, and takes 14 s for a head
-    full of backslashes (CVE-2024-7592, Python before 3.11.10).
-    """
-    found: dict[str, str] = {}
-    for value in values:
-        for each in value.split(";"):
-            name, _, text = each.partition("=")
-            found.setdefault(name.strip(), text.strip())
-    return found

@@ -8,6 +8,7 @@ import hmac
 import math
 import re
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -130,6 +131,7 @@ class Public(msgspec.Struct, frozen=True):
     origin: str = ""  # scheme://host[:port], lower case, without a default port
     host: str = ""  # its host[:port]
     secure: bool = False  # cookies only over TLS
+    prefix: str = ""  # the path below which browsers ask (`/fleet`), whether a proxy takes it away or not
 
     @classmethod
     def of(cls, url: str, listen: str, tls: bool) -> Public:
@@ -137,11 +139,12 @@ class Public(msgspec.Struct, frozen=True):
         unless that is every address.
         """
         scheme = "https" if tls else "http"
-        if not url and not re.match(r"(0\.0\.0\.0|\*|localhost|127\.)", listen):
+        if not url and not re.match(r"(0\.0\.0\.0|\*|localhost|127\.|\[[0:]*1?\]:)", listen):
             url = f"{scheme}://{listen}"
         parts = urlsplit(url)
         host = normal_host(parts.netloc, parts.scheme)
-        return cls(f"{parts.scheme}://{host}" if host else "", host, tls or parts.scheme == "https")
+        origin = f"{parts.scheme}://{host}" if host else ""
+        return cls(origin, host, tls or parts.scheme == "https", parts.path.rstrip("/"))
 
 
 def normal_host(host: str, scheme: str) -> str:
@@ -149,15 +152,36 @@ def normal_host(host: str, scheme: str) -> str:
     found = _HOST.fullmatch(host)
     if found is None:
         return ""
-    name, port = found.group(1).lower(), found.group(2)
+    name, port = found.group(1).lower().removesuffix("."), found.group(2)
     return name if port is None or int(port) == {"http": 80, "https": 443}.get(scheme) else f"{name}:{int(port)}"
 
 
 def host_allowed(host: str, public: Public) -> bool:
-    """Return whether a request's Host is this installation; any other may be a rebound DNS name (answer: 421)."""
-    return _is_loopback(host) or (
-        bool(public.host) and normal_host(host, urlsplit(public.origin).scheme) == public.host
+    """Return whether a request's Host is this installation; any other may be a rebound DNS name (answer: 421).
+
+    An empty one is no other: a load balancer's probe over HTTP/1.0 has none, and every browser names one.
+    """
+    return (
+        not host
+        or _is_loopback(host)
+        or (bool(public.host) and normal_host(host, urlsplit(public.origin).scheme) == public.host)
     )
+
+
+def below(path: str, prefix: str) -> str:
+    """Return the path as the installation has it: without the prefix, if a proxy has left that in place."""
+    return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
+
+
+def cookie_values(headers: Iterable[str], name: str) -> list[str]:
+    """Return the values of the cookies of that name, in order. Whatever else a browser sends hides none of them.
+
+    Source: RFC 6265, section 5.4: pairs, each ended by a semicolon. Other programs of the host set what they like. The
+    parser of the standard library undoes quotes and escapes, which no cookie of ours has, and takes 14 s for a head full
+    of backslashes (CVE-2024-7592, Python before 3.11.10).
+    """
+    pairs = (pair.partition("=") for header in headers for pair in header.split(";"))
+    return [value.strip().strip('"') for found, equals, value in pairs if equals and found.strip() == name]
 
 
 def _is_loopback(host: str) -> bool:

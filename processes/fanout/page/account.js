@@ -1,8 +1,8 @@
 // Sessions (who is signed in, from where), tokens of people and scripts, and the audit trail (who did what).
-import { confirm, dialog, showToken, tell } from "/dialogs.js";
-import { $, h, keyed, one } from "/dom.js";
-import { ask, link, may } from "/link.js";
-import { day, empty, facts, since, table } from "/words.js";
+import { confirm, dialog, showToken, tell } from "./dialogs.js";
+import { $, h, keyed, one } from "./dom.js";
+import { ask, link, may } from "./link.js";
+import { day, empty, facts, since, table } from "./words.js";
 
 const AGAIN_MS = 5000,
   TRAIL_MAX = 200;

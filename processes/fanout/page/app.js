@@ -1,17 +1,17 @@
 // The page: signs in, shows the view that the address names, and always says how current the shown state is.
-import { view as account } from "/account.js";
-import { clock } from "/clock.js";
-import { view as commands } from "/commands.js";
-import { view as deadletters } from "/deadletters.js";
-import { $, h, icon, one, setText } from "/dom.js";
-import { view as fleetView } from "/fleet.js";
-import { view as host } from "/host.js";
-import { view as incident } from "/incident.js";
-import { ask, checkSilence, connect, disconnect, link, may } from "/link.js";
-import { view as runs } from "/runs.js";
-import { fleet } from "/store.js";
-import { view as watchdog } from "/watchdog.js";
-import { age, growAll, hour, phrase, sign, tone } from "/words.js";
+import { view as account } from "./account.js";
+import { clock } from "./clock.js";
+import { view as commands } from "./commands.js";
+import { view as deadletters } from "./deadletters.js";
+import { $, h, icon, one, setText } from "./dom.js";
+import { view as fleetView } from "./fleet.js";
+import { view as host } from "./host.js";
+import { view as incident } from "./incident.js";
+import { ask, at, checkSilence, connect, disconnect, link, may } from "./link.js";
+import { view as runs } from "./runs.js";
+import { fleet } from "./store.js";
+import { view as watchdog } from "./watchdog.js";
+import { age, growAll, hour, phrase, sign, tone } from "./words.js";
 
 const VIEWS = { fleet: fleetView, host, commands, runs, watchdog, incident, deadletters, account };
 const TABS = [
@@ -105,7 +105,7 @@ link.signedOut = () => {
     h(
       "div",
       { className: "signin" },
-      h("img", { src: "/favicon.svg", alt: "", width: 44, height: 44 }),
+      h("img", { src: at("/favicon.svg"), alt: "", width: 44, height: 44 }),
       h("h1", null, "Sign in to fleethub"),
       h(
         "p",

@@ -1,6 +1,6 @@
 // Small charts as SVG: a meter, a sparkline, a line chart. Each says in words what it shows.
-import { h, svg } from "/dom.js";
-import { hour } from "/words.js";
+import { h, svg } from "./dom.js";
+import { hour } from "./words.js";
 
 // Whatever is no number is not known.
 export const known = Number.isFinite;

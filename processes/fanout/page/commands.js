@@ -1,12 +1,12 @@
 // Commands: the list, and one command with its history and its output.
 
-import { clock } from "/clock.js";
-import { confirm, tell, toast } from "/dialogs.js";
-import { $, h, icon, keyed, one } from "/dom.js";
-import { ask, askSurely, may, randomKey } from "/link.js";
-import { Output } from "/output.js";
-import { fleet, isOpen, newestCommands } from "/store.js";
-import { between, day, empty, facts, hour, pill, presenceOf, progressOf, sign, since, tone, whole } from "/words.js";
+import { clock } from "./clock.js";
+import { confirm, tell, toast } from "./dialogs.js";
+import { $, h, icon, keyed, one } from "./dom.js";
+import { ask, askSurely, may, randomKey } from "./link.js";
+import { Output } from "./output.js";
+import { fleet, isOpen, newestCommands } from "./store.js";
+import { between, day, empty, facts, hour, pill, presenceOf, progressOf, sign, since, tone, whole } from "./words.js";
 
 const STATES = ["queued", "sent", "running", "succeeded", "failed", "rejected", "expired", "cancelled", "lost"];
 const LISTED_MAX = 300,

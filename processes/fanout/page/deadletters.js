@@ -1,8 +1,8 @@
 // Dead letters: messages that were put aside because they ended a process, or because a step on them failed.
-import { confirm } from "/dialogs.js";
-import { $, h, icon, keyed, one } from "/dom.js";
-import { ask, askSurely, link, may } from "/link.js";
-import { bytes, day, empty, facts, since } from "/words.js";
+import { confirm } from "./dialogs.js";
+import { $, h, icon, keyed, one } from "./dom.js";
+import { ask, askSurely, link, may } from "./link.js";
+import { bytes, day, empty, facts, since } from "./words.js";
 
 const AGAIN_MS = 5000;
 let id = "",

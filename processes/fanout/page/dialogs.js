@@ -1,7 +1,7 @@
 // Toasts, the dialog, and the dialogs that change something.
-import { $, h, icon, setText } from "/dom.js";
-import { ask, askSurely, link, randomKey } from "/link.js";
-import { day, many, tone } from "/words.js";
+import { $, h, icon, setText } from "./dom.js";
+import { ask, askSurely, link, randomKey } from "./link.js";
+import { day, many, tone } from "./words.js";
 
 const TYPED_MIN = 20; // to remove more hosts than this, their number must be typed
 

@@ -1,13 +1,13 @@
 // The fleet: all hosts, to be found, filtered, sorted, grouped, selected and commanded.
-import { known, meter, sparkline } from "/charts.js";
-import { clock } from "/clock.js";
-import { command, dialog, enroll, remove } from "/dialogs.js";
-import { $, h, icon, setText } from "/dom.js";
-import { Grid } from "/grid.js";
-import { may, trusted } from "/link.js";
-import { FIELDS, field, parse } from "/query.js";
-import { compareText, fleet, hostsByName, openByHost, sparks } from "/store.js";
-import { facts, many, pill, presenceOf, progressOf, since, whole } from "/words.js";
+import { known, meter, sparkline } from "./charts.js";
+import { clock } from "./clock.js";
+import { command, dialog, enroll, remove } from "./dialogs.js";
+import { $, h, icon, setText } from "./dom.js";
+import { Grid } from "./grid.js";
+import { may, trusted } from "./link.js";
+import { FIELDS, field, parse } from "./query.js";
+import { compareText, fleet, hostsByName, openByHost, sparks } from "./store.js";
+import { facts, many, pill, presenceOf, progressOf, since, whole } from "./words.js";
 
 const PRESENCES = ["online", "quiet", "stale", "offline"];
 const SORTS = {

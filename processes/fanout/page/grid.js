@@ -1,5 +1,5 @@
 // A table of ten thousand rows and more, of one height, of which only the visible ones exist. For mouse and keyboard.
-import { h } from "/dom.js";
+import { h } from "./dom.js";
 
 const AROUND = 8; // rows kept ready above and below
 

@@ -1,12 +1,12 @@
 // One host: its state now and in the last hours, its commands, and what its agent reports.
-import { known, lineChart } from "/charts.js";
-import { clock } from "/clock.js";
-import { commandLink } from "/commands.js";
-import { command, remove, revoke, tell } from "/dialogs.js";
-import { $, h, icon, keyed, one, plain } from "/dom.js";
-import { ask, askSurely, may, trusted } from "/link.js";
-import { fleet, newestCommands } from "/store.js";
-import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "/words.js";
+import { known, lineChart } from "./charts.js";
+import { clock } from "./clock.js";
+import { commandLink } from "./commands.js";
+import { command, remove, revoke, tell } from "./dialogs.js";
+import { $, h, icon, keyed, one, plain } from "./dom.js";
+import { ask, askSurely, may, trusted } from "./link.js";
+import { fleet, newestCommands } from "./store.js";
+import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "./words.js";
 
 const AGAIN_MS = 5000,
   COMMANDS_MAX = 50;

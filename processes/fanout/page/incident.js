@@ -1,8 +1,8 @@
 // One incident: what was found, done and lost, and the evidence that was taken before the remedy.
-import { $, h, icon, one } from "/dom.js";
-import { ask } from "/link.js";
-import { fleet } from "/store.js";
-import { age, day, empty, facts, pastPhrase, pill, since, tile } from "/words.js";
+import { $, h, icon, one } from "./dom.js";
+import { ask } from "./link.js";
+import { fleet } from "./store.js";
+import { age, day, empty, facts, pastPhrase, pill, since, tile } from "./words.js";
 
 const FRAME = /^(\s*)File "(.+)", line (\d+|\?\?\?) in (.+)$|^(\s+)(\S.*) \((.+):(\d+)\)$/;
 const NAMES = {

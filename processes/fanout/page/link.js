@@ -1,7 +1,10 @@
 // Talks to the server: requests over HTTP, and news over one WebSocket, which reconnects and fills gaps by itself.
-import { clock } from "/clock.js";
-import * as store from "/store.js";
+import { clock } from "./clock.js";
+import * as store from "./store.js";
 
+// everything is asked for where this file came from: under a proxy that may be below a path
+const HOME = new URL(".", import.meta.url);
+export const at = (path) => new URL(path.slice(1), HOME).href;
 const SILENT_MS = 12000,
   ASK_MS = 15000,
   WAIT_MS_MAX = 5000;
@@ -29,7 +32,7 @@ const ROLES = ["viewer", "operator", "admin"];
 export const may = (role) => ROLES.indexOf(link.me?.role) >= ROLES.indexOf(role);
 
 export async function ask(method, path, body) {
-  const answer = await fetch(path, {
+  const answer = await fetch(at(path), {
     method,
     headers: body ? { "content-type": "application/json" } : {},
     body: body ? JSON.stringify(body) : undefined,
@@ -65,7 +68,7 @@ export async function askSurely(method, path, body, onAgain = () => {}) {
 
 export function connect() {
   clearTimeout(timer);
-  const own = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  const own = new WebSocket(at("/ws").replace(/^http/, "ws"));
   socket = own;
   triedMs = Date.now();
   own.onopen = () => {

@@ -1,9 +1,9 @@
 // A command's output as in a terminal: live and coloured, to be followed, searched and saved.
-import { tell, toast } from "/dialogs.js";
-import { h, setText, visible } from "/dom.js";
-import { ask, link, unwatch, watch } from "/link.js";
-import { line, PLAIN } from "/terminal.js";
-import { many } from "/words.js";
+import { tell, toast } from "./dialogs.js";
+import { h, setText, visible } from "./dom.js";
+import { ask, link, unwatch, watch } from "./link.js";
+import { line, PLAIN } from "./terminal.js";
+import { many } from "./words.js";
 
 const LINES_MAX = 5000; // shown on the page; Download saves all that the hub keeps
 const BYTES_MAX = 64 * 1024 * 1024; // of a saved file

@@ -1,7 +1,7 @@
 // A picture of the processes as they are now, from the servers to the people, with the queues and the watchdog.
-import { h } from "/dom.js";
-import { fleet, turnsPerSecond } from "/store.js";
-import { age, many, sign, tone, whole } from "/words.js";
+import { h } from "./dom.js";
+import { fleet, turnsPerSecond } from "./store.js";
+import { age, many, sign, tone, whole } from "./words.js";
 
 const WORST = [
   "dead",

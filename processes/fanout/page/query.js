@@ -4,7 +4,7 @@
 //   field:text    the field contains the text; field=text: it is exactly the text; field>n, field<n: compare numbers
 //   -…            the opposite
 
-import { plain } from "/dom.js";
+import { plain } from "./dom.js";
 
 const ALIASES = {
   os: "os_version",

@@ -1,9 +1,9 @@
 // Fleet runs: their steps, how far their hosts are, and which hosts failed and why.
-import { confirm } from "/dialogs.js";
-import { $, h, keyed, one } from "/dom.js";
-import { ask, askSurely, may } from "/link.js";
-import { fleet } from "/store.js";
-import { between, day, empty, facts, many, pill, since, table, tile, whole } from "/words.js";
+import { confirm } from "./dialogs.js";
+import { $, h, keyed, one } from "./dom.js";
+import { ask, askSurely, may } from "./link.js";
+import { fleet } from "./store.js";
+import { between, day, empty, facts, many, pill, since, table, tile, whole } from "./words.js";
 
 const AGAIN_MS = 1000,
   IDLE_MS = 10000;

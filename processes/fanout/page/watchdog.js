@@ -1,11 +1,11 @@
 // The processes as they are now (verdicts, pulses, backlogs), the queues, the canary, the ledger, and the incidents.
-import { lineChart, meter } from "/charts.js";
-import { clock } from "/clock.js";
-import { $, h, icon, keyed, one, svg } from "/dom.js";
-import { link } from "/link.js";
-import { picture } from "/picture.js";
-import { beats, fleet, turnsPerSecond } from "/store.js";
-import { age, bytes, empty, hour, many, pastPhrase, pill, sign, since, table, tile, tone, whole } from "/words.js";
+import { lineChart, meter } from "./charts.js";
+import { clock } from "./clock.js";
+import { $, h, icon, keyed, one, svg } from "./dom.js";
+import { link } from "./link.js";
+import { picture } from "./picture.js";
+import { beats, fleet, turnsPerSecond } from "./store.js";
+import { age, bytes, empty, hour, many, pastPhrase, pill, sign, since, table, tile, tone, whole } from "./words.js";
 
 const PULSE_MS = 120000;
 const silentS = () => (link.fresh ? (fleet.overall.watchdog_silent_s ?? null) : null);

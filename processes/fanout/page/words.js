@@ -1,7 +1,7 @@
 // How states, times and sizes are shown. Each state has a tone and a sign, so that it can be read without colour.
 
-import { clock } from "/clock.js";
-import { h, icon, plain, setText } from "/dom.js";
+import { clock } from "./clock.js";
+import { h, icon, plain, setText } from "./dom.js";
 
 const STATES = {
   online: ["good", "dot"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import unicodedata
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.cli.terminal import output
-from processes.cli.terminal.text import age, ago, columns, count, drawn, harmless_json, plain, took
+from processes.cli.terminal.text import age, ago, ascii_json, columns, count, drawn, harmless_json, plain, took
 from processes.core.values import seconds_between
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -25,6 +26,26 @@ def test_no_control_or_bidi_character_of_any_text_comes_through(text: str) -> No
     shown = plain(text)
     assert not [c for c in shown if unicodedata.category(c) in HARMFUL and c not in "\u200c\u200d"]
     shown.encode()
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_in_ascii_is_the_same_document(document: dict[str, str]) -> None:
+    text = json.dumps(document, ensure_ascii=False)
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # no lone surrogates
+    assert ascii_json(text).isascii()
+    assert json.loads(ascii_json(text)) == json.loads(text)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "gbk", "euc_jp", "utf-8", "UTF8", "cp1252"])
+def test_a_document_is_json_in_every_locale(encoding: str) -> None:
+    """The bug it would catch: --json in a legacy locale is no JSON, exit 0."""
+    script = (
+        "from processes.cli.terminal import output, streams; streams.prepare(); output.document({'a': 'ünï 🚀 語'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONIOENCODING": encoding}, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout.decode("utf-8")) == {"a": "ünï 🚀 語"}
 
 
 @given(st.binary())

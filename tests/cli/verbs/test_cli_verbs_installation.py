@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from doubles.deadline import WAIT_S
 
-from processes.adapters.settings import Settings, load
+from processes.adapters.settings import Settings, address, load
 from processes.cli.machine import own_processes
 
 pytestmark = pytest.mark.house
@@ -69,6 +70,13 @@ class Installation:
         while (found := self.report())[0] != 0:
             assert time.monotonic() < deadline, found
 
+    def listen_everywhere(self) -> None:
+        """Takes IPv6 and IPv4 on the same ports, where the machine has IPv6."""
+        for name in ("FLEETHUB_OPERATORS_LISTEN", "FLEETHUB_AGENTS_LISTEN"):
+            self.environ[name] = self.environ[name].replace("127.0.0.1", "[::]")
+        self.environ["FLEETHUB_INSECURE"] = "true"
+        self.settings = load(self.environ)
+
     @property
     def empty(self) -> bool:
         return own_processes.supervisord_of(self.settings) is None and own_processes.members_of(self.settings) == []
@@ -108,7 +116,17 @@ def test_up_twice_at_once_makes_one_installation_and_two_links(house: Installati
 
 
 def test_a_killed_supervisord_leaves_nobody_behind_and_up_starts_anew(house: Installation) -> None:
+    house.listen_everywhere()
     house.verb("up", "--no-agent")
+    house.verb("stop", "fanout")  # whoever comes meanwhile waits, on IPv6 as on IPv4
+    places = ["127.0.0.1", "::1"] if Path("/proc/net/if_inet6").exists() else ["127.0.0.1"]
+    with contextlib.ExitStack() as stack:
+        port = address(house.settings.file.operators.listen)[1]
+        waiting = [stack.enter_context(socket.create_connection((place, port), WAIT_S)) for place in places]
+        house.verb("start", "fanout")
+        for each in waiting:
+            each.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert each.recv(12) == b"HTTP/1.1 200"
     supervisord = own_processes.supervisord_of(house.settings)
     assert supervisord is not None
     members = own_processes.members_of(house.settings)

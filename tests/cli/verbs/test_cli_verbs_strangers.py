@@ -71,7 +71,8 @@ VERBS = [
     ("runs", "r1"), ("runs", "r1", "--follow"), ("commands",), ("command", "c1"), ("cancel", "c1"), ("logs", "c1"),
     ("incidents",), ("incident", "i1"), ("deadletters",), ("deadletter", "d1"), ("deadletter", "d1", "--retry"),
     ("deadletter", "d1", "--discard"), ("token", "list"), ("token", "create", "--role", "viewer"),
-    ("token", "revoke", "abc"), ("sessions",), ("sessions", "end", "abc"), ("audit",), ("status",),
+    ("token", "revoke", "abc"), ("token", "rotate", "abc"), ("enroll", "web1", "--code"), ("enroll", "web1", "--rotate"),
+    ("audit", "verify"), ("status", "--json"), ("hosts", "--json"), ("sessions",), ("sessions", "end", "abc"), ("audit",), ("status",),
 ]  # fmt: skip
 CHANGES = [
     verb for verb in VERBS if verb[0] in ("remove", "revoke", "lift", "token", "deadletter", "run", "enroll", "cancel")

@@ -607,7 +607,10 @@ def test_shim_that_cannot_be_started_is_tried_a_few_times_then_reported() -> Non
         play.step(Observed("c1", FolderVerdict.UNSTARTED, said="no such file: /proc/self/stat"))
         play.tick(0.5)
     assert len(play.did(Launch)) == LAUNCHES_MAX
-    assert "could not be started (no such file: /proc/self/stat): not run" in play.frames(agent_frames.StatusFrame)[0].message
+    assert (
+        "could not be started (no such file: /proc/self/stat): not run"
+        in play.frames(agent_frames.StatusFrame)[0].message
+    )
 
 
 def test_heartbeats_come_at_once_and_then_each_interval_and_name_what_runs() -> None:
