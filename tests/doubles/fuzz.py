@@ -29,9 +29,9 @@ PROCESSES: Final = ("queues", "hub", "gateway", "fanout")
 SENDERS: Final = 2  # processes that send, so that what is measured is the house and not one loop of ours
 HOSTS: Final = 12  # hostile ones; each keeps within what a host may send, for a flood is another campaign's
 TOKENS: Final = 24  # of hostile operators
-# messages on one connection, all sent at once: a third is malformed, and the tenth such closes it. Its end is a ping,
+# messages on one connection, all sent at once: half are malformed, and the tenth such closes it. Its end is a ping,
 # whose pong shows that all of them were read
-BATCH: Final = 20
+BATCH: Final = 12
 HOST_PER_S: Final = 700.0  # messages of one host; more than 1,000 would be a flood
 OPERATOR_PER_S: Final = 40.0
 OPERATORS_SHARE: Final = 0.2  # of all messages
