@@ -52,7 +52,8 @@ The rooms
               paused or slowed), outbox (what waits for the hub), token_table, census, delivery_log.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is
               away. fanout/page is plain ES modules, one for each view, without a build step; it never puts in markup.
-              core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health.
+              core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health,
+              http_head (what is refused before it is parsed).
     watchdog  Judges the others by their pulses and by a canary command that goes all the way round; collects evidence,
               kills through supervisord, keeps the incidents, raises alarms, and answers to systemd for the whole.
               core/watchdog: verdict, second_witness, remedy, incident_lifecycle, incident (one of them), restarts,
@@ -226,7 +227,7 @@ One client and all the others
     the address that has most; those that are known are bounded by client, and the last of the room is kept for the
     canary and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
-    (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
+    (Pacer); fanout/server.py parses HTTP in the same way. core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
     operator's credential. Beyond it the connection rests; valid heartbeats are conflated (core/gateway/outbox.py tells
     the hub one a second); for anything else it is closed in the end (1008), refused for 30 s (429), and after three
     closes in ten minutes the hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in

@@ -65,7 +65,7 @@ class ReadApi:
     ) -> None:
         self._settings, self._mirror, self._database_reader, self._metrics = settings, mirror, database_reader, metric
         self._histories = histories
-        self._exported = asyncio.Lock()
+        self._exporting: asyncio.Task[bytes] | None = None
         self._judging: asyncio.Task[health.Health] | None = None
 
     async def livez(self, request: Request) -> Response:
@@ -85,11 +85,11 @@ class ReadApi:
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics as Prometheus text."""
-        async with self._exported:  # one at a time
-            content = await asyncio.to_thread(
-                self._metrics.export, self._own_rows(), each=self._settings.file.metrics.hosts
-            )
-        return Response(content, media_type=metrics.CONTENT_TYPE)
+        if self._exporting is None or self._exporting.done():  # one at a time, shared: a viewer may ask for hundreds
+            rows, each = self._own_rows(), self._settings.file.metrics.hosts
+            exporting = asyncio.to_thread(self._metrics.export, rows, each=each)
+            self._exporting = asyncio.get_running_loop().create_task(exporting)
+        return Response(await asyncio.shield(self._exporting), media_type=metrics.CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
         """Return the status, as `fleethub status --json` shows it."""

@@ -380,6 +380,7 @@ def make_server(
         ws=subscriber,
         lifespan="off",
         log_config=None,
+        log_level="error",  # its warnings are a line for each malformed request: strangers would wash away all others
         access_log=False,
         server_header=False,
         proxy_headers=False,

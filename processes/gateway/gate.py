@@ -20,7 +20,7 @@ from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
 from processes.core.budgets import Budget
 from processes.core.gateway import admission, census, code_offers
-from processes.core.gateway.admission import DOUBT_S, Admission, Refusal, RefusalCounts
+from processes.core.gateway.admission import DOUBT_S, Admission, Complaints, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.delivery_log import DeliveryLog
 from processes.core.gateway.impersonation import Impersonation, Impersonations
@@ -87,7 +87,7 @@ class Gate:
         self._numbers = 0
         self._census_s = self._loop.time()
         self._canary_s = 0.0
-        self._refusals = RefusalCounts(self._census_s)
+        self._refusals, self._complaints = RefusalCounts(self._census_s), Complaints()
         self._enrolment = Enrolment(name, boot, self.outbox, self.wake.set)
 
     @property
@@ -154,9 +154,12 @@ class Gate:
             return 0
         gathers = self.outbox.gathers
         read = connection.read(frames, self._clock.now().boot_s)
-        for complaint in read.malformed:
-            self.malformed += 1
-            self.log.warning("malformed frame", host=connection.host, peer=connection.address, why=complaint)
+        if read.malformed:
+            self.malformed += len(read.malformed)
+            times = self._complaints.times(connection.host, len(read.malformed), self._loop.time())
+            if times:
+                peer, why = connection.address, read.malformed[0]
+                self.log.warning("malformed frame", host=connection.host, peer=peer, why=why, times=times)
         self._carry_out(self._intake.take(Member(socket, connection), read.events, self._loop.time()))
         if read.close is not None:
             if read.claimed:

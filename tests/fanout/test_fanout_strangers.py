@@ -166,3 +166,4 @@ def test_a_head_that_is_too_large_or_frames_its_body_twice_is_refused_and_ends_t
                 found += piece
     assert [line.split(b" ")[1] for line in found.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] == [status]
     assert httpx.get(f"{house.url}/livez", timeout=WAIT_S).status_code == 200
+    assert "Invalid HTTP" not in house.log("fanout"), "strangers do not fill the log"

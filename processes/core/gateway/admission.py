@@ -24,6 +24,7 @@ PATH: Final = "/ws"
 KNOCK_PATH: Final = "/livez"  # as on the operators' port: answered as long as the process lives, whoever asks
 DOUBT_S: Final = 1.0  # until an unknown token is looked up once more, and is wrong then; a delivery takes some 10 ms
 RETRY_AFTER_S: Final = 2  # said with 503; a gateway asks for a token table that it lacks every few seconds
+COMPLAINTS_S: Final = 60.0  # of one host: a line about a malformed frame at once, and then one in so long
 COUNTS_S: Final = 10.0  # between two sums of refusals
 
 
@@ -93,3 +94,25 @@ class RefusalCounts:
             return {}
         counts, self._counts, self._told_s = dict(sorted(self._counts.items())), Counter(), now_s
         return counts
+
+
+class Complaints:
+    """How often the frames of each host were malformed, and when a line says so. A host with a stolen token that comes
+    back again and again does not wash away what else stands in a gateway's log. Bounded by the hosts that have tokens.
+
+    Units: `now_s` are seconds of the loop's clock.
+    """
+
+    def __init__(self) -> None:
+        self._told_s: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
+
+    def times(self, host: str, more: int, now_s: float) -> int:
+        """Count further malformed frames of this host. Return how many there were that no line has told of, if a line
+        is to be written now; else 0.
+        """
+        self._untold[host] += more
+        if now_s - self._told_s.get(host, -COMPLAINTS_S) < COMPLAINTS_S:
+            return 0
+        self._told_s[host] = now_s
+        return self._untold.pop(host)

@@ -6,7 +6,16 @@ import itertools
 
 import pytest
 
-from processes.core.gateway.admission import COUNTS_S, RETRY_AFTER_S, Admission, Refusal, RefusalCounts, admit
+from processes.core.gateway.admission import (
+    COMPLAINTS_S,
+    COUNTS_S,
+    RETRY_AFTER_S,
+    Admission,
+    Complaints,
+    Refusal,
+    RefusalCounts,
+    admit,
+)
 
 FLAGS = ("known", "table_is_current", "asked_before", "stopping", "full")
 
@@ -64,3 +73,13 @@ def test_what_was_refused_is_told_as_sums_and_each_once() -> None:
     assert counts.take(100.0 + 2 * COUNTS_S - 0.1) == {}
     assert counts.take(100.0 + 2 * COUNTS_S) == {"status_404": 1}
     assert counts.take(100.0 + 9 * COUNTS_S) == {}
+
+
+def test_malformed_frames_of_a_host_are_one_line_a_minute_with_how_many_there_were() -> None:
+    """The bug it would catch: an agent that comes back after each close fills the log until nothing else is in it."""
+    complaints = Complaints()
+    assert complaints.times("a", 3, 100.0) == 3
+    assert [complaints.times("a", 1, 100.0 + second) for second in range(1, 60)] == [0] * 59
+    assert complaints.times("b", 1, 101.0) == 1, "another host's line does not wait"
+    assert complaints.times("a", 1, 100.0 + COMPLAINTS_S) == 60, "none is missing, and none counted twice"
+    assert complaints.times("a", 1, 100.0 + 2 * COMPLAINTS_S) == 1

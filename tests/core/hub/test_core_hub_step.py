@@ -579,6 +579,23 @@ def test_the_canary_goes_round_and_leaves_no_trace_in_ledger_and_counts(play: Pl
     assert not play.memory.dead_letters
 
 
+def test_the_canary_goes_round_while_operators_have_filled_all_room_for_commands(play: Play) -> None:
+    """The bug it would catch: who gives as many commands as may be open makes the whole look stalled."""
+    play.rules = play.memory.rules = Rules(open_max=1)
+    play.give("pull", "a")
+    assert play.ask(GiveCommand("pull", ["b"])).status == 429
+    assert play.ask(GiveCommand("noop", [CANARY_HOST])).status == 202
+
+
+def test_of_a_host_that_offers_a_thousand_operations_a_refusal_names_a_few(play: Play) -> None:
+    play.connect("a", "c9", commands=[f"op{number}" for number in range(1000)])
+    refused = play.ask(GiveCommand("pull", ["a"]))
+    message = msgspec.json.decode(refused.body)["message"]
+    assert (refused.status, message.endswith("op19 and 980 more")) == (422, True)
+    play.connect("a", "c10", commands=["op1", "op2"])
+    assert msgspec.json.decode(play.ask(GiveCommand("pull", ["a"])).body)["message"].endswith("it offers: op1, op2")
+
+
 def test_the_canarys_next_round_is_not_held_up_by_one_that_a_gateway_took_with_it(play: Play) -> None:
     register = Register(CANARY_HOST, protocol=1, journal_id="journal", commands=["noop"])
     info = messages.Connection("can", "gateway", CANARY_HOST, CANARY_HOST, register)

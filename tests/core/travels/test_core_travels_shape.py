@@ -98,6 +98,7 @@ def test_one_string_may_be_long_whatever_is_in_it(value: Any, long: int, beyond:
             "{" + ",".join('"a":0' for _ in range(VALUES_MAX + 1)) + "}",
         ),
         ('{"a":' * 20 + "0" + "}" * 20, "{" + '"a":{},' * NAMES_MAX + '"b":{}}'),
+        ("[" + ",".join(["[[]]"] * 15_000) + "]", "[" + ",".join(["[[[]]]"] * 15_000) + "]"),
         ("1" * NUMBER_CHARS_MAX, "1" * (NUMBER_CHARS_MAX + 1)),
         ('{"a":-1.7976931348623157e+308}', '{"a":0.' + "0" * NUMBER_CHARS_MAX + "}"),
         ('"' + "1" * 5000 + '"', "[1e" + "0" * 5000 + "1]"),
@@ -150,7 +151,7 @@ def test_no_text_of_half_a_megabyte_keeps_a_gateway_busy(text: bytes) -> None:
     assert time.process_time() - begun_s < 5.0
 
 
-@pytest.mark.parametrize("text", [b'"' * 1_000_000, b'["' + b'","' * 300_000 + b'"]', b"[" * 1_000_000])
+@pytest.mark.parametrize("text", [b'"' * 1_000_000, b'["' + b'","' * 300_000 + b'"]'])
 def test_a_text_that_is_past_a_bound_is_looked_at_no_further(text: bytes) -> None:
     """A megabyte of quotes took 0.3 s, and who signs in may send one: seven of them at once froze a fanout."""
     peaks = []
