@@ -6,60 +6,254 @@ import argparse
 import asyncio
 import json
 import signal
+import statistics
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final
 
-from bench import heartbeats
-from bench.installation import installed
+from bench import commands, connections, heartbeats, peers, start
+from bench.heartbeats import Hub
+from bench.installation import Installation, installed
 from bench.load import NoCompiler, compiled
+from bench.peers import NoPeer
+
+Measured = dict[str, Any]
+OURS: Final = "fleethub"
+FANOUT: Final = (1, 100, 990)  # subscribers
+SLOPES: Final = {  # the load, by the part of the whole that grows
+    "agents": (10, 100, 1000, 5000, 10_000),
+    "subscribers": (1, 10, 100, 990),
+    "rate": (100, 300, 1000, 3000),
+}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure what the command line names; print it. Return the exit code."""
-    given = _options().parse_args()
+    given = _options().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
     try:
         compiled()
     except NoCompiler as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    found: dict[str, Any] = given.measure(given)
-    print(json.dumps(found) if given.json else "\n".join(_lines(found)))
+    found: Measured = given.measure(given)
+    text = json.dumps(found)
+    if given.out:
+        given.out.write_text(text + "\n")
+    print(text if given.json else "\n".join(_lines(found)))
     return 0
 
 
 def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
-        description="Measures how fast this hub is. Everything that is measured is started by it and ends with it."
+        description="Measures how fast this hub is. Everything that is measured is started by it and ends with it.",
+        epilog="Figures are worth something on a machine that does nothing else.",
+        allow_abbrev=False,
     )
     options.add_argument("--json", action="store_true", help="print one JSON document")
+    options.add_argument("--out", type=Path, metavar="FILE", help="write the JSON document to this file too")
     verbs = options.add_subparsers(required=True, metavar="WHAT")
-    beats = verbs.add_parser(
-        "heartbeats", help="what heartbeats cost each process, how many are shown, and how late",
-        description=heartbeats.__doc__,
-    )  # fmt: skip
-    beats.add_argument("--rate", type=float, default=1000.0, metavar="N", help="in a second; 0: as many as are taken")
-    beats.add_argument("--agents", type=int, default=1000, metavar="N", help="that take turns; by default 1000")
-    beats.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long; by default 10")
-    beats.add_argument("--subscribers", type=int, default=1, metavar="N", help="who are shown all of it; by default 1")
-    beats.set_defaults(measure=_heartbeats)
+
+    def verb(name: str, about: str, measure: Callable[[argparse.Namespace], Measured]) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
+        made.set_defaults(measure=measure)
+        return made
+
+    beats = verb("heartbeats", "what heartbeats cost each process, how many are shown, and how late", _heartbeats)
+    _number(beats, "rate", 1000.0, "heartbeats in a second; 0: as many as the sockets take")
+    _number(beats, "agents", 1000, "that take turns")
+    _number(beats, "subscribers", 1, "who are shown all of it, up to 990")
+    _number(beats, "seconds", 10.0, "for each measurement")
+    _beside(beats)
+    given = verb("commands", "how long until a command is accepted, and until its end is seen", _commands)
+    _number(given, "rate", 0.0, "commands in a second; 0: one at a time")
+    _number(given, "agents", 100, "that take turns")
+    _number(given, "seconds", 10.0, "for each measurement")
+    _beside(given)
+    many = verb("connections", "what a connected agent costs in memory, and how fast a fleet comes back", _connections)
+    _number(many, "agents", 5000, "that connect at once")
+    _beside(many)
+    begun = verb("start", "how long a killed hub's successor takes over a large database", _start)
+    _number(begun, "agents", 10_000, "hosts in the database")
+    _number(begun, "commands", 100_000, "commands in the database, all at their end")
+    idle = verb("idle", "what an installation costs whose agents only send their usual heartbeats", _idle)
+    _number(idle, "agents", 10, "that are connected")
+    _number(idle, "seconds", 20.0, "for the measurement")
+    verb("cli", "how long the command line takes to start", _cli)
+    slopes = verb("slopes", "how the cost grows with agents, with subscribers and with the rate", _slopes)
+    _number(slopes, "seconds", 5.0, "for each point")
+    everything = verb("all", "every part of it once, each in an installation of its own", _all)
+    everything.add_argument(
+        "--quick", action="store_true", help="tiny loads in one installation, which only show that all of it runs"
+    )
     return options
 
 
-def _heartbeats(given: argparse.Namespace) -> dict[str, Any]:
+def _number(options: argparse.ArgumentParser, name: str, usual: float, about: str) -> None:
+    kind = type(usual)
+    options.add_argument(f"--{name}", type=kind, default=usual, metavar="N", help=f"{about}; by default {usual:,}")
+
+
+def _beside(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--beside", action="append", choices=sorted(peers.PACKAGES), default=[], metavar="PEER",
+        help=f"measure this in the same run too ({', '.join(sorted(peers.PACKAGES))}); needs Go; may be given again",
+    )  # fmt: skip
+    _number(options, "times", 1, "how often each is measured, by turns; the medians and the spread are told")
+
+
+# what the verbs do
+
+
+def _heartbeats(given: argparse.Namespace) -> Measured:
+    def once(hub: Hub) -> Measured:
+        return asyncio.run(heartbeats.measured(hub, given.agents, given.rate, given.seconds, given.subscribers))
+
+    return _by_turns(given, once)
+
+
+def _commands(given: argparse.Namespace) -> Measured:
+    if "nats" in given.beside:
+        raise SystemExit("bench: nats knows no commands; it can be measured beside heartbeats and connections")
+    return _by_turns(given, lambda hub: asyncio.run(commands.measured(hub, given.agents, given.rate, given.seconds)))
+
+
+def _connections(given: argparse.Namespace) -> Measured:
+    return _by_turns(given, lambda hub: asyncio.run(connections.measured(hub, given.agents)))
+
+
+def _start(given: argparse.Namespace) -> Measured:
+    with installed(given.agents, lambda house: start.remember(house, given.commands)) as hub:
+        return {"agents": given.agents, "commands": given.commands, **start.killed(hub)}
+
+
+def _idle(given: argparse.Namespace) -> Measured:
     with installed(given.agents) as hub:
-        return asyncio.run(
-            heartbeats.measured(hub, given.agents, given.rate, given.seconds, subscribers=given.subscribers)
-        )
+        return asyncio.run(start.idle(hub, given.agents, given.seconds))
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _cli(_: argparse.Namespace) -> Measured:
+    with installed(10) as hub:
+        return start.command_line(hub)
+
+
+def _slopes(given: argparse.Namespace) -> Measured:
+    """Shape: for each part that grows, its points in order."""
+    sizes, seconds = SLOPES, given.seconds
+    found: Measured = {"agents": [], "subscribers": [], "rate": []}
+    for agents in sizes["agents"]:
+        with installed(agents) as hub:
+            beating = asyncio.run(heartbeats.measured(hub, agents, min(agents, 1000) / 5, seconds))
+            found["agents"].append({**beating, "connections": asyncio.run(connections.measured(hub, agents))})
+    few = sizes["agents"][1]
+    with installed(few) as hub:
+        for subscribers in sizes["subscribers"]:
+            beating = asyncio.run(heartbeats.measured(hub, few, few, seconds, subscribers))
+            found["subscribers"].append({"subscribers": subscribers, **beating})
+        for rate in sizes["rate"]:
+            found["rate"].append(asyncio.run(heartbeats.measured(hub, few, rate, seconds)))
+    return found
+
+
+def _all(given: argparse.Namespace) -> Measured:
+    if given.quick:
+        with installed(10, lambda house: start.remember(house, 20)) as hub:
+            return {name: part(hub) for name, (_, part) in _parts(10, 3, 20.0, 1.0).items()}
+    found: Measured = {}
+    for name, (agents, part) in _parts(1000, FANOUT[-1], 1000.0, 10.0).items():
+        commands_before = 100_000 if name == "start" else 0
+        with installed(agents, lambda house, count=commands_before: start.remember(house, count)) as hub:  # type: ignore[misc]
+            found[name] = part(hub)
+    return found
+
+
+def _parts(
+    agents: int, subscribers: int, rate: float, seconds: float
+) -> dict[str, tuple[int, Callable[[Installation], Measured]]]:
+    """Return every part by name: how many hosts are enrolled for it, and what measures it."""
+
+    def beating(hub: Hub, watching: int) -> Measured:
+        return asyncio.run(heartbeats.measured(hub, agents, rate, seconds, watching))
+
+    def fan_out(hub: Installation) -> Measured:
+        return {str(each): beating(hub, each) for each in FANOUT if each < subscribers} | {
+            str(subscribers): beating(hub, subscribers)
+        }
+
+    def asked(hub: Installation) -> Measured:
+        return {
+            "one at a time": asyncio.run(commands.measured(hub, agents, 0, seconds)),
+            "at a rate": asyncio.run(commands.measured(hub, agents, rate / 5, seconds)),
+        }
+
+    return {
+        "fan-out": (agents, fan_out),
+        "commands": (agents, asked),
+        "connections": (10 * agents, lambda hub: asyncio.run(connections.measured(hub, hub.enrolled))),
+        "idle": (10, lambda hub: asyncio.run(start.idle(hub, 10, seconds))),
+        "cli": (10, start.command_line),
+        "start": (10 * agents, start.killed),
+    }
+
+
+def _by_turns(given: argparse.Namespace, once: Callable[[Hub], Measured]) -> Measured:
+    """Measure our hub, and each peer beside it, by turns. Only one of them runs at a time."""
+    turns: dict[str, list[Measured]] = {}
+    for _ in range(given.times):
+        for name in (OURS, *given.beside):
+            opened: AbstractContextManager[Hub] = (
+                installed(given.agents) if name == OURS else peers.running(name, given.agents)
+            )
+            try:
+                with opened as hub:
+                    turns.setdefault(name, []).append(once(hub))
+            except NoPeer as error:
+                turns[name] = []
+                print(f"bench: {name} is left out: {error}", file=sys.stderr)
+    if given.times == 1 and not given.beside:
+        return turns[OURS][0]
+    return {name: summary(found) for name, found in turns.items() if found}
+
+
+def summary(turns: list[Measured]) -> Measured:
+    """Return the medians of all figures, and of each how far it was spread; all turns that were not figures alike.
+
+    Shape: each figure is {"median", "least", "most"}; dictionaries keep their keys.
+    """
+    found: Measured = {}
+    for name, first in turns[0].items():
+        values = [turn[name] for turn in turns if name in turn]
+        if isinstance(first, dict):
+            found[name] = summary(values)
+        elif isinstance(first, int | float) and not isinstance(first, bool):
+            found[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+        else:
+            found[name] = first if all(value == first for value in values) else values
+    return found
+
+
+# how it is printed
+
+
+def _lines(found: Measured, before: str = "") -> list[str]:
     """Return the result for a person, a line for each figure."""
     lines = []
     for name, value in found.items():
-        inner = value.items() if isinstance(value, dict) else ()
-        told = "  ".join(f"{each} {_figure(number)}" for each, number in inner) or _figure(value)
-        lines.append(f"{name:18} {told}")
+        whole = f"{before}{name}"
+        if isinstance(value, dict) and set(value) == {"median", "least", "most"}:
+            spread = (
+                f"   ({_figure(value['least'])} … {_figure(value['most'])})" if value["least"] != value["most"] else ""
+            )
+            lines.append(f"{whole:32} {_figure(value['median'])}{spread}")
+        elif isinstance(value, dict):
+            lines += _lines(value, f"{whole} ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, point in enumerate(value):
+                lines += _lines(point, f"{whole} {number} ")
+        else:
+            lines.append(f"{whole:32} {_figure(value)}")
     return lines
 
 
