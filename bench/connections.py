@@ -9,7 +9,7 @@ from bench.heartbeats import SETTLE_S, USUAL_S, Hub
 from bench.load import Load
 
 
-async def measured(hub: Hub, agents: int) -> dict[str, Any]:
+async def measured(hub: Hub, agents: int, settle_s: float = SETTLE_S) -> dict[str, Any]:
     """Connect so many agents at once, cut them all, and have them come back. Memory is that of all processes.
 
     Units: MB of memory, kB for each connection; seconds until all are registered.
@@ -18,7 +18,7 @@ async def measured(hub: Hub, agents: int) -> dict[str, Any]:
     async with Load("agents", hub.agents_port, hub.tokens, agents, hub.dialect) as load:
         connected_s = load.connected_s
         await load.ask(f"beat {USUAL_S}")
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(settle_s)
         after = hub.costs()
         back = await load.ask("cut", agents / RATE_MIN)
     memory = {name: after[name].memory_mb for name in after}

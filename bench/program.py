@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import signal
 import statistics
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bench import commands, connections, heartbeats, peers, start
 from bench.heartbeats import Hub
@@ -21,7 +22,6 @@ from bench.peers import NoPeer
 
 Measured = dict[str, Any]
 OURS: Final = "fleethub"
-FANOUT: Final = (1, 100, 990)  # subscribers
 SLOPES: Final = {  # the load, by the part of the whole that grows
     "agents": (10, 100, 1000, 5000, 10_000),
     "subscribers": (1, 10, 100, 990),
@@ -82,6 +82,9 @@ def _options() -> argparse.ArgumentParser:
     _number(idle, "agents", 10, "that are connected")
     _number(idle, "seconds", 20.0, "for the measurement")
     verb("cli", "how long the command line takes to start", _cli)
+    queues = verb("queues", "what goes through the queues alone", _queues)
+    _number(queues, "seconds", 5.0, "for each load")
+    verb("page", "how smooth the page is with 10,000 hosts beside 100, in a real browser", _page)
     slopes = verb("slopes", "how the cost grows with agents, with subscribers and with the rate", _slopes)
     _number(slopes, "seconds", 5.0, "for each point")
     everything = verb("all", "every part of it once, each in an installation of its own", _all)
@@ -139,6 +142,18 @@ def _cli(_: argparse.Namespace) -> Measured:
         return start.command_line(hub)
 
 
+def _queues(given: argparse.Namespace) -> Measured:
+    from bench import queues  # noqa: PLC0415  # each of these two loads what the others do not need
+
+    return queues.measured(given.seconds)
+
+
+def _page(_: argparse.Namespace) -> Measured:
+    from bench import page  # noqa: PLC0415  # a browser
+
+    return page.measured()
+
+
 def _slopes(given: argparse.Namespace) -> Measured:
     """Shape: for each part that grows, its points in order."""
     sizes, seconds = SLOPES, given.seconds
@@ -159,43 +174,52 @@ def _slopes(given: argparse.Namespace) -> Measured:
 
 def _all(given: argparse.Namespace) -> Measured:
     if given.quick:
+        quick = Size(agents=10, subscribers=(3,), rate=20.0, commands_per_s=5.0, seconds=1.0, settle_s=0.2)
         with installed(10, lambda house: start.remember(house, 20)) as hub:
-            return {name: part(hub) for name, (_, part) in _parts(10, 3, 20.0, 1.0).items()}
+            return {name: measure(hub, quick) for name, measure in PARTS.items()}
     found: Measured = {}
-    for name, (agents, part) in _parts(1000, FANOUT[-1], 1000.0, 10.0).items():
-        commands_before = 100_000 if name == "start" else 0
-        with installed(agents, lambda house, count=commands_before: start.remember(house, count)) as hub:  # type: ignore[misc]
-            found[name] = part(hub)
+    for name, measure in PARTS.items():
+        size = Size(agents=WHOLE.get(name, 1000))
+        count = 100_000 if name == "start" else 0
+        with installed(size.agents, functools.partial(start.remember, commands=count)) as hub:
+            found[name] = measure(hub, size)
     return found
 
 
-def _parts(
-    agents: int, subscribers: int, rate: float, seconds: float
-) -> dict[str, tuple[int, Callable[[Installation], Measured]]]:
-    """Return every part by name: how many hosts are enrolled for it, and what measures it."""
+class Size(NamedTuple):
+    """How large a load is: so many agents, and subscribers one after the other. Units: in a second; seconds."""
 
-    def beating(hub: Hub, watching: int) -> Measured:
-        return asyncio.run(heartbeats.measured(hub, agents, rate, seconds, watching))
+    agents: int
+    subscribers: tuple[int, ...] = (1, 100, 990)
+    rate: float = 1000.0
+    commands_per_s: float = 200.0
+    seconds: float = 10.0
+    settle_s: float = heartbeats.SETTLE_S
 
-    def fan_out(hub: Installation) -> Measured:
-        return {str(each): beating(hub, each) for each in FANOUT if each < subscribers} | {
-            str(subscribers): beating(hub, subscribers)
-        }
 
-    def asked(hub: Installation) -> Measured:
-        return {
-            "one at a time": asyncio.run(commands.measured(hub, agents, 0, seconds)),
-            "at a rate": asyncio.run(commands.measured(hub, agents, rate / 5, seconds)),
-        }
+def _fan_out(hub: Installation, size: Size) -> Measured:
+    def once(count: int) -> Measured:
+        return asyncio.run(
+            heartbeats.measured(hub, size.agents, size.rate, size.seconds, count, settle_s=size.settle_s)
+        )
 
-    return {
-        "fan-out": (agents, fan_out),
-        "commands": (agents, asked),
-        "connections": (10 * agents, lambda hub: asyncio.run(connections.measured(hub, hub.enrolled))),
-        "idle": (10, lambda hub: asyncio.run(start.idle(hub, 10, seconds))),
-        "cli": (10, start.command_line),
-        "start": (10 * agents, start.killed),
-    }
+    return {f"{count} subscribers": once(count) for count in size.subscribers}
+
+
+def _asked(hub: Installation, size: Size) -> Measured:
+    rates = {"one at a time": 0.0, "at a rate": size.commands_per_s}
+    return {name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds)) for name, rate in rates.items()}
+
+
+WHOLE: Final = {"connections": 10_000, "start": 10_000, "idle": 10, "cli": 10}  # agents, where they are not 1,000
+PARTS: Final[dict[str, Callable[[Installation, Size], Measured]]] = {
+    "heartbeats": _fan_out,
+    "commands": _asked,
+    "connections": lambda hub, size: asyncio.run(connections.measured(hub, size.agents, size.settle_s)),
+    "idle": lambda hub, size: asyncio.run(start.idle(hub, size.agents, size.seconds, size.settle_s)),
+    "cli": lambda hub, _: start.command_line(hub),
+    "start": lambda hub, _: start.killed(hub),
+}
 
 
 def _by_turns(given: argparse.Namespace, once: Callable[[Hub], Measured]) -> Measured:

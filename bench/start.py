@@ -62,11 +62,11 @@ def killed(hub: Installation) -> dict[str, Any]:
         time.sleep(0.002)
 
 
-async def idle(hub: Installation, agents: int, seconds: float) -> dict[str, Any]:
+async def idle(hub: Installation, agents: int, seconds: float, settle_s: float = USUAL_S) -> dict[str, Any]:
     """Return the share of a core that each process uses while agents only send their usual heartbeats."""
     async with Load("agents", hub.agents_port, hub.tokens, agents) as load:
         await load.ask(f"beat {USUAL_S}")
-        await asyncio.sleep(USUAL_S)
+        await asyncio.sleep(settle_s)
         before, began_s = hub.costs(), time.monotonic()
         await asyncio.sleep(seconds)
         after, lasted_s = hub.costs(), time.monotonic() - began_s
