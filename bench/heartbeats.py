@@ -77,7 +77,7 @@ async def measure(hub: Hub, agents: Load, watch: Load, rate: float, seconds: flo
 
 
 async def measured(
-    hub: Hub, count: int, rate: float, seconds: float, subscribers: int = 1, settle_s: float = SETTLE_S
+    hub: Hub, count: int, rate: float, seconds: float, *, subscribers: int = 1, settle_s: float = SETTLE_S
 ) -> dict[str, Any]:
     """Connect so many agents and subscribers, and measure once."""
     async with (

@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import commands, connections, heartbeats, peers, start
+from bench import chart, commands, connections, heartbeats, peers, start
+from bench.chart import Undrawable
 from bench.heartbeats import Hub
 from bench.installation import Installation, installed
 from bench.load import NoCompiler, compiled
@@ -91,6 +92,9 @@ def _options() -> argparse.ArgumentParser:
     everything.add_argument(
         "--quick", action="store_true", help="tiny loads in one installation, which only show that all of it runs"
     )
+    drawn = verb("chart", "draw what slopes, or heartbeats beside others, have written to a file (--out)", _chart)
+    drawn.add_argument("found", type=Path, metavar="FILE", help="what --out wrote")
+    drawn.add_argument("to", type=Path, metavar="CHART", help="the file to draw: .svg or .png")
     return options
 
 
@@ -112,7 +116,9 @@ def _beside(options: argparse.ArgumentParser) -> None:
 
 def _heartbeats(given: argparse.Namespace) -> Measured:
     def once(hub: Hub) -> Measured:
-        return asyncio.run(heartbeats.measured(hub, given.agents, given.rate, given.seconds, given.subscribers))
+        return asyncio.run(
+            heartbeats.measured(hub, given.agents, given.rate, given.seconds, subscribers=given.subscribers)
+        )
 
     return _by_turns(given, once)
 
@@ -142,6 +148,14 @@ def _cli(_: argparse.Namespace) -> Measured:
         return start.command_line(hub)
 
 
+def _chart(given: argparse.Namespace) -> Measured:
+    try:
+        chart.draw(json.loads(given.found.read_bytes()), given.to)
+    except (OSError, ValueError, Undrawable) as error:
+        raise SystemExit(f"bench: {error}") from None
+    return {"chart": str(given.to)}
+
+
 def _queues(given: argparse.Namespace) -> Measured:
     from bench import queues  # noqa: PLC0415  # each of these two loads what the others do not need
 
@@ -165,7 +179,7 @@ def _slopes(given: argparse.Namespace) -> Measured:
     few = sizes["agents"][1]
     with installed(few) as hub:
         for subscribers in sizes["subscribers"]:
-            beating = asyncio.run(heartbeats.measured(hub, few, few, seconds, subscribers))
+            beating = asyncio.run(heartbeats.measured(hub, few, few, seconds, subscribers=subscribers))
             found["subscribers"].append({"subscribers": subscribers, **beating})
         for rate in sizes["rate"]:
             found["rate"].append(asyncio.run(heartbeats.measured(hub, few, rate, seconds)))
@@ -200,7 +214,7 @@ class Size(NamedTuple):
 def _fan_out(hub: Installation, size: Size) -> Measured:
     def once(count: int) -> Measured:
         return asyncio.run(
-            heartbeats.measured(hub, size.agents, size.rate, size.seconds, count, settle_s=size.settle_s)
+            heartbeats.measured(hub, size.agents, size.rate, size.seconds, subscribers=count, settle_s=size.settle_s)
         )
 
     return {f"{count} subscribers": once(count) for count in size.subscribers}
