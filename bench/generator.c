@@ -4,6 +4,9 @@
  *     generator watch PORT TOKENS_FILE COUNT DIALECT       so many subscribers, with the file's tokens by turns
  *     generator ask PORT TOKENS_FILE COUNT fleethub        one subscriber, and the others are connections for HTTP
  *
+ *     generator loop COUNT BYTES SECONDS                   no client: what a plain loop of write() brings to so many
+ *                                                          sockets, frames of so many bytes; prints one line and ends
+ *
  * DIALECT: fleethub (also what bench/peers/plain speaks) or nats. Agents are named bench0, bench1, …, register, and
  * answer each command at once with success. Every heartbeat is told from every other: metrics.load is its number among
  * those of its agent, metrics.uptime_s when it was due, in seconds of CLOCK_MONOTONIC. So the first subscriber can say of
@@ -26,6 +29,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,6 +38,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -645,7 +650,65 @@ static void run(void) {
     }
 }
 
+/* Read all that comes on these sockets, until killed. */
+static void swallow(const int *sockets) {
+    static char part[1 << 18];
+    struct epoll_event events[512];
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    for (int i = 0; i < count; i++) {
+        struct epoll_event e = {.events = EPOLLIN, .data.fd = sockets[i]};
+        if (epoll_ctl(poller, EPOLL_CTL_ADD, sockets[i], &e)) die("epoll");
+    }
+    for (;;) {
+        int n = epoll_wait(poller, events, 512, -1);
+        for (int i = 0; i < n; i++)
+            if (read(events[i].data.fd, part, sizeof part) <= 0) exit(0);
+    }
+}
+
+static int loop(size_t size, double seconds) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t room = sizeof at;
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    int *writing = calloc((size_t)count, sizeof *writing), *reading = calloc((size_t)count, sizeof *reading);
+    char *frame = calloc(1, size);
+    if (!writing || !reading || !frame) die("memory");
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 128)) die("listen");
+    getsockname(listener, (struct sockaddr *)&at, &room);
+    for (int i = 0; i < count; i++) {
+        reading[i] = socket(AF_INET, SOCK_STREAM, 0);
+        if (reading[i] < 0 || connect(reading[i], (struct sockaddr *)&at, sizeof at)) die("connect");
+        writing[i] = accept(listener, NULL, NULL);
+        if (writing[i] < 0) die("accept");
+        setsockopt(writing[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
+    pid_t reader = fork();
+    if (reader < 0) die("fork");
+    if (!reader) {
+        for (int i = 0; i < count; i++) close(writing[i]);
+        swallow(reading);
+    }
+    double first_s = now_s(), last_s = first_s;
+    while (last_s < first_s + seconds) {
+        for (int i = 0; i < count; i++, frames++)
+            if (write(writing[i], frame, size) != (ssize_t)size) die("write");
+        last_s = now_s();
+    }
+    printf("{\"frames\":%llu,\"seconds\":%.6f,\"cpu_s\":%.6f}\n", (unsigned long long)frames, last_s - first_s, cpu_s());
+    kill(reader, SIGKILL);
+    waitpid(reader, NULL, 0);
+    return 0;
+}
+
 int main(int argc, char **argv) {
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    if (argc == 5 && !strcmp(argv[1], "loop")) {
+        role = argv[1], count = atoi(argv[2]);
+        return loop((size_t)atol(argv[3]), atof(argv[4]));
+    }
     if (argc != 6 || (strcmp(argv[1], "agents") && strcmp(argv[1], "watch") && strcmp(argv[1], "ask"))) {
         fprintf(stderr, "usage: generator agents|watch|ask PORT TOKENS_FILE COUNT fleethub|nats\n");
         return 2;
@@ -654,10 +717,6 @@ int main(int argc, char **argv) {
     is_agents = !strcmp(role, "agents"), is_nats = !strcmp(dialect, "nats");
     is_asker = !strcmp(role, "ask");
     asked = calloc(is_asker ? COMMANDS_ROOM : 1, sizeof *asked);
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
     clients = calloc((size_t)count, sizeof *clients);
     shown = grown(NULL, NUMBERS * sizeof *shown);
     memset(shown, 0xff, NUMBERS * sizeof *shown);

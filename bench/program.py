@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import chart, commands, connections, heartbeats, peers, start
+from bench import chart, commands, connections, fan_out, heartbeats, peers, start
 from bench.chart import Undrawable
 from bench.heartbeats import Hub
 from bench.installation import Installation, installed
@@ -68,6 +68,12 @@ def _options() -> argparse.ArgumentParser:
     _number(beats, "subscribers", 1, "who are shown all of it, up to 990")
     _number(beats, "seconds", 10.0, "for each measurement")
     _beside(beats)
+    shown = verb("fan-out", "what one change costs that is shown to many, beside a loop of write()", _shown)
+    _number(shown, "rate", 1000.0, "heartbeats in a second")
+    _number(shown, "agents", 1000, "that take turns")
+    _number(shown, "subscribers", 990, "who are shown all of it")
+    _number(shown, "seconds", 10.0, "for each measurement")
+    _beside(shown)
     given = verb("commands", "how long until a command is accepted, and until its end is seen", _commands)
     _number(given, "rate", 0.0, "commands in a second; 0: one at a time")
     _number(given, "agents", 100, "that take turns")
@@ -119,6 +125,13 @@ def _heartbeats(given: argparse.Namespace) -> Measured:
         return asyncio.run(
             heartbeats.measured(hub, given.agents, given.rate, given.seconds, subscribers=given.subscribers)
         )
+
+    return _by_turns(given, once)
+
+
+def _shown(given: argparse.Namespace) -> Measured:
+    def once(hub: Hub) -> Measured:
+        return fan_out.measured(hub, given.agents, given.rate, given.seconds, subscribers=given.subscribers)
 
     return _by_turns(given, once)
 
@@ -212,12 +225,12 @@ class Size(NamedTuple):
 
 
 def _fan_out(hub: Installation, size: Size) -> Measured:
-    def once(count: int) -> Measured:
-        return asyncio.run(
-            heartbeats.measured(hub, size.agents, size.rate, size.seconds, subscribers=count, settle_s=size.settle_s)
+    return {
+        f"{count} subscribers": fan_out.measured(
+            hub, size.agents, size.rate, size.seconds, subscribers=count, settle_s=size.settle_s
         )
-
-    return {f"{count} subscribers": once(count) for count in size.subscribers}
+        for count in size.subscribers
+    }
 
 
 def _asked(hub: Installation, size: Size) -> Measured:
@@ -227,7 +240,7 @@ def _asked(hub: Installation, size: Size) -> Measured:
 
 WHOLE: Final = {"connections": 10_000, "start": 10_000, "idle": 10, "cli": 10}  # agents, where they are not 1,000
 PARTS: Final[dict[str, Callable[[Installation, Size], Measured]]] = {
-    "heartbeats": _fan_out,
+    "fan-out": _fan_out,
     "commands": _asked,
     "connections": lambda hub, size: asyncio.run(connections.measured(hub, size.agents, size.settle_s)),
     "idle": lambda hub, size: asyncio.run(start.idle(hub, size.agents, size.seconds, size.settle_s)),

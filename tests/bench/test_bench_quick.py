@@ -19,8 +19,11 @@ def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
     done = subprocess.run([str(CHECKOUT / "bin/bench"), "--json", "all", "--quick"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {"heartbeats", "commands", "connections", "idle", "cli", "start"}
-    (beats,) = found["heartbeats"].values()
+    assert set(found) == {"fan-out", "commands", "connections", "idle", "cli", "start"}
+    (shown,) = found["fan-out"].values()
+    beats = shown["heartbeats"]
+    assert shown["frames_per_s"] > 0
+    assert shown["loop_frames_per_cpu_s"] > 0
     assert beats["due"] == 20
     assert 0 < beats["shown"] <= beats["shown"] + beats["conflated"] <= beats["due"]
     assert (beats["backwards"], beats["disconnected"], beats["replaced"]) == (0, 0, [])
