@@ -1,7 +1,11 @@
 /* The load of bin/bench: agents or subscribers, as many as wanted, as WebSocket clients in one loop of epoll.
  *
  *     generator agents PORT TOKENS_FILE COUNT DIALECT      one agent for each line of the file, up to COUNT
- *     generator watch PORT TOKENS_FILE COUNT DIALECT       so many subscribers, all with the file's first token
+ *     generator watch PORT TOKENS_FILE COUNT DIALECT       so many subscribers, with the file's tokens by turns
+ *     generator ask PORT TOKENS_FILE COUNT fleethub        one subscriber, and the others are connections for HTTP
+ *
+ *     generator loop COUNT BYTES SECONDS                   no client: what a plain loop of write() brings to so many
+ *                                                          sockets, frames of so many bytes; prints one line and ends
  *
  * DIALECT: fleethub (also what bench/peers/plain speaks) or nats. Agents are named bench0, bench1, …, register, and
  * answer each command at once with success. Every heartbeat is told from every other: metrics.load is its number among
@@ -15,6 +19,8 @@
  *     beat SECONDS        agents: from now on each sends a heartbeat in so long, uncounted; 0: none. Answered at once.
  *     begin               watch: forget what was counted.
  *     end                 watch: tell it.
+ *     ask RATE SECONDS N  ask: that many commands in a second, each for one of the hosts bench0 … benchN by turns; 0: the
+ *                         next one when the last was accepted. Answered when all have ended, or ASK_END_S later.
  *     cut                 agents: end all connections without a word, and connect anew; answered when all are back.
  * The first line of output comes when all are connected (and registered). The end of stdin ends the program.
  */
@@ -23,6 +29,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,10 +38,12 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { CONNECTING_MAX = 200, NUMBERS = 1000000, FLOOD_FRAMES = 64, TURN_FRAMES = 2048, PENDING_MAX = 1 << 16 };
+enum { COMMANDS_ROOM = 1 << 20, ASK_END_S = 10 };
 
 typedef struct {
     char *data;
@@ -48,12 +57,14 @@ typedef struct {
     State state;
     bool writable_wanted;
     uint32_t sent;       /* agents: the number of its last heartbeat */
+    bool is_http, is_asking; /* ask: a connection for HTTP; it waits for an answer */
+    double asked_s;      /* ask: when that request was due */
     Buffer in, out, stream;
     char token[128];
 } Client;
 
 static const char *role, *dialect;
-static bool is_agents, is_nats;
+static bool is_agents, is_asker, is_nats;
 static int port, count, poller, connecting, ready, closed_by_hub;
 static Client *clients;
 
@@ -65,12 +76,21 @@ static bool sending;
 static int32_t *shown; /* by agent: the number of its last heartbeat that was shown; -1: none */
 static uint64_t shown_count, conflated, backwards, frames, bytes, full_states;
 static double cpu_began_s;
+/* ask: commands by the hash of their ids, whose end may be seen before they are answered */
+typedef struct {
+    uint64_t hash;
+    double asked_s, ended_s;
+} Command;
+static Command *asked;
+static int host_count;
+static uint64_t accepted, refused, ended;
+static bool is_ending;
 
 typedef struct {
     float *values;
     size_t size, room;
 } Sample;
-static Sample late, lag;
+static Sample late, lag, acceptance;
 
 static double now_s(void) {
     struct timespec t;
@@ -130,6 +150,7 @@ static void watch_writable(Client *c, bool wanted) {
 }
 
 static void lose(Client *c) {
+    c->is_asking = false;
     if (c->state == READY) ready--, closed_by_hub++;
     else if (c->state != AWAY) connecting--;
     if (c->fd >= 0) close(c->fd);
@@ -269,6 +290,70 @@ static void see(const char *data, size_t size) {
     }
 }
 
+static void note_command(const char *id, size_t size, double asked_s, double ended_s) {
+    uint64_t hash = 1469598103934665603u;
+    for (size_t i = 0; i < size; i++) hash = (hash ^ (unsigned char)id[i]) * 1099511628211u;
+    Command *at = &asked[hash % COMMANDS_ROOM];
+    while (at->hash && at->hash != hash) at = at == asked + COMMANDS_ROOM - 1 ? asked : at + 1;
+    if (at->ended_s && at->asked_s) return; /* all that is wanted is known */
+    at->hash = hash;
+    if (asked_s) at->asked_s = asked_s;
+    if (ended_s) at->ended_s = ended_s;
+    if (at->ended_s && at->asked_s) ended++, note(&lag, at->ended_s - at->asked_s);
+}
+
+/* The subscriber beside the asking was shown something: find each command whose state is final. */
+static void see_ends(const char *data, size_t size) {
+    static const char ID[] = "\"id\":\"", DONE[] = "\"state\":\"succeeded\"";
+    const char *end = data + size, *at = data, *id = NULL;
+    double seen_s = now_s();
+    if (has(data, size < 64 ? size : 64, "\"full_state\"")) return; /* what was before */
+    while ((at = memchr(at, '"', (size_t)(end - at)))) {
+        size_t left = (size_t)(end - at);
+        if (left > sizeof ID && !memcmp(at, ID, sizeof ID - 1)) {
+            id = at += sizeof ID - 1;
+        } else if (id && left > sizeof DONE && !memcmp(at, DONE, sizeof DONE - 1)) {
+            const char *stop = memchr(id, '"', (size_t)(end - id));
+            note_command(id, (size_t)(stop - id), 0, seen_s);
+            at++;
+        } else {
+            at++;
+        }
+    }
+}
+
+static void ask(Client *c, double due_s) {
+    char text[768], body[160];
+    int n = snprintf(body, sizeof body, "{\"op\":\"noop\",\"hosts\":[\"bench%llu\"]}", (unsigned long long)(sent % (uint64_t)host_count));
+    snprintf(text, sizeof text,
+             "POST /api/v1/commands HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer %s\r\n"
+             "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+             port, c->token, n, body);
+    c->is_asking = true, c->asked_s = due_s, sent++;
+    add(&c->out, text, strlen(text));
+    flush(c);
+}
+
+/* Take an answer of HTTP, if it is whole. */
+static void take_answer(Client *c) {
+    char *body = memmem(c->in.data, c->in.size, "\r\n\r\n", 4), id[160];
+    if (!body) return;
+    body += 4;
+    *(body - 1) = 0; /* the head is a text now */
+    char *length = strcasestr(c->in.data, "content-length:");
+    size_t size = length ? (size_t)atol(length + 15) : 0, whole = (size_t)(body - c->in.data) + size;
+    *(body - 1) = '\n';
+    if (c->in.size < whole) return;
+    c->is_asking = false;
+    if (!strncmp(c->in.data, "HTTP/1.1 202", 12) && field(body, size, "\"id\":\"", id, sizeof id)) {
+        accepted++, note(&acceptance, now_s() - c->asked_s);
+        note_command(id, strlen(id), c->asked_s, 0);
+    } else if (!refused++) {
+        fprintf(stderr, "generator ask: %.*s\n", (int)whole, c->in.data);
+    }
+    drop(&c->in, whole);
+}
+
 static void on_message(Client *c, unsigned opcode, const char *data, size_t size) {
     if (opcode == 9) {
         put_frame(c, 10, data, size);
@@ -292,13 +377,18 @@ static void on_message(Client *c, unsigned opcode, const char *data, size_t size
         become_ready(c);
         frames++, bytes += size;
         if (has(data, size < 64 ? size : 64, "\"full_state\"")) full_states++;
-        if (c->number == 0) see(data, size);
+        if (is_asker) see_ends(data, size);
+        else if (c->number == 0) see(data, size);
     }
 }
 
 /* Take all whole frames out of what was read. */
 static void take(Client *c) {
     size_t at = 0;
+    if (c->is_http) {
+        take_answer(c);
+        return;
+    }
     if (c->state == UPGRADING) {
         char *end = memmem(c->in.data, c->in.size, "\r\n\r\n", 4);
         if (!end) return;
@@ -351,11 +441,12 @@ static void dial(Client *c) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     c->state = DIALLING, connecting++;
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) die("connect");
-    snprintf(text, sizeof text,
+    c->is_http = is_asker && c->number > 0;
+    if (!c->is_http) snprintf(text, sizeof text,
              "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
              "Sec-WebSocket-Key: YmVuY2gtYmVuY2gtYmVuYw==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer %s\r\n\r\n",
              is_nats ? "/" : "/ws", port, c->token);
-    add(&c->out, text, strlen(text));
+    if (!c->is_http) add(&c->out, text, strlen(text));
     struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.ptr = c};
     c->writable_wanted = true;
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &e)) die("epoll");
@@ -371,6 +462,18 @@ static void dial_some(void) {
 
 /* Send the heartbeats that are due. Return when the next one is. */
 static double send_some(double at_s) {
+    if (is_asker && sending) {
+        for (int i = 1, free = 0; i < count; i++) {
+            Client *c = &clients[i];
+            double due_s = rate > 0 ? began_s + (double)due_count / rate : at_s;
+            if (due_s >= until_s || due_s > at_s) return due_s < until_s ? due_s : until_s;
+            if (c->is_asking || c->state != READY) continue;
+            if (rate > 0 || !free) ask(c, due_s), due_count++;
+            free++;
+            if (rate <= 0) break; /* the first connection alone asks, one at a time */
+        }
+        return rate > 0 ? at_s + 0.001 : at_s + 0.05;
+    }
     if (sending && rate > 0) {
         for (int n = 0; n < TURN_FRAMES; n++) {
             double due_s = began_s + (double)due_count / rate;
@@ -437,6 +540,19 @@ static void tell_shown(void) {
     say(text);
 }
 
+static void tell_asked(double at_s) {
+    char text[512];
+    qsort(acceptance.values, acceptance.size, sizeof(float), by_value);
+    qsort(lag.values, lag.size, sizeof(float), by_value);
+    snprintf(text, sizeof text,
+             "{\"asked\":%llu,\"accepted\":%llu,\"refused\":%llu,\"ended\":%llu,\"seconds\":%.6f,\"accepted_p50_ms\":%.3f,"
+             "\"accepted_p99_ms\":%.3f,\"ended_p50_ms\":%.3f,\"ended_p99_ms\":%.3f,\"cpu_s\":%.3f}",
+             (unsigned long long)sent, (unsigned long long)accepted, (unsigned long long)refused, (unsigned long long)ended,
+             at_s - began_s, cut_ms(&acceptance, 0.5), cut_ms(&acceptance, 0.99), cut_ms(&lag, 0.5), cut_ms(&lag, 0.99),
+             cpu_s() - cpu_began_s);
+    say(text);
+}
+
 static bool is_waiting; /* for all to be connected, to say so */
 static double waiting_since_s;
 
@@ -450,6 +566,9 @@ static void obey(const char *line) {
     } else if (sscanf(line, "beat %lf", &a) == 1) {
         beat_s = a, beat_began_s = at_s, beats = 0;
         say("{}");
+    } else if (sscanf(line, "ask %lf %lf %d", &a, &b, &host_count) == 3) {
+        sending = true, rate = a, began_s = at_s, until_s = at_s + b, due_count = sent = accepted = refused = ended = 0;
+        acceptance.size = lag.size = 0, cpu_began_s = cpu_s(), closed_by_hub = 0;
     } else if (!strncmp(line, "begin", 5)) {
         shown_count = conflated = backwards = frames = bytes = full_states = 0, lag.size = 0, closed_by_hub = 0, cpu_began_s = cpu_s();
         say("{}");
@@ -478,13 +597,15 @@ static bool read_lines(void) {
 static void read_tokens(const char *path) {
     FILE *file = fopen(path, "r");
     if (!file) die(path);
-    char line[128], first[128] = "";
+    char line[128];
     for (int i = 0; i < count; i++) {
         clients[i].fd = -1, clients[i].number = i;
-        if (fgets(line, sizeof line, file)) line[strcspn(line, "\n")] = 0;
-        else if (is_agents) errno = EINVAL, die("fewer tokens than agents");
-        if (!first[0]) strcpy(first, line);
-        strcpy(clients[i].token, is_agents ? line : first);
+        if (!fgets(line, sizeof line, file)) {
+            rewind(file); /* the tokens by turns */
+            if (is_agents || !fgets(line, sizeof line, file)) errno = EINVAL, die("fewer tokens than agents");
+        }
+        line[strcspn(line, "\n")] = 0;
+        strcpy(clients[i].token, line);
     }
     fclose(file);
 }
@@ -507,7 +628,10 @@ static void run(void) {
                 continue;
             }
             if (c->fd < 0) continue;
-            if (c->state == DIALLING) c->state = UPGRADING;
+            if (c->state == DIALLING) {
+                c->state = UPGRADING;
+                if (c->is_http) become_ready(c);
+            }
             if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(c);
             if (c->fd >= 0 && events[i].events & EPOLLOUT) flush(c);
         }
@@ -519,22 +643,80 @@ static void run(void) {
             say(text);
             is_waiting = false;
         }
+        if (sending && at_s >= until_s && is_asker) sending = false, is_ending = true;
         if (sending && at_s >= until_s) sending = false, tell_sent(at_s);
+        if (is_ending && (ended == sent - refused || at_s >= until_s + ASK_END_S)) is_ending = false, tell_asked(at_s);
         next_s = send_some(at_s);
     }
 }
 
-int main(int argc, char **argv) {
-    if (argc != 6 || (strcmp(argv[1], "agents") && strcmp(argv[1], "watch"))) {
-        fprintf(stderr, "usage: generator agents|watch PORT TOKENS_FILE COUNT fleethub|nats\n");
-        return 2;
+/* Read all that comes on these sockets, until killed. */
+static void swallow(const int *sockets) {
+    static char part[1 << 18];
+    struct epoll_event events[512];
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    for (int i = 0; i < count; i++) {
+        struct epoll_event e = {.events = EPOLLIN, .data.fd = sockets[i]};
+        if (epoll_ctl(poller, EPOLL_CTL_ADD, sockets[i], &e)) die("epoll");
     }
-    role = argv[1], port = atoi(argv[2]), count = atoi(argv[4]), dialect = argv[5];
-    is_agents = !strcmp(role, "agents"), is_nats = !strcmp(dialect, "nats");
+    for (;;) {
+        int n = epoll_wait(poller, events, 512, -1);
+        for (int i = 0; i < n; i++)
+            if (read(events[i].data.fd, part, sizeof part) <= 0) exit(0);
+    }
+}
+
+static int loop(size_t size, double seconds) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t room = sizeof at;
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    int *writing = calloc((size_t)count, sizeof *writing), *reading = calloc((size_t)count, sizeof *reading);
+    char *frame = calloc(1, size);
+    if (!writing || !reading || !frame) die("memory");
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 128)) die("listen");
+    getsockname(listener, (struct sockaddr *)&at, &room);
+    for (int i = 0; i < count; i++) {
+        reading[i] = socket(AF_INET, SOCK_STREAM, 0);
+        if (reading[i] < 0 || connect(reading[i], (struct sockaddr *)&at, sizeof at)) die("connect");
+        writing[i] = accept(listener, NULL, NULL);
+        if (writing[i] < 0) die("accept");
+        setsockopt(writing[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
+    pid_t reader = fork();
+    if (reader < 0) die("fork");
+    if (!reader) {
+        for (int i = 0; i < count; i++) close(writing[i]);
+        swallow(reading);
+    }
+    double first_s = now_s(), last_s = first_s;
+    while (last_s < first_s + seconds) {
+        for (int i = 0; i < count; i++, frames++)
+            if (write(writing[i], frame, size) != (ssize_t)size) die("write");
+        last_s = now_s();
+    }
+    printf("{\"frames\":%llu,\"seconds\":%.6f,\"cpu_s\":%.6f}\n", (unsigned long long)frames, last_s - first_s, cpu_s());
+    kill(reader, SIGKILL);
+    waitpid(reader, NULL, 0);
+    return 0;
+}
+
+int main(int argc, char **argv) {
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
+    if (argc == 5 && !strcmp(argv[1], "loop")) {
+        role = argv[1], count = atoi(argv[2]);
+        return loop((size_t)atol(argv[3]), atof(argv[4]));
+    }
+    if (argc != 6 || (strcmp(argv[1], "agents") && strcmp(argv[1], "watch") && strcmp(argv[1], "ask"))) {
+        fprintf(stderr, "usage: generator agents|watch|ask PORT TOKENS_FILE COUNT fleethub|nats\n");
+        return 2;
+    }
+    role = argv[1], port = atoi(argv[2]), count = atoi(argv[4]), dialect = argv[5];
+    is_agents = !strcmp(role, "agents"), is_nats = !strcmp(dialect, "nats");
+    is_asker = !strcmp(role, "ask");
+    asked = calloc(is_asker ? COMMANDS_ROOM : 1, sizeof *asked);
     clients = calloc((size_t)count, sizeof *clients);
     shown = grown(NULL, NUMBERS * sizeof *shown);
     memset(shown, 0xff, NUMBERS * sizeof *shown);

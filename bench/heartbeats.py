@@ -76,12 +76,14 @@ async def measure(hub: Hub, agents: Load, watch: Load, rate: float, seconds: flo
     }
 
 
-async def measured(hub: Hub, count: int, rate: float, seconds: float, subscribers: int = 1) -> dict[str, Any]:
+async def measured(
+    hub: Hub, count: int, rate: float, seconds: float, *, subscribers: int = 1, settle_s: float = SETTLE_S
+) -> dict[str, Any]:
     """Connect so many agents and subscribers, and measure once."""
     async with (
         Load("watch", hub.operators_port, hub.operator_token, subscribers, hub.dialect) as watch,
         Load("agents", hub.agents_port, hub.tokens, count, hub.dialect) as agents,
     ):
         await agents.ask(f"beat {USUAL_S}")
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(settle_s)
         return {"agents": count, **await measure(hub, agents, watch, rate, seconds)}

@@ -7,17 +7,21 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import httpx
 import msgspec
+from doubles.deadline import WAIT_S
 from doubles.house import House
 
 from processes.adapters import proc
 from processes.adapters.state import fleet_db
+from processes.core.budgets import TOKEN_WEBSOCKETS_MAX
 from processes.core.records.host import HostRecord
 
+SUBSCRIBERS: Final = 990  # at most; a fanout has room for 1,000, of which it keeps some
 PROCESSES: Final = ("hub", "gateway", "fanout", "queues", "watchdog")
 
 
@@ -43,11 +47,11 @@ class Installation:
 
     dialect = "fleethub"
 
-    def __init__(self, house: House, tokens: Path) -> None:
-        self.house, self.tokens = house, tokens
+    def __init__(self, house: House, tokens: Path, viewers: Path) -> None:
+        self.house, self.tokens, self.operator_token = house, tokens, viewers
+        self.enrolled = len(tokens.read_text().split())  # hosts
         self.agents_port = int(house.agents.rpartition(":")[2])
         self.operators_port = int(house.operators.rpartition(":")[2])
-        self.operator_token = house.settings.operator_token
 
     def pids(self) -> dict[str, int]:
         """Return the processes by name."""
@@ -85,9 +89,30 @@ def fill(house: House, hosts: int) -> Path:
 
 
 @contextlib.contextmanager
-def installed(hosts: int, **environment: str) -> Iterator[Installation]:
-    """Start an installation with so many enrolled hosts, of which none is connected; it ends with the context."""
-    house = House(prefix="fhbench", **environment)
+def installed(hosts: int, prepare: Callable[[House], None] = lambda _: None) -> Iterator[Installation]:
+    """Start an installation with so many enrolled hosts, of which none is connected; it ends with the context.
+
+    `prepare`: called before it begins, with the hosts in its database.
+    """
+    house = House(prefix="fhbench")
     tokens = fill(house, hosts)
-    with house:
-        yield Installation(house, tokens)
+    prepare(house)
+    with contextlib.ExitStack() as ends:
+        ends.push(house.__exit__)  # also if it does not come up
+        house.__enter__()
+        yield Installation(house, tokens, _viewers(house))
+
+
+def _viewers(house: House) -> Path:
+    """Make so many viewers' tokens that SUBSCRIBERS subscribers may connect; the file with them, a line each."""
+    path = house.state / "bench.viewers"
+    tokens = [house.settings.operator_token.read_text().strip()]
+    headers = {"Authorization": f"Bearer {tokens[0]}"}
+    with httpx.Client(base_url=f"http://{house.operators}", headers=headers, timeout=WAIT_S) as api:
+        for number in range(1, -(-SUBSCRIBERS // TOKEN_WEBSOCKETS_MAX) + 1):
+            answer = api.post("/api/v1/tokens", json={"role": "admin", "label": f"bench{number}"})
+            assert answer.status_code == 201, answer.text
+            tokens.append(str(answer.json()["token"]))
+    path.write_text("".join(f"{token}\n" for token in tokens))
+    path.chmod(0o600)
+    return path

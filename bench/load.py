@@ -43,6 +43,14 @@ def compiled() -> Path:
     return program
 
 
+def loop(sockets: int, frame_bytes: int, seconds: float) -> dict[str, Any]:
+    """Return how many frames a plain loop of write() brings to so many sockets, and the CPU that it takes for that."""
+    words = [str(compiled()), "loop", str(sockets), str(frame_bytes), str(seconds)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=seconds + WAIT_S)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 class Load:
     """One running generator, as an asynchronous context. Every answer is the JSON that it printed."""
 

@@ -4,62 +4,307 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import signal
+import statistics
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from bench import heartbeats
-from bench.installation import installed
+from bench import chart, commands, connections, fan_out, heartbeats, peers, start
+from bench.chart import Undrawable
+from bench.heartbeats import Hub
+from bench.installation import Installation, installed
 from bench.load import NoCompiler, compiled
+from bench.peers import NoPeer
+
+Measured = dict[str, Any]
+OURS: Final = "fleethub"
+SLOPES: Final = {  # the load, by the part of the whole that grows
+    "agents": (10, 100, 1000, 5000, 10_000),
+    "subscribers": (1, 10, 100, 990),
+    "rate": (100, 300, 1000, 3000),
+}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure what the command line names; print it. Return the exit code."""
-    given = _options().parse_args()
+    given = _options().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
     try:
         compiled()
     except NoCompiler as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    found: dict[str, Any] = given.measure(given)
-    print(json.dumps(found) if given.json else "\n".join(_lines(found)))
+    found: Measured = given.measure(given)
+    text = json.dumps(found)
+    if given.out:
+        given.out.write_text(text + "\n")
+    print(text if given.json else "\n".join(_lines(found)))
     return 0
 
 
 def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
-        description="Measures how fast this hub is. Everything that is measured is started by it and ends with it."
+        description="Measures how fast this hub is. Everything that is measured is started by it and ends with it.",
+        epilog="Figures are worth something on a machine that does nothing else.",
+        allow_abbrev=False,
     )
     options.add_argument("--json", action="store_true", help="print one JSON document")
+    options.add_argument("--out", type=Path, metavar="FILE", help="write the JSON document to this file too")
     verbs = options.add_subparsers(required=True, metavar="WHAT")
-    beats = verbs.add_parser(
-        "heartbeats", help="what heartbeats cost each process, how many are shown, and how late",
-        description=heartbeats.__doc__,
-    )  # fmt: skip
-    beats.add_argument("--rate", type=float, default=1000.0, metavar="N", help="in a second; 0: as many as are taken")
-    beats.add_argument("--agents", type=int, default=1000, metavar="N", help="that take turns; by default 1000")
-    beats.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long; by default 10")
-    beats.add_argument("--subscribers", type=int, default=1, metavar="N", help="who are shown all of it; by default 1")
-    beats.set_defaults(measure=_heartbeats)
+
+    def verb(name: str, about: str, measure: Callable[[argparse.Namespace], Measured]) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
+        made.set_defaults(measure=measure)
+        return made
+
+    beats = verb("heartbeats", "what heartbeats cost each process, how many are shown, and how late", _heartbeats)
+    _number(beats, "rate", 1000.0, "heartbeats in a second; 0: as many as the sockets take")
+    _number(beats, "agents", 1000, "that take turns")
+    _number(beats, "subscribers", 1, "who are shown all of it, up to 990")
+    _number(beats, "seconds", 10.0, "for each measurement")
+    _beside(beats)
+    shown = verb("fan-out", "what one change costs that is shown to many, beside a loop of write()", _shown)
+    _number(shown, "rate", 1000.0, "heartbeats in a second")
+    _number(shown, "agents", 1000, "that take turns")
+    _number(shown, "subscribers", 990, "who are shown all of it")
+    _number(shown, "seconds", 10.0, "for each measurement")
+    _beside(shown)
+    given = verb("commands", "how long until a command is accepted, and until its end is seen", _commands)
+    _number(given, "rate", 0.0, "commands in a second; 0: one at a time")
+    _number(given, "agents", 100, "that take turns")
+    _number(given, "seconds", 10.0, "for each measurement")
+    _beside(given)
+    many = verb("connections", "what a connected agent costs in memory, and how fast a fleet comes back", _connections)
+    _number(many, "agents", 5000, "that connect at once")
+    _beside(many)
+    begun = verb("start", "how long a killed hub's successor takes over a large database", _start)
+    _number(begun, "agents", 10_000, "hosts in the database")
+    _number(begun, "commands", 100_000, "commands in the database, all at their end")
+    idle = verb("idle", "what an installation costs whose agents only send their usual heartbeats", _idle)
+    _number(idle, "agents", 10, "that are connected")
+    _number(idle, "seconds", 20.0, "for the measurement")
+    verb("cli", "how long the command line takes to start", _cli)
+    queues = verb("queues", "what goes through the queues alone", _queues)
+    _number(queues, "seconds", 5.0, "for each load")
+    verb("page", "how smooth the page is with 10,000 hosts beside 100, in a real browser", _page)
+    slopes = verb("slopes", "how the cost grows with agents, with subscribers and with the rate", _slopes)
+    _number(slopes, "seconds", 5.0, "for each point")
+    everything = verb("all", "every part of it once, each in an installation of its own", _all)
+    everything.add_argument(
+        "--quick", action="store_true", help="tiny loads in one installation, which only show that all of it runs"
+    )
+    drawn = verb("chart", "draw what slopes, or heartbeats beside others, have written to a file (--out)", _chart)
+    drawn.add_argument("found", type=Path, metavar="FILE", help="what --out wrote")
+    drawn.add_argument("to", type=Path, metavar="CHART", help="the file to draw: .svg or .png")
     return options
 
 
-def _heartbeats(given: argparse.Namespace) -> dict[str, Any]:
-    with installed(given.agents) as hub:
+def _number(options: argparse.ArgumentParser, name: str, usual: float, about: str) -> None:
+    kind = type(usual)
+    options.add_argument(f"--{name}", type=kind, default=usual, metavar="N", help=f"{about}; by default {usual:,}")
+
+
+def _beside(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--beside", action="append", choices=sorted(peers.PACKAGES), default=[], metavar="PEER",
+        help=f"measure this in the same run too ({', '.join(sorted(peers.PACKAGES))}); needs Go; may be given again",
+    )  # fmt: skip
+    _number(options, "times", 1, "how often each is measured, by turns; the medians and the spread are told")
+
+
+# what the verbs do
+
+
+def _heartbeats(given: argparse.Namespace) -> Measured:
+    def once(hub: Hub) -> Measured:
         return asyncio.run(
             heartbeats.measured(hub, given.agents, given.rate, given.seconds, subscribers=given.subscribers)
         )
 
+    return _by_turns(given, once)
 
-def _lines(found: dict[str, Any]) -> list[str]:
+
+def _shown(given: argparse.Namespace) -> Measured:
+    def once(hub: Hub) -> Measured:
+        return fan_out.measured(hub, given.agents, given.rate, given.seconds, subscribers=given.subscribers)
+
+    return _by_turns(given, once)
+
+
+def _commands(given: argparse.Namespace) -> Measured:
+    if "nats" in given.beside:
+        raise SystemExit("bench: nats knows no commands; it can be measured beside heartbeats and connections")
+    return _by_turns(given, lambda hub: asyncio.run(commands.measured(hub, given.agents, given.rate, given.seconds)))
+
+
+def _connections(given: argparse.Namespace) -> Measured:
+    return _by_turns(given, lambda hub: asyncio.run(connections.measured(hub, given.agents)))
+
+
+def _start(given: argparse.Namespace) -> Measured:
+    with installed(given.agents, lambda house: start.remember(house, given.commands)) as hub:
+        return {"agents": given.agents, "commands": given.commands, **start.killed(hub)}
+
+
+def _idle(given: argparse.Namespace) -> Measured:
+    with installed(given.agents) as hub:
+        return asyncio.run(start.idle(hub, given.agents, given.seconds))
+
+
+def _cli(_: argparse.Namespace) -> Measured:
+    with installed(10) as hub:
+        return start.command_line(hub)
+
+
+def _chart(given: argparse.Namespace) -> Measured:
+    try:
+        chart.draw(json.loads(given.found.read_bytes()), given.to)
+    except (OSError, ValueError, Undrawable) as error:
+        raise SystemExit(f"bench: {error}") from None
+    return {"chart": str(given.to)}
+
+
+def _queues(given: argparse.Namespace) -> Measured:
+    from bench import queues  # noqa: PLC0415  # each of these two loads what the others do not need
+
+    return queues.measured(given.seconds)
+
+
+def _page(_: argparse.Namespace) -> Measured:
+    from bench import page  # noqa: PLC0415  # a browser
+
+    return page.measured()
+
+
+def _slopes(given: argparse.Namespace) -> Measured:
+    """Shape: for each part that grows, its points in order."""
+    sizes, seconds = SLOPES, given.seconds
+    found: Measured = {"agents": [], "subscribers": [], "rate": []}
+    for agents in sizes["agents"]:
+        with installed(agents) as hub:
+            beating = asyncio.run(heartbeats.measured(hub, agents, min(agents, 1000) / 5, seconds))
+            found["agents"].append({**beating, "connections": asyncio.run(connections.measured(hub, agents))})
+    few = sizes["agents"][1]
+    with installed(few) as hub:
+        for subscribers in sizes["subscribers"]:
+            beating = asyncio.run(heartbeats.measured(hub, few, few, seconds, subscribers=subscribers))
+            found["subscribers"].append({"subscribers": subscribers, **beating})
+        for rate in sizes["rate"]:
+            found["rate"].append(asyncio.run(heartbeats.measured(hub, few, rate, seconds)))
+    return found
+
+
+def _all(given: argparse.Namespace) -> Measured:
+    if given.quick:
+        quick = Size(agents=10, subscribers=(3,), rate=20.0, commands_per_s=5.0, seconds=1.0, settle_s=0.2)
+        with installed(10, lambda house: start.remember(house, 20)) as hub:
+            return {name: measure(hub, quick) for name, measure in PARTS.items()}
+    found: Measured = {}
+    for name, measure in PARTS.items():
+        size = Size(agents=WHOLE.get(name, 1000))
+        count = 100_000 if name == "start" else 0
+        with installed(size.agents, functools.partial(start.remember, commands=count)) as hub:
+            found[name] = measure(hub, size)
+    return found
+
+
+class Size(NamedTuple):
+    """How large a load is: so many agents, and subscribers one after the other. Units: in a second; seconds."""
+
+    agents: int
+    subscribers: tuple[int, ...] = (1, 100, 990)
+    rate: float = 1000.0
+    commands_per_s: float = 200.0
+    seconds: float = 10.0
+    settle_s: float = heartbeats.SETTLE_S
+
+
+def _fan_out(hub: Installation, size: Size) -> Measured:
+    return {
+        f"{count} subscribers": fan_out.measured(
+            hub, size.agents, size.rate, size.seconds, subscribers=count, settle_s=size.settle_s
+        )
+        for count in size.subscribers
+    }
+
+
+def _asked(hub: Installation, size: Size) -> Measured:
+    rates = {"one at a time": 0.0, "at a rate": size.commands_per_s}
+    return {name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds)) for name, rate in rates.items()}
+
+
+WHOLE: Final = {"connections": 10_000, "start": 10_000, "idle": 10, "cli": 10}  # agents, where they are not 1,000
+PARTS: Final[dict[str, Callable[[Installation, Size], Measured]]] = {
+    "fan-out": _fan_out,
+    "commands": _asked,
+    "connections": lambda hub, size: asyncio.run(connections.measured(hub, size.agents, size.settle_s)),
+    "idle": lambda hub, size: asyncio.run(start.idle(hub, size.agents, size.seconds, size.settle_s)),
+    "cli": lambda hub, _: start.command_line(hub),
+    "start": lambda hub, _: start.killed(hub),
+}
+
+
+def _by_turns(given: argparse.Namespace, once: Callable[[Hub], Measured]) -> Measured:
+    """Measure our hub, and each peer beside it, by turns. Only one of them runs at a time."""
+    turns: dict[str, list[Measured]] = {}
+    for _ in range(given.times):
+        for name in (OURS, *given.beside):
+            opened: AbstractContextManager[Hub] = (
+                installed(given.agents) if name == OURS else peers.running(name, given.agents)
+            )
+            try:
+                with opened as hub:
+                    turns.setdefault(name, []).append(once(hub))
+            except NoPeer as error:
+                turns[name] = []
+                print(f"bench: {name} is left out: {error}", file=sys.stderr)
+    if given.times == 1 and not given.beside:
+        return turns[OURS][0]
+    return {name: summary(found) for name, found in turns.items() if found}
+
+
+def summary(turns: list[Measured]) -> Measured:
+    """Return the medians of all figures, and of each how far it was spread; all turns that were not figures alike.
+
+    Shape: each figure is {"median", "least", "most"}; dictionaries keep their keys.
+    """
+    found: Measured = {}
+    for name, first in turns[0].items():
+        values = [turn[name] for turn in turns if name in turn]
+        if isinstance(first, dict):
+            found[name] = summary(values)
+        elif isinstance(first, int | float) and not isinstance(first, bool):
+            found[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+        else:
+            found[name] = first if all(value == first for value in values) else values
+    return found
+
+
+# how it is printed
+
+
+def _lines(found: Measured, before: str = "") -> list[str]:
     """Return the result for a person, a line for each figure."""
     lines = []
     for name, value in found.items():
-        inner = value.items() if isinstance(value, dict) else ()
-        told = "  ".join(f"{each} {_figure(number)}" for each, number in inner) or _figure(value)
-        lines.append(f"{name:18} {told}")
+        whole = f"{before}{name}"
+        if isinstance(value, dict) and set(value) == {"median", "least", "most"}:
+            spread = (
+                f"   ({_figure(value['least'])} … {_figure(value['most'])})" if value["least"] != value["most"] else ""
+            )
+            lines.append(f"{whole:32} {_figure(value['median'])}{spread}")
+        elif isinstance(value, dict):
+            lines += _lines(value, f"{whole} ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, point in enumerate(value):
+                lines += _lines(point, f"{whole} {number} ")
+        else:
+            lines.append(f"{whole:32} {_figure(value)}")
     return lines
 
 

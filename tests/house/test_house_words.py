@@ -9,7 +9,7 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[2]
 SOURCES = sorted((HOME / "processes").rglob("*.py"))
-TESTS = sorted((HOME / "tests").rglob("*.py"))
+TESTS = sorted([*(HOME / "tests").rglob("*.py"), *(HOME / "bench").rglob("*.py")])
 WORDS_NOT_USED = {"helper", "helpers", "util", "utils"}  # they say nothing of what is inside
 GIVEN = {"data_received"}  # names that others dictate: asyncio's protocols
 LEFT_OVERS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
@@ -99,7 +99,7 @@ def test_the_words_that_are_not_used_name_nothing() -> None:
 
 
 def test_nothing_is_left_for_later() -> None:
-    folders = ["processes", "tests", "bin", ".ci"]
+    folders = ["processes", "tests", "bench", "bin", ".ci"]
     files = [
         path
         for folder in folders

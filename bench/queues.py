@@ -1,9 +1,6 @@
-#!/bin/sh
-''''exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@" # '''
-"""Measures what the queues cost: bin/bench-queues [SECONDS].
+"""The queues alone: two asyncio clients use a real `python -m processes.queues` in a state folder of its own."""
 
-Two asyncio clients use a real `python -m processes.queues` in a state folder of its own.
-"""
+from __future__ import annotations
 
 import asyncio
 import os
@@ -13,16 +10,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, Final
+
+from doubles.deadline import WAIT_S
 
 from processes.adapters.queue_link import QueueLink
 from processes.core.values import Position
 
-ITEM = b"x" * 300  # a heartbeat with metrics
-RATE, BATCH = 2_000, 4  # items in a second, items in an append
-FLOOD_BATCH = 1_000
+ITEM: Final = b"x" * 300  # a heartbeat with metrics
+RATE: Final = 2_000  # items in a second …
+BATCH: Final = 4  # … and in an append
+FLOOD_BATCH: Final = 1_000
+PINGS: Final = 200
 
 
-async def paced(writing: QueueLink, reading: QueueLink, seconds: float) -> None:
+async def paced(writing: QueueLink, reading: QueueLink, seconds: float) -> dict[str, Any]:
     """Measure from before an append until after the read that brings it, with a writer and a reader in one loop."""
     waits_s: list[float] = []
     started: dict[int, float] = {}
@@ -44,11 +46,10 @@ async def paced(writing: QueueLink, reading: QueueLink, seconds: float) -> None:
         await reading.acknowledge("events", position)
     await writer
     cuts = statistics.quantiles(waits_s, n=100)
-    p50, p99 = cuts[49] * 1e6, cuts[98] * 1e6
-    print(f"paced  {RATE} items/s: p50 {p50:.0f} µs, p99 {p99:.0f} µs, max {max(waits_s) * 1e6:.0f} µs")
+    return {"rate": RATE, "p50_ms": cuts[49] * 1e3, "p99_ms": cuts[98] * 1e3, "max_ms": max(waits_s) * 1e3}
 
 
-async def flood(writing: QueueLink, reading: QueueLink, seconds: float) -> None:
+async def flood(writing: QueueLink, reading: QueueLink, seconds: float) -> dict[str, Any]:
     """Measure how much goes through with both sides as fast as they can; items are acknowledged as they are read."""
     end_s, position = time.perf_counter() + seconds, (await reading.read("events", Position(0, 0), wait_s=0)).position
 
@@ -62,26 +63,36 @@ async def flood(writing: QueueLink, reading: QueueLink, seconds: float) -> None:
         batch = await reading.read("events", position)
         position, seen = batch.position, seen + len(batch.items)
         await reading.acknowledge("events", position)
-    print(f"flood  {seen / (time.perf_counter() - begin_s):,.0f} items/s of {len(ITEM)} bytes")
+    per_s = seen / (time.perf_counter() - begin_s)
     await writer
+    return {"items_per_s": per_s, "item_bytes": len(ITEM)}
 
 
-async def main(socket: Path, seconds: float) -> None:
+async def _measured(socket: Path, seconds: float) -> dict[str, Any]:
     writing, reading = QueueLink(socket, "gateway", timeout_s=10), QueueLink(socket, "hub", timeout_s=10)
-    for _ in range(1000):
-        if socket.exists():
-            break
-        await asyncio.sleep(0.01)
-    pings_s = sorted([await writing.ping() for _ in range(200)])
-    print(f"ping   over a fresh connection: p50 {pings_s[100] * 1e6:.0f} µs, p99 {pings_s[198] * 1e6:.0f} µs")
-    await paced(writing, reading, seconds)
-    await flood(writing, reading, seconds)
+    pings_s = sorted([await writing.ping() for _ in range(PINGS)])
+    ping = {"p50_ms": pings_s[PINGS // 2] * 1e3, "p99_ms": pings_s[PINGS * 99 // 100] * 1e3}
+    found = {
+        "ping": ping,
+        "paced": await paced(writing, reading, seconds),
+        "flood": await flood(writing, reading, seconds),
+    }
+    await writing.close()
+    await reading.close()
+    return found
 
 
-with tempfile.TemporaryDirectory(prefix="fhq") as state:
-    queues = subprocess.Popen([sys.executable, "-m", "processes.queues"], env={**os.environ, "FLEETHUB_STATE": state})
-    try:
-        asyncio.run(main(Path(state) / "run" / "queues.sock", float(sys.argv[1]) if len(sys.argv) > 1 else 5.0))
-    finally:
-        queues.terminate()
-        queues.wait()
+def measured(seconds: float) -> dict[str, Any]:
+    """Start the queues, and measure them for so long with each load."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
+    with tempfile.TemporaryDirectory(prefix="fhq") as state:
+        queues = subprocess.Popen([sys.executable, "-m", "processes.queues"], env={**clean, "FLEETHUB_STATE": state})
+        try:
+            link = Path(state) / "run" / "queues.sock"
+            while not link.exists():
+                assert queues.poll() is None, "the queues ended at once"
+                time.sleep(0.01)
+            return asyncio.run(asyncio.wait_for(_measured(link, seconds), 2 * seconds + WAIT_S))
+        finally:
+            queues.terminate()
+            queues.wait()

@@ -1,0 +1,24 @@
+"""Commands: how long until one is accepted, and until its end is seen, one at a time and at a rate."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bench.heartbeats import USUAL_S, Hub
+from bench.load import Load
+
+CONNECTIONS: Final = 33  # one for looking, 32 for asking: as many requests may be under way
+
+
+async def measured(hub: Hub, agents: int, rate: float, seconds: float) -> dict[str, Any]:
+    """Give commands of the operation `noop`, which each agent ends at once, and see their ends as an operator does.
+
+    Shape: asked, accepted (202), refused (any other answer), ended (seen as succeeded).
+    """
+    async with (
+        Load("agents", hub.agents_port, hub.tokens, agents, hub.dialect) as answering,
+        Load("ask", hub.operators_port, hub.operator_token, CONNECTIONS, hub.dialect) as asking,
+    ):
+        await answering.ask(f"beat {USUAL_S}")
+        found = await asking.ask(f"ask {rate} {seconds} {agents}", seconds)
+        return {"agents": agents, "rate": rate, **found, "verdict": hub.verdict()}

@@ -1,0 +1,35 @@
+"""bin/bench runs, every part of it once, on a whole installation. How fast anything is, is no business of a test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from doubles.house import CHECKOUT
+
+pytestmark = [
+    pytest.mark.house,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="the generator needs a C compiler"),
+]
+
+
+def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
+    done = subprocess.run([str(CHECKOUT / "bin/bench"), "--json", "all", "--quick"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"fan-out", "commands", "connections", "idle", "cli", "start"}
+    (shown,) = found["fan-out"].values()
+    beats = shown["heartbeats"]
+    assert shown["frames_per_s"] > 0
+    assert shown["loop_frames_per_cpu_s"] > 0
+    assert beats["due"] == 20
+    assert 0 < beats["shown"] <= beats["shown"] + beats["conflated"] <= beats["due"]
+    assert (beats["backwards"], beats["disconnected"], beats["replaced"]) == (0, 0, [])
+    assert set(beats["cores"]) == {"all", "hub", "gateway", "fanout", "queues", "watchdog"}
+    for asked in found["commands"].values():
+        assert 0 < asked["accepted"] == asked["asked"] == asked["ended"]
+    assert found["connections"]["memory_mb"]["all"] > 0
+    assert set(found["cli"]) == {"version", "status", "hosts"}
+    assert found["start"]["first_turn_s"] > 0
