@@ -69,6 +69,7 @@ class Server:
         self._queues = QueueSet(secrets.randbelow(EPOCH_MAX - 1) + 1)
         self._peers: set[Peer] = set()
         self._waiting: dict[str, dict[Peer, None]] = {}  # by queue, in the order of their reads
+        self._grown: set[str] = set()  # queues whose readers are told at the end of this turn of the event loop
         self._openings: set[asyncio.Task[None]] = set()
         self._key = b""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -221,7 +222,9 @@ class Server:
                 queue = self._queues.named(call.queue)
                 self._queues.admit_append(call.client, call.number)
                 appended = queue.append(call.items, time.monotonic(), bulk=call.bulk, lossy=call.lossy)
-                self._look_again(list(self._waiting.get(call.queue, ())))
+                if not self._grown:
+                    self._loop.call_soon(self._tell_grown)
+                self._grown.add(call.queue)
                 return queue_calls.AppendedReply(appended)
             case queue_calls.ReadCall():
                 return self._read(peer, call)
@@ -245,6 +248,12 @@ class Server:
         peer.wait(call, batch.position, self._over)
         self._waiting.setdefault(call.queue, {})[peer] = None
         return None
+
+    def _tell_grown(self) -> None:
+        """Answer those who wait for what was appended in this turn of the event loop: one batch with all of it."""
+        grown, self._grown = self._grown, set()
+        for queue in grown:
+            self._look_again(list(self._waiting.get(queue, ())))
 
     def _look_again(self, peers: Iterable[Peer]) -> None:
         """Answer those of the peers whose read finds something now, or may not go on."""

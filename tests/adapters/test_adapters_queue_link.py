@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from doubles.deadline import WAIT_S
-from doubles.queue_engines import START, real_house
+from doubles.queue_engines import START, real_house, until_back
+from doubles.served import Served, serving
 
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.queues import QueuesAway
@@ -55,6 +56,23 @@ def test_a_server_that_does_not_answer_costs_the_deadline_and_no_more(folder: Pa
     turned = [0]
 
     asyncio.run(claim())
+
+
+def test_a_reply_that_came_while_only_the_loop_was_late_counts(folder: Path) -> None:
+    async def claim(served: Served) -> None:
+        link = QueueLink(folder / "queues.sock", "gateway", timeout_s=0.2)
+        await until_back(lambda: link.append("events", [b"a"]))
+        before = served.ask(served.server.counts).received
+        appending = asyncio.create_task(link.append("events", [b"b"]))
+        await asyncio.sleep(0)
+        overdue_s = asyncio.get_running_loop().time() + 0.25
+        while served.ask(served.server.counts).received == before or asyncio.get_running_loop().time() < overdue_s:
+            pass  # the event loop does not turn
+        assert (await appending).accepted
+        await link.close()
+
+    with serving(folder / "queues.sock") as served:
+        asyncio.run(claim(served))
 
 
 def test_a_writer_that_was_idle_during_a_restart_notices_nothing(folder: Path) -> None:

@@ -31,6 +31,7 @@ from processes.core.errors import LocalError
 from processes.core.travels import queue_calls
 from processes.core.values import Position
 from processes.queues import loop
+from processes.queues.peer import CALLS_MAX
 
 LOG = structlog.stdlib.get_logger("fleethub")
 
@@ -209,6 +210,44 @@ def client(socket: Path) -> Connection[bytes, bytes]:
     return Client(str(socket), "AF_UNIX", authkey=socket.with_suffix(".key").read_bytes())
 
 
+def test_replies_that_nobody_reads_end_their_connection_after_a_while(socket: Path) -> None:
+    """And hold nobody else up meanwhile; what is not read is no more than a few replies."""
+    read = queue_calls.ReadCall("hub", 0, "events", 0, 0, items_max=10, bytes_max=8 << 20, wait_s=0)
+    with serving(socket, message_s_max=0.05) as served, client(socket) as wire:
+        events = served.server._queues.named("events")
+        served.ask(lambda: events.append([b"x" * (1 << 20)] * 4, 0.0))
+        with contextlib.suppress(*FAILURES):  # it may be ended meanwhile
+            for _ in range(50):
+                wire.send_bytes(queue_calls.encode(read))
+        until(lambda: not served.ask(lambda: served.server._peers))
+        assert ping(socket) < WAIT_S
+
+
+def test_calls_without_end_behind_a_read_that_waits_end_their_connection(socket: Path) -> None:
+    read = queue_calls.ReadCall("hub", 0, "events", 0, 0, items_max=10, bytes_max=1, wait_s=10)
+    with serving(socket) as served, client(socket) as wire:
+        wire.send_bytes(queue_calls.encode(read))
+        with contextlib.suppress(*FAILURES):
+            for _ in range(CALLS_MAX + 1):
+                wire.send_bytes(queue_calls.encode(queue_calls.PingCall("hub", 0)))
+        until(lambda: not served.ask(lambda: served.server._peers))
+        assert ping(socket) < WAIT_S
+
+
+def test_what_was_sent_behind_a_read_that_waits_is_answered_behind_it(socket: Path) -> None:
+    read = queue_calls.ReadCall("hub", 0, "events", 0, 0, items_max=10, bytes_max=100, wait_s=10)
+    append = queue_calls.AppendCall("gateway", 0, "events", [b"x"])
+    with serving(socket), client(socket) as reader, client(socket) as writer:
+        reader.send_bytes(queue_calls.encode(read))
+        for _ in range(3):
+            reader.send_bytes(queue_calls.encode(queue_calls.PingCall("hub", 0)))
+        writer.send_bytes(queue_calls.encode(append))
+        replies = [queue_calls.decode_reply(reader.recv_bytes()) for _ in range(4)]
+    assert isinstance(replies[0], queue_calls.BatchReply)
+    assert replies[0].batch.items == [b"x"]
+    assert replies[1:] == [queue_calls.DoneReply()] * 3
+
+
 # Too many
 
 
@@ -275,7 +314,8 @@ import structlog
 from processes.adapters.state.pulse_file import PulseFile
 from processes.adapters.queue_link import QueueLink
 from processes.queues import loop
-from processes.queues.server import Server
+from processes.queues import loop
+from processes.queues.peer import CALLS_MAX
 path = Path(sys.argv[1])
 log = structlog.wrap_logger(structlog.PrintLogger(open("/dev/null", "w")))
 async def main():
