@@ -223,12 +223,13 @@ One client and all the others
     canary and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
     (Pacer). core/gateway/intake.py charges what was read to its host's allowance, fanout/subscribers.py to the
-    operator's credential. Beyond it the connection rests; valid heartbeats that the hub has not taken when the next one of
-    their host comes are conflated (core/gateway/outbox.py); for anything else it is closed in the end (1008), refused for 30 s (429), and after three
-    closes in ten minutes the hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in
-    their gateway while the hub has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's
-    request never waits long behind them. How often agents send heartbeats the hub tells them (core/hub/pace.py). What
-    shape a message may have is decided in travels/shape.py, before anything else looks at it, on both ports.
+    operator's credential. Beyond it the connection rests; valid heartbeats that the hub has not taken when the next one
+    of their host comes are conflated (core/gateway/outbox.py); for anything else it is closed in the end (1008),
+    refused for 30 s (429), and after three closes in ten minutes the hub suspends the host (HostFlooded,
+    core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub has enough to do (`bulk_items_max` in
+    travels/queue_calls.py), so that an operator's request never waits long behind them. How often agents send
+    heartbeats the hub tells them (core/hub/pace.py). What shape a message may have is decided in travels/shape.py,
+    before anything else looks at it, on both ports.
 
 The audit trail
     core/travels/audit.py has its lines. The hub writes each in the transaction of what it tells of (hub/store.py,

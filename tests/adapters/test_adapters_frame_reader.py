@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from websockets.frames import Frame, Opcode
@@ -34,9 +35,9 @@ def frame(dice: random.Random) -> bytes:
     return bytes(broken)
 
 
-def told(found: list[Frame | bytes]) -> list[tuple[Opcode, bytes, bool]]:
+def told(found: Sequence[object]) -> list[tuple[Opcode, object, bool]]:
     return [
-        (Opcode.TEXT, each, True) if isinstance(each, bytes) else (each.opcode, bytes(each.data), each.fin)
+        (each.opcode, bytes(each.data), each.fin) if isinstance(each, Frame) else (Opcode.TEXT, each, True)
         for each in found
     ]
 
