@@ -25,6 +25,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from processes.adapters.frame_reader import FrameReader
 from processes.core.budgets import PASS_S, SHARE_BYTES, UNREAD_BYTES_MAX
 from processes.core.connections import plain
 from processes.core.values import CloseCode
@@ -121,6 +122,7 @@ class WebSocket(asyncio.Protocol):
         self.opened = False  # stays True after the end
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
+        self._frames = FrameReader(self._protocol, limits.message_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._head: bytearray | None = bytearray()  # until the request is answered
         self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
@@ -448,19 +450,23 @@ class WebSocket(asyncio.Protocol):
         messages: list[Message] = []
         if self._begun_s is None:
             self._begun_s = self._loop.time()
-        self._protocol.receive_data(data)
-        events = self._protocol.events_received()
-        for event in events:
-            if isinstance(event, Frame) and self._own is None:  # frames after our own close are ignored
-                self._assemble(event, messages)
-        if events and not self._parts:
+        frames = self._frames.read(data)
+        for frame in frames:
+            if self._own is not None:
+                break  # frames after our own close are ignored
+            if isinstance(frame, bytes):
+                messages.append(Message(frame, True))
+            else:
+                self._assemble(frame, messages)
+        if frames and not self._parts:
             self._begun_s = None  # what may have begun behind the last frame counts from its next byte
-        self._flush()
+        if self._protocol.writes:
+            self._flush()
         if not self.is_open:
             self._arm_closing()
         if messages:
             self.on_messages(messages)
-        return len(events)
+        return len(frames)
 
     def _assemble(self, frame: Frame, messages: list[Message]) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:

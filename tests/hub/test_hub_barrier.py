@@ -12,14 +12,22 @@ from doubles.fleet_play import Play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.core.hub import flood, step
+from processes.core.hub import beats, flood, step
 from processes.core.hub.memory import Draft
 from processes.core.records import poison
 from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.poison import DeathRecord
 from processes.core.travels import messages
 from processes.core.travels.agent_frames import Heartbeat
-from processes.core.travels.messages import AgentDisconnected, Death, Event, HeartbeatReceived, LiftHost
+from processes.core.travels.messages import (
+    AgentDisconnected,
+    Beat,
+    Death,
+    Event,
+    HeartbeatReceived,
+    HeartbeatsReceived,
+    LiftHost,
+)
 from processes.core.values import CANARY_HOST
 from processes.hub import barrier
 from processes.hub.barrier import Barrier
@@ -72,16 +80,26 @@ class Hubs:
         try:
             effects = self.barrier.step(event, name, self.play.now, retried).apply()
         except Dies:
-            self.deaths += 1
-            self.play.at_s += 1
-            told, mark = poison.of_in_hand(self.in_hand)
-            now, pid = self.play.now, self.deaths
-            death = Death(told, "exited", "boot", now.boot_s, now.wall_s, pid, pid, "", f"stack {pid}", mark)
-            self.record = poison.counted(self.record, death)
-            self._start()
+            self.died()
             return False
         self.barrier.applied(effects)
         return True
+
+    def come(self) -> None:
+        """The hosts connect, and their first heartbeats come."""
+        for host in "abcd":
+            self.play.connect(host, f"c.{host}")
+            self.play.beat(host, f"c.{host}")
+
+    def died(self) -> None:
+        """The hub has died, and its successor starts."""
+        self.deaths += 1
+        self.play.at_s += 1
+        told, mark = poison.of_in_hand(self.in_hand)
+        now, pid = self.play.now, self.deaths
+        death = Death(told, "exited", "boot", now.boot_s, now.wall_s, pid, pid, "", f"stack {pid}", mark)
+        self.record = poison.counted(self.record, death)
+        self._start()
 
     def suspended(self, name: str = "a") -> bool:
         return bool(self.play.memory.hosts[name].suspended)
@@ -193,3 +211,81 @@ def test_each_deadly_host_costs_three_hubs_at_most_and_no_other_host_is_suspende
             if len(different) > poison.DEATHS_MAX + 1:
                 assert hubs.suspended(name)
                 assert not flood.blamed(hubs.play.memory, name, poison.by_host(hubs.record), hubs.play.now)
+
+
+# batches of heartbeats
+
+
+def row(host: str, number: int) -> Beat:
+    return Beat(f"c.{host}", host, command_pid=number)
+
+
+def hear(hubs: Hubs, *rows: Beat) -> bool:
+    """A batch arrives, as often as hubs die of it. Return whether this hub lives on."""
+    batch = HeartbeatsReceived("gateway", list(rows))
+    name = poison.name_of(batch, messages.encode(batch))
+    try:
+        heard = hubs.barrier.beats(batch, name, hubs.play.now)
+    except Dies:
+        hubs.died()
+        return False
+    return all(hubs.arrives(beats.single("gateway", each)) for each in heard.alone)
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> Hubs:
+    """Hubs whose hosts b and c are online; a heartbeat of `a` ends each hub, in a batch too."""
+    hubs = Hubs(monkeypatch, deadly=set())
+
+    def take(memory: Any, event: HeartbeatsReceived, now: Any, suspects: Any) -> Any:
+        if any(each.host in hubs.deadly and each.host not in suspects for each in event.beats):
+            raise Dies
+        return beats.take(memory, event, now, suspects)
+
+    monkeypatch.setattr(barrier, "beats", SimpleNamespace(take=take))
+    hubs.come()
+    return hubs
+
+
+def test_a_batch_that_ended_a_hub_is_stepped_one_by_one_and_its_row_alone_is_put_aside(online: Hubs) -> None:
+    online.deadly = {"a"}
+    rows = [row("b", 1), row("a", 1), row("c", 1)]
+    for _ in range(9):
+        online.come()
+        if hear(online, *rows):
+            break
+    assert online.deaths == 3, "one with the batch in hand, two with the row"
+    (kept,) = online.play.memory.dead_letters.values()
+    assert (kept.host, kept.why, kept.kind) == ("a", Why.POISON, "HeartbeatReceived")
+    heard = online.play.memory.hosts
+    assert heard["b"].heartbeat == heard["c"].heartbeat == Heartbeat(command_pid=1)
+
+
+def test_a_batch_that_raises_is_stepped_one_by_one(online: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(barrier, "beats", SimpleNamespace(take=raises))
+    assert hear(online, row("b", 5), row("c", 6))
+    assert online.play.memory.hosts["c"].heartbeat == Heartbeat(command_pid=6)
+    assert online.in_hand == ""
+
+
+def test_a_batch_stands_in_the_pulse_while_it_is_taken_and_only_then(online: Hubs) -> None:
+    online.deadly = {"a"}
+    assert hear(online, row("b", 1))
+    assert online.in_hand == ""
+    told = []
+    online.died = lambda: told.append(online.in_hand)  # type: ignore[method-assign]
+    assert not hear(online, row("a", 1))
+    assert told[0].startswith("HeartbeatsReceived ")
+
+
+def test_the_heartbeats_of_a_host_with_a_death_are_stepped_alone_in_every_batch(online: Hubs) -> None:
+    online.deadly = {"a"}
+    assert not online.arrives(beat(1))
+    online.deadly = set()
+    online.come()
+    hear(online, row("a", 2), row("b", 2))
+    batch = HeartbeatsReceived("gateway", [row("a", 3), row("b", 3)])
+    assert [each.host for each in online.barrier.beats(batch, "other", online.play.now).alone] == ["a"]

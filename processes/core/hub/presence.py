@@ -138,8 +138,9 @@ def tick(draft: Draft) -> None:
         host, link = draft.host(name), draft.link(name)
         if host is None or link.presence is not Presence.ONLINE:
             continue
+        patience_s = pace.patience_s(draft, host, link)
         # plant: presence-clock
-        if draft.now.boot_s - link.heard_boot_s < (patience_s := pace.patience_s(draft, host, link)):
+        if draft.now.boot_s - link.heard_boot_s < patience_s:
             draft.arm(name, link.heard_boot_s + patience_s)  # a later heartbeat came
             continue
         draft.put_link(name, msgspec.structs.replace(link, presence=Presence.STALE))

@@ -6,7 +6,6 @@ Fields that a foreign agent leaves out get defaults here, so everything behind t
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
@@ -297,9 +296,11 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
     if complaint := shape.complaint(text):
         raise BadFrame(complaint)
     if text.startswith(_USUAL):
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
-            said = _usual.decode(text).payload  # decoded once; anything else is decoded, or refused, below
+        try:
+            said = _usual.decode(text).payload
             return Heartbeat(said.metrics, said.pending_command, said.command_pid), b"{}"
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+            pass  # it has other fields too, or is wrong: the other way says
     try:
         envelope = _envelope.decode(text)
         decoder = _decoders.get(envelope.type)

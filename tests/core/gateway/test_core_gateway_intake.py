@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processes.core import budgets
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
-from processes.core.gateway.outbox import Bounds, Outbox
+from processes.core.gateway.outbox import GATHER_S, Bounds, Outbox
 from processes.core.gateway.roster import Member, Roster
 from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import AgentDisconnected, AgentRegistered, HostFlooded, StatusReceived, Token
@@ -25,7 +25,9 @@ class Scene:
     """One intake, sockets that are numbers, and the queue that the outbox is emptied into."""
 
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
-        self.intake: Intake[int] = Intake(Outbox(bounds), Roster())
+        self.intake: Intake[int] = Intake(
+            Outbox(bounds, lambda rows: messages.pack_beats("gateway", rows, batches=False)), Roster()
+        )
         self.members: dict[int, Member[int]] = {}
         self.now_s = 100.0
         self.numbers = 0
@@ -72,6 +74,7 @@ class Scene:
 
     def append(self) -> None:
         """The queue takes all that waits."""
+        self.now_s += GATHER_S
         while (batch := self.intake.outbox.next(self.now_s)) is not None:
             self.queue += [messages.decode_event(item) for item in batch.items]
             self.intake.outbox.appended()

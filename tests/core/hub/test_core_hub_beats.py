@@ -12,6 +12,7 @@ from doubles.fleet_play import Play
 from processes.core.hub import beats, pace, step
 from processes.core.hub.memory import Draft
 from processes.core.records import dead_letter
+from processes.core.records.command import State
 from processes.core.records.dead_letter import Why
 from processes.core.shown.replica import Replica
 from processes.core.travels import messages
@@ -187,6 +188,26 @@ def test_a_batch_in_which_one_raises_changes_nothing() -> None:
     with pytest.raises(msgspec.DecodeError):
         beats.take(fleet.play.memory, HeartbeatsReceived("gateway", [Beat("own1", "own"), bad]), fleet.play.now)
     assert fleet.state() == before
+
+
+def test_a_foreign_agent_that_runs_nothing_any_more_ends_its_command_in_a_batch_too() -> None:
+    fleet = Fleet(at_once=True)
+    fleet.then(lambda play: connect(play, "nix", "nix1"))
+    fleet.hear([Beat("nix1", "nix")])
+    (command,) = fleet.play.give("pull", "nix")
+    for _ in range(3):
+        fleet.play.at_s += 12
+        fleet.hear([Beat("nix1", "nix")])
+    assert fleet.play.state(command) is State.LOST
+
+
+def test_a_host_that_is_to_make_a_new_token_is_asked_with_each_heartbeat() -> None:
+    fleet = Fleet(at_once=True)
+    fleet.then(lambda play: connect(play, "own", "own1"))
+    fleet.hear([Beat("own1", "own")])
+    fleet.then(lambda play: play.ask(RotateHost("own")))
+    heard = beats.take(fleet.play.memory, HeartbeatsReceived("gateway", [Beat("own1", "own")]), fleet.play.now)
+    assert len(heard.alone) == 1
 
 
 def test_a_suspects_heartbeat_is_stepped_alone() -> None:
