@@ -86,9 +86,10 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How many gateways share the agents' port."""
+    """How many gateways share the agents' port. own_user: started as root, they become a user of their own."""
 
     processes: Several = 1
+    own_user: bool = True
 
 
 class Fanout(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -185,11 +186,12 @@ class Settings(msgspec.Struct, frozen=True):
     state: Path
     config: Path
     file: File
+    run_folder: Path | None = None  # `run`, for a process that stands in it and cannot reach it by its whole path
 
     @property
     def run(self) -> Path:
-        """The folder of sockets, pulses and locks; 0700."""
-        return self.state / "run"
+        """The folder of sockets, pulses and locks; 0700, or 0710 for a gateway's own user (adapters/own_user.py)."""
+        return self.run_folder or self.state / "run"
 
     @property
     def pulses(self) -> Path:

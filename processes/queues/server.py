@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
+from processes.adapters import own_user
 from processes.adapters.logs import Log
 from processes.adapters.queue_socket import FAILURES, FULL, Wire, key_path, limit_waits
 from processes.adapters.state import durable
 from processes.core.errors import Fenced
+from processes.core.queues import gateways_calls
 from processes.core.queues.bounded_queue import QueueSet
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import EPOCH_MAX, AnyCall, AnyReply, QueueRefused, check_append
@@ -49,10 +51,10 @@ class Counts(NamedTuple):
 
 
 class _Peer:
-    """One connection. `proven`: it has shown the key."""
+    """One connection. `proven`: it has shown the key; `is_gateways`: its user is one that only gateways have."""
 
-    def __init__(self, wire: Wire, pid: int) -> None:
-        self.wire, self.pid = wire, pid
+    def __init__(self, wire: Wire, pid: int, is_gateways: bool) -> None:
+        self.wire, self.pid, self.is_gateways = wire, pid, is_gateways
         self.since_s = time.monotonic()
         self.proven = False
         self.reading = ""  # the queue of its last read
@@ -93,12 +95,15 @@ class Server:
         """
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)  # the real fence: a user who cannot enter the folder cannot connect
-        self._key = _fresh_key(key_path(self._path))
+        own_user.close(folder)  # the real fence: a user who cannot enter the folder cannot connect
+        group = own_user.group_let_into(folder)
+        self._key = _fresh_key(key_path(self._path), group)
         fresh = self._path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         self._listener.bind(os.fspath(fresh))
-        fresh.chmod(0o600)
+        if group is not None:
+            os.chown(fresh, -1, group)
+        fresh.chmod(0o600 if group is None else 0o660)
         self._listener.listen(BACKLOG)
         # in one step: the path always has either the old socket, which refuses, or one that answers
         fresh.rename(self._path)
@@ -170,9 +175,9 @@ class Server:
         except BaseException:
             sock.close()
             raise
-        peer = _Peer(wire, pid)
+        peer = _Peer(wire, pid, uid not in (os.getuid(), 0) and uid == own_user.group_let_into(self._path.parent))
         try:
-            if uid not in (os.getuid(), 0):
+            if uid not in (os.getuid(), 0) and not peer.is_gateways:
                 raise PermissionError(f"a connection of user {uid}")
             with self._peers_lock:
                 # the pings of this process always get in: a full server is not a frozen one
@@ -218,6 +223,8 @@ class Server:
     def _answer(self, peer: _Peer, message: bytes) -> AnyReply:
         try:
             call = queue_calls.decode_call(message)
+            if peer.is_gateways:
+                gateways_calls.check(call)
             return self._perform(peer, call)
         except Fenced as error:
             return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
@@ -227,7 +234,8 @@ class Server:
 
     def _perform(self, peer: _Peer, call: AnyCall) -> AnyReply:
         with self._lock:
-            self._admit(call)
+            if not peer.is_gateways:  # what epoch it names ends no hub
+                self._admit(call)
             match call:
                 case queue_calls.AppendCall():
                     check_append(call.items)
@@ -260,7 +268,8 @@ class Server:
                 return queue_calls.BatchReply(batch)
             after = batch.position
             self._condition(call.queue).wait(left_s)
-            self._admit(call)  # a newer hub may have come meanwhile
+            if not peer.is_gateways:
+                self._admit(call)  # a newer hub may have come meanwhile
 
     def _stats(self) -> AnyReply:
         with self._peers_lock:
@@ -280,8 +289,8 @@ class Server:
         return condition
 
 
-def _fresh_key(path: Path) -> bytes:
-    """Write a new random key, readable by this user alone, in place of the one before, and return it."""
+def _fresh_key(path: Path, group: int | None) -> bytes:
+    """Write a new random key in place of the one before, and return it. Only this user can read it, and the group."""
     key = secrets.token_bytes(32)
-    durable.replace(path, key, durable=False)
+    durable.replace(path, key, mode=0o600 if group is None else 0o640, durable=False, group=group)
     return key

@@ -15,7 +15,7 @@ from processes.adapters.state import durable
 def say(run: Path, name: str) -> None:
     """Note that this process was asked to end. Never raises: a full disk only makes the end look unexpected."""
     with contextlib.suppress(OSError):
-        path = _place(run, name)
+        path = place(run, name)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         durable.replace(path, str(os.getpid()).encode(), durable=False)
 
@@ -23,10 +23,11 @@ def say(run: Path, name: str) -> None:
 def said(run: Path, name: str, pid: int) -> bool:
     """Return whether exactly this process was asked to end."""
     try:
-        return _place(run, name).read_text() == str(pid)
+        return place(run, name).read_text() == str(pid)
     except OSError:
         return False
 
 
-def _place(run: Path, name: str) -> Path:
+def place(run: Path, name: str) -> Path:
+    """Return the file of a process."""
     return run / "farewell" / name

@@ -394,11 +394,12 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
     deaths: list[Death]
 
 
-Event = (
+FromGateway = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | AckReceived | RejectReceived | OutputReceived
-    | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | RequestReceived
-    | SnapshotWanted | AuditNoted | PutAside | TokenUsed | CodeOffered | TokenOffered
+    | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | CodeOffered
+    | TokenOffered
 )  # fmt: skip
+Event = FromGateway | RequestReceived | SnapshotWanted | AuditNoted | PutAside | TokenUsed
 
 
 # Broadcasts, hub → each fanout
@@ -584,20 +585,21 @@ def encode(message: Event | Broadcast | Delivery) -> bytes:
 
 def decode_event(item: bytes) -> Event:
     """Return the event in an item of `events`. Raises: LocalError, for a format that this version does not know."""
-    return _event.decode(_body(item))
+    return _event.decode(body_of(item))
 
 
 def decode_broadcast(item: bytes) -> Broadcast:
     """Return the message in an item of `broadcasts`. Raises: LocalError."""
-    return _broadcast.decode(_body(item))
+    return _broadcast.decode(body_of(item))
 
 
 def decode_delivery(item: bytes) -> Delivery:
     """Return the message in an item of `deliveries`. Raises: LocalError."""
-    return _delivery.decode(_body(item))
+    return _delivery.decode(body_of(item))
 
 
-def _body(item: bytes) -> memoryview:
+def body_of(item: bytes) -> memoryview:
+    """Return the message in an item, still encoded. Raises: LocalError, for a format that this version does not know."""
     if item[:1] != _PREFIX:
         raise LocalError(f"a message of format {item[0] if item else 'none'}, this version knows {FORMAT}")
     return memoryview(item)[1:]
