@@ -241,8 +241,8 @@ def open_stacks(folder: Path, name: str) -> TextIO:
 
 
 def _write_tasks_on_signal(loop: asyncio.AbstractEventLoop, path: Path) -> None:
-    """Start a thread that writes the stacks of the other threads and of all asyncio tasks to `path` at SIGUSR2, whatever
-    the loop is doing.
+    """Start a thread that writes the stacks of the other threads and of all asyncio tasks to `path` at SIGUSR2, however
+    busy the loop is.
     """
 
     def write() -> None:

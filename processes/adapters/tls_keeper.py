@@ -44,7 +44,7 @@ def keep(files: Tls, look_s: float = tls.LOOK_S) -> Tls:
 
 
 def _follow(files: Tls, kept: tuple[int, ...], alive: int, seen: tuple[bytes, ...] | None, look_s: float) -> NoReturn:
-    """Renew what is kept until the parent is gone. Nothing else of the parent stays open here, least of all its port."""
+    """Renew what is kept until the parent is gone. Nothing else stays open here, least of all the port."""
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # it ends with its parent, and not before

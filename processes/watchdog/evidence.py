@@ -107,7 +107,7 @@ async def collect(
 
 
 async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:
-    """Return the main thread's Python stack, as faulthandler writes it at SIGUSR1: in C code and with held locks too."""
+    """Return the main thread's Python stack, as faulthandler writes it at SIGUSR1: in C code or with held locks too."""
     if stopped:
         return "# not asked for: the process is stopped and takes no signals\n"
     text = ""

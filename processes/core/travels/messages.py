@@ -599,7 +599,7 @@ def decode_delivery(item: bytes) -> Delivery:
 
 
 def body_of(item: bytes) -> memoryview:
-    """Return the message in an item, still encoded. Raises: LocalError, for a format that this version does not know."""
+    """Return the message in an item, still encoded. Raises: LocalError, for a format that this version lacks."""
     if item[:1] != _PREFIX:
         raise LocalError(f"a message of format {item[0] if item else 'none'}, this version knows {FORMAT}")
     return memoryview(item)[1:]
