@@ -23,7 +23,7 @@ from msgspec import Meta
 from processes.adapters import ownership
 from processes.core.alarms import target
 from processes.core.alarms.alarm import Severity
-from processes.core.connections import Network
+from processes.core.connections import Network, is_this_machine
 from processes.core.errors import FleethubError
 from processes.core.travels.operator_requests import OpName, TimeToLive
 from processes.core.values import OP_NAME, process_name
@@ -408,15 +408,10 @@ def reachable(listen: str) -> tuple[str, int]:
     return ("127.0.0.1" if host == "0.0.0.0" else host), port  # noqa: S104  # compared, not bound
 
 
-def is_loopback(host: str) -> bool:
-    """Return True for addresses that only this machine can reach."""
-    return host == "localhost" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
-
-
 def is_plain_elsewhere(url: str) -> bool:
     """Return True for a ws:// URL of another machine: who dials it shows the token to whoever is on the way."""
     parts = urlsplit(url)
-    return parts.scheme == "ws" and not is_loopback(parts.hostname or "") and parts.hostname != "::1"
+    return parts.scheme == "ws" and not is_this_machine(parts.hostname or "")
 
 
 def default_state() -> Path:
@@ -480,7 +475,7 @@ def _check(file: File) -> None:
             host, _ = address(listen)
         except SettingsError as error:
             raise SettingsError(f"{name}: {error}") from None
-        if not is_loopback(host) and not file.tls.certificate and not file.insecure:
+        if not is_this_machine(host) and not file.tls.certificate and not file.insecure:
             raise SettingsError(
                 f"{name} = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"

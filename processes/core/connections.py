@@ -231,6 +231,11 @@ def is_within(address: str, networks: Iterable[Network]) -> bool:
     return any(found in network for network in networks)
 
 
+def is_this_machine(host: str) -> bool:
+    """Return whether a name or address, as it stands in a URL, a Host header or a setting, is this machine's loopback."""
+    return host.lower() == "localhost" or is_within(host.removeprefix("[").removesuffix("]"), THIS_MACHINE)
+
+
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
     """Return the address of the client behind trusted proxies: the last in X-Forwarded-For that is none of theirs.
 

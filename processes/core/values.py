@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import hashlib
 import re
 from typing import Annotated, Final, NamedTuple
 
@@ -16,7 +17,9 @@ HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-
 OP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 TOKEN_VOID: Final = 410  # the answer to a code that comes with a token which was made void: make another and ask again
-CODE_S: Final = 3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
+ENROLMENT_CODE_S: Final = (
+    3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
+)
 CANARY_HOST: Final = "_canary"  # not an RFC 1123 name, so nobody can enrol or command it
 CANARY_OP: Final = "noop"
 PROTOCOL: Final = 1  # what fleethub's own agents say in `register`; 0 is a foreign agent
@@ -134,6 +137,11 @@ def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
         return None
     begun, over = datetime.datetime.fromisoformat(begun_at), datetime.datetime.fromisoformat(over_at)
     return (over - begun).total_seconds()
+
+
+def digest(secret: str) -> str:
+    """Return how a token or code is kept: SHA-256 in hex. Secrets are random, so a slow hash would add nothing."""
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 def token_id(token_hash: str) -> str:

@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from processes.adapters.queue_link import QueuesAway
 from processes.core.connections import site_of
@@ -22,7 +22,7 @@ from processes.core.fanout.tally import Noted, Tally
 from processes.core.travels import audit, messages
 from processes.core.travels.audit import AuditLine, Kind
 from processes.core.travels.messages import AuditNoted
-from processes.core.travels.queue_calls import Appended
+from processes.fanout.queues import Queues
 
 WAITING_MAX: Final = 1000  # lines; guess: the lines of an outage of minutes. Beyond it the oldest are lost
 BATCH_MAX: Final = 20  # lines in one message
@@ -30,12 +30,6 @@ AGAIN_S: Final = 0.5
 LEAVE_S_MAX: Final = 0.5  # for the last lines of a fanout that ends
 CONNECTED_S: Final = 3600.0  # one token that connects from one network again and again is one line in so long
 CONNECTED_MAX: Final = 1000  # such tokens and networks that are remembered
-
-
-class Queues(Protocol):
-    """The part of adapters.queue_link.QueueLink that is used here."""
-
-    async def append(self, queue: str, items: list[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
 
 
 class AuditNotes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -23,20 +22,12 @@ from processes.core.records.host import HostRecord, Link
 from processes.core.shown.views import encode, host_view
 from processes.core.travels import messages
 from processes.core.travels.messages import Change, Json, PutAside
-from processes.core.travels.queue_calls import Appended
 from processes.core.values import Presence
 from processes.fanout import poison_row
+from processes.fanout.queues import Queues
 
 TELL_S: Final = 1.0  # between two tries to tell the hub, while `queues` is away
 PUT_ASIDE: Final = "its last change ended the fanout each time, and is left out: see the dead letters"
-
-
-class Queues(Protocol):
-    """The part of adapters.queue_link.QueueLink that is used here."""
-
-    async def append(
-        self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False
-    ) -> Appended: ...
 
 
 class PoisonGuard:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ from processes.adapters.logs import Log
 from processes.adapters.queue_link import QueuesAway
 from processes.core.travels import messages
 from processes.core.travels.messages import Json, Replied, Request, RequestReceived
-from processes.core.travels.queue_calls import Appended
+from processes.fanout.queues import Queues
 
 DEADLINE_S: Final = 5.0  # contract: the hub refuses a request that it steps later
 GRACE_S: Final = 1.0  # for an answer that was given at the last moment
@@ -35,14 +35,6 @@ class Answer(NamedTuple):
 
     status: int
     body: Json
-
-
-class Queues(Protocol):
-    """The part of adapters.queue_link.QueueLink that is used here."""
-
-    async def append(
-        self, queue: str, items: Sequence[bytes], *, bulk: bool = False, lossy: bool = False
-    ) -> Appended: ...
 
 
 class _Open:

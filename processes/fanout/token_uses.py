@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final, Protocol
+from typing import Final
 
 from processes.adapters.queue_link import QueuesAway
 from processes.core.travels import messages
 from processes.core.travels.messages import TokenUsed
-from processes.core.travels.queue_calls import Appended
+from processes.fanout.queues import Queues
 
 UNDER_WAY_MAX: Final = 100  # appends; a use beyond that is told the next time, minutes later
-
-
-class Queues(Protocol):
-    """The part of adapters.queue_link.QueueLink that is used here."""
-
-    async def append(self, queue: str, items: list[bytes], *, bulk: bool = False, lossy: bool = False) -> Appended: ...
 
 
 class TokenUses:

@@ -73,11 +73,11 @@ def opened_for_all(empty: Path) -> list[str]:
 class House:
     """One installation. Use as a context; at its end everything it started is gone."""
 
-    def __init__(self, prefix: str = "fh", *, own_users: bool = False, **environment: str) -> None:
-        """`prefix`: how the name of the state folder begins. `own_users`: as root, gateways become another user,
-        wherever the Python of these tests is.
-        """
-        self._empty = tempfile.mkdtemp(prefix="fhe") if own_users else ""
+    own_users = False  # True: as root, gateways become another user, wherever the Python of these tests is
+
+    def __init__(self, prefix: str = "fh", **environment: str) -> None:
+        """`prefix`: how the name of the state folder begins."""
+        self._empty = tempfile.mkdtemp(prefix="fhe") if self.own_users else ""
         self.state = Path(tempfile.mkdtemp(prefix=prefix))
         self.operators, self.agents = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}

@@ -23,10 +23,16 @@ from processes.adapters.supervisor import Supervisor
 pytestmark = pytest.mark.house
 
 
+class HouseOfOwnUsers(House):
+    """One whose gateway is no root."""
+
+    own_users = True
+
+
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     """One installation; each test leaves it running."""
-    with House(own_users=True) as house:
+    with HouseOfOwnUsers() as house:
         yield house
 
 

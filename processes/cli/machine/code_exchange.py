@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from processes.adapters.state import agent_token
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
+from processes.core.travels import enrolment
 from processes.core.values import HOST_NAME, TOKEN_VOID
 
-PATH: Final = "/enroll"  # on the agents' port
 SCHEMES: Final = {"ws": "http", "wss": "https"}
 ANSWER_S: Final = 15.0  # for one answer; a hub gives it within 5 s
 AGAIN_S_MAX: Final = 60.0  # for which a hub that is away is asked again
@@ -58,8 +58,8 @@ def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> bool:
     import httpx  # noqa: PLC0415  # takes 100 ms, and most verbs do without
 
     parts = urlsplit(hub)
-    url = f"{SCHEMES[parts.scheme]}://{parts.netloc}{PATH}"
-    headers = {"Authorization": f"Code {code.text}", "Fleethub-Token-Hash": token_hash}
+    url = f"{SCHEMES[parts.scheme]}://{parts.netloc}{enrolment.PATH}"
+    headers = {"Authorization": f"{enrolment.SCHEME} {code.text}", enrolment.TOKEN_HASH_HEADER: token_hash}
     try:
         trust = ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
@@ -72,10 +72,10 @@ def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> bool:
             try:
                 with client.stream("GET", url, headers=headers) as answer:
                     told = next(answer.iter_bytes(TOLD_BYTES_MAX), b"").decode("utf-8", "replace").strip()
-                    status, host = answer.status_code, answer.headers.get("Fleethub-Host")
+                    status, host = answer.status_code, answer.headers.get(enrolment.HOST_HEADER)
             except (httpx.RequestError, httpx.InvalidURL) as error:
                 status, host, told = 503, None, str(error) or type(error).__name__
-            if status == 201 and host == code.host:
+            if status == enrolment.CREATED and host == code.host:
                 return True
             if status == TOKEN_VOID:
                 return False

@@ -25,7 +25,7 @@ from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
-from processes.core.values import CODE_S, HOST_NAME, Presence
+from processes.core.values import ENROLMENT_CODE_S, HOST_NAME, Presence
 
 HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
 COMMANDS_SHOWN = 5  # the newest of one host
@@ -221,7 +221,7 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
     "--expires",
     "expires_s",
     type=Duration(LIFE_S_MIN, CODE_S_MAX),
-    help=f"With --code: for how long the code is good. [default: {CODE_S / 3600:.0f}h]",
+    help=f"With --code: for how long the code is good. [default: {ENROLMENT_CODE_S / 3600:.0f}h]",
 )
 @as_json
 @asks_hub

@@ -262,7 +262,9 @@ def _wait_healthy(settings: Settings, api: Api) -> None:
 
 def _tell(settings: Settings) -> None:
     url = settings.file.operators.url or own_hub.own_url(settings)
-    output.note(f"sign in (once, within {sign_in.CODE_S // 60} minutes; another `fleethub up` prints a new link):")
+    output.note(
+        f"sign in (once, within {sign_in.SIGN_IN_CODE_S // 60} minutes; another `fleethub up` prints a new link):"
+    )
     print(sign_in.link(url, sign_in.new_code(settings)), flush=True)  # on stdout, alone on its line: scripts read it
     output.say(f"agents connect to {settings.agents_url}")
     output.say(f"stop it with: {environment.program()} down")

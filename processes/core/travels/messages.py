@@ -20,7 +20,7 @@ import msgspec
 from processes.core.errors import LocalError
 from processes.core.travels.agent_frames import Heartbeat, Register
 from processes.core.travels.audit import AuditLine
-from processes.core.values import CODE_S, CloseCode, OutputRecord
+from processes.core.values import ENROLMENT_CODE_S, CloseCode, OutputRecord
 
 FORMAT: Final = 1
 
@@ -241,7 +241,7 @@ class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", t
     name: str
     code_hash: str
     again: bool = False
-    expires_s: float = CODE_S
+    expires_s: float = ENROLMENT_CODE_S
 
 
 class RotateHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
