@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
 
 from processes.adapters.state import durable
+
+PID_BYTES_MAX: Final = 32
 
 
 def say(run: Path, name: str) -> None:
@@ -23,7 +26,8 @@ def say(run: Path, name: str) -> None:
 def said(run: Path, name: str, pid: int) -> bool:
     """Return whether exactly this process was asked to end."""
     try:
-        return place(run, name).read_text() == str(pid)
+        with place(run, name).open("rb") as file:
+            return file.read(PID_BYTES_MAX) == str(pid).encode()
     except OSError:
         return False
 

@@ -14,6 +14,7 @@ from typing import Final
 from processes.adapters.state import durable
 
 CHARS_MAX: Final = 1000  # of a reason
+BYTES_MAX: Final = 4 * CHARS_MAX + 32  # of the file
 LATELY_S: Final = 600.0  # a process that cannot begin is tried again at least once a minute, and says it again
 
 
@@ -37,7 +38,8 @@ def said(run: Path, name: str) -> str:
         path = place(run, name)
         if time.time() - path.stat().st_mtime > LATELY_S:
             return ""
-        return path.read_text(errors="replace").partition(" ")[2].strip()
+        with path.open("rb") as file:
+            return file.read(BYTES_MAX).decode(errors="replace").partition(" ")[2].strip()
     except OSError:
         return ""
 
