@@ -179,9 +179,9 @@ def test_own_user_gets_at_what_it_was_lent_and_at_nothing_else(settings: Setting
     server.start()
     canary_file.write(settings.canary, CanaryFile("a" * 64, "b" * 64))
     deaf_file.ask(settings, "gateway")
-    check(settings, child(settings))
     for path, mode in ((settings.queues_socket, 0o660), (settings.run / "queues.key", 0o640), (settings.canary, 0o640)):
         assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid, path.stat().st_gid) == (mode, 0, number)
+    check(settings, child(settings))
     server.close()
     assert [each for each in private_files.faults(settings) if "fleethub.toml" not in str(each)] == []
 
@@ -218,12 +218,14 @@ def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_pa
     secret = tmp_path / "secret"
     secret.write_text("root's")
     secret.chmod(0o600)
+    other = tmp_path / "other"
+    other.write_text("root's too")
     folder = tmp_path / "impersonated"
     own_user.lend(folder, own_user.NUMBERS[0])
     durable.replace(folder / "web1", b"it is told", durable=False)
 
     def plant() -> None:
-        (folder / "soft").symlink_to(secret)
+        (folder / "soft").symlink_to(other)
         (folder / "hard").hardlink_to(secret)
         os.mkfifo(folder / "pipe")
         (folder / "folder").mkdir()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,12 +146,20 @@ def test_a_user_who_cannot_read_the_key_shows_it_and_its_renewal_and_leaves_nobo
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        child = shows_the_renewed(process, lambda: certificate_of(tmp_path, "second"))
+    until(lambda: not Path(f"/proc/{child}").exists() or proc_state(child) == "Z")
+
+
+def shows_the_renewed(process: subprocess.Popen[bytes], renew: Callable[[], object]) -> int:
+    """The pid of the keeper, after the process has shown what became of the files."""
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == b"closed\n"
     first = process.stdout.readline()
     (child,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-    certificate_of(tmp_path, "second")
+    renew()
 
     def renewed() -> bool:
         process.stdin.write(b"\n")  # type: ignore[union-attr]
@@ -157,9 +167,7 @@ def test_a_user_who_cannot_read_the_key_shows_it_and_its_renewal_and_leaves_nobo
         return process.stdout.readline() not in (first, b"")  # type: ignore[union-attr]
 
     until(renewed)
-    process.kill()
-    process.communicate()
-    until(lambda: not Path(f"/proc/{child}").exists() or proc_state(child) == "Z")
+    return child
 
 
 def proc_state(pid: int) -> str:
