@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import resource
 import select
@@ -24,11 +25,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
+import msgspec
 import uvloop
 
-from processes.adapters import logs, rights, settings
+from processes.adapters import logs, own_user, rights, settings, tls_keeper
 from processes.adapters.own_process import STOP_S_MAX, SWITCH_INTERVAL_S, leave, open_stacks
 from processes.adapters.settings import Settings, SettingsError
 from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
@@ -68,31 +70,37 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     code = EXIT_BROKEN
     name = found.names(kind)[number]
     os.umask(0o077)
-    kept_for = rights.kept_for(found) if kind in rights.EXPOSED else ()
-    if kind in rights.EXPOSED and not kept_for:
-        try:
-            rights.give_up()
-        except FleethubError as error:
-            print(f"fleethub {name}: {error}", file=sys.stderr, flush=True)
-            os._exit(EXIT_BROKEN)
+    user, why_root = None, list[str]()
+    try:
+        if kind in rights.EXPOSED:
+            found, user, why_root = confine(found, kind, name)
+    except (FleethubError, OSError) as error:
+        gave_up.say(found.run, name, str(error))
+        print(f"fleethub {name}: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_BROKEN)
     die_with_parent()
     allow_tracing()
     limit_memory(found.file.memory.bytes_max(kind), kind)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # before any thread: only the tasks thread takes it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    log = logs.open_log(found.log, name)
-    stacks = stacks_file.of_main(stacks_file.folder(found.run), name)
+    log = logs.open_log(found.log, name, held=user is not None)
+    stacks: TextIO = io.StringIO()  # as long as there is no file
     try:
         lock.hold(lock.place(found.run, name), wait_s=5.0)
         poison = deaths.examine(found, name)  # before anything of the predecessor is written over
         stacks = open_stacks(stacks_file.folder(found.run), name)
         pulse = PulseFile(found.pulses, name)
         process = Process(name, uuid.uuid4().hex[:12], found, log, pulse, asyncio.Event(), poison)
-        log.info("started", pid=os.getpid())
-        if kept_for:
-            log.warning("goes on with all capabilities of root, which a file needs", files=" ".join(map(str, kept_for)))
+        if user is not None and not pulse.is_on_disk:
+            why_root.append("its pulse has no room on the disk, and only root can make one later")
+        elif user is not None:
+            own_user.become(user)
+            die_with_parent()  # the kernel forgets it when the user changes
+        log.info("started", pid=os.getpid(), user=os.geteuid())
+        if why_root:
+            log.warning("goes on as root, without its capabilities", why="; ".join(why_root))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_guarded(process, main, stacks))
+            runner.run(_guarded(process, main))
         code = EXIT_OK
         gave_up.forget(found.run, name)
         log.info("stopped")
@@ -103,15 +111,41 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
     except BaseException:
         log.error("died of an exception", exc_info=True)
         traceback.print_exc()
-        with contextlib.suppress(OSError), stacks.open("a") as file:
-            traceback.print_exc(file=file)  # for the successor, in case the event in hand is to blame
+        with contextlib.suppress(OSError):
+            traceback.print_exc(file=stacks)  # for the successor, in case the event in hand is to blame
+            stacks.flush()
     finally:
         leave(code)
 
 
-async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, None, None]], stacks: Path) -> None:
+def confine(found: Settings, kind: str, name: str) -> tuple[Settings, int | None, list[str]]:
+    """Take from a process that strangers reach what it can do without, and open what it needs of that beforehand.
+
+    Return the settings as it sees them from now on, the user that it is to become (None: it stays who it is), and, if
+    that is root, why. Raises: FleethubError or OSError, if it must not go on.
+    """
+    user, why_root = None, list[str]()
+    if own_user.is_wanted(found, kind):
+        why_root = own_user.hindrances(found)
+        user = None if why_root else own_user.of(found.state)
+    if os.geteuid() == 0 and tls_keeper.is_needed(found.file.tls, user or 0):
+        files = tls_keeper.keep(found.file.tls)
+        found = msgspec.structs.replace(found, file=msgspec.structs.replace(found.file, tls=files))
+    rights.let_none_in()
+    if user is None:
+        own_user.take_back(found, kind)
+        rights.give_up()
+        return found, None, why_root
+    found = own_user.prepare(found, kind, user)
+    durable.hold(stacks_file.of_tasks(stacks_file.folder(found.run), name))
+    durable.hold(asked_to_end.place(found.run, name))
+    durable.hold(gave_up.place(found.run, name))
+    return found, user, why_root
+
+
+async def _guarded(process: Process, main: Callable[[Process], Coroutine[None, None, None]]) -> None:
     loop = asyncio.get_running_loop()
-    _write_tasks_on_signal(loop, stacks_file.of_tasks(stacks.parent, process.name))
+    _write_tasks_on_signal(loop, stacks_file.of_tasks(stacks_file.folder(process.settings.run), process.name))
 
     def stop() -> None:
         process.log.info("stopping")
@@ -181,8 +215,8 @@ def listening_socket(descriptor: int = 0) -> socket.socket:
 
 
 def _write_tasks_on_signal(loop: asyncio.AbstractEventLoop, path: Path) -> None:
-    """Start a thread that writes the stacks of the other threads and of all asyncio tasks to `path` at SIGUSR2,
-    whatever the loop is doing.
+    """Start a thread that writes the stacks of the other threads and of all asyncio tasks to `path` at SIGUSR2, however
+    busy the loop is.
     """
 
     def write() -> None:

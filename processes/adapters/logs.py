@@ -7,9 +7,12 @@ thread that writes them; if the queue is full, they are dropped and counted.
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
+import os
 import queue
 import sys
+from io import TextIOWrapper
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +23,8 @@ import structlog  # noqa: E402
 
 if _has_rich is None:
     del sys.modules["rich"]
+
+from processes.adapters import own_user  # noqa: E402
 
 LINES_MAX: Final = 10_000  # waiting for the disk; guess: a few seconds of a very noisy process
 FILE_BYTES_MAX: Final = 5_000_000
@@ -58,6 +63,30 @@ class _File(RotatingFileHandler):
         """Called when the disk is full or gone: the line is lost, the process goes on."""
 
 
+class _HeldFile(_File):
+    """A log of a process that will lose the right to make files in the folder: all its files are open from the start
+    on, and are rotated by copying.
+    """
+
+    def __init__(self, path: Path) -> None:
+        names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, FILES_KEPT + 1))]
+        self._held = [own_user.open_held(name) for name in names]
+        super().__init__(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, delay=True, errors="replace")
+
+    def _open(self) -> TextIOWrapper:
+        return open(os.dup(self._held[0]), "a", encoding=self.encoding, errors=self.errors)
+
+    def doRollover(self) -> None:
+        """Called when the log is full: each file gets the content of the one before, and the first is emptied."""
+        if self.stream is not None:
+            self.stream.flush()
+        for older, newer in itertools.pairwise(reversed(self._held)):
+            content = os.pread(newer, os.fstat(newer).st_size, 0)
+            os.ftruncate(older, 0)
+            os.write(older, content)
+        os.ftruncate(self._held[0], 0)
+
+
 def _escape(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable() and key != "exception":
@@ -80,8 +109,9 @@ def close() -> None:
         _listeners.pop().stop()
 
 
-def open_log(folder: Path | None, name: str, level: str = "INFO") -> Log:
-    """Return the process's log, in FOLDER/NAME.log; without a folder, on stderr.
+def open_log(folder: Path | None, name: str, level: str = "INFO", *, held: bool = False) -> Log:
+    """Return the process's log, in FOLDER/NAME.log; without a folder, on stderr. `held`: for a process that is about to
+    lose the right to make files there.
 
     The logging of libraries goes there too, from WARNING on.
     """
@@ -90,12 +120,11 @@ def open_log(folder: Path | None, name: str, level: str = "INFO") -> Log:
         target = logging.StreamHandler(sys.stderr)
     else:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = _File(
-            folder / f"{name.replace(':', '-')}.log",
-            maxBytes=FILE_BYTES_MAX,
-            backupCount=FILES_KEPT,
-            delay=True,
-            errors="replace",
+        path = folder / f"{name.replace(':', '-')}.log"
+        target = (
+            _HeldFile(path)
+            if held
+            else _File(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, delay=True, errors="replace")
         )
     target.setFormatter(_Line())
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(LINES_MAX)

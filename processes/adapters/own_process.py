@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from processes.adapters import logs
 from processes.adapters.state import stacks_file
@@ -30,9 +30,9 @@ def flush() -> None:
     flusher.join(0.5)
 
 
-def open_stacks(folder: Path, name: str) -> Path:
+def open_stacks(folder: Path, name: str) -> TextIO:
     """Let SIGUSR1 write the main thread's Python stack to FOLDER/NAME.stacks, even in C code or with a lock held;
-    return the file.
+    return the file, which stays open.
 
     Of the main thread alone: faulthandler reads the frames of the other threads while they run, which now and then ends
     the process with SIGSEGV (python/cpython#116008). They are with the tasks, and in what py-spy reads.
@@ -42,4 +42,4 @@ def open_stacks(folder: Path, name: str) -> Path:
     file = path.open("w")
     faulthandler.enable(file)
     faulthandler.register(signal.SIGUSR1, file=file, all_threads=False, chain=False)
-    return path
+    return file

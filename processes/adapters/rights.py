@@ -2,7 +2,7 @@
 
 The gateway and the fanout read what strangers send. Started as root they would carry every capability of the kernel
 (other users' files, other processes' memory, raw sockets, kernel modules) behind their parsers. They need none of it:
-supervisord binds their ports, and their files are their own user's.
+supervisord binds their ports, and a key that they cannot read is read for them (tls_keeper.py).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from processes.adapters.settings import Settings
 from processes.core.errors import ResourceError
 
 EXPOSED: Final = ("gateway", "fanout")  # the kinds of processes that strangers can reach
@@ -36,8 +36,9 @@ class _Half(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def give_up() -> None:
-    """Empty all sets of capabilities, the bounding set included, and let no program that is executed give any back.
+def let_none_in() -> None:
+    """Empty the bounding and the ambient set, and let no program that is executed give any capability back. Those that
+    this process has it keeps.
 
     Each thread has sets of its own, and a new one inherits them: so this is called before there is a second thread.
     Another user's process has no capabilities and may not shrink its bounding set; without new privileges that set is
@@ -52,27 +53,31 @@ def give_up() -> None:
             continue  # it is not in the set, or this kernel has no such capability
         if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) and ctypes.get_errno() != errno.EPERM:
             raise _refused("prctl")
+
+
+def give_up() -> None:
+    """Empty this thread's other sets of capabilities too. Raises: ResourceError, if the kernel refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
     header, none = _Header(_VERSION_3, 0), (_Half * 2)()
     if libc.capset(ctypes.byref(header), none):
         raise _refused("capset")
 
 
-def kept_for(settings: Settings) -> tuple[Path, ...]:
-    """Return the files that an exposed process reads again while it runs, and could not read without capabilities.
-
-    As long as there is one, the capabilities are kept: a renewed certificate has to be shown. Root's own key of mode
-    0600 is no such file; that of another user is.
-    """
-    named = (settings.file.tls.certificate, settings.file.tls.key)
-    return tuple(Path(name) for name in named if name and not readable(Path(name)))
+def has(capability: int) -> bool:
+    """Return whether this process has the capability, by its number in capabilities(7)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next((line.partition(":")[2] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> capability & 1)
 
 
-def readable(path: Path) -> bool:
-    """Return whether this user may read the file by modes alone, without a capability. What is not there: yes.
+def readable(path: Path, user: int | None = None, groups: Collection[int] | None = None) -> bool:
+    """Return whether a user may read the file by modes alone, without a capability; by default this one. What is not
+    there: yes.
 
     Cost: one stat for the file and each folder above.
     """
-    user, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
+    if user is None or groups is None:
+        user, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
     wanted = 0o4
     for place in (path.resolve(), *path.resolve().parents):
         try:

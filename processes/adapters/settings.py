@@ -25,7 +25,7 @@ from processes.core.alarms.alarm import Severity
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
 from processes.core.travels.operator_requests import OpName, TimeToLive
-from processes.core.values import OP_NAME, process_name
+from processes.core.values import OP_NAME, is_this_machine, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
@@ -86,9 +86,10 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How many gateways share the agents' port."""
+    """How many gateways share the agents' port. own_user: started as root, they become a user of their own."""
 
     processes: Several = 1
+    own_user: bool = True
 
 
 class Fanout(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -185,11 +186,12 @@ class Settings(msgspec.Struct, frozen=True):
     state: Path
     config: Path
     file: File
+    run_folder: Path | None = None  # `run`, for a process that stands in it and cannot reach it by its whole path
 
     @property
     def run(self) -> Path:
-        """The folder of sockets, pulses and locks; 0700."""
-        return self.state / "run"
+        """The folder of sockets, pulses and locks; 0700, or 0710 for a gateway's own user (adapters/own_user.py)."""
+        return self.run_folder or self.state / "run"
 
     @property
     def pulses(self) -> Path:
@@ -421,11 +423,6 @@ def reachable(listen: str) -> tuple[str, int]:
     return ("127.0.0.1" if host in ("0.0.0.0", "::") else host), port  # noqa: S104  # [::] takes IPv4 too
 
 
-def is_loopback(host: str) -> bool:
-    """Return True for addresses that only this machine can reach."""
-    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
-
-
 def default_state() -> Path:
     """Return the state folder if none is named: `var/` of a checkout, else /var/lib/fleethub."""
     home = checkout()
@@ -519,7 +516,7 @@ def _check(file: File) -> None:
             host, _ = address(listen)
         except SettingsError as error:
             raise SettingsError(f"{name}: {error}") from None
-        if not is_loopback(host) and not file.tls.certificate and not file.insecure:
+        if not is_this_machine(host) and not file.tls.certificate and not file.insecure:
             raise SettingsError(
                 f"{name} = {listen!r} is reachable from elsewhere and there is no TLS: "
                 "set tls.certificate and tls.key, or insecure = true behind a proxy that does TLS"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import enum
+import hashlib
+import ipaddress
 import re
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -17,10 +19,11 @@ HOST_NAME_MAX: Final = 253  # characters; RFC 1123 section 2.1
 HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
                               r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")  # fmt: skip
 OP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_OWN: Final = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")  # names of this very machine
 
 TOKEN_VOID: Final = 410  # the answer to a code that comes with a token which was made void: make another and ask again
-CODE_S: Final = 3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
+ENROLMENT_CODE_S: Final = (
+    3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
+)
 CANARY_HOST: Final = "_canary"  # not an RFC 1123 name, so nobody can enrol or command it
 CANARY_OP: Final = "noop"
 PROTOCOL: Final = 1  # what fleethub's own agents say in `register`; 0 is a foreign agent
@@ -140,10 +143,25 @@ def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
     return (over - begun).total_seconds()
 
 
+def is_this_machine(host: str) -> bool:
+    """Return whether a name or address, as it stands in a URL, a Host header or a setting, is this machine's loopback."""
+    try:
+        found = ipaddress.ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0])
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
 def is_plain_elsewhere(url: str) -> bool:
     """Return True for a ws:// URL of another machine: who dials it shows the token to whoever is on the way."""
     parts = urlsplit(url)
-    return parts.scheme == "ws" and not _OWN.fullmatch(parts.hostname or "")
+    return parts.scheme == "ws" and not is_this_machine(parts.hostname or "")
+
+
+def digest(secret: str) -> str:
+    """Return how a token or code is kept: SHA-256 in hex. Secrets are random, so a slow hash would add nothing."""
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 def token_id(token_hash: str) -> str:

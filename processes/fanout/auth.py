@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -14,6 +16,7 @@ from processes.adapters.state.session_files import SessionFile
 from processes.core.connections import site_of
 from processes.core.fanout.signin import (
     SESSION_S_MAX,
+    TOKEN_SESSIONS_MAX,
     TOKEN_USE_TOLD_S,
     Attempts,
     Principal,
@@ -21,7 +24,6 @@ from processes.core.fanout.signin import (
     Uses,
     cookie,
     cookie_values,
-    digest,
     host_allowed,
     is_fresh,
     is_idle,
@@ -30,6 +32,7 @@ from processes.core.fanout.signin import (
     read_cookie,
     session_of,
 )
+from processes.core.values import digest
 from processes.fanout.state_folder import FolderWatch
 
 TOKEN_CHARS_MAX: Final = 512
@@ -151,7 +154,20 @@ class Auth:
         session = session_of(session_id, owner, found.role, found.actor, now_s)
         file = SessionFile(found.actor, found.role, now_s, address, browser[:BROWSER_CHARS_MAX], owner)
         await asyncio.to_thread(session_files.put, self.run, session_id, file, SESSION_S_MAX)
+        with contextlib.suppress(OSError):  # on a full disk there are more for a while: nobody must be kept out then
+            await self._end_too_many(session)
         return cookie(self._key, session), session
+
+    async def _end_too_many(self, session: Principal) -> None:
+        """End those of one owner's sessions that were not used for longest, beyond TOKEN_SESSIONS_MAX. Raises: OSError."""
+        listed = await asyncio.to_thread(session_files.listed, self.run)
+        theirs = {id: file for id, file in listed if (file.token_hash, file.role) == (session.token_hash, session.role)}
+        if len(theirs) > TOKEN_SESSIONS_MAX:
+            used = await asyncio.to_thread(session_files.used, self.run, {})
+            used[session.credential] = math.inf
+            by_use = sorted(theirs, key=lambda id: max(used.get(id, 0.0), self._uses.last_wall_s(id)))
+            for id in by_use[: len(theirs) - TOKEN_SESSIONS_MAX]:
+                await self.end(id, theirs[id].at)
 
     async def sign_out(self, principal: Principal) -> None:
         """End the session everywhere: other fanouts see that at their next look."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from processes.adapters.settings import Settings
 from processes.core.fanout.mirror import Mirror
-from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
+from processes.core.fanout.signin import SESSION_S_MAX, Principal
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
     CancelCommand,
@@ -42,7 +42,7 @@ from processes.core.travels.operator_requests import (
     RunBody,
     TokenBody,
 )  # fmt: skip
-from processes.core.values import CANARY_HOST, CANARY_OP
+from processes.core.values import CANARY_HOST, CANARY_OP, digest
 from processes.fanout.agent_download import AgentDownload
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth, TooManyAttempts

@@ -13,11 +13,11 @@ from processes.adapters import ownership
 from processes.adapters.ownership import NotPrivate
 from processes.adapters.settings import Settings
 from processes.adapters.state import canary_file, fleet_db, incidents_db, revocations, session_files, status_file
-from processes.core.fanout.signin import SESSION_S_MAX, Principal, digest
+from processes.core.fanout.signin import SESSION_S_MAX, Principal
 from processes.core.records.request import OperatorToken
 from processes.core.shown.status import IncidentView, Report
 from processes.core.travels.messages import Json
-from processes.core.values import CANARY_HOST, Role
+from processes.core.values import CANARY_HOST, Role, digest
 
 LOOK_S: Final = 0.5  # between two looks; a revoked session ends within 2 s
 INCIDENTS_SHOWN: Final = 50  # the newest; all are in the API

@@ -19,7 +19,7 @@ from processes.adapters.wake import Wake
 from processes.adapters.websocket import Limits, Message, Pacer
 from processes.core import budgets
 from processes.core.budgets import Budget
-from processes.core.gateway import admission, census, code_offers
+from processes.core.gateway import admission, census
 from processes.core.gateway.admission import DOUBT_S, Admission, Complaints, Refusal, RefusalCounts
 from processes.core.gateway.agent_connection import AgentConnection
 from processes.core.gateway.delivery_log import DeliveryLog
@@ -27,7 +27,7 @@ from processes.core.gateway.impersonation import Impersonation, Impersonations
 from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
 from processes.core.gateway.outbox import Bounds, Outbox, PutResult
 from processes.core.gateway.roster import Member, Roster
-from processes.core.travels import agent_frames, messages
+from processes.core.travels import agent_frames, enrolment, messages
 from processes.core.travels.messages import (
     CloseConnection,
     CodeAnswered,
@@ -119,7 +119,7 @@ class Gate:
         """Called with a request for an upgrade. Return None to let it in, a Response that refuses it, or the seconds
         after which to ask again.
         """
-        if request.path == code_offers.PATH:
+        if request.path == enrolment.PATH:
             offered = self._enrolment.offer(socket, request, self._loop.time())
             return self._refused(offered) if isinstance(offered, Refusal) else offered
         token = self.tokens.find(request.headers.get_all("Authorization"))

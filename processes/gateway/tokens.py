@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from processes.adapters import ownership
 from processes.adapters.ownership import NotPrivate
 from processes.core.gateway.token_table import TokenTable
 from processes.core.travels.messages import Token
-from processes.core.values import CANARY_HOST
+from processes.core.values import CANARY_HOST, digest
 
 CANARY_BYTES_MAX: Final = 4096
 TOKEN_CHARS_MAX: Final = 512  # tokens made here have 43; a longer one is not worth hashing
@@ -46,7 +45,7 @@ class Tokens:
         if scheme.lower() != "bearer" or not secret or len(secret) > TOKEN_CHARS_MAX:
             return None
         # looked up by its hash, so the time of the comparison tells nothing of the token
-        token_hash = hashlib.sha256(secret.encode()).hexdigest()
+        token_hash = digest(secret)
         if self._canary is not None and token_hash == self._canary.token_hash:
             return self._canary
         return self.table.find(token_hash) if self.table.is_current else None

@@ -20,7 +20,8 @@ CALLS_MAX: Final = 1000  # that wait behind a read; a link of ours sends nothing
 
 
 class Peer(asyncio.Protocol):
-    """One connection. `proven`: it has shown the key. `reading`: the queue of its last read.
+    """One connection. `proven`: it has shown the key. `reading`: the queue of its last read. `is_gateways`: its user is
+    one that only gateways have.
 
     busy_since_s: since when half a message is here, or a reply is not read; before `proven`, since when it is there.
     None: neither. Units: seconds of time.monotonic.
@@ -34,8 +35,10 @@ class Peer(asyncio.Protocol):
         pid: int,
         answer: Callable[[Peer, bytes], AnyReply | None],
         forget: Callable[[Peer, Exception | None], None],
+        *,
+        is_gateways: bool = False,
     ) -> None:
-        self.pid, self.proven, self.reading = pid, False, ""
+        self.pid, self.is_gateways, self.proven, self.reading = pid, is_gateways, False, ""
         self.busy_since_s: float | None = time.monotonic()
         self.waits_with: ReadCall | None = None
         self.waits_after = Position(0, 0)

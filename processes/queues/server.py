@@ -17,10 +17,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
+from processes.adapters import own_user
 from processes.adapters.logs import Log
 from processes.adapters.queue_socket import FAILURES, key_path, limit_waits, on_thread, prove_as_server, refuse, shut
 from processes.adapters.state import durable
 from processes.core.errors import Fenced
+from processes.core.queues import gateways_calls
 from processes.core.queues.bounded_queue import QueueSet
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import EPOCH_MAX, AnyCall, AnyReply, QueueRefused, ReadCall, check_append
@@ -84,12 +86,15 @@ class Server:
         """
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)  # the real fence: a user who cannot enter the folder cannot connect
-        self._key = _fresh_key(key_path(self._path))
+        own_user.close(folder)  # the real fence: a user who cannot enter the folder cannot connect
+        group = own_user.group_let_into(folder)
+        self._key = _fresh_key(key_path(self._path), group)
         fresh = self._path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         self._listener.bind(os.fspath(fresh))
-        fresh.chmod(0o600)
+        if group is not None:
+            os.chown(fresh, -1, group)
+        fresh.chmod(0o600 if group is None else 0o660)
         self._listener.listen(BACKLOG)
         self._listener.setblocking(False)
         # in one step: the path always has either the old socket, which refuses, or one that answers
@@ -170,7 +175,8 @@ class Server:
     def _take(self, sock: socket.socket) -> None:
         try:
             pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            if uid not in (os.getuid(), 0):
+            is_own = uid in (os.getuid(), 0)
+            if not is_own and uid != own_user.group_let_into(self._path.parent):
                 raise PermissionError(f"a connection of user {uid}")
             # the pings of this process always get in: a full server is not a frozen one
             if len(self._peers) >= self._connections_max and pid != os.getpid():
@@ -183,7 +189,7 @@ class Server:
         except BaseException:
             sock.close()
             raise
-        peer = Peer(sock, pid, self._answer, self._forget)
+        peer = Peer(sock, pid, self._answer, self._forget, is_gateways=not is_own)
         self._peers.add(peer)
         opening = self._loop.create_task(peer.open(proving))
         self._openings.add(opening)
@@ -205,7 +211,10 @@ class Server:
     def _answer(self, peer: Peer, message: bytes) -> AnyReply | None:
         """Return the reply to a call; None if it waits, and is told to the peer later."""
         try:
-            return self._perform(peer, queue_calls.decode_call(message))
+            call = queue_calls.decode_call(message)
+            if peer.is_gateways:
+                gateways_calls.check(call)
+            return self._perform(peer, call)
         except Fenced as error:
             return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
         except QueueRefused as error:
@@ -213,7 +222,8 @@ class Server:
             return queue_calls.RefusedReply(error.code, str(error))
 
     def _perform(self, peer: Peer, call: AnyCall) -> AnyReply | None:
-        if self._queues.admit(call.role, call.hub_epoch):
+        # what epoch a gateway of a user of its own names ends no hub
+        if not peer.is_gateways and self._queues.admit(call.role, call.hub_epoch):
             # a hub of an older epoch that waits is told at once
             self._look_again([waiting for waitings in self._waiting.values() for waiting in waitings])
         match call:
@@ -259,14 +269,15 @@ class Server:
         """Answer those of the peers whose read finds something now, or may not go on."""
         for peer in peers:
             call = peer.waits_with
-            reply = None if call is None else self._look(call, peer.waits_after)
+            reply = None if call is None else self._look(peer, call, peer.waits_after)
             if reply is not None:
                 self._stop_waiting(peer)
                 peer.reply(reply)
 
-    def _look(self, call: ReadCall, after: Position) -> AnyReply | None:
+    def _look(self, peer: Peer, call: ReadCall, after: Position) -> AnyReply | None:
         try:
-            self._queues.admit(call.role, call.hub_epoch)  # a newer hub may have come meanwhile
+            if not peer.is_gateways:
+                self._queues.admit(call.role, call.hub_epoch)  # a newer hub may have come meanwhile
         except Fenced as error:
             return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
         batch = self._queues.named(call.queue).read(after, call.items_max, call.bytes_max)
@@ -290,8 +301,8 @@ class Server:
         return queue_calls.StatsReply([queue.stats(now_s, reading.count(queue.name)) for queue in self._queues.all()])
 
 
-def _fresh_key(path: Path) -> bytes:
-    """Write a new random key, readable by this user alone, in place of the one before, and return it."""
+def _fresh_key(path: Path, group: int | None) -> bytes:
+    """Write a new random key in place of the one before, and return it. Only this user can read it, and the group."""
     key = secrets.token_bytes(32)
-    durable.replace(path, key, durable=False)
+    durable.replace(path, key, mode=0o600 if group is None else 0o640, durable=False, group=group)
     return key

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import hashlib
 import secrets
 import ssl
 import time
@@ -34,7 +33,7 @@ from processes.core.errors import BadFrame
 from processes.core.shown.status import CanaryFile, CanaryReport, PortReport
 from processes.core.travels import agent_frames, operator_frames
 from processes.core.travels.operator_frames import Delta, FullState, RowChange, Sync
-from processes.core.values import CANARY_HOST, CANARY_OP, PROTOCOL
+from processes.core.values import CANARY_HOST, CANARY_OP, PROTOCOL, digest
 from processes.watchdog import http_client
 from processes.watchdog.evidence import within
 
@@ -135,7 +134,7 @@ class Canary:
 
     def write_tokens(self) -> None:
         """Write the hashes of the tokens for gateway and fanout. Raises: OSError."""
-        hashes = CanaryFile(_hash(self._agent_token), _hash(self._operator_token))
+        hashes = CanaryFile(digest(self._agent_token), digest(self._operator_token))
         canary_file.write(self._settings.canary, hashes)
 
     def kick(self) -> None:
@@ -375,7 +374,3 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file may hold a leaf without its root
     context.load_verify_locations(certificate)
     return context
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

@@ -137,8 +137,11 @@ async def tasks_of(subject: Subject, path: Path, stopped: bool) -> str:
     before = _mark(path)
     if not process_reader.send(subject, signal.SIGUSR2):
         return "# the process is gone\n"
-    while _mark(path) == before:  # noqa: ASYNC110  # another process's file: there is no event to wait for
+    mark, since_s = before, time.monotonic()
+    while mark == before or time.monotonic() - since_s < SETTLED_S:  # some write it in place
         await asyncio.sleep(POLL_S)
+        if (now := _mark(path)) != mark:
+            mark, since_s = now, time.monotonic()
     with path.open("rb") as file:
         return file.read(PART_BYTES_MAX).decode(errors="replace")
 

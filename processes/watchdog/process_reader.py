@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import cgroup, proc
+from processes.adapters import cgroup, own_user, proc
 from processes.adapters.state import gave_up, pulse_file
 from processes.adapters.supervisor import Supervised
 from processes.core.travels.pulse import Pulse, Unreadable
@@ -138,7 +138,8 @@ class ProcessReader:
                 continue
             stat = proc.stat(pid)
             # read after the pidfd was opened: if this is the right process, then so is the pidfd's
-            if stat is None or stat.state in "ZX":
+            named_by_itself = known is None or pid != known.pid
+            if stat is None or stat.state in "ZX" or (named_by_itself and not self._may_be(subject, pid)):
                 os.close(pidfd)
                 continue
             subject.pid, subject.start_ticks, subject.pidfd = pid, stat.start_ticks, pidfd
@@ -147,6 +148,18 @@ class ProcessReader:
             subject.cpu_mark = (now_s, stat.cpu_ticks)
             self._loop.add_reader(pidfd, self._died, subject)
             return
+
+    def _may_be(self, subject: Subject, pid: int) -> bool:
+        """Return whether a pulse may name this process. A lesser user's pulse names none of another user: what it names
+        is watched, and killed.
+        """
+        if subject.name.partition(":")[0] not in own_user.KINDS:
+            return True
+        try:
+            user = own_user.group_let_into(self._folder.parent)
+            return user is None or os.stat(f"/proc/{pid}").st_uid == user
+        except OSError:
+            return False
 
     def _measure(self, subject: Subject, now_s: float) -> None:
         pulse = subject.pulse

@@ -39,11 +39,45 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# $1: a folder that only root may enter, $2: Python's in it, $3: an empty one. For the rest, and for nobody else, the
+# first has nothing but the second in it, and everybody may enter it
+OPENED = """
+mount --bind "$2" "$3" && mount -t tmpfs -o mode=755 none "$1" && mkdir -p "$2" && mount --bind "$3" "$2" && shift 3 &&
+exec "$@"
+"""
+
+
+def opened_for_all(empty: Path) -> list[str]:
+    """What to put before a command, so that it runs where users other than root can read this Python too; nothing, if
+    they can anyway, or if this is another user.
+    """
+    base = Path(sys.base_prefix)
+    closed = [place for place in (*reversed(base.parents), base) if not place.stat().st_mode & 0o005]
+    if os.geteuid() != 0 or not closed:
+        return []
+    return [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        OPENED,
+        "sh",
+        str(closed[0]),
+        str(base),
+        str(empty),
+    ]
+
+
 class House:
     """One installation. Use as a context; at its end everything it started is gone."""
 
+    own_users = False  # True: as root, gateways become another user, wherever the Python of these tests is
+
     def __init__(self, prefix: str = "fh", **environment: str) -> None:
         """`prefix`: how the name of the state folder begins."""
+        self._empty = tempfile.mkdtemp(prefix="fhe") if self.own_users else ""
         self.state = Path(tempfile.mkdtemp(prefix=prefix))
         self.operators, self.agents = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
@@ -70,6 +104,8 @@ class House:
         for pid in self.pids():  # only after a test that failed: what `down` should have ended
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.state, ignore_errors=True)
+        if self._empty:
+            os.rmdir(self._empty)
 
     @property
     def settings(self) -> Settings:
@@ -78,8 +114,9 @@ class House:
 
     def cli(self, *arguments: str, timeout_s: float = 2 * WAIT_S) -> subprocess.CompletedProcess[str]:
         """Runs bin/fleethub to its end."""
+        before = opened_for_all(Path(self._empty)) if self._empty and arguments[:1] == ("up",) else []
         return subprocess.run(
-            [str(CHECKOUT / "bin" / "fleethub"), *arguments],
+            [*before, str(CHECKOUT / "bin" / "fleethub"), *arguments],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -20,15 +20,22 @@ import websockets
 from doubles.deadline import WAIT_S, until
 from doubles.house import House, Operator
 
+from processes.adapters import own_user
 from processes.adapters.supervisor import Supervisor
 
 pytestmark = pytest.mark.house
 
 
+class HouseOfOwnUsers(House):
+    """One whose gateway is no root."""
+
+    own_users = True
+
+
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     """One installation; each test leaves it running."""
-    with House() as house:
+    with HouseOfOwnUsers() as house:
         yield house
 
 
@@ -127,7 +134,9 @@ def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's processes have something to give up")
 def test_gateway_and_fanout_run_without_capabilities_and_without_new_privileges(house: House) -> None:
-    """In each of their threads. They serve all the same, as the other tests of this house show."""
+    """In each of their threads; the gateway as a user of its own. They serve all the same, as the other tests of this
+    house show.
+    """
     for name in ("gateway", "fanout"):
         threads = list(Path(f"/proc/{house.pulse(name).pid}/task").iterdir())
         assert len(threads) > 1
@@ -135,6 +144,8 @@ def test_gateway_and_fanout_run_without_capabilities_and_without_new_privileges(
             told = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if ":\t" in line)
             sets = {key: int(told[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
             assert (set(sets.values()), told["NoNewPrivs"]) == ({0}, "1"), (name, sets)
+            users = {int(each) for field in ("Uid", "Gid", "Groups") for each in told[field].split()}
+            assert users == ({own_user.of(house.state)} if name == "gateway" else {0} | users)
     hub = Path(f"/proc/{house.pulse('hub').pid}/status").read_text()
     assert "NoNewPrivs:\t0" in hub
 

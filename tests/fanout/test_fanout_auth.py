@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import fleet_db, signin_codes
-from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_MAX, SESSION_S_MAX, Principal, digest
-from processes.core.values import Role
+from processes.adapters.state import fleet_db, session_files, signin_codes
+from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_MAX, SESSION_S_MAX, Principal
+from processes.core.values import Role, digest
 from processes.fanout import state_folder
 from processes.fanout.auth import Auth, TooManyAttempts
 from processes.fanout.state_folder import FolderWatch
@@ -108,6 +109,60 @@ def test_sessions_that_had_begun_before_all_were_ended_stay_ended_and_later_ones
         hours.now_s += 1
         after, _ = await hours.sign_in()
         assert hours.auth.known("", after) is not None
+
+    asyncio.run(run())
+
+
+def test_of_too_many_sessions_of_one_token_the_one_that_was_not_used_for_longest_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that signs in for each request fills no disk, and nobody else's session ends for it."""
+    monkeypatch.setattr("processes.fanout.auth.TOKEN_SESSIONS_MAX", 4)
+
+    async def run() -> None:
+        hours = Hours(settings)
+        auth = hours.auth
+        settings.run.mkdir(exist_ok=True)
+
+        async def by_link(number: int, role: Role = Role.VIEWER) -> dict[str, str]:
+            hours.now_s = time.time()
+            signin_codes.put(settings.run, f"code{number}", role, time.time() + 600)
+            made = await auth.sign_in(f"code{number}", None)
+            assert made is not None
+            return {auth.cookie_name: made[0]}
+
+        kept, others = await by_link(0), [(await hours.sign_in())[0] for _ in range(4)]
+        sessions = [kept]
+        for number in range(1, 13):
+            sessions.append(await by_link(number))
+            assert await auth.find("", sessions[-1]) is not None, "who has just signed in is in"
+            await asyncio.sleep(0)
+            hours.now_s += 61.0  # each note of a use is good for so long
+            assert auth.known("", kept) is not None
+        good = [auth.known("", session) is not None for session in sessions]
+        assert good == [True] + [False] * 9 + [True] * 3
+        assert len([each for each in session_files.listed(settings.run) if each[1].role is Role.VIEWER]) == 4
+        assert all(auth.known("", other) for other in others), "the other role's are counted apart"
+        for _ in range(2):  # the marks of those that ended end them at every other fanout too
+            hours.watch.seen = await asyncio.to_thread(state_folder.look, settings, hours.watch.seen)
+        assert len(hours.watch.seen.signed_out or ()) == 9
+
+    asyncio.run(run())
+
+
+def test_on_a_full_disk_nobody_is_kept_out_for_too_many_sessions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processes.fanout.auth.TOKEN_SESSIONS_MAX", 1)
+
+    async def run() -> None:
+        hours = Hours(settings)
+        hours.now_s = time.time()
+        settings.run.mkdir(exist_ok=True)
+        (settings.run / "signed_out").touch()  # no folder can be made there
+        for _ in range(3):
+            cookies, _ = await hours.sign_in()
+            assert hours.auth.known("", cookies) is not None
 
     asyncio.run(run())
 

@@ -9,6 +9,10 @@ host's name, N a number. A row that ends with / is a folder. All other code writ
 durable: yes = synced, file and folder, before the writer goes on; sql = by SQLite's own commits; no = of use only as
 long as the machine runs, or made anew. All files can be read by this user alone.
 
+A gateway that root starts becomes another user (adapters/own_user.py). Then run/ has mode 0710 and that user's group,
+by which it reads queues.key and canary.json (0640) and uses queues.sock (0660); contested/ and impersonated/ are its
+own. What it writes elsewhere it opened before, so it rewrites these files in place, and rotates its log by copying.
+
 Who is let in is decided by fleet.db (and operator.token, run/canary.json). `revoked` only takes away from that, so that
 an older fleet.db lets nobody in who was sent away since.
 

@@ -7,13 +7,13 @@ let somebody in. So there is no moment at which a kill leaves this machine witho
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 from pathlib import Path
 from typing import Final
 
 from processes.adapters import ownership
 from processes.adapters.state import durable
+from processes.core.values import digest
 
 SECRET_BYTES: Final = 32
 FILE_BYTES_MAX: Final = 4096
@@ -34,7 +34,7 @@ def make(token_file: Path) -> str:
         durable.create(pending(token_file), f"{secrets.token_urlsafe(SECRET_BYTES)}\n".encode())
     secret = read_pending(token_file)
     assert secret is not None
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return digest(secret)
 
 
 def read_pending(token_file: Path) -> str | None:

@@ -18,23 +18,41 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import own_user
+
 TEMPORARY: Final = ".new"  # how the name of every temporary file ends; it begins with a dot
 STALE_S: Final = 60.0  # an older temporary file is left over from a kill. Guess: far longer than any write takes
+
+_held: dict[Path, int] = {}
 
 _FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def replace(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+def hold(path: Path) -> None:
+    """Open the file, made if it is missing, for all that this process writes to it: it is about to lose the right to
+    make files in its folder. Such a file is rewritten in place, so it is not whole for a moment. Raises: OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _held[path] = own_user.open_held(path)
+
+
+def replace(
+    path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True, group: int | None = None
+) -> None:  # fmt: skip
     """Replace the file by one with `content`, in one step. A link in its place is replaced, not followed.
 
-    Raises: OSError.
+    `group`: whose the file is to be, if not this process's. Raises: OSError.
     """
-    fresh = _written(path, content, mode, durable=durable)
+    if path in _held:
+        _rewrite(_held[path], content, durable=durable)
+        return
+    fresh = _written(path, content, mode, durable=durable, group=group)
     try:
         os.replace(fresh, path)
     except BaseException:
@@ -42,6 +60,35 @@ def replace(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = Tr
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove the file, if it is there; one that is held is emptied. Raises: OSError."""
+    if path in _held:
+        _rewrite(_held[path], b"", durable=False)
+        return
+    path.unlink(missing_ok=True)
+
+
+def read_theirs(path: Path, bytes_max: int) -> bytes:
+    """Return the beginning of a file in a folder of a user who is trusted less than this one.
+
+    Neither is a link followed, nor a pipe waited for, nor a file read that has a name elsewhere too.
+    Raises: FileNotFoundError, if it is not there or is no such file; OSError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise
+        raise FileNotFoundError(errno.ENOENT, f"{path} is a link or no file") from None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise FileNotFoundError(errno.ENOENT, f"{path} is no file of its own")
+        return os.read(fd, bytes_max)
+    finally:
+        os.close(fd)
 
 
 def create(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -111,12 +158,21 @@ def sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _written(path: Path, content: bytes, mode: int, *, durable: bool) -> Path:
+def _rewrite(fd: int, content: bytes, *, durable: bool) -> None:
+    os.ftruncate(fd, 0)
+    write_all(fd, content)  # it is open for appending
+    if durable:
+        os.fsync(fd)
+
+
+def _written(path: Path, content: bytes, mode: int, *, durable: bool, group: int | None = None) -> Path:
     """Return a temporary file beside `path` that holds the content. It gets its mode before it gets any content."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     fd = os.open(fresh, _FRESH, mode)
     try:
         try:
+            if group is not None:
+                os.fchown(fd, -1, group)
             os.fchmod(fd, mode)  # without the umask
             write_all(fd, content)
             if durable:

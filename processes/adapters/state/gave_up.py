@@ -14,13 +14,14 @@ from typing import Final
 from processes.adapters.state import durable
 
 CHARS_MAX: Final = 1000  # of a reason
+BYTES_MAX: Final = 4 * CHARS_MAX + 32  # of the file
 LATELY_S: Final = 600.0  # a process that cannot begin is tried again at least once a minute, and says it again
 
 
 def say(run: Path, name: str, reason: str) -> None:
     """Note why this process ends. Never raises: a full disk only leaves the reason to the log."""
     with contextlib.suppress(OSError):
-        path = _place(run, name)
+        path = place(run, name)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         durable.replace(path, f"{os.getpid()} {' '.join(reason.split())[:CHARS_MAX]}\n".encode(), durable=False)
 
@@ -28,19 +29,21 @@ def say(run: Path, name: str, reason: str) -> None:
 def forget(run: Path, name: str) -> None:
     """Remove what a predecessor said. Never raises."""
     with contextlib.suppress(OSError):
-        _place(run, name).unlink()
+        durable.remove(place(run, name))
 
 
 def said(run: Path, name: str) -> str:
     """Return why the process that is not there ended; empty if it did not say so lately, or if nobody can say."""
     try:
-        path = _place(run, name)
+        path = place(run, name)
         if time.time() - path.stat().st_mtime > LATELY_S:
             return ""
-        return path.read_text(errors="replace").partition(" ")[2].strip()
+        with path.open("rb") as file:
+            return file.read(BYTES_MAX).decode(errors="replace").partition(" ")[2].strip()
     except OSError:
         return ""
 
 
-def _place(run: Path, name: str) -> Path:
+def place(run: Path, name: str) -> Path:
+    """Return the file of a process."""
     return run / "gave_up" / name

@@ -67,6 +67,11 @@ class PulseFile:
         self.pulse.refused_epoch, self.pulse.refused_sequence = epoch, sequence
         self._write()
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Return whether readers can see it."""
+        return os.fstat(self._fd).st_nlink > 0
+
     def close(self) -> None:
         """Release the mapping; the file stays, as the last pulse."""
         self._map.close()

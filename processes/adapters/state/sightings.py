@@ -7,11 +7,10 @@ Everything here blocks.
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Final
 
-from processes.adapters.state import durable
+from processes.adapters.state import contested, durable
 
 IMPERSONATED: Final = "impersonated"  # hosts whose agents registered under other hosts' names
 GUESSED: Final = "guessed"  # fanouts at which credentials are guessed
@@ -33,16 +32,8 @@ def lately(run: Path, kind: str) -> list[tuple[str, str]]:
 
     Raises: OSError.
     """
-    folder = run / kind
-    if not folder.exists():
-        return []
     found: list[tuple[str, str]] = []
-    for path in sorted(folder.iterdir()):
-        try:
-            if time.time() - path.stat().st_mtime > LATELY_S:
-                path.unlink(missing_ok=True)
-            elif not path.name.startswith(".") and len(found) < LISTED_MAX:  # no temporary file
-                found.append((path.name, path.read_bytes()[:TEXT_BYTES_MAX].decode(errors="replace")))
-        except FileNotFoundError:
-            continue
+    for path in contested.lately_changed(run / kind, LATELY_S)[:LISTED_MAX]:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.name, durable.read_theirs(path, TEXT_BYTES_MAX).decode(errors="replace")))
     return found

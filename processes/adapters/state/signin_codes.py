@@ -5,12 +5,11 @@ The command line makes them; the fanout that unlinks the file first has used the
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
 from processes.adapters.state import durable
-from processes.core.values import Role
+from processes.core.values import Role, digest
 
 
 def put(run: Path, code: str, role: Role, until_wall_s: float) -> None:
@@ -35,7 +34,7 @@ def use(run: Path, code: str) -> Role | None:
 
 
 def _place(run: Path, code: str) -> Path:
-    return run / "codes" / hashlib.sha256(code.encode(errors="surrogateescape")).hexdigest()
+    return run / "codes" / digest(code)
 
 
 def _forget_expired(folder: Path) -> None:

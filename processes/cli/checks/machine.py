@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import resource
-import shlex
 import shutil
 import socket
 import sqlite3
@@ -18,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import rights
+from processes.adapters import own_user
 from processes.adapters.settings import Settings, reachable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import descriptors, own_processes, supervision
@@ -82,19 +81,22 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def given_up(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Check that the processes that strangers reach have no capabilities where the others have root's."""
+    """Check that the processes that strangers reach have neither root's capabilities nor, the gateways, its files."""
     if os.geteuid() != 0:
         return
-    for path in rights.kept_for(settings):
+    told = "this is root: gateway and fanout run without its capabilities"
+    if not own_user.is_wanted(settings, "gateway"):
+        yield Finding("rights", Level.OK, f"{told}; gateways are root all the same, as gateway.own_user says")
+    elif why := own_user.hindrances(settings):
         yield Finding(
             "rights",
             Level.WARNING,
-            f"gateway and fanout keep all capabilities of root: without them they could not read {path} again",
-            f"chown root {shlex.quote(str(path))}, and the folders above must let root in by their mode; then "
-            "fleethub restart gateway fanout.",
+            f"gateways run as root, though without its capabilities: {'; '.join(why)}",
+            "Install fleethub, and the Python that it runs on, where every user can read them; in a container grant "
+            "what is named. Or run fleethub as a user of its own (fleethub systemd-unit). Then restart gateway.",
         )
-    if not rights.kept_for(settings):
-        yield Finding("rights", Level.OK, "this is root: gateway and fanout run without its capabilities")
+    else:
+        yield Finding("rights", Level.OK, f"{told}, gateways as user {own_user.of(settings.state)}")
 
 
 def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:

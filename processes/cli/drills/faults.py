@@ -138,7 +138,7 @@ async def _deaf(scene: Scene) -> None:
     pid, listen = stage.pulse(process).pid, (file.agents if process == "gateway" else file.operators).listen
     deaf_file.ask(stage.settings, process)
     scene.stack.callback(stage.settings.deaf.unlink, missing_ok=True)
-    await stage.until(lambda: not stage.settings.deaf.exists(), f"{process} takes the fault", FOUND_S_MAX)
+    await stage.until(lambda: deaf_file.is_taken(stage.settings), f"{process} takes the fault", FOUND_S_MAX)
     scene.begins()
 
     async def waits() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import processes
+from processes.adapters import own_user
 from processes.adapters.settings import Settings, checkout
 from processes.adapters.state import durable
 from processes.cli.terminal.failure import Failure
@@ -79,7 +80,7 @@ def make_folders(settings: Settings) -> None:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise _unusable(folder, "it is not writable")
     for folder in (settings.log, settings.run):
-        folder.chmod(0o700)
+        own_user.close(folder)
     if wrong := list(private_files.faults(settings)):
         raise Failure("not_private", "; ".join(each.what for each in wrong), "\n".join(each.mend for each in wrong))
     for folder in (settings.state, settings.histories, settings.run, *settings.run.glob("*/")):

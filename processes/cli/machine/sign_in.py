@@ -11,7 +11,7 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import durable, signin_codes
 from processes.core.values import Role
 
-CODE_S: Final = 600  # a code is good for ten minutes and for one use
+SIGN_IN_CODE_S: Final = 600  # a code is good for ten minutes and for one use
 TOKEN_BYTES: Final = 32
 
 
@@ -27,9 +27,9 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def new_code(settings: Settings, role: Role = Role.ADMIN) -> str:
-    """Make a one-time code and return it; it is good for CODE_S. Raises: OSError."""
+    """Make a one-time code and return it; it is good for SIGN_IN_CODE_S. Raises: OSError."""
     code = secrets.token_urlsafe(TOKEN_BYTES)
-    signin_codes.put(settings.run, code, role, time.time() + CODE_S)
+    signin_codes.put(settings.run, code, role, time.time() + SIGN_IN_CODE_S)
     return code
 
 

@@ -24,7 +24,7 @@ from processes.core.shown.versions import is_old_agent
 from processes.core.shown.views import HostView
 from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.operator_requests import CODE_S_MAX, LIFE_S_MIN
-from processes.core.values import CODE_S, HOST_NAME, Presence, is_plain_elsewhere
+from processes.core.values import ENROLMENT_CODE_S, HOST_NAME, Presence, is_plain_elsewhere
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -233,7 +233,7 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
     "--expires",
     "expires_s",
     type=Duration(LIFE_S_MIN, CODE_S_MAX),
-    help=f"With --code: for how long the code is good. [default: {CODE_S / 3600:.0f}h]",
+    help=f"With --code: for how long the code is good. [default: {ENROLMENT_CODE_S / 3600:.0f}h]",
 )
 @as_json
 @asks_hub

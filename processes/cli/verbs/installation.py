@@ -15,7 +15,7 @@ from typing import Final
 import click
 import msgspec
 
-from processes.adapters import ownership, rights
+from processes.adapters import own_user, ownership
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import desired_state, fleet_db, lock, pulse_file
 from processes.adapters.supervisor import SupervisorAway
@@ -72,8 +72,8 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     environment.make_folders(settings)
     for above in ownership.faults_above(settings.state):
         output.note(f"warning: above the state folder {above}")
-    for path in rights.kept_for(settings) if os.geteuid() == 0 else ():
-        output.note(f"warning: gateway and fanout keep all capabilities of root, because of {path}: fleethub doctor")
+    for why in own_user.hindrances(settings) if own_user.is_wanted(settings, "gateway") else ():
+        output.note(f"warning: gateways run as root, because {why}: fleethub doctor")
     # its own lock: two `up`s at once, and the second finds it running
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:
@@ -264,7 +264,9 @@ def _wait_healthy(settings: Settings, api: Api) -> None:
 
 def _tell(settings: Settings) -> None:
     url = settings.file.operators.url or own_hub.own_url(settings)
-    output.note(f"sign in (once, within {sign_in.CODE_S // 60} minutes; another `fleethub up` prints a new link):")
+    output.note(
+        f"sign in (once, within {sign_in.SIGN_IN_CODE_S // 60} minutes; another `fleethub up` prints a new link):"
+    )
     print(sign_in.link(url, sign_in.new_code(settings)), flush=True)  # on stdout, alone on its line: scripts read it
     output.say(f"agents connect to {settings.agents_url}")
     output.say(f"stop it with: {environment.program()} down")

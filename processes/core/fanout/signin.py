@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import math
 import re
@@ -14,12 +13,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from processes.core.values import Role
+from processes.core.values import Role, is_this_machine
 
 SESSION_S_MAX: Final = 12 * 3600.0  # source: OWASP session management, absolute timeout of a working day
 IDLE_S_MAX: Final = 2 * 3600.0  # without a request or an open WebSocket. Source: the same; guess: a long meeting
 USE_TOLD_S: Final = 60.0  # between two notes of one session's use; so much earlier may an idle session end
 TOKEN_USE_TOLD_S: Final = 300.0  # of one token's use, which the hub writes to its disk; guess: nobody asks for less
+TOKEN_SESSIONS_MAX: Final = 100  # open ones of one token and role. Guess: a whole team that shares one token
 SESSIONS_MAX: Final = 10_000  # whose use is remembered; the oldest are forgotten first
 CLOCK_BACK_S_MAX: Final = 60.0  # that a clock may have been set back since a session began
 ATTEMPTS_MAX: Final = 10  # wrong credentials of one kind from one network …
@@ -28,7 +28,6 @@ ATTEMPTS_S: Final = 60.0
 ADDRESSES_MAX: Final = 10_000  # networks and kinds that are remembered; the oldest are forgotten first
 COOKIE_CHARS_MAX: Final = 2048
 
-_LOOPBACK: Final = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 
 
@@ -66,11 +65,6 @@ class _Session(msgspec.Struct, frozen=True):
 
 
 _session = msgspec.json.Decoder(_Session)
-
-
-def digest(secret: str) -> str:
-    """Return how a token or code is kept: SHA-256 in hex. Secrets are random, so a slow hash would add nothing."""
-    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 def session_of(session_id: str, token_hash: str, role: Role, actor: str, since_wall_s: float) -> Principal:
@@ -186,7 +180,7 @@ def cookie_values(headers: Iterable[str], name: str) -> list[str]:
 
 def _is_loopback(host: str) -> bool:
     found = _HOST.fullmatch(host)
-    return found is not None and _LOOPBACK.fullmatch(found.group(1).lower()) is not None
+    return found is not None and is_this_machine(found.group(1))
 
 
 def origin_allowed(origin: str, host: str, public: Public, tls: bool) -> bool:

@@ -12,25 +12,20 @@ in a header that no page of another origin may set.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from processes.core.gateway.admission import RETRY_AFTER_S, Refusal
-from processes.core.values import HOST_NAME
+from processes.core.travels import enrolment
+from processes.core.values import HOST_NAME, digest
 
-PATH: Final = "/enroll"
-SCHEME: Final = "code"
-TOKEN_HASH_HEADER: Final = "Fleethub-Token-Hash"  # noqa: S105  # a header's name
-HOST_HEADER: Final = "Fleethub-Host"
 CODE_CHARS_MAX: Final = 400
 ANSWER_S: Final = 5.0  # for the hub; it is replaced within that time
 LOOK_S: Final = 0.1  # between two looks whether the hub has answered
 OFFERS_MAX: Final = 10  # wrong ones of one address within OFFERS_S; whoever types a code wrong tries a few times
 OFFERS_S: Final = 60.0
-CREATED: Final = 201  # the status that says that a code was good
 WAITING_MAX: Final = 100  # for the hub; guess: a rack that is installed at once
 ADDRESSES_MAX: Final = 10_000  # remembered; the oldest are forgotten first
 
@@ -56,11 +51,16 @@ def read(authorization: Sequence[str], token_hashes: Sequence[str]) -> Offer | R
     """Return the offer in the values of the headers."""
     scheme, _, code = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
     host, _, secret = code.strip().partition(":")
-    if scheme.lower() != SCHEME or not secret or len(code) > CODE_CHARS_MAX or not HOST_NAME.fullmatch(host):
+    if (
+        scheme.lower() != enrolment.SCHEME.lower()
+        or not secret
+        or len(code) > CODE_CHARS_MAX
+        or not HOST_NAME.fullmatch(host)
+    ):
         return Refusal(400, "This is no enrolment code: it looks like NAME:SECRET.\n")
     if len(token_hashes) != 1 or not _TOKEN_HASH.fullmatch(token_hashes[0]):
-        return Refusal(400, f"{TOKEN_HASH_HEADER} must be the SHA-256 of the host's new token in hex.\n")
-    return Offer(host, hashlib.sha256(code.strip().encode()).hexdigest(), token_hashes[0])
+        return Refusal(400, f"{enrolment.TOKEN_HASH_HEADER} must be the SHA-256 of the host's new token in hex.\n")
+    return Offer(host, digest(code.strip()), token_hashes[0])
 
 
 class CodeOffers:
@@ -93,7 +93,7 @@ class CodeOffers:
             return
         until_s, address, _ = self._waiting[offer]
         self._waiting[offer] = (until_s, address, answer)
-        if answer.status != CREATED:
+        if answer.status != enrolment.CREATED:
             self._wrong.setdefault(address, deque(maxlen=OFFERS_MAX)).append(now_s)
             self._wrong.move_to_end(address)
             if len(self._wrong) > ADDRESSES_MAX:

@@ -15,14 +15,11 @@ import hmac
 
 import msgspec
 
-from processes.core.hub import flood
-from processes.core.hub.effects import AddAudit
+from processes.core.hub import flood, noted
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
 from processes.core.records.host import EnrolmentCode, HostRecord
 from processes.core.shown.views import encode
-from processes.core.travels import audit
-from processes.core.travels.audit import Kind
 from processes.core.travels.messages import CodeAnswered, CodeOffered, Json, MakeCode, Token, TokenChanged
 from processes.core.values import HOST_NAME, TOKEN_VOID, rfc3339
 
@@ -62,7 +59,7 @@ def make(draft: Draft, request: MakeCode, request_id: str, actor: str) -> tuple[
     host = msgspec.structs.replace(take_back(draft, host), code=code)
     draft.put(draft.memory.hosts, host.name, host)
     until = rfc3339(code.expires_wall_s)
-    _note(draft, host.name, "code_made", actor, f"good until {until}")
+    noted.of_host(draft, host.name, "code_made", actor, f"good until {until}")
     return 201, encode({"name": host.name, "host_id": host.enrolment, "expires_at": until, "suspended": host.suspended})
 
 
@@ -87,7 +84,7 @@ def _judged(draft: Draft, event: CodeOffered) -> tuple[int, str]:
     if code.used_hash:
         if code.used_hash == event.token_hash == host.token_hash:
             return 201, host.name  # asked again: the answer was lost
-        _note(draft, host.name, "code_refused", _actor(event), "used before, for another token")
+        _refuse_used(draft, event, host, code)
         return 409, "the code was used before: if that was not you, revoke the host; then make another code"
     if draft.now.wall_s >= code.expires_wall_s:
         return 401, f"the code expired at {rfc3339(code.expires_wall_s)}: fleethub enroll NAME --code --again"
@@ -99,13 +96,24 @@ def _judged(draft: Draft, event: CodeOffered) -> tuple[int, str]:
     return 201, host.name
 
 
+def _refuse_used(draft: Draft, event: CodeOffered, host: HostRecord, code: EnrolmentCode) -> None:
+    """Count it, and note the first time, the second, the fourth …: a code that went astray may be offered for ever, and
+    must cost the trail a few lines.
+    """
+    code = msgspec.structs.replace(code, refused=code.refused + 1)
+    draft.put(draft.memory.hosts, host.name, msgspec.structs.replace(host, code=code))
+    if code.refused.bit_count() == 1:
+        often = f", {code.refused} times by now" if code.refused > 1 else ""
+        noted.of_host(draft, host.name, "code_refused", _actor(event), f"used before, for another token{often}")
+
+
 def _exchange(draft: Draft, event: CodeOffered, host: HostRecord, code: EnrolmentCode) -> None:
     after = "enrolled" if host.register is None and host.token_hash is None else "enrolled_again"
     draft.revoke(code.code_hash)
     if host.token_hash is not None:
         draft.revoke(host.token_hash)
     if host.suspended:
-        _note(draft, host.name, "lifted", _actor(event), host.suspended)
+        noted.of_host(draft, host.name, "lifted", _actor(event), host.suspended)
     host = msgspec.structs.replace(
         flood.lifted(draft, host),
         token_hash=event.token_hash,
@@ -113,14 +121,9 @@ def _exchange(draft: Draft, event: CodeOffered, host: HostRecord, code: Enrolmen
         code=msgspec.structs.replace(code, used_hash=event.token_hash),
     )
     draft.put(draft.memory.hosts, host.name, host)
-    _note(draft, host.name, after, _actor(event), "by a one-time code")
+    noted.of_host(draft, host.name, after, _actor(event), "by a one-time code")
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(event.token_hash, host.name, host.enrolment)))
 
 
 def _actor(event: CodeOffered) -> str:
     return f"agent at {event.address}"
-
-
-def _note(draft: Draft, name: str, after: str, actor: str, reason: str) -> None:
-    line = audit.line(draft.now.wall_s, Kind.HOST, name, after, actor=actor, reason=reason)
-    draft.effects.writes.append(AddAudit(line))

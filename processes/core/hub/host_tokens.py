@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import msgspec
 
-from processes.core.hub.effects import AddAudit
+from processes.core.hub import noted
 from processes.core.hub.memory import Draft
 from processes.core.hub.refused import Refused
 from processes.core.records.host import HostRecord
 from processes.core.shown.views import encode, host_view
-from processes.core.travels import audit
-from processes.core.travels.audit import Kind
 from processes.core.travels.messages import DeliverRotate, Json, Token, TokenChanged, TokenOffered
 from processes.core.values import CloseCode
 
@@ -32,7 +30,7 @@ def rotate(draft: Draft, host: HostRecord, actor: str) -> tuple[int, Json]:
         )
     host = msgspec.structs.replace(host, rotation_wall_s=host.rotation_wall_s or draft.now.wall_s)
     draft.put(draft.memory.hosts, host.name, host)
-    _note(draft, host.name, "rotation_asked", actor)
+    noted.of_host(draft, host.name, "rotation_asked", actor)
     ask(draft, host)
     return 202, encode(host_view(host, draft.link(host.name)))
 
@@ -58,10 +56,6 @@ def offered(draft: Draft, event: TokenOffered) -> None:
     draft.revoke(host.token_hash)
     host = msgspec.structs.replace(host, token_hash=event.token_hash, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
-    _note(draft, host.name, "rotated", f"agent of {host.name}")
+    noted.of_host(draft, host.name, "rotated", f"agent of {host.name}")
     token = Token(event.token_hash, host.name, host.enrolment)
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, token, CloseCode.RESTART, "come with the new token"))
-
-
-def _note(draft: Draft, name: str, after: str, actor: str) -> None:
-    draft.effects.writes.append(AddAudit(audit.line(draft.now.wall_s, Kind.HOST, name, after, actor=actor)))

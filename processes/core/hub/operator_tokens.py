@@ -15,13 +15,11 @@ from typing import Final
 
 import msgspec
 
-from processes.core.hub.effects import AddAudit
+from processes.core.hub import noted
 from processes.core.hub.memory import Draft, Memory
 from processes.core.hub.refused import Refused
 from processes.core.records.request import OperatorToken
 from processes.core.shown.views import encode
-from processes.core.travels import audit
-from processes.core.travels.audit import Kind
 from processes.core.travels.messages import CreateToken, Json, RevokeToken, RotateToken, TokenUsed
 from processes.core.values import Now, Role, rfc3339, token_id
 
@@ -38,7 +36,7 @@ def create(draft: Draft, request: CreateToken, actor: str) -> tuple[int, Json]:
     expires_wall_s = None if request.expires_s is None else draft.now.wall_s + request.expires_s
     token = OperatorToken(request.token_hash, request.role, request.label, draft.now.wall_s, expires_wall_s)
     _put(draft, token)
-    _note(draft, token.token_hash, "created", actor, f"{token.role} {token.label}".rstrip())
+    noted.of_token(draft, token.token_hash, "created", actor, f"{token.role} {token.label}".rstrip())
     return 201, _made(token)
 
 
@@ -58,9 +56,9 @@ def rotate(draft: Draft, request: RotateToken, actor: str) -> tuple[int, Json]:
     expires_wall_s = None if life_s is None else now_wall_s + life_s
     token = OperatorToken(request.new_hash, old.role, old.label, now_wall_s, expires_wall_s)
     _put(draft, token)
-    _note(draft, token.token_hash, "created", actor, f"{token.role} {token.label}".rstrip())
+    noted.of_token(draft, token.token_hash, "created", actor, f"{token.role} {token.label}".rstrip())
     until_wall_s = min(now_wall_s + request.overlap_s, old.expires_wall_s or math.inf)
-    _note(draft, old.token_hash, "rotated", actor, f"replaced by {token_id(token.token_hash)}")
+    noted.of_token(draft, old.token_hash, "rotated", actor, f"replaced by {token_id(token.token_hash)}")
     if request.overlap_s > 0:
         _put(draft, msgspec.structs.replace(old, expires_wall_s=until_wall_s, replaced_by=token_id(token.token_hash)))
     else:
@@ -71,7 +69,7 @@ def rotate(draft: Draft, request: RotateToken, actor: str) -> tuple[int, Json]:
 def revoke(draft: Draft, request: RevokeToken, actor: str) -> tuple[int, Json]:
     """Make the token void, also one that this hub does not know: its hash is good nowhere again."""
     _void(draft, request.token_hash)
-    _note(draft, request.token_hash, "revoked", actor)
+    noted.of_token(draft, request.token_hash, "revoked", actor)
     return 200, encode({"id": token_id(request.token_hash), "revoked": True})
 
 
@@ -127,8 +125,3 @@ def _void(draft: Draft, token_hash: str) -> None:
 def _made(token: OperatorToken, **more: str | None) -> Json:
     told = {"id": token_id(token.token_hash), "role": token.role, "label": token.label}
     return encode({**told, "expires_at": rfc3339(token.expires_wall_s), **more})
-
-
-def _note(draft: Draft, token_hash: str, after: str, actor: str, reason: str = "") -> None:
-    line = audit.line(draft.now.wall_s, Kind.TOKEN, token_id(token_hash), after, actor=actor, reason=reason)
-    draft.effects.writes.append(AddAudit(line))

@@ -12,9 +12,8 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub import enrolment_codes, flood, host_tokens, operator_tokens, runs
+from processes.core.hub import enrolment_codes, flood, host_tokens, noted, operator_tokens, runs
 from processes.core.hub.commands import make_command
-from processes.core.hub.effects import AddAudit
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
 from processes.core.records import dead_letter
@@ -24,7 +23,6 @@ from processes.core.records.host import HostRecord
 from processes.core.records.request import KeyEntry
 from processes.core.records.run import HostPart, Part, Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
-from processes.core.travels import audit
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
     CancelCommand,
@@ -370,9 +368,9 @@ def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[
         host = enrolment_codes.take_back(draft, flood.lifted(draft, host))
         host = msgspec.structs.replace(host, token_hash=request.token_hash, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
-    _note(draft, event, (Kind.HOST, host.name), "enrolled_again" if request.again else "enrolled")
+    noted.of_host(draft, host.name, "enrolled_again" if request.again else "enrolled", event.actor)
     if lifted:
-        _note(draft, event, (Kind.HOST, host.name), "lifted", lifted)
+        noted.of_host(draft, host.name, "lifted", event.actor, lifted)
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, Token(request.token_hash, host.name, host.enrolment)))
     return 201, encode({"name": host.name, "host_id": host.enrolment, "lifted": lifted})
 
@@ -382,7 +380,7 @@ def _revoke(draft: Draft, event: RequestReceived, request: RevokeHost) -> tuple[
     _void(draft, host.token_hash)
     host = msgspec.structs.replace(enrolment_codes.take_back(draft, host), token_hash=None, rotation_wall_s=None)
     draft.put(draft.memory.hosts, host.name, host)
-    _note(draft, event, (Kind.HOST, host.name), "revoked")
+    noted.of_host(draft, host.name, "revoked", event.actor)
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
     return 200, encode(host_view(host, draft.link(host.name)))
 
@@ -397,7 +395,7 @@ def _remove(draft: Draft, event: RequestReceived, request: RemoveHost) -> tuple[
     _void(draft, host.token_hash)
     enrolment_codes.take_back(draft, host)
     draft.drop_host(host.name)
-    _note(draft, event, (Kind.HOST, host.name), "removed")
+    noted.of_host(draft, host.name, "removed", event.actor)
     draft.deliver_all(TokenChanged(draft.memory.epoch, host.name, None))
     return 200, encode({"name": host.name, "commands_ended": ended})
 
@@ -407,7 +405,7 @@ def _lift(draft: Draft, event: RequestReceived, request: LiftHost) -> tuple[int,
     if host.suspended:
         host = flood.lifted(draft, host)
         draft.put(draft.memory.hosts, host.name, host)
-        _note(draft, event, (Kind.HOST, host.name), "lifted")
+        noted.of_host(draft, host.name, "lifted", event.actor)
         if host.token_hash is not None:
             draft.deliver_all(
                 TokenChanged(draft.memory.epoch, host.name, Token(host.token_hash, host.name, host.enrolment))
@@ -441,23 +439,17 @@ def _retry(draft: Draft, event: RequestReceived, request: RetryDeadLetter) -> tu
         found = msgspec.structs.replace(found, retrying=True, retries=found.retries + 1)
         draft.put_dead_letter(found)
         draft.effects.retries.append(found)
-    _note(draft, event, (Kind.DEAD_LETTER, found.id), "tried_again", found.kind)
+    noted.note(draft, (Kind.DEAD_LETTER, found.id), "tried_again", event.actor, found.kind)
     return 202, encode(dead_letter.view(found, whole=False))
 
 
 def _discard(draft: Draft, event: RequestReceived, request: DiscardDeadLetter) -> tuple[int, Json]:
     found = _known_dead_letter(draft, request.dead_letter_id)
     draft.drop(draft.memory.dead_letters, found.id)
-    _note(draft, event, (Kind.DEAD_LETTER, found.id), "discarded", found.kind)
+    noted.note(draft, (Kind.DEAD_LETTER, found.id), "discarded", event.actor, found.kind)
     return 200, encode({"id": found.id, "discarded": True})
 
 
 def _void(draft: Draft, token_hash: str | None) -> None:
     if token_hash is not None:
         draft.revoke(token_hash)
-
-
-def _note(draft: Draft, event: RequestReceived, subject: tuple[Kind, str], after: str, reason: str = "") -> None:
-    draft.effects.writes.append(
-        AddAudit(audit.line(draft.now.wall_s, *subject, after, actor=event.actor, reason=reason))
-    )

@@ -24,6 +24,7 @@ from processes.core.hub import (
     enrolment_codes,
     flood,
     host_tokens,
+    noted,
     operator_tokens,
     pace,
     presence,
@@ -40,8 +41,6 @@ from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
-from processes.core.travels import audit
-from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
     AckReceived,
     AgentDisconnected,
@@ -346,14 +345,8 @@ def _left_out(draft: Draft, event: PutAside) -> None:
 def _impersonated(draft: Draft, event: HostImpersonated) -> None:
     """Note in the audit trail that an agent with this host's token claimed to be another host."""
     often = f", {event.count} times" if event.count > 1 else ""
-    draft.effects.writes.append(
-        AddAudit(
-            audit.line(
-                draft.now.wall_s, Kind.HOST, event.host, "impersonated",
-                actor=f"{event.host} at {event.address}", reason=f"registered as {event.claimed[:80]}{often}",
-            )
-        )
-    )  # fmt: skip
+    actor, reason = f"{event.host} at {event.address}", f"registered as {event.claimed[:80]}{often}"
+    noted.of_host(draft, event.host, "impersonated", actor, reason)
 
 
 def _due(draft: Draft, host: str) -> None:

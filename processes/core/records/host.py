@@ -19,12 +19,13 @@ PROGRESS_MAX: Final = 32  # operations of one host; NixFleet's agents know fifte
 
 class EnrolmentCode(msgspec.Struct, frozen=True, omit_defaults=True):
     """A one-time code for a host, by its SHA-256 (hex). `used_hash`: of the token that it was exchanged for; empty: it
-    was not used yet.
+    was not used yet. `refused`: how often it was offered after that, for another token.
     """
 
     code_hash: str
     expires_wall_s: float
     used_hash: str = ""
+    refused: int = 0
 
 
 class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):

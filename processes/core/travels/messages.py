@@ -21,7 +21,7 @@ import msgspec
 from processes.core.errors import LocalError
 from processes.core.travels.agent_frames import Heartbeat, Metrics, Register
 from processes.core.travels.audit import AuditLine
-from processes.core.values import CODE_S, CloseCode, OutputRecord
+from processes.core.values import ENROLMENT_CODE_S, CloseCode, OutputRecord
 
 FORMAT: Final = 1
 
@@ -271,7 +271,7 @@ class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", t
     name: str
     code_hash: str
     again: bool = False
-    expires_s: float = CODE_S
+    expires_s: float = ENROLMENT_CODE_S
 
 
 class RotateHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
@@ -428,11 +428,12 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
     deaths: list[Death]
 
 
-Event = (
+FromGateway = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | HeartbeatsReceived | AckReceived | RejectReceived
-    | OutputReceived | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken | RequestReceived
-    | SnapshotWanted | AuditNoted | PutAside | TokenUsed | CodeOffered | TokenOffered
+    | OutputReceived | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken
+    | CodeOffered | TokenOffered
 )  # fmt: skip
+Event = FromGateway | RequestReceived | SnapshotWanted | AuditNoted | PutAside | TokenUsed
 
 
 # Broadcasts, hub → each fanout
@@ -666,20 +667,21 @@ def pack_beats(gateway: str, rows: list[bytes], *, batches: bool) -> list[bytes]
 
 def decode_event(item: bytes) -> Event:
     """Return the event in an item of `events`. Raises: LocalError, for a format that this version does not know."""
-    return _event.decode(_body(item))
+    return _event.decode(body_of(item))
 
 
 def decode_broadcast(item: bytes) -> Broadcast:
     """Return the message in an item of `broadcasts`. Raises: LocalError."""
-    return _broadcast.decode(_body(item))
+    return _broadcast.decode(body_of(item))
 
 
 def decode_delivery(item: bytes) -> Delivery:
     """Return the message in an item of `deliveries`. Raises: LocalError."""
-    return _delivery.decode(_body(item))
+    return _delivery.decode(body_of(item))
 
 
-def _body(item: bytes) -> memoryview:
+def body_of(item: bytes) -> memoryview:
+    """Return the message in an item, still encoded. Raises: LocalError, for a format that this version lacks."""
     if item[:1] != _PREFIX:
         raise LocalError(f"a message of format {item[0] if item else 'none'}, this version knows {FORMAT}")
     return memoryview(item)[1:]

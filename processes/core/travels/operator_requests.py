@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from processes.core.values import CODE_S, HOST_NAME_MAX, Role
+from processes.core.values import ENROLMENT_CODE_S, HOST_NAME_MAX, Role
 
 REQUEST_HOSTS_MAX: Final = 10_000  # hosts in one request; the largest fleet that one hub is measured with
 TTL_S_MAX: Final = 7 * 86400.0  # of a command; contract: at most 7 days
@@ -69,7 +69,7 @@ class CodeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """POST /api/v1/hosts/NAME/code."""
 
     again: bool = False
-    expires_s: Annotated[float, Meta(ge=LIFE_S_MIN, le=CODE_S_MAX)] = CODE_S
+    expires_s: Annotated[float, Meta(ge=LIFE_S_MIN, le=CODE_S_MAX)] = ENROLMENT_CODE_S
 
 
 class TokenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -39,7 +39,7 @@ Serial = Annotated[int, Meta(ge=0, lt=EPOCH_MAX)]
 class QueueRefused(LocalError):
     """A call that no queue could ever answer.
 
-    `code`: malformed, format, unknown_queue, too_many_queues, too_big, bad_position, given_up.
+    `code`: malformed, format, unknown_queue, too_many_queues, too_big, bad_position, given_up, not_yours.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 from processes.adapters import clock
 from processes.adapters.settings import load
 from processes.adapters.state import fleet_db, session_files
-from processes.core.fanout.signin import SESSION_S_MAX, digest
+from processes.core.fanout.signin import SESSION_S_MAX
+from processes.core.values import digest
 from processes.fanout import state_folder
 
 

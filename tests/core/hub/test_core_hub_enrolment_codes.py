@@ -16,7 +16,7 @@ from processes.core.records.host import EnrolmentCode, HostRecord, Link
 from processes.core.shown.views import host_view
 from processes.core.travels import messages
 from processes.core.travels.messages import CodeAnswered, CodeOffered, MakeCode, TokenChanged
-from processes.core.values import CODE_S, TOKEN_VOID, Presence
+from processes.core.values import ENROLMENT_CODE_S, TOKEN_VOID, Presence
 
 MINE, OTHER = "1" * 64, "2" * 64
 _numbers = itertools.count(1)
@@ -72,7 +72,7 @@ def test_a_lost_answer_is_given_again_also_by_the_next_hub_and_after_the_codes_t
     assert offer(play)[0] == 201
     if restarts:
         play.restart()
-    play.wait(CODE_S + 1)
+    play.wait(ENROLMENT_CODE_S + 1)
     status, done = offer(play)
     assert status == 201
     assert not done.durable, "nothing changes the second time"
@@ -95,6 +95,21 @@ def test_of_several_at_once_one_wins_and_the_others_are_audited(play: Play) -> N
     assert audited(play)[-1] == "code_refused", "somebody else has the code: that is worth a line"
 
 
+def test_a_used_code_that_is_offered_for_ever_costs_the_trail_a_few_lines(play: Play) -> None:
+    """The lines say how often by then; it counts on through a restart, for the count is in the host's record."""
+    make(play)
+    assert offer(play)[0] == 201
+    lines = len(audited(play))
+    for number in range(1000):
+        assert offer(play, f"{number:064x}")[0] == 409
+    refused = audited(play)[lines:]
+    assert refused == ["code_refused"] * 10
+    record = play.memory.hosts["a"]
+    assert record.code is not None
+    assert record.code.refused == 1000
+    assert record.token_hash == MINE
+
+
 def test_a_wrong_an_expired_and_another_hosts_code_change_nothing(play: Play) -> None:
     make(play)
     make(play, "b", "b:code")
@@ -102,7 +117,7 @@ def test_a_wrong_an_expired_and_another_hosts_code_change_nothing(play: Play) ->
     writes = len(play.effects.writes)
     for code, host in (("a:guess", "a"), ("b:code", "a"), ("a:code", "b"), ("a:code", "nobody"), ("", "_canary")):
         assert offer(play, MINE, code, host)[0] == 401, (code, host)
-    play.wait(CODE_S)
+    play.wait(ENROLMENT_CODE_S)
     assert offer(play)[0] == 401
     assert msgspec.json.encode(dict(play.memory.hosts)) == before
     assert len(play.effects.writes) == writes, "whoever only guesses costs no disk"
