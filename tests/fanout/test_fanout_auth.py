@@ -124,12 +124,12 @@ def test_of_too_many_sessions_of_one_token_the_one_that_was_not_used_for_longest
         auth = hours.auth
         settings.run.mkdir(exist_ok=True)
 
-        async def by_link(number: int, role: Role = Role.VIEWER) -> dict[str, str]:
+        async def by_link(number: int, role: Role = Role.VIEWER) -> list[str]:
             hours.now_s = time.time()
             signin_codes.put(settings.run, f"code{number}", role, time.time() + 600)
             made = await auth.sign_in(f"code{number}", None)
             assert made is not None
-            return {auth.cookie_name: made[0]}
+            return [f"{auth.cookie_name}={made[0]}"]
 
         kept, others = await by_link(0), [(await hours.sign_in())[0] for _ in range(4)]
         sessions = [kept]
