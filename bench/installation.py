@@ -95,10 +95,10 @@ def installed(hosts: int, prepare: Callable[[House], None] = lambda _: None) -> 
     `prepare`: called before it begins, with the hosts in its database.
     """
     house = House(prefix="fhbench")
-    tokens = fill(house, hosts)
-    prepare(house)
     with contextlib.ExitStack() as ends:
         ends.push(house.__exit__)  # also if it does not come up
+        tokens = fill(house, hosts)
+        prepare(house)
         house.__enter__()
         yield Installation(house, tokens, _viewers(house))
 
