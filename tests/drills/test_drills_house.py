@@ -98,7 +98,8 @@ def test_a_host_without_fleethub_installs_its_agent_from_one_file_and_installs_i
     line = next(line for line in done.stdout.splitlines() if "start.py" in line).split()
     assert line[-4:] == ["-I", str(folder / "program" / "start.py"), "--config", str(folder / "agent.toml")]
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15_000_000
-    agent = subprocess.Popen(line, env=environ, cwd="/", stderr=(folder / "agent.log").open("ab"))
+    with (folder / "agent.log").open("ab") as log:
+        agent = subprocess.Popen(line, env=environ, cwd="/", stderr=log)
     try:
         until(lambda: house.json("host", "bare")["presence"] == "online", (folder / "agent.log").read_text)
         modules = Path(f"/proc/{agent.pid}/maps").read_text()
