@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.metadata
 import json
 import os
@@ -10,9 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -25,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from processes.adapters.settings import load
 from processes.core.travels.messages import Json
 from processes.fanout import metrics
+from processes.fanout.read_api import ReadApi
 
 HOME = Path(__file__).resolve().parents[2]
 MONITORING, PROCESSES = HOME / "monitoring", HOME / "processes"
@@ -253,3 +257,29 @@ def test_the_rules_and_the_example_are_good_for_prometheus() -> None:
             timeout=WAIT_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_export_serves_all_who_ask_meanwhile_and_the_next_one_who_asks_later() -> None:
+    """The bug it would catch: a viewer asks for hundreds at once, and Prometheus waits until all of them are made."""
+    may_end, exports = threading.Event(), []
+
+    class Metrics:
+        def export(self, hosts: list[Json]) -> bytes:
+            exports.append(hosts)
+            assert may_end.wait(WAIT_S)
+            return b"%d" % len(exports)
+
+    async def scene() -> None:
+        settings: Any = SimpleNamespace(file=SimpleNamespace(metrics=SimpleNamespace(hosts=False)))
+        unused: Any = None
+        api = ReadApi(settings, unused, unused, cast(Any, Metrics()), unused)
+        asking = [asyncio.create_task(api.metrics(unused)) for _ in range(20)]
+        asking[3].cancel()  # a client that goes away takes nobody's answer with it
+        while not exports:
+            await asyncio.sleep(0.001)
+        may_end.set()
+        told = await asyncio.wait_for(asyncio.gather(*asking[:3], *asking[4:]), WAIT_S)
+        assert {bytes(each.body) for each in told} == {b"1"}
+        assert bytes((await api.metrics(unused)).body) == b"2"
+
+    asyncio.run(scene())
