@@ -314,8 +314,7 @@ import structlog
 from processes.adapters.state.pulse_file import PulseFile
 from processes.adapters.queue_link import QueueLink
 from processes.queues import loop
-from processes.queues import loop
-from processes.queues.peer import CALLS_MAX
+from processes.queues.server import Server
 path = Path(sys.argv[1])
 log = structlog.wrap_logger(structlog.PrintLogger(open("/dev/null", "w")))
 async def main():
