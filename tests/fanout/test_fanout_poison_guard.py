@@ -23,7 +23,16 @@ from processes.core.records import poison
 from processes.core.records.poison import DeathRecord
 from processes.core.shown.views import HostView
 from processes.core.travels import messages
-from processes.core.travels.messages import Change, Changed, Death, HubStarted, Json, PutAside, SnapshotPiece
+from processes.core.travels.messages import (
+    Change,
+    Changed,
+    Death,
+    HostsHeard,
+    HubStarted,
+    Json,
+    PutAside,
+    SnapshotPiece,
+)
 from processes.core.travels.queue_calls import Appended
 from processes.core.values import Position
 from processes.fanout.poison_guard import PoisonGuard
@@ -216,5 +225,23 @@ def test_a_message_that_is_poison_as_a_whole_is_dropped_and_told(tmp_path: Path)
         assert scene.poison_guard.is_poison("broadcast 0123")
         assert not scene.poison_guard.is_poison("broadcast 4567")
         assert list(scene.poison_guard.left_out.values()) == [("broadcast", "")]
+
+    asyncio.run(work())
+
+
+def test_heartbeats_are_entered_one_by_one_if_a_fanout_died_with_them_or_with_a_row_of_theirs(tmp_path: Path) -> None:
+    async def work() -> None:
+        heard = HostsHeard(1, [("good", Json(b'{"last_seen":1}')), ("bad", Json(b'{"last_seen":2}'))])
+        assert Scene(tmp_path).poison_guard.singly("broadcast 1", heard) is heard
+        for name in ("broadcast 1", BAD):
+            scene = Scene(tmp_path, name)
+            alone = scene.poison_guard.singly("broadcast 1", heard)
+            assert isinstance(alone, Changed)
+            assert [(each.kind, each.id) for each in alone.changes] == [("host", "good"), ("host", "bad")]
+        others = HostsHeard(1, [("good", Json(b'{"last_seen":1}'))])
+        assert scene.poison_guard.singly("broadcast 2", others) is others
+        scene.snapshot(change("bad", name="bad", last_seen=0), change("good", name="good", last_seen=0))
+        scene.mirror.take(alone, 0.0, scene.poison_guard.admit)
+        assert (scene.row("host", "bad")["last_seen"], scene.row("host", "good")["last_seen"]) != (2, 0)
 
     asyncio.run(work())
