@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -203,3 +205,20 @@ def test_a_code_is_for_the_host_of_the_file_that_is_there(tmp_path: Path, capsys
     assert execute(typed) == 2
     assert "is the file of web2" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["agent.toml"]
+
+
+@pytest.mark.parametrize("words", [("--help",), ("agent", "--help"), ("status",)], ids=" ".join)
+def test_a_user_without_home_and_without_an_entry_in_passwd_has_all_verbs(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """The bug it would catch: the default of one option ends every verb with a traceback, in a container."""
+    as_nobody = ["unshare", "--user", "--map-user=12345", "--map-group=12345", "env", "-u", "HOME"]
+    if subprocess.run([*as_nobody, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot make a user namespace")
+    done = subprocess.run(
+        [*as_nobody, f"FLEETHUB_STATE={tmp_path / 'none'}", sys.executable, "-P", "-m", "processes.cli", *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (3 if words == ("status",) else 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert words != ("agent", "--help") or "/var/lib/fleethub-agent" in done.stdout
