@@ -65,7 +65,8 @@ The rooms
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
-              adapters/rights.py takes root's capabilities from gateway and fanout.
+              adapters/rights.py takes root's capabilities from gateway and fanout; adapters/supervisord_plugin.py has
+              supervisord make sockets for IPv6.
     core      Shared by all of the above: values.py, errors.py and budgets.py (what one client may send); travels/ (all
               messages, frames and request bodies), records/ (what is kept: command, run, host, dead letter …), shown/
               (how it looks from outside).
