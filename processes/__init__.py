@@ -68,8 +68,8 @@ The rooms
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
               adapters/rights.py takes root's capabilities from gateway and fanout, and adapters/own_user.py makes a
               gateway of root's a user of its own; tls_keeper.py reads the key that they then cannot read.
-              adapters/own_process.py ends a process; adapters/machine is what is done on a server for its agent (code,
-              unit).
+              adapters/supervisord_plugin.py has supervisord make sockets for IPv6; adapters/own_process.py ends a
+              process; adapters/machine is what is done on a server for its agent (code, unit).
     core      Shared by all of the above: values.py, errors.py and budgets.py (what one client may send); travels/ (all
               messages, frames and request bodies), records/ (what is kept: command, run, host, dead letter …), shown/
               (how it looks from outside).

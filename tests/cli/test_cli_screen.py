@@ -59,3 +59,29 @@ def test_columns_that_have_no_room_are_left_out_and_the_first_ones_stay_whole(mo
         text = io.StringIO()
         Console(file=text, width=width, height=10).print(picture)
         assert text.getvalue().splitlines()[2].rstrip() == wanted
+
+
+HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
+HOST = ["storage-07", "online", "2 s ago", "100 %", "8 %", "20 %", "5.38", "", "0.1.0", "uptime facts pull switch"]
+
+
+@pytest.mark.parametrize("width", [10, 20, 30, 40, 60, 80, 120, 200])
+def test_a_table_on_a_narrow_terminal_is_legible_and_names_what_it_leaves_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    """The bug it would catch: ten columns of two letters each."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.table(HEADER, [HOST, ["pid/1", *HOST[1:]]])
+    told = capsys.readouterr()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", told.out)
+    lines = plain.splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith("storage-07") for line in lines)
+    assert any(line.startswith("pid/1") for line in lines)
+    left_out = re.search("no room for (.*): widen", told.err)
+    missing = left_out[1].split(", ") if left_out else []
+    shown = HEADER[: len(HEADER) - len(missing)]
+    assert shown + missing == HEADER
+    assert all(name in lines[0] for name in shown), "no header is broken"
+    assert (width < 120) == bool(missing)

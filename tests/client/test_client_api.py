@@ -207,7 +207,7 @@ def test_a_token_file_that_is_missing_or_anothers_says_so(tmp_path: Path, monkey
     def closed(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr(Path, "read_bytes", closed)
     with pytest.raises(NoToken, match="run this as that user"):
         open_remote("http://127.0.0.1:1", token_in(tmp_path))
 

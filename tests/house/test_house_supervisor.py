@@ -165,3 +165,8 @@ def programs_of_file() -> dict[str, configparser.SectionProxy]:
     parser = configparser.RawConfigParser(strict=True)
     parser.read_string(CONF.read_text())
     return programs(parser)
+
+
+def test_the_configuration_is_ascii() -> None:
+    """supervisord reads it in the locale's encoding; the bug it would catch: no start in ja_JP.EUC-JP, for a comment."""
+    assert CONF.read_bytes().isascii()

@@ -39,6 +39,8 @@ TOLD_S_MAX: Final = 5.0  # the watchdog looks every second; if it is slower, `st
 SUPERVISORD: Final = (sys.executable, "-P", "-m", "supervisor.supervisord")
 # a daemon is started without these variables: it does not belong to the systemd unit of its caller
 SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+# of whoever starts us, for his own Python programs: a warning of a library must not keep supervisord from starting
+OF_THE_SHELL: Final = {"PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONUTF8"}
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -258,7 +260,8 @@ def _command(supervisord: Sequence[str]) -> list[str]:
 
 
 def _environ(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **environment.variables(settings)}
+    kept = {name: value for name, value in os.environ.items() if name not in OF_THE_SHELL}
+    return {**kept, "PYTHONUTF8": "1", **environment.variables(settings)}  # files are UTF-8 in every locale
 
 
 def _remove_stale(settings: Settings) -> None:

@@ -38,6 +38,7 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
+COLUMN_CHARS_LEGIBLE: Final = 12  # a column whose cells wrap at less would be read letter by letter; guess
 COLUMN_CHARS_MIN: Final = 6  # a column that is cut shorter than this would tell nothing
 
 
@@ -91,14 +92,21 @@ def _speaks_utf8(stream: TextIO) -> bool:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
-    """Print rows under a header: coloured and within its width on a terminal, else as plain columns, nothing cut."""
+    """Print rows under a header: coloured and within its width on a terminal, else as plain columns, nothing cut.
+
+    Columns that a narrow terminal could only show in pieces are left out, from the right, and named.
+    """
     clean = [[plain(cell) for cell in row] for row in rows]
     if not clean:
         say(empty)
     elif sys.stdout.isatty():
         from rich.console import Console  # noqa: PLC0415  # rich is for a terminal, and its import takes long
 
-        Console().print(rich_table(header, clean))
+        console = Console()
+        count = _legible([header, *clean], console.width)
+        console.print(rich_table(header[:count], [row[:count] for row in clean]))
+        if count < len(header):
+            note(f"no room for {', '.join(header[count:])}: widen the terminal, or add | cat")
     else:
         for line in columns(header, clean):
             print(line)
@@ -125,7 +133,10 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
     for number, name in enumerate(header):
         natural = _width([name, *(row[number] for row in rows)])
         column_width = min(natural, max(1, left)) if cut else None
-        made.add_column(Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold", width=column_width)
+        least = None if cut else min(natural, COLUMN_CHARS_LEGIBLE)
+        made.add_column(
+            Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold", width=column_width, min_width=least
+        )
         left -= natural + 2
     for row in rows:
         made.add_row(*(Text(plain(cell), style=STYLES.get(cell, ""), no_wrap=cut) for cell in row))
@@ -167,6 +178,18 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
             break
         count += 1
         width -= _width(column) + 2
+    return count
+
+
+def _legible(rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns, from the left, can be read though long cells wrap; one at least."""
+    count = 0
+    for column in zip(*rows, strict=True):
+        width -= min(_width(column), COLUMN_CHARS_LEGIBLE)
+        if count and width < 0:
+            break
+        count += 1
+        width -= 2
     return count
 
 

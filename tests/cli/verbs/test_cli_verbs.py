@@ -141,7 +141,7 @@ def test_a_state_folder_that_is_anothers_says_whose_it_is(
     def closed(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr(Path, "read_bytes", closed)
     for verb, code in (("hosts", 78), ("down", 78), ("status", 3)):
         done = run(verb)
         assert done.code == code

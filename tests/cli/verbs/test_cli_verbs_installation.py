@@ -117,6 +117,7 @@ def test_up_twice_at_once_makes_one_installation_and_two_links(house: Installati
 
 def test_a_killed_supervisord_leaves_nobody_behind_and_up_starts_anew(house: Installation) -> None:
     house.listen_everywhere()
+    house.environ["PYTHONWARNINGS"] = "error"  # the caller's, for his own programs
     house.verb("up", "--no-agent")
     house.verb("stop", "fanout")  # whoever comes meanwhile waits, on IPv6 as on IPv4
     places = ["127.0.0.1", "::1"] if Path("/proc/net/if_inet6").exists() else ["127.0.0.1"]
