@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from processes.adapters import proc
+from processes.adapters import own_user, proc
 from processes.adapters.settings import KINDS, Settings
 
 _MODULES = tuple(f"processes.{kind}" for kind in KINDS)
@@ -154,7 +154,8 @@ def _all() -> Iterator[OwnProcess]:
         place = Path("/proc", name)
         # OSError: the process ended while we looked, or this user may not look at it
         with contextlib.suppress(OSError):
-            if place.stat().st_uid != own:
+            user = place.stat().st_uid
+            if user != own and not (own == 0 and user in own_user.NUMBERS):  # root's gateway is a user of its own
                 continue
             command = _words(place / "cmdline")
             stat = proc.stat(int(name))

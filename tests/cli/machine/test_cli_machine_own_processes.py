@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from doubles.deadline import WAIT_S
 
+from processes.adapters import own_user
 from processes.adapters.settings import Settings, load
 from processes.adapters.state.pulse_file import start_ticks
 from processes.cli.machine import own_processes
@@ -112,3 +113,21 @@ def test_waiting_ends_with_the_last_one_and_names_those_that_stay(start: Start) 
     assert own_processes.wait_gone(both, 0.3) == [both[1]]
     os.kill(other.pid, signal.SIGKILL)
     assert own_processes.wait_gone(both, 5) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has members that are another user")
+def test_a_gateway_that_is_a_user_of_its_own_is_a_member_and_a_stranger_is_none(settings: Settings) -> None:
+    """The bug it would catch: `up` begins beside a gateway that its dead supervisord has left, and `down` leaves it."""
+    settings.state.chmod(0o755)
+    environ = {"FLEETHUB_STATE": str(settings.state), **as_member()}
+    command = ["/bin/sh", "-c", "read never", "-m", "processes.gateway"]
+    begun = [
+        subprocess.Popen(command, env=environ, user=user, stdin=subprocess.PIPE)
+        for user in (own_user.NUMBERS[7], 12345)
+    ]
+    try:
+        assert [found.pid for found in own_processes.members_of(settings)] == [begun[0].pid]
+    finally:
+        for process in begun:
+            process.kill()
+            process.communicate()
