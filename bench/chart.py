@@ -1,4 +1,5 @@
-"""The charts of the README, drawn from what bin/bench has written: how cost grows, and how this hub stands beside others.
+"""The charts of the README, drawn from what bin/bench has written: how cost grows, and how this hub stands beside
+others.
 
 matplotlib draws them. It belongs to no installation: pip install matplotlib, in whatever environment runs this.
 """
@@ -30,7 +31,8 @@ def points(found: Measured) -> list[tuple[str, list[tuple[float, float]]]]:
         ("memory of a connection in kB, by agents", memory),
         ("CPU of a heartbeat in ms, by subscribers",
          [(float(each["subscribers"]), cpu_ms(each)) for each in found["subscribers"]]),
-        ("CPU of a heartbeat in ms, by heartbeats a second", [(float(each["rate"]), cpu_ms(each)) for each in found["rate"]]),
+        ("CPU of a heartbeat in ms, by heartbeats a second",
+         [(float(each["rate"]), cpu_ms(each)) for each in found["rate"]]),
     ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@ def measured(
     """Show heartbeats to so many subscribers, and then write frames of the same size in a loop.
 
     Shape: updates and frames in a second, of all subscribers; frames for each second of the fanout's CPU, and of the
-    loop's; `of_a_loop`: the share of the loop's that the fanout reaches. A peer's process does the rest in the same CPU.
+    loop's; `of_a_loop`: the share of the loop's that the fanout reaches. A peer's process does the rest in the same
+    CPU.
     """
     beats = asyncio.run(heartbeats.measured(hub, agents, rate, seconds, subscribers=subscribers, settle_s=settle_s))
     size = max(1, beats["bytes"] // max(1, beats["frames"]))

@@ -39,7 +39,8 @@ async def measure(hub: Hub, agents: Load, watch: Load, rate: float, seconds: flo
 
     Shape: cores: of CPU by process, and `all`; generator and watch: those of the load itself. Of the heartbeats that
     were due: `shown` with their own value, `conflated` (a later one of the same host was shown), and `lost` (neither);
-    backwards: older ones that were shown after a newer one; held: those that could not be sent, because the hub did not read.
+    backwards: older ones that were shown after a newer one; held: those that could not be sent, because the hub did not
+    read.
     """
     await agents.ask("beat 0")
     await asyncio.sleep(QUIET_S)

@@ -1,5 +1,5 @@
-"""What somebody might use in our place, as this hub's equals under the same clients: built from peers/ by Go, started on
-free ports, ended with the context.
+"""What somebody might use in our place, as this hub's equals under the same clients: built from peers/ by Go, started
+on free ports, ended with the context.
 
 plain is ours: what one would write in an afternoon (peers/plain/main.go). nats is nats-server, a message server that
 knows no hosts: agents publish, the subscriber subscribes, over its WebSockets.

@@ -36,8 +36,8 @@ def remember(house: House, commands: int) -> None:
         def row(number: int) -> tuple[object, ...]:
             name, at_s = hosts[number % len(hosts)], now_s - commands + number
             record = Command(
-                uuid.uuid4().hex, number, name, enrolments[name], "noop", "operator", at_s, 600.0, at_s + 600.0, 0.0, "",
-                State.SUCCEEDED, exit_code=0, attempt=1, sent_wall_s=at_s, started_wall_s=at_s, finished_wall_s=at_s,
+                uuid.uuid4().hex, number, name, enrolments[name], "noop", "operator", at_s, 600.0, at_s + 600.0, 0.0,
+                "", State.SUCCEEDED, exit_code=0, attempt=1, sent_wall_s=at_s, started_wall_s=at_s, finished_wall_s=at_s,
             )  # fmt: skip
             return number, record.id, name, record.state, False, at_s, at_s, msgspec.json.encode(record).decode()
 

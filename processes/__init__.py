@@ -253,8 +253,8 @@ The audit trail
     by way of run/guessed and run/impersonated (adapters/state/sightings.py).
 
 How to add
-    an engine of the  adapters/queues.py is what it promises, tests/adapters/test_adapters_queues.py the contract that it
-    queues            passes: give tests/doubles/queue_engines.py a house for it.
+    an engine of the  adapters/queues.py is what it promises, tests/adapters/test_adapters_queues.py the contract that
+    queues            it passes: give tests/doubles/queue_engines.py a house for it.
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
                       route, who may), client/api.py, a verb in cli/verbs/.

@@ -1,8 +1,8 @@
 """Reads the frames of a client: the common one, a whole short text, by a way of its own, every other by `websockets`.
 
 The library gets whole frames, and its own frame as far as it has come, but never a common one; so its answers, its
-limits and its errors are those that it would have without this module. Measured: a heartbeat of 150 bytes costs 2 µs
-here, and 19 µs in the library.
+limits and its errors are those that it would have without this module. Measured on a busy machine: a heartbeat of 150
+bytes costs 5 µs here, and 9 µs in the library.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ thread that writes them; if the queue is full, they are dropped and counted.
 from __future__ import annotations
 
 import atexit
-import itertools
 import logging
 import os
 import queue
@@ -24,7 +23,7 @@ import structlog  # noqa: E402
 if _has_rich is None:
     del sys.modules["rich"]
 
-from processes.adapters import own_user  # noqa: E402
+from processes.adapters.held_file import open_held  # noqa: E402
 
 LINES_MAX: Final = 10_000  # waiting for the disk; guess: a few seconds of a very noisy process
 FILE_BYTES_MAX: Final = 5_000_000
@@ -70,7 +69,7 @@ class _HeldFile(_File):
 
     def __init__(self, path: Path) -> None:
         names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, FILES_KEPT + 1))]
-        self._held = [own_user.open_held(name) for name in names]
+        self._held = [open_held(name) for name in names]
         super().__init__(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, delay=True, errors="replace")
 
     def _open(self) -> TextIOWrapper:
@@ -80,7 +79,7 @@ class _HeldFile(_File):
         """Called when the log is full: each file gets the content of the one before, and the first is emptied."""
         if self.stream is not None:
             self.stream.flush()
-        for older, newer in itertools.pairwise(reversed(self._held)):
+        for older, newer in zip(self._held[:0:-1], self._held[-2::-1]):  # the oldest first
             content = os.pread(newer, os.fstat(newer).st_size, 0)
             os.ftruncate(older, 0)
             os.write(older, content)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import grp
 import os
 import pwd
@@ -137,19 +136,6 @@ def become(number: int) -> None:
     rights.give_up()
     # what is its own in /proc is closed to a process that was root; the watchdog, which is root, reads it all the same
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-
-
-def open_held(path: Path) -> int:
-    """Return the descriptor of a file, made if it is missing, that this process will write to when it may make none.
-
-    On a full disk: of one without a name, which nobody reads. Raises: OSError.
-    """
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return os.memfd_create(path.name)
 
 
 def group_let_into(folder: Path) -> int | None:

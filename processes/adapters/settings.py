@@ -53,8 +53,9 @@ Several = Annotated[int, Meta(ge=1, le=64)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect. listen: HOST:PORT or [IPV6]:PORT; `[::]` takes IPv4 too. url: what people type, if a proxy
-    or another name stands before it; it may have a path. trusted_proxies: addresses and networks of proxies whose X-Forwarded-For is believed.
+    """Where operators connect. listen: HOST:PORT or [IPV6]:PORT; `[::]` takes IPv4 too. url: what people type, if a
+    proxy or another name stands before it; it may have a path. trusted_proxies: addresses and networks of proxies whose
+    X-Forwarded-For is believed.
 
     fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot,
     or of the API by their ids (create_token). A token is not asked: it signs in with each request.

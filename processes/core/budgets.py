@@ -14,8 +14,9 @@ nothing more is read meanwhile. Over the seconds each client has an allowance of
     slowed until its patience is over, and not for valid heartbeats alone ──▶ closed with 1008, let in after REST_S
     closed so for the CLOSED_MAX-th time within CLOSED_S ──────▶ the hub suspends the host, which is an alarm
 
-Valid heartbeats beyond the allowance are slowed too, but never closed for; those that the hub has not taken yet when the
-next one of their host comes are conflated (core/gateway/outbox). Frames of every kind count: pings, pongs, fragments and unknown types included.
+Valid heartbeats beyond the allowance are slowed too, but never closed for; those that the hub has not taken yet when
+the next one of their host comes are conflated (core/gateway/outbox). Frames of every kind count: pings, pongs,
+fragments and unknown types included.
 """
 
 from __future__ import annotations

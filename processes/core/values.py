@@ -144,7 +144,7 @@ def seconds_between(begun_at: str | None, over_at: str | None) -> float | None:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether a name or address, as it stands in a URL, a Host header or a setting, is this machine's loopback."""
+    """Return whether a name or address, as it stands in a URL, a Host header or a setting, is this machine's own."""
     try:
         found = ipaddress.ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0])
     except ValueError:

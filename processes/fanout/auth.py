@@ -77,8 +77,8 @@ class Auth:
         return origin_allowed(origin, host, self.public, self.tls)
 
     def known(self, authorization: str, cookies: Sequence[str]) -> Principal | None:
-        """Return who asks, by the last look at the state folder; for callers that cannot await. `cookies`: the request's
-        headers of that name.
+        """Return who asks, by the last look at the state folder; for callers that cannot await. `cookies`: the
+        request's headers of that name.
         """
         token = bearer(authorization)
         if token is not None:
@@ -159,7 +159,10 @@ class Auth:
         return cookie(self._key, session), session
 
     async def _end_too_many(self, session: Principal) -> None:
-        """End those of one owner's sessions that were not used for longest, beyond TOKEN_SESSIONS_MAX. Raises: OSError."""
+        """End those of one owner's sessions beyond TOKEN_SESSIONS_MAX that were not used for longest.
+
+        Raises: OSError.
+        """
         listed = await asyncio.to_thread(session_files.listed, self.run)
         theirs = {id: file for id, file in listed if (file.token_hash, file.role) == (session.token_hash, session.role)}
         if len(theirs) > TOKEN_SESSIONS_MAX:

@@ -30,7 +30,7 @@ from processes.adapters.websocket import Pacer
 from processes.core.budgets import TOKEN_CONNECTIONS_MAX, TOKEN_WEBSOCKETS_MAX
 from processes.core.connections import Network, client_address, operators_limits
 from processes.core.fanout import http_head
-from processes.core.fanout.http_head import HEAD_BYTES_MAX, Refused
+from processes.core.fanout.http_head import HEAD_BYTES_MAX, RefusedHead
 from processes.core.fanout.signin import Principal, below
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
@@ -74,7 +74,7 @@ class Deadlines(NamedTuple):
 class Connection(h11.Connection):
     """h11's parser of one connection, behind a look at each head that costs little, whatever is in it."""
 
-    refused: Refused | None = None
+    refused: RefusedHead | None = None
 
     def next_event(self) -> Any:
         """Return the next event. Raises: h11.RemoteProtocolError, if the head is refused (see `refused`)."""
@@ -166,13 +166,13 @@ class HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when a request is malformed: answers in the API's form, with all headers."""
-        self._refuse(self.conn.refused or Refused(400, "malformed", msg))
+        self._refuse(self.conn.refused or RefusedHead(400, "malformed", msg))
 
     def _too_late(self) -> None:
         self._head = None
-        self._refuse(Refused(408, "too_late", f"no request within {self._deadlines.head_s:g} s"))
+        self._refuse(RefusedHead(408, "too_late", f"no request within {self._deadlines.head_s:g} s"))
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: RefusedHead) -> None:
         if not self.transport.is_closing():
             self.transport.write(raw_answer(refused))
             self.transport.close()
@@ -278,7 +278,7 @@ class Server(uvicorn.Server):
             server.close()
 
 
-def raw_answer(refused: Refused) -> bytes:
+def raw_answer(refused: RefusedHead) -> bytes:
     """Return a whole answer as bytes, for requests that do not reach the application."""
     body = msgspec.json.encode({"error": refused.code, "message": refused.message})
     lines = [

@@ -12,7 +12,7 @@ from processes.core.gateway import code_offers
 from processes.core.gateway.admission import Refusal
 from processes.core.gateway.code_offers import Answered, CodeOffers
 from processes.core.gateway.outbox import Outbox, PutResult
-from processes.core.travels import enrolment, messages
+from processes.core.travels import enrolment_exchange, messages
 from processes.core.travels.messages import CodeAnswered, CodeOffered
 from processes.gateway.agent_socket import AgentSocket
 
@@ -39,9 +39,9 @@ class Enrolment:
             return code_offers.LOOK_S
         if isinstance(answer, Refusal):
             return answer
-        if answer.status != enrolment.CREATED:
+        if answer.status != enrolment_exchange.CREATED:
             return Refusal(answer.status, f"{answer.told}\n")
-        return AgentSocket.refusal(201, "The token is good.\n", {enrolment.HOST_HEADER: answer.told})
+        return AgentSocket.refusal(201, "The token is good.\n", {enrolment_exchange.HOST_HEADER: answer.told})
 
     def answered(self, message: CodeAnswered, now_s: float) -> None:
         """Called with the hub's answer."""
@@ -49,7 +49,7 @@ class Enrolment:
 
     def _begin(self, socket: AgentSocket, request: Request, now_s: float) -> Refusal | float:
         offer = code_offers.read(
-            request.headers.get_all("Authorization"), request.headers.get_all(enrolment.TOKEN_HASH_HEADER)
+            request.headers.get_all("Authorization"), request.headers.get_all(enrolment_exchange.TOKEN_HASH_HEADER)
         )
         if isinstance(offer, Refusal):
             return offer

@@ -27,7 +27,7 @@ from processes.core.gateway.impersonation import Impersonation, Impersonations
 from processes.core.gateway.intake import Act, Close, Contested, Flooded, Intake, Pause, Resume, Slowed, TooMuch
 from processes.core.gateway.outbox import Bounds, Outbox, PutResult
 from processes.core.gateway.roster import Member, Roster
-from processes.core.travels import agent_frames, enrolment, messages
+from processes.core.travels import agent_frames, enrolment_exchange, messages
 from processes.core.travels.messages import (
     CloseConnection,
     CodeAnswered,
@@ -119,7 +119,7 @@ class Gate:
         """Called with a request for an upgrade. Return None to let it in, a Response that refuses it, or the seconds
         after which to ask again.
         """
-        if request.path == enrolment.PATH:
+        if request.path == enrolment_exchange.PATH:
             offered = self._enrolment.offer(socket, request, self._loop.time())
             return self._refused(offered) if isinstance(offered, Refusal) else offered
         token = self.tokens.find(request.headers.get_all("Authorization"))

@@ -1,9 +1,9 @@
 """The loop: prove that the server works, count, write the pulse.
 
-Connections that are open may be served while no new client gets in, or while no call is answered. So a turn goes the way
-that every caller goes: over a fresh connection, through the accepting, a thread for the handshake, and the event loop
-that has the queues. Only a turn whose ping was answered is written as a pulse; the watchdog judges by the pulse and
-kills.
+Connections that are open may be served while no new client gets in, or while no call is answered. So a turn goes the
+way that every caller goes: over a fresh connection, through the accepting, a thread for the handshake, and the event
+loop that has the queues. Only a turn whose ping was answered is written as a pulse; the watchdog judges by the pulse
+and kills.
 """
 
 from __future__ import annotations

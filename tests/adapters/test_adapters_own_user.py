@@ -162,14 +162,20 @@ def child(settings: Settings) -> Any:
 
 def test_own_user_gets_at_what_it_was_lent_and_at_nothing_else(settings: Settings) -> None:
     """The queues were there before it for the first time; for the second they and the canary come after it."""
+    asyncio.run(own_users_life(settings))
+    assert [each for each in private_files.faults(settings) if "fleethub.toml" not in str(each)] == []
+
+
+async def own_users_life(settings: Settings) -> None:
+    """Two gateways, one after the other, each beside a server of the queues."""
     server = Server(settings.queues_socket, LOG)
     server.start()
     deaf_file.ask(settings, "gateway")
     settings.deaf.chmod(0o666)
-    told = child(settings)
+    told = await asyncio.to_thread(child, settings)
     number = told["number"]
     check(settings, told)
-    asyncio.run(hub_goes_on(settings))
+    await hub_goes_on(settings)
     assert number in own_user.NUMBERS
     assert stat.S_IMODE(settings.state.stat().st_mode) == 0o700
     assert stat.S_IMODE(settings.run.stat().st_mode) == 0o710
@@ -181,9 +187,8 @@ def test_own_user_gets_at_what_it_was_lent_and_at_nothing_else(settings: Setting
     deaf_file.ask(settings, "gateway")
     for path, mode in ((settings.queues_socket, 0o660), (settings.run / "queues.key", 0o640), (settings.canary, 0o640)):
         assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid, path.stat().st_gid) == (mode, 0, number)
-    check(settings, child(settings))
+    check(settings, await asyncio.to_thread(child, settings))
     server.close()
-    assert [each for each in private_files.faults(settings) if "fleethub.toml" not in str(each)] == []
 
 
 async def hub_goes_on(settings: Settings) -> None:

@@ -264,8 +264,8 @@ def test_one_export_serves_all_who_ask_meanwhile_and_the_next_one_who_asks_later
     may_end, exports = threading.Event(), []
 
     class Metrics:
-        def export(self, hosts: list[Json]) -> bytes:
-            exports.append(hosts)
+        def export(self, hosts: list[Json], *, each: bool) -> bytes:
+            exports.append(each)
             assert may_end.wait(WAIT_S)
             return b"%d" % len(exports)
 
@@ -273,10 +273,12 @@ def test_one_export_serves_all_who_ask_meanwhile_and_the_next_one_who_asks_later
         settings: Any = SimpleNamespace(file=SimpleNamespace(metrics=SimpleNamespace(hosts=False)))
         unused: Any = None
         api = ReadApi(settings, unused, unused, cast(Any, Metrics()), unused)
+        api._own_rows = list  # type: ignore[method-assign]
         asking = [asyncio.create_task(api.metrics(unused)) for _ in range(20)]
         asking[3].cancel()  # a client that goes away takes nobody's answer with it
-        while not exports:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(WAIT_S):
+            while not exports:
+                await asyncio.sleep(0.001)
         may_end.set()
         told = await asyncio.wait_for(asyncio.gather(*asking[:3], *asking[4:]), WAIT_S)
         assert {bytes(each.body) for each in told} == {b"1"}

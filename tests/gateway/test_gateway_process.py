@@ -58,6 +58,20 @@ class Installation:
         self.port: int = self.sock.getsockname()[1]
         self.environ = {**os.environ, "FLEETHUB_STATE": str(folder)}
         self.children: list[subprocess.Popen[bytes]] = []
+        self.links: list[QueueLink] = []
+
+    def play(self, scenario: Callable[[], Awaitable[None]]) -> None:
+        """Runs it, and closes the links to the queues that it has opened."""
+
+        async def whole() -> None:
+            try:
+                await scenario()
+            finally:
+                for link in self.links:
+                    await link.close()
+                self.links.clear()
+
+        asyncio.run(whole())
 
     def start(
         self, *arguments: str, stdin: int | None = None, descriptors_max: int | None = None
@@ -108,7 +122,9 @@ async def eventually(attempt: Callable[[], Awaitable[T]], wait_s: float = 15.0) 
 
 
 async def open_hub(installed: Installation, *hosts: str, epoch: int = 1) -> HubSide:
-    hub = HubSide(QueueLink(installed.folder / "run" / "queues.sock", "hub"), epoch=epoch)
+    link = QueueLink(installed.folder / "run" / "queues.sock", "hub")
+    installed.links.append(link)
+    hub = HubSide(link, epoch=epoch)
     await eventually(lambda: hub.start(*hosts))
     return hub
 
@@ -138,7 +154,7 @@ def test_sigterm_closes_every_agent_with_1012_tells_the_hub_and_exits_0(installe
         assert pulse is not None
         assert (pulse.epoch, pulse.connections, pulse.delivered) == (1, 0, 4)
 
-    asyncio.run(scenario())
+    installed.play(scenario)
 
 
 def test_sigterm_ends_within_5_s_with_agents_that_do_not_answer_and_queues_frozen(installed: Installation) -> None:
@@ -157,7 +173,7 @@ def test_sigterm_ends_within_5_s_with_agents_that_do_not_answer_and_queues_froze
         await mute.hang_up()
         await deaf.hang_up()
 
-    asyncio.run(scenario())
+    installed.play(scenario)
 
 
 def test_whoever_connects_while_the_gateway_is_replaced_waits_and_is_served(installed: Installation) -> None:
@@ -183,7 +199,7 @@ def test_whoever_connects_while_the_gateway_is_replaced_waits_and_is_served(inst
         await hub.event(AgentRegistered, host="web1")
         await wire.hang_up()
 
-    asyncio.run(scenario())
+    installed.play(scenario)
 
 
 def test_agents_stay_connected_while_queues_is_killed_and_the_hub_gets_a_census(installed: Installation) -> None:
@@ -206,7 +222,7 @@ def test_agents_stay_connected_while_queues_is_killed_and_the_hub_gets_a_census(
     def wire_boot(hub: HubSide) -> str:
         return next(event.boot for event in hub.seen if hasattr(event, "boot"))
 
-    asyncio.run(scenario())
+    installed.play(scenario)
 
 
 def test_tls_from_the_settings_is_served(installed: Installation) -> None:
@@ -232,7 +248,7 @@ def test_tls_from_the_settings_is_served(installed: Installation) -> None:
             agent.end_all()
         assert await asyncio.to_thread(gateway.wait, WAIT_S) == 0
 
-    asyncio.run(scenario())
+    installed.play(scenario)
 
 
 def test_silent_connections_by_the_thousand_keep_no_agent_out_of_a_port_with_tls_and_few_descriptors(
@@ -264,7 +280,7 @@ def test_silent_connections_by_the_thousand_keep_no_agent_out_of_a_port_with_tls
         assert pulse.turned_away >= 1000
 
     with many_descriptors() as silent:
-        asyncio.run(scenario(silent))
+        installed.play(lambda: scenario(silent))
 
 
 def test_without_a_listening_socket_or_a_member_it_says_so(installed: Installation) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from processes.adapters.state import agent_token
 from processes.core.errors import EXIT_USAGE, Failure
-from processes.core.travels import enrolment
+from processes.core.travels import enrolment_exchange
 from processes.core.values import HOST_NAME, TOKEN_VOID
 
 ANSWER_S: Final = 15.0  # for one answer; a hub gives it within 5 s
@@ -61,16 +61,19 @@ def _offer(hub: str, code: Code, token_hash: str, ca_file: str) -> bool:
         raise Failure(
             "bad_ca", f"{ca_file} holds no certificate in PEM: {error}", "See ca_file in agent.toml."
         ) from None
-    headers = {"Authorization": f"{enrolment.SCHEME} {code.text}", enrolment.TOKEN_HASH_HEADER: token_hash}
+    headers = {
+        "Authorization": f"{enrolment_exchange.SCHEME} {code.text}",
+        enrolment_exchange.TOKEN_HASH_HEADER: token_hash,
+    }
     deadline_mono_s = time.monotonic() + AGAIN_S_MAX
     while True:
         answer = _asked(hub, headers, trust)
-        if answer.status == enrolment.CREATED and answer.host == code.host:
+        if answer.status == enrolment_exchange.CREATED and answer.host == code.host:
             return True
         if answer.status == TOKEN_VOID:
             return False
         if answer.status != 503 or time.monotonic() + PAUSE_S > deadline_mono_s:
-            raise _failure(urlsplit(hub)._replace(path=enrolment.PATH).geturl(), answer.status, answer.text)
+            raise _failure(urlsplit(hub)._replace(path=enrolment_exchange.PATH).geturl(), answer.status, answer.text)
         time.sleep(PAUSE_S)  # nothing tells when the hub is back
 
 
@@ -92,10 +95,10 @@ def _asked(hub: str, headers: dict[str, str], trust: ssl.SSLContext) -> _Answer:
     else:
         link = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_S)
     try:
-        link.request("GET", enrolment.PATH, headers=headers)
+        link.request("GET", enrolment_exchange.PATH, headers=headers)
         answer = link.getresponse()
         told = answer.read(TOLD_BYTES_MAX).decode("utf-8", "replace").strip()
-        return _Answer(answer.status, answer.getheader(enrolment.HOST_HEADER), told)
+        return _Answer(answer.status, answer.getheader(enrolment_exchange.HOST_HEADER), told)
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         return _Answer(503, None, str(error) or type(error).__name__)
     finally:

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import own_user
+from processes.adapters.held_file import open_held
 
 TEMPORARY: Final = ".new"  # how the name of every temporary file ends; it begins with a dot
 STALE_S: Final = 60.0  # an older temporary file is left over from a kill. Guess: far longer than any write takes
@@ -39,7 +39,7 @@ def hold(path: Path) -> None:
     make files in its folder. Such a file is rewritten in place, so it is not whole for a moment. Raises: OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _held[path] = own_user.open_held(path)
+    _held[path] = open_held(path)
 
 
 def replace(

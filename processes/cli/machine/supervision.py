@@ -107,7 +107,8 @@ def check_ours(settings: Settings) -> None:
         runs = " and runs" if somebody_answers(settings) else ""
         raise Failure(
             "not_ours",
-            f"the installation of {settings.state} belongs to {user_name(owner)}{runs}, and this is {user_name(os.geteuid())}",
+            f"the installation of {settings.state} belongs to {user_name(owner)}{runs},"
+            f" and this is {user_name(os.geteuid())}",
             f"Run this as that user: {as_user(owner)} {environment.program()} …",
         )
 

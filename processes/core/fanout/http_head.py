@@ -17,7 +17,7 @@ TOO_LARGE: Final = f"the head of a request has at most {HEAD_BYTES_MAX} bytes an
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 
 
-class Refused(NamedTuple):
+class RefusedHead(NamedTuple):
     """An answer that ends the connection. `code` and `message` as in any error of the API."""
 
     status: int
@@ -25,16 +25,16 @@ class Refused(NamedTuple):
     message: str
 
 
-def of_lines(read: bytes) -> Refused | None:
+def of_lines(read: bytes) -> RefusedHead | None:
     """Return a refusal, if the head at the beginning of what was read has too many lines: 8,000 headers of four bytes
     would be parsed for 33 ms (measured with h11 0.16).
     """
     end = _BLANK_LINE.search(read, 0, HEAD_BYTES_MAX + 4)
     lines = read.count(b"\n", 0, end.start() + 1 if end else HEAD_BYTES_MAX)
-    return Refused(431, "too_large", TOO_LARGE) if lines > HEADERS_MAX + 1 else None
+    return RefusedHead(431, "too_large", TOO_LARGE) if lines > HEADERS_MAX + 1 else None
 
 
-def of_framing(names: Iterable[bytes]) -> Refused | None:
+def of_framing(names: Iterable[bytes]) -> RefusedHead | None:
     """Return a refusal, if the length of the body is not said beforehand. `names`: of all headers, in lower case.
 
     A body in chunks costs a hundred times as much for each byte as one of a known length: chunks of one byte, sent by
@@ -45,5 +45,5 @@ def of_framing(names: Iterable[bytes]) -> Refused | None:
     if b"transfer-encoding" not in found:
         return None
     if b"content-length" in found:
-        return Refused(400, "malformed", "Content-Length and Transfer-Encoding exclude each other")
-    return Refused(411, "length_required", "say the body's length in Content-Length: chunks are not taken here")
+        return RefusedHead(400, "malformed", "Content-Length and Transfer-Encoding exclude each other")
+    return RefusedHead(411, "length_required", "say the body's length in Content-Length: chunks are not taken here")

@@ -171,8 +171,8 @@ def cookie_values(headers: Iterable[str], name: str) -> list[str]:
     """Return the values of the cookies of that name, in order. Whatever else a browser sends hides none of them.
 
     Source: RFC 6265, section 5.4: pairs, each ended by a semicolon. Other programs of the host set what they like. The
-    parser of the standard library undoes quotes and escapes, which no cookie of ours has, and takes 14 s for a head full
-    of backslashes (CVE-2024-7592, Python before 3.11.10).
+    parser of the standard library undoes quotes and escapes, which no cookie of ours has, and takes 14 s for a head
+    full of backslashes (CVE-2024-7592, Python before 3.11.10).
     """
     pairs = (pair.partition("=") for header in headers for pair in header.split(";"))
     return [value.strip().strip('"') for found, equals, value in pairs if equals and found.strip() == name]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from processes.core.gateway.admission import RETRY_AFTER_S, Refusal
-from processes.core.travels import enrolment
+from processes.core.travels import enrolment_exchange
 from processes.core.values import HOST_NAME, digest
 
 CODE_CHARS_MAX: Final = 400
@@ -52,14 +52,16 @@ def read(authorization: Sequence[str], token_hashes: Sequence[str]) -> Offer | R
     scheme, _, code = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
     host, _, secret = code.strip().partition(":")
     if (
-        scheme.lower() != enrolment.SCHEME.lower()
+        scheme.lower() != enrolment_exchange.SCHEME.lower()
         or not secret
         or len(code) > CODE_CHARS_MAX
         or not HOST_NAME.fullmatch(host)
     ):
         return Refusal(400, "This is no enrolment code: it looks like NAME:SECRET.\n")
     if len(token_hashes) != 1 or not _TOKEN_HASH.fullmatch(token_hashes[0]):
-        return Refusal(400, f"{enrolment.TOKEN_HASH_HEADER} must be the SHA-256 of the host's new token in hex.\n")
+        return Refusal(
+            400, f"{enrolment_exchange.TOKEN_HASH_HEADER} must be the SHA-256 of the host's new token in hex.\n"
+        )
     return Offer(host, digest(code.strip()), token_hashes[0])
 
 
@@ -93,7 +95,7 @@ class CodeOffers:
             return
         until_s, address, _ = self._waiting[offer]
         self._waiting[offer] = (until_s, address, answer)
-        if answer.status != enrolment.CREATED:
+        if answer.status != enrolment_exchange.CREATED:
             self._wrong.setdefault(address, deque(maxlen=OFFERS_MAX)).append(now_s)
             self._wrong.move_to_end(address)
             if len(self._wrong) > ADDRESSES_MAX:

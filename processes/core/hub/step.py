@@ -176,8 +176,7 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
         case HeartbeatReceived():
             presence.heartbeat(draft, event)
         case HeartbeatsReceived():  # one by one; the hub's loop takes what is common in them at once (beats.py)
-            for beat in event.beats:
-                presence.heartbeat(draft, beats.single(event.gateway, beat))
+            _heartbeats(draft, event)
         case Tick():
             presence.tick(draft)
             pace.govern(draft, event.busy_s)
@@ -226,6 +225,11 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
         case _:
             assert_never(event)
     return draft
+
+
+def _heartbeats(draft: Draft, event: HeartbeatsReceived) -> None:
+    for beat in event.beats:
+        presence.heartbeat(draft, beats.single(event.gateway, beat))
 
 
 def put_aside(memory: Memory, event: Event | OwnEvent, kept: DeadLetter, now: Now, *, again: bool = False) -> Draft:

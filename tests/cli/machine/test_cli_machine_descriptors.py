@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +30,12 @@ def test_too_few_are_named_with_what_to_do(hard: int, monkeypatch: pytest.Monkey
 
 
 def test_up_begins_nothing_then(
-    state: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path / "state"))
+    for setting in ("OPERATORS", "AGENTS"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            monkeypatch.setenv(f"FLEETHUB_{setting}_LISTEN", f"127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
     assert execute(["up"]) == 1
     assert "the hard limit of open files is 64" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,10 +62,13 @@ def test_members_are_those_that_a_supervisord_started_for_this_state(
 
 
 @pytest.mark.parametrize("spelling", ["{link}", "{state}/run/..", "{state}/", "{state}/./", "/{state}"])
-def test_the_same_folder_under_another_name_is_the_same_installation(
-    start: Start, tmp_path: Path, spelling: str
-) -> None:
+def test_the_same_folder_under_another_name_is_the_same_installation(start: Start, spelling: str) -> None:
     """The bug it would catch: `down` by way of a link says that nothing runs, and removes the living socket."""
+    with tempfile.TemporaryDirectory(prefix="fh") as short:  # the socket in it needs a short path
+        same_folder(start, Path(short), spelling)
+
+
+def same_folder(start: Start, tmp_path: Path, spelling: str) -> None:
     state, link = tmp_path / "state", tmp_path / "link"
     (state / "run").mkdir(parents=True)
     link.symlink_to("state")
