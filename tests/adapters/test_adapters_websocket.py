@@ -589,7 +589,7 @@ def test_fragments_become_one_message_with_pings_between_them(run: Run) -> None:
                 wire.write(part.serialize(mask=True))
             await until(lambda: len(ours.messages) == 3)
             assert ours.messages == [(b"ab", False), (b"c", True), (b"", True)]
-            assert wire.pongs == 1
+            await until(lambda: wire.pongs == 1)
 
     run(scenario)
 
