@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from processes.adapters import clock
 from processes.core.hub import memory as hub_memory
 from processes.core.hub import presence, step
 from processes.core.hub.memory import Memory
-from processes.core.hub.rules import Rules
+from processes.core.hub.rules import Census, Rules
 from processes.core.records import dead_letter, poison
 from processes.core.records.dead_letter import Why
 from processes.core.records.host import HostRecord
@@ -48,8 +49,8 @@ from processes.hub.store import Store
 class House:
     """One hub's loop, queues in memory, and the test in the place of gateway and fanout."""
 
-    def __init__(self, loop: Loop, memory: Memory, queues: MemoryQueues) -> None:
-        self.loop, self.memory = loop, memory
+    def __init__(self, loop: Loop, memory: Memory, pulse: Pulse, queues: MemoryQueues) -> None:
+        self.loop, self.memory, self.pulse = loop, memory, pulse
         self._link = MemoryQueueLink(queues, "gateway")
 
     async def say(self, *events: Event) -> None:
@@ -71,8 +72,8 @@ class House:
         info = Connection(f"c-{name}", "gateway", name, enrolment, Register(name, protocol=1), since_boot_s=1.0)
         return AgentRegistered(info.connection, "gateway", name, info)
 
-    def census(self, *names: str) -> CensusTaken:
-        return CensusTaken("gateway", 1, "boot", 0, True, [self.registered(name).info for name in names])
+    def census(self, *names: str, number: int = 1) -> CensusTaken:
+        return CensusTaken("gateway", number, "boot", 0, True, [self.registered(name).info for name in names])
 
     @staticmethod
     def beat(name: str) -> HeartbeatReceived:
@@ -107,7 +108,7 @@ async def _lives(path: Path, script: Callable[[House], Awaitable[None]], queues:
     link.epoch = memory.epoch
     loop = Loop(process, opened, memory, link, await opened.position(), tick_s=0.02)
     running = asyncio.create_task(loop.run())
-    playing = asyncio.ensure_future(script(House(loop, memory, queues)))
+    playing = asyncio.ensure_future(script(House(loop, memory, quiet.pulse, queues)))
     try:
         await asyncio.wait({running, playing}, return_when=asyncio.FIRST_COMPLETED)
         assert not running.done(), running.exception()
@@ -193,9 +194,15 @@ def test_a_connection_in_a_census_that_raises_is_put_aside_alone(
         await house.enroll("good", "bad")
         connect = raising(presence.connect, lambda draft, info: info.host == "bad")
         monkeypatch.setattr(presence, "connect", connect)
-        await house.say(house.census("bad", "good"))
-        await house.until(lambda: (link := house.memory.links.get("good")) and link.presence is Presence.ONLINE)
-        await house.until(house.blamed)  # a dead letter waits for the disk, which `good` does not
+        # A dead letter waits for the disk, which `good` does not. If a commit is under way just then, the census ends
+        # before `bad` is looked at again, which then is nobody's: it is found by the next census.
+        for number in itertools.count(1):
+            await house.say(house.census("bad", "good", number=number))
+            await house.until(lambda: (link := house.memory.links.get("good")) and link.presence is Presence.ONLINE)
+            done = Census(number, "boot", done=True)
+            await house.until(lambda: house.memory.censuses["gateway"] == done and not house.pulse.backlog)  # noqa: B023
+            if house.blamed():
+                break
         assert house.blamed() == [(Why.RAISED, "CensusTaken", "bad")]
         assert house.memory.asides["bad"]
 
