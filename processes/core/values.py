@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 import hashlib
 import ipaddress
 import re
@@ -24,6 +25,7 @@ TOKEN_VOID: Final = 410  # the answer to a code that comes with a token which wa
 ENROLMENT_CODE_S: Final = (
     3600.0  # for so long an enrolment code is good unless said otherwise; guess: a machine's installation
 )
+RFC3339_KEPT: Final = 10_000  # times as text; guess: of all commands that move within some seconds
 CANARY_HOST: Final = "_canary"  # not an RFC 1123 name, so nobody can enrol or command it
 CANARY_OP: Final = "noop"
 PROTOCOL: Final = 1  # what fleethub's own agents say in `register`; 0 is a foreign agent
@@ -127,8 +129,11 @@ class CloseCode(enum.IntEnum):
     SUSPENDED = 4502
 
 
+@functools.lru_cache(maxsize=RFC3339_KEPT)
 def rfc3339(wall_s: float | None) -> str | None:
-    """Return the time as text: RFC 3339, UTC, milliseconds. None stays None."""
+    """Return the time as text: RFC 3339, UTC, milliseconds. None stays None. The same few times are asked for over and
+    over: of each step of a command, all times of its row.
+    """
     if wall_s is None:
         return None
     at = datetime.datetime.fromtimestamp(wall_s, UTC)

@@ -12,7 +12,7 @@ import contextlib
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from processes.adapters import failpoint
 from processes.adapters.logs import Log
@@ -38,8 +38,16 @@ from processes.core.values import Position
 WAITING_BYTES_MAX: Final = 32 << 20  # per queue, while `queues` is away; as much as the queue itself holds
 CHUNK_ITEMS_MAX: Final = 1000
 CHUNK_BYTES_MAX: Final = 4 << 20
+CHUNKS_MAX: Final = 4  # appends to one queue that are under way: what changed, and the answer behind it, go together
 RETRY_S: Final = 0.05
 SNAPSHOT_ROWS: Final = 200  # a piece
+
+
+class Chunk(NamedTuple):
+    """One append: its items, and whether they are bulk."""
+
+    items: list[bytes]
+    bulk: bool
 
 
 class Waiting:
@@ -50,16 +58,19 @@ class Waiting:
         self.bytes = 0
         self.start_anew = True  # before anything else the reader must be told to take everything anew
 
-    def chunk(self) -> tuple[list[bytes], bool]:
-        """Return the next items that may be one append: all bulk or none, within the limits. They stay until `done`."""
-        found: list[bytes] = []
-        size, kind = 0, self.items[0][1]
+    def chunks(self) -> list[Chunk]:
+        """Return the next items as appends: each all bulk or none, within the limits. They stay until `done`."""
+        found: list[Chunk] = []
+        size = 0
         for item, bulk in self.items:
             size += len(item)
-            if bulk != kind or len(found) == CHUNK_ITEMS_MAX or (found and size > CHUNK_BYTES_MAX):
-                break
-            found.append(item)
-        return found, kind
+            if not found or found[-1].bulk != bulk or len(found[-1].items) == CHUNK_ITEMS_MAX or size > CHUNK_BYTES_MAX:
+                if len(found) == CHUNKS_MAX:
+                    break
+                found.append(Chunk([], bulk))
+                size = len(item)
+            found[-1].items.append(item)
+        return found
 
     def done(self, count: int) -> None:
         """Called when the first `count` items are in the queue."""
@@ -220,28 +231,37 @@ class Publisher:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     async def _carry(self) -> None:
-        for queue in self._waiting:
-            while (waiting := self._waiting[queue]).items or waiting.start_anew:
-                await self._carry_chunk(queue, waiting)
+        while appends := [(q, w, chunk) for q, w in self._waiting.items() for chunk in self._chunks(w)]:
+            if any(queue.startswith(messages.deliveries_of("")) for queue, _, _ in appends):
+                failpoint.reach("hub.before_send")
+            # begun in order, so they happen in order: what was appended is always the first part
+            outcomes = await asyncio.gather(
+                *(self._append(q, *chunk) for q, _, chunk in appends), return_exceptions=True
+            )
+            for (queue, waiting, chunk), outcome in zip(appends, outcomes, strict=True):
+                if outcome is not None:
+                    raise outcome
+                self._appended(queue, waiting, chunk)
         if (position := self._acknowledge) is not None:
             await self._link.acknowledge(messages.EVENTS, position)
             failpoint.reach("hub.after_acknowledge")
             if self._acknowledge == position:
                 self._acknowledge = None
 
-    async def _carry_chunk(self, queue: str, waiting: Waiting) -> None:
+    def _chunks(self, waiting: Waiting) -> list[Chunk]:
         if waiting.start_anew:
-            await self._append(queue, [messages.encode(HubStarted(self._epoch))], False)
+            return [Chunk([messages.encode(HubStarted(self._epoch))], False)]
+        return waiting.chunks()
+
+    def _appended(self, queue: str, waiting: Waiting, chunk: Chunk) -> None:
+        """Called when the chunk is in the queue, or was dropped by it."""
+        if waiting.start_anew:
             waiting.start_anew = False
             return
-        items, bulk = waiting.chunk()
         delivers = queue.startswith(messages.deliveries_of(""))
-        if delivers:
-            failpoint.reach("hub.before_send")
-        await self._append(queue, items, bulk)
-        failpoint.reach("hub.after_send" if delivers else "hub.answered" if not bulk else "")
+        failpoint.reach("hub.after_send" if delivers else "hub.answered" if not chunk.bulk else "")
         if self._waiting[queue] is waiting:  # not dropped meanwhile
-            waiting.done(len(items))
+            waiting.done(len(chunk.items))
 
     async def _append(self, queue: str, items: list[bytes], bulk: bool) -> None:
         appended = await self._link.append(queue, items, bulk=bulk, lossy=True)

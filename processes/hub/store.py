@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import sqlite3
 import time
 from collections.abc import Callable
@@ -181,16 +182,16 @@ ROWS: Final[dict[str, Rows]] = {
 }
 
 
-def _upsert(table: str, key: str, row: object) -> tuple[str, tuple[object, ...]]:
-    """Return the statement that makes this the row of the key, and its parameters."""
+@functools.cache
+def _upsert(table: str) -> str:
+    """Return the statement that makes a row the table's row of its key. Its parameters are the row's values."""
     rows = ROWS[table]
     places = ", ".join("?" * len(rows.columns))
     changes = ", ".join(f"{name} = excluded.{name}" for name in rows.changing)
-    statement = (
+    return (
         f"INSERT INTO {table} ({', '.join(rows.columns)}) VALUES ({places}) "  # noqa: S608  # our own names
         f"ON CONFLICT ({rows.unique or rows.key}) DO UPDATE SET {changes}"
     )
-    return statement, rows.values(key, row)
 
 
 class Store:
@@ -500,8 +501,7 @@ def _statement(write: Put | Drop | Revoke | AddOutput) -> tuple[str, list[tuple[
     """Return the statement of a write, and the rows of its parameters."""
     match write:
         case Put(table, key, row):
-            upsert, values = _upsert(table, key, row)
-            return upsert, [values]
+            return _upsert(table), [ROWS[table].values(key, row)]
         case Drop(table, key):
             return f"DELETE FROM {table} WHERE {ROWS[table].key} = ?", [(key,)]  # noqa: S608  # our own names
         case Revoke():

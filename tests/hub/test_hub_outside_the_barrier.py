@@ -22,6 +22,7 @@ from doubles.queue_link import MemoryQueueLink, MemoryQueues
 from processes.adapters import clock
 from processes.core.hub import memory as hub_memory
 from processes.core.hub import presence, step
+from processes.core.hub.effects import Put
 from processes.core.hub.memory import Memory
 from processes.core.hub.rules import Census, Rules
 from processes.core.records import dead_letter, poison
@@ -155,7 +156,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., bool], str]] = {
         lambda _, change: change.id == "bad" and b'"metrics":{' in change.fields, "host",
     ),
     "its record on its way to the disk": (
-        store, "_upsert", lambda table, key, row: is_bad_row(key, row), "HostRecord"
+        store, "_statement", lambda write: isinstance(write, Put) and is_bad_row(write.key, write.row), "HostRecord"
     ),
     "the name of its event": (
         poison, "name_of",

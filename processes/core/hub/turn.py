@@ -4,14 +4,16 @@
     received ──▶ inbox ──step──▶ applied to the memory ──▶ Outcome
                           │
                           └─ needs to be written while a commit is under way ──▶ parked, in order
-                               ├─ the commit ends in time             ──▶ stepped again, on the newer memory
+                               ├─ the commit ends in time             ──▶ stepped (again), on the newer memory
                                └─ the disk is blocked, or too many wait
                                     ├─ a request                      ──▶ refused with storage_blocked, for good
                                     ├─ an event that is sent again    ──▶ dropped, unacknowledged
                                     └─ any other event                ──▶ stays parked
 
 The theory: at most one batch is in commit, and an effect that is not on disk is neither published nor acknowledged.
-Events that need no disk overtake those that do; nothing else overtakes anything. A refused request still stands in
+Events that need no disk overtake those that do; nothing else overtakes anything. Whether an event needs it, only its
+step tells; of the kinds that nearly always do (WRITTEN) none is stepped for that alone while a commit is under way: each
+would be stepped twice. A refused request still stands in
 `events` behind the position that is on disk. Three marks keep it refused. The loop's pulse has the last refused
 position: a successor that reads the request again refuses it. This turn remembers the request's id until its deadline:
 a copy is refused. And the refusal is written with the commit that moves the position past the request: a copy that
@@ -38,7 +40,17 @@ from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply
 from processes.core.travels import messages
-from processes.core.travels.messages import CensusTaken, Event, HeartbeatsReceived, HostsHeard, RequestReceived
+from processes.core.travels.messages import (
+    AckReceived,
+    CensusTaken,
+    Event,
+    HeartbeatsReceived,
+    HostsHeard,
+    OutputReceived,
+    RejectReceived,
+    RequestReceived,
+    StatusReceived,
+)
 from processes.core.values import Now, Position
 
 COST_MAX: Final = 200  # of the events of a turn; at about 50 µs each a turn stays near 10 ms
@@ -51,6 +63,8 @@ WRITE_BEHIND_S: Final = 1.0  # heartbeats of up to WRITE_BEHIND_MAX hosts reach 
 WRITE_BEHIND_MAX: Final = 500  # hosts written behind at once, those first that wait longest; some 20 ms of a commit
 # of one host's record in a second; a larger one reaches the disk so many times later. A usual one has 2 KB; guess
 WRITE_BEHIND_BYTES_MAX: Final = 16 * 1024
+# kinds of events that nearly always change what is on disk
+WRITTEN: Final = (RequestReceived, AckReceived, RejectReceived, OutputReceived, StatusReceived)
 OP_CHARS: Final = 128  # about what an op and its options take in a record
 
 
@@ -70,6 +84,7 @@ class Taken(NamedTuple):
     position: Position
     since_ns: int  # CLOCK_MONOTONIC of its arrival
     retried: DeadLetter | None = None  # the event was put aside as this before, and is tried again
+    tried: bool = False  # it was stepped, and must be written
 
 
 class Barrier(Protocol):
@@ -211,7 +226,8 @@ class Turn:
             self._step_all(self._parked)
         elif storage is Storage.BLOCKED:
             for _ in range(len(self._parked)):
-                self._let_go(self._parked.popleft())
+                taken = self._parked.popleft()
+                (self._let_go if taken.tried else self._step)(taken)
         self._revive(at_ns)
         self._step_all(self._again)
         cost = 0
@@ -243,10 +259,13 @@ class Turn:
         if self._was_refused(taken):
             self._refuse(taken)
             return
+        if self._storage is Storage.BUSY and isinstance(taken.event, WRITTEN) and len(self._parked) < PARKED_MAX:
+            self._parked.append(taken)
+            return
         draft = self._barrier.step(taken.event, taken.name, self._now, taken.retried)
         # plant: asked-again
         if self._storage is not Storage.IDLE and (draft.effects.durable or draft.effects.promises):
-            self._park(taken)
+            self._park(taken._replace(tried=True))
             return
         self.stepped += 1
         self._apply(draft)

@@ -27,7 +27,8 @@ class Ledger(msgspec.Struct, frozen=True):
     @property
     def balanced(self) -> bool:
         """Return True if the counts add up."""
-        return self.accepted == sum(int(getattr(self, state)) for state in State)
+        ended = self.succeeded + self.failed + self.rejected + self.expired + self.cancelled + self.lost
+        return self.accepted == self.open + ended
 
     @property
     def open(self) -> int:

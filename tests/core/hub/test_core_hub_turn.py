@@ -202,6 +202,41 @@ def test_what_was_parked_is_stepped_in_its_order_once_the_disk_is_free(scene: Sc
     assert outcome.acknowledge == Position(1, 3)
 
 
+def test_what_must_be_written_anyway_is_stepped_once_and_only_when_the_disk_is_free(scene: Scene) -> None:
+    (own,) = scene.play.give("pull", "a")
+    scene.play.settle()
+    scene.turn()
+    end = StatusReceived("c1", "gateway", "a", "ok", 0, "", own)
+    scene.say(scene.request("r1"), end, beat())
+    kinds = ("RequestReceived", "StatusReceived")
+    for _ in range(3):
+        scene.turn(Storage.BUSY)
+        assert not [name for name in scene.barrier.names if name.startswith(kinds)]
+    scene.turn()
+    assert [name.split()[0] for name in scene.barrier.names if name.startswith(kinds)] == list(kinds)
+
+
+@pytest.mark.parametrize("kind", list(TABLE))
+def test_what_waited_unstepped_when_the_disk_blocks_goes_the_way_of_its_kind(scene: Scene, kind: str) -> None:
+    event = events_of(scene)[kind]
+    scene.play.settle()
+    scene.turn()
+    scene.say(event)
+    busy = scene.turn(Storage.BUSY)
+    blocked = scene.turn(Storage.BLOCKED)
+    again = scene.turn(Storage.BLOCKED)
+    found = (
+        REFUSED if blocked.refused is not None
+        else PARKED if scene.turns.backlog
+        else TOLD if busy.now.changes or busy.now.replies
+        else LET_GO
+    )  # fmt: skip
+    assert found == TABLE[kind][list(Storage).index(Storage.BLOCKED)]
+    assert statuses(blocked.now) == ([503] if found == REFUSED else [])
+    assert again.refused is None
+    assert not again.now.replies
+
+
 def test_nothing_is_acknowledged_while_a_commit_is_under_way_and_then_all_that_was_stepped(scene: Scene) -> None:
     scene.say(beat(), scene.request("r1"), beat(2.0))
     for _ in range(3):
