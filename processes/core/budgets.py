@@ -41,6 +41,8 @@ TOKEN_CONNECTIONS_MAX: Final = 256  # for HTTP; its sessions count too
 TOKEN_WEBSOCKETS_MAX: Final = 250  # its sessions' too; a quarter of all (SUBSCRIBERS_MAX in fanout/subscribers.py)
 CLIENTS_MAX: Final = 20_000  # with an allowance that is not full; four times the largest fleet that was measured
 
+ROUNDING_S: Final = 1e-9  # of the sum of many uses: less is no debt
+
 Client = TypeVar("Client", bound=Hashable)
 
 
@@ -173,7 +175,8 @@ class Allowance:
 
 def _debt_s(whole_s: float, rate: Rate, now_s: float) -> float:
     """Return the seconds until there is no debt, of a rate whose burst is whole again at `whole_s`."""
-    return max(0.0, whole_s - now_s - rate.burst / rate.per_s)
+    debt_s = whole_s - now_s - rate.burst / rate.per_s
+    return debt_s if debt_s > ROUNDING_S else 0.0
 
 
 class Allowances(Generic[Client]):
