@@ -102,9 +102,10 @@ The state folder, the second bus
 A heartbeat's way
     agent/loop.py takes the numbers from metrics.py, core/agent/step.py puts them into a frame (travels/agent_frames.py)
     when a heartbeat is due, agent/link.py sends it. gateway/agent_socket.py receives it (adapters/websocket.py and
-    frame_reader.py read), core/gateway/agent_connection.py makes it a HeartbeatReceived (travels/messages.py), and
-    intake.py enters it in outbox.py, which keeps the newest of each host: the first goes at once, those behind it
-    within 30 ms go together. gateway/loop.py appends them to `events` as HeartbeatsReceived, up to a hundred hosts in
+    frame_reader.py read), core/gateway/agent_connection.py makes it a row of travels/messages.py (at once, if it has
+    nothing but what heartbeats usually have, else by way of a HeartbeatReceived), and intake.py enters it in outbox.py,
+    which keeps the newest of each host: the first goes at once, those behind it within 30 ms go together.
+    gateway/loop.py appends them to `events` as HeartbeatsReceived, up to a hundred hosts in
     one item (adapters/queue_link.py → queues/server.py → core/queues/bounded_queue.py; what any engine of the queues
     promises is in adapters/queues.py). hub/loop.py reads it, core/hub/turn.py has it stepped behind hub/barrier.py:
     core/hub/beats.py takes all that change nothing but metrics and the time they were heard, without a draft; any
@@ -234,14 +235,15 @@ One client and all the others
     the address that has most; those that are known are bounded by client, and the last of the room is kept for the
     canary and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
-    (Pacer); fanout/server.py parses HTTP in the same way. core/gateway/intake.py charges what was read to its host's
-    allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid heartbeats that
-    the hub has not taken when the next one of their host comes are conflated (core/gateway/outbox.py); for anything
-    else it is closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the hub suspends
-    the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub has enough to
-    do (`bulk_items_max` in travels/queue_calls.py), so that an operator's request never waits long behind them. How
-    often agents send heartbeats the hub tells them (core/hub/pace.py). What shape a message may have is decided in
-    travels/shape.py, before anything else looks at it, on both ports.
+    (Pacer), and at once while nobody waits for a turn and that time is not over; all keepalives have one timer
+    (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to its
+    host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
+    heartbeats that the hub has not taken when the next one of their host comes are conflated (core/gateway/outbox.py);
+    for anything else it is closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the
+    hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub
+    has enough to do (`bulk_items_max` in travels/queue_calls.py), so that an operator's request never waits long behind
+    them. How often agents send heartbeats the hub tells them (core/hub/pace.py). What shape a message may have is
+    decided in travels/shape.py, before anything else looks at it, on both ports.
 
 The audit trail
     core/travels/audit.py has its lines. The hub writes each in the transaction of what it tells of (hub/store.py,

@@ -26,6 +26,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from processes.adapters.frame_reader import FrameReader
+from processes.adapters.wheel import Wheel
 from processes.core.budgets import PASS_S, SHARE_BYTES, UNREAD_BYTES_MAX
 from processes.core.connections import plain
 from processes.core.values import CloseCode
@@ -70,19 +71,32 @@ def frame_text(text: bytes) -> bytes:
     return Frame(Opcode.TEXT, text).serialize(mask=False)
 
 
+_PING: Final = Frame(Opcode.PING, b"").serialize(mask=False)
+_PONG: Final = Frame(Opcode.PONG, b"").serialize(mask=False)
+
+
 class Pacer:
     """Runs calls soon and in order, for `pass_s` at most in one pass of the loop.
 
     So many clients that connect or talk at once do not stop everything else: measured, 5,000 upgrades in one pass take
     1.1 s. The number of waiting calls is bounded by the callers: there is one for each socket. `mono_s`: the clock; the
-    loop's own stands still within a pass.
+    loop's own stands still within a pass. `wheel`: when each connection is due for its keepalive.
+
+    What has come may also be read at once, without a call, while `has_time`: that is until `pass_s` after the calls
+    last began. So calls and what is read at once have `pass_s` together.
     """
 
     def __init__(self, pass_s: float = PASS_S, mono_s: Callable[[], float] = time.monotonic) -> None:
         self._pass_s, self._mono_s = pass_s, mono_s
         self._waiting: deque[Callable[[], None]] = deque()
         self._scheduled = False
+        self._until_s = 0.0
         self._loop = asyncio.get_running_loop()
+        self.wheel: Wheel[WebSocket] = Wheel(WebSocket.keep_alive)
+
+    def has_time(self) -> bool:
+        """Return whether something may be read at once: nobody waits for a turn, and the time is not over."""
+        return not self._waiting and self._mono_s() < self._until_s
 
     def __call__(self, call: Callable[[], None]) -> None:
         """Run `call` in one of the next passes."""
@@ -98,11 +112,11 @@ class Pacer:
         """Call one after the other until the time is over. A call that raises is the loop's to report, and stops no
         other.
         """
-        until_s = self._mono_s() + self._pass_s
+        self._until_s = self._mono_s() + self._pass_s
         try:
             while self._waiting:
                 self._waiting.popleft()()
-                if self._mono_s() >= until_s:
+                if self._mono_s() >= self._until_s:
                     break
         finally:
             self._scheduled = False
@@ -114,23 +128,29 @@ class WebSocket(asyncio.Protocol):
 
     Invariants: `on_closed` is called exactly once for every connection, opened or not, and is the last call. While it
     lives, unread bytes wait for exactly one of these: a turn, the end of a rest, `resume`.
+    Cost: an idle connection has no timer of its own, no buffer and none of the library's state.
     """
+
+    __slots__ = (
+        "_begun_s", "_deadline", "_due", "_ending", "_frames", "_has_turn", "_head", "_head_end", "_heard_s", "_held",
+        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_rest", "_slow", "_transport", "_unread",
+        "limits", "opened",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits, pacer: Pacer) -> None:
         self.limits = limits
         self._pacer = pacer
         self.opened = False  # stays True after the end
         self._loop = asyncio.get_running_loop()
-        self._protocol = ServerProtocol(max_size=limits.message_bytes_max)
-        self._frames = FrameReader(self._protocol, limits.message_bytes_max)
+        self._frames = FrameReader(limits.message_bytes_max, ServerProtocol(max_size=limits.message_bytes_max))
         self._transport: asyncio.Transport | None = None
         self._head: bytearray | None = bytearray()  # until the request is answered
         self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
-        self._unread = bytearray()  # behind the head, and not parsed yet
+        self._unread: bytearray | None = None  # behind the head, and not parsed yet; never empty
         self._has_turn = False  # one is coming
         self._rest: asyncio.TimerHandle | None = None
         self._held = False  # the transport reads nothing, for too much is unread
-        self._parts: list[bytes] = []  # of a fragmented message
+        self._parts: list[bytes] | None = None  # of a fragmented message; never empty
         self._parts_text = False
         self._own: tuple[int, str] | None = None  # our code and reason, if we ended the connection
         self._paused = False
@@ -139,7 +159,7 @@ class WebSocket(asyncio.Protocol):
         self._begun_s: float | None = None  # when the message that is under way was first read
         self._deadline: asyncio.TimerHandle | None = None  # of opening, later of closing
         self._slow: asyncio.TimerHandle | None = None
-        self._keepalive: asyncio.TimerHandle | None = None
+        self._due = 0  # the slot of its keepalive in the pacer's wheel; 0: none
 
     # For a subclass to override
 
@@ -176,7 +196,8 @@ class WebSocket(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Return True while messages can be sent."""
-        return self._transport is not None and self._protocol.state is State.OPEN and not self._transport.is_closing()
+        transport = self._transport
+        return transport is not None and self._frames.state is State.OPEN and not transport.is_closing()
 
     @property
     def is_slow(self) -> bool:
@@ -201,7 +222,7 @@ class WebSocket(asyncio.Protocol):
     @property
     def unread_bytes(self) -> int:
         """What was received and waits for a turn, a rest's end or `resume`."""
-        return len(self._unread)
+        return 0 if self._unread is None else len(self._unread)
 
     @property
     def peer(self) -> str:
@@ -217,11 +238,7 @@ class WebSocket(asyncio.Protocol):
 
         True means handed over, not arrived: the peer may be gone already. Never raises, never waits.
         """
-        if not self.is_open:
-            return False
-        self._protocol.send_text(text)
-        self._flush()
-        return True
+        return self.write(frame_text(text))
 
     def write(self, frames: bytes) -> bool:
         """Send frames that are encoded already (`frame_text`), as `send` does."""
@@ -238,7 +255,7 @@ class WebSocket(asyncio.Protocol):
         """
         if self._transport is None or self._own is not None:
             return
-        if self._protocol.state is State.CONNECTING:
+        if self._frames.state is State.CONNECTING:
             self.abort(code, reason)
             return
         self._own = (code, reason)
@@ -247,7 +264,7 @@ class WebSocket(asyncio.Protocol):
             self._rest.cancel()
             self._end_rest()
         try:
-            self._protocol.send_close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
+            self._frames.library().send_close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
         except InvalidState:
             self._own = None  # the peer was first: its code counts
         except ProtocolError:
@@ -278,6 +295,10 @@ class WebSocket(asyncio.Protocol):
             self._judge_anew()
             self._go_on()
 
+    def acceptance(self, request: Request) -> Response:
+        """Return the answer that lets the peer in; a refusal, if the request is not for a proper upgrade."""
+        return self._frames.library().accept(request)
+
     @staticmethod
     def refusal(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
         """Return a plain HTTP answer instead of an upgrade, for `on_request`."""
@@ -300,8 +321,11 @@ class WebSocket(asyncio.Protocol):
         if self._head is not None:
             self._read_head(data)
             return
-        self._unread += data
-        if len(self._unread) > UNREAD_BYTES_MAX:
+        if self._unread is None and self._is_listening() and self._pacer.has_time():
+            self._read(data)
+            return
+        self._keep_unread(data)
+        if self.unread_bytes > UNREAD_BYTES_MAX:
             self._hold()
         self._go_on()
 
@@ -324,17 +348,36 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection has ended. What was read of it counts still, as far as it is not too much."""
         self._transport = None
-        unread = bytes(self._unread[:UNREAD_BYTES_MAX])
-        self._unread.clear()
-        if unread and self._own is None:
-            self.on_read(self._read_frames(unread), len(unread))
-        for timer in (self._deadline, self._slow, self._keepalive, self._rest):
+        unread, self._unread = self._unread, None
+        if unread is not None and self._own is None:
+            some = bytes(unread[:UNREAD_BYTES_MAX])
+            self.on_read(self._read_frames(some), len(some))
+        for timer in (self._deadline, self._slow, self._rest):
             if timer is not None:
                 timer.cancel()
         self._slow = None
+        self._disarm_keepalive()
+        protocol = self._frames.protocol
         # close_sent alone: the protocol closed by itself, because of a frame that broke it
-        said = self._protocol.close_rcvd or self._protocol.close_sent
+        said = protocol and (protocol.close_rcvd or protocol.close_sent)
         self.on_closed(*(self._own or ((said.code, said.reason) if said else (ABNORMAL, ""))))
+
+    def keep_alive(self, due_s: float) -> None:
+        """Called by the pacer's wheel when the keepalive was due: pings the peer, or ends a mute one."""
+        self._due = 0
+        now_s = self._loop.time()
+        if self._held:
+            self.write(_PONG)
+        elif now_s - self._heard_s > self.limits.dead_s and now_s - due_s < LATE_S:
+            self.close(CloseCode.KEEPALIVE, "nothing heard")
+            return
+        elif now_s - (self._begun_s or now_s) > self.limits.message_s_max and now_s - due_s < LATE_S:
+            self.close(CloseCode.KEEPALIVE, "a message did not end in time")
+            return
+        else:
+            self.write(_PING)
+        self._frames.rest()
+        self._arm_keepalive()
 
     # Inside
 
@@ -367,8 +410,9 @@ class WebSocket(asyncio.Protocol):
         if end < 0 or end > HEAD_BYTES_MAX:
             self._answer(self.refusal(431, "The head of the request is too large.\n"))
             return
-        self._protocol.receive_data(bytes(head[: end + 4]))
-        requests = [event for event in self._protocol.events_received() if isinstance(event, Request)]
+        protocol = self._frames.library()
+        protocol.receive_data(bytes(head[: end + 4]))
+        requests = [event for event in protocol.events_received() if isinstance(event, Request)]
         if requests:
             self._ask(requests[0])
         else:
@@ -383,7 +427,7 @@ class WebSocket(asyncio.Protocol):
             return
         said = self.on_request(request)
         if isinstance(said, Response | None):
-            self._answer(said or self._protocol.accept(request))
+            self._answer(said or self.acceptance(request))
         else:
             self._loop.call_later(said, self._ask, request)
 
@@ -391,25 +435,38 @@ class WebSocket(asyncio.Protocol):
         head, end = cast(bytearray, self._head), self._head_end
         self._head = None
         if response is not None:
-            self._protocol.send_response(response)
+            self._frames.library().send_response(response)
         self._flush()
         if not self.is_open:
             self._arm_closing()
             return
         self.opened = True
         cast(asyncio.TimerHandle, self._deadline).cancel()
-        self._arm_keepalive(first=True)
+        self._deadline = None
+        # random at first: otherwise clients that connected together would always be pinged in one pass
+        self._arm_keepalive(0.5 + (self._frames.library().id.int & 0xFFFF) / 0x20000)
+        self._frames.rest()
         self.on_open()
-        self._unread += head[end + 4 :]
+        if len(head) > end + 4:
+            self._keep_unread(head[end + 4 :])
         self._go_on()
+
+    def _is_listening(self) -> bool:
+        """Return whether what comes may be read."""
+        return not self._paused and self._rest is None and not self._has_turn
+
+    def _keep_unread(self, data: bytes | bytearray) -> None:
+        if self._unread is None:
+            self._unread = bytearray()
+        self._unread += data
 
     def _go_on(self) -> None:
         """Ask for a turn if there is something to read, else let the transport read; neither while it rests or is
         paused.
         """
-        if self._paused or self._rest is not None or self._has_turn:
+        if not self._is_listening():
             return
-        if self._unread:
+        if self._unread is not None:
             self._has_turn = True
             self._pacer(self._take_turn)
         elif self._held:
@@ -423,12 +480,17 @@ class WebSocket(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _take_turn(self) -> None:
-        """Read a share, and rest or wait for the next turn."""
         self._has_turn = False
-        if self._transport is None or self._paused or self._rest is not None:
+        if self._transport is None or self._unread is None or not self._is_listening():
             return  # what ends that asks for a turn again
-        share = bytes(self._unread[:SHARE_BYTES])
-        del self._unread[:SHARE_BYTES]
+        unread, self._unread = self._unread, None
+        self._read(unread)
+
+    def _read(self, data: bytes | bytearray) -> None:
+        """Read a share of what is unread, and rest or wait for the next turn."""
+        share = bytes(data[:SHARE_BYTES])
+        if len(data) > SHARE_BYTES:
+            self._keep_unread(data[SHARE_BYTES:])
         rest_s = self.on_read(self._read_frames(share), len(share))
         if rest_s > 0 and self._transport is not None:
             self._hold()
@@ -458,39 +520,42 @@ class WebSocket(asyncio.Protocol):
                 messages.append(Message(frame, True))
             else:
                 self._assemble(frame, messages)
-        if frames and not self._parts:
+        if frames and self._parts is None:
             self._begun_s = None  # what may have begun behind the last frame counts from its next byte
-        if self._protocol.writes:
+        if self._frames.protocol is not None:
             self._flush()
-        if not self.is_open:
-            self._arm_closing()
+            if not self.is_open:
+                self._arm_closing()
         if messages:
             self.on_messages(messages)
         return len(frames)
 
     def _assemble(self, frame: Frame, messages: list[Message]) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
-            self._parts, self._parts_text = [], frame.opcode is Opcode.TEXT
+            self._parts, self._parts_text = None, frame.opcode is Opcode.TEXT
         elif frame.opcode is not Opcode.CONT:
             return  # control frames are answered by the protocol itself
-        if frame.fin and not self._parts:
+        if frame.fin and self._parts is None:
             messages.append(Message(bytes(frame.data), self._parts_text))
             return
-        self._parts.append(bytes(frame.data))
+        parts = self._parts = self._parts or []
+        parts.append(bytes(frame.data))
         if frame.fin:
-            messages.append(Message(b"".join(self._parts), self._parts_text))
-            self._parts = []
-        elif len(self._parts) >= FRAGMENTS_MAX:
+            messages.append(Message(b"".join(parts), self._parts_text))
+            self._parts = None
+        elif len(parts) >= FRAGMENTS_MAX:
             self.close(CloseCode.TOO_BIG, "too many fragments")
-            self._parts = []
+            self._parts = None
 
     def _flush(self) -> None:
         """Hand the protocol's bytes to the transport.
 
         A TLS connection cannot be half closed, so it is closed as a whole.
         """
-        transport = self._transport
-        writes = self._protocol.data_to_send()
+        transport, protocol = self._transport, self._frames.protocol
+        if protocol is None or not protocol.writes:
+            return
+        writes = protocol.data_to_send()
         if transport is None or transport.is_closing():
             return
         for data in writes:
@@ -511,29 +576,15 @@ class WebSocket(asyncio.Protocol):
         if self._transport is None or self._ending:
             return
         self._ending = True
-        for timer in (self._keepalive, self._deadline):
-            if timer is not None:
-                timer.cancel()
+        self._disarm_keepalive()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._deadline = self._loop.call_later(self.limits.close_s_max, self.abort)
 
-    def _arm_keepalive(self, first: bool = False) -> None:
-        # random at first: otherwise clients that connected together would always be pinged in one pass
-        share = 0.5 + (self._protocol.id.int & 0xFFFF) / 0x20000 if first else 1.0
-        due_s = self._loop.time() + self.limits.ping_s * share
-        self._keepalive = self._loop.call_at(due_s, self._keep_alive, due_s)
+    def _arm_keepalive(self, share: float = 1.0) -> None:
+        self._due = self._pacer.wheel.put(self, self._loop.time() + self.limits.ping_s * share)
 
-    def _keep_alive(self, due_s: float) -> None:
-        now_s = self._loop.time()
-        if self._held:
-            self._protocol.send_pong(b"")
-            self._flush()
-        elif now_s - self._heard_s > self.limits.dead_s and now_s - due_s < LATE_S:
-            self.close(CloseCode.KEEPALIVE, "nothing heard")
-            return
-        elif now_s - (self._begun_s or now_s) > self.limits.message_s_max and now_s - due_s < LATE_S:
-            self.close(CloseCode.KEEPALIVE, "a message did not end in time")
-            return
-        elif self.is_open:
-            self._protocol.send_ping(b"")
-            self._flush()
-        self._arm_keepalive()
+    def _disarm_keepalive(self) -> None:
+        if self._due:
+            self._pacer.wheel.remove(self, self._due)
+            self._due = 0

@@ -21,7 +21,7 @@ fragments and unknown types included.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -40,6 +40,8 @@ HOST_CONNECTIONS_MAX: Final = 8
 TOKEN_CONNECTIONS_MAX: Final = 256  # for HTTP; its sessions count too
 TOKEN_WEBSOCKETS_MAX: Final = 250  # its sessions' too; a quarter of all (SUBSCRIBERS_MAX in fanout/subscribers.py)
 CLIENTS_MAX: Final = 20_000  # with an allowance that is not full; four times the largest fleet that was measured
+
+ROUNDING_S: Final = 1e-9  # of the sum of many uses: less is no debt
 
 Client = TypeVar("Client", bound=Hashable)
 
@@ -93,41 +95,20 @@ class Charged(NamedTuple):
 GO_ON: Final = Charged(0.0, False)
 
 
-class _Bucket:
-    """A token bucket that may go into debt by one use.
-
-    Source: the leaky bucket as a meter, ITU-T I.371.
-    """
-
-    __slots__ = ("_at_s", "_rate", "level")
-
-    def __init__(self, rate: Rate, now_s: float) -> None:
-        self._rate, self._at_s, self.level = rate, now_s, rate.burst
-
-    def refill(self, now_s: float) -> None:
-        self.level = min(self._rate.burst, self.level + max(0.0, now_s - self._at_s) * self._rate.per_s)
-        self._at_s = now_s
-
-    def until_free_s(self) -> float:
-        """Return the seconds until the debt is paid."""
-        return max(0.0, -self.level / self._rate.per_s)
-
-    @property
-    def is_full(self) -> bool:
-        return self.level >= self._rate.burst
-
-
 class Allowance:
     """One client's, on however many connections it comes.
 
     Units: `now_s` seconds of a monotonic clock.
+    Each of the three rates is kept as one number, the time at which its burst is whole again; so nothing is to be
+    refilled, and who uses little costs little. Source: the virtual scheduling algorithm of ITU-T I.371, which is the
+    same as a bucket of tokens that may go into debt by one use.
     """
 
     __slots__ = (
-        "_bytes",
+        "_bytes_s",
         "_doubtful_s",
-        "_frames",
-        "_heartbeats",
+        "_frames_s",
+        "_heartbeats_s",
         "_patience_at_s",
         "_patience_s",
         "budget",
@@ -135,38 +116,44 @@ class Allowance:
     )
 
     def __init__(self, budget: Budget, now_s: float) -> None:
-        self._heartbeats = _Bucket(budget.heartbeats, now_s)
-        self._frames, self._bytes = _Bucket(budget.frames, now_s), _Bucket(budget.bytes, now_s)
+        self._heartbeats_s = self._frames_s = self._bytes_s = now_s
         self.budget = budget
         self._doubtful_s = 0.0  # of rest for the parts of a message that may yet be a valid heartbeat
         self._patience_s, self._patience_at_s = budget.patience_s, now_s
-        self.closed_s: deque[float] = deque(maxlen=CLOSED_MAX)
+        self.closed_s: tuple[float, ...] = ()  # the last CLOSED_MAX closes for a flood
 
     def spend(self, frames: int, size: int, heartbeats: int, now_s: float) -> Charged:
         """Take so many frames and bytes, `heartbeats` of the frames being valid heartbeats."""
-        self._refill(now_s)
-        self._heartbeats.level -= heartbeats
-        self._frames.level -= frames - heartbeats
-        self._bytes.level -= size
-        bytes_s = self._bytes.until_free_s()
-        rest_s = max(self._frames.until_free_s(), self._heartbeats.until_free_s(), bytes_s)
-        impatient_s = self._frames.until_free_s()
+        budget = self.budget
+        if heartbeats:
+            since_s = self._heartbeats_s if self._heartbeats_s > now_s else now_s
+            self._heartbeats_s = since_s + heartbeats / budget.heartbeats.per_s
+        if frames != heartbeats:
+            since_s = self._frames_s if self._frames_s > now_s else now_s
+            self._frames_s = since_s + (frames - heartbeats) / budget.frames.per_s
+        since_s = self._bytes_s if self._bytes_s > now_s else now_s
+        self._bytes_s = since_s + size / budget.bytes.per_s
+        frames_s, bytes_s = _debt_s(self._frames_s, budget.frames, now_s), _debt_s(self._bytes_s, budget.bytes, now_s)
+        rest_s = max(frames_s, bytes_s, _debt_s(self._heartbeats_s, budget.heartbeats, now_s))
+        impatient_s = frames_s
         if frames > heartbeats:
-            impatient_s = max(impatient_s, bytes_s) + self._doubtful_s
+            impatient_s = max(frames_s, bytes_s) + self._doubtful_s
         self._doubtful_s = 0.0 if frames else self._doubtful_s + bytes_s
-        is_over = impatient_s > 0 and self._patience_s <= 0  # it has rested long enough, and goes on
-        self._patience_s -= impatient_s
+        if not rest_s and not impatient_s:
+            return GO_ON
+        patience_s = self._patience(now_s)
+        is_over = impatient_s > 0 and patience_s <= 0  # it has rested long enough, and goes on
+        self._patience_s, self._patience_at_s = patience_s - impatient_s, now_s
         return Charged(rest_s, is_over) if rest_s else GO_ON
 
     def debt_s(self, now_s: float) -> float:
         """Return the seconds until something may be taken again; 0: now."""
-        self._refill(now_s)
-        return max(self._frames.until_free_s(), self._bytes.until_free_s())
+        return max(_debt_s(self._frames_s, self.budget.frames, now_s), _debt_s(self._bytes_s, self.budget.bytes, now_s))
 
     def close(self, now_s: float) -> bool:
         """Count a close for a flood. Return whether there were too many of them."""
-        self.closed_s.append(now_s)
-        self._patience_s = self.budget.patience_s
+        self.closed_s = (*self.closed_s[1 - CLOSED_MAX :], now_s)
+        self._patience_s, self._patience_at_s = self.budget.patience_s, now_s
         return len(self.closed_s) == CLOSED_MAX and now_s - self.closed_s[0] <= CLOSED_S
 
     def banned_s(self, now_s: float) -> float:
@@ -175,24 +162,28 @@ class Allowance:
 
     def is_idle(self, now_s: float) -> bool:
         """Return whether it may be forgotten: it says nothing that a new one would not say."""
-        self._refill(now_s)
         return (
-            self._heartbeats.is_full
-            and self._frames.is_full
-            and self._bytes.is_full
-            and self._patience_s >= self.budget.patience_s
+            max(self._heartbeats_s, self._frames_s, self._bytes_s) <= now_s
+            and self._patience(now_s) >= self.budget.patience_s
             and (not self.closed_s or now_s - self.closed_s[-1] > CLOSED_S)
         )
 
-    def _refill(self, now_s: float) -> None:
-        for bucket in (self._heartbeats, self._frames, self._bytes):
-            bucket.refill(now_s)
+    def _patience(self, now_s: float) -> float:
         grown_s = max(0.0, now_s - self._patience_at_s) * PATIENCE_BACK
-        self._patience_s, self._patience_at_s = min(self.budget.patience_s, self._patience_s + grown_s), now_s
+        return min(self.budget.patience_s, self._patience_s + grown_s)
+
+
+def _debt_s(whole_s: float, rate: Rate, now_s: float) -> float:
+    """Return the seconds until there is no debt, of a rate whose burst is whole again at `whole_s`."""
+    debt_s = whole_s - now_s - rate.burst / rate.per_s
+    return debt_s if debt_s > ROUNDING_S else 0.0
 
 
 class Allowances(Generic[Client]):
-    """All clients' that are known; the least recently used are forgotten past CLIENTS_MAX, idle ones at once."""
+    """All clients' that are known; the least recently used are forgotten past CLIENTS_MAX, idle ones past half of that.
+
+    (To forget idle ones earlier would cost more than they take: most hosts are idle between two heartbeats.)
+    """
 
     def __init__(self, budget: Budget, clients_max: int = CLIENTS_MAX) -> None:
         self._budget, self._clients_max = budget, clients_max
@@ -217,7 +208,7 @@ class Allowances(Generic[Client]):
         return 0.0 if allowance is None else allowance.banned_s(now_s)
 
     def _forget(self, now_s: float) -> None:
-        while self._of:
+        while len(self._of) >= max(self._clients_max // 2, 1):
             client, oldest = next(iter(self._of.items()))
             if len(self._of) < self._clients_max and not oldest.is_idle(now_s):
                 return

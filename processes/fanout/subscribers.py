@@ -87,7 +87,7 @@ class Subscriber(WebSocket):
         if isinstance(admitted, Response | float):
             return admitted
         self.principal = admitted
-        response = self._protocol.accept(request)  # a refusal, if it is not a proper upgrade request
+        response = self.acceptance(request)
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
             told = bytes(response.body or b"").decode(errors="replace").strip()
             response.body = msgspec.json.encode(

@@ -33,6 +33,8 @@ class AgentSocket(WebSocket):
     `offer`: the name of the one-time code that it offers.
     """
 
+    __slots__ = ("_arrival", "_heartbeats", "_owner", "_register", "_register_s_max", "connection", "doubted", "offer")
+
     def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer, arrival: Arrival) -> None:
         super().__init__(limits, pacer)
         self._arrival = arrival
@@ -72,6 +74,9 @@ class AgentSocket(WebSocket):
     def on_messages(self, messages: list[Message]) -> None:
         """Called with the messages of one turn."""
         self._heartbeats = self._owner.said(self, messages)
+        if self._register is not None and self.connection is not None and self.connection.is_live:
+            self._register.cancel()
+            self._register = None
 
     def on_read(self, frames: int, size: int) -> float:
         """Called at the end of a turn with what was read in it."""
@@ -85,5 +90,6 @@ class AgentSocket(WebSocket):
         self._owner.gone(self, code, reason)
 
     def _expect_register(self) -> None:
+        self._register = None
         if self.connection is not None and self.connection.stage is ConnectionStage.AWAITING:
             self.close(CloseCode.POLICY, "no register")

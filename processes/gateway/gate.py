@@ -153,7 +153,16 @@ class Gate:
         if connection is None:
             return 0
         gathers = self.outbox.gathers
-        read = connection.read(frames, self._clock.now().boot_s)
+        beats = 0
+        for message in frames:
+            if not self._said_usual(socket, connection, message):
+                break
+            beats += 1
+        if beats == len(frames):
+            if not gathers:
+                self.wake.set()  # else it knows when heartbeats go
+            return beats
+        read = connection.read(frames[beats:], self._clock.now().boot_s)
         if read.malformed:
             self.malformed += len(read.malformed)
             times = self._complaints.times(connection.host, len(read.malformed), self._loop.time())
@@ -166,8 +175,13 @@ class Gate:
                 self._impersonations.saw(connection.host, connection.id, read.claimed, connection.address)
             self.end(socket, *read.close)
         if not gathers or read.close is not None or len(read.events) != read.heartbeats:
-            self.wake.set()  # else it knows when heartbeats go
-        return read.heartbeats
+            self.wake.set()
+        return beats + read.heartbeats
+
+    def _said_usual(self, socket: AgentSocket, connection: AgentConnection, message: Message) -> bool:
+        """Enter the message if it is a usual heartbeat. Return False if it is something else."""
+        row = connection.usual_heartbeat(message.data) if message.is_text else None
+        return row is not None and self._intake.take_heartbeat(Member(socket, connection), row, self._loop.time())
 
     def spent(self, socket: AgentSocket, frames: int, size: int, heartbeats: int) -> float:
         """Called at the end of a turn of reading. Return for how many seconds nothing more is to be read."""

@@ -42,33 +42,58 @@ def told(found: Sequence[object]) -> list[tuple[Opcode, object, bool]]:
     ]
 
 
+def opened() -> ServerProtocol:
+    return ServerProtocol(state=State.OPEN, max_size=SIZE_MAX)
+
+
 @pytest.mark.parametrize("seed", range(400))
 def test_it_has_what_the_library_has_for_the_same_bytes(seed: int) -> None:
+    """However they are cut, and whenever the reader gives up the library's state that it does not need."""
     dice = random.Random(seed)
     stream = b"".join(frame(dice) for _ in range(dice.randint(1, 20)))
-    library, protocol = (ServerProtocol(state=State.OPEN, max_size=SIZE_MAX) for _ in range(2))
-    reader = FrameReader(protocol, SIZE_MAX)
-    at, own = 0, 0
+    library, reader = opened(), FrameReader(SIZE_MAX)
+    at = 0
     while at < len(stream):
         cut = dice.choice((1, 2, 3, 7, 20, 150, 2048))
         piece = stream[at : at + cut]
         at += cut
         if dice.random() < 0.01 and library.state is State.OPEN:
-            for each in (library, protocol):
+            for each in (library, reader.library()):
                 each.send_close(1000)  # our own close, in the middle of anything
         library.receive_data(piece)
-        found = reader.read(piece)
-        own += sum(isinstance(each, bytes) for each in found)
-        assert told(found) == told(library.events_received())
+        assert told(reader.read(piece)) == told(library.events_received())
+        protocol = reader.protocol or opened()
         assert protocol.data_to_send() == library.data_to_send()
-        assert (protocol.state, protocol.current_size) == (library.state, library.current_size)
+        assert (reader.state, protocol.current_size) == (library.state, library.current_size)
         assert str(protocol.close_rcvd) == str(library.close_rcvd)
         assert str(protocol.close_sent) == str(library.close_sent)
         assert str(protocol.parser_exc) == str(library.parser_exc)
+        if dice.random() < 0.3:
+            reader.rest()
 
 
-@pytest.mark.parametrize("size", [1, 125, 126, 150, 400])
-def test_a_whole_short_text_is_read_without_the_library(size: int) -> None:
-    protocol = ServerProtocol(state=State.OPEN, max_size=SIZE_MAX)
-    text = random.Random(size).randbytes(size)
-    assert FrameReader(protocol, SIZE_MAX).read(Frame(Opcode.TEXT, text).serialize(mask=True)) == [text]
+COMMON = {f"text{size}": (Opcode.TEXT, size) for size in (1, 125, 126, 150, 400)} | {
+    f"pong{size}": (Opcode.PONG, size) for size in (0, 4, 125)
+}
+
+
+@pytest.mark.parametrize("kind", COMMON)
+def test_a_whole_common_frame_is_read_without_the_library(kind: str) -> None:
+    opcode, size = COMMON[kind]
+    data = random.Random(size).randbytes(size)
+    reader = FrameReader(SIZE_MAX)
+    assert told(reader.read(Frame(opcode, data).serialize(mask=True))) == [(opcode, data, True)]
+    assert reader.protocol is None
+
+
+def test_the_librarys_state_is_given_up_between_two_messages_alone() -> None:
+    reader = FrameReader(SIZE_MAX)
+    parts = [Frame(Opcode.TEXT, b"a", fin=False), Frame(Opcode.PING, b"p"), Frame(Opcode.CONT, b"b")]
+    stream = b"".join(part.serialize(mask=True) for part in parts)
+    for at in range(len(stream)):
+        reader.read(stream[at : at + 1])
+        reader.rest()
+        assert reader.protocol is not None, "a message, or an answer, is under way"
+    reader.library().data_to_send()
+    reader.rest()
+    assert reader.protocol is None

@@ -658,6 +658,69 @@ def test_a_herd_that_connects_at_once_leaves_the_loop_passes_between(run: Run) -
     run(scenario)
 
 
+def test_what_is_read_at_once_and_what_waits_for_a_turn_have_the_time_of_a_pass_together(run: Run) -> None:
+    """The bug it would catch: one that talks is read at once while others wait for their turns, or without end."""
+
+    async def scenario() -> None:
+        now_s = 100.0
+        pacer = Pacer(0.01, lambda: now_s)
+        assert not pacer.has_time(), "nobody says that this pass has just begun"
+        ran: list[bool] = []
+        pacer(lambda: ran.append(pacer.has_time()))
+        assert not pacer.has_time(), "one waits"
+        await until(lambda: bool(ran))
+        assert ran == [True], "it was the last that waited"
+        assert pacer.has_time()
+        now_s += 0.009
+        assert pacer.has_time()
+        now_s += 0.001
+        assert not pacer.has_time(), "its time is over"
+
+    run(scenario)
+
+
+def test_what_comes_while_there_is_time_is_read_at_once_by_a_share(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            ours, _ = await s.pair()
+            s.pacer.has_time = lambda: True  # type: ignore[method-assign]
+            text = Frame(Opcode.TEXT, b"x" * 94).serialize(mask=True)
+            ours.data_received(text)
+            assert len(ours.messages) == 1
+            assert not ours._has_turn
+            ours.data_received(text * 50)  # 5,000 bytes
+            assert ours.bytes == len(text) + SHARE_BYTES
+            ours.data_received(text)
+            assert ours.bytes == len(text) + SHARE_BYTES, "what came before is read before it"
+            await until(lambda: len(ours.messages) == 52)
+            ours.pause()
+            ours.data_received(text)
+            assert ours.unread_bytes == len(text)
+
+    run(scenario)
+
+
+def test_an_idle_connection_has_no_state_of_the_library_and_no_buffer_and_goes_on_as_if_it_had(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(LIMITS._replace(ping_s=0.05)) as s:
+            ours, wire = await s.pair()
+            assert ours._frames.protocol is None
+            wire.write(Frame(Opcode.TEXT, b"a", fin=False).serialize(mask=True))
+            await until(lambda: ours.frames == 1)
+            pings = wire.pings
+            await until(lambda: wire.pings > pings + 2)
+            assert ours._frames.protocol is not None, "a message is under way"
+            wire.write(Frame(Opcode.CONT, b"b").serialize(mask=True))
+            await until(lambda: ours._frames.protocol is None)
+            assert [message.data for message in ours.messages] == [b"ab"]
+            assert ours._unread is None
+            ours.close(1000)
+            await asyncio.wait_for(ours.ended.wait(), WAIT_S)
+            assert ours.ends == [(1000, "")]
+
+    run(scenario)
+
+
 def test_a_peer_that_talks_without_end_before_its_answer_is_aborted(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as s:
@@ -788,7 +851,13 @@ def test_what_waits_for_its_turn_when_the_peer_is_gone_is_heard_first(run: Run) 
         async with serving() as s:
             ours, wire = await s.pair()
             turns: list[Callable[[], None]] = []
-            ours._pacer = turns.append  # type: ignore[assignment]  # its turn never comes
+
+            class Never(Pacer):  # its turn never comes
+                def __call__(self, call: Callable[[], None]) -> None:
+                    turns.append(call)
+
+            ours._disarm_keepalive()
+            ours._pacer = Never()
             wire.write(Frame(Opcode.TEXT, b"last words").serialize(mask=True))
             await wire.hang_up()
             await asyncio.wait_for(ours.ended.wait(), WAIT_S)

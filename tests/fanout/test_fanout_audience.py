@@ -83,7 +83,7 @@ def test_asking_for_the_whole_state_over_and_over_is_charged_for_what_is_sent_al
         allowance = audience.allowances.of(ann.owner, now_s)
         assert sum(len(browser.got) for browser in browsers) <= 5 * 2, "the others wait for the next delta"
         assert allowance.spend(0, 0, 0, now_s).rest_s == 0.0
-        spent = OPERATOR.frames.burst - allowance._frames.level
+        spent = (allowance._frames_s - now_s) * OPERATOR.frames.per_s
         assert spent <= 5 * 2 * FULL_STATE_FRAMES
 
     asyncio.run(work())

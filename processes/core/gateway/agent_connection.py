@@ -12,7 +12,6 @@ ignored, since newer agents may send more.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple, assert_never
 
@@ -83,6 +82,11 @@ class AgentConnection:
     Invariant: `info` is None exactly while AWAITING, or ENDED without ever having registered.
     """
 
+    __slots__ = (
+        "_claimed", "_idle", "_malformed_s", "_progress", "_unended", "_written",
+        "address", "gateway", "id", "info", "stage", "token",
+    )  # fmt: skip
+
     def __init__(self, id: str, gateway: str, token: Token, address: str) -> None:
         self.id = id
         self.gateway = gateway
@@ -90,10 +94,10 @@ class AgentConnection:
         self.address = address
         self.stage = ConnectionStage.AWAITING
         self.info: Connection | None = None
-        self._malformed_s: deque[float] = deque(maxlen=MALFORMED_MAX)
-        self._written: deque[str] = deque(maxlen=WRITTEN_MAX)
-        # id and op of those that have no status yet, oldest first
-        self._unended: deque[tuple[str, str]] = deque(maxlen=WRITTEN_MAX)
+        self._malformed_s: tuple[float, ...] = ()  # the last MALFORMED_MAX
+        self._written: tuple[str, ...] = ()  # the last WRITTEN_MAX
+        # id and op of those that have no status yet, oldest first, WRITTEN_MAX at most
+        self._unended: tuple[tuple[str, str], ...] = ()
         self._progress = Json(b"{}")  # the last progress that the agent sent
         self._claimed = ""  # another host's name
         self._idle = False  # a foreign agent said on this connection that it runs nothing
@@ -111,12 +115,29 @@ class AgentConnection:
     @property
     def is_live(self) -> bool:
         """True between `register` and the end: the hub may speak of this connection."""
-        return self.stage in {ConnectionStage.REGISTERED, ConnectionStage.TOLD}
+        return self.stage is ConnectionStage.TOLD or self.stage is ConnectionStage.REGISTERED
 
     @property
     def is_foreign(self) -> bool:
         """True for an agent that did not say `protocol: 1`: no acks, no ids, no journal."""
         return self.info is not None and self.info.register.protocol < PROTOCOL
+
+    def usual_heartbeat(self, data: bytes) -> bytes | None:
+        """Return the row of a heartbeat for `messages.pack_beats`, if this text is nothing else; None: `read` says.
+
+        It does for nearly every frame what `read` does, at a fifth of the cost.
+        """
+        if not self.is_live:
+            return None
+        said = agent_frames.usual_heartbeat(data)
+        if said is None:
+            return None
+        try:
+            row = messages.encode_beat(self.id, self.host, said)
+        except (OverflowError, msgspec.EncodeError):
+            return None
+        self._idle |= said.pending_command is None and self.is_foreign
+        return row
 
     def read(self, frames: Iterable[tuple[bytes, bool]], boot_s: float) -> FramesRead:
         """Return the meaning of the messages of one read, in order. Shape: each is (bytes, is text).
@@ -163,8 +184,8 @@ class AgentConnection:
     def wrote(self, command_id: str, op: str) -> None:
         """Called when the command's frame was handed to the socket."""
         if self.is_foreign:
-            self._written.append(command_id)
-            self._unended.append((command_id, op))
+            self._written = (*self._written, command_id)[-WRITTEN_MAX:]
+            self._unended = (*self._unended, (command_id, op))[-WRITTEN_MAX:]
 
     def census(self) -> Connection | None:
         """Return the connection as a census names it; None if it is not registered any more."""
@@ -260,23 +281,30 @@ class AgentConnection:
         named = [each for each in self._unended if each[1] == frame.command or not frame.command]
         stops = [each for each in self._unended if each[1] == STOP]
         if named:
-            self._unended.remove(named[0])
+            self._end(named[0])
             if stops and named[0][1] != STOP and frame.status != "ok":
                 frame = msgspec.structs.replace(frame, status="stopped")
             return named[0][0], frame
         if stops:
-            self._unended.remove(stops[0])
+            self._end(stops[0])
             return stops[0][0], msgspec.structs.replace(
                 frame, status="ok", exit_code=0, command=STOP, message=f"stopped {frame.command}"
             )
         return None, frame
 
+    def _end(self, ended: tuple[str, str]) -> None:
+        at = self._unended.index(ended)
+        self._unended = self._unended[:at] + self._unended[at + 1 :]
+
     def _rejected(self) -> str | None:
-        return self._unended.pop()[0] if self._unended else None
+        if not self._unended:
+            return None
+        *left, (command_id, _) = self._unended
+        self._unended = tuple(left)
+        return command_id
 
     def _complain(self, boot_s: float) -> tuple[CloseCode, str] | None:
-        times = self._malformed_s
-        times.append(boot_s)
+        times = self._malformed_s = (*self._malformed_s, boot_s)[-MALFORMED_MAX:]
         if len(times) == MALFORMED_MAX and boot_s - times[0] <= MALFORMED_S:
             return CloseCode.POLICY, "too many malformed frames"
         return None
@@ -321,7 +349,7 @@ class _Gathered:
 def _encoded(event: AgentSaid) -> Emitted:
     try:
         if isinstance(event, HeartbeatReceived):
-            return Emitted(event, messages.encode_beat(event))
+            return Emitted(event, messages.encode_beat(event.connection, event.host, event.heartbeat, event.facts))
         return Emitted(event, messages.encode(event))
     except (OverflowError, msgspec.EncodeError) as error:
         raise BadFrame(f"cannot be carried: {error}"[:300]) from None

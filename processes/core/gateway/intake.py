@@ -109,6 +109,16 @@ class Intake(Generic[Socket]):
             self._held_back[member.socket] = waiting
         return acts
 
+    def take_heartbeat(self, member: Member[Socket], row: bytes, now_s: float) -> bool:
+        """Enter a heartbeat that was read alone. Return False if something of its connection is held back: it must not
+        overtake that.
+        """
+        if self._paused and member.socket in self._paused:
+            return False
+        self.received += 1
+        self.outbox.put_heartbeat(member.connection.host, member.connection.id, row, now_s)
+        return True
+
     def spend(
         self, member: Member[Socket], frames: int, size: int, heartbeats: int, now_s: float
     ) -> tuple[float, list[Act[Socket]]]:

@@ -32,7 +32,7 @@ class Roster(Generic[Socket]):
         self._by_id: dict[str, Member[Socket]] = {}
         self._by_host: dict[str, Member[Socket]] = {}
         self._replaced_s: dict[str, deque[float]] = {}
-        self._lives: dict[str, deque[str]] = {}
+        self._lives: dict[str, tuple[str, ...]] = {}  # the last LIVES_MAX of each host
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -71,14 +71,11 @@ class Roster(Generic[Socket]):
 
         An agent that was replaced waits for half a minute and more, so of two copies none is replaced often.
         """
-        lives = self._lives.setdefault(host, deque(maxlen=LIVES_MAX))
+        lives = self._lives.get(host, ())
         if lives and lives[-1] == life:
             return False
-        is_back = life in lives
-        if is_back:
-            lives.remove(life)
-        lives.append(life)
-        return is_back
+        self._lives[host] = (*(each for each in lives if each != life), life)[-LIVES_MAX:]
+        return life in lives
 
     def unregister(self, connection: AgentConnection) -> None:
         """Called when the connection ends: deliveries do not find it any more."""

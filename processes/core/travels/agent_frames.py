@@ -259,8 +259,8 @@ class _OutEnvelope(msgspec.Struct):
     payload: Any
 
 
-class _Usual(msgspec.Struct, forbid_unknown_fields=True):
-    """A heartbeat with the fields of Heartbeat and no others."""
+class UsualHeartbeat(msgspec.Struct, forbid_unknown_fields=True):
+    """A heartbeat with the fields of Heartbeat and no others: it has no facts."""
 
     metrics: Metrics | None = None
     pending_command: Text | None = None
@@ -269,7 +269,7 @@ class _Usual(msgspec.Struct, forbid_unknown_fields=True):
 
 class _UsualEnvelope(msgspec.Struct):
     type: Literal["heartbeat"]
-    payload: _Usual
+    payload: UsualHeartbeat
 
 
 _USUAL: Final = b'{"type":"heartbeat","payload":{'  # as nearly every frame of an agent begins
@@ -287,6 +287,18 @@ def encode(frame: AgentFrame | HubFrame) -> bytes:
     return _encoder.encode(_OutEnvelope(kind, frame))
 
 
+def usual_heartbeat(text: bytes) -> UsualHeartbeat | None:
+    """Return what nearly every frame of an agent is, decoded at once; None: it has other fields too, is of another type
+    or is wrong, which `decode` says.
+    """
+    if not text.startswith(_USUAL) or shape.complaint(text):
+        return None
+    try:
+        return _usual.decode(text).payload
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+        return None
+
+
 def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
     """Return one frame of an agent, and its facts: the unknown fields of `register` or `heartbeat`, as a JSON object.
 
@@ -295,12 +307,6 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
     """
     if complaint := shape.complaint(text):
         raise BadFrame(complaint)
-    if text.startswith(_USUAL):
-        try:
-            said = _usual.decode(text).payload
-            return Heartbeat(said.metrics, said.pending_command, said.command_pid), b"{}"
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
-            pass  # it has other fields too, or is wrong: the other way says
     try:
         envelope = _envelope.decode(text)
         decoder = _decoders.get(envelope.type)

@@ -19,7 +19,7 @@ from typing import Final, NewType
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.travels.agent_frames import Heartbeat, Metrics, Register
+from processes.core.travels.agent_frames import Heartbeat, Metrics, Register, UsualHeartbeat
 from processes.core.travels.audit import AuditLine
 from processes.core.values import ENROLMENT_CODE_S, CloseCode, OutputRecord
 
@@ -639,13 +639,12 @@ def encode(message: Event | Broadcast | Delivery) -> bytes:
     return _PREFIX + _encoder.encode(message)
 
 
-def encode_beat(event: HeartbeatReceived) -> bytes:
-    """Return the heartbeat as a row for `pack_beats`."""
-    said = event.heartbeat
+def encode_beat(connection: str, host: str, said: Heartbeat | UsualHeartbeat, facts: Json = Json(b"{}")) -> bytes:
+    """Return the heartbeat as a row for `pack_beats`. Raises: OverflowError or msgspec.EncodeError, for numbers that do
+    not fit.
+    """
     metrics = Json(_json_encoder.encode(said.metrics))
-    return _encoder.encode(
-        Beat(event.connection, event.host, metrics, event.facts, said.pending_command, said.command_pid)
-    )
+    return _encoder.encode(Beat(connection, host, metrics, facts, said.pending_command, said.command_pid))
 
 
 def pack_beats(gateway: str, rows: list[bytes], *, batches: bool) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from typing import Any
 
 import msgspec
@@ -293,3 +294,55 @@ def test_a_numbered_record_stays_one_and_one_that_is_too_long_is_cut_with_a_mark
     (record,) = emitted.event.records
     assert (record.offset, len(record.data)) == (3, 8192)
     assert record.data.endswith("was cut here]")
+
+
+ODD = [
+    frame("heartbeat", metrics={"cpu": 101.5}, extra=1),
+    frame("heartbeat", metrics={"cpu": -1}),
+    frame("heartbeat", metrics={"temperatures": {"a": float("nan")}}),
+    frame("heartbeat", metrics=3),
+    frame("heartbeat", command_pid=2**40),
+    frame("heartbeat", pending_command="x" * 2000),
+    (b'{"type":"heartbeat","payload":{"command_pid":' + b"1" * 40 + b"}}", True),
+    (b'{"type":"heartbeat","payload":{"metrics":{"load":1e999}}}', True),
+    (b'{"type":"heartbeat","payload":{"pending_command":"\xff"}}', True),
+    (b'{"type":"heartbeat","payload":{}}x', True),
+    (b'{"type":"heartbeat","payload":{}', True),
+    frame("register", hostname="web1"),
+    frame("status", status="ok"),
+]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_usual_heartbeat_means_what_it_means_when_it_is_read_as_all_others(seed: int) -> None:
+    """The oracle of the way that nearly every frame takes: where it says something, `read` says the same."""
+    dice = random.Random(seed)
+    protocol = dice.choice((0, 1))
+    usual, oracle = registered(protocol), registered(protocol)
+    for _ in range(20):
+        payload = {
+            "metrics": dice.choice((None, {}, {"cpu": dice.random() * 100, "temperatures": {"a": 1e300}})),
+            "pending_command": dice.choice((None, "pull", "\u20ac", "\x00")),
+            "command_pid": dice.choice((None, -1, 2**31)),
+        }
+        kept = {name: payload[name] for name in payload if dice.random() < 0.7}
+        text = json.dumps({"type": "heartbeat", "payload": kept}, separators=(",", ":")).encode()
+        data, is_text = (text, True) if dice.random() < 0.8 else dice.choice(ODD)
+        row = usual.usual_heartbeat(data)
+        if row is None:
+            assert data is not text
+            assert usual.read([(data, is_text)], 1.0) == oracle.read([(data, is_text)], 1.0)
+        else:
+            read = oracle.read([(data, is_text)], 1.0)
+            assert ([each.item for each in read.events], read.malformed, read.heartbeats) == ([row], [], 1)
+        assert usual.census() == oracle.census()
+
+
+def test_no_usual_heartbeat_is_one_before_register_or_after_the_end() -> None:
+    heartbeat = b'{"type":"heartbeat","payload":{}}'
+    connection = awaiting()
+    assert connection.usual_heartbeat(heartbeat) is None
+    connection = registered()
+    assert connection.usual_heartbeat(heartbeat) is not None
+    connection.end(1006, "gone")
+    assert connection.usual_heartbeat(heartbeat) is None

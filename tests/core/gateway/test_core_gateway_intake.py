@@ -240,3 +240,20 @@ def test_an_honest_host_is_never_slowed() -> None:
     for _ in range(3600):  # a heartbeat and ten lines of output, each second
         assert scene.intake.spend(scene.members[socket], 11, 1500, 1, scene.now_s) == (0.0, [])
         scene.now_s += 1.0
+
+
+def test_a_heartbeat_alone_is_entered_as_any_and_never_overtakes_what_is_held_back() -> None:
+    scene = Scene()
+    socket = scene.connect("a")
+    scene.register(socket)
+    member = scene.members[socket]
+    row = member.connection.usual_heartbeat(b'{"type":"heartbeat","payload":{}}')
+    assert row is not None
+    received = scene.intake.received
+    assert scene.intake.take_heartbeat(member, row, scene.now_s)
+    assert scene.intake.received == received + 1
+    scene.append()
+    assert isinstance(scene.queue[-1], messages.HeartbeatReceived)
+    scene.say(socket, *(report(number) for number in range(BOUNDS.host_items + 1)))
+    assert scene.paused == {socket}
+    assert not scene.intake.take_heartbeat(member, row, scene.now_s)
