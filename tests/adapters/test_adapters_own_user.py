@@ -19,7 +19,7 @@ import pytest
 import structlog
 from doubles.deadline import WAIT_S
 
-from processes.adapters import own_user
+from processes.adapters import own_user, ownership
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import canary_file, contested, deaf_file, durable, private_files, pulse_file, sightings
@@ -41,9 +41,9 @@ from processes.core.travels import messages
 from processes.core.travels.queue_calls import EPOCH_MAX, QueueRefused
 from processes.core.values import Position
 outside = load()
-number = own_user.of(outside.state)
+number = own_user.of(outside.state, "gateway")
 rights.let_none_in()
-inside = own_user.prepare(outside, "gateway", number)
+inside = own_user.prepare(outside, "gateway")
 for place in (asked_to_end.place(inside.run, "gateway"), gave_up.place(inside.run, "gateway")):
     durable.hold(place)
 log = logs.open_log(inside.log, "gateway", held=True)
@@ -176,7 +176,7 @@ async def own_users_life(settings: Settings) -> None:
     number = told["number"]
     check(settings, told)
     await hub_goes_on(settings)
-    assert number in own_user.NUMBERS
+    assert number in ownership.LESSER
     assert stat.S_IMODE(settings.state.stat().st_mode) == 0o700
     assert stat.S_IMODE(settings.run.stat().st_mode) == 0o710
     server.close()
@@ -226,7 +226,7 @@ def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_pa
     other = tmp_path / "other"
     other.write_text("root's too")
     folder = tmp_path / "impersonated"
-    own_user.lend(folder, own_user.NUMBERS[0])
+    own_user.lend(folder, ownership.LESSER[0])
     durable.replace(folder / "web1", b"it is told", durable=False)
 
     def plant() -> None:
@@ -239,7 +239,7 @@ def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_pa
     plant()
     assert sightings.lately(tmp_path, "impersonated") == [("web1", "it is told")]
     assert not (folder / "a\x1b[2Jb").exists()
-    for user in (own_user.NUMBERS[1], 0):
+    for user in (ownership.LESSER[1], 0):
         own_user.lend(folder, user)
         assert folder.stat().st_uid == user
         assert [path.name for path in folder.iterdir()] == ["folder"]
@@ -260,27 +260,27 @@ def test_a_folder_full_of_names_costs_one_look_a_bounded_time(tmp_path: Path, mo
 
 
 def test_each_state_folder_has_a_number_that_nobody_else_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = {own_user.of(Path(f"/var/lib/fleethub{number}")) for number in range(50)}
+    numbers = {own_user.of(Path(f"/var/lib/fleethub{number}"), "gateway") for number in range(50)}
     assert len(numbers) > 30
-    assert own_user.of(Path("/x")) == own_user.of(Path("/x"))
-    taken = own_user.of(Path("/x"))
+    assert own_user.of(Path("/x"), "gateway") == own_user.of(Path("/x"), "gateway")
+    taken = own_user.of(Path("/x"), "gateway")
     monkeypatch.setattr(own_user, "_is_named", lambda number: number == taken)
-    assert own_user.of(Path("/x")) in own_user.NUMBERS
-    assert own_user.of(Path("/x")) != taken
+    assert own_user.of(Path("/x"), "gateway") in ownership.LESSER
+    assert own_user.of(Path("/x"), "gateway") != taken
     monkeypatch.setattr(own_user, "_is_named", lambda number: True)
     with pytest.raises(ResourceError, match="belong to somebody"):
-        own_user.of(Path("/x"))
+        own_user.of(Path("/x"), "gateway")
 
 
 @pytest.mark.parametrize(
     ("owner", "group", "mode", "lent"),
     [
-        (0, own_user.NUMBERS[0], 0o710, True),
-        (0, own_user.NUMBERS[0], 0o700, False),
-        (0, own_user.NUMBERS[0], 0o711, False),
-        (0, own_user.NUMBERS[0], 0o750, False),
+        (0, ownership.LESSER[0], 0o710, True),
+        (0, ownership.LESSER[0], 0o700, False),
+        (0, ownership.LESSER[0], 0o711, False),
+        (0, ownership.LESSER[0], 0o750, False),
         (0, 100, 0o710, False),
-        (65534, own_user.NUMBERS[0], 0o710, False),
+        (65534, ownership.LESSER[0], 0o710, False),
     ],
 )
 def test_folder_counts_as_lent_if_root_lent_it_and_else_is_closed(
@@ -288,7 +288,7 @@ def test_folder_counts_as_lent_if_root_lent_it_and_else_is_closed(
 ) -> None:
     os.chown(tmp_path, owner, group)
     tmp_path.chmod(mode)
-    assert own_user.group_let_into(tmp_path) == (group if lent else None)
+    assert ownership.group_let_into(tmp_path) == (group if lent else None)
     own_user.close(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == (0o710 if lent else 0o700)
     tmp_path.chmod(0o700)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from processes.core.queues import gateways_calls
+from processes.core.queues import lesser_calls
 from processes.core.travels import messages
 from processes.core.travels.queue_calls import (
     AcknowledgeCall,
@@ -36,7 +36,7 @@ def append(*items: bytes, role: str = "gateway", queue: str = messages.EVENTS) -
 def refused(call: AnyCall) -> str:
     """The code with which the call is refused; empty if it is not."""
     try:
-        gateways_calls.check(call)
+        lesser_calls.check(call, "gateway")
     except QueueRefused as error:
         return error.code
     return ""
