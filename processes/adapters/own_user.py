@@ -115,16 +115,19 @@ def show(settings: Settings, kind: str) -> None:
     """
     state, run = settings.state, settings.state / "run"
     shared = of(state, "gateway")
-    _open(run, shared)
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chown(run, -1, shared)
     run.chmod(0o710)
     for path in (settings.queues_socket, settings.queues_socket.with_suffix(".key"), settings.canary):
         ownership.let_read(path, shared)
     if kind == "fanout":
         own = of(state, kind)
-        _open(state, own)
+        _open_state(state, own)
         for path in (settings.database, settings.incidents_database):
             for suffix in sqlite_file.SUFFIXES:
                 ownership.let_read(Path(f"{path}{suffix}"), own)
+        for folder in (settings.pulses, run / "gave_up"):
+            folder.mkdir(mode=0o700, exist_ok=True)
         for name in _READ:
             _show_all(state / name, own)
 
@@ -214,9 +217,8 @@ def _entered(run: Path, kind: str) -> Path:
     return run if kind == "gateway" else run.parent
 
 
-def _open(folder: Path, group: int) -> None:
+def _open_state(folder: Path, group: int) -> None:
     """Let the group pass the folder. What others could read in it, and could not reach, stays closed to the group."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if ownership.group_let_into(folder) != group:
         for entry in folder.iterdir() if not mode & 0o001 else ():

@@ -285,8 +285,9 @@ def _json(value: object) -> str:
 
 def _write(folder: Path, texts: dict[str, str]) -> list[str]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    group = ownership.group_let_into(folder.parent)
+    group = ownership.group_let_into(folder.parent.parent)
     if group is not None:  # a fanout's own user shows it
+        ownership.let_read(folder.parent, group)
         ownership.let_read(folder, group)
     written = []
     for name, text in texts.items():

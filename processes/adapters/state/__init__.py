@@ -84,7 +84,8 @@ an older fleet.db lets nobody in who was sent away since.
     run/sessions/ID            | 0600 | fanout              | fanout                | no      | twelve hours, or its end
     run/signed_out/            | 0700 | fanout              | -                     | yes     | the installation's
     run/signed_out/ID          | 0600 | fanout              | fanout                | yes     | twelve hours
-    run/signed_out_until       | 0600 | fanout              | fanout                | yes     | the installation's
+    run/signed_out/until       | 0600 | fanout              | fanout                | yes     | the installation's
+    run/signed_out_until       | 0600 | fanouts before      | fanout                | yes     | the installation's
     run/codes/                 | 0700 | command line        | -                     | yes     | the installation's
     run/codes/HASH             | 0600 | command line        | fanout                | yes     | one use, ten minutes
     run/failpoint              | 0600 | drills              | hub                   | no      | until it strikes

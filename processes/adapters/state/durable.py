@@ -116,7 +116,7 @@ def append_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600, group: 
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         if group is not None:
-            ownership.let_read(fd, group, mode & 0o070)
+            ownership.let_read(fd, group)
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         content = "\n" * torn + "".join(f"{line}\n" for line in lines)
@@ -177,7 +177,7 @@ def _written(path: Path, content: bytes, mode: int, *, durable: bool, group: int
         try:
             os.fchmod(fd, mode)  # without the umask
             if group is not None:
-                ownership.let_read(fd, group)
+                ownership.let_read(fd, group, mode & 0o070)
             write_all(fd, content)
             if durable:
                 os.fsync(fd)

@@ -83,12 +83,13 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
 def given_up(settings: Settings, deep: bool) -> Iterator[Finding]:
     """Check that the processes that strangers reach have neither root's capabilities nor its files."""
     for kind in own_user.KINDS if os.geteuid() == 0 else ():
+        name = f"rights of {kind}"
         if not own_user.is_wanted(settings, kind):
             told = f"{kind}s run as root, as {kind}.own_user says, though without its capabilities"
-            yield Finding("rights", Level.OK, told)
+            yield Finding(name, Level.OK, told)
         elif why := own_user.hindrances(settings, kind):
             yield Finding(
-                "rights",
+                name,
                 Level.WARNING,
                 f"{kind}s run as root, though without its capabilities: {'; '.join(why)}",
                 "Install fleethub, and the Python that it runs on, where every user can read them; in a container "
@@ -97,7 +98,7 @@ def given_up(settings: Settings, deep: bool) -> Iterator[Finding]:
             )
         else:
             told = f"{kind}s run as user {own_user.of(settings.state, kind)}, without root's capabilities"
-            yield Finding("rights", Level.OK, told)
+            yield Finding(name, Level.OK, told)
 
 
 def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:
