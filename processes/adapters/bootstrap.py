@@ -33,7 +33,7 @@ import uvloop
 from processes.adapters import logs, own_user, rights, settings, tls_keeper
 from processes.adapters.own_process import STOP_S_MAX, SWITCH_INTERVAL_S, leave, open_stacks
 from processes.adapters.settings import Settings, SettingsError
-from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
+from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, session_files, stacks_file
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
@@ -130,6 +130,8 @@ def confine(found: Settings, kind: str, name: str) -> tuple[Settings, int | None
         why_root = own_user.hindrances(found, kind)
         if not why_root:
             try:
+                if kind == "fanout":
+                    session_files.cookie_key(found.run)  # it could not make one later
                 found, user = own_user.prepare(found, kind), own_user.of(found.state, kind)
             except (FleethubError, OSError) as error:
                 why_root = [str(error)]

@@ -35,7 +35,6 @@ import processes
 from processes.adapters import ownership, rights
 from processes.adapters.ownership import LESSER
 from processes.adapters.settings import Alarms, Settings
-from processes.adapters.state import session_files, sqlite_file
 from processes.core.errors import ResourceError
 
 KINDS: Final = ("gateway", "fanout")  # the kinds of processes that have one
@@ -45,7 +44,8 @@ LENT: Final = {  # the folders in the state folder that are such a process's own
 }
 # what a fanout reads; of a folder all that is in it. All gateways and fanouts use the socket and read key and canary
 _READ: Final = (
-    "operator.token", "revoked", "incidents", "run/watchdog.json", "run/wanted.json", "run/cookie.key", "run/pulse",
+    "operator.token", "revoked", "fleet.db", "fleet.db-wal", "fleet.db-shm", "incidents.db", "incidents.db-wal",
+    "incidents.db-shm", "incidents", "run/watchdog.json", "run/wanted.json", "run/cookie.key", "run/pulse",
     "run/gave_up", "run/signed_out_until",
 )  # fmt: skip
 # what root must be able to do to it still: become it, give it files, end it, read its stacks
@@ -123,9 +123,6 @@ def show(settings: Settings, kind: str) -> None:
     if kind == "fanout":
         own = of(state, kind)
         _open_state(state, own)
-        for path in (settings.database, settings.incidents_database):
-            for suffix in sqlite_file.SUFFIXES:
-                ownership.let_read(Path(f"{path}{suffix}"), own)
         for folder in (settings.pulses, run / "gave_up"):
             folder.mkdir(mode=0o700, exist_ok=True)
         for name in _READ:
@@ -138,8 +135,6 @@ def prepare(settings: Settings, kind: str) -> Settings:
 
     Alarms' targets, which have passwords, are not among them. Raises: OSError, ResourceError.
     """
-    if kind == "fanout":
-        session_files.cookie_key(settings.run)
     show(settings, kind)
     number = of(settings.state, kind)
     for name in LENT[kind]:

@@ -66,8 +66,9 @@ def open_for_reading(path: Path, timeout_s: float, *, still: bool = False) -> sq
         raise NoFile(f"{path} is no regular file")
     still = still or not os.access(path.parent, os.W_OK)
     still = still and not path.with_name(path.name + "-wal").exists()
+    name = path.absolute().as_uri()  # with ?, # and % of the path quoted: they would end or change it
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' * still}",  # with ?, # and % of the path quoted: they would end or change it
+        f"{name}?mode=ro{'&immutable=1' * still}",
         uri=True,
         factory=StillConnection if still else sqlite3.Connection,
         timeout=timeout_s,
