@@ -66,8 +66,9 @@ The rooms
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
-              adapters/rights.py takes root's capabilities from gateway and fanout, and adapters/own_user.py makes a
-              gateway of root's a user of its own; tls_keeper.py reads the key that they then cannot read.
+              adapters/rights.py takes root's capabilities from gateway and fanout, and adapters/own_user.py makes
+              each a user of its own, whom core/queues/lesser_calls.py lets say what its kind says; tls_keeper.py reads
+              the key that they then cannot read.
               adapters/supervisord_plugin.py has supervisord make sockets for IPv6; adapters/own_process.py ends a
               process; adapters/machine is what is done on a server for its agent (code, unit).
     core      Shared by all of the above: values.py, errors.py and budgets.py (what one client may send); travels/ (all
@@ -90,7 +91,7 @@ The state folder, the second bus
     watchdog ────── alarms.json (what was told to whom) ───────▶ its own successor
     gateway ─────── run/contested, run/impersonated ───────────▶ watchdog
     fanout ──────── run/guessed ───────────────────────────────▶ watchdog
-    fanout ──────── run/sessions, signed_out*, cookie.key ─────▶ every fanout
+    fanout ──────── run/sessions, signed_out, cookie.key ──────▶ every fanout
     fanout ──────── history ───────────────────────────────────▶ its own successor
     agent ───────── agent.token.pending (its next token) ──────▶ its own successor
     command line ── run/codes (one-time sign-in) ──────────────▶ fanout

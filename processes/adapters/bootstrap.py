@@ -33,7 +33,7 @@ import uvloop
 from processes.adapters import logs, own_user, rights, settings, tls_keeper
 from processes.adapters.own_process import STOP_S_MAX, SWITCH_INTERVAL_S, leave, open_stacks
 from processes.adapters.settings import Settings, SettingsError
-from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, stacks_file
+from processes.adapters.state import asked_to_end, deaths, durable, gave_up, lock, session_files, stacks_file
 from processes.adapters.state.deaths import Poison
 from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
@@ -94,7 +94,8 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         if user is not None and not pulse.is_on_disk:
             why_root.append("its pulse has no room on the disk, and only root can make one later")
         elif user is not None:
-            own_user.become(user)
+            durable.hold(deaths.place(found, name))  # after the predecessor's end is examined: that is written whole
+            own_user.become(user, own_user.groups(found, kind))
             die_with_parent()  # the kernel forgets it when the user changes
         log.info("started", pid=os.getpid(), user=os.geteuid())
         if why_root:
@@ -126,8 +127,14 @@ def confine(found: Settings, kind: str, name: str) -> tuple[Settings, int | None
     """
     user, why_root = None, list[str]()
     if own_user.is_wanted(found, kind):
-        why_root = own_user.hindrances(found)
-        user = None if why_root else own_user.of(found.state)
+        why_root = own_user.hindrances(found, kind)
+        if not why_root:
+            try:
+                if kind == "fanout":
+                    session_files.cookie_key(found.run)  # it could not make one later
+                found, user = own_user.prepare(found, kind), own_user.of(found.state, kind)
+            except (FleethubError, OSError) as error:
+                why_root = [str(error)]
     if os.geteuid() == 0 and tls_keeper.is_needed(found.file.tls, user or 0):
         files = tls_keeper.keep(found.file.tls)
         found = msgspec.structs.replace(found, file=msgspec.structs.replace(found.file, tls=files))
@@ -136,7 +143,6 @@ def confine(found: Settings, kind: str, name: str) -> tuple[Settings, int | None
         own_user.take_back(found, kind)
         rights.give_up()
         return found, None, why_root
-    found = own_user.prepare(found, kind, user)
     durable.hold(stacks_file.of_tasks(stacks_file.folder(found.run), name))
     durable.hold(asked_to_end.place(found.run, name))
     durable.hold(gave_up.place(found.run, name))

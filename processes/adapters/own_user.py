@@ -1,14 +1,18 @@
-"""A user of its own for a process that strangers reach, where the installation was started as root.
+"""Users of their own for the processes that strangers reach, where the installation was started as root.
 
-Root's user owns the database, the keys and every other process, without any capability too. So the gateway becomes a
-user that owns nothing, and has only what it opened or was lent before: its descriptors (log, pulse, stacks), its own
-folders in run/, and by its group the socket and key of `queues` and the canary's file. It stands in run/ and names
-these from there, so that the state folder stays closed to it, and so do the folders above.
+Root's user owns the database, the keys and every other process, without any capability too. So gateways and fanouts
+become users that own nothing, and have only what they opened or were lent before: their descriptors (log, pulse,
+stacks), folders of their own, and what their groups may read.
 
-The user has a number and no name: nothing has to be set up. The numbers are those that neither systemd nor any
-distribution gives to anybody (Source: systemd, "Users, Groups, UIDs and GIDs on systemd Systems"), and each state
-folder has one of its own. root goes on owning all files in its folders: no name that root writes to is in a folder
-that a lesser user may change, but those of `lend`, in which root only reads and removes, and follows no link.
+A gateway has the socket and key of `queues` and the canary's hashes. It stands in run/ and names these from there, so
+that the state folder stays closed to it, and so do the folders above. A fanout has the gateways' group too, for the
+same things in run/, and a user and group of its own, which no gateway has: by these it passes the state folder, reads
+the databases and what else it shows or judges sign-ins by, and keeps sessions and histories. SQLite opens files by
+their whole path, so the folders above must let it pass.
+
+The users have numbers (ownership.LESSER) and no names: nothing has to be set up. Each state folder has its own two.
+root goes on owning all files in its folders: no name that root writes to is in a folder that a lesser user may change,
+but those of `lend`, in which root reads, removes, makes files that were not there, and follows no link.
 """
 
 from __future__ import annotations
@@ -21,40 +25,59 @@ import pwd
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 import processes
-from processes.adapters import rights
+from processes.adapters import ownership, rights
+from processes.adapters.ownership import LESSER
 from processes.adapters.settings import Alarms, Settings
 from processes.core.errors import ResourceError
 
-KINDS: Final = ("gateway",)  # the kinds of processes that have one
-LENT: Final = {"gateway": ("contested", "impersonated")}  # the folders in run/ that are such a process's own
-NUMBERS: Final = range(60706, 61184)  # of users and groups that nobody else has
+KINDS: Final = ("gateway", "fanout")  # the kinds of processes that have one
+LENT: Final = {  # the folders in the state folder that are such a process's own
+    "gateway": ("run/contested", "run/impersonated"),
+    "fanout": ("history", "run/codes", "run/guessed", "run/sessions", "run/signed_out"),
+}
+# what a fanout reads; of a folder all that is in it. All gateways and fanouts use the socket and read key and canary
+_READ: Final = (
+    "operator.token", "revoked", "fleet.db", "fleet.db-wal", "fleet.db-shm", "incidents.db", "incidents.db-wal",
+    "incidents.db-shm", "incidents", "run/watchdog.json", "run/wanted.json", "run/cookie.key", "run/pulse",
+    "run/gave_up", "run/signed_out_until",
+)  # fmt: skip
 # what root must be able to do to it still: become it, give it files, end it, read its stacks
 _NEEDED: Final = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_PTRACE": 19}
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
 
 
-def of(state: Path) -> int:
-    """Return the number of the gateways' user and group in this installation.
+def of(state: Path, kind: str) -> int:
+    """Return the number of the user and group of this kind of process in this installation.
 
     Raises: ResourceError, if somebody has each of the numbers.
     """
-    first = zlib.crc32(os.fsencode(state)) % len(NUMBERS)
-    numbers: list[int] = [*NUMBERS[first:], *NUMBERS[:first]]
-    for number in numbers:
-        if not _is_named(number):
-            return number
-    raise ResourceError(f"each of the users {NUMBERS[0]} to {NUMBERS[-1]} has a name: they belong to somebody")
+    first = zlib.crc32(os.fsencode(state)) % len(LESSER)
+    shared = _free(first)
+    return shared if kind == "gateway" else _free(first + len(LESSER) // 2, shared)
 
 
-def hindrances(settings: Settings) -> list[str]:
-    """Return why root cannot make a process another user here; empty if it can.
+def kind_of(user: int, run: Path) -> str | None:
+    """Return whose user this is, by whom the folders are open to; None: no lesser user's. Raises: OSError."""
+    for kind in KINDS:
+        if user == ownership.group_let_into(_entered(run, kind)):
+            return kind
+    return None
+
+
+def let_in(run: Path, kind: str) -> int | None:
+    """Return the user of this kind of process, by whom its folder is open to; None: it has none. Raises: OSError."""
+    return ownership.group_let_into(_entered(run, kind))
+
+
+def hindrances(settings: Settings, kind: str) -> list[str]:
+    """Return why root cannot make a process of this kind another user here; empty if it can.
 
     Cost: a few dozen stats.
     """
@@ -63,7 +86,7 @@ def hindrances(settings: Settings) -> list[str]:
     if lacking:
         found.append(f"this root has no {', '.join(lacking)}")
     try:
-        number = of(settings.state)
+        number = of(settings.state, kind)
     except ResourceError as error:
         return [*found, str(error)]
     if not _is_mapped(number):
@@ -72,65 +95,99 @@ def hindrances(settings: Settings) -> list[str]:
         if not rights.readable(place, number, {number}):
             found.append(f"a user who is not root cannot read {place}")
             break
+    above = settings.state.resolve().parent
+    if kind == "fanout" and not rights.readable(above, number, {number}, 0o1):
+        found.append(f"a user who is not root cannot pass {above} to the databases")
     return found
 
 
 def is_wanted(settings: Settings, kind: str) -> bool:
     """Return whether a process of this kind is to become a user of its own: only root can."""
-    return os.geteuid() == 0 and kind in KINDS and settings.file.gateway.own_user
+    if os.geteuid() != 0 or kind not in KINDS:
+        return False
+    return settings.file.gateway.own_user if kind == "gateway" else settings.file.fanout.own_user
 
 
-def prepare(settings: Settings, kind: str, number: int) -> Settings:
-    """Lend the user what it needs, go to run/, and return the settings as they are seen from there.
+def show(settings: Settings, kind: str) -> None:
+    """Let a process of this kind read what is root's and it needs; what is not there yet is shown by its writer.
 
-    Alarms' targets, which have passwords, are not among them. Raises: OSError.
+    Raises: OSError.
     """
-    run, tls = settings.run, settings.file.tls
+    state, run = settings.state, settings.state / "run"
+    shared = of(state, "gateway")
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chown(run, -1, number)
+    os.chown(run, -1, shared)
     run.chmod(0o710)
-    for name in (settings.queues_socket.name, f"{settings.queues_socket.stem}.key", settings.canary.name):
-        _share(run / name, number)
+    for path in (settings.queues_socket, settings.queues_socket.with_suffix(".key"), settings.canary):
+        ownership.let_read(path, shared)
+    if kind == "fanout":
+        own = of(state, kind)
+        _open_state(state, own)
+        for folder in (settings.pulses, run / "gave_up"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for name in _READ:
+            _show_all(state / name, own)
+
+
+def prepare(settings: Settings, kind: str) -> Settings:
+    """Lend the user of this kind of process what it needs, and return the settings as they are seen by it; a gateway
+    goes to run/ for that.
+
+    Alarms' targets, which have passwords, are not among them. Raises: OSError, ResourceError.
+    """
+    show(settings, kind)
+    number = of(settings.state, kind)
     for name in LENT[kind]:
-        lend(run / name, number)
-    os.chdir(run)
+        lend(settings.state / name, number)
+    file = msgspec.structs.replace(settings.file, alarms=Alarms())
+    if kind == "fanout":
+        return msgspec.structs.replace(settings, file=file)
+    tls = file.tls
     absolute = msgspec.structs.replace(
         tls, certificate=tls.certificate and os.path.abspath(tls.certificate), key=tls.key and os.path.abspath(tls.key)
     )
-    file = msgspec.structs.replace(settings.file, tls=absolute, alarms=Alarms())
-    return msgspec.structs.replace(settings, file=file, run_folder=Path())
+    os.chdir(settings.run)
+    return msgspec.structs.replace(settings, file=msgspec.structs.replace(file, tls=absolute), run_folder=Path())
 
 
 def lend(folder: Path, user: int) -> None:
-    """Make the folder this user's. What another user left in it goes first: it may be a link that root made the user's
-    by its name. Raises: OSError.
+    """Make the folder this user's, with the files that were its owner's. What else is in it goes: it may be a link that
+    root would make the user's by its name. Raises: OSError.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != user:
+    before = folder.lstat().st_uid
+    if before != user:
+        os.chown(folder, 0, 0, follow_symlinks=False)  # nobody changes it meanwhile
+        folder.chmod(0o700)
         for entry in folder.iterdir():
-            with contextlib.suppress(IsADirectoryError, FileNotFoundError):
-                entry.unlink()
+            if not _hand_over(entry, before, user):
+                with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+                    entry.unlink()
         os.chown(folder, user, user, follow_symlinks=False)
 
 
 def take_back(settings: Settings, kind: str) -> None:
     """Make the folders root's again that a process of this kind had: without capabilities it could not write there.
-    Never raises: then only an alarm is missing.
+    Never raises: then only an alarm is missing, or a list.
     """
     for name in LENT.get(kind, ()) if os.geteuid() == 0 else ():
         try:
-            if (settings.run / name).exists():
-                lend(settings.run / name, 0)
+            if (settings.state / name).exists():
+                lend(settings.state / name, 0)
         except OSError:
             continue
 
 
-def become(number: int) -> None:
-    """Be this user from now on, in all threads, without any other group. The kernel takes the capabilities with it.
+def groups(settings: Settings, kind: str) -> list[int]:
+    """Return the groups that a user of this kind has besides its own."""
+    return [of(settings.state, "gateway")] if kind == "fanout" else []
 
-    Raises: OSError.
+
+def become(number: int, groups: Sequence[int] = ()) -> None:
+    """Be this user from now on, in all threads, with no other group but these. The kernel takes the capabilities with
+    it. Raises: OSError.
     """
-    os.setgroups([])
+    os.setgroups(groups)
     os.setresgid(number, number, number)
     os.setresuid(number, number, number)
     rights.give_up()
@@ -138,28 +195,62 @@ def become(number: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
-def group_let_into(folder: Path) -> int | None:
-    """Return the group of the lesser user that this folder of root's is open to; None if it is closed to all others.
-
-    Raises: OSError.
-    """
-    found = folder.stat()
-    lent = found.st_uid == 0 and found.st_gid in NUMBERS and stat.S_IMODE(found.st_mode) & 0o077 == 0o010
-    return found.st_gid if lent else None
-
-
 def close(folder: Path) -> None:
     """Close the folder to everybody else, but for a lesser user that it is open to. Raises: OSError."""
-    folder.chmod(0o700 if group_let_into(folder) is None else 0o710)
+    folder.chmod(0o700 if ownership.group_let_into(folder) is None else 0o710)
 
 
-def _share(path: Path, group: int) -> None:
-    """Let the group use the file, which is in a folder of root's; one that is not there yet is shared by its writer."""
-    try:
-        os.chown(path, -1, group, follow_symlinks=False)
-        path.chmod(0o660 if stat.S_ISSOCK(path.stat().st_mode) else 0o640)
-    except FileNotFoundError:
+def _free(first: int, taken: int = 0) -> int:
+    for place in range(first, first + len(LESSER)):
+        number = LESSER[place % len(LESSER)]
+        if number != taken and not _is_named(number):
+            return number
+    raise ResourceError(f"each of the users {LESSER[0]} to {LESSER[-1]} has a name: they belong to somebody")
+
+
+def _entered(run: Path, kind: str) -> Path:
+    return run if kind == "gateway" else run.parent
+
+
+def _open_state(folder: Path, group: int) -> None:
+    """Let the group pass the folder. What others could read in it, and could not reach, stays closed to the group."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if ownership.group_let_into(folder) != group:
+        for entry in folder.iterdir() if not mode & 0o001 else ():
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_symlink() and (found := stat.S_IMODE(entry.stat().st_mode)) & 0o007:
+                    entry.chmod(found & ~0o007)
+        os.chown(folder, -1, group)
+        folder.chmod(mode & ~0o070 | 0o010)
+
+
+def _show_all(path: Path, group: int) -> None:
+    """Let the group read the file, or all files in the folder; one that was shown is looked through no more."""
+    if not path.is_dir():
+        ownership.let_read(path, group)
         return
+    was_shown = ownership.group_let_into(path) == group
+    ownership.let_read(path, group)
+    for entry in path.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if not (was_shown and entry.is_dir() and ownership.group_let_into(entry) == group):
+                _show_all(entry, group)
+
+
+def _hand_over(path: Path, before: int, user: int) -> bool:
+    """Make the file this user's; return whether it was a file of the user's before, with no other name."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid != before:
+            return False
+        os.fchown(fd, user, user)
+        return True
+    finally:
+        os.close(fd)
 
 
 def _programs() -> Iterator[Path]:

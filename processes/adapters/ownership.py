@@ -3,10 +3,14 @@
 Whoever can write into the state folder can put in a token of his own or a program to run; whoever can read a secret can
 use it. So neither is accepted, and what to type against it is said. A file counts by its own mode and by that of its
 folder: one that others could read by its mode is closed to them in a folder of mode 0700.
+
+Root lends some of it to its lesser users (adapters/own_user.py), by their groups: a folder that they may enter has mode
+0710, a file that they may read 0640. Nobody else has such a group.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import stat
@@ -20,6 +24,9 @@ READABLE: Final = 0o044
 CHANGEABLE: Final = 0o022
 PRIVATE: Final = 0o077
 TLS_KEY: Final = 0o027  # a group may read it: Debian's ssl-cert, for instance
+# numbers of users and groups that nobody else has: neither systemd nor any distribution gives them to anybody. Source:
+# systemd, "Users, Groups, UIDs and GIDs on systemd Systems"
+LESSER: Final = range(60706, 61184)
 
 
 class Fault(NamedTuple):
@@ -45,6 +52,8 @@ def owners() -> frozenset[int]:
 def fault(path: Path, found: os.stat_result, forbidden: int, trusted: Collection[int]) -> Fault | None:
     """Return what is wrong with the owner or the mode; None: nothing. `forbidden`: bits that the mode may not have."""
     mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid == 0 and found.st_gid in LESSER:
+        forbidden &= ~0o040  # root has lent it
     if found.st_uid not in trusted:
         return Fault(path, f"{path} belongs to user {found.st_uid}", f"chown {os.geteuid()} {shlex.quote(str(path))}")
     if not mode & forbidden:
@@ -66,9 +75,34 @@ def file_fault(path: Path, forbidden: int, trusted: Collection[int], *, behind_f
     except FileNotFoundError:
         return None
     if behind_folder:
-        folder = path.parent.stat().st_mode
-        forbidden &= (0o070 if folder & 0o010 else 0) | (0o007 if folder & 0o001 else 0)
+        folder = path.parent.stat()
+        # whom root lent the folder is another than the group of a file in it that was not lent
+        entering = 0o070 if folder.st_gid == found.st_gid or folder.st_gid not in LESSER else 0o007
+        forbidden &= (entering if folder.st_mode & 0o010 else 0) | (0o007 if folder.st_mode & 0o001 else 0)
     return fault(path, found, forbidden, trusted)
+
+
+def group_let_into(folder: Path) -> int | None:
+    """Return the group of the lesser user that this folder of root's is open to; None if it is open to none.
+
+    Raises: OSError.
+    """
+    found = folder.stat()
+    lent = found.st_uid == 0 and found.st_gid in LESSER and stat.S_IMODE(found.st_mode) & 0o072 == 0o010
+    return found.st_gid if lent else None
+
+
+def let_read(place: Path | int, group: int, more: int = 0) -> None:
+    """Let the group read the file, or pass the folder; nothing, if it is not there, or if this process may not give it
+    away: root without capabilities may not. `place`: a path or a descriptor; `more`: bits that its mode has besides.
+    Raises: OSError.
+    """
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        found = os.stat(place)
+        kept = stat.S_IMODE(found.st_mode) & 0o700
+        given = 0o010 if stat.S_ISDIR(found.st_mode) else 0o060 if stat.S_ISSOCK(found.st_mode) else 0o040
+        os.chown(place, -1, group)
+        os.chmod(place, kept | given | more)
 
 
 def read_private(path: Path, bytes_max: int, *, forbidden: int = PRIVATE) -> bytes:

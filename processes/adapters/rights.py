@@ -70,15 +70,16 @@ def has(capability: int) -> bool:
     return bool(int(effective, 16) >> capability & 1)
 
 
-def readable(path: Path, user: int | None = None, groups: Collection[int] | None = None) -> bool:
+def readable(
+    path: Path, user: int | None = None, groups: Collection[int] | None = None, wanted: int = 0o4
+) -> bool:  # fmt: skip
     """Return whether a user may read the file by modes alone, without a capability; by default this one. What is not
-    there: yes.
+    there: yes. `wanted`: 1, to pass a folder.
 
     Cost: one stat for the file and each folder above.
     """
     if user is None or groups is None:
         user, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
-    wanted = 0o4
     for place in (path.resolve(), *path.resolve().parents):
         try:
             found = place.stat()

@@ -94,9 +94,10 @@ class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Fanout(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How many fanouts share the operators' port."""
+    """How many fanouts share the operators' port. own_user: started as root, they become a user of their own."""
 
     processes: Several = 1
+    own_user: bool = True
 
 
 class Watchdog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -191,7 +192,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def run(self) -> Path:
-        """The folder of sockets, pulses and locks; 0700, or 0710 for a gateway's own user (adapters/own_user.py)."""
+        """The folder of sockets, pulses and locks; 0700, or 0710 for lesser users (adapters/own_user.py)."""
         return self.run_folder or self.state / "run"
 
     @property

@@ -70,7 +70,10 @@ class DatabaseReader:
         def call(connection: sqlite3.Connection) -> T:
             if sqlite_file.files_at(self._path) != self._files:
                 raise _Replaced
-            return read(connection)
+            found = read(connection)
+            if not sqlite_file.is_settled(self._path, connection):
+                raise _Replaced
+            return found
 
         result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]
         return result

@@ -221,6 +221,8 @@ class Store:
             connection = await aiosqlite.Connection(lambda: fleet_db.open_for_writing(path), iter_chunk_size=64)
         except sqlite3.Error as error:
             raise _of_sqlite(error) from error
+        except OSError as error:
+            raise _of_disk(error, path) from error
         except DatabaseUnreadable as error:
             raise StorageBroken(str(error)) from None
         try:

@@ -20,8 +20,8 @@ CALLS_MAX: Final = 1000  # that wait behind a read; a link of ours sends nothing
 
 
 class Peer(asyncio.Protocol):
-    """One connection. `proven`: it has shown the key. `reading`: the queue of its last read. `is_gateways`: its user is
-    one that only gateways have.
+    """One connection. `proven`: it has shown the key. `reading`: the queue of its last read. `lesser`: the
+    kind of process whose own user it is (gateway, fanout); empty: it is this user's, or root's.
 
     busy_since_s: since when half a message is here, or a reply is not read; before `proven`, since when it is there.
     None: neither. Units: seconds of time.monotonic.
@@ -36,9 +36,9 @@ class Peer(asyncio.Protocol):
         answer: Callable[[Peer, bytes], AnyReply | None],
         forget: Callable[[Peer, Exception | None], None],
         *,
-        is_gateways: bool = False,
+        lesser: str = "",
     ) -> None:
-        self.pid, self.is_gateways, self.proven, self.reading = pid, is_gateways, False, ""
+        self.pid, self.lesser, self.proven, self.reading = pid, lesser, False, ""
         self.busy_since_s: float | None = time.monotonic()
         self.waits_with: ReadCall | None = None
         self.waits_after = Position(0, 0)

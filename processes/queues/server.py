@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
-from processes.adapters import own_user
+from processes.adapters import own_user, ownership
 from processes.adapters.logs import Log
 from processes.adapters.queue_socket import FAILURES, key_path, limit_waits, on_thread, prove_as_server, refuse, shut
 from processes.adapters.state import durable
 from processes.core.errors import Fenced
-from processes.core.queues import gateways_calls
+from processes.core.queues import lesser_calls
 from processes.core.queues.bounded_queue import QueueSet
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import EPOCH_MAX, AnyCall, AnyReply, QueueRefused, ReadCall, check_append
@@ -87,7 +87,7 @@ class Server:
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         own_user.close(folder)  # the real fence: a user who cannot enter the folder cannot connect
-        group = own_user.group_let_into(folder)
+        group = ownership.group_let_into(folder)
         self._key = _fresh_key(key_path(self._path), group)
         fresh = self._path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
@@ -175,8 +175,8 @@ class Server:
     def _take(self, sock: socket.socket) -> None:
         try:
             pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            is_own = uid in (os.getuid(), 0)
-            if not is_own and uid != own_user.group_let_into(self._path.parent):
+            lesser = "" if uid in (os.getuid(), 0) else own_user.kind_of(uid, self._path.parent)
+            if lesser is None:
                 raise PermissionError(f"a connection of user {uid}")
             # the pings of this process always get in: a full server is not a frozen one
             if len(self._peers) >= self._connections_max and pid != os.getpid():
@@ -189,7 +189,7 @@ class Server:
         except BaseException:
             sock.close()
             raise
-        peer = Peer(sock, pid, self._answer, self._forget, is_gateways=not is_own)
+        peer = Peer(sock, pid, self._answer, self._forget, lesser=lesser)
         self._peers.add(peer)
         opening = self._loop.create_task(peer.open(proving))
         self._openings.add(opening)
@@ -212,8 +212,8 @@ class Server:
         """Return the reply to a call; None if it waits, and is told to the peer later."""
         try:
             call = queue_calls.decode_call(message)
-            if peer.is_gateways:
-                gateways_calls.check(call)
+            if peer.lesser:
+                lesser_calls.check(call, peer.lesser)
             return self._perform(peer, call)
         except Fenced as error:
             return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)
@@ -222,8 +222,8 @@ class Server:
             return queue_calls.RefusedReply(error.code, str(error))
 
     def _perform(self, peer: Peer, call: AnyCall) -> AnyReply | None:
-        # what epoch a gateway of a user of its own names ends no hub
-        if not peer.is_gateways and self._queues.admit(call.role, call.hub_epoch):
+        # what epoch a lesser user names ends no hub
+        if not peer.lesser and self._queues.admit(call.role, call.hub_epoch):
             # a hub of an older epoch that waits is told at once
             self._look_again([waiting for waitings in self._waiting.values() for waiting in waitings])
         match call:
@@ -276,7 +276,7 @@ class Server:
 
     def _look(self, peer: Peer, call: ReadCall, after: Position) -> AnyReply | None:
         try:
-            if not peer.is_gateways:
+            if not peer.lesser:
                 self._queues.admit(call.role, call.hub_epoch)  # a newer hub may have come meanwhile
         except Fenced as error:
             return queue_calls.FencedReply(error.own_epoch, error.newest_epoch)

@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 import msgspec
 import psutil
 
-from processes.adapters import proc
+from processes.adapters import ownership, proc
 from processes.adapters import settings as settings_of
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable, stacks_file
@@ -285,10 +285,14 @@ def _json(value: object) -> str:
 
 def _write(folder: Path, texts: dict[str, str]) -> list[str]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    group = ownership.group_let_into(folder.parent.parent)
+    if group is not None:  # a fanout's own user shows it
+        ownership.let_read(folder.parent, group)
+        ownership.let_read(folder, group)
     written = []
     for name, text in texts.items():
         with contextlib.suppress(OSError):
-            durable.replace(folder / name, text.encode(errors="replace"), durable=False)
+            durable.replace(folder / name, text.encode(errors="replace"), durable=False, group=group)
             written.append(name)
     return written
 

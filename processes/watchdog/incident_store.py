@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters.state import incidents_db
+from processes.adapters.state import incidents_db, sqlite_file
 from processes.core.shown.status import IncidentsReport, IncidentView
 from processes.core.watchdog.incident import Incident, view
 
@@ -80,6 +80,7 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
+            sqlite_file.show(self._path)
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )

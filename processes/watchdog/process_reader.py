@@ -153,10 +153,11 @@ class ProcessReader:
         """Return whether a pulse may name this process. A lesser user's pulse names none of another user: what it names
         is watched, and killed.
         """
-        if subject.name.partition(":")[0] not in own_user.KINDS:
+        kind = subject.name.partition(":")[0]
+        if kind not in own_user.KINDS:
             return True
         try:
-            user = own_user.group_let_into(self._folder.parent)
+            user = own_user.let_in(self._folder.parent, kind)
             return user is None or os.stat(f"/proc/{pid}").st_uid == user
         except OSError:
             return False

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import proc
+from processes.adapters import ownership, proc
 from processes.adapters.logs import Log
 from processes.adapters.state import durable, pulse_file, status_file
 from processes.core.records.ledger import Ledger
@@ -100,8 +100,13 @@ class Writer:
         """Begin to replace the file in one step. Never raises."""
         self._began_s = now_s
         content = msgspec.json.encode(report)
-        self._writing = on_thread(lambda: durable.replace(self._path, content, durable=False))
+        self._writing = on_thread(lambda: self._replace(content))
         self._writing.add_done_callback(self._written)
+
+    def _replace(self, content: bytes) -> None:
+        # beside run/ are those that it is lent to: a fanout's own user, and no gateway's
+        group = ownership.group_let_into(self._path.parent.parent)
+        durable.replace(self._path, content, durable=False, group=group)
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         error = None if writing.cancelled() else writing.exception()

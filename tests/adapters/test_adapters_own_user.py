@@ -1,4 +1,4 @@
-"""What a gateway's own user can get at, and what it cannot; with real files, sockets and processes."""
+"""What the own users of gateways and fanouts can get at, and what they cannot; with real files, sockets, processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,26 @@ from typing import Any
 
 import pytest
 import structlog
-from doubles.deadline import WAIT_S
+from doubles.deadline import WAIT_S, until
 
-from processes.adapters import own_user
+from processes.adapters import own_user, ownership
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import canary_file, contested, deaf_file, durable, private_files, pulse_file, sightings
+from processes.adapters.state import (
+    canary_file,
+    contested,
+    deaf_file,
+    durable,
+    fleet_db,
+    private_files,
+    pulse_file,
+    sightings,
+    signin_codes,
+)  # fmt: skip
+from processes.adapters.state.pulse_file import PulseFile
 from processes.core.errors import ResourceError
 from processes.core.shown.status import CanaryFile
+from processes.core.values import Role, digest
 from processes.queues.server import Server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -41,9 +53,9 @@ from processes.core.travels import messages
 from processes.core.travels.queue_calls import EPOCH_MAX, QueueRefused
 from processes.core.values import Position
 outside = load()
-number = own_user.of(outside.state)
+number = own_user.of(outside.state, "gateway")
 rights.let_none_in()
-inside = own_user.prepare(outside, "gateway", number)
+inside = own_user.prepare(outside, "gateway")
 for place in (asked_to_end.place(inside.run, "gateway"), gave_up.place(inside.run, "gateway")):
     durable.hold(place)
 log = logs.open_log(inside.log, "gateway", held=True)
@@ -125,6 +137,101 @@ done["pid"], done["number"], done["alarms"] = os.getpid(), number, inside.file.a
 print(json.dumps(done))
 """
 
+FANOUT = """
+import asyncio, json, os, sys, time
+from pathlib import Path
+from processes.adapters import own_user, ownership, rights
+from processes.adapters.queue_link import QueueLink
+from processes.adapters.settings import load
+from processes.adapters.state import fleet_db, history_file, pulse_file, session_files, sightings, signin_codes
+from processes.adapters.state.session_files import SessionFile
+from processes.core.travels import messages
+from processes.core.travels.queue_calls import EPOCH_MAX, QueueRefused
+from processes.core.values import Position, Role
+outside = load()
+rights.let_none_in()
+inside = own_user.prepare(outside, "fanout")
+there = {path: path.is_dir() for path in (outside.state, *outside.state.rglob("*")) if not path.is_socket()}
+own_user.become(own_user.of(outside.state, "fanout"), own_user.groups(outside, "fanout"))
+done = {}
+
+def attempt(name, call):
+    try:
+        call()
+        done[name] = "done"
+    except OSError as error:
+        done[name] = type(error).__name__
+    except QueueRefused as error:
+        done[name] = error.code
+
+def tokens():
+    return sorted(each.label for each in fleet_db.reading(inside.database, fleet_db.tokens))
+
+for path, is_folder in there.items():
+    name = str(path.relative_to(outside.state))
+    attempt(f"read {name}", lambda: os.listdir(path) if is_folder else path.read_bytes())
+    attempt(f"write {name}", lambda: (os.mkdir(path / "x"), os.rmdir(path / "x")) if is_folder else open(path, "r+b"))
+    attempt(f"remove {name}", lambda: os.rename(path, f"{path}.x"))
+    if done[f"remove {name}"] == "done":
+        os.rename(f"{path}.x", path)
+for name, call in {
+    "kill root's": lambda: os.kill(os.getppid(), 0), "be root": lambda: os.setuid(0),
+    "read its memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb"),
+    "read its variables": lambda: open(f"/proc/{os.getppid()}/environ", "rb").read(),
+    "be the gateway": lambda: os.setuid(own_user.of(outside.state, "gateway")),
+    "shadow": lambda: open("/etc/shadow").read(),
+}.items():
+    attempt(name, call)
+told = {"done": done, "tokens": tokens(), "key": len(session_files.cookie_key(inside.run))}
+told["own"] = ownership.read_private(inside.operator_token, 100).decode()
+told["ended"] = sorted(session_files.ended(inside.run, 3600.0, None))
+told["listed"] = [id for id, _ in session_files.listed(inside.run)]
+session_files.put(inside.run, "s" * 8, SessionFile("ann", Role.VIEWER, time.time()), 3600.0)
+told["put"] = sorted(id for id, _ in session_files.listed(inside.run))
+session_files.end(inside.run, "s" * 8, 9e9)
+told["over"] = sorted(session_files.ended(inside.run, 3600.0, None))
+told["code"] = [signin_codes.use(inside.run, "code"), signin_codes.use(inside.run, "code")]
+told["history"] = history_file.read(inside.histories / "fanout").decode()
+history_file.write(inside.histories / "fanout", b"later")
+sightings.say(inside.run, sightings.GUESSED, "fanout", "a hundred")
+told["pulse"] = pulse_file.last(inside.pulses, "hub").turn
+told["alarms"] = inside.file.alarms.urls
+
+async def call():
+    link = QueueLink(inside.queues_socket, "fanout", timeout_s=10.0)
+    link.epoch = EPOCH_MAX - 1
+    own = messages.broadcasts_of("fanout")
+    for name, what in {
+        "ask": lambda: link.append(messages.EVENTS, [messages.encode(messages.SnapshotWanted("fanout", "1"))]),
+        "as another": lambda: link.append(messages.EVENTS, [messages.encode(messages.SnapshotWanted("fanout:2", "1"))]),
+        "as an agent": lambda: link.append(messages.EVENTS, [messages.encode(messages.HostFlooded("g/1", "h", "web1"))]),
+        "tell fanouts": lambda: link.append(own, [b"x"]), "hear": lambda: link.read(own, Position(0, 0), wait_s=0.0),
+        "tell agents": lambda: link.append(messages.deliveries_of("gateway"), [b"x"]),
+        "overhear": lambda: link.read(messages.EVENTS, Position(0, 0), wait_s=0.0), "figures": link.stats,
+    }.items():
+        try:
+            await what()
+            done[name] = "done"
+        except QueueRefused as error:
+            done[name] = error.code
+    await link.close()
+
+asyncio.run(call())
+if sys.stdin.readline():  # the hub has closed its database: there is no log of it
+    told["log"] = os.path.exists(f"{inside.database}-wal")
+    told["tokens without a log"] = tokens()
+print(json.dumps(told))
+"""
+# what a fanout's user may do with the files and folders of a state folder
+FANOUT_READS = {
+    "fleet.db", "fleet.db-wal", "fleet.db-shm", "operator.token", "run/cookie.key", "run/pulse/hub", "run/wanted.json",
+    "run/canary.json", "run/queues.key", "run/gave_up/hub", "incidents/1/log.txt",
+}  # fmt: skip
+FANOUT_OWNS = {
+    "history", "history/fanout", "run/codes", "run/guessed", "run/sessions", "run/sessions/before", "run/signed_out",
+    "run/signed_out/before",
+}  # fmt: skip
+
 
 @pytest.fixture
 def settings() -> Iterator[Settings]:
@@ -176,7 +283,7 @@ async def own_users_life(settings: Settings) -> None:
     number = told["number"]
     check(settings, told)
     await hub_goes_on(settings)
-    assert number in own_user.NUMBERS
+    assert number in ownership.LESSER
     assert stat.S_IMODE(settings.state.stat().st_mode) == 0o700
     assert stat.S_IMODE(settings.run.stat().st_mode) == 0o710
     server.close()
@@ -218,6 +325,66 @@ def check(settings: Settings, told: dict[str, Any]) -> None:
     assert (settings.run / "contested").stat().st_uid == number
 
 
+def test_fanouts_own_user_reads_what_it_shows_keeps_sessions_and_gets_at_nothing_else(settings: Settings) -> None:
+    """In a folder of a version before, whose processes were all root; and it becomes root's again."""
+    settings.state.parent.chmod(0o711)
+    settings.database.unlink()
+    (settings.run / "cookie.key").unlink()
+    (settings.run / "cookie.key").write_bytes(b"k" * 32)
+    (settings.run / "cookie.key").chmod(0o600)
+    PulseFile(settings.pulses, "hub").beat()
+    for name, content in (
+        ("history/fanout", "earlier"), ("incidents/1/log.txt", "a line"), ("run/signed_out/before", ""),
+        ("run/sessions/before", '{"actor": "ann", "role": "viewer", "at": 1.0}'), ("agent-state/journal.db", "secret"),
+        ("replaced/fleet-1", "secret"), ("run/stacks/hub.stacks", "secret"), ("run/gave_up/hub", "1 why"),
+    ):  # fmt: skip
+        (settings.state / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (settings.state / name).write_text(content)
+        (settings.state / name).chmod(0o600)
+    signin_codes.put(settings.run, "code", Role.ADMIN, 9e9)
+    asyncio.run(fanouts_life(settings))
+    assert [each for each in private_files.faults(settings) if "fleethub.toml" not in str(each)] == []
+    own_user.take_back(settings, "fanout")
+    for name in FANOUT_OWNS:
+        assert ((settings.state / name).stat().st_uid, (settings.state / name).exists()) == (0, True)
+
+
+async def fanouts_life(settings: Settings) -> None:
+    server = Server(settings.queues_socket, LOG)
+    server.start()
+    sqlite = fleet_db.open_for_writing(settings.database)
+    sqlite.execute("INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES ('1', 'viewer', 'ann', 0)")
+    environment = {**os.environ, "FLEETHUB_STATE": str(settings.state)}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FANOUT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    guessed = settings.run / "guessed" / "fanout"
+    await asyncio.to_thread(until, lambda: guessed.exists() or child.returncode is not None)
+    sqlite.close()
+    out, _ = await asyncio.wait_for(child.communicate(b"closed\n"), WAIT_S)
+    server.close()
+    told = json.loads(out)
+    done = told.pop("done")
+    allowed = {f"read {name}" for name in FANOUT_READS | FANOUT_OWNS}
+    allowed |= {f"{what} run/codes/{digest('code')}" for what in ("read", "write", "remove")}
+    allowed |= {f"write {name}" for name in FANOUT_OWNS}
+    allowed |= {f"remove {name}" for name in FANOUT_OWNS if name.endswith(("/fanout", "/before"))}
+    assert {name for name, result in done.items() if result == "done"} == allowed | {"ask", "hear"}
+    assert set(done.values()) == {"done", "PermissionError", "not_yours"}
+    assert told == {
+        "tokens": ["ann"], "key": 32, "own": "secret", "ended": ["before"], "listed": ["before"],
+        "put": ["before", "s" * 8], "over": ["before", "s" * 8], "code": ["admin", None], "history": "earlier",
+        "pulse": 1, "alarms": [], "log": False, "tokens without a log": ["ann"],
+    }  # fmt: skip
+    assert sightings.lately(settings.run, sightings.GUESSED) == [("fanout", "a hundred")]
+    number = own_user.of(settings.state, "fanout")
+    signin_codes.put(settings.run, "later", Role.ADMIN, 9e9)  # by root, in a folder that is not root's
+    (made,) = (settings.run / "codes").iterdir()
+    assert (made.stat().st_uid, made.stat().st_gid, stat.S_IMODE(made.stat().st_mode)) == (0, number, 0o640)
+    made.unlink()
+
+
 def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_path: Path) -> None:
     """Links to root's own file, one of them hard, a pipe, a folder, names that are none."""
     secret = tmp_path / "secret"
@@ -226,7 +393,7 @@ def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_pa
     other = tmp_path / "other"
     other.write_text("root's too")
     folder = tmp_path / "impersonated"
-    own_user.lend(folder, own_user.NUMBERS[0])
+    own_user.lend(folder, ownership.LESSER[0])
     durable.replace(folder / "web1", b"it is told", durable=False)
 
     def plant() -> None:
@@ -239,7 +406,7 @@ def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_pa
     plant()
     assert sightings.lately(tmp_path, "impersonated") == [("web1", "it is told")]
     assert not (folder / "a\x1b[2Jb").exists()
-    for user in (own_user.NUMBERS[1], 0):
+    for user in (ownership.LESSER[1], 0):
         own_user.lend(folder, user)
         assert folder.stat().st_uid == user
         assert [path.name for path in folder.iterdir()] == ["folder"]
@@ -260,27 +427,27 @@ def test_a_folder_full_of_names_costs_one_look_a_bounded_time(tmp_path: Path, mo
 
 
 def test_each_state_folder_has_a_number_that_nobody_else_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = {own_user.of(Path(f"/var/lib/fleethub{number}")) for number in range(50)}
+    numbers = {own_user.of(Path(f"/var/lib/fleethub{number}"), "gateway") for number in range(50)}
     assert len(numbers) > 30
-    assert own_user.of(Path("/x")) == own_user.of(Path("/x"))
-    taken = own_user.of(Path("/x"))
+    assert own_user.of(Path("/x"), "gateway") == own_user.of(Path("/x"), "gateway")
+    taken = own_user.of(Path("/x"), "gateway")
     monkeypatch.setattr(own_user, "_is_named", lambda number: number == taken)
-    assert own_user.of(Path("/x")) in own_user.NUMBERS
-    assert own_user.of(Path("/x")) != taken
+    assert own_user.of(Path("/x"), "gateway") in ownership.LESSER
+    assert own_user.of(Path("/x"), "gateway") != taken
     monkeypatch.setattr(own_user, "_is_named", lambda number: True)
     with pytest.raises(ResourceError, match="belong to somebody"):
-        own_user.of(Path("/x"))
+        own_user.of(Path("/x"), "gateway")
 
 
 @pytest.mark.parametrize(
     ("owner", "group", "mode", "lent"),
     [
-        (0, own_user.NUMBERS[0], 0o710, True),
-        (0, own_user.NUMBERS[0], 0o700, False),
-        (0, own_user.NUMBERS[0], 0o711, False),
-        (0, own_user.NUMBERS[0], 0o750, False),
+        (0, ownership.LESSER[0], 0o710, True),
+        (0, ownership.LESSER[0], 0o700, False),
+        (0, ownership.LESSER[0], 0o711, True),
+        (0, ownership.LESSER[0], 0o750, False),
         (0, 100, 0o710, False),
-        (65534, own_user.NUMBERS[0], 0o710, False),
+        (65534, ownership.LESSER[0], 0o710, False),
     ],
 )
 def test_folder_counts_as_lent_if_root_lent_it_and_else_is_closed(
@@ -288,7 +455,7 @@ def test_folder_counts_as_lent_if_root_lent_it_and_else_is_closed(
 ) -> None:
     os.chown(tmp_path, owner, group)
     tmp_path.chmod(mode)
-    assert own_user.group_let_into(tmp_path) == (group if lent else None)
+    assert ownership.group_let_into(tmp_path) == (group if lent else None)
     own_user.close(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == (0o710 if lent else 0o700)
     tmp_path.chmod(0o700)

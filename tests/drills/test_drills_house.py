@@ -27,7 +27,7 @@ pytestmark = pytest.mark.house
 
 
 class HouseOfOwnUsers(House):
-    """One whose gateway is no root."""
+    """One whose gateway and fanout are no root."""
 
     own_users = True
 
@@ -135,7 +135,7 @@ def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's processes have something to give up")
 def test_gateway_and_fanout_run_without_capabilities_and_without_new_privileges(house: House) -> None:
-    """In each of their threads; the gateway as a user of its own. They serve all the same, as the other tests of this
+    """In each of their threads, and as users of their own; the fanout has the gateway's group. They serve all the same, as the other tests of this
     house show.
     """
     for name in ("gateway", "fanout"):
@@ -146,7 +146,8 @@ def test_gateway_and_fanout_run_without_capabilities_and_without_new_privileges(
             sets = {key: int(told[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
             assert (set(sets.values()), told["NoNewPrivs"]) == ({0}, "1"), (name, sets)
             users = {int(each) for field in ("Uid", "Gid", "Groups") for each in told[field].split()}
-            assert users == ({own_user.of(house.state)} if name == "gateway" else {0} | users)
+            theirs = {"gateway": ["gateway"], "fanout": ["fanout", "gateway"]}[name]
+            assert users == {own_user.of(house.state, kind) for kind in theirs}
     hub = Path(f"/proc/{house.pulse('hub').pid}/status").read_text()
     assert "NoNewPrivs:\t0" in hub
 

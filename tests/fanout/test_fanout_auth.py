@@ -98,12 +98,16 @@ def test_who_guesses_bearer_tokens_makes_the_fanout_look_no_more_than_stated(
     asyncio.run(run())
 
 
-def test_sessions_that_had_begun_before_all_were_ended_stay_ended_and_later_ones_are_good(settings: Settings) -> None:
+@pytest.mark.parametrize("place", ["signed_out/until", "signed_out_until"])  # the second is of a version before
+def test_sessions_that_had_begun_before_all_were_ended_stay_ended_and_later_ones_are_good(
+    settings: Settings, place: str
+) -> None:
     async def run() -> None:
         hours = Hours(settings)
         before, _ = await hours.sign_in()
         assert hours.auth.known("", before) is not None
-        (settings.run / "signed_out_until").write_text(f"{hours.now_s!r}\n")
+        (settings.run / place).parent.mkdir(exist_ok=True)
+        (settings.run / place).write_text(f"{hours.now_s!r}\n")
         hours.watch.seen = state_folder.look(settings, hours.watch.seen)
         assert hours.auth.known("", before) is None
         hours.now_s += 1

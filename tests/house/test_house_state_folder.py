@@ -20,7 +20,7 @@ from processes.adapters import state
 WORDS = {
     "NAME": r"(?!supervisord)[a-z]+(?:[:_-][0-9]+)?",
     "HASH": r"[0-9a-f]{32,64}",
-    "ID": r"[0-9A-Za-z_.-]+",
+    "ID": r"(?!until$)[0-9A-Za-z_.-]+",
     "HOST": r"[A-Za-z0-9][A-Za-z0-9.-]*",
     "EVIDENCE": r"[a-z]+\.(?:txt|json)",
     "N": r"[0-9]+",
@@ -49,7 +49,8 @@ RARE = {
     "run/impersonated/HOST": "an agent that claims another name",
     "run/guessed/": "a hundred guesses within a minute",
     "run/guessed/NAME": "a hundred guesses within a minute",
-    "run/signed_out_until": "a hundred thousand sign-outs",
+    "run/signed_out/until": "a hundred thousand sign-outs",
+    "run/signed_out_until": "the same, in a version before",
     "run/failpoint": "a drill",
     "run/failpoint-watchdog": "a test",
     "run/deaf": "a drill",

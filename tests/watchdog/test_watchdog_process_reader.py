@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from processes.adapters import own_user
+from processes.adapters import ownership
 from processes.adapters.state.pulse_file import PulseFile, start_ticks
 from processes.adapters.supervisor import Supervised
 from processes.watchdog.process_reader import ProcessReader
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has lesser users")
-USER = own_user.NUMBERS[0]
+USER = ownership.LESSER[0]
 
 
 @pytest.fixture

@@ -9,9 +9,13 @@ host's name, N a number. A row that ends with / is a folder. All other code writ
 durable: yes = synced, file and folder, before the writer goes on; sql = by SQLite's own commits; no = of use only as
 long as the machine runs, or made anew. All files can be read by this user alone.
 
-A gateway that root starts becomes another user (adapters/own_user.py). Then run/ has mode 0710 and that user's group,
-by which it reads queues.key and canary.json (0640) and uses queues.sock (0660); contested/ and impersonated/ are its
-own. What it writes elsewhere it opened before, so it rewrites these files in place, and rotates its log by copying.
+Gateways and fanouts that root starts become other users (adapters/own_user.py). Then run/ has mode 0710 and the
+gateways' group, which fanouts have too: by it they read queues.key and canary.json (0640) and use queues.sock (0660).
+The state folder, pulse/, gave_up/ and incidents/ have mode 0710 and the fanouts' own group, and so has what a fanout
+reads (0640): the databases with their logs, operator.token, revoked, cookie.key, watchdog.json, wanted.json, pulses,
+reasons and evidence. contested/ and impersonated/ are the gateways' own; history/, codes/, guessed/, sessions/ and
+signed_out/ the fanouts'. What these processes write elsewhere they opened before, so they rewrite these files in place,
+and rotate their logs by copying.
 
 Who is let in is decided by fleet.db (and operator.token, run/canary.json). `revoked` only takes away from that, so that
 an older fleet.db lets nobody in who was sent away since.
@@ -84,7 +88,8 @@ an older fleet.db lets nobody in who was sent away since.
     run/sessions/ID            | 0600 | fanout              | fanout                | no      | twelve hours, or its end
     run/signed_out/            | 0700 | fanout              | -                     | yes     | the installation's
     run/signed_out/ID          | 0600 | fanout              | fanout                | yes     | twelve hours
-    run/signed_out_until       | 0600 | fanout              | fanout                | yes     | the installation's
+    run/signed_out/until       | 0600 | fanout              | fanout                | yes     | the installation's
+    run/signed_out_until       | 0600 | fanout of before     | fanout                | yes     | the installation's
     run/codes/                 | 0700 | command line        | -                     | yes     | the installation's
     run/codes/HASH             | 0600 | command line        | fanout                | yes     | one use, ten minutes
     run/failpoint              | 0600 | drills              | hub                   | no      | until it strikes

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import own_user, ownership
+from processes.adapters import ownership
 from processes.adapters.ownership import NotPrivate
 from processes.adapters.state import durable
 from processes.core.shown.status import CanaryFile
@@ -23,9 +23,9 @@ _file = msgspec.json.Decoder(CanaryFile)
 def write(path: Path, hashes: CanaryFile) -> None:
     """Write the hashes, so that gateways and fanouts know the tokens. Raises: OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    group = own_user.group_let_into(path.parent)
-    mode = 0o600 if group is None else 0o640
-    durable.replace(path, msgspec.json.encode(hashes), mode=mode, durable=False, group=group)
+    durable.replace(
+        path, msgspec.json.encode(hashes), durable=False, group=ownership.group_let_into(path.parent)
+    )  # fmt: skip
 
 
 def read(path: Path) -> CanaryFile | None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from processes.adapters import own_user
+from processes.adapters import ownership
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable
 
@@ -20,7 +20,7 @@ NAME_BYTES_MAX: Final = 64
 
 def ask(settings: Settings, name: str) -> None:
     """Let the process of this name accept no more connections. Raises: OSError."""
-    group = own_user.group_let_into(settings.run)
+    group = ownership.group_let_into(settings.run)
     mode = 0o600 if group is None else 0o660
     durable.replace(settings.deaf, f"{name}\n".encode(), mode=mode, durable=False, group=group)
 

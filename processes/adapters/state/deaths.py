@@ -74,7 +74,7 @@ class Poison:
 
 def write_note(settings: Settings, name: str, note: Note) -> None:
     """Write the note durably, before the kill. Blocks until it is on disk. Raises: OSError."""
-    _write(_path(settings, name).with_suffix(".note"), note)
+    _write(place(settings, name).with_suffix(".note"), note)
 
 
 def examine(settings: Settings, name: str) -> Poison:
@@ -84,7 +84,7 @@ def examine(settings: Settings, name: str) -> Poison:
     Never raises: a process that cannot examine the end must start all the same. A death that cannot be written counts
     for this start alone.
     """
-    path = _path(settings, name)
+    path = place(settings, name)
     record = _read(path, _record) or DeathRecord()
     record = poison.recent(record, clock.boot_id(), clock.now().boot_s)
     death = None
@@ -101,7 +101,7 @@ def examine(settings: Settings, name: str) -> Poison:
 
 def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
     boot, now = clock.boot_id(), clock.now()
-    note = _read(_path(settings, name).with_suffix(".note"), _note)
+    note = _read(place(settings, name).with_suffix(".note"), _note)
     stacks = _tail(stacks_file.of_main(stacks_file.folder(settings.run), name), poison.STACKS_CHARS_MAX)
     words = poison.last_words(_supervisor_log(settings), last.pid)
     out_of_memory = "SIGKILL" in words and _killed_for_memory(last)
@@ -156,7 +156,8 @@ def _supervisor_log(settings: Settings) -> str:
     return _tail(path.with_name(path.name + ".1"), LOG_TAIL_BYTES) + _tail(path, LOG_TAIL_BYTES)
 
 
-def _path(settings: Settings, name: str) -> Path:
+def place(settings: Settings, name: str) -> Path:
+    """Return the file of a process's deaths."""
     return settings.run / "poison" / f"{name.replace(':', '-')}.json"
 
 

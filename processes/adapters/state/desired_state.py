@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from processes.adapters import ownership
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable, lock
 
@@ -53,4 +54,5 @@ def _held(settings: Settings) -> Iterator[None]:
 
 
 def _write(settings: Settings, wanted: Mapping[str, str]) -> None:
-    durable.replace(settings.wanted, msgspec.json.encode(dict(wanted)), durable=False)
+    group = ownership.group_let_into(settings.state)
+    durable.replace(settings.wanted, msgspec.json.encode(dict(wanted)), durable=False, group=group)

@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import ownership
 from processes.adapters.held_file import open_held
 
 TEMPORARY: Final = ".new"  # how the name of every temporary file ends; it begins with a dot
@@ -47,7 +48,7 @@ def replace(
 ) -> None:  # fmt: skip
     """Replace the file by one with `content`, in one step. A link in its place is replaced, not followed.
 
-    `group`: whose the file is to be, if not this process's. Raises: OSError.
+    `group`: who may read it too. Raises: OSError.
     """
     if path in _held:
         _rewrite(_held[path], content, durable=durable)
@@ -105,14 +106,17 @@ def create(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = Tru
         sync_folder(path.parent)
 
 
-def append_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600) -> None:
-    """Add the lines at the file's end, durably; make the file if there is none. For one writer at a time.
+def append_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600, group: int | None = None) -> None:
+    """Add the lines at the file's end, durably; make the file if there is none. For one writer at a time. `group`: who
+    may read it too.
 
     A piece that a kill left without its newline becomes a line of its own, so that no new line is joined to it.
     Raises: OSError, and then none of the lines is there.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
+        if group is not None:
+            ownership.let_read(fd, group)
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         content = "\n" * torn + "".join(f"{line}\n" for line in lines)
@@ -171,9 +175,9 @@ def _written(path: Path, content: bytes, mode: int, *, durable: bool, group: int
     fd = os.open(fresh, _FRESH, mode)
     try:
         try:
-            if group is not None:
-                os.fchown(fd, -1, group)
             os.fchmod(fd, mode)  # without the umask
+            if group is not None:
+                ownership.let_read(fd, group, mode & 0o070)
             write_all(fd, content)
             if durable:
                 os.fsync(fd)

@@ -44,8 +44,9 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     """Return the hub's connection: WAL, every commit synced to disk, transactions begun by hand.
 
     A file that is not there is made; one of an older version becomes one of ours. `refusal` says beforehand whether it
-    may. Raises: sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
+    may. Raises: OSError; sqlite3.Error; DatabaseUnreadable, if the file is of a newer version.
     """
+    sqlite_file.show(path)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -196,7 +197,10 @@ def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
     """Return the result of one reading function, called with a connection of its own. Raises: DatabaseUnreadable."""
     connection = open_for_reading(path)
     try:
-        return read(connection)
+        found = read(connection)
+        if not sqlite_file.is_settled(path, connection):
+            raise DatabaseUnreadable(f"a hub has just begun to write {path}")
+        return found
     except sqlite3.Error as error:
         raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
     finally:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import ownership
 from processes.adapters.state import durable
 
 CHARS_MAX: Final = 1000  # of a reason
@@ -23,7 +24,8 @@ def say(run: Path, name: str, reason: str) -> None:
     with contextlib.suppress(OSError):
         path = place(run, name)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        durable.replace(path, f"{os.getpid()} {' '.join(reason.split())[:CHARS_MAX]}\n".encode(), durable=False)
+        content = f"{os.getpid()} {' '.join(reason.split())[:CHARS_MAX]}\n".encode()
+        durable.replace(path, content, durable=False, group=ownership.group_let_into(path.parent))
 
 
 def forget(run: Path, name: str) -> None:

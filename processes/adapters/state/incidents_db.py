@@ -87,6 +87,7 @@ def totals(path: Path) -> IncidentsReport:
 def _reading(path: Path, read: Callable[[sqlite3.Connection], T], nothing: T) -> T:
     try:
         with contextlib.closing(sqlite_file.open_for_reading(path, BUSY_TIMEOUT_S)) as connection:
-            return read(connection)
+            found = read(connection)
+            return found if sqlite_file.is_settled(path, connection) else nothing
     except (OSError, sqlite_file.NoFile, sqlite3.Error, msgspec.DecodeError):
         return nothing

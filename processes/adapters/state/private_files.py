@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from processes.adapters import own_user, ownership, queue_socket
+from processes.adapters import ownership, queue_socket
 from processes.adapters.ownership import Fault
 from processes.adapters.settings import Settings
 from processes.adapters.state import revocations, session_files
@@ -34,7 +34,7 @@ def faults(settings: Settings) -> Iterator[Fault]:
     """
     trusted = ownership.owners()
     found = [ownership.file_fault(settings.state, ownership.CHANGEABLE, trusted)]
-    found += [ownership.file_fault(path, _forbidden(settings, path), trusted) for path in secrets(settings)]
+    found += [ownership.file_fault(path, ownership.PRIVATE, trusted) for path in secrets(settings)]
     found += [ownership.file_fault(path, ownership.CHANGEABLE, trusted) for path in records(settings)]
     for path in (settings.config, settings.agent_file):
         found.append(ownership.file_fault(path, ownership.CHANGEABLE, trusted, behind_folder=True))
@@ -43,12 +43,3 @@ def faults(settings: Settings) -> Iterator[Fault]:
     if settings.file.tls.key:
         found.append(ownership.file_fault(Path(settings.file.tls.key), ownership.TLS_KEY, trusted, behind_folder=True))
     yield from (each for each in found if each is not None)
-
-
-def _forbidden(settings: Settings, path: Path) -> int:
-    """Return the bits that the mode of a secret may not have. The key of `queues` may be a gateway's own user's too."""
-    if path.parent == settings.run and path.exists():
-        group = own_user.group_let_into(settings.run)
-        if group is not None and path.stat().st_gid == group:
-            return ownership.PRIVATE & ~0o040
-    return ownership.PRIVATE

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import proc
+from processes.adapters import ownership, proc
 from processes.adapters.state import durable
 from processes.core.travels import pulse as record
 from processes.core.travels.pulse import Pulse, Unreadable
@@ -83,6 +83,9 @@ class PulseFile:
         fresh = self._folder / f".{self._name}.{os.getpid()}"
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
+            group = ownership.group_let_into(self._folder)
+            if group is not None:
+                ownership.let_read(fd, group)
             durable.write_all(fd, record.pack(self.pulse, self._sequence) * 2)
             found = mmap.mmap(fd, record.SIZE)
             fresh.replace(self._folder / self._name)

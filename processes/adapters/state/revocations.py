@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from processes.adapters import ownership
 from processes.adapters.state import durable
 
 
@@ -63,4 +64,4 @@ def add(path: Path, token_hashes: Iterable[str]) -> None:
     known = read(path)
     fresh = [token_hash for token_hash in dict.fromkeys(token_hashes) if token_hash not in known]
     if fresh:
-        durable.append_lines(path, fresh)
+        durable.append_lines(path, fresh, group=ownership.group_let_into(path.parent))

@@ -1,8 +1,8 @@
-"""Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out, run/signed_out_until and
-run/cookie.key.
+"""Sign-ins as files that all fanouts of a machine share: run/sessions, run/signed_out and run/cookie.key.
 
 A session is a signed cookie; its file, named by its id, lists it, and the file's time of change tells when the session
-was last used. A file of the same name in signed_out ends it early: every fanout sees that file at its next look.
+was last used. A file of the same name in signed_out ends it early: every fanout sees that file at its next look. There
+`until` stands for many of them.
 Everything here blocks.
 """
 
@@ -25,6 +25,7 @@ from processes.core.values import Role
 KEY_BYTES: Final = 32
 SIGNED_OUT_MAX: Final = 100_000  # files of ended sessions; of more, the older half becomes one time
 MARK_BYTES_MAX: Final = 200
+UNTIL: Final = "until"  # in signed_out; shorter than a session's id
 
 
 class SessionFile(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ def ended(run: Path, age_s_max: float, before: frozenset[str] | None) -> frozens
     those of sessions that have ended by their time, which is older than `age_s_max`, and makes few of too many.
     """
     try:
-        paths = list((run / "signed_out").iterdir())
+        paths = [path for path in (run / "signed_out").iterdir() if path.name != UNTIL]
     except FileNotFoundError:  # nobody has signed out yet; but who once has, has
         return before or frozenset()
     except OSError:
@@ -138,10 +139,11 @@ def ended_until(run: Path, before_wall_s: float) -> float:
     """Return the time until which all sessions that had begun have ended; 0: there is none. While it cannot be read:
     what was read before. It never goes back.
     """
-    try:
-        return max(before_wall_s, float(_until_place(run).read_bytes()[:MARK_BYTES_MAX]))
-    except (OSError, ValueError):
-        return before_wall_s
+    until_wall_s = before_wall_s
+    for path in (_until_place(run), run / "signed_out_until"):  # the second is of a version before
+        with contextlib.suppress(OSError, ValueError):
+            until_wall_s = max(until_wall_s, float(path.read_bytes()[:MARK_BYTES_MAX]))
+    return until_wall_s
 
 
 def _end_all_until(run: Path, session_ids: Iterable[str], now_wall_s: float) -> None:
@@ -166,7 +168,7 @@ def _end_all_until(run: Path, session_ids: Iterable[str], now_wall_s: float) -> 
 
 
 def _until_place(run: Path) -> Path:
-    return run / "signed_out_until"
+    return run / "signed_out" / UNTIL
 
 
 def _age_s_min(path: Path) -> float:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Final
 
+from processes.adapters import ownership
+
+SUFFIXES: Final = ("", "-wal", "-shm")  # a database, its log, its shared memory
 Files = dict[str, tuple[int, int] | None]  # by the suffix of the name: device and inode of what is there
 
 
@@ -20,7 +25,7 @@ def files_at(path: Path) -> Files:
     Whoever has it open has other files once they changed, though SQLite itself says nothing of it. Cost: three stats.
     """
     found: Files = {}
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in SUFFIXES:
         try:
             there = os.stat(f"{path}{suffix}")
             found[suffix] = (there.st_dev, there.st_ino)
@@ -29,18 +34,43 @@ def files_at(path: Path) -> Files:
     return found
 
 
+def show(path: Path) -> None:
+    """Let the lesser user read the database, made if it is missing, whom its folder is open to; SQLite makes its log
+    and its shared memory as open as it is. For its writer, before it opens it. Raises: OSError.
+    """
+    group = ownership.group_let_into(path.parent)
+    if group is not None:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        for suffix in SUFFIXES:  # by name: whoever closes a database's file loses SQLite's locks on it
+            ownership.let_read(Path(f"{path}{suffix}"), group)
+
+
+class StillConnection(sqlite3.Connection):
+    """One that reads a database without a log, and without a lock."""
+
+
+def is_settled(path: Path, connection: sqlite3.Connection) -> bool:
+    """Return whether what the connection has read counts: nobody may begin to write beside one without a lock."""
+    return not isinstance(connection, StillConnection) or files_at(path)["-wal"] is None
+
+
 def open_for_reading(path: Path, timeout_s: float, *, still: bool = False) -> sqlite3.Connection:
     """Return a connection that cannot write. Transactions are begun by hand.
 
-    `still`: nobody writes meanwhile, so that a database without a log is read without making one beside it.
+    `still`: nobody writes meanwhile, so that a database without a log is read without making one beside it. So it is
+    read by a user who cannot make one too: what was read then counts only if there is none afterwards either.
     Units: `timeout_s` is how long one call waits for a lock. Raises: OSError, NoFile, sqlite3.Error.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise NoFile(f"{path} is no regular file")
-    alone = "&immutable=1" if still and not path.with_name(path.name + "-wal").exists() else ""
+    still = still or not os.access(path.parent, os.W_OK)
+    still = still and not path.with_name(path.name + "-wal").exists()
+    name = path.absolute().as_uri()  # with ?, # and % of the path quoted: they would end or change it
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro{alone}",  # with ?, # and % of the path quoted: they would end or change it
+        f"{name}?mode=ro{'&immutable=1' * still}",
         uri=True,
+        factory=StillConnection if still else sqlite3.Connection,
         timeout=timeout_s,
         isolation_level=None,
         check_same_thread=False,

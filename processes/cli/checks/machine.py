@@ -81,22 +81,24 @@ def limits(settings: Settings, deep: bool) -> Iterator[Finding]:
 
 
 def given_up(settings: Settings, deep: bool) -> Iterator[Finding]:
-    """Check that the processes that strangers reach have neither root's capabilities nor, the gateways, its files."""
-    if os.geteuid() != 0:
-        return
-    told = "this is root: gateway and fanout run without its capabilities"
-    if not own_user.is_wanted(settings, "gateway"):
-        yield Finding("rights", Level.OK, f"{told}; gateways are root all the same, as gateway.own_user says")
-    elif why := own_user.hindrances(settings):
-        yield Finding(
-            "rights",
-            Level.WARNING,
-            f"gateways run as root, though without its capabilities: {'; '.join(why)}",
-            "Install fleethub, and the Python that it runs on, where every user can read them; in a container grant "
-            "what is named. Or run fleethub as a user of its own (fleethub systemd-unit). Then restart gateway.",
-        )
-    else:
-        yield Finding("rights", Level.OK, f"{told}, gateways as user {own_user.of(settings.state)}")
+    """Check that the processes that strangers reach have neither root's capabilities nor its files."""
+    for kind in own_user.KINDS if os.geteuid() == 0 else ():
+        name = f"rights of {kind}"
+        if not own_user.is_wanted(settings, kind):
+            told = f"{kind}s run as root, as {kind}.own_user says, though without its capabilities"
+            yield Finding(name, Level.OK, told)
+        elif why := own_user.hindrances(settings, kind):
+            yield Finding(
+                name,
+                Level.WARNING,
+                f"{kind}s run as root, though without its capabilities: {'; '.join(why)}",
+                "Install fleethub, and the Python that it runs on, where every user can read them; in a container "
+                "grant what is named; have the folders above the state folder passed by all (chmod o+x). Or run "
+                f"fleethub as a user of its own (fleethub systemd-unit). Then restart {kind}.",
+            )
+        else:
+            told = f"{kind}s run as user {own_user.of(settings.state, kind)}, without root's capabilities"
+            yield Finding(name, Level.OK, told)
 
 
 def disk(settings: Settings, deep: bool, *, bytes_bad: int = DISK_BYTES_BAD) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from processes.adapters import own_user, ownership
+from processes.adapters import ownership
 from processes.adapters.settings import Settings
 from processes.adapters.state import fleet_db, private_files, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
@@ -61,7 +61,7 @@ def folder(settings: Settings, deep: bool) -> Iterator[Finding]:
         yield Finding("state folder", Level.WARNING, what, above.mend)
     for name in ("run", "log"):
         path = state / name
-        if not path.exists() or own_user.group_let_into(path) is not None:
+        if not path.exists() or ownership.group_let_into(path) is not None:
             continue
         if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
             yield Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -81,6 +82,10 @@ def make_folders(settings: Settings) -> None:
             raise _unusable(folder, "it is not writable")
     for folder in (settings.log, settings.run):
         own_user.close(folder)
+    for kind in own_user.KINDS:
+        if own_user.is_wanted(settings, kind) and not own_user.hindrances(settings, kind):
+            with contextlib.suppress(OSError):  # the process goes on as root then, and says why
+                own_user.show(settings, kind)
     if wrong := list(private_files.faults(settings)):
         raise Failure("not_private", "; ".join(each.what for each in wrong), "\n".join(each.mend for each in wrong))
     for folder in (settings.state, settings.histories, settings.run, *settings.run.glob("*/")):

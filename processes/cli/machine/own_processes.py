@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from processes.adapters import own_user, proc
+from processes.adapters import ownership, proc
 from processes.adapters.settings import KINDS, Settings
 
 _MODULES = tuple(f"processes.{kind}" for kind in KINDS)
@@ -155,7 +155,9 @@ def _all() -> Iterator[OwnProcess]:
         # OSError: the process ended while we looked, or this user may not look at it
         with contextlib.suppress(OSError):
             user = place.stat().st_uid
-            if user != own and not (own == 0 and user in own_user.NUMBERS):  # root's gateway is a user of its own
+            if user != own and not (
+                own == 0 and user in ownership.LESSER
+            ):  # root's gateway and fanout are users of their own
                 continue
             command = _words(place / "cmdline")
             stat = proc.stat(int(name))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from processes.adapters import ownership
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable, signin_codes
 from processes.core.values import Role
@@ -16,14 +17,15 @@ TOKEN_BYTES: Final = 32
 
 
 def make_operator_token(settings: Settings) -> None:
-    """Make `operator.token` (0600) if there is none. Raises: OSError."""
+    """Make `operator.token` (0600, or 0640 for a fanout's own user) if there is none. Raises: OSError."""
     if not settings.operator_token.exists():
-        write_secret(settings.operator_token, secrets.token_urlsafe(TOKEN_BYTES))
+        group = ownership.group_let_into(settings.state)
+        write_secret(settings.operator_token, secrets.token_urlsafe(TOKEN_BYTES), group)
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Put `text` into the file, durably, for this user alone (0600). Raises: OSError."""
-    durable.replace(path, f"{text}\n".encode())
+def write_secret(path: Path, text: str, group: int | None = None) -> None:
+    """Put `text` into the file, durably, for this user alone (0600), and for `group`. Raises: OSError."""
+    durable.replace(path, f"{text}\n".encode(), group=group)
 
 
 def new_code(settings: Settings, role: Role = Role.ADMIN) -> str:

@@ -72,8 +72,9 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     environment.make_folders(settings)
     for above in ownership.faults_above(settings.state):
         output.note(f"warning: above the state folder {above}")
-    for why in own_user.hindrances(settings) if own_user.is_wanted(settings, "gateway") else ():
-        output.note(f"warning: gateways run as root, because {why}: fleethub doctor")
+    for kind in own_user.KINDS:
+        for why in own_user.hindrances(settings, kind) if own_user.is_wanted(settings, kind) else ():
+            output.note(f"warning: {kind}s run as root, because {why}: fleethub doctor")
     # its own lock: two `up`s at once, and the second finds it running
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:

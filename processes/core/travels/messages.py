@@ -433,7 +433,8 @@ FromGateway = (
     | OutputReceived | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken
     | CodeOffered | TokenOffered
 )  # fmt: skip
-Event = FromGateway | RequestReceived | SnapshotWanted | AuditNoted | PutAside | TokenUsed
+FromFanout = RequestReceived | SnapshotWanted | AuditNoted | PutAside | TokenUsed
+Event = FromGateway | FromFanout
 
 
 # Broadcasts, hub → each fanout

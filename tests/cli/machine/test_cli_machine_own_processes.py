@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from doubles.deadline import WAIT_S
 
-from processes.adapters import own_user
+from processes.adapters import ownership
 from processes.adapters.settings import Settings, load
 from processes.adapters.state.pulse_file import start_ticks
 from processes.cli.machine import own_processes
@@ -127,7 +127,7 @@ def test_a_gateway_that_is_a_user_of_its_own_is_a_member_and_a_stranger_is_none(
     command = ["/bin/sh", "-c", "read never", "-m", "processes.gateway"]
     begun = [
         subprocess.Popen(command, env=environ, user=user, stdin=subprocess.PIPE)
-        for user in (own_user.NUMBERS[7], 12345)
+        for user in (ownership.LESSER[7], 12345)
     ]
     try:
         assert [found.pid for found in own_processes.members_of(settings)] == [begun[0].pid]

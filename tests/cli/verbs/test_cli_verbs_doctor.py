@@ -60,7 +60,8 @@ def test_a_folder_in_which_nothing_runs_is_a_warning_and_everything_else_is_well
     code, found = examined(capsys)
     assert code == 1
     # where these tests run as root, its Python may be closed to others
-    assert {name for name, check in found.items() if check["level"] != "ok"} - {"rights"} == {"processes"}
+    closed = {"rights of gateway", "rights of fanout"}
+    assert {name for name, check in found.items() if check["level"] != "ok"} - closed == {"processes"}
     names = (
         "settings",
         "state folder",
@@ -152,17 +153,19 @@ def test_wrong_settings_are_the_one_finding(state: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's processes have something to give up")
-def test_why_gateways_are_root_is_told_with_what_to_do(
-    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["gateway", "fanout"])
+def test_why_gateways_and_fanouts_are_root_is_told_with_what_to_do(
+    kind: str, state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = state.parent / "program.py"  # nobody but root may enter the folder of this test
     program.touch()
     monkeypatch.setattr("processes.__file__", str(program))
-    told = examined(capsys)[1]["rights"]
+    told = examined(capsys)[1][f"rights of {kind}"]
     assert told["level"] == "warning"
     assert f"a user who is not root cannot read {program}" in told["found"]
+    assert ("to the databases" in told["found"]) is (kind == "fanout")  # SQLite names them from the root on
     assert "where every user can read them" in told["advice"]
-    monkeypatch.setenv("FLEETHUB_GATEWAY_OWN_USER", "false")
-    told = examined(capsys)[1]["rights"]
+    monkeypatch.setenv(f"FLEETHUB_{kind.upper()}_OWN_USER", "false")
+    told = examined(capsys)[1][f"rights of {kind}"]
     assert told["level"] == "ok"
-    assert "as gateway.own_user says" in told["found"]
+    assert f"as {kind}.own_user says" in told["found"]

@@ -1,4 +1,6 @@
-"""A gateway's own user asks for what gateways ask, under whatever name and with whatever bytes it tries more."""
+"""A gateway's or fanout's own user asks for what its kind asks, under whatever name and with whatever bytes it tries
+more.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from processes.core.queues import gateways_calls
+from processes.core.queues import lesser_calls
 from processes.core.travels import messages
 from processes.core.travels.queue_calls import (
     AcknowledgeCall,
@@ -33,10 +35,10 @@ def append(*items: bytes, role: str = "gateway", queue: str = messages.EVENTS) -
     return AppendCall(role, 1, queue, list(items))
 
 
-def refused(call: AnyCall) -> str:
+def refused(call: AnyCall, kind: str = "gateway") -> str:
     """The code with which the call is refused; empty if it is not."""
     try:
-        gateways_calls.check(call)
+        lesser_calls.check(call, kind)
     except QueueRefused as error:
         return error.code
     return ""
@@ -97,3 +99,35 @@ def test_gateway_reads_and_acknowledges_its_own_deliveries_and_pings(role: str) 
 def test_gateway_is_nobody_else(role: str) -> None:
     assert refused(append(item(("t", "HeartbeatReceived")), role=role)) == "not_yours"
     assert refused(PingCall(role, 1)) == "not_yours"
+
+
+@pytest.mark.parametrize("kind", get_args(messages.Event), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("role", ["fanout", "fanout:2"])
+def test_fanout_appends_what_fanouts_say_in_its_own_name_and_no_other_event(
+    role: str, kind: type[msgspec.Struct]
+) -> None:
+    tag = ("t", kind.__struct_config__.tag)
+    is_theirs = kind in get_args(messages.FromFanout)
+    assert is_theirs is (kind not in get_args(messages.FromGateway))
+    assert refused(append(item(tag, ("fanout", role), ("more", [1])), role=role), "fanout") == (
+        "" if is_theirs else "not_yours"
+    )
+    for fields in ((), (("fanout", "fanout:9"),), (("fanout", role), ("fanout", "hub")), (("fanout", None),)):
+        assert refused(append(item(tag, *fields), role=role), "fanout") == "not_yours"
+
+
+@pytest.mark.parametrize("role", ["fanout", "fanout:2"])
+def test_fanout_reads_and_acknowledges_its_own_broadcasts_and_pings(role: str) -> None:
+    own = messages.broadcasts_of(role)
+    assert refused(ReadCall(role, 1, own, 1, 1, 10, 1000, 1.0), "fanout") == ""
+    assert refused(AcknowledgeCall(role, 1, own, 1, 1), "fanout") == ""
+    assert refused(PingCall(role, 1), "fanout") == ""
+    for other in (messages.EVENTS, messages.broadcasts_of("fanout:9"), messages.deliveries_of("gateway"), ""):
+        assert refused(ReadCall(role, 1, other, 1, 1, 10, 1000, 1.0), "fanout") == "not_yours"
+        assert refused(AcknowledgeCall(role, 1, other, 1, 1), "fanout") == "not_yours"
+        says = item(("t", "SnapshotWanted"), ("fanout", role))
+        if other != messages.EVENTS:
+            assert refused(append(says, role=role, queue=other), "fanout") == "not_yours"
+    assert refused(StatsCall(role, 1), "fanout") == "not_yours"
+    for name in ("hub", "gateway", "gateway:1", "watchdog", "queues", "", "fanouts"):
+        assert refused(PingCall(name, 1), "fanout") == "not_yours"
