@@ -54,11 +54,13 @@ def test_a_waiting_read_returns_when_something_is_appended(prove: Callable[[Clai
     async def claim(house: House) -> None:
         writer, reader = house.link("hub"), house.link("fanout")
         nothing = await reader.read("broadcasts/fanout", START, wait_s=0)
+        began_s = asyncio.get_running_loop().time()
         reading = asyncio.create_task(reader.read("broadcasts/fanout", nothing.position, wait_s=10))
         done, _ = await asyncio.wait((reading,), timeout=0.05)
         assert not done
         await writer.append("broadcasts/fanout", [b"a"])
         assert (await asyncio.wait_for(reading, WAIT_S)).items == [b"a"]
+        assert asyncio.get_running_loop().time() - began_s < 10, "not only once its time was over"
 
     prove(claim)
 

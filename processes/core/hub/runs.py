@@ -50,8 +50,10 @@ def _begin_step(draft: Draft, run: run_rules.Run, part: run_rules.HostPart) -> r
     host = draft.host(part.host)
     if host is None:
         return msgspec.structs.replace(part, part=Part.FAILED, reason="host_removed")
-    if draft.ledger.open >= draft.rules.open_max or len(draft.queue_ids(host.name)) >= draft.rules.queued_per_host_max:
-        return msgspec.structs.replace(part, part=Part.FAILED, reason="too_many")
+    if draft.ledger.open >= draft.rules.open_max:
+        return msgspec.structs.replace(part, part=Part.FAILED, reason="too_many_in_all")
+    if len(draft.queue_ids(host.name)) >= draft.rules.queued_per_host_max:
+        return msgspec.structs.replace(part, part=Part.FAILED, reason="too_many_of_host")
     command_id = derived_id(run.id, part.host, str(part.step))
     make_command(draft, host, run.steps[part.step], command_id, ttl_s=run.ttl_s, actor=run.actor, run=run.id)
     return msgspec.structs.replace(part, command_id=command_id)
