@@ -102,6 +102,18 @@ def test_a_restart_is_a_gap_for_the_reader_and_then_goes_on(prove: Callable[[Cla
     prove(claim)
 
 
+def test_a_read_that_waits_over_a_restart_is_told_that_the_queues_went_away(prove: Callable[[Claim], None]) -> None:
+    async def claim(house: House) -> None:
+        link = house.link("hub")
+        reading = asyncio.create_task(link.read("events", START, wait_s=10))
+        await asyncio.wait((reading,), timeout=0.05)
+        house.restart()
+        with pytest.raises(QueuesAway):
+            await reading
+
+    prove(claim)
+
+
 def test_a_full_queue_refuses_and_a_lossy_append_leaves_a_gap(prove: Callable[[Claim], None]) -> None:
     async def claim(house: House) -> None:
         link = house.link("hub")

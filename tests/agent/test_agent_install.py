@@ -16,6 +16,7 @@ import pytest
 from doubles.deadline import WAIT_S
 
 from processes.adapters.machine.systemd_units import SystemdUnits
+from processes.agent import __main__ as agent
 from processes.agent import install, unpack
 
 HUB = "wss://fleet.example.org:7701/ws"
@@ -149,7 +150,7 @@ class Server:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """What runs here is the program that was just put there."""
     found = Server(tmp_path)
-    monkeypatch.setattr(install.agent, "__file__", str(found.program / "processes" / "agent" / "__main__.py"))
+    monkeypatch.setattr(agent, "__file__", str(found.program / "processes" / "agent" / "__main__.py"))
     return found
 
 
