@@ -10,10 +10,11 @@ from doubles.fleet_play import Play, sent
 
 from processes.core.hub.effects import Effects
 from processes.core.hub.rules import Rules
+from processes.core.hub.runs import facts_of
 from processes.core.records.command import State
 from processes.core.records.run import Run, RunState
 from processes.core.travels import messages
-from processes.core.travels.messages import CancelRun, StartRun
+from processes.core.travels.messages import CancelRun, Json, StartRun
 
 
 class Fleet:
@@ -226,3 +227,10 @@ def test_a_run_makes_no_command_past_the_limits_and_says_which_hosts_had_none(
     for name in fleet.names[:room]:
         fleet.end(name)
     assert fleet.run.state is RunState.FAILED
+
+
+@pytest.mark.parametrize("text", [b'{"a":' * 3000 + b"1" + b"}" * 3000, b"", b"[]", b'{"a":'])
+def test_facts_that_cannot_be_read_choose_nobody_and_break_no_run(text: bytes) -> None:
+    """The bug it would catch: facts that one host left in the database end every run that chooses by facts, for ever."""
+    assert facts_of(Json(text)) == {}
+    assert facts_of(Json(b'{"cpu":"arm"}')) == {"cpu": "arm"}
