@@ -63,17 +63,13 @@ def _options() -> argparse.ArgumentParser:
         return made
 
     beats = verb("heartbeats", "what heartbeats cost each process, how many are shown, and how late", _heartbeats)
-    _number(beats, "rate", 1000.0, "heartbeats in a second; 0: as many as the sockets take")
-    _number(beats, "agents", 1000, "that take turns")
-    _number(beats, "subscribers", 1, "who are shown all of it, up to 990")
-    _number(beats, "seconds", 10.0, "for each measurement")
-    _beside(beats)
     shown = verb("fan-out", "what one change costs that is shown to many, beside a loop of write()", _shown)
-    _number(shown, "rate", 1000.0, "heartbeats in a second")
-    _number(shown, "agents", 1000, "that take turns")
-    _number(shown, "subscribers", 990, "who are shown all of it")
-    _number(shown, "seconds", 10.0, "for each measurement")
-    _beside(shown)
+    for options_of, subscribers in ((beats, 1), (shown, 990)):
+        _number(options_of, "rate", 1000.0, "heartbeats in a second; 0: as many as the sockets take")
+        _number(options_of, "agents", 1000, "that take turns")
+        _number(options_of, "subscribers", subscribers, "who are shown all of it, up to 990")
+        _number(options_of, "seconds", 10.0, "for each measurement")
+        _beside(options_of)
     given = verb("commands", "how long until a command is accepted, and until its end is seen", _commands)
     _number(given, "rate", 0.0, "commands in a second; 0: one at a time")
     _number(given, "agents", 100, "that take turns")

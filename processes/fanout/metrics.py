@@ -138,8 +138,9 @@ class _Fleet(Collector):
 
 
 def _whole(report: Report) -> Iterator[Metric]:
+    """Yield metrics of the whole. What is not known yet has no series: a 0 would read as a counter's new beginning."""
     yield _choice("fleethub_verdict", "The verdict on the whole", "verdict", list(Overall), report.verdict)
-    yield GaugeMetricFamily("fleethub_hub_epoch", "The newest hub epoch", value=report.epoch)
+    yield GaugeMetricFamily("fleethub_hub_epoch", "The newest hub epoch", value=report.epoch or None)
     yield GaugeMetricFamily(
         "fleethub_watchdog_silent_seconds", "0 while the watchdog reports", value=report.watchdog_silent_s or 0.0
     )
@@ -160,7 +161,8 @@ def _whole(report: Report) -> Iterator[Metric]:
     yield CounterMetricFamily("fleethub_incidents", "Incidents ever", value=report.incidents.total)
     hosts = GaugeMetricFamily("fleethub_hosts", "Hosts by presence", labels=["presence"])
     for presence in ("online", "stale", "offline"):
-        hosts.add_metric([presence], getattr(report.fleet, presence))
+        if (counted := getattr(report.fleet, presence)) is not None:
+            hosts.add_metric([presence], counted)
     yield hosts
 
 
@@ -214,7 +216,8 @@ def _commands(report: Report) -> Iterator[Metric]:
         labels=["state"],
     )
     for state in State:
-        states.add_metric([state.value], getattr(report.commands, state))
+        if (counted := getattr(report.commands, state)) is not None:
+            states.add_metric([state.value], counted)
     yield states
 
 

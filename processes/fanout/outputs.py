@@ -39,7 +39,8 @@ class Outputs:
     def subscribe(self, subscriber: Subscriber, command_id: str, offset: int) -> None:
         """Send the connection the command's output from `offset` on."""
         if command_id not in subscriber.watching and len(subscriber.watching) >= OUTPUTS_MAX:
-            subscriber.tell_error("too_many", f"{OUTPUTS_MAX} commands at a time", command_id=command_id)
+            told = f"a connection is sent the output of {OUTPUTS_MAX} commands at a time: unsubscribe from one first"
+            subscriber.tell_error("too_many", told, command_id=command_id)
             return
         subscriber.watching[command_id] = offset
         self._ended.pop((subscriber, command_id), None)

@@ -304,15 +304,18 @@ def _no_room(principal: Principal, subscriber: Subscriber, audience: Audience, a
     """Return a refusal, if there is no room for this operator's connection, or if it was kept away for a while."""
     banned_s = audience.allowances.banned_s(principal.owner, asyncio.get_running_loop().time())
     if banned_s:
-        return refuse(429, "too_many", "too much came from you: come back later",
-                      **{"Retry-After": f"{math.ceil(banned_s)}"})  # fmt: skip
+        wait_s = math.ceil(banned_s)
+        told = f"more came over WebSockets of this token than one may send: come back in {wait_s} s"
+        return refuse(429, "too_many", told, **{"Retry-After": f"{wait_s}"})
     is_kept_for = auth.is_kept_for(principal)
     if len(audience.subscribers) >= SUBSCRIBERS_MAX and not is_kept_for:
-        return refuse(503, "too_many", "too many operators are connected", **{"Retry-After": "5"})
+        told = f"{SUBSCRIBERS_MAX} WebSockets are open here, which is the most: try again soon"
+        return refuse(503, "too_many", told, **{"Retry-After": "5"})
     if not subscriber.arrival.claim(
         f"{principal.owner} WebSockets", is_kept_for=is_kept_for, client_max=TOKEN_WEBSOCKETS_MAX
     ):
-        return refuse(429, "too_many", "too many connections of this token are open", **{"Retry-After": "5"})
+        told = f"too many connections are open, of this token ({TOKEN_WEBSOCKETS_MAX} WebSockets at most) or in all"
+        return refuse(429, "too_many", told, **{"Retry-After": "5"})
     return None
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processes.adapters.listener import Arrival
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.budgets import TOKEN_CONNECTIONS_MAX
 from processes.core.connections import Network, client_address
 from processes.core.fanout.http_head import HEAD_BYTES_MAX, HEADERS_MAX, TOO_LARGE
 from processes.core.fanout.signin import Principal, below, cookie_values
@@ -265,7 +266,8 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
     request.state.principal = found  # the audit trail names it if the request is refused
     arrival: Arrival | None = getattr(request.state, "arrival", None)
     if arrival is not None and not arrival.claim(found.owner, is_kept_for=auth.is_kept_for(found)):
-        raise Problem(429, "too_many", "too many connections of this token are open", {"connection": "close"})
+        told = f"too many connections are open, of this token ({TOKEN_CONNECTIONS_MAX} at most) or in all: close some"
+        raise Problem(429, "too_many", told, {"connection": "close"})
     if found.by_cookie and request.method not in ("GET", "HEAD"):
         check_origin(auth, request)
     if found.canary and not canary:

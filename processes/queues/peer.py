@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from processes.adapters.queue_socket import shut
+from processes.adapters.timer import Timer
 from processes.core.errors import RemoteError
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import AnyReply, ReadCall
@@ -48,8 +49,7 @@ class Peer(asyncio.Protocol):
         self._is_unread = False  # replies wait for a peer that does not read them
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = self._until_s = 0.0
+        self._limit = Timer(self._look_at_time)
         self._over: Callable[[Peer], None] = lambda _: None
         self._error: Exception | None = None
 
@@ -83,8 +83,7 @@ class Peer(asyncio.Protocol):
     def wait(self, call: ReadCall, after: Position, over: Callable[[Peer], None]) -> None:
         """Let the read wait; `over` is called when its time is over and it was not answered."""
         self.waits_with, self.waits_after, self._over = call, after, over
-        self._until_s = self._loop.time() + call.wait_s
-        self._watch()
+        self._limit.set(call.wait_s)
 
     # called by the event loop
 
@@ -119,8 +118,7 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called when the connection has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._limit.close()
         self._calls.clear()
         self._forget(self, self._error or error)
 
@@ -146,19 +144,7 @@ class Peer(asyncio.Protocol):
         elif self.busy_since_s is None:
             self.busy_since_s = time.monotonic()
 
-    def _watch(self) -> None:
-        """Have `_look_at_time` called when the read's time is over; a timer that ends before that is set anew then."""
-        if self._timer is not None:
-            if self._timer_s <= self._until_s:
-                return
-            self._timer.cancel()
-        self._timer, self._timer_s = self._loop.call_at(self._until_s, self._look_at_time), self._until_s
-
     def _look_at_time(self) -> None:
-        self._timer = None
-        if self.waits_with is None:
-            return
-        if self._loop.time() < self._until_s:
-            self._watch()
-        else:
+        """Called when the last read that waited has waited for long enough; it may have been answered before."""
+        if self.waits_with is not None:
             self._over(self)

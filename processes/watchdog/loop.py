@@ -96,7 +96,7 @@ class Loop:
         self._turned_s = time.monotonic()
         self._pace_s = TURN_S
         self._hub_epoch = 0
-        self._round = (False, 0)  # the canary as it was last reported: green, under which epoch
+        self._told: tuple[object, ...] = ()  # of the last report: what a reader must not wait a second for
         self._restarts = RestartCounts(status_file.last_report(self._settings.report))
 
     async def run(self) -> None:
@@ -133,8 +133,10 @@ class Loop:
         self._act(now_s)
         self._close_incidents(now_s)
         canary = self._canary.report(self._hub_epoch, now_s)
-        if self._writer.due(changed or self._round != (canary.ok, canary.epoch), now_s):
-            self._round = canary.ok, canary.epoch
+        known = self._inquiries.ledger is not None, self._incident_log.totals.total is not None
+        telling = canary.ok, canary.epoch, *known
+        if self._writer.due(changed or self._told != telling, now_s):
+            self._told = telling
             self._report(canary, now_s)
         calm = not self._incidents.open and not self._reader.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S

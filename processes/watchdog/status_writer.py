@@ -13,9 +13,15 @@ import msgspec
 from processes.adapters import ownership, proc
 from processes.adapters.logs import Log
 from processes.adapters.state import durable, pulse_file, status_file
-from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
-from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, ProcessReport, Report
+from processes.core.shown.status import (
+    CanaryReport,
+    CommandsReport,
+    FleetReport,
+    IncidentsReport,
+    ProcessReport,
+    Report,
+)
 from processes.core.values import rfc3339
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.evidence import on_thread
@@ -68,8 +74,8 @@ def make_report(
         epoch=hub.epoch if hub else 0,
         processes=processes,
         canary=canary,
-        fleet=FleetReport(hub.hosts, hub.online, hub.stale, hub.offline) if hub else FleetReport(),
-        commands=inquiries.ledger or Ledger(),
+        fleet=FleetReport.of(hub),
+        commands=CommandsReport.of(inquiries.ledger),
         incidents=incidents,
         reasons=reasons,
         queues=inquiries.queues,

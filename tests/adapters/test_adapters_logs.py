@@ -31,3 +31,21 @@ def test_no_words_from_outside_make_a_second_line_or_a_control_character(tmp_pat
     assert lines[3] == ""
     assert all(line.isprintable() for line in lines)
     assert ["forged" in line for line in lines] == [True, True, True, False]
+
+
+FULL = """
+import sys
+from pathlib import Path
+from processes.adapters import logs
+log = logs.open_log(Path(sys.argv[1]), "hub")
+for number in range(2_000):
+    log.warning("a line", number=number)
+logs.close()
+print("went on")
+"""
+
+
+def test_on_a_full_disk_a_line_is_lost_and_its_process_goes_on_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "hub.log").symlink_to("/dev/full")
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")

@@ -54,11 +54,13 @@ def test_a_waiting_read_returns_when_something_is_appended(prove: Callable[[Clai
     async def claim(house: House) -> None:
         writer, reader = house.link("hub"), house.link("fanout")
         nothing = await reader.read("broadcasts/fanout", START, wait_s=0)
+        began_s = asyncio.get_running_loop().time()
         reading = asyncio.create_task(reader.read("broadcasts/fanout", nothing.position, wait_s=10))
         done, _ = await asyncio.wait((reading,), timeout=0.05)
         assert not done
         await writer.append("broadcasts/fanout", [b"a"])
         assert (await asyncio.wait_for(reading, WAIT_S)).items == [b"a"]
+        assert asyncio.get_running_loop().time() - began_s < 10, "not only once its time was over"
 
     prove(claim)
 
@@ -96,6 +98,18 @@ def test_a_restart_is_a_gap_for_the_reader_and_then_goes_on(prove: Callable[[Cla
         assert gap.position.epoch not in {0, before.epoch}
         await until_back(lambda: link.append("events", [b"b"]))
         assert await link.read("events", gap.position) == Batch([b"b"], Position(gap.position.epoch, 1), False)
+
+    prove(claim)
+
+
+def test_a_read_that_waits_over_a_restart_is_told_that_the_queues_went_away(prove: Callable[[Claim], None]) -> None:
+    async def claim(house: House) -> None:
+        link = house.link("hub")
+        reading = asyncio.create_task(link.read("events", START, wait_s=10))
+        await asyncio.wait((reading,), timeout=0.05)
+        house.restart()
+        with pytest.raises(QueuesAway):
+            await reading
 
     prove(claim)
 

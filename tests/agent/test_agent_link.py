@@ -100,6 +100,14 @@ def redirect(status: int, location: str) -> bytes:
     return f"HTTP/1.1 {status} Moved\r\n{named}Content-Length: 0\r\n\r\n".encode()
 
 
+async def retry_s(tmp_path: Path, answer: bytes) -> float:
+    """In how many seconds the agent tries again after this answer, which is logged as a failure."""
+    async with answering(answer) as hub:
+        (line, *_) = await dialled(tmp_path, f"ws://127.0.0.1:{hub.port}/ws")
+    assert line["event"] in ("refused", "hub not reached")
+    return float(line["retry_s"])
+
+
 @pytest.mark.parametrize("location", LOCATIONS)
 def test_a_redirect_is_a_refusal_that_is_logged_and_not_followed(tmp_path: Path, location: str) -> None:
     """The bug it would catch: the link ends, and the agent with it (exit code 70), or asks ten times at each try."""
@@ -111,7 +119,7 @@ def test_a_redirect_is_a_refusal_that_is_logged_and_not_followed(tmp_path: Path,
                 ("refused", 301, "warning")
             }
             assert all("not followed" in line["hint"] for line in lines)
-            assert len(hub.heads) == len(lines)
+            assert len(hub.heads) in (len(lines), len(lines) + 1), "the next try may be under way"
 
     asyncio.run(story())
 
@@ -133,13 +141,7 @@ def test_a_redirect_is_a_refusal_that_is_logged_and_not_followed(tmp_path: Path,
 def test_odd_headers_of_a_refusal_cost_nothing_but_a_wait(tmp_path: Path, answer: bytes) -> None:
     """The bug it would catch: two proxies that add one header each end the agent, with exit code 70."""
 
-    async def story() -> None:
-        async with answering(answer) as hub:
-            (line, *_) = await dialled(tmp_path, f"ws://127.0.0.1:{hub.port}/ws")
-            assert line["event"] in ("refused", "hub not reached")
-            assert 0 <= line["retry_s"] <= 120
-
-    asyncio.run(story())
+    assert 0 <= asyncio.run(retry_s(tmp_path, answer)) <= 120
 
 
 def test_an_agent_outlives_a_redirect_and_says_which_url_is_meant(tmp_path: Path) -> None:
@@ -240,13 +242,7 @@ def test_a_long_target_of_a_redirect_is_cut_in_the_log() -> None:
     ],
 )
 def test_whatever_else_answers_is_a_failure_that_is_logged(tmp_path: Path, answer: bytes) -> None:
-    async def story() -> None:
-        async with answering(answer) as hub:
-            lines = await dialled(tmp_path, f"ws://127.0.0.1:{hub.port}/ws")
-            assert lines[0]["event"] in ("refused", "hub not reached")
-            assert lines[0]["retry_s"] <= 60
-
-    asyncio.run(story())
+    assert 0 <= asyncio.run(retry_s(tmp_path, answer)) <= 60
 
 
 @pytest.mark.parametrize("hub", ["ws://127.0.0.1:9/ws#agents", f"ws://{'h' * 64}.invalid/ws", "ws://.hub.invalid:1/ws"])

@@ -82,7 +82,7 @@ def test_an_older_view_does_not_take_back_the_end_of_a_run() -> None:
         (active("a", "c1"), 1),
         (active("a", "c2", 1), 2),
         (part("a", "failed", 1, None, "host_removed"), 1),
-        (part("a", "failed", 0, None, "too_many"), 0),
+        (part("a", "failed", 0, None, "too_many_in_all"), 0),
         (part("a", "succeeded", 1, "c2"), 2),
     ],
 )

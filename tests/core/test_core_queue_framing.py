@@ -76,3 +76,10 @@ def test_half_a_message_is_kept_and_counted() -> None:
     assert incoming.feed(b"\0\1") == []
     assert incoming.feed(b"x") == [b"x"]
     assert len(incoming) == 0
+
+
+def test_the_rest_of_a_message_that_looks_like_a_whole_one_is_the_rest() -> None:
+    message = b"ab" + framed(b"cd")
+    incoming = IncomingStream()
+    assert incoming.feed(framed(message)[:6]) == []
+    assert incoming.feed(framed(b"cd")) == [message]

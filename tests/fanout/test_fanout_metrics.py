@@ -26,6 +26,9 @@ from doubles.operator_wire import TOKEN, FanoutHouse
 from prometheus_client.parser import text_string_to_metric_families
 
 from processes.adapters.settings import load
+from processes.adapters.state import fleet_db
+from processes.core.records.command import State
+from processes.core.records.ledger import Ledger
 from processes.core.travels.messages import Json
 from processes.fanout import metrics
 from processes.fanout.read_api import ReadApi
@@ -109,6 +112,24 @@ def test_the_build_the_databases_and_the_disk_are_told(scraped: tuple[str, str])
     assert sizes["fleet"] > 4096
     assert plain["fleethub_state_free_bytes"].samples[0].value > 0
     assert plain["fleethub_certificate_expiry_timestamp_seconds"].samples == []  # no TLS
+
+
+def test_what_nobody_has_read_yet_has_no_series(tmp_path: Path) -> None:
+    """A 0 would read as a counter that begins anew, and as a fleet whose hosts have all gone."""
+
+    def values(text: str) -> dict[str, list[float]]:
+        names = ("hub_epoch", "incidents", "hosts", "commands_accepted", "commands")
+        return {name: [s.value for s in families(text)[f"fleethub_{name}"].samples] for name in names}
+
+    settings = load({"FLEETHUB_STATE": str(tmp_path)})
+    exporter = metrics.Metrics(settings)
+    assert not any(values(exporter.export([], each=False).decode()).values())
+    connection = fleet_db.open_for_writing(settings.database)
+    ledger = msgspec.json.encode(Ledger(1, lost=1)).decode()
+    connection.execute("INSERT INTO meta VALUES ('epoch', '8'), ('ledger', ?)", (ledger,))
+    connection.close()
+    read = values(exporter.export([], each=False).decode())
+    assert (read["hub_epoch"], read["commands_accepted"], len(read["commands"])) == ([8.0], [1.0], len(State))
 
 
 def test_hosts_with_an_old_agent_are_counted_whether_each_is_shown_or_not(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_behind_a_trusted_proxy_the_client_is_whom_it_names_and_of_anybody_else_
     [
         ("GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n".format("x" * 100_000), b"431"),
         ("GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n".format("X: y\r\n" * 101), b"431"),
+        # before it is parsed, so it does not matter that no line of it is a header
+        ("GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n".format("no header\r\n" * 200), b"431"),
         ("GET /livez?{} HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n".format("y" * 1000, "x" * 32_000), b"431"),
         ("POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         ("GET /livez HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", b"400"),

@@ -62,6 +62,11 @@ def test_ten_malformed_frames_in_a_minute_are_closed_1008(house: Houses) -> None
             assert await wire.ended() == 1008
             assert (await h.hub.event(AgentDisconnected)).code == 1008
             assert h.gate.malformed == 10
+            told = [call.kwargs for call in h.log.calls if call.args == ("malformed frame",)]
+            (line,) = told  # one in a minute: who comes back again and again does not fill the log
+            assert (line["host"], line["peer"][:10]) == ("web1", "127.0.0.1:")
+            assert 1 <= line["times"] < 10, "as many as had come when it was written"
+            assert line["why"]
 
     asyncio.run(scenario())
 

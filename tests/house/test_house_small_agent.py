@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import base64
 import contextlib
 import io
@@ -174,6 +175,18 @@ def test_the_same_tree_makes_the_same_file(file: agent_download.AgentFile) -> No
     assert len(file.content) < 2 << 20
     assert unpack.__doc__ is not None
     assert unpack.__doc__.encode() in file.content
+
+
+def test_it_is_made_once_for_all_who_ask(file: agent_download.AgentFile) -> None:
+    """It costs half a second, and anybody may ask."""
+
+    async def asked() -> None:
+        download = agent_download.AgentDownload(HUB)
+        first, second = await asyncio.gather(download.file(), download.file())
+        assert first is second
+        assert first == file
+
+    asyncio.run(asked())
 
 
 def payload(content: bytes) -> zipfile.ZipFile:

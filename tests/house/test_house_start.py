@@ -11,8 +11,7 @@ import msgspec
 import pytest
 
 from processes.adapters import proc
-from processes.core.records.ledger import Ledger
-from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, Overall, Report
+from processes.core.shown.status import CanaryReport, CommandsReport, FleetReport, IncidentsReport, Overall, Report
 
 TERMINAL = {"rich", "pygments", "markdown_it"}
 NETWORK = {"websockets", "httpx", "ssl", "http.client", "xmlrpc", "email", "asyncio", "multiprocessing"}
@@ -59,7 +58,7 @@ def reported(tmp_path: Path) -> Path:
     stat = proc.stat(os.getpid())
     assert stat is not None
     report = Report(
-        Overall.OK, 1, [], CanaryReport(), FleetReport(), Ledger(), IncidentsReport(),
+        Overall.OK, 1, [], CanaryReport(), FleetReport(), CommandsReport(), IncidentsReport(),
         at_mono_s=NOW_S, writer_pid=os.getpid(), writer_start_ticks=stat.start_ticks,
     )  # fmt: skip
     (tmp_path / "run" / "watchdog.json").write_bytes(msgspec.json.encode(report))

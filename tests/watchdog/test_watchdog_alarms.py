@@ -26,6 +26,7 @@ from processes.core.alarms.outbox import BURST, Pace
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -51,7 +52,7 @@ def report() -> Report:
         [hub],
         CanaryReport(ok=True),
         FleetReport(),
-        Ledger(),
+        CommandsReport(),
         IncidentsReport(),
         at_mono_s=time.monotonic(),
     )

@@ -383,7 +383,10 @@ def test_a_new_watchdog_goes_on_with_the_open_incident(well: Supervised) -> None
     wait_for(lambda: known(well) != before)
     wait_for(lambda: well.process("hub").verdict is Verdict.ADVANCING and well.process("hub").pid != hub)
     os.kill(watchdog, signal.SIGKILL)
-    wait_for(lambda: well.process("watchdog").pid not in (None, watchdog))
+    told = []
+    wait_for(lambda: told.append(well.report()) or told[-1].writer_pid not in (0, watchdog))  # type: ignore[func-returns-value]
+    wait_for(lambda: told.append(well.report()) or told[-1].incidents.total is not None)  # type: ignore[func-returns-value]
+    assert not any(report.incidents.total == 0 for report in told)  # nobody has counted yet: that is not none
     well.house.mute.clear()
     incident = next_incident(well, before)
     assert any("started anew" in line for line in incident.events)

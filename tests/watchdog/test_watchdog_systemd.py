@@ -17,9 +17,9 @@ import structlog
 from doubles.alarm_ends import Webhook, webhook
 from doubles.supervised import Supervised, supervised, wait_for
 
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -72,7 +72,7 @@ def report(verdict: Verdict = Verdict.ADVANCING, silent_s: float | None = None) 
         [hub],
         CanaryReport(ok=True),
         FleetReport(2, 1),
-        Ledger(),
+        CommandsReport(),
         IncidentsReport(),
         supervisord_silent_s=silent_s,
     )

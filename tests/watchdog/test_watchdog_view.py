@@ -8,17 +8,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
+from processes.adapters.logs import Log
+from processes.adapters.queues import Queues
 from processes.adapters.settings import File, Settings
 from processes.adapters.state import desired_state, fleet_db, pulse_file, status_file
 from processes.adapters.state.pulse_file import PulseFile
+from processes.adapters.supervisor import Supervisor
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     SILENT_AFTER_S,
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -26,6 +31,12 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
+from processes.core.travels.pulse import Pulse
+from processes.watchdog.incident_log import IncidentLog
+from processes.watchdog.incident_store import Store
+from processes.watchdog.inquiries import Inquiries
+from processes.watchdog.process_reader import Subject
+from processes.watchdog.status_writer import make_report
 
 
 @pytest.fixture
@@ -38,7 +49,7 @@ def written(settings: Settings, age_s: float, **fields: object) -> Report:
     values = {
         "verdict": Overall.OK, "epoch": 4, "processes": [], "canary": CanaryReport(True, 0.5, 3.0, 4,
         time.monotonic() - 0.5),
-        "fleet": FleetReport(9, 9), "commands": Ledger(), "incidents": IncidentsReport(),
+        "fleet": FleetReport(9, 9), "commands": CommandsReport(), "incidents": IncidentsReport(),
         "at_mono_s": time.monotonic() - age_s,
         "writer_pid": os.getpid(), "writer_start_ticks": pulse_file.start_ticks(os.getpid()),
     }  # fmt: skip
@@ -145,7 +156,7 @@ def test_the_ledger_is_read_from_the_database(settings: Settings) -> None:
     connection.execute("INSERT INTO meta VALUES ('epoch', '8'), ('ledger', ?)", (ledger,))
     connection.close()
     report = status_file.current_report(settings)
-    assert report.commands == Ledger(3, succeeded=3)
+    assert report.commands == CommandsReport.of(Ledger(3, succeeded=3))
     assert report.epoch == 8
 
 
@@ -154,8 +165,29 @@ def test_a_locked_database_costs_the_ledger_alone(settings: Settings) -> None:
     connection.execute("CREATE TABLE meta (key, value)")
     connection.execute("BEGIN EXCLUSIVE")
     report = status_file.current_report(settings)
-    assert report.commands == Ledger()
+    assert report.commands == CommandsReport.of(None)
     connection.close()
+
+
+def test_what_cannot_be_read_is_not_known_and_never_none(settings: Settings) -> None:
+    """Nothing is there yet: that is not the same as no command, no incident and no host."""
+    report = status_file.current_report(settings)
+    assert (report.commands.accepted, report.incidents.total, report.fleet.hosts) == (None, None, None)
+    Store(settings.incidents_database, settings.evidence, 1, 1).totals()  # makes it
+    assert status_file.current_report(settings).incidents == IncidentsReport(0)
+
+
+def test_a_new_watchdogs_first_report_tells_nothing_that_it_has_not_read(settings: Settings) -> None:
+    """The bug it would catch: after a kill of the watchdog, "commands: none" and "incidents: 0" for a second."""
+    subjects = {"hub": Subject("hub", 1 << 30)}
+    away = (cast("Supervisor", None), cast("Queues", None), cast("Log", None))  # nobody is asked anything here
+    inquiries, log = Inquiries(settings, *away), IncidentLog(cast("Store", None), "boot", away[2])
+    first = make_report([], CanaryReport(), inquiries, log.totals, subjects)
+    assert (first.commands.accepted, first.incidents.total, first.fleet.hosts) == (None, None, None)
+    inquiries.ledger = Ledger(3, succeeded=3)
+    subjects["hub"].pulse = Pulse(written_ns=1, hosts=2)
+    later = make_report([], CanaryReport(), inquiries, IncidentsReport(5, "a"), subjects)
+    assert (later.commands.accepted, later.incidents.total, later.fleet.hosts) == (3, 5, 2)
 
 
 def test_the_desired_state_is_read_and_is_empty_without_a_file(settings: Settings) -> None:

@@ -75,11 +75,13 @@ def _text(path: Path) -> str:
 
 
 def totals(path: Path) -> IncidentsReport:
-    """Return how many incidents there ever were (including pruned ones), and the id of the newest."""
+    """Return how many incidents there ever were (including pruned ones), and the id of the newest; neither, if the
+    database cannot be read.
+    """
 
     def read(connection: sqlite3.Connection) -> IncidentsReport:
         row = connection.execute("SELECT number, id FROM incidents ORDER BY number DESC LIMIT 1").fetchone()
-        return IncidentsReport() if row is None else IncidentsReport(row[0], row[1])
+        return IncidentsReport(0) if row is None else IncidentsReport(row[0], row[1])
 
     return _reading(path, read, IncidentsReport())
 

@@ -20,6 +20,7 @@ from processes.core.shown import status as reports
 from processes.core.shown.status import (
     SILENT_AFTER_S,
     CanaryReport,
+    CommandsReport,
     FleetReport,
     ProcessReport,
     PulseReport,
@@ -101,20 +102,16 @@ def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report
     canary = _aged(last.canary, now_s) if last else CanaryReport()
     verdict, reasons = reports.overall(processes, canary, silent=True)
     alive = any(p.name == "hub" and p.verdict is Verdict.ADVANCING for p in processes)
-    fleet = FleetReport()
-    if hub is not None:
-        fleet = (
-            FleetReport(hub.hosts, hub.online, hub.stale, hub.offline)
-            if alive
-            else FleetReport(hub.hosts, 0, hub.hosts, 0)
-        )
+    fleet = FleetReport.of(hub)
+    if fleet.hosts is not None and not alive:
+        fleet = FleetReport(fleet.hosts, 0, fleet.hosts, 0)
     return Report(
         verdict=verdict,
         epoch=max(hub.epoch if hub else 0, facts.epoch),
         processes=processes,
         canary=canary,
         fleet=fleet,
-        commands=facts.ledger,
+        commands=CommandsReport.of(facts.ledger),
         incidents=incidents_db.totals(settings.incidents_database),
         reasons=reasons,
         at_mono_s=now_s,
@@ -159,7 +156,7 @@ def _aged(canary: CanaryReport, now_s: float) -> CanaryReport:
 
 class _Facts(msgspec.Struct, frozen=True):
     epoch: int = 0
-    ledger: Ledger = Ledger()
+    ledger: Ledger | None = None  # None: it could not be read
 
 
 def _facts(settings: Settings) -> _Facts:

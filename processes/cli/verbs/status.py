@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from processes.client.feed import Picture
 
 HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
+NOT_KNOWN = "not known yet"  # nobody has read it, or nobody can
 EVERY_S = 1.0  # between two screens of --watch
 
 
@@ -155,17 +156,17 @@ def _show(report: Report) -> None:
 def _lines(report: Report) -> list[str]:
     canary, fleet, commands = report.canary, report.fleet, report.commands
     latency = f", {canary.latency_ms:.1f} ms" if canary.latency_ms is not None else ""
-    unknown = "never" if report.watchdog_silent_s is None else "not known"
-    last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else unknown
-    counted = f"{fleet.online} online, {fleet.stale} stale, {fleet.offline} offline"
-    presence = counted if report.verdict is not Overall.DOWN else "no hub knows how they are"
+    last_round = f"{canary.age_s:.1f} s ago" if canary.age_s is not None else NOT_KNOWN
+    presence = f"{fleet.online} online, {fleet.stale} stale, {fleet.offline} offline"
+    if report.verdict is Overall.DOWN:
+        presence = "no hub knows how they are"
     counts = [f"{getattr(commands, name)} {name}" for name in commands.__struct_fields__ if getattr(commands, name)]
     last = output.as_typed(f", the last: fleethub incident {report.incidents.last}") if report.incidents.last else ""
     return [
-        f"canary: last round {last_round}{latency}, hub epoch {report.epoch}",
-        f"hosts: {fleet.hosts}, {presence}",
-        f"commands: {', '.join(counts) or 'none'}",
-        f"incidents: {report.incidents.total}{last}",
+        f"canary: last round {last_round}{latency}, hub epoch {report.epoch or NOT_KNOWN}",
+        f"hosts: {NOT_KNOWN if fleet.hosts is None else f'{fleet.hosts}, {presence}'}",
+        f"commands: {NOT_KNOWN if commands.accepted is None else ', '.join(counts) or 'none'}",
+        f"incidents: {NOT_KNOWN if report.incidents.total is None else report.incidents.total}{last}",
     ]
 
 

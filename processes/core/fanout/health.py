@@ -1,7 +1,8 @@
 """The answer of /healthz, from the hub's pulse and the watchdog's report. Pure.
 
 Without a pulse the hub is down; a pulse without a canary round under the same epoch is not enough to be well, nor is a
-round while one port answers no new connections (`agents_port_closed`, `operators_port_closed`).
+round while one port answers no new connections (`agents_port_closed`, `operators_port_closed`). `canary_unknown`: no round was complete
+since the watchdog began, so nobody knows yet; `canary_stale`: the last one is too long ago.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def judge(hub: Pulse | None, hub_alive: bool, report: Report | None, now_s: floa
         if served and port.age_s is not None and now_s - report.at_mono_s + port.age_s > HEALTH_ROUND_S_MAX:
             return Health(Overall.STALLED, f"{port.name}_port_closed")
     ended_s = report.canary.round_mono_s
-    if ended_s is None or not 0 <= now_s - ended_s <= HEALTH_ROUND_S_MAX:
+    if ended_s is None:
+        return Health(Overall.STALLED, "canary_unknown")
+    if not 0 <= now_s - ended_s <= HEALTH_ROUND_S_MAX:
         return Health(Overall.STALLED, "canary_stale")
     if report.canary.epoch != hub.epoch:
         return Health(Overall.STALLED, "canary_epoch")

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.core.records.ledger import Ledger
+from processes.core.travels.pulse import Pulse
 from processes.core.values import Time
 
 # if the status is older than this, the watchdog is silent; it writes one a second. Guess: two were missed
@@ -131,12 +132,41 @@ class CanaryReport(msgspec.Struct, frozen=True):
 
 
 class FleetReport(msgspec.Struct, frozen=True):
-    """How many hosts there are, by presence."""
+    """How many hosts there are, by presence. None: not known yet, since no hub has said it."""
 
-    hosts: int = 0
-    online: int = 0
-    stale: int = 0
-    offline: int = 0
+    hosts: int | None = None
+    online: int | None = None
+    stale: int | None = None
+    offline: int | None = None
+
+    @classmethod
+    def of(cls, hub: Pulse | None) -> FleetReport:
+        """Return what a hub's pulse says. A hub that has not turned yet knows of no host, which does not mean that
+        there is none.
+        """
+        if hub is None or not hub.written_ns:
+            return cls()
+        return cls(hub.hosts, hub.online, hub.stale, hub.offline)
+
+
+class CommandsReport(msgspec.Struct, frozen=True):
+    """The ledger's counts, all of them or none. None: not known yet, since the database was not read."""
+
+    accepted: int | None = None
+    queued: int | None = None
+    sent: int | None = None
+    running: int | None = None
+    succeeded: int | None = None
+    failed: int | None = None
+    rejected: int | None = None
+    expired: int | None = None
+    cancelled: int | None = None
+    lost: int | None = None
+
+    @classmethod
+    def of(cls, ledger: Ledger | None) -> CommandsReport:
+        """Return the counts of a ledger; None: it was not read."""
+        return cls() if ledger is None else cls(**msgspec.structs.asdict(ledger))
 
 
 class QueueReport(msgspec.Struct, frozen=True):
@@ -152,9 +182,9 @@ class QueueReport(msgspec.Struct, frozen=True):
 
 
 class IncidentsReport(msgspec.Struct, frozen=True):
-    """How many incidents there were, and the newest one's id."""
+    """How many incidents there were, and the newest one's id. total None: not known yet, since nobody has looked."""
 
-    total: int = 0
+    total: int | None = None
     last: str | None = None
 
 
@@ -166,7 +196,7 @@ class Report(msgspec.Struct, frozen=True):
     processes: list[ProcessReport]
     canary: CanaryReport
     fleet: FleetReport
-    commands: Ledger
+    commands: CommandsReport
     incidents: IncidentsReport
     reasons: list[str] = []  # why the verdict is not ok, the gravest first
     queues: list[QueueReport] = []
@@ -253,7 +283,9 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
         reasons.append(f"the hub {hub.verdict.phrase}: {hub.reason}".rstrip(": "))
     elif not canary.ok and not silent:  # the canary of a silent watchdog says nothing about the hub
         grade = Overall.STALLED
-        reasons += _closed(canary, processes) or ["no canary command went round lately"]
+        reasons += _closed(canary, processes) or [
+            f"no canary command went round {'lately' if canary.age_s is not None else 'yet'}"
+        ]
         stopped = [
             p.name
             for p in processes

@@ -95,7 +95,8 @@ def seen(report: Report, remedies: int) -> InstallationState:
     status = str(report.verdict)
     if report.verdict is not Overall.OK and report.reasons:
         status += f": {report.reasons[0]}"
-    fleet = f"{report.fleet.online} of {report.fleet.hosts} hosts online"
+    known = report.fleet.hosts is not None
+    fleet = f"{report.fleet.online} of {report.fleet.hosts} hosts online" if known else "hosts not known yet"
     return InstallationState(
         well=advancing and report.canary.ok,
         hub_well=advancing or verdict is Verdict.EXCUSED or unwanted,

@@ -25,10 +25,11 @@ function together(kind) {
   const sum = (name) => members.reduce((all, row) => all + (row.pulse?.[name] ?? 0), 0);
   return { count: members.length, verdict, connections: sum("connections") };
 }
-const depth = (kind) =>
-  (fleet.overall.queues ?? [])
-    .filter((row) => row.name.split("/")[0] === kind)
-    .reduce((all, row) => all + row.items, 0);
+// How many items the queues hold of which this is true; NaN, shown as a dash, if nobody knows of any queue yet.
+const depth = (wanted) => {
+  const queues = fleet.overall.queues ?? [];
+  return queues.length ? queues.filter(wanted).reduce((all, row) => all + row.items, 0) : NaN;
+};
 
 // A process: its name, its verdict, and a number that tells what it does. It leads to the card of the process.
 function box(kind, verdict, told, title = kind) {
@@ -50,7 +51,7 @@ const people = (title, told) =>
 
 // A line between two processes, with what waits there. Unwell queues stop everything, so it has their tone.
 function between(verdict, ...kinds) {
-  const told = kinds.map((kind) => `${kind} ${whole(depth(kind))}`);
+  const told = kinds.map((kind) => `${kind} ${whole(depth((row) => row.name.split("/")[0] === kind))}`);
   return h(
     "div",
     { className: `wire ${tone(verdict)}` },
@@ -84,7 +85,6 @@ export function picture() {
     h("div", { className: "wire calm" }),
     people("people", "pages, CLI, Prometheus"),
   ];
-  const items = (fleet.overall.queues ?? []).reduce((all, row) => all + row.items, 0);
   return h(
     "div",
     { className: "picture panel" },
@@ -96,7 +96,7 @@ export function picture() {
     h(
       "div",
       { className: "under-chain" },
-      box("queues", queues.verdict, `between the hub and all others: ${many(items, "item")}`),
+      box("queues", queues.verdict, `between the hub and all others: ${many(depth(() => true), "item")}`),
       box("watchdog", watchdog.verdict, `watches all of them: ${round}`),
     ),
   );

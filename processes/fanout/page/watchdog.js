@@ -13,7 +13,7 @@ const silentS = () => (link.fresh ? (fleet.overall.watchdog_silent_s ?? null) : 
 function health() {
   const { canary = {}, verdict, reasons = [] } = fleet.overall,
     silent = silentS();
-  const round = canary.age_s === null || canary.age_s === undefined ? "never" : age(canary.age_s);
+  const round = canary.age_s === null || canary.age_s === undefined ? "not yet" : age(canary.age_s);
   return h(
     "div",
     { className: "stack" },
@@ -163,8 +163,9 @@ function incident(row) {
 }
 
 function ledger() {
-  const { accepted = 0, ...states } = fleet.ledger,
-    sum = Object.values(states).reduce((a, b) => a + b, 0);
+  const { accepted, ...states } = fleet.ledger;
+  if (accepted === undefined) return empty("Not known yet.");
+  const sum = Object.values(states).reduce((a, b) => a + b, 0);
   return h(
     "div",
     { className: "stack" },
@@ -240,7 +241,10 @@ export const view = {
         (row) => row,
         incident,
       );
-    else one($("incidents"), "none", () => empty("No incidents."));
+    else {
+      const said = fleet.version < 0 ? "Loading …" : "No incidents.";
+      one($("incidents"), said, () => empty(said));
+    }
     keyed(
       $("queues"),
       fleet.overall.queues ?? [],

@@ -20,9 +20,9 @@ from processes.adapters.state.pulse_file import PulseFile
 from processes.cli.checks import machine, state_folder
 from processes.cli.machine import replacement, supervision
 from processes.cli.terminal.failure import Failure
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -44,7 +44,7 @@ def says(settings: Settings, verdict: Verdict, *, wanted: bool, pid: int | None 
     """The watchdog's report of the agent, as if it were written now."""
     row = ProcessReport("agent", "RUNNING", pid, None, 0, None, verdict, wanted=wanted)
     report = Report(
-        Overall.OK, 1, [row], CanaryReport(), FleetReport(), Ledger(), IncidentsReport(),
+        Overall.OK, 1, [row], CanaryReport(), FleetReport(), CommandsReport(), IncidentsReport(),
         at_mono_s=time.monotonic(), writer_pid=os.getpid(), writer_start_ticks=pulse_file.start_ticks(os.getpid()) or 0,
     )  # fmt: skip
     fresh = settings.report.with_suffix(".new")

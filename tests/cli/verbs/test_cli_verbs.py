@@ -18,9 +18,10 @@ from processes.adapters import proc
 from processes.adapters.settings import Settings, load
 from processes.cli.__main__ import cli, execute
 from processes.cli.terminal import output
+from processes.cli.verbs.status import _lines
 from processes.client.patience import Patience
 from processes.core.records.ledger import Ledger
-from processes.core.shown.status import CanaryReport, FleetReport, IncidentsReport, Overall, Report
+from processes.core.shown.status import CanaryReport, CommandsReport, FleetReport, IncidentsReport, Overall, Report
 
 
 class Done(NamedTuple):
@@ -217,7 +218,7 @@ def test_status_exits_by_the_verdict_and_prints_the_report(
     run: Run, settings: Settings, verdict: Overall, code: int
 ) -> None:
     report = Report(
-        verdict, 3, [], CanaryReport(), FleetReport(), Ledger(), IncidentsReport(), at_mono_s=time.monotonic()
+        verdict, 3, [], CanaryReport(), FleetReport(), CommandsReport(), IncidentsReport(), at_mono_s=time.monotonic()
     )
     own = proc.stat(os.getpid())
     assert own is not None
@@ -232,6 +233,27 @@ def test_status_exits_by_the_verdict_and_prints_the_report(
         "accepted", "queued", "sent", "running", "succeeded", "failed", "rejected", "expired", "cancelled", "lost",
     }  # fmt: skip
     assert {"epoch", "processes", "canary", "fleet", "incidents"} < set(document)
+    assert set(document["commands"].values()) == {None}  # nobody has read them yet
+
+
+def test_status_says_of_each_figure_that_nobody_has_read_that_it_is_not_known_yet() -> None:
+    def lines(**known: object) -> list[str]:
+        unread = {"canary": CanaryReport(), "fleet": FleetReport(), "commands": CommandsReport(), "epoch": 0}
+        return _lines(
+            msgspec.convert(
+                {"verdict": "ok", "processes": [], "incidents": {}} | unread | known, Report, from_attributes=True
+            )
+        )
+
+    assert lines() == [
+        "canary: last round not known yet, hub epoch not known yet",
+        "hosts: not known yet",
+        "commands: not known yet",
+        "incidents: not known yet",
+    ]
+    known = lines(epoch=3, fleet=FleetReport(0, 0, 0, 0), commands=CommandsReport.of(Ledger()), incidents={"total": 0})
+    assert known[0].endswith(", hub epoch 3")
+    assert known[1:] == ["hosts: 0, 0 online, 0 stale, 0 offline", "commands: none", "incidents: 0"]
 
 
 def test_down_without_anything_running_says_so_and_succeeds(run: Run) -> None:
@@ -248,8 +270,8 @@ def test_status_tells_what_was_never_started_from_what_was_ended(run: Run, setti
     assert (done.code, done.err) == (2, "")
     assert re.fullmatch(r"down: nothing runs here: (bin/)?fleethub up", done.out.splitlines()[0])
     assert "watchdog" not in done.out
-    assert "canary: last round not known" in done.out
-    assert "no hub knows how they are" in done.out
+    assert "canary: last round not known yet" in done.out
+    assert "hosts: not known yet\n" in done.out
     document = json.loads(run("status", "--json").out)
     assert (document["verdict"], len(document["reasons"]), len(document["processes"])) == ("down", 1, 6)
 

@@ -30,9 +30,9 @@ from processes.cli.machine import environment
 from processes.cli.terminal.failure import Failure
 from processes.core.cli.drills import BY_NAME, DRILLS
 from processes.core.errors import ResourceError
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -108,7 +108,7 @@ def test_what_has_only_just_started_is_well_and_yet_no_drill_begins(say: Say, tm
     def report() -> Report:
         row = ProcessReport("hub", state, os.getpid(), 0.5, 0, None, Verdict.ADVANCING)
         return Report(
-            Overall.OK, 1, [row], CanaryReport(True), FleetReport(), Ledger(), IncidentsReport(),
+            Overall.OK, 1, [row], CanaryReport(True), FleetReport(), CommandsReport(), IncidentsReport(),
             at_mono_s=time.monotonic(), writer_pid=os.getpid(), writer_start_ticks=start_ticks(os.getpid()) or 0,
         )  # fmt: skip
 

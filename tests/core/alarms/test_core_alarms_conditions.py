@@ -10,10 +10,10 @@ import pytest
 from processes.core.alarms import conditions
 from processes.core.alarms.alarm import Condition, Severity
 from processes.core.alarms.conditions import DAY_S, DISK_FREE_MIN_BYTES, AlarmFacts
-from processes.core.records.ledger import Ledger
 from processes.core.records.request import OperatorToken
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     IncidentView,
@@ -56,7 +56,14 @@ def report(*processes: ProcessReport, canary: bool = True, **more: Any) -> Repor
         process(name) for name in ("queues", "hub", "gateway", "fanout") if name not in {row.name for row in processes}
     ]
     return Report(
-        Overall.OK, 1, [*rows, *processes], CanaryReport(ok=canary), FleetReport(), Ledger(), IncidentsReport(), **more
+        Overall.OK,
+        1,
+        [*rows, *processes],
+        CanaryReport(ok=canary),
+        FleetReport(),
+        CommandsReport(),
+        IncidentsReport(),
+        **more,
     )
 
 

@@ -31,9 +31,9 @@ from processes.core.fanout.signin import (
     read_cookie,
     session_of,
 )
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -170,7 +170,9 @@ def report(
     round_s = None if round_age_s is None else NOW_S - round_age_s
     knocks = [PortReport(name, "127.0.0.1:1", True, knock_age_s) for name, knock_age_s in ports.items()]
     canary = CanaryReport(True, round_age_s, 1.0, epoch, round_s, ports=knocks)
-    return Report(Overall.OK, 3, processes, canary, FleetReport(), Ledger(), IncidentsReport(), at_mono_s=NOW_S - age_s)
+    return Report(
+        Overall.OK, 3, processes, canary, FleetReport(), CommandsReport(), IncidentsReport(), at_mono_s=NOW_S - age_s
+    )
 
 
 def hub(age_s: float = 0.1) -> Pulse:
@@ -190,7 +192,7 @@ def hub(age_s: float = 0.1) -> Pulse:
         (hub(), True, report(age_s=-5.0), "watchdog_silent"),
         (hub(), True, report(hub=Verdict.STALLED), "hub_stalled"),
         (hub(), True, report(hub=Verdict.UNKILLABLE), "hub_unkillable"),
-        (hub(), True, report(round_age_s=None), "canary_stale"),
+        (hub(), True, report(round_age_s=None), "canary_unknown"),
         (hub(), True, report(round_age_s=10.1), "canary_stale"),
         (hub(), True, report(epoch=2), "canary_epoch"),
         (hub(), True, report(gateway=Verdict.FROZEN), "gateway_frozen"),

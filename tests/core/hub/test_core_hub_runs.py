@@ -10,10 +10,11 @@ from doubles.fleet_play import Play, sent
 
 from processes.core.hub.effects import Effects
 from processes.core.hub.rules import Rules
+from processes.core.hub.runs import facts_of
 from processes.core.records.command import State
 from processes.core.records.run import Run, RunState
 from processes.core.travels import messages
-from processes.core.travels.messages import CancelRun, StartRun
+from processes.core.travels.messages import CancelRun, Json, StartRun
 
 
 class Fleet:
@@ -208,14 +209,28 @@ def test_a_bad_run_is_refused_whole(fleet: Fleet, request_: messages.Request, st
     assert not fleet.play.memory.runs
 
 
-@pytest.mark.parametrize("rules", [Rules(open_max=3), Rules(queued_per_host_max=0)])
-def test_a_run_makes_no_command_past_the_limits_and_says_which_hosts_had_none(fleet: Fleet, rules: Rules) -> None:
-    """The limits hold for runs too; whoever has no room leaves, and is told apart from who was not attempted."""
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [(Rules(open_max=3), "too_many_in_all"), (Rules(queued_per_host_max=0), "too_many_of_host")],
+)
+def test_a_run_makes_no_command_past_the_limits_and_says_which_hosts_had_none(
+    fleet: Fleet, rules: Rules, reason: str
+) -> None:
+    """The limits hold for runs too; whoever has no room leaves with the limit that was met, and is told apart from who
+    was not attempted.
+    """
     fleet.play.rules = fleet.play.memory.rules = rules
     fleet.start("pull")
     room = rules.open_max if rules.queued_per_host_max else 0
     assert fleet.play.memory.ledger.accepted == room
-    assert [part.reason for part in fleet.run.parts] == [""] * room + ["too_many"] * (5 - room)
+    assert [part.reason for part in fleet.run.parts] == [""] * room + [reason] * (5 - room)
     for name in fleet.names[:room]:
         fleet.end(name)
     assert fleet.run.state is RunState.FAILED
+
+
+@pytest.mark.parametrize("text", [b'{"a":' * 3000 + b"1" + b"}" * 3000, b"", b"[]", b'{"a":'])
+def test_facts_that_cannot_be_read_choose_nobody_and_break_no_run(text: bytes) -> None:
+    """The bug it would catch: facts that one host left in the database end every run that chooses by facts, for ever."""
+    assert facts_of(Json(text)) == {}
+    assert facts_of(Json(b'{"cpu":"arm"}')) == {"cpu": "arm"}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
+    FleetReport,
     Overall,
     PortReport,
     ProcessReport,
@@ -17,9 +20,11 @@ from processes.core.shown.status import (
     overall,
     state_of,
 )
+from processes.core.travels.pulse import Pulse
 
 GREEN = CanaryReport(ok=True)
 RED = CanaryReport(ok=False)
+PAST = CanaryReport(ok=False, age_s=7.0)  # it went round before
 
 
 def row(
@@ -139,7 +144,7 @@ def test_a_report_survives_its_json() -> None:
 
 @pytest.mark.parametrize("name", ["queues", "gateway", "gateway:1", "fanout", "fanout:0"])
 def test_a_red_canary_names_what_an_operator_stopped_on_its_way(name: str) -> None:
-    grade, reasons = overall([*house(), row(name, Verdict.STOPPED, wanted=False)], RED, silent=False)
+    grade, reasons = overall([*house(), row(name, Verdict.STOPPED, wanted=False)], PAST, silent=False)
     assert (grade, reasons) == (
         Overall.STALLED,
         ["no canary command went round lately", f"{name} is stopped, as asked"],
@@ -151,7 +156,7 @@ def knocked(agents: bool, operators: bool) -> CanaryReport:
         PortReport("agents", "127.0.0.1:7701", agents, 7.0, "no answer within 2 s"),
         PortReport("operators", "127.0.0.1:7700", operators, 7.0, "Connection refused"),
     ]
-    return CanaryReport(ports=ports)
+    return CanaryReport(age_s=7.0, ports=ports)
 
 
 AGENTS_CLOSED = "the agents' port 127.0.0.1:7701 answers no new connection: no answer within 2 s"
@@ -189,3 +194,24 @@ def test_a_hub_that_an_operator_stopped_is_told_from_one_that_died() -> None:
     why = msgspec.structs.replace(row("hub", Verdict.DEAD), reason="no process (FATAL): fleet.db is missing")
     said = "the hub is dead: no process (FATAL): fleet.db is missing"
     assert overall([why], RED, silent=False) == (Overall.DOWN, [said])
+
+
+def test_a_canary_that_never_went_round_is_told_from_one_that_no_longer_does() -> None:
+    rows = [*house(), row("gateway"), row("fanout")]
+    assert overall(rows, PAST, silent=False) == (Overall.STALLED, ["no canary command went round lately"])
+    assert overall(rows, RED, silent=False) == (Overall.STALLED, ["no canary command went round yet"])
+
+
+def test_counts_that_nobody_has_read_are_null_under_the_same_keys() -> None:
+    """The bug it would catch: a status that says "no command was ever accepted" because its writer began just now."""
+    unknown = msgspec.to_builtins(CommandsReport.of(None))
+    assert unknown == dict.fromkeys(msgspec.to_builtins(Ledger()))
+    assert msgspec.to_builtins(CommandsReport.of(Ledger())) == dict.fromkeys(unknown, 0)
+    ledger = Ledger(3, succeeded=2, lost=1)
+    assert msgspec.to_builtins(CommandsReport.of(ledger)) == msgspec.to_builtins(ledger)
+
+
+def test_a_hub_that_has_not_turned_yet_does_not_say_that_there_is_no_host() -> None:
+    assert FleetReport.of(None) == FleetReport.of(Pulse(pid=7)) == FleetReport(None, None, None, None)
+    assert FleetReport.of(Pulse(pid=7, written_ns=1)) == FleetReport(0, 0, 0, 0)
+    assert FleetReport.of(Pulse(written_ns=1, hosts=9, online=6, stale=2, offline=1)) == FleetReport(9, 6, 2, 1)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -27,7 +27,7 @@ def report(**rows: tuple[int | None, int]) -> Report:
         ProcessReport(name, "RUNNING", pid, 1.0, restarts, 1, Verdict.ADVANCING)
         for name, (pid, restarts) in rows.items()
     ]
-    return Report(Overall.OK, 3, processes, CanaryReport(), FleetReport(), Ledger(), IncidentsReport())
+    return Report(Overall.OK, 3, processes, CanaryReport(), FleetReport(), CommandsReport(), IncidentsReport())
 
 
 LAST = report(hub=(5, 2), queues=(6, 1), watchdog=(7, 0))

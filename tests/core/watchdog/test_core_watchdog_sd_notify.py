@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
     CanaryReport,
+    CommandsReport,
     FleetReport,
     IncidentsReport,
     Overall,
@@ -146,7 +146,7 @@ def report(
         [hub],
         CanaryReport(ok=canary),
         FleetReport(9, 8),
-        Ledger(),
+        CommandsReport(),
         IncidentsReport(),
         supervisord_silent_s=silent_s,
     )
@@ -177,7 +177,7 @@ def test_blocked_storage_and_a_mute_supervisord_are_seen() -> None:
 
 def test_no_hub_in_the_report_is_unwell() -> None:
     nothing = Report(
-        Overall.DOWN, 0, [], CanaryReport(), FleetReport(), Ledger(), IncidentsReport(), reasons=["no hub"]
+        Overall.DOWN, 0, [], CanaryReport(), FleetReport(), CommandsReport(), IncidentsReport(), reasons=["no hub"]
     )
     assert sd_notify.seen(nothing, 0)[:2] == (False, False)
-    assert sd_notify.seen(nothing, 0).status.startswith("down: no hub")
+    assert sd_notify.seen(nothing, 0).status == "down: no hub; hosts not known yet"
