@@ -25,6 +25,8 @@ stdenv.mkDerivation {
     substituteInPlace $out/lib/fleethub/bin/fleethub --replace-fail /usr/lib/fleethub $out/lib/fleethub
     mkdir $out/bin
     ln -s $out/lib/fleethub/bin/fleethub $out/bin/fleethub
+    mkdir -p $out/lib/systemd/system
+    $out/bin/fleethub systemd-unit | sed '1,/^$/d' > $out/lib/systemd/system/fleethub.service
     runHook postInstall
   '';
   meta = {
