@@ -29,10 +29,12 @@ SITE: Final = f"{PLACE}/lib/python{PYTHON}/site-packages"
 BUILD: Final = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
 PROGRAM: Final = f"""\
 #!/{PLACE}/bin/python -EP
+import os
 import sys
 
 from processes.cli.__main__ import main
 
+os.environ.pop("PYTHONPATH", None)  # what this starts is not to find the caller's modules in the place of ours either
 sys.exit(main())
 """
 ENVIRONMENT: Final = f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n"
