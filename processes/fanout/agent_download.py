@@ -122,6 +122,13 @@ class AgentDownload:
                 self._made = await asyncio.to_thread(make, self._hub)
             return self._made
 
+    async def named(self) -> dict[str, str]:
+        """Return the file's digest, or why there is none, as fields of a HostCode."""
+        try:
+            return {"agent_sha256": (await self.file()).digest}
+        except OSError as error:
+            return {"agent_file_missing": f"the agent's file cannot be made: {error}"}
+
     def route(self, auth: Auth) -> Route:
         """Return the route of the file, which needs no sign-in."""
         return Route(PATH, guarded(auth, None, self._download), methods=["GET"])

@@ -42,7 +42,8 @@ def application(
     """Return the whole HTTP side. `trusted`: the proxies whose X-Forwarded-For is believed."""
     table = operations(change_api, read_api, Sessions(auth, audit_notes), dead_letter_api)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
-    spec = json(document(listed, importlib.metadata.version("fleethub"), auth.cookie_name, NAMED)).body
+    version = importlib.metadata.version("fleethub")
+    spec = json(document(listed, version, auth.cookie_name, NAMED, auth.public.prefix)).body
 
     async def openapi(request: Request) -> Response:
         return json(bytes(spec))

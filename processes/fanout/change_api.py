@@ -163,8 +163,7 @@ class ChangeApi:
             "agents_url": self._settings.agents_url,
             "operators_url": self._settings.file.operators.url,
         }
-        with contextlib.suppress(OSError):  # a host enrols itself without that file too
-            told["agent_sha256"] = (await self.agent_download.file()).digest
+        told |= await self.agent_download.named()  # a host that has fleethub enrols itself without that file too
         return await self._with_secret(request, asked, told)
 
     async def rotate_host(self, request: Request) -> Response:

@@ -61,9 +61,13 @@ def either(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def document(
-    operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = ()
+    operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = (),
+    prefix: str = "",
 ) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the operations. `named`: types that only `either` refers to."""
+    """Return the OpenAPI 3.1 document of the operations.
+
+    `named`: types that only `either` refers to; `prefix`: the path of operators.url, below which all of them are.
+    """
     kinds = [kind for o in operations for kind in (o.described.body, *o.described.answers.values()) if kind is not None]
     unique = list(dict.fromkeys([Error, *named, *kinds]))
     found = msgspec.json.schema_components(unique, ref_template=f"{COMPONENTS}/schemas/{{name}}")
@@ -77,7 +81,7 @@ def document(
     return {
         "openapi": "3.1.0",
         "info": {"title": "fleethub", "version": version, "description": openapi_prose.ABOUT},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": prefix or "/"}],
         "tags": [{"name": name, "description": text} for name, text in openapi_prose.TAGS.items() if name in used],
         "paths": paths,
         "components": {

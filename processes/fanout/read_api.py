@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import sqlite3
 import time
 from typing import Final
@@ -25,6 +26,7 @@ from processes.core.shown.pages import (
     CommandWithHistory,
     IncidentsPage,
     IncidentWithEvidence,
+    Me,
     TokensPage,
     TokenView,
 )
@@ -65,6 +67,7 @@ class ReadApi:
     ) -> None:
         self._settings, self._mirror, self._database_reader, self._metrics = settings, mirror, database_reader, metric
         self._histories = histories
+        self._version = importlib.metadata.version("fleethub")
         self._exporting: asyncio.Task[bytes] | None = None
         self._judging: asyncio.Task[health.Health] | None = None
 
@@ -96,11 +99,9 @@ class ReadApi:
         return json(await asyncio.to_thread(status_file.current_report, self._settings))
 
     async def me(self, request: Request) -> Response:
-        """Return who asks, and whether drills are enabled."""
+        """Return who asks, whether drills are enabled, and which fleethub this is."""
         principal = principal_of(request)
-        return json(
-            {"role": principal.role, "actor": principal.actor, "drills_enabled": self._settings.file.drills.enabled}
-        )
+        return json(Me(principal.role, principal.actor, self._settings.file.drills.enabled, self._version))
 
     async def hosts(self, request: Request) -> Response:
         """Return the hosts, by name: all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART."""

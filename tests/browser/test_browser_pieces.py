@@ -9,6 +9,8 @@ import pytest
 from doubles.page_stage import Stage
 from playwright.sync_api import Browser, Page
 
+from processes.core.shown.versions import is_old_agent
+
 pytestmark = pytest.mark.browser
 
 
@@ -130,3 +132,19 @@ def test_a_query_never_fails_whatever_values_agents_send(page: Page, query: str)
 def test_a_meter_of_what_is_no_number_is_unknown(page: Page) -> None:
     for value in ({"toString": 1, "valueOf": 1}, "12", [5], None, {}):
         assert call(page, "charts", "m.meter(a[0], 'CPU').textContent", value) == "–"
+
+
+AGENTS = [
+    ("0.1.0", 1, "0.1.0", False), ("0.1.0", 1, "0.1.1", True), ("0.9.0", 1, "0.10.0", True), ("0.10.0", 1, "0.9.0", False),
+    ("1.0.0", 1, "0.9.9", False), ("0.1.0", 0, "0.2.0", False), ("", 1, "0.2.0", False), ("0.1", 1, "0.2.0", False),
+    ("0.1.0.1", 1, "0.2.0", False), ("0.1.0+local", 1, "0.2.0", True), ("x0.1.0", 1, "0.2.0", False),
+    ("9" * 5000, 1, "0.2.0", False), ("0.1.0", 1, "odd", False), ("0.1.0", 2, "0.2.0", True), ("0.1.0", 1, None, False),
+]  # fmt: skip
+
+
+def test_the_page_marks_the_agents_that_the_command_line_marks(page: Page) -> None:
+    hosts = [{"agent_version": agent, "protocol": protocol} for agent, protocol, _, _ in AGENTS]
+    shown = call(page, "words", "a[0].map((host, at) => m.agentText(host, a[1][at]))", hosts, [row[2] for row in AGENTS])
+    for (agent, protocol, than, is_old), text in zip(AGENTS, shown, strict=True):
+        assert text == (f"{agent} (old)" if is_old else agent)
+        assert is_old_agent(agent, protocol, than or "") is is_old

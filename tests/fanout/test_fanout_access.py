@@ -24,6 +24,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from processes.core.travels.messages import GiveCommand, Json, Replied
+from processes.fanout import agent_download
 
 GUARDED = [
     "/metrics", "/api/v1/me", "/api/v1/status", "/api/v1/hosts", "/api/v1/hosts/a", "/api/v1/commands",
@@ -89,6 +90,15 @@ def test_the_agents_file_is_to_be_had_without_sign_in_with_a_digest_that_a_code_
         asyncio.run(run(house))
 
 
+def test_an_agents_file_that_cannot_be_made_is_said_beside_the_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(agent_download, "ROOM", tmp_path)
+    told = asyncio.run(agent_download.AgentDownload("ws://127.0.0.1:7701/ws").named())
+    assert list(told) == ["agent_file_missing"]
+    assert f"No such file or directory: '{tmp_path}/requirements.txt'" in told["agent_file_missing"]
+
+
 def test_a_code_is_good_once_and_makes_a_session_that_signing_out_ends_everywhere() -> None:
     async def run(house: FanoutHouse) -> None:
         house.code("good", role="viewer")
@@ -136,6 +146,8 @@ def test_below_a_path_and_under_an_international_name_all_works_whatever_the_pro
                     assert named.status_code == 200
                     assert not re.search(rb'from "/', named.content), "modules find each other beside themselves"
                 assert (await browser.get(f"{prefix}/livez", headers=headers)).status_code == 200
+                document = (await browser.get(f"{prefix}/openapi.json", headers=headers)).json()
+                assert document["servers"] == [{"url": "/fleet"}], "clients made of it ask below the path"
                 assert (await browser.get(f"{prefix}/api/v1/nothing", headers=headers)).status_code == 404
                 answer = await browser.post(f"{prefix}/login", json={"token": TOKEN}, headers=headers)
                 assert answer.status_code == 200

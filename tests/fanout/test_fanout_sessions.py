@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import contextlib
 import os
 import time
@@ -143,6 +144,7 @@ def test_a_session_that_a_code_made_ends_with_the_installations_token() -> None:
                 "role": "viewer",
                 "actor": "viewer",
                 "drills_enabled": False,
+                "version": importlib.metadata.version("fleethub"),
             }
             own = house.state / "operator.token"
             async with HubPlay(house) as hub:

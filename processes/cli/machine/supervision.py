@@ -83,6 +83,19 @@ def launch_in_foreground(settings: Settings, supervisord: Sequence[str] = SUPERV
     )  # fmt: skip
 
 
+def wait_end(child: subprocess.Popen[bytes]) -> int:
+    """Wait until our child has ended, and return its exit code.
+
+    As a container's process 1 we get every orphan of it, and reap each that ends: nobody else can.
+    """
+    while os.getpid() == 1:
+        pid, status = os.wait()
+        if pid == child.pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            break
+    return child.wait()
+
+
 def supervisor_of(settings: Settings, timeout_s: float = 2.0) -> Supervisor:
     """The XML-RPC calls of the installation's supervisord.
 

@@ -330,6 +330,8 @@ def _print_code(
     if made.agent_sha256:
         line = _line_without_fleethub(operators_url, made)
         output.progress(f"Or, where fleethub is not installed, but Python 3.9 or newer and curl are:\n    {line}")
+    elif made.agent_file_missing:
+        output.note(f"A host without fleethub cannot be enrolled now: {made.agent_file_missing}")
 
 
 def _line_without_fleethub(operators_url: str, made: HostCode) -> str:

@@ -106,7 +106,7 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
             _tell(settings)
             free, held = held, -1  # in this order: a signal between the two must not close it twice
             os.close(free)
-            if code := child.wait():
+            if code := supervision.wait_end(child):
                 raise Failure("ended", f"supervisord ended with {code}", f"Its log: {settings.log / 'supervisord.log'}")
         return EXIT_OK
     finally:

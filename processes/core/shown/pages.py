@@ -122,7 +122,8 @@ class HostEnrolled(msgspec.Struct, frozen=True):
 
 class HostCode(msgspec.Struct, frozen=True):
     """POST /api/v1/hosts/NAME/code. The code is shown only in this answer. `suspended`: why the host is; the use of the
-    code lifts that. `operators_url`: operators.url, below which /agent is; `agent_sha256`: the digest of that file.
+    code lifts that. `operators_url`: operators.url, below which /agent is; `agent_sha256`: the digest of that file;
+    `agent_file_missing`: why there is none, and so no digest.
     """
 
     name: str
@@ -133,6 +134,7 @@ class HostCode(msgspec.Struct, frozen=True):
     suspended: str = ""
     operators_url: str = ""
     agent_sha256: str = ""
+    agent_file_missing: str = ""
 
 
 class HostRemoved(msgspec.Struct, frozen=True):
@@ -174,6 +176,7 @@ class Me(msgspec.Struct, frozen=True):
     role: Role
     actor: str
     drills_enabled: bool
+    version: str = ""  # of this fleethub: agents of ours with a lower one are old
 
 
 class SignedIn(msgspec.Struct, frozen=True):

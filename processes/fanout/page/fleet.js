@@ -4,10 +4,10 @@ import { clock } from "./clock.js";
 import { command, dialog, enroll, remove } from "./dialogs.js";
 import { $, h, icon, setText } from "./dom.js";
 import { Grid } from "./grid.js";
-import { may, trusted } from "./link.js";
+import { link, may, trusted } from "./link.js";
 import { FIELDS, field, parse } from "./query.js";
 import { compareText, fleet, hostsByName, openByHost, sparks } from "./store.js";
-import { facts, many, pill, presenceOf, progressOf, since, whole } from "./words.js";
+import { agentText, facts, many, pill, presenceOf, progressOf, since, whole } from "./words.js";
 
 const PRESENCES = ["online", "quiet", "stale", "offline"];
 const SORTS = {
@@ -121,7 +121,7 @@ function cells(host, selected) {
           h("span", { className: "under" }, ...howFar(host, running)),
         ]
       : h("span", { className: "dim" }, host.pending_command ?? "–"),
-    h("span", { className: "under" }, host.agent_version || "–"),
+    h("span", { className: "under" }, agentText(host, link.me?.version) || "–"),
   ];
 }
 // For how long a command has run or waited. If it runs, also its steps if the agent tells them, else its lines.
@@ -143,7 +143,7 @@ const print = (host) => {
     host.revoked,
     host.suspended,
     host.os_version,
-    host.agent_version,
+    agentText(host, link.me?.version),
     host.pending_command,
     running?.id,
     running?.state,

@@ -4,9 +4,9 @@ import { clock } from "./clock.js";
 import { commandLink } from "./commands.js";
 import { command, remove, revoke, tell } from "./dialogs.js";
 import { $, h, icon, keyed, one, plain } from "./dom.js";
-import { ask, askSurely, may, trusted } from "./link.js";
+import { ask, askSurely, link, may, trusted } from "./link.js";
 import { fleet, newestCommands } from "./store.js";
-import { age, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "./words.js";
+import { age, agentText, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "./words.js";
 
 const AGAIN_MS = 5000,
   COMMANDS_MAX = 50;
@@ -218,7 +218,7 @@ function said(host) {
       ["System", host.os_version],
       ["Kernel", [host.kernel, host.machine].filter(Boolean).join(" · ")],
       ["Type", host.host_type],
-      ["Agent", host.agent_version],
+      ["Agent", agentText(host, link.me?.version)],
       ["Address", host.address],
       ["Connected", host.connected_since && host.presence === "online" && day(host.connected_since)],
       ["Enrolled", day(host.enrolled_at)],

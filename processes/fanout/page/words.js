@@ -63,6 +63,19 @@ export function presenceOf(host, nowMs, trusted) {
     : { word: "online", text: "online" };
 }
 
+// Whether a host's agent is one of ours and older than this version; core/shown/versions.py is the same for other programs.
+export function isOldAgent(host, than) {
+  const [said, own] = [host.agent_version, than].map((text) =>
+    /^(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?![\d.])/
+      .exec(text ?? "")
+      ?.slice(1)
+      .map(Number),
+  );
+  const at = said && own ? said.findIndex((number, index) => number !== own[index]) : -1;
+  return host.protocol >= 1 && at >= 0 && said[at] < own[at];
+}
+export const agentText = (host, than) => `${host.agent_version ?? ""}${isOldAgent(host, than) ? " (old)" : ""}`;
+
 // How far a host's operation is, as its agent says: { current, total }; null if it says nothing.
 export function progressOf(host) {
   const steps = Object.values(host?.progress ?? {});

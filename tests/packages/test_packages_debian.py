@@ -1,0 +1,100 @@
+"""The Debian package, and the agent from the one file, on a copy of this machine that its own systemd has booted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from doubles.deadline import WAIT_S, until
+from doubles.system import Booted
+
+from packages import debian, tree
+
+pytestmark = [
+    pytest.mark.house,
+    pytest.mark.skipif(not Path(f"/usr/bin/python{tree.PYTHON}").exists(), reason=f"no /usr/bin/python{tree.PYTHON} here"),
+]
+STATE = "/var/lib/fleethub"
+LONG = """
+[commands.long]
+argv = ["sh", "-c", "echo begun; until [ -e /run/go ]; do sleep 0.1; done; echo ended"]
+"""
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """A machine on which the package has just been installed."""
+    package = debian.make(tmp_path_factory.mktemp("deb"), compression="none")
+    with Booted() as booted:
+        (booted.root / "root" / package.name).write_bytes(package.read_bytes())
+        booted.said("dpkg", "--force-unsafe-io", "--install", f"/root/{package.name}")
+        yield booted
+
+
+def fleethub(system: Booted, *words: str) -> str:
+    """Return what the command line says to the hub's own user."""
+    return system.said("fleethub", *words, user="fleethub")
+
+
+def test_the_package_runs_the_hub_under_systemd_as_a_user_of_its_own(system: Booted) -> None:
+    """The bug it would catch: a file that is missing, a path of the builder's, a hardening that stops something."""
+    assert system.said("systemctl", "is-active", "fleethub") == "active\n", "it notified that it is ready"
+    assert system.said("systemctl", "is-enabled", "fleethub") == "enabled\n"
+    assert json.loads(fleethub(system, "status", "--json"))["overall"] == "ok"
+    assert "fleethub is enabled" in system.run("fleethub", "doctor", user="fleethub").stdout.replace(".service", "")
+    users = system.said("ps", "-o", "user=", "-C", "python").split()
+    assert set(users) == {"fleethub"}
+    modes = system.said("stat", "--format=%A %U %G", STATE, "/etc/fleethub", "/etc/fleethub/fleethub.toml")
+    assert modes.splitlines() == ["drwx------ fleethub fleethub", "drwxr-x--- root fleethub", "-rw-r----- root fleethub"]
+    assert system.said("readlink", "--canonicalize", f"{STATE}/fleethub.toml") == "/etc/fleethub/fleethub.toml\n"
+    written = system.run("sh", "-c", "echo x >> /usr/lib/fleethub/pyvenv.cfg", user="fleethub")
+    assert "Permission denied" in written.stderr
+
+
+@pytest.fixture(scope="module")
+def host(system: Booted) -> str:
+    """The machine's own agent, from the one file, as its user types it."""
+    code = json.loads(fleethub(system, "enroll", "web1", "--code", "--json"))["code"]
+    line = f"set -e; curl -fsS http://127.0.0.1:7700/agent > /root/agent; sh /root/agent --code {code}"
+    assert "web1 runs, now and after each boot" in system.said("sh", "-c", line)
+    return "web1"
+
+
+def test_systemd_finds_no_fault_with_either_unit(system: Booted, host: str) -> None:
+    done = system.run("systemd-analyze", "verify", "--man=no", "fleethub.service", "fleethub-agent.service")
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "fleethub" in line]) == (0, [])
+
+
+def test_a_command_of_the_agent_outlives_systemctl_restart(system: Booted, host: str) -> None:
+    """What the unit's KillMode is for, by systemd itself."""
+    with (system.root / "var/lib/fleethub-agent/agent.toml").open("a") as file:
+        file.write(LONG)
+    system.said("systemctl", "restart", "fleethub-agent")
+    until(lambda: "long" in fleethub(system, "host", host, "--json"))
+    with subprocess.Popen(
+        system.words("fleethub", "run", "long", host, user="fleethub"), stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == f"{host} | begun\n"
+        before = system.said("systemctl", "show", "--property=MainPID", "fleethub-agent")
+        system.said("systemctl", "restart", "fleethub-agent")
+        assert system.said("systemctl", "show", "--property=MainPID", "fleethub-agent") != before
+        (system.root / "run/go").touch()
+        assert run.communicate(timeout=WAIT_S)[0].splitlines()[0] == f"{host} | ended"
+    assert run.returncode == 0
+
+
+def test_removed_it_leaves_settings_and_state_and_purged_nothing(system: Booted) -> None:
+    assert "operators" in (system.root / "etc/fleethub/fleethub.toml").read_text()
+    system.said("dpkg", "--remove", "fleethub")
+    assert system.run("ps", "-u", "fleethub", "-o", "args=").stdout == "", "the hub does not run without its files"
+    assert not (system.root / "usr/lib/fleethub").exists()
+    kept = ("etc/fleethub/fleethub.toml", "var/lib/fleethub/fleet.db")
+    assert [name for name in kept if not (system.root / name).exists()] == []
+    system.said("dpkg", "--purge", "fleethub")
+    left = system.said("find", "/etc", "/usr", "/var/lib", "-name", "fleethub*", "-not", "-name", "fleethub-agent*")
+    assert left == ""
+    assert "no such user" in system.run("id", "fleethub").stderr
