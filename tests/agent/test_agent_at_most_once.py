@@ -30,16 +30,23 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
 def play(
-    home: Path, commands: dict[str, Any], claim: Claim, *, prepare: Callable[[AgentProcess], None] | None = None
+    home: Path,
+    commands: dict[str, Any],
+    claim: Claim,
+    *,
+    prepare: Callable[[AgentProcess], None] | None = None,
+    begins_anew: bool = False,
 ) -> None:
-    """Runs `claim` with a hub and an agent that is registered and offers `next`, which always succeeds."""
+    """Runs `claim` with a hub and an agent that is registered and offers `next`, which always succeeds. `begins_anew`:
+    its journal goes, so it becomes its own program anew.
+    """
 
     async def scene() -> None:
         offers = {"next": ["true"], **commands}
         async with HubWire() as hub:
             if prepare is not None:
                 prepare(AgentProcess(home, hub.url, TOKEN, offers))
-            async with agent_process(home, hub.url, TOKEN, offers) as agent:
+            async with agent_process(home, hub.url, TOKEN, offers, forked=not begins_anew) as agent:
                 await hub.registered()
                 await claim(hub, agent)
 
@@ -214,7 +221,7 @@ def test_agent_whose_whole_state_goes_tells_the_end_and_begins_anew_by_itself(tm
         assert second.process is not None
         assert await asyncio.to_thread(second.process.wait, 20) == 70, "its lock is a new one too"
 
-    play(tmp_path, {"slow": script(tmp_path, "echo begun", waiting(tmp_path))}, claim)
+    play(tmp_path, {"slow": script(tmp_path, "echo begun", waiting(tmp_path))}, claim, begins_anew=True)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +263,9 @@ def test_journal_that_goes_refuses_runs_nothing_twice_and_is_begun_anew(
         assert len(aside) == (fault in ("cut", "overwritten"))
 
     beside = {"argv": script(tmp_path), "concurrent": True}
-    play(tmp_path, {"slow": script(tmp_path, "echo begun", waiting(tmp_path)), "beside": beside}, claim)
+    play(
+        tmp_path, {"slow": script(tmp_path, "echo begun", waiting(tmp_path)), "beside": beside}, claim, begins_anew=True
+    )
 
 
 def test_damaged_journal_of_a_dead_agent_is_kept_aside_and_what_runs_is_not_run_again(tmp_path: Path) -> None:
@@ -403,7 +412,7 @@ def test_command_on_a_disk_that_becomes_read_only_ends_and_the_host_goes_on_once
         assert (runs(tmp_path), hub.connections) == (1, 1)
 
     beside = {"argv": script(tmp_path), "concurrent": True}
-    play(tmp_path, {"slow": script(tmp_path, "echo $$", waiting(tmp_path)), "beside": beside}, claim)
+    play(tmp_path, {"slow": script(tmp_path, "echo $$", waiting(tmp_path)), "beside": beside}, claim, begins_anew=True)
 
 
 OLD_JOURNAL = Path(__file__).parent / "journal_of_803da06.sql"

@@ -15,23 +15,35 @@ from typing import Any
 
 import msgspec
 import psutil
+from doubles import forked
 from doubles.deadline import WAIT_S
+from doubles.forked import Started
 
 from processes.adapters.state.pulse_file import start_ticks
 from processes.agent import folder
 
 
 class AgentProcess:
-    """An agent in a folder of its own. `start` and `kill` as often as wanted: its state stays."""
+    """An agent in a folder of its own. `start` and `kill` as often as wanted: its state stays.
+
+    `forked`: False where the agent is to become its own program anew, which it knows by its command line.
+    """
 
     def __init__(
-        self, home: Path, url: str, token: str, commands: Mapping[str, Sequence[str] | Mapping[str, Any]] | None = None
+        self,
+        home: Path,
+        url: str,
+        token: str,
+        commands: Mapping[str, Sequence[str] | Mapping[str, Any]] | None = None,
+        *,
+        forked: bool = True,
     ) -> None:
+        self._forked = forked
         self.home = home
         self.config = home / "agent.toml"
         self.state = home / "agent-state"
         self.log = home / "agent.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Started | None = None
         home.mkdir(parents=True, exist_ok=True)
         (home / "agent.token").write_text(token + "\n")
         (home / "agent.token").chmod(0o600)
@@ -49,13 +61,17 @@ class AgentProcess:
     def start(self, before: Sequence[str] = (), **environ: str) -> None:
         """Starts it; the log goes on in the same file. `before`: words of a program that becomes the agent."""
         outside = {key: value for key, value in os.environ.items() if not key.startswith(("FLEETHUB_", "SUPERVISOR_"))}
+        words, environment = ["--config", str(self.config)], {**outside, **environ}
         with self.log.open("ab") as log:
+            if self._forked and not before:
+                self.process = forked.start("agent", words, environment=environment, log=log)
+                return
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "processes.agent", "--config", str(self.config)],
+                [*before, sys.executable, "-m", "processes.agent", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**outside, **environ},
+                env=environment,
                 start_new_session=True,
             )
 
@@ -93,10 +109,15 @@ class AgentProcess:
 
 @contextlib.asynccontextmanager
 async def agent_process(
-    home: Path, url: str, token: str, commands: Mapping[str, Sequence[str] | Mapping[str, Any]] | None = None
+    home: Path,
+    url: str,
+    token: str,
+    commands: Mapping[str, Sequence[str] | Mapping[str, Any]] | None = None,
+    *,
+    forked: bool = True,
 ) -> AsyncIterator[AgentProcess]:
-    """An agent that is started, and is gone with all it started when the block ends."""
-    agent = AgentProcess(home, url, token, commands)
+    """An agent that is started, and is gone with all it started when the block ends. `forked`: as of AgentProcess."""
+    agent = AgentProcess(home, url, token, commands, forked=forked)
     agent.start()
     try:
         yield agent

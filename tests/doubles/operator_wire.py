@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from doubles import forked
 from doubles.deadline import WAIT_S
 from doubles.hub_side import HubSide, hash_of
 from doubles.small_house import SmallHouse
@@ -78,9 +79,13 @@ class FanoutHouse(SmallHouse):
         before = self.processes.pop(kind, None)
         if before is not None and before.stderr is not None:
             before.stderr.close()
+        entry = self.listener.fileno()
+        if not self._limit:
+            self.processes[kind] = forked.start(kind, ["1"], environment=self.environment, stdin=entry)
+            return
         command = [*self._limit, sys.executable, "-m", "processes.fanout", "1"]
         self.processes[kind] = subprocess.Popen(
-            command, env=self.environment, stdin=self.listener.fileno(), stderr=subprocess.PIPE, start_new_session=True
+            command, env=self.environment, stdin=entry, stderr=subprocess.PIPE, start_new_session=True
         )
 
     def client(self, token: str | None = TOKEN, **more: Any) -> httpx.AsyncClient:

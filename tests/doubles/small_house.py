@@ -8,8 +8,6 @@ import functools
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -18,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
+from doubles import forked
 from doubles.deadline import WAIT_S
+from doubles.forked import Started
 
 from processes.adapters import clock
 from processes.adapters.queue_link import QueueLink
@@ -40,7 +40,7 @@ class SmallHouse:
         (self.state / "run").mkdir(mode=0o700)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLEETHUB_")}
         self.environment = {**clean, "FLEETHUB_STATE": str(self.state), **environment}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Started] = {}
 
     @property
     def settings(self) -> Settings:
@@ -65,12 +65,7 @@ class SmallHouse:
         before = self.processes.pop(kind, None)
         if before is not None and before.stderr is not None:
             before.stderr.close()
-        self.processes[kind] = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"processes.{kind}"],
-            env=self.environment,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self.processes[kind] = forked.start(kind, environment=self.environment)
 
     def kill(self, kind: str, number: int = signal.SIGKILL) -> int:
         """Sends a signal and waits for the end; the exit code."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
-from doubles.deadline import WAIT_S
+from doubles.deadline import WAIT_S, until
 from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 
@@ -360,7 +360,8 @@ def test_the_pulse_turns_while_nothing_happens_and_stops_when_the_loop_does() ->
                 while house.pulse("fanout").turn < turn + 8:
                     await asyncio.sleep(0.01)
             house.processes["fanout"].send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, house.processes["fanout"].pid, os.WSTOPPED)
+            stopped = psutil.Process(house.processes["fanout"].pid)
+            until(lambda: stopped.status() == psutil.STATUS_STOPPED)
             turn = house.pulse("fanout").turn
             await asyncio.sleep(0.6)  # silence has no event to wait for
             assert house.pulse("fanout").turn == turn

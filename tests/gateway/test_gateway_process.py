@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from doubles import forked
 from doubles.agent_process import AgentProcess, until
 from doubles.agent_wire import AgentWire, NotLetIn
 from doubles.authority import Authority
 from doubles.deadline import WAIT_S
+from doubles.forked import Started
 from doubles.hub_side import HubSide
 
 from processes.adapters.queue_link import QueueLink
@@ -57,7 +59,7 @@ class Installation:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port: int = self.sock.getsockname()[1]
         self.environ = {**os.environ, "FLEETHUB_STATE": str(folder)}
-        self.children: list[subprocess.Popen[bytes]] = []
+        self.children: list[Started] = []
         self.links: list[QueueLink] = []
 
     def play(self, scenario: Callable[[], Awaitable[None]]) -> None:
@@ -73,26 +75,29 @@ class Installation:
 
         asyncio.run(whole())
 
-    def start(
-        self, *arguments: str, stdin: int | None = None, descriptors_max: int | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, stdin: int | None = None, descriptors_max: int | None = None) -> Started:
         """python -m ARGUMENTS."""
         limit = ["prlimit", f"--nofile={descriptors_max}:{descriptors_max}"] if descriptors_max else []
+        child: Started
         with (self.folder / "stderr").open("ab") as stderr:
-            child = subprocess.Popen(
-                [*limit, sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=stderr,
-                stderr=stderr,
-                env=self.environ,
-            )
+            if limit:
+                child = subprocess.Popen(
+                    [*limit, sys.executable, "-m", *arguments],
+                    stdin=subprocess.DEVNULL if stdin is None else stdin,
+                    stdout=stderr,
+                    stderr=stderr,
+                    env=self.environ,
+                )
+            else:
+                kind = arguments[0].removeprefix("processes.")
+                child = forked.start(kind, arguments[1:], environment=self.environ, stdin=stdin, log=stderr)
         self.children.append(child)
         return child
 
-    def start_queues(self) -> subprocess.Popen[bytes]:
+    def start_queues(self) -> Started:
         return self.start("processes.queues")
 
-    def start_gateway(self, descriptors_max: int | None = None) -> subprocess.Popen[bytes]:
+    def start_gateway(self, descriptors_max: int | None = None) -> Started:
         return self.start("processes.gateway", "1", stdin=self.sock.fileno(), descriptors_max=descriptors_max)
 
     def close(self) -> None:
