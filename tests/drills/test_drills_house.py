@@ -70,7 +70,7 @@ def test_a_host_enrols_itself_by_a_code_while_the_hub_is_killed_and_makes_its_to
     assert house.cli(*typed).returncode == 1, "a code is good for one use: another token is refused"
     assert (folder / "agent.token").read_text().strip() == secret
     agent = house.start_agent(folder)
-    until(lambda: house.json("host", "coded")["presence"] == "online", house.logs)
+    until(lambda: house.row("coded").get("presence") == "online", house.logs)
     assert house.cli("enroll", "coded", "--rotate").returncode == 0
     until(lambda: (folder / "agent.token").read_text().strip() != secret, house.logs)
     assert house.cli("run", "uptime", "coded").returncode == 0, "by the new token, on the same host"
@@ -101,7 +101,7 @@ def test_a_host_without_fleethub_installs_its_agent_from_one_file_and_installs_i
     with (folder / "agent.log").open("ab") as log:
         agent = subprocess.Popen(line, env=environ, cwd="/", stderr=log)
     try:
-        until(lambda: house.json("host", "bare")["presence"] == "online", (folder / "agent.log").read_text)
+        until(lambda: house.row("bare").get("presence") == "online", (folder / "agent.log").read_text)
         modules = Path(f"/proc/{agent.pid}/maps").read_text()
         assert f"{folder}/programs" in modules
         assert ".venv" not in modules, "its libraries are its own"
@@ -120,7 +120,7 @@ def test_a_host_without_fleethub_installs_its_agent_from_one_file_and_installs_i
 def test_this_machine_is_a_host_with_real_metrics_and_runs_a_real_command(house: House) -> None:
     (host,) = house.json("hosts")["hosts"]
     assert host["presence"] == "online"
-    until(lambda: house.json("hosts")["hosts"][0]["metrics"], house.logs)
+    until(lambda: house.row(host["name"])["metrics"], house.logs)
     metrics = house.json("hosts")["hosts"][0]["metrics"]
     assert 0 < metrics["ram"] <= 100
     done = house.cli("run", "uptime", host["name"])
