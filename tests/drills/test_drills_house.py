@@ -311,18 +311,6 @@ def test_two_installations_run_side_by_side_and_never_share_a_state_folder(house
     assert house.json("status")["verdict"] == "ok"
 
 
-def test_what_an_operator_stopped_stays_stopped_until_it_is_started(house: House) -> None:
-    assert house.cli("stop", "agent").returncode == 0
-    pid = house.pulse("agent").pid
-    wait_for_death([pid])
-    turn = house.pulse("watchdog").turn
-    until(lambda: house.pulse("watchdog").turn > turn + 8, house.logs)  # it has seen it, and must not revive it
-    assert Supervisor(house.settings.supervisor_socket).processes()["agent"].pid == 0
-    assert house.json("status")["verdict"] == "ok", "what was not asked for is not counted"
-    assert house.cli("start", "agent").returncode == 0
-    until(lambda: house.pulse("agent").pid != pid, house.logs)
-
-
 def test_a_killed_process_that_supervisord_gave_up_is_revived(house: House) -> None:
     """FATAL and unasked-for STOPPED are not the end."""
     supervisor = Supervisor(house.settings.supervisor_socket)
@@ -337,4 +325,3 @@ def test_down_leaves_no_process(house: House) -> None:
     assert house.pids() == []
     status = house.cli("status")
     assert status.returncode in (2, 3)
-    assert house.cli("up").returncode == 0
