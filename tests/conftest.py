@@ -8,14 +8,19 @@ from hypothesis import settings
 settings.register_profile("fleethub", deadline=None, print_blob=True)
 settings.load_profile("fleethub")
 
-LONGEST = (  # a minute and more each: one that begins last would leave the other cores idle
+LONGEST = (  # in this order: one that begins last would leave the other cores idle
     "test_drills_all.py",
+    "test_cli_verbs_installation.py",
+    "test_drills_house.py",
     "test_watchdog_replacement.py",
-    "test_drills_failpoints.py",
-    "test_network_house.py",
-    "test_drills_poison.py",
-    "test_drills_chaos.py",
     "test_browser_page.py",
+    "test_drills_failpoints.py",
+    "test_drills_poison.py",
+    "test_network_house.py",
+    "test_bench_quick.py",
+    "test_drills_hostile.py",
+    "test_drills_chaos.py",
+    "test_drills_watchdog.py",
 )
 
 

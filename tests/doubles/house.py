@@ -5,6 +5,8 @@ bin/fleethub.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import os
 import shutil
@@ -23,10 +25,11 @@ from typing import Any
 import httpx
 import msgspec
 import websockets
-from doubles.deadline import WAIT_S
+from doubles.deadline import WAIT_S, until
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import pulse_file, status_file
+from processes.adapters.state import incidents_db, pulse_file, status_file
+from processes.core.shown.status import IncidentView, Overall
 from processes.core.travels.pulse import Pulse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -100,17 +103,28 @@ class House:
         for agent in self._agents:
             agent.kill()
             agent.wait()
-        self.cli("down")
-        for pid in self.pids():  # only after a test that failed: what `down` should have ended
-            os.kill(pid, signal.SIGKILL)
+        # not by `down`, which has tests of its own: nobody waits for an orderly end here
+        until(self._killed, "a process of this house survives SIGKILL")
         shutil.rmtree(self.state, ignore_errors=True)
         if self._empty:
             os.rmdir(self._empty)
+
+    def _killed(self) -> bool:
+        """True if none of its processes is left; those that are get SIGKILL."""
+        pids = self.pids()
+        for pid in pids:
+            self.signal(pid, signal.SIGKILL)
+        return not pids
 
     @property
     def settings(self) -> Settings:
         """The installation's settings and places."""
         return load({key: value for key, value in self.environment.items() if key.startswith("FLEETHUB_")})
+
+    @functools.cached_property
+    def _places(self) -> Settings:
+        """Where the installation's files are: read once, for whoever looks at them many times a second."""
+        return self.settings
 
     def cli(self, *arguments: str, timeout_s: float = 2 * WAIT_S) -> subprocess.CompletedProcess[str]:
         """Runs bin/fleethub to its end, or what it runs, if a clock of the test's is on PYTHONPATH, which it ignores."""
@@ -129,9 +143,30 @@ class House:
         """The JSON document that a listing prints, whatever its exit code."""
         return json.loads(self.cli(*arguments, "--json").stdout)
 
+    def row(self, name: str) -> dict[str, Any]:
+        """A host, as the API shows it; an empty row if it has no answer. For whoever looks until something is so."""
+        token = self._places.operator_token.read_text().strip()
+        try:
+            answer = httpx.get(
+                f"http://{self.operators}/api/v1/hosts/{name}",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=WAIT_S,
+            )
+        except httpx.TransportError:
+            return {}
+        return dict(answer.json()) if answer.status_code == 200 else {}
+
+    def verdict(self) -> Overall:
+        """The watchdog's word on the whole. For whoever looks until it is well."""
+        return status_file.current_report(self._places).verdict
+
+    def incidents(self) -> list[IncidentView]:
+        """Newest first. For whoever looks until there is one."""
+        return incidents_db.incidents(self._places.incidents_database)
+
     def ledger(self) -> dict[str, int]:
         """The commands by state, as the watchdog has last seen them."""
-        found: dict[str, int] = msgspec.to_builtins(status_file.current_report(self.settings).commands)
+        found: dict[str, int] = msgspec.to_builtins(status_file.current_report(self._places).commands)
         return found
 
     def pids(self) -> list[int]:
@@ -169,7 +204,7 @@ class House:
 
     def pulse(self, name: str) -> Pulse:
         """A process's last pulse; an empty one before the first."""
-        return pulse_file.read(self.settings.pulses, name) or Pulse()
+        return pulse_file.read(self._places.pulses, name) or Pulse()
 
     def logs(self) -> str:
         """The end of every log, for a failure's message."""
@@ -219,6 +254,10 @@ class House:
         log.close()
         self._agents.append(agent)
         return agent
+
+
+OPEN = ("queued", "sent", "running")
+ASK_S = 1.0  # between two questions after what is shown anyway
 
 
 class Operator:
@@ -318,11 +357,21 @@ class Operator:
         return found
 
     async def ended(self, command_id: str, seconds: float = WAIT_S) -> dict[str, Any]:
-        """Waits until a command is final."""
+        """Waits until a command is final. It is asked for when it is shown as that, and now and then meanwhile."""
         deadline = time.monotonic() + seconds
         while True:
-            command = await self.command(command_id)
-            if command["state"] not in ("queued", "sent", "running"):
-                return command
-            assert time.monotonic() < deadline, f"{command}{self.house.logs()}"
-            await asyncio.sleep(0.1)
+            try:
+                answer = await self.http.get(f"/api/v1/commands/{command_id}")
+                assert answer.status_code in (200, 503, 504), answer.text
+                said = answer.text
+                if answer.status_code == 200 and answer.json()["state"] not in OPEN:
+                    found: dict[str, Any] = answer.json()
+                    return found
+            except httpx.TransportError as error:
+                said = repr(error)
+            assert time.monotonic() < deadline, f"{said}{self.house.logs()}"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ASK_S):
+                    while self.commands.get(command_id, {}).get("state", "queued") in OPEN:
+                        await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)

@@ -19,6 +19,7 @@ from doubles.house import CHECKOUT, House
 
 from processes.adapters.state import incidents_db
 from processes.core.cli.drills import DRILLS
+from processes.core.shown.status import Overall
 from processes.core.travels.pulse import Blocked
 
 pytestmark = [pytest.mark.house, pytest.mark.timeout(900)]
@@ -95,17 +96,13 @@ def drilling(house: House, *names: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def well(house: House) -> bool:
-    return bool(house.json("status")["verdict"] == "ok")
-
-
 def test_ctrl_c_in_the_middle_undoes_the_fault(house: House) -> None:
     drill = drilling(house, "database-locked")
     until(lambda: house.pulse("hub").blocked_on == Blocked.STORAGE, house.logs)
     os.kill(drill.pid, signal.SIGINT)
     assert drill.wait(WAIT_S) == 130
     until(lambda: not house.pulse("hub").blocked_on, house.logs)
-    until(lambda: well(house), house.logs)
+    until(lambda: house.verdict() is Overall.OK, house.logs)
     assert [host["name"] for host in house.json("hosts")["hosts"] if host["name"].startswith("drill-")] == []
 
 
@@ -119,7 +116,7 @@ def test_a_drill_that_is_killed_leaves_nobody_stopped(house: House) -> None:
     drill.kill()
     drill.wait()
     until(lambda: not any(stopped(pid) for pid in pids.values()), house.logs)
-    until(lambda: well(house), house.logs)
+    until(lambda: house.verdict() is Overall.OK, house.logs)
     assert {name: house.pulse(name).pid for name in pids} == pids
     for host in house.json("hosts")["hosts"]:
         if host["name"].startswith("drill-"):

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +19,7 @@ from doubles.house import House, Operator
 
 from processes.adapters import failpoint
 from processes.core.records.poison import DeathRecord
+from processes.core.shown.status import Overall
 
 pytestmark = pytest.mark.house
 
@@ -41,7 +41,7 @@ def house(shared: House) -> Iterator[House]:
         for name in ("poison_row", "failpoint-watchdog"):
             (shared.state / "run" / name).unlink(missing_ok=True)
         shared.cli("start", "watchdog")
-        until(lambda: shared.json("status")["verdict"] == "ok", shared.logs)
+        until(lambda: shared.verdict() is Overall.OK, shared.logs)
         for dead_letter in dead_letters(shared):
             shared.cli("deadletter", dead_letter["id"], "--discard")
 
@@ -195,9 +195,7 @@ def test_a_row_that_ends_the_fanout_is_left_out_and_said_to_be_until_it_is_tried
                 os.kill(pid, signal.SIGKILL)
             await operator.until(lambda: house.pulse("fanout").pid != pid)
             await operator.healthy(PUT_ASIDE_S)
-            deadline = time.monotonic() + PUT_ASIDE_S
-            while house.json("host", "worker").get("put_aside") != "":
-                assert time.monotonic() < deadline, house.logs()
+            await operator.until(lambda: house.row("worker").get("put_aside") == "", PUT_ASIDE_S)
             assert house.pulse("fanout").dead_letters == 0
 
     asyncio.run(scene())

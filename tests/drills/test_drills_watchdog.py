@@ -17,6 +17,7 @@ from doubles.deadline import WAIT_S
 from doubles.house import House, Operator
 
 from processes.adapters import failpoint
+from processes.core.shown.status import IncidentView
 
 pytestmark = pytest.mark.house
 
@@ -30,20 +31,20 @@ def house() -> Iterator[House]:
         yield house
 
 
-def incident_of(house: House, fault: Callable[[Operator], Any], seconds: float = 60.0) -> dict[str, Any]:
+def incident_of(house: House, fault: Callable[[Operator], Any], seconds: float = 60.0) -> IncidentView:
     """The one incident of a fault, when all is well again; nothing was lost, and nobody else was harmed."""
 
-    async def rehearse() -> dict[str, Any]:
+    async def rehearse() -> IncidentView:
         async with Operator(house) as operator:
             await operator.healthy(60)
-            known = {each["id"] for each in house.json("incidents")["incidents"]}
+            known = {each.id for each in house.incidents()}
             given = await operator.give("uptime", next(iter(operator.hosts)))
             await fault(operator)
 
-            def fresh() -> list[dict[str, Any]]:
-                return [each for each in house.json("incidents")["incidents"] if each["id"] not in known]
+            def fresh() -> list[IncidentView]:
+                return [each for each in house.incidents() if each.id not in known]
 
-            await operator.until(lambda: bool(found := fresh()) and all(each["over_at"] for each in found), seconds)
+            await operator.until(lambda: bool(found := fresh()) and all(each.over_at for each in found), seconds)
             await operator.healthy(60)
             for command_id in given:
                 assert (await operator.ended(command_id))["state"] == "succeeded"
@@ -51,7 +52,7 @@ def incident_of(house: House, fault: Callable[[Operator], Any], seconds: float =
             return incident
 
     found = asyncio.run(rehearse())
-    assert found["lost"] == 0
+    assert found.lost == 0
     return found
 
 
@@ -72,9 +73,9 @@ def test_a_database_call_that_never_returns_is_found_and_the_hub_replaced(house:
             await asking  # 503 or 504: said aloud
 
     incident = incident_of(house, hang)
-    assert (incident["process"], incident["verdict"]) == ("hub", "stalled")
-    assert "a database call has not returned" in incident["reason"]
-    assert incident["found_after_s"] >= 10
+    assert (incident.process, incident.verdict) == ("hub", "stalled")
+    assert "a database call has not returned" in incident.reason
+    assert (incident.found_after_s or 0) >= 10
     assert "storage" in seen
 
 
@@ -85,9 +86,9 @@ def test_a_stopped_process_whose_pulse_is_gone_is_killed_only_on_a_second_witnes
         (house.settings.pulses / process).unlink()
 
     incident = incident_of(house, stop)
-    assert (incident["process"], incident["verdict"]) == (process, "frozen")
-    assert "takes nothing from its queue" in incident["reason"]
-    assert incident["found_after_s"] >= 10
+    assert (incident.process, incident.verdict) == (process, "frozen")
+    assert "takes nothing from its queue" in incident.reason
+    assert (incident.found_after_s or 0) >= 10
 
 
 def test_a_hub_whose_memory_grows_is_replaced_before_the_machine_suffers(house: House) -> None:
@@ -99,5 +100,5 @@ def test_a_hub_whose_memory_grows_is_replaced_before_the_machine_suffers(house: 
                 await operator.http.post("/api/v1/drill", json={"fault": "leak"}, timeout=5)
 
     incident = incident_of(house, leak)
-    assert (incident["process"], incident["verdict"], incident["remedy"]) == ("hub", "memory", "killed and replaced")
-    assert f"may hold {MEMORY_MB}" in incident["reason"]
+    assert (incident.process, incident.verdict, incident.remedy) == ("hub", "memory", "killed and replaced")
+    assert f"may hold {MEMORY_MB}" in incident.reason

@@ -127,7 +127,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         why="nothing may be found: the others are served meanwhile",
     ),
     Drill(
-        name="starvation", what="16 processes burn the CPU", found_s=None, lasts_s=30.0, short_s=10.0, well_s=10.0,
+        name="starvation", what="16 processes burn the CPU", found_s=None, lasts_s=30.0, short_s=5.0, well_s=10.0,
         wait_s=20.0,
         why="nothing may be killed: a starved process is slow, not frozen",
     ),
