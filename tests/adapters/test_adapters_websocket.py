@@ -667,13 +667,15 @@ def test_what_is_read_at_once_and_what_waits_for_a_turn_have_the_time_of_a_pass_
         assert not pacer.has_time(), "nobody says that this pass has just begun"
         ran: list[bool] = []
         pacer(lambda: ran.append(pacer.has_time()))
-        assert not pacer.has_time(), "one waits"
         await until(lambda: bool(ran))
         assert ran == [True], "it was the last that waited"
-        assert pacer.has_time()
         now_s += 0.009
         assert pacer.has_time()
-        now_s += 0.001
+        pacer(lambda: None)
+        assert not pacer.has_time(), "one waits, who comes before it"
+        await until(lambda: not pacer._waiting)
+        assert pacer.has_time()
+        now_s += 0.01
         assert not pacer.has_time(), "its time is over"
 
     run(scenario)
