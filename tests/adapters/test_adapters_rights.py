@@ -149,6 +149,7 @@ def test_a_user_who_cannot_read_the_key_shows_it_and_its_renewal_and_leaves_nobo
     with process, contextlib.ExitStack() as stack:
         stack.callback(process.kill)
         child = shows_the_renewed(process, lambda: certificate_of(tmp_path, "second"))
+        assert len(list(Path(f"/proc/{child}/fd").iterdir())) == 3, "the two files and the pipe; no port, no socket"
     until(lambda: not Path(f"/proc/{child}").exists() or proc_state(child) == "Z")
 
 
