@@ -136,5 +136,8 @@ class Booted(System):
     def __enter__(self) -> Booted:
         until(lambda: self.find("systemd") or self.ended())
         self.pid = self.find("systemd")
-        until(lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"), lambda: self.log)
+        until(
+            lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
+            lambda: self.log,
+        )
         return self
