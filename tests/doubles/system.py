@@ -78,7 +78,7 @@ class System:
             process = psutil.Process(self._started.pid)
             for each in (process, *process.children(recursive=True)):
                 if each.name() == name:
-                    return each.pid
+                    return int(each.pid)
         return 0
 
     def words(self, *words: str, user: str = "root", environ: Mapping[str, str] = ENVIRON) -> list[str]:

@@ -59,7 +59,9 @@ def test_a_library_that_somebody_has_changed_is_not_packed(tmp_path: Path) -> No
     info.mkdir()
     (tmp_path / "thing.py").write_bytes(b"")
     (info / "METADATA").write_text("Name: thing\nVersion: 1\n")
-    (info / "RECORD").write_text("thing.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n__pycache__/thing.pyc,,\n")
+    (info / "RECORD").write_text(
+        "thing.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n__pycache__/thing.pyc,,\n"
+    )
     thing = importlib.metadata.Distribution.at(info)
     assert dict(tree.files(thing)) == {"thing.py": tmp_path / "thing.py"}
     (tmp_path / "thing.py").write_text("changed")
