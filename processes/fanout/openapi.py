@@ -61,7 +61,10 @@ def either(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def document(
-    operations: list[Listed], version: str, cookie_name: str, named: Iterable[type[msgspec.Struct]] = (),
+    operations: list[Listed],
+    version: str,
+    cookie_name: str,
+    named: Iterable[type[msgspec.Struct]] = (),
     prefix: str = "",
 ) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the operations.

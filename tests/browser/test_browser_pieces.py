@@ -144,7 +144,9 @@ AGENTS = [
 
 def test_the_page_marks_the_agents_that_the_command_line_marks(page: Page) -> None:
     hosts = [{"agent_version": agent, "protocol": protocol} for agent, protocol, _, _ in AGENTS]
-    shown = call(page, "words", "a[0].map((host, at) => m.agentText(host, a[1][at]))", hosts, [row[2] for row in AGENTS])
+    shown = call(
+        page, "words", "a[0].map((host, at) => m.agentText(host, a[1][at]))", hosts, [row[2] for row in AGENTS]
+    )
     for (agent, protocol, than, is_old), text in zip(AGENTS, shown, strict=True):
         assert text == (f"{agent} (old)" if is_old else agent)
         assert is_old_agent(agent, protocol, than or "") is is_old

@@ -78,7 +78,7 @@ class System:
             process = psutil.Process(self._started.pid)
             for each in (process, *process.children(recursive=True)):
                 if each.name() == name:
-                    return each.pid
+                    return int(each.pid)
         return 0
 
     def words(self, *words: str, user: str = "root", environ: Mapping[str, str] = ENVIRON) -> list[str]:
@@ -136,5 +136,8 @@ class Booted(System):
     def __enter__(self) -> Booted:
         until(lambda: self.find("systemd") or self.ended())
         self.pid = self.find("systemd")
-        until(lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"), lambda: self.log)
+        until(
+            lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
+            lambda: self.log,
+        )
         return self

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import contextlib
+import importlib.metadata
 import os
 import time
 from collections.abc import AsyncIterator

@@ -63,7 +63,7 @@ export function presenceOf(host, nowMs, trusted) {
     : { word: "online", text: "online" };
 }
 
-// Whether a host's agent is one of ours and older than this version; core/shown/versions.py is the same for other programs.
+// Whether a host's agent is one of ours and older than this version, as core/shown/versions.py judges it.
 export function isOldAgent(host, than) {
   const [said, own] = [host.agent_version, than].map((text) =>
     /^(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?![\d.])/
