@@ -61,10 +61,10 @@ def test_a_flood_of_bytes_is_closed_for_too() -> None:
 def test_our_own_agents_keep_within_what_a_host_may_send() -> None:
     """The bug it would catch: a command that prints without end has its host closed for a flood."""
     own, hub, now_s = Allowance(AGENT_OWN, 0.0), Allowance(AGENT, 0.0), 0.0
-    for _ in range(200_000):
+    for _ in range(20_000):
         assert hub.spend(1, 200, 0, now_s).rest_s == 0.0
         now_s += own.spend(1, 200, 0, now_s).rest_s
-    assert now_s > 100.0
+    assert now_s > 10.0
 
 
 def test_the_parts_of_a_large_message_count_as_what_it_turns_out_to_be() -> None:
