@@ -64,7 +64,7 @@ def test_a_server_that_does_not_answer_costs_the_deadline_and_no_more(folder: Pa
 def test_a_reply_that_came_while_only_the_loop_was_late_counts(
     folder: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    """uvloop, which all processes run on, calls what is due before it reads; asyncio reads first."""
+    """On asyncio's loop and on uvloop, which all processes run on."""
 
     async def claim(served: Served) -> None:
         link = QueueLink(folder / "queues.sock", "gateway", timeout_s=0.2)

@@ -48,7 +48,7 @@ def put(folder: Path, content: bytes, wheels: Path | None = None) -> Path:
         "print('put:', unpack.put(Path(sys.argv[1]), sys.stdin.buffer.read(), sys.argv[2] or None))"
     )
     words = [sys.executable, "-c", code, str(folder), str(wheels or ""), "0"]
-    environ = {**os.environ, "PYTHONPATH": str(Path(install.__file__).resolve().parents[2])}
+    environ = {**os.environ, "PYTHONPATH": str(Path(install.__file__).resolve().parents[2]), "PIP_NO_INDEX": "1"}
     done = subprocess.run(words, input=content, capture_output=True, check=False, env=environ, timeout=WAIT_S)
     if done.returncode:
         raise SystemExit(done.stderr.decode())
@@ -84,12 +84,10 @@ def test_what_died_while_it_was_unpacked_is_removed_and_never_named(tmp_path: Pa
 
 
 def test_a_program_that_does_not_run_here_is_not_named_and_says_why(tmp_path: Path) -> None:
-    """Its own library fails, so pip is asked; a folder of wheels without any is an answer that needs no network."""
+    """Its own library fails, so pip is asked; without an index it has none."""
     before = put(tmp_path, archive())
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
     with pytest.raises(SystemExit, match="Nothing was changed") as ended:
-        put(tmp_path, archive("import nothing_of_the_kind"), wheels)
+        put(tmp_path, archive("import nothing_of_the_kind"))
     assert "--wheels FOLDER" in str(ended.value)
     assert [name for name in named(tmp_path) if not name.startswith(".")] == [before.name]
 
