@@ -152,12 +152,8 @@ class Gate:
         connection = socket.connection
         if connection is None:
             return 0
-        gathers = self.outbox.gathers
-        beats = 0
-        for message in frames:
-            if not self._said_usual(socket, connection, message):
-                break
-            beats += 1
+        gathers, member = self.outbox.gathers, Member(socket, connection)
+        beats = self._intake.take_heartbeats(member, frames, self._loop.time())
         if beats == len(frames):
             if not gathers:
                 self.wake.set()  # else it knows when heartbeats go
@@ -165,11 +161,10 @@ class Gate:
         read = connection.read(frames[beats:], self._clock.now().boot_s)
         if read.malformed:
             self.malformed += len(read.malformed)
-            times = self._complaints.times(connection.host, len(read.malformed), self._loop.time())
-            if times:
-                peer, why = connection.address, read.malformed[0]
-                self.log.warning("malformed frame", host=connection.host, peer=peer, why=why, times=times)
-        self._carry_out(self._intake.take(Member(socket, connection), read.events, self._loop.time()))
+            if times := self._complaints.times(connection.host, len(read.malformed), self._loop.time()):
+                told = {"host": connection.host, "peer": connection.address, "why": read.malformed[0]}
+                self.log.warning("malformed frame", **told, times=times)
+        self._carry_out(self._intake.take(member, read.events, self._loop.time()))
         if read.close is not None:
             if read.claimed:
                 self._impersonations.saw(connection.host, connection.id, read.claimed, connection.address)
@@ -177,11 +172,6 @@ class Gate:
         if not gathers or read.close is not None or len(read.events) != read.heartbeats:
             self.wake.set()
         return beats + read.heartbeats
-
-    def _said_usual(self, socket: AgentSocket, connection: AgentConnection, message: Message) -> bool:
-        """Enter the message if it is a usual heartbeat. Return False if it is something else."""
-        row = connection.usual_heartbeat(message.data) if message.is_text else None
-        return row is not None and self._intake.take_heartbeat(Member(socket, connection), row, self._loop.time())
 
     def spent(self, socket: AgentSocket, frames: int, size: int, heartbeats: int) -> float:
         """Called at the end of a turn of reading. Return for how many seconds nothing more is to be read."""
@@ -285,9 +275,7 @@ class Gate:
     # Once a turn
 
     def look(self, now_s: float) -> None:
-        """Called once a turn: read the canary's file, take a census if one is wanted, resume
-        paused sockets, log refusals.
-        """
+        """Called once a turn: read the canary's file, take a wanted census, resume paused sockets, log refusals."""
         if now_s >= self._canary_s:
             self._canary_s = now_s + CANARY_S
             if self.tokens.look_for_canary():

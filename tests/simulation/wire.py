@@ -13,6 +13,7 @@ from simulation.timeline import Life
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
+from processes.adapters.websocket import Message
 from processes.core.gateway.agent_connection import AgentConnection, ConnectionStage
 from processes.core.values import CloseCode
 
@@ -201,7 +202,7 @@ class Socket:
         if self._paused:
             self._unread.append(text)
         else:
-            self._gate.said(self, [(text, True)])
+            self._gate.said(self, [Message(text, True)])
 
     def claim(self, host: str) -> bool:
         """There is room for every host."""

@@ -1,8 +1,8 @@
 """The answer of /healthz, from the hub's pulse and the watchdog's report. Pure.
 
 Without a pulse the hub is down; a pulse without a canary round under the same epoch is not enough to be well, nor is a
-round while one port answers no new connections (`agents_port_closed`, `operators_port_closed`). `canary_unknown`: no round was complete
-since the watchdog began, so nobody knows yet; `canary_stale`: the last one is too long ago.
+round while one port answers no new connections (`agents_port_closed`, `operators_port_closed`). `canary_unknown`: no
+round was complete since the watchdog began, so nobody knows yet; `canary_stale`: the last one is too long ago.
 """
 
 from __future__ import annotations

@@ -109,15 +109,21 @@ class Intake(Generic[Socket]):
             self._held_back[member.socket] = waiting
         return acts
 
-    def take_heartbeat(self, member: Member[Socket], row: bytes, now_s: float) -> bool:
-        """Enter a heartbeat that was read alone. Return False if something of its connection is held back: it must not
-        overtake that.
+    def take_heartbeats(self, member: Member[Socket], said: Iterable[tuple[bytes, bool]], now_s: float) -> int:
+        """Enter the usual heartbeats that stand before anything else of what was read: messages, and whether each is a
+        text. Return how many: none, if something of their connection is held back, which they must not overtake.
         """
+        taken, connection = 0, member.connection
         if self._paused and member.socket in self._paused:
-            return False
-        self.received += 1
-        self.outbox.put_heartbeat(member.connection.host, member.connection.id, row, now_s)
-        return True
+            return taken
+        for data, is_text in said:
+            row = connection.usual_heartbeat(data) if is_text else None
+            if row is None:
+                break
+            taken += 1
+            self.outbox.put_heartbeat(connection.host, connection.id, row, now_s)
+        self.received += taken
+        return taken
 
     def spend(
         self, member: Member[Socket], frames: int, size: int, heartbeats: int, now_s: float

@@ -12,12 +12,13 @@
 
 The theory: at most one batch is in commit, and an effect that is not on disk is neither published nor acknowledged.
 Events that need no disk overtake those that do; nothing else overtakes anything. Whether an event needs it, only its
-step tells; of the kinds that nearly always do (WRITTEN) none is stepped for that alone while a commit is under way: each
-would be stepped twice. A refused request still stands in
-`events` behind the position that is on disk. Three marks keep it refused. The loop's pulse has the last refused
-position: a successor that reads the request again refuses it. This turn remembers the request's id until its deadline:
-a copy is refused. And the refusal is written with the commit that moves the position past the request: a copy that
-comes even later gets that reply.
+step tells; but those of the kinds that nearly always do (WRITTEN) are not stepped while a commit is under way: most
+would be stepped twice.
+
+A refused request still stands in `events` behind the position that is on disk. Three marks keep it refused. The loop's
+pulse has the last refused position: a successor that reads the request again refuses it. This turn remembers the
+request's id until its deadline: a copy is refused. And the refusal is written with the commit that moves the position
+past the request: a copy that comes even later gets that reply.
 """
 
 from __future__ import annotations

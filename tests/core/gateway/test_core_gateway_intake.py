@@ -247,13 +247,12 @@ def test_a_heartbeat_alone_is_entered_as_any_and_never_overtakes_what_is_held_ba
     socket = scene.connect("a")
     scene.register(socket)
     member = scene.members[socket]
-    row = member.connection.usual_heartbeat(b'{"type":"heartbeat","payload":{}}')
-    assert row is not None
+    beat = (b'{"type":"heartbeat","payload":{}}', True)
     received = scene.intake.received
-    assert scene.intake.take_heartbeat(member, row, scene.now_s)
+    assert scene.intake.take_heartbeats(member, [beat, (beat[0], False), beat], scene.now_s) == 1, "the first alone"
     assert scene.intake.received == received + 1
     scene.append()
     assert isinstance(scene.queue[-1], messages.HeartbeatReceived)
     scene.say(socket, *(report(number) for number in range(BOUNDS.host_items + 1)))
     assert scene.paused == {socket}
-    assert not scene.intake.take_heartbeat(member, row, scene.now_s)
+    assert not scene.intake.take_heartbeats(member, [beat], scene.now_s)
