@@ -24,6 +24,7 @@ from processes.adapters.wake import Wake
 from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
 from processes.core.hub.turn import TICK_S, CommitBatch, Outcome, Storage, Turn
+from processes.core.records.dead_letter import DeadLetter
 from processes.core.travels.messages import EVENTS
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Position, Presence
@@ -61,6 +62,7 @@ class Loop:
         self._commit_says = ""
         self._pruned_s = self._folded_s = clock.mono_s()
         self._prune_s = prune_s
+        self._retries: list[DeadLetter] = []  # to be tried again
         self._floor_s = 0.0  # of the intervals of heartbeats, as it was logged last
 
     async def run(self) -> None:
@@ -89,6 +91,9 @@ class Loop:
         if self._commit is not None and self._commit.done():
             self._commit.result()
             self._commit = None
+        if self._retries and not self._publisher.backlog:  # it may end this hub: whoever asked for it is told before
+            self._turns.try_again(self._retries)
+            self._retries = []
         self._carry_out(self._turns.turn(self._clock.now(), self._storage(), self._clock.mono_ns()))
         if self._turns.has_room:
             self._room.set()
@@ -109,9 +114,7 @@ class Loop:
 
     def _tell(self, effects: Effects) -> None:
         self._publisher.tell(effects)
-        if effects.retries:
-            self._turns.try_again(effects.retries)
-            self._wake.set()
+        self._retries += effects.retries
 
     async def _write(self, batch: CommitBatch, then: Effects, acknowledge: Position | None) -> None:
         failpoint.reach("hub.before_begin")
