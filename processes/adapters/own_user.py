@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import grp
 import os
 import pwd
 import stat
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ from processes.adapters.ownership import LESSER
 from processes.adapters.settings import Alarms, Settings
 from processes.core.errors import ResourceError
 
+ALONE_S_MAX: Final = 5.0  # for another process that lends; guess: thousands of files take less than a second
 KINDS: Final = ("gateway", "fanout")  # the kinds of processes that have one
 LENT: Final = {  # the folders in the state folder that are such a process's own
     "gateway": ("run/contested", "run/impersonated"),
@@ -95,9 +98,11 @@ def hindrances(settings: Settings, kind: str) -> list[str]:
         if not rights.readable(place, number, {number}):
             found.append(f"a user who is not root cannot read {place}")
             break
-    above = settings.state.resolve().parent
-    if kind == "fanout" and not rights.readable(above, number, {number}, 0o1):
-        found.append(f"a user who is not root cannot pass {above} to the databases")
+    # what a link names, and all above the link itself: SQLite opens by the whole path
+    for above in (*settings.state.absolute().parents, settings.state.resolve().parent) if kind == "fanout" else ():
+        if not rights.readable(above, number, {number}, 0o1):
+            found.append(f"a user who is not root cannot pass {above} to the databases")
+            break
     return found
 
 
@@ -135,10 +140,11 @@ def prepare(settings: Settings, kind: str) -> Settings:
 
     Alarms' targets, which have passwords, are not among them. Raises: OSError, ResourceError.
     """
-    show(settings, kind)
     number = of(settings.state, kind)
-    for name in LENT[kind]:
-        lend(settings.state / name, number)
+    with _alone(settings.run):
+        show(settings, kind)
+        for name in LENT[kind]:
+            lend(settings.state / name, number)
     file = msgspec.structs.replace(settings.file, alarms=Alarms())
     if kind == "fanout":
         return msgspec.structs.replace(settings, file=file)
@@ -151,8 +157,8 @@ def prepare(settings: Settings, kind: str) -> Settings:
 
 
 def lend(folder: Path, user: int) -> None:
-    """Make the folder this user's, with the files that were its owner's. What else is in it goes: it may be a link that
-    root would make the user's by its name. Raises: OSError.
+    """Make the folder this user's, with the files that were its owner's, or are the user's since somebody died at this.
+    What else is in it goes: it may be a link that root would make the user's by its name. Raises: OSError.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     before = folder.lstat().st_uid
@@ -160,10 +166,30 @@ def lend(folder: Path, user: int) -> None:
         os.chown(folder, 0, 0, follow_symlinks=False)  # nobody changes it meanwhile
         folder.chmod(0o700)
         for entry in folder.iterdir():
-            if not _hand_over(entry, before, user):
+            if not _hand_over(entry, {before, user}, user):
                 with contextlib.suppress(IsADirectoryError, FileNotFoundError):
                     entry.unlink()
         os.chown(folder, user, user, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Wait until no other process lends: two fanouts may start at once. Raises: OSError, also after ALONE_S_MAX."""
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    until_s = time.monotonic() + ALONE_S_MAX
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    raise
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(fd)
 
 
 def take_back(settings: Settings, kind: str) -> None:
@@ -172,10 +198,21 @@ def take_back(settings: Settings, kind: str) -> None:
     """
     for name in LENT.get(kind, ()) if os.geteuid() == 0 else ():
         try:
+            if _lives(of(settings.state, kind)):
+                return  # one that could become that user: they are its own
             if (settings.state / name).exists():
                 lend(settings.state / name, 0)
-        except OSError:
+        except (OSError, ResourceError):
             continue
+
+
+def _lives(user: int) -> bool:
+    """Return whether a process of this user runs."""
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if place.name.isdigit() and place.stat().st_uid == user:
+                return True
+    return False
 
 
 def groups(settings: Settings, kind: str) -> list[int]:
@@ -237,15 +274,15 @@ def _show_all(path: Path, group: int) -> None:
                 _show_all(entry, group)
 
 
-def _hand_over(path: Path, before: int, user: int) -> bool:
-    """Make the file this user's; return whether it was a file of the user's before, with no other name."""
+def _hand_over(path: Path, owners: set[int], user: int) -> bool:
+    """Make the file this user's; return whether it was a file of one of the owners, with no other name."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid != before:
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in owners:
             return False
         os.fchown(fd, user, user)
         return True

@@ -27,7 +27,7 @@ from websockets.server import ServerProtocol
 
 from processes.adapters.frame_reader import FrameReader
 from processes.adapters.wheel import Wheel
-from processes.core.budgets import PASS_S, SHARE_BYTES, UNREAD_BYTES_MAX
+from processes.core.budgets import PASS_S, SHARE_BYTES, SPARSE_S, UNREAD_BYTES_MAX
 from processes.core.connections import plain
 from processes.core.values import CloseCode
 
@@ -84,10 +84,15 @@ class Pacer:
 
     What has come may also be read at once, without a call, while `has_time`: that is until `pass_s` after the calls
     last began. So calls and what is read at once have `pass_s` together.
+
+    A call may be put `first`, for a connection that had no turn for SPARSE_S: whoever says little needs not wait for
+    a round of all that talk without a pause. One call of the others ends each pass all the same. (As fq_codel's list
+    of new flows: RFC 8290, section 4.2.)
     """
 
     def __init__(self, pass_s: float = PASS_S, mono_s: Callable[[], float] = time.monotonic) -> None:
         self._pass_s, self._mono_s = pass_s, mono_s
+        self._first: deque[Callable[[], None]] = deque()
         self._waiting: deque[Callable[[], None]] = deque()
         self._scheduled = False
         self._until_s = 0.0
@@ -96,15 +101,15 @@ class Pacer:
 
     def has_time(self) -> bool:
         """Return whether something may be read at once: nobody waits for a turn, and the time is not over."""
-        return not self._waiting and self._mono_s() < self._until_s
+        return not self._waiting and not self._first and self._mono_s() < self._until_s
 
-    def __call__(self, call: Callable[[], None]) -> None:
-        """Run `call` in one of the next passes."""
-        self._waiting.append(call)
+    def __call__(self, call: Callable[[], None], *, first: bool = False) -> None:
+        """Run `call` in one of the next passes, or before all that are not `first`."""
+        (self._first if first else self._waiting).append(call)
         self._run_soon()
 
     def _run_soon(self) -> None:
-        if self._waiting and not self._scheduled:
+        if (self._waiting or self._first) and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
@@ -113,11 +118,15 @@ class Pacer:
         other.
         """
         self._until_s = self._mono_s() + self._pass_s
+        others = False
         try:
-            while self._waiting:
-                self._waiting.popleft()()
+            while self._first or self._waiting:
+                others = not self._first
+                (self._first or self._waiting).popleft()()
                 if self._mono_s() >= self._until_s:
                     break
+            if self._waiting and not others:
+                self._waiting.popleft()()
         finally:
             self._scheduled = False
             self._run_soon()
@@ -133,7 +142,7 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_begun_s", "_deadline", "_due", "_ending", "_frames", "_has_turn", "_head", "_head_end", "_heard_s", "_held",
-        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_rest", "_slow", "_transport", "_unread",
+        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_rest", "_slow", "_transport", "_turn_s", "_unread",
         "limits", "opened",
     )  # fmt: skip
 
@@ -148,6 +157,7 @@ class WebSocket(asyncio.Protocol):
         self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
         self._unread: bytearray | None = None  # behind the head, and not parsed yet; never empty
         self._has_turn = False  # one is coming
+        self._turn_s = 0.0  # when the last one was
         self._rest: asyncio.TimerHandle | None = None
         self._held = False  # the transport reads nothing, for too much is unread
         self._parts: list[bytes] | None = None  # of a fragmented message; never empty
@@ -327,7 +337,7 @@ class WebSocket(asyncio.Protocol):
         self._keep_unread(data)
         if self.unread_bytes > UNREAD_BYTES_MAX:
             self._hold()
-        self._go_on()
+        self._go_on(first=self._loop.time() - self._turn_s >= SPARSE_S)
 
     def eof_received(self) -> None:
         """Called when the peer will send no more; the transport closes itself."""
@@ -460,7 +470,7 @@ class WebSocket(asyncio.Protocol):
             self._unread = bytearray()
         self._unread += data
 
-    def _go_on(self) -> None:
+    def _go_on(self, *, first: bool = False) -> None:
         """Ask for a turn if there is something to read, else let the transport read; neither while it rests or is
         paused.
         """
@@ -468,7 +478,7 @@ class WebSocket(asyncio.Protocol):
             return
         if self._unread is not None:
             self._has_turn = True
-            self._pacer(self._take_turn)
+            self._pacer(self._take_turn, first=first)
         elif self._held:
             self._held = False
             if self._transport is not None and not self._transport.is_closing():
@@ -488,7 +498,7 @@ class WebSocket(asyncio.Protocol):
 
     def _read(self, data: bytes | bytearray) -> None:
         """Read a share of what is unread, and rest or wait for the next turn."""
-        share = bytes(data[:SHARE_BYTES])
+        share, self._turn_s = bytes(data[:SHARE_BYTES]), self._loop.time()
         if len(data) > SHARE_BYTES:
             self._keep_unread(data[SHARE_BYTES:])
         rest_s = self.on_read(self._read_frames(share), len(share))

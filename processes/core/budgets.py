@@ -7,7 +7,8 @@ have, and an address or all clients of it, in core/connections.py. HTTP requests
 
 A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
 every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and
-nothing more is read meanwhile. Over the seconds each client has an allowance of frames and of bytes:
+nothing more is read meanwhile. Who had no turn for SPARSE_S has the next one, so an honest agent is not held up by a
+thousand that flood. Over the seconds each client has an allowance of frames and of bytes:
 
     within its allowance ──▶ read at once; a burst is free
     beyond it ─────────────▶ slowed: nothing is read of it until the allowance has grown again
@@ -26,6 +27,8 @@ from collections.abc import Hashable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 PASS_S: Final = 0.01  # for all that was read, in one pass of a loop; the watchdog calls a loop frozen after 2 s
+# whoever was not read for so long is read before those who were; guess: what comes a few times a second is no flood
+SPARSE_S: Final = 0.25
 # of one connection's bytes in one turn; at six bytes for the smallest frame 341 frames, parsed in 1.2 ms (measured)
 SHARE_BYTES: Final = 2048
 UNREAD_BYTES_MAX: Final = 16 * 1024  # that wait their turn, of one connection; past it nothing more is read of it
@@ -39,7 +42,7 @@ CLOSED_S: Final = 600.0  # … within so long suspend the host; source: the floo
 HOST_CONNECTIONS_MAX: Final = 8
 TOKEN_CONNECTIONS_MAX: Final = 256  # for HTTP; its sessions count too
 TOKEN_WEBSOCKETS_MAX: Final = 250  # its sessions' too; a quarter of all (SUBSCRIBERS_MAX in fanout/subscribers.py)
-CLIENTS_MAX: Final = 20_000  # with an allowance that is not full; four times the largest fleet that was measured
+CLIENTS_MAX: Final = 20_000  # whose allowances are kept; four times the largest fleet that was measured
 
 ROUNDING_S: Final = 1e-9  # of the sum of many uses: less is no debt
 

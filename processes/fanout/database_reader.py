@@ -75,7 +75,11 @@ class DatabaseReader:
                 raise _Replaced
             return found
 
-        result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]
+        try:
+            result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]
+        finally:
+            if isinstance(db._conn, sqlite_file.StillConnection) and self._db is db:
+                self._drop()  # it would go on showing what it has read once
         return result
 
     def _open(self) -> sqlite3.Connection:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Final
 
@@ -29,7 +30,7 @@ from processes.core.travels.messages import EVENTS
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Position, Presence
 from processes.hub.barrier import Barrier
-from processes.hub.publisher import Publisher
+from processes.hub.publisher import Mark, Publisher
 from processes.hub.store import StorageBlocked, Store
 
 STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; after so long the storage counts as blocked
@@ -62,7 +63,8 @@ class Loop:
         self._commit_says = ""
         self._pruned_s = self._folded_s = clock.mono_s()
         self._prune_s = prune_s
-        self._retries: list[DeadLetter] = []  # to be tried again
+        # to be tried again, which may end this hub: whoever asked for it is told before
+        self._retries: deque[tuple[list[DeadLetter], Mark]] = deque()
         self._floor_s = 0.0  # of the intervals of heartbeats, as it was logged last
 
     async def run(self) -> None:
@@ -91,9 +93,8 @@ class Loop:
         if self._commit is not None and self._commit.done():
             self._commit.result()
             self._commit = None
-        if self._retries and not self._publisher.backlog:  # it may end this hub: whoever asked for it is told before
-            self._turns.try_again(self._retries)
-            self._retries = []
+        while self._retries and self._publisher.has_said(self._retries[0][1]):
+            self._turns.try_again(self._retries.popleft()[0])
         self._carry_out(self._turns.turn(self._clock.now(), self._storage(), self._clock.mono_ns()))
         if self._turns.has_room:
             self._room.set()
@@ -114,7 +115,8 @@ class Loop:
 
     def _tell(self, effects: Effects) -> None:
         self._publisher.tell(effects)
-        self._retries += effects.retries
+        if effects.retries:
+            self._retries.append((effects.retries, self._publisher.mark()))
 
     async def _write(self, batch: CommitBatch, then: Effects, acknowledge: Position | None) -> None:
         failpoint.reach("hub.before_begin")

@@ -37,7 +37,7 @@ from processes.core.values import Position
 
 WAITING_BYTES_MAX: Final = 32 << 20  # per queue, while `queues` is away; as much as the queue itself holds
 CHUNK_ITEMS_MAX: Final = 1000
-CHUNK_BYTES_MAX: Final = 4 << 20
+ROUND_BYTES_MAX: Final = 4 << 20  # of all appends that are under way: encoding more would stop the hub's loop
 CHUNKS_MAX: Final = 4  # appends to one queue that are under way: what changed, and the answer behind it, go together
 RETRY_S: Final = 0.05
 SNAPSHOT_ROWS: Final = 200  # a piece
@@ -56,19 +56,22 @@ class Waiting:
     def __init__(self) -> None:
         self.items: deque[tuple[bytes, bool]] = deque()  # the item, and whether it is bulk
         self.bytes = 0
+        self.put = self.sent = 0  # items, since the beginning
         self.start_anew = True  # before anything else the reader must be told to take everything anew
 
-    def chunks(self) -> list[Chunk]:
-        """Return the next items as appends: each all bulk or none, within the limits. They stay until `done`."""
+    def chunks(self, room: int) -> list[Chunk]:
+        """Return the next items as appends: each all bulk or none, all within `room` bytes, but one item at least. They
+        stay until `done`.
+        """
         found: list[Chunk] = []
-        size = 0
         for item, bulk in self.items:
-            size += len(item)
-            if not found or found[-1].bulk != bulk or len(found[-1].items) == CHUNK_ITEMS_MAX or size > CHUNK_BYTES_MAX:
+            room -= len(item)
+            if found and room < 0:
+                break
+            if not found or found[-1].bulk != bulk or len(found[-1].items) == CHUNK_ITEMS_MAX:
                 if len(found) == CHUNKS_MAX:
                     break
                 found.append(Chunk([], bulk))
-                size = len(item)
             found[-1].items.append(item)
         return found
 
@@ -77,6 +80,10 @@ class Waiting:
         for _ in range(count):
             item, _ = self.items.popleft()
             self.bytes -= len(item)
+        self.sent += count
+
+
+Mark = dict[str, tuple[Waiting, int]]  # what was put in up to now: of each queue, what waited and how many items
 
 
 class Publisher:
@@ -96,7 +103,9 @@ class Publisher:
         for change in step.all_changes(memory, lambda host, error: self._left_out("host", host, error)):
             self._replica.apply(change)
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
-        self._acknowledge: Position | None = None
+        self._acknowledge: Position | None = None  # the newest
+        self._due: tuple[Position, Mark] | None = None  # the one before it, until what was said before it is in
+        self._next = 0  # the queue with which the next round begins
         self._acknowledged = Position(0, 0)
         self.published = self.delivered = self.dropped = 0
         self.away = False  # the last call failed
@@ -192,6 +201,7 @@ class Publisher:
             self._log.warning("dropped messages that waited for queues", queue=queue, count=len(waiting.items) + 1)
             self._waiting[queue] = Waiting()
         else:
+            waiting.put += 1
             waiting.items.append((item, bulk))
             waiting.bytes += len(item)
         self._idle.clear()
@@ -202,6 +212,18 @@ class Publisher:
         if position != self._acknowledged:
             self._acknowledge = self._acknowledged = position
             self._wake.set()
+
+    def mark(self) -> Mark:
+        """Return what `has_said` needs to know of now."""
+        return {queue: (waiting, waiting.put) for queue, waiting in self._waiting.items()}
+
+    def has_said(self, mark: Mark) -> bool:
+        """Return whether every queue has what was put in up to the mark, or its reader knows that it was dropped."""
+        for queue, (before, put) in mark.items():
+            waiting = self._waiting[queue]
+            if waiting.start_anew or (waiting is before and waiting.sent < put):
+                return False
+        return True
 
     @property
     def backlog(self) -> int:
@@ -215,7 +237,6 @@ class Publisher:
             self._wake.clear()
             try:
                 await self._carry()
-                self.away = False
                 if not self.backlog:
                     self._idle.set()
             except QueuesAway as error:
@@ -231,27 +252,53 @@ class Publisher:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     async def _carry(self) -> None:
-        while appends := [(q, w, chunk) for q, w in self._waiting.items() for chunk in self._chunks(w)]:
-            if any(queue.startswith(messages.deliveries_of("")) for queue, _, _ in appends):
-                failpoint.reach("hub.before_send")
-            # begun in order, so they happen in order: what was appended is always the first part
-            outcomes = await asyncio.gather(
-                *(self._append(q, *chunk) for q, _, chunk in appends), return_exceptions=True
-            )
-            for (queue, waiting, chunk), outcome in zip(appends, outcomes, strict=True):
-                if outcome is not None:
-                    raise outcome
-                self._appended(queue, waiting, chunk)
-        if (position := self._acknowledge) is not None:
-            await self._link.acknowledge(messages.EVENTS, position)
-            failpoint.reach("hub.after_acknowledge")
-            if self._acknowledge == position:
-                self._acknowledge = None
+        """Append what waits, round by round, and acknowledge what was said, until nothing is left to do."""
+        while True:
+            if self._due is None and self._acknowledge is not None:
+                self._due, self._acknowledge = (self._acknowledge, self.mark()), None
+            appends = self._round()
+            if appends:
+                await self._append_all(appends)
+            if self._due is not None and self.has_said(self._due[1]):
+                await self._link.acknowledge(messages.EVENTS, self._due[0])
+                self._due = None
+                failpoint.reach("hub.after_acknowledge")
+            elif not appends:
+                return
+            self.away = False
 
-    def _chunks(self, waiting: Waiting) -> list[Chunk]:
+    def _round(self) -> list[tuple[str, Waiting, Chunk]]:
+        """Return the appends of a round: of each queue what is next, within ROUND_BYTES_MAX of all. The round after a
+        full one begins behind the queue that filled it.
+        """
+        queues, room = list(self._waiting), ROUND_BYTES_MAX
+        found: list[tuple[str, Waiting, Chunk]] = []
+        for place in range(self._next, self._next + len(queues)):
+            queue = queues[place % len(queues)]
+            waiting = self._waiting[queue]
+            for chunk in self._chunks(waiting, room):
+                found.append((queue, waiting, chunk))
+                room -= sum(map(len, chunk.items))
+            if room <= 0:
+                self._next = (place + 1) % len(queues)
+                return found
+        self._next = 0
+        return found
+
+    def _chunks(self, waiting: Waiting, room: int) -> list[Chunk]:
         if waiting.start_anew:
             return [Chunk([messages.encode(HubStarted(self._epoch))], False)]
-        return waiting.chunks()
+        return waiting.chunks(room)
+
+    async def _append_all(self, appends: list[tuple[str, Waiting, Chunk]]) -> None:
+        if any(queue.startswith(messages.deliveries_of("")) for queue, _, _ in appends):
+            failpoint.reach("hub.before_send")
+        # begun in order, so they happen in order: what was appended is always the first part
+        outcomes = await asyncio.gather(*(self._append(q, *chunk) for q, _, chunk in appends), return_exceptions=True)
+        for (queue, waiting, chunk), outcome in zip(appends, outcomes, strict=True):
+            if outcome is not None:
+                raise outcome
+            self._appended(queue, waiting, chunk)
 
     def _appended(self, queue: str, waiting: Waiting, chunk: Chunk) -> None:
         """Called when the chunk is in the queue, or was dropped by it."""

@@ -88,7 +88,7 @@ class Port:
     listen: str
     began_s: float | None = None  # when the last one that was answered was begun
     answered_s: float | None = None  # … and when its answer was there
-    problem: str = "nobody has knocked yet"  # empty: the last one was answered
+    problem: str = ""  # empty: the last one was answered, or none has ended yet
     kicked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def report(self, now_s: float) -> PortReport:

@@ -19,6 +19,7 @@ from doubles.deadline import WAIT_S
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
+from processes.adapters import websocket
 from processes.adapters.websocket import (
     ABNORMAL,
     HEAD_BYTES_MAX,
@@ -658,6 +659,67 @@ def test_a_herd_that_connects_at_once_leaves_the_loop_passes_between(run: Run) -
     run(scenario)
 
 
+def test_who_says_little_needs_not_wait_for_a_round_of_those_who_talk_and_keeps_none_of_them_out(run: Run) -> None:
+    async def scene() -> None:
+        clock = itertools.count()
+        pacer = Pacer(0.0, lambda: float(next(clock)))  # one call in a pass
+        called: list[str] = []
+
+        def talk(name: str) -> None:
+            called.append(name)
+            pacer(lambda: talk(name))
+
+        for number in range(100):
+            pacer(lambda name=f"talker {number}": talk(name))
+        while len(called) < 5:
+            await asyncio.sleep(0)
+        pacer(lambda: called.append("quiet"), first=True)
+        begun = len(called)
+        await until(lambda: len(called) > begun + 4)
+        assert "quiet" in called[begun : begun + 2]
+        stopping = False
+
+        def crowd() -> None:
+            called.append("crowd")
+            if not stopping:
+                pacer(crowd, first=True)
+
+        crowd()
+        called.clear()
+        await until(lambda: len(called) >= 40)
+        stopping = True
+        assert len([name for name in called if name.startswith("talker")]) >= 15
+
+    run(scene)
+
+
+@pytest.mark.parametrize(("sparse_s", "expected"), [(0.0, True), (1e9, False)])
+def test_first_is_whoever_had_no_turn_for_a_while(
+    run: Run, monkeypatch: pytest.MonkeyPatch, sparse_s: float, expected: bool
+) -> None:
+    firsts: list[bool] = []
+
+    class Noted(Pacer):
+        def has_time(self) -> bool:
+            return False
+
+        def __call__(self, call: Callable[[], None], *, first: bool = False) -> None:
+            firsts.append(first)
+            super().__call__(call, first=first)
+
+    async def scenario() -> None:
+        async with serving() as s:
+            s.pacer = Noted()
+            ours, wire = await s.pair()
+            for count in (1, 2):
+                wire.write(Frame(Opcode.TEXT, b"x").serialize(mask=True))
+                await until(lambda: len(ours.messages) == count)  # noqa: B023
+                monkeypatch.setattr(websocket, "SPARSE_S", sparse_s)
+        assert firsts[-1] is expected
+
+    run(scenario)
+
+
 def test_what_is_read_at_once_and_what_waits_for_a_turn_have_the_time_of_a_pass_together(run: Run) -> None:
     """The bug it would catch: one that talks is read at once while others wait for their turns, or without end."""
 
@@ -855,7 +917,7 @@ def test_what_waits_for_its_turn_when_the_peer_is_gone_is_heard_first(run: Run) 
             turns: list[Callable[[], None]] = []
 
             class Never(Pacer):  # its turn never comes
-                def __call__(self, call: Callable[[], None]) -> None:
+                def __call__(self, call: Callable[[], None], *, first: bool = False) -> None:
                     turns.append(call)
 
             ours._disarm_keepalive()

@@ -34,7 +34,7 @@ an older fleet.db lets nobody in who was sent away since.
     fleet.db.restoring-journal | 0600 | SQLite              | SQLite                | sql     | one restore
     fleet.db.restored          | 0600 | restore, up --new   | hub, restore, up      | yes     | until it takes its place
     epoch                      | 0600 | hub                 | hub, command line     | yes     | the installation's
-    revoked                    | 0600 | hub                 | hub, fanout, restore  | yes     | for ever; lines are added
+    revoked                    | 0600 | hub, restore        | hub, fanout, restore  | yes     | for ever; lines are added
     incidents.db               | 0600 | watchdog            | fanout, command line  | sql     | retention.incidents
     incidents.db-wal           | 0600 | SQLite              | SQLite                | sql     | while the database is open
     incidents.db-shm           | 0600 | SQLite              | SQLite                | no      | while the database is open

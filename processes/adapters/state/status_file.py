@@ -132,7 +132,7 @@ def _process(
         return ProcessReport(
             name, "STOPPED" if not wanted else "UNKNOWN", None, None, 0, None, verdict, reason, wanted=wanted
         )
-    age_s = now_s - pulse.written_ns / 1e9
+    age_s = max(0.0, now_s - pulse.written_ns / 1e9)  # it may have been written after the time was taken
     if pulse.written_ns == 0:
         verdict, reason = Verdict.STARTING, f"the one before it gave up: {why}" if why else ""
     elif name == "watchdog":

@@ -12,8 +12,8 @@
 
 The theory: at most one batch is in commit, and an effect that is not on disk is neither published nor acknowledged.
 Events that need no disk overtake those that do; nothing else overtakes anything. Whether an event needs it, only its
-step tells; but those of the kinds that nearly always do (WRITTEN) are not stepped while a commit is under way: most
-would be stepped twice.
+step tells; those of the kinds that nearly always do (WRITTEN) are parked unstepped while a commit is under way, for most
+of them would be stepped twice.
 
 A refused request still stands in `events` behind the position that is on disk. Three marks keep it refused. The loop's
 pulse has the last refused position: a successor that reads the request again refuses it. This turn remembers the
@@ -256,7 +256,7 @@ class Turn:
             self._step(waiting.popleft())
 
     def _step(self, taken: Taken) -> None:
-        """Step the event, or park it if it needs the disk and the disk is busy."""
+        """Step the event, or park it if it needs the disk, or most likely does, and the disk is busy."""
         if self._was_refused(taken):
             self._refuse(taken)
             return

@@ -107,7 +107,7 @@ class ProcessReport(msgspec.Struct, frozen=True):
 
 class PortReport(msgspec.Struct, frozen=True):
     """A port, as the canary found it by fresh connections. age_s: since the last one that was answered; None: none
-    was. problem: why the last one was not; empty if it was.
+    was. problem: why the last one was not; empty if it was, or if none has ended yet.
     """
 
     name: str  # agents or operators
@@ -317,5 +317,5 @@ def _closed(canary: CanaryReport, processes: list[ProcessReport]) -> list[str]:
     return [
         f"the {port.name}' port {port.listen} answers no new connection: {port.problem}"
         for port in canary.ports
-        if not port.ok and BEHIND[port.name] in wanted
+        if not port.ok and (port.problem or port.age_s is not None) and BEHIND[port.name] in wanted
     ]

@@ -6,6 +6,7 @@ Fields that a foreign agent leaves out get defaults here, so everything behind t
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
@@ -308,6 +309,10 @@ def decode(text: bytes) -> tuple[AgentFrame | None, bytes]:
     if complaint := shape.complaint(text):
         raise BadFrame(complaint)
     try:
+        if text.startswith(_USUAL):
+            with contextlib.suppress(msgspec.DecodeError):
+                usual = _usual.decode(text).payload
+                return Heartbeat(usual.metrics, usual.pending_command, usual.command_pid), b"{}"
         envelope = _envelope.decode(text)
         decoder = _decoders.get(envelope.type)
         if decoder is None:

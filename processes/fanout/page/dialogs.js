@@ -39,7 +39,9 @@ export function dialog(title, body, go, text, word = "go", precious = false) {
     if ((await go()) !== false) box.close();
     else if (button) button.disabled = false;
   };
-  box.oncancel = (event) => precious && event.preventDefault();
+  box.oncancel = (event) => {
+    if (precious) event.preventDefault(); // a handler that returns false would prevent it too
+  };
   if (opener)
     box.onclose = () => {
       if (document.activeElement === document.body)
