@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -406,15 +407,57 @@ def test_what_a_lesser_user_left_is_never_made_another_users_nor_followed(tmp_pa
     plant()
     assert sightings.lately(tmp_path, "impersonated") == [("web1", "it is told")]
     assert not (folder / "a\x1b[2Jb").exists()
-    for user in (ownership.LESSER[1], 0, ownership.LESSER[2]):  # for the last, root is whose files are handed over
+    for user in (ownership.LESSER[1], 0, ownership.LESSER[2]):  # for the last two, root's own files are no strangers'
         own_user.lend(folder, user)
         assert folder.stat().st_uid == user
-        handed = {"a\x1b[2Jb"} if user == ownership.LESSER[2] else set()
+        handed = {"a\x1b[2Jb"} if user != ownership.LESSER[1] else set()
         assert {path.name for path in folder.iterdir()} == {"folder"} | handed
         (folder / "folder").rmdir()
         assert (secret.stat().st_uid, secret.read_text()) == (0, "root's")
         assert other.stat().st_uid == 0
         plant()
+
+
+def test_what_was_handed_over_before_somebody_died_at_it_is_kept_by_the_next(tmp_path: Path) -> None:
+    """The bug it would catch: sessions that were signed out are good again, for the list of them was thrown away."""
+    folder, user = tmp_path / "signed_out", ownership.LESSER[3]
+    folder.mkdir(mode=0o700)
+    for number in range(10):
+        (folder / f"{number}").write_text("over")
+        os.chown(folder / f"{number}", user if number % 2 else 0, -1)
+    own_user.lend(folder, user)
+    assert {(path.name, path.stat().st_uid) for path in folder.iterdir()} == {(f"{n}", user) for n in range(10)}
+
+
+def test_nothing_is_taken_back_while_another_process_has_it(settings: Settings) -> None:
+    own_user.prepare(settings, "fanout")
+    number, folder = own_user.of(settings.state, "fanout"), settings.state / "history"
+    with subprocess.Popen(["sleep", "600"], user=number) as sibling:
+        own_user.take_back(settings, "fanout")
+        assert folder.stat().st_uid == number
+        sibling.kill()
+    own_user.take_back(settings, "fanout")
+    assert folder.stat().st_uid == 0
+
+
+def test_two_that_lend_at_once_go_one_after_the_other_and_nobody_waits_for_ever(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_user, "ALONE_S_MAX", 0.05)
+    with own_user._alone(settings.run), pytest.raises(BlockingIOError):
+        own_user.prepare(settings, "fanout")
+    own_user.prepare(settings, "fanout")
+
+
+def test_a_state_folder_behind_a_link_in_a_closed_folder_is_a_hindrance(settings: Settings, tmp_path: Path) -> None:
+    settings.state.parent.chmod(0o711)
+    closed = Path(tempfile.mkdtemp(prefix="fhu"))  # 0700
+    (closed / "hub").symlink_to(settings.state)
+    try:
+        found = own_user.hindrances(settings_of(closed / "hub"), "fanout")
+        assert f"a user who is not root cannot pass {closed} to the databases" in found
+    finally:
+        shutil.rmtree(closed)
 
 
 def test_a_folder_full_of_names_costs_one_look_a_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

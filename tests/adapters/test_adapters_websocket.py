@@ -670,7 +670,7 @@ def test_who_says_little_needs_not_wait_for_a_round_of_those_who_talk_and_keeps_
             pacer(lambda: talk(name))
 
         for number in range(100):
-            pacer(lambda name=f"talker {number}": talk(name))
+            pacer(functools.partial(talk, f"talker {number}"))
         while len(called) < 5:
             await asyncio.sleep(0)
         pacer(lambda: called.append("quiet"), first=True)

@@ -379,6 +379,10 @@ def test_what_is_wrong_stands_in_the_dialog_and_a_token_is_not_closed_by_a_slip(
     with stage.sign_in(browser) as watched:
         page, dialog = watched.page, watched.page.locator("dialog")
         page.get_by_role("button", name="Enrol a host").click()
+        expect(dialog).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        page.get_by_role("button", name="Enrol a host").click()
         dialog.get_by_label("host name").fill("web1")
         dialog.get_by_role("button", name="Enrol").click()
         expect(dialog.get_by_role("alert")).to_contain_text("tick the box")

@@ -177,6 +177,14 @@ def test_a_port_that_answers_no_fresh_connection_is_named(canary: CanaryReport, 
     assert overall(rows, canary, silent=False) == (Overall.STALLED, said)
 
 
+def test_a_port_at_which_nobody_has_knocked_yet_is_not_called_closed() -> None:
+    ports = [PortReport("agents", "127.0.0.1:7701"), PortReport("operators", "127.0.0.1:7700")]
+    assert overall([*house(), row("gateway"), row("fanout")], CanaryReport(ports=ports), silent=False) == (
+        Overall.STALLED,
+        ["no canary command went round yet"],
+    )
+
+
 def test_a_port_that_an_operator_closed_is_told_as_that() -> None:
     rows = [*house(), row("gateway", Verdict.STOPPED, wanted=False), row("fanout")]
     assert overall(rows, knocked(agents=False, operators=True), silent=False) == (
