@@ -142,7 +142,8 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_begun_s", "_deadline", "_due", "_ending", "_frames", "_has_turn", "_head", "_head_end", "_heard_s", "_held",
-        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_rest", "_slow", "_transport", "_turn_s", "_unread",
+        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_rest", "_slow", "_transport", "_turn_s",
+        "_unread",
         "limits", "opened",
     )  # fmt: skip
 

@@ -12,7 +12,7 @@
 
 The theory: at most one batch is in commit, and an effect that is not on disk is neither published nor acknowledged.
 Events that need no disk overtake those that do; nothing else overtakes anything. Whether an event needs it, only its
-step tells; those of the kinds that nearly always do (WRITTEN) are parked unstepped while a commit is under way, for most
+step tells; those of the kinds that nearly always do (WRITTEN) are parked unstepped while a commit is under way, or most
 of them would be stepped twice.
 
 A refused request still stands in `events` behind the position that is on disk. Three marks keep it refused. The loop's
