@@ -122,6 +122,7 @@ class FolderWatch:
         self.seen = first
         self._task: asyncio.Task[FolderSeen] | None = None
         self._next_s = 0.0
+        self._has_found = False  # an unknown token was looked for since the look under way began
         self._one = asyncio.Lock()  # one extra look at a time, however many unknown tokens come
         self._finding = 0
 
@@ -129,10 +130,14 @@ class FolderWatch:
         """Return a new look if one is ready, and start the next when it is time."""
         fresh: FolderSeen | None = None
         if self._task is not None and self._task.done():
-            fresh = self.seen = self._task.result()
-            self._task = None
+            fresh = self._task.result()
+            void = fresh.revoked.hashes
+            if self._has_found and void is not None:  # since that look began: what it saw of tokens is older
+                newest = {key: each for key, each in self.seen.credentials.items() if key not in void}
+                fresh = msgspec.structs.replace(fresh, credentials=newest, own_hash=self.seen.own_hash)
+            self.seen, self._task = fresh, None
         if self._task is None and now_s >= self._next_s:
-            self._next_s = now_s + LOOK_S
+            self._next_s, self._has_found = now_s + LOOK_S, False
             self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(look, self._settings, self.seen))
         return fresh
 
@@ -145,6 +150,7 @@ class FolderWatch:
                     if token_hash not in self.seen.credentials:
                         own_hash, newest = await asyncio.to_thread(self._newest, self.seen)
                         self.seen = msgspec.structs.replace(self.seen, credentials=newest, own_hash=own_hash)
+                        self._has_found = True
             finally:
                 self._finding -= 1
         return self.seen.credentials.get(token_hash)

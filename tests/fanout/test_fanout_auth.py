@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from doubles.deadline import WAIT_S
 
 from processes.adapters.settings import Settings, load
-from processes.adapters.state import fleet_db, session_files, signin_codes
+from processes.adapters.state import fleet_db, revocations, session_files, signin_codes
 from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_MAX, SESSION_S_MAX, Principal
 from processes.core.values import Role, digest
 from processes.fanout import state_folder
 from processes.fanout.auth import Auth, TooManyAttempts
-from processes.fanout.state_folder import FolderWatch
+from processes.fanout.state_folder import FolderSeen, FolderWatch
 
 KEY = b"k" * 32
 START_S = 4e9  # far ahead of the files' times, which are the real clock's: only what the process knows itself counts
@@ -228,6 +230,44 @@ def test_a_code_makes_no_session_where_the_installation_has_no_token_to_which_it
 
     settings.run.mkdir(exist_ok=True)
     signin_codes.put(settings.run, "code", Role.ADMIN, 5e9)
+    asyncio.run(run())
+
+
+def test_a_look_that_began_before_a_token_was_made_takes_it_away_from_nobody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: a token made a moment ago is good in one request and unknown in the next."""
+    seen, go_on, real = threading.Event(), threading.Event(), state_folder.look
+
+    def slow_look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
+        found = real(settings, before)
+        seen.set()
+        assert go_on.wait(WAIT_S)
+        return found
+
+    async def run() -> None:
+        with contextlib.closing(fleet_db.open_for_writing(settings.database)) as database:
+            hours = Hours(settings)
+            monkeypatch.setattr(state_folder, "look", slow_look)
+            hours.watch.turn(0.0)
+            assert await asyncio.to_thread(seen.wait, WAIT_S)
+            database.execute(
+                "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'viewer', 'ann', 1.0)",
+                (digest("anns"),),
+            )
+            found = await hours.auth.find("Bearer anns", [])
+            assert found is not None
+            go_on.set()
+            async with asyncio.timeout(WAIT_S):
+                while hours.watch.turn(0.0) is None:
+                    await asyncio.sleep(0.01)
+            assert hours.auth.known("Bearer anns", []) == found
+            revocations.add(revocations.beside(settings.database), [digest("anns")])
+            async with asyncio.timeout(WAIT_S):
+                while hours.auth.known("Bearer anns", []) is not None:
+                    hours.watch.turn(1e9)
+                    await asyncio.sleep(0.01)
+
     asyncio.run(run())
 
 
