@@ -25,7 +25,7 @@ from processes.core.alarms.alarm import Severity
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
 from processes.core.travels.operator_requests import OpName, TimeToLive
-from processes.core.values import OP_NAME, is_this_machine, process_name
+from processes.core.values import OP_NAME, PROCESSES_MAX, is_this_machine, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
@@ -49,7 +49,7 @@ class NotOurs(SettingsError):
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Memories = Annotated[int, Meta(ge=0, le=1 << 24)]
-Several = Annotated[int, Meta(ge=1, le=64)]
+Several = Annotated[int, Meta(ge=1, le=PROCESSES_MAX)]
 
 
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

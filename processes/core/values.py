@@ -174,6 +174,9 @@ def token_id(token_hash: str) -> str:
     return token_hash[:12]
 
 
+PROCESSES_MAX: Final = 64  # of one kind; guess: each takes 40 MB, and a core is busy with one
+
+
 def process_name(kind: str, number: int, count: int) -> str:
     """Return the name of a process: `gateway` if there is only one, `gateway:0`, `gateway:1` … if there are several."""
     return kind if count == 1 else f"{kind}:{number}"

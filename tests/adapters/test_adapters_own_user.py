@@ -43,6 +43,19 @@ from processes.queues.server import Server
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 LOG = structlog.stdlib.get_logger("fleethub")
 
+ATTEMPT = """
+from processes.core.travels.queue_calls import QueueRefused
+done = {}
+
+def attempt(name, call):
+    try:
+        call()
+        done[name] = "done"
+    except OSError as error:
+        done[name] = type(error).__name__
+    except QueueRefused as error:
+        done[name] = error.code
+"""  # in front of both programs
 CHILD = """
 import asyncio, json, os, signal, socket, sys
 from processes.adapters import logs, own_user, rights
@@ -62,16 +75,6 @@ for place in (asked_to_end.place(inside.run, "gateway"), gave_up.place(inside.ru
 log = logs.open_log(inside.log, "gateway", held=True)
 pulse = PulseFile(inside.pulses, "gateway")
 own_user.become(number)
-done = {}
-
-def attempt(name, call):
-    try:
-        call()
-        done[name] = "done"
-    except OSError as error:
-        done[name] = type(error).__name__
-    except QueueRefused as error:
-        done[name] = error.code
 
 def connect(path):
     with socket.socket(socket.AF_UNIX) as sock:
@@ -154,16 +157,6 @@ rights.let_none_in()
 inside = own_user.prepare(outside, "fanout")
 there = {path: path.is_dir() for path in (outside.state, *outside.state.rglob("*")) if not path.is_socket()}
 own_user.become(own_user.of(outside.state, "fanout"), own_user.groups(outside, "fanout"))
-done = {}
-
-def attempt(name, call):
-    try:
-        call()
-        done[name] = "done"
-    except OSError as error:
-        done[name] = type(error).__name__
-    except QueueRefused as error:
-        done[name] = error.code
 
 def tokens():
     return sorted(each.label for each in fleet_db.reading(inside.database, fleet_db.tokens))
@@ -262,7 +255,12 @@ def child(settings: Settings) -> Any:
     """What the lesser user says of all that it tried."""
     environment = {**os.environ, "FLEETHUB_STATE": str(settings.state), "FLEETHUB_DRILLS_ENABLED": "true"}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", ATTEMPT + CHILD],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -357,7 +355,7 @@ async def fanouts_life(settings: Settings) -> None:
     sqlite.execute("INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES ('1', 'viewer', 'ann', 0)")
     environment = {**os.environ, "FLEETHUB_STATE": str(settings.state)}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FANOUT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        sys.executable, "-c", ATTEMPT + FANOUT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdin is not None
     guessed = settings.run / "guessed" / "fanout"

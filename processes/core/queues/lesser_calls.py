@@ -23,13 +23,17 @@ from processes.core.travels.queue_calls import (
     ReadCall,
     StatsCall,
 )
+from processes.core.values import PROCESSES_MAX, process_name
 
 
 class _Kind(NamedTuple):
-    """`says`: decodes its events alone. `hears`: the queue that is its own, by its name."""
+    """`says`: decodes its events alone. `hears`: the queue that is its own, by its name. `names`: those that there can
+    be: as many queues, and no more, can be made by reading them.
+    """
 
     says: msgspec.msgpack.Decoder[Any]
     hears: Callable[[str], str]
+    names: frozenset[str]
 
 
 def _decoder(events: Any, *fields: tuple[str, type]) -> msgspec.msgpack.Decoder[Any]:
@@ -43,15 +47,19 @@ def _decoder(events: Any, *fields: tuple[str, type]) -> msgspec.msgpack.Decoder[
     return msgspec.msgpack.Decoder[Any](Union[kinds])  # noqa: UP007  # a union of what is in a tuple
 
 
+def _names(kind: str) -> frozenset[str]:
+    return frozenset({kind, *(process_name(kind, number, PROCESSES_MAX) for number in range(PROCESSES_MAX))})
+
+
 _KINDS: Final = {
-    "gateway": _Kind(_decoder(messages.FromGateway), messages.deliveries_of),
-    "fanout": _Kind(_decoder(messages.FromFanout, ("fanout", str)), messages.broadcasts_of),
+    "gateway": _Kind(_decoder(messages.FromGateway), messages.deliveries_of, _names("gateway")),
+    "fanout": _Kind(_decoder(messages.FromFanout, ("fanout", str)), messages.broadcasts_of, _names("fanout")),
 }
 
 
 def check(call: AnyCall, kind: str) -> None:
     """Check that a process of this kind, gateway or fanout, may make this call. Raises: QueueRefused."""
-    if call.role.partition(":")[0] != kind:
+    if call.role not in _KINDS[kind].names:
         raise QueueRefused("not_yours", f"a {kind}'s user calls itself {call.role!r}")
     match call:
         case AppendCall():

@@ -129,5 +129,17 @@ def test_fanout_reads_and_acknowledges_its_own_broadcasts_and_pings(role: str) -
         if other != messages.EVENTS:
             assert refused(append(says, role=role, queue=other), "fanout") == "not_yours"
     assert refused(StatsCall(role, 1), "fanout") == "not_yours"
-    for name in ("hub", "gateway", "gateway:1", "watchdog", "queues", "", "fanouts"):
+    for name in (
+        "hub",
+        "gateway",
+        "gateway:1",
+        "watchdog",
+        "queues",
+        "",
+        "fanouts",
+        "fanout:",
+        "fanout:64",
+        "fanout:01",
+        "fanout:x",
+    ):
         assert refused(PingCall(name, 1), "fanout") == "not_yours"
