@@ -96,7 +96,14 @@ export function picture() {
     h(
       "div",
       { className: "under-chain" },
-      box("queues", queues.verdict, `between the hub and all others: ${many(depth(() => true), "item")}`),
+      box(
+        "queues",
+        queues.verdict,
+        `between the hub and all others: ${many(
+          depth(() => true),
+          "item",
+        )}`,
+      ),
       box("watchdog", watchdog.verdict, `watches all of them: ${round}`),
     ),
   );
