@@ -83,9 +83,8 @@ def _limits(kind: Any) -> str:
     if low is not None and "maximum" in found:
         above = "more than " if "exclusiveMinimum" in found else ""
         return f"{above}{low:,.10g} to {found['maximum']:,.10g}"
-    return {"boolean": "true, false", "array": "a list", "string": "text", "object": "tables"}.get(
-        found.get("type"), ""
-    )
+    words = {"boolean": "true, false", "array": "a list", "string": "text", "object": "tables"}
+    return words.get(str(found.get("type")), "")
 
 
 def _said(kind: Any) -> str:
