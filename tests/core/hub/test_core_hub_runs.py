@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
 from doubles.fleet_play import Play, sent
 
-from processes.core.hub.effects import Effects
+from processes.core.hub.effects import Effects, Put
 from processes.core.hub.rules import Rules
 from processes.core.hub.runs import facts_of
 from processes.core.records.command import State
-from processes.core.records.run import Run, RunState
+from processes.core.records.run import Part, PartView, Run, RunState, run_view
 from processes.core.travels import messages
 from processes.core.travels.messages import CancelRun, Json, StartRun
 
@@ -41,8 +42,20 @@ class Fleet:
     def run(self) -> Run:
         return self.play.memory.runs[self.run_id]
 
+    @property
+    def hosts(self) -> list[PartView]:
+        """The run's hosts as the database would show them."""
+        puts = [write for write in self.play.effects.writes if isinstance(write, Put)]
+        names = {put.key: put.row for put in puts if put.table == "run_hosts"}
+        parts = {put.row.host: put.row for put in puts if put.table == "run_parts" and self.run_id in put.key}
+        view = run_view(self.run, names[self.run_id], parts)
+        counts = Counter(str(part.state) for part in view.hosts)
+        assert {state: getattr(view, state) for state in map(str, Part)} == {s: counts[s] for s in map(str, Part)}
+        return view.hosts
+
     def command(self, host: str) -> str:
-        (part,) = [part for part in self.run.parts if part.host == host]
+        (part,) = [part for part in self.hosts if part.host == host]
+        assert part.command_id is not None
         return part.command_id
 
     def end(self, host: str, status: str = "ok") -> Effects:
@@ -50,7 +63,7 @@ class Fleet:
         return self.play.report(host, f"c-{host}", self.command(host), status)
 
     def parts(self) -> dict[str, str]:
-        return {part.host: str(part.part) for part in self.run.parts}
+        return {part.host: str(part.state) for part in self.hosts}
 
 
 @pytest.fixture
@@ -156,7 +169,7 @@ def test_a_run_whose_hub_died_between_a_steps_end_and_the_next_goes_on(fleet: Fl
     fleet.play.memory.queues.pop("h0")
     fleet.play.restart()
     fleet.play.settle()
-    assert fleet.run.parts[0].step == 1
+    assert fleet.hosts[0].step == 1
 
 
 def test_a_removed_host_is_a_failed_one_and_the_run_ends(fleet: Fleet) -> None:
@@ -223,7 +236,7 @@ def test_a_run_makes_no_command_past_the_limits_and_says_which_hosts_had_none(
     fleet.start("pull")
     room = rules.open_max if rules.queued_per_host_max else 0
     assert fleet.play.memory.ledger.accepted == room
-    assert [part.reason for part in fleet.run.parts] == [""] * room + [reason] * (5 - room)
+    assert [part.reason for part in fleet.hosts] == [""] * room + [reason] * (5 - room)
     for name in fleet.names[:room]:
         fleet.end(name)
     assert fleet.run.state is RunState.FAILED
