@@ -72,12 +72,17 @@ def test_runs_are_listed_without_their_hosts_and_commands_by_run(boss: httpx.Cli
     begun = boss.post("/api/v1/runs", json={"steps": ["pull"], "hosts": ["a2", "b1"]}).json()
     listed = boss.get("/api/v1/runs?state=running").json()["runs"]
     assert [(run["id"], run["hosts"], run["total"]) for run in listed] == [(begun["id"], [], 2)]
+    assert [part["host"] for part in begun["hosts"]] == ["a2", "b1"], "the answer names them"
     assert boss.get("/api/v1/runs?state=failed").json()["runs"] == []
     assert len(boss.get(f"/api/v1/runs/{begun['id']}").json()["hosts"]) == 2
     assert boss.get(f"/api/v1/runs/{begun['id']}?hosts=0").json()["hosts"] == []
     boss.post("/api/v1/commands", json={"op": "pull", "hosts": ["a2"]})
     found = boss.get(f"/api/v1/commands?run={begun['id']}&open=1").json()["commands"]
     assert sorted(command["host"] for command in found) == ["a2", "b1"]
+    over = boss.post(f"/api/v1/runs/{begun['id']}/cancel").json()
+    assert [(part["host"], part["state"]) for part in over["hosts"]] == [("a2", "failed"), ("b1", "failed")]
+    refused = boss.post(f"/api/v1/runs/{begun['id']}/cancel")
+    assert (refused.status_code, refused.json()["error"], refused.json()["run"]) == (409, "final", over)
 
 
 def test_a_revoked_token_is_refused_at_once_and_its_hash_is_kept_beside_the_database(
