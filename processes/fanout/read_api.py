@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, status_file
+from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, sqlite_file, status_file
 from processes.core.fanout import health
 from processes.core.fanout.history import Histories, Span
 from processes.core.fanout.mirror import Mirror
@@ -164,10 +164,10 @@ class ReadApi:
         command_id, canary = request.path_params["id"], principal_of(request).canary
 
         def read(connection: sqlite3.Connection) -> CommandWithHistory | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, command_id if canary else _command_meant(connection, command_id))
             if command is None or (command.host == CANARY_HOST) is not canary:
                 return None
-            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command_id)]
+            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command.id)]
             return CommandWithHistory(**msgspec.structs.asdict(command_view(command)), history=history)
 
         return json(_known(await self._database_reader.read(read), command_id))
@@ -178,10 +178,10 @@ class ReadApi:
         first = integer(request, "from", 0, 0, OFFSET_MAX)
 
         def read(connection: sqlite3.Connection) -> OutputPage | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, _command_meant(connection, command_id))
             if command is None or command.host == CANARY_HOST:
                 return None
-            return output_page(command, fleet_db.output(connection, command_id, first, OUTPUT_RECORDS_MAX), first)
+            return output_page(command, fleet_db.output(connection, command.id, first, OUTPUT_RECORDS_MAX), first)
 
         return json(_known(await self._database_reader.read(read), command_id))
 
@@ -205,7 +205,9 @@ class ReadApi:
     async def run(self, request: Request) -> Response:
         """Return one fleet run, host by host; ?hosts=0: hosts are only counted."""
         run_id = request.path_params["id"]
-        found = await self._database_reader.read(lambda connection: fleet_db.run(connection, run_id))
+        found = await self._database_reader.read(
+            lambda connection: fleet_db.run(connection, sqlite_file.meant(connection, "runs", run_id, "runs"))
+        )
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {run_id!r}")
         return json(run_view(found) if flag(request, "hosts", True) else _without_hosts(run_view(found)))
@@ -263,6 +265,10 @@ def _asked_for(name: str, after: str | None, search: str | None) -> bool:
 
 def _without_hosts(view: RunView) -> RunView:
     return msgspec.structs.replace(view, hosts=[])
+
+
+def _command_meant(connection: sqlite3.Connection, given: str) -> str:
+    return sqlite_file.meant(connection, "commands", given, "commands", f"host <> '{CANARY_HOST}'")
 
 
 def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:

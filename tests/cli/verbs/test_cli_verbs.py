@@ -441,6 +441,23 @@ def test_cancel_finds_out_which_it_is_before_it_asks_for_an_end(run: Run, server
     assert {each.path for each in server.asked if each.method == "POST"} == {f"{COMMANDS}/c1/cancel", f"{RUN}/cancel"}
 
 
+def test_what_a_short_id_names_is_changed_by_its_whole_id_and_never_one_of_two(run: Run, server: ApiServer) -> None:
+    server.on("GET", f"{COMMANDS}/cccc", (200, command("cccc1", "a")))
+    server.on("GET", "/api/v1/runs/cccc", (404, {"error": "unknown_run", "message": "there is no run"}))
+    server.on("POST", f"{COMMANDS}/cccc1/cancel", (202, command("cccc1", "a", "cancelled")))
+    assert run("cancel", "cccc") == (0, "cccc1: cancelled\n", "")
+    server.on("GET", f"{COMMANDS}/r1", (200, command("r123", "a")))
+    server.on("GET", RUN, (200, BEGUN))
+    refused = run("cancel", "r1", "--json")
+    assert (refused.code, json.loads(refused.out)["error"]) == (1, "ambiguous_id")
+    named = (409, {"error": "ambiguous_id", "message": "several commands begin with 'dddd'", "candidates": ["dddd1"]})
+    server.on("GET", f"{COMMANDS}/dddd", named)
+    assert run("cancel", "dddd").err == (
+        "fleethub: several commands begin with 'dddd'\n  Type more of the one that is meant.\n"
+    )
+    assert [each.path for each in server.asked if each.method == "POST"] == [f"{COMMANDS}/cccc1/cancel"]
+
+
 def test_a_runs_id_in_the_place_of_a_commands_is_told(run: Run, server: ApiServer) -> None:
     server.on("GET", f"{COMMANDS}/r1", UNKNOWN_COMMAND)
     server.on("GET", RUN, (200, BEGUN))
