@@ -94,6 +94,7 @@ The state folder, the second bus
     fanout ──────── run/sessions, signed_out, cookie.key ──────▶ every fanout
     fanout ──────── history ───────────────────────────────────▶ its own successor
     agent ───────── agent.token.pending (its next token) ──────▶ its own successor
+    agent --code ── agent.token.code (which code it had) ──────▶ agent --code, typed again
     command line ── run/codes (one-time sign-in) ──────────────▶ fanout
     command line ── run/wanted.json (what is to run) ──────────▶ watchdog
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, status_file
+from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.fanout import health
 from processes.core.fanout.history import Histories, Span
@@ -173,10 +173,10 @@ class ReadApi:
         command_id, canary = request.path_params["id"], principal_of(request).canary
 
         def read(connection: sqlite3.Connection) -> CommandWithHistory | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, command_id if canary else _command_meant(connection, command_id))
             if command is None or (command.host == CANARY_HOST) is not canary:
                 return None
-            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command_id)]
+            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command.id)]
             return CommandWithHistory(**msgspec.structs.asdict(command_view(command)), history=history)
 
         return json(_known(await self._database_reader.read(read), command_id))
@@ -187,10 +187,10 @@ class ReadApi:
         first = integer(request, "from", 0, 0, OFFSET_MAX)
 
         def read(connection: sqlite3.Connection) -> OutputPage | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, _command_meant(connection, command_id))
             if command is None or command.host == CANARY_HOST:
                 return None
-            return output_page(command, fleet_db.output(connection, command_id, first, OUTPUT_RECORDS_MAX), first)
+            return output_page(command, fleet_db.output(connection, command.id, first, OUTPUT_RECORDS_MAX), first)
 
         return json(_known(await self._database_reader.read(read), command_id))
 
@@ -216,9 +216,10 @@ class ReadApi:
         hosts = flag(request, "hosts", True)
 
         def read(connection: sqlite3.Connection) -> RunView | None:
+            its_id = sqlite_file.meant(connection, "runs", run_id, "runs")
             if hosts:
-                return fleet_db.whole_run(connection, run_id)
-            found = fleet_db.run(connection, run_id)
+                return fleet_db.whole_run(connection, its_id)
+            found = fleet_db.run(connection, its_id)
             return None if found is None else run_view(found)
 
         found = await self._database_reader.read(read)
@@ -294,6 +295,10 @@ def _asked_for(name: str, after: str | None, search: str | None) -> bool:
     return (
         name != CANARY_HOST and (after is None or name > after) and (search is None or search.lower() in name.lower())
     )
+
+
+def _command_meant(connection: sqlite3.Connection, given: str) -> str:
+    return sqlite_file.meant(connection, "commands", given, "commands", f"host <> '{CANARY_HOST}'")
 
 
 def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:

@@ -91,14 +91,18 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     """Cancel a command or a run. A command that was already sent ends only when its agent reports its end."""
     with asking(hub, token_file) as api:
         # look first what the id names: to cancel something unknown would stand in the audit as a refused attempt
-        if _is_command(api, command_id):
-            view = api.cancel(command_id)
-        elif _is_run(api, command_id):
-            _cancel_run(api, command_id, as_json)
+        named = _known(lambda: api.command(command_id).id)
+        named_run = None if named == command_id else _known(lambda: api.run(command_id, hosts=False).id)
+        if named is not None and named_run is not None:
+            said = f"{command_id!r} is the beginning of a command's id, {named}, and of a run's, {named_run}"
+            raise Failure("ambiguous_id", said, "Type more of the one that is meant.")
+        if named_run is not None:
+            _cancel_run(api, named_run, as_json)
             return
-        else:
+        if named is None:
             advice = "fleethub commands and fleethub runs list them."
             raise Failure("unknown_id", f"there is no command and no run {command_id!r}", advice)
+        view = api.cancel(named)
     if as_json:
         output.document(view)
         return
@@ -109,22 +113,14 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     )
 
 
-def _is_command(api: Api, its_id: str) -> bool:
-    return _is_known(lambda: api.command(its_id))
-
-
-def _is_run(api: Api, its_id: str) -> bool:
-    return _is_known(lambda: api.run(its_id, hosts=False))
-
-
-def _is_known(ask: Callable[[], object]) -> bool:
+def _known(ask: Callable[[], str]) -> str | None:
+    """Return the id that the hub tells; None, if it knows of none."""
     try:
-        ask()
+        return ask()
     except Refused as refused:
         if refused.not_found:
-            return False
+            return None
         raise
-    return True
 
 
 @contextlib.contextmanager
@@ -133,7 +129,7 @@ def _or_a_run(api: Api, its_id: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        if refused.not_found and _is_run(api, its_id):
+        if refused.not_found and _known(lambda: api.run(its_id, hosts=False).id):
             raise Failure(
                 "is_a_run", f"{its_id} is a run, not a command", f"fleethub runs {its_id} names its commands."
             ) from None
@@ -167,7 +163,7 @@ def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_fi
         if follow:
             Following(api, [watched(view)], listener=Shown(None)).run()
             return
-        records, last = _all_output(api, command_id)
+        records, last = _all_output(api, view.id)
     if as_json:
         page = OutputPage(view.id, records, last.next_offset, last.complete, last.truncated)
         output.document(page)
