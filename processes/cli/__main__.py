@@ -52,6 +52,7 @@ cli.sections = {  # the name of each verb, and the module that has it
     "Commands": {
         "run": f"{VERBS}.run", "runs": f"{VERBS}.runs", "commands": f"{VERBS}.commands",
         "command": f"{VERBS}.commands", "logs": f"{VERBS}.commands", "cancel": f"{VERBS}.commands",
+        "wait": f"{VERBS}.wait",
     },
     "What went wrong": {
         "incidents": f"{VERBS}.incidents", "incident": f"{VERBS}.incidents",

@@ -127,7 +127,7 @@ class ReadApi:
         presence = choice(request, "presence", Presence)
         hosts = [_inventory_host.decode(row) for row in self._own_rows()]
         found = [host for host in hosts if presence in (None, host.presence)]
-        return json(inventory.targets(found, port, by_name=by is TargetBy.NAME))
+        return json(msgspec.json.encode(inventory.targets(found, port, by_name=by is TargetBy.NAME)))
 
     async def host(self, request: Request) -> Response:
         """Return one host."""
