@@ -42,29 +42,42 @@ class ConfigError(FleethubError):
 Words = Annotated[list[str], Meta(min_length=1)]
 
 
-class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One op: what it runs. concurrent: may run beside another command of this host."""
+def _said(text: str) -> Meta:
+    """Return what docs/settings.md says of a key. It is made of this file by bin/reference."""
+    return Meta(description=text)
 
-    argv: Words
-    timeout_s: Annotated[float, Meta(gt=0, le=30 * 86400)] = 3600.0
-    concurrent: bool = False
+
+class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One operation that may be run on this server."""
+
+    argv: Annotated[Words, _said("The program and its arguments: a list of words, not a line for a shell.")]
+    timeout_s: Annotated[float, Meta(gt=0, le=30 * 86400), _said("It is ended after so many seconds: `timed_out`.")] = (
+        3600.0
+    )
+    concurrent: Annotated[bool, _said("It may run beside another command of this host.")] = False
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """agent.toml. ca_file: PEM file of the authority to trust for wss://, instead of the system's.
+    """agent.toml."""
 
-    builtins: `uptime` and `facts` are offered; by default only where no commands are listed.
-    """
-
-    hub: str
-    name: str = ""
-    token_file: str = "agent.token"  # noqa: S105 - a path
-    heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
-    state: str = "agent-state"
-    output_mb: Annotated[float, Meta(gt=0, le=1024)] = 16.0
-    ca_file: str = ""
-    builtins: bool | None = None
-    commands: Annotated[dict[str, Offer], Meta(max_length=COMMANDS_MAX)] = {}
+    hub: Annotated[str, _said("The WebSocket of the hub: `wss://fleet.example.org:7701/ws`.")]
+    name: Annotated[str, _said("The host's name as it was enrolled. Empty: the machine's host name.")] = ""
+    token_file: Annotated[str, _said("The file with the host's token, readable by this user alone.")] = "agent.token"  # noqa: S105 - a path
+    heartbeat_s: Annotated[
+        float, Meta(ge=0.1, le=3600), _said("Seconds between heartbeats, until the hub tells another interval.")
+    ] = 5.0
+    state: Annotated[str, _said("The folder of the journal and of what running commands say.")] = "agent-state"
+    output_mb: Annotated[
+        float, Meta(gt=0, le=1024), _said("So much of one command's output is kept, in MiB; the rest is cut.")
+    ] = 16.0
+    ca_file: Annotated[str, _said("A PEM file of the authority to trust for `wss://`, instead of the system's.")] = ""
+    builtins: Annotated[
+        bool | None,
+        _said("Offer `uptime` and `facts`. By default only where no commands are listed."),
+    ] = None
+    commands: Annotated[
+        dict[str, Offer], Meta(max_length=COMMANDS_MAX), _said("A table for each operation: `[commands.NAME]`.")
+    ] = {}
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from processes.adapters import proc
 from processes.adapters.settings import Settings
 from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, sqlite_file, status_file
+from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.fanout import health
 from processes.core.fanout.history import Histories, Span
 from processes.core.fanout.mirror import Mirror
@@ -31,7 +32,7 @@ from processes.core.shown.pages import (
     TokenView,
 )
 from processes.core.shown.status import Overall
-from processes.core.shown.views import OutputPage, command_view, output_page, transition_view
+from processes.core.shown.views import OutputPage, command_view, encode, output_page, transition_view
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.travels.operator_frames import OFFSET_MAX
@@ -41,6 +42,7 @@ from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.queries import LISTED_MAX
+from processes.fanout.requests import Answer
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
 OUTPUT_RECORDS_MAX: Final = 1000
@@ -52,6 +54,13 @@ class _HostKeys(msgspec.Struct):
 
 
 _host_keys = msgspec.json.Decoder(_HostKeys)
+
+
+class _AboutRun(msgspec.Struct):
+    """What the hub answers about a run: the run itself, or why not, with the run as it is."""
+
+    id: str = ""
+    run: _AboutRun | None = None
 
 
 class ReadApi:
@@ -199,18 +208,43 @@ class ReadApi:
         found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {before!r}", None, field="before")
-        views = [_without_hosts(run_view(run)) for run in found]
-        return json({"runs": views, "next": found[-1].id if len(found) == limit else None})
+        return json({"runs": [run_view(run) for run in found], "next": found[-1].id if len(found) == limit else None})
 
     async def run(self, request: Request) -> Response:
         """Return one fleet run, host by host; ?hosts=0: hosts are only counted."""
         run_id = request.path_params["id"]
-        found = await self._database_reader.read(
-            lambda connection: fleet_db.run(connection, sqlite_file.meant(connection, "runs", run_id, "runs"))
-        )
+        hosts = flag(request, "hosts", True)
+
+        def read(connection: sqlite3.Connection) -> RunView | None:
+            its_id = sqlite_file.meant(connection, "runs", run_id, "runs")
+            if hosts:
+                return fleet_db.whole_run(connection, its_id)
+            found = fleet_db.run(connection, its_id)
+            return None if found is None else run_view(found)
+
+        found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {run_id!r}")
-        return json(run_view(found) if flag(request, "hosts", True) else _without_hosts(run_view(found)))
+        return json(found)
+
+    async def with_hosts(self, answer: Answer) -> Answer:
+        """Return the hub's answer about a run, with the run's hosts: the hub leaves these to the database, where they
+        are before it answers. If it cannot be read now, they are left out, since what was asked for is done.
+        """
+        about = msgspec.json.decode(answer.body, type=_AboutRun)
+        run_id = about.id if about.run is None else about.run.id
+        if not run_id:
+            return answer
+        try:
+            view = await self._database_reader.read(lambda connection: fleet_db.whole_run(connection, run_id))
+        except DatabaseUnreadable:
+            return answer
+        if view is None:
+            return answer
+        if about.run is None:
+            return Answer(answer.status, encode(view))
+        fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
+        return Answer(answer.status, encode({**fields, "run": view}))
 
     async def incidents(self, request: Request) -> Response:
         """Return incidents, newest first; ?limit, ?before=ID, ?process."""
@@ -261,10 +295,6 @@ def _asked_for(name: str, after: str | None, search: str | None) -> bool:
     return (
         name != CANARY_HOST and (after is None or name > after) and (search is None or search.lower() in name.lower())
     )
-
-
-def _without_hosts(view: RunView) -> RunView:
-    return msgspec.structs.replace(view, hosts=[])
 
 
 def _command_meant(connection: sqlite3.Connection, given: str) -> str:

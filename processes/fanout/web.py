@@ -153,7 +153,8 @@ async def check_there(request: Request) -> None:
     """
     for _ in range(2):
         await asyncio.sleep(0)  # a turn of the event loop in between reads the end of file that follows such a request
-    if await request.is_disconnected():
+    arrival: Arrival | None = getattr(request.state, "arrival", None)
+    if arrival is not None and arrival.is_gone:
         raise Problem(400, "malformed", "the client is gone")
 
 

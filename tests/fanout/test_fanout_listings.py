@@ -76,6 +76,7 @@ def test_runs_are_listed_without_their_hosts_and_commands_by_run(boss: httpx.Cli
     begun = boss.post("/api/v1/runs", json={"steps": ["pull"], "hosts": ["a2", "b1"]}).json()
     listed = boss.get("/api/v1/runs?state=running").json()["runs"]
     assert [(run["id"], run["hosts"], run["total"]) for run in listed] == [(begun["id"], [], 2)]
+    assert [part["host"] for part in begun["hosts"]] == ["a2", "b1"], "the answer names them"
     assert boss.get("/api/v1/runs?state=failed").json()["runs"] == []
     assert len(boss.get(f"/api/v1/runs/{begun['id']}").json()["hosts"]) == 2
     assert boss.get(f"/api/v1/runs/{begun['id']}?hosts=0").json()["hosts"] == []
@@ -87,6 +88,10 @@ def test_runs_are_listed_without_their_hosts_and_commands_by_run(boss: httpx.Cli
         assert boss.get(f"/api/v1/{path}/{its_id[:3]}").status_code == 404, "too short a beginning"
         assert boss.post(f"/api/v1/{path}/{its_id[:-1]}/cancel").status_code == 404, "what is changed is named whole"
     assert boss.get(f"/api/v1/commands/{given[:-1]}/output").json()["command_id"] == given
+    over = boss.post(f"/api/v1/runs/{begun['id']}/cancel").json()
+    assert [(part["host"], part["state"]) for part in over["hosts"]] == [("a2", "failed"), ("b1", "failed")]
+    refused = boss.post(f"/api/v1/runs/{begun['id']}/cancel")
+    assert (refused.status_code, refused.json()["error"], refused.json()["run"]) == (409, "final", over)
 
 
 def test_an_id_that_several_begin_with_is_refused_with_those(house: FanoutHouse, boss: httpx.Client) -> None:

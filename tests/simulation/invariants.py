@@ -22,7 +22,6 @@ from processes.core.hub import step
 from processes.core.hub.effects import AddOutput, Put
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import Command
-from processes.core.records.run import Run
 from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import Changed, DeliverAck, DeliverCommand, Replied, SnapshotPiece
 from processes.core.values import CANARY_HOST
@@ -103,8 +102,8 @@ class Witness:
                         record.data.startswith(write.command_id),
                         f"{write.command_id[:6]} has another's output {record.data}",
                     )
-            elif isinstance(write, Put) and isinstance(write.row, Run):
-                self.runs.put(write.row)
+            elif isinstance(write, Put):
+                self.runs.put(write)
         self.runs.committed()
         counts = {state: getattr(batch.ledger, state) for state in LEGAL.keys() | FINAL}
         right = all(self._states[state] == count for state, count in counts.items()) and batch.ledger.accepted == len(

@@ -164,7 +164,7 @@ BUGS: Final = (
     Bug(
         "a run is on more hosts at once than was asked",
         "run-room",
-        "return pending[: max(1, room)]",
+        "return min(max(1, run.parallel - run.active), run.total - run.begun)",
     ),
     Bug(
         "a run goes on past its failures",
