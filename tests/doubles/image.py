@@ -90,7 +90,7 @@ def _needed() -> set[Path]:
     programs = [Path(there) for name in PROGRAMS if (there := shutil.which(name, path="/usr/sbin:/usr/bin"))]
     python = next(path for path in programs if path.name == "python3").resolve()
     standard = Path("/usr/lib", python.name)
-    modules = {path for path in standard.rglob("*") if not {"__pycache__", "test", "config"} & set(path.parts)}
+    modules = {path for path in standard.rglob("*") if not {"test", "config"} & set(path.parts)}
     loaded = [path for path in modules if path.suffix == ".so"]
     found = {*programs, *(path.resolve() for path in programs), standard, *modules}
     found |= set(_libraries([*(path.resolve() for path in programs), *loaded]))
