@@ -117,8 +117,8 @@ def newer(system: Booted, tmp_path_factory: pytest.TempPathFactory) -> str:
     assert "-1\n" in text
     control.write_text(text.replace("-1\n", "-2\n", 1))
     (room / "root/usr/share/doc/fleethub/README.md").write_text("newer\n")
-    words = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", room / "root", system.root / "root/newer.deb"]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    words = ["dpkg-deb", "-Znone", "--root-owner-group", "--build"]
+    subprocess.run([*words, room / "root", system.root / "root/newer.deb"], check=True, stdout=subprocess.DEVNULL)
     return "/root/newer.deb"
 
 
