@@ -47,7 +47,7 @@ class Boots:
 def play(home: Path, script: str, claim: Callable[[HubWire, Boots], Coroutine[Any, Any, None]], **more: Any) -> None:
     """Plays the first boot's agent, which offers a reboot that is this piece of shell."""
     argv = ["/bin/sh", "-c", f"echo run >> {home}/runs.txt; {script}"]
-    commands = {"reboot": {"builtin": True, "argv": argv, **more}, "next": ["true"]}
+    commands: dict[str, Any] = {"reboot": {"builtin": True, "argv": argv, **more}, "next": ["true"]}
 
     async def scene() -> None:
         async with HubWire() as hub:
