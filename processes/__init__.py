@@ -59,10 +59,12 @@ The rooms
               core/watchdog: verdict, second_witness, remedy, incident_lifecycle, incident (one of them), restarts,
               sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
-              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect.
+              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (a command
+              that reboots its own machine: when it has ended).
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
-              core/cli: drills (what each must show), rollback (what a restored backup means).
+              core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
+              output, once).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
