@@ -21,6 +21,7 @@ from processes.core.budgets import TOKEN_CONNECTIONS_MAX
 from processes.core.connections import Network, client_address
 from processes.core.fanout.http_head import HEAD_BYTES_MAX, HEADERS_MAX, TOO_LARGE
 from processes.core.fanout.signin import Principal, below, cookie_values
+from processes.core.shown.short_ids import AmbiguousId
 from processes.core.travels import shape
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
@@ -200,6 +201,8 @@ def guarded(
             return told(problem)
         except DatabaseUnreadable as error:
             return told(Problem(503, "database_unreadable", str(error)))
+        except AmbiguousId as error:
+            return told(Problem(409, error.code, error.message, None, candidates=error.candidates))
 
     return enter
 

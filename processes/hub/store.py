@@ -36,7 +36,7 @@ from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.lasting_time import LastingTime
 from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
-from processes.core.records.run import Run
+from processes.core.records.run import HostPart, Part, Run, part_key
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.travels.pulse import Pulse
@@ -109,6 +109,14 @@ def _dead_letter(row: tuple[Any, ...]) -> tuple[str, DeadLetter]:
     return found.id, found
 
 
+_part = msgspec.json.Decoder(HostPart)
+
+
+def _run_part(row: tuple[Any, ...]) -> tuple[str, HostPart]:
+    part = _part.decode(row[1])
+    return part_key(row[0], part.host), part
+
+
 def _key_entry(row: tuple[Any, ...]) -> tuple[str, KeyEntry]:
     key, digest, ids, at_wall_s = row
     return key, KeyEntry(key, digest, tuple(msgspec.json.decode(ids)), at_wall_s)
@@ -146,6 +154,23 @@ ROWS: Final[dict[str, Rows]] = {
         changing=("open", "finished_wall_s", "record"),
         restored=(_newest("runs", where="NOT open", limit=RUNS_KEPT_MAX), _newest("runs", where="open")),
         load=_record_of(Run, "id"),
+    ),
+    "run_hosts": Rows(
+        key="run",
+        columns=("run", "names"),
+        values=lambda run_id, names: (run_id, _json(names)),
+        changing=("names",),
+        restored=("SELECT run, names FROM run_hosts WHERE run IN (SELECT id FROM runs WHERE open)",),
+        load=lambda row: (row[0], tuple(msgspec.json.decode(row[1], type=list[str]))),
+    ),
+    "run_parts": Rows(
+        key="run || '/' || host",
+        unique="run, host",
+        columns=("run", "host", "open", "record"),
+        values=lambda key, it: (key.partition("/")[0], it.host, it.part is Part.ACTIVE, _json(it)),
+        changing=("open", "record"),
+        restored=("SELECT run, record FROM run_parts WHERE open",),
+        load=_run_part,
     ),
     "replies": Rows(
         key="request_id",
@@ -529,9 +554,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
         ).rowcount
         old = "SELECT id FROM commands WHERE NOT open AND finished_wall_s < ? ORDER BY finished_wall_s LIMIT ?"
         ids = [(row[0],) for row in sqlite.execute(old, (commands_before_wall_s, PRUNED_MAX))]
-        gone += sqlite.execute(
-            "DELETE FROM runs WHERE NOT open AND finished_wall_s < ?", (commands_before_wall_s,)
-        ).rowcount
+        gone += _prune_runs(sqlite, commands_before_wall_s)
         gone += sqlite.execute("DELETE FROM deadletters WHERE at_wall_s < ?", (commands_before_wall_s,)).rowcount
         for statement in ("output WHERE command_id", "commands WHERE id"):
             sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants
@@ -541,6 +564,24 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
         return gone
 
     return _in_transaction(sqlite, work)
+
+
+def _prune_runs(sqlite: sqlite3.Connection, before_wall_s: float) -> int:
+    """Delete parts of the runs that ended before this, and the runs of which no part is left."""
+    gone = 0
+    for (run_id,) in sqlite.execute(
+        "SELECT id FROM runs WHERE NOT open AND finished_wall_s < ? LIMIT ?", (before_wall_s, PRUNED_MAX)
+    ).fetchall():
+        parts = "SELECT host FROM run_parts WHERE run = ? LIMIT ?"
+        gone += sqlite.execute(
+            f"DELETE FROM run_parts WHERE run = ? AND host IN ({parts})",  # noqa: S608  # a constant
+            (run_id, run_id, PRUNED_MAX - gone),
+        ).rowcount
+        if gone >= PRUNED_MAX:
+            break
+        for statement in ("run_hosts WHERE run", "runs WHERE id"):
+            gone += sqlite.execute(f"DELETE FROM {statement} = ?", (run_id,)).rowcount  # noqa: S608  # constants
+    return gone
 
 
 def _prune_output(sqlite: sqlite3.Connection, bytes_max: int) -> int:

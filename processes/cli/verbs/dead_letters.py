@@ -76,6 +76,8 @@ def deadletter(
 
 
 def _act(api: Api, dead_letter_id: str, retry: bool, as_json: bool) -> None:
+    # what is changed is named whole
+    dead_letter_id = api.read(f"/deadletters/{segment(dead_letter_id)}", DeadLetterView).view.id
     path = f"/deadletters/{segment(dead_letter_id)}"
     body = (
         api.once("POST", f"{path}/retry", DeadLetterView, promised=(202,)).body

@@ -226,5 +226,6 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     field: str | msgspec.UnsetType = msgspec.UNSET  # of the body or the query that is wrong
     host: str | msgspec.UnsetType = msgspec.UNSET
+    candidates: list[str] | msgspec.UnsetType = msgspec.UNSET  # ids that begin as the one that was given
     command: CommandView | msgspec.UnsetType = msgspec.UNSET  # the command that has ended already
     run: RunView | msgspec.UnsetType = msgspec.UNSET
