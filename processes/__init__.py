@@ -59,8 +59,8 @@ The rooms
               core/watchdog: verdict, second_witness, remedy, incident_lifecycle, incident (one of them), restarts,
               sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
-              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (a command
-              that reboots its own machine: when it has ended).
+              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (when
+              a command has ended that reboots its own machine).
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
               core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
@@ -185,9 +185,9 @@ A freeze's way
 When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
     begins, or when one of its commands ends (memory.due_runs: the hosts of these commands, so that nobody looks at all
-    hosts of a run; core/hub/runs.py takes a hundred in one step). Both are marks, not work: core/hub/step.py's `due` lists
-    them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of the
-    memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
+    hosts of a run; core/hub/runs.py takes a hundred in one step). Both are marks, not work: core/hub/step.py's `due`
+    lists them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of
+    the memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
 
 While the disk is slow, locked or full
     At most one batch is in commit. Meanwhile events that need no disk go on, and the others are parked. When it lasts
