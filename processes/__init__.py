@@ -180,8 +180,9 @@ When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
     begins, or when one of its commands ends (memory.due_runs: the hosts of these commands, so that nobody looks at all
     hosts of a run; core/hub/runs.py takes a hundred in one step). Both are marks, not work: core/hub/step.py's `due`
-    lists them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of the
-    memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
+    lists them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of
+    the memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends
+    one.
 
 While the disk is slow, locked or full
     At most one batch is in commit. Meanwhile events that need no disk go on, and the others are parked. When it lasts
