@@ -240,7 +240,10 @@ def _fan_out(hub: Installation, size: Size) -> Measured:
 
 def _asked(hub: Installation, size: Size) -> Measured:
     rates = {"one at a time": 0.0, "at a rate": size.commands_per_s}
-    return {name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds)) for name, rate in rates.items()}
+    return {
+        name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds, size.settle_s))
+        for name, rate in rates.items()
+    }
 
 
 WHOLE: Final = {"connections": 10_000, "start": 10_000, "idle": 10, "cli": 10}  # agents, where they are not 1,000

@@ -15,13 +15,14 @@ from starlette.responses import Response
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, status_file
+from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.fanout import health
 from processes.core.fanout.history import Histories, Span
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.command import Command, State
 from processes.core.records.run import Run, RunState, RunView, run_view
+from processes.core.shown import inventory
 from processes.core.shown.pages import (
     AuditPage,
     CommandWithHistory,
@@ -41,7 +42,7 @@ from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
 from processes.fanout.database_reader import DatabaseReader
-from processes.fanout.queries import LISTED_MAX
+from processes.fanout.queries import LISTED_MAX, TargetBy
 from processes.fanout.requests import Answer
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
@@ -53,6 +54,7 @@ class _HostKeys(msgspec.Struct):
     presence: str = ""
 
 
+_inventory_host = msgspec.json.Decoder(inventory.InventoryHost)
 _host_keys = msgspec.json.Decoder(_HostKeys)
 
 
@@ -128,6 +130,14 @@ class ReadApi:
         }
         return json(body)
 
+    async def targets(self, request: Request) -> Response:
+        """Return the hosts as targets for Prometheus; ?port, ?by=name, ?presence=online."""
+        port, by = integer(request, "port", inventory.PORT, 1, 65535), choice(request, "by", TargetBy)
+        presence = choice(request, "presence", Presence)
+        hosts = [_inventory_host.decode(row) for row in self._own_rows()]
+        found = [host for host in hosts if presence in (None, host.presence)]
+        return json(msgspec.json.encode(inventory.targets(found, port, by_name=by is TargetBy.NAME)))
+
     async def host(self, request: Request) -> Response:
         """Return one host."""
         return json(self._host(request.path_params["name"]))
@@ -173,10 +183,10 @@ class ReadApi:
         command_id, canary = request.path_params["id"], principal_of(request).canary
 
         def read(connection: sqlite3.Connection) -> CommandWithHistory | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, command_id if canary else _command_meant(connection, command_id))
             if command is None or (command.host == CANARY_HOST) is not canary:
                 return None
-            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command_id)]
+            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command.id)]
             return CommandWithHistory(**msgspec.structs.asdict(command_view(command)), history=history)
 
         return json(_known(await self._database_reader.read(read), command_id))
@@ -187,10 +197,10 @@ class ReadApi:
         first = integer(request, "from", 0, 0, OFFSET_MAX)
 
         def read(connection: sqlite3.Connection) -> OutputPage | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, _command_meant(connection, command_id))
             if command is None or command.host == CANARY_HOST:
                 return None
-            return output_page(command, fleet_db.output(connection, command_id, first, OUTPUT_RECORDS_MAX), first)
+            return output_page(command, fleet_db.output(connection, command.id, first, OUTPUT_RECORDS_MAX), first)
 
         return json(_known(await self._database_reader.read(read), command_id))
 
@@ -216,9 +226,10 @@ class ReadApi:
         hosts = flag(request, "hosts", True)
 
         def read(connection: sqlite3.Connection) -> RunView | None:
+            its_id = sqlite_file.meant(connection, "runs", run_id, "runs")
             if hosts:
-                return fleet_db.whole_run(connection, run_id)
-            found = fleet_db.run(connection, run_id)
+                return fleet_db.whole_run(connection, its_id)
+            found = fleet_db.run(connection, its_id)
             return None if found is None else run_view(found)
 
         found = await self._database_reader.read(read)
@@ -294,6 +305,10 @@ def _asked_for(name: str, after: str | None, search: str | None) -> bool:
     return (
         name != CANARY_HOST and (after is None or name > after) and (search is None or search.lower() in name.lower())
     )
+
+
+def _command_meant(connection: sqlite3.Connection, given: str) -> str:
+    return sqlite_file.meant(connection, "commands", given, "commands", f"host <> '{CANARY_HOST}'")
 
 
 def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:

@@ -30,6 +30,7 @@ def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
     assert set(beats["cores"]) == {"all", "hub", "gateway", "fanout", "queues", "watchdog"}
     for asked in found["commands"].values():
         assert 0 < asked["accepted"] == asked["asked"] == asked["ended"]
+        assert set(asked["cpu_ms"]) == {"all", "hub", "gateway", "fanout", "queues", "watchdog"}
     assert found["connections"]["memory_mb"]["all"] > 0
     assert set(found["cli"]) == {"version", "status", "hosts"}
     assert found["start"]["first_turn_s"] > 0

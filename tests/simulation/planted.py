@@ -239,6 +239,11 @@ BUGS: Final = (
         "if folder.started is not None:\n    return FolderVerdict.UNSTARTED, None",
     ),
     Bug(
+        "a reboot has happened because its agent began anew",
+        "another-boot",
+        "return row.back_s is not None",
+    ),
+    Bug(
         "reading the queue removes",
         "read-keeps",
         "batch = Batch(self._items[first:last], Position(self.epoch, self._sequences[last - 1]), gap)\nself.acknowledge(batch.position)\nreturn batch",
