@@ -64,7 +64,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE tokens ADD COLUMN used_wall_s REAL",
         "ALTER TABLE tokens ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
     ),
-    (  # a run's hosts leave its record: their names in the order of their beginning, and a row for each that has begun
+    (  # a run's hosts leave its record: their names, in the order in which they begin, and a row for each that did
         "CREATE TABLE run_hosts (run TEXT PRIMARY KEY, names TEXT NOT NULL)",
         """CREATE TABLE run_parts (
              run TEXT NOT NULL, host TEXT NOT NULL, open INTEGER NOT NULL, record TEXT NOT NULL,
