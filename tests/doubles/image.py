@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
+import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ import pytest
 from doubles.deadline import WAIT_S
 
 PROGRAMS = ("sh", "env", "cat", "sleep", "install", "python3", "groupadd", "useradd", "setsid")
+OF_WHEELS = ("libpthread", "libdl", "librt", "libm", "libutil", "libgcc_s", "libstdc++")  # what wheels may ask for
 LIBRARY = re.compile(r"(/\S+) \(0x")
 RUN_S_MAX = 10 * WAIT_S  # of one call: a build copies 4,000 files
 
@@ -35,7 +38,9 @@ class Podman:
     def words(self, *words: str | Path) -> list[str]:
         """Return the words of a call."""
         places = [f"--root={self._room}/storage", f"--runroot={self._room}/run", "--cgroup-manager=cgroupfs"]
-        return ["podman", *places, *map(str, words)]
+        # crun cannot run beside both kinds of control groups; runc can
+        runtime = [f"--runtime={found}"] if (found := shutil.which("runc")) else []
+        return ["podman", *places, *runtime, *map(str, words)]
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Call podman, to its end."""
@@ -63,7 +68,9 @@ class Podman:
     def start(self, image: str, *options: str) -> str:
         """Start a container without a network and return its name; skip if podman cannot here."""
         name = f"fh{len(self._names)}"  # podman takes the last of several
-        done = self.run("run", "--detach", *options, "--network=none", f"--name={name}", image)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # no more than this root may give
+        ours = ("--network=none", f"--name={name}", f"--ulimit=nofile={files}:{files}", "--ulimit=nproc=4000:4000")
+        done = self.run("run", "--detach", *options, *ours, image)
         if done.returncode == 126:  # podman's own, before the image's program begins
             pytest.skip(f"podman cannot run a container here: {done.stderr.strip()[-300:]}")
         assert done.returncode == 0, done.stderr
@@ -80,10 +87,10 @@ class Podman:
 
 def _needed() -> set[Path]:
     """Every file, link and folder of the image."""
-    programs = [Path(found) for name in PROGRAMS if (found := shutil.which(name, path="/usr/sbin:/usr/bin"))]
+    programs = [Path(there) for name in PROGRAMS if (there := shutil.which(name, path="/usr/sbin:/usr/bin"))]
     python = next(path for path in programs if path.name == "python3").resolve()
     standard = Path("/usr/lib", python.name)
-    modules = {path for path in standard.rglob("*") if not {"__pycache__", "test", "config"} & set(path.parts)}
+    modules = {path for path in standard.rglob("*") if not {"test", "config"} & set(path.parts)}
     loaded = [path for path in modules if path.suffix == ".so"]
     found = {*programs, *(path.resolve() for path in programs), standard, *modules}
     found |= set(_libraries([*(path.resolve() for path in programs), *loaded]))
@@ -95,8 +102,9 @@ def _needed() -> set[Path]:
 
 def _libraries(files: Iterable[Path]) -> Iterator[Path]:
     said = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
-    for name in set(LIBRARY.findall(said)) | {"/lib/x86_64-linux-gnu/libgcc_s.so.1"}:
+    libraries = Path("/lib", sysconfig.get_config_var("MULTIARCH"))
+    of_wheels = {str(path) for name in OF_WHEELS for path in libraries.glob(f"{name}.so.?")}
+    for name in set(LIBRARY.findall(said)) | of_wheels:
         path = Path(name)
-        real = path.resolve()
-        yield real
-        yield real.with_name(path.name)
+        yield path.resolve()
+        yield path.parent.resolve() / path.name  # the link by which it is found

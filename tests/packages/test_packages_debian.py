@@ -117,8 +117,8 @@ def newer(system: Booted, tmp_path_factory: pytest.TempPathFactory) -> str:
     assert "-1\n" in text
     control.write_text(text.replace("-1\n", "-2\n", 1))
     (room / "root/usr/share/doc/fleethub/README.md").write_text("newer\n")
-    words = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", room / "root", system.root / "root/newer.deb"]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    words = ["dpkg-deb", "-Znone", "--root-owner-group", "--build"]
+    subprocess.run([*words, room / "root", system.root / "root/newer.deb"], check=True, stdout=subprocess.DEVNULL)
     return "/root/newer.deb"
 
 
@@ -164,6 +164,19 @@ def test_a_version_is_installed_where_an_administrator_has_removed_the_settings(
     assert not settings.exists(), "what an administrator removes stays so"
     assert system.said("systemctl", "is-active", "fleethub") == "active\n", "it runs by its defaults"
     settings.write_text(kept)
+
+
+def test_a_machine_is_rebooted_by_a_command_and_says_so_itself(system: Booted, host: str) -> None:
+    """Hub and agent go down with it; both come back with what their disks hold."""
+    with (system.root / "var/lib/fleethub-agent/agent.toml").open("a") as file:
+        file.write("\n[commands.reboot]\nbuiltin = true\n")
+    system.said("systemctl", "restart", "fleethub-agent")
+    until(lambda: "reboot" in fleethub(system, "host", host, "--json"))
+    boot_id = system.said("cat", "/proc/sys/kernel/random/boot_id")
+    run_id = fleethub(system, "run", "reboot", host, "--no-wait").strip()
+    system.rebooted()
+    assert system.said("cat", "/proc/sys/kernel/random/boot_id") != boot_id
+    until(lambda: system.run("fleethub", "wait", run_id, "--wait", "1", user="fleethub").returncode == 0)
 
 
 def test_removed_it_leaves_settings_and_state_and_purged_nothing(system: Booted) -> None:

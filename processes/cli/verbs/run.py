@@ -42,6 +42,7 @@ from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOST
 from processes.core.values import OP_NAME, Presence
 
 NAMES_MAX: Final = 5  # hosts named in one line
+TOLD_MAX: Final = 20  # failed hosts whose last lines are shown once more; guess: what a person reads
 OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile: naming offline hosts is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
 
@@ -228,10 +229,11 @@ def summarize(view: RunView, commands: dict[str, Watched], last_lines: Mapping[s
     first, each with what its command said last, if there were several hosts to read.
     """
     left = [part for part in view.hosts if part.state is not Part.SUCCEEDED]
-    for part in sorted(left, key=lambda part: part.state is not Part.FAILED):
+    for number, part in enumerate(sorted(left, key=lambda part: part.state is not Part.FAILED)):
         output.note(_line(part, commands.get(part.command_id or "")))
-        for line in last_lines.get(part.command_id or "", ()) if part.state is Part.FAILED and view.total > 1 else ():
-            output.note(f"  | {line}")
+        if part.state is Part.FAILED and view.total > 1 and number < TOLD_MAX:
+            for line in last_lines.get(part.command_id or "", ()):
+                output.note(f"  | {line}")
     output.note(f"run {view.id} {view.state}: {counts(view)}")
 
 
