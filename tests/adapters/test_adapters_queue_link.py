@@ -17,6 +17,7 @@ from doubles.deadline import WAIT_S
 from doubles.queue_engines import START, real_house, until_back
 from doubles.served import Served, serving
 
+from processes.adapters import queue_line
 from processes.adapters.queue_line import Line
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.queues import QueuesAway
@@ -84,6 +85,53 @@ def test_a_reply_that_came_while_only_the_loop_was_late_counts(
 
     with serving(folder / "queues.sock") as served, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(claim(served))
+
+
+def test_a_reply_of_which_only_a_part_is_there_at_its_deadline_has_a_moment_more_and_once() -> None:
+    """The bugs it would catch: no moment, so a busy loop loses replies that are there; one that holds up who waits, or
+    another and another, while a server sends a byte now and then.
+    """
+
+    class Watched(asyncio.SelectorEventLoop):
+        def __init__(self) -> None:
+            super().__init__()
+            self.now_s = 100.0
+            self.due_s: list[float] = []
+
+        def time(self) -> float:
+            return self.now_s
+
+        def call_at(self, when: float, *call: object, **_: object) -> asyncio.TimerHandle:
+            self.due_s.append(when)
+            return asyncio.TimerHandle(when, lambda: None, (), self)
+
+    class Half:
+        """A connection of whose next reply a part is there."""
+
+        def __init__(self, call: queue_line._Call) -> None:
+            self.sent, self.was_late = deque([call]), False
+
+        def readable(self) -> bool:
+            return True
+
+        def abort(self) -> None:
+            self.sent.clear()
+
+    loop = Watched()
+    future: asyncio.Future[bytes] = loop.create_future()
+    line = queue_line.Line(Path("queues.sock"), "hub", 5.0)
+    line._connection = Half(queue_line._Call(b"?", future, loop.now_s, False))  # type: ignore[assignment]
+    loop.now_s += 0.3
+    line._expire(loop)
+    assert not future.done()
+    (due_s,) = loop.due_s
+    assert 0.01 <= due_s - loop.now_s <= 0.2, "some passes of a busy loop, and nothing that a caller would notice"
+    loop.now_s = due_s
+    line._expire(loop)
+    assert isinstance(future.exception(), TimeoutError)
+    assert line._connection is None
+    assert len(loop.due_s) == 1
+    loop.close()
 
 
 def test_a_writer_that_was_idle_during_a_restart_notices_nothing(folder: Path) -> None:
