@@ -59,10 +59,12 @@ The rooms
               core/watchdog: verdict, second_witness, remedy, incident_lifecycle, incident (one of them), restarts,
               sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
-              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect.
+              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (a command
+              that reboots its own machine: when it has ended).
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
-              core/cli: drills (what each must show), rollback (what a restored backup means).
+              core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
+              output, once).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
@@ -131,7 +133,8 @@ A command's way
         hosts, and is called again when one of the run's commands has ended. For a run as for a single command
         core/hub/commands.py makes the command: queued.
      4. core/hub/delivery.py sends what a host can get now: sent, a DeliverCommand. hub/store.py commits both, and only
-        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue.
+        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue. Its answer about
+        a run only counts the hosts; fanout/read_api.py (`with_hosts`) adds them from the database.
      5. gateway/gate.py writes the frame to the host's connection, or answers Undelivered.
      6. core/agent/step.py journals it (agent/journal.py, fsynced), acknowledges it, journals that it is launched, and
         only then has agent/runner.py start agent/shim.py. The hub hears AckReceived: running.
@@ -181,7 +184,8 @@ A freeze's way
 
 When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
-    begins, or when one of its commands ends (memory.due_runs). Both are marks, not work: core/hub/step.py's `due` lists
+    begins, or when one of its commands ends (memory.due_runs: the hosts of these commands, so that nobody looks at all
+    hosts of a run; core/hub/runs.py takes a hundred in one step). Both are marks, not work: core/hub/step.py's `due` lists
     them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of the
     memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
 

@@ -50,11 +50,12 @@ cli.sections = {  # the name of each verb, and the module that has it
     },
     "Hosts": {
         "hosts": f"{VERBS}.fleet", "host": f"{VERBS}.fleet", "enroll": f"{VERBS}.fleet", "revoke": f"{VERBS}.fleet",
-        "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
+        "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent", "inventory": f"{VERBS}.inventory",
     },
     "Commands": {
         "run": f"{VERBS}.run", "runs": f"{VERBS}.runs", "commands": f"{VERBS}.commands",
         "command": f"{VERBS}.commands", "logs": f"{VERBS}.commands", "cancel": f"{VERBS}.commands",
+        "wait": f"{VERBS}.wait",
     },
     "What went wrong": {
         "incidents": f"{VERBS}.incidents", "incident": f"{VERBS}.incidents",

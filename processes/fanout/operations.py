@@ -11,13 +11,13 @@ from processes.core.budgets import SIGN_IN_COST
 from processes.core.fanout.history import HistoryView
 from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
+from processes.core.shown.dead_letters import DeadLetterGone, DeadLettersPage
+from processes.core.shown.inventory import TargetGroup
 from processes.core.shown.pages import (
     Alive,
     AuditPage,
     CommandsPage,
     CommandWithHistory,
-    DeadLetterGone,
-    DeadLettersPage,
     HealthView,
     HostCode,
     HostEnrolled,
@@ -65,6 +65,7 @@ from processes.fanout.queries import (
     OUTPUT_QUERY,
     RUN_QUERY,
     RUNS_QUERY,
+    TARGETS_QUERY,
 )
 from processes.fanout.read_api import ReadApi
 from processes.fanout.sessions import Sessions
@@ -197,7 +198,12 @@ def _health(read_api: ReadApi) -> list[Operation]:
 def _fleet(read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "hosts"
     history = of("get_host_metrics", tag, "Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)
+    targets = of(
+        "list_targets", tag, "Targets for Prometheus (http_sd)", {200: list[TargetGroup]}, query=TARGETS_QUERY,
+        text="`instance` is the host's name; the labels that begin with `__meta_fleethub_` are for relabelling.",
+    )  # fmt: skip
     return [
+        _look("/api/v1/sd/prometheus", read_api.targets, targets)._replace(cost=10),
         _look(
             "/api/v1/hosts",
             read_api.hosts,

@@ -22,6 +22,7 @@ from processes.core.fanout.history import Histories, Span
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.command import Command, State
 from processes.core.records.run import Run, RunState, RunView, run_view
+from processes.core.shown import inventory
 from processes.core.shown.pages import (
     AuditPage,
     CommandWithHistory,
@@ -41,7 +42,7 @@ from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
 from processes.fanout.database_reader import DatabaseReader
-from processes.fanout.queries import LISTED_MAX
+from processes.fanout.queries import LISTED_MAX, TargetBy
 from processes.fanout.requests import Answer
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
@@ -53,6 +54,7 @@ class _HostKeys(msgspec.Struct):
     presence: str = ""
 
 
+_inventory_host = msgspec.json.Decoder(inventory.InventoryHost)
 _host_keys = msgspec.json.Decoder(_HostKeys)
 
 
@@ -127,6 +129,14 @@ class ReadApi:
             "next": page[-1].id if len(page) < len(found) else None,
         }
         return json(body)
+
+    async def targets(self, request: Request) -> Response:
+        """Return the hosts as targets for Prometheus; ?port, ?by=name, ?presence=online."""
+        port, by = integer(request, "port", inventory.PORT, 1, 65535), choice(request, "by", TargetBy)
+        presence = choice(request, "presence", Presence)
+        hosts = [_inventory_host.decode(row) for row in self._own_rows()]
+        found = [host for host in hosts if presence in (None, host.presence)]
+        return json(msgspec.json.encode(inventory.targets(found, port, by_name=by is TargetBy.NAME)))
 
     async def host(self, request: Request) -> Response:
         """Return one host."""

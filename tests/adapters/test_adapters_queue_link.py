@@ -6,8 +6,10 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -15,6 +17,7 @@ from doubles.deadline import WAIT_S
 from doubles.queue_engines import START, real_house, until_back
 from doubles.served import Served, serving
 
+from processes.adapters.queue_line import Line
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.queues import QueuesAway
 
@@ -131,21 +134,37 @@ def test_a_cancelled_append_does_not_disturb_the_others_in_the_line(folder: Path
     asyncio.run(claim())
 
 
-def test_what_is_appended_in_one_pass_of_the_loop_reaches_a_waiting_reader_in_one_batch(folder: Path) -> None:
-    """So an operator's answer needs no further read behind what it changed."""
+class Written:
+    """In the place of a line's connection: keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.sent: deque[Any] = deque()
+        self.writes: list[int] = []
+
+    def send(self, calls: Collection[Any]) -> None:
+        self.sent.extend(calls)
+        self.writes.append(len(calls))
+
+    def readable(self) -> bool:
+        return False
+
+
+def test_calls_of_one_pass_of_the_loop_are_one_write(folder: Path) -> None:
+    """Then whoever reads what they append gets it together: an answer needs no further read behind what it changed."""
 
     async def claim() -> None:
-        async with real_house(folder) as house:
-            hub, fanout = house.link("hub"), house.link("fanout")
-            position = (await fanout.read("broadcasts/fanout", START, wait_s=0)).position
-            for number in range(1, 6):
-                reading = asyncio.create_task(fanout.read("broadcasts/fanout", position, wait_s=5))
-                await hub.stats()  # by then the read waits
-                said = [b"%d %d" % (number, place) for place in range(3)]
-                await asyncio.gather(*(hub.append("broadcasts/fanout", [each], bulk=True) for each in said))
-                batch = await reading
-                assert batch.items == said
-                position = batch.position
+        line, written = Line(folder / "queues.sock", "calls", WAIT_S), Written()
+        line._connection = written  # type: ignore[assignment]
+        for count in (3, 1):
+            calls = [asyncio.create_task(line.exchange(b"x")) for _ in range(count)]
+            while len(written.sent) < count:
+                await asyncio.sleep(0)
+            while written.sent:
+                written.sent.popleft().future.set_result(b"")
+            await asyncio.gather(*calls)
+        assert written.writes == [3, 1]
+        line._connection = None
+        line.close()
 
     asyncio.run(claim())
 

@@ -49,7 +49,7 @@ def page() -> str:
             parts.append(_table(msgspec.structs.fields(field.type), field.name))
     parts += [AGENT, "\n", _table(msgspec.structs.fields(config.File), None)]
     parts.append("\n### [commands.NAME]\n\nOnly what is listed can be run. No argument comes from the network.\n")
-    parts += ["\n", _table(msgspec.structs.fields(config.Offer), None)]
+    parts += ["\n", _table(msgspec.structs.fields(config.Entry), None)]
     return "".join(parts)
 
 
@@ -74,7 +74,7 @@ def _table(fields: Any, section: str | None) -> str:
 def _shown(value: Any, field: msgspec.structs.FieldInfo) -> str:
     """The default as TOML has it."""
     made = field.default_factory() if value is msgspec.NODEFAULT else value
-    return "not set" if made is None else msgspec.json.encode(made).decode()
+    return "not set" if made is None or made is msgspec.UNSET else msgspec.json.encode(made).decode()
 
 
 def _limits(kind: Any) -> str:
@@ -96,5 +96,5 @@ def without_a_word() -> Iterator[str]:
     for section in msgspec.structs.fields(settings.File):
         inner = msgspec.structs.fields(section.type) if _is_section(section) else (section,)
         yield from (f"{section.name}.{key.name}" for key in inner if not _said(key.type) and section.name != "memory")
-    for struct in (config.File, config.Offer):
+    for struct in (config.File, config.Entry):
         yield from (f"agent.toml: {key.name}" for key in msgspec.structs.fields(struct) if not _said(key.type))

@@ -60,6 +60,19 @@ def test_hosts_come_in_pages_and_by_filters_and_an_unknown_filter_is_refused(bos
     assert boss.get("/api/v1/incidents?before=nobodys").status_code == 404
 
 
+def test_hosts_are_targets_for_prometheus_by_name_port_and_presence(boss: httpx.Client) -> None:
+    """As a server of Prometheus wants it: 200, JSON, a list of objects with targets and labels of text."""
+    answer = boss.get("/api/v1/sd/prometheus?by=name&port=9256")
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "application/json")
+    assert [group["targets"] for group in answer.json()] == [["a1:9256"], ["a2:9256"], ["b1:9256"]]
+    assert answer.json()[0]["labels"]["__meta_fleethub_host"] == answer.json()[0]["labels"]["instance"] == "a1"
+    assert boss.get("/api/v1/sd/prometheus").json() == [], "no agent was ever connected: none has an address"
+    assert boss.get("/api/v1/sd/prometheus?by=name&presence=online").json() == []
+    for wrong in ("port=0", "port=x", "by=ip", "presence=up", "ports=1"):
+        refused = boss.get(f"/api/v1/sd/prometheus?{wrong}")
+        assert (refused.status_code, refused.json()["field"]) == (400, wrong.partition("=")[0])
+
+
 def test_an_etag_saves_the_body_until_something_changes(boss: httpx.Client) -> None:
     tag = boss.get("/api/v1/hosts").headers["etag"]
     again = boss.get("/api/v1/hosts", headers={"if-none-match": f'"x", {tag}'})

@@ -84,6 +84,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                WHERE run = id AND json_extract(run_parts.record, '$.part') = 'succeeded'),
              '$.failed', (SELECT count(*) FROM run_parts
                WHERE run = id AND json_extract(run_parts.record, '$.part') = 'failed'))""",
+        # a hub that starts takes up the lost commands: without a look into all the others
+        "CREATE INDEX commands_lost ON commands (number) WHERE state = 'lost'",
     ),
 )
 VERSION: Final = len(MIGRATIONS)

@@ -30,6 +30,7 @@ from typing import Final
 
 import msgspec
 
+from processes.core.agent import reboot
 from processes.core.agent.effects import (
     Connected,
     Disconnected,
@@ -335,6 +336,8 @@ class Agent:
             return  # acknowledged since we looked
         if command.row.state is not JournalState.LAUNCHED or command.unrun is not None:
             return
+        if command.stage is not CommandStage.FINISHED:
+            seen = reboot.judged(command.row, seen, now, self._me.boot_id, command.launched_boot_s)
         if command.stage is CommandStage.FINISHED:
             command.observed_again(seen)
         elif seen.run is FolderVerdict.ENDED:
@@ -404,7 +407,11 @@ class Agent:
     def _row(
         self, command_id: str, op: str, state: JournalState, now: Now, *, ttl_s: float | None = None, reason: str = ""
     ) -> JournalRow:
-        return JournalRow(command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason)
+        options = self._me.offers.get(op)
+        return JournalRow(
+            command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason,
+            back_s=options.back_s if options is not None else None,
+        )  # fmt: skip
 
 
 def _status(row: JournalRow, ended: Ended) -> agent_frames.StatusFrame:
