@@ -18,7 +18,8 @@
  *                         at the end; nothing is sent after it.
  *     beat SECONDS        agents: from now on each sends a heartbeat in so long, uncounted; 0: none. Answered at once.
  *     begin               watch: forget what was counted.
- *     end                 watch: tell it.
+ *     so far              watch: tell how many were shown, and how many conflated.
+ *     end                 watch: tell it all.
  *     ask RATE SECONDS N  ask: that many commands in a second, each for one of the hosts bench0 … benchN by turns; 0: the
  *                         next one when the last was accepted. Answered when all have ended, or ASK_END_S later.
  *     cut                 agents: end all connections without a word, and connect anew; answered when all are back.
@@ -572,6 +573,10 @@ static void obey(const char *line) {
     } else if (!strncmp(line, "begin", 5)) {
         shown_count = conflated = backwards = frames = bytes = full_states = 0, lag.size = 0, closed_by_hub = 0, cpu_began_s = cpu_s();
         say("{}");
+    } else if (!strncmp(line, "so far", 6)) {
+        char text[96];
+        snprintf(text, sizeof text, "{\"shown\":%llu,\"conflated\":%llu}", (unsigned long long)shown_count, (unsigned long long)conflated);
+        say(text);
     } else if (!strncmp(line, "end", 3)) {
         tell_shown();
     } else if (!strncmp(line, "cut", 3)) {
@@ -644,7 +649,9 @@ static void run(void) {
             is_waiting = false;
         }
         if (sending && at_s >= until_s && is_asker) sending = false, is_ending = true;
-        if (sending && at_s >= until_s) sending = false, tell_sent(at_s);
+        /* the last ones too, if this program had no CPU: what was due counts, whenever it was sent */
+        if (sending && at_s >= until_s && (rate <= 0 || began_s + (double)due_count / rate >= until_s))
+            sending = false, tell_sent(at_s);
         if (is_ending && (ended == sent - refused || at_s >= until_s + ASK_END_S)) is_ending = false, tell_asked(at_s);
         next_s = send_some(at_s);
     }
