@@ -97,7 +97,7 @@ BESIDE: Final = (
     (("accepted_p50_ms",), "a command accepted, median, ms"),
     (("ended_p50_ms",), "its end seen, median, ms"),
     (("updates_per_s",), "updates/s to all subscribers"),
-    (("frames_per_cpu_s",), "frames/s of CPU"),
+    (("updates_per_cpu_s",), "updates for each second of CPU"),
     (("memory_mb", "all"), "memory, MB"),
     (("back_s",), "all agents back after, s"),
 )
