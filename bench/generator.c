@@ -17,7 +17,8 @@
  *     send RATE SECONDS   agents: that many heartbeats in a second, by turns; 0: as many as the sockets take. Answered
  *                         at the end; nothing is sent after it.
  *     beat SECONDS        agents: from now on each sends a heartbeat in so long, uncounted; 0: none. Answered at once.
- *     begin               watch: forget what was counted.
+ *     once                agents: each sends one now, uncounted. Answered at once.
+ *     begin               watch: count from now on.
  *     so far              watch: tell how many were shown, and how many conflated.
  *     end                 watch: tell it all.
  *     ask RATE SECONDS N  ask: that many commands in a second, each for one of the hosts bench0 … benchN by turns; 0: the
@@ -76,6 +77,7 @@ static bool sending;
 /* watch: what was shown */
 static int32_t *shown; /* by agent: the number of its last heartbeat that was shown; -1: none */
 static uint64_t shown_count, conflated, backwards, frames, bytes, full_states;
+static bool is_counting; /* what was shown before is where each agent's numbers begin */
 static double cpu_began_s;
 /* ask: commands by the hash of their ids, whose end may be seen before they are answered */
 typedef struct {
@@ -276,7 +278,8 @@ static void see(const char *data, size_t size) {
             if (!load || !due || host >= NUMBERS) return;
             int32_t number = (int32_t)atof(load + 7);
             int32_t ahead = shown[host] < 0 ? 1 : (number - shown[host] + NUMBERS) % NUMBERS;
-            if (ahead > NUMBERS / 2) backwards++;
+            if (!is_counting) shown[host] = number;
+            else if (ahead > NUMBERS / 2) backwards++;
             else if (ahead) {
                 conflated += (uint64_t)(ahead - 1);
                 shown[host] = number;
@@ -570,7 +573,12 @@ static void obey(const char *line) {
     } else if (sscanf(line, "ask %lf %lf %d", &a, &b, &host_count) == 3) {
         sending = true, rate = a, began_s = at_s, until_s = at_s + b, due_count = sent = accepted = refused = ended = 0;
         acceptance.size = lag.size = 0, cpu_began_s = cpu_s(), closed_by_hub = 0;
+    } else if (!strncmp(line, "once", 4)) {
+        for (int i = 0; i < count; i++)
+            if (clients[i].state == READY && !clients[i].out.size) put_heartbeat(&clients[i], at_s), flush(&clients[i]);
+        say("{}");
     } else if (!strncmp(line, "begin", 5)) {
+        is_counting = true;
         shown_count = conflated = backwards = frames = bytes = full_states = 0, lag.size = 0, closed_by_hub = 0, cpu_began_s = cpu_s();
         say("{}");
     } else if (!strncmp(line, "so far", 6)) {

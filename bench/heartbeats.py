@@ -52,6 +52,7 @@ async def measure(
     read; cpu_ms_each: of all processes for each that was sent, with what they cost when nobody sends.
     """
     await agents.ask("beat 0")
+    await agents.ask("once")
     await asyncio.sleep(quiet_s)
     await watch.ask("begin")
     async with Meter(hub, agents, watch) as meter:

@@ -132,6 +132,27 @@ def test_a_generator_that_had_no_cpu_counts_all_that_was_due(tmp_path: Path) -> 
     assert asyncio.run(stopped())["due"] == 30
 
 
+def test_numbers_count_from_what_was_shown_before_the_count_began(tmp_path: Path) -> None:
+    """Agents of an earlier measurement had higher numbers, and the full state still shows those."""
+    old = {"load": 500, "uptime_s": 0.0}
+    hub = PlayedHub(lambda name, metrics: [changed(name, old if metrics["load"] == 1 else metrics)])
+
+    async def counted_anew() -> dict[str, Any]:
+        async with playing(hub, tmp_path, 1) as (sending, watching):
+            for frames in (2, 3):  # behind the empty full state
+                await sending.ask("once")
+                while (await watching.ask("end"))["frames"] < frames:
+                    await asyncio.sleep(0.01)
+            await watching.ask("begin")
+            sent = await sending.ask("send 100 0.1", 0.1)
+            while (await watching.ask("end"))["frames"] < sent["sent"]:
+                await asyncio.sleep(0.01)
+            return {**(await watching.ask("end")), "sent": sent["sent"]}
+
+    seen = asyncio.run(counted_anew())
+    assert (seen["shown"], seen["backwards"], seen["conflated"]) == (seen["sent"], 0, 0)
+
+
 def test_rows_of_other_hosts_are_none_of_ours(tmp_path: Path) -> None:
     hub = PlayedHub(lambda name, metrics: [{**changed("web1", metrics), "note": name}])
     _, seen = asyncio.run(counted(hub, tmp_path))
