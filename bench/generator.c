@@ -19,7 +19,8 @@
  *     beat SECONDS        agents: from now on each sends a heartbeat in so long, uncounted; 0: none. Answered at once.
  *     once                agents: each sends one now, uncounted. Answered at once.
  *     begin               watch: count from now on.
- *     so far              watch: tell how many were shown, and how many conflated.
+ *     so far              watch: tell how many were shown and conflated, and how many rows had a heartbeat since
+ *                         this program began.
  *     end                 watch: tell it all.
  *     ask RATE SECONDS N  ask: that many commands in a second, each for one of the hosts bench0 … benchN by turns; 0: the
  *                         next one when the last was accepted. Answered when all have ended, or ASK_END_S later.
@@ -76,7 +77,7 @@ static uint64_t due_count, sent, held, beats, commands;
 static bool sending;
 /* watch: what was shown */
 static int32_t *shown; /* by agent: the number of its last heartbeat that was shown; -1: none */
-static uint64_t shown_count, conflated, backwards, frames, bytes, full_states;
+static uint64_t rows, shown_count, conflated, backwards, frames, bytes, full_states;
 static bool is_counting; /* what was shown before is where each agent's numbers begin */
 static double cpu_began_s;
 /* ask: commands by the hash of their ids, whose end may be seen before they are answered */
@@ -278,6 +279,7 @@ static void see(const char *data, size_t size) {
             if (!load || !due || host >= NUMBERS) return;
             int32_t number = (int32_t)atof(load + 7);
             int32_t ahead = shown[host] < 0 ? 1 : (number - shown[host] + NUMBERS) % NUMBERS;
+            rows++;
             if (!is_counting) shown[host] = number;
             else if (ahead > NUMBERS / 2) backwards++;
             else if (ahead) {
@@ -583,7 +585,8 @@ static void obey(const char *line) {
         say("{}");
     } else if (!strncmp(line, "so far", 6)) {
         char text[96];
-        snprintf(text, sizeof text, "{\"shown\":%llu,\"conflated\":%llu}", (unsigned long long)shown_count, (unsigned long long)conflated);
+        snprintf(text, sizeof text, "{\"shown\":%llu,\"conflated\":%llu,\"rows\":%llu}", (unsigned long long)shown_count,
+                 (unsigned long long)conflated, (unsigned long long)rows);
         say(text);
     } else if (!strncmp(line, "end", 3)) {
         tell_shown();

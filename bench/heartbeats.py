@@ -12,7 +12,8 @@ from bench.meter import Measurable, Meter
 
 DRAIN_S: Final = 2.0  # after the last heartbeat, at most: what is shown later counts as lost
 LOOK_S: Final = 0.05
-QUIET_S: Final = 1.0  # before the first one: what was sent before is shown by then, or counts as conflated
+QUIET_S: Final = 1.0  # before the first one: for so long nothing was shown that was sent before
+QUIET_S_MAX: Final = 30.0  # guess: a hub that still shows something then has too much to do for what follows
 SETTLE_S: Final = 3.0  # after all have connected: what that leads to is no part of what is measured
 USUAL_S: Final = 5.0  # how often an agent sends one while nothing is measured
 
@@ -29,6 +30,14 @@ class Hub(Measurable, Protocol):
     def verdict(self) -> str:
         """Return what it says of itself; empty: it says nothing."""
         ...
+
+
+async def _quiet(watch: Load, quiet_s: float) -> None:
+    """Wait until nothing more is shown of what was sent, for QUIET_S_MAX at most."""
+    rows, until_s = -1, time.monotonic() + QUIET_S_MAX
+    while (seen := (await watch.ask("so far"))["rows"]) != rows and time.monotonic() < until_s:
+        rows = seen
+        await asyncio.sleep(quiet_s)
 
 
 async def _drained(watch: Load, due: int) -> None:
@@ -53,7 +62,7 @@ async def measure(
     """
     await agents.ask("beat 0")
     await agents.ask("once")
-    await asyncio.sleep(quiet_s)
+    await _quiet(watch, quiet_s)
     await watch.ask("begin")
     async with Meter(hub, agents, watch) as meter:
         sent = await agents.ask(f"send {rate} {seconds}", seconds)

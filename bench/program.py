@@ -32,7 +32,7 @@ DESCRIPTORS: Final = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what the command line names; print it. Return the exit code."""
-    given = _options().parse_args(arguments)
+    given = options().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
     _raise_descriptors()
     try:
@@ -56,7 +56,8 @@ def _raise_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 
 
-def _options() -> argparse.ArgumentParser:
+def options() -> argparse.ArgumentParser:
+    """Return what can be typed."""
     options = argparse.ArgumentParser(
         description="Measures how fast this hub is. Everything that is measured is started by it and ends with it.",
         epilog="Figures are worth something on a machine that does nothing else.",
@@ -273,7 +274,10 @@ def _fan_out(hub: Installation, size: Size) -> Measured:
 
 def _asked(hub: Installation, size: Size) -> Measured:
     rates = {"one at a time": 0.0, "at a rate": size.commands_per_s}
-    return {name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds)) for name, rate in rates.items()}
+    return {
+        name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds, settle_s=size.settle_s))
+        for name, rate in rates.items()
+    }
 
 
 WHOLE: Final = {"connections": 10_000, "start": 10_000, "idle": 10, "cli": 10}  # agents, where they are not 1,000

@@ -97,8 +97,12 @@ class Growing:
         return summary(turns)
 
     def _commanded(self, hub: Installation, agents: int, rate: float) -> Measured:
-        size = self._size
-        return summary([asyncio.run(commands.measured(hub, agents, rate, size.seconds)) for _ in range(size.times)])
+        size, turns = self._size, []
+        beat_s = heartbeats.USUAL_S * max(1.0, agents / size.few)  # as many heartbeats in a second, whatever grows
+        for _ in range(size.times):
+            asked = commands.measured(hub, agents, rate, size.seconds, beat_s=beat_s, settle_s=size.settle_s)
+            turns.append(asyncio.run(asked))
+        return summary(turns)
 
 
 PARTS: Final = ("agents", "rate", "subscribers", "commands")
