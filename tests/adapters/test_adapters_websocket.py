@@ -769,7 +769,12 @@ def test_who_talks_is_pinged_every_third_time_and_who_is_quiet_each_time(run: Ru
         async with serving(LIMITS._replace(ping_s=1000.0, dead_s=2000.0)) as s:
             ours, _ = await s.pair()
             written: list[bytes] = []
-            ours.write = lambda frames: bool(written.append(frames)) or True  # type: ignore[method-assign]
+
+            def write(frames: bytes) -> bool:
+                written.append(frames)
+                return True
+
+            ours.write = write  # type: ignore[method-assign]
             now_s = asyncio.get_running_loop().time()
 
             def pinged(heard_ago_s: float) -> bool:
