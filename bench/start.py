@@ -19,6 +19,7 @@ from doubles.house import CHECKOUT, House
 from bench.heartbeats import USUAL_S
 from bench.installation import Installation
 from bench.load import Load
+from bench.meter import Meter
 from processes.adapters.state import fleet_db
 from processes.core.records.command import Command, State
 from processes.core.records.ledger import Ledger
@@ -72,11 +73,10 @@ async def idle(hub: Installation, agents: int, seconds: float, settle_s: float =
     async with Load("agents", hub.agents_port, hub.tokens, agents) as load:
         await load.ask(f"beat {USUAL_S}")
         await asyncio.sleep(settle_s)
-        before, began_s = hub.costs(), time.monotonic()
-        await asyncio.sleep(seconds)
-        after, lasted_s = hub.costs(), time.monotonic() - began_s
-    percent = {name: 100 * (after[name].cpu_s - before[name].cpu_s) / lasted_s for name in after}
-    return {"agents": agents, "percent_of_a_core": {"all": sum(percent.values()), **percent}, "verdict": hub.verdict()}
+        async with Meter(hub, load) as meter:
+            await asyncio.sleep(seconds)
+    percent = {name: 100 * cores for name, cores in meter.told()["cores"].items()}
+    return {"agents": agents, "percent_of_a_core": percent, "verdict": hub.verdict()}
 
 
 def command_line(hub: Installation) -> dict[str, Any]:

@@ -304,6 +304,7 @@ How to add
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.
     a threat, a fault docs/threats.toml, docs/faults.toml: a row with its tests; bin/threats-and-faults makes the page.
+    a measurement     bench/NAME.py; its verb, and its part of `all`, in bench/program.py; docs/performance.md.
     a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
 
 Invariants

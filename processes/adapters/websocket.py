@@ -34,6 +34,9 @@ from processes.core.values import CloseCode
 HEAD_BYTES_MAX: Final = 32 * 1024  # of an upgrade request; a browser's with all its cookies is about 8 KiB
 FRAGMENTS_MAX: Final = 4096  # of one message; source: websockets' own limit in its asyncio layer
 REASON_BYTES_MAX: Final = 120  # RFC 6455 section 5.5: a control frame holds 125, two of them are the code
+# keepalives in a row that need no ping, for the peer talks by itself: it may judge us by what it hears, and the most
+# impatient of our agents does so after 45 s (SILENT_S_MAX in agent/link.py); the third comes after 30
+UNPINGED_MAX: Final = 2
 LATE_S: Final = 1.0  # if a keepalive timer comes later than this, *we* were away, so the peer is not judged
 ABNORMAL: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
 
@@ -134,7 +137,7 @@ class WebSocket(asyncio.Protocol):
     __slots__ = (
         "_begun_s", "_deadline", "_due", "_ending", "_frames", "_has_turn", "_head", "_head_end", "_heard_s", "_held",
         "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_place", "_rest", "_slow", "_transport",
-        "_unread",
+        "_unpinged", "_unread",
         "limits", "opened",
     )  # fmt: skip
 
@@ -162,6 +165,7 @@ class WebSocket(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None  # of opening, later of closing
         self._slow: asyncio.TimerHandle | None = None
         self._due = 0  # the slot of its keepalive in the pacer's wheel; 0: none
+        self._unpinged = 0  # keepalives since the last ping
 
     # For a subclass to override
 
@@ -367,7 +371,11 @@ class WebSocket(asyncio.Protocol):
         self.on_closed(*(self._own or ((said.code, said.reason) if said else (ABNORMAL, ""))))
 
     def keep_alive(self, due_s: float) -> None:
-        """Called by the pacer's wheel when the keepalive was due: pings the peer, or ends a mute one."""
+        """Called by the pacer's wheel when the keepalive was due: pings the peer, or ends a mute one.
+
+        Who was heard a moment ago is pinged every third time: an agent's heartbeats show that it lives, and pings to
+        5,000 agents, with their pongs, cost a gateway a twentieth of a core.
+        """
         self._due = 0
         now_s = self._loop.time()
         if self._held:
@@ -378,7 +386,11 @@ class WebSocket(asyncio.Protocol):
         elif now_s - (self._begun_s or now_s) > self.limits.message_s_max and now_s - due_s < LATE_S:
             self.close(CloseCode.KEEPALIVE, "a message did not end in time")
             return
+        # who was heard longer ago could not be told from a mute one at the next keepalive, without a ping
+        elif self._unpinged < UNPINGED_MAX and now_s - self._heard_s <= self.limits.ping_s / 2:
+            self._unpinged += 1
         else:
+            self._unpinged = 0
             self.write(_PING)
         self._frames.rest()
         self._arm_keepalive()

@@ -755,6 +755,33 @@ def test_what_comes_while_there_is_time_is_read_at_once_by_a_share(run: Run) -> 
     run(scenario)
 
 
+def test_who_talks_is_pinged_every_third_time_and_who_is_quiet_each_time(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(LIMITS._replace(ping_s=1000.0, dead_s=2000.0)) as s:
+            ours, _ = await s.pair()
+            written: list[bytes] = []
+
+            def write(frames: bytes) -> bool:
+                written.append(frames)
+                return True
+
+            ours.write = write  # type: ignore[method-assign]
+            now_s = asyncio.get_running_loop().time()
+
+            def pinged(heard_ago_s: float) -> bool:
+                ours._disarm_keepalive()
+                written.clear()
+                ours._heard_s = asyncio.get_running_loop().time() - heard_ago_s
+                ours.keep_alive(now_s)
+                return written == [Frame(Opcode.PING, b"").serialize(mask=False)]
+
+            assert [pinged(100.0) for _ in range(6)] == [False, False, True] * 2
+            assert [pinged(600.0) for _ in range(3)] == [True] * 3, "at the next keepalive it would look mute"
+            del ours.write
+
+    run(scenario)
+
+
 def test_an_idle_connection_has_no_state_of_the_library_and_no_buffer_and_goes_on_as_if_it_had(run: Run) -> None:
     async def scenario() -> None:
         async with serving(LIMITS._replace(ping_s=0.05)) as s:
