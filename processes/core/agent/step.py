@@ -407,11 +407,8 @@ class Agent:
     def _row(
         self, command_id: str, op: str, state: JournalState, now: Now, *, ttl_s: float | None = None, reason: str = ""
     ) -> JournalRow:
-        options = self._me.offers.get(op)
-        return JournalRow(
-            command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason,
-            back_s=options.back_s if options is not None else None,
-        )  # fmt: skip
+        back_s = options.back_s if (options := self._me.offers.get(op)) is not None else None
+        return JournalRow(command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason, None, back_s)
 
 
 def _status(row: JournalRow, ended: Ended) -> agent_frames.StatusFrame:
