@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from doubles.fleet_play import Play
 
 from processes.adapters.state import fleet_db
@@ -64,5 +63,5 @@ def measured(hosts: int) -> dict[str, Any]:
                 "cpu_ms": (time.process_time() - began_s) * 1e3 / len(ended),
                 "kb": (log_bytes() - size) / 1e3 / len(ended),
             }
-            (run,) = (msgspec.to_builtins(run) for run in play.memory.runs.values())
-            return {"hosts": hosts, "start": start, "ended": one, "open": run.get("state", "running")}
+            (run,) = play.memory.runs.values()
+            return {"hosts": hosts, "start": start, "ended": one, "state": str(run.state)}

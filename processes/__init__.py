@@ -59,8 +59,8 @@ The rooms
               core/watchdog: verdict, second_witness, remedy, incident_lifecycle, incident (one of them), restarts,
               sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
-              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (a command
-              that reboots its own machine: when it has ended).
+              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (when
+              a command has ended that reboots its own machine).
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
               core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
@@ -133,7 +133,8 @@ A command's way
         hosts, and is called again when one of the run's commands has ended. For a run as for a single command
         core/hub/commands.py makes the command: queued.
      4. core/hub/delivery.py sends what a host can get now: sent, a DeliverCommand. hub/store.py commits both, and only
-        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue.
+        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue. Its answer about
+        a run only counts the hosts; fanout/read_api.py (`with_hosts`) adds them from the database.
      5. gateway/gate.py writes the frame to the host's connection, or answers Undelivered.
      6. core/agent/step.py journals it (agent/journal.py, fsynced), acknowledges it, journals that it is launched, and
         only then has agent/runner.py start agent/shim.py. The hub hears AckReceived: running.
@@ -183,9 +184,11 @@ A freeze's way
 
 When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
-    begins, or when one of its commands ends (memory.due_runs). Both are marks, not work: core/hub/step.py's `due` lists
-    them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of the
-    memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
+    begins, or when one of its commands ends (memory.due_runs: the hosts of these commands, so that nobody looks at all
+    hosts of a run; core/hub/runs.py takes a hundred in one step). Both are marks, not work: core/hub/step.py's `due`
+    lists them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of
+    the memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends
+    one.
 
 While the disk is slow, locked or full
     At most one batch is in commit. Meanwhile events that need no disk go on, and the others are parked. When it lasts
@@ -243,9 +246,10 @@ One client and all the others
     the address that has most; those that are known are bounded by client, and the last of the room is kept for the
     canary and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
-    (Pacer), and at once while nobody waits for a turn and that time is not over; all keepalives have one timer
-    (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to its
-    host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
+    (Pacer), and at once while nobody waits for a turn and that time is not over; whoever has said less has the next
+    turn (core/turns.py), and in core/gateway/fair_lane.py the next place on the way to the hub. All keepalives have one
+    timer (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to
+    its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
     heartbeats that the hub has not taken when the next one of their host comes are conflated (core/gateway/outbox.py);
     for anything else it is closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the
     hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub
@@ -300,6 +304,7 @@ How to add
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.
     a threat, a fault docs/threats.toml, docs/faults.toml: a row with its tests; bin/threats-and-faults makes the page.
+    a measurement     bench/NAME.py; its verb, and its part of `all`, in bench/program.py; docs/performance.md.
     a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
 
 Invariants

@@ -10,7 +10,6 @@ import re
 import shlex
 import socket
 import sysconfig
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -352,9 +351,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     config = Path(named or state / "fleethub.toml").absolute()
     values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(
-            config.read_bytes().decode("utf-8-sig")
-        )  # as TOML has it, whatever the locale; editors add a BOM
+        text = config.read_bytes().decode("utf-8-sig")  # as TOML has it, whatever the locale; editors add a BOM
+        import tomllib  # noqa: PLC0415  # only where there is such a file
+
+        values = tomllib.loads(text)
         trusted = ownership.owners() | {state.stat().st_uid} if state.exists() else ownership.owners()
         if wrong := ownership.file_fault(config, ownership.CHANGEABLE, trusted, behind_folder=True):
             raise SettingsError(f"{wrong.what}, so it may say anything: {wrong.mend}")
@@ -363,7 +363,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
     except PermissionError:
         raise NotOurs(closed_to_us(config if named or os.access(state, os.R_OK | os.X_OK) else state)) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
         raise SettingsError(f"{config} cannot be read: {error}") from None
     known = dict(_keys())
     for name, value in environ.items():

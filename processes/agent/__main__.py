@@ -111,7 +111,7 @@ def _identity(config: Config) -> Identity:
 
 
 def _boot_id() -> str:
-    """Return the id of this boot; where /proc does not tell it, a fixed word: then no reboot is noticed, nor offered."""
+    """Return the id of this boot; where /proc does not tell it, a fixed word: no reboot is then noticed or offered."""
     try:
         return clock.boot_id()
     except (OSError, UnicodeDecodeError):

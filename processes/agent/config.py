@@ -25,6 +25,7 @@ from processes.adapters import agents_url, ownership
 from processes.core.errors import FleethubError
 from processes.core.values import HOST_NAME, OP_NAME
 
+TOKEN_FILE: Final = "agent.token"  # noqa: S105 - a path
 COMMANDS_MAX: Final = 1000  # what `register` can hold
 TOKEN_BYTES_MAX: Final = 4096
 OFFERED: Final = ("argv", "timeout_s", "concurrent", "back_s")  # of an entry, as they are in an offer
@@ -54,7 +55,7 @@ def _said(text: str) -> Meta:
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One operation as it stands in the file. What is not said of a builtin is as `builtins` or `reboot` below has it."""
+    """One operation as it stands in the file. What is not said of a builtin is as `builtins` or `reboot` below say."""
 
     argv: Annotated[
         Words | msgspec.UnsetType, _said("The program and its arguments: a list of words, not a line for a shell.")
@@ -65,9 +66,9 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     concurrent: Annotated[
         bool | msgspec.UnsetType, _said("It may run beside another command of this host. By default not.")
     ] = msgspec.UNSET
-    builtin: Annotated[
-        bool, _said("The agent's own `reboot`, `uptime` or `facts`; `argv` may then be left out.")
-    ] = False
+    builtin: Annotated[bool, _said("The agent's own `reboot`, `uptime` or `facts`; `argv` may then be left out.")] = (
+        False
+    )
     back_s: Annotated[
         Seconds | msgspec.UnsetType,
         _said("Of the builtin `reboot`: the machine is back within so many seconds, or it is `lost`. By default 900."),
@@ -90,7 +91,7 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     hub: Annotated[str, _said("The WebSocket of the hub: `wss://fleet.example.org:7701/ws`.")]
     name: Annotated[str, _said("The host's name as it was enrolled. Empty: the machine's host name.")] = ""
-    token_file: Annotated[str, _said("The file with the host's token, readable by this user alone.")] = "agent.token"  # noqa: S105 - a path
+    token_file: Annotated[str, _said("The file with the host's token, readable by this user alone.")] = TOKEN_FILE
     heartbeat_s: Annotated[
         float, Meta(ge=0.1, le=3600), _said("Seconds between heartbeats, until the hub tells another interval.")
     ] = 5.0

@@ -10,7 +10,7 @@ from processes.cli.following import Shown
 from processes.cli.terminal import output
 from processes.cli.terminal.text import count, drawn
 from processes.client.watched import Watched
-from processes.core.cli.folding import Foldings, Said, folded, title
+from processes.core.cli.folding import Folding, Said, folded, title
 from processes.core.records.run import RunView
 from processes.core.shown.views import OutputView
 
@@ -34,7 +34,7 @@ class ShownFolded(Shown):
         between: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(None, quiet=quiet, on_run=on_run, between=between)
-        self._folder = Foldings()
+        self._folder = Folding()
         self._said: dict[str, Said] = {}
 
     def on_output(self, command: Watched, record: OutputView) -> None:

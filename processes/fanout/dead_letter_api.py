@@ -8,7 +8,7 @@ from starlette.responses import Response
 from processes.adapters.state import fleet_db, sqlite_file
 from processes.core.records import dead_letter
 from processes.core.records.dead_letter import DeadLetter
-from processes.core.shown.pages import DeadLettersPage
+from processes.core.shown.dead_letters import DeadLettersPage
 from processes.core.travels.messages import DiscardDeadLetter, RetryDeadLetter
 from processes.fanout.auth import Auth
 from processes.fanout.database_reader import DatabaseReader

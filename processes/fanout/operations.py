@@ -11,14 +11,13 @@ from processes.core.budgets import SIGN_IN_COST
 from processes.core.fanout.history import HistoryView
 from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
+from processes.core.shown.dead_letters import DeadLetterGone, DeadLettersPage
 from processes.core.shown.inventory import TargetGroup
 from processes.core.shown.pages import (
     Alive,
     AuditPage,
     CommandsPage,
     CommandWithHistory,
-    DeadLetterGone,
-    DeadLettersPage,
     HealthView,
     HostCode,
     HostEnrolled,

@@ -77,7 +77,7 @@ class Connection(h11.Connection):
     refused: RefusedHead | None = None
     _unsaid = b""  # the head of an answer
 
-    def send(self, event: Any) -> bytes | None:
+    def send(self, event: Any) -> bytes | None:  # type: ignore[override]  # the library has an overload for each kind
         """Return the bytes to write for an event: an answer's head comes with what follows it, so that a client that
         waits is woken once.
         """

@@ -252,14 +252,16 @@ class Store:
             raise StorageBroken(str(error)) from None
         try:
             epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, beside))
-            await _on_thread(connection, lambda sqlite: _void_revoked(sqlite, revocations.beside(path)))
         except BaseException:
             await connection.close()
             raise
         return cls(path, connection, epoch)
 
     async def restored(self) -> StoredState:
-        """Return the state from which a hub starts. Raises: StorageBlocked, StorageBroken."""
+        """Return the state from which a hub starts, in which what was ever made void is void, on disk too.
+
+        Raises: StorageBlocked, StorageBroken.
+        """
         path = revocations.beside(self._path)
         return await _on_thread(self._connection, lambda sqlite: _restored(sqlite, path))
 
@@ -423,20 +425,22 @@ def _revoked(revoked: Path) -> frozenset[str]:
         raise _of_disk(error, revoked) from error
 
 
-def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
-    """Make void in the database what was ever made void: the list beside it is written first, and outlives it."""
-    hashes = _revoked(revoked)
-    hosts = [void for host in fleet_db.hosts(sqlite) if (void := host.without(hashes)) is not host]
-    rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
-    tokens = [row for row in rows if row[0] in hashes]
+def _void_revoked(sqlite: sqlite3.Connection, found: dict[str, list[tuple[str, Any]]], hashes: frozenset[str]) -> None:
+    """Make void in the database, and in the rows found there, what was ever made void: the list beside it is written
+    first, and outlives it.
+    """
+    hosts = [(name, void) for name, host in found["hosts"] if (void := host.without(hashes)) is not host]
+    tokens = [(token_hash,) for token_hash, _ in found["tokens"] if token_hash in hashes]
+    if not hosts and not tokens:
+        return
 
     def work() -> None:
-        for host in hosts:
-            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(host), host.name))
+        sqlite.executemany("UPDATE hosts SET record = ? WHERE name = ?", [(_json(host), name) for name, host in hosts])
         sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", tokens)
 
-    if hosts or tokens:
-        _in_transaction(sqlite, work)
+    _in_transaction(sqlite, work)
+    found["hosts"] = list({**dict(found["hosts"]), **dict(hosts)}.items())
+    found["tokens"] = [(token_hash, token) for token_hash, token in found["tokens"] if token_hash not in hashes]
 
 
 def _fold_log(sqlite: sqlite3.Connection) -> None:
@@ -452,7 +456,10 @@ def _restored(sqlite: sqlite3.Connection, revoked: Path | None = None) -> Stored
         name: [rows.load(row) for select in rows.restored for row in sqlite.execute(select)]
         for name, rows in ROWS.items()
     }
-    found["void"] = [(token_hash, True) for token_hash in _revoked(revoked)] if revoked is not None else []
+    void = _revoked(revoked) if revoked is not None else frozenset()
+    if void:
+        _void_revoked(sqlite, found, void)
+    found["void"] = [(token_hash, True) for token_hash in void]
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 

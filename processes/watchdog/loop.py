@@ -289,8 +289,7 @@ class Loop:
         await inquiries.look_at_processes()
         now_known = inquiries.processes.get(name) if inquiries.processes else None
         asked = any(info is not None and info.pid in (0, pid) and info.state in ASKED for info in (known, now_known))
-        asked = asked or asked_to_end.said(self._settings.run, name, pid)
-        expected = asked or not self._wanted.get(name, True)
+        expected = asked or asked_to_end.said(self._settings.run, name, pid) or not self._wanted.get(name, True)
         self._incidents.died(
             name, pid, died_s, self._incident_log.now(), killed=killed, expected=expected, **self._circumstances()
         )

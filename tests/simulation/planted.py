@@ -175,6 +175,7 @@ BUGS: Final = (
         "a hub that starts does not look at its runs",
         "restored-runs",
         "pass",
+        "tests/core/hub/test_core_hub_runs.py",
     ),
     Bug(
         "a foreign agent's lost report is waited for without an end",

@@ -315,7 +315,7 @@ def open_parts(connection: sqlite3.Connection) -> list[tuple[str, HostPart]]:
 def runs(
     connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None, state: RunState | None = None
 ) -> list[Run]:
-    """Return fleet runs without their hosts, newest first; `before` is the `number` of the last one of the page before."""
+    """Return fleet runs without their hosts, newest first; `before`: the `number` of the last of the page before."""
     # `running` is the default state, and defaults are not written
     where, values = _where({"number < ?": before, "coalesce(json_extract(record, '$.state'), 'running') = ?": state})
     statement = f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  # constants

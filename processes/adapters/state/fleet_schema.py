@@ -64,7 +64,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE tokens ADD COLUMN used_wall_s REAL",
         "ALTER TABLE tokens ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
     ),
-    (  # a run's hosts leave its record: their names, in the order in which they begin, and a row for each that has begun
+    (  # a run's hosts leave its record: their names, in the order in which they begin, and a row for each that did
         "CREATE TABLE run_hosts (run TEXT PRIMARY KEY, names TEXT NOT NULL)",
         """CREATE TABLE run_parts (
              run TEXT NOT NULL, host TEXT NOT NULL, open INTEGER NOT NULL, record TEXT NOT NULL,
@@ -84,6 +84,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                WHERE run = id AND json_extract(run_parts.record, '$.part') = 'succeeded'),
              '$.failed', (SELECT count(*) FROM run_parts
                WHERE run = id AND json_extract(run_parts.record, '$.part') = 'failed'))""",
+        # a hub that starts takes up the lost commands: without a look into all the others
+        "CREATE INDEX commands_lost ON commands (number) WHERE state = 'lost'",
     ),
 )
 VERSION: Final = len(MIGRATIONS)

@@ -14,7 +14,7 @@ import msgspec
 
 from processes.cli.drills.stage import ASK_S, MARK, Late, Stage
 from processes.core.cli import drills
-from processes.core.cli.drills import Given, Outcome
+from processes.core.cli.drills import Given, StreamEnd
 from processes.core.records.command import State
 from processes.core.shown.views import CommandView
 
@@ -48,7 +48,7 @@ class Stream:
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> StreamEnd:
         """Wait until all accepted commands are final, and tell what became of them."""
         ended: dict[str, CommandView | str] = {}
         deadline_s = time.monotonic() + END_S_MAX

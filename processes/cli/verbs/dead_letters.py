@@ -12,7 +12,7 @@ from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.client.api import Api, segment
 from processes.core.records.dead_letter import DeadLetterView
-from processes.core.shown.pages import DeadLetterGone, DeadLettersPage
+from processes.core.shown.dead_letters import DeadLetterGone, DeadLettersPage
 
 
 @click.command()

@@ -179,7 +179,7 @@ class Given(msgspec.Struct, frozen=True):
     ran: int = 0
 
 
-class Outcome(NamedTuple):
+class StreamEnd(NamedTuple):
     """What became of all commands.
 
     `lost`: unknown to the hub, lost by its own word, or succeeded without having run. `late`: known to the hub, and not
@@ -193,7 +193,7 @@ class Outcome(NamedTuple):
     trouble: list[str]
 
 
-def outcome(given: Sequence[Given]) -> Outcome:
+def outcome(given: Sequence[Given]) -> StreamEnd:
     """Return what became of all commands; a line of trouble for each that did not succeed."""
     lost = [
         each for each in given if each.state in (None, State.LOST) or (each.state is State.SUCCEEDED and not each.ran)
@@ -209,7 +209,7 @@ def outcome(given: Sequence[Given]) -> Outcome:
             trouble.append(f"command {each.id} is {each.state} {each.reason}")
         elif not each.ran:
             trouble.append(f"command {each.id} succeeded and did not run")
-    return Outcome(len(given), len(lost), len(late), sum(each.ran > 1 for each in given), trouble)
+    return StreamEnd(len(given), len(lost), len(late), sum(each.ran > 1 for each in given), trouble)
 
 
 class Figures(msgspec.Struct, kw_only=True):

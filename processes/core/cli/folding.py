@@ -39,7 +39,7 @@ class Said:
         return self.step, self.op, out, err
 
 
-class Foldings:
+class Folding:
     """Takes the output of all commands as it comes, and tells it folded."""
 
     def __init__(self, *, lines_bytes_max: int = LINES_BYTES_MAX, lines_max: int = LINES_MAX) -> None:

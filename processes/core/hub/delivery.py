@@ -156,7 +156,7 @@ def redeliver(draft: Draft, command_id: str) -> None:
 
 
 def silence(draft: Draft, command_id: str) -> None:
-    """End a command as lost when its host was not heard of for `lost_after_s`, or is not back from its reboot in time."""
+    """End a command as lost when its host was not heard of for `lost_after_s`, or is not back from a reboot in time."""
     command = draft.command(command_id)
     if command is None or command.state not in (State.SENT, State.RUNNING):
         return

@@ -346,8 +346,13 @@ class Draft(Overlay):
         self.next_number = max(self.next_number, run.number + 1)
 
     def put_dead_letter(self, kept: DeadLetter) -> None:
-        """Keep the dead letter; if there are too many, the oldest go."""
+        """Keep the dead letter; if there are too many, the oldest go. One that is kept already costs nothing: an agent
+        may repeat a report without end.
+        """
         table = self.memory.dead_letters
+        known = self.get(table, kept.id)
+        if known is not None and known.says(kept):
+            return
         self.put(table, kept.id, kept)
         all_kept = {id: each for id in (*table, *self.changed(table)) if (each := self.get(table, id)) is not None}
         for old in dead_letter.too_many(all_kept):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -16,16 +16,15 @@ from processes.core.shown.views import host_view
 from processes.core.travels.messages import Json
 from processes.core.values import CANARY_HOST
 
-PARTS_MAX: Final = 100  # hosts of one run in one step, so that a turn stays short: each makes or ends a command. Guess
-
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
 def advance(draft: Draft, run_id: str) -> None:
     """Advance the run: hosts whose command ended go to their next step or are done, further hosts begin, or the run
-    ends. At most PARTS_MAX hosts are looked at, begun and asked to end; if there are more, the run stays due.
+    ends. So many hosts are looked at, begun and asked to end as the rules have for a step (`run_parts_max`); if there
+    are more, the run stays due.
     """
-    memory, run = draft.memory, draft.run(run_id)
+    memory, run, parts_max = draft.memory, draft.run(run_id), draft.rules.run_parts_max
     if run is None or not run.open:
         draft.drop(memory.due_runs, run_id)
         return
@@ -33,25 +32,25 @@ def advance(draft: Draft, run_id: str) -> None:
     if run.cancel_wall_s is not None:
         run = _ask_to_end(draft, run, names)
     ended = draft.get(memory.due_runs, run_id) or ()
-    for name in ended[:PARTS_MAX]:
+    for name in ended[:parts_max]:
         part = draft.part(run_id, name)
         if part is not None:
             run = _go_on(draft, run, part)
-    for _ in range(min(PARTS_MAX, run_rules.room(run))):
+    for _ in range(min(parts_max, run_rules.room(run))):
         if run_rules.room(run):  # whoever could not begin has failed, and that may stop the run
             part = HostPart(names[run.begun])
             run = _put(draft, run, part, _begin_step(draft, run, msgspec.structs.replace(part, part=Part.ACTIVE)))
     after = run_rules.settled(run, draft.now.wall_s)
     if after != before:
         draft.put_run(after)
-    rest = ended[PARTS_MAX:]
+    rest = ended[parts_max:]
     is_due = rest or run_rules.room(run) or (run.cancel_wall_s is not None and run.asked < run.begun)
     draft.set(memory.due_runs, run_id, rest if after.open and is_due else None)
 
 
 def _ask_to_end(draft: Draft, run: Run, names: Sequence[str]) -> Run:
     """Ask the commands under way of the next hosts to end, for the operator who cancelled the run."""
-    asked = min(run.begun, run.asked + PARTS_MAX)
+    asked = min(run.begun, run.asked + draft.rules.run_parts_max)
     for name in names[run.asked : asked]:
         part = draft.part(run.id, name)
         command = draft.command(part.command_id) if part is not None else None

@@ -124,8 +124,9 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
     memory.ledger, memory.next_number = kept.ledger, kept.next_number
     load(memory, kept.rows)
     memory.hosts.put_row(CANARY_HOST, HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s))
+    offline, stale = Link(Presence.OFFLINE), Link(Presence.STALE)
     for name in memory.hosts:
-        memory.links.put_row(name, Link(Presence.OFFLINE if name == CANARY_HOST else Presence.STALE))
+        memory.links.put_row(name, offline if name == CANARY_HOST else stale)
     for command in sorted(memory.commands.values(), key=lambda each: each.number):
         if command.open:
             _take_up(memory, _rebooted(command, boot, now, rules.lost_after_s), now)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import msgspec
 
-from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
 from processes.core.shown.status import IncidentView, Overall
 from processes.core.shown.views import CommandView, HostView, TransitionView
@@ -142,19 +141,6 @@ class HostRemoved(msgspec.Struct, frozen=True):
 
     name: str
     commands_ended: int
-
-
-class DeadLettersPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/deadletters, newest first."""
-
-    deadletters: list[DeadLetterView]
-
-
-class DeadLetterGone(msgspec.Struct, frozen=True):
-    """POST /api/v1/deadletters/ID/discard."""
-
-    id: str
-    discarded: bool
 
 
 class HealthView(msgspec.Struct, frozen=True):

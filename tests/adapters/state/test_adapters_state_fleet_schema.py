@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import old_installation
@@ -30,6 +31,7 @@ from processes.hub import store
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
+from typing import Any
 from processes.adapters.state import fleet_schema
 left = int(sys.argv[2])
 def strike(statement):
@@ -47,7 +49,9 @@ fleet_schema.migrate(connection, (*fleet_schema.MIGRATIONS, more))
 """
 
 
-OLD_PARTS = {  # of runs as a version before kept them, with all their hosts in the run's own record
+OLD_PARTS: dict[
+    str, list[dict[str, Any]]
+] = {  # of runs as a version before kept them, with all their hosts in the run's own record
     "going": [
         {"host": "a", "part": "succeeded", "step": 1, "command_id": "c1"},
         {"host": "b", "part": "failed", "command_id": "c2", "reason": "timeout"},

@@ -184,7 +184,6 @@ def test_wrong_usage_is_told_on_one_line(run: Run) -> None:
     ("verb", "path", "word"),
     [
         ("host", "hosts", "unknown_host"), ("command", "commands", "unknown_command"),
-        ("logs", "commands", "unknown_command"),
         ("runs", "runs", "unknown_run"), ("deadletter", "deadletters", "unknown_letter"),
     ],
 )  # fmt: skip
@@ -461,12 +460,11 @@ def test_what_a_short_id_names_is_changed_by_its_whole_id_and_never_one_of_two(r
 def test_a_runs_id_in_the_place_of_a_commands_is_told(run: Run, server: ApiServer) -> None:
     server.on("GET", f"{COMMANDS}/r1", UNKNOWN_COMMAND)
     server.on("GET", RUN, (200, BEGUN))
-    for verb in ("command", "logs"):
-        assert run(verb, "r1") == (
-            1,
-            "",
-            "fleethub: r1 is a run, not a command\n  fleethub runs r1 names its commands.\n",
-        )
+    assert run("command", "r1") == (
+        1,
+        "",
+        "fleethub: r1 is a run, not a command\n  fleethub runs r1 names its commands.\n",
+    )
 
 
 def test_a_command_tells_its_run_its_exit_code_and_how_long_it_took(run: Run, server: ApiServer) -> None:

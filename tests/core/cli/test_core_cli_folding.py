@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.core.cli.folding import NAMES_MAX, Foldings, Group, Said, folded, title
+from processes.core.cli.folding import NAMES_MAX, Folding, Group, Said, folded, title
 from processes.core.values import Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
 Lines = Sequence[tuple[Stream, str]]
 
 
-def said(folder: Foldings, host: str, lines: Lines, op: str = "pull", step: int = 0) -> Said:
+def said(folder: Folding, host: str, lines: Lines, op: str = "pull", step: int = 0) -> Said:
     found = Said(host, op, f"id-{host}-{step}")
     found.step = step
     for stream, line in lines:
@@ -27,7 +27,7 @@ def hosts(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def test_hosts_with_one_output_are_one_group_and_the_odd_ones_follow() -> None:
-    folder = Foldings()
+    folder = Folding()
     alike = [said(folder, f"web{number}", [(OUT, "up to date")]) for number in range(9)]
     odd = said(folder, "db1", [(OUT, "up to date"), (OUT, "and more")])
     (groups,) = folded([odd, *alike])
@@ -38,14 +38,14 @@ def test_hosts_with_one_output_are_one_group_and_the_odd_ones_follow() -> None:
 
 
 def test_all_odd_ones_are_named_and_silence_is_an_output() -> None:
-    folder = Foldings()
+    folder = Folding()
     group = Group([f"h{number}" for number in range(NAMES_MAX * 3)], said(folder, "h0", []))
     assert title(group, 99, is_first=False).endswith(", ".join(group.hosts))
     assert title(group, 99, is_first=True).startswith("--- 15 of 99 at pull, no output: h0")
 
 
 def test_the_steps_of_a_run_are_folded_each_by_itself_in_their_order() -> None:
-    folder = Foldings()
+    folder = Folding()
     commands = [said(folder, host, [(OUT, "same")], op, step) for host in "ba" for step, op in enumerate(("z", "a"))]
     assert [[(group.said.op, group.hosts) for group in groups] for groups in folded(commands)] == [
         [("z", ["a", "b"])],
@@ -54,7 +54,7 @@ def test_the_steps_of_a_run_are_folded_each_by_itself_in_their_order() -> None:
 
 
 def test_in_which_order_two_streams_come_makes_no_difference_and_which_stream_does() -> None:
-    folder = Foldings()
+    folder = Folding()
     one, other = said(folder, "a", [(OUT, "x"), (ERR, "y")]), said(folder, "b", [(ERR, "y"), (OUT, "x")])
     swapped = said(folder, "c", [(OUT, "y"), (ERR, "x")])
     (groups,) = folded([one, other, swapped])
@@ -71,7 +71,7 @@ def test_hosts_are_together_exactly_if_they_said_the_same_whatever_is_kept(
     outputs: list[Lines], bytes_max: int, lines_max: int
 ) -> None:
     """Past the limits lines are compared all the same: two hosts that differ there are not shown as alike."""
-    folder = Foldings(lines_bytes_max=bytes_max, lines_max=lines_max)
+    folder = Folding(lines_bytes_max=bytes_max, lines_max=lines_max)
     commands = [said(folder, f"h{number}", output) for number, output in enumerate(outputs)]
     groups = [group for groups in folded(commands) for group in groups]
     by_streams = [

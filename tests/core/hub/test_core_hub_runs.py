@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processes.core.hub import step
 from processes.core.hub.effects import Effects, Put
 from processes.core.hub.rules import Rules
-from processes.core.hub.runs import PARTS_MAX, facts_of
+from processes.core.hub.runs import facts_of
 from processes.core.records.command import State
 from processes.core.records.run import Part, PartView, Run, RunState, run_view
 from processes.core.travels import messages
@@ -24,8 +24,8 @@ from processes.core.travels.messages import CancelRun, Json, StartRun
 class Fleet:
     """Connected hosts and one run."""
 
-    def __init__(self, count: int = 5) -> None:
-        self.play = Play()
+    def __init__(self, count: int = 5, rules: Rules = Rules()) -> None:  # noqa: B008  # no state
+        self.play = Play(rules)
         self.names = [f"h{number}" for number in range(count)]
         self.play.enroll(*self.names)
         for name in self.names:
@@ -274,7 +274,7 @@ def test_the_end_of_a_command_writes_and_answers_no_more_in_a_run_over_many_host
 
 
 def test_a_step_begins_and_cancels_so_many_hosts_at_most_and_all_in_the_end() -> None:
-    fleet = Fleet(2 * PARTS_MAX + 5)
+    fleet = Fleet(19, Rules(run_parts_max=7))
     event = messages.RequestReceived("r", "fanout", "ann", 1e12, StartRun(["pull", "switch"], fleet.names))
     made: list[int] = []
 
@@ -292,12 +292,12 @@ def test_a_step_begins_and_cancels_so_many_hosts_at_most_and_all_in_the_end() ->
     first = step.step(fleet.play.memory, event, fleet.play.now).apply()
     fleet.run_id = msgspec.json.decode(first.replies[0][1].body)["id"]
     turns(first)
-    assert made == [PARTS_MAX, PARTS_MAX, 5]
+    assert made == [7, 7, 5]
     assert fleet.run.active == len(fleet.names)
     made.clear()
     cancel = messages.RequestReceived("c", "fanout", "ann", 1e12, CancelRun(fleet.run_id))
     turns(step.step(fleet.play.memory, cancel, fleet.play.now).apply())
-    assert max(made) <= PARTS_MAX
+    assert max(made) <= 7
     assert set(fleet.parts().values()) == {"failed"}, "all were queued"
     assert (fleet.run.state, fleet.run.failed) == (RunState.CANCELLED, len(fleet.names))
     assert not fleet.play.memory.run_parts
@@ -306,7 +306,7 @@ def test_a_step_begins_and_cancels_so_many_hosts_at_most_and_all_in_the_end() ->
 
 
 def test_a_hub_that_dies_between_two_bites_of_a_start_or_a_cancel_leaves_them_to_its_successor() -> None:
-    fleet = Fleet(PARTS_MAX + 5)
+    fleet = Fleet(9, Rules(run_parts_max=7))
     event = messages.RequestReceived("r", "fanout", "ann", 1e12, StartRun(["pull"], fleet.names))
     effects = step.step(fleet.play.memory, event, fleet.play.now).apply()
     fleet.play.effects.extend(effects)
@@ -324,15 +324,16 @@ def test_a_hub_that_dies_between_two_bites_of_a_start_or_a_cancel_leaves_them_to
 
 @given(
     st.integers(1, 6), st.integers(1, 4), st.none() | st.integers(0, 3), st.integers(1, 3),
+    st.sampled_from([1, 2, 100]),
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["ok", "error", "remove", "cancel", "restart"])), max_size=25),
 )  # fmt: skip
-def test_whatever_befalls_a_run_it_counts_its_hosts_rightly_and_ends_when_they_have(
-    count: int, parallel: int, max_failures: int | None, steps: int, moves: list[tuple[int, str]]
+def test_whatever_befalls_a_run_it_counts_its_hosts_rightly_and_ends_when_they_have(  # noqa: PLR0917  # as drawn
+    count: int, parallel: int, max_failures: int | None, steps: int, bite: int, moves: list[tuple[int, str]]
 ) -> None:
     """Beside a slow count over all hosts, which `hosts` makes. The bugs it would catch: a host is counted twice, or
     never; a run waits for nobody.
     """
-    fleet = Fleet(count)
+    fleet = Fleet(count, Rules(run_parts_max=bite))
     fleet.start(*["pull"] * steps, parallel=parallel, max_failures=max_failures)
     for place, move in moves:
         name = fleet.names[place % count]
