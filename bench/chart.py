@@ -83,10 +83,10 @@ def _found(measured: Measured, path: Sequence[str]) -> object:
 
 SLOPES: Final = (  # what grows, the figure, its title, and the axis
     ("agents", ("heartbeats", "cpu_ms_each"), "CPU of a heartbeat, ms", "connected agents, 100 heartbeats/s"),
-    ("agents", ("commands", "cpu_ms_each"), "CPU of a command, ms", "connected agents, 20 commands/s"),
+    ("agents", ("commands", "cpu_ms", "all"), "CPU of a command, ms", "connected agents, 20 commands/s"),
     ("agents", ("connections", "memory_mb", "all"), "memory of all processes, MB", "connected agents"),
     ("rate", ("heartbeats", "cpu_ms_each"), "CPU of a heartbeat, ms", "heartbeats/s of 1,000 agents"),
-    ("commands", ("commands", "cpu_ms_each"), "CPU of a command, ms", "commands/s to 100 agents"),
+    ("commands", ("commands", "cpu_ms", "all"), "CPU of a command, ms", "commands/s to 100 agents"),
     ("subscribers", ("heartbeats", "cpu_ms_each"), "CPU of a heartbeat, ms", "subscribers, 100 heartbeats/s"),
 )
 BESIDE: Final = (

@@ -469,14 +469,13 @@ static void dial_some(void) {
 /* Send the heartbeats that are due. Return when the next one is. */
 static double send_some(double at_s) {
     if (is_asker && sending) {
-        for (int i = 1, free = 0; i < count; i++) {
+        int askers = rate > 0 ? count : 2; /* one at a time: the first connection alone asks */
+        for (int i = 1; i < askers; i++) {
             Client *c = &clients[i];
             double due_s = rate > 0 ? began_s + (double)due_count / rate : at_s;
             if (due_s >= until_s || due_s > at_s) return due_s < until_s ? due_s : until_s;
             if (c->is_asking || c->state != READY) continue;
-            if (rate > 0 || !free) ask(c, due_s), due_count++;
-            free++;
-            if (rate <= 0) break; /* the first connection alone asks, one at a time */
+            ask(c, due_s), due_count++;
         }
         return rate > 0 ? at_s + 0.001 : at_s + 0.05;
     }

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import chart, commands, connections, fan_out, heartbeats, highest, peers, slopes, start
+from bench import chart, commands, connections, fan_out, heartbeats, highest, peers, runs, slopes, start
 from bench.chart import Undrawable
 from bench.heartbeats import Hub
 from bench.installation import Installation, installed
@@ -97,6 +97,9 @@ def options() -> argparse.ArgumentParser:
     begun = verb("start", "how long a killed hub's successor takes over a large database", _start)
     _number(begun, "agents", 10_000, "hosts in the database")
     _number(begun, "commands", 100_000, "commands in the database, all at their end")
+    _number(begun, "times", 1, "how often a hub is killed; the medians and the spread are told")
+    going = verb("runs", "what the end of one command costs in a run over many hosts, beside one over few", _runs)
+    _number(going, "agents", 10_000, "hosts of the large run")
     idle = verb("idle", "what an installation costs whose agents only send their usual heartbeats", _idle)
     _number(idle, "agents", 10, "that are connected")
     _number(idle, "seconds", 20.0, "for the measurement")
@@ -167,7 +170,13 @@ def _connections(given: argparse.Namespace) -> Measured:
 
 def _start(given: argparse.Namespace) -> Measured:
     with installed(given.agents, lambda house: start.remember(house, given.commands)) as hub:
-        return {"agents": given.agents, "commands": given.commands, **start.killed(hub)}
+        turns = [start.killed(hub) for _ in range(given.times)]
+    told = turns[0] if given.times == 1 else summary(turns)
+    return {"agents": given.agents, "commands": given.commands, **told}
+
+
+def _runs(given: argparse.Namespace) -> Measured:
+    return {name: runs.measured(hosts) for name, hosts in (("few", 10), ("many", given.agents))}
 
 
 def _idle(given: argparse.Namespace) -> Measured:

@@ -24,6 +24,7 @@ from processes.adapters.state import fleet_db
 from processes.core.records.command import Command, State
 from processes.core.records.ledger import Ledger
 
+WELL: Final = ("ok", "degraded")  # degraded: as long as an incident is young, or hosts are away
 VERBS: Final = ("--version", "status", "hosts")
 
 
@@ -50,9 +51,13 @@ def remember(house: House, commands: int) -> None:
 
 
 def killed(hub: Installation) -> dict[str, Any]:
-    """Kill the hub, and return how long it took until its successor has turned."""
-    before = hub.house.pulse("hub")
+    """Kill the hub once nothing hinders it any more, and return how long it took until its successor has turned."""
     began_s = time.monotonic()
+    while hub.verdict() not in WELL:
+        if time.monotonic() - began_s > WAIT_S:
+            raise TimeoutError(f"the installation was not well within {WAIT_S} s{hub.house.logs()}")
+        time.sleep(0.2)
+    before, began_s = hub.house.pulse("hub"), time.monotonic()
     os.kill(before.pid, signal.SIGKILL)
     while True:
         now = hub.house.pulse("hub")

@@ -139,11 +139,11 @@ class ChangeApi:
         """Start a run over many hosts. The hub carries it on, whatever becomes of the client."""
         body = await body_of(request, RunBody)
         check_fresh(self._auth, request, body.steps)
-        return await self._ask(request, StartRun(**msgspec.structs.asdict(body)))
+        return await self._ask_about_run(request, StartRun(**msgspec.structs.asdict(body)))
 
     async def cancel_run(self, request: Request) -> Response:
         """Begin no further host, and ask for the end of the commands under way; 409 if the run has ended."""
-        return await self._ask(request, CancelRun(request.path_params["id"]))
+        return await self._ask_about_run(request, CancelRun(request.path_params["id"]))
 
     async def enroll(self, request: Request) -> Response:
         """Enroll a host and tell its token, this once; the hub gets only the token's hash."""
@@ -218,6 +218,11 @@ class ChangeApi:
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
+
+    async def _ask_about_run(self, request: Request, asked: HubRequest) -> Response:
+        await check_there(request)
+        answer = await self._requests.ask(principal_of(request).actor, asked)
+        return answered(await self._read_api.with_hosts(answer))
 
     async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
         token = secrets.token_urlsafe(32)

@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from processes.cli.folded import ShownFolded, Spoken
 from processes.cli.following import Shown
 from processes.cli.terminal import completion, interrupt, output
 from processes.cli.terminal.client_failure import failure_of
@@ -41,6 +42,7 @@ from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOST
 from processes.core.values import OP_NAME, Presence
 
 NAMES_MAX: Final = 5  # hosts named in one line
+TOLD_MAX: Final = 20  # failed hosts whose last lines are shown once more; guess: what a person reads
 OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile: naming offline hosts is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
 
@@ -87,6 +89,9 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="TEXT",
     help="A name for this very run: typed again with the same key, it is not begun again. [default: a new key]",
 )
+@click.option("--failed-of", metavar="RUN", help="On the hosts that failed in this run, or were not attempted.")
+@click.option("--offering", is_flag=True, help="Leave out hosts that do not offer all these operations, and name them.")
+@click.option("-b", "--fold", is_flag=True, help="Print the output at the end, and what several hosts said once.")
 @click.option("--no-wait", is_flag=True, help="Return once the run is accepted.")
 @click.option(
     "--wait", "wait_s", type=Seconds(), metavar="S",
@@ -105,6 +110,9 @@ def run(
     max_failures: int | None,
     ttl_s: float | None,
     key: str | None,
+    failed_of: str | None,
+    offering: bool,
+    fold: bool,
     no_wait: bool,
     wait_s: float | None,
     as_json: bool,
@@ -119,18 +127,25 @@ def run(
         raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
-    body: dict[str, object] = {
-        "steps": _steps(ops),
-        **_chosen(hosts, everywhere, where),
-        "key": key or uuid.uuid4().hex,
-    }
+    if offering and where:
+        raise click.UsageError("--offering chooses among named hosts, those of --failed-of or all, not with --where")
+    chosen = {} if failed_of is not None else _chosen(hosts, everywhere, where)
+    if failed_of is not None and (hosts or everywhere or where):
+        raise click.UsageError("--failed-of chooses the hosts: name none, and say neither --all nor --where")
+    body: dict[str, object] = {"steps": _steps(ops), **chosen, "key": key or uuid.uuid4().hex}
     limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
     body.update({name: value for name, value in limits.items() if value is not None})
     with asking(hub, token_file) as api:
+        if failed_of is not None:
+            body["hosts"] = failed_hosts(api.run(failed_of))
+        if offering:
+            named = body.pop("hosts", None)
+            body.pop("where", None)
+            body["hosts"] = _offering(api, named if isinstance(named, list) else None, _steps(ops))
         view = _started(api, body, again=_again(invocation().words, key, body))
         _tell_offline(api, view)
         if not no_wait:
-            return followed(api, view, wait_s, as_json)
+            return followed(api, view, wait_s, as_json, fold=fold)
         if as_json:
             output.document(RunDocument(view, list(_commands_now(api, view))))
         else:
@@ -139,8 +154,10 @@ def run(
         return EXIT_OK
 
 
-def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> int:
-    """Follow a run until it is over, or at most for `wait_s`, and return the exit code."""
+def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool, *, fold: bool = False) -> int:
+    """Follow a run until it is over, or at most for `wait_s`, and return the exit code. `fold`: print its output at the
+    end, and what several hosts said once.
+    """
     fleet_run = WatchedRun(view)
     if not as_json:
         output.progress(f"run {view.id} on {count(view.total, 'host')}")
@@ -155,7 +172,11 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
                         _leave_or_cancel(api, fleet_run, interrupts)
 
         names = [part.host for part in view.hosts]
-        shown = Shown(names, quiet=as_json, on_run=show, between=between)
+        shown = (
+            ShownFolded(quiet=as_json, on_run=show, between=between)
+            if fold
+            else Shown(names, quiet=as_json, on_run=show, between=between)
+        )
         following = Following(api, fleet_run=fleet_run, listener=shown, output=not as_json)
         left = False
         try:
@@ -172,6 +193,8 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
             if told.advice:
                 output.note(f"  {told.advice}")
     commands = following.commands
+    if isinstance(shown, ShownFolded) and not as_json:
+        shown.end(Spoken(each.id, each.host, each.op) for each in commands.values())
     if as_json:
         output.document(RunDocument(fleet_run.view, [each.shown() for each in commands.values()]))
     if left:
@@ -180,7 +203,7 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
         )
         return EXIT_INTERRUPTED
     if not as_json:
-        summarize(fleet_run.view, commands)
+        summarize(fleet_run.view, commands, shown.last_lines)
     code = exit_code(fleet_run.view, (each.state for each in commands.values()))
     if code == EXIT_UNANSWERED:
         output.note(
@@ -201,11 +224,16 @@ def exit_code(view: RunView, states: Iterable[State]) -> int:
     return EXIT_UNANSWERED if view.succeeded < view.total else EXIT_OK
 
 
-def summarize(view: RunView, commands: dict[str, Watched]) -> None:
-    """Print on stderr a line for each host that did not succeed, and how many hosts ended how."""
-    for part in view.hosts:
-        if part.state is not Part.SUCCEEDED:
-            output.note(_line(part, commands.get(part.command_id or "")))
+def summarize(view: RunView, commands: dict[str, Watched], last_lines: Mapping[str, Iterable[str]]) -> None:
+    """Print on stderr a line for each host that did not succeed, and how many hosts ended how. Those that failed come
+    first, each with what its command said last, if there were several hosts to read.
+    """
+    left = [part for part in view.hosts if part.state is not Part.SUCCEEDED]
+    for number, part in enumerate(sorted(left, key=lambda part: part.state is not Part.FAILED)):
+        output.note(_line(part, commands.get(part.command_id or "")))
+        if part.state is Part.FAILED and view.total > 1 and number < TOLD_MAX:
+            for line in last_lines.get(part.command_id or "", ()):
+                output.note(f"  | {line}")
     output.note(f"run {view.id} {view.state}: {counts(view)}")
 
 
@@ -324,6 +352,37 @@ def _steps(ops: str) -> list[str]:
                 f"OP is the name of an operation, or several separated by commas; {op!r} is not a name"
             )
     return steps
+
+
+def failed_hosts(view: RunView) -> list[str]:
+    """Return the hosts that failed in the run or were not attempted. Raises: Failure, if there is none."""
+    names = [part.host for part in view.hosts if part.state in (Part.FAILED, Part.NOT_ATTEMPTED)]
+    if not names:
+        raise Failure("no_host_failed", f"no host failed in run {view.id}: {counts(view)}", exit_code=EXIT_FAILED)
+    return names
+
+
+def _offering(api: Api, names: list[str] | None, steps: list[str]) -> list[str]:
+    """Return those of these hosts (None: of all) that offer every step, or were never seen, and say which do not.
+
+    A name that is not enrolled stays, for the hub to refuse. Raises: Failure, if none is left.
+    """
+    known = {host.name: host for host in api.hosts() if not host.revoked or names is not None}
+    asked = sorted(known) if names is None else names
+    lacking = {
+        name
+        for name in asked
+        if name in known and (offered := known[name].commands) is not None and not set(steps) <= set(offered)
+    }
+    left = [name for name in asked if name not in lacking]
+    what = ", ".join(steps)
+    if not left:
+        raise Failure("not_offered", f"none of {count(len(asked), 'host')} offers {what}", exit_code=EXIT_FAILED)
+    if lacking:
+        output.note(
+            f"fleethub: {count(len(lacking), 'host')} left out, not offering {what}: {', '.join(sorted(lacking))}"
+        )
+    return left
 
 
 def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> dict[str, object]:
