@@ -299,7 +299,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         _check_op(op)
     _check_limits(draft, request.key, request.ttl_s)
     if (request.hosts is None) == (request.where is None):
-        raise Refused(400, "malformed", "give either hosts or where")
+        raise Refused(400, "malformed", "give either hosts, where or query")
     if request.parallel is not None and request.parallel < 1:
         raise Refused(400, "malformed", "parallel must be at least 1")
     if request.max_failures is not None and request.max_failures < 0:
