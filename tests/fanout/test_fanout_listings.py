@@ -195,7 +195,10 @@ def test_a_flood_of_wrong_tokens_is_counted_named_by_an_alarm_and_keeps_no_good_
 
 def test_a_query_finds_hosts_to_list_to_label_and_to_run_on(house: FanoutHouse, boss: httpx.Client) -> None:
     """What the fanout found is what the hub gets: the names, and the text by which they were found."""
-    post = lambda path, **body: boss.post(f"/api/v1/{path}", json=body)  # noqa: E731
+
+    def post(path: str, **body: object) -> httpx.Response:
+        return boss.post(f"/api/v1/{path}", json=body)
+
     told = post("hosts/labels", query="name:a*", set={"role": "web", "env": "prod"}).json()
     assert told == {"hosts": ["a1", "a2"], "changed": 2, "query": "name:a*"}
     until(lambda: names(boss.get("/api/v1/hosts?query=role=web")) == ["a1", "a2"])

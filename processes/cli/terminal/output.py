@@ -34,7 +34,7 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor",
     "down", "drill",
     "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore",
-    "revoke", "run",
+    "label", "queries", "revoke", "run",
     "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
