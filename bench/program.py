@@ -87,6 +87,8 @@ def _options() -> argparse.ArgumentParser:
     verb("cli", "how long the command line takes to start", _cli)
     queues = verb("queues", "what goes through the queues alone", _queues)
     _number(queues, "seconds", 5.0, "for each load")
+    queries = verb("queries", "how long a fanout takes to find hosts by a query", _queries)
+    _number(queries, "hosts", 10_000, "in the fleet")
     verb("page", "how smooth the page is with 10,000 hosts beside 100, in a real browser", _page)
     slopes = verb("slopes", "how the cost grows with agents, with subscribers and with the rate", _slopes)
     _number(slopes, "seconds", 5.0, "for each point")
@@ -163,6 +165,12 @@ def _chart(given: argparse.Namespace) -> Measured:
     except (OSError, ValueError, Undrawable) as error:
         raise SystemExit(f"bench: {error}") from None
     return {"chart": str(given.to)}
+
+
+def _queries(given: argparse.Namespace) -> Measured:
+    from bench import queries  # noqa: PLC0415  # each of these loads what the others do not need
+
+    return queries.measured(given.hosts)
 
 
 def _queues(given: argparse.Namespace) -> Measured:

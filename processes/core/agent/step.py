@@ -106,7 +106,7 @@ class Identity(msgspec.Struct, frozen=True):
             commands=list(self.offers),
             command_options=dict(self.offers),
             known=known,
-            labels=dict(self.labels),
+            labels=dict(self.labels) or None,
         )
 
 

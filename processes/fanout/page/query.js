@@ -176,7 +176,9 @@ function bare(word) {
   if (!word.text) throw new QueryError(word, "there is nothing here to look for");
   const presence = word.mask.toLowerCase();
   if (PRESENCES.includes(presence)) return (host) => host.presence === presence;
-  const like = pattern(pieces(word), true);
+  const parts = pieces(word),
+    like = pattern(parts, true);
+  if (parts.length > 1) return (host) => isText(host.name, like);
   return (host, running) => texts(host, running).some((text) => like(text.toLowerCase()));
 }
 function texts(host, running) {
