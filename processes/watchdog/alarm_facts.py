@@ -68,17 +68,9 @@ def _rows(connection: sqlite3.Connection, before: AlarmFacts) -> AlarmFacts:
         put_aside=put_aside,
         ended=_ended(connection, before, dict(put_aside)),
         suspended=[(str(name), str(why)) for name, why in hosts],
-        audit_head=_audit_head(connection) or before.audit_head,
+        audit_head=audit_trail.told_head(connection) or before.audit_head,
         ending=_ending(connection),
     )
-
-
-def _audit_head(connection: sqlite3.Connection) -> str:
-    try:
-        head = audit_trail.head(connection)
-    except sqlite3.Error:
-        return ""  # of a version that does not chain it: the hub brings it up to date when it begins
-    return str(head) if head.hash else ""
 
 
 def _ending(connection: sqlite3.Connection) -> list[OperatorToken]:

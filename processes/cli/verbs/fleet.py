@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +136,8 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
 
 def _agent(host: HostView) -> str:
     """Return the agent's version, with a word if it is older than this fleethub: it is brought up to date by /agent."""
+    from importlib import metadata  # noqa: PLC0415  # it takes as long as a request; --json names no agent
+
     is_old = is_old_agent(host.agent_version, host.protocol, metadata.version("fleethub"))
     return f"{host.agent_version} (old)" if is_old else host.agent_version
 
