@@ -212,6 +212,12 @@ Poison
     row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside, or of which
     two different events ended hubs, is suspended (core/hub/flood.py) until an operator lifts it.
 
+Labels and queries
+    core/labels.py has what a label may be, core/hub/labels.py sets the hub's; an agent's own come with its register and
+    change nothing. core/shown/query.py is the language that finds hosts, and page/query.js reads the same. A fanout
+    finds them in the rows that it shows (fanout/host_finder.py) and sends the hub their names with the query's text;
+    the hub never reads a query. Saved ones are its table `queries` (core/hub/saved_queries.py).
+
 Who is let in
     Every credential is a random secret, of which the hub has the SHA-256 alone. Operators' tokens are rows of the
     database (core/hub/operator_tokens.py); fanout/state_folder.py reads them twice a second, and fanout/auth.py judges
