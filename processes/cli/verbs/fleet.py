@@ -15,7 +15,7 @@ from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
-from processes.cli.verbs.labels import labels_of
+from processes.cli.verbs.label import labels_of
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
 from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me, SavedQueries
@@ -313,12 +313,8 @@ def enroll(
     if expires_s is not None and not code:
         raise click.UsageError("--expires is for --code: a host's token has no end")
     if not HOST_NAME.fullmatch(name):
-        raise Failure(
-            "bad_name",
-            f"{name!r} is not a host name",
-            "Use letters, digits, hyphens and dots, as in RFC 1123.",
-            EXIT_USAGE,
-        )
+        advice = "Use letters, digits, hyphens and dots, as in RFC 1123."
+        raise Failure("bad_name", f"{name!r} is not a host name", advice, EXIT_USAGE)
     labels = labels_of(words)
     if rotate:
         if again or code or labels:
