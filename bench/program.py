@@ -106,6 +106,8 @@ def options() -> argparse.ArgumentParser:
     verb("cli", "how long the command line takes to start", _cli)
     queues = verb("queues", "what goes through the queues alone", _queues)
     _number(queues, "seconds", 5.0, "for each load")
+    queries = verb("queries", "how long a fanout takes to find hosts by a query", _queries)
+    _number(queries, "hosts", 10_000, "in the fleet")
     verb("page", "how smooth the page is with 10,000 hosts beside 100, in a real browser", _page)
     grown = verb("slopes", "how the cost grows with agents, subscribers, heartbeats and commands", _slopes)
     grown.add_argument(
@@ -196,6 +198,12 @@ def _chart(given: argparse.Namespace) -> Measured:
     except (OSError, ValueError, TypeError, KeyError, Undrawable) as error:
         raise SystemExit(f"bench: {given.to} cannot be drawn: {error}") from None
     return {"chart": str(given.to)}
+
+
+def _queries(given: argparse.Namespace) -> Measured:
+    from bench import queries  # noqa: PLC0415  # each of these loads what the others do not need
+
+    return queries.measured(given.hosts)
 
 
 def merged(found: list[Measured]) -> Measured:

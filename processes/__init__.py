@@ -212,6 +212,12 @@ Poison
     row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside, or of which
     two different events ended hubs, is suspended (core/hub/flood.py) until an operator lifts it.
 
+Labels and queries
+    core/labels.py has what a label may be, core/hub/labels.py sets the hub's; an agent's own come with its register and
+    change nothing. core/shown/query.py is the language that finds hosts, and page/query.js reads the same. A fanout
+    finds them in the rows that it shows (fanout/host_finder.py) and sends the hub their names with the query's text;
+    the hub never reads a query. Saved ones are its table `queries` (core/hub/saved_queries.py).
+
 Who is let in
     Every credential is a random secret, of which the hub has the SHA-256 alone. Operators' tokens are rows of the
     database (core/hub/operator_tokens.py); fanout/state_folder.py reads them twice a second, and fanout/auth.py judges
@@ -248,8 +254,8 @@ One client and all the others
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
     (Pacer), and at once while nobody waits for a turn and that time is not over; whoever has said less has the next
     turn (core/turns.py), and in core/gateway/fair_lane.py the next place on the way to the hub. All keepalives have one
-    timer (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to
-    its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
+    timer (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read
+    to its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
     heartbeats that the hub has not taken when the next one of their host comes are conflated (core/gateway/outbox.py);
     for anything else it is closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the
     hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub

@@ -22,7 +22,9 @@ else:
     import tomli as tomllib
 
 from processes.adapters import agents_url, ownership
+from processes.core import labels
 from processes.core.errors import FleethubError
+from processes.core.labels import LABELS_MAX
 from processes.core.values import HOST_NAME, OP_NAME
 
 TOKEN_FILE: Final = "agent.token"  # noqa: S105 - a path
@@ -107,6 +109,11 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     commands: Annotated[
         dict[str, Entry], Meta(max_length=COMMANDS_MAX), _said("A table for each operation: `[commands.NAME]`.")
     ] = {}
+    labels: Annotated[
+        dict[str, str],
+        Meta(max_length=LABELS_MAX),
+        _said('What this server says of itself, `key = "value"`: shown beside the labels that operators set.'),
+    ] = {}
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -121,6 +128,7 @@ class Config(msgspec.Struct, frozen=True):
     output_bytes_max: int
     ca_file: Path | None
     commands: Mapping[str, Offer]
+    labels: Mapping[str, str] = {}
 
 
 def load(path: Path) -> Config:
@@ -155,6 +163,7 @@ def load(path: Path) -> Config:
         output_bytes_max=int(file.output_mb * 1024 * 1024),
         ca_file=home / file.ca_file if file.ca_file else None,
         commands=offered | {op: _offer(op, entry, path) for op, entry in file.commands.items()},
+        labels=file.labels,
     )
     _check(config, named=bool(file.name))
     read_token(config.token_file)
@@ -252,6 +261,9 @@ def _check(config: Config, *, named: bool) -> None:
             raise ConfigError(f"{config.path}: commands.{op}.argv holds a NUL character")
         if not offer.argv[0]:
             raise ConfigError(f"{config.path}: commands.{op}.argv begins with the program's name, which is empty here")
+    for key, value in config.labels.items():
+        if wrong := labels.complaint(key, value):
+            raise ConfigError(f"{config.path}: labels: {wrong}")
     if config.ca_file is not None:
         if not is_tls:
             raise ConfigError(f"{config.path}: ca_file is for wss://, and hub = {config.hub!r} has no TLS")

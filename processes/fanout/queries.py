@@ -13,7 +13,7 @@ from processes.core.records.run import RunState
 from processes.core.shown.inventory import PORT
 from processes.core.travels.audit import Kind
 from processes.core.travels.operator_frames import OFFSET_MAX
-from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
+from processes.core.travels.operator_requests import QUERY_CHARS_MAX, REQUEST_HOSTS_MAX
 from processes.core.values import HOST_NAME_MAX, Presence
 from processes.fanout.openapi import Query
 
@@ -21,6 +21,7 @@ LISTED_MAX: Final = 1000  # commands, runs, incidents or lines in one answer
 
 Limit = Annotated[int, Meta(ge=1, le=LISTED_MAX)]
 Text = Annotated[str, Meta(max_length=HOST_NAME_MAX)]
+QueryText = Annotated[str, Meta(max_length=QUERY_CHARS_MAX)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 
 
@@ -39,6 +40,7 @@ HOSTS_QUERY: Final = (
     Query("after", Text, "Those after this name: `next` of the page before"),
     Query("presence", Presence, "Only those"),
     Query("search", Text, "Only those whose name has this in it"),
+    Query("query", QueryText, "Only those that this query finds, or the saved one (@NAME)"),
 )
 TARGETS_QUERY: Final = (
     Query("port", Annotated[int, Meta(ge=1, le=65535)], f"Of each target; {PORT} if it is not given"),

@@ -12,6 +12,8 @@ import pytest
 from websockets.uri import parse_uri
 
 from processes.agent.config import ConfigError, Offer, builtins, load, read_token, reboot, trust
+from processes.core.agent.step import Identity
+from processes.core.travels import agent_frames
 
 HUB = 'hub = "ws://127.0.0.1:7701/ws"\n'
 UNDIALLED = [
@@ -163,6 +165,10 @@ def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
             "unknown key commands.pull.timeout; did you mean commands.pull.timeout_s?",
         ),
         (HUB + '[commands."a b"]\nargv = ["true"]', "commands.'a b'"),
+        (HUB + '[labels]\nRole = "web"', "labels: 'Role' is no key of a label"),
+        (HUB + '[labels]\nrole = "a b"', "labels: 'a b' is no value of the label role"),
+        (HUB + "[labels]\nrole = 7", "labels"),
+        (HUB + "[labels]\n" + "".join(f'k{n} = ""\n' for n in range(65)), "labels"),
         (HUB + 'ca_file = "none.pem"', "ca_file is for wss://"),
         ('hub = "wss://x/ws"\nca_file = "none.pem"', "none.pem holds no certificate"),
         ('hub = "wss://x/ws"\nca_file = "agent.toml"', "agent.toml holds no certificate"),
@@ -174,6 +180,18 @@ def test_mistake_is_named_with_the_file(tmp_path: Path, text: str, words: str) -
         load(write(tmp_path, text))
     assert words in str(caught.value)
     assert "agent.toml" in str(caught.value)
+
+
+def test_labels_of_the_file_are_what_register_says(tmp_path: Path) -> None:
+    labels = {"role": "web", "example.com/site": "Graz"}
+    config = load(write(tmp_path, HUB + '[labels]\nrole = "web"\n"example.com/site" = "Graz"\n'))
+    assert config.labels == labels
+    assert load(write(tmp_path, HUB)).labels == {}
+    told = Identity("web1", "boot", "journal", 5.0, {}, labels=config.labels).register([])
+    assert told.labels == labels
+    frame = agent_frames.encode(told)
+    assert b'"labels"' in frame if isinstance(frame, bytes) else '"labels"' in frame
+    assert Identity("web1", "boot", "journal", 5.0, {}).register([]).labels is None, "a hub of before makes it no fact"
 
 
 @pytest.mark.parametrize("hub", DIALLED)

@@ -87,9 +87,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # a hub that starts takes up the lost commands: without a look into all the others
         "CREATE INDEX commands_lost ON commands (number) WHERE state = 'lost'",
     ),
+    ("CREATE TABLE queries (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",),  # those that are saved
 )
 VERSION: Final = len(MIGRATIONS)
 EXPIRING_TOKENS: Final = 4  # from this version on tokens have an end
+SAVED_QUERIES: Final = 6  # from this version on
 ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch that the file beside it knows
 OWN_OF_SQLITE: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})  # tables of ANALYZE, which anybody may run
 

@@ -30,6 +30,7 @@ from processes.cli.terminal.failure import (
 from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub, invocation
 from processes.cli.terminal.streams import ReaderGone, Unwritable
 from processes.cli.terminal.text import age, count
+from processes.cli.verbs.choice import check_sure, choice_of, settled
 from processes.client.api import Api
 from processes.client.errors import HubAway, Refused
 from processes.client.follow import SILENT_S_MAX, Following
@@ -64,6 +65,9 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="KEY=VALUE",
     help="With --all: only on hosts whose KEY is VALUE. May be repeated.",
 )
+@click.option("--query", metavar="QUERY", help="On the hosts that this query finds, as `hosts QUERY` shows them.")
+@click.option("--dry-run", is_flag=True, help="Show on which hosts it would run, and send nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before it runs on hosts that are not named.")
 @click.option(
     "--parallel",
     type=click.IntRange(1, REQUEST_HOSTS_MAX),
@@ -106,6 +110,9 @@ def run(
     hosts: tuple[str, ...],
     everywhere: bool,
     where: tuple[str, ...],
+    query: str | None,
+    dry_run: bool,
+    yes: bool,
     parallel: int | None,
     max_failures: int | None,
     ttl_s: float | None,
@@ -121,27 +128,28 @@ def run(
 ) -> int:
     """Run operations on hosts, one after the other on each; a host where one fails takes no further part.
 
-    Exit code 0 only if all operations succeeded on every host.
+    Exit code 0 only if all operations succeeded on every host. Who says --all or --query is shown the hosts and asked;
+    where nobody can be asked, --yes is needed (else exit code 2). Of a query it runs exactly on the hosts that it found.
     """
     if no_wait and wait_s is not None:
         raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
+    steps, choice = _steps(ops), choice_of(hosts, everywhere, where, query, failed_of)
     if offering and where:
         raise click.UsageError("--offering chooses among named hosts, those of --failed-of or all, not with --where")
-    chosen = {} if failed_of is not None else _chosen(hosts, everywhere, where)
-    if failed_of is not None and (hosts or everywhere or where):
-        raise click.UsageError("--failed-of chooses the hosts: name none, and say neither --all nor --where")
-    body: dict[str, object] = {"steps": _steps(ops), **chosen, "key": key or uuid.uuid4().hex}
+    if not dry_run:
+        check_sure(choice, yes=yes)
+    body: dict[str, object] = {"steps": steps, "key": key or uuid.uuid4().hex}
     limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
     body.update({name: value for name, value in limits.items() if value is not None})
     with asking(hub, token_file) as api:
         if failed_of is not None:
-            body["hosts"] = failed_hosts(api.run(failed_of))
-        if offering:
-            named = body.pop("hosts", None)
-            body.pop("where", None)
-            body["hosts"] = _offering(api, named if isinstance(named, list) else None, _steps(ops))
+            choice = choice._replace(hosts=failed_hosts(api.run(failed_of)))
+        chosen = settled(api, choice, steps, offering=offering, yes=yes, dry_run=dry_run, as_json=as_json)
+        if chosen is None:
+            return EXIT_OK if dry_run else EXIT_FAILED
+        body.update(chosen)
         view = _started(api, body, again=_again(invocation().words, key, body))
         _tell_offline(api, view)
         if not no_wait:
@@ -360,43 +368,3 @@ def failed_hosts(view: RunView) -> list[str]:
     if not names:
         raise Failure("no_host_failed", f"no host failed in run {view.id}: {counts(view)}", exit_code=EXIT_FAILED)
     return names
-
-
-def _offering(api: Api, names: list[str] | None, steps: list[str]) -> list[str]:
-    """Return those of these hosts (None: of all) that offer every step, or were never seen, and say which do not.
-
-    A name that is not enrolled stays, for the hub to refuse. Raises: Failure, if none is left.
-    """
-    known = {host.name: host for host in api.hosts() if not host.revoked or names is not None}
-    asked = sorted(known) if names is None else names
-    lacking = {
-        name
-        for name in asked
-        if name in known and (offered := known[name].commands) is not None and not set(steps) <= set(offered)
-    }
-    left = [name for name in asked if name not in lacking]
-    what = ", ".join(steps)
-    if not left:
-        raise Failure("not_offered", f"none of {count(len(asked), 'host')} offers {what}", exit_code=EXIT_FAILED)
-    if lacking:
-        output.note(
-            f"fleethub: {count(len(lacking), 'host')} left out, not offering {what}: {', '.join(sorted(lacking))}"
-        )
-    return left
-
-
-def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> dict[str, object]:
-    if everywhere == bool(hosts):
-        raise click.UsageError("name the hosts, or say --all" if not hosts else "name the hosts or say --all, not both")
-    if joined := next((host for host in hosts if "," in host), None):
-        raise click.UsageError(f"{joined!r} is not a host name: hosts are separated by spaces")
-    if where and not everywhere:
-        raise click.UsageError("--where chooses among all hosts: give --all with it")
-    conditions: dict[str, str] = {}
-    for condition in where:
-        key, equals, value = condition.partition("=")
-        if not key or not equals:
-            raise click.UsageError(f"--where {condition!r} is not KEY=VALUE")
-        if conditions.setdefault(key, value) != value:
-            raise click.UsageError(f"--where {key} is given twice, but no host has both values")
-    return {"where": conditions} if everywhere else {"hosts": list(hosts)}

@@ -82,6 +82,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     succeeded: int = 0
     failed: int = 0
     asked: int = 0  # of the first so many hosts, the commands under way were asked to end
+    query: str = ""  # by which its hosts were found; empty: they were named
 
     @property
     def open(self) -> bool:
@@ -177,6 +178,7 @@ class RunView(msgspec.Struct, frozen=True):
     failed: int
     not_attempted: int
     hosts: list[PartView]
+    query: str = ""
 
 
 def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] | None = None) -> RunView:
@@ -207,4 +209,5 @@ def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] 
             PartView(host.host, host.part, host.step, run.steps[host.step], host.command_id or None, host.reason)
             for host in hosts
         ],
+        query=run.query,
     )
