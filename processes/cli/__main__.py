@@ -51,7 +51,7 @@ cli.sections = {  # the name of each verb, and the module that has it
     "Hosts": {
         "hosts": f"{VERBS}.fleet", "host": f"{VERBS}.fleet", "enroll": f"{VERBS}.fleet", "revoke": f"{VERBS}.fleet",
         "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
-        "inventory": f"{VERBS}.inventory", "label": f"{VERBS}.labels", "queries": f"{VERBS}.labels",
+        "inventory": f"{VERBS}.inventory", "label": f"{VERBS}.label", "queries": f"{VERBS}.label",
     },
     "Commands": {
         "run": f"{VERBS}.run", "runs": f"{VERBS}.runs", "commands": f"{VERBS}.commands",

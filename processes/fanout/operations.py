@@ -231,7 +231,8 @@ def _labels(query_api: QueryApi) -> list[Operation]:
     )  # fmt: skip
     save = of(
         "save_query", "queries", "Keeps a query under a name", {200: SavedQueryView}, SavedQueryBody, errors=(429,),
-        text="`@NAME` stands for it wherever a query is asked for.", example={"name": "web", "query": "role=web !os:debian"},
+        text="`@NAME` stands for it wherever a query is asked for.",
+        example={"name": "web", "query": "role=web !os:debian"},
     )  # fmt: skip
     remove = of("remove_query", "queries", "Forgets a saved query", {200: SavedQueryGone})
     listed = of("list_queries", "queries", "Saved queries, by name", {200: SavedQueries})
@@ -286,8 +287,8 @@ def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "runs"
     start = of(
         "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
-        text="Either `hosts`, `where` or `query`; an empty `where` is every host. With `query` it runs on the hosts that "
-        "it finds now, or, with `hosts` beside it, on these. A host leaves at its first step that does not "
+        text="Either `hosts`, `where` or `query`; an empty `where` is every host. With `query` it runs on the hosts "
+        "that it finds now, or, with `hosts` beside it, on these. A host leaves at its first step that does not "
         "succeed; once more than `max_failures` have failed no further host is begun. The same `key` again: 200, and "
         "the same run.",
         example=RUN_EXAMPLE,

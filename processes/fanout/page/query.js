@@ -1,5 +1,5 @@
 // Finding hosts: "role=web !os:debian cpu>80 offline since>10m name:web*". Pure. core/shown/query.py tells the whole
-// language and reads the same: what is changed here is changed there. tests/browser/test_browser_query.py compares them.
+// language and reads the same: what is changed here is changed there. A test in the browser compares both.
 
 import { plain } from "./dom.js";
 
