@@ -68,7 +68,7 @@ def settled(
         raise Failure("unknown_host", "no host matches the query", "See: fleethub hosts QUERY")
     body = choice.body(found)
     if offering and found is not None:
-        asked = choice.hosts or [host.name for host in found if not host.revoked]
+        asked = choice.hosts or sorted(host.name for host in found if not host.revoked)
         left = _offering(found, asked, steps)
         found = [host for host in found if host.name in left]
         body = {"hosts": left, **({} if choice.query is None else {"query": choice.query})}

@@ -18,7 +18,7 @@ from processes.cli.terminal.text import age, ago, count
 from processes.cli.verbs.label import labels_of
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
-from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me, SavedQueries
+from processes.core.shown.pages import HostCode, HostEnrolled, HostRemoved, HostsPage, Me, SavedQueries
 from processes.core.shown.query import Query, QueryError, parse
 from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.versions import is_old_agent
@@ -333,7 +333,11 @@ def enroll(
         enrolled = api.enroll(name, again=again, labels=labels)
     if as_json:
         output.document(enrolled)
-        return
+    else:
+        _tell_token(enrolled, again=again, known=known)
+
+
+def _tell_token(enrolled: HostEnrolled, *, again: bool, known: bool) -> None:
     how = (
         "enrolled again, its old token is void"
         if known

@@ -97,7 +97,7 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
         ("run", "pull", "web1", "--query", "web"), ("run", "pull", "--all", "--query", "web", "--yes"),
         ("label",), ("label", "web1"), ("label", "a=b"), ("label", "web1", "A=b"), ("label", "web1", "a=b", "--query", "x"),
         ("label", "web1", "a=b", "a=c"), ("label", "web1", "A-"), ("enroll", "web1", "--label", "x"),
-        ("enroll", "web1", "--rotate", "--label", "x=y"), ("queries", "--json", "save", "a", "b"), ("queries", "save", "a"),
+        ("enroll", "web1", "--rotate", "--label", "x=y"), ("queries", "save", "a"),
         ("run", "pull", "--all", "--yes", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
         ("run", "pull", "--all", "--yes", "--where", "ab"), ("logs", "c1", "--follow", "--json"),
         ("status", "--watch", "--json"),

@@ -166,7 +166,7 @@ def test_a_run_of_which_nobody_failed_gives_nothing_to_do(hub: ApiServer, capsys
     ("words", "left", "note"),
     [
         (["switch", "web1", "web2"], ["web2"], "1 host left out, not offering switch: web1"),
-        (["pull,switch", "--all"], ["new", "web2"], "2 hosts left out, not offering pull, switch: db1, web1"),
+        (["pull,switch", "--all", "--yes"], ["new", "web2"], "2 hosts left out, not offering pull, switch: db1, web1"),
         (["pull", "db1", "web1"], ["db1", "web1"], ""),
         (["switch", "unknown", "web1"], ["unknown"], "1 host left out, not offering switch: web1"),
     ],
