@@ -19,10 +19,10 @@ from typing import Final
 import msgspec
 
 from processes.adapters.bootstrap import die_with_parent
-from processes.core.alarms.alarm import Severity
 from processes.core.alarms.outbox import ERROR_CHARS_MAX, AlarmMessage
 from processes.core.alarms.target import masked, scrubbed
 from processes.core.alarms.target import names as names_of
+from processes.core.values import Severity
 
 ORDER_BYTES_MAX: Final = 1 << 20
 TAIL_BYTES: Final = 4096  # of the end of a sender's stderr

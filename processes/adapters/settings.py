@@ -21,11 +21,10 @@ from msgspec import Meta
 
 from processes.adapters import ownership
 from processes.core.alarms import target
-from processes.core.alarms.alarm import Severity
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
 from processes.core.travels.operator_requests import OpName, TimeToLive
-from processes.core.values import OP_NAME, PROCESSES_MAX, is_this_machine, process_name
+from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_machine, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",

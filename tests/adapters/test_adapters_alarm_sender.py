@@ -20,8 +20,9 @@ from doubles.deadline import WAIT_S
 from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
 from processes.core.alarms import outbox
-from processes.core.alarms.alarm import AlarmEvent, Phase, Severity
+from processes.core.alarms.alarm import AlarmEvent, Phase
 from processes.core.alarms.outbox import AlarmMessage
+from processes.core.values import Severity
 
 EVENT = AlarmEvent(
     1, "incident:1", Phase.BEGUN, Severity.CRITICAL, "hub frozen", "stuck at <b>loop.py:7</b> & more", 0.0

@@ -23,8 +23,8 @@ from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, Failure
 from processes.cli.terminal.options import as_json
 from processes.core.alarms import outbox
-from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Severity, Told
-from processes.core.values import rfc3339
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Told
+from processes.core.values import Severity, rfc3339
 
 TEST_S_MAX: Final = 20.0  # for each target; all are tried at the same time
 STATE_BYTES_MAX: Final = 4 << 20

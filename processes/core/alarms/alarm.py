@@ -20,21 +20,12 @@ from typing import Final
 
 import msgspec
 
+from processes.core.values import Severity
+
 CLEAR_S: Final = 5.0  # not seen for so long: over
 STANDING_MAX: Final = 300  # conditions at once; further ones begin when others are over
 EVENTS_MAX: Final = 500  # not yet told to every target; beyond it the oldest are dropped and counted
 NOTED_MAX: Final = 1000  # incidents that were begun; more than a starting watchdog reads (CAUGHT_UP_MAX)
-
-
-class Severity(enum.StrEnum):
-    """How bad it is."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-
-GRAVITY: Final = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
 class Phase(enum.StrEnum):

@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
-from processes.core.alarms.alarm import Condition, Severity
+from processes.core.alarms.alarm import Condition
 from processes.core.records.request import OperatorToken
 from processes.core.shown.status import WELL, IncidentView, ProcessReport, Report, Verdict
 from processes.core.travels.pulse import Blocked
-from processes.core.values import rfc3339, token_id
+from processes.core.values import Severity, rfc3339, token_id
 
 SETTLE_S: Final = 2.0  # an incident waits so long for its remedy before it is told: evidence takes 1 s at most
 # an incident that is not over by then is told once more, as critical. Promised: over within 5 s

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from processes.core.alarms.alarm import GRAVITY, AlarmEvent, AlarmState, Phase, Severity, Told
-from processes.core.values import rfc3339
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Told
+from processes.core.values import GRAVITY, Severity, rfc3339
 
 BURST: Final = 4  # messages within GATHER_S: two conditions that begin and are over again; guess
 GATHER_S: Final = 60.0

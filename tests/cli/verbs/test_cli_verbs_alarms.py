@@ -14,7 +14,8 @@ from doubles.alarm_ends import webhook
 from processes.adapters import settings
 from processes.adapters.settings import SettingsError
 from processes.cli.__main__ import execute
-from processes.core.alarms.alarm import AlarmEvent, AlarmState, Condition, Phase, Severity, Standing, Told
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Condition, Phase, Standing, Told
+from processes.core.values import Severity
 
 SECRETS = ("s3cret", "T0KEN")
 

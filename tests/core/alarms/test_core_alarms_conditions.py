@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from processes.core.alarms import conditions
-from processes.core.alarms.alarm import Condition, Severity
+from processes.core.alarms.alarm import Condition
 from processes.core.alarms.conditions import DAY_S, DISK_FREE_MIN_BYTES, AlarmFacts
 from processes.core.records.request import OperatorToken
 from processes.core.shown.status import (
@@ -24,6 +24,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
+from processes.core.values import Severity
 
 NOW_S = 1_800_000_000.0
 

@@ -1,0 +1,458 @@
+"""The judge: from rows of hosts, commands and runs to the conditions that stand. Pure.
+
+    met ──(for `for`, and GATHER_S for others with the same cause)──▶ stands ──(not met for CLEAR_S)──▶ over
+     ▲ a rule holds for the host; the time runs anew whenever the house has not been well
+
+Nothing begins or ends while the house is not well: then what is seen of hosts is the house's own trouble. After the hub
+began anew, and for hosts of a gateway that did, a host is given FRESH_S to be heard of again. A host that reboots by a
+command is away until the command has ended. Conditions of the same kind that are met together are looked at together
+(core/conditions/causes.py), and those that have one cause become one condition, of which the others are parts; so it is
+with many hosts that are lost within a minute, and for those MASS_S are enough.
+
+Cost: of a change of a host, its rules; of a turn, what is due in it. All hosts are looked at only after a change of the
+rules, and then JUDGED_HOSTS_MAX of them in a turn.
+
+Units: *_boot_s of CLOCK_BOOTTIME, *_wall_s since 1970; *_s a length of time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from processes.core.conditions import signs
+from processes.core.conditions.beginnings import Beginnings
+from processes.core.conditions.causes import NETWORK, Traits
+from processes.core.conditions.dwelling import Dwelling, Met
+from processes.core.conditions.rules import FLAPS_S, Matcher, Rule, Rulebook
+from processes.core.conditions.sight import HostSight, heard, sight_of, wall_s
+from processes.core.conditions.signs import HOST_KINDS, NUMBERS, Track
+from processes.core.conditions.standing import Key, Standing, condition_id
+from processes.core.records.command import State
+from processes.core.travels.judged import HAPPENED, ConditionKind, JudgedCondition
+from processes.core.travels.messages import Json
+from processes.core.values import CANARY_HOST, Now, Presence
+
+FRESH_S: Final = 60.0  # source: agents come back within 60 s (core/agent/reconnect.py, BACKOFF_S_MAX)
+CLEAR_S: Final = 10.0  # not met for so long: over; guess
+MASS_PATIENCE_S: Final = 600.0  # hosts with more patience than this may go home together
+JUDGED_HOSTS_MAX: Final = 500  # hosts that are looked at in one turn, so that it stays short
+OWN_GAP_S: Final = 5.0  # so long without a turn: we were away ourselves
+LATE_S: Final = 86400.0  # a command or run that ended longer ago begins nothing
+KEPT_S: Final = 7 * 86400.0  # what happened once is over after so long, if nobody acknowledges it
+
+
+class House(NamedTuple):
+    """How the house is. `anew`: the hub began or its rows are not whole, so presence must be learnt again. `gateways`:
+    those that are not well or young. `epoch`: the hub's.
+    """
+
+    epoch: int
+    is_well: bool = True
+    is_anew: bool = False
+    gateways: frozenset[str] = frozenset()
+
+
+class CommandSight(msgspec.Struct, frozen=True):
+    """The fields of a command's row that rules are about."""
+
+    id: str = ""
+    host: str = ""
+    op: str = ""
+    state: str = ""
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    finished_at: str | None = None
+    run: str | None = None
+
+
+class RunSight(NamedTuple):
+    """A run that has ended. `is_good`: it succeeded on every host; or somebody cancelled it."""
+
+    id: str
+    steps: str
+    is_good: bool
+    finished_wall_s: float
+    text: str = ""
+
+
+class ActiveSilence(NamedTuple):
+    """A silence, with its query parsed. It counts from `from_wall_s` until `until_wall_s`."""
+
+    id: str
+    query: Matcher
+    from_wall_s: float
+    until_wall_s: float
+
+
+_FAILED: Final = frozenset({State.FAILED, State.REJECTED})
+_OUTCOMES: Final = {
+    **dict.fromkeys(map(str, _FAILED), ConditionKind.COMMAND_FAILED), str(State.LOST): ConditionKind.COMMAND_LOST,
+}  # fmt: skip
+
+
+class Judge:
+    """One judge. It is told what changes, and says in `turn` what stands."""
+
+    def __init__(self, book: Rulebook, version: str, now: Now) -> None:
+        self._book, self._version, self._now = book, version, now
+        self._hosts: dict[str, HostSight] = {}
+        self._tracks: dict[str, Track] = {}
+        self._traits = Traits()
+        self._rebooting: dict[str, str] = {}  # host → the command that reboots it
+        self._dwelling, self._standing = Dwelling(), Standing()
+        self._beginnings = Beginnings(
+            self._dwelling, self._standing, self._traits, self._silence_of, self._fresh_boot_s
+        )
+        self._gone: dict[Key, float] = {}  # that stand and are not met, and since when
+        self._unsilenced: set[Key] = set()
+        self._dirty: dict[str, None] = {}
+        self._timers: list[tuple[float, str]] = []
+        self._armed: dict[str, float] = {}  # host → the one timer of it that counts
+        self._silences: list[ActiveSilence] = []
+        self._silences_boot_s = now.boot_s  # when they are to be looked at anew
+        self._epoch = 0
+        self._well_boot_s = now.boot_s + FRESH_S  # before this nothing is believed of any host
+        self._gateways: dict[str, float] = {}
+
+    # what the judge is told
+
+    def load(self, conditions: Iterable[JudgedCondition]) -> None:
+        """Take over from another judge, before anything else."""
+        self._standing.load(conditions)
+
+    def use(self, book: Rulebook) -> None:
+        """Judge by these rules from now on."""
+        self._book = book
+        self._dirty.update(dict.fromkeys(self._hosts))
+
+    def host(self, name: str, row: Json | None, now: Now) -> None:
+        """Called when the row of a host has changed; None: it is gone. Raises: msgspec.DecodeError."""
+        if name == CANARY_HOST:
+            return
+        if row is None:
+            self._forget(name, now)
+            return
+        before, sight = self._hosts.get(name), sight_of(row)
+        if not sight.gateway and before is not None:
+            sight = msgspec.structs.replace(sight, gateway=before.gateway)
+        if before is not None:
+            sight = msgspec.structs.replace(sight, conditions=before.conditions)
+        self._see(name, before, sight, now)
+
+    def hear(self, name: str, fields: Json, now: Now) -> None:
+        """Called when a heartbeat has changed these fields of a host. Raises: msgspec.DecodeError."""
+        before = self._hosts.get(name)
+        if before is not None:
+            self._hosts[name] = heard(before, fields)
+            self._dirty[name] = None
+
+    def command(self, command: CommandSight, now: Now) -> None:
+        """Called when the row of a command has changed."""
+        sight = self._hosts.get(command.host)
+        if sight is None:
+            return
+        options = sight.command_options.get(command.op)
+        if command.state in (State.SENT, State.RUNNING):
+            if options is not None and options.back_s:
+                self._rebooting[command.host] = command.id
+                self._dirty[command.host] = None
+        elif self._rebooting.get(command.host) == command.id:
+            del self._rebooting[command.host]
+            self._learn_anew(command.host, now)
+        if command.state == State.SUCCEEDED:
+            self._ended_well(command, now)
+        elif (kind := _OUTCOMES.get(command.state)) is not None:
+            self._ended_badly(kind, command, sight, now)
+
+    def run(self, run: RunSight, now: Now) -> None:
+        """Called when a run has ended, or is seen again."""
+        for rule in self._book.of_run():
+            assert rule.severity is not None
+            for key in [k for k in self._standing.of_host.get("", ()) if k[1] is ConditionKind.RUN_STOPPED]:
+                stands = self._standing.alone[key]
+                if (
+                    run.is_good
+                    and stands.text.startswith(f"{run.steps}:")
+                    and run.finished_wall_s > stands.since_wall_s
+                ):
+                    self._standing.end(key, now.wall_s, "the same succeeded since")
+            if run.is_good or now.wall_s - run.finished_wall_s > LATE_S:
+                continue
+            key = ("", ConditionKind.RUN_STOPPED, run.id, rule.severity)
+            self._happened(key, rule, f"run {run.id[:8]} stopped", f"{run.steps}: {run.text}", run.finished_wall_s, now)
+
+    def acknowledged(self, condition: JudgedCondition, now: Now) -> None:
+        """Called when an operator has acknowledged a condition: what happened once is over by that."""
+        if condition.kind in HAPPENED:
+            for key in [k for k in self._standing.of_host.get(condition.host or "", ()) if k[1] is condition.kind]:
+                if self._standing.alone[key].id == condition.id:
+                    self._standing.end(key, now.wall_s, "acknowledged")
+        elif condition.kind is ConditionKind.MANY and condition.of in HAPPENED:
+            for key, each in list(self._standing.alone.items()):
+                if each.group == condition.id:
+                    self._standing.end(key, now.wall_s, "acknowledged")
+
+    def silences(self, silences: list[ActiveSilence], now: Now) -> None:
+        """Called when a silence was made or has ended: `silences` are all of them."""
+        self._silences, self._silences_boot_s = silences, now.boot_s
+
+    # what the judge says
+
+    def turn(self, now: Now, house: House) -> list[JudgedCondition]:
+        """Return what has changed of the conditions since the last turn."""
+        away_s, self._now = now.boot_s - self._now.boot_s, now
+        if house.is_anew or house.epoch != self._epoch or away_s > OWN_GAP_S:
+            self._epoch, self._well_boot_s = house.epoch, now.boot_s + FRESH_S
+        for gateway in house.gateways:
+            self._gateways[gateway] = now.boot_s + FRESH_S
+        if house.is_well and now.boot_s >= self._well_boot_s:
+            self._judge(now)
+        elif not house.is_well:
+            self._pause(away_s)
+        return self._standing.take_changed()
+
+    def dwelling(self) -> list[JudgedCondition]:
+        """Return what is met and does not stand yet, as it would be said."""
+        return [met.condition for met in self._dwelling.met.values()]
+
+    def _judge(self, now: Now) -> None:
+        while self._timers and self._timers[0][0] <= now.boot_s:
+            at_boot_s, name = heapq.heappop(self._timers)
+            if self._armed.get(name) == at_boot_s:
+                del self._armed[name]
+                self._dirty[name] = None
+        for name in list(itertools.islice(self._dirty, JUDGED_HOSTS_MAX)):
+            del self._dirty[name]
+            self._look(name, now)
+        if now.boot_s >= self._silences_boot_s:
+            self._look_at_silences(now)
+        self._beginnings.turn(now)
+        self._beginnings.regroup(self._unsilenced, now)
+        self._unsilenced.clear()
+        for name in self._beginnings.begun & self._hosts.keys():
+            kinds = sorted({key[1] for key in self._standing.of_host.get(name, ())})
+            self._hosts[name] = msgspec.structs.replace(self._hosts[name], conditions=kinds)
+        self._beginnings.begun.clear()
+
+    def _pause(self, away_s: float) -> None:
+        """Let no time pass for what is met, and for what is gone: nobody can see hosts now."""
+        self._dwelling.pause(away_s)
+        for key in self._gone:
+            self._gone[key] += away_s
+
+    # one host
+
+    def _see(self, name: str, before: HostSight | None, sight: HostSight, now: Now) -> None:
+        track = self._tracks.get(name)
+        if track is None:
+            track = self._tracks[name] = Track()
+        if sight.presence is Presence.ONLINE:
+            track.lost_boot_s = None
+        elif track.lost_boot_s is None:
+            seen_wall_s = wall_s(sight.last_seen)
+            was_online = before is not None and before.presence is Presence.ONLINE
+            ago_s = 0.0 if was_online or seen_wall_s is None else max(0.0, now.wall_s - seen_wall_s)
+            track.lost_boot_s = now.boot_s - ago_s
+            if was_online and name not in self._rebooting and now.boot_s >= self._fresh_boot_s(name):
+                track.losses_boot_s.append(now.boot_s)
+        self._hosts[name] = sight
+        if before is None or (before.labels, before.address) != (sight.labels, sight.address):
+            own = [f"{NETWORK}{sight.network}"] if sight.network else []
+            self._traits.put(name, frozenset([*(f"{key}={value}" for key, value in sight.labels.items()), *own]))
+            if before is not None:
+                self._silences_boot_s = now.boot_s
+        self._dirty[name] = None
+
+    def _forget(self, name: str, now: Now) -> None:
+        for key in list(self._dwelling.keys_of(name)):
+            self._dwelling.drop(key)
+        for key in list(self._standing.of_host.get(name, ())):
+            self._standing.end(key, now.wall_s, "the host was removed")
+            self._gone.pop(key, None)
+        for rows in (self._hosts, self._tracks, self._rebooting, self._dirty):
+            rows.pop(name, None)
+        self._traits.drop(name)
+
+    def _learn_anew(self, name: str, now: Now) -> None:
+        """Give the host its whole patience again."""
+        track = self._tracks.get(name)
+        if track is not None and track.lost_boot_s is not None:
+            track.lost_boot_s = now.boot_s
+        for key in [k for k in self._dwelling.keys_of(name) if k[1] in HOST_KINDS]:
+            self._dwelling.drop(key)
+        self._dirty[name] = None
+
+    def _look(self, name: str, now: Now) -> None:
+        """Judge the host by the rules of each kind."""
+        sight, track = self._hosts.get(name), self._tracks.get(name)
+        if sight is None or track is None:
+            return
+        judged: set[Key] = set()
+        is_away = name in self._rebooting or now.boot_s < self._gateways.get(sight.gateway, 0.0)
+        if is_away and name not in self._rebooting and sight.presence is not Presence.ONLINE:
+            self._wake(name, self._gateways[sight.gateway])
+        for kind in HOST_KINDS:
+            for rule in self._book.of(kind, sight):
+                assert rule.severity is not None
+                key = (name, kind, "", rule.severity)
+                judged.add(key)
+                found = signs.sign(rule, sight, track, now.boot_s, self._version)
+                if is_away and kind not in NUMBERS:
+                    found = None if key in self._standing.alone else False
+                self._judged(key, rule, found, now)
+        for key in [k for k in (*self._standing.of_host.get(name, ()), *self._dwelling.keys_of(name)) if not k[2]]:
+            if key not in judged:  # of a rule that counts for this host no longer
+                self._dwelling.drop(key)
+                if key in self._standing.alone:
+                    self._standing.end(key, now.wall_s, "no rule is about it any more")
+                    self._gone.pop(key, None)
+        if track.losses_boot_s and track.losses_boot_s[-1] + FLAPS_S > now.boot_s:
+            self._wake(name, track.losses_boot_s[-1] + FLAPS_S)
+
+    def _judged(self, key: Key, rule: Rule, found: bool | None, now: Now) -> None:
+        if key in self._standing.alone:
+            if found is not False:
+                self._gone.pop(key, None)
+                return
+            since_boot_s = self._gone.setdefault(key, now.boot_s)
+            if now.boot_s - since_boot_s < CLEAR_S:
+                self._wake(key[0], since_boot_s + CLEAR_S)
+                return
+            del self._gone[key]
+            ended_wall_s = now.wall_s - (now.boot_s - since_boot_s)
+            lasted_s = ended_wall_s - self._standing.alone[key].since_wall_s
+            self._standing.end(key, ended_wall_s, signs.over(key[1], lasted_s))
+        elif found is True:
+            self._meet(key, rule, now)
+        elif found is False or (key[1] in NUMBERS and self._hosts[key[0]].presence is not Presence.ONLINE):
+            self._dwelling.drop(key)
+
+    def _meet(self, key: Key, rule: Rule, now: Now) -> None:
+        name, kind = key[0], key[1]
+        met, sight, track = self._dwelling.met.get(key), self._hosts[name], self._tracks[name]
+        if met is None or met.rule is not rule:
+            since_boot_s = now.boot_s
+            if kind in (ConditionKind.OFFLINE, ConditionKind.STALE) and track.lost_boot_s is not None:
+                since_boot_s = track.lost_boot_s
+            since_wall_s = now.wall_s - (now.boot_s - since_boot_s)
+            condition = JudgedCondition(
+                id=condition_id(name, kind, key[3], f"{since_wall_s:.3f}"), host=name, kind=kind, severity=key[3],
+                title=signs.title(kind, name), text=signs.text(rule, sight), since_wall_s=since_wall_s,
+                begun_wall_s=now.wall_s, rule=rule.shown, labels=sight.labels,
+            )  # fmt: skip
+            met = Met(rule, max(since_boot_s, self._fresh_boot_s(name) - FRESH_S), condition)
+            self._dwelling.put(key, met)
+            if kind is ConditionKind.OFFLINE and rule.for_s <= MASS_PATIENCE_S:
+                self._dwelling.lost[key] = None
+        ready_boot_s = max(met.since_boot_s + rule.for_s, self._fresh_boot_s(name))
+        if now.boot_s >= ready_boot_s:
+            self._dwelling.ready.setdefault(key, now.boot_s)
+        else:
+            self._dwelling.ready.pop(key, None)
+            self._wake(name, ready_boot_s)
+
+    def _fresh_boot_s(self, name: str) -> float:
+        """Return until when what is seen of the host may be the house's own trouble."""
+        sight = self._hosts.get(name)
+        return max(self._well_boot_s, self._gateways.get(sight.gateway, 0.0) if sight is not None else 0.0)
+
+    def _wake(self, name: str, at_boot_s: float) -> None:
+        """Have the host looked at by this time."""
+        if at_boot_s < self._armed.get(name, math.inf):
+            self._armed[name] = at_boot_s
+            heapq.heappush(self._timers, (at_boot_s, name))
+
+    # what happened once
+
+    def _ended_well(self, command: CommandSight, now: Now) -> None:
+        """End what an earlier command of the same operation began."""
+        finished_wall_s = wall_s(command.finished_at) or now.wall_s
+        for key in [k for k in self._dwelling.keys_of(command.host) if k[2] == command.op]:
+            if self._dwelling.met[key].condition.since_wall_s <= finished_wall_s:
+                self._dwelling.drop(key)
+        for key in [k for k in self._standing.of_host.get(command.host, ()) if k[2] == command.op]:
+            lasted_s = finished_wall_s - self._standing.alone[key].since_wall_s
+            if lasted_s >= 0:
+                self._standing.end(key, finished_wall_s, signs.over(key[1], lasted_s))
+
+    def _ended_badly(self, kind: ConditionKind, command: CommandSight, sight: HostSight, now: Now) -> None:
+        finished_wall_s = wall_s(command.finished_at)
+        if finished_wall_s is None or now.wall_s - finished_wall_s > LATE_S:
+            return
+        why = command.message or command.reason or (f"exit code {command.exit_code}" if command.exit_code else "")
+        text = f"{command.op}: {why}".rstrip(": ") + f"; command {command.id}"
+        for rule in self._book.of(kind, sight):
+            assert rule.severity is not None
+            key = (command.host, kind, command.op, rule.severity)
+            self._happened(key, rule, signs.title(kind, command.host), text, finished_wall_s, now, command)
+
+    def _happened(  # noqa: PLR0917  # what is known of it
+        self,
+        key: Key,
+        rule: Rule,
+        title: str,
+        text: str,
+        at_wall_s: float,
+        now: Now,
+        command: CommandSight | None = None,
+    ) -> None:
+        subject = f"{command.op} {command.id}" if command is not None else key[2]
+        id = condition_id(key[0], key[1], subject, key[3])
+        if key in self._standing.alone or self._standing.is_over(id):
+            return
+        labels = self._hosts[key[0]].labels if key[0] in self._hosts else {}
+        condition = JudgedCondition(
+            id=id, host=key[0] or None, kind=key[1], severity=key[3], title=title, text=text[:500],
+            since_wall_s=at_wall_s, begun_wall_s=now.wall_s, subject=subject, rule=rule.shown, labels=labels,
+        )  # fmt: skip
+        if command is not None and command.run:
+            self._beginnings.own_traits[id] = f"run {command.run[:8]}"
+        if key not in self._dwelling.met:
+            self._dwelling.put(key, Met(rule, now.boot_s, condition))
+            self._dwelling.ready[key] = now.boot_s
+
+    # silences
+
+    def _silence_of(self, name: str) -> str:
+        """Return the silence under which nobody is told of the host now; empty: there is none."""
+        sight, wall_s = self._hosts.get(name), self._now.wall_s
+        if sight is None:
+            return ""
+        return next(
+            (
+                each.id
+                for each in self._silences
+                if each.from_wall_s <= wall_s < each.until_wall_s and each.query.matches(sight)
+            ),
+            "",
+        )
+
+    def _look_at_silences(self, now: Now) -> None:
+        """Silence what stands, or no longer; look again when one begins or ends, and once a minute."""
+        for key, condition in list(self._standing.alone.items()):
+            if key[1] in HAPPENED and now.wall_s - condition.since_wall_s > KEPT_S:
+                self._standing.end(key, now.wall_s, "nobody acknowledged it within a week")
+                continue
+            silence = self._silence_of(key[0])
+            if condition.silence and not silence:
+                self._standing.ungroup(key)
+                self._unsilenced.add(key)
+            self._standing.silence(key, silence)
+        times = [at_s for each in self._silences for at_s in each[2:] if at_s > now.wall_s]
+        self._silences_boot_s = now.boot_s + min([60.0, *(at_s - now.wall_s for at_s in times)])
+
+
+def open_hosts(conditions: Mapping[str, JudgedCondition]) -> dict[str, list[str]]:
+    """Return the kinds that stand, by host."""
+    found: dict[str, set[str]] = {}
+    for each in conditions.values():
+        if each.open and each.host is not None:
+            found.setdefault(each.host, set()).add(each.kind)
+    return {host: sorted(kinds) for host, kinds in found.items()}
