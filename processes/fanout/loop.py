@@ -28,11 +28,13 @@ from processes.adapters.wake import Wake
 from processes.core.errors import LocalError
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
+from processes.core.records.condition import condition_view, silence_view
 from processes.core.records.host import Link
 from processes.core.shown.replica import FINAL_COMMANDS_MAX
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import messages
 from processes.core.travels.audit import Kind
+from processes.core.travels.judged import STANDING_MAX
 from processes.core.travels.messages import Change, HostsHeard, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence, process_name, rfc3339, token_id
@@ -349,4 +351,7 @@ def _rows(connection: sqlite3.Connection) -> tuple[int, list[Change]]:
     for command in sorted(both.values(), key=lambda command: command.number):
         found.append(Change("command", command.id, encode(command_view(command))))
     found.append(Change("ledger", "ledger", encode(fleet_db.ledger(connection))))
+    kept = fleet_db.conditions(connection, limit=STANDING_MAX)
+    found += [Change("condition", each.id, encode(condition_view(each))) for each in reversed(kept)]
+    found += [Change("silence", each.id, encode(silence_view(each))) for each in fleet_db.silences(connection)]
     return fleet_db.epoch(connection), found

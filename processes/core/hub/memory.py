@@ -19,6 +19,13 @@ from processes.core.hub.rules import Census, Rules
 from processes.core.hub.tables import Overlay, Table
 from processes.core.records import dead_letter
 from processes.core.records.command import Command, State, Transition, moved
+from processes.core.records.condition import (
+    OVER_KEPT_MAX,
+    ConditionRecord,
+    SilenceRecord,
+    condition_view,
+    silence_view,
+)
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
@@ -70,6 +77,10 @@ def _class_of_run(_: str, run: Run) -> str:
     return "open" if run.open else "ended"
 
 
+def _class_of_condition(_: str, condition: ConditionRecord) -> str:
+    return "open" if condition.open else "over"
+
+
 class HeartbeatPace(msgspec.Struct, frozen=True):
     """The shortest interval of heartbeats that agents are told (core/hub/pace.py), when it changed last, and when the
     hub was busy last.
@@ -103,6 +114,10 @@ class Memory:
         self.replies = Table[KeptReply]("replies", durable=True, class_of=_one_class, kept={"kept": REPLIES_KEPT_MAX})
         self.dead_letters = Table[DeadLetter]("deadletters", durable=True)
         self.tokens = Table[OperatorToken]("tokens", durable=True)  # by their hashes
+        self.conditions = Table[ConditionRecord](
+            "conditions", durable=True, class_of=_class_of_condition, kept={"over": OVER_KEPT_MAX}
+        )
+        self.silences = Table[SilenceRecord]("silences", durable=True)
 
         # Volatile tables.
         self.links = Table[Link]("links", class_of=_class_of_link)  # host → how it is connected
@@ -416,6 +431,13 @@ class Draft(Overlay):
                 changes.append(Change("command", command_id, encode(changed)))
             if command.host == CANARY_HOST and not command.open:
                 changes.append(Change("command_removed", command_id))
+        for condition_id, condition in self.changed(memory.conditions).items():
+            if condition is not None:
+                changes.append(Change("condition", condition_id, encode(condition_view(condition))))
+        for silence_id, silence in self.changed(memory.silences).items():
+            shown = None if silence is None else encode(silence_view(silence))
+            kind = "silence_removed" if shown is None else "silence"
+            changes.append(Change(kind, silence_id, shown or Json(b"{}")))
         if self.ledger is not memory.ledger:
             changes.append(Change("ledger", "ledger", encode(self.ledger)))
 

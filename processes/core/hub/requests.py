@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub import enrolment_codes, flood, host_tokens, noted, operator_tokens, runs
+from processes.core.hub import conditions, enrolment_codes, flood, host_tokens, noted, operator_tokens, runs
 from processes.core.hub.commands import make_command
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
@@ -25,16 +25,19 @@ from processes.core.records.run import HostPart, Part, Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
+    AcknowledgeCondition,
     CancelCommand,
     CancelRun,
     CreateToken,
     DeliverKill,
     DiscardDeadLetter,
+    EndSilence,
     EnrollHost,
     GiveCommand,
     Json,
     LiftHost,
     MakeCode,
+    MakeSilence,
     RehearseFault,
     RemoveHost,
     RequestReceived,
@@ -109,6 +112,12 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _retry(draft, event, event.request)
         case DiscardDeadLetter():
             return _discard(draft, event, event.request)
+        case AcknowledgeCondition():
+            return conditions.acknowledge(draft, event.request, event.actor)
+        case MakeSilence():
+            return conditions.silence(draft, event.request, event.request_id, event.actor)
+        case EndSilence():
+            return conditions.unsilence(draft, event.request, event.actor)
         case RevokeToken():
             return operator_tokens.revoke(draft, event.request, event.actor)
         case RotateToken():
