@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 from doubles.page_stage import Stage
+from doubles.query_cases import FOUND, HOST, NOW_S, RUNNING, WRONG, Asked, random_cases
 from playwright.sync_api import Browser, Page
 
+from processes.core.shown.query import OWN, QueryError
+from processes.core.shown.query import parse as query_of
 from processes.core.shown.versions import is_old_agent
 
 pytestmark = pytest.mark.browser
@@ -61,29 +64,33 @@ def test_a_long_line_of_broken_escapes_is_read_in_one_pass(page: Page) -> None:
     assert call(page, "terminal", f"m.line({line}).pieces.length") == 1, "a second pass a sign would take days"
 
 
-HOST = {
-    "name": "web1", "presence": "online", "os_version": "Debian 12", "metrics": {"cpu": 81.5, "load": 2},
-    "commands": ["pull", "switch"],
-    "facts": {"generation": "917d168", "deep": {"er": "x"}}, "heartbeat_facts": {}, "revoked": False,
-}  # fmt: skip
+def test_the_page_finds_what_python_finds(page: Page) -> None:
+    """The same queries over the same hosts, read by query.js and by core/shown/query.py: those of the table, and
+    random ones; the refused ones have the same words and the same place.
+    """
+    asked = [Asked(query, HOST, RUNNING) for query in (*(row[0] for row in FOUND), *(row[0] for row in WRONG))]
+    asked += random_cases(3, 2000)
+    what = "a[0].map(([q, host, running]) => { const found = m.parse(q); return found.error ? [found.error.message, "
+    what += "found.error.start, found.error.end] : found.matches(host, running, a[1]); })"
+    found = call(page, "query", what, asked, NOW_S * 1000)
+    expected: list[object] = []
+    for query, host, running in asked:
+        try:
+            expected.append(query_of(query).matches(host, NOW_S, **(running or {})))
+        except QueryError as error:
+            expected.append([error.message, error.start, error.end])
+    different = [(case, page, ours) for case, page, ours in zip(asked, found, expected, strict=True) if page != ours]
+    assert different == []
+    assert {str(answer)[:1] for answer in expected} == {"T", "F", "["}
 
 
-@pytest.mark.parametrize(
-    ("query", "found"),
-    [
-        ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("os:debian", True),
-        ("os=debian", False),
-        ('os:"debian 12"', True), ('os:"debian 13"', False), ('"debian 12" web', True), ('"', True), ('os:"', True),
-        ("cpu>80", True), ("cpu<80", False), ("cpu>x", False), ("disk<50", False), ("generation=917d168", True),
-        ("deep.er:x", True),
-        ("presence=online -presence=offline", True), ("ops:switch", True), ("revoked=false", True), ("running:pull",
-        True),
-        ("state=running", True),
-        ("presence:", True), ("constructor:function", False), ("__proto__:object", False), ("no.such.field:x", False),
-    ],
-)  # fmt: skip
-def test_hosts_are_found(page: Page, query: str, found: bool) -> None:
-    assert call(page, "query", "m.parse(a[0])(a[1], a[2])", query, HOST, {"op": "pull", "state": "running"}) is found
+def test_the_page_knows_the_fields_of_a_host(page: Page) -> None:
+    assert set(call(page, "query", "m.OWN")) == OWN
+
+
+def test_what_can_be_read_of_a_query_is_looked_for_while_the_rest_is_typed(page: Page) -> None:
+    assert call(page, "query", "m.parse('web os:').matches(a[0])", HOST) is True
+    assert call(page, "query", "m.parse('db os:').matches(a[0])", HOST) is False
 
 
 def test_a_line_has_gaps_where_nothing_is_known(page: Page) -> None:
@@ -125,7 +132,7 @@ def test_a_query_never_fails_whatever_values_agents_send(page: Page, query: str)
         "facts": {"cpu": odd, "generation": {"toString": odd}, "own": [odd]},
     }
     host["heartbeat_facts"] = {"location": [[["a"]]], "deep": [odd]}
-    found = call(page, "query", "m.parse(a[0])(a[1], undefined)", query, host)
+    found = call(page, "query", "m.parse(a[0]).matches(a[1], undefined, 0)", query, host)
     assert found in (True, False)
 
 

@@ -44,11 +44,11 @@ let place = null; // where the grid was when the view was left
 const shown = () => {
   // the hosts that match, in order, and how many there are of each presence
   open = openByHost();
-  const test = parse(wanted.text),
-    found = hostsByName().filter((host) => test(host, open.get(host.name)));
-  const counts = Object.fromEntries(PRESENCES.map((presence) => [presence, 0]));
   const now = clock.now(),
-    presence = (host) => presenceOf(host, now, true).word;
+    query = parse(wanted.text),
+    found = hostsByName().filter((host) => query.matches(host, open.get(host.name), now));
+  const counts = Object.fromEntries(PRESENCES.map((presence) => [presence, 0]));
+  const presence = (host) => presenceOf(host, now, true).word;
   for (const host of found) counts[presence(host)]++;
   return {
     counts,

@@ -1,0 +1,381 @@
+"""Finding hosts: `role=web !os:debian cpu>80 offline since>10m name:web*`. Pure.
+
+All terms of a query must match. fanout/page/query.js reads the same language; one set of tests plays both.
+
+    word         is somewhere in name, presence, type, system, running command or a label (key=value)
+    online       … but the words of presence (online, offline, stale) are exactly that presence
+    field:text   the field has the text in it; field=text, field!=text: it is exactly the text, or is not
+    field>n      compares numbers (also >=, <, <=). n may end with %, s, m, h, d or w; a time is compared by its age
+    web*         a * stands for anything, and the text is then the whole of what it is compared with
+    !…           the opposite; so does a - before it
+    "…"          keeps words together, and means each sign in it as it stands
+
+A field is looked for among the host's own (as the API shows them), then in its metrics, its labels, its agent's own
+labels, and what its agent reports: the first place that has it counts. `labels.role` is the hub's label alone,
+`agent_labels.role` what the agent claims. `since` is for how long the host has had its presence. Upper and lower case
+are the same. What is unknown matches no term, and the opposite of each.
+
+Cost: a query has at most TERMS_MAX terms, each looks at a host once, and at most VALUE_CHARS_MAX characters of a value;
+there are no regular expressions in it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from processes.core.errors import RemoteError
+from processes.core.shown.views import HostView
+from processes.core.values import Presence
+
+QUERY_CHARS_MAX: Final = 1000  # guess: some lines; a list of names is no query
+TERMS_MAX: Final = 16  # guess
+VALUE_CHARS_MAX: Final = 1024  # of a host's value; as travels/agent_frames.py bounds its texts
+
+ALIASES: Final = {
+    "os": "os_version",
+    "type": "host_type",
+    "agent": "agent_version",
+    "seen": "last_seen",
+    "enrolled": "enrolled_at",
+    "connected": "connected_since",
+    "condition": "conditions",
+    "ops": "commands",
+    "running": "op",
+}
+RUNNING: Final = ("op", "state")  # of the host's running command
+SINCE: Final = "since"
+TIMES: Final = ("last_seen", "enrolled_at", "connected_since", "suspended_at", "rotation_asked_at", "code_until")
+OWN: Final = frozenset(HostView.__struct_fields__) | {"conditions"}
+LABELS: Final = {"label": "labels", "labels": "labels", "agent_label": "agent_labels", "agent_labels": "agent_labels"}
+ELSEWHERE: Final = ("metrics", "labels", "agent_labels", "heartbeat_facts", "facts")  # the first that has it counts
+# what every host has under this name, so that no label may have it
+RESERVED: Final = OWN | ALIASES.keys() | {*RUNNING, SINCE, *LABELS, "cpu", "ram", "swap", "load", "disk"}
+UNITS: Final = {"": 1, "%": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+Host = Mapping[str, Any]  # a host's row, decoded: at least the keys that the query names (Query.keys)
+
+_WORD = re.compile(r'(?:[^ \t\r\n"]|"[^"]*"?)+')
+_TERM = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]*)(!=|>=|<=|:|=|>|<)")
+_NUMBER = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(%|[smhdw])?")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+
+
+class QueryError(RemoteError):
+    """A query that cannot be read. `start` and `end`: where, in characters of its text."""
+
+    def __init__(self, message: str, start: int, end: int) -> None:
+        super().__init__("bad_query", message)
+        self.start, self.end = start, end
+
+
+class _Looked:
+    """A host that is being looked at, with what several terms need of it."""
+
+    __slots__ = ("_words", "elsewhere", "host", "now_ms", "op", "state")
+
+    def __init__(self, host: Host, elsewhere: Host, op: str, state: str, now_ms: float) -> None:
+        self.host, self.elsewhere, self.op, self.state, self.now_ms = host, elsewhere, op, state, now_ms
+        self._words = ""
+
+    @property
+    def words(self) -> str:
+        """The texts in which bare words are looked for, in lower case, a line each."""
+        if not self._words:
+            self._words = "\n".join(self.texts()).lower()
+        return self._words
+
+    def texts(self) -> list[str]:
+        """Return these texts as they are."""
+        host = self.host
+        found = [
+            text[:VALUE_CHARS_MAX]
+            for text in (host.get("name"), host.get("presence"), host.get("os_version"), host.get("host_type"), self.op)
+            if isinstance(text, str) and text
+        ]
+        for place in ("labels", "agent_labels"):
+            labels = host.get(place)
+            if labels and isinstance(labels, dict):
+                found.extend([f"{key}={value}" for key, value in labels.items()])
+        return found
+
+
+Test = Callable[[_Looked], bool]
+Read = Callable[[_Looked], Any]
+
+
+class Query(NamedTuple):
+    """A query that was read. `keys`: what it looks at in a host's row. `asks_running`: whether also at its command."""
+
+    text: str
+    tests: tuple[Test, ...]
+    keys: frozenset[str]
+    asks_running: bool
+
+    def matches(self, host: Host, now_wall_s: float, op: str = "", state: str = "") -> bool:
+        """Return whether the host is found. `op`, `state`: of its running command; empty: there is none.
+
+        `conditions`, where the host has them, is a list of words.
+        """
+        elsewhere: dict[str, Any] = {}
+        if ELSEWHERE[-1] in self.keys:
+            for place in reversed(ELSEWHERE):
+                if isinstance(found := host.get(place), dict):
+                    elsewhere.update(found)
+        looked = _Looked(host, elsewhere, op, state, now_wall_s * 1000)
+        for test in self.tests:  # noqa: SIM110  # all() with a generator takes half as long again
+            if not test(looked):
+                return False
+        return True
+
+
+class _Word(NamedTuple):
+    """One word of a query, without its quotation marks. `mask`: the same, but with NUL for what stood between them."""
+
+    start: int
+    end: int
+    text: str
+    mask: str
+    is_quoted: bool
+    is_open: bool  # its last quotation mark is missing
+
+    def from_(self, at: int) -> _Word:
+        """Return the rest of the word."""
+        return self._replace(text=self.text[at:], mask=self.mask[at:])
+
+
+class _Term(NamedTuple):
+    test: Test
+    keys: tuple[str, ...]
+
+
+def parse(text: str) -> Query:
+    """Return the query of this text; one without terms matches every host. Raises: QueryError."""
+    if len(text) > QUERY_CHARS_MAX:
+        raise QueryError(f"a query has at most {QUERY_CHARS_MAX} characters", QUERY_CHARS_MAX, len(text))
+    terms: list[_Term] = []
+    for word in _words(text):
+        if len(terms) == TERMS_MAX:
+            raise QueryError(f"a query has at most {TERMS_MAX} terms", word.start, word.end)
+        terms.append(_term(word))
+    keys = frozenset(key for term in terms for key in term.keys)
+    return Query(text, tuple(term.test for term in terms), keys, bool(keys & set(RUNNING)))
+
+
+def _words(text: str) -> Iterator[_Word]:
+    for found in _WORD.finditer(text):
+        parts = found.group().split('"')
+        yield _Word(
+            found.start(),
+            found.end(),
+            "".join(parts),
+            "".join("\0" * len(part) if at % 2 else part for at, part in enumerate(parts)),
+            len(parts) > 1,
+            len(parts) % 2 == 0,
+        )
+
+
+def _wrong(word: _Word, message: str) -> QueryError:
+    return QueryError(message, word.start, word.end)
+
+
+def _term(word: _Word) -> _Term:
+    if word.is_open:
+        raise _wrong(word, "the quotation mark is not closed")
+    if _CONTROL.search(word.text):
+        raise _wrong(word, "a query has no control characters")
+    is_negated = word.mask[:1] in ("!", "-")
+    rest = word.from_(1) if is_negated else word
+    found = _TERM.match(rest.mask)
+    if found is None:
+        test, keys = _bare(rest)
+    else:
+        name, compare, wanted = found[1].lower(), found[2], rest.from_(found.end())
+        test, keys = _compared(ALIASES.get(name, name), compare, wanted, rest.text)
+        is_negated ^= compare == "!="
+    return _Term(_opposite(test) if is_negated else test, keys)
+
+
+def _opposite(test: Test) -> Test:
+    return lambda looked: not test(looked)
+
+
+def _bare(word: _Word) -> _Term:
+    if not word.text:
+        raise _wrong(word, "there is nothing here to look for")
+    if word.mask.lower() in tuple(Presence):
+        presence = word.mask.lower()
+        return _Term(lambda looked: looked.host.get("presence") == presence, ("presence",))
+    keys = ("name", "presence", "os_version", "host_type", "labels", "agent_labels", "op")
+    pieces = _pieces(word)
+    if len(pieces) == 1:  # its signs are no control characters, so what it is found in is within one line
+        return _Term(lambda looked: pieces[0] in looked.words, keys)
+    return _Term(lambda looked: any(_is_like(text.lower(), pieces) for text in looked.texts()), keys)
+
+
+def _compared(name: str, compare: str, wanted: _Word, term: str) -> _Term:
+    if not wanted.text and not (wanted.is_quoted and compare in ("=", "!=")):
+        advice = f"write {term}* for every host that has one" if compare in (":", "=") else "say what to compare with"
+        raise _wrong(wanted, f"{term} has nothing after it: {advice}")
+    read, keys = _reader(name)
+    if compare[0] in "<>":
+        return _Term(_by_number(name, read, compare, wanted, term), keys)
+    if name == SINCE:
+        raise _wrong(wanted, "since is a length of time: compare it, as since>10m")
+    pieces = _pieces(wanted)
+    if len(pieces) > 1:
+        like: Callable[[str], bool] = lambda text: _is_like(text, pieces)  # noqa: E731
+    elif compare == ":":
+        like = lambda text: pieces[0] in text  # noqa: E731
+    else:
+        like = lambda text: text == pieces[0]  # noqa: E731
+    return _Term(lambda looked: _any_text(read(looked), like), keys)
+
+
+def _reader(name: str) -> tuple[Read, tuple[str, ...]]:
+    """Return what reads the field, and which keys of a host's row it needs."""
+    first, _, rest = name.partition(".")
+    if name == "op":
+        return lambda looked: looked.op or None, ("op",)
+    if name == "state":
+        return lambda looked: looked.state or None, ("state",)
+    if name == SINCE:
+        return _since, ("presence", "last_seen", "enrolled_at", "connected_since")
+    if name in OWN:
+        return lambda looked: looked.host.get(name), (name,)
+    if rest and first in LABELS:
+        place = LABELS[first]
+        return lambda looked: _within(looked.host.get(place), (rest,)), (place,)
+    path = tuple(rest.split("."))
+    if first in OWN:
+        return lambda looked: _within(looked.host.get(first), path), (first,)
+    if not rest:
+        return lambda looked: looked.elsewhere.get(name), ELSEWHERE
+
+    def read(looked: _Looked) -> Any:
+        elsewhere = looked.elsewhere
+        return elsewhere[name] if name in elsewhere else _within(elsewhere.get(first), path)
+
+    return read, ELSEWHERE
+
+
+def _within(value: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _since(looked: _Looked) -> float | None:
+    """Return for how many seconds the host has had its presence; None: unknown."""
+    host = looked.host
+    if host.get("presence") == Presence.ONLINE:
+        return _age_s(host.get("connected_since"), looked.now_ms)
+    return _age_s(host.get("last_seen") or host.get("enrolled_at"), looked.now_ms)
+
+
+# values
+
+
+def _pieces(word: _Word) -> tuple[str, ...]:
+    """Return what stands before, between and after the word's stars; one piece: it has none."""
+    ends = [at for at, sign in enumerate(word.mask) if sign == "*"]
+    starts = [0, *(end + 1 for end in ends)]
+    return tuple(word.text[start:end].lower() for start, end in zip(starts, [*ends, len(word.text)], strict=True))
+
+
+def _is_like(text: str, pieces: tuple[str, ...]) -> bool:
+    first, last = pieces[0], pieces[-1]
+    at, end = len(first), len(text) - len(last)
+    if at > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for piece in pieces[1:-1]:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+def _any_text(value: Any, like: Callable[[str], bool]) -> bool:
+    """Return whether the value, or one of a list, is a text or a number that is like this."""
+    if isinstance(value, str):
+        return like(value[:VALUE_CHARS_MAX].lower())
+    if isinstance(value, list):
+        return any(not isinstance(each, list) and _any_text(each, like) for each in value)
+    if value is None or isinstance(value, Mapping):
+        return False
+    return like(number_text(value))
+
+
+def number_text(value: float | bool) -> str:
+    """Return the number or truth value as JavaScript writes it: 2.0 is 2. Source: ECMA-262, Number::toString."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    number = _as_float(value)
+    if not math.isfinite(number):
+        return "infinity" if number > 0 else "-infinity" if number < 0 else "nan"
+    if number == 0:
+        return "0"
+    mantissa, _, exponent = f"{number!r}".partition("e")
+    sign, mantissa = ("-", mantissa[1:]) if mantissa.startswith("-") else ("", mantissa)
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    if len(digits) <= point <= 21:
+        return f"{sign}{digits:0<{point}}"
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    tail = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{tail}e{point - 1:+d}"
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf if value > 0 else -math.inf
+
+
+def _age_s(time: Any, now_ms: float) -> float | None:
+    if not isinstance(time, str) or not _TIME.fullmatch(time):
+        return None
+    try:
+        at = datetime.datetime.fromisoformat(time)
+    except ValueError:  # the 31st of February
+        return None
+    return (now_ms - round(at.timestamp() * 1000)) / 1000
+
+
+def _by_number(name: str, read: Callable[..., Any], compare: str, wanted: _Word, term: str) -> Test:
+    found = _NUMBER.fullmatch(wanted.mask)
+    if found is None:
+        raise _wrong(wanted, f"{term} does not compare with a number: write for example cpu>80 or since>10m")
+    limit = float(found[1]) * UNITS[found[2] or ""]
+    is_more, or_equal, is_time = compare[0] == ">", len(compare) == 2, name in TIMES
+
+    def test(looked: _Looked) -> bool:
+        value = read(looked)
+        number = _age_s(value, looked.now_ms) if is_time else _number(value)
+        if number is None:
+            return False
+        return (number > limit if is_more else number < limit) or (or_equal and number == limit)
+
+    return test
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return _as_float(value)
+    return float(value) if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value) else None
