@@ -8,32 +8,13 @@ from typing import Any
 import msgspec
 
 from processes.core.conditions.judge import FRESH_S, ActiveSilence, CommandSight, House, Judge, RunSight
-from processes.core.conditions.rules import DEFAULTS, Matcher, Rule, Rulebook
+from processes.core.conditions.rules import DEFAULTS, Rule, Rulebook
+from processes.core.shown.query import parse
 from processes.core.travels.judged import JudgedCondition
 from processes.core.travels.messages import Json
 from processes.core.values import Now, rfc3339
 
 BOOT_S, WALL_S = 5_000.0, 1_800_000_000.0
-
-
-class WithLabel:
-    """A query of one label, or of one name."""
-
-    def __init__(self, text: str) -> None:
-        self._key, _, self._value = text.partition("=")
-
-    def matches(self, host: Any) -> bool:
-        """Return whether the host has the label."""
-        if self._key == "name":
-            return bool(host.name == self._value)
-        return bool(host.labels.get(self._key) == self._value)
-
-
-def parse(text: str) -> Matcher:
-    """Return the query. Raises: ValueError."""
-    if "=" not in text:
-        raise ValueError("it has no =")
-    return WithLabel(text)
 
 
 class JudgedFleet:
@@ -57,7 +38,7 @@ class JudgedFleet:
 
     def new_judge(self) -> Judge:
         """Return a judge that has taken over what is known."""
-        judge = Judge(Rulebook(self.rules, parse), "0.2.0", self.now)
+        judge = Judge(Rulebook(self.rules), "0.2.0", self.now)
         judge.load(self.shown.values())
         for name in self.rows:
             judge.host(name, self._row(name), self.now)

@@ -9,7 +9,7 @@ import pytest
 from processes.core.conditions.judge import FRESH_S, House
 from processes.core.conditions.rules import Rule
 from processes.core.travels.judged import ConditionKind
-from tests.doubles.judged_fleet import JudgedFleet
+from doubles.judged_fleet import JudgedFleet
 
 FOR_S = 60
 SEEDS = 400

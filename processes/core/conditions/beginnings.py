@@ -36,7 +36,6 @@ class Beginnings:
         self._dwelling, self._standing, self._traits = dwelling, standing, traits
         self._silence_of, self._fresh_boot_s = silence_of, fresh_boot_s
         self.own_traits: dict[str, str] = {}
-        self.begun: set[str] = set()  # hosts of which something began
 
     def turn(self, now: Now) -> None:
         """Begin what is to begin now."""
@@ -123,7 +122,6 @@ class Beginnings:
             condition = msgspec.structs.replace(met.condition, begun_wall_s=now.wall_s, silence=silence)
             self._standing.put(key, condition)
             self._dwelling.drop(key)
-            self.begun.add(key[0])
 
     def _is_inhibited(self, key: Key) -> bool:
         """Return whether a graver condition of the same kind stands."""

@@ -17,11 +17,12 @@ Units: *_boot_s of CLOCK_BOOTTIME, *_wall_s since 1970; *_s a length of time.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -29,11 +30,12 @@ from processes.core.conditions import signs
 from processes.core.conditions.beginnings import Beginnings
 from processes.core.conditions.causes import NETWORK, Traits
 from processes.core.conditions.dwelling import Dwelling, Met
-from processes.core.conditions.rules import FLAPS_S, Matcher, Rule, Rulebook
-from processes.core.conditions.sight import HostSight, heard, sight_of, wall_s
+from processes.core.conditions.rules import FLAPS_S, Rule, Rulebook
+from processes.core.conditions.sight import HostSight, heard, row_of, sight_of, wall_s
 from processes.core.conditions.signs import HOST_KINDS, NUMBERS, Track
 from processes.core.conditions.standing import Key, Standing, condition_id
 from processes.core.records.command import State
+from processes.core.shown.query import Query
 from processes.core.travels.judged import HAPPENED, ConditionKind, JudgedCondition
 from processes.core.travels.messages import Json
 from processes.core.values import CANARY_HOST, Now, Presence
@@ -86,7 +88,7 @@ class ActiveSilence(NamedTuple):
     """A silence, with its query parsed. It counts from `from_wall_s` until `until_wall_s`."""
 
     id: str
-    query: Matcher
+    query: Query
     from_wall_s: float
     until_wall_s: float
 
@@ -103,6 +105,7 @@ class Judge:
     def __init__(self, book: Rulebook, version: str, now: Now) -> None:
         self._book, self._version, self._now = book, version, now
         self._hosts: dict[str, HostSight] = {}
+        self._rows: dict[str, dict[str, Any]] = {}  # of hosts that a query was asked about since they changed
         self._tracks: dict[str, Track] = {}
         self._traits = Traits()
         self._rebooting: dict[str, str] = {}  # host → the command that reboots it
@@ -142,8 +145,6 @@ class Judge:
         before, sight = self._hosts.get(name), sight_of(row)
         if not sight.gateway and before is not None:
             sight = msgspec.structs.replace(sight, gateway=before.gateway)
-        if before is not None:
-            sight = msgspec.structs.replace(sight, conditions=before.conditions)
         self._see(name, before, sight, now)
 
     def hear(self, name: str, fields: Json, now: Now) -> None:
@@ -151,6 +152,7 @@ class Judge:
         before = self._hosts.get(name)
         if before is not None:
             self._hosts[name] = heard(before, fields)
+            self._rows.pop(name, None)
             self._dirty[name] = None
 
     def command(self, command: CommandSight, now: Now) -> None:
@@ -203,6 +205,14 @@ class Judge:
         """Called when a silence was made or has ended: `silences` are all of them."""
         self._silences, self._silences_boot_s = silences, now.boot_s
 
+    def row(self, name: str) -> dict[str, Any]:
+        """Return the host as queries look at it."""
+        found = self._rows.get(name)
+        if found is None:
+            found = self._rows[name] = row_of(self._hosts[name])
+        found["conditions"] = sorted({str(key[1]) for key in self._standing.of_host.get(name, ())})
+        return found
+
     # what the judge says
 
     def turn(self, now: Now, house: House) -> list[JudgedCondition]:
@@ -236,10 +246,6 @@ class Judge:
         self._beginnings.turn(now)
         self._beginnings.regroup(self._unsilenced, now)
         self._unsilenced.clear()
-        for name in self._beginnings.begun & self._hosts.keys():
-            kinds = sorted({key[1] for key in self._standing.of_host.get(name, ())})
-            self._hosts[name] = msgspec.structs.replace(self._hosts[name], conditions=kinds)
-        self._beginnings.begun.clear()
 
     def _pause(self, away_s: float) -> None:
         """Let no time pass for what is met, and for what is gone: nobody can see hosts now."""
@@ -263,6 +269,7 @@ class Judge:
             if was_online and name not in self._rebooting and now.boot_s >= self._fresh_boot_s(name):
                 track.losses_boot_s.append(now.boot_s)
         self._hosts[name] = sight
+        self._rows.pop(name, None)
         if before is None or (before.labels, before.address) != (sight.labels, sight.address):
             own = [f"{NETWORK}{sight.network}"] if sight.network else []
             self._traits.put(name, frozenset([*(f"{key}={value}" for key, value in sight.labels.items()), *own]))
@@ -276,7 +283,7 @@ class Judge:
         for key in list(self._standing.of_host.get(name, ())):
             self._standing.end(key, now.wall_s, "the host was removed")
             self._gone.pop(key, None)
-        for rows in (self._hosts, self._tracks, self._rebooting, self._dirty):
+        for rows in (self._hosts, self._rows, self._tracks, self._rebooting, self._dirty):
             rows.pop(name, None)
         self._traits.drop(name)
 
@@ -298,8 +305,9 @@ class Judge:
         is_away = name in self._rebooting or now.boot_s < self._gateways.get(sight.gateway, 0.0)
         if is_away and name not in self._rebooting and sight.presence is not Presence.ONLINE:
             self._wake(name, self._gateways[sight.gateway])
+        row = functools.partial(self.row, name)
         for kind in HOST_KINDS:
-            for rule in self._book.of(kind, sight):
+            for rule in self._book.of(kind, row, now.wall_s):
                 assert rule.severity is not None
                 key = (name, kind, "", rule.severity)
                 judged.add(key)
@@ -388,7 +396,7 @@ class Judge:
             return
         why = command.message or command.reason or (f"exit code {command.exit_code}" if command.exit_code else "")
         text = f"{command.op}: {why}".rstrip(": ") + f"; command {command.id}"
-        for rule in self._book.of(kind, sight):
+        for rule in self._book.of(kind, lambda: self.row(command.host), now.wall_s):
             assert rule.severity is not None
             key = (command.host, kind, command.op, rule.severity)
             self._happened(key, rule, signs.title(kind, command.host), text, finished_wall_s, now, command)
@@ -422,14 +430,14 @@ class Judge:
 
     def _silence_of(self, name: str) -> str:
         """Return the silence under which nobody is told of the host now; empty: there is none."""
-        sight, wall_s = self._hosts.get(name), self._now.wall_s
-        if sight is None:
+        wall_s = self._now.wall_s
+        if not self._silences or name not in self._hosts:
             return ""
         return next(
             (
                 each.id
                 for each in self._silences
-                if each.from_wall_s <= wall_s < each.until_wall_s and each.query.matches(sight)
+                if each.from_wall_s <= wall_s < each.until_wall_s and each.query.matches(self.row(name), wall_s)
             ),
             "",
         )

@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from processes.core.conditions.sight import HostSight
 from processes.core.errors import FleethubError
+from processes.core.shown import query
+from processes.core.shown.query import Host, Query, QueryError
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
 
@@ -40,16 +41,6 @@ _CONDITION: Final = re.compile(r"([a-z_]{1,32})(?:\s*>\s*(\d{1,9}(?:\.\d{1,3})?)
 
 class RulesError(FleethubError):
     """The rules cannot be used; the text says which one, and what to do."""
-
-
-class Matcher(Protocol):
-    """A query that is parsed."""
-
-    def matches(self, host: Any, /) -> bool:
-        """Return whether the host is meant."""
-
-
-Parse = Callable[[str], Matcher]  # raises ValueError, with a text for a person
 
 
 class _Limit(NamedTuple):
@@ -217,39 +208,39 @@ class Rulebook:
     Raises (when made): RulesError, for a query that cannot be read.
     """
 
-    def __init__(self, rules: tuple[Rule, ...], parse: Parse) -> None:
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
-        self._by_kind: dict[ConditionKind, list[tuple[Matcher | None, list[Rule]]]] = {}
+        self._by_kind: dict[ConditionKind, list[tuple[Query | None, list[Rule]]]] = {}
         queries: dict[ConditionKind, dict[str, list[Rule]]] = {}
         for number, rule in enumerate(rules, 1):
             of_kind = queries.setdefault(rule.kind, {})
             if rule.query not in of_kind:
                 self._by_kind.setdefault(rule.kind, []).append(
-                    (_parsed(rule, number, parse), of_kind.setdefault(rule.query, []))
+                    (_parsed(rule, number), of_kind.setdefault(rule.query, []))
                 )
             of_kind[rule.query].append(rule)
 
-    def of(self, kind: ConditionKind, host: HostSight) -> list[Rule]:
-        """Return the rules of this kind that count for the host; none, if nobody is told of it."""
-        for matcher, rules in self._by_kind.get(kind, ()):
-            if matcher is None or matcher.matches(host):
+    def of(self, kind: ConditionKind, row: Callable[[], Host], now_wall_s: float) -> list[Rule]:
+        """Return the rules of this kind that count for the host with this row; none, if nobody is told of it."""
+        for asked, rules in self._by_kind.get(kind, ()):
+            if asked is None or asked.matches(row(), now_wall_s):
                 return [rule for rule in rules if rule.severity is not None]
         return []
 
     def of_run(self) -> list[Rule]:
         """Return the rules for a run that stopped: it is no host's, so only those for every host."""
-        for matcher, rules in self._by_kind.get(ConditionKind.RUN_STOPPED, ()):
-            if matcher is None:
+        for asked, rules in self._by_kind.get(ConditionKind.RUN_STOPPED, ()):
+            if asked is None:
                 return [rule for rule in rules if rule.severity is not None]
         return []
 
 
-def _parsed(rule: Rule, number: int, parse: Parse) -> Matcher | None:
+def _parsed(rule: Rule, number: int) -> Query | None:
     if not rule.query:
         return None
     try:
-        return parse(rule.query)
-    except ValueError as error:
+        return query.parse(rule.query)
+    except QueryError as error:
         raise RulesError(
             f"rule {number}{f' ({rule.name})' if rule.name else ''}: query {rule.query!r}: {error}"
         ) from None

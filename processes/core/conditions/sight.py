@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from typing import Any
 
 import msgspec
 
@@ -11,13 +12,15 @@ from processes.core.travels.agent_frames import Metrics
 from processes.core.travels.messages import Json
 from processes.core.values import Presence
 
+_EMPTY = msgspec.Raw(b"{}")
+
 
 class _Options(msgspec.Struct, frozen=True):
     back_s: float | None = None  # the operation reboots its host, which is back within so many seconds
 
 
 class HostSight(msgspec.Struct, frozen=True):
-    """One host, by the names of core/shown/views.HostView. `conditions`: kinds that stand."""
+    """One host, by the names of core/shown/views.HostView."""
 
     name: str = ""
     presence: Presence = Presence.STALE
@@ -40,7 +43,8 @@ class HostSight(msgspec.Struct, frozen=True):
     command_options: dict[str, _Options] = {}
     metrics: Metrics | None = None
     pending_command: str | None = None
-    conditions: list[str] = []
+    facts: msgspec.Raw = _EMPTY
+    heartbeat_facts: msgspec.Raw = _EMPTY
 
     @property
     def network(self) -> str:
@@ -72,6 +76,12 @@ _beat = msgspec.json.Decoder(SightBeat)
 def sight_of(row: Json) -> HostSight:
     """Return the host of a row. Raises: msgspec.DecodeError."""
     return _sight.decode(row)
+
+
+def row_of(host: HostSight) -> dict[str, Any]:
+    """Return the host as the query language looks at it (core/shown/query.py)."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(host))
+    return found
 
 
 def heard(before: HostSight, fields: Json) -> HostSight:

@@ -8,7 +8,7 @@ from processes.core.conditions.judge import House
 from processes.core.conditions.rules import Rule
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
-from tests.doubles.judged_fleet import JudgedFleet
+from doubles.judged_fleet import JudgedFleet
 
 RACK = [f"b4-{number:02}" for number in range(40)]
 OTHERS = [f"web{number}" for number in range(20)]

@@ -10,7 +10,6 @@ from processes.core.conditions.rules import DEFAULTS, Rule, Rulebook, RulesError
 from processes.core.conditions.sight import HostSight
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
-from tests.doubles.judged_fleet import parse
 
 
 def test_rules_of_the_file_stand_before_the_defaults() -> None:
@@ -71,8 +70,8 @@ def test_a_mistake_is_named_with_its_rule_and_what_to_do(text: str, told: str) -
 
 
 def test_a_query_that_cannot_be_read_is_named_with_its_rule() -> None:
-    with pytest.raises(RulesError, match=r"rule 2 \(x\): query 'nonsense': it has no ="):
-        Rulebook((Rule(ConditionKind.STALE), Rule(ConditionKind.OFFLINE, "nonsense", name="x")), parse)
+    with pytest.raises(RulesError, match=r"rule 2 \(x\): query '\"open': the quotation mark"):
+        Rulebook((Rule(ConditionKind.STALE), Rule(ConditionKind.OFFLINE, '"open', name="x")))
 
 
 def test_of_one_kind_the_rules_of_the_first_query_that_holds_count() -> None:
@@ -80,15 +79,15 @@ def test_of_one_kind_the_rules_of_the_first_query_that_holds_count() -> None:
     rules = (
         Rule(K, "a=1", 50.0), Rule(K, "b=1", 60.0, severity=None), Rule(K, "", 90.0), Rule(K, "a=1", 70.0), Rule(K, "", 97.0),
     )  # fmt: skip
-    book = Rulebook(rules, parse)
+    book = Rulebook(rules)
 
     def limits(**labels: str) -> list[float]:
-        return [rule.limit for rule in book.of(K, HostSight(labels=labels))]
+        return [rule.limit for rule in book.of(K, lambda: {"labels": labels}, 0.0)]
 
     assert limits(a="1", b="1") == [50.0, 70.0]
     assert limits(b="1") == []
     assert limits() == [90.0, 97.0]
-    assert book.of(ConditionKind.OFFLINE, HostSight()) == []
+    assert book.of(ConditionKind.OFFLINE, dict, 0.0) == []
 
 
 def test_each_default_is_read_back_from_its_text() -> None:
@@ -96,7 +95,7 @@ def test_each_default_is_read_back_from_its_text() -> None:
         assert rule.severity is not None
         table = {"condition": condition_text(rule), "for": rule.for_s, "severity": str(rule.severity)}
         assert read({"rules": [table], "defaults": False}) == (rule,)
-    Rulebook(DEFAULTS, parse)
+    Rulebook(DEFAULTS)
 
 
 @pytest.mark.parametrize(
