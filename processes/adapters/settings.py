@@ -220,6 +220,11 @@ class Settings(msgspec.Struct, frozen=True):
         return self.state / "incidents.db"
 
     @property
+    def rules(self) -> Path:
+        """Which conditions of hosts somebody is to be told of (core/conditions/rules.py). The operator writes it."""
+        return self.state / "rules.toml"
+
+    @property
     def alarms(self) -> Path:
         """The state of the alarms, with how far each target was told. Only the watchdog writes it."""
         return self.state / "alarms.json"

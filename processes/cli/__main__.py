@@ -55,6 +55,8 @@ cli.sections = {  # the name of each verb, and the module that has it
     },
     "What went wrong": {
         "incidents": f"{VERBS}.incidents", "incident": f"{VERBS}.incidents",
+        "conditions": f"{VERBS}.conditions", "acknowledge": f"{VERBS}.conditions", "silence": f"{VERBS}.conditions",
+        "silences": f"{VERBS}.conditions", "unsilence": f"{VERBS}.conditions", "rules": f"{VERBS}.rules",
         "deadletters": f"{VERBS}.dead_letters", "deadletter": f"{VERBS}.dead_letters", "alarms": f"{VERBS}.alarms",
         "drill": f"{VERBS}.drill",
     },

@@ -9,6 +9,7 @@ from msgspec import Meta
 from processes.core.fanout.history import Span
 from processes.core.records.command import State
 from processes.core.records.run import RunState
+from processes.core.shown.query import QUERY_CHARS_MAX
 from processes.core.travels.audit import Kind
 from processes.core.travels.operator_frames import OFFSET_MAX
 from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
@@ -46,6 +47,12 @@ OUTPUT_QUERY: Final = (Query("from", Annotated[int, Meta(ge=0, le=OFFSET_MAX)], 
 INCIDENTS_QUERY: Final = (_LIMIT, _BEFORE, Query("process", Text, "Of this process"))
 RUNS_QUERY: Final = (_LIMIT, _BEFORE, Query("state", RunState, "In this state"))
 RUN_QUERY: Final = (Query("hosts", Flag, "0: without its hosts, only counted"),)
+CONDITIONS_QUERY: Final = (
+    _LIMIT,
+    Query("query", Annotated[str, Meta(max_length=QUERY_CHARS_MAX)], "Of the hosts that this query finds"),
+    Query("host", Text, "Of this host"),
+    Query("over", Flag, "1: also those that are over"),
+)
 AUDIT_QUERY: Final = (
     _LIMIT,
     Query("before", Annotated[int, Meta(ge=1, le=OFFSET_MAX)], "Older than this line: `next` of the page before"),

@@ -38,7 +38,7 @@ from processes.core.records.command import State
 from processes.core.shown.query import Query
 from processes.core.travels.judged import HAPPENED, ConditionKind, JudgedCondition
 from processes.core.travels.messages import Json
-from processes.core.values import CANARY_HOST, Now, Presence
+from processes.core.values import CANARY_HOST, Now, Presence, Severity
 
 FRESH_S: Final = 60.0  # source: agents come back within 60 s (core/agent/reconnect.py, BACKOFF_S_MAX)
 CLEAR_S: Final = 10.0  # not met for so long: over; guess
@@ -200,6 +200,24 @@ class Judge:
             for key, each in list(self._standing.alone.items()):
                 if each.group == condition.id:
                     self._standing.end(key, now.wall_s, "acknowledged")
+
+    def rules_problem(self, problem: str, now: Now) -> None:
+        """Called with what is wrong with the rules; empty: nothing. The ones before go on to hold."""
+        key = ("", ConditionKind.RULES, "", Severity.WARNING)
+        stands = self._standing.alone.get(key)
+        if problem:
+            begun_wall_s = stands.begun_wall_s if stands is not None else now.wall_s
+            id = stands.id if stands is not None else condition_id("rules", f"{now.wall_s:.3f}")
+            self._standing.put(
+                key,
+                JudgedCondition(
+                    id=id, host=None, kind=ConditionKind.RULES, severity=Severity.WARNING,
+                    title="the rules cannot be used", text=f"{problem[:500]}; try: fleethub rules check",
+                    since_wall_s=begun_wall_s, begun_wall_s=begun_wall_s,
+                ),
+            )  # fmt: skip
+        elif stands is not None:
+            self._standing.end(key, now.wall_s, "they can be used again")
 
     def silences(self, silences: list[ActiveSilence], now: Now) -> None:
         """Called when a silence was made or has ended: `silences` are all of them."""
