@@ -20,9 +20,10 @@ import msgspec
 from msgspec import Meta
 
 from processes.adapters import ownership
-from processes.core.alarms import target
+from processes.core.alarms import target, webhook
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
+from processes.core.shown import query
 from processes.core.travels.operator_requests import OpName, TimeToLive
 from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_machine, process_name
 
@@ -32,7 +33,7 @@ RESERVED: Final = {  # variables that fleethub sets for its own processes; they 
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
 LISTS: Final = {
-    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR",
+    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_ALARMS_HEARTBEAT_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR",
     "FLEETHUB_OPERATORS_TRUSTED_PROXIES",
 }  # fmt: skip
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
@@ -124,15 +125,35 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     evidence_mb: Positive = 256.0
 
 
+class AlarmTarget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One further target: one of url (apprise's), webhook (gets JSON by POST, signed with `secret`) and exec. severity:
+    the least that it is sent; none: as alarms.severity. query: it is told only of the hosts that this finds, by their
+    names and labels; none: of everything.
+    """
+
+    url: str = ""
+    webhook: str = ""
+    secret: str = ""
+    exec: list[str] = []
+    severity: Severity | None = None
+    query: str = ""
+
+
 class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Who gets alarms. urls: apprise's URLs; exec: a program that gets the alarm as JSON on its stdin.
 
-    severity: the least severity that is sent.
+    severity: the least severity that is sent. targets: further ones, each with a severity and a query of its own.
+
+    heartbeat_url, heartbeat_exec: who is called each minute while all goes round, with the verdict: a dead man's switch
+    of somebody outside, who tells people when the calls stay away.
     """
 
     urls: list[str] = []
     exec: list[str] = []
     severity: Severity = Severity.WARNING
+    targets: list[AlarmTarget] = []
+    heartbeat_url: str = ""
+    heartbeat_exec: list[str] = []
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -576,13 +597,52 @@ def _beside_the_host(url: SplitResult) -> str:
     return ""
 
 
+def _target_fault(each: AlarmTarget) -> str:
+    """Return what is wrong with a target, without its secrets; empty: nothing."""
+    if sum(map(bool, (each.url, each.webhook, each.exec))) != 1:
+        return "give one of url, webhook and exec"
+    if each.url and not target.is_url(each.url):
+        return "its url is not that of a target, such as mailto://USER:PASSWORD@HOST"
+    if each.webhook and not _is_http(each.webhook):
+        return "its webhook is not a URL that begins with http:// or https://"
+    if each.secret and not each.webhook:
+        return "a secret belongs to a webhook"
+    if each.exec and not each.exec[0]:
+        return "the first word of exec is the program to run"
+    try:
+        if each.secret:
+            webhook.key_of(each.secret)
+        query.parse(each.query)
+    except ValueError as error:
+        return str(error)
+    except query.QueryError as error:
+        return f"its query: {error.message}"
+    return ""
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
+    except ValueError:
+        return False
+
+
 def _check_alarms(alarms: Alarms) -> None:
     for number, url in enumerate(alarms.urls):
         if not target.is_url(url):  # the URL is never shown: it may hold a password
             raise SettingsError(
                 f"alarms.urls: number {number + 1} is not the URL of a target, such as mailto://USER:PASSWORD@HOST"
             )
-    if len(alarms.urls) > target.TARGETS_MAX:
-        raise SettingsError(f"alarms.urls: {len(alarms.urls)} targets are more than {target.TARGETS_MAX}")
+    for number, each in enumerate(alarms.targets, 1):
+        if wrong := _target_fault(each):
+            raise SettingsError(f"alarms.targets: number {number}: {wrong}")
+    if len(alarms.urls) + len(alarms.targets) > target.TARGETS_MAX:
+        count = len(alarms.urls) + len(alarms.targets)
+        raise SettingsError(f"alarms: {count} targets are more than {target.TARGETS_MAX}")
+    if alarms.heartbeat_url and not _is_http(alarms.heartbeat_url):
+        raise SettingsError("alarms.heartbeat_url is not a URL that begins with http:// or https://")
+    if alarms.heartbeat_exec and not alarms.heartbeat_exec[0]:
+        raise SettingsError("alarms.heartbeat_exec: the first word is the program to run")
     if alarms.exec and not alarms.exec[0]:
         raise SettingsError("alarms.exec: the first word is the program to run")

@@ -36,6 +36,7 @@ MAY: dict[str, set[str]] = {
     "core.watchdog": SHARED,
     "core.cli": SHARED,
     "adapters": SHARED | {"core.alarms"},
+    "adapters.alarm_targets": SHARED | {"adapters", "adapters.alarm_sender"},  # a room of one file: settings → targets
     "adapters.state": SHARED | {"adapters"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
     "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
@@ -52,9 +53,9 @@ MAY: dict[str, set[str]] = {
     "gateway": SHARED | {"core.gateway", *HANDS},
     "fanout": SHARED | {"core.fanout", "core.conditions", *HANDS},
     "agent": SHARED | {"core.agent", *HANDS},
-    "watchdog": SHARED | {"core.watchdog", "core.alarms", *HANDS, "adapters.alarm_sender"},
+    "watchdog": SHARED | {"core.watchdog", "core.alarms", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets"},
     "client": SHARED | {"adapters"},
-    "cli": SHARED | {"core.cli", "core.alarms", "core.conditions", *HANDS, "adapters.alarm_sender", "client"},
+    "cli": SHARED | {"core.cli", "core.alarms", "core.conditions", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets", "client"},
 }
 # what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
 PURE = {

@@ -18,6 +18,7 @@ import msgspec
 
 from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
+from processes.adapters.alarm_targets import targets_of
 from processes.adapters.settings import Settings, load
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, Failure
@@ -120,7 +121,7 @@ async def _send(targets: list[Target], message: outbox.AlarmMessage) -> list[str
 
 
 def _targets(settings: Settings) -> list[Target]:
-    return alarm_sender.targets(settings.file.alarms.urls, settings.file.alarms.exec)
+    return targets_of(settings.file.alarms)
 
 
 def _target(target: Target, state: AlarmState) -> dict[str, Any]:
