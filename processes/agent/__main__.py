@@ -102,6 +102,7 @@ def _identity(config: Config) -> Identity:
         os_version=facts.readable(facts.os_name())[:1024],
         kernel=facts.readable(system.release),
         machine=facts.readable(system.machine),
+        labels=config.labels,
     )
 
 

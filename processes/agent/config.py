@@ -22,7 +22,9 @@ else:
     import tomli as tomllib
 
 from processes.adapters import agents_url, ownership
+from processes.core import labels
 from processes.core.errors import FleethubError
+from processes.core.labels import LABELS_MAX
 from processes.core.values import HOST_NAME, OP_NAME
 
 COMMANDS_MAX: Final = 1000  # what `register` can hold
@@ -53,6 +55,7 @@ class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """agent.toml. ca_file: PEM file of the authority to trust for wss://, instead of the system's.
 
+    labels: what this server says of itself, shown beside the labels that operators set.
     builtins: `uptime` and `facts` are offered; by default only where no commands are listed.
     """
 
@@ -65,6 +68,7 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ca_file: str = ""
     builtins: bool | None = None
     commands: Annotated[dict[str, Offer], Meta(max_length=COMMANDS_MAX)] = {}
+    labels: Annotated[dict[str, str], Meta(max_length=LABELS_MAX)] = {}
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -79,6 +83,7 @@ class Config(msgspec.Struct, frozen=True):
     output_bytes_max: int
     ca_file: Path | None
     commands: Mapping[str, Offer]
+    labels: Mapping[str, str] = {}
 
 
 def load(path: Path) -> Config:
@@ -113,6 +118,7 @@ def load(path: Path) -> Config:
         output_bytes_max=int(file.output_mb * 1024 * 1024),
         ca_file=home / file.ca_file if file.ca_file else None,
         commands=offered | {op: _resolved(offer, home) for op, offer in file.commands.items()},
+        labels=file.labels,
     )
     _check(config, named=bool(file.name))
     read_token(config.token_file)
@@ -190,6 +196,9 @@ def _check(config: Config, *, named: bool) -> None:
             raise ConfigError(f"{config.path}: commands.{op}.argv holds a NUL character")
         if not offer.argv[0]:
             raise ConfigError(f"{config.path}: commands.{op}.argv begins with the program's name, which is empty here")
+    for key, value in config.labels.items():
+        if wrong := labels.complaint(key, value):
+            raise ConfigError(f"{config.path}: labels: {wrong}")
     if config.ca_file is not None:
         if not is_tls:
             raise ConfigError(f"{config.path}: ca_file is for wss://, and hub = {config.hub!r} has no TLS")

@@ -47,7 +47,7 @@ cli.sections = {  # the name of each verb, and the module that has it
     },
     "Hosts": {
         "hosts": f"{VERBS}.fleet", "host": f"{VERBS}.fleet", "enroll": f"{VERBS}.fleet", "revoke": f"{VERBS}.fleet",
-        "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
+        "label": f"{VERBS}.labels", "queries": f"{VERBS}.labels", "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
     },
     "Commands": {
         "run": f"{VERBS}.run", "runs": f"{VERBS}.runs", "commands": f"{VERBS}.commands",

@@ -173,12 +173,13 @@ class Api:
         return self.read("/status", Report).view
 
     def hosts(self, query: Mapping[str, str | int] | None = None, deadline: Deadline = DEADLINE) -> list[HostView]:
-        """The hosts, by name; `query`: presence, search. Asked once. Raises: Refused, HubAway."""
+        """The hosts, by name; `query`: presence, search, query. Asked once. Raises: Refused, HubAway."""
         return self.once("GET", "/hosts", HostsPage, query=query, deadline=deadline).view.hosts
 
-    def enroll(self, name: str, *, again: bool = False) -> HostEnrolled:
+    def enroll(self, name: str, *, again: bool = False, labels: Mapping[str, str] | None = None) -> HostEnrolled:
         """The host has a new token. Raises: Refused, with 409 for one that is there, unless `again`; HubAway."""
-        return self.once("POST", "/hosts", HostEnrolled, {"name": name, "again": again}, promised=(201,)).view
+        body = {"name": name, "again": again, **({"labels": labels} if labels else {})}
+        return self.once("POST", "/hosts", HostEnrolled, body, promised=(201,)).view
 
     def cancel(self, command_id: str) -> CommandView:
         """The command, whose end was asked for. Raises: Refused, with 409 if it has ended; HubAway."""

@@ -46,6 +46,7 @@ from processes.core.values import CANARY_HOST, CANARY_OP, digest
 from processes.fanout.agent_download import AgentDownload
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth, TooManyAttempts
+from processes.fanout.query_api import QueryApi
 from processes.fanout.read_api import ReadApi
 from processes.fanout.requests import Answer, Requests
 from processes.fanout.web import (
@@ -77,6 +78,7 @@ class ChangeApi:
     ) -> None:
         self._settings, self._auth, self._requests, self._mirror = settings, auth, requests, mirror
         self._read_api, self._audit_notes = read_api, audit_notes
+        self.query_api = QueryApi(read_api.finder, requests)
         self.agent_download = AgentDownload(settings.agents_url)
 
     async def login(self, request: Request) -> Response:
@@ -139,7 +141,10 @@ class ChangeApi:
         """Start a run over many hosts. The hub carries it on, whatever becomes of the client."""
         body = await body_of(request, RunBody)
         check_fresh(self._auth, request, body.steps)
-        return await self._ask(request, StartRun(**msgspec.structs.asdict(body)))
+        if body.query is not None and body.where is not None:
+            raise Problem(400, "malformed", "give either query or where")
+        hosts = await self._read_api.finder.chosen(body.hosts, body.query)
+        return await self._ask(request, StartRun(**{**msgspec.structs.asdict(body), "hosts": hosts}))
 
     async def cancel_run(self, request: Request) -> Response:
         """Begin no further host, and ask for the end of the commands under way; 409 if the run has ended."""
@@ -150,14 +155,14 @@ class ChangeApi:
         body = await body_of(request, EnrollBody)
         agents_url = {"agents_url": self._settings.agents_url}
         return await self._with_token(
-            request, lambda token: EnrollHost(body.name, digest(token), body.again), agents_url
+            request, lambda token: EnrollHost(body.name, digest(token), body.again, body.labels), agents_url
         )
 
     async def make_code(self, request: Request) -> Response:
         """Make a one-time code by which a host enrols itself, and tell it, this once."""
         body, name = await body_of(request, CodeBody), request.path_params["name"]
         code = f"{name}:{secrets.token_urlsafe(CODE_BYTES)}"
-        asked = MakeCode(name, digest(code), body.again, body.expires_s)
+        asked = MakeCode(name, digest(code), body.again, body.expires_s, body.labels)
         told = {
             "code": code,
             "agents_url": self._settings.agents_url,

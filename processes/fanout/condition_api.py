@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -14,48 +13,54 @@ from processes.adapters.state import fleet_db
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.condition import ConditionState, ConditionView, SilenceView, condition_view
 from processes.core.shown.pages import ConditionsPage, SilencesPage
-from processes.core.shown.query import QUERY_CHARS_MAX, Query, QueryError, parse
 from processes.core.shown.status import Report
 from processes.core.travels.messages import AcknowledgeCondition, EndSilence, MakeSilence
 from processes.core.travels.messages import Request as HubRequest
 from processes.core.travels.operator_requests import AcknowledgeBody, SilenceBody
 from processes.core.values import GRAVITY
 from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.host_finder import HostFinder, check
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.requests import Requests
-from processes.fanout.web import Problem, answered, body_of, check_there, flag, integer, json, principal_of, text
+from processes.fanout.web import answered, body_of, check_there, flag, integer, json, principal_of, text
 
 HOUSE: Final = "house"  # the kind of a condition of the installation itself
 PREFIX_MIN: Final = 4  # characters of an id that are enough, if no other one begins with them
 
 _condition = msgspec.json.Decoder(ConditionView)
 _silence = msgspec.json.Decoder(SilenceView)
-_row = msgspec.json.Decoder(dict[str, Any])
 
 
 class ConditionApi:
     """Each method is an endpoint."""
 
-    def __init__(self, mirror: Mirror, reader: DatabaseReader, requests: Requests, report: Callable[[], Report]) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        reader: DatabaseReader,
+        requests: Requests,
+        finder: HostFinder,
+        report: Callable[[], Report],
+    ) -> None:
         self._mirror, self._reader, self._requests, self._report = mirror, reader, requests, report
+        self._finder = finder
 
     async def listed(self, request: Request) -> Response:
         """Return what stands, the gravest first, the installation's own too; ?query, ?host, ?over=1, ?limit."""
         limit, host = integer(request, "limit", LISTED_MAX, 1, LISTED_MAX), text(request, "host")
         asked = request.query_params.get("query")
-        query = None if asked is None else query_of(asked)
+        hosts = None if asked is None else {change.id for change in await self._finder.find(asked)}
         report, shown = self._report(), self._mirror.shown
         views = [_condition.decode(row) for row in shown.rows("condition")]
         found = [view for view in views if view.state is not ConditionState.OVER]
         found.sort(key=lambda view: (-GRAVITY[view.severity], view.since or "", view.id))
-        if host is None and query is None:
+        if host is None and hosts is None:
             found = [*_of_the_house(report), *found]
         if flag(request, "over", False):
             kept = await self._reader.read(lambda db: fleet_db.conditions(db, limit=limit, host=host))
             found += [condition_view(each) for each in kept if not each.open]
-        matches = self._matching(query) if query is not None else lambda _: True
-        page = [view for view in found if (host is None or view.host == host) and matches(view.host)][:limit]
-        page = [_with_told(view, report) for view in page]
+        found = [view for view in found if (host is None or view.host == host) and (hosts is None or view.host in hosts)]
+        page = [_with_told(view, report) for view in found[:limit]]
         return json(ConditionsPage(page, "hub" if self._mirror.live else "database"))
 
     async def acknowledge(self, request: Request) -> Response:
@@ -72,32 +77,12 @@ class ConditionApi:
     async def silence(self, request: Request) -> Response:
         """Have nobody told of the hosts that the query finds, for a time."""
         body = await body_of(request, SilenceBody)
-        query_of(body.query)
+        check(body.query)
         return await self._ask(request, MakeSilence(body.query, body.why, body.for_s, body.in_s))
 
     async def unsilence(self, request: Request) -> Response:
         """End a silence before its time."""
         return await self._ask(request, EndSilence(self._whole_id("silence", request.path_params["id"])))
-
-    def _matching(self, query: Query) -> Callable[[str | None], bool]:
-        """Return what tells whether the query finds a host; each host is looked at once."""
-        known: dict[str | None, bool] = {None: False}
-        kinds: dict[str, list[str]] = {}
-        for row in self._mirror.shown.rows("condition"):
-            view = _condition.decode(row)
-            if view.host is not None and view.state is not ConditionState.OVER:
-                kinds.setdefault(view.host, []).append(view.kind)
-        now_wall_s = time.time()
-
-        def matches(host: str | None) -> bool:
-            if host not in known:
-                row = self._mirror.shown.row("host", host or "")
-                known[host] = row is not None and query.matches(
-                    _row.decode(row) | {"conditions": kinds.get(host or "", [])}, now_wall_s
-                )
-            return known[host]
-
-        return matches
 
     def _whole_id(self, kind: str, named: str) -> str:
         """Return the id that begins so, if there is one alone; else what was named, for the hub to refuse."""
@@ -111,17 +96,6 @@ class ConditionApi:
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
-
-
-def query_of(asked: str) -> Query:
-    """Return the query. Raises: Problem 400, with the place of the mistake."""
-    if len(asked) > QUERY_CHARS_MAX:
-        raise Problem(400, "bad_query", f"a query has at most {QUERY_CHARS_MAX} characters", None, field="query")
-    try:
-        return parse(asked)
-    except QueryError as error:
-        more = {"field": "query", "start": error.start, "end": error.end}
-        raise Problem(400, "bad_query", error.message, None, **more) from None
 
 
 def _of_the_house(report: Report) -> list[ConditionView]:

@@ -24,6 +24,7 @@ from processes.core.shown.pages import (
     HostCode,
     HostEnrolled,
     HostRemoved,
+    HostsLabelled,
     HostsPage,
     IncidentsPage,
     IncidentWithEvidence,
@@ -31,6 +32,9 @@ from processes.core.shown.pages import (
     Named,
     Rehearsed,
     RunsPage,
+    SavedQueries,
+    SavedQueryGone,
+    SavedQueryView,
     SessionEnded,
     SessionsPage,
     SignedIn,
@@ -48,9 +52,11 @@ from processes.core.travels.operator_requests import (
     DrillBody,
     EnrollBody,
     GiveBody,
+    LabelBody,
     LoginBody,
     RotateBody,
     RunBody,
+    SavedQueryBody,
     SilenceBody,
     TokenBody,
 )  # fmt: skip
@@ -72,6 +78,7 @@ from processes.fanout.queries import (
     RUN_QUERY,
     RUNS_QUERY,
 )
+from processes.fanout.query_api import QueryApi
 from processes.fanout.read_api import ReadApi
 from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint
@@ -127,6 +134,7 @@ def operations(
         *_open(change_api, read_api),
         *_health(read_api),
         *_fleet(read_api),
+        *_labels(change_api.query_api),
         *_commands(change_api, read_api),
         *_runs(change_api, read_api),
         *_dead_letters(dead_letter_api),
@@ -211,6 +219,27 @@ def _fleet(read_api: ReadApi) -> list[Operation]:
     ]
 
 
+def _labels(query_api: QueryApi) -> list[Operation]:
+    of = Described
+    label = of(
+        "label_hosts", "hosts", "Sets and removes labels of hosts", {200: HostsLabelled}, LabelBody, errors=(404,),
+        text="Of all these hosts, or of none. With `query` alone, of those that it finds now; with both, of `hosts`.",
+        example={"query": "name:web*", "set": {"role": "web"}, "remove": ["spare"]},
+    )  # fmt: skip
+    save = of(
+        "save_query", "queries", "Keeps a query under a name", {200: SavedQueryView}, SavedQueryBody, errors=(429,),
+        text="`@NAME` stands for it wherever a query is asked for.", example={"name": "web", "query": "role=web !os:debian"},
+    )  # fmt: skip
+    remove = of("remove_query", "queries", "Forgets a saved query", {200: SavedQueryGone})
+    listed = of("list_queries", "queries", "Saved queries, by name", {200: SavedQueries})
+    return [
+        _give("/api/v1/hosts/labels", query_api.label, label)._replace(cost=10),
+        _look("/api/v1/queries", query_api.saved, listed),
+        _give("/api/v1/queries", query_api.save, save),
+        _give("/api/v1/queries/{name}", query_api.remove, remove)._replace(method="DELETE"),
+    ]
+
+
 def _commands(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "commands"
     listed = of(
@@ -246,7 +275,8 @@ def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "runs"
     start = of(
         "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
-        text="Either `hosts` or `where`; an empty `where` is every host. A host leaves at its first step that does not "
+        text="Either `hosts`, `where` or `query`; an empty `where` is every host. With `query` it runs on the hosts that "
+        "it finds now, or, with `hosts` beside it, on these. A host leaves at its first step that does not "
         "succeed; once more than `max_failures` have failed no further host is begun. The same `key` again: 200, and "
         "the same run.",
         example=RUN_EXAMPLE,

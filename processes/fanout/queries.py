@@ -9,10 +9,9 @@ from msgspec import Meta
 from processes.core.fanout.history import Span
 from processes.core.records.command import State
 from processes.core.records.run import RunState
-from processes.core.shown.query import QUERY_CHARS_MAX
 from processes.core.travels.audit import Kind
 from processes.core.travels.operator_frames import OFFSET_MAX
-from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
+from processes.core.travels.operator_requests import QUERY_CHARS_MAX, REQUEST_HOSTS_MAX
 from processes.core.values import HOST_NAME_MAX, Presence
 from processes.fanout.openapi import Query
 
@@ -20,6 +19,7 @@ LISTED_MAX: Final = 1000  # commands, runs, incidents or lines in one answer
 
 Limit = Annotated[int, Meta(ge=1, le=LISTED_MAX)]
 Text = Annotated[str, Meta(max_length=HOST_NAME_MAX)]
+QueryText = Annotated[str, Meta(max_length=QUERY_CHARS_MAX)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 
 _BEFORE: Final = Query("before", Text, "Those after this one in the list: `next` of the page before")
@@ -30,6 +30,7 @@ HOSTS_QUERY: Final = (
     Query("after", Text, "Those after this name: `next` of the page before"),
     Query("presence", Presence, "Only those"),
     Query("search", Text, "Only those whose name has this in it"),
+    Query("query", QueryText, "Only those that this query finds, or the saved one (@NAME)"),
 )
 HISTORY_QUERY: Final = (
     Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),

@@ -35,11 +35,12 @@ from processes.core.shown.views import OutputPage, command_view, output_page, tr
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.travels.operator_frames import OFFSET_MAX
-from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX
+from processes.core.travels.operator_requests import QUERY_CHARS_MAX, REQUEST_HOSTS_MAX
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
 from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.host_finder import HostFinder
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
@@ -67,6 +68,7 @@ class ReadApi:
     ) -> None:
         self._settings, self._mirror, self._database_reader, self._metrics = settings, mirror, database_reader, metric
         self._histories = histories
+        self.finder = HostFinder(mirror, database_reader)
         self._version = importlib.metadata.version("fleethub")
         self._exporting: asyncio.Task[bytes] | None = None
         self._judging: asyncio.Task[health.Health] | None = None
@@ -104,12 +106,12 @@ class ReadApi:
         return json(Me(principal.role, principal.actor, self._settings.file.drills.enabled, self._version))
 
     async def hosts(self, request: Request) -> Response:
-        """Return the hosts, by name: all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART."""
+        """Return the hosts, by name: all of them, or ?limit, ?after=NAME, ?presence=online, ?search=PART, ?query=…."""
         limit = integer(request, "limit", REQUEST_HOSTS_MAX, 1, REQUEST_HOSTS_MAX)
         presence, search, after = choice(request, "presence", Presence), text(request, "search"), text(request, "after")
-        changes = sorted(
-            (c for c in self._mirror.shown.changes("host") if _asked_for(c.id, after, search)), key=lambda c: c.id
-        )
+        query = text(request, "query", QUERY_CHARS_MAX)
+        rows = self._mirror.shown.changes("host") if query is None else await self.finder.find(query)
+        changes = sorted((c for c in rows if _asked_for(c.id, after, search)), key=lambda c: c.id)
         found = [c for c in changes if presence is None or _host_keys.decode(c.fields).presence == presence]
         page = found[:limit] if "limit" in request.query_params else found
         body = {

@@ -127,15 +127,13 @@ def flag(request: Request, name: str, default: bool) -> bool:
     return bool(integer(request, name, int(default), 0, 1))
 
 
-def text(request: Request, name: str) -> str | None:
+def text(request: Request, name: str, chars_max: int = HOST_NAME_MAX) -> str | None:
     """Return a text of the query, at most as long as a host's name and without NUL; None if it is not
     given. Raises: Problem 400.
     """
     found = request.query_params.get(name)
-    if found is not None and (len(found) > HOST_NAME_MAX or "\0" in found):
-        raise Problem(
-            400, "malformed", f"{name} must be a text of at most {HOST_NAME_MAX} characters", None, field=name
-        )
+    if found is not None and (len(found) > chars_max or "\0" in found):
+        raise Problem(400, "malformed", f"{name} must be a text of at most {chars_max} characters", None, field=name)
     return found
 
 

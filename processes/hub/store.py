@@ -38,6 +38,7 @@ from processes.core.records.host import HostRecord, read_record
 from processes.core.records.lasting_time import LastingTime
 from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
 from processes.core.records.run import Run
+from processes.core.records.saved_query import SavedQuery
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.travels.pulse import Pulse
@@ -171,6 +172,14 @@ ROWS: Final[dict[str, Rows]] = {
         changing=("at_wall_s", "record", "event"),
         restored=(_newest("deadletters", "record, event", by="at_wall_s, id", limit=DEAD_LETTERS_MAX),),
         load=_dead_letter,
+    ),
+    "queries": Rows(
+        key="name",
+        columns=("name", "record"),
+        values=lambda name, saved: (name, _json(saved)),
+        changing=("record",),
+        restored=("SELECT record FROM queries",),
+        load=_record_of(SavedQuery, "name"),
     ),
     "conditions": Rows(
         key="id",

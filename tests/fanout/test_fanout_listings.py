@@ -191,3 +191,64 @@ def test_a_flood_of_wrong_tokens_is_counted_named_by_an_alarm_and_keeps_no_good_
 
     until(counted)
     assert len(counted()) <= 3 * (2 + (time.monotonic() - begun_s) // 60)
+
+
+def test_a_query_finds_hosts_to_list_to_label_and_to_run_on(house: FanoutHouse, boss: httpx.Client) -> None:
+    """What the fanout found is what the hub gets: the names, and the text by which they were found."""
+
+    def post(path: str, **body: object) -> httpx.Response:
+        return boss.post(f"/api/v1/{path}", json=body)
+
+    told = post("hosts/labels", query="name:a*", set={"role": "web", "env": "prod"}).json()
+    assert told == {"hosts": ["a1", "a2"], "changed": 2, "query": "name:a*"}
+    until(lambda: names(boss.get("/api/v1/hosts?query=role=web")) == ["a1", "a2"])
+    assert names(boss.get("/api/v1/hosts?query=!role:* offline since<1h")) == ["b1"]
+    assert names(boss.get("/api/v1/hosts?query=role=web&limit=1")) == ["a1"]
+    assert post("hosts/labels", hosts=["a2"], query="role=web", remove=["env"]).json()["changed"] == 1
+    until(lambda: names(boss.get("/api/v1/hosts?query=env=prod")) == ["a1"])
+    assert boss.get("/api/v1/hosts/a2").json()["labels"] == {"role": "web"}
+    lines = boss.get("/api/v1/audit?subject=a2&kind=host").json()["audit"]
+    assert [(line["after"], line["reason"]) for line in lines[:2]] == [
+        ("labelled", "env-"),
+        ("labelled", "role=web env=prod"),
+    ]
+
+    wrong = boss.get("/api/v1/hosts?query=a1 role%3D")
+    assert wrong.status_code == 400
+    assert {**wrong.json(), "message": ""} == {
+        "error": "bad_query",
+        "message": "",
+        "field": "query",
+        "start": 3,
+        "end": 8,
+    }
+    for body in ({"query": ""}, {"query": "a -"}, {}, {"query": " "}, {"query": "@none"}, {"query": "nobody"}):
+        refused = post("hosts/labels", set={"x": "y"}, **body)
+        assert (refused.status_code, body) == (404 if body.get("query") in ("@none", "nobody") else 400, body)
+
+    assert post("queries", name="web", query="role=web").json()["query"] == "role=web"
+    assert post("queries", name="web", query="role=").json()["error"] == "bad_query"
+    assert post("queries", name="all", query=" ").status_code == 400
+    assert [each["name"] for each in boss.get("/api/v1/queries").json()["queries"]] == ["web"]
+    assert names(boss.get("/api/v1/hosts?query=@web")) == ["a1", "a2"]
+
+    started = post("runs", steps=["pull"], query="@web", key="k1", ttl_s=0).json()
+    assert (started["query"], [part["host"] for part in started["hosts"]]) == ("@web", ["a1", "a2"])
+    assert post("hosts/labels", hosts=["b1"], set={"role": "web"}).status_code == 200
+    again = post("runs", steps=["pull"], query="@web", key="k1", ttl_s=0)
+    assert (again.status_code, again.json()["id"]) == (200, started["id"]), (
+        "whom it finds has changed, and not its text"
+    )
+    shown = post("runs", steps=["pull"], query="role=web", hosts=["a1"], ttl_s=0).json()
+    assert ([part["host"] for part in shown["hosts"]], shown["query"]) == (["a1"], "role=web")
+    assert post("runs", steps=["pull"], query="role=web", where={}).status_code == 400
+    assert post("runs", steps=["pull"], query="cpu>x", hosts=["a1"]).json()["error"] == "bad_query"
+    assert boss.delete("/api/v1/queries/web").json() == {"name": "web", "removed": True}
+    assert boss.delete("/api/v1/queries/web").status_code == 404
+    assert post("hosts", name="c1", labels={"rack": "b4"}).status_code == 201
+    until(lambda: names(boss.get("/api/v1/hosts?query=rack=b4")) == ["c1"])
+    assert post("hosts", name="c2", labels={"OS": "x"}).status_code == 400
+    boss.delete("/api/v1/hosts/c1")
+    with httpx.Client(base_url=house.url, headers={"Authorization": f"Bearer {TOKEN}"}) as anonymous:
+        del anonymous.headers["Authorization"]
+        assert anonymous.get("/api/v1/queries").status_code == 401

@@ -26,6 +26,7 @@ from processes.core.records.host import HostRecord, read_record
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import OperatorToken
 from processes.core.records.run import Run, RunState
+from processes.core.records.saved_query import SavedQuery
 from processes.core.shown.pages import TokenView
 from processes.core.travels.audit import AuditView
 from processes.core.travels.pulse import Pulse
@@ -395,6 +396,14 @@ def token_views(connection: sqlite3.Connection, now_wall_s: float) -> list[tuple
         )
         for token in tokens(connection)
     ]  # fmt: skip
+
+
+def saved_queries(connection: sqlite3.Connection) -> list[SavedQuery]:
+    """Return the saved queries, by name."""
+    if fleet_schema.version_of(connection) < fleet_schema.SAVED_QUERIES:  # no hub of this version has begun yet
+        return []
+    rows = connection.execute("SELECT record FROM queries ORDER BY name")
+    return [msgspec.json.decode(row[0], type=SavedQuery) for row in rows]
 
 
 def tokens(connection: sqlite3.Connection) -> list[OperatorToken]:

@@ -64,6 +64,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE tokens ADD COLUMN used_wall_s REAL",
         "ALTER TABLE tokens ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
     ),
+    ("CREATE TABLE queries (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",),  # those that are saved
     (  # conditions of hosts, and silences
         """CREATE TABLE conditions (
              id TEXT PRIMARY KEY, host TEXT, open INTEGER NOT NULL, begun_wall_s REAL NOT NULL, ended_wall_s REAL,
@@ -76,6 +77,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 )
 VERSION: Final = len(MIGRATIONS)
 EXPIRING_TOKENS: Final = 4  # from this version on tokens have an end
+SAVED_QUERIES: Final = 5  # from this version on
 ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch that the file beside it knows
 OWN_OF_SQLITE: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})  # tables of ANALYZE, which anybody may run
 

@@ -35,7 +35,7 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "deadletter", "deadletters", "doctor",
     "down", "drill",
     "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore",
-    "revoke", "rules", "run", "silence", "silences", "unsilence",
+    "label", "queries", "revoke", "rules", "run", "silence", "silences", "unsilence",
     "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")

@@ -16,9 +16,11 @@ from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
+from processes.cli.verbs.labels import labels_of
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
-from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me
+from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me, SavedQueries
+from processes.core.shown.query import Query, QueryError, parse
 from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.versions import is_old_agent
 from processes.core.shown.views import HostView
@@ -38,6 +40,7 @@ _facts = msgspec.json.Decoder(dict[str, Any])
 
 
 @click.command()
+@click.argument("query", nargs=-1)
 @click.option("--watch", is_flag=True, help="Show a live screen until Ctrl-C.")
 @click.option(
     "--presence", type=click.Choice([presence.value for presence in Presence]), help="Only hosts of this presence."
@@ -46,18 +49,33 @@ _facts = msgspec.json.Decoder(dict[str, Any])
 @as_json
 @asks_hub
 def hosts(
-    *, watch: bool, presence: str | None, search: str | None, as_json: bool, hub: str | None, token_file: Path | None
+    *,
+    query: tuple[str, ...],
+    watch: bool,
+    presence: str | None,
+    search: str | None,
+    as_json: bool,
+    hub: str | None,
+    token_file: Path | None,
 ) -> None:
-    """List the hosts of the fleet."""
+    """List the hosts of the fleet, or those that QUERY finds.
+
+    QUERY is as on the page: role=web '!os:debian' 'cpu>80' offline 'since>10m' 'name:web*'. All its terms must match:
+    a word is looked for in name, presence, type, system, running command and labels; field:text, field=text and
+    field>number look at one field; ! is the opposite; @NAME stands for a saved query.
+    """
+    words = " ".join(query)
     if watch and as_json:
         raise click.UsageError("--json is one document, and --watch has no end: choose one of them")
-    filters = {key: value for key, value in (("presence", presence), ("search", search)) if value is not None}
+    given = (("presence", presence), ("search", search), ("query", words or None))
+    filters = {key: value for key, value in given if value is not None}
     with asking(hub, token_file) as api:
         if watch:
             api.once("GET", "/me", Me)  # so that its clock is known
             from processes.client.feed import Feed  # noqa: PLC0415  # with it comes a WebSocket
 
-            live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters))
+            wanted = query_of(_whole(api, words))
+            live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters, wanted))
         told = api.read("/hosts", HostsPage, filters)
         now_wall_s = api.now_wall_s()
         if not as_json:
@@ -70,6 +88,24 @@ def hosts(
         [_row(host, now_wall_s) for host in told.view.hosts],
         output.none_found("host", filters, "fleethub enroll NAME"),
     )
+
+
+def _whole(api: Api, words: str) -> str:
+    """Return the query, with a saved one in the place of its name. Raises: Failure, Refused, HubAway."""
+    if not words.startswith("@"):
+        return words
+    saved = {view.name: view.query for view in api.read("/queries", SavedQueries).view.queries}
+    if words[1:] not in saved:
+        raise Failure("unknown_query", f"there is no saved query {words[1:]!r}", "See: fleethub queries")
+    return saved[words[1:]]
+
+
+def query_of(words: str) -> Query:
+    """Return the query that was typed. Raises: click.UsageError."""
+    try:
+        return parse(words)
+    except QueryError as error:
+        raise click.UsageError(f"in the query: {error.message}") from None
 
 
 def _say_how_old(api: Api) -> None:
@@ -105,12 +141,20 @@ def _agent(host: HostView) -> str:
     return f"{host.agent_version} (old)" if is_old else host.agent_version
 
 
-def _picture(picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str]) -> RenderableType | None:
+def _picture(
+    picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str], query: Query
+) -> RenderableType | None:
     """The fleet now: offline hosts first, and as many as the screen holds."""
+    found = {
+        name
+        for name, row in picture.rows.get("host", {}).items()
+        if query.matches(row, now_wall_s, (op := row.get("pending_command") or ""), "running" if op else "")
+    }
     known = msgspec.json.decode(msgspec.json.encode(list(picture.rows.get("host", {}).values())), type=list[HostView])
     presence, search = filters.get("presence"), filters.get("search", "")
     order = list(Presence)[::-1]
-    shown = [host for host in known if search in host.name and presence in (None, host.presence)]
+    known_here = [host for host in known if host.name in found]
+    shown = [host for host in known_here if search in host.name and presence in (None, host.presence)]
     rows = [
         _row(host, now_wall_s)
         for host in sorted(shown, key=lambda host: (order.index(Presence(host.presence)), host.name))
@@ -167,6 +211,8 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
         ("not shown", view.put_aside),
         ("type", view.host_type),
         ("agent", _agent(view)),
+        ("labels", _labels(view.labels)),
+        ("its own labels", _labels(view.agent_labels)),
         ("system", view.os_version),
         ("kernel", " ".join(filter(None, (view.kernel, view.machine)))),
         ("operations", " ".join(view.commands or [])),
@@ -177,6 +223,10 @@ def _who(view: HostView, now_wall_s: float) -> list[tuple[str, str]]:
             if p.total
         ),
     ]
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in labels.items())
 
 
 def _metrics(view: HostView) -> list[tuple[str, str]]:
@@ -235,6 +285,7 @@ def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -
     type=Duration(LIFE_S_MIN, CODE_S_MAX),
     help=f"With --code: for how long the code is good. [default: {ENROLMENT_CODE_S / 3600:.0f}h]",
 )
+@click.option("--label", "words", multiple=True, metavar="KEY=VALUE", help="A label that it gets. May be repeated.")
 @as_json
 @asks_hub
 def enroll(
@@ -244,6 +295,7 @@ def enroll(
     rotate: bool,
     code: bool,
     expires_s: float | None,
+    words: tuple[str, ...],
     as_json: bool,
     hub: str | None,
     token_file: Path | None,
@@ -266,17 +318,22 @@ def enroll(
             "Use letters, digits, hyphens and dots, as in RFC 1123.",
             EXIT_USAGE,
         )
+    labels = labels_of(words)
     if rotate:
-        if again or code:
-            raise click.UsageError("--rotate leaves the enrolment as it is: give it without --again and --code")
+        if again or code or labels:
+            raise click.UsageError(
+                "--rotate leaves the enrolment as it is: give it without --again, --code and --label"
+            )
         _have_rotated(name, as_json=as_json, hub=hub, token_file=token_file)
         return
     if code:
-        _print_code(name, again=again, expires_s=expires_s, as_json=as_json, hub=hub, token_file=token_file)
+        asked = {"again": again, **({"labels": labels} if labels else {})}
+        asked |= {} if expires_s is None else {"expires_s": expires_s}
+        _print_code(name, asked, as_json=as_json, hub=hub, token_file=token_file)
         return
     with asking(hub, token_file) as api:
         known = again and not as_json and api.host(name) is not None
-        enrolled = api.enroll(name, again=again)
+        enrolled = api.enroll(name, again=again, labels=labels)
     if as_json:
         output.document(enrolled)
         return
@@ -311,9 +368,8 @@ def _have_rotated(name: str, *, as_json: bool, hub: str | None, token_file: Path
 
 
 def _print_code(
-    name: str, *, again: bool, expires_s: float | None, as_json: bool, hub: str | None, token_file: Path | None
+    name: str, asked: Mapping[str, object], *, as_json: bool, hub: str | None, token_file: Path | None
 ) -> None:
-    asked = {"again": again, **({} if expires_s is None else {"expires_s": expires_s})}
     with asking(hub, token_file) as api:
         told = api.once("POST", f"/hosts/{segment(name)}/code", HostCode, asked, promised=(201,))
         operators_url = told.view.operators_url or api.url

@@ -29,6 +29,7 @@ from processes.cli.terminal.failure import (
 from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub, invocation
 from processes.cli.terminal.streams import ReaderGone, Unwritable
 from processes.cli.terminal.text import age, count
+from processes.cli.verbs.choice import check_sure, choice_of, is_sure, show
 from processes.client.api import Api
 from processes.client.errors import HubAway, Refused
 from processes.client.follow import SILENT_S_MAX, Following
@@ -62,6 +63,9 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="KEY=VALUE",
     help="With --all: only on hosts whose KEY is VALUE. May be repeated.",
 )
+@click.option("--query", metavar="QUERY", help="On the hosts that this query finds, as `hosts QUERY` shows them.")
+@click.option("--dry-run", is_flag=True, help="Show on which hosts it would run, and send nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before it runs on hosts that are not named.")
 @click.option(
     "--parallel",
     type=click.IntRange(1, REQUEST_HOSTS_MAX),
@@ -101,6 +105,9 @@ def run(
     hosts: tuple[str, ...],
     everywhere: bool,
     where: tuple[str, ...],
+    query: str | None,
+    dry_run: bool,
+    yes: bool,
     parallel: int | None,
     max_failures: int | None,
     ttl_s: float | None,
@@ -113,20 +120,29 @@ def run(
 ) -> int:
     """Run operations on hosts, one after the other on each; a host where one fails takes no further part.
 
-    Exit code 0 only if all operations succeeded on every host.
+    Exit code 0 only if all operations succeeded on every host. Who says --all or --query is shown the hosts and asked;
+    where nobody can be asked, --yes is needed (else exit code 2). Of a query it runs exactly on the hosts that it found.
     """
     if no_wait and wait_s is not None:
         raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
-    body: dict[str, object] = {
-        "steps": _steps(ops),
-        **_chosen(hosts, everywhere, where),
-        "key": key or uuid.uuid4().hex,
-    }
-    limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
-    body.update({name: value for name, value in limits.items() if value is not None})
+    steps, choice = _steps(ops), choice_of(hosts, everywhere, where, query)
+    if not dry_run:
+        check_sure(choice, yes=yes)
     with asking(hub, token_file) as api:
+        found = choice.found(api) if dry_run or query is not None or (choice.is_wide and not yes) else None
+        if dry_run:
+            show(choice, found or [], steps, as_json=as_json)
+            return EXIT_OK
+        if query is not None and not found:
+            raise Failure("unknown_host", "no host matches the query", "See: fleethub hosts QUERY")
+        if found is not None and not is_sure(choice, found, ops, yes=yes):
+            output.note("fleethub: nothing was sent")
+            return EXIT_FAILED
+        body: dict[str, object] = {"steps": steps, **choice.body(found), "key": key or uuid.uuid4().hex}
+        limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
+        body.update({name: value for name, value in limits.items() if value is not None})
         view = _started(api, body, again=_again(invocation().words, key, body))
         _tell_offline(api, view)
         if not no_wait:
@@ -324,20 +340,3 @@ def _steps(ops: str) -> list[str]:
                 f"OP is the name of an operation, or several separated by commas; {op!r} is not a name"
             )
     return steps
-
-
-def _chosen(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...]) -> dict[str, object]:
-    if everywhere == bool(hosts):
-        raise click.UsageError("name the hosts, or say --all" if not hosts else "name the hosts or say --all, not both")
-    if joined := next((host for host in hosts if "," in host), None):
-        raise click.UsageError(f"{joined!r} is not a host name: hosts are separated by spaces")
-    if where and not everywhere:
-        raise click.UsageError("--where chooses among all hosts: give --all with it")
-    conditions: dict[str, str] = {}
-    for condition in where:
-        key, equals, value = condition.partition("=")
-        if not key or not equals:
-            raise click.UsageError(f"--where {condition!r} is not KEY=VALUE")
-        if conditions.setdefault(key, value) != value:
-            raise click.UsageError(f"--where {key} is given twice, but no host has both values")
-    return {"where": conditions} if everywhere else {"hosts": list(hosts)}

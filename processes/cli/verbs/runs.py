@@ -63,6 +63,7 @@ def _show(view: RunView) -> None:
         ("hosts", counts(view)),
         ("parallel", str(view.parallel)),
         ("max failures", "" if view.max_failures is None else str(view.max_failures)),
+        ("query", view.query),
         ("given", f"{view.created_at} by {view.actor}"),
         ("key", view.key or ""),
         ("cancel asked", view.cancel_requested_at or ""),

@@ -83,6 +83,7 @@ class Identity(msgspec.Struct, frozen=True):
     os_version: str = ""
     kernel: str = ""
     machine: str = ""
+    labels: Mapping[str, str] = {}
 
     def is_concurrent(self, op: str) -> bool:
         """Return whether this op may run beside another."""
@@ -105,6 +106,7 @@ class Identity(msgspec.Struct, frozen=True):
             commands=list(self.offers),
             command_options=dict(self.offers),
             known=known,
+            labels=dict(self.labels),
         )
 
 

@@ -15,7 +15,7 @@ import hmac
 
 import msgspec
 
-from processes.core.hub import flood, noted
+from processes.core.hub import flood, labels, noted
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
 from processes.core.records.host import EnrolmentCode, HostRecord
@@ -52,9 +52,11 @@ def in_other_letters(draft: Draft, name: str) -> str:
 def make(draft: Draft, request: MakeCode, request_id: str, actor: str) -> tuple[int, Json]:
     """Make a code for the host. Its token, if it has one, is good until the code is used. Raises: Refused."""
     now_wall_s = draft.now.wall_s
+    labels.check(request.labels)
     host = enrollable(draft, request.name, again=request.again)
     if host is None:
         host = HostRecord(request.name, derived_id(request_id, request.name), None, now_wall_s)
+    host = labels.added(host, request.labels)
     code = EnrolmentCode(request.code_hash, now_wall_s + request.expires_s)
     host = msgspec.structs.replace(take_back(draft, host), code=code)
     draft.put(draft.memory.hosts, host.name, host)

@@ -31,6 +31,7 @@ from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
 from processes.core.records.run import Run
+from processes.core.records.saved_query import SavedQuery
 from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.agent_frames import Heartbeat
@@ -45,7 +46,7 @@ REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are aske
 OFFLINE: Final = Link(Presence.OFFLINE)
 # of a host's row, these are as volatile as the connection; all others are on disk before they are shown
 VOLATILE_FIELDS: Final = frozenset({
-    "address", "agent_version", "beat", "command_options", "commands", "connected_since", "facts", "gateway", "heartbeat_facts",
+    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since", "facts", "gateway", "heartbeat_facts",
     "heartbeat_interval_s", "host_type", "kernel", "last_seen", "machine", "metrics", "os_version", "pending_command",
     "presence", "progress", "protocol",
 })  # fmt: skip
@@ -114,6 +115,7 @@ class Memory:
         self.replies = Table[KeptReply]("replies", durable=True, class_of=_one_class, kept={"kept": REPLIES_KEPT_MAX})
         self.dead_letters = Table[DeadLetter]("deadletters", durable=True)
         self.tokens = Table[OperatorToken]("tokens", durable=True)  # by their hashes
+        self.queries = Table[SavedQuery]("queries", durable=True)
         self.conditions = Table[ConditionRecord](
             "conditions", durable=True, class_of=_class_of_condition, kept={"over": OVER_KEPT_MAX}
         )

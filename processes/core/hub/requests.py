@@ -12,7 +12,17 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub import conditions, enrolment_codes, flood, host_tokens, noted, operator_tokens, runs
+from processes.core.hub import (
+    conditions,
+    enrolment_codes,
+    flood,
+    host_tokens,
+    labels,
+    noted,
+    operator_tokens,
+    runs,
+    saved_queries,
+)  # fmt: skip
 from processes.core.hub.commands import make_command
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
@@ -35,17 +45,20 @@ from processes.core.travels.messages import (
     EnrollHost,
     GiveCommand,
     Json,
+    LabelHosts,
     LiftHost,
     MakeCode,
     MakeSilence,
     RehearseFault,
     RemoveHost,
+    RemoveQuery,
     RequestReceived,
     RetryDeadLetter,
     RevokeHost,
     RevokeToken,
     RotateHost,
     RotateToken,
+    SaveQuery,
     StartRun,
     Token,
     TokenChanged,
@@ -102,6 +115,12 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _remove(draft, event, event.request)
         case MakeCode():
             return enrolment_codes.make(draft, event.request, event.request_id, event.actor)
+        case LabelHosts():
+            return _label(draft, event, event.request)
+        case SaveQuery():
+            return saved_queries.save(draft, event.request, event.actor)
+        case RemoveQuery():
+            return saved_queries.remove(draft, event.request, event.actor)
         case RotateHost():
             return host_tokens.rotate(draft, _known_host(draft, event.request.name), event.actor)
         case CreateToken():
@@ -229,6 +248,8 @@ def _check_room(draft: Draft, hosts: list[HostRecord]) -> None:
 
 def _digest(request: GiveCommand | StartRun) -> str:
     named = msgspec.structs.replace(request, key=None)
+    if isinstance(named, StartRun) and named.query:  # whom it finds may change: who asks again asks the same
+        named = msgspec.structs.replace(named, hosts=None)
     return hashlib.sha256(msgspec.json.encode(named)).hexdigest()
 
 
@@ -297,7 +318,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         _check_op(op)
     _check_limits(draft, request.key, request.ttl_s)
     if (request.hosts is None) == (request.where is None):
-        raise Refused(400, "malformed", "give either hosts or where")
+        raise Refused(400, "malformed", "give either hosts, where or query")
     if request.parallel is not None and request.parallel < 1:
         raise Refused(400, "malformed", "parallel must be at least 1")
     if request.max_failures is not None and request.max_failures < 0:
@@ -326,6 +347,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         actor=event.actor,
         created_wall_s=draft.now.wall_s,
         key=request.key,
+        query=request.query or "",
     )
     draft.put_run(run)
     if request.key is not None:
@@ -365,14 +387,22 @@ def _known_host(draft: Draft, name: str) -> HostRecord:
     return host
 
 
+def _label(draft: Draft, event: RequestReceived, request: LabelHosts) -> tuple[int, Json]:
+    hosts = _named_hosts(draft, request.hosts)
+    if CANARY_HOST in request.hosts:
+        raise _unknown_host(draft, CANARY_HOST)
+    return labels.change(draft, request, hosts, event.actor)
+
+
 def _enroll(draft: Draft, event: RequestReceived, request: EnrollHost) -> tuple[int, Json]:
+    labels.check(request.labels)
     host = enrolment_codes.enrollable(draft, request.name, again=request.again)
     lifted = host.suspended if host is not None else ""
     if host is None:
-        host = HostRecord(
-            request.name, derived_id(event.request_id, request.name), request.token_hash, draft.now.wall_s
-        )
+        enrolment = derived_id(event.request_id, request.name)
+        host = HostRecord(request.name, enrolment, request.token_hash, draft.now.wall_s, labels=request.labels)
     else:
+        host = labels.added(host, request.labels)  # which may refuse: before anything is changed
         _void(draft, host.token_hash)
         host = enrolment_codes.take_back(draft, flood.lifted(draft, host))
         host = msgspec.structs.replace(host, token_hash=request.token_hash, rotation_wall_s=None)

@@ -52,6 +52,7 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     lifted_wall_s: float | None = None  # the last lift of a suspension: deaths of the hub before it are forgiven
     rotation_wall_s: float | None = None  # since when its agent is asked to make a new token; None: it is not
     code: EnrolmentCode | None = None  # the last one that was made for it and not taken back
+    labels: dict[str, str] = {}  # the hub's; what its agent claims is in `register`
 
     def without(self, revoked: frozenset[str]) -> HostRecord:
         """Return the record without what was ever made void. `revoked`: hashes of tokens and codes."""

@@ -65,6 +65,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
     finished_wall_s: float | None = None
+    query: str = ""  # by which its hosts were found; empty: they were named
 
     @property
     def open(self) -> bool:
@@ -155,6 +156,7 @@ class RunView(msgspec.Struct, frozen=True):
     failed: int
     not_attempted: int
     hosts: list[PartView]
+    query: str = ""
 
 
 def run_view(run: Run) -> RunView:
@@ -181,4 +183,5 @@ def run_view(run: Run) -> RunView:
             PartView(host.host, host.part, host.step, run.steps[host.step], host.command_id or None, host.reason)
             for host in run.parts
         ],
+        query=run.query,
     )

@@ -24,6 +24,38 @@ class HostsPage(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class HostsLabelled(msgspec.Struct, frozen=True):
+    """POST /api/v1/hosts/labels. `hosts`: all that were named or found; `changed`: how many of them have other labels
+    now. `query`: by which they were found.
+    """
+
+    hosts: list[str]
+    changed: int
+    query: str = ""
+
+
+class SavedQueryView(msgspec.Struct, frozen=True):
+    """A saved query. `@NAME` stands for it wherever a query is asked for."""
+
+    name: str
+    query: str
+    actor: str
+    saved_at: Time | None
+
+
+class SavedQueries(msgspec.Struct, frozen=True):
+    """GET /api/v1/queries, by name."""
+
+    queries: list[SavedQueryView]
+
+
+class SavedQueryGone(msgspec.Struct, frozen=True):
+    """DELETE /api/v1/queries/NAME."""
+
+    name: str
+    removed: bool
+
+
 class CommandsPage(msgspec.Struct, frozen=True):
     """GET /api/v1/commands, newest first."""
 

@@ -29,9 +29,9 @@ from typing import Any, Final, NamedTuple
 
 from processes.core.errors import RemoteError
 from processes.core.shown.views import HostView
+from processes.core.travels.operator_requests import QUERY_CHARS_MAX
 from processes.core.values import Presence
 
-QUERY_CHARS_MAX: Final = 1000  # guess: some lines; a list of names is no query
 TERMS_MAX: Final = 16  # guess
 VALUE_CHARS_MAX: Final = 1024  # of a host's value; as travels/agent_frames.py bounds its texts
 

@@ -37,6 +37,7 @@ class _CommandKeys(msgspec.Struct):
 class _ConditionKeys(msgspec.Struct):
     state: str = ""
     host: str | None = None
+    kind: str = ""
 
 
 class _CommandRow(NamedTuple):
@@ -201,6 +202,15 @@ class Replica:
             case "silence":
                 return [Change(kind, id, row) for id, row in self._silences.items()]
         return []
+
+    def standing_kinds(self) -> dict[str, list[str]]:
+        """Return the kinds of the conditions that stand, by host."""
+        found: dict[str, list[str]] = {}
+        for row in self._conditions.values():
+            keys = _condition_keys.decode(row)
+            if keys.host is not None:
+                found.setdefault(keys.host, []).append(keys.kind)
+        return found
 
     def pieces(self, items_per_piece: int) -> Iterator[list[Change]]:
         """Yield all rows in pieces, at least one piece. Each row is as it is when its piece is taken.

@@ -88,6 +88,8 @@ class HostView(msgspec.Struct, frozen=True):
     progress: dict[str, Progress] = {}  # op → how far it is, as its agent says
     rotation_asked_at: Time | None = None  # since when its agent is asked to make a new token
     code_until: Time | None = None  # until when a one-time code for it is good that nobody has used yet
+    labels: dict[str, str] = {}  # the hub's, which operators set
+    agent_labels: dict[str, str] = {}  # what its agent claims
     gateway: str = ""  # of its connection; empty: it has none
     put_aside: str = ""  # why a fanout does not show the last change of this host: it ended the fanout each time
 
@@ -184,6 +186,8 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         heartbeat_facts=msgspec.Raw(host.heartbeat_facts),
         ledger=host.ledger,
         progress=link.progress,
+        labels=host.labels,
+        agent_labels=(register.labels or {}) if register else {},
         gateway=link.gateway,
         suspended=host.suspended,
         suspended_at=rfc3339(host.suspended_wall_s),

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from processes.core.errors import BadFrame
+from processes.core.labels import KEY_CHARS_MAX, LABELS_MAX, VALUE_CHARS_MAX
 from processes.core.travels import shape
 from processes.core.values import OutputRecord, Stream
 
@@ -28,6 +29,11 @@ Line = Annotated[str, Meta(max_length=FRAME_BYTES_MAX)]
 Percent = Annotated[float, Meta(ge=0, le=1_000_000)]  # rounding by the agent may give a little over 100
 Pid = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+Labels = Annotated[
+    dict[Annotated[str, Meta(max_length=KEY_CHARS_MAX)], Annotated[str, Meta(max_length=VALUE_CHARS_MAX)]],
+    Meta(max_length=LABELS_MAX),
+]
 
 
 class CommandOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,6 +66,7 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True):
     commands: Annotated[list[Id], Meta(max_length=1000)] | None = None
     command_options: Annotated[dict[Id, CommandOptions], Meta(max_length=1000)] | None = None
     known: Annotated[list[Known], Meta(max_length=2000)] | None = None
+    labels: Labels | None = None  # what the server says of itself, which decides about nothing
 
 
 class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):

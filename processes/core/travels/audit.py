@@ -31,11 +31,12 @@ class Kind(enum.StrEnum):
 
     COMMAND = "command"  # subject: its id; before, after: states
     # subject: its name; after: enrolled, enrolled_again, code_made, code_refused, rotation_asked, rotated, revoked,
-    # removed, lifted, impersonated
+    # removed, lifted, labelled, impersonated
     HOST = "host"
     TOKEN = "token"  # noqa: S105  # not a secret. Subject: its id; after: created, rotated, revoked
     SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, revoked, connected
     DEAD_LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
+    QUERY = "query"  # subject: a saved query's name; after: saved, removed; reason: its text
     CONDITION = "condition"  # subject: its id; after: acknowledged
     SILENCE = "silence"  # subject: its id; after: made, ended
     DATABASE = "database"  # subject: the backup's time; after: restored

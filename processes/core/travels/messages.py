@@ -241,7 +241,8 @@ class CancelCommand(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
     """POST /api/v1/runs. parallel None: all hosts at once.
 
-    The hosts are given by name, or by `where`: fields of a host and their values; {} selects every host.
+    The hosts are given by name, or by `where`: fields of a host and their values; {} selects every host. `query`: by
+    which a fanout found those that are named; a key that is used again compares it instead of the names.
     """
 
     steps: list[str]
@@ -251,6 +252,7 @@ class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", t
     max_failures: int | None = None
     ttl_s: float | None = None
     key: str | None = None
+    query: str | None = None
 
 
 class CancelRun(msgspec.Struct, frozen=True, tag_field="r", tag=True):
@@ -259,12 +261,13 @@ class CancelRun(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     run_id: str
 
 
-class EnrollHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+class EnrollHost(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
     """POST /api/v1/hosts. The token itself never leaves the asking fanout; `token_hash` is its SHA-256 in hex."""
 
     name: str
     token_hash: str
     again: bool = False
+    labels: dict[str, str] = {}
 
 
 class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
@@ -274,6 +277,7 @@ class MakeCode(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", t
     code_hash: str
     again: bool = False
     expires_s: float = ENROLMENT_CODE_S
+    labels: dict[str, str] = {}
 
 
 class RotateHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
@@ -284,6 +288,28 @@ class RotateHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 class RevokeHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     """POST /api/v1/hosts/NAME/revoke: make its token void and end its connection; the host and its commands stay."""
+
+    name: str
+
+
+class LabelHosts(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/hosts/labels: set and remove labels of these hosts. `query`: by which a fanout found them."""
+
+    hosts: list[str]
+    set: dict[str, str] = {}
+    remove: list[str] = []
+    query: str = ""
+
+
+class SaveQuery(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """POST /api/v1/queries: keep this text under this name. A fanout has read it: it is a query."""
+
+    name: str
+    query: str
+
+
+class RemoveQuery(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """DELETE /api/v1/queries/NAME."""
 
     name: str
 
@@ -372,7 +398,7 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 Request = (
     GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RotateHost | RevokeHost | RemoveHost
-    | LiftHost | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    | LabelHosts | SaveQuery | RemoveQuery | LiftHost | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
     | AcknowledgeCondition | MakeSilence | EndSilence
 )  # fmt: skip
 

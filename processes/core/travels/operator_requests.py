@@ -11,6 +11,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from processes.core.labels import KEY_CHARS_MAX as LABEL_KEY_CHARS_MAX
+from processes.core.labels import LABELS_MAX
+from processes.core.labels import VALUE_CHARS_MAX as LABEL_VALUE_CHARS_MAX
 from processes.core.values import ENROLMENT_CODE_S, HOST_NAME_MAX, Role
 
 REQUEST_HOSTS_MAX: Final = 10_000  # hosts in one request; the largest fleet that one hub is measured with
@@ -21,6 +24,8 @@ OP_CHARS_MAX: Final = 64
 STEPS_MAX: Final = 20  # of a run; guess
 CONDITIONS_MAX: Final = 20  # of `where`; guess
 LABEL_CHARS_MAX: Final = 100  # of a token
+QUERY_CHARS_MAX: Final = 1000  # guess: some lines; a list of names is no query
+QUERY_NAME: Final = "^[a-z][a-z0-9_.-]{0,62}$"  # of a saved query
 FAULT_CHARS_MAX: Final = 40
 SECRET_CHARS_MAX: Final = 512  # of a token or a one-time code
 LIFE_S_MIN: Final = 60.0  # of a token or an enrolment code; guess: what is shorter is a typing mistake
@@ -37,6 +42,11 @@ HostNames = Annotated[list[HostName], Meta(min_length=1, max_length=REQUEST_HOST
 OpName = Annotated[str, Meta(min_length=1, max_length=OP_CHARS_MAX)]
 RequestKey = Annotated[str, Meta(min_length=1, max_length=KEY_CHARS_MAX)]
 TimeToLive = Annotated[float, Meta(ge=0, le=TTL_S_MAX)]
+QueryText = Annotated[str, Meta(min_length=1, max_length=QUERY_CHARS_MAX)]
+QueryName = Annotated[str, Meta(pattern=QUERY_NAME)]
+LabelKey = Annotated[str, Meta(min_length=1, max_length=LABEL_KEY_CHARS_MAX)]
+LabelValue = Annotated[str, Meta(max_length=LABEL_VALUE_CHARS_MAX)]
+Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=LABELS_MAX)]
 Secret = Annotated[str, Meta(max_length=SECRET_CHARS_MAX)]
 
 
@@ -50,7 +60,10 @@ class GiveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """POST /api/v1/runs. Either hosts or where; an empty where is every host."""
+    """POST /api/v1/runs. Either hosts, where or query; an empty where is every host.
+
+    With both hosts and query it runs on these hosts: they are those that the query found when they were shown.
+    """
 
     steps: Annotated[list[OpName], Meta(min_length=1, max_length=STEPS_MAX)]
     hosts: HostNames | None = None
@@ -59,6 +72,23 @@ class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_failures: Annotated[int, Meta(ge=0, le=REQUEST_HOSTS_MAX)] | None = None
     ttl_s: TimeToLive | None = None
     key: RequestKey | None = None
+    query: QueryText | None = None
+
+
+class LabelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/hosts/labels. Hosts or a query, or both: then the hosts are those that the query found."""
+
+    hosts: HostNames | None = None
+    query: QueryText | None = None
+    set: Labels = {}
+    remove: Annotated[list[LabelKey], Meta(max_length=LABELS_MAX)] = []
+
+
+class SavedQueryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/queries. A query of that name takes the place of the one before."""
+
+    name: QueryName
+    query: QueryText
 
 
 class EnrollBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +96,7 @@ class EnrollBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: HostName
     again: bool = False
+    labels: Labels = {}
 
 
 class CodeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +104,7 @@ class CodeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     again: bool = False
     expires_s: Annotated[float, Meta(ge=LIFE_S_MIN, le=CODE_S_MAX)] = ENROLMENT_CODE_S
+    labels: Labels = {}
 
 
 class TokenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

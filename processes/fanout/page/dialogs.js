@@ -136,7 +136,8 @@ export function common(hosts) {
 }
 
 // Asks which steps to run on these hosts. One step on one host is a command; everything else is a run.
-export function command(hosts, done) {
+// `query`: by which they were found, if they are all that it finds; it stands in the run.
+export function command(hosts, done, query = "") {
   const steps = [],
     ops = common(hosts),
     away = hosts.filter((host) => host.presence !== "online").length,
@@ -244,6 +245,7 @@ export function command(hosts, done) {
         max_failures: failures.value === "" ? null : Number(failures.value),
         ttl_s,
         key,
+        ...(query ? { query } : {}),
       };
       const again = () => say("The hub does not answer yet, asking again …", "degraded");
       try {

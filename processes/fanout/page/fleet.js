@@ -2,8 +2,9 @@
 import { known, meter, sparkline } from "./charts.js";
 import { clock } from "./clock.js";
 import { command, dialog, enroll, remove } from "./dialogs.js";
-import { $, h, icon, setText } from "./dom.js";
+import { $, h, icon, one, setText } from "./dom.js";
 import { Grid } from "./grid.js";
+import { label, labelText, queries } from "./labels.js";
 import { link, may, trusted } from "./link.js";
 import { FIELDS, field, parse } from "./query.js";
 import { compareText, fleet, hostsByName, openByHost, sparks } from "./store.js";
@@ -53,6 +54,7 @@ const shown = () => {
   return {
     counts,
     all: found.length,
+    error: query.error,
     hosts: order(wanted.presence ? found.filter((host) => presence(host) === wanted.presence) : found),
   };
 };
@@ -100,7 +102,7 @@ function cells(host, selected) {
             ? "token revoked"
             : host.suspended
               ? `suspended: ${host.suspended}`
-              : host.os_version || host.host_type || "never seen",
+              : [host.os_version || host.host_type || "never seen", labelText(host.labels)].filter(Boolean).join(" · "),
       ),
     ],
     [
@@ -143,6 +145,7 @@ const print = (host) => {
     host.revoked,
     host.suspended,
     host.os_version,
+    host.labels,
     agentText(host, link.me?.version),
     host.pending_command,
     running?.id,
@@ -158,12 +161,14 @@ function help() {
     h(
       "div",
       { className: "stack" },
-      h("p", null, "Words are looked for in name, presence, system, type and running command. All must match."),
+      h("p", null, "Words are looked for in name, presence, system, type, running command and labels. All must match."),
       facts([
+        ["role=web", "the label, or any other field, is exactly this; != is not"],
         ["os:debian", "the field contains the text"],
-        ["presence=offline", "the field is exactly this"],
-        ["cpu>80", "the field is greater; < for less"],
-        ["-type:nixos", "the opposite"],
+        ["cpu>80", "the field is greater; < for less, >= and <= too"],
+        ["offline since>10m", "for how long: s, m, h, d, w; seen>1d: when it was heard last"],
+        ["name:web*", "the whole of it, with anything in the place of *"],
+        ["!type:nixos", "the opposite; - in the place of ! too"],
         ["generation:917d", "works for any field that an agent reports"],
       ]),
       h("p", { className: "dim small" }, `Fields: ${FIELDS.join(", ")}`),
@@ -235,7 +240,7 @@ export const view = {
             h("input", {
               id: "find",
               type: "search",
-              placeholder: "Find hosts: name, os:debian, cpu>80 …",
+              placeholder: "Find hosts: name, role=web, cpu>80 …",
               value: wanted.text,
               ariaLabel: "find hosts",
               autocomplete: "off",
@@ -251,6 +256,7 @@ export const view = {
               icon("question"),
             ),
           ),
+          h("button", { type: "button", onclick: () => queries(wanted.text, use) }, "Queries …"),
           choice("sort by", SORTS, wanted.sort, (value) => {
             wanted.sort = value;
             wanted.down = false;
@@ -263,6 +269,7 @@ export const view = {
           h("span", { className: "spring" }),
           may("admin") && h("button", { className: "go", onclick: enroll }, "Enrol a host"),
         ),
+        h("p", { id: "query-error", className: "wrong", role: "status" }),
         h("h2", { className: "heard" }, "Hosts"),
         h("div", { id: "counts", className: "chips", role: "group", ariaLabel: "presence" }),
         grid.element,
@@ -296,10 +303,11 @@ export const view = {
               },
               "Remove",
             ),
+          may("operator") && h("button", { onclick: () => label(chosen(), chosenBy(), changed) }, "Labels …"),
           may("operator") &&
             h(
               "button",
-              { className: "go", id: "run", onclick: () => command(chosen(), () => picked.clear()) },
+              { className: "go", id: "run", onclick: () => command(chosen(), () => picked.clear(), chosenBy()) },
               "Command …",
             ),
         ),
@@ -308,7 +316,8 @@ export const view = {
   },
   draw() {
     for (const name of picked) if (!fleet.hosts.has(name)) picked.delete(name);
-    const { counts, all, hosts } = shown();
+    const { counts, all, error, hosts } = shown();
+    tellError(error);
     grid.show(grouped(hosts));
     if (place && hosts.length) {
       grid.restore(place);
@@ -339,6 +348,33 @@ export const view = {
     return false;
   },
 };
+// Puts a query in the place of the one that is typed.
+function use(text) {
+  wanted.text = text;
+  $("find").value = text;
+  $("dialog").close();
+  changed();
+  $("find").focus();
+}
+// What is wrong with the query, with the piece that is; the rest of it is looked for meanwhile.
+function tellError(error) {
+  const place = $("query-error"),
+    chars = [...wanted.text],
+    piece = error && chars.slice(error.start, error.end).join("");
+  $("find").ariaInvalid = String(Boolean(error));
+  if (!error) return place.replaceChildren();
+  const before = chars.slice(0, error.start).join(""),
+    after = chars.slice(error.end).join("");
+  one(place, [before, piece, after, error.message], () =>
+    h("span", null, before, h("mark", null, piece), after, h("br"), error.message),
+  );
+}
+// The query by which the chosen hosts were found; empty, if they are not exactly all that it finds.
+function chosenBy() {
+  const { hosts, error } = shown(),
+    whole = hosts.length === picked.size && hosts.every((host) => picked.has(host.name));
+  return whole && !error && !wanted.presence ? wanted.text.trim() : "";
+}
 const chosen = () =>
   [...picked]
     .sort(compareText)

@@ -4,6 +4,7 @@ import { clock } from "./clock.js";
 import { commandLink } from "./commands.js";
 import { command, remove, revoke, tell } from "./dialogs.js";
 import { $, h, icon, keyed, one, plain } from "./dom.js";
+import { label, labelText } from "./labels.js";
 import { ask, askSurely, link, may, trusted } from "./link.js";
 import { fleet, newestCommands } from "./store.js";
 import { age, agentText, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "./words.js";
@@ -152,6 +153,7 @@ function head(host) {
       host.revoked && pill("revoked", "token revoked"),
       host.put_aside && h("span", { className: "dim" }, host.put_aside),
       h("span", { className: "spring" }),
+      may("operator") && h("button", { onclick: () => label([host], "") }, "Labels …"),
       may("operator") && h("button", { className: "go", onclick: () => command([host]) }, "Command …"),
       may("admin") && h("button", { className: "stop", onclick: () => revoke(host), disabled: host.revoked }, "Revoke"),
       may("admin") &&
@@ -215,6 +217,8 @@ function said(host) {
     { className: "stack" },
     h("h2", null, "About"),
     facts([
+      ["Labels", labelText(host.labels)],
+      ["Its own labels", labelText(host.agent_labels)],
       ["System", host.os_version],
       ["Kernel", [host.kernel, host.machine].filter(Boolean).join(" · ")],
       ["Type", host.host_type],

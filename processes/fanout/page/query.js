@@ -47,6 +47,8 @@ export const OWN = [
   "progress",
   "rotation_asked_at",
   "code_until",
+  "labels",
+  "agent_labels",
   "put_aside",
   "conditions",
 ];

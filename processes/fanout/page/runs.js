@@ -110,6 +110,7 @@ function about(run) {
     ),
     bar(run),
     facts([
+      ["Query", run.query],
       ["Given by", run.actor],
       ["Begun", day(run.created_at)],
       ["Ended", run.finished_at && `${day(run.finished_at)} (${between(run.created_at, run.finished_at)})`],

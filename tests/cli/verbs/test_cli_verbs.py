@@ -93,8 +93,13 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
         ("run", "pull"), ("run", "pull", "web1", "--all"), ("run", "pull,", "web1"), ("run", "pull switch", "web1"),
         ("run", "pull", "web1", "--parallel", "0"), ("run", "pull", "web1", "--max-failures", "-1"),
         ("runs", "--follow"),
-        ("run", "pull", "--all", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
-        ("run", "pull", "--all", "--where", "ab"), ("logs", "c1", "--follow", "--json"),
+        ("run", "pull", "--all"), ("run", "pull", "--query", "web"), ("run", "pull", "--query", " ", "--yes"),
+        ("run", "pull", "web1", "--query", "web"), ("run", "pull", "--all", "--query", "web", "--yes"),
+        ("label",), ("label", "web1"), ("label", "a=b"), ("label", "web1", "A=b"), ("label", "web1", "a=b", "--query", "x"),
+        ("label", "web1", "a=b", "a=c"), ("label", "web1", "A-"), ("enroll", "web1", "--label", "x"),
+        ("enroll", "web1", "--rotate", "--label", "x=y"), ("queries", "--json", "save", "a", "b"), ("queries", "save", "a"),
+        ("run", "pull", "--all", "--yes", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
+        ("run", "pull", "--all", "--yes", "--where", "ab"), ("logs", "c1", "--follow", "--json"),
         ("status", "--watch", "--json"),
         ("run", "pull", "a,b"), ("run", "pull", "a", "--ttl", "nan"), ("run", "pull", "a", "--ttl", "inf"),
         ("run", "pull", "a", "--ttl", "1e9"), ("run", "pull", "a", "--wait", "nan"),
@@ -350,7 +355,7 @@ def test_every_run_has_a_key_of_its_own_and_no_wait_returns_once_accepted(run: R
     server.on("GET", COMMANDS, (200, {"commands": [command("c1", "a", "sent", run="r1")], "next": None}))
     assert run("run", "pull,switch", "a", "b", "--no-wait") == (0, "r1\n", "")
     limits = ("--ttl", "0", "--parallel", "1", "--max-failures", "0")
-    done = run("run", "pull", "--all", "--where", "x=1", "--where", "y=a=b", "--no-wait", "--json", *limits)
+    done = run("run", "pull", "--all", "--yes", "--where", "x=1", "--where", "y=a=b", "--no-wait", "--json", *limits)
     document = json.loads(done.out)
     assert (done.code, document["run"]["id"], [each["state"] for each in document["commands"]]) == (0, "r1", ["sent"])
     first, second = (each.body for each in server.asked_for("POST", RUNS))
@@ -367,7 +372,7 @@ def test_a_run_that_was_accepted_is_told_even_if_its_commands_cannot_be_seen(run
 
 def test_all_chooses_every_host_on_the_server(run: Run, server: ApiServer) -> None:
     server.on("POST", RUNS, (202, BEGUN))
-    assert run("run", "pull", "--all", "--no-wait").code == 0
+    assert run("run", "pull", "--all", "--yes", "--no-wait").code == 0
     assert [each.body["where"] for each in server.asked_for("POST", RUNS)] == [{}]
 
 

@@ -93,7 +93,7 @@ def test_steps_go_one_after_the_other_on_each_host_and_hosts_so_many_at_a_time(f
 
 
 def test_a_failed_host_leaves_and_is_named_with_its_step_and_command(fleet: Fleet) -> None:
-    done = fleet.house.cli("run", "h2only,a", "--all", "--where", "name=h1", "--json")
+    done = fleet.house.cli("run", "h2only,a", "--all", "--yes", "--where", "name=h1", "--json")
     document = json.loads(done.stdout)
     (command,) = document["commands"]
     assert (done.returncode, document["run"]["state"], command["state"], command["exit_code"]) == (

@@ -22,6 +22,7 @@ KEPT: Final = {
     "revoked",
     "suspended",
     "suspended_at",
+    "labels",
     "ledger",
     "code_until",
     "rotation_asked_at",
@@ -40,6 +41,7 @@ REGISTER: Final = Register(
     2,
     commands=["pull"],
     command_options={"pull": CommandOptions()},
+    labels={"site": "graz"},
 )
 # of each field of the record a value that shows; those in the first are written behind what is shown
 BEHIND: Final[dict[str, Any]] = {
@@ -60,6 +62,7 @@ BEFORE: Final[dict[str, Any]] = {
     "suspended_wall_s": 3.0,
     "rotation_wall_s": 3.5,
     "code": EnrolmentCode("hash", 4.0),
+    "labels": {"role": "web"},
 }
 
 

@@ -12,7 +12,6 @@ from doubles.query_cases import FOUND, HOST, NOW_S, RUNNING, WRONG, random_cases
 from processes.core.shown.query import (
     ELSEWHERE,
     OWN,
-    QUERY_CHARS_MAX,
     RESERVED,
     TERMS_MAX,
     VALUE_CHARS_MAX,
@@ -22,6 +21,7 @@ from processes.core.shown.query import (
     parse,
 )
 from processes.core.shown.views import HostView
+from processes.core.travels.operator_requests import QUERY_CHARS_MAX
 
 
 def finds(query: str, host: dict[str, Any] = HOST) -> bool:
