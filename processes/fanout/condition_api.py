@@ -59,7 +59,9 @@ class ConditionApi:
         if flag(request, "over", False):
             kept = await self._reader.read(lambda db: fleet_db.conditions(db, limit=limit, host=host))
             found += [condition_view(each) for each in kept if not each.open]
-        found = [view for view in found if (host is None or view.host == host) and (hosts is None or view.host in hosts)]
+        found = [
+            view for view in found if (host is None or view.host == host) and (hosts is None or view.host in hosts)
+        ]
         page = [_with_told(view, report) for view in found[:limit]]
         return json(ConditionsPage(page, "hub" if self._mirror.live else "database"))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from doubles.judged_fleet import JudgedFleet
 
 from processes.core.conditions.judge import FRESH_S, House
 from processes.core.conditions.rules import Rule
 from processes.core.travels.judged import ConditionKind
-from doubles.judged_fleet import JudgedFleet
 
 FOR_S = 60
 SEEDS = 400

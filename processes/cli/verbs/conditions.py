@@ -41,7 +41,8 @@ def conditions(
     views = told.view.conditions
     shown = [view for view in views if every or query or host or not view.group]
     rows = [
-        [view.id[:ID_CHARS], view.severity, view.state, view.since or "", view.host or "-", _line(view)] for view in shown
+        [view.id[:ID_CHARS], view.severity, view.state, view.since or "", view.host or "-", _line(view)]
+        for view in shown
     ]
     output.table(["ID", "SEVERITY", "STATE", "SINCE", "HOST", "WHAT"], rows, "nothing is wrong")
     if hidden := len(views) - len(shown):

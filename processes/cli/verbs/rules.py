@@ -77,11 +77,15 @@ def _show(found: tuple[Rule, ...], hosts: list[tuple[dict[str, Any], str]], as_j
         for place, rule in enumerate(found)
     ]  # fmt: skip
     output.table(
-        ["NAME", "HOSTS THAT MEET", "CONDITION", "FOR", "SEVERITY", *(["ARE", "HOLDS NOW OF"] if hosts else [])], rows, ""
+        ["NAME", "HOSTS THAT MEET", "CONDITION", "FOR", "SEVERITY", *(["ARE", "HOLDS NOW OF"] if hosts else [])],
+        rows,
+        "",
     )
 
 
-def _looked(found: tuple[Rule, ...], hosts: list[tuple[dict[str, Any], str]]) -> tuple[list[list[str]], list[list[str]]]:
+def _looked(
+    found: tuple[Rule, ...], hosts: list[tuple[dict[str, Any], str]]
+) -> tuple[list[list[str]], list[list[str]]]:
     """Return the hosts that each rule is about, and those of which it holds now, whatever its time."""
     book, now_wall_s = Rulebook(found), time.time()
     about: list[list[str]] = [[] for _ in found]

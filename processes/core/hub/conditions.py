@@ -52,7 +52,9 @@ def acknowledge(draft: Draft, request: AcknowledgeCondition, actor: str) -> tupl
             found, acknowledged_by=actor, acknowledged_wall_s=draft.now.wall_s, acknowledged_why=request.why
         )
         draft.put(draft.memory.conditions, found.id, found)
-        noted.note(draft, (Kind.CONDITION, found.id), "acknowledged", actor, f"{found.title}: {request.why}".rstrip(": "))
+        noted.note(
+            draft, (Kind.CONDITION, found.id), "acknowledged", actor, f"{found.title}: {request.why}".rstrip(": ")
+        )
     return 200, encode(condition_view(found))
 
 

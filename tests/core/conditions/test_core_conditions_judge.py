@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from doubles.judged_fleet import JudgedFleet
 
 from processes.core.conditions.judge import House
 from processes.core.conditions.rules import Rule
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
-from doubles.judged_fleet import JudgedFleet
 
 RACK = [f"b4-{number:02}" for number in range(40)]
 OTHERS = [f"web{number}" for number in range(20)]
