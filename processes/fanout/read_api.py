@@ -92,7 +92,8 @@ class ReadApi:
         """Return the metrics as Prometheus text."""
         if self._exporting is None or self._exporting.done():  # one at a time, shared: a viewer may ask for hundreds
             rows, each = self._own_rows(), self._settings.file.metrics.hosts
-            exporting = asyncio.to_thread(self._metrics.export, rows, each=each)
+            told = self._mirror.shown.rows("condition")
+            exporting = asyncio.to_thread(self._metrics.export, rows, each=each, conditions=told)
             self._exporting = asyncio.get_running_loop().create_task(exporting)
         return Response(await asyncio.shield(self._exporting), media_type=metrics.CONTENT_TYPE)
 
