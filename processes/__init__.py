@@ -253,7 +253,7 @@ Conditions of hosts
     second takes what has changed (fanout/judging.py). rules.py says what is worth a word, signs.py whether a host is so
     now, dwelling.py has what is so and does not stand yet, beginnings.py makes it stand, alone or as one condition of
     many with one cause (causes.py), standing.py has what stands. A change goes to the hub as ConditionsJudged, whole,
-    again and again until the mirror shows it; core/hub/conditions.py keeps it, and what is over stays over. The hub
+    again and again until the mirror shows it; core/hub/kept_conditions.py keeps it, and what is over stays over. The hub
     judges nothing and reads no query. Acknowledgements and silences are requests; the judge applies silences. Nothing
     begins or ends while the watchdog's report says that the house is not well (House in judge.py).
     The watchdog reads the conditions that stand from the database (watchdog/alarm_facts.py), core/alarms/hosts.py says

@@ -25,7 +25,8 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import fleet_db, lock, rules_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.state.rules_file import RulesUnreadable
-from processes.core.conditions.judge import ActiveSilence, CommandSight, House, Judge, RunSight
+from processes.core.conditions.happened import CommandSight, RunSight
+from processes.core.conditions.judge import ActiveSilence, House, Judge
 from processes.core.conditions.rules import DEFAULTS, Rulebook, RulesError, read
 from processes.core.conditions.sight import wall_s
 from processes.core.errors import ResourceError
@@ -33,7 +34,7 @@ from processes.core.fanout.mirror import Mirror, MirrorUpdate
 from processes.core.records.condition import ConditionView, SilenceView, is_shown_as, judged_of
 from processes.core.records.run import Part, Run, RunState
 from processes.core.shown.query import QueryError, parse
-from processes.core.shown.status import WELL, Report
+from processes.core.shown.status import WELL, Report, Verdict
 from processes.core.travels import messages
 from processes.core.travels.judged import JUDGED_MAX, JudgedCondition
 from processes.core.travels.messages import Change, ConditionsJudged
@@ -76,6 +77,7 @@ class Judging:
         self._judge: Judge | None = None
         self._known: set[str] = set()  # hosts that the judge knows
         self._backlog: deque[Change] = deque()
+        self._house = House(0)
         self._wanted: dict[str, JudgedCondition] = {}
         self._said_s: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -123,8 +125,14 @@ class Judging:
             return
         self._next_s["turn"] = now_s + TURN_S
         self._start("runs", now_s, RUNS_S, self._look_at_runs)
-        judge.rules_problem(self._rules.problem, now)
-        for changed in judge.turn(now, house(report, self._mirror)):
+        judge.happenings.rules_problem(self._rules.problem, now)
+        seen = house(report, self._mirror)
+        if seen[1:] != self._house[1:]:
+            self._log.info(
+                "the house, as the judge sees it", well=seen.is_well, anew=seen.is_anew, not_well=sorted(seen.gateways)
+            )
+        self._house = seen
+        for changed in judge.turn(now, seen):
             self._wanted[changed.id] = changed
             self._said_s.pop(changed.id, None)
         self._say(now_s)
@@ -187,7 +195,7 @@ class Judging:
                 case "condition":
                     view = _view(change, self._mirror)
                     if view is not None and view.acknowledged_by:
-                        judge.acknowledged(judged_of(view), now)
+                        judge.happenings.acknowledged(judged_of(view), now)
                 case "silence" | "silence_removed":
                     self._tell_silences(judge, now)
 
@@ -250,15 +258,16 @@ class Judging:
 def house(report: Report, mirror: Mirror) -> House:
     """Return how the house is, by the watchdog's report and by how whole the rows are."""
     states = {process.name: process for process in report.processes}
-    core_is_well = all(name in states and states[name].verdict in WELL for name in ("hub", "queues"))
-    is_anew = not core_is_well or not mirror.is_whole
+    verdicts = {states[name].verdict if name in states else Verdict.DEAD for name in ("hub", "queues")}
+    # one that is excused, such as on a machine that is too busy, has lost nothing: what it says is only late
+    is_anew = not verdicts <= WELL | {Verdict.EXCUSED} or not mirror.is_whole
     gateways = frozenset(
         process.name
         for process in report.processes
         if process.name.partition(":")[0] == "gateway"
-        and (process.verdict not in WELL or (process.uptime_s or 0.0) < YOUNG_S)
+        and (process.verdict not in WELL | {Verdict.EXCUSED} or (process.uptime_s or 0.0) < YOUNG_S)
     )
-    is_well = not is_anew and report.canary.ok and report.watchdog_silent_s is None
+    is_well = not is_anew and verdicts <= WELL and report.canary.ok and report.watchdog_silent_s is None
     return House(mirror.epoch, is_well, is_anew, gateways)
 
 

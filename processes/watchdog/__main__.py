@@ -51,7 +51,10 @@ async def main(process: Process) -> None:
     }
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(for_ever(name, work)) for name, work in beside.items()]
-        await Loop(process, supervisor, inquiries, incident_log, canary, alarms=alarms, systemd=systemd, switch=switch).run()
+        loop = Loop(
+            process, supervisor, inquiries, incident_log, canary, alarms=alarms, systemd=systemd, switch=switch
+        )
+        await loop.run()
         systemd.close()
         await alarms.leave()
         for task in tasks:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from processes.core.conditions.judge import FRESH_S, ActiveSilence, CommandSight, House, Judge, RunSight
+from processes.core.conditions.happened import CommandSight, RunSight
+from processes.core.conditions.judge import FRESH_S, ActiveSilence, House, Judge
 from processes.core.conditions.rules import DEFAULTS, Rule, Rulebook
 from processes.core.shown.query import parse
 from processes.core.travels.judged import JudgedCondition

@@ -24,7 +24,7 @@ from processes.core.travels.messages import (
 from processes.core.values import Role
 from processes.fanout.operations import operations
 
-VALUES: dict[Any, Any] = {str: "x", int: 1, bool: False, list[str]: ["x"]}
+VALUES: dict[Any, Any] = {str: "x", int: 1, float: 60.0, bool: False, list[str]: ["x"]}
 
 
 def letter(id: str, event: messages.Event) -> DeadLetter:

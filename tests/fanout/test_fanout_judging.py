@@ -134,6 +134,8 @@ def test_the_house_is_well_only_while_hub_and_queues_turn_and_rows_are_whole() -
         assert not house(report(**{sick: Verdict.FROZEN}), mirror).is_well
     assert house(report(gateway=Verdict.FROZEN), mirror).gateways == {"gateway"}
     assert house(report(gateway=Verdict.FROZEN), mirror).is_well
+    starved = house(report(queues=Verdict.EXCUSED), mirror)
+    assert (starved.is_well, starved.is_anew) == (False, False)
     red = msgspec.structs.replace(report(), canary=CanaryReport())
     assert (house(red, mirror).is_well, house(red, mirror).is_anew) == (False, False)
     assert not house(msgspec.structs.replace(report(), watchdog_silent_s=9.0), mirror).is_well

@@ -295,6 +295,7 @@ def test_one_export_serves_all_who_ask_meanwhile_and_the_next_one_who_asks_later
         unused: Any = None
         api = ReadApi(settings, unused, unused, cast(Any, Metrics()), unused)
         api._own_rows = list  # type: ignore[method-assign]
+        api._standing_rows = list  # type: ignore[method-assign]
         asking = [asyncio.create_task(api.metrics(unused)) for _ in range(20)]
         asking[3].cancel()  # a client that goes away takes nobody's answer with it
         async with asyncio.timeout(WAIT_S):

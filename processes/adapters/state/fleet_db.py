@@ -360,14 +360,15 @@ def conditions(
     for state, order in (("open", "begun_wall_s"), ("NOT open", "ended_wall_s")):
         if not (open_only and state != "open"):
             # only constants of this module are joined here
-            found = f"SELECT record FROM conditions WHERE {where} AND {state} ORDER BY {order} DESC LIMIT ?"  # noqa: S608
-            rows += connection.execute(found, (*values, limit - len(rows))).fetchall()
+            found = f"conditions WHERE {where} AND {state} ORDER BY {order} DESC LIMIT ?"
+            rows += connection.execute(f"SELECT record FROM {found}", (*values, limit - len(rows))).fetchall()  # noqa: S608
     return [_condition.decode(row[0]) for row in rows]
 
 
 def silences(connection: sqlite3.Connection) -> list[SilenceRecord]:
     """Return all silences, the one that ends last first."""
-    return [_silence.decode(row[0]) for row in connection.execute("SELECT record FROM silences ORDER BY until_wall_s DESC")]
+    rows = connection.execute("SELECT record FROM silences ORDER BY until_wall_s DESC")
+    return [_silence.decode(row[0]) for row in rows]
 
 
 def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLetter]:

@@ -1,4 +1,4 @@
-"""rules.toml: which conditions of hosts somebody is to be told of (core/conditions/rules.py). The operator writes it."""
+"""rules.toml: which conditions of hosts are told (core/conditions/rules.py). The operator writes it."""
 
 from __future__ import annotations
 

@@ -151,15 +151,17 @@ def settled(
 ) -> AlarmState:
     """Return the state with exactly these targets, and without the events that all of them were told.
 
-    `wishes`: of each target; `at_least` of one without. A new target is not told of the past. Events that the bounded backlog dropped are counted.
+    `wishes`: of each target; `at_least` of one without. A new target is not told of the past. Events that the bounded
+    backlog dropped are counted.
     """
     oldest = state.events[0].number if state.events else state.number + 1
     targets: dict[str, Told] = {}
     for name in names:
+        wish = (wishes or {}).get(name, Wish(at_least))
         told = state.targets.get(name, Told(number=state.number))
         if told.number < oldest - 1:
             told = msgspec.structs.replace(told, number=oldest - 1, dropped=told.dropped + oldest - 1 - told.number)
-        if told.number < state.number and not due(state, told, (wishes or {}).get(name, Wish(at_least))):
+        if told.number < state.number and not due(state, told, wish):
             told = msgspec.structs.replace(told, number=state.number)
         targets[name] = told
     through = min((told.number for told in targets.values()), default=state.number)

@@ -9,7 +9,7 @@ import msgspec
 
 from processes.core.conditions.causes import MANY_MIN, NO_TRAIT, WHOLE, Traits, causes, is_mass
 from processes.core.conditions.dwelling import Dwelling
-from processes.core.conditions.standing import Key, Standing
+from processes.core.conditions.standing import Key, StandingConditions
 from processes.core.travels.judged import STANDING_MAX, ConditionKind, JudgedCondition
 from processes.core.values import GRAVITY, Now
 
@@ -28,7 +28,7 @@ class Beginnings:
     def __init__(
         self,
         dwelling: Dwelling,
-        standing: Standing,
+        standing: StandingConditions,
         traits: Traits,
         silence_of: Callable[[str], str],
         fresh_boot_s: Callable[[str], float],

@@ -19,7 +19,7 @@ WHOLE: Final = "the whole fleet"
 NO_TRAIT: Final = "nothing that they share"
 
 
-class Cause(NamedTuple):
+class SharedCause(NamedTuple):
     """Hosts with one cause. `trait`: a label, network or run; or WHOLE, or NO_TRAIT."""
 
     trait: str
@@ -56,8 +56,8 @@ class Traits:
         return self._of.get(host, frozenset())
 
 
-def causes(affected: Iterable[str], traits: Traits, more: Mapping[str, str] | None = None) -> list[Cause]:
-    """Return what explains the affected hosts, the trait with most hosts first; hosts that nothing explains are in none.
+def causes(affected: Iterable[str], traits: Traits, more: Mapping[str, str] | None = None) -> list[SharedCause]:
+    """Return what explains the affected hosts, the trait with most hosts first; whom nothing explains is in none.
 
     `more`: a trait of this very case for each host, such as the run of a command; every host that has it is affected.
     Cost: the affected hosts with their traits, for each cause that is found.
@@ -85,11 +85,11 @@ def causes(affected: Iterable[str], traits: Traits, more: Mapping[str, str] | No
         if best is None:
             break
         hosts = having[best[-1]]
-        found.append(Cause(best[-1], tuple(hosts)))
+        found.append(SharedCause(best[-1], tuple(hosts)))
         for host in hosts:
             del left[host]
     if len(left) >= MANY_MIN and len(left) >= FLEET_SHARE * fleet:
-        found.append(Cause(WHOLE if len(left) >= WHOLE_SHARE * fleet else NO_TRAIT, tuple(left)))
+        found.append(SharedCause(WHOLE if len(left) >= WHOLE_SHARE * fleet else NO_TRAIT, tuple(left)))
     return found
 
 

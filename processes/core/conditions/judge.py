@@ -21,7 +21,7 @@ import functools
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -30,23 +30,22 @@ from processes.core.conditions import signs
 from processes.core.conditions.beginnings import Beginnings
 from processes.core.conditions.causes import NETWORK, Traits
 from processes.core.conditions.dwelling import Dwelling, Met
+from processes.core.conditions.happened import OUTCOMES, CommandSight, Happenings, RunSight
 from processes.core.conditions.rules import FLAPS_S, Rule, Rulebook
 from processes.core.conditions.sight import HostSight, heard, row_of, sight_of, wall_s
-from processes.core.conditions.signs import HOST_KINDS, NUMBERS, Track
-from processes.core.conditions.standing import Key, Standing, condition_id
+from processes.core.conditions.signs import HOST_KINDS, NUMBERS, HostTrack
+from processes.core.conditions.standing import Key, StandingConditions, condition_id
 from processes.core.records.command import State
 from processes.core.shown.query import Query
-from processes.core.travels.judged import HAPPENED, ConditionKind, JudgedCondition
+from processes.core.travels.judged import ConditionKind, JudgedCondition
 from processes.core.travels.messages import Json
-from processes.core.values import CANARY_HOST, Now, Presence, Severity
+from processes.core.values import CANARY_HOST, Now, Presence
 
 FRESH_S: Final = 60.0  # source: agents come back within 60 s (core/agent/reconnect.py, BACKOFF_S_MAX)
 CLEAR_S: Final = 10.0  # not met for so long: over; guess
 MASS_PATIENCE_S: Final = 600.0  # hosts with more patience than this may go home together
 JUDGED_HOSTS_MAX: Final = 500  # hosts that are looked at in one turn, so that it stays short
-OWN_GAP_S: Final = 5.0  # so long without a turn: we were away ourselves
-LATE_S: Final = 86400.0  # a command or run that ended longer ago begins nothing
-KEPT_S: Final = 7 * 86400.0  # what happened once is over after so long, if nobody acknowledges it
+OWN_GAP_S: Final = 20.0  # so long without a turn: we were away ourselves; a busy machine makes gaps of some seconds
 
 
 class House(NamedTuple):
@@ -60,30 +59,6 @@ class House(NamedTuple):
     gateways: frozenset[str] = frozenset()
 
 
-class CommandSight(msgspec.Struct, frozen=True):
-    """The fields of a command's row that rules are about."""
-
-    id: str = ""
-    host: str = ""
-    op: str = ""
-    state: str = ""
-    reason: str = ""
-    message: str = ""
-    exit_code: int | None = None
-    finished_at: str | None = None
-    run: str | None = None
-
-
-class RunSight(NamedTuple):
-    """A run that has ended. `is_good`: it succeeded on every host; or somebody cancelled it."""
-
-    id: str
-    steps: str
-    is_good: bool
-    finished_wall_s: float
-    text: str = ""
-
-
 class ActiveSilence(NamedTuple):
     """A silence, with its query parsed. It counts from `from_wall_s` until `until_wall_s`."""
 
@@ -93,12 +68,6 @@ class ActiveSilence(NamedTuple):
     until_wall_s: float
 
 
-_FAILED: Final = frozenset({State.FAILED, State.REJECTED})
-_OUTCOMES: Final = {
-    **dict.fromkeys(map(str, _FAILED), ConditionKind.COMMAND_FAILED), str(State.LOST): ConditionKind.COMMAND_LOST,
-}  # fmt: skip
-
-
 class Judge:
     """One judge. It is told what changes, and says in `turn` what stands."""
 
@@ -106,13 +75,14 @@ class Judge:
         self._book, self._version, self._now = book, version, now
         self._hosts: dict[str, HostSight] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # of hosts that a query was asked about since they changed
-        self._tracks: dict[str, Track] = {}
+        self._tracks: dict[str, HostTrack] = {}
         self._traits = Traits()
         self._rebooting: dict[str, str] = {}  # host → the command that reboots it
-        self._dwelling, self._standing = Dwelling(), Standing()
+        self._dwelling, self._standing = Dwelling(), StandingConditions()
         self._beginnings = Beginnings(
             self._dwelling, self._standing, self._traits, self._silence_of, self._fresh_boot_s
         )
+        self.happenings = Happenings(self._dwelling, self._standing, self._beginnings)
         self._gone: dict[Key, float] = {}  # that stand and are not met, and since when
         self._unsilenced: set[Key] = set()
         self._dirty: dict[str, None] = {}
@@ -169,55 +139,14 @@ class Judge:
             del self._rebooting[command.host]
             self._learn_anew(command.host, now)
         if command.state == State.SUCCEEDED:
-            self._ended_well(command, now)
-        elif (kind := _OUTCOMES.get(command.state)) is not None:
-            self._ended_badly(kind, command, sight, now)
+            self.happenings.ended_well(command, now)
+        elif (kind := OUTCOMES.get(command.state)) is not None:
+            rules = self._book.of(kind, lambda: self.row(command.host), now.wall_s)
+            self.happenings.ended_badly(rules, kind, command, sight.labels, now)
 
     def run(self, run: RunSight, now: Now) -> None:
         """Called when a run has ended, or is seen again."""
-        for rule in self._book.of_run():
-            assert rule.severity is not None
-            for key in [k for k in self._standing.of_host.get("", ()) if k[1] is ConditionKind.RUN_STOPPED]:
-                stands = self._standing.alone[key]
-                if (
-                    run.is_good
-                    and stands.text.startswith(f"{run.steps}:")
-                    and run.finished_wall_s > stands.since_wall_s
-                ):
-                    self._standing.end(key, now.wall_s, "the same succeeded since")
-            if run.is_good or now.wall_s - run.finished_wall_s > LATE_S:
-                continue
-            key = ("", ConditionKind.RUN_STOPPED, run.id, rule.severity)
-            self._happened(key, rule, f"run {run.id[:8]} stopped", f"{run.steps}: {run.text}", run.finished_wall_s, now)
-
-    def acknowledged(self, condition: JudgedCondition, now: Now) -> None:
-        """Called when an operator has acknowledged a condition: what happened once is over by that."""
-        if condition.kind in HAPPENED:
-            for key in [k for k in self._standing.of_host.get(condition.host or "", ()) if k[1] is condition.kind]:
-                if self._standing.alone[key].id == condition.id:
-                    self._standing.end(key, now.wall_s, "acknowledged")
-        elif condition.kind is ConditionKind.MANY and condition.of in HAPPENED:
-            for key, each in list(self._standing.alone.items()):
-                if each.group == condition.id:
-                    self._standing.end(key, now.wall_s, "acknowledged")
-
-    def rules_problem(self, problem: str, now: Now) -> None:
-        """Called with what is wrong with the rules; empty: nothing. The ones before go on to hold."""
-        key = ("", ConditionKind.RULES, "", Severity.WARNING)
-        stands = self._standing.alone.get(key)
-        if problem:
-            begun_wall_s = stands.begun_wall_s if stands is not None else now.wall_s
-            id = stands.id if stands is not None else condition_id("rules", f"{now.wall_s:.3f}")
-            self._standing.put(
-                key,
-                JudgedCondition(
-                    id=id, host=None, kind=ConditionKind.RULES, severity=Severity.WARNING,
-                    title="the rules cannot be used", text=f"{problem[:500]}; try: fleethub rules check",
-                    since_wall_s=begun_wall_s, begun_wall_s=begun_wall_s,
-                ),
-            )  # fmt: skip
-        elif stands is not None:
-            self._standing.end(key, now.wall_s, "they can be used again")
+        self.happenings.run(self._book.of_run(), run, now)
 
     def silences(self, silences: list[ActiveSilence], now: Now) -> None:
         """Called when a silence was made or has ended: `silences` are all of them."""
@@ -276,7 +205,7 @@ class Judge:
     def _see(self, name: str, before: HostSight | None, sight: HostSight, now: Now) -> None:
         track = self._tracks.get(name)
         if track is None:
-            track = self._tracks[name] = Track()
+            track = self._tracks[name] = HostTrack()
         if sight.presence is Presence.ONLINE:
             track.lost_boot_s = None
         elif track.lost_boot_s is None:
@@ -395,55 +324,6 @@ class Judge:
             self._armed[name] = at_boot_s
             heapq.heappush(self._timers, (at_boot_s, name))
 
-    # what happened once
-
-    def _ended_well(self, command: CommandSight, now: Now) -> None:
-        """End what an earlier command of the same operation began."""
-        finished_wall_s = wall_s(command.finished_at) or now.wall_s
-        for key in [k for k in self._dwelling.keys_of(command.host) if k[2] == command.op]:
-            if self._dwelling.met[key].condition.since_wall_s <= finished_wall_s:
-                self._dwelling.drop(key)
-        for key in [k for k in self._standing.of_host.get(command.host, ()) if k[2] == command.op]:
-            lasted_s = finished_wall_s - self._standing.alone[key].since_wall_s
-            if lasted_s >= 0:
-                self._standing.end(key, finished_wall_s, signs.over(key[1], lasted_s))
-
-    def _ended_badly(self, kind: ConditionKind, command: CommandSight, sight: HostSight, now: Now) -> None:
-        finished_wall_s = wall_s(command.finished_at)
-        if finished_wall_s is None or now.wall_s - finished_wall_s > LATE_S:
-            return
-        why = command.message or command.reason or (f"exit code {command.exit_code}" if command.exit_code else "")
-        text = f"{command.op}: {why}".rstrip(": ") + f"; command {command.id}"
-        for rule in self._book.of(kind, lambda: self.row(command.host), now.wall_s):
-            assert rule.severity is not None
-            key = (command.host, kind, command.op, rule.severity)
-            self._happened(key, rule, signs.title(kind, command.host), text, finished_wall_s, now, command)
-
-    def _happened(  # noqa: PLR0917  # what is known of it
-        self,
-        key: Key,
-        rule: Rule,
-        title: str,
-        text: str,
-        at_wall_s: float,
-        now: Now,
-        command: CommandSight | None = None,
-    ) -> None:
-        subject = f"{command.op} {command.id}" if command is not None else key[2]
-        id = condition_id(key[0], key[1], subject, key[3])
-        if key in self._standing.alone or self._standing.is_over(id):
-            return
-        labels = self._hosts[key[0]].labels if key[0] in self._hosts else {}
-        condition = JudgedCondition(
-            id=id, host=key[0] or None, kind=key[1], severity=key[3], title=title, text=text[:500],
-            since_wall_s=at_wall_s, begun_wall_s=now.wall_s, subject=subject, rule=rule.shown, labels=labels,
-        )  # fmt: skip
-        if command is not None and command.run:
-            self._beginnings.own_traits[id] = f"run {command.run[:8]}"
-        if key not in self._dwelling.met:
-            self._dwelling.put(key, Met(rule, now.boot_s, condition))
-            self._dwelling.ready[key] = now.boot_s
-
     # silences
 
     def _silence_of(self, name: str) -> str:
@@ -462,10 +342,8 @@ class Judge:
 
     def _look_at_silences(self, now: Now) -> None:
         """Silence what stands, or no longer; look again when one begins or ends, and once a minute."""
+        self.happenings.forget_old(now)
         for key, condition in list(self._standing.alone.items()):
-            if key[1] in HAPPENED and now.wall_s - condition.since_wall_s > KEPT_S:
-                self._standing.end(key, now.wall_s, "nobody acknowledged it within a week")
-                continue
             silence = self._silence_of(key[0])
             if condition.silence and not silence:
                 self._standing.ungroup(key)
@@ -473,12 +351,3 @@ class Judge:
             self._standing.silence(key, silence)
         times = [at_s for each in self._silences for at_s in each[2:] if at_s > now.wall_s]
         self._silences_boot_s = now.boot_s + min([60.0, *(at_s - now.wall_s for at_s in times)])
-
-
-def open_hosts(conditions: Mapping[str, JudgedCondition]) -> dict[str, list[str]]:
-    """Return the kinds that stand, by host."""
-    found: dict[str, set[str]] = {}
-    for each in conditions.values():
-        if each.open and each.host is not None:
-            found.setdefault(each.host, set()).add(each.kind)
-    return {host: sorted(kinds) for host, kinds in found.items()}

@@ -27,14 +27,14 @@ METRICS_AGE_S: Final = 5.0  # … and so many seconds for the way
 
 
 @dataclass(slots=True)
-class Track:
+class HostTrack:
     """What was seen of one host. Units: seconds of CLOCK_BOOTTIME."""
 
     lost_boot_s: float | None = None  # since when it is not online
     losses_boot_s: deque[float] = field(default_factory=lambda: deque(maxlen=FLAPS_MAX))
 
 
-def sign(rule: Rule, host: HostSight, track: Track, now_boot_s: float, version: str) -> bool | None:
+def sign(rule: Rule, host: HostSight, track: HostTrack, now_boot_s: float, version: str) -> bool | None:
     """Return whether the host is as the rule says. `version`: of this fleethub."""
     if rule.kind in PRESENCE:
         return _presence(rule, host, track, now_boot_s)
@@ -46,7 +46,7 @@ def sign(rule: Rule, host: HostSight, track: Track, now_boot_s: float, version: 
     return True if value > rule.limit else False if value <= rule.until_below else None
 
 
-def _presence(rule: Rule, host: HostSight, track: Track, now_boot_s: float) -> bool | None:
+def _presence(rule: Rule, host: HostSight, track: HostTrack, now_boot_s: float) -> bool | None:
     if host.revoked or host.suspended or host.last_seen is None:
         return False  # it is meant to be away, its suspension is an alarm of its own, or it was never here
     if rule.kind is ConditionKind.OFFLINE:

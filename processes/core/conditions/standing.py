@@ -1,4 +1,4 @@
-"""The conditions that stand, alone or as parts of one of many hosts, and what has changed since it was asked for. Pure."""
+"""The conditions that stand, alone or as parts of one of many hosts, and what has changed of them. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from processes.core.conditions import signs
-from processes.core.conditions.causes import Cause
+from processes.core.conditions.causes import SharedCause
 from processes.core.conditions.rules import duration_text
 from processes.core.travels.judged import TEXT_CHARS_MAX, ConditionKind, JudgedCondition
 from processes.core.values import GRAVITY, Severity
@@ -31,7 +31,7 @@ def condition_id(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-class Standing:
+class StandingConditions:
     """Invariant: `of_host` are the keys of `alone` by their hosts; a group has as many members as its `left`."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Standing:
             self._leave(condition.group, key, ended_wall_s)
 
     def begin_group(
-        self, kind: ConditionKind, cause: Cause, members: list[Key], wall_s: float, *, mass: bool, at_once: bool
+        self, kind: ConditionKind, cause: SharedCause, members: list[Key], wall_s: float, *, mass: bool, at_once: bool
     ) -> None:
         """Begin one condition of all these, which stand."""
         conditions = [self.alone[key] for key in members]

@@ -13,10 +13,10 @@ import msgspec
 
 from processes.core.errors import LocalError
 from processes.core.hub import (
-    conditions,
     enrolment_codes,
     flood,
     host_tokens,
+    kept_conditions,
     labels,
     noted,
     operator_tokens,
@@ -132,11 +132,11 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
         case DiscardDeadLetter():
             return _discard(draft, event, event.request)
         case AcknowledgeCondition():
-            return conditions.acknowledge(draft, event.request, event.actor)
+            return kept_conditions.acknowledge(draft, event.request, event.actor)
         case MakeSilence():
-            return conditions.silence(draft, event.request, event.request_id, event.actor)
+            return kept_conditions.silence(draft, event.request, event.request_id, event.actor)
         case EndSilence():
-            return conditions.unsilence(draft, event.request, event.actor)
+            return kept_conditions.unsilence(draft, event.request, event.actor)
         case RevokeToken():
             return operator_tokens.revoke(draft, event.request, event.actor)
         case RotateToken():

@@ -20,11 +20,11 @@ import msgspec
 
 from processes.core.hub import (
     beats,
-    conditions,
     delivery,
     enrolment_codes,
     flood,
     host_tokens,
+    kept_conditions,
     noted,
     operator_tokens,
     pace,
@@ -224,7 +224,7 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
         case PutAside():
             _left_out(draft, event)
         case ConditionsJudged():
-            conditions.judged(draft, event)
+            kept_conditions.judged(draft, event)
         case AuditNoted():
             draft.effects.writes += [AddAudit(line) for line in event.lines]
         case _:

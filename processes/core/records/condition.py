@@ -26,7 +26,7 @@ class ConditionState(enum.StrEnum):
 
 
 class ConditionRecord(JudgedCondition, frozen=True, omit_defaults=True):
-    """A condition as it is in the database: what was judged, and who has acknowledged it, when, and with which words."""
+    """A condition as it is in the database: what was judged, and who has acknowledged it, when, and why."""
 
     acknowledged_by: str = ""
     acknowledged_wall_s: float | None = None

@@ -378,7 +378,7 @@ def test_what_happened_once_is_over_when_it_is_acknowledged_and_does_not_begin_a
     play = fleet()
     play.command("web1", "pull", "lost", reason="rebooted")
     play.go(10)
-    play.judge.acknowledged(play.open[0], play.now)
+    play.judge.happenings.acknowledged(play.open[0], play.now)
     play.go(1)
     assert play.open == []
     play.judge = play.new_judge()

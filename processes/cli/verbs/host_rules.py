@@ -18,7 +18,7 @@ from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.core.conditions import signs
 from processes.core.conditions.rules import Rule, Rulebook, RulesError, condition_text, duration_text, read
 from processes.core.conditions.sight import sight_of
-from processes.core.conditions.signs import HOST_KINDS, Track
+from processes.core.conditions.signs import HOST_KINDS, HostTrack
 from processes.core.shown.pages import HostsPage
 from processes.core.travels.messages import Json
 
@@ -96,7 +96,7 @@ def _looked(
         for kind in {rule.kind for rule in found}:
             for rule in book.of(kind, lambda row=row: row, now_wall_s):  # type: ignore[misc]
                 about[places[id(rule)]].append(sight.name)
-                if kind in HOST_KINDS and signs.sign(rule, sight, Track(), 0.0, version):
+                if kind in HOST_KINDS and signs.sign(rule, sight, HostTrack(), 0.0, version):
                     holds[places[id(rule)]].append(sight.name)
     return about, holds
 
