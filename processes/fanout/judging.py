@@ -68,8 +68,15 @@ class Judging:
     """Feeds the judge, if this is the fanout that judges. All calls belong to the loop's thread."""
 
     def __init__(  # noqa: PLR0917  # what the fanout is made of
-        self, settings: Settings, name: str, link: Queues, mirror: Mirror, reader: DatabaseReader, log: Log, version: str
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        name: str,
+        link: Queues,
+        mirror: Mirror,
+        reader: DatabaseReader,
+        log: Log,
+        version: str,
+    ) -> None:
         self._settings, self._name, self._link, self._mirror = settings, name, link, mirror
         self._reader, self._log, self._version = reader, log, version
         self._clock = Clock()
