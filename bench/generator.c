@@ -17,8 +17,11 @@
  *     send RATE SECONDS   agents: that many heartbeats in a second, by turns; 0: as many as the sockets take. Answered
  *                         at the end; nothing is sent after it.
  *     beat SECONDS        agents: from now on each sends a heartbeat in so long, uncounted; 0: none. Answered at once.
- *     begin               watch: forget what was counted.
- *     end                 watch: tell it.
+ *     once                agents: each sends one now, uncounted. Answered at once.
+ *     begin               watch: count from now on.
+ *     so far              watch: tell how many were shown and conflated, and how many rows had a heartbeat since
+ *                         this program began.
+ *     end                 watch: tell it all.
  *     ask RATE SECONDS N  ask: that many commands in a second, each for one of the hosts bench0 … benchN by turns; 0: the
  *                         next one when the last was accepted. Answered when all have ended, or ASK_END_S later.
  *     cut                 agents: end all connections without a word, and connect anew; answered when all are back.
@@ -74,7 +77,8 @@ static uint64_t due_count, sent, held, beats, commands;
 static bool sending;
 /* watch: what was shown */
 static int32_t *shown; /* by agent: the number of its last heartbeat that was shown; -1: none */
-static uint64_t shown_count, conflated, backwards, frames, bytes, full_states;
+static uint64_t rows, shown_count, conflated, backwards, frames, bytes, full_states;
+static bool is_counting; /* what was shown before is where each agent's numbers begin */
 static double cpu_began_s;
 /* ask: commands by the hash of their ids, whose end may be seen before they are answered */
 typedef struct {
@@ -275,7 +279,9 @@ static void see(const char *data, size_t size) {
             if (!load || !due || host >= NUMBERS) return;
             int32_t number = (int32_t)atof(load + 7);
             int32_t ahead = shown[host] < 0 ? 1 : (number - shown[host] + NUMBERS) % NUMBERS;
-            if (ahead > NUMBERS / 2) backwards++;
+            rows++;
+            if (!is_counting) shown[host] = number;
+            else if (ahead > NUMBERS / 2) backwards++;
             else if (ahead) {
                 conflated += (uint64_t)(ahead - 1);
                 shown[host] = number;
@@ -463,14 +469,13 @@ static void dial_some(void) {
 /* Send the heartbeats that are due. Return when the next one is. */
 static double send_some(double at_s) {
     if (is_asker && sending) {
-        for (int i = 1, free = 0; i < count; i++) {
+        int askers = rate > 0 ? count : 2; /* one at a time: the first connection alone asks */
+        for (int i = 1; i < askers; i++) {
             Client *c = &clients[i];
             double due_s = rate > 0 ? began_s + (double)due_count / rate : at_s;
             if (due_s >= until_s || due_s > at_s) return due_s < until_s ? due_s : until_s;
             if (c->is_asking || c->state != READY) continue;
-            if (rate > 0 || !free) ask(c, due_s), due_count++;
-            free++;
-            if (rate <= 0) break; /* the first connection alone asks, one at a time */
+            ask(c, due_s), due_count++;
         }
         return rate > 0 ? at_s + 0.001 : at_s + 0.05;
     }
@@ -569,9 +574,19 @@ static void obey(const char *line) {
     } else if (sscanf(line, "ask %lf %lf %d", &a, &b, &host_count) == 3) {
         sending = true, rate = a, began_s = at_s, until_s = at_s + b, due_count = sent = accepted = refused = ended = 0;
         acceptance.size = lag.size = 0, cpu_began_s = cpu_s(), closed_by_hub = 0;
+    } else if (!strncmp(line, "once", 4)) {
+        for (int i = 0; i < count; i++)
+            if (clients[i].state == READY && !clients[i].out.size) put_heartbeat(&clients[i], at_s), flush(&clients[i]);
+        say("{}");
     } else if (!strncmp(line, "begin", 5)) {
+        is_counting = true;
         shown_count = conflated = backwards = frames = bytes = full_states = 0, lag.size = 0, closed_by_hub = 0, cpu_began_s = cpu_s();
         say("{}");
+    } else if (!strncmp(line, "so far", 6)) {
+        char text[96];
+        snprintf(text, sizeof text, "{\"shown\":%llu,\"conflated\":%llu,\"rows\":%llu}", (unsigned long long)shown_count,
+                 (unsigned long long)conflated, (unsigned long long)rows);
+        say(text);
     } else if (!strncmp(line, "end", 3)) {
         tell_shown();
     } else if (!strncmp(line, "cut", 3)) {
@@ -644,7 +659,9 @@ static void run(void) {
             is_waiting = false;
         }
         if (sending && at_s >= until_s && is_asker) sending = false, is_ending = true;
-        if (sending && at_s >= until_s) sending = false, tell_sent(at_s);
+        /* the last ones too, if this program had no CPU: what was due counts, whenever it was sent */
+        if (sending && at_s >= until_s && (rate <= 0 || began_s + (double)due_count / rate >= until_s))
+            sending = false, tell_sent(at_s);
         if (is_ending && (ended == sent - refused || at_s >= until_s + ASK_END_S)) is_ending = false, tell_asked(at_s);
         next_s = send_some(at_s);
     }

@@ -7,16 +7,18 @@ import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bench.installation import Cost
 from bench.load import Load
+from bench.meter import Measurable, Meter
 
-DRAIN_S: Final = 2.0  # after the last heartbeat: what is shown later counts as lost
-QUIET_S: Final = 1.0  # before the first one: what was sent before is shown by then, or counts as conflated
+DRAIN_S: Final = 2.0  # after the last heartbeat, at most: what is shown later counts as lost
+LOOK_S: Final = 0.05
+QUIET_S: Final = 1.0  # before the first one: for so long nothing was shown that was sent before
+QUIET_S_MAX: Final = 30.0  # guess: a hub that still shows something then has too much to do for what follows
 SETTLE_S: Final = 3.0  # after all have connected: what that leads to is no part of what is measured
 USUAL_S: Final = 5.0  # how often an agent sends one while nothing is measured
 
 
-class Hub(Protocol):
+class Hub(Measurable, Protocol):
     """Something that agents and subscribers connect to, and that can be measured."""
 
     agents_port: int
@@ -25,38 +27,55 @@ class Hub(Protocol):
     operator_token: Path
     dialect: str
 
-    def costs(self) -> dict[str, Cost]:
-        """Return what each process has cost so far."""
-        ...
-
     def verdict(self) -> str:
         """Return what it says of itself; empty: it says nothing."""
         ...
 
 
-async def measure(hub: Hub, agents: Load, watch: Load, rate: float, seconds: float) -> dict[str, Any]:
+async def _quiet(watch: Load, quiet_s: float) -> None:
+    """Wait until nothing more is shown of what was sent, for QUIET_S_MAX at most."""
+    rows, until_s = -1, time.monotonic() + QUIET_S_MAX
+    while (seen := (await watch.ask("so far"))["rows"]) != rows and time.monotonic() < until_s:
+        rows = seen
+        await asyncio.sleep(quiet_s)
+
+
+async def _drained(watch: Load, due: int) -> None:
+    """Wait until all is shown that was due, for DRAIN_S at most."""
+    until_s = time.monotonic() + DRAIN_S
+    while time.monotonic() < until_s:
+        seen = await watch.ask("so far")
+        if seen["shown"] + seen["conflated"] >= due:
+            return
+        await asyncio.sleep(LOOK_S)
+
+
+async def measure(
+    hub: Hub, agents: Load, watch: Load, rate: float, seconds: float, *, quiet_s: float = QUIET_S
+) -> dict[str, Any]:
     """Send so many heartbeats in a second for so long; 0: as many as the sockets take.
 
-    Shape: cores: of CPU by process, and `all`; generator and watch: those of the load itself. Of the heartbeats that
+    Shape: cores and what else Meter tells; generator and watch: the cores of the load itself. Of the heartbeats that
     were due: `shown` with their own value, `conflated` (a later one of the same host was shown), and `lost` (neither);
     backwards: older ones that were shown after a newer one; held: those that could not be sent, because the hub did not
-    read.
+    read; cpu_ms_each: of all processes for each that was sent, with what they cost when nobody sends.
     """
     await agents.ask("beat 0")
-    await asyncio.sleep(QUIET_S)
+    await agents.ask("once")
+    await _quiet(watch, quiet_s)
     await watch.ask("begin")
-    before, began_s = hub.costs(), time.monotonic()
-    sent = await agents.ask(f"send {rate} {seconds}", seconds)
-    after, lasted_s = hub.costs(), time.monotonic() - began_s
-    await asyncio.sleep(DRAIN_S)
+    async with Meter(hub, agents, watch) as meter:
+        sent = await agents.ask(f"send {rate} {seconds}", seconds)
+    await _drained(watch, sent["due"])
     seen = await watch.ask("end")
-    cores = {name: (after[name].cpu_s - before[name].cpu_s) / lasted_s for name in before.keys() & after.keys()}
+    told = meter.told()
     return {
         "rate": rate,
         "seconds": sent["seconds"],
-        "cores": {"all": sum(cores.values()), **cores},
-        "generator_cores": sent["cpu_s"] / lasted_s,
-        "watch_cores": seen["cpu_s"] / lasted_s,
+        **told,
+        "cpu_ms_each": 1e3 * told["cores"]["all"] * meter.lasted_s / max(1, sent["sent"]),
+        "generator_cores": sent["cpu_s"] / meter.lasted_s,
+        "watch_cores": seen["cpu_s"] / meter.lasted_s,
         "due": sent["due"],
         "sent": sent["sent"],
         "held": sent["held"],
@@ -72,7 +91,6 @@ async def measure(hub: Hub, agents: Load, watch: Load, rate: float, seconds: flo
         "frames": seen["frames"],
         "bytes": seen["bytes"],
         "disconnected": sent["lost_connections"] + seen["lost_connections"],
-        "replaced": sorted(name for name in before.keys() & after.keys() if after[name].cpu_s < before[name].cpu_s),
         "verdict": hub.verdict(),
     }
 
@@ -87,4 +105,4 @@ async def measured(
     ):
         await agents.ask(f"beat {USUAL_S}")
         await asyncio.sleep(settle_s)
-        return {"agents": count, **await measure(hub, agents, watch, rate, seconds)}
+        return {"agents": count, **await measure(hub, agents, watch, rate, seconds, quiet_s=min(settle_s, QUIET_S))}

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from doubles.deadline import WAIT_S
 
+from processes.adapters import proc
+
 SOURCE: Final = Path(__file__).with_name("generator.c")
 WARNINGS: Final = ("-Wall", "-Wextra", "-Werror")
 
@@ -73,6 +75,16 @@ class Load:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._end()
+
+    @property
+    def pid(self) -> int:
+        """Return the generator's process; 0 before it is started."""
+        return 0 if self._process is None else self._process.pid
+
+    def cpu_s(self) -> float:
+        """Return how many seconds of CPU it has used so far."""
+        stat = proc.stat(self.pid)
+        return stat.cpu_ticks / proc.TICKS_PER_S if stat else 0.0
 
     async def ask(self, line: str, seconds: float = 0.0) -> dict[str, Any]:
         """Say a line, and return its answer, which may take so many seconds and a while."""

@@ -18,8 +18,9 @@ from typing import Final
 
 from doubles.house import free_port
 
-from bench.installation import Cost, cost
+from bench.installation import cost
 from bench.load import cache
+from bench.meter import Cost
 
 SOURCES: Final = Path(__file__).with_name("peers")
 PACKAGES: Final = {"plain": "./plain", "nats": "github.com/nats-io/nats-server/v2"}
@@ -42,6 +43,14 @@ class Peer:
     def costs(self) -> dict[str, Cost]:
         """Return what its one process has cost so far."""
         return {self.name: cost(self._pid)}
+
+    def turned_s(self) -> dict[str, float]:
+        """Return nothing: it has no pulse."""
+        return {}
+
+    def incidents(self) -> int:
+        """Return 0: nobody watches it."""
+        return 0
 
     def verdict(self) -> str:
         """Return nothing: it says nothing of itself."""

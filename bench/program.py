@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import json
+import resource
 import signal
-import statistics
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import chart, commands, connections, fan_out, heartbeats, peers, start
+from bench import chart, commands, connections, fan_out, heartbeats, highest, peers, runs, slopes, start
 from bench.chart import Undrawable
 from bench.heartbeats import Hub
 from bench.installation import Installation, installed
 from bench.load import NoCompiler, compiled
 from bench.peers import NoPeer
+from bench.summary import FIGURE, summary
 
 Measured = dict[str, Any]
 OURS: Final = "fleethub"
-SLOPES: Final = {  # the load, by the part of the whole that grows
-    "agents": (10, 100, 1000, 5000, 10_000),
-    "subscribers": (1, 10, 100, 990),
-    "rate": (100, 300, 1000, 3000),
-}
+DESCRIPTORS: Final = (
+    65_536  # open files of one process: an agent takes one of the gateway's, and one of the generator's
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what the command line names; print it. Return the exit code."""
-    given = _options().parse_args(arguments)
+    given = options().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
+    _raise_descriptors()
     try:
         compiled()
     except NoCompiler as error:
@@ -47,7 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _options() -> argparse.ArgumentParser:
+def _raise_descriptors() -> None:
+    """Allow this process, and all that it starts, DESCRIPTORS open files, if it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+
+
+def options() -> argparse.ArgumentParser:
+    """Return what can be typed."""
     options = argparse.ArgumentParser(
         description="Measures how fast this hub is. Everything that is measured is started by it and ends with it.",
         epilog="Figures are worth something on a machine that does nothing else.",
@@ -70,6 +80,12 @@ def _options() -> argparse.ArgumentParser:
         _number(options_of, "subscribers", subscribers, "who are shown all of it, up to 990")
         _number(options_of, "seconds", 10.0, "for each measurement")
         _beside(options_of)
+    most = verb("highest", "the most heartbeats of which each is shown with its own value, and soon", _highest)
+    _number(most, "agents", 5000, "that take turns; each may send 10 a second")
+    _number(most, "lag-ms", highest.LAG_MS, "the 99th percentile from due to shown, at most")
+    _number(most, "first", highest.FIRST, "heartbeats in a second to begin with")
+    _number(most, "seconds", 5.0, "for each rate that is tried")
+    _beside(most)
     given = verb("commands", "how long until a command is accepted, and until its end is seen", _commands)
     _number(given, "rate", 0.0, "commands in a second; 0: one at a time")
     _number(given, "agents", 100, "that take turns")
@@ -81,22 +97,34 @@ def _options() -> argparse.ArgumentParser:
     begun = verb("start", "how long a killed hub's successor takes over a large database", _start)
     _number(begun, "agents", 10_000, "hosts in the database")
     _number(begun, "commands", 100_000, "commands in the database, all at their end")
+    _number(begun, "times", 1, "how often a hub is killed; the medians and the spread are told")
+    going = verb("runs", "what the end of one command costs in a run over many hosts, beside one over few", _runs)
+    _number(going, "agents", 10_000, "hosts of the large run")
     idle = verb("idle", "what an installation costs whose agents only send their usual heartbeats", _idle)
     _number(idle, "agents", 10, "that are connected")
     _number(idle, "seconds", 20.0, "for the measurement")
     verb("cli", "how long the command line takes to start", _cli)
     queues = verb("queues", "what goes through the queues alone", _queues)
     _number(queues, "seconds", 5.0, "for each load")
+    queries = verb("queries", "how long a fanout takes to find hosts by a query", _queries)
+    _number(queries, "hosts", 10_000, "in the fleet")
     verb("page", "how smooth the page is with 10,000 hosts beside 100, in a real browser", _page)
-    slopes = verb("slopes", "how the cost grows with agents, with subscribers and with the rate", _slopes)
-    _number(slopes, "seconds", 5.0, "for each point")
+    grown = verb("slopes", "how the cost grows with agents, subscribers, heartbeats and commands", _slopes)
+    grown.add_argument(
+        "--only", action="append", choices=slopes.PARTS, default=[], metavar="PART",
+        help=f"let only this grow ({', '.join(slopes.PARTS)}); may be given again",
+    )  # fmt: skip
+    grown.add_argument("--size", action="append", type=float, default=[], metavar="N",
+                       help="only these sizes of it; may be given again")  # fmt: skip
+    _number(grown, "seconds", 5.0, "for each measurement")
+    _number(grown, "times", 3, "how often each point is measured; the medians and the spread are told")
     everything = verb("all", "every part of it once, each in an installation of its own", _all)
     everything.add_argument(
         "--quick", action="store_true", help="tiny loads in one installation, which only show that all of it runs"
     )
-    drawn = verb("chart", "draw what slopes, or heartbeats beside others, have written to a file (--out)", _chart)
-    drawn.add_argument("found", type=Path, metavar="FILE", help="what --out wrote")
-    drawn.add_argument("to", type=Path, metavar="CHART", help="the file to draw: .svg or .png")
+    drawn = verb("chart", "draw what slopes, or any other part beside others, wrote to files (--out)", _chart)
+    drawn.add_argument("found", type=Path, nargs="+", metavar="FILE", help="what --out wrote; many become one chart")
+    drawn.add_argument("to", type=Path, metavar="CHART", help="the SVG file to draw")
     return options
 
 
@@ -144,7 +172,13 @@ def _connections(given: argparse.Namespace) -> Measured:
 
 def _start(given: argparse.Namespace) -> Measured:
     with installed(given.agents, lambda house: start.remember(house, given.commands)) as hub:
-        return {"agents": given.agents, "commands": given.commands, **start.killed(hub)}
+        turns = [start.killed(hub) for _ in range(given.times)]
+    told = turns[0] if given.times == 1 else summary(turns)
+    return {"agents": given.agents, "commands": given.commands, **told}
+
+
+def _runs(given: argparse.Namespace) -> Measured:
+    return {name: runs.measured(hosts) for name, hosts in (("few", 10), ("many", given.agents))}
 
 
 def _idle(given: argparse.Namespace) -> Measured:
@@ -159,10 +193,31 @@ def _cli(_: argparse.Namespace) -> Measured:
 
 def _chart(given: argparse.Namespace) -> Measured:
     try:
-        chart.draw(json.loads(given.found.read_bytes()), given.to)
-    except (OSError, ValueError, Undrawable) as error:
-        raise SystemExit(f"bench: {error}") from None
+        found = [json.loads(path.read_bytes()) for path in given.found]
+        given.to.write_text(chart.drawn(merged(found)))
+    except (OSError, ValueError, TypeError, KeyError, Undrawable) as error:
+        raise SystemExit(f"bench: {given.to} cannot be drawn: {error}") from None
     return {"chart": str(given.to)}
+
+
+def _queries(given: argparse.Namespace) -> Measured:
+    from bench import queries  # noqa: PLC0415  # each of these loads what the others do not need
+
+    return queries.measured(given.hosts)
+
+
+def merged(found: list[Measured]) -> Measured:
+    """Return what many files hold as if it were one: points one after the other, figures of one hub together."""
+    whole: Measured = {}
+    for each in found:
+        for name, value in each.items():
+            if isinstance(value, list):
+                whole[name] = sorted([*whole.get(name, []), *value], key=lambda point: float(point["size"]))
+            elif isinstance(value, dict):
+                whole[name] = {**whole.get(name, {}), **value}
+            else:
+                whole[name] = value
+    return whole
 
 
 def _queues(given: argparse.Namespace) -> Measured:
@@ -179,34 +234,38 @@ def _page(_: argparse.Namespace) -> Measured:
 
 def _slopes(given: argparse.Namespace) -> Measured:
     """Shape: for each part that grows, its points in order."""
-    sizes, seconds = SLOPES, given.seconds
-    found: Measured = {"agents": [], "subscribers": [], "rate": []}
-    for agents in sizes["agents"]:
-        with installed(agents) as hub:
-            beating = asyncio.run(heartbeats.measured(hub, agents, min(agents, 1000) / 5, seconds))
-            found["agents"].append({**beating, "connections": asyncio.run(connections.measured(hub, agents))})
-    few = sizes["agents"][1]
-    with installed(few) as hub:
-        for subscribers in sizes["subscribers"]:
-            beating = asyncio.run(heartbeats.measured(hub, few, few, seconds, subscribers=subscribers))
-            found["subscribers"].append({"subscribers": subscribers, **beating})
-        for rate in sizes["rate"]:
-            found["rate"].append(asyncio.run(heartbeats.measured(hub, few, rate, seconds)))
-    return found
+    size = slopes.Sizes(seconds=given.seconds, times=given.times)
+    if given.size:
+        if len(given.only) != 1:
+            raise SystemExit("bench: --size says how much there is of one thing: name it with --only")
+        (name,) = given.only
+        kind = type(getattr(size, name)[0])
+        wanted: Measured = {name: tuple(kind(each) for each in given.size)}
+        size = size._replace(**wanted)
+    return slopes.measured(slopes.Growing(size), given.only or slopes.PARTS)
+
+
+def _highest(given: argparse.Namespace) -> Measured:
+    def once(hub: Hub) -> Measured:
+        return asyncio.run(highest.measured(hub, given.agents, given.seconds, given.lag_ms, first=given.first))
+
+    return _by_turns(given, once)
 
 
 def _all(given: argparse.Namespace) -> Measured:
     if given.quick:
-        quick = Size(agents=10, subscribers=(3,), rate=20.0, commands_per_s=5.0, seconds=1.0, settle_s=0.2)
+        quick = Size(agents=10, subscribers=(3,), rate=20.0, commands_per_s=5.0, seconds=1.0, settle_s=0.2, lag_ms=0.0)
         with installed(10, lambda house: start.remember(house, 20)) as hub:
-            return {name: measure(hub, quick) for name, measure in PARTS.items()}
-    found: Measured = {}
+            growing = slopes.Growing(QUICK, lambda _: contextlib.nullcontext(hub))
+            found = {"slopes": slopes.measured(growing)}
+            return {**found, **{name: measure(hub, quick) for name, measure in PARTS.items()}}
+    found = {}
     for name, measure in PARTS.items():
         size = Size(agents=WHOLE.get(name, 1000))
         count = 100_000 if name == "start" else 0
         with installed(size.agents, functools.partial(start.remember, commands=count)) as hub:
             found[name] = measure(hub, size)
-    return found
+    return {**found, "slopes": slopes.measured(slopes.Growing(slopes.Sizes()))}
 
 
 class Size(NamedTuple):
@@ -218,6 +277,7 @@ class Size(NamedTuple):
     commands_per_s: float = 200.0
     seconds: float = 10.0
     settle_s: float = heartbeats.SETTLE_S
+    lag_ms: float = highest.LAG_MS
 
 
 def _fan_out(hub: Installation, size: Size) -> Measured:
@@ -231,13 +291,23 @@ def _fan_out(hub: Installation, size: Size) -> Measured:
 
 def _asked(hub: Installation, size: Size) -> Measured:
     rates = {"one at a time": 0.0, "at a rate": size.commands_per_s}
-    return {name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds)) for name, rate in rates.items()}
+    return {
+        name: asyncio.run(commands.measured(hub, size.agents, rate, size.seconds, settle_s=size.settle_s))
+        for name, rate in rates.items()
+    }
 
 
 WHOLE: Final = {"connections": 10_000, "start": 10_000, "idle": 10, "cli": 10}  # agents, where they are not 1,000
+QUICK: Final = slopes.Sizes(
+    agents=(3,), rate=(5.0,), subscribers=(2,), commands=(5.0,),
+    beats_per_s=10.0, commands_per_s=5.0, beating=3, few=3, seconds=0.4, settle_s=0.2, times=1,
+)  # fmt: skip
 PARTS: Final[dict[str, Callable[[Installation, Size], Measured]]] = {
     "fan-out": _fan_out,
     "commands": _asked,
+    "highest": lambda hub, size: asyncio.run(
+        highest.measured(hub, size.agents, size.seconds / 2, size.lag_ms, first=size.rate, settle_s=size.settle_s)
+    ),
     "connections": lambda hub, size: asyncio.run(connections.measured(hub, size.agents, size.settle_s)),
     "idle": lambda hub, size: asyncio.run(start.idle(hub, size.agents, size.seconds, size.settle_s)),
     "cli": lambda hub, _: start.command_line(hub),
@@ -264,23 +334,6 @@ def _by_turns(given: argparse.Namespace, once: Callable[[Hub], Measured]) -> Mea
     return {name: summary(found) for name, found in turns.items() if found}
 
 
-def summary(turns: list[Measured]) -> Measured:
-    """Return the medians of all figures, and of each how far it was spread; all turns that were not figures alike.
-
-    Shape: each figure is {"median", "least", "most"}; dictionaries keep their keys.
-    """
-    found: Measured = {}
-    for name, first in turns[0].items():
-        values = [turn[name] for turn in turns if name in turn]
-        if isinstance(first, dict):
-            found[name] = summary(values)
-        elif isinstance(first, int | float) and not isinstance(first, bool):
-            found[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-        else:
-            found[name] = first if all(value == first for value in values) else values
-    return found
-
-
 # how it is printed
 
 
@@ -289,7 +342,7 @@ def _lines(found: Measured, before: str = "") -> list[str]:
     lines = []
     for name, value in found.items():
         whole = f"{before}{name}"
-        if isinstance(value, dict) and set(value) == {"median", "least", "most"}:
+        if isinstance(value, dict) and set(value) == FIGURE:
             spread = (
                 f"   ({_figure(value['least'])} … {_figure(value['most'])})" if value["least"] != value["most"] else ""
             )

@@ -19,10 +19,12 @@ from doubles.house import CHECKOUT, House
 from bench.heartbeats import USUAL_S
 from bench.installation import Installation
 from bench.load import Load
+from bench.meter import Meter
 from processes.adapters.state import fleet_db
 from processes.core.records.command import Command, State
 from processes.core.records.ledger import Ledger
 
+WELL: Final = ("ok", "degraded")  # degraded: as long as an incident is young, or hosts are away
 VERBS: Final = ("--version", "status", "hosts")
 
 
@@ -49,9 +51,13 @@ def remember(house: House, commands: int) -> None:
 
 
 def killed(hub: Installation) -> dict[str, Any]:
-    """Kill the hub, and return how long it took until its successor has turned."""
-    before = hub.house.pulse("hub")
+    """Kill the hub once nothing hinders it any more, and return how long it took until its successor has turned."""
     began_s = time.monotonic()
+    while hub.verdict() not in WELL:
+        if time.monotonic() - began_s > WAIT_S:
+            raise TimeoutError(f"the installation was not well within {WAIT_S} s{hub.house.logs()}")
+        time.sleep(0.2)
+    before, began_s = hub.house.pulse("hub"), time.monotonic()
     os.kill(before.pid, signal.SIGKILL)
     while True:
         now = hub.house.pulse("hub")
@@ -67,11 +73,10 @@ async def idle(hub: Installation, agents: int, seconds: float, settle_s: float =
     async with Load("agents", hub.agents_port, hub.tokens, agents) as load:
         await load.ask(f"beat {USUAL_S}")
         await asyncio.sleep(settle_s)
-        before, began_s = hub.costs(), time.monotonic()
-        await asyncio.sleep(seconds)
-        after, lasted_s = hub.costs(), time.monotonic() - began_s
-    percent = {name: 100 * (after[name].cpu_s - before[name].cpu_s) / lasted_s for name in after}
-    return {"agents": agents, "percent_of_a_core": {"all": sum(percent.values()), **percent}, "verdict": hub.verdict()}
+        async with Meter(hub, load) as meter:
+            await asyncio.sleep(seconds)
+    percent = {name: 100 * cores for name, cores in meter.told()["cores"].items()}
+    return {"agents": agents, "percent_of_a_core": percent, "verdict": hub.verdict()}
 
 
 def command_line(hub: Installation) -> dict[str, Any]:

@@ -60,10 +60,12 @@ The rooms
               core/watchdog: verdict, second_witness, remedy, incident_lifecycle, incident (one of them), restarts,
               sd_notify. core/alarms: who is told what.
     agent     One fleet server. Runs only what its own file lists, each command in a shim that outlives it, and reports
-              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect.
+              until its report is acknowledged. core/agent: step, effects, remembered, flow, reconnect, reboot (when
+              a command has ended that reboots its own machine).
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
-              core/cli: drills (what each must show), rollback (what a restored backup means).
+              core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
+              output, once).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
@@ -96,6 +98,7 @@ The state folder, the second bus
     the operator ── rules.toml ────────────────────────────────▶ the fanout that judges, command line
     fanout ──────── history ───────────────────────────────────▶ its own successor
     agent ───────── agent.token.pending (its next token) ──────▶ its own successor
+    agent --code ── agent.token.code (which code it had) ──────▶ agent --code, typed again
     command line ── run/codes (one-time sign-in) ──────────────▶ fanout
     command line ── run/wanted.json (what is to run) ──────────▶ watchdog
 
@@ -103,22 +106,25 @@ The state folder, the second bus
     fails, and a disk that is full is said to the one who asked.
 
 A heartbeat's way
-    agent/loop.py takes the numbers from metrics.py, core/agent/step.py puts them into a frame (travels/agent_frames.py)
-    when a heartbeat is due, agent/link.py sends it. gateway/agent_socket.py receives it (adapters/websocket.py and
-    frame_reader.py read), core/gateway/agent_connection.py makes it a row of travels/messages.py (at once, if it has
-    nothing but what heartbeats usually have, else by way of a HeartbeatReceived), and intake.py enters it in outbox.py,
-    which keeps the newest of each host: the first goes at once, those behind it within 30 ms go together.
-    gateway/loop.py appends them to `events` as HeartbeatsReceived, up to a hundred hosts in
-    one item (adapters/queue_link.py → queues/server.py → core/queues/bounded_queue.py; what any engine of the queues
-    promises is in adapters/queues.py). hub/loop.py reads it, core/hub/turn.py has it stepped behind hub/barrier.py:
-    core/hub/beats.py takes all that change nothing but metrics and the time they were heard, without a draft; any
-    other goes alone by step.py to presence.py, and memory.py says what operators see of it. hub/publisher.py puts what
-    was taken at once into `broadcasts` as one HostsHeard;
-    fanout/loop.py follows it with core/fanout/mirror.py, which keeps it beside the rows undecoded (shown/replica.py);
-    fanout/subscribers.py sends it on, as core/fanout/feed.py says. In the browser page/link.js receives it,
-    page/store.js enters it in the row of its host, and page/fleet.js and page/host.js show that.
-    A hub and a fanout say whether they know these batches (TokensPiece, SnapshotWanted); one of a version before gets
-    each heartbeat alone. A rule about metrics finds them in the host's record (memory.hosts), decoded.
+     1. agent/loop.py takes the numbers from metrics.py; core/agent/step.py puts them into a frame (a Heartbeat of
+        travels/agent_frames.py) when one is due; agent/link.py sends it.
+     2. gateway/agent_socket.py receives it (adapters/websocket.py and frame_reader.py read), and travels/shape.py
+        bounds it. core/gateway/agent_connection.py makes it a row of travels/messages.py: at once, if it has nothing
+        but what heartbeats usually have, else by way of a HeartbeatReceived.
+     3. core/gateway/intake.py enters the row in outbox.py, which keeps the newest of each host: the first goes at once,
+        those behind it within 30 ms go together.
+     4. gateway/loop.py appends them to `events` as HeartbeatsReceived, up to a hundred hosts in one item
+        (adapters/queue_link.py → queues/server.py → core/queues/bounded_queue.py; what any engine of the queues
+        promises is in adapters/queues.py).
+     5. hub/loop.py reads the item, and core/hub/turn.py has it stepped behind hub/barrier.py. core/hub/beats.py takes
+        all that change nothing but metrics and the time they were heard, without a draft; any other goes alone by
+        step.py to presence.py, and memory.py says what operators see of it.
+     6. hub/publisher.py puts what was taken at once into `broadcasts` as one HostsHeard. (A hub and a fanout say
+        whether they know these batches, in TokensPiece and SnapshotWanted; one of a version before gets each alone.)
+     7. fanout/loop.py follows `broadcasts` with core/fanout/mirror.py, which keeps it beside the rows undecoded
+        (shown/replica.py). fanout/subscribers.py sends it on, as core/fanout/feed.py says.
+     8. In the browser page/link.js receives it, page/store.js enters it in the row of its host, and page/fleet.js and
+        page/host.js show that. A rule about metrics finds them in the host's record (memory.hosts), decoded.
 
 A command's way
      1. `fleethub run` (cli/verbs/run.py, client/api.py) POSTs a run to /api/v1/runs, even for one operation on one
@@ -129,7 +135,8 @@ A command's way
         hosts, and is called again when one of the run's commands has ended. For a run as for a single command
         core/hub/commands.py makes the command: queued.
      4. core/hub/delivery.py sends what a host can get now: sent, a DeliverCommand. hub/store.py commits both, and only
-        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue.
+        then hub/publisher.py answers the fanout (202) and puts the delivery into the gateway's queue. Its answer about
+        a run only counts the hosts; fanout/read_api.py (`with_hosts`) adds them from the database.
      5. gateway/gate.py writes the frame to the host's connection, or answers Undelivered.
      6. core/agent/step.py journals it (agent/journal.py, fsynced), acknowledges it, journals that it is launched, and
         only then has agent/runner.py start agent/shim.py. The hub hears AckReceived: running.
@@ -179,9 +186,11 @@ A freeze's way
 
 When something is due
     A host is due when it registers, or when one of its commands is made or moves (memory.due); a run is due when it
-    begins, or when one of its commands ends (memory.due_runs). Both are marks, not work: core/hub/step.py's `due` lists
-    them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of the
-    memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends one.
+    begins, or when one of its commands ends (memory.due_runs: the hosts of these commands, so that nobody looks at all
+    hosts of a run; core/hub/runs.py takes a hundred in one step). Both are marks, not work: core/hub/step.py's `due`
+    lists them at the end of a turn, and only while no commit is under way, for what follows must be written. A timer of
+    the memory is over (`elapsed`) in the same way: a queued command expires, a sent one is sent again, silence ends
+    one.
 
 While the disk is slow, locked or full
     At most one batch is in commit. Meanwhile events that need no disk go on, and the others are parked. When it lasts
@@ -205,12 +214,19 @@ Poison
     row that ended two fanouts is left out of what is shown. An agent whose events keep being put aside, or of which
     two different events ended hubs, is suspended (core/hub/flood.py) until an operator lifts it.
 
+Labels and queries
+    core/labels.py has what a label may be, core/hub/labels.py sets the hub's; an agent's own come with its register and
+    change nothing. core/shown/query.py is the language that finds hosts, and page/query.js reads the same. A fanout
+    finds them in the rows that it shows (fanout/host_finder.py) and sends the hub their names with the query's text;
+    the hub never reads a query. Saved ones are its table `queries` (core/hub/saved_queries.py).
+
 Who is let in
     Every credential is a random secret, of which the hub has the SHA-256 alone. Operators' tokens are rows of the
     database (core/hub/operator_tokens.py); fanout/state_folder.py reads them twice a second, and fanout/auth.py judges
     them by the clock, so one that has expired is good no more even while the disk is silent. A host's token is in its
     record; gateways have a copy of that table (core/gateway/token_table.py), and while it may lack something nobody is
-    called unknown. What was ever made void is also in `revoked` beside the database. Whatever of this cannot be read is
+    called unknown. What was ever made void is also in `revoked` beside the database
+    (adapters/state/revocations.py). Whatever of this cannot be read is
     as it was last known; what was never known lets nobody in.
     A host gets its token in one of three ways. `enroll` prints one. `enroll --code` prints a code for one use: the
     command line on the host (adapters/machine/code_exchange.py) makes the token, offers its hash with the code at the
@@ -238,9 +254,10 @@ One client and all the others
     the address that has most; those that are known are bounded by client, and the last of the room is kept for the
     canary and this installation's own token. fanout/server.py has deadlines for what follows a request's head.
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
-    (Pacer), and at once while nobody waits for a turn and that time is not over; all keepalives have one timer
-    (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to its
-    host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
+    (Pacer), and at once while nobody waits for a turn and that time is not over; whoever has said less has the next
+    turn (core/turns.py), and in core/gateway/fair_lane.py the next place on the way to the hub. All keepalives have one
+    timer (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to
+    its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
     heartbeats that the hub has not taken when the next one of their host comes are conflated (core/gateway/outbox.py);
     for anything else it is closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the
     hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub
@@ -281,21 +298,23 @@ How to add
                       `_prune` in hub/store.py if its rows are to go some day; then put and get it in the step that
                       needs it. A backup has the whole file; core/cli/rollback.py and cli/verbs/restore.py say what a
                       restore makes of it.
-    a field of a host core/records/host.py (HostRecord is kept, and a new field of it has a default; Link is volatile),
+    a field of a host if its agent says it: travels/agent_frames.py (Register or Heartbeat) and core/agent/step.py.
+                      core/records/host.py (HostRecord is kept, and a new field of it has a default; Link is volatile),
                       core/shown/views.py (HostView and `host_view`), the list of fields in core/hub/memory.py by which
                       `_publish_host` knows whether it must be on disk before it is shown, and the step that sets it;
                       page/host.js and cli/verbs/fleet.py show it.
     a message from    travels/agent_frames.py (the frame, AgentFrame, FRAME_TYPES), core/gateway/agent_connection.py
-    agents            (its meaning, AgentSaid), travels/messages.py (its event, in the union Event), core/hub/step.py (a
-                      case; `said_once` if nobody sends it again, `put_aside` if its agent waits for an answer);
-                      core/agent/step.py sends it.
+    agents            (its meaning, AgentSaid), travels/messages.py (its event, in the union FromGateway),
+                      core/hub/step.py (a case; `said_once` if nobody sends it again, `put_aside` if its agent
+                      waits for an answer); core/agent/step.py sends it.
     an audit line     core/travels/audit.py (its Kind, and the word for what happened); AddAudit in the hub's step, or
                       fanout/audit_notes.py, if only a fanout knows.
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
     a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),
-                      core/watchdog/verdict.py (when), remedy.py (what is done), incident_lifecycle.py and
-                      sd_notify.py (whether that is well); core/fanout/health.py; core/alarms/conditions.py and
+                      core/watchdog/verdict.py (when; while no watchdog runs, adapters/state/status_file.py judges),
+                      remedy.py (what is done), incident_lifecycle.py and sd_notify.py (whether that is well);
+                      core/fanout/health.py; core/alarms/conditions.py and
                       monitoring/prometheus-alerts.yml if somebody is to be told; page/words.js (STATES),
                       page/picture.js (WORST), page/app.js and page/link.js (whether such a hub is believed);
                       cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
@@ -307,6 +326,7 @@ How to add
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.
     a threat, a fault docs/threats.toml, docs/faults.toml: a row with its tests; bin/threats-and-faults makes the page.
+    a measurement     bench/NAME.py; its verb, and its part of `all`, in bench/program.py; docs/performance.md.
     a planted bug     tests/simulation/planted.py; its place is a comment `# plant: slug` above a statement.
 
 Invariants

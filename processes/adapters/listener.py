@@ -73,6 +73,7 @@ class Arrival:
     def __init__(self, listener: Listener, sock: socket.socket, address: str) -> None:
         self.address = address  # of the peer, which may be a proxy
         self.transport: asyncio.Transport | None = None
+        self.is_gone = False  # the transport is lost
         self._listener, self._sock = listener, sock
         self._spoke = False
 
@@ -110,6 +111,7 @@ class Arrival:
 
     def gone(self) -> None:
         """Called when the transport is lost."""
+        self.is_gone = True
         self._listener.connections.gone(self)
 
 

@@ -27,7 +27,7 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -94,16 +94,19 @@ def hindrances(settings: Settings, kind: str) -> list[str]:
         return [*found, str(error)]
     if not _is_mapped(number):
         found.append(f"user {number} does not exist in this container")
-    for place in _programs():
-        if not rights.readable(place, number, {number}):
-            found.append(f"a user who is not root cannot read {place}")
-            break
+    if (place := unreadable(number, {number})) is not None:
+        found.append(f"a user who is not root cannot read {place}")
     # what a link names, and all above the link itself: SQLite opens by the whole path
     for above in (*settings.state.absolute().parents, settings.state.resolve().parent) if kind == "fanout" else ():
         if not rights.readable(above, number, {number}, 0o1):
             found.append(f"a user who is not root cannot pass {above} to the databases")
             break
     return found
+
+
+def unreadable(user: int, groups: Collection[int]) -> Path | None:
+    """Return a place of fleethub's own program that the user cannot read; None: it can read all of it."""
+    return next((place for place in _programs() if not rights.readable(place, user, groups)), None)
 
 
 def is_wanted(settings: Settings, kind: str) -> bool:

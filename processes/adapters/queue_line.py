@@ -1,7 +1,8 @@
 """One connection to `queues` on the event loop, opened anew when it is lost: calls, and their replies in order.
 
-A call is sent at once, behind those whose replies have not come yet: the server answers the calls of a connection in
-their order. Each call has a deadline; one timer watches them all.
+A call is sent at the end of this pass of the event loop, together with all others that were made in it: so whoever
+reads what they append is woken once and gets it together. The server answers the calls of a connection in their order.
+Each call has a deadline; one timer watches them all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import select
 import socket
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, cast
 
@@ -50,11 +52,11 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is of no class of asyncio
         self._line.opened(self)
 
-    def send(self, call: _Call) -> None:
-        """Send the call behind the others."""
+    def send(self, calls: Collection[_Call]) -> None:
+        """Send the calls behind the others, as one write."""
         assert self._transport is not None
-        self.sent.append(call)
-        self._transport.write(framed(call.request))
+        self.sent.extend(calls)
+        self._transport.write(b"".join([framed(call.request) for call in calls]))
 
     def data_received(self, data: bytes) -> None:
         """Called with what has come. Hand each reply to its caller."""
@@ -87,7 +89,8 @@ class _Connection(asyncio.Protocol):
 class Line:
     """A connection, or none yet, and the calls that wait for it.
 
-    Invariant: calls are unsent only while a connection is being opened.
+    Invariant: calls are unsent only in the pass of the event loop in which they are made, and while a connection is
+    being opened.
     """
 
     def __init__(self, path: Path, name: str, timeout_s: float) -> None:
@@ -95,6 +98,7 @@ class Line:
         self._connection: _Connection | None = None
         self._unsent: deque[_Call] = deque()
         self._opening: asyncio.Task[None] | None = None
+        self._will_send = False  # at the end of this pass of the event loop
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self._closed = False
@@ -127,8 +131,7 @@ class Line:
     def opened(self, connection: _Connection) -> None:
         """Called when the connection can be used. Send what waits for it."""
         self._connection = connection
-        while self._unsent:
-            connection.send(self._unsent.popleft())
+        self._send_all(connection)
 
     def lost(self, connection: _Connection, error: Exception) -> None:
         """Called when the connection has ended, or is of no use any more. Its calls fail."""
@@ -141,23 +144,37 @@ class Line:
     def _begin(self, request: bytes, wait_s: float) -> _Call:
         if self._closed:
             raise ConnectionError("the link is closed")
+        sent = 0 if self._connection is None else len(self._connection.sent)
+        if sent + len(self._unsent) >= WAITING_MAX:
+            raise BlockingIOError(f"{WAITING_MAX} calls wait already")
+        loop = asyncio.get_running_loop()
+        call = _Call(request, loop.create_future(), loop.time() + self._timeout_s + wait_s, wait_s > 0)
+        self._unsent.append(call)
+        if not self._will_send:
+            self._will_send = True
+            loop.call_soon(self._send, loop)
+        self._watch(loop, call.deadline_s)
+        return call
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called at the end of a pass in which calls were made."""
+        self._will_send = False
+        if not self._unsent:
+            return
         connection = self._connection
         if connection is not None and not connection.sent and connection.readable():
             # there was no call, so this is the end of the connection: the server was replaced
             self.lost(connection, EOFError("the connection has ended"))
             connection = None
-        if len(self._unsent if connection is None else connection.sent) >= WAITING_MAX:
-            raise BlockingIOError(f"{WAITING_MAX} calls wait already")
-        loop = asyncio.get_running_loop()
-        call = _Call(request, loop.create_future(), loop.time() + self._timeout_s + wait_s, wait_s > 0)
         if connection is not None:
-            connection.send(call)
-        else:
-            self._unsent.append(call)
-            if self._opening is None:
-                self._opening = loop.create_task(self._open())
-        self._watch(loop, call.deadline_s)
-        return call
+            self._send_all(connection)
+        elif self._opening is None:
+            self._opening = loop.create_task(self._open())
+
+    def _send_all(self, connection: _Connection) -> None:
+        if self._unsent:
+            connection.send(self._unsent)
+            self._unsent.clear()
 
     async def _open(self) -> None:
         """Open a connection and send what waits for it. If it cannot be opened, what waits fails."""
@@ -211,6 +228,6 @@ class Line:
             call.fail(TimeoutError("no answer in time"))
         if connection is not None and sent:
             self.lost(connection, EOFError("the connection was given up: a call before this one got no answer"))
-        left = self._unsent if self._connection is None else self._connection.sent
+        left = [*self._unsent, *(() if self._connection is None else self._connection.sent)]
         if left:
             self._watch(loop, min(call.deadline_s for call in left))

@@ -10,7 +10,6 @@ import re
 import shlex
 import socket
 import sysconfig
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -52,20 +51,33 @@ Memories = Annotated[int, Meta(ge=0, le=1 << 24)]
 Several = Annotated[int, Meta(ge=1, le=PROCESSES_MAX)]
 
 
+def _said(text: str) -> Meta:
+    """Return what docs/settings.md says of a key. It is made of this file by bin/reference."""
+    return Meta(description=text)
+
+
 class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where operators connect. listen: HOST:PORT or [IPV6]:PORT; `[::]` takes IPv4 too. url: what people type, if a
-    proxy or another name stands before it; it may have a path. trusted_proxies: addresses and networks of proxies whose
-    X-Forwarded-For is believed.
+    """Where operators connect: page, API and metrics."""
 
-    fresh_for: what a browser's session may do only within fresh_s of its sign-in: operations of hosts such as reboot,
-    or of the API by their ids (create_token). A token is not asked: it signs in with each request.
-    """
-
-    listen: str = "127.0.0.1:7700"
-    url: str = ""
-    trusted_proxies: list[str] = []
-    fresh_for: list[OpName] = []
-    fresh_s: Annotated[float, Meta(ge=10, le=12 * 3600)] = 300.0
+    listen: Annotated[str, _said("HOST:PORT or [IPV6]:PORT. `[::]:7700` takes IPv4 too.")] = "127.0.0.1:7700"
+    url: Annotated[
+        str,
+        _said(
+            "What people type, if a proxy or another name stands before it. It may have a path. It decides sign-in "
+            "link, cookies and allowed origins."
+        ),
+    ] = ""
+    trusted_proxies: Annotated[
+        list[str], _said("Addresses and networks of proxies whose `X-Forwarded-For` is believed. By default nobody's.")
+    ] = []
+    fresh_for: Annotated[
+        list[OpName],
+        _said(
+            "What a browser's session may do only within `fresh_s` of its sign-in: operations of hosts such as "
+            "`reboot`, or of the API by their ids (`create_token`). A token is not asked: it signs in each time."
+        ),
+    ] = []
+    fresh_s: Annotated[float, Meta(ge=10, le=12 * 3600), _said("Seconds; see `fresh_for`.")] = 300.0
 
     def proxies(self) -> list[Network]:
         """Return the trusted proxies. Raises: ValueError, if one is no address or network."""
@@ -73,91 +85,92 @@ class Operators(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Agents(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where agents connect. url: what they dial, if it is not `listen` but a proxy or another name."""
+    """Where agents connect."""
 
-    listen: str = "127.0.0.1:7701"
-    url: str = ""
+    listen: Annotated[str, _said("HOST:PORT or [IPV6]:PORT.")] = "127.0.0.1:7701"
+    url: Annotated[str, _said("What agents dial, if it is not `listen` but a proxy or another name.")] = ""
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The paths of PEM files; both or none."""
+    """TLS on both ports. A renewed certificate is used within seconds."""
 
-    certificate: str = ""
-    key: str = ""
+    certificate: Annotated[str, _said("The path of a PEM file with the whole chain. Both paths, or none.")] = ""
+    key: Annotated[str, _said("The path of its key, a PEM file.")] = ""
 
 
 class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How many gateways share the agents' port. own_user: started as root, they become a user of their own."""
+    """The processes that hold the agents' connections."""
 
-    processes: Several = 1
-    own_user: bool = True
+    processes: Annotated[Several, _said("How many share the agents' port.")] = 1
+    own_user: Annotated[bool, _said("Started as root, they become a user of their own.")] = True
 
 
 class Fanout(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How many fanouts share the operators' port. own_user: started as root, they become a user of their own."""
+    """The processes that serve operators."""
 
-    processes: Several = 1
-    own_user: bool = True
+    processes: Annotated[Several, _said("How many share the operators' port.")] = 1
+    own_user: Annotated[bool, _said("Started as root, they become a user of their own.")] = True
 
 
 class Watchdog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """stall_s: a process without a turn for so long is frozen."""
+    """How patient the watchdog is."""
 
-    stall_s: Annotated[float, Meta(ge=0.2, le=600)] = 2.0
+    stall_s: Annotated[
+        float, Meta(ge=0.2, le=600), _said("A process without a turn for so many seconds is frozen.")
+    ] = 2.0
 
 
 class Commands(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """ttl_s: how long a command may wait for its host (at most 7 days).
+    """How long commands wait."""
 
-    lost_after_s: a sent command is lost after so long a silence of its host.
-    """
-
-    ttl_s: TimeToLive = 3600.0
-    lost_after_s: Positive = 86400.0
+    ttl_s: Annotated[
+        TimeToLive, _said("A command waits for its host for so many seconds, if its operator names no other time.")
+    ] = 3600.0
+    lost_after_s: Annotated[
+        Positive, _said("A sent command is `lost` after so many seconds of silence of its host.")
+    ] = 86400.0
 
 
 class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How much of the past is kept. incidents: their number; evidence_mb: of their evidence, the newest first."""
+    """How much of the past is kept."""
 
-    commands_days: Positive = 90.0
-    output_mb: Positive = 1024.0
-    incidents: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
-    evidence_mb: Positive = 256.0
+    commands_days: Annotated[Positive, _said("Days: commands that have ended, with their runs and output.")] = 90.0
+    output_mb: Annotated[Positive, _said("MiB: output of all commands, the newest first.")] = 1024.0
+    incidents: Annotated[int, Meta(ge=1, le=1_000_000), _said("How many incidents.")] = 200
+    evidence_mb: Annotated[Positive, _said("MiB: their evidence, the newest first.")] = 256.0
 
 
 class AlarmTarget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One further target: one of url (apprise's), webhook (gets JSON by POST, signed with `secret`) and exec. severity:
-    the least that it is sent; none: as alarms.severity. query: it is told only of the hosts that this finds, by their
-    names and labels; none: of everything.
-    """
+    """One further target: one of url, webhook and exec."""
 
-    url: str = ""
-    webhook: str = ""
-    secret: str = ""
-    exec: list[str] = []
-    severity: Severity | None = None
-    query: str = ""
+    url: Annotated[str, _said("A URL of apprise.")] = ""
+    webhook: Annotated[str, _said("A URL that gets JSON by POST.")] = ""
+    secret: Annotated[str, _said("Signs what the webhook gets (Standard Webhooks).")] = ""
+    exec: Annotated[list[str], _said("A program with its arguments.")] = []
+    severity: Annotated[Severity | None, _said("The least that it is told; by default `alarms.severity`.")] = None
+    query: Annotated[str, _said("It is told only of the hosts that this finds, by names and labels.")] = ""
 
 
 class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Who gets alarms. urls: apprise's URLs; exec: a program that gets the alarm as JSON on its stdin.
+    """Who is told when something is wrong. The file must be this user's alone (chmod 600): the URLs hold passwords."""
 
-    severity: the least severity that is sent. targets: further ones, each with a severity and a query of its own.
-
-    heartbeat_url, heartbeat_exec: who is called each minute while all goes round, with the verdict: a dead man's switch
-    of somebody outside, who tells people when the calls stay away.
-    """
-
-    urls: list[str] = []
-    exec: list[str] = []
-    severity: Severity = Severity.WARNING
-    targets: list[AlarmTarget] = []
-    heartbeat_url: str = ""
-    heartbeat_exec: list[str] = []
+    urls: Annotated[
+        list[str], _said("URLs of [apprise](https://github.com/caronc/apprise): mail, chat, webhooks.")
+    ] = []
+    exec: Annotated[list[str], _said("A program with its arguments. It gets the alarm as JSON on its stdin.")] = []
+    severity: Annotated[Severity, _said("The least that is told: `info`, `warning` or `critical`.")] = Severity.WARNING
+    targets: Annotated[
+        list[AlarmTarget],
+        _said("Further targets, a table `[[alarms.targets]]` each, with a severity and a query of its own (alarms.md)."),
+    ] = []
+    heartbeat_url: Annotated[
+        str, _said("A URL that is called each minute while all goes round: a dead man's switch of somebody outside.")
+    ] = ""
+    heartbeat_exec: Annotated[list[str], _said("A program that is run instead of that, or too.")] = []
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How much memory one process of a kind may use before it is replaced. Units: MiB; 0: no limit."""
+    """How many MiB one process of a kind may use before it is replaced; 0: no limit."""
 
     queues_mb: Memories = 1024
     hub_mb: Memories = 1024
@@ -173,21 +186,21 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """hosts: /metrics also has a dozen series for each host. For small fleets only."""
+    """What `/metrics` has."""
 
-    hosts: bool = False
+    hosts: Annotated[bool, _said("Also a dozen series for each host. For small fleets only.")] = False
 
 
 class Drills(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """enabled: drills may cause faults inside the processes."""
+    """Rehearsals (`fleethub drill`)."""
 
-    enabled: bool = False
+    enabled: Annotated[bool, _said("Drills may cause faults inside the processes.")] = False
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The content of fleethub.toml. insecure: listen beyond loopback without TLS."""
+    """fleethub.toml."""
 
-    insecure: bool = False
+    insecure: Annotated[bool, _said("Listen beyond loopback without TLS: a proxy in front does it.")] = False
     operators: Operators = Operators()
     agents: Agents = Agents()
     tls: Tls = Tls()
@@ -362,9 +375,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     config = Path(named or state / "fleethub.toml").absolute()
     values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(
-            config.read_bytes().decode("utf-8-sig")
-        )  # as TOML has it, whatever the locale; editors add a BOM
+        text = config.read_bytes().decode("utf-8-sig")  # as TOML has it, whatever the locale; editors add a BOM
+        import tomllib  # noqa: PLC0415  # only where there is such a file
+
+        values = tomllib.loads(text)
         trusted = ownership.owners() | {state.stat().st_uid} if state.exists() else ownership.owners()
         if wrong := ownership.file_fault(config, ownership.CHANGEABLE, trusted, behind_folder=True):
             raise SettingsError(f"{wrong.what}, so it may say anything: {wrong.mend}")
@@ -373,7 +387,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             raise SettingsError(f"FLEETHUB_CONFIG names {config}, which does not exist") from None
     except PermissionError:
         raise NotOurs(closed_to_us(config if named or os.access(state, os.R_OK | os.X_OK) else state)) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
         raise SettingsError(f"{config} cannot be read: {error}") from None
     known = dict(_keys())
     for name, value in environ.items():

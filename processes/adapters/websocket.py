@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import http
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
@@ -27,13 +26,17 @@ from websockets.server import ServerProtocol
 
 from processes.adapters.frame_reader import FrameReader
 from processes.adapters.wheel import Wheel
-from processes.core.budgets import PASS_S, SHARE_BYTES, SPARSE_S, UNREAD_BYTES_MAX
+from processes.core.budgets import PASS_S, SHARE_BYTES, UNREAD_BYTES_MAX
 from processes.core.connections import plain
+from processes.core.turns import Turns
 from processes.core.values import CloseCode
 
 HEAD_BYTES_MAX: Final = 32 * 1024  # of an upgrade request; a browser's with all its cookies is about 8 KiB
 FRAGMENTS_MAX: Final = 4096  # of one message; source: websockets' own limit in its asyncio layer
 REASON_BYTES_MAX: Final = 120  # RFC 6455 section 5.5: a control frame holds 125, two of them are the code
+# keepalives in a row that need no ping, for the peer talks by itself: it may judge us by what it hears, and the most
+# impatient of our agents does so after 45 s (SILENT_S_MAX in agent/link.py); the third comes after 30
+UNPINGED_MAX: Final = 2
 LATE_S: Final = 1.0  # if a keepalive timer comes later than this, *we* were away, so the peer is not judged
 ABNORMAL: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
 
@@ -82,18 +85,13 @@ class Pacer:
     1.1 s. The number of waiting calls is bounded by the callers: there is one for each socket. `mono_s`: the clock; the
     loop's own stands still within a pass. `wheel`: when each connection is due for its keepalive.
 
-    What has come may also be read at once, without a call, while `has_time`: that is until `pass_s` after the calls
-    last began. So calls and what is read at once have `pass_s` together.
-
-    A call may be put `first`, for a connection that had no turn for SPARSE_S: whoever says little needs not wait for
-    a round of all that talk without a pause. One call of the others ends each pass all the same. (As fq_codel's list
-    of new flows: RFC 8290, section 4.2.)
+    core/turns.py says whose call is next. What has come may also be read at once, without a call, while `has_time`:
+    that is until `pass_s` after the calls last began. So calls and what is read at once have `pass_s` together.
     """
 
     def __init__(self, pass_s: float = PASS_S, mono_s: Callable[[], float] = time.monotonic) -> None:
         self._pass_s, self._mono_s = pass_s, mono_s
-        self._first: deque[Callable[[], None]] = deque()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self.turns: Turns[Callable[[], None]] = Turns()
         self._scheduled = False
         self._until_s = 0.0
         self._loop = asyncio.get_running_loop()
@@ -101,15 +99,15 @@ class Pacer:
 
     def has_time(self) -> bool:
         """Return whether something may be read at once: nobody waits for a turn, and the time is not over."""
-        return not self._waiting and not self._first and self._mono_s() < self._until_s
+        return not self.turns and self._mono_s() < self._until_s
 
-    def __call__(self, call: Callable[[], None], *, first: bool = False) -> None:
-        """Run `call` in one of the next passes, or before all that are not `first`."""
-        (self._first if first else self._waiting).append(call)
+    def __call__(self, call: Callable[[], None], place: int | None = None) -> None:
+        """Run `call` in one of the next passes, at the place of its connection if it has one."""
+        self.turns.put(call, place)
         self._run_soon()
 
     def _run_soon(self) -> None:
-        if (self._waiting or self._first) and not self._scheduled:
+        if self.turns and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
@@ -118,15 +116,11 @@ class Pacer:
         other.
         """
         self._until_s = self._mono_s() + self._pass_s
-        others = False
         try:
-            while self._first or self._waiting:
-                others = not self._first
-                (self._first or self._waiting).popleft()()
+            while self.turns:
+                self.turns.take()()
                 if self._mono_s() >= self._until_s:
                     break
-            if self._waiting and not others:
-                self._waiting.popleft()()
         finally:
             self._scheduled = False
             self._run_soon()
@@ -142,8 +136,8 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_begun_s", "_deadline", "_due", "_ending", "_frames", "_has_turn", "_head", "_head_end", "_heard_s", "_held",
-        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_rest", "_slow", "_transport", "_turn_s",
-        "_unread",
+        "_loop", "_own", "_pacer", "_parts", "_parts_text", "_paused", "_place", "_rest", "_slow", "_transport",
+        "_unpinged", "_unread",
         "limits", "opened",
     )  # fmt: skip
 
@@ -158,7 +152,7 @@ class WebSocket(asyncio.Protocol):
         self._head_end = -1  # the index of the blank line that ends the head; -1: not there yet
         self._unread: bytearray | None = None  # behind the head, and not parsed yet; never empty
         self._has_turn = False  # one is coming
-        self._turn_s = 0.0  # when the last one was
+        self._place = pacer.turns.at  # among those that wait for theirs
         self._rest: asyncio.TimerHandle | None = None
         self._held = False  # the transport reads nothing, for too much is unread
         self._parts: list[bytes] | None = None  # of a fragmented message; never empty
@@ -171,6 +165,7 @@ class WebSocket(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None  # of opening, later of closing
         self._slow: asyncio.TimerHandle | None = None
         self._due = 0  # the slot of its keepalive in the pacer's wheel; 0: none
+        self._unpinged = 0  # keepalives since the last ping
 
     # For a subclass to override
 
@@ -333,12 +328,14 @@ class WebSocket(asyncio.Protocol):
             self._read_head(data)
             return
         if self._unread is None and self._is_listening() and self._pacer.has_time():
-            self._read(data)
+            if len(data) > SHARE_BYTES:
+                self._keep_unread(data[SHARE_BYTES:])
+            self._read(data[:SHARE_BYTES])
             return
         self._keep_unread(data)
         if self.unread_bytes > UNREAD_BYTES_MAX:
             self._hold()
-        self._go_on(first=self._loop.time() - self._turn_s >= SPARSE_S)
+        self._go_on()
 
     def eof_received(self) -> None:
         """Called when the peer will send no more; the transport closes itself."""
@@ -374,7 +371,11 @@ class WebSocket(asyncio.Protocol):
         self.on_closed(*(self._own or ((said.code, said.reason) if said else (ABNORMAL, ""))))
 
     def keep_alive(self, due_s: float) -> None:
-        """Called by the pacer's wheel when the keepalive was due: pings the peer, or ends a mute one."""
+        """Called by the pacer's wheel when the keepalive was due: pings the peer, or ends a mute one.
+
+        Who was heard a moment ago is pinged every third time: an agent's heartbeats show that it lives, and pings to
+        5,000 agents, with their pongs, cost a gateway a twentieth of a core.
+        """
         self._due = 0
         now_s = self._loop.time()
         if self._held:
@@ -385,7 +386,11 @@ class WebSocket(asyncio.Protocol):
         elif now_s - (self._begun_s or now_s) > self.limits.message_s_max and now_s - due_s < LATE_S:
             self.close(CloseCode.KEEPALIVE, "a message did not end in time")
             return
+        # who was heard longer ago could not be told from a mute one at the next keepalive, without a ping
+        elif self._unpinged < UNPINGED_MAX and now_s - self._heard_s <= self.limits.ping_s / 2:
+            self._unpinged += 1
         else:
+            self._unpinged = 0
             self.write(_PING)
         self._frames.rest()
         self._arm_keepalive()
@@ -471,7 +476,7 @@ class WebSocket(asyncio.Protocol):
             self._unread = bytearray()
         self._unread += data
 
-    def _go_on(self, *, first: bool = False) -> None:
+    def _go_on(self) -> None:
         """Ask for a turn if there is something to read, else let the transport read; neither while it rests or is
         paused.
         """
@@ -479,7 +484,7 @@ class WebSocket(asyncio.Protocol):
             return
         if self._unread is not None:
             self._has_turn = True
-            self._pacer(self._take_turn, first=first)
+            self._pacer(self._take_turn, self._pacer.turns.place(self._place))
         elif self._held:
             self._held = False
             if self._transport is not None and not self._transport.is_closing():
@@ -494,14 +499,16 @@ class WebSocket(asyncio.Protocol):
         self._has_turn = False
         if self._transport is None or self._unread is None or not self._is_listening():
             return  # what ends that asks for a turn again
-        unread, self._unread = self._unread, None
-        self._read(unread)
+        share = bytes(self._unread[:SHARE_BYTES])
+        del self._unread[:SHARE_BYTES]  # costs nothing: the rest is not moved
+        if not self._unread:
+            self._unread = None
+        turns = self._pacer.turns  # what is read at once keeps nobody waiting, and counts for nothing
+        self._place = turns.used(turns.place(self._place), len(share))
+        self._read(share)
 
-    def _read(self, data: bytes | bytearray) -> None:
-        """Read a share of what is unread, and rest or wait for the next turn."""
-        share, self._turn_s = bytes(data[:SHARE_BYTES]), self._loop.time()
-        if len(data) > SHARE_BYTES:
-            self._keep_unread(data[SHARE_BYTES:])
+    def _read(self, share: bytes) -> None:
+        """Read a share, and rest or wait for the next turn."""
         rest_s = self.on_read(self._read_frames(share), len(share))
         if rest_s > 0 and self._transport is not None:
             self._hold()
@@ -569,10 +576,10 @@ class WebSocket(asyncio.Protocol):
         writes = protocol.data_to_send()
         if transport is None or transport.is_closing():
             return
-        for data in writes:
-            if data:
-                transport.write(data)
-            elif transport.can_write_eof():
+        if data := b"".join(writes):  # at once: a write costs more than a pong
+            transport.write(data)
+        if not writes[-1]:  # the end, behind which there is nothing
+            if transport.can_write_eof():
                 transport.write_eof()
             else:
                 transport.close()

@@ -35,6 +35,7 @@ from processes.core.travels.agent_frames import CommandOptions
 from processes.core.values import is_plain_elsewhere
 
 NAME = "agent"
+UNKNOWN_BOOT = "unknown"
 LOCK_WAIT_S = 5.0  # a predecessor that was killed or is stopping
 
 
@@ -91,13 +92,17 @@ async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.
 
 def _identity(config: Config) -> Identity:
     """Return what `register` will say, but for the journal's id: the journal is not open yet."""
-    system = platform.uname()
+    system, boot_id = platform.uname(), _boot_id()
     return Identity(
         config.name,
-        boot_id=_boot_id(),
+        boot_id=boot_id,
         journal_id="",
         heartbeat_s=config.heartbeat_s,
-        offers={op: CommandOptions(offer.timeout_s, offer.concurrent) for op, offer in config.commands.items()},
+        offers={
+            op: CommandOptions(offer.timeout_s, offer.concurrent, offer.back_s)
+            for op, offer in config.commands.items()
+            if offer.back_s is None or boot_id != UNKNOWN_BOOT
+        },
         agent_version=metadata.version("fleethub"),
         os_version=facts.readable(facts.os_name())[:1024],
         kernel=facts.readable(system.release),
@@ -107,11 +112,11 @@ def _identity(config: Config) -> Identity:
 
 
 def _boot_id() -> str:
-    """Return the id of this boot; where /proc does not tell it, a fixed word: then no reboot is noticed."""
+    """Return the id of this boot; where /proc does not tell it, a fixed word: no reboot is then noticed or offered."""
     try:
         return clock.boot_id()
     except (OSError, UnicodeDecodeError):
-        return "unknown"
+        return UNKNOWN_BOOT
 
 
 def _run_alone(config: Config) -> NoReturn:

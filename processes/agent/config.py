@@ -27,8 +27,14 @@ from processes.core.errors import FleethubError
 from processes.core.labels import LABELS_MAX
 from processes.core.values import HOST_NAME, OP_NAME
 
+TOKEN_FILE: Final = "agent.token"  # noqa: S105 - a path
 COMMANDS_MAX: Final = 1000  # what `register` can hold
 TOKEN_BYTES_MAX: Final = 4096
+OFFERED: Final = ("argv", "timeout_s", "concurrent", "back_s")  # of an entry, as they are in an offer
+REBOOT_S: Final = 60.0  # for the program to tell the init; guess: it waits for an answer on a bus
+BACK_S: Final = (
+    900.0  # from a reboot's begin to the agent's next connection; guess: servers with much memory take 10 min
+)
 UPTIME: Final = (  # where there is no uptime(1): the same words
     "import os,time\n"
     "up=int(float(open('/proc/uptime').read().split()[0]))\n"
@@ -42,33 +48,72 @@ class ConfigError(FleethubError):
 
 
 Words = Annotated[list[str], Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
 
 
-class Offer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One op: what it runs. concurrent: may run beside another command of this host."""
+def _said(text: str) -> Meta:
+    """Return what docs/settings.md says of a key. It is made of this file by bin/reference."""
+    return Meta(description=text)
 
-    argv: Words
-    timeout_s: Annotated[float, Meta(gt=0, le=30 * 86400)] = 3600.0
+
+class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One operation as it stands in the file. What is not said of a builtin is as `builtins` or `reboot` below say."""
+
+    argv: Annotated[
+        Words | msgspec.UnsetType, _said("The program and its arguments: a list of words, not a line for a shell.")
+    ] = msgspec.UNSET
+    timeout_s: Annotated[
+        Seconds | msgspec.UnsetType, _said("It is ended after so many seconds: `timed_out`. By default 3,600.")
+    ] = msgspec.UNSET
+    concurrent: Annotated[
+        bool | msgspec.UnsetType, _said("It may run beside another command of this host. By default not.")
+    ] = msgspec.UNSET
+    builtin: Annotated[bool, _said("The agent's own `reboot`, `uptime` or `facts`; `argv` may then be left out.")] = (
+        False
+    )
+    back_s: Annotated[
+        Seconds | msgspec.UnsetType,
+        _said("Of the builtin `reboot`: the machine is back within so many seconds, or it is `lost`. By default 900."),
+    ] = msgspec.UNSET
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """One op: what it runs. concurrent: may run beside another command of this host. back_s: it reboots this machine,
+    which has booted anew within so many seconds; None: it does not.
+    """
+
+    argv: list[str]
+    timeout_s: float = 3600.0
     concurrent: bool = False
+    back_s: float | None = None
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """agent.toml. ca_file: PEM file of the authority to trust for wss://, instead of the system's.
+    """agent.toml."""
 
-    labels: what this server says of itself, shown beside the labels that operators set.
-    builtins: `uptime` and `facts` are offered; by default only where no commands are listed.
-    """
-
-    hub: str
-    name: str = ""
-    token_file: str = "agent.token"  # noqa: S105 - a path
-    heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
-    state: str = "agent-state"
-    output_mb: Annotated[float, Meta(gt=0, le=1024)] = 16.0
-    ca_file: str = ""
-    builtins: bool | None = None
-    commands: Annotated[dict[str, Offer], Meta(max_length=COMMANDS_MAX)] = {}
-    labels: Annotated[dict[str, str], Meta(max_length=LABELS_MAX)] = {}
+    hub: Annotated[str, _said("The WebSocket of the hub: `wss://fleet.example.org:7701/ws`.")]
+    name: Annotated[str, _said("The host's name as it was enrolled. Empty: the machine's host name.")] = ""
+    token_file: Annotated[str, _said("The file with the host's token, readable by this user alone.")] = TOKEN_FILE
+    heartbeat_s: Annotated[
+        float, Meta(ge=0.1, le=3600), _said("Seconds between heartbeats, until the hub tells another interval.")
+    ] = 5.0
+    state: Annotated[str, _said("The folder of the journal and of what running commands say.")] = "agent-state"
+    output_mb: Annotated[
+        float, Meta(gt=0, le=1024), _said("So much of one command's output is kept, in MiB; the rest is cut.")
+    ] = 16.0
+    ca_file: Annotated[str, _said("A PEM file of the authority to trust for `wss://`, instead of the system's.")] = ""
+    builtins: Annotated[
+        bool | None,
+        _said("Offer `uptime` and `facts`. By default only where no commands are listed."),
+    ] = None
+    commands: Annotated[
+        dict[str, Entry], Meta(max_length=COMMANDS_MAX), _said("A table for each operation: `[commands.NAME]`.")
+    ] = {}
+    labels: Annotated[
+        dict[str, str],
+        Meta(max_length=LABELS_MAX),
+        _said('What this server says of itself, `key = "value"`: shown beside the labels that operators set.'),
+    ] = {}
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -117,7 +162,7 @@ def load(path: Path) -> Config:
         state=home / file.state,
         output_bytes_max=int(file.output_mb * 1024 * 1024),
         ca_file=home / file.ca_file if file.ca_file else None,
-        commands=offered | {op: _resolved(offer, home) for op, offer in file.commands.items()},
+        commands=offered | {op: _offer(op, entry, path) for op, entry in file.commands.items()},
         labels=file.labels,
     )
     _check(config, named=bool(file.name))
@@ -172,10 +217,30 @@ def builtins() -> dict[str, Offer]:
     return {"uptime": Offer(uptime, 30.0, True), "facts": Offer(facts, 30.0, True)}
 
 
-def _resolved(offer: Offer, home: Path) -> Offer:
+def reboot() -> Offer:
+    """What reboots this machine, by its init. Offered only where the file says so."""
+    systemctl = shutil.which("systemctl")
+    argv = [systemctl, "reboot"] if systemctl else [shutil.which("shutdown") or "shutdown", "-r", "now"]
+    return Offer(argv, REBOOT_S, back_s=BACK_S)
+
+
+def _offer(op: str, entry: Entry, path: Path) -> Offer:
+    """Return the op with what the file leaves out. Raises: ConfigError."""
+    known = {**builtins(), "reboot": reboot()} if entry.builtin else {}
+    if entry.builtin and op not in known:
+        raise ConfigError(f"{path}: commands.{op}: builtin = true is for {', '.join(known)}: give it an argv instead")
+    if not entry.builtin and entry.argv is msgspec.UNSET:
+        can_be = " or builtin = true" if op in ("reboot", *builtins()) else ""
+        raise ConfigError(f"{path}: commands.{op} needs an argv{can_be}: the program and its arguments")
+    said = {name: value for name in OFFERED if (value := getattr(entry, name)) is not msgspec.UNSET}
+    offer = msgspec.structs.replace(known[op], **said) if entry.builtin else Offer(**said)
+    if offer.back_s is not None and not (entry.builtin and op == "reboot"):
+        raise ConfigError(f"{path}: commands.{op}.back_s is for [commands.reboot] with builtin = true")
+    if offer.back_s is not None and offer.concurrent:
+        raise ConfigError(f"{path}: commands.{op}.concurrent: a reboot would end what runs beside it")
     program = offer.argv[0]
     if "/" in program and not program.startswith("/"):
-        return msgspec.structs.replace(offer, argv=[str(home / program), *offer.argv[1:]])
+        return msgspec.structs.replace(offer, argv=[str(path.parent / program), *offer.argv[1:]])
     return offer
 
 
@@ -210,9 +275,9 @@ def _check(config: Config, *, named: bool) -> None:
 
 def _refuse_unknown(values: Mapping[str, Any], path: Path) -> None:
     commands = values.get("commands")
-    tables: list[tuple[str, Mapping[str, Any], type[File | Offer]]] = [("", values, File)]
+    tables: list[tuple[str, Mapping[str, Any], type[File | Entry]]] = [("", values, File)]
     if isinstance(commands, dict):
-        tables += [(f"commands.{op}.", offer, Offer) for op, offer in commands.items() if isinstance(offer, dict)]
+        tables += [(f"commands.{op}.", entry, Entry) for op, entry in commands.items() if isinstance(entry, dict)]
     for prefix, table, kind in tables:
         known = [field.name for field in msgspec.structs.fields(kind)]
         for key in table:

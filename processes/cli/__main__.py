@@ -29,7 +29,10 @@ LOCAL = {  # verbs that only ever concern this machine's installation
 @click.version_option(package_name="fleethub", prog_name="fleethub", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """A hub for fleets of servers that cannot freeze unnoticed and loses no command."""
+    """A hub for fleets of servers that cannot freeze unnoticed and loses no command.
+
+    --hub, --token-file and --json may stand before the verb, too.
+    """
     hub = os.environ.get("FLEETHUB_HUB")
     if hub and context.invoked_subcommand in LOCAL:
         output.note(
@@ -47,11 +50,13 @@ cli.sections = {  # the name of each verb, and the module that has it
     },
     "Hosts": {
         "hosts": f"{VERBS}.fleet", "host": f"{VERBS}.fleet", "enroll": f"{VERBS}.fleet", "revoke": f"{VERBS}.fleet",
-        "label": f"{VERBS}.labels", "queries": f"{VERBS}.labels", "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
+        "remove": f"{VERBS}.fleet", "lift": f"{VERBS}.fleet", "agent": f"{VERBS}.agent",
+        "inventory": f"{VERBS}.inventory", "label": f"{VERBS}.label", "queries": f"{VERBS}.label",
     },
     "Commands": {
         "run": f"{VERBS}.run", "runs": f"{VERBS}.runs", "commands": f"{VERBS}.commands",
         "command": f"{VERBS}.commands", "logs": f"{VERBS}.commands", "cancel": f"{VERBS}.commands",
+        "wait": f"{VERBS}.wait",
     },
     "What went wrong": {
         "incidents": f"{VERBS}.incidents", "incident": f"{VERBS}.incidents",
@@ -129,6 +134,9 @@ def execute(
 
 def _no_such_option(error: click.NoSuchOption) -> Failure:
     verb = error.ctx.command_path if error.ctx else "this verb"
+    if isinstance(error.ctx and error.ctx.command, click.Group):
+        advice = f"A verb's options stand behind it: {verb} VERB {error.option_name}"
+        return Failure("usage", error.format_message(), advice, EXIT_USAGE)
     if error.option_name in ("--hub", "--token-file"):
         return Failure(
             "local_only", f"{verb} works on this machine's own installation only", "Run it on that machine.", EXIT_USAGE

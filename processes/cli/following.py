@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from processes.cli.terminal import output
 from processes.cli.terminal.client_failure import failure_of
@@ -12,6 +14,9 @@ from processes.client.follow import Listener
 from processes.client.watched import Watched
 from processes.core.records.run import RunView
 from processes.core.shown.views import OutputView
+
+LAST_LINES: Final = 3  # of a command that failed, shown once more with its reason
+LAST_CHARS: Final = 200  # of each of them
 
 
 class Shown(Listener):
@@ -31,11 +36,17 @@ class Shown(Listener):
     ) -> None:
         self._prefixed, self._width = hosts is not None, max(map(len, hosts or ()), default=0)
         self._quiet, self._show_run, self._between = quiet, on_run, between
+        self.last_lines: dict[str, deque[str]] = {}  # by command: what it said last
 
     def on_output(self, command: Watched, record: OutputView) -> None:
         """Called when a command has said something: prints the line on the stream that the command wrote it to."""
+        self._remember(command.id, record)
         prefix = f"{command.host.ljust(self._width)} | " if self._prefixed else ""
         output.stream(prefix + drawn(record.data), record.stream == "stderr")
+
+    def _remember(self, command_id: str, record: OutputView) -> None:
+        lines = self.last_lines.setdefault(command_id, deque(maxlen=LAST_LINES))
+        lines.append(drawn(record.data)[:LAST_CHARS])
 
     def on_truncated(self, command: Watched) -> None:
         """Called when a command has said more than the hub keeps: says so."""

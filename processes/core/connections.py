@@ -18,6 +18,7 @@ What was told to end counts until it is gone, for it still has its descriptor.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -26,6 +27,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 SPARE_MAX: Final = 256
 KEPT_MAX: Final = 64  # of the known ones: for the canary, and at the operators' port for this installation's own token
 IPV6_SITE_BITS: Final = 64  # what one customer gets; source: RFC 6177
+ADDRESSES_KEPT: Final = 1024  # texts whose address is known: each request names the same few again
 
 Key = TypeVar("Key", bound=Hashable)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -215,9 +217,8 @@ def plain(address: str) -> str:
 
 def site_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or an IPv6 network of 64 bits; other texts as they are."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    found = _parsed(address)
+    if found is None:
         return address
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
@@ -228,9 +229,8 @@ def site_of(address: str) -> str:
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
     """Return whether an address is in one of the networks; False if it is no address."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    found = _parsed(address)
+    if found is None:
         return False
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
@@ -260,7 +260,14 @@ def _bare(entry: str) -> str | None:
         entry = entry[1:].partition("]")[0]
     elif entry.count(":") == 1:
         entry = entry.partition(":")[0]
+    found = _parsed(entry)
+    return None if found is None else str(found)
+
+
+@functools.lru_cache(ADDRESSES_KEPT)
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a text is, without its zone; None if it is none."""
     try:
-        return str(ipaddress.ip_address(entry.partition("%")[0]))
+        return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None

@@ -144,11 +144,11 @@ class ChangeApi:
         if body.query is not None and body.where is not None:
             raise Problem(400, "malformed", "give either query or where")
         hosts = await self._read_api.finder.chosen(body.hosts, body.query)
-        return await self._ask(request, StartRun(**{**msgspec.structs.asdict(body), "hosts": hosts}))
+        return await self._ask_about_run(request, StartRun(**{**msgspec.structs.asdict(body), "hosts": hosts}))
 
     async def cancel_run(self, request: Request) -> Response:
         """Begin no further host, and ask for the end of the commands under way; 409 if the run has ended."""
-        return await self._ask(request, CancelRun(request.path_params["id"]))
+        return await self._ask_about_run(request, CancelRun(request.path_params["id"]))
 
     async def enroll(self, request: Request) -> Response:
         """Enroll a host and tell its token, this once; the hub gets only the token's hash."""
@@ -223,6 +223,11 @@ class ChangeApi:
     async def _ask(self, request: Request, asked: HubRequest) -> Response:
         await check_there(request)
         return answered(await self._requests.ask(principal_of(request).actor, asked))
+
+    async def _ask_about_run(self, request: Request, asked: HubRequest) -> Response:
+        await check_there(request)
+        answer = await self._requests.ask(principal_of(request).actor, asked)
+        return answered(await self._read_api.with_hosts(answer))
 
     async def _with_token(self, request: Request, make: Any, more: dict[str, str] | None = None) -> Response:
         token = secrets.token_urlsafe(32)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from processes.adapters.state import fleet_db
+from processes.adapters.state import fleet_db, sqlite_file
 from processes.core.records import dead_letter
 from processes.core.records.dead_letter import DeadLetter
-from processes.core.shown.pages import DeadLettersPage
+from processes.core.shown.dead_letters import DeadLettersPage
 from processes.core.travels.messages import DiscardDeadLetter, RetryDeadLetter
 from processes.fanout.auth import Auth
 from processes.fanout.database_reader import DatabaseReader
@@ -54,7 +54,11 @@ class DeadLetterApi:
 
     async def _found(self, request: Request) -> DeadLetter:
         dead_letter_id = request.path_params["id"]
-        found = await self._database_reader.read(lambda connection: fleet_db.dead_letter(connection, dead_letter_id))
+        found = await self._database_reader.read(
+            lambda connection: fleet_db.dead_letter(
+                connection, sqlite_file.meant(connection, "deadletters", dead_letter_id, "dead letters")
+            )
+        )
         if found is None:
             raise Problem(404, "unknown_letter", f"there is no dead letter {dead_letter_id!r}")
         return found

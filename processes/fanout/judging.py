@@ -32,7 +32,7 @@ from processes.core.conditions.sight import wall_s
 from processes.core.errors import ResourceError
 from processes.core.fanout.mirror import Mirror, MirrorUpdate
 from processes.core.records.condition import ConditionView, SilenceView, is_shown_as, judged_of
-from processes.core.records.run import Part, Run, RunState
+from processes.core.records.run import Run, RunState
 from processes.core.shown.query import QueryError, parse
 from processes.core.shown.status import WELL, Report, Verdict
 from processes.core.travels import messages
@@ -301,7 +301,7 @@ def _ended_runs(connection: sqlite3.Connection) -> list[RunSight]:
 
 
 def _run_sight(run: Run) -> RunSight:
-    failed, left = run.count(Part.FAILED), run.count(Part.NOT_ATTEMPTED)
-    text = f"{failed} of {len(run.parts)} hosts failed" + (f", {left} were not begun" if left else "")
+    left = run.total - run.begun
+    text = f"{run.failed} of {run.total} hosts failed" + (f", {left} were not begun" if left else "")
     is_good = run.state is not RunState.FAILED
     return RunSight(run.id, ",".join(run.steps), is_good, run.finished_wall_s or 0.0, text)

@@ -12,14 +12,14 @@ from processes.core.fanout.history import HistoryView
 from processes.core.records.condition import ConditionView, SilenceView
 from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
+from processes.core.shown.dead_letters import DeadLetterGone, DeadLettersPage
+from processes.core.shown.inventory import TargetGroup
 from processes.core.shown.pages import (
     Alive,
     AuditPage,
     CommandsPage,
     CommandWithHistory,
     ConditionsPage,
-    DeadLetterGone,
-    DeadLettersPage,
     HealthView,
     HostCode,
     HostEnrolled,
@@ -44,6 +44,7 @@ from processes.core.shown.pages import (
     TokenMade,
     TokensPage,
 )
+from processes.core.shown.short_ids import CHARS_MIN
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
 from processes.core.travels.operator_requests import (
@@ -77,6 +78,7 @@ from processes.fanout.queries import (
     OUTPUT_QUERY,
     RUN_QUERY,
     RUNS_QUERY,
+    TARGETS_QUERY,
 )
 from processes.fanout.query_api import QueryApi
 from processes.fanout.read_api import ReadApi
@@ -84,6 +86,9 @@ from processes.fanout.sessions import Sessions
 from processes.fanout.web import Endpoint
 
 NAMED: Final = (CommandView, RunView, Named)  # the types that `either` refers to
+SHORT_ID: Final = (
+    f"The id may be the beginning of one, of {CHARS_MIN} characters or more; if several begin so: 409, with candidates."
+)
 ToldCommand = Annotated[msgspec.Raw, Meta(extra_json_schema=either(CommandView, Named))]
 ToldRun = Annotated[msgspec.Raw, Meta(extra_json_schema=either(RunView, Named))]
 
@@ -185,7 +190,12 @@ def _rule(method: str, path: str, endpoint: Endpoint, described: Described) -> O
 def _health(read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "health"
     incident = of(
-        "get_incident", "incidents", "One incident", {200: IncidentWithEvidence}, text="With its evidence as text."
+        "get_incident",
+        "incidents",
+        "One incident",
+        {200: IncidentWithEvidence},
+        errors=(409,),
+        text=f"With its evidence as text. {SHORT_ID}",
     )
     incidents = of(
         "list_incidents",
@@ -208,7 +218,12 @@ def _health(read_api: ReadApi) -> list[Operation]:
 def _fleet(read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "hosts"
     history = of("get_host_metrics", tag, "Its last hour or day", {200: HistoryView}, query=HISTORY_QUERY)
+    targets = of(
+        "list_targets", tag, "Targets for Prometheus (http_sd)", {200: list[TargetGroup]}, query=TARGETS_QUERY,
+        text="`instance` is the host's name; the labels that begin with `__meta_fleethub_` are for relabelling.",
+    )  # fmt: skip
     return [
+        _look("/api/v1/sd/prometheus", read_api.targets, targets)._replace(cost=10),
         _look(
             "/api/v1/hosts",
             read_api.hosts,
@@ -228,7 +243,8 @@ def _labels(query_api: QueryApi) -> list[Operation]:
     )  # fmt: skip
     save = of(
         "save_query", "queries", "Keeps a query under a name", {200: SavedQueryView}, SavedQueryBody, errors=(429,),
-        text="`@NAME` stands for it wherever a query is asked for.", example={"name": "web", "query": "role=web !os:debian"},
+        text="`@NAME` stands for it wherever a query is asked for.",
+        example={"name": "web", "query": "role=web !os:debian"},
     )  # fmt: skip
     remove = of("remove_query", "queries", "Forgets a saved query", {200: SavedQueryGone})
     listed = of("list_queries", "queries", "Saved queries, by name", {200: SavedQueries})
@@ -256,14 +272,22 @@ def _commands(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
         "409: it had ended already."
     )
     cancel = of("cancel_command", tag, "Cancels a command", {202: CommandView}, errors=(409,), text=ask)
-    output = of("get_command_output", tag, "Its output", {200: OutputPage}, query=OUTPUT_QUERY)
+    output = of(
+        "get_command_output",
+        tag,
+        "Its output",
+        {200: OutputPage},
+        query=OUTPUT_QUERY,
+        errors=(409,),
+        text=SHORT_ID,
+    )
     return [
         _look("/api/v1/commands", read_api.commands, listed),
         _give("/api/v1/commands", change_api.give, give, canary=True),
         _look(
             "/api/v1/commands/{id}",
             read_api.command,
-            of("get_command", tag, "One command", {200: CommandWithHistory}),
+            of("get_command", tag, "One command", {200: CommandWithHistory}, errors=(409,), text=SHORT_ID),
             canary=True,
         ),
         _look("/api/v1/commands/{id}/output", read_api.output, output),
@@ -275,8 +299,8 @@ def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
     of, tag = Described, "runs"
     start = of(
         "start_run", tag, "Starts a fleet run", {202: RunView, 200: ToldRun}, RunBody, errors=(404, 409, 422, 429),
-        text="Either `hosts`, `where` or `query`; an empty `where` is every host. With `query` it runs on the hosts that "
-        "it finds now, or, with `hosts` beside it, on these. A host leaves at its first step that does not "
+        text="Either `hosts`, `where` or `query`; an empty `where` is every host. With `query` it runs on the hosts "
+        "that it finds now, or, with `hosts` beside it, on these. A host leaves at its first step that does not "
         "succeed; once more than `max_failures` have failed no further host is begun. The same `key` again: 200, and "
         "the same run.",
         example=RUN_EXAMPLE,
@@ -296,7 +320,11 @@ def _runs(change_api: ChangeApi, read_api: ReadApi) -> list[Operation]:
             of("list_runs", tag, "Fleet runs, newest first", {200: RunsPage}, query=RUNS_QUERY, errors=(404,)),
         ),
         _give("/api/v1/runs", change_api.start_run, start),
-        _look("/api/v1/runs/{id}", read_api.run, of("get_run", tag, "One fleet run", {200: RunView}, query=RUN_QUERY)),
+        _look(
+            "/api/v1/runs/{id}",
+            read_api.run,
+            of("get_run", tag, "One fleet run", {200: RunView}, query=RUN_QUERY, errors=(409,), text=SHORT_ID),
+        ),
         _give("/api/v1/runs/{id}/cancel", change_api.cancel_run, cancel),
     ]
 
@@ -315,7 +343,10 @@ def _dead_letters(dead_letter_api: DeadLetterApi) -> list[Operation]:
             of("list_dead_letters", "", "Dead letters, newest first", listed, query=DEAD_LETTERS_QUERY),
         ),
         dead_letter_operation(
-            "GET", "/{id}", dead_letter_api.one, of("get_dead_letter", "", "One dead letter", {200: DeadLetterView})
+            "GET",
+            "/{id}",
+            dead_letter_api.one,
+            of("get_dead_letter", "", "One dead letter", {200: DeadLetterView}, errors=(409,), text=SHORT_ID),
         ),
         dead_letter_operation(
             "POST",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -9,6 +10,7 @@ from msgspec import Meta
 from processes.core.fanout.history import Span
 from processes.core.records.command import State
 from processes.core.records.run import RunState
+from processes.core.shown.inventory import PORT
 from processes.core.travels.audit import Kind
 from processes.core.travels.operator_frames import OFFSET_MAX
 from processes.core.travels.operator_requests import QUERY_CHARS_MAX, REQUEST_HOSTS_MAX
@@ -22,6 +24,14 @@ Text = Annotated[str, Meta(max_length=HOST_NAME_MAX)]
 QueryText = Annotated[str, Meta(max_length=QUERY_CHARS_MAX)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 
+
+class TargetBy(enum.StrEnum):
+    """What a target for Prometheus is."""
+
+    ADDRESS = "address"
+    NAME = "name"
+
+
 _BEFORE: Final = Query("before", Text, "Those after this one in the list: `next` of the page before")
 _LIMIT: Final = Query("limit", Limit, "How many at most")
 
@@ -31,6 +41,11 @@ HOSTS_QUERY: Final = (
     Query("presence", Presence, "Only those"),
     Query("search", Text, "Only those whose name has this in it"),
     Query("query", QueryText, "Only those that this query finds, or the saved one (@NAME)"),
+)
+TARGETS_QUERY: Final = (
+    Query("port", Annotated[int, Meta(ge=1, le=65535)], f"Of each target; {PORT} if it is not given"),
+    Query("by", TargetBy, "What each target is: its address as the hub sees it, or its name"),
+    Query("presence", Presence, "Only those"),
 )
 HISTORY_QUERY: Final = (
     Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),

@@ -15,12 +15,14 @@ from starlette.responses import Response
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, status_file
+from processes.adapters.state import audit_trail, fleet_db, incidents_db, pulse_file, sqlite_file, status_file
+from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.core.fanout import health
 from processes.core.fanout.history import Histories, Span
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.command import Command, State
 from processes.core.records.run import Run, RunState, RunView, run_view
+from processes.core.shown import inventory
 from processes.core.shown.pages import (
     AuditPage,
     CommandWithHistory,
@@ -31,7 +33,7 @@ from processes.core.shown.pages import (
     TokenView,
 )
 from processes.core.shown.status import Overall
-from processes.core.shown.views import OutputPage, command_view, output_page, transition_view
+from processes.core.shown.views import OutputPage, command_view, encode, output_page, transition_view
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.travels.operator_frames import OFFSET_MAX
@@ -41,7 +43,8 @@ from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.host_finder import HostFinder
-from processes.fanout.queries import LISTED_MAX
+from processes.fanout.queries import LISTED_MAX, TargetBy
+from processes.fanout.requests import Answer
 from processes.fanout.web import Problem, choice, flag, integer, json, principal_of, text
 
 OUTPUT_RECORDS_MAX: Final = 1000
@@ -52,7 +55,15 @@ class _HostKeys(msgspec.Struct):
     presence: str = ""
 
 
+_inventory_host = msgspec.json.Decoder(inventory.InventoryHost)
 _host_keys = msgspec.json.Decoder(_HostKeys)
+
+
+class _AboutRun(msgspec.Struct):
+    """What the hub answers about a run: the run itself, or why not, with the run as it is."""
+
+    id: str = ""
+    run: _AboutRun | None = None
 
 
 class ReadApi:
@@ -122,6 +133,14 @@ class ReadApi:
         }
         return json(body)
 
+    async def targets(self, request: Request) -> Response:
+        """Return the hosts as targets for Prometheus; ?port, ?by=name, ?presence=online."""
+        port, by = integer(request, "port", inventory.PORT, 1, 65535), choice(request, "by", TargetBy)
+        presence = choice(request, "presence", Presence)
+        hosts = [_inventory_host.decode(row) for row in self._own_rows()]
+        found = [host for host in hosts if presence in (None, host.presence)]
+        return json(msgspec.json.encode(inventory.targets(found, port, by_name=by is TargetBy.NAME)))
+
     async def host(self, request: Request) -> Response:
         """Return one host."""
         return json(self._host(request.path_params["name"]))
@@ -170,10 +189,10 @@ class ReadApi:
         command_id, canary = request.path_params["id"], principal_of(request).canary
 
         def read(connection: sqlite3.Connection) -> CommandWithHistory | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, command_id if canary else _command_meant(connection, command_id))
             if command is None or (command.host == CANARY_HOST) is not canary:
                 return None
-            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command_id)]
+            history = [transition_view(transition) for transition in fleet_db.transitions(connection, command.id)]
             return CommandWithHistory(**msgspec.structs.asdict(command_view(command)), history=history)
 
         return json(_known(await self._database_reader.read(read), command_id))
@@ -184,10 +203,10 @@ class ReadApi:
         first = integer(request, "from", 0, 0, OFFSET_MAX)
 
         def read(connection: sqlite3.Connection) -> OutputPage | None:
-            command = fleet_db.command(connection, command_id)
+            command = fleet_db.command(connection, _command_meant(connection, command_id))
             if command is None or command.host == CANARY_HOST:
                 return None
-            return output_page(command, fleet_db.output(connection, command_id, first, OUTPUT_RECORDS_MAX), first)
+            return output_page(command, fleet_db.output(connection, command.id, first, OUTPUT_RECORDS_MAX), first)
 
         return json(_known(await self._database_reader.read(read), command_id))
 
@@ -205,16 +224,43 @@ class ReadApi:
         found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {before!r}", None, field="before")
-        views = [_without_hosts(run_view(run)) for run in found]
-        return json({"runs": views, "next": found[-1].id if len(found) == limit else None})
+        return json({"runs": [run_view(run) for run in found], "next": found[-1].id if len(found) == limit else None})
 
     async def run(self, request: Request) -> Response:
         """Return one fleet run, host by host; ?hosts=0: hosts are only counted."""
         run_id = request.path_params["id"]
-        found = await self._database_reader.read(lambda connection: fleet_db.run(connection, run_id))
+        hosts = flag(request, "hosts", True)
+
+        def read(connection: sqlite3.Connection) -> RunView | None:
+            its_id = sqlite_file.meant(connection, "runs", run_id, "runs")
+            if hosts:
+                return fleet_db.whole_run(connection, its_id)
+            found = fleet_db.run(connection, its_id)
+            return None if found is None else run_view(found)
+
+        found = await self._database_reader.read(read)
         if found is None:
             raise Problem(404, "unknown_run", f"there is no run {run_id!r}")
-        return json(run_view(found) if flag(request, "hosts", True) else _without_hosts(run_view(found)))
+        return json(found)
+
+    async def with_hosts(self, answer: Answer) -> Answer:
+        """Return the hub's answer about a run, with the run's hosts: the hub leaves these to the database, where they
+        are before it answers. If it cannot be read now, they are left out, since what was asked for is done.
+        """
+        about = msgspec.json.decode(answer.body, type=_AboutRun)
+        run_id = about.id if about.run is None else about.run.id
+        if not run_id:
+            return answer
+        try:
+            view = await self._database_reader.read(lambda connection: fleet_db.whole_run(connection, run_id))
+        except DatabaseUnreadable:
+            return answer
+        if view is None:
+            return answer
+        if about.run is None:
+            return Answer(answer.status, encode(view))
+        fields = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
+        return Answer(answer.status, encode({**fields, "run": view}))
 
     async def incidents(self, request: Request) -> Response:
         """Return incidents, newest first; ?limit, ?before=ID, ?process."""
@@ -267,8 +313,8 @@ def _asked_for(name: str, after: str | None, search: str | None) -> bool:
     )
 
 
-def _without_hosts(view: RunView) -> RunView:
-    return msgspec.structs.replace(view, hosts=[])
+def _command_meant(connection: sqlite3.Connection, given: str) -> str:
+    return sqlite_file.meant(connection, "commands", given, "commands", f"host <> '{CANARY_HOST}'")
 
 
 def _known(found: msgspec.Struct | None, command_id: str) -> msgspec.Struct:

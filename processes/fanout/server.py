@@ -75,6 +75,18 @@ class Connection(h11.Connection):
     """h11's parser of one connection, behind a look at each head that costs little, whatever is in it."""
 
     refused: RefusedHead | None = None
+    _unsaid = b""  # the head of an answer
+
+    def send(self, event: Any) -> bytes | None:  # type: ignore[override]  # the library has an overload for each kind
+        """Return the bytes to write for an event: an answer's head comes with what follows it, so that a client that
+        waits is woken once.
+        """
+        said = super().send(event)
+        if isinstance(event, h11.Response):
+            self._unsaid = said or b""
+            return b""
+        head, self._unsaid = self._unsaid, b""
+        return head + said if said is not None else None
 
     def next_event(self) -> Any:
         """Return the next event. Raises: h11.RemoteProtocolError, if the head is refused (see `refused`)."""

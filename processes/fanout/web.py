@@ -21,6 +21,7 @@ from processes.core.budgets import TOKEN_CONNECTIONS_MAX
 from processes.core.connections import Network, client_address
 from processes.core.fanout.http_head import HEAD_BYTES_MAX, HEADERS_MAX, TOO_LARGE
 from processes.core.fanout.signin import Principal, below, cookie_values
+from processes.core.shown.short_ids import AmbiguousId
 from processes.core.travels import shape
 from processes.core.travels.messages import Json
 from processes.core.values import HOST_NAME_MAX, Role
@@ -150,7 +151,8 @@ async def check_there(request: Request) -> None:
     """
     for _ in range(2):
         await asyncio.sleep(0)  # a turn of the event loop in between reads the end of file that follows such a request
-    if await request.is_disconnected():
+    arrival: Arrival | None = getattr(request.state, "arrival", None)
+    if arrival is not None and arrival.is_gone:
         raise Problem(400, "malformed", "the client is gone")
 
 
@@ -197,6 +199,8 @@ def guarded(
             return told(problem)
         except DatabaseUnreadable as error:
             return told(Problem(503, "database_unreadable", str(error)))
+        except AmbiguousId as error:
+            return told(Problem(409, error.code, error.message, None, candidates=error.candidates))
 
     return enter
 

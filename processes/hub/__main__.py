@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Final, TypeVar
 
@@ -44,10 +45,15 @@ async def main(process: Process) -> None:
 
 async def _restored(process: Process, rules: Rules) -> tuple[Store, Memory, Position]:
     settings, pulse = process.settings, process.pulse.pulse
-    store = await Store.open(settings.database, settings.epoch_file, pulse)  # it still says what the last hub wrote
-    now = clock.now()
-    memory = step.restore(rules, store.epoch, clock.boot_id(), now, await store.restored())
-    return store, memory, await store.position()
+    gc.disable()  # what is loaded stays: the collector would look at all of it several times meanwhile
+    try:
+        store = await Store.open(settings.database, settings.epoch_file, pulse)  # it still says what the last hub wrote
+        now = clock.now()
+        memory = step.restore(rules, store.epoch, clock.boot_id(), now, await store.restored())
+        return store, memory, await store.position()
+    finally:
+        gc.freeze()  # nor does it later
+        gc.enable()
 
 
 async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:

@@ -136,9 +136,12 @@ class Publisher:
     def _show(self, changes: list[Change | HostsHeard]) -> None:
         """Put in what changed, in order: consecutive changes as one message, and heartbeats as they came."""
         gathered: list[Change] = []
+        ledger = next(
+            (change for change in reversed(changes) if isinstance(change, Change) and change.kind == "ledger"), None
+        )
         for change in changes:
             if isinstance(change, Change):
-                if self._applied(change):
+                if (change.kind != "ledger" or change is ledger) and self._applied(change):
                     gathered.append(change)
                 continue
             self._tell_changes(gathered)

@@ -37,7 +37,7 @@ from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.lasting_time import LastingTime
 from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
-from processes.core.records.run import Run
+from processes.core.records.run import HostPart, Part, Run, part_key
 from processes.core.records.saved_query import SavedQuery
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
@@ -111,6 +111,14 @@ def _dead_letter(row: tuple[Any, ...]) -> tuple[str, DeadLetter]:
     return found.id, found
 
 
+_part = msgspec.json.Decoder(HostPart)
+
+
+def _run_part(row: tuple[Any, ...]) -> tuple[str, HostPart]:
+    part = _part.decode(row[1])
+    return part_key(row[0], part.host), part
+
+
 def _key_entry(row: tuple[Any, ...]) -> tuple[str, KeyEntry]:
     key, digest, ids, at_wall_s = row
     return key, KeyEntry(key, digest, tuple(msgspec.json.decode(ids)), at_wall_s)
@@ -148,6 +156,23 @@ ROWS: Final[dict[str, Rows]] = {
         changing=("open", "finished_wall_s", "record"),
         restored=(_newest("runs", where="NOT open", limit=RUNS_KEPT_MAX), _newest("runs", where="open")),
         load=_record_of(Run, "id"),
+    ),
+    "run_hosts": Rows(
+        key="run",
+        columns=("run", "names"),
+        values=lambda run_id, names: (run_id, _json(names)),
+        changing=("names",),
+        restored=("SELECT run, names FROM run_hosts WHERE run IN (SELECT id FROM runs WHERE open)",),
+        load=lambda row: (row[0], tuple(msgspec.json.decode(row[1], type=list[str]))),
+    ),
+    "run_parts": Rows(
+        key="run || '/' || host",
+        unique="run, host",
+        columns=("run", "host", "open", "record"),
+        values=lambda key, it: (key.partition("/")[0], it.host, it.part is Part.ACTIVE, _json(it)),
+        changing=("open", "record"),
+        restored=("SELECT run, record FROM run_parts WHERE open",),
+        load=_run_part,
     ),
     "replies": Rows(
         key="request_id",
@@ -256,14 +281,16 @@ class Store:
             raise StorageBroken(str(error)) from None
         try:
             epoch = await _on_thread(connection, lambda sqlite: _begin_epoch(sqlite, beside))
-            await _on_thread(connection, lambda sqlite: _void_revoked(sqlite, revocations.beside(path)))
         except BaseException:
             await connection.close()
             raise
         return cls(path, connection, epoch)
 
     async def restored(self) -> StoredState:
-        """Return the state from which a hub starts. Raises: StorageBlocked, StorageBroken."""
+        """Return the state from which a hub starts, in which what was ever made void is void, on disk too.
+
+        Raises: StorageBlocked, StorageBroken.
+        """
         path = revocations.beside(self._path)
         return await _on_thread(self._connection, lambda sqlite: _restored(sqlite, path))
 
@@ -427,20 +454,22 @@ def _revoked(revoked: Path) -> frozenset[str]:
         raise _of_disk(error, revoked) from error
 
 
-def _void_revoked(sqlite: sqlite3.Connection, revoked: Path) -> None:
-    """Make void in the database what was ever made void: the list beside it is written first, and outlives it."""
-    hashes = _revoked(revoked)
-    hosts = [void for host in fleet_db.hosts(sqlite) if (void := host.without(hashes)) is not host]
-    rows = sqlite.execute("SELECT token_hash FROM tokens").fetchall()
-    tokens = [row for row in rows if row[0] in hashes]
+def _void_revoked(sqlite: sqlite3.Connection, found: dict[str, list[tuple[str, Any]]], hashes: frozenset[str]) -> None:
+    """Make void in the database, and in the rows found there, what was ever made void: the list beside it is written
+    first, and outlives it.
+    """
+    hosts = [(name, void) for name, host in found["hosts"] if (void := host.without(hashes)) is not host]
+    tokens = [(token_hash,) for token_hash, _ in found["tokens"] if token_hash in hashes]
+    if not hosts and not tokens:
+        return
 
     def work() -> None:
-        for host in hosts:
-            sqlite.execute("UPDATE hosts SET record = ? WHERE name = ?", (_json(host), host.name))
+        sqlite.executemany("UPDATE hosts SET record = ? WHERE name = ?", [(_json(host), name) for name, host in hosts])
         sqlite.executemany("DELETE FROM tokens WHERE token_hash = ?", tokens)
 
-    if hosts or tokens:
-        _in_transaction(sqlite, work)
+    _in_transaction(sqlite, work)
+    found["hosts"] = list({**dict(found["hosts"]), **dict(hosts)}.items())
+    found["tokens"] = [(token_hash, token) for token_hash, token in found["tokens"] if token_hash not in hashes]
 
 
 def _fold_log(sqlite: sqlite3.Connection) -> None:
@@ -456,7 +485,10 @@ def _restored(sqlite: sqlite3.Connection, revoked: Path | None = None) -> Stored
         name: [rows.load(row) for select in rows.restored for row in sqlite.execute(select)]
         for name, rows in ROWS.items()
     }
-    found["void"] = [(token_hash, True) for token_hash in _revoked(revoked)] if revoked is not None else []
+    void = _revoked(revoked) if revoked is not None else frozenset()
+    if void:
+        _void_revoked(sqlite, found, void)
+    found["void"] = [(token_hash, True) for token_hash in void]
     return StoredState(found, fleet_db.ledger(sqlite), max(int(newest), int(fleet_db.meta(sqlite, "number") or 0)) + 1)
 
 
@@ -558,9 +590,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
         ).rowcount
         old = "SELECT id FROM commands WHERE NOT open AND finished_wall_s < ? ORDER BY finished_wall_s LIMIT ?"
         ids = [(row[0],) for row in sqlite.execute(old, (commands_before_wall_s, PRUNED_MAX))]
-        gone += sqlite.execute(
-            "DELETE FROM runs WHERE NOT open AND finished_wall_s < ?", (commands_before_wall_s,)
-        ).rowcount
+        gone += _prune_runs(sqlite, commands_before_wall_s)
         gone += sqlite.execute("DELETE FROM deadletters WHERE at_wall_s < ?", (commands_before_wall_s,)).rowcount
         gone += _prune_conditions(sqlite, commands_before_wall_s)
         for statement in ("output WHERE command_id", "commands WHERE id"):
@@ -586,6 +616,24 @@ def _prune_conditions(sqlite: sqlite3.Connection, before_wall_s: float) -> int:
         (OVER_PER_HOST_MAX, PRUNED_MAX),
     ).rowcount
     return old + too_many
+
+
+def _prune_runs(sqlite: sqlite3.Connection, before_wall_s: float) -> int:
+    """Delete parts of the runs that ended before this, and the runs of which no part is left."""
+    gone = 0
+    for (run_id,) in sqlite.execute(
+        "SELECT id FROM runs WHERE NOT open AND finished_wall_s < ? LIMIT ?", (before_wall_s, PRUNED_MAX)
+    ).fetchall():
+        parts = "SELECT host FROM run_parts WHERE run = ? LIMIT ?"
+        gone += sqlite.execute(
+            f"DELETE FROM run_parts WHERE run = ? AND host IN ({parts})",  # noqa: S608  # a constant
+            (run_id, run_id, PRUNED_MAX - gone),
+        ).rowcount
+        if gone >= PRUNED_MAX:
+            break
+        for statement in ("run_hosts WHERE run", "runs WHERE id"):
+            gone += sqlite.execute(f"DELETE FROM {statement} = ?", (run_id,)).rowcount  # noqa: S608  # constants
+    return gone
 
 
 def _prune_output(sqlite: sqlite3.Connection, bytes_max: int) -> int:

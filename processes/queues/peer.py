@@ -18,6 +18,7 @@ from processes.core.travels.queue_framing import IncomingStream, framed
 from processes.core.values import Position
 
 CALLS_MAX: Final = 1000  # that wait behind a read; a link of ours sends nothing behind one
+TOGETHER_BYTES: Final = 64 * 1024  # of answers, then they are written: whoever does not read them is noticed
 
 
 class Peer(asyncio.Protocol):
@@ -76,7 +77,7 @@ class Peer(asyncio.Protocol):
 
     def reply(self, reply: AnyReply) -> None:
         """Send the answer of a read that has waited, and go on with what came behind it."""
-        self._send(reply)
+        self._write([framed(queue_calls.encode(reply))])
         if self._calls:
             self._loop.call_soon(self._go_on)
 
@@ -125,18 +126,27 @@ class Peer(asyncio.Protocol):
     # calls
 
     def _go_on(self) -> None:
+        """Answer the calls that wait. Answers go together, as long as they are small."""
+        unwritten: list[bytes] = []
+        size = 0
         try:
             while self._calls and self.waits_with is None and not self._is_unread:
                 answer = self._answer(self, self._calls.popleft())
-                if answer is not None:
-                    self._send(answer)
+                if answer is None:
+                    continue
+                unwritten.append(framed(queue_calls.encode(answer)))
+                size += len(unwritten[-1])
+                if size >= TOGETHER_BYTES:
+                    self._write(unwritten)
+                    unwritten, size = [], 0
+            self._write(unwritten)
         except Exception as error:  # a fault of ours: it costs this connection, whose caller tries again
             self.end(error)
         self._note_whether_busy()
 
-    def _send(self, reply: AnyReply) -> None:
-        if self._transport is not None:
-            self._transport.write(framed(queue_calls.encode(reply)))
+    def _write(self, replies: list[bytes]) -> None:
+        if self._transport is not None and replies:
+            self._transport.write(b"".join(replies))
 
     def _note_whether_busy(self) -> None:
         if not len(self._incoming) and not self._is_unread:

@@ -72,7 +72,7 @@ def _rows(connection: sqlite3.Connection, before: AlarmFacts) -> AlarmFacts:
         put_aside=put_aside,
         ended=_ended(connection, before, dict(put_aside)),
         suspended=[(str(name), str(why)) for name, why in suspended],
-        audit_head=_audit_head(connection) or before.audit_head,
+        audit_head=audit_trail.told_head(connection) or before.audit_head,
         ending=_ending(connection),
         **_hosts(connection, before),
     )
@@ -104,14 +104,6 @@ def _hosts(connection: sqlite3.Connection, before: AlarmFacts) -> _OfHosts:
 def _record(connection: sqlite3.Connection, condition_id: str) -> ConditionRecord | None:
     row = connection.execute("SELECT record FROM conditions WHERE id = ?", (condition_id,)).fetchone()
     return None if row is None else _condition.decode(row[0])
-
-
-def _audit_head(connection: sqlite3.Connection) -> str:
-    try:
-        head = audit_trail.head(connection)
-    except sqlite3.Error:
-        return ""  # of a version that does not chain it: the hub brings it up to date when it begins
-    return str(head) if head.hash else ""
 
 
 def _ending(connection: sqlite3.Connection) -> list[OperatorToken]:

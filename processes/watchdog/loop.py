@@ -24,7 +24,7 @@ import msgspec
 
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
-from processes.adapters.state import asked_to_end, desired_state, drill_mark, pulse_file, status_file
+from processes.adapters.state import asked_to_end, deaths, desired_state, drill_mark, pulse_file, status_file
 from processes.adapters.supervisor import Supervisor
 from processes.core.errors import LocalError
 from processes.core.records.ledger import Ledger
@@ -293,14 +293,16 @@ class Loop:
         await inquiries.look_at_processes()
         now_known = inquiries.processes.get(name) if inquiries.processes else None
         asked = any(info is not None and info.pid in (0, pid) and info.state in ASKED for info in (known, now_known))
-        asked = asked or asked_to_end.said(self._settings.run, name, pid)
+        expected = asked or asked_to_end.said(self._settings.run, name, pid) or not self._wanted.get(name, True)
         self._incidents.died(
-            name, pid, died_s, self._incident_log.now(),
-            killed=killed, expected=asked or not self._wanted.get(name, True), **self._circumstances(),
-        )  # fmt: skip
+            name, pid, died_s, self._incident_log.now(), killed=killed, expected=expected, **self._circumstances()
+        )
         await restart.poke(self._supervisor)
         await inquiries.look_at_processes()
         self._wake.set()
+        if not killed and not expected:
+            words = await evidence.on_thread(lambda: deaths.last_words(self._settings, pid))
+            self._incidents.ended_by(name, pid, words, time.monotonic())
         await counting
         self._incidents.counted(name, pid, inquiries.ledger)
 

@@ -6,8 +6,10 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -15,6 +17,8 @@ from doubles.deadline import WAIT_S
 from doubles.queue_engines import START, real_house, until_back
 from doubles.served import Served, serving
 
+from processes.adapters import queue_line
+from processes.adapters.queue_line import Line
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.queues import QueuesAway
 
@@ -71,7 +75,8 @@ def test_a_reply_that_came_while_only_the_loop_was_late_counts(
         await until_back(lambda: link.append("events", [b"a"]))
         before = served.ask(served.server.counts).received
         appending = asyncio.create_task(link.append("events", [b"b"]))
-        await asyncio.sleep(0)
+        for _ in range(2):  # the call is made in the first pass of the event loop, and sent at its end
+            await asyncio.sleep(0)
         overdue_s = asyncio.get_running_loop().time() + 0.25
         while served.ask(served.server.counts).received == before or asyncio.get_running_loop().time() < overdue_s:
             pass  # the event loop does not turn
@@ -80,6 +85,53 @@ def test_a_reply_that_came_while_only_the_loop_was_late_counts(
 
     with serving(folder / "queues.sock") as served, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(claim(served))
+
+
+def test_a_reply_of_which_only_a_part_is_there_at_its_deadline_has_a_moment_more_and_once() -> None:
+    """The bugs it would catch: no moment, so a busy loop loses replies that are there; one that holds up who waits, or
+    another and another, while a server sends a byte now and then.
+    """
+
+    class Watched(asyncio.SelectorEventLoop):
+        def __init__(self) -> None:
+            super().__init__()
+            self.now_s = 100.0
+            self.due_s: list[float] = []
+
+        def time(self) -> float:
+            return self.now_s
+
+        def call_at(self, when: float, *call: object, **_: object) -> asyncio.TimerHandle:
+            self.due_s.append(when)
+            return asyncio.TimerHandle(when, lambda: None, (), self)
+
+    class Half:
+        """A connection of whose next reply a part is there."""
+
+        def __init__(self, call: queue_line._Call) -> None:
+            self.sent, self.was_late = deque([call]), False
+
+        def readable(self) -> bool:
+            return True
+
+        def abort(self) -> None:
+            self.sent.clear()
+
+    loop = Watched()
+    future: asyncio.Future[bytes] = loop.create_future()
+    line = queue_line.Line(Path("queues.sock"), "hub", 5.0)
+    line._connection = Half(queue_line._Call(b"?", future, loop.now_s, False))  # type: ignore[assignment]
+    loop.now_s += 0.3
+    line._expire(loop)
+    assert not future.done()
+    (due_s,) = loop.due_s
+    assert 0.01 <= due_s - loop.now_s <= 0.2, "some passes of a busy loop, and nothing that a caller would notice"
+    loop.now_s = due_s
+    line._expire(loop)
+    assert isinstance(future.exception(), TimeoutError)
+    assert line._connection is None
+    assert len(loop.due_s) == 1
+    loop.close()
 
 
 def test_a_writer_that_was_idle_during_a_restart_notices_nothing(folder: Path) -> None:
@@ -117,14 +169,50 @@ def test_a_cancelled_append_does_not_disturb_the_others_in_the_line(folder: Path
         async with real_house(folder) as house:
             link = house.link("gateway")
             if is_open:
-                await link.stats()  # the calls go out at once, and wait for their replies
+                await link.stats()  # the calls go out at the end of a pass, and wait for their replies
             tasks = [asyncio.create_task(link.append("events", [b"%d" % number])) for number in range(50)]
-            await asyncio.sleep(0)
+            for _ in range(2):
+                await asyncio.sleep(0)
             tasks[25].cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert [index for index, result in enumerate(results) if isinstance(result, BaseException)] == [25]
             items = (await link.read("events", START)).items
             assert [item for item in items if item != b"25"] == [b"%d" % number for number in range(50) if number != 25]
+
+    asyncio.run(claim())
+
+
+class Written:
+    """In the place of a line's connection: keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.sent: deque[Any] = deque()
+        self.writes: list[int] = []
+
+    def send(self, calls: Collection[Any]) -> None:
+        self.sent.extend(calls)
+        self.writes.append(len(calls))
+
+    def readable(self) -> bool:
+        return False
+
+
+def test_calls_of_one_pass_of_the_loop_are_one_write(folder: Path) -> None:
+    """Then whoever reads what they append gets it together: an answer needs no further read behind what it changed."""
+
+    async def claim() -> None:
+        line, written = Line(folder / "queues.sock", "calls", WAIT_S), Written()
+        line._connection = written  # type: ignore[assignment]
+        for count in (3, 1):
+            calls = [asyncio.create_task(line.exchange(b"x")) for _ in range(count)]
+            while len(written.sent) < count:
+                await asyncio.sleep(0)
+            while written.sent:
+                written.sent.popleft().future.set_result(b"")
+            await asyncio.gather(*calls)
+        assert written.writes == [3, 1]
+        line._connection = None
+        line.close()
 
     asyncio.run(claim())
 

@@ -19,7 +19,6 @@ from doubles.deadline import WAIT_S
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
-from processes.adapters import websocket
 from processes.adapters.websocket import (
     ABNORMAL,
     HEAD_BYTES_MAX,
@@ -73,6 +72,13 @@ class Recorder(WebSocket):
     def on_closed(self, code: int, reason: str) -> None:
         self.ends.append((code, reason))
         self.ended.set()
+
+
+class Never(Pacer):
+    """No turn ever comes."""
+
+    def _run_soon(self) -> None:
+        pass
 
 
 class Serving:
@@ -659,63 +665,48 @@ def test_a_herd_that_connects_at_once_leaves_the_loop_passes_between(run: Run) -
     run(scenario)
 
 
-def test_who_says_little_needs_not_wait_for_a_round_of_those_who_talk_and_keeps_none_of_them_out(run: Run) -> None:
-    async def scene() -> None:
-        clock = itertools.count()
-        pacer = Pacer(0.0, lambda: float(next(clock)))  # one call in a pass
-        called: list[str] = []
-
-        def talk(name: str) -> None:
-            called.append(name)
-            pacer(lambda: talk(name))
-
-        for number in range(100):
-            pacer(functools.partial(talk, f"talker {number}"))
-        while len(called) < 5:
-            await asyncio.sleep(0)
-        pacer(lambda: called.append("quiet"), first=True)
-        begun = len(called)
-        await until(lambda: len(called) > begun + 4)
-        assert "quiet" in called[begun : begun + 2]
-        stopping = False
-
-        def crowd() -> None:
-            called.append("crowd")
-            if not stopping:
-                pacer(crowd, first=True)
-
-        crowd()
-        called.clear()
-        await until(lambda: len(called) >= 40)
-        stopping = True
-        assert len([name for name in called if name.startswith("talker")]) >= 15
-
-    run(scene)
-
-
-@pytest.mark.parametrize(("sparse_s", "expected"), [(0.0, True), (1e9, False)])
-def test_first_is_whoever_had_no_turn_for_a_while(
-    run: Run, monkeypatch: pytest.MonkeyPatch, sparse_s: float, expected: bool
+@pytest.mark.parametrize("at_once", [False, True])
+def test_who_says_little_waits_for_no_round_of_those_who_talk_and_keeps_none_of_them_out(
+    run: Run, at_once: bool
 ) -> None:
-    firsts: list[bool] = []
-
-    class Noted(Pacer):
-        def has_time(self) -> bool:
-            return False
-
-        def __call__(self, call: Callable[[], None], *, first: bool = False) -> None:
-            firsts.append(first)
-            super().__call__(call, first=first)
+    """Message behind message, as a command's reports come. `at_once`: it was read so, while there was time, until those
+    who talk came. The bugs it would catch: its second message waits behind a share of each; it has a place far behind
+    them, for all that it ever said; it goes before them without end.
+    """
 
     async def scenario() -> None:
         async with serving() as s:
-            s.pacer = Noted()
-            ours, wire = await s.pair()
-            for count in (1, 2):
-                wire.write(Frame(Opcode.TEXT, b"x").serialize(mask=True))
-                await until(lambda: len(ours.messages) == count)  # noqa: B023
-                monkeypatch.setattr(websocket, "SPARSE_S", sparse_s)
-        assert firsts[-1] is expected
+            clock = itertools.count()
+            s.pacer = Pacer(0.0, lambda: float(next(clock)))  # one turn in a pass
+            talkers = [await s.pair() for _ in range(20)]
+            quiet, quiet_wire = await s.pair()
+            text = Frame(Opcode.TEXT, b"x" * 94).serialize(mask=True)
+            if at_once:
+                s.pacer.has_time = lambda: True  # type: ignore[method-assign]
+                for _ in range(1000):
+                    quiet.data_received(text)
+                del s.pacer.has_time  # type: ignore[method-assign]
+                quiet.messages.clear()
+            for ours, _ in talkers:
+                ours.data_received(text * 2000)
+
+            def shares() -> int:
+                return sum(ours.bytes for ours, _ in talkers) // SHARE_BYTES
+
+            await until(lambda: shares() > 40)
+            for count in range(1, 11):
+                begun = shares()
+                quiet.data_received(text)
+                while len(quiet.messages) < count:
+                    await asyncio.sleep(0)
+                assert shares() - begun <= 2, "the one that is under way, and that which a look of ours misses"
+            quiet.data_received(text * 2000)
+            begun, quiet_begun = shares(), quiet.bytes
+            while quiet.bytes - quiet_begun < 40 * SHARE_BYTES:
+                await asyncio.sleep(0)
+            assert shares() - begun >= 20 * 30, "a share of each for a share of its own, its credit aside"
+            assert max(ours.bytes for ours, _ in talkers) - min(ours.bytes for ours, _ in talkers) <= SHARE_BYTES
+            assert quiet_wire.pings == 0
 
     run(scenario)
 
@@ -735,7 +726,7 @@ def test_what_is_read_at_once_and_what_waits_for_a_turn_have_the_time_of_a_pass_
         assert pacer.has_time()
         pacer(lambda: None)
         assert not pacer.has_time(), "one waits, who comes before it"
-        await until(lambda: not pacer._waiting)
+        await until(lambda: not pacer.turns)
         assert pacer.has_time()
         now_s += 0.01
         assert not pacer.has_time(), "its time is over"
@@ -764,6 +755,33 @@ def test_what_comes_while_there_is_time_is_read_at_once_by_a_share(run: Run) -> 
     run(scenario)
 
 
+def test_who_talks_is_pinged_every_third_time_and_who_is_quiet_each_time(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(LIMITS._replace(ping_s=1000.0, dead_s=2000.0)) as s:
+            ours, _ = await s.pair()
+            written: list[bytes] = []
+
+            def write(frames: bytes) -> bool:
+                written.append(frames)
+                return True
+
+            ours.write = write  # type: ignore[method-assign]
+            now_s = asyncio.get_running_loop().time()
+
+            def pinged(heard_ago_s: float) -> bool:
+                ours._disarm_keepalive()
+                written.clear()
+                ours._heard_s = asyncio.get_running_loop().time() - heard_ago_s
+                ours.keep_alive(now_s)
+                return written == [Frame(Opcode.PING, b"").serialize(mask=False)]
+
+            assert [pinged(100.0) for _ in range(6)] == [False, False, True] * 2
+            assert [pinged(600.0) for _ in range(3)] == [True] * 3, "at the next keepalive it would look mute"
+            del ours.write
+
+    run(scenario)
+
+
 def test_an_idle_connection_has_no_state_of_the_library_and_no_buffer_and_goes_on_as_if_it_had(run: Run) -> None:
     async def scenario() -> None:
         async with serving(LIMITS._replace(ping_s=0.05)) as s:
@@ -788,7 +806,7 @@ def test_an_idle_connection_has_no_state_of_the_library_and_no_buffer_and_goes_o
 def test_a_peer_that_talks_without_end_before_its_answer_is_aborted(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as s:
-            held = Recorder(LIMITS, lambda call: None)  # type: ignore[arg-type]  # its turn never comes
+            held = Recorder(LIMITS, Never())
             s.made.append(held)
             s.make = lambda: held  # type: ignore[method-assign]
             server = await asyncio.get_running_loop().create_server(s.make, "127.0.0.1", 0)
@@ -914,20 +932,13 @@ def test_what_waits_for_its_turn_when_the_peer_is_gone_is_heard_first(run: Run) 
     async def scenario() -> None:
         async with serving() as s:
             ours, wire = await s.pair()
-            turns: list[Callable[[], None]] = []
-
-            class Never(Pacer):  # its turn never comes
-                def __call__(self, call: Callable[[], None], *, first: bool = False) -> None:
-                    turns.append(call)
-
             ours._disarm_keepalive()
-            ours._pacer = Never()
+            never = ours._pacer = Never()
             wire.write(Frame(Opcode.TEXT, b"last words").serialize(mask=True))
             await wire.hang_up()
             await asyncio.wait_for(ours.ended.wait(), WAIT_S)
             assert [message.data for message in ours.messages] == [b"last words"]
             assert ours.frames == 1, "it counts"
-            assert turns
-            turns[0]()  # comes too late, and does nothing
+            never.turns.take()()  # comes too late, and does nothing
 
     run(scenario)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from websockets.uri import parse_uri
 
-from processes.agent.config import ConfigError, load, read_token, trust
+from processes.agent.config import ConfigError, Offer, builtins, load, read_token, reboot, trust
+from processes.core.agent.step import Identity
+from processes.core.travels import agent_frames
 
 HUB = 'hub = "ws://127.0.0.1:7701/ws"\n'
 UNDIALLED = [
@@ -89,6 +91,38 @@ def test_an_op_of_ones_own_goes_before_the_one_of_that_name(tmp_path: Path) -> N
     assert load(write(tmp_path, text)).commands["uptime"].argv == ["mine"]
 
 
+def test_a_reboot_is_offered_only_where_the_file_says_so(tmp_path: Path) -> None:
+    for text in ("", "builtins = true\n", '[commands.reboot]\nargv = ["reboot"]\n'):
+        commands = load(write(tmp_path, HUB + text)).commands
+        assert [op for op, offer in commands.items() if offer.back_s is not None] == []
+    offer = load(write(tmp_path, HUB + "[commands.reboot]\nbuiltin = true\n")).commands["reboot"]
+    assert offer == reboot()
+    assert (offer.timeout_s, offer.back_s, offer.concurrent) == (60.0, 900.0, False)
+
+
+@pytest.mark.parametrize("programs", [["systemctl", "shutdown"], ["shutdown"], []])
+def test_a_reboot_is_asked_of_the_init_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[str]
+) -> None:
+    for name in programs:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wanted = {
+        2: [f"{tmp_path}/systemctl", "reboot"],
+        1: [f"{tmp_path}/shutdown", "-r", "now"],
+        0: ["shutdown", "-r", "now"],
+    }
+    assert reboot().argv == wanted[len(programs)]
+
+
+def test_what_a_builtin_does_can_be_said_otherwise(tmp_path: Path) -> None:
+    text = HUB + '[commands.reboot]\nbuiltin = true\nargv = ["./down", "now"]\ntimeout_s = 7\nback_s = 90\n'
+    assert load(write(tmp_path, text)).commands["reboot"] == Offer([f"{tmp_path}/down", "now"], 7.0, False, 90.0)
+    text = HUB + "[commands.uptime]\nbuiltin = true\ntimeout_s = 7\n"
+    assert load(write(tmp_path, text)).commands == {"uptime": Offer(builtins()["uptime"].argv, 7.0, True)}
+
+
 def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
     text = (
         HUB
@@ -116,12 +150,25 @@ def test_relative_program_is_found_beside_the_file(tmp_path: Path) -> None:
         (HUB + "[commands.pull]\nargv = []", "argv"),
         (HUB + '[commands.pull]\nargv = ["", "a"]', "commands.pull.argv begins with the program's name"),
         (HUB + '[commands.pull]\nargv = ["a\\u0000b"]', "NUL"),
-        (HUB + "[commands.pull]\n", "argv"),
+        (HUB + "[commands.pull]\n", "commands.pull needs an argv: the program"),
+        (HUB + "[commands.reboot]\n", "commands.reboot needs an argv or builtin = true: the program"),
+        (
+            HUB + "[commands.pull]\nbuiltin = true",
+            "builtin = true is for uptime, facts, reboot: give it an argv instead",
+        ),
+        (HUB + "[commands.reboot]\nbuiltin = true\nback_s = 0", "for commands[...].back_s"),
+        (HUB + "[commands.reboot]\nbuiltin = true\nconcurrent = true", "a reboot would end what runs beside it"),
+        (HUB + '[commands.reboot]\nargv = ["reboot"]\nback_s = 9', "back_s is for [commands.reboot] with builtin"),
+        (HUB + "[commands.uptime]\nbuiltin = true\nback_s = 9", "back_s is for [commands.reboot] with builtin"),
         (
             HUB + '[commands.pull]\nargv = ["true"]\ntimeout = 3',
             "unknown key commands.pull.timeout; did you mean commands.pull.timeout_s?",
         ),
         (HUB + '[commands."a b"]\nargv = ["true"]', "commands.'a b'"),
+        (HUB + '[labels]\nRole = "web"', "labels: 'Role' is no key of a label"),
+        (HUB + '[labels]\nrole = "a b"', "labels: 'a b' is no value of the label role"),
+        (HUB + "[labels]\nrole = 7", "labels"),
+        (HUB + "[labels]\n" + "".join(f'k{n} = ""\n' for n in range(65)), "labels"),
         (HUB + 'ca_file = "none.pem"', "ca_file is for wss://"),
         ('hub = "wss://x/ws"\nca_file = "none.pem"', "none.pem holds no certificate"),
         ('hub = "wss://x/ws"\nca_file = "agent.toml"', "agent.toml holds no certificate"),
@@ -133,6 +180,18 @@ def test_mistake_is_named_with_the_file(tmp_path: Path, text: str, words: str) -
         load(write(tmp_path, text))
     assert words in str(caught.value)
     assert "agent.toml" in str(caught.value)
+
+
+def test_labels_of_the_file_are_what_register_says(tmp_path: Path) -> None:
+    labels = {"role": "web", "example.com/site": "Graz"}
+    config = load(write(tmp_path, HUB + '[labels]\nrole = "web"\n"example.com/site" = "Graz"\n'))
+    assert config.labels == labels
+    assert load(write(tmp_path, HUB)).labels == {}
+    told = Identity("web1", "boot", "journal", 5.0, {}, labels=config.labels).register([])
+    assert told.labels == labels
+    frame = agent_frames.encode(told)
+    assert b'"labels"' in frame if isinstance(frame, bytes) else '"labels"' in frame
+    assert Identity("web1", "boot", "journal", 5.0, {}).register([]).labels is None, "a hub of before makes it no fact"
 
 
 @pytest.mark.parametrize("hub", DIALLED)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from doubles.deadline import WAIT_S
 from websockets.asyncio.server import ServerConnection, serve
 
 from bench.load import Load
-from bench.program import summary
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the generator needs a C compiler")
 
@@ -115,13 +116,44 @@ def test_an_older_value_after_a_newer_one_goes_backwards(tmp_path: Path) -> None
     assert (seen["shown"], seen["backwards"]) == (sent["sent"], sent["sent"] - 3)
 
 
+def test_a_generator_that_had_no_cpu_counts_all_that_was_due(tmp_path: Path) -> None:
+    hub = PlayedHub(lambda *_: [])
+
+    async def stopped() -> dict[str, Any]:
+        async with playing(hub, tmp_path, 3) as (sending, _):
+            told = asyncio.create_task(sending.ask("send 100 0.3", 0.3))
+            while not hub.heard:
+                await asyncio.sleep(0.001)
+            os.kill(sending.pid, signal.SIGSTOP)
+            await asyncio.sleep(0.4)  # until the time is over for which it was to send
+            os.kill(sending.pid, signal.SIGCONT)
+            return await told
+
+    assert asyncio.run(stopped())["due"] == 30
+
+
+def test_numbers_count_from_what_was_shown_before_the_count_began(tmp_path: Path) -> None:
+    """Agents of an earlier measurement had higher numbers, and the full state still shows those."""
+    old = {"load": 500, "uptime_s": 0.0}
+    hub = PlayedHub(lambda name, metrics: [changed(name, old if metrics["load"] == 1 else metrics)])
+
+    async def counted_anew() -> dict[str, Any]:
+        async with playing(hub, tmp_path, 1) as (sending, watching):
+            for frames in (2, 3):  # behind the empty full state
+                await sending.ask("once")
+                while (await watching.ask("end"))["frames"] < frames:
+                    await asyncio.sleep(0.01)
+            await watching.ask("begin")
+            sent = await sending.ask("send 100 0.1", 0.1)
+            while (await watching.ask("end"))["frames"] < sent["sent"]:
+                await asyncio.sleep(0.01)
+            return {**(await watching.ask("end")), "sent": sent["sent"]}
+
+    seen = asyncio.run(counted_anew())
+    assert (seen["shown"], seen["backwards"], seen["conflated"]) == (seen["sent"], 0, 0)
+
+
 def test_rows_of_other_hosts_are_none_of_ours(tmp_path: Path) -> None:
     hub = PlayedHub(lambda name, metrics: [{**changed("web1", metrics), "note": name}])
     _, seen = asyncio.run(counted(hub, tmp_path))
     assert seen["shown"] == 0
-
-
-def test_a_summary_has_the_median_and_the_spread_of_every_figure() -> None:
-    turns = [{"cores": {"hub": cores}, "verdict": "ok"} for cores in (0.3, 0.1, 0.2)]
-    assert summary(turns) == {"cores": {"hub": {"median": 0.2, "least": 0.1, "most": 0.3}}, "verdict": "ok"}
-    assert summary([{"verdict": "ok"}, {"verdict": "stalled"}]) == {"verdict": ["ok", "stalled"]}

@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from doubles.house import CHECKOUT
 
+from bench.chart import panels
+
 pytestmark = [
     pytest.mark.house,
     pytest.mark.skipif(shutil.which("cc") is None, reason="the generator needs a C compiler"),
@@ -19,7 +21,7 @@ def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
     done = subprocess.run([str(CHECKOUT / "bin/bench"), "--json", "all", "--quick"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {"fan-out", "commands", "connections", "idle", "cli", "start"}
+    assert set(found) == {"slopes", "fan-out", "highest", "commands", "connections", "idle", "cli", "start"}
     (shown,) = found["fan-out"].values()
     beats = shown["heartbeats"]
     assert shown["frames_per_s"] > 0
@@ -27,9 +29,17 @@ def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
     assert beats["due"] == 20
     assert 0 < beats["shown"] <= beats["shown"] + beats["conflated"] <= beats["due"]
     assert (beats["backwards"], beats["disconnected"], beats["replaced"]) == (0, 0, [])
-    assert set(beats["cores"]) == {"all", "hub", "gateway", "fanout", "queues", "watchdog"}
+    assert set(beats["cores"]) == {"all", "hub", "gateway", "fanout", "queues", "watchdog", "supervisord"}
+    assert set(beats["pulse_gap_ms"]) == {"hub", "gateway", "fanout", "queues", "watchdog"}
+    assert min(beats["pulse_gap_ms"].values()) > 0
     for asked in found["commands"].values():
         assert 0 < asked["accepted"] == asked["asked"] == asked["ended"]
+    assert found["highest"]["tried"]
+    assert found["highest"]["highest_per_s"] == 0  # none is as soon as --quick demands
+    assert {name: [point["size"] for point in points] for name, points in found["slopes"].items()} == {
+        "agents": [3], "rate": [5.0], "subscribers": [2], "commands": [5.0],
+    }  # fmt: skip
+    assert [panel.points[0].value > 0 for panel in panels(found["slopes"])] == [True] * 6
     assert found["connections"]["memory_mb"]["all"] > 0
     assert set(found["cli"]) == {"version", "status", "hosts"}
     assert found["start"]["first_turn_s"] > 0

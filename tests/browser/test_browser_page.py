@@ -573,6 +573,46 @@ def test_a_bar_of_progress_is_drawn_over_and_lines_are_not(browser: Browser, sta
         expect(watched.page.locator(".screen .stdout")).to_have_text(["begun", "100 %", "ended"])
 
 
+@pytest.mark.parametrize("count", [1000, 7000])  # 7,000: more than the page keeps, so lines leave its head meanwhile
+def test_a_long_output_opens_at_its_end_and_follows_until_a_person_scrolls_up(
+    browser: Browser, stage: Stage, count: int
+) -> None:
+    stage.host("web0")
+    wrapped = "a line that is wrapped " * 40  # higher than the page takes it for before it is seen
+    lines = [wrapped if number % 7 == 0 else f"line {number}" for number in range(count)]
+    stage.stored("c1", 1, "web0", [*lines, "error: the last line"])
+    stage.command("c1", "web0", State.RUNNING)
+    with stage.sign_in(browser) as watched:
+        page = watched.go("commands/c1")
+        follow = page.get_by_label("Follow")
+        screen, last = page.locator(".screen"), page.locator(".lines > div").last
+        expect(last).to_contain_text("error: the last line")
+        expect(last).to_be_in_viewport()
+        expect(follow).to_be_checked()
+        screen.evaluate("(screen) => { screen.scrollTop -= 500; }")
+        expect(follow).not_to_be_checked()
+        stage.stored("c1", 1, "web0", [*lines, "error: the last line", "and one more"])
+        stage.do(stage.hub.say(OutputGrew(1, "c1", count + 2, False)))
+        expect(last).to_contain_text("and one more")
+        expect(last).not_to_be_in_viewport()
+        expect(follow).not_to_be_checked()
+        screen.evaluate("(screen) => { screen.scrollTop = screen.scrollHeight; }")
+        expect(follow).to_be_checked()
+
+
+def test_bars_are_seen_on_a_low_window_and_the_grid_has_its_width(browser: Browser, stage: Stage) -> None:
+    stage.host("web0", metrics={"cpu": 81.0, "ram": 50.0, "disk": 25.0, "load": 0.5})
+    with stage.sign_in(browser, viewport={"width": 1366, "height": 595}) as watched:
+        page = watched.page
+        expect(rows(page)).to_have_count(1)
+        sizes = page.locator(".rows .meter .level").evaluate_all(
+            "(bars) => bars.map((bar) => [bar.getBoundingClientRect().width, bar.getBoundingClientRect().height])"
+        )
+        assert len(sizes) == 3
+        assert all(width > 5 and height > 2 for width, height in sizes), sizes
+        assert page.locator(".grid").evaluate("(grid) => grid.clientWidth / innerWidth") > 0.8
+
+
 def test_axe_finds_no_serious_violation_in_any_view_light_or_dark(browser: Browser, stage: Stage) -> None:
     for number, presence in enumerate(("online", "stale", "offline")):
         stage.host(

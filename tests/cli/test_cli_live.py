@@ -12,6 +12,7 @@ from processes.cli.__main__ import execute
 from processes.cli.verbs import fleet, status
 from processes.client.api import Api
 from processes.client.feed import Feed, Picture
+from processes.core.shown.query import parse
 
 HOST = {
     "name": "web1", "presence": "online", "last_seen": None, "host_id": "1", "enrolled_at": None, "revoked": False,
@@ -66,8 +67,9 @@ def test_a_gap_is_seen_and_nothing_is_merged_until_the_whole_comes() -> None:
 
 def test_what_is_drawn_is_escaped_and_says_how_fresh_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     found = picture()
-    fleet._picture(found, "live", 0.0, {})
-    fleet._picture(found, "live", 0.0, {"search": "db"})
+    fleet._picture(found, "live", 0.0, {}, parse("web online"))
+    fleet._picture(found, "live", 0.0, {"search": "db"}, parse(""))
+    fleet._picture(found, "live", 0.0, {}, parse("!web"))
     status._picture(found, "not connected, this is 9 s old: gone")
     out = capsys.readouterr().out
     assert "1 host: 1 online, 0 stale, 0 offline (live)" in out

@@ -39,7 +39,7 @@ def test_up_names_what_is_stopped_and_waits_for_nothing(
 ) -> None:
     desired_state.change(settings, {name: desired_state.STOPPED})
     assert execute(["up"]) == 1
-    of_rights = ("warning: gateways run as", "warning: fanouts run as")
+    of_rights = ("warning: gateways run as", "warning: fanouts run as", "warning: gateways and fanouts run as")
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(of_rights)]
     assert lines == [
         f"fleethub: it runs, but {name} is stopped, as you asked, and so it cannot get well",

@@ -135,13 +135,22 @@ class Booted(System):
 
     def __enter__(self) -> Booted:
         try:
-            until(lambda: self.find("systemd") or self.ended())
-            self.pid = self.find("systemd")
-            until(
-                lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
-                lambda: self.log,
-            )
+            self._boots()
         except AssertionError as error:  # nothing of ours runs yet: this machine lets no system be booted
             self.__exit__()
             pytest.skip(f"no copy of this machine can be booted here: {error}")
         return self
+
+    def rebooted(self) -> None:
+        """Wait until the copy, which was told to reboot, has booted anew."""
+        before = self.pid
+        until(lambda: self.find("systemd") not in (0, before) or self.ended(), lambda: self.log)
+        self._boots()
+
+    def _boots(self) -> None:
+        until(lambda: self.find("systemd") or self.ended())
+        self.pid = self.find("systemd")
+        until(
+            lambda: self.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
+            lambda: self.log,
+        )

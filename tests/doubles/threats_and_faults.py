@@ -1,5 +1,5 @@
-"""The rows of docs/threats.toml and docs/faults.toml, checked against the tests that they name, and the page made of
-them.
+"""The rows of docs/threats.toml, docs/faults.toml and docs/machines.toml, checked against the tests that they name, and
+the pages made of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from processes.core.cli.drills import DRILLS
 
 HOME: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = HOME / "docs" / "threats-and-faults.md"
+MACHINES: Final = HOME / "docs" / "machines.md"
 PARTS: Final = {"threats": "What an attacker may try", "faults": "What can break"}
 UNTRIED: Final = "not run"
 
@@ -33,6 +34,7 @@ class Row(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     drills: list[str] = []
     campaign: list[str] = []
     open: str = ""
+    was: str = ""
 
 
 class Ran(NamedTuple):
@@ -44,7 +46,7 @@ class Ran(NamedTuple):
 
 
 def rows(part: str) -> list[Row]:
-    """Return the rows of `threats` or `faults`, as they stand."""
+    """Return the rows of `threats`, `faults` or `machines`, as they stand."""
     return msgspec.convert(tomllib.loads((HOME / "docs" / f"{part}.toml").read_text())["row"], list[Row])
 
 
@@ -123,6 +125,29 @@ def page(tests: Mapping[str, list[str]], ran: Mapping[str, Ran] | None = None) -
     return "\n".join(out) + "\n"
 
 
+def machines_page(tests: Mapping[str, list[str]]) -> str:
+    """Return the page of docs/machines.toml: what came in, what it led to, and what is true now."""
+    out = [
+        "# Machines, proxies and people as they are",
+        "",
+        "What real machines, proxies and people do to a fleethub. `bin/threats-and-faults` makes this page of "
+        "`docs/machines.toml` and the tests.",
+        "",
+        "| what comes in | before | now | where | shown by |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows("machines"):
+        shown = [f"`{name}` ({', '.join(tests.get(name, ['?']))})" for name in row.tests]
+        now = f"{row.defence} Not shown: {row.open}." if row.open else row.defence
+        where = ", ".join(f"`{name}`" for name in row.where)
+        out.append(_cells(f"**{row.name}** {row.what}", row.was, now, where, "<br>".join(shown)))
+    return "\n".join(out) + "\n"
+
+
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
 def _line(row: Row, tests: Mapping[str, list[str]], ran: Mapping[str, Ran] | None) -> str:
     shown = [f"`{name}` ({', '.join(tests.get(name, ['?']))})" for name in row.tests]
     shown += [f"drill `{name}`" for name in row.drills]
@@ -131,5 +156,4 @@ def _line(row: Row, tests: Mapping[str, list[str]], ran: Mapping[str, Ran] | Non
     end = shows if ran is None else result(row, ran)
     end += f": {row.open}" if row.open else ""
     where = ", ".join(f"`{name}`" for name in row.where)
-    cells = (f"**{row.name}** {row.what}", row.defence, where, "<br>".join(shown), end)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return _cells(f"**{row.name}** {row.what}", row.defence, where, "<br>".join(shown), end)

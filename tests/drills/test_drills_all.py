@@ -62,6 +62,7 @@ def test_a_drill_ends_as_it_should(house: House, rows: dict[str, dict[str, Any]]
         incident = incidents_db.incident(house.settings.incidents_database, row["incident"])
         assert incident is not None
         assert (incident.process, incident.drill, incident.stuck_at) == (drill.process, True, row["stuck_at"])
+        assert drill.verdict != "dead" or "SIGKILL" in incident.reason, "how it ended is named"
         assert name != "fatal" or any("started again" in line for line in incident.events)
 
 

@@ -1,8 +1,10 @@
-"""The README's tour, run word for word as a new user would."""
+"""The README's tour and the API's page, run word for word as a new user would."""
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 
 import pytest
@@ -22,6 +24,8 @@ def test_the_first_tour_works_line_by_line() -> None:
     said = {}
     try:
         for line in lines:
+            if line == lines[-1]:
+                the_page_of_the_api_works(house)
             done = subprocess.run(
                 ["sh", "-ec", line], cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, timeout=240
             )
@@ -34,3 +38,23 @@ def test_the_first_tour_works_line_by_line() -> None:
         assert house.pids() == []
     finally:
         house.__exit__(None, None, None)
+
+
+def the_page_of_the_api_works(house: House) -> None:
+    """Each block of docs/api.md does what it says, one after the other in one shell."""
+    page = (CHECKOUT / "docs" / "api.md").read_text().replace("http://127.0.0.1:7700", f"http://{house.operators}")
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
+    assert [language for language, _ in blocks] == ["sh", "sh", "python"]
+    script = "\n".join(text if language == "sh" else f"python -P - <<'END'\n{text}\nEND" for language, text in blocks)
+    folder = house.settings.state / "api"
+    folder.mkdir()
+    path = f"{CHECKOUT / 'bin'}:{CHECKOUT / '.venv' / 'bin'}:{house.environment.get('PATH', os.defpath)}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env={**house.environment, "PATH": path},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{house.logs()}"
+    said = done.stdout.replace(" ", "")
+    assert '"key":"nightly-1"' in said
+    assert '"op":"uptime"' in said
+    assert f"{socket.gethostname()} online" in done.stdout

@@ -12,6 +12,10 @@ from doubles.deadline import WAIT_S
 from doubles.operator_wire import TOKEN, FanoutHouse
 from websockets.sync.client import connect
 
+from processes.adapters.settings import load
+from processes.core.watchdog.incident import Incident
+from processes.watchdog.incident_store import Store
+
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[FanoutHouse]:
@@ -56,6 +60,19 @@ def test_hosts_come_in_pages_and_by_filters_and_an_unknown_filter_is_refused(bos
     assert boss.get("/api/v1/incidents?before=nobodys").status_code == 404
 
 
+def test_hosts_are_targets_for_prometheus_by_name_port_and_presence(boss: httpx.Client) -> None:
+    """As a server of Prometheus wants it: 200, JSON, a list of objects with targets and labels of text."""
+    answer = boss.get("/api/v1/sd/prometheus?by=name&port=9256")
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "application/json")
+    assert [group["targets"] for group in answer.json()] == [["a1:9256"], ["a2:9256"], ["b1:9256"]]
+    assert answer.json()[0]["labels"]["__meta_fleethub_host"] == answer.json()[0]["labels"]["instance"] == "a1"
+    assert boss.get("/api/v1/sd/prometheus").json() == [], "no agent was ever connected: none has an address"
+    assert boss.get("/api/v1/sd/prometheus?by=name&presence=online").json() == []
+    for wrong in ("port=0", "port=x", "by=ip", "presence=up", "ports=1"):
+        refused = boss.get(f"/api/v1/sd/prometheus?{wrong}")
+        assert (refused.status_code, refused.json()["field"]) == (400, wrong.partition("=")[0])
+
+
 def test_an_etag_saves_the_body_until_something_changes(boss: httpx.Client) -> None:
     tag = boss.get("/api/v1/hosts").headers["etag"]
     again = boss.get("/api/v1/hosts", headers={"if-none-match": f'"x", {tag}'})
@@ -72,12 +89,37 @@ def test_runs_are_listed_without_their_hosts_and_commands_by_run(boss: httpx.Cli
     begun = boss.post("/api/v1/runs", json={"steps": ["pull"], "hosts": ["a2", "b1"]}).json()
     listed = boss.get("/api/v1/runs?state=running").json()["runs"]
     assert [(run["id"], run["hosts"], run["total"]) for run in listed] == [(begun["id"], [], 2)]
+    assert [part["host"] for part in begun["hosts"]] == ["a2", "b1"], "the answer names them"
     assert boss.get("/api/v1/runs?state=failed").json()["runs"] == []
     assert len(boss.get(f"/api/v1/runs/{begun['id']}").json()["hosts"]) == 2
     assert boss.get(f"/api/v1/runs/{begun['id']}?hosts=0").json()["hosts"] == []
-    boss.post("/api/v1/commands", json={"op": "pull", "hosts": ["a2"]})
+    given = boss.post("/api/v1/commands", json={"op": "pull", "hosts": ["a2"]}).json()["commands"][0]["id"]
     found = boss.get(f"/api/v1/commands?run={begun['id']}&open=1").json()["commands"]
     assert sorted(command["host"] for command in found) == ["a2", "b1"]
+    for path, its_id in (("runs", begun["id"]), ("commands", given)):
+        assert boss.get(f"/api/v1/{path}/{its_id[:-1]}").json()["id"] == its_id, "named by its beginning"
+        assert boss.get(f"/api/v1/{path}/{its_id[:3]}").status_code == 404, "too short a beginning"
+        assert boss.post(f"/api/v1/{path}/{its_id[:-1]}/cancel").status_code == 404, "what is changed is named whole"
+    assert boss.get(f"/api/v1/commands/{given[:-1]}/output").json()["command_id"] == given
+    over = boss.post(f"/api/v1/runs/{begun['id']}/cancel").json()
+    assert [(part["host"], part["state"]) for part in over["hosts"]] == [("a2", "failed"), ("b1", "failed")]
+    refused = boss.post(f"/api/v1/runs/{begun['id']}/cancel")
+    assert (refused.status_code, refused.json()["error"], refused.json()["run"]) == (409, "final", over)
+
+
+def test_an_id_that_several_begin_with_is_refused_with_those(house: FanoutHouse, boss: httpx.Client) -> None:
+    settings = load({"FLEETHUB_STATE": str(house.state)})
+    store = Store(settings.incidents_database, settings.evidence, 10, 1 << 20)
+    for its_id in ("20260102T030405.678-aaaa", "20260102T030405.678-bbbb"):
+        store.save(Incident(
+            id=its_id, process="hub", verdict="dead", reason="", pid=7, epoch=1, boot_id="b", good_mono_s=1.0,
+            found_mono_s=2.0, found_wall_s=1e9,
+        ))  # fmt: skip
+    store.close()
+    assert boss.get("/api/v1/incidents/20260102T030405.678-b").json()["id"] == "20260102T030405.678-bbbb"
+    refused = boss.get("/api/v1/incidents/20260102")
+    assert (refused.status_code, refused.json()["error"]) == (409, "ambiguous_id")
+    assert refused.json()["candidates"] == ["20260102T030405.678-aaaa", "20260102T030405.678-bbbb"]
 
 
 def test_a_revoked_token_is_refused_at_once_and_its_hash_is_kept_beside_the_database(

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from processes.adapters.settings import Tls
 from processes.adapters.websocket import Pacer
 from processes.fanout import server
-from processes.fanout.server import Deadlines
+from processes.fanout.server import Connection, Deadlines
 from processes.fanout.subscribers import Subscriber
 
 SHORT = Deadlines(head_s=0.4, body_s=0.4, unsent_s=0.4)
@@ -112,6 +112,21 @@ async def drip(writer: asyncio.StreamWriter, byte: bytes) -> None:
             writer.write(byte)
             await writer.drain()
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("body", [b"", b"whole"])
+def test_the_head_of_an_answer_and_its_body_are_one_write(body: bytes) -> None:
+    """A client that waits is woken once, and not by a head that it can do nothing with."""
+    connection = Connection(h11.SERVER)
+    connection.receive_data(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    connection.next_event()
+    connection.next_event()
+    length = [(b"content-length", b"%d" % len(body))]
+    said = [
+        connection.send(event)
+        for event in (h11.Response(status_code=200, headers=length), h11.Data(data=body), h11.EndOfMessage())
+    ]
+    assert said == [b"", b"HTTP/1.1 200 \r\ncontent-length: %d\r\n\r\n%b" % (len(body), body), b""]
 
 
 BODY = b"GET / HTTP/1.1\r\n" + HEAD + b"Content-Length: 100000\r\n\r\n"

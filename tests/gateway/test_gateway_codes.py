@@ -45,9 +45,12 @@ def test_a_code_is_exchanged_for_a_token_that_lets_the_agent_in_and_that_nobody_
             secret = token_file.read_text().strip()
             assert hashlib.sha256(secret.encode()).hexdigest() == event.token_hash
             assert token_file.stat().st_mode & 0o777 == 0o600
-            assert [path.name for path in tmp_path.iterdir() if "token" in path.name] == ["agent.token"]
+            left = sorted(path.name for path in tmp_path.iterdir() if "token" in path.name)
+            assert left == ["agent.token", "agent.token.code"]
             wire = await h.dial(secret)
             assert wire is not None
+            await exchange(h.port, token_file)  # typed again: the hub is not even asked, or there would be no answer
+            assert token_file.read_text().strip() == secret
 
     asyncio.run(run())
 

@@ -9,7 +9,8 @@ import pytest
 from doubles import hostile, threats_and_faults
 from doubles.threats_and_faults import Ran, Row
 
-ROWS = [row for part in threats_and_faults.PARTS for row in threats_and_faults.rows(part)]
+MACHINES = threats_and_faults.rows("machines")
+ROWS = [row for part in threats_and_faults.PARTS for row in threats_and_faults.rows(part)] + MACHINES
 TESTS = threats_and_faults.places()
 DRILLS = threats_and_faults.drill_names()
 FAULTS = set(hostile.FAULTS)
@@ -32,6 +33,12 @@ def test_each_drill_and_each_fault_of_the_campaign_belongs_to_a_row() -> None:
 def test_the_page_is_what_the_script_makes_of_the_rows() -> None:
     made = threats_and_faults.page(TESTS)
     assert threats_and_faults.PAGE.read_text() == made, "bin/threats-and-faults makes it anew"
+    made = threats_and_faults.machines_page(TESTS)
+    assert threats_and_faults.MACHINES.read_text() == made, "bin/threats-and-faults makes it anew"
+
+
+def test_each_row_of_machines_says_what_it_led_to_before() -> None:
+    assert [row.name for row in MACHINES if not row.was] == []
 
 
 def test_what_is_wrong_with_a_row_is_found() -> None:

@@ -31,6 +31,7 @@ WORDS = {
 RARE = {
     "fleethub.toml": "an operator's",
     "agent.token.pending": "a moment, while a token is made anew",
+    "agent.token.code": "a host that was enrolled by a code",
     "fleet.db.restoring": "restore",
     "fleet.db.restoring-journal": "restore",
     "fleet.db.restored": "restore",

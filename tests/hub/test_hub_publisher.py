@@ -46,6 +46,21 @@ def test_a_fanout_that_does_not_know_batches_gets_the_same_as_changes_and_both_i
     asyncio.run(work())
 
 
+def test_of_several_ledgers_that_are_said_at_once_only_the_last_is_told() -> None:
+    """Each step of a batch counts anew: a hundred ledgers would be shown one after the other."""
+
+    async def work() -> None:
+        link: Any = None
+        publisher = Publisher(link, Memory(Rules(fanouts=("fanout",)), epoch=1), structlog.get_logger())
+        host = Change("host", "a", Json(b'{"name":"a"}'))
+        first, last = (Change("ledger", "ledger", Json(b'{"accepted":%d}' % count)) for count in (1, 2))
+        publisher.tell(Effects(changes=[first, host, last]))
+        publisher.tell(Effects(changes=[first]))
+        assert told(publisher, "fanout") == [Changed(1, [host, last]), Changed(1, [first])]
+
+    asyncio.run(work())
+
+
 def told(publisher: Publisher, fanout: str) -> list[Broadcast]:
     """What waits for this fanout."""
     waiting = publisher._waiting[messages.broadcasts_of(fanout)]

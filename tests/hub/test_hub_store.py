@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from processes.adapters.state import audit_trail, fleet_db, revocations
@@ -17,6 +18,7 @@ from processes.core.hub.turn import CommitBatch
 from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply, OperatorToken
+from processes.core.records.run import HostPart, Part, Run, RunState, part_key
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import Json
 from processes.core.values import Now, Position, Role
@@ -115,6 +117,56 @@ def test_a_token_that_the_list_names_is_void_in_a_database_that_still_has_it(tmp
             assert [token.token_hash for token in fleet_db.reading(path, fleet_db.tokens)] == ["good"]
 
     asyncio.run(work())
+
+
+def test_a_run_goes_with_its_hosts_once_it_is_old_in_bites_and_another_stays_whole(tmp_path: Path) -> None:
+    """The bugs it would catch: rows of hosts stay for ever, or go with 10,000 others in a transaction that commands
+    wait for.
+    """
+    hosts = tuple(f"h{number}" for number in range(store.PRUNED_MAX + 7))
+    sqlite = fleet_db.open_for_writing(tmp_path / "fleet.db")
+
+    def put(run_id: str, number: int, finished_wall_s: float | None) -> list[Write]:
+        state = RunState.RUNNING if finished_wall_s is None else RunState.SUCCEEDED
+        run = Run(
+            run_id, number, ["pull"], len(hosts), 5, None, 60.0, "ann", WALL_S, state=state,
+            finished_wall_s=finished_wall_s, begun=len(hosts), succeeded=len(hosts) - (finished_wall_s is None),
+        )  # fmt: skip
+        parts = [HostPart(name, Part.SUCCEEDED, command_id=f"{run_id}{name}") for name in hosts]
+        if finished_wall_s is None:
+            parts[3] = msgspec.structs.replace(parts[3], part=Part.ACTIVE)
+        rows: list[Write] = [Put("run_parts", part_key(run_id, part.host), part) for part in parts]
+        return [Put("runs", run_id, run), Put("run_hosts", run_id, hosts), *rows]
+
+    writes = put("old", 1, WALL_S - 91 * DAY_S) + put("new", 2, WALL_S - DAY_S) + put("open", 3, None)
+    store._write(sqlite, CommitBatch(writes, Ledger(), 4, Position(1, 0), Now(0.0, WALL_S)), 0)
+    found = store._restored(sqlite).rows
+    assert dict(found["run_hosts"]) == {"open": hosts}, "of runs that have ended, only the disk keeps the hosts"
+    assert [key for key, _ in found["run_parts"]] == [part_key("open", "h3")]
+    assert store._prune(sqlite, Now(0.0, WALL_S - 2 * DAY_S), "boot", 90 * DAY_S, 1 << 30) == 0
+    bites = []
+    while gone := store._prune(sqlite, Now(2 * DAY_S, WALL_S), "boot", 90 * DAY_S, 1 << 30):
+        bites.append(gone)
+    assert bites == [store.PRUNED_MAX, 7 + 2]
+    assert fleet_db.whole_run(sqlite, "old") is None
+    for table in ("run_hosts", "run_parts"):
+        left = sqlite.execute(f"SELECT DISTINCT run FROM {table} ORDER BY run").fetchall()
+        assert left == [("new",), ("open",)]
+    for run_id in ("new", "open"):
+        view = fleet_db.whole_run(sqlite, run_id)
+        assert view is not None
+        assert [each.host for each in view.hosts] == list(hosts)
+        assert sum(each.state is Part.SUCCEEDED for each in view.hosts) == view.succeeded
+    sqlite.close()
+
+
+def test_a_row_of_a_run_is_dropped_by_its_run_and_host(tmp_path: Path) -> None:
+    sqlite = fleet_db.open_for_writing(tmp_path / "fleet.db")
+    writes: list[Write] = [Put("run_parts", part_key("r", name), HostPart(name, Part.ACTIVE)) for name in "ab"]
+    writes.append(Drop("run_parts", part_key("r", "a")))
+    store._write(sqlite, CommitBatch(writes, Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
+    assert [part.host for _, part in fleet_db.open_parts(sqlite)] == ["b"]
+    sqlite.close()
 
 
 @pytest.mark.parametrize("name", ["SQLITE_IOERR", "SQLITE_IOERR_FSYNC", "SQLITE_CORRUPT", "SQLITE_READONLY"])

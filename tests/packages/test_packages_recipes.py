@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 from doubles.deadline import WAIT_S
+from doubles.documented import commands
 
 from packages import tree
 from processes.cli.__main__ import cli
@@ -80,3 +81,15 @@ sys.exit(supervision.wait_end(subprocess.Popen(["sh", "-c", {orphan!r}])))
 """
     words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", code]
     assert subprocess.run(words, timeout=WAIT_S).returncode == 7
+
+
+def test_no_command_of_the_page_is_without_a_test() -> None:
+    """What test_packages_debian.py and test_packages_container.py take from the page, they run."""
+    text = (PACKAGES.parent / "docs/packages.md").read_text()
+    assert text.count("```sh\n") == 2
+    assert [words[:2] for words in commands("packages.md", "Debian")] == [
+        ["bin/package", "deb"], ["apt", "install"], ["sudo", "-u"], ["sudo", "-u"],
+    ]  # fmt: skip
+    assert [words[:2] for words in commands("packages.md", "A container")] == [
+        ["bin/package", "tree"], ["podman", "build"], ["podman", "run"], ["podman", "exec"],
+    ]  # fmt: skip

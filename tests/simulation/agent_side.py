@@ -49,8 +49,10 @@ OPS = {
     "switch": (12.0, False),
     "test": (6.0, False),
     "probe": (3.0, True),
+    "reboot": (0.5, False),
 }  # how long at most; concurrent?
 TIMEOUT_S = 30.0
+BACK_S = 60.0  # of the reboot
 
 
 @dataclass
@@ -120,7 +122,8 @@ class Machine:
         await asyncio.sleep(self.world.dice.uniform(0.01, 0.3))
         identity = Identity(
             self.name, life.clock.boot_id, "", self.world.heartbeat_s,
-            {op: agent_frames.CommandOptions(TIMEOUT_S, beside) for op, (_, beside) in OPS.items()},
+            {op: agent_frames.CommandOptions(TIMEOUT_S, beside, BACK_S if op == "reboot" else None)
+             for op, (_, beside) in OPS.items()},
         )  # fmt: skip
         stand_ins: dict[str, Any] = {
             "journal": VirtualJournal(self), "runner": VirtualRunner(self), "link": VirtualAgentLink(self),
@@ -255,6 +258,10 @@ class Shim:
         for number in range(dice.randint(0, 4)):
             self._after(dice.uniform(0.0, lasts_s), functools.partial(self._say, f"{self.command_id} {number}"))
         code = dice.choice((0, 0, 0, 1, 7))
+        if self._op == "reboot" and code == 0 and dice.random() < 0.9:  # else its init forgets it
+            self._world.count("reboot by command")
+            # before or after the program has said that it is done
+            self._world.after(dice.uniform(0.0, lasts_s * 3), lambda: self._machine.reboot(dice.uniform(0.5, 20.0)))
         self._after(lasts_s, lambda: self._exit(code, ReportStatus.OK if code == 0 else ReportStatus.ERROR))
         if self._folder.cancel:
             self.wake()

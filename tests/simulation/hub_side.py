@@ -173,6 +173,7 @@ async def main(world: World, life: Life) -> None:
         fanouts=world.fanout_names,
         lost_after_s=LOST_AFTER_S,
         heartbeats_per_s=world.heartbeats_per_s,
+        run_parts_max=world.run_parts_max,
     )
     kept = await journal.restored()
     memory = step.restore(rules, journal.epoch, life.clock.boot_id, now, kept)

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from simulation.agent_side import OPS, Execution
+from simulation.agent_side import BACK_S, OPS, Execution
 from simulation.hub_side import LOST_AFTER_S
 from simulation.run_witness import RunWitness
 from simulation.timeline import Life
@@ -22,7 +22,6 @@ from processes.core.hub import step
 from processes.core.hub.effects import AddOutput, Put
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import Command
-from processes.core.records.run import Run
 from processes.core.travels import agent_frames, messages
 from processes.core.travels.messages import Changed, DeliverAck, DeliverCommand, Replied, SnapshotPiece
 from processes.core.values import CANARY_HOST
@@ -37,6 +36,7 @@ LEGAL = {
     "running": {"succeeded", "failed", "cancelled", "lost"},
     "lost": {"succeeded", "failed"},
 }
+PATIENCE_S = {"silence": LOST_AFTER_S, "not_back": BACK_S}
 UNHEARD_S_MAX = 15.0  # a gateway has heard it, and what it told the hub of that was lost with the queues
 FINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
 
@@ -103,8 +103,8 @@ class Witness:
                         record.data.startswith(write.command_id),
                         f"{write.command_id[:6]} has another's output {record.data}",
                     )
-            elif isinstance(write, Put) and isinstance(write.row, Run):
-                self.runs.put(write.row)
+            elif isinstance(write, Put):
+                self.runs.put(write)
         self.runs.committed()
         counts = {state: getattr(batch.ledger, state) for state in LEGAL.keys() | FINAL}
         right = all(self._states[state] == count for state, count in counts.items()) and batch.ledger.accepted == len(
@@ -151,12 +151,12 @@ class Witness:
             self.expect(
                 "I1", not early, f"{command.id[:6]} expires after {now_s - accepted_s:.1f} s of {command.ttl_s:.0f}"
             )
-        elif state == "lost" and command.reason == "silence" and changed:
+        elif state == "lost" and command.reason in PATIENCE_S and changed:
             heard_s = self._heard_s.get(command.host, accepted_s)
             misled = clock.misled_since(min(heard_s, self._unheard_s.get(command.id, heard_s)))  # what it counts from
             if misled:
                 self._misled.add(command.id)
-            early = now_s - heard_s < LOST_AFTER_S - UNHEARD_S_MAX and not misled
+            early = now_s - heard_s < PATIENCE_S[command.reason] - UNHEARD_S_MAX and not misled
             self.expect(
                 "I1",
                 not early,
@@ -360,6 +360,12 @@ class Witness:
         said = f"{command.state} {command.reason} {command.exit_code}"
         what = f"{command.id[:6]} ({command.op} on {command.host}) is {said}, and in truth {execution}"
         match str(command.state):
+            case "succeeded" if command.op == "reboot" and hasattr(machine, "rows"):
+                booted = any(at_s >= self._accepted_s[command.id] for at_s in machine.rebooted_s)
+                refused = execution is not None and execution.ended is not None and execution.exit_code in (1, 7)
+                self.expect("I2", booted and not refused, f"{what}, reboots at {machine.rebooted_s}")
+            case "failed" if command.op == "reboot" and command.reason == "timed_out":
+                self.expect("I2", execution is not None and execution.exit_code == 0, what)
             case "succeeded":
                 self.expect("I2", execution is not None and execution.exit_code == 0, what)
             case "failed" if command.exit_code is not None:

@@ -164,7 +164,7 @@ BUGS: Final = (
     Bug(
         "a run is on more hosts at once than was asked",
         "run-room",
-        "return pending[: max(1, room)]",
+        "return min(max(1, run.parallel - run.active), run.total - run.begun)",
     ),
     Bug(
         "a run goes on past its failures",
@@ -175,6 +175,7 @@ BUGS: Final = (
         "a hub that starts does not look at its runs",
         "restored-runs",
         "pass",
+        "tests/core/hub/test_core_hub_runs.py",
     ),
     Bug(
         "a foreign agent's lost report is waited for without an end",
@@ -236,6 +237,11 @@ BUGS: Final = (
         "started, then a free lock, is taken for never started",
         "started",
         "if folder.started is not None:\n    return FolderVerdict.UNSTARTED, None",
+    ),
+    Bug(
+        "a reboot has happened because its agent began anew",
+        "another-boot",
+        "return row.back_s is not None",
     ),
     Bug(
         "reading the queue removes",

@@ -63,6 +63,8 @@ class World:
         self.heartbeat_s = draws.choice("heartbeat_s", (5.0, 10.0))
         # in every third run the fleet is too large for its interval, and is told a longer one
         self.heartbeats_per_s = 0.3 if schedule.seed % 3 == 0 else 1000.0
+        # in every second run a step takes one host of a fleet run, as if there were many more
+        self.run_parts_max = 1 if schedule.seed % 2 == 0 else 100
         self.gateway_names = ("gateway",) if draws.happens("one_gateway", 0.7) else ("gateway:0", "gateway:1")
         self.fanout_names = ("fanout",) if draws.happens("one_fanout", 0.8) else ("fanout:0", "fanout:1")
         self.house_clock = Clock(self.loop, "house")

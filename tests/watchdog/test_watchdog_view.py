@@ -125,7 +125,7 @@ def test_a_hub_that_does_not_turn_is_frozen_even_without_a_watchdog(settings: Se
     file = PulseFile(settings.pulses, "hub")
     file.beat()
     file.pulse.written_ns -= int(3e9)
-    file._write()
+    file.refuse(0, 0)  # no turn
     file.close()
     report = status_file.current_report(settings)
     assert rows(report)["hub"] is Verdict.FROZEN

@@ -45,11 +45,17 @@ def parsed(text: str) -> Code:
 def exchange(hub: str, code: Code, token_file: Path, ca_file: str = "") -> None:
     """Give the host a new token: it is in `token_file` (0600), and the hub has its hash. The one before is void.
 
+    A code that this very file had its token of is not offered again: the hub would take it for somebody else's try.
     Raises: Failure; OSError.
     """
-    if not _offer(hub, code, agent_token.make(token_file), ca_file):
+    if agent_token.came_of(token_file, code.text):
+        return
+    token_hash = agent_token.make(token_file)
+    if not _offer(hub, code, token_hash, ca_file):
         agent_token.discard(token_file)  # left of an earlier time, and made void since
-        _offer(hub, code, agent_token.make(token_file), ca_file)
+        token_hash = agent_token.make(token_file)
+        _offer(hub, code, token_hash, ca_file)
+    agent_token.note_code(token_file, code.text, token_hash)
     agent_token.promote(token_file)
 
 

@@ -28,6 +28,7 @@ an older fleet.db lets nobody in who was sent away since.
     agent.toml                 | 0600 | up; the operator    | agent                 | yes     | the operator's
     agent.token                | 0600 | up                  | agent                 | yes     | until enrolled again
     agent.token.pending        | 0600 | agent; agent --code | agent                 | yes     | until its first use
+    agent.token.code           | 0600 | agent --code        | agent --code          | yes     | until the next code
     fleet.db                   | 0600 | hub; restore, up    | hub, fanout, watchdog, command line | sql     | the installation's
     fleet.db-wal               | 0600 | SQLite              | SQLite                | sql     | while the database is open
     fleet.db-shm               | 0600 | SQLite              | SQLite                | no      | while the database is open

@@ -18,6 +18,7 @@ from processes.core.values import digest
 SECRET_BYTES: Final = 32
 FILE_BYTES_MAX: Final = 4096
 PENDING: Final = ".pending"  # behind the name of the token file
+CODE: Final = ".code"
 
 
 def pending(token_file: Path) -> Path:
@@ -44,6 +45,29 @@ def read_pending(token_file: Path) -> str | None:
     except FileNotFoundError:
         return None
     return content.decode("ascii", "replace").strip()
+
+
+def came_of(token_file: Path, code: str) -> bool:
+    """Return whether this very one-time code gave this file its token, or one that was rotated since.
+
+    Raises: OSError, NotPrivate.
+    """
+    try:
+        noted = ownership.read_private(_code(token_file), FILE_BYTES_MAX).decode("ascii", "replace").split()
+    except FileNotFoundError:
+        return False
+    secret = read_pending(token_file)
+    was_promoted = secret is None or digest(secret) not in noted
+    return noted[:1] == [digest(code)] and was_promoted and token_file.exists()
+
+
+def note_code(token_file: Path, code: str, token_hash: str) -> None:
+    """Note durably that the hub took this code with the pending secret. Before `promote`. Raises: OSError."""
+    durable.replace(_code(token_file), f"{digest(code)} {token_hash}\n".encode())
+
+
+def _code(token_file: Path) -> Path:
+    return token_file.with_name(token_file.name + CODE)
 
 
 def discard(token_file: Path) -> None:

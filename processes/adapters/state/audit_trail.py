@@ -40,6 +40,15 @@ def head(connection: sqlite3.Connection) -> Head:
     return checkpoint(connection) if row is None else Head(*row)
 
 
+def told_head(connection: sqlite3.Connection) -> str:
+    """Return number and hash of the newest line, as alarms tell them; empty if there is none with a hash."""
+    try:
+        found = head(connection)
+    except sqlite3.Error:
+        return ""  # of a version that does not chain it: the hub brings it up to date when it begins
+    return str(found) if found.hash else ""
+
+
 def add(
     connection: sqlite3.Connection, at_wall_s: float, kind: Kind, subject: str, after: str, *, actor: str,
     before: str | None = None, reason: str = "",

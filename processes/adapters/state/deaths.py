@@ -103,7 +103,7 @@ def _look(settings: Settings, name: str, last: Pulse) -> Death | None:
     boot, now = clock.boot_id(), clock.now()
     note = _read(place(settings, name).with_suffix(".note"), _note)
     stacks = _tail(stacks_file.of_main(stacks_file.folder(settings.run), name), poison.STACKS_CHARS_MAX)
-    words = poison.last_words(_supervisor_log(settings), last.pid)
+    words = last_words(settings, last.pid)
     out_of_memory = "SIGKILL" in words and _killed_for_memory(last)
     cause = poison.cause_of(last, boot, note, words, crashed=poison.fatal(stacks), out_of_memory=out_of_memory)
     if cause is None:
@@ -154,6 +154,11 @@ def _supervisor_log(settings: Settings) -> str:
     """Return the end of supervisord's log and of the file before, in case the log was rotated just now."""
     path = settings.log / "supervisord.log"
     return _tail(path.with_name(path.name + ".1"), LOG_TAIL_BYTES) + _tail(path, LOG_TAIL_BYTES)
+
+
+def last_words(settings: Settings, pid: int) -> str:
+    """Return supervisord's words about the end of this process: "terminated by SIGKILL". Empty: it has none."""
+    return poison.last_words(_supervisor_log(settings), pid)
 
 
 def place(settings: Settings, name: str) -> Path:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterable
@@ -171,7 +170,7 @@ def _rewrite(fd: int, content: bytes, *, durable: bool) -> None:
 
 def _written(path: Path, content: bytes, mode: int, *, durable: bool, group: int | None = None) -> Path:
     """Return a temporary file beside `path` that holds the content. It gets its mode before it gets any content."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY}")
     fd = os.open(fresh, _FRESH, mode)
     try:
         try:

@@ -25,7 +25,7 @@ from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import OperatorToken
-from processes.core.records.run import Run, RunState
+from processes.core.records.run import HostPart, Run, RunState, RunView, run_view
 from processes.core.records.saved_query import SavedQuery
 from processes.core.shown.pages import TokenView
 from processes.core.travels.audit import AuditView
@@ -213,6 +213,9 @@ _command = msgspec.json.Decoder(Command)
 _run = msgspec.json.Decoder(Run)
 _condition = msgspec.json.Decoder(ConditionRecord)
 _silence = msgspec.json.Decoder(SilenceRecord)
+_names = msgspec.json.Decoder(list[str])
+_part = msgspec.json.Decoder(HostPart)
+_parts = msgspec.json.Decoder(list[HostPart])
 _dead_letter = msgspec.json.Decoder(DeadLetter)
 
 
@@ -289,15 +292,34 @@ def commands(
 
 
 def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
-    """Return one fleet run; None if there is none."""
+    """Return one fleet run, without its hosts; None if there is none."""
     row = connection.execute("SELECT record FROM runs WHERE id = ?", (run_id,)).fetchone()
     return None if row is None else _run.decode(row[0])
+
+
+def whole_run(connection: sqlite3.Connection, run_id: str) -> RunView | None:
+    """Return one fleet run, host by host; None if there is none. It is read by one statement, so at one moment."""
+    row = connection.execute(
+        "SELECT runs.record, coalesce(names, '[]'), "
+        "(SELECT '[' || coalesce(group_concat(run_parts.record), '') || ']' FROM run_parts WHERE run = runs.id) "
+        "FROM runs LEFT JOIN run_hosts ON run_hosts.run = runs.id WHERE id = ?",
+        (run_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    return run_view(_run.decode(row[0]), _names.decode(row[1]), {part.host: part for part in _parts.decode(row[2])})
+
+
+def open_parts(connection: sqlite3.Connection) -> list[tuple[str, HostPart]]:
+    """Return the hosts that are under way in runs. Shape: (id of the run, part) each."""
+    rows = connection.execute("SELECT run, record FROM run_parts WHERE open")
+    return [(run_id, _part.decode(text)) for run_id, text in rows]
 
 
 def runs(
     connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None, state: RunState | None = None
 ) -> list[Run]:
-    """Return fleet runs, newest first; `before` is the `number` of the last one of the page before."""
+    """Return fleet runs without their hosts, newest first; `before`: the `number` of the last of the page before."""
     # `running` is the default state, and defaults are not written
     where, values = _where({"number < ?": before, "coalesce(json_extract(record, '$.state'), 'running') = ?": state})
     statement = f"SELECT record FROM runs WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  # constants

@@ -64,6 +64,29 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE tokens ADD COLUMN used_wall_s REAL",
         "ALTER TABLE tokens ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
     ),
+    (  # a run's hosts leave its record: their names, in the order in which they begin, and a row for each that did
+        "CREATE TABLE run_hosts (run TEXT PRIMARY KEY, names TEXT NOT NULL)",
+        """CREATE TABLE run_parts (
+             run TEXT NOT NULL, host TEXT NOT NULL, open INTEGER NOT NULL, record TEXT NOT NULL,
+             PRIMARY KEY (run, host)) WITHOUT ROWID""",
+        "CREATE INDEX run_parts_open ON run_parts (run) WHERE open",
+        """INSERT INTO run_parts
+             SELECT runs.id, json_extract(value, '$.host'), json_extract(value, '$.part') = 'active', value
+             FROM runs, json_each(record, '$.parts')
+             WHERE coalesce(json_extract(value, '$.part'), 'pending') NOT IN ('pending', 'not_attempted')""",
+        """INSERT INTO run_hosts
+             SELECT id, (SELECT json_group_array(json_extract(value, '$.host')) FROM json_each(record, '$.parts'))
+             FROM runs""",
+        """UPDATE runs SET record = json_set(
+             json_remove(record, '$.parts'), '$.total', json_array_length(record, '$.parts'),
+             '$.begun', (SELECT count(*) FROM run_parts WHERE run = id),
+             '$.succeeded', (SELECT count(*) FROM run_parts
+               WHERE run = id AND json_extract(run_parts.record, '$.part') = 'succeeded'),
+             '$.failed', (SELECT count(*) FROM run_parts
+               WHERE run = id AND json_extract(run_parts.record, '$.part') = 'failed'))""",
+        # a hub that starts takes up the lost commands: without a look into all the others
+        "CREATE INDEX commands_lost ON commands (number) WHERE state = 'lost'",
+    ),
     ("CREATE TABLE queries (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",),  # those that are saved
     (  # conditions of hosts, and silences
         """CREATE TABLE conditions (
@@ -77,7 +100,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 )
 VERSION: Final = len(MIGRATIONS)
 EXPIRING_TOKENS: Final = 4  # from this version on tokens have an end
-SAVED_QUERIES: Final = 5  # from this version on
+SAVED_QUERIES: Final = 6  # from this version on
 ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch that the file beside it knows
 OWN_OF_SQLITE: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})  # tables of ANALYZE, which anybody may run
 

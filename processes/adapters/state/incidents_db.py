@@ -45,10 +45,14 @@ def incidents(
 
 
 def incident(path: Path, incident_id: str) -> IncidentView | None:
-    """Return one incident; None if it is unknown, pruned or unreadable."""
+    """Return one incident; None if it is unknown, pruned or unreadable. `incident_id` may be the beginning of one.
+
+    Raises: AmbiguousId.
+    """
 
     def read(connection: sqlite3.Connection) -> IncidentView | None:
-        row = connection.execute("SELECT record FROM incidents WHERE id = ?", (incident_id,)).fetchone()
+        its_id = sqlite_file.meant(connection, "incidents", incident_id, "incidents")
+        row = connection.execute("SELECT record FROM incidents WHERE id = ?", (its_id,)).fetchone()
         return None if row is None else _view.decode(row[0])
 
     return _reading(path, read, None)

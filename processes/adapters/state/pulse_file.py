@@ -36,6 +36,7 @@ class PulseFile:
                 self.pulse.epoch, self.pulse.committed = before.epoch, before.committed
         self._folder, self._name, self._mend_s = folder, name, mend_s
         self._sequence = 0
+        self._slot = record.pack(self.pulse, 0)  # as it was written last
         self._mended_s = 0.0
         try:
             self._fd, self._map = self._make()
@@ -48,24 +49,26 @@ class PulseFile:
         """Complete a turn: its number grows by one, and all fields become visible."""
         self.pulse.turn += 1
         self.pulse.written_ns = time.monotonic_ns()
-        self._write()
+        self._write(record.pack(self.pulse, self._sequence + 1))
 
     def take(self, event: str) -> None:
-        """Make it visible that `event` is in hand from now on, before it is stepped. Not a turn."""
+        """Make it visible that `event` is in hand from now on, before it is stepped. Not a turn: other fields are not
+        made visible.
+        """
         self.pulse.in_hand, self.pulse.in_hand_ns = event, time.monotonic_ns()
-        self._write()
+        self._write(record.repack(self._slot, self.pulse, self._sequence + 1))
 
     def put_down(self) -> None:
         """Make it visible that no event is in hand any more. Not a turn."""
         self.pulse.in_hand, self.pulse.in_hand_ns = "", 0
-        self._write()
+        self._write(record.repack(self._slot, self.pulse, self._sequence + 1))
 
     def refuse(self, epoch: int, sequence: int) -> None:
         """Make it visible that requests up to this position are refused, by any later hub too. To be called before the
         refusal is published. Not a turn.
         """
         self.pulse.refused_epoch, self.pulse.refused_sequence = epoch, sequence
-        self._write()
+        self._write(record.pack(self.pulse, self._sequence + 1))
 
     @property
     def is_on_disk(self) -> bool:
@@ -95,13 +98,13 @@ class PulseFile:
             raise
         return fd, found
 
-    def _write(self) -> None:
-        self._sequence += 1
+    def _write(self, slot: bytes) -> None:
+        self._sequence, self._slot = self._sequence + 1, slot
         stat = os.fstat(self._fd)
         if (stat.st_nlink == 0 or stat.st_size < record.SIZE) and not self._mended(stat.st_size):
             return
         at = self._sequence % 2 * record.SLOT_SIZE
-        self._map[at : at + record.SLOT_SIZE] = record.pack(self.pulse, self._sequence)
+        self._map[at : at + record.SLOT_SIZE] = slot
 
     def _mended(self, size: int) -> bool:
         """True if the mapping may be written: beyond the end of a file that was cut off lies SIGBUS. Tried once in

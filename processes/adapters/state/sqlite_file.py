@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from processes.adapters import ownership
+from processes.core.shown import short_ids
 
 SUFFIXES: Final = ("", "-wal", "-shm")  # a database, its log, its shared memory
 Files = dict[str, tuple[int, int] | None]  # by the suffix of the name: device and inode of what is there
@@ -48,6 +49,18 @@ def show(path: Path) -> None:
 
 class StillConnection(sqlite3.Connection):
     """One that reads a database without a log, and without a lock."""
+
+
+def meant(connection: sqlite3.Connection, table: str, given: str, what: str, only: str = "TRUE") -> str:
+    """Return the id in the table that is meant by `given`, which may be the beginning of one. `only`: of which rows.
+
+    Raises: AmbiguousId, sqlite3.Error.
+    """
+    rows = connection.execute(
+        f"SELECT id FROM {table} WHERE id >= ?1 AND id < ?1 || ?2 AND {only} ORDER BY id LIMIT ?3",  # noqa: S608 - ours
+        (given, "\U0010ffff", short_ids.CANDIDATES_MAX + 1),
+    )
+    return short_ids.meant(given, [found for (found,) in rows], what)
 
 
 def is_settled(path: Path, connection: sqlite3.Connection) -> bool:

@@ -56,7 +56,8 @@ async def rehearse(stage: Stage, drill: Drill, short: bool, slack: float) -> Fig
         await stream.stop()
         try:
             outcome = await stream.outcome()
-            figures.commands, figures.lost, figures.doubled = outcome.commands, outcome.lost, outcome.doubled
+            figures.commands, figures.lost, figures.late = outcome.commands, outcome.lost, outcome.late
+            figures.doubled = outcome.doubled
             scene.trouble += outcome.trouble
             figures.agents_disconnected = await _disconnected(stage, fleet)
             await stage.well(WELL_S_MAX)

@@ -29,7 +29,8 @@ from processes.adapters.state import incidents_db, pulse_file, status_file
 from processes.cli.machine.own_hub import agents_url, open_own
 from processes.cli.terminal.failure import Failure
 from processes.client.api import segment
-from processes.core.shown.pages import DeadLettersPage, HostsPage
+from processes.core.shown.dead_letters import DeadLettersPage
+from processes.core.shown.pages import HostsPage
 from processes.core.shown.status import IncidentView, Overall, Verdict
 from processes.core.shown.views import CommandView, HostView
 from processes.core.travels.pulse import Pulse, Unreadable

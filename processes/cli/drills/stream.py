@@ -7,30 +7,20 @@ import contextlib
 import time
 import uuid
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import Final
 
 import httpx
 import msgspec
 
 from processes.cli.drills.stage import ASK_S, MARK, Late, Stage
+from processes.core.cli import drills
+from processes.core.cli.drills import Given, StreamEnd
 from processes.core.records.command import State
 from processes.core.shown.views import CommandView
 
 PAUSE_S: Final = 0.05
 GIVE_S_MAX: Final = 120.0  # longer than any drill keeps the hub away
 END_S_MAX: Final = 60.0  # from the acceptance of the last until all are final
-
-
-class Outcome(NamedTuple):
-    """What became of the commands.
-
-    `lost`: unknown to the hub, without a known end, or succeeded without having run. `doubled`: ran more than once.
-    """
-
-    commands: int
-    lost: int
-    doubled: int
-    trouble: list[str]
 
 
 class Stream:
@@ -58,32 +48,17 @@ class Stream:
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> StreamEnd:
         """Wait until all accepted commands are final, and tell what became of them."""
-        commands: list[CommandView] = []
-        trouble: list[str] = []
-        lost = 0
+        ended: dict[str, CommandView | str] = {}
         deadline_s = time.monotonic() + END_S_MAX
         for command_id in self.ids:
             try:
-                command = await self._stage.ended(command_id, deadline_s - time.monotonic())
+                ended[command_id] = await self._stage.ended(command_id, deadline_s - time.monotonic())
             except Late as error:
-                lost += 1
-                trouble.append(f"command {command_id}: {error}")
-            else:
-                commands.append(command)
+                ended[command_id] = str(error)
         ran = Counter(self._stage.marks.read_text().split())
-        for command in commands:
-            if (
-                command.state is State.LOST
-                or not command.state.final
-                or (command.state is State.SUCCEEDED and not ran[command.id])
-            ):
-                lost += 1
-            if command.state is not State.SUCCEEDED:
-                trouble.append(f"command {command.id} is {command.state} {command.reason}")
-        doubled = sum(ran[command_id] > 1 for command_id in self.ids)
-        return Outcome(len(self.ids), lost, doubled, trouble)
+        return drills.outcome([_given(its_id, found, ran[its_id]) for its_id, found in ended.items()])
 
     async def _give(self) -> None:
         while True:
@@ -108,6 +83,12 @@ class Stream:
             if time.monotonic() - asked_s > GIVE_S_MAX:
                 raise Late(f"a command was not accepted within {GIVE_S_MAX:.0f} s")
             await asyncio.sleep(ASK_S)
+
+
+def _given(command_id: str, found: CommandView | str, ran: int) -> Given:
+    if isinstance(found, str):
+        return Given(command_id, None, found, ran)
+    return Given(command_id, State(found.state), found.reason, ran)
 
 
 class _Id(msgspec.Struct, frozen=True):

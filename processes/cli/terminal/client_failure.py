@@ -12,7 +12,8 @@ from processes.cli.machine.environment import program
 from processes.cli.terminal.failure import Failure
 from processes.client.errors import BadVariable, ClientError, HubAway, NoToken, Refused, Silence
 
-LISTED_BY: Final = {  # the API's code for an unknown id → the verb that lists the known ones
+LISTED_BY: Final = {  # the API's code for an unknown or ambiguous id → how to find the one that is meant
+    "ambiguous_id": "Type more of the one that is meant.",
     "unknown_host": "fleethub hosts lists them.",
     "unknown_command": "fleethub commands lists them.",
     "unknown_run": "fleethub runs lists them.",

@@ -12,10 +12,8 @@ from typing import Final
 import click
 
 from processes.adapters.settings import load_anyway
-from processes.adapters.state import incidents_db
 from processes.cli.terminal.options import asking
 from processes.client.http_link import Deadline
-from processes.core.cli.drills import DRILLS
 
 HOSTS_S_MAX: Final = Deadline(1.0, 1.0)  # somebody sits there with a finger on Tab
 NAMES_MAX: Final = 200  # more than anybody reads
@@ -48,11 +46,19 @@ def _processes(_context: click.Context, _typed: str) -> list[str]:
 
 
 def _incidents(_context: click.Context, _typed: str) -> list[str]:
+    from processes.adapters.state import incidents_db  # noqa: PLC0415  # every verb has completions, few are asked for
+
     settings, _ = load_anyway()
     return [view.id for view in incidents_db.incidents(settings.incidents_database)]
+
+
+def _drills(_context: click.Context, _typed: str) -> list[str]:
+    from processes.core.cli.drills import DRILLS  # noqa: PLC0415
+
+    return [drill.name for drill in DRILLS]
 
 
 hosts: Final = _silent(_hosts)
 processes: Final = _silent(_processes)
 incidents: Final = _silent(_incidents)
-drills: Final = _silent(lambda _context, _typed: [drill.name for drill in DRILLS])
+drills: Final = _silent(_drills)

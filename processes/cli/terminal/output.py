@@ -34,9 +34,9 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "acknowledge", "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "conditions",
     "deadletter", "deadletters", "doctor",
     "down", "drill",
-    "enroll", "env", "host", "hosts", "incident", "incidents", "lift", "logs", "man", "remove", "restart", "restore",
-    "label", "queries", "revoke", "rules", "run", "silence", "silences", "unsilence",
-    "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up",
+    "enroll", "env", "host", "hosts", "incident", "incidents", "inventory", "label", "lift", "logs", "man", "queries",
+    "remove", "restart", "restore", "revoke", "rules", "run", "silence", "silences", "unsilence",
+    "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up", "wait",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
 COLUMN_CHARS_LEGIBLE: Final = 12  # a column whose cells wrap at less would be read letter by letter; guess

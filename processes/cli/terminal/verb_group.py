@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import click
 
 SHORT_HELP_CHARS = 160  # a verb's first sentence; the help's columns wrap it
+ANYWHERE: Final = {"--hub": True, "--token-file": True, "--json": False}  # options of verbs; True: with a value
 
 
 class Verbs(click.Group):
@@ -35,6 +37,33 @@ class Verbs(click.Group):
                 return verb
         return None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what was typed. What of ANYWHERE stands before a verb is taken as if it stood behind it.
+
+        Raises: click.UsageError, if only such options were typed.
+        """
+        first, rest = leading(args)
+        if first and not rest:
+            ctx.fail(f"there is no verb behind {' '.join(first)}")
+        return super().parse_args(ctx, self._behind_the_verb(ctx, args) if rest else args)
+
+    def _behind_the_verb(self, ctx: click.Context, words: list[str]) -> list[str]:
+        """Return the words with what of ANYWHERE stands before a part of the verb (`token list` has two) moved behind
+        the last part. Before a word that is no verb it is left out, so that the word is named, and not the option.
+        """
+        verb: list[str] = []
+        moved: list[str] = []
+        group: click.Command | None = self
+        while isinstance(group, click.Group):
+            first, rest = leading(words)
+            group = group.get_command(ctx, rest[0]) if rest else None
+            if group is None:
+                return [*verb, *moved, *words] if verb else rest
+            verb.append(rest[0])
+            moved += first
+            words = rest[1:]
+        return [*verb, *moved, *words]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs into the help, section by section."""
         for title, names in self.sections.items():
@@ -53,3 +82,14 @@ class Verbs(click.Group):
             close = difflib.get_close_matches(name, self.list_commands(ctx), 1)
             ctx.fail(f"there is no verb {name!r}{f'; did you mean {close[0]}?' if close else ''}")
         return super().resolve_command(ctx, args)
+
+
+def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options of ANYWHERE, with their values, that the words begin with, and all other words."""
+    at = 0
+    while at < len(words):
+        name, given, _ = words[at].partition("=")
+        if name not in ANYWHERE or (given and not ANYWHERE[name]):
+            break
+        at += 2 if ANYWHERE[name] and not given else 1
+    return list(words[:at]), list(words[at:])

@@ -6,6 +6,7 @@ They read the state folder, so they work while everything is down. The secret pa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -20,6 +21,7 @@ from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
 from processes.adapters.alarm_targets import targets_of
 from processes.adapters.settings import Settings, load
+from processes.adapters.state import audit_trail, fleet_db
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, Failure
 from processes.cli.terminal.options import as_json
@@ -83,7 +85,7 @@ def test(as_json: bool) -> int:
     event = AlarmEvent(
         0, "test", Phase.TEST, Severity.INFO, "a test alarm", "sent by hand; nothing is wrong", time.time()
     )
-    message = outbox.message(socket.gethostname(), [event])
+    message = outbox.message(socket.gethostname(), [event], _audit_head(settings))
     output.progress("sending …")
     errors = asyncio.run(_send(targets, message))
     if as_json:
@@ -113,6 +115,13 @@ def readable_by_others(settings: Settings) -> str:
             f"everybody on this machine can read {settings.config}, and alarms.urls holds passwords: "
             f"chmod o-r {settings.config}"
         )
+    return ""
+
+
+def _audit_head(settings: Settings) -> str:
+    """Return number and hash of the newest line of the audit trail; empty, while nobody can read them."""
+    with contextlib.suppress(fleet_db.DatabaseUnreadable):
+        return fleet_db.reading(settings.database, audit_trail.told_head)
     return ""
 
 

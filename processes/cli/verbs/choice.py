@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from processes.cli.terminal import interrupt, output
+from processes.cli.terminal.failure import EXIT_FAILED, Failure
 from processes.cli.terminal.text import count
 from processes.client.api import Api
 from processes.core.shown.pages import HostsPage
@@ -20,7 +21,9 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 class Choice(NamedTuple):
-    """What was typed. Exactly one of `hosts`, `where` ({}: all hosts) and `query` is given."""
+    """What was typed. Exactly one of `hosts`, `where` ({}: all hosts) and `query` is given, or none of them yet: then
+    the hosts are those that failed in another run.
+    """
 
     hosts: list[str] | None
     where: dict[str, str] | None
@@ -29,7 +32,7 @@ class Choice(NamedTuple):
     @property
     def is_wide(self) -> bool:
         """Whether the person who typed it has named no host."""
-        return self.hosts is None
+        return self.where is not None or self.query is not None
 
     def found(self, api: Api) -> list[HostView]:
         """Return the hosts as they are now; of those that are named, all that there are. Raises: Refused, HubAway."""
@@ -51,6 +54,54 @@ def check_sure(choice: Choice, *, yes: bool) -> None:
     """Check that whoever names no host means it. Raises: click.UsageError, where nobody can be asked."""
     if choice.is_wide and not yes and not interrupt.asks():
         raise click.UsageError("--all and --query need --yes where nobody can be asked; --dry-run shows the hosts")
+
+
+def settled(
+    api: Api, choice: Choice, steps: list[str], *, offering: bool, yes: bool, dry_run: bool, as_json: bool
+) -> dict[str, object] | None:
+    """Return the chosen hosts as fields of a request, once they are shown and asked about as far as that is needed.
+    None: nothing is to be sent. Raises: Failure, if there is none; Refused, HubAway.
+    """
+    looks = dry_run or offering or choice.query is not None or (choice.is_wide and not yes)
+    found = choice.found(api) if looks else None
+    if choice.query is not None and not found:
+        raise Failure("unknown_host", "no host matches the query", "See: fleethub hosts QUERY")
+    body = choice.body(found)
+    if offering and found is not None:
+        asked = choice.hosts or sorted(host.name for host in found if not host.revoked)
+        left = _offering(found, asked, steps)
+        found = [host for host in found if host.name in left]
+        body = {"hosts": left, **({} if choice.query is None else {"query": choice.query})}
+    if dry_run:
+        show(choice, found or [], steps, as_json=as_json)
+        return None
+    if found is not None and not is_sure(choice, found, ",".join(steps), yes=yes):
+        output.note("fleethub: nothing was sent")
+        return None
+    return body
+
+
+def _offering(found: list[HostView], asked: list[str], steps: list[str]) -> list[str]:
+    """Return those of these hosts that offer every step, or were never seen, and say which do not. `found`: what is
+    known of them.
+
+    A name that is not enrolled stays, for the hub to refuse. Raises: Failure, if none is left.
+    """
+    known = {host.name: host for host in found}
+    lacking = {
+        name
+        for name in asked
+        if name in known and (offered := known[name].commands) is not None and not set(steps) <= set(offered)
+    }
+    left = [name for name in asked if name not in lacking]
+    what = ", ".join(steps)
+    if not left:
+        raise Failure("not_offered", f"none of {count(len(asked), 'host')} offers {what}", exit_code=EXIT_FAILED)
+    if lacking:
+        output.note(
+            f"fleethub: {count(len(lacking), 'host')} left out, not offering {what}: {', '.join(sorted(lacking))}"
+        )
+    return left
 
 
 def is_sure(choice: Choice, found: list[HostView], ops: str, *, yes: bool) -> bool:
@@ -78,9 +129,15 @@ def show(choice: Choice, found: list[HostView], steps: list[str], *, as_json: bo
         output.note(f"fleethub: not all offer that, and the hub would refuse it: {', '.join(lacking[:NAMES_MAX])}")
 
 
-def choice_of(hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...], query: str | None) -> Choice:
+def choice_of(
+    hosts: tuple[str, ...], everywhere: bool, where: tuple[str, ...], query: str | None, failed_of: str | None
+) -> Choice:
     """Return what was typed as a choice. Raises: click.UsageError."""
-    given = sum((bool(hosts), everywhere, query is not None))
+    if failed_of is not None and (hosts or everywhere or where or query is not None):
+        raise click.UsageError(
+            "--failed-of chooses the hosts: name none, and say neither --all nor --where nor --query"
+        )
+    given = sum((bool(hosts), everywhere, query is not None, failed_of is not None))
     if given != 1:
         raise click.UsageError("name the hosts, or say --all, or give --query" + (": one of them" if given else ""))
     if joined := next((host for host in hosts if "," in host), None):

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
+from processes.cli.folded import ShownFolded, Spoken
 from processes.cli.following import Shown
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
@@ -16,7 +18,7 @@ from processes.cli.terminal.text import count, drawn, took
 from processes.client.api import Api, segment
 from processes.client.errors import Refused
 from processes.client.follow import Following
-from processes.client.watched import watched
+from processes.client.watched import commands_made, watched
 from processes.core.records.command import State
 from processes.core.records.run import RunState
 from processes.core.shown.pages import CommandWithHistory
@@ -42,7 +44,7 @@ def commands(
     if as_json:
         output.document({"commands": found, "next": following})
         return
-    rows = [[view.id, view.created_at or "", view.host, view.op, view.state, _end(view)] for view in found]
+    rows = [[view.id, view.created_at or "", view.host, view.op, view.state, end_of(view)] for view in found]
     output.table(
         ["ID", "GIVEN", "HOST", "OPERATION", "STATE", ""],
         rows,
@@ -91,14 +93,18 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     """Cancel a command or a run. A command that was already sent ends only when its agent reports its end."""
     with asking(hub, token_file) as api:
         # look first what the id names: to cancel something unknown would stand in the audit as a refused attempt
-        if _is_command(api, command_id):
-            view = api.cancel(command_id)
-        elif _is_run(api, command_id):
-            _cancel_run(api, command_id, as_json)
+        named, named_run = command_id_of(api, command_id), None
+        if named != command_id:
+            named_run = run_id_of(api, command_id)
+        if named is not None and named_run is not None:
+            said = f"{command_id!r} is the beginning of a command's id, {named}, and of a run's, {named_run}"
+            raise Failure("ambiguous_id", said, "Type more of the one that is meant.")
+        if named_run is not None:
+            _cancel_run(api, named_run, as_json)
             return
-        else:
-            advice = "fleethub commands and fleethub runs list them."
-            raise Failure("unknown_id", f"there is no command and no run {command_id!r}", advice)
+        if named is None:
+            raise unknown_id(command_id)
+        view = api.cancel(named)
     if as_json:
         output.document(view)
         return
@@ -109,22 +115,29 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     )
 
 
-def _is_command(api: Api, its_id: str) -> bool:
-    return _is_known(lambda: api.command(its_id))
+def unknown_id(its_id: str) -> Failure:
+    """Return what is said of an id that is neither a command's nor a run's."""
+    advice = "fleethub commands and fleethub runs list them."
+    return Failure("unknown_id", f"there is no command and no run {its_id!r}", advice)
 
 
-def _is_run(api: Api, its_id: str) -> bool:
-    return _is_known(lambda: api.run(its_id, hosts=False))
+def command_id_of(api: Api, given: str) -> str | None:
+    """Return the command's id that begins so; None, if there is none. Raises: Refused, HubAway."""
+    return _known(lambda: api.command(given).id)
 
 
-def _is_known(ask: Callable[[], object]) -> bool:
+def run_id_of(api: Api, given: str) -> str | None:
+    """Return the run's id that begins so; None, if there is none. Raises: Refused, HubAway."""
+    return _known(lambda: api.run(given, hosts=False).id)
+
+
+def _known(ask: Callable[[], str]) -> str | None:
     try:
-        ask()
+        return ask()
     except Refused as refused:
         if refused.not_found:
-            return False
+            return None
         raise
-    return True
 
 
 @contextlib.contextmanager
@@ -133,7 +146,7 @@ def _or_a_run(api: Api, its_id: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        if refused.not_found and _is_run(api, its_id):
+        if refused.not_found and run_id_of(api, its_id) is not None:
             raise Failure(
                 "is_a_run", f"{its_id} is a run, not a command", f"fleethub runs {its_id} names its commands."
             ) from None
@@ -154,42 +167,96 @@ def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("command_id", metavar="ID")
-@click.option("--follow", is_flag=True, help="Go on printing until the command has ended.")
+@click.option("--follow", is_flag=True, help="Go on printing until the command, or the run, has ended.")
+@click.option("-b", "--fold", is_flag=True, help="Of a run: print what several hosts said once.")
 @as_json
 @asks_hub
-def logs(command_id: str, follow: bool, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Print a command's output: its stdout on stdout, its stderr on stderr."""
+def logs(
+    *, command_id: str, follow: bool, fold: bool, as_json: bool, hub: str | None, token_file: Path | None
+) -> int | None:
+    """Print the output of a command, or of a run's commands: its stdout on stdout, its stderr on stderr."""
     if follow and as_json:
         raise click.UsageError("--json prints one document at the end, --follow prints as it comes: choose one of them")
     with asking(hub, token_file) as api:
-        with _or_a_run(api, command_id):
+        try:
             view = api.command(command_id)
+        except Refused as refused:
+            if not refused.not_found:
+                raise
+            return _logs_of_run(api, command_id, follow=follow, fold=fold, as_json=as_json)
         if follow:
             Following(api, [watched(view)], listener=Shown(None)).run()
-            return
-        records, last = _all_output(api, command_id)
+            return None
+        records, last = _all_output(api, view.id)
     if as_json:
         page = OutputPage(view.id, records, last.next_offset, last.complete, last.truncated)
         output.document(page)
-        return
+        return None
     for record in records:
         output.stream(drawn(record.data), record.stream == "stderr")
     if last.truncated:
         output.note("fleethub: the output was longer than what the hub keeps")
+    return None
 
 
-def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage]:
-    records: list[OutputView] = []
+class RunOutput(msgspec.Struct, frozen=True):
+    """The output of a run's commands as --json prints it."""
+
+    run: str
+    commands: list[OutputPage]
+
+
+def _logs_of_run(api: Api, run_id: str, *, follow: bool, fold: bool, as_json: bool) -> int | None:
+    """Print the output of a run's commands, host by host. Raises: Failure, if there is no run of this id."""
+    named = run_id_of(api, run_id)
+    if named is None:
+        raise unknown_id(run_id)
+    run = api.run(named)
+    if follow:
+        from processes.cli.verbs.run import followed  # noqa: PLC0415  # with it comes a progress bar
+
+        return followed(api, run, None, as_json=False, fold=fold)
+    made = api.commands_of(named, sum(map(commands_made, run.hosts)))
+    commands = sorted(made, key=lambda command: command.host)  # those of one host stay in their order
+    if as_json:
+        output.document(RunOutput(named, [_whole(api, command) for command in commands]))
+        return None
+    shown = ShownFolded() if fold else Shown([command.host for command in commands])
+    for command in commands:
+        for page in _pages(api, command.id):
+            for record in page.records:
+                if isinstance(shown, ShownFolded):
+                    shown.keep(Spoken(command.id, command.host, command.op), record)
+                else:
+                    shown.on_output(watched(command), record)
+    if isinstance(shown, ShownFolded):
+        shown.end(Spoken(command.id, command.host, command.op) for command in commands)
+    return None
+
+
+def _whole(api: Api, command: CommandView) -> OutputPage:
+    records, last = _all_output(api, command.id)
+    return OutputPage(command.id, records, last.next_offset, last.complete, last.truncated)
+
+
+def _pages(api: Api, command_id: str) -> Iterator[OutputPage]:
+    """Yield a command's output page by page, at least one."""
     first = 0
     while True:
         page = api.output(command_id, first)
-        records += page.records
+        yield page
         if page.complete or not page.records:
-            return records, page
+            return
         first = page.next_offset
 
 
-def _end(view: CommandView) -> str:
+def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage]:
+    pages = list(_pages(api, command_id))
+    return [record for page in pages for record in page.records], pages[-1]
+
+
+def end_of(view: CommandView) -> str:
+    """Return why and with which code the command ended, in words; empty if nothing is to be said of that."""
     code = f"exit code {view.exit_code}" if view.exit_code else ""
     reason = "" if view.reason == view.state else view.reason
     return ", ".join(filter(None, (reason, code)))

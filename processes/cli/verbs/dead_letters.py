@@ -12,7 +12,7 @@ from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub
 from processes.client.api import Api, segment
 from processes.core.records.dead_letter import DeadLetterView
-from processes.core.shown.pages import DeadLetterGone, DeadLettersPage
+from processes.core.shown.dead_letters import DeadLetterGone, DeadLettersPage
 
 
 @click.command()
@@ -76,6 +76,8 @@ def deadletter(
 
 
 def _act(api: Api, dead_letter_id: str, retry: bool, as_json: bool) -> None:
+    # what is changed is named whole
+    dead_letter_id = api.read(f"/deadletters/{segment(dead_letter_id)}", DeadLetterView).view.id
     path = f"/deadletters/{segment(dead_letter_id)}"
     body = (
         api.once("POST", f"{path}/retry", DeadLetterView, promised=(202,)).body

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,10 @@ from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
 from processes.cli.terminal.text import age, ago, count
-from processes.cli.verbs.labels import labels_of
+from processes.cli.verbs.label import labels_of
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
-from processes.core.shown.pages import HostCode, HostRemoved, HostsPage, Me, SavedQueries
+from processes.core.shown.pages import HostCode, HostEnrolled, HostRemoved, HostsPage, Me, SavedQueries
 from processes.core.shown.query import Query, QueryError, parse
 from processes.core.shown.status import WELL, Verdict
 from processes.core.shown.versions import is_old_agent
@@ -137,6 +136,8 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
 
 def _agent(host: HostView) -> str:
     """Return the agent's version, with a word if it is older than this fleethub: it is brought up to date by /agent."""
+    from importlib import metadata  # noqa: PLC0415  # it takes as long as a request; --json names no agent
+
     is_old = is_old_agent(host.agent_version, host.protocol, metadata.version("fleethub"))
     return f"{host.agent_version} (old)" if is_old else host.agent_version
 
@@ -312,12 +313,8 @@ def enroll(
     if expires_s is not None and not code:
         raise click.UsageError("--expires is for --code: a host's token has no end")
     if not HOST_NAME.fullmatch(name):
-        raise Failure(
-            "bad_name",
-            f"{name!r} is not a host name",
-            "Use letters, digits, hyphens and dots, as in RFC 1123.",
-            EXIT_USAGE,
-        )
+        advice = "Use letters, digits, hyphens and dots, as in RFC 1123."
+        raise Failure("bad_name", f"{name!r} is not a host name", advice, EXIT_USAGE)
     labels = labels_of(words)
     if rotate:
         if again or code or labels:
@@ -336,7 +333,11 @@ def enroll(
         enrolled = api.enroll(name, again=again, labels=labels)
     if as_json:
         output.document(enrolled)
-        return
+    else:
+        _tell_token(enrolled, again=again, known=known)
+
+
+def _tell_token(enrolled: HostEnrolled, *, again: bool, known: bool) -> None:
     how = (
         "enrolled again, its old token is void"
         if known

@@ -15,6 +15,7 @@ from processes.cli.terminal.options import as_json, asking, asks_hub, settings_a
 from processes.client.api import segment
 from processes.client.errors import Refused
 from processes.core.shown.pages import IncidentsPage, IncidentWithEvidence
+from processes.core.shown.short_ids import AmbiguousId
 from processes.core.shown.status import IncidentView
 
 FIRST: Final = (
@@ -45,7 +46,10 @@ def incidents(limit: int, as_json: bool, hub: str | None, token_file: Path | Non
 def incident(incident_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one incident with its evidence: the stacks, the pulse, and what was done about it."""
     settings = settings_anyway() if hub is None else None
-    view = _found(incident_id, settings, hub, token_file)
+    try:
+        view = _found(incident_id, settings, hub, token_file)
+    except AmbiguousId as error:
+        raise Failure(error.code, error.message, "Type more of the one that is meant.") from None
     if view is None:
         raise Failure("not_found", f"there is no incident {incident_id!r}", "fleethub incidents lists them.")
     if as_json:

@@ -72,9 +72,8 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     environment.make_folders(settings)
     for above in ownership.faults_above(settings.state):
         output.note(f"warning: above the state folder {above}")
-    for kind in own_user.KINDS:
-        for why in own_user.hindrances(settings, kind) if own_user.is_wanted(settings, kind) else ():
-            output.note(f"warning: {kind}s run as root, because {why}: fleethub doctor")
+    for why, kinds in _who_stay_root(settings).items():
+        output.note(f"warning: {' and '.join(kinds)} run as root, because {why}: fleethub doctor")
     # its own lock: two `up`s at once, and the second finds it running
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:
@@ -112,6 +111,15 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     finally:
         if held >= 0:
             os.close(held)
+
+
+def _who_stay_root(settings: Settings) -> dict[str, list[str]]:
+    """Return the kinds of processes that root cannot make another user, in the plural, by the reason."""
+    found: dict[str, list[str]] = {}
+    for kind in own_user.KINDS:
+        for why in own_user.hindrances(settings, kind) if own_user.is_wanted(settings, kind) else ():
+            found.setdefault(why, []).append(f"{kind}s")
+    return found
 
 
 @click.command()

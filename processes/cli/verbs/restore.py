@@ -110,8 +110,10 @@ def _made_fit(fresh: Path, settings: Settings, file: Path) -> Rollback:
                 if command.host != CANARY_HOST
             ]
             runs = [run for run in fleet_db.runs(sqlite, limit=-1) if run.open]
-            hosts, ledger = fleet_db.hosts(sqlite), fleet_db.ledger(sqlite)
-            changed = rollback.restored(hosts, opened, runs, ledger, revoked=revoked, now_wall_s=now_wall_s)
+            hosts, parts, ledger = fleet_db.hosts(sqlite), fleet_db.open_parts(sqlite), fleet_db.ledger(sqlite)
+            changed = rollback.restored(
+                hosts, opened, runs, ledger, parts=parts, revoked=revoked, now_wall_s=now_wall_s
+            )
             sqlite.execute("BEGIN IMMEDIATE")
             _put(sqlite, changed)
             sqlite.execute("DELETE FROM commands WHERE host = ?", (CANARY_HOST,))  # a canary round was under way
@@ -156,6 +158,9 @@ def _put(sqlite: sqlite3.Connection, changed: Rollback) -> None:
     for run in changed.runs:
         over = (run.finished_wall_s, _text(run), run.number)
         sqlite.execute("UPDATE runs SET open = 0, finished_wall_s = ?, record = ? WHERE number = ?", over)
+    for run_id, part in changed.parts:
+        left = (_text(part), run_id, part.host)
+        sqlite.execute("UPDATE run_parts SET open = 0, record = ? WHERE run = ? AND host = ?", left)
     sqlite.execute("UPDATE meta SET value = ? WHERE key = 'ledger'", (_text(changed.ledger),))
 
 

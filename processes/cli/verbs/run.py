@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from processes.cli.folded import ShownFolded, Spoken
 from processes.cli.following import Shown
 from processes.cli.terminal import completion, interrupt, output
 from processes.cli.terminal.client_failure import failure_of
@@ -29,7 +30,7 @@ from processes.cli.terminal.failure import (
 from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub, invocation
 from processes.cli.terminal.streams import ReaderGone, Unwritable
 from processes.cli.terminal.text import age, count
-from processes.cli.verbs.choice import check_sure, choice_of, is_sure, show
+from processes.cli.verbs.choice import check_sure, choice_of, settled
 from processes.client.api import Api
 from processes.client.errors import HubAway, Refused
 from processes.client.follow import SILENT_S_MAX, Following
@@ -42,6 +43,7 @@ from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOST
 from processes.core.values import OP_NAME, Presence
 
 NAMES_MAX: Final = 5  # hosts named in one line
+TOLD_MAX: Final = 20  # failed hosts whose last lines are shown once more; guess: what a person reads
 OFFLINE_S_MAX: Final = Deadline(2.0, 2.0)  # the run goes on meanwhile: naming offline hosts is not worth a longer wait
 WORDS = {Part.PENDING: "waiting", Part.ACTIVE: "under way", Part.NOT_ATTEMPTED: "not attempted"}
 
@@ -91,6 +93,9 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="TEXT",
     help="A name for this very run: typed again with the same key, it is not begun again. [default: a new key]",
 )
+@click.option("--failed-of", metavar="RUN", help="On the hosts that failed in this run, or were not attempted.")
+@click.option("--offering", is_flag=True, help="Leave out hosts that do not offer all these operations, and name them.")
+@click.option("-b", "--fold", is_flag=True, help="Print the output at the end, and what several hosts said once.")
 @click.option("--no-wait", is_flag=True, help="Return once the run is accepted.")
 @click.option(
     "--wait", "wait_s", type=Seconds(), metavar="S",
@@ -112,6 +117,9 @@ def run(
     max_failures: int | None,
     ttl_s: float | None,
     key: str | None,
+    failed_of: str | None,
+    offering: bool,
+    fold: bool,
     no_wait: bool,
     wait_s: float | None,
     as_json: bool,
@@ -121,32 +129,31 @@ def run(
     """Run operations on hosts, one after the other on each; a host where one fails takes no further part.
 
     Exit code 0 only if all operations succeeded on every host. Who says --all or --query is shown the hosts and asked;
-    where nobody can be asked, --yes is needed (else exit code 2). Of a query it runs exactly on the hosts that it found.
+    where nobody can be asked, --yes is needed (else exit code 2). Of a query it runs on the hosts that were found.
     """
     if no_wait and wait_s is not None:
         raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise click.UsageError(f"--key must have 1 to {KEY_CHARS_MAX} characters")
-    steps, choice = _steps(ops), choice_of(hosts, everywhere, where, query)
+    steps, choice = _steps(ops), choice_of(hosts, everywhere, where, query, failed_of)
+    if offering and where:
+        raise click.UsageError("--offering chooses among named hosts, those of --failed-of or all, not with --where")
     if not dry_run:
         check_sure(choice, yes=yes)
+    body: dict[str, object] = {"steps": steps, "key": key or uuid.uuid4().hex}
+    limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
+    body.update({name: value for name, value in limits.items() if value is not None})
     with asking(hub, token_file) as api:
-        found = choice.found(api) if dry_run or query is not None or (choice.is_wide and not yes) else None
-        if dry_run:
-            show(choice, found or [], steps, as_json=as_json)
-            return EXIT_OK
-        if query is not None and not found:
-            raise Failure("unknown_host", "no host matches the query", "See: fleethub hosts QUERY")
-        if found is not None and not is_sure(choice, found, ops, yes=yes):
-            output.note("fleethub: nothing was sent")
-            return EXIT_FAILED
-        body: dict[str, object] = {"steps": steps, **choice.body(found), "key": key or uuid.uuid4().hex}
-        limits = {"parallel": parallel, "max_failures": max_failures, "ttl_s": ttl_s}
-        body.update({name: value for name, value in limits.items() if value is not None})
+        if failed_of is not None:
+            choice = choice._replace(hosts=failed_hosts(api.run(failed_of)))
+        chosen = settled(api, choice, steps, offering=offering, yes=yes, dry_run=dry_run, as_json=as_json)
+        if chosen is None:
+            return EXIT_OK if dry_run else EXIT_FAILED
+        body.update(chosen)
         view = _started(api, body, again=_again(invocation().words, key, body))
         _tell_offline(api, view)
         if not no_wait:
-            return followed(api, view, wait_s, as_json)
+            return followed(api, view, wait_s, as_json, fold=fold)
         if as_json:
             output.document(RunDocument(view, list(_commands_now(api, view))))
         else:
@@ -155,8 +162,10 @@ def run(
         return EXIT_OK
 
 
-def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> int:
-    """Follow a run until it is over, or at most for `wait_s`, and return the exit code."""
+def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool, *, fold: bool = False) -> int:
+    """Follow a run until it is over, or at most for `wait_s`, and return the exit code. `fold`: print its output at the
+    end, and what several hosts said once.
+    """
     fleet_run = WatchedRun(view)
     if not as_json:
         output.progress(f"run {view.id} on {count(view.total, 'host')}")
@@ -171,7 +180,11 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
                         _leave_or_cancel(api, fleet_run, interrupts)
 
         names = [part.host for part in view.hosts]
-        shown = Shown(names, quiet=as_json, on_run=show, between=between)
+        shown = (
+            ShownFolded(quiet=as_json, on_run=show, between=between)
+            if fold
+            else Shown(names, quiet=as_json, on_run=show, between=between)
+        )
         following = Following(api, fleet_run=fleet_run, listener=shown, output=not as_json)
         left = False
         try:
@@ -188,6 +201,8 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
             if told.advice:
                 output.note(f"  {told.advice}")
     commands = following.commands
+    if isinstance(shown, ShownFolded) and not as_json:
+        shown.end(Spoken(each.id, each.host, each.op) for each in commands.values())
     if as_json:
         output.document(RunDocument(fleet_run.view, [each.shown() for each in commands.values()]))
     if left:
@@ -196,7 +211,7 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool) -> in
         )
         return EXIT_INTERRUPTED
     if not as_json:
-        summarize(fleet_run.view, commands)
+        summarize(fleet_run.view, commands, shown.last_lines)
     code = exit_code(fleet_run.view, (each.state for each in commands.values()))
     if code == EXIT_UNANSWERED:
         output.note(
@@ -217,11 +232,16 @@ def exit_code(view: RunView, states: Iterable[State]) -> int:
     return EXIT_UNANSWERED if view.succeeded < view.total else EXIT_OK
 
 
-def summarize(view: RunView, commands: dict[str, Watched]) -> None:
-    """Print on stderr a line for each host that did not succeed, and how many hosts ended how."""
-    for part in view.hosts:
-        if part.state is not Part.SUCCEEDED:
-            output.note(_line(part, commands.get(part.command_id or "")))
+def summarize(view: RunView, commands: dict[str, Watched], last_lines: Mapping[str, Iterable[str]]) -> None:
+    """Print on stderr a line for each host that did not succeed, and how many hosts ended how. Those that failed come
+    first, each with what its command said last, if there were several hosts to read.
+    """
+    left = [part for part in view.hosts if part.state is not Part.SUCCEEDED]
+    for number, part in enumerate(sorted(left, key=lambda part: part.state is not Part.FAILED)):
+        output.note(_line(part, commands.get(part.command_id or "")))
+        if part.state is Part.FAILED and view.total > 1 and number < TOLD_MAX:
+            for line in last_lines.get(part.command_id or "", ()):
+                output.note(f"  | {line}")
     output.note(f"run {view.id} {view.state}: {counts(view)}")
 
 
@@ -340,3 +360,11 @@ def _steps(ops: str) -> list[str]:
                 f"OP is the name of an operation, or several separated by commas; {op!r} is not a name"
             )
     return steps
+
+
+def failed_hosts(view: RunView) -> list[str]:
+    """Return the hosts that failed in the run or were not attempted. Raises: Failure, if there is none."""
+    names = [part.host for part in view.hosts if part.state in (Part.FAILED, Part.NOT_ATTEMPTED)]
+    if not names:
+        raise Failure("no_host_failed", f"no host failed in run {view.id}: {counts(view)}", exit_code=EXIT_FAILED)
+    return names

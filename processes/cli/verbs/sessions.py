@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from processes.cli.terminal import output
 from processes.cli.terminal.options import as_json, asking, asks_hub
@@ -21,9 +20,6 @@ from processes.core.shown.pages import SessionEnded, SessionsPage
 def sessions(context: click.Context, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List the browsers that are signed in, newest first. `sessions end` signs one or all of them out."""
     if context.invoked_subcommand is not None:
-        for name in ("as_json", "hub", "token_file"):  # another hub's sessions are meant: never end ours instead
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"Give options behind `sessions {context.invoked_subcommand}`.")
         return
     with asking(hub, token_file) as api:
         told = api.read("/sessions", SessionsPage)

@@ -22,7 +22,7 @@ from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
 from processes.client.errors import ClientError, HubAway
-from processes.core.shown.status import HeartbeatReport, Overall, ProcessReport, Report
+from processes.core.shown.status import HeartbeatReport, Overall, ProcessReport, Report, of_hosts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -139,14 +139,17 @@ def _picture(picture: Picture, said: str) -> RenderableType | None:
 
 
 def _drawn(report: Report, said: str) -> RenderableType | None:
-    first = (
-        f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}{f'  ({said})' if said else ''}"
-    )
+    first = f"{_first(report)}{f'  ({said})' if said else ''}"
     return output.screen(first, HEADER, [_row(process) for process in report.processes], _lines(report))
 
 
+def _first(report: Report) -> str:
+    said = "; ".join(report.reasons) or of_hosts(report)
+    return f"{report.verdict}: {said}" if said else str(report.verdict)
+
+
 def _show(report: Report) -> None:
-    output.say(f"{report.verdict}{': ' if report.reasons else ''}{'; '.join(report.reasons)}")
+    output.say(_first(report))
     if any(process.pid for process in report.processes):
         output.table(HEADER, [_row(process) for process in report.processes])
     for line in _lines(report):

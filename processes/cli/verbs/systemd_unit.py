@@ -5,7 +5,9 @@ With --agent: a unit for an agent, whose commands live on while the agent is res
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import re
 import shlex
 import sys
@@ -15,6 +17,7 @@ from typing import Final
 
 import click
 
+from processes.adapters import own_user, ownership
 from processes.adapters.machine import agent_unit as agent_units
 from processes.adapters.machine.agent_unit import unit_word
 from processes.adapters.settings import RESERVED, Settings, address, checkout, load
@@ -115,8 +118,9 @@ def systemd_unit(agent: bool, config: Path, user: str) -> None:
         return
     settings = load()
     print(hub_unit(python, settings, user, os.environ), end="")
-    if left := not_carried(settings, os.environ):
-        output.note(f"fleethub: {left}")
+    for warning in (not_carried(settings, os.environ), closed_to(user)):
+        if warning:
+            output.note(f"fleethub: {warning}")
 
 
 def not_carried(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -129,6 +133,23 @@ def not_carried(settings: Settings, environ: Mapping[str, str]) -> str:
     )
     verb, it = ("is", "it") if len(left) == 1 else ("are", "them")
     return f"{', '.join(left)} {verb} set here, but {verb} not in the unit: put {it} into {config}"
+
+
+def closed_to(user: str) -> str:
+    """A line that names what the unit's user cannot read of fleethub itself, so that the unit would not start; else
+    empty. A user who is not there yet is one who owns nothing.
+    """
+    number, groups = ownership.LESSER[0], {ownership.LESSER[0]}
+    with contextlib.suppress(KeyError):
+        known = pwd.getpwnam(user)
+        number, groups = known.pw_uid, {*os.getgrouplist(user, known.pw_gid)}
+    place = own_user.unreadable(number, groups) if number else None
+    if place is None:
+        return ""
+    return (
+        f"the user {user} cannot read {place}, so this unit will not start: put fleethub where everybody may read "
+        "it (in /opt, or by the package of docs/packages.md), or let that user pass the folders above"
+    )
 
 
 def hub_unit(python: Path, settings: Settings, user: str, environ: Mapping[str, str]) -> str:

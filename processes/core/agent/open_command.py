@@ -8,6 +8,7 @@ import msgspec
 
 from processes.core.agent.effects import Effect, Observed, RecordEnd, RecordLaunch
 from processes.core.agent.flow import Flow
+from processes.core.agent.reboot import DONE_BEFORE, is_done
 from processes.core.agent.remembered import Ended, JournalRow, JournalState, ReportStatus
 from processes.core.older_python import StrEnum
 from processes.core.values import Now
@@ -136,6 +137,8 @@ def not_run(why: str, reason: str) -> Ended:
 
 
 def _why_not(row: JournalRow, now: Now, boot_id: str, *, is_offered: bool) -> Ended | None:
+    if is_done(row, boot_id):
+        return DONE_BEFORE
     if is_over(row, now, boot_id):
         return not_run("its time was over before it could be started", "expired")
     if not is_offered:

@@ -47,7 +47,8 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class JournalRow(msgspec.Struct, frozen=True):
-    """One command in the journal. `ended`: its end, where that was written before it was told.
+    """One command in the journal. `ended`: its end, where that was written before it was told. `back_s`: of a reboot
+    of this machine, see reboot.py; None: it is none.
 
     Units: *_boot_s of CLOCK_BOOTTIME of the boot `boot_id`; *_wall_s since 1970. `ttl_s` None: it may wait for ever.
     """
@@ -61,6 +62,7 @@ class JournalRow(msgspec.Struct, frozen=True):
     ttl_s: float | None = None
     reason: str = ""  # of a rejection
     ended: Ended | None = None
+    back_s: float | None = None
 
     def left_s(self, now: Now, boot_id: str) -> float | None:
         """Seconds in which it may still start (0 or less: none); None: no limit.

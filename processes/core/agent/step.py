@@ -30,6 +30,7 @@ from typing import Final
 
 import msgspec
 
+from processes.core.agent import reboot
 from processes.core.agent.effects import (
     Connected,
     Disconnected,
@@ -106,7 +107,7 @@ class Identity(msgspec.Struct, frozen=True):
             commands=list(self.offers),
             command_options=dict(self.offers),
             known=known,
-            labels=dict(self.labels),
+            labels=dict(self.labels) or None,
         )
 
 
@@ -333,15 +334,16 @@ class Agent:
 
     def _on_observed(self, seen: Observed, now: Now, effects: list[Effect]) -> None:
         command = self._open.get(seen.command_id)
-        if command is None or command.stage is CommandStage.ADMITTING:
-            return  # acknowledged since we looked
+        if command is None or command.stage is CommandStage.ADMITTING:  # acknowledged since we looked
+            return
         if command.row.state is not JournalState.LAUNCHED or command.unrun is not None:
             return
+        if command.stage is not CommandStage.FINISHED:
+            seen = reboot.judged(command.row, seen, now, self._me.boot_id, command.launched_boot_s)
         if command.stage is CommandStage.FINISHED:
             command.observed_again(seen)
         elif seen.run is FolderVerdict.ENDED:
-            assert seen.ended is not None, "an end without its content"
-            assert seen.total is not None, "an end without its number of records"
+            assert seen.ended is not None and seen.total is not None  # noqa: PT018 - both, or it did not end
             command.end(seen.ended, seen.total)
         elif seen.run is FolderVerdict.RUNNING:
             command.stage, command.pid = CommandStage.RUNNING, seen.pid
@@ -406,7 +408,9 @@ class Agent:
     def _row(
         self, command_id: str, op: str, state: JournalState, now: Now, *, ttl_s: float | None = None, reason: str = ""
     ) -> JournalRow:
-        return JournalRow(command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason)
+        options = self._me.offers.get(op)
+        back_s = options.back_s if options is not None else None
+        return JournalRow(command_id, op, state, self._me.boot_id, now.boot_s, now.wall_s, ttl_s, reason, back_s=back_s)
 
 
 def _status(row: JournalRow, ended: Ended) -> agent_frames.StatusFrame:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+
+from processes.core.records.command import State
 
 FOUND_S: Final = 3.0  # promised: the stall limit of 2 s, one turn of the watchdog, and a margin
 WELL_S: Final = 5.0  # promised: found, evidence of at most 1 s, kill, start, one canary round
@@ -166,6 +168,50 @@ class Left(msgspec.Struct, frozen=True):
     drill: bool
 
 
+class Given(msgspec.Struct, frozen=True):
+    """What became of a command that was accepted. `state` None: the hub does not know it (any more), or `reason` says
+    why it could not be asked. `ran`: how often it has left its mark.
+    """
+
+    id: str
+    state: State | None
+    reason: str = ""
+    ran: int = 0
+
+
+class StreamEnd(NamedTuple):
+    """What became of all commands.
+
+    `lost`: unknown to the hub, lost by its own word, or succeeded without having run. `late`: known to the hub, and not
+    ended within the drill's time. `doubled`: ran more than once.
+    """
+
+    commands: int
+    lost: int
+    late: int
+    doubled: int
+    trouble: list[str]
+
+
+def outcome(given: Sequence[Given]) -> StreamEnd:
+    """Return what became of all commands; a line of trouble for each that did not succeed."""
+    lost = [
+        each for each in given if each.state in (None, State.LOST) or (each.state is State.SUCCEEDED and not each.ran)
+    ]
+    late = [each for each in given if each.state is not None and not each.state.final]
+    trouble = []
+    for each in given:
+        if each.state is None:
+            trouble.append(f"command {each.id}: {each.reason}")
+        elif each in late:
+            trouble.append(f"command {each.id} has not ended yet: {each.state}")
+        elif each.state is not State.SUCCEEDED:
+            trouble.append(f"command {each.id} is {each.state} {each.reason}")
+        elif not each.ran:
+            trouble.append(f"command {each.id} succeeded and did not run")
+    return StreamEnd(len(given), len(lost), len(late), sum(each.ran > 1 for each in given), trouble)
+
+
 class Figures(msgspec.Struct, kw_only=True):
     """One round of a drill. `trouble`: what went wrong, a line each; a round without trouble is ok."""
 
@@ -174,6 +220,7 @@ class Figures(msgspec.Struct, kw_only=True):
     detected_s: float | None = None
     recovered_s: float | None = None
     lost: int = 0
+    late: int = 0  # accepted, and not ended in the drill's time
     doubled: int = 0
     commands: int = 0  # accepted during the drill
     wait_s: float = 0.0  # the longest time from the request of one of them until it was accepted
@@ -201,7 +248,11 @@ def trouble(
     found += _late("found", seen.detected_s, drill.found_s, slack)
     found += _late("well", seen.recovered_s, drill.well_s, slack)
     found += _late("accepted", seen.wait_s, drill.wait_s, slack)
-    counts = [(seen.lost, "commands lost"), (seen.doubled, "commands ran twice")]
+    counts = [
+        (seen.lost, "commands lost"),
+        (seen.late, "commands not ended in time"),
+        (seen.doubled, "commands ran twice"),
+    ]
     counts += [(seen.agents_disconnected, "agents disconnected")] if AGENTS not in drill.breaks else []
     counts += [(seen.operators_disconnected, "operators disconnected")] if OPERATORS not in drill.breaks else []
     found += [f"{count} {what}" for count, what in counts if count]
@@ -259,6 +310,7 @@ def together(drill: Drill, rounds: Sequence[Figures]) -> DrillResult:
         recovered_s=max(well, default=None),
         recovered_median_s=statistics.median(well) if well else None,
         lost=sum(each.lost for each in rounds),
+        late=sum(each.late for each in rounds),
         doubled=sum(each.doubled for each in rounds),
         commands=sum(each.commands for each in rounds),
         wait_s=max(each.wait_s for each in rounds),

@@ -13,7 +13,7 @@ import msgspec
 from processes.core.records.command import Command, State, Transition, moved
 from processes.core.records.host import HostRecord
 from processes.core.records.ledger import Ledger
-from processes.core.records.run import Part, Run, settled
+from processes.core.records.run import HostPart, Part, Run, counted, settled
 
 REASON = "restored"
 ACTOR = "restore"
@@ -26,6 +26,7 @@ class Rollback(msgspec.Struct, frozen=True):
     commands: list[Command]
     transitions: list[Transition]
     runs: list[Run]
+    parts: list[tuple[str, HostPart]]  # each with the id of its run
     ledger: Ledger
     revoked: int  # hosts of the backup whose tokens were made void since
 
@@ -36,10 +37,13 @@ def restored(
     runs: Iterable[Run],
     ledger: Ledger,
     *,
+    parts: Iterable[tuple[str, HostPart]] = (),
     revoked: frozenset[str],
     now_wall_s: float,
 ) -> Rollback:
-    """Return the backup's hosts, open commands and open runs as they are from now on. `revoked`: hashes of tokens."""
+    """Return the backup's hosts, open commands, open runs and the `parts` under way in them, as they are from now
+    on. `revoked`: hashes of tokens.
+    """
     by_name = {host.name: host for host in hosts}
     commands, transitions = [], []
     for command in opened:
@@ -51,13 +55,15 @@ def restored(
             by_name[host.name] = msgspec.structs.replace(host, ledger=host.ledger.moved(command.state, State.LOST))
     void = [host for host in by_name.values() if host.token_hash in revoked]
     by_name = {name: host.without(revoked) for name, host in by_name.items()}
-    ended = [_ended(run, now_wall_s) for run in runs]
-    return Rollback(list(by_name.values()), commands, transitions, ended, ledger, len(void))
+    ended = {run.id: run for run in runs}
+    left = []
+    for run_id, part in parts:
+        left.append((run_id, msgspec.structs.replace(part, part=Part.FAILED, reason=REASON)))
+        ended[run_id] = counted(ended[run_id], part.part, Part.FAILED)
+    over = [_ended(run, now_wall_s) for run in ended.values()]
+    return Rollback(list(by_name.values()), commands, transitions, over, left, ledger, len(void))
 
 
 def _ended(run: Run, now_wall_s: float) -> Run:
-    replace = msgspec.structs.replace
-    parts = [replace(part, part=Part.FAILED, reason=REASON) if part.part is Part.ACTIVE else part for part in run.parts]
-    return settled(
-        replace(run, parts=parts, cancel_wall_s=run.cancel_wall_s or now_wall_s, cancel_actor=ACTOR), now_wall_s
-    )
+    cancelled = msgspec.structs.replace(run, cancel_wall_s=run.cancel_wall_s or now_wall_s, cancel_actor=ACTOR)
+    return settled(cancelled, now_wall_s)

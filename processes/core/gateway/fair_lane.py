@@ -1,12 +1,19 @@
 """Entries of many hosts that wait: in order within each host, and hosts by turns, so that no host waits behind all that
 another one said. Pure.
+
+A host that says little is first: it waits behind no round of a thousand that have always more to say. So the few
+reports of a command are gone at once, though each waits for what the hub answers to the one before. (As core/turns.py
+does it for what is read.)
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from itertools import islice
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import Final, NamedTuple
+
+# entries of one host that are first, in a round of those that have always more; guess: what one command says
+FIRST_MAX: Final = 4
 
 
 class Entry(NamedTuple):
@@ -27,7 +34,11 @@ class FairLane:
     """
 
     def __init__(self) -> None:
-        self._hosts: dict[str, deque[Entry]] = {}  # with at least one entry each, in the order of their turns
+        # with at least one entry each, in the order of their turns: those that are first, and those that talk
+        self._first: dict[str, deque[Entry]] = {}
+        self._hosts: dict[str, deque[Entry]] = {}
+        self._gone: Counter[str] = Counter()  # entries by host, in this round
+        self._left_in_round = 0  # hosts that talk and had no turn in this round
         self._under_way: list[Entry] = []
         self._arrivals: deque[Entry] = deque()  # oldest first; some of them have left
         self._waiting: set[int] = set()  # numbers
@@ -45,14 +56,17 @@ class FairLane:
         """Put an entry behind all of its host. Return its number."""
         self._put += 1
         entry = Entry(self._put, host, item, is_presence, now_s)
-        self._hosts.setdefault(host, deque()).append(entry)
+        entries = self._entries(host)
+        if entries is None:
+            entries = self._order_of(host)[host] = deque()
+        entries.append(entry)
         self._arrivals.append(entry)
         self._waiting.add(entry.number)
         return entry.number
 
     def head(self, host: str) -> int | None:
         """Return the number of the oldest entry of this host."""
-        entries = self._hosts.get(host)
+        entries = self._entries(host)
         return entries[0].number if entries else None
 
     def oldest_s(self) -> float | None:
@@ -67,9 +81,10 @@ class FairLane:
         """
         taken: list[Entry] = []
         size = 0
-        share = max(1, items_max // max(1, len(self._hosts)))
-        for entries in self._hosts.values():
-            for entry in islice(entries, min(share, items_max - len(taken))):
+        share = max(1, items_max // max(1, len(self._first) + len(self._hosts)))
+        for host, entries in chain(self._first.items(), self._hosts.items()):
+            most = max(share, FIRST_MAX - self._gone[host]) if host in self._first else share
+            for entry in islice(entries, min(most, items_max - len(taken))):
                 size += len(entry.item)
                 if (presence_only and not entry.is_presence) or (taken and size > bytes_max):
                     break
@@ -84,13 +99,19 @@ class FairLane:
         Return it.
         """
         gone, self._under_way = self._under_way, []
-        for entry in gone:
-            self._hosts[entry.host].popleft()
-            self._waiting.discard(entry.number)
-        for host in dict.fromkeys(entry.host for entry in gone):
-            entries = self._hosts.pop(host)
-            if entries:
-                self._hosts[host] = entries
+        counts = Counter(entry.host for entry in gone)
+        for host, count in counts.items():
+            talks = host in self._hosts
+            entries = (self._hosts if talks else self._first).pop(host)
+            for _ in range(count):
+                self._waiting.discard(entries.popleft().number)
+            self._left_in_round -= talks
+            self._gone[host] += count
+            if entries:  # who talks goes on to talk until nothing of it waits, whatever round begins meanwhile
+                (self._hosts if talks else self._order_of(host))[host] = entries
+        if self._left_in_round <= 0:
+            self._left_in_round = len(self._hosts)
+            self._gone.clear()
         return gone
 
     def stay(self) -> None:
@@ -101,7 +122,7 @@ class FairLane:
         """Drop the presence that is under way, or all other presence. Return what was dropped."""
         first = Counter(entry.host for entry in self._under_way)
         dropped: list[Entry] = []
-        for host, entries in list(self._hosts.items()):
+        for host, entries in [*self._first.items(), *self._hosts.items()]:
             gone = [
                 entry for place, entry in enumerate(entries) if entry.is_presence and (place < first[host]) is under_way
             ]
@@ -110,11 +131,17 @@ class FairLane:
             dropped += gone
             numbers = {entry.number for entry in gone}
             self._waiting -= numbers
-            kept = deque(entry for entry in entries if entry.number not in numbers)
-            if kept:
-                self._hosts[host] = kept
-            else:
-                del self._hosts[host]
+            order = self._first if host in self._first else self._hosts
+            order[host] = deque(entry for entry in entries if entry.number not in numbers)
+            if not order[host]:
+                del order[host]
         if under_way:
             self._under_way = []
         return dropped
+
+    def _entries(self, host: str) -> deque[Entry] | None:
+        return self._first.get(host) or self._hosts.get(host)
+
+    def _order_of(self, host: str) -> dict[str, deque[Entry]]:
+        """Return where a host belongs that has something to say now."""
+        return self._first if self._gone[host] < FIRST_MAX else self._hosts

@@ -1,10 +1,16 @@
-"""Commands are made here, for a request or for the next step of a run; delivery.py sends them. Pure."""
+"""Commands are made here, for a request or for the next step of a run, and asked to end. Pure.
+
+What is sent to agents when, is in delivery.py.
+"""
 
 from __future__ import annotations
 
+import msgspec
+
 from processes.core.hub.memory import Draft
-from processes.core.records.command import Command
+from processes.core.records.command import Command, State
 from processes.core.records.host import HostRecord
+from processes.core.travels.messages import DeliverKill
 
 
 def make_command(
@@ -36,3 +42,22 @@ def make_command(
     )
     draft.accept(command)
     return command
+
+
+def cancel_command(draft: Draft, command: Command, actor: str) -> Command:
+    """End the command if it is still queued; else ask its agent to. Return the command as it is now."""
+    asked = msgspec.structs.replace(
+        command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=actor
+    )
+    draft.put_command(asked)
+    if asked.state is State.QUEUED:
+        return draft.move(asked, State.CANCELLED, actor, "cancelled")
+    _kill(draft, asked)
+    return asked
+
+
+def _kill(draft: Draft, command: Command) -> None:
+    """Ask the agent to end the command, now if it is connected, else when it comes back."""
+    link = draft.link(command.host)
+    if link.connection:
+        draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))

@@ -51,11 +51,13 @@ TRUNCATED: Final = "… output cut here: the limit of a command's output was rea
 
 
 def send_due(draft: Draft, name: str) -> None:
-    """Send the commands that this host can get now: queued ones in order, one at a time unless an op is concurrent."""
+    """Send the commands that this host can get now: queued ones in order, one at a time unless an op is concurrent. A
+    reboot is alone: it waits for all that was sent, and nothing is sent before it is over.
+    """
     host, link = draft.host(name), draft.link(name)
     if host is None or not link.connection or host.register is None:
         return
-    exclusive = waiting = False
+    exclusive = waiting = rebooting = False
     concurrent = 0
     # plant: foreign-idle
     ready = not host.foreign or link.idle
@@ -68,7 +70,12 @@ def send_due(draft: Draft, name: str) -> None:
             ready |= command.adopted  # then it is known what runs there, and it may be stopped
             exclusive |= not beside
             concurrent += beside
-        elif not ready:
+            rebooting |= bool(command.boot_before)
+        elif not ready or rebooting:
+            return
+        elif host.back_s(command.op) is not None:
+            if not exclusive and not concurrent and not waiting:
+                send(draft, host, command)
             return
         elif beside:
             if concurrent < draft.rules.running_concurrent_max:
@@ -94,6 +101,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
         "adopted": False,
         "unheard_wall_s": None,
         "evidence": evidence(host) if host.foreign else {},
+        "boot_before": host.register.boot_id if host.register and host.back_s(command.op) is not None else "",
     }
     if command.state is State.QUEUED:
         command = draft.move(command, State.SENT, "hub", **fields)
@@ -112,7 +120,7 @@ def send(draft: Draft, host: HostRecord, command: Command) -> None:
     if command.cancel_wall_s is not None:
         draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
     draft.timers.append((draft.now.boot_s + draft.rules.redeliver_s, "redeliver", command.id))
-    draft.timers.append((draft.now.boot_s + draft.rules.lost_after_s, "silence", command.id))
+    draft.timers.append((draft.now.boot_s + _patience_s(draft, command), "silence", command.id))
 
 
 # timers
@@ -148,17 +156,28 @@ def redeliver(draft: Draft, command_id: str) -> None:
 
 
 def silence(draft: Draft, command_id: str) -> None:
-    """End a command as lost when its host was not heard of for `lost_after_s`."""
+    """End a command as lost when its host was not heard of for `lost_after_s`, or is not back from a reboot in time."""
     command = draft.command(command_id)
     if command is None or command.state not in (State.SENT, State.RUNNING):
         return
     unheard = command.unheard_wall_s is not None and not draft.link(command.host).connection
     # plant: silence-clock
     unheard_s = draft.now.boot_s - command.unheard_boot_s if unheard else 0.0
-    if unheard_s < draft.rules.lost_after_s:
-        draft.timers.append((draft.now.boot_s + max(1.0, draft.rules.lost_after_s - unheard_s), "silence", command_id))
-        return
-    draft.move(command, State.LOST, "hub", "silence", message=f"the host was not heard of for {unheard_s:.0f} s")
+    patience_s = _patience_s(draft, command)
+    if unheard_s < patience_s:
+        draft.timers.append((draft.now.boot_s + max(1.0, patience_s - unheard_s), "silence", command_id))
+    elif command.boot_before:
+        told = f"the host was told to reboot, and has not come back for {unheard_s:.0f} s"
+        draft.move(command, State.LOST, "hub", "not_back", message=told)
+    else:
+        draft.move(command, State.LOST, "hub", "silence", message=f"the host was not heard of for {unheard_s:.0f} s")
+
+
+def _patience_s(draft: Draft, command: Command) -> float:
+    """Return for how long the host of this command may not be heard of before the command is lost."""
+    host = draft.host(command.host)
+    back_s = host.back_s(command.op) if host is not None and command.boot_before else None
+    return min(draft.rules.lost_after_s, back_s or draft.rules.lost_after_s)
 
 
 # a host comes back
@@ -207,6 +226,8 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
         draft.put_command(command)
         if command.state is State.SENT:
             draft.move(command, State.RUNNING, "agent")
+    elif command.state is State.RUNNING and _is_booted_anew(info, command):
+        draft.move(command, State.SUCCEEDED, "hub", "booted_anew", message="the host booted anew, with a new journal")
     elif command.state is State.RUNNING:
         draft.move(
             command, State.LOST, "hub", "forgotten", message="the agent came back and does not know this command"
@@ -222,6 +243,14 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
             "journal_replaced",
             message="the agent came back with a new journal: it may have run",
         )
+
+
+def _is_booted_anew(info: Connection, command: Command) -> bool:
+    """Return True for a reboot that the agent had journalled, if another boot with another journal came back: a machine
+    whose disk is a memory loses its journal with each boot.
+    """
+    is_new_journal = info.register.journal_id != command.journal
+    return is_new_journal and bool(command.boot_before) and info.register.boot_id not in ("", command.boot_before)
 
 
 def unheard(draft: Draft, name: str) -> None:

@@ -30,7 +30,7 @@ from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.records.request import KeptReply, KeyEntry, OperatorToken
-from processes.core.records.run import Run
+from processes.core.records.run import HostPart, Part, Run, part_key
 from processes.core.records.saved_query import SavedQuery
 from processes.core.shown import replica
 from processes.core.shown.views import command_view, encode, host_view
@@ -46,7 +46,8 @@ REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are aske
 OFFLINE: Final = Link(Presence.OFFLINE)
 # of a host's row, these are as volatile as the connection; all others are on disk before they are shown
 VOLATILE_FIELDS: Final = frozenset({
-    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since", "facts", "gateway", "heartbeat_facts",
+    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since",
+    "facts", "gateway", "heartbeat_facts",
     "heartbeat_interval_s", "host_type", "kernel", "last_seen", "machine", "metrics", "os_version", "pending_command",
     "presence", "progress", "protocol",
 })  # fmt: skip
@@ -76,6 +77,10 @@ def _one_class(*_: object) -> str:
 
 def _class_of_run(_: str, run: Run) -> str:
     return "open" if run.open else "ended"
+
+
+def _class_of_part(_: str, part: HostPart) -> str:
+    return "open" if part.part is Part.ACTIVE else "ended"
 
 
 def _class_of_condition(_: str, condition: ConditionRecord) -> str:
@@ -111,6 +116,9 @@ class Memory:
         self.hosts = Table[HostRecord]("hosts", durable=True, class_of=_class_of_host)
         self.commands = Table[Command]("commands", durable=True, class_of=_class_of_command, kept=kept)
         self.runs = Table[Run]("runs", durable=True, class_of=_class_of_run, kept={"ended": RUNS_KEPT_MAX})
+        # of runs under way: the names of all hosts, in the order in which they begin, and the parts of those under way
+        self.run_hosts = Table[tuple[str, ...]]("run_hosts", durable=True)
+        self.run_parts = Table[HostPart]("run_parts", durable=True, class_of=_class_of_part, kept={"ended": 0})
         self.keys = Table[KeyEntry]("keys", durable=True)
         self.replies = Table[KeptReply]("replies", durable=True, class_of=_one_class, kept={"kept": REPLIES_KEPT_MAX})
         self.dead_letters = Table[DeadLetter]("deadletters", durable=True)
@@ -130,7 +138,8 @@ class Memory:
         self.censuses = Table[Census]("censuses")  # gateway → its census under way, or the last one
         self.counted = Table[bool]("counted")  # gateways whose census is in
         self.due = Table[bool]("due")  # hosts whose commands should be looked at
-        self.due_runs = Table[bool]("due_runs")  # runs that began, or of which a command has ended
+        # runs that go on, or of which commands have ended → the hosts of these commands
+        self.due_runs = Table[tuple[str, ...]]("due_runs")
         self.arrived = Table[bool]("arrived")  # hosts that registered, and whose commands must be reconciled
         self.untold = Table[bool]("untold")  # hosts whose agents may have to be told another interval of heartbeats
         self.void = Table[bool]("void")  # SHA-256 of the tokens and codes that were ever made void; as the list on disk
@@ -217,6 +226,10 @@ class Draft(Overlay):
         """Return the run of this id, if it is open or ended not long ago."""
         return self.get(self.memory.runs, run_id)
 
+    def part(self, run_id: str, host: str) -> HostPart | None:
+        """Return the host's part in the run, if it is under way."""
+        return self.get(self.memory.run_parts, part_key(run_id, host))
+
     # timers: taken from a heap only when the draft is applied
 
     def take_timer(self) -> None:
@@ -258,7 +271,7 @@ class Draft(Overlay):
             self.effects.writes.append(Drop(table.name, key))
 
     def mark(self, table: Table[bool], key: str) -> None:
-        """Mark the key in one of the tables of marks: due, due_runs, arrived, counted, untold, void, dirty."""
+        """Mark the key in one of the tables of marks: due, arrived, counted, untold, void, dirty."""
         self.set(table, key, True)
 
     def revoke(self, token_hash: str) -> None:
@@ -318,7 +331,8 @@ class Draft(Overlay):
             self.set(memory.queues, command.host, rest or None)
             self.mark(memory.due, command.host)
             if command.run is not None:
-                self.mark(memory.due_runs, command.run)
+                ended = self.get(memory.due_runs, command.run) or ()
+                self.set(memory.due_runs, command.run, (*ended, command.host))
         if command.host == CANARY_HOST and after.final:  # it leaves no row, but is shown once more
             self.drop(memory.commands, command.id)
             self.set(memory.commands, command.id, next_command)
@@ -343,13 +357,20 @@ class Draft(Overlay):
         return msgspec.structs.replace(heartbeat, pending_command=running)
 
     def put_run(self, run: Run) -> None:
-        """Make this the run's record."""
+        """Make this the run's record. Of one that has ended, only the disk keeps the hosts."""
         self.put(self.memory.runs, run.id, run)
+        if not run.open:
+            self.set(self.memory.run_hosts, run.id, None)
         self.next_number = max(self.next_number, run.number + 1)
 
     def put_dead_letter(self, kept: DeadLetter) -> None:
-        """Keep the dead letter; if there are too many, the oldest go."""
+        """Keep the dead letter; if there are too many, the oldest go. One that is kept already costs nothing: an agent
+        may repeat a report without end.
+        """
         table = self.memory.dead_letters
+        known = self.get(table, kept.id)
+        if known is not None and known.says(kept):
+            return
         self.put(table, kept.id, kept)
         all_kept = {id: each for id in (*table, *self.changed(table)) if (each := self.get(table, id)) is not None}
         for old in dead_letter.too_many(all_kept):

@@ -23,15 +23,15 @@ from processes.core.hub import (
     runs,
     saved_queries,
 )  # fmt: skip
-from processes.core.hub.commands import make_command
+from processes.core.hub.commands import cancel_command, make_command
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
 from processes.core.records import dead_letter
-from processes.core.records.command import Command, State
+from processes.core.records.command import State
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord
 from processes.core.records.request import KeyEntry
-from processes.core.records.run import HostPart, Part, Run, run_view
+from processes.core.records.run import Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
@@ -39,7 +39,6 @@ from processes.core.travels.messages import (
     CancelCommand,
     CancelRun,
     CreateToken,
-    DeliverKill,
     DiscardDeadLetter,
     EndSilence,
     EnrollHost,
@@ -287,25 +286,7 @@ def _cancel(draft: Draft, event: RequestReceived, request: CancelCommand) -> tup
         raise Refused(
             409, "final", f"command {command.id} has ended already: {command.state}", command=command_view(command)
         )
-    return 202, encode(command_view(_cancel_command(draft, command, event.actor)))
-
-
-def _cancel_command(draft: Draft, command: Command, actor: str) -> Command:
-    asked = msgspec.structs.replace(
-        command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=actor
-    )
-    draft.put_command(asked)
-    if asked.state is State.QUEUED:
-        return draft.move(asked, State.CANCELLED, actor, "cancelled")
-    kill(draft, asked)
-    return asked
-
-
-def kill(draft: Draft, command: Command) -> None:
-    """Ask the agent to end the command, now if it is connected, else when it comes back."""
-    link = draft.link(command.host)
-    if link.connection:
-        draft.deliver(link.gateway, DeliverKill(draft.memory.epoch, link.connection, command.id))
+    return 202, encode(command_view(cancel_command(draft, command, event.actor)))
 
 
 # fleet runs
@@ -340,7 +321,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         id=derived_id(event.request_id, "run"),
         number=draft.next_number,
         steps=request.steps,
-        parts=[HostPart(host.name) for host in hosts],
+        total=len(hosts),
         parallel=min(request.parallel or len(hosts), len(hosts)),
         max_failures=request.max_failures,
         ttl_s=draft.rules.ttl_s if request.ttl_s is None else request.ttl_s,
@@ -350,6 +331,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         query=request.query or "",
     )
     draft.put_run(run)
+    draft.put(draft.memory.run_hosts, run.id, tuple(host.name for host in hosts))
     if request.key is not None:
         _put_key(draft, request.key, digest, (run.id,))
     runs.advance(draft, run.id)
@@ -364,13 +346,8 @@ def _cancel_run(draft: Draft, event: RequestReceived, request: CancelRun) -> tup
         raise Refused(404, "unknown_run", f"no run {request.run_id!r} that is under way or ended lately")
     if not run.open:
         raise Refused(409, "final", f"run {run.id} has ended already: {run.state}", run=run_view(run))
-    draft.put_run(
-        msgspec.structs.replace(run, cancel_wall_s=run.cancel_wall_s or draft.now.wall_s, cancel_actor=event.actor)
-    )
-    for part in run.parts:
-        command = draft.command(part.command_id) if part.part is Part.ACTIVE else None
-        if command is not None and command.open:
-            _cancel_command(draft, command, event.actor)
+    cancel_wall_s = run.cancel_wall_s or draft.now.wall_s
+    draft.put_run(msgspec.structs.replace(run, cancel_wall_s=cancel_wall_s, cancel_actor=event.actor, asked=0))
     runs.advance(draft, run.id)
     after = draft.run(run.id)
     assert after is not None

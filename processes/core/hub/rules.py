@@ -22,6 +22,7 @@ class Rules:
     heartbeats_per_s: float = 1000.0  # of the whole fleet; at about 50 µs a step a twentieth of the hub's time
     queued_per_host_max: int = 100
     open_max: int = 100_000
+    run_parts_max: int = 100  # hosts of one run that one step looks at, begins and asks to end; guess: some 20 ms
     running_concurrent_max: int = 8  # per host; guess
     output_bytes_max: int = 16 * 1024 * 1024  # per command; guess: a long build log is 5 MiB
     key_chars_max: int = KEY_CHARS_MAX

@@ -110,7 +110,7 @@ OwnEvent = Tick | Due | Elapsed | RunDue
 class StoredState:
     """The rows of the memory's durable tables in the database when the hub started, by their keys, oldest first.
 
-    Of commands and runs it has all open ones, and those that ended lately.
+    Of commands and runs it has all open ones, and those that ended lately; of runs' hosts only those of open ones.
     """
 
     rows: Mapping[str, Iterable[tuple[str, Any]]]  # a table's name → its rows
@@ -127,17 +127,22 @@ def restore(rules: Rules, epoch: int, boot: str, now: Now, kept: StoredState) ->
     memory.ledger, memory.next_number = kept.ledger, kept.next_number
     load(memory, kept.rows)
     memory.hosts.put_row(CANARY_HOST, HostRecord(CANARY_HOST, CANARY_HOST, None, now.wall_s))
+    offline, stale = Link(Presence.OFFLINE), Link(Presence.STALE)
     for name in memory.hosts:
-        memory.links.put_row(name, Link(Presence.OFFLINE if name == CANARY_HOST else Presence.STALE))
+        memory.links.put_row(name, offline if name == CANARY_HOST else stale)
     for command in sorted(memory.commands.values(), key=lambda each: each.number):
         if command.open:
             _take_up(memory, _rebooted(command, boot, now, rules.lost_after_s), now)
     operator_tokens.restored(memory, now)
     heapq.heapify(memory.timers)
+    under_way: dict[str, list[str]] = {}
+    for key in memory.run_parts:
+        run_id, _, host = key.partition("/")
+        under_way.setdefault(run_id, []).append(host)
     for run in memory.runs.values():
         # plant: restored-runs
         if run.open:
-            memory.due_runs.put_row(run.id, True)
+            memory.due_runs.put_row(run.id, tuple(under_way.get(run.id, ())))
     for kept_before in memory.dead_letters.values():
         if kept_before.host and kept_before.why in (Why.POISON, Why.RAISED):
             flood.restored(memory, kept_before)

@@ -101,6 +101,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
     evidence: dict[str, str] = {}  # what a foreign host said of its system when the command was sent
+    boot_before: str = ""  # of a command that reboots its host: the boot in which it was last sent
     key: str | None = None
     run: str | None = None
     output_next: int = 0  # offset of the next output record

@@ -88,7 +88,12 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def size_bytes(self) -> int:
         """Return about how many bytes it takes to keep."""
-        return len(self.event) + len(self.error) + sum(len(death.stacks) for death in self.deaths) + 500
+        stacks = sum(len(death.stacks) for death in self.deaths) if self.deaths else 0  # nearly all have none
+        return len(self.event) + len(self.error) + stacks + 500
+
+    def says(self, other: DeadLetter) -> bool:
+        """Return whether both say the same of the same, but for when."""
+        return msgspec.structs.replace(other, at_wall_s=self.at_wall_s) == self
 
 
 class DeathView(msgspec.Struct, frozen=True):
@@ -225,7 +230,9 @@ def too_many(
     these the kind that floods. What is of no host counts as one more host. The newest stays whatever its size, because
     its id is about to be told.
     """
-    gone = _displaced(dead_letters, dict.fromkeys(dead_letters, 1), count_max)
+    gone: list[str] = []
+    if len(dead_letters) > count_max:
+        gone = _displaced(dead_letters, dict.fromkeys(dead_letters, 1), count_max)
     sizes = {id: dead_letter.size_bytes for id, dead_letter in dead_letters.items()}
     for id in gone:
         del sizes[id]

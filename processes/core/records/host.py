@@ -91,6 +91,13 @@ class HostRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         options = (self.register.command_options or {}).get(op) if self.register else None
         return options is not None and options.concurrent
 
+    def back_s(self, op: str) -> float | None:
+        """Return within how many seconds the host is back from this op, which reboots it; None: it does not."""
+        if self.register is None or self.foreign:
+            return None
+        options = (self.register.command_options or {}).get(op)
+        return options.back_s if options is not None else None
+
 
 def read_record(text: str | bytes) -> HostRecord:
     """Return a host's record as it stands in the database, without the words of its agent if this version cannot read

@@ -7,11 +7,16 @@
 A host leaves the run at its first step that does not succeed. Once more than `max_failures` hosts have failed, no
 further host is begun; those under way go on. Hosts that were not begun are counted in the run, but in no ledger: no
 command was ever made for them.
+
+A run's own record does not grow with its hosts: it counts them. Their names are a row beside it, written once, and each
+host that was begun has a row for its part. Hosts begin in the order of their names in that row, so that `begun` says
+which is the next, and those that were never begun have no row.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -48,13 +53,21 @@ class HostPart(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+def part_key(run_id: str, host: str) -> str:
+    """Return the key of the row of this host's part in the run. A run's id has no slash."""
+    return f"{run_id}/{host}"
+
+
 class Run(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One run as it is in the database. Invariant: at most `parallel` parts are active."""
+    """One run as it is in the database, without its hosts: they are counted.
+
+    Invariant: succeeded + failed <= begun <= total, and at most `parallel` hosts are active.
+    """
 
     id: str
     number: int
     steps: list[str]
-    parts: list[HostPart]
+    total: int  # hosts
     parallel: int
     max_failures: int | None  # None: failures stop nothing
     ttl_s: float
@@ -65,6 +78,10 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     cancel_wall_s: float | None = None
     cancel_actor: str = ""
     finished_wall_s: float | None = None
+    begun: int = 0  # so many hosts, the first ones
+    succeeded: int = 0
+    failed: int = 0
+    asked: int = 0  # of the first so many hosts, the commands under way were asked to end
     query: str = ""  # by which its hosts were found; empty: they were named
 
     @property
@@ -72,14 +89,15 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return True until the run has ended."""
         return self.state is RunState.RUNNING
 
-    def count(self, part: Part) -> int:
-        """Return how many hosts are in this state."""
-        return sum(1 for host in self.parts if host.part is part)
+    @property
+    def active(self) -> int:
+        """Return how many hosts are under way."""
+        return self.begun - self.succeeded - self.failed
 
     @property
     def stopped(self) -> bool:
         """Return True if no further host may be begun."""
-        too_many = self.max_failures is not None and self.count(Part.FAILED) > self.max_failures
+        too_many = self.max_failures is not None and self.failed > self.max_failures
         # plant: run-failures
         return too_many or self.cancel_wall_s is not None
 
@@ -101,27 +119,31 @@ def judged(part: HostPart, command: Command | None, steps: int) -> HostPart:
     return msgspec.structs.replace(part, step=part.step + 1, command_id="")
 
 
-def begun(run: Run) -> list[int]:
-    """Return the indices in `parts` of the pending hosts that may be begun now, in order."""
+def room(run: Run) -> int:
+    """Return how many further hosts may be begun now."""
     if run.stopped:
-        return []
-    room = run.parallel - run.count(Part.ACTIVE)
-    pending = [place for place, host in enumerate(run.parts) if host.part is Part.PENDING]
+        return 0
     # plant: run-room
-    return pending[: max(0, room)]
+    return max(0, min(run.parallel - run.active, run.total - run.begun))
+
+
+def counted(run: Run, was: Part, now: Part) -> Run:
+    """Return the run with one host's part counted in its new state."""
+    return msgspec.structs.replace(
+        run,
+        begun=run.begun + (was is Part.PENDING),
+        succeeded=run.succeeded + (now is Part.SUCCEEDED),
+        failed=run.failed + (now is Part.FAILED),
+    )
 
 
 def settled(run: Run, now_wall_s: float) -> Run:
     """Return the run, ended if no host is under way and none will be begun."""
-    if run.count(Part.ACTIVE) or (run.count(Part.PENDING) and not run.stopped):
+    if run.active or room(run):
         return run
-    parts = [
-        msgspec.structs.replace(host, part=Part.NOT_ATTEMPTED) if host.part is Part.PENDING else host
-        for host in run.parts
-    ]
-    good = all(host.part is Part.SUCCEEDED for host in parts)
+    good = run.succeeded == run.total
     state = RunState.SUCCEEDED if good else RunState.CANCELLED if run.cancel_wall_s is not None else RunState.FAILED
-    return msgspec.structs.replace(run, parts=parts, state=state, finished_wall_s=now_wall_s)
+    return msgspec.structs.replace(run, state=state, finished_wall_s=now_wall_s)
 
 
 class PartView(msgspec.Struct, frozen=True):
@@ -159,8 +181,12 @@ class RunView(msgspec.Struct, frozen=True):
     query: str = ""
 
 
-def run_view(run: Run) -> RunView:
-    """Return the run as the API shows it."""
+def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] | None = None) -> RunView:
+    """Return the run as the API shows it, with the parts of these hosts: of those begun, `parts` by their names."""
+    waiting = run.total - run.begun
+    unbegun = Part.PENDING if run.open else Part.NOT_ATTEMPTED
+    known = parts or {}
+    hosts = [known.get(name) or HostPart(name, unbegun) for name in names]
     return RunView(
         id=run.id,
         state=run.state,
@@ -173,15 +199,15 @@ def run_view(run: Run) -> RunView:
         created_at=rfc3339(run.created_wall_s),
         finished_at=rfc3339(run.finished_wall_s),
         cancel_requested_at=rfc3339(run.cancel_wall_s),
-        total=len(run.parts),
-        pending=run.count(Part.PENDING),
-        active=run.count(Part.ACTIVE),
-        succeeded=run.count(Part.SUCCEEDED),
-        failed=run.count(Part.FAILED),
-        not_attempted=run.count(Part.NOT_ATTEMPTED),
+        total=run.total,
+        pending=waiting if run.open else 0,
+        active=run.active,
+        succeeded=run.succeeded,
+        failed=run.failed,
+        not_attempted=0 if run.open else waiting,
         hosts=[
             PartView(host.host, host.part, host.step, run.steps[host.step], host.command_id or None, host.reason)
-            for host in run.parts
+            for host in hosts
         ],
         query=run.query,
     )

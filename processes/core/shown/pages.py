@@ -8,7 +8,6 @@ from __future__ import annotations
 import msgspec
 
 from processes.core.records.condition import ConditionView, SilenceView
-from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
 from processes.core.shown.status import IncidentView, Overall
 from processes.core.shown.views import CommandView, HostView, TransitionView
@@ -190,19 +189,6 @@ class HostRemoved(msgspec.Struct, frozen=True):
     commands_ended: int
 
 
-class DeadLettersPage(msgspec.Struct, frozen=True):
-    """GET /api/v1/deadletters, newest first."""
-
-    deadletters: list[DeadLetterView]
-
-
-class DeadLetterGone(msgspec.Struct, frozen=True):
-    """POST /api/v1/deadletters/ID/discard."""
-
-    id: str
-    discarded: bool
-
-
 class HealthView(msgspec.Struct, frozen=True):
     """GET /healthz. reason: a fixed word, empty when all is well."""
 
@@ -286,5 +272,6 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     field: str | msgspec.UnsetType = msgspec.UNSET  # of the body or the query that is wrong
     host: str | msgspec.UnsetType = msgspec.UNSET
+    candidates: list[str] | msgspec.UnsetType = msgspec.UNSET  # ids that begin as the one that was given
     command: CommandView | msgspec.UnsetType = msgspec.UNSET  # the command that has ended already
     run: RunView | msgspec.UnsetType = msgspec.UNSET

@@ -6,7 +6,7 @@ All terms of a query must match. fanout/page/query.js reads the same language; o
     online       … but the words of presence (online, offline, stale) are exactly that presence
     field:text   the field has the text in it; field=text, field!=text: it is exactly the text, or is not
     field>n      compares numbers (also >=, <, <=). n may end with %, s, m, h, d or w; a time is compared by its age
-    web*         a * stands for anything, and the text is then the whole of what it is compared with
+    name:web*    a * stands for anything, and the text is then the whole of the field; a word web* is a name
     !…           the opposite; so does a - before it
     "…"          keeps words together, and means each sign in it as it stands
 
@@ -87,11 +87,10 @@ class _Looked:
     def words(self) -> str:
         """The texts in which bare words are looked for, in lower case, a line each."""
         if not self._words:
-            self._words = "\n".join(self.texts()).lower()
+            self._words = "\n".join(self._texts()).lower()
         return self._words
 
-    def texts(self) -> list[str]:
-        """Return these texts as they are."""
+    def _texts(self) -> list[str]:
         host = self.host
         found = [
             text[:VALUE_CHARS_MAX]
@@ -215,7 +214,7 @@ def _bare(word: _Word) -> _Term:
     pieces = _pieces(word)
     if len(pieces) == 1:  # its signs are no control characters, so what it is found in is within one line
         return _Term(lambda looked: pieces[0] in looked.words, keys)
-    return _Term(lambda looked: any(_is_like(text.lower(), pieces) for text in looked.texts()), keys)
+    return _Term(lambda looked: _any_text(looked.host.get("name"), lambda text: _is_like(text, pieces)), ("name",))
 
 
 def _compared(name: str, compare: str, wanted: _Word, term: str) -> _Term:

@@ -278,6 +278,7 @@ def is_wanted(name: str, desired: Mapping[str, str]) -> bool:
     return desired.get(name, "stopped" if name == "agent" else "running") == "running"
 
 
+AGENTS_BACK_S: Final = 60.0  # an agent's longest pause between two tries: BACKOFF_S_MAX of core/agent/reconnect.py
 ROUND: Final = ("queues", "gateway", "fanout")  # the processes that a command passes, besides the hub
 BEHIND: Final = {"agents": "gateway", "operators": "fanout"}  # who accepts at a port
 HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary command went round within it
@@ -330,6 +331,29 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
     if reasons and grade is Overall.OK:
         grade = Overall.DEGRADED
     return grade, reasons
+
+
+def of_hosts(report: Report) -> str:
+    """Return a sentence on hosts that an installation lacks though it is well itself; empty if it lacks none.
+
+    Hosts that are off are no fault of the installation, and change no verdict. But after a gateway's death all of its
+    agents are away until they have connected again, and who looks then must not take `ok` for theirs.
+    """
+    fleet = report.fleet
+    if report.verdict is not Overall.OK or not fleet.hosts or fleet.online is None or fleet.online >= fleet.hosts:
+        return ""
+    ages_s = {
+        process.name: process.uptime_s
+        for process in report.processes
+        if process.name.partition(":")[0] == "gateway" and process.uptime_s is not None
+    }
+    newest = min(ages_s, key=lambda name: ages_s[name], default="")
+    if newest and ages_s[newest] < AGENTS_BACK_S:
+        return (
+            f"{fleet.online} of {fleet.hosts} hosts online, as {newest} began {ages_s[newest]:.0f} s ago: "
+            f"agents connect again within {AGENTS_BACK_S:.0f} s"
+        )
+    return "" if fleet.online else f"none of {fleet.hosts} hosts is online"
 
 
 def _closed(canary: CanaryReport, processes: list[ProcessReport]) -> list[str]:

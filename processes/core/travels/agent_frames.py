@@ -37,10 +37,13 @@ Labels = Annotated[
 
 
 class CommandOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How an agent runs one op that it offers. `concurrent`: beside other commands."""
+    """How an agent runs one op that it offers. `concurrent`: beside other commands. `back_s`: it reboots the machine,
+    which is back within so many seconds.
+    """
 
     timeout_s: float | None = None
     concurrent: bool = False
+    back_s: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -20,6 +20,8 @@ MAGIC: Final = b"fhpulse3"
 _HEAD: Final = struct.Struct("<8sQ")  # magic, sequence
 _BODY: Final = struct.Struct("<II QQ QQ QQQQQ IIQ Q 64s32s IIII QQ Q II QQ Q QII QQI Q")
 _TAIL: Final = struct.Struct("<I")  # CRC-32 of all before it
+_IN_HAND: Final = struct.Struct("<Q 64s")  # the event in hand: since when, and which
+_IN_HAND_AT: Final = _HEAD.size + struct.calcsize("<II QQ QQ QQQQQ IIQ")
 SLOT_SIZE: Final = _HEAD.size + _BODY.size + _TAIL.size
 SIZE: Final = 2 * SLOT_SIZE
 
@@ -106,6 +108,16 @@ def pack(pulse: Pulse, sequence: int) -> bytes:
     )  # fmt: skip
     slot = _HEAD.pack(MAGIC, sequence) + body
     return slot + _TAIL.pack(zlib.crc32(slot))
+
+
+def repack(slot: bytes, pulse: Pulse, sequence: int) -> bytes:
+    """Return the bytes of the slot with this sequence and with the event that the pulse has in hand; its other fields
+    are those of the slot. Cost: a quarter of `pack`.
+    """
+    head, hand = _HEAD.pack(MAGIC, sequence), _IN_HAND.pack(pulse.in_hand_ns, pulse.in_hand.encode()[:64])
+    behind = _IN_HAND_AT + _IN_HAND.size
+    body = b"".join((head, slot[_HEAD.size : _IN_HAND_AT], hand, slot[behind : -_TAIL.size]))
+    return body + _TAIL.pack(zlib.crc32(body))
 
 
 def unpack(record: bytes) -> Pulse:

@@ -30,6 +30,7 @@ from processes.core.shown.status import WELL, Verdict
 from processes.core.watchdog.incident import Incident, end_of, is_over, lost_between
 from processes.core.watchdog.verdict import Judgement
 
+DIED: Final = "died unexpectedly"
 OPEN_MAX: Final = 100  # an incident a minute of a process that never gets well, for an hour and a half
 
 
@@ -159,12 +160,21 @@ class Incidents:
         if known is not None:
             self.tell(known, f"process {pid} died too", at.mono_s)
             return
-        judgement = Judgement(Verdict.DEAD, "died unexpectedly", died_s)
+        judgement = Judgement(Verdict.DEAD, DIED, died_s)
         incident = self.found(process, judgement, pid, at, epoch=epoch, ledger=ledger, drill=drill)
         incident.remedy = "replaced by supervisord"
         incident.found_wall_s -= at.mono_s - died_s
         incident.found_mono_s = died_s
         self._changed(incident, "")
+
+    def ended_by(self, process: str, pid: int, words: str, now_s: float) -> None:
+        """Called when supervisord has told how a process that died unexpectedly ended: "terminated by SIGKILL"."""
+        incident = self.of(process)
+        if incident is None or not words:
+            return
+        if incident.pid == pid and incident.reason == DIED:
+            incident.reason = f"{DIED}: {words}"
+        self.tell(incident, f"process {pid}: {words}", now_s)
 
     def counted(self, process: str, pid: int, ledger: Ledger | None) -> None:
         """Called when the ledger was looked at after a death, before the successor adds to it."""

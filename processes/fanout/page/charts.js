@@ -62,7 +62,7 @@ export function meter(percent, label, old = false) {
       "svg",
       { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { class: "track", width: 100, height: 6 }),
-      svg("rect", { class: "fill", width: shown, height: 6 }),
+      svg("rect", { class: "level", width: shown, height: 6 }),
     ),
     h("span", { className: "amount" }, `${Math.round(percent)}%`),
   );

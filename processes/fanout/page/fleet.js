@@ -240,7 +240,7 @@ export const view = {
     main.replaceChildren(
       h(
         "div",
-        { className: "fill" },
+        { className: "column" },
         h(
           "div",
           { className: "tools" },

@@ -30,7 +30,10 @@ export class Output {
       },
       this.lines,
     );
+    this.top = 0; // where the screen was scrolled to last
     this.follow = h("input", { type: "checkbox", checked: true, onchange: () => this.toEnd() });
+    // Lines get their true height only when they come into view, so the end moves without a new line.
+    new ResizeObserver(() => this.toEnd()).observe(this.lines);
     this.find = h("input", {
       type: "search",
       placeholder: "Find in the output",
@@ -132,10 +135,17 @@ export class Output {
   }
 
   toEnd() {
+    this.screen.classList.toggle("follows", this.follow.checked);
     if (this.follow.checked) this.screen.scrollTop = this.screen.scrollHeight;
+    this.top = this.screen.scrollTop;
   }
+  // Only a move upwards is a person's: the output also grows, which leaves the screen where it is, above the end.
   scrolled() {
-    this.follow.checked = this.screen.scrollTop + this.screen.clientHeight >= this.screen.scrollHeight - 24;
+    const { scrollTop, clientHeight, scrollHeight } = this.screen;
+    const atEnd = scrollTop + clientHeight >= scrollHeight - 24;
+    if (atEnd || scrollTop < this.top - 1) this.follow.checked = atEnd;
+    this.screen.classList.toggle("follows", this.follow.checked);
+    this.top = scrollTop;
   }
 
   mark(element) {

@@ -1,5 +1,5 @@
 // Finding hosts: "role=web !os:debian cpu>80 offline since>10m name:web*". Pure. core/shown/query.py tells the whole
-// language and reads the same: what is changed here is changed there. tests/browser/test_browser_query.py compares them.
+// language and reads the same: what is changed here is changed there. A test in the browser compares both.
 
 import { plain } from "./dom.js";
 
@@ -176,7 +176,9 @@ function bare(word) {
   if (!word.text) throw new QueryError(word, "there is nothing here to look for");
   const presence = word.mask.toLowerCase();
   if (PRESENCES.includes(presence)) return (host) => host.presence === presence;
-  const like = pattern(pieces(word), true);
+  const parts = pieces(word),
+    like = pattern(parts, true);
+  if (parts.length > 1) return (host) => isText(host.name, like);
   return (host, running) => texts(host, running).some((text) => like(text.toLowerCase()));
 }
 function texts(host, running) {

@@ -48,3 +48,30 @@ def test_a_next_token_that_others_could_have_read_is_not_used(tmp_path: Path) ->
         with pytest.raises(NotPrivate):
             call(tmp_path / "t")
     assert not (tmp_path / "t").exists()
+
+
+def test_the_code_that_gave_a_file_its_token_is_known_again_and_no_other_is(tmp_path: Path) -> None:
+    file = tmp_path / "t"
+    assert not agent_token.came_of(file, "web1:a"), "nothing is there"
+    token_hash = agent_token.make(file)
+    agent_token.note_code(file, "web1:a", token_hash)
+    assert not agent_token.came_of(file, "web1:a"), "killed before the token was in its place: it is offered again"
+    assert agent_token.make(file) == token_hash
+    agent_token.promote(file)
+    assert agent_token.came_of(file, "web1:a")
+    assert not agent_token.came_of(file, "web1:b")
+    agent_token.make(file)
+    assert agent_token.came_of(file, "web1:a"), "a rotation is under way"
+    agent_token.promote(file)
+    assert agent_token.came_of(file, "web1:a"), "a rotation is over"
+    file.unlink()
+    assert not agent_token.came_of(file, "web1:a"), "the token was removed"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"abc"])
+def test_a_note_of_a_code_that_says_nothing_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "t"
+    file.write_text("secret\n")
+    (tmp_path / "t.code").write_bytes(content)
+    (tmp_path / "t.code").chmod(0o600)
+    assert not agent_token.came_of(file, "web1:a")

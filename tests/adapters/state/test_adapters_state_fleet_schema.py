@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import old_installation
 
 from processes.adapters.state import audit_trail, fleet_db, fleet_schema
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.core.hub import step
+from processes.core.hub.rules import Rules
 from processes.core.records.request import OperatorToken
+from processes.core.records.run import Part
 from processes.core.travels.audit import Head, Kind
 from processes.core.travels.audit_chain import Verifier
+from processes.core.values import Now
+from processes.hub import store
 
 # Migrates, and kills itself before the N-th statement that SQLite carries out.
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
+from typing import Any
 from processes.adapters.state import fleet_schema
 left = int(sys.argv[2])
 def strike(statement):
@@ -38,6 +47,37 @@ more = (
 )
 fleet_schema.migrate(connection, (*fleet_schema.MIGRATIONS, more))
 """
+
+
+OLD_PARTS: dict[
+    str, list[dict[str, Any]]
+] = {  # of runs as a version before kept them, with all their hosts in the run's own record
+    "going": [
+        {"host": "a", "part": "succeeded", "step": 1, "command_id": "c1"},
+        {"host": "b", "part": "failed", "command_id": "c2", "reason": "timeout"},
+        {"host": "c", "part": "active", "step": 1, "command_id": "c3"},
+        {"host": "e"},
+        {"host": "d"},
+    ],
+    "over": [
+        {"host": "b", "part": "failed", "reason": "host_removed"},
+        {"host": "a", "part": "not_attempted"},
+    ],
+    "begun": [{"host": "a"}],
+}
+
+
+def put_old_runs(connection: sqlite3.Connection) -> None:
+    """Put runs as a version before wrote them into a file of that version."""
+    for number, (run_id, parts) in enumerate(OLD_PARTS.items(), 1000):
+        is_open = run_id != "over"
+        record = {
+            "id": run_id, "number": number, "steps": ["pull", "switch"], "parts": parts, "parallel": 1,
+            "max_failures": None, "ttl_s": 60.0, "actor": "ann", "created_wall_s": 1.7e9,
+            **({} if is_open else {"state": "failed", "finished_wall_s": 1.8e9}),
+        }  # fmt: skip
+        row = (number, run_id, is_open, None if is_open else 1.8e9, json.dumps(record, separators=(",", ":")))
+        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", row)
 
 
 @pytest.fixture
@@ -67,6 +107,42 @@ def test_a_file_of_the_first_version_becomes_what_a_new_file_is_and_keeps_its_ro
     assert fleet_db.refusal(old, tmp_path / "epoch", None) == ""
 
 
+def test_the_hosts_of_runs_of_a_version_before_become_rows_and_none_is_lost(old: Path) -> None:
+    with opened(old) as before:
+        put_old_runs(before)
+    with contextlib.closing(fleet_db.open_for_writing(old)) as now:
+        views = {run_id: fleet_db.whole_run(now, run_id) for run_id in OLD_PARTS}
+        for run_id, view in views.items():
+            assert view is not None
+            unbegun = Part.NOT_ATTEMPTED if run_id == "over" else Part.PENDING
+            shown = [(each.host, each.state, each.step, each.command_id, each.reason) for each in view.hosts]
+            assert shown == [
+                (
+                    old["host"],
+                    old.get("part", unbegun),
+                    old.get("step", 0),
+                    old.get("command_id"),
+                    old.get("reason", ""),
+                )
+                for old in OLD_PARTS[run_id]
+            ], "each host as it was, in the order in which they begin"
+            counts = Counter(each.state for each in view.hosts)
+            assert [getattr(view, state) for state in Part] == [counts[state] for state in Part]
+            assert view.total == len(view.hosts)
+        stored = store._restored(now)
+        assert dict(stored.rows["run_hosts"]) == {"going": ("a", "b", "c", "e", "d"), "begun": ("a",)}
+        assert [(key, part.command_id) for key, part in stored.rows["run_parts"]] == [("going/c", "c3")]
+        memory = step.restore(Rules(), 1, "boot", Now(0.0, 2e9), stored)
+        assert dict(memory.due_runs) == {"going": ("c",), "begun": ()}
+        records = [text for (text,) in now.execute("SELECT record FROM runs")]
+        assert all("parts" not in json.loads(text) for text in records)
+        assert len(records) == 4, "the run of the old installation too"
+        (worked,) = [run for run in fleet_db.runs(now) if run.id not in OLD_PARTS]
+        whole = fleet_db.whole_run(now, worked.id)
+        assert whole is not None
+        assert [(each.host, each.state) for each in whole.hosts] == [("worker", Part.SUCCEEDED)]
+
+
 def test_the_lines_of_the_first_version_stay_as_they_are_and_the_chain_begins_behind_them(old: Path) -> None:
     with opened(old) as before:
         lines = before.execute("SELECT * FROM audit ORDER BY number").fetchall()
@@ -83,6 +159,8 @@ def test_the_lines_of_the_first_version_stay_as_they_are_and_the_chain_begins_be
 
 def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_completed(old: Path, tmp_path: Path) -> None:
     """With one version more than there is: of tables that are made, changed, and filled."""
+    with opened(old) as before:
+        put_old_runs(before)
     kept = old.read_bytes()
     seen = set()
     newest = fleet_schema.VERSION + 1
@@ -103,6 +181,11 @@ def test_a_migration_that_is_killed_anywhere_leaves_a_whole_version_and_is_compl
             assert chained == (begun is not None) == (version >= audit_trail.CHAINED_SINCE), number
             token_columns = {name for _, name, *_ in after.execute("PRAGMA table_info(tokens)")}
             assert ("replaced_by" in token_columns) == ("expires_wall_s" in token_columns) == (version >= 4), number
+            assert ("run_parts" in names) == ("run_hosts" in names) == (version >= 5), number
+            whole = after.execute("SELECT count(*) FROM runs WHERE json_extract(record, '$.parts') IS NOT NULL")
+            assert whole.fetchone() == (4 if version < 5 else 0,), number
+            if version >= 5:
+                assert after.execute("SELECT count(*) FROM run_parts WHERE run IN ('going', 'over')").fetchone() == (4,)
             assert after.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         if done.returncode == 0:
             break

@@ -97,7 +97,7 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
         ("run", "pull", "web1", "--query", "web"), ("run", "pull", "--all", "--query", "web", "--yes"),
         ("label",), ("label", "web1"), ("label", "a=b"), ("label", "web1", "A=b"), ("label", "web1", "a=b", "--query", "x"),
         ("label", "web1", "a=b", "a=c"), ("label", "web1", "A-"), ("enroll", "web1", "--label", "x"),
-        ("enroll", "web1", "--rotate", "--label", "x=y"), ("queries", "--json", "save", "a", "b"), ("queries", "save", "a"),
+        ("enroll", "web1", "--rotate", "--label", "x=y"), ("queries", "save", "a"),
         ("run", "pull", "--all", "--yes", "--where", "a=b", "--where", "a=c"), ("run", "pull", "web1", "--where", "a=b"),
         ("run", "pull", "--all", "--yes", "--where", "ab"), ("logs", "c1", "--follow", "--json"),
         ("status", "--watch", "--json"),
@@ -106,8 +106,9 @@ def test_json_is_one_document_when_the_verb_is_used_wrongly(run: Run, verb: tupl
         ("run", "pull", "a", "--wait", "inf"),
         ("run", "pull", "a", "--no-wait", "--wait", "1"),
         ("run", "pull", "a", "--key", ""), ("run", "pull", "a", "--key", "k" * 129),
-        ("sessions", "end"), ("sessions", "end", "s1", "--all"), ("sessions", "--json", "end", "s1"),
-        ("sessions", "--hub", "http://127.0.0.1:1", "end", "--all"),
+        ("sessions", "end"), ("sessions", "end", "s1", "--all"),
+        ("--hub", "http://127.0.0.1:1"), ("--hub",), ("--json",), ("--hub", "http://127.0.0.1:1", "nonsense"),
+        ("sessions", "--hub", "http://127.0.0.1:1", "end", "--all"), ("token", "--role", "viewer", "create"),
         ("stop", "hup"), ("enroll", "bad_name"), ("token", "create", "--role", "king"), ("nonsense",), (),
     ],
     ids=" ".join,
@@ -188,7 +189,6 @@ def test_wrong_usage_is_told_on_one_line(run: Run) -> None:
     ("verb", "path", "word"),
     [
         ("host", "hosts", "unknown_host"), ("command", "commands", "unknown_command"),
-        ("logs", "commands", "unknown_command"),
         ("runs", "runs", "unknown_run"), ("deadletter", "deadletters", "unknown_letter"),
     ],
 )  # fmt: skip
@@ -445,15 +445,31 @@ def test_cancel_finds_out_which_it_is_before_it_asks_for_an_end(run: Run, server
     assert {each.path for each in server.asked if each.method == "POST"} == {f"{COMMANDS}/c1/cancel", f"{RUN}/cancel"}
 
 
+def test_what_a_short_id_names_is_changed_by_its_whole_id_and_never_one_of_two(run: Run, server: ApiServer) -> None:
+    server.on("GET", f"{COMMANDS}/cccc", (200, command("cccc1", "a")))
+    server.on("GET", "/api/v1/runs/cccc", (404, {"error": "unknown_run", "message": "there is no run"}))
+    server.on("POST", f"{COMMANDS}/cccc1/cancel", (202, command("cccc1", "a", "cancelled")))
+    assert run("cancel", "cccc") == (0, "cccc1: cancelled\n", "")
+    server.on("GET", f"{COMMANDS}/r1", (200, command("r123", "a")))
+    server.on("GET", RUN, (200, BEGUN))
+    refused = run("cancel", "r1", "--json")
+    assert (refused.code, json.loads(refused.out)["error"]) == (1, "ambiguous_id")
+    named = (409, {"error": "ambiguous_id", "message": "several commands begin with 'dddd'", "candidates": ["dddd1"]})
+    server.on("GET", f"{COMMANDS}/dddd", named)
+    assert run("cancel", "dddd").err == (
+        "fleethub: several commands begin with 'dddd'\n  Type more of the one that is meant.\n"
+    )
+    assert [each.path for each in server.asked if each.method == "POST"] == [f"{COMMANDS}/cccc1/cancel"]
+
+
 def test_a_runs_id_in_the_place_of_a_commands_is_told(run: Run, server: ApiServer) -> None:
     server.on("GET", f"{COMMANDS}/r1", UNKNOWN_COMMAND)
     server.on("GET", RUN, (200, BEGUN))
-    for verb in ("command", "logs"):
-        assert run(verb, "r1") == (
-            1,
-            "",
-            "fleethub: r1 is a run, not a command\n  fleethub runs r1 names its commands.\n",
-        )
+    assert run("command", "r1") == (
+        1,
+        "",
+        "fleethub: r1 is a run, not a command\n  fleethub runs r1 names its commands.\n",
+    )
 
 
 def test_a_command_tells_its_run_its_exit_code_and_how_long_it_took(run: Run, server: ApiServer) -> None:
@@ -553,6 +569,30 @@ def test_a_verb_that_is_of_this_machine_only_says_so(run: Run) -> None:
     assert (done.code, json.loads(done.out)["error"]) == (2, "local_only")
     assert "this machine's own installation only" in done.err
     assert json.loads(run("hosts", "--hubb", "x", "--json").out)["error"] == "usage"
+
+
+def test_another_hub_and_json_may_be_named_before_the_verb(run: Run, server: ApiServer, tmp_path: Path) -> None:
+    server.on("GET", "/api/v1/hosts", (200, {"hosts": [host("web1")], "next": None}))
+    (tmp_path / "t").write_text("secret\n")
+    behind = run("hosts", "--json", "--hub", server.url, "--token-file", str(tmp_path / "t"))
+    before = run("--json", "--hub", server.url, f"--token-file={tmp_path / 't'}", "hosts")
+    assert (before.code, before.out, before.err) == (0, behind.out, "")
+    assert json.loads(before.out)["hosts"][0]["name"] == "web1"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--hub", "http://a:1", "up"), "this machine's own installation only"),
+        (("--hub", "http://a:1", "nonsense"), "there is no verb 'nonsense'"),
+        (("--hub", "http://a:1"), "there is no verb behind --hub http://a:1"),
+        (("--limit", "3", "hosts"), "A verb's options stand behind it"),
+    ],
+)  # fmt: skip
+def test_what_stands_wrongly_before_the_verb_is_told(run: Run, typed: tuple[str, ...], said: str) -> None:
+    done = run(*typed)
+    assert done.code == 2
+    assert said in done.err
 
 
 def test_every_verb_of_the_contract_is_there_and_has_a_help(run: Run) -> None:

@@ -13,8 +13,10 @@ from doubles.alarm_ends import webhook
 
 from processes.adapters import settings
 from processes.adapters.settings import SettingsError
+from processes.adapters.state import audit_trail, fleet_db
 from processes.cli.__main__ import execute
 from processes.core.alarms.alarm import AlarmEvent, AlarmState, Condition, Phase, Standing, Told
+from processes.core.travels.audit import Kind
 from processes.core.values import Severity
 
 SECRETS = ("s3cret", "T0KEN")
@@ -76,7 +78,21 @@ def test_test_alarm_reaches_each_target_and_one_that_fails_is_named(
         assert execute(["alarms", "test"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [f"json (json://127.0.0.1:{hook.port}/…): sent"]
-    assert json.loads((state / "out").read_text())["events"][0]["phase"] == "test"
+    told = json.loads((state / "out").read_text())
+    assert told["events"][0]["phase"] == "test"
+    assert told["audit_head"] == "", "nothing was ever started here"
+
+
+def test_a_test_alarm_tells_the_head_of_the_audit_trail_as_every_alarm_does(state: Path) -> None:
+    connection = fleet_db.open_for_writing(state / "fleet.db")
+    audit_trail.add(connection, 1e9, Kind.HOST, "web1", "enrolled", actor="admin")
+    head = audit_trail.head(connection)
+    connection.close()
+    write_config(state, argv=["/bin/sh", "-c", f"cat > {state}/out"])
+    assert execute(["alarms", "test"]) == 0
+    told = json.loads((state / "out").read_text())
+    assert told["audit_head"] == str(head)
+    assert f"audit head {head}" in told["body"]
 
 
 def test_file_with_passwords_that_everybody_can_read_is_warned_of(

@@ -101,6 +101,23 @@ def _serve(server: ApiServer, page: object, document: object) -> None:
     )
 
 
+def test_an_incident_may_be_named_by_its_beginning(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(settings.incidents_database, settings.evidence, 10, 1 << 20)
+    for its_id in ("20260102T03-a", "20260102T04-b"):
+        store.save(Incident(
+            id=its_id, process="hub", verdict="dead", reason="", pid=7, epoch=1, boot_id="b", good_mono_s=1.0,
+            found_mono_s=2.0, found_wall_s=1e9,
+        ))  # fmt: skip
+    store.close()
+    assert execute(["incident", "20260102T04"]) == 0
+    assert "20260102T04-b" in capsys.readouterr().out
+    assert execute(["incident", "2026", "--json"]) == 1
+    refused = capsys.readouterr()
+    assert json.loads(refused.out)["error"] == "ambiguous_id"
+    assert "several incidents begin with '2026': 20260102T03-a, 20260102T04-b" in refused.err
+    assert execute(["incident", "202"]) == 1, "too short"
+
+
 def test_a_long_file_is_shown_in_part_and_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     (settings.evidence / "i2" / "stacks.txt").write_text("x" * 80 * 1024)
     assert execute(["incident", "i2"]) == 0

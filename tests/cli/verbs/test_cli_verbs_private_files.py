@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from processes.adapters import own_user
 from processes.adapters.settings import load
 from processes.adapters.state import fleet_db, revocations
 from processes.cli.__main__ import execute
+from processes.cli.verbs import installation
 from processes.core.values import Role
 from processes.fanout.state_folder import credentials, look
 
@@ -99,3 +101,15 @@ def test_a_token_that_was_ever_made_void_is_not_good_whatever_the_database_says(
     assert {"good", "void"} & set(look(settings, second).credentials) == {"good"}
     unread = credentials(settings, None, revocations.Look(), "")
     assert {"good", "void"} & set(unread) == set(), "nobody could read what is void"
+
+
+def test_what_keeps_gateways_and_fanouts_roots_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load({"FLEETHUB_STATE": str(tmp_path)})
+    why = {"gateway": ["no CAP_KILL"], "fanout": ["no CAP_KILL", "a closed folder"]}
+    monkeypatch.setattr(own_user, "is_wanted", lambda settings, kind: True)
+    monkeypatch.setattr(own_user, "hindrances", lambda settings, kind: why[kind])
+    assert installation._who_stay_root(found) == {
+        "no CAP_KILL": ["gateways", "fanouts"], "a closed folder": ["fanouts"],
+    }  # fmt: skip
+    monkeypatch.setattr(own_user, "is_wanted", lambda settings, kind: kind == "gateway")
+    assert installation._who_stay_root(found) == {"no CAP_KILL": ["gateways"]}

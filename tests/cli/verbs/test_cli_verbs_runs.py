@@ -105,7 +105,8 @@ def test_a_failed_host_leaves_and_is_named_with_its_step_and_command(fleet: Flee
     done = fleet.house.cli("run", "h2only,a", "h1", "h2")
     assert done.returncode == 1
     assert sorted(fleet.done()) == ["a h2", "h2only h1", "h2only h1", "h2only h2"]
-    line, counts = done.stderr.splitlines()[-2:]
+    line, last, counts = done.stderr.splitlines()[-3:]
+    assert last == "  | h2only on h1"
     assert line.startswith("h1: failed at h2only: ")
     assert re.search(r"exit code 1  \((bin/)?fleethub command ", line)
     assert counts.endswith("failed: 1 succeeded, 1 failed")

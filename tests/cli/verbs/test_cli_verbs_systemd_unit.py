@@ -10,17 +10,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from doubles.deadline import WAIT_S
 
-from processes.adapters import settings
+from processes.adapters import own_user, settings
 from processes.cli.machine import supervision
 from processes.cli.terminal.failure import Failure
 from processes.cli.verbs import installation
-from processes.cli.verbs.systemd_unit import agent_unit, hub_unit, not_carried
+from processes.cli.verbs.systemd_unit import agent_unit, closed_to, hub_unit, not_carried
 
 PYTHON = Path("/opt/fleethub/bin/python")
 ANALYZE = shutil.which("systemd-analyze")
@@ -72,6 +73,22 @@ def test_settings_of_the_environment_that_the_unit_does_not_carry_are_named() ->
     )
     assert not_carried(settings.load(both), both) == said
     assert not_carried(settings.load(left), left).endswith(" into /var/lib/fleethub/fleethub.toml")
+
+
+def test_a_user_who_cannot_read_the_program_is_named_beside_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug it would catch: a unit for a checkout in /root, which then starts again and again."""
+    folder = Path(tempfile.mkdtemp(prefix="fhu"))  # 0700
+    try:
+        program = folder / "os.py"
+        program.touch(0o644)
+        monkeypatch.setattr(own_user, "_programs", lambda: iter([Path("/usr"), program]))
+        assert closed_to("root") == ""
+        for user in ("nobody", "nobody-of-that-name"):
+            assert closed_to(user).startswith(f"the user {user} cannot read {program}, so this unit will not start")
+        folder.chmod(0o755)
+        assert closed_to("nobody") == closed_to("nobody-of-that-name") == ""
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_its_times_are_longer_than_what_they_wait_for() -> None:

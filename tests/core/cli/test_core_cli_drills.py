@@ -21,12 +21,15 @@ from processes.core.cli.drills import (
     WELL_S,
     Drill,
     Figures,
+    Given,
     Left,
     cells,
     markdown,
+    outcome,
     together,
     trouble,
 )  # fmt: skip
+from processes.core.records.command import State
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 FREEZE = Drill(name="x-stop", what="x", process="x", verdict="frozen", guilty="f")
@@ -56,6 +59,7 @@ def test_a_round_inside_its_bounds_has_no_trouble() -> None:
         ({"recovered_s": 5.01}, "well after 5.01 s; the bound is 5 s"),
         ({"recovered_s": None}, "it is not known after how long it was well"),
         ({"lost": 1}, "1 commands lost"),
+        ({"late": 1}, "1 commands not ended in time"),
         ({"doubled": 2}, "2 commands ran twice"),
         ({"agents_disconnected": 3}, "3 agents disconnected"),
         ({"operators_disconnected": 1}, "1 operators disconnected"),
@@ -159,3 +163,27 @@ def test_the_readme_shows_exactly_the_drills_that_there_are() -> None:
     assert [row.split("`")[1] for row in rows] == [drill.name for drill in DRILLS]
     assert not any("**failed**" in row for row in rows)
     assert [row.split(" | ")[1] for row in rows] == [drill.what for drill in DRILLS]
+
+
+@pytest.mark.parametrize(
+    ("given", "lost", "late", "doubled", "said"),
+    [
+        (Given("c", State.SUCCEEDED, ran=1), 0, 0, 0, ""),
+        (Given("c", State.SUCCEEDED, ran=0), 1, 0, 0, "command c succeeded and did not run"),
+        (Given("c", State.SUCCEEDED, ran=2), 0, 0, 1, ""),
+        (Given("c", State.LOST, "rebooted"), 1, 0, 0, "command c is lost rebooted"),
+        (Given("c", None, "GET /commands/c was answered 404"), 1, 0, 0, "command c: GET /commands/c was answered 404"),
+        (Given("c", State.FAILED, "exit_code", 1), 0, 0, 0, "command c is failed exit_code"),
+        *[
+            (Given("c", state, ran=1), 0, 1, 0, f"command c has not ended yet: {state}")
+            for state in State if not state.final
+        ],
+    ],
+)  # fmt: skip
+def test_a_command_that_ends_late_is_late_and_only_what_is_gone_is_lost(
+    given: Given, lost: int, late: int, doubled: int, said: str
+) -> None:
+    """The bug it would catch: a busy machine, on which a command takes longer, counts as one that loses commands."""
+    assert outcome([given]) == (1, lost, late, doubled, [said] if said else [])
+    good = Given("g", State.SUCCEEDED, ran=1)
+    assert outcome([good, given, good])[:4] == (3, lost, late, doubled)

@@ -6,7 +6,7 @@ from doubles.fleet_play import Play
 
 from processes.core.cli import rollback
 from processes.core.records.command import State
-from processes.core.records.run import Part, RunState
+from processes.core.records.run import Part, RunState, run_view
 from processes.core.travels import messages
 from processes.core.travels.messages import StartRun
 
@@ -48,10 +48,16 @@ def test_a_run_begins_no_further_host() -> None:
         )
     )
     (run,) = [run for run in play.memory.runs.values() if run.open]
-    assert {part.part for part in run.parts} == {Part.ACTIVE, Part.PENDING}
-    (ended,) = rollback.restored([], [], [run], play.memory.ledger, revoked=frozenset(), now_wall_s=5.0).runs
+    parts = [(run.id, part) for part in play.memory.run_parts.values()]
+    assert (run.active, run.total) == (len(parts), 3) == (1, 3)
+    found = rollback.restored([], [], [run], play.memory.ledger, parts=parts, revoked=frozenset(), now_wall_s=5.0)
+    ((run_id, part),) = found.parts
+    assert (run_id, part.part, part.reason) == (run.id, Part.FAILED, "restored")
+    (ended,) = found.runs
     assert (ended.state, ended.finished_wall_s) == (RunState.CANCELLED, 5.0)
-    assert {part.part for part in ended.parts} == {Part.FAILED, Part.NOT_ATTEMPTED}
+    view = run_view(ended, ("a", "b", "c"), {part.host: part})
+    assert [each.state for each in view.hosts] == [Part.FAILED, Part.NOT_ATTEMPTED, Part.NOT_ATTEMPTED]
+    assert (view.failed, view.not_attempted, view.active, view.pending) == (1, 2, 0, 0)
 
 
 def test_a_token_that_is_void_since_stays_void() -> None:

@@ -252,6 +252,20 @@ def test_the_canary_and_who_only_strays_are_never_suspended(play: Play) -> None:
     assert not play.memory.hosts_suspended
 
 
+def test_a_stray_report_that_is_repeated_is_kept_once_written_once_and_acknowledged_each_time(play: Play) -> None:
+    """The bug it would catch: a thousand agents that repeat one report each keep the hub busy with its thousand dead
+    letters, so honest agents' reports wait for seconds.
+    """
+    first = play.do(report("none"))
+    assert [write.table for write in first.writes if isinstance(write, Put)] == ["deadletters"]
+    play.wait(1.0)
+    again = play.do(report("none"))
+    assert not again.writes
+    assert [len(delivered(effects, DeliverAck)) for effects in (first, again)] == [1, 1]
+    other = play.do(msgspec.structs.replace(report("none"), message="another end"))
+    assert [write.table for write in other.writes if isinstance(write, Put)] == ["deadletters"]
+
+
 def test_a_suspended_agents_words_are_neither_stepped_nor_acknowledged_nor_kept(play: Play) -> None:
     """What waits in the queue of a flood would else cost two restarts each; a good agent says it again when it is
     lifted.

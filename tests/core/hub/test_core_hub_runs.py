@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
 from doubles.fleet_play import Play, sent
+from hypothesis import given
+from hypothesis import strategies as st
 
-from processes.core.hub.effects import Effects
+from processes.core.hub import step
+from processes.core.hub.effects import Effects, Put
 from processes.core.hub.rules import Rules
 from processes.core.hub.runs import facts_of
 from processes.core.records.command import State
-from processes.core.records.run import Run, RunState
+from processes.core.records.run import Part, PartView, Run, RunState, run_view
 from processes.core.travels import messages
 from processes.core.travels.messages import CancelRun, Json, StartRun
 
 
 class Fleet:
-    """Five connected hosts and one run."""
+    """Connected hosts and one run."""
 
-    def __init__(self) -> None:
-        self.play = Play()
-        self.names = [f"h{number}" for number in range(5)]
+    def __init__(self, count: int = 5, rules: Rules = Rules()) -> None:  # noqa: B008  # no state
+        self.play = Play(rules)
+        self.names = [f"h{number}" for number in range(count)]
         self.play.enroll(*self.names)
         for name in self.names:
             self.play.connect(name, f"c-{name}")
@@ -41,8 +45,20 @@ class Fleet:
     def run(self) -> Run:
         return self.play.memory.runs[self.run_id]
 
+    @property
+    def hosts(self) -> list[PartView]:
+        """The run's hosts as the database would show them."""
+        puts = [write for write in self.play.effects.writes if isinstance(write, Put)]
+        names = {put.key: put.row for put in puts if put.table == "run_hosts"}
+        parts = {put.row.host: put.row for put in puts if put.table == "run_parts" and self.run_id in put.key}
+        view = run_view(self.run, names[self.run_id], parts)
+        counts = Counter(str(part.state) for part in view.hosts)
+        assert {state: getattr(view, state) for state in map(str, Part)} == {s: counts[s] for s in map(str, Part)}
+        return view.hosts
+
     def command(self, host: str) -> str:
-        (part,) = [part for part in self.run.parts if part.host == host]
+        (part,) = [part for part in self.hosts if part.host == host]
+        assert part.command_id is not None
         return part.command_id
 
     def end(self, host: str, status: str = "ok") -> Effects:
@@ -50,7 +66,7 @@ class Fleet:
         return self.play.report(host, f"c-{host}", self.command(host), status)
 
     def parts(self) -> dict[str, str]:
-        return {part.host: str(part.part) for part in self.run.parts}
+        return {part.host: str(part.state) for part in self.hosts}
 
 
 @pytest.fixture
@@ -156,7 +172,7 @@ def test_a_run_whose_hub_died_between_a_steps_end_and_the_next_goes_on(fleet: Fl
     fleet.play.memory.queues.pop("h0")
     fleet.play.restart()
     fleet.play.settle()
-    assert fleet.run.parts[0].step == 1
+    assert fleet.hosts[0].step == 1
 
 
 def test_a_removed_host_is_a_failed_one_and_the_run_ends(fleet: Fleet) -> None:
@@ -223,7 +239,7 @@ def test_a_run_makes_no_command_past_the_limits_and_says_which_hosts_had_none(
     fleet.start("pull")
     room = rules.open_max if rules.queued_per_host_max else 0
     assert fleet.play.memory.ledger.accepted == room
-    assert [part.reason for part in fleet.run.parts] == [""] * room + [reason] * (5 - room)
+    assert [part.reason for part in fleet.hosts] == [""] * room + [reason] * (5 - room)
     for name in fleet.names[:room]:
         fleet.end(name)
     assert fleet.run.state is RunState.FAILED
@@ -234,3 +250,108 @@ def test_facts_that_cannot_be_read_choose_nobody_and_break_no_run(text: bytes) -
     """The bug it would catch: facts that one host left in the database end every run that chooses by facts, for ever."""
     assert facts_of(Json(text)) == {}
     assert facts_of(Json(b'{"cpu":"arm"}')) == {"cpu": "arm"}
+
+
+def written(effects: Effects) -> int:
+    """How many bytes the rows of runs take among these effects."""
+    puts = [write for write in effects.writes if isinstance(write, Put) and write.table.startswith("run")]
+    assert puts
+    return sum(len(msgspec.json.encode(put.row)) for put in puts)
+
+
+def test_the_end_of_a_command_writes_and_answers_no_more_in_a_run_over_many_hosts() -> None:
+    """The bug it would catch: a megabyte is written whenever one of ten thousand hosts is done."""
+    sizes, answers = [], []
+    for count in (6, 100):
+        fleet = Fleet(count)
+        ((_, reply),) = fleet.start("pull", "switch", parallel=4).replies
+        sizes.append([written(fleet.end("h1")), written(fleet.end("h1", "error")), written(fleet.end("h2", "error"))])
+        answers.append(len(reply.body))
+        assert set(fleet.play.memory.run_parts) == {f"{fleet.run_id}/h{number}" for number in (0, 3, 4, 5)}
+    few, many = sizes
+    assert all(more <= less + 10 for less, more in zip(few, many, strict=True)), sizes
+    assert answers[1] <= answers[0] + 20
+
+
+def test_a_step_begins_and_cancels_so_many_hosts_at_most_and_all_in_the_end() -> None:
+    fleet = Fleet(19, Rules(run_parts_max=7))
+    event = messages.RequestReceived("r", "fanout", "ann", 1e12, StartRun(["pull", "switch"], fleet.names))
+    made: list[int] = []
+
+    def turns(effects: Effects) -> None:
+        """As the hub's loop turns: what is due is stepped once in each turn."""
+        while True:
+            fleet.play.effects.extend(effects)
+            commands = {w.key for w in effects.writes if isinstance(w, Put) and w.table == "commands"}
+            made.append(len(commands))
+            due = [each for each in step.due(fleet.play.memory) if isinstance(each, step.RunDue)]
+            if not due:
+                return
+            effects = step.step(fleet.play.memory, due[0], fleet.play.now).apply()
+
+    first = step.step(fleet.play.memory, event, fleet.play.now).apply()
+    fleet.run_id = msgspec.json.decode(first.replies[0][1].body)["id"]
+    turns(first)
+    assert made == [7, 7, 5]
+    assert fleet.run.active == len(fleet.names)
+    made.clear()
+    cancel = messages.RequestReceived("c", "fanout", "ann", 1e12, CancelRun(fleet.run_id))
+    turns(step.step(fleet.play.memory, cancel, fleet.play.now).apply())
+    assert max(made) <= 7
+    assert set(fleet.parts().values()) == {"failed"}, "all were queued"
+    assert (fleet.run.state, fleet.run.failed) == (RunState.CANCELLED, len(fleet.names))
+    assert not fleet.play.memory.run_parts
+    assert not fleet.play.memory.run_hosts
+    assert not fleet.play.memory.due_runs
+
+
+def test_a_hub_that_dies_between_two_bites_of_a_start_or_a_cancel_leaves_them_to_its_successor() -> None:
+    fleet = Fleet(9, Rules(run_parts_max=7))
+    event = messages.RequestReceived("r", "fanout", "ann", 1e12, StartRun(["pull"], fleet.names))
+    effects = step.step(fleet.play.memory, event, fleet.play.now).apply()
+    fleet.play.effects.extend(effects)
+    fleet.run_id = msgspec.json.decode(effects.replies[0][1].body)["id"]
+    fleet.play.restart()
+    fleet.play.settle()
+    assert fleet.run.active == len(fleet.names)
+    cancel = messages.RequestReceived("c", "fanout", "ann", 1e12, CancelRun(fleet.run_id))
+    fleet.play.effects.extend(step.step(fleet.play.memory, cancel, fleet.play.now).apply())
+    assert fleet.run.open
+    fleet.play.restart()
+    fleet.play.settle()
+    assert (fleet.run.state, set(fleet.parts().values())) == (RunState.CANCELLED, {"failed"})
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 4), st.none() | st.integers(0, 3), st.integers(1, 3),
+    st.sampled_from([1, 2, 100]),
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["ok", "error", "remove", "cancel", "restart"])), max_size=25),
+)  # fmt: skip
+def test_whatever_befalls_a_run_it_counts_its_hosts_rightly_and_ends_when_they_have(  # noqa: PLR0917  # as drawn
+    count: int, parallel: int, max_failures: int | None, steps: int, bite: int, moves: list[tuple[int, str]]
+) -> None:
+    """Beside a slow count over all hosts, which `hosts` makes. The bugs it would catch: a host is counted twice, or
+    never; a run waits for nobody.
+    """
+    fleet = Fleet(count, Rules(run_parts_max=bite))
+    fleet.start(*["pull"] * steps, parallel=parallel, max_failures=max_failures)
+    for place, move in moves:
+        name = fleet.names[place % count]
+        part = fleet.play.memory.run_parts.get(f"{fleet.run_id}/{name}")
+        if move == "remove":
+            fleet.play.ask(messages.RemoveHost(name))
+        elif move == "cancel":
+            fleet.play.ask(CancelRun(fleet.run_id))
+        elif move == "restart":
+            infos = list(fleet.play.memory.connections.values())
+            fleet.play.at_s += 1
+            fleet.play.restart()
+            fleet.play.do(messages.CensusTaken("gateway", fleet.play.memory.epoch, "boot", 0, True, infos))
+        elif part is not None and name in fleet.play.memory.hosts:
+            fleet.end(name, move)
+        states = Counter(each.state for each in fleet.hosts)
+        assert states[Part.ACTIVE] <= parallel
+        waits = states[Part.PENDING] and not fleet.run.stopped
+        assert fleet.run.open == bool(states[Part.ACTIVE] or waits), states
+        if fleet.run.open and waits:
+            assert states[Part.ACTIVE] == min(parallel, states[Part.ACTIVE] + states[Part.PENDING])

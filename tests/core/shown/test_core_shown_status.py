@@ -5,11 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from processes.core.agent.reconnect import BACKOFF_S_MAX
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import (
+    AGENTS_BACK_S,
     CanaryReport,
     CommandsReport,
     FleetReport,
+    IncidentsReport,
     Overall,
     PortReport,
     ProcessReport,
@@ -17,6 +20,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
     is_wanted,
+    of_hosts,
     overall,
     state_of,
 )
@@ -223,3 +227,38 @@ def test_a_hub_that_has_not_turned_yet_does_not_say_that_there_is_no_host() -> N
     assert FleetReport.of(None) == FleetReport.of(Pulse(pid=7)) == FleetReport(None, None, None, None)
     assert FleetReport.of(Pulse(pid=7, written_ns=1)) == FleetReport(0, 0, 0, 0)
     assert FleetReport.of(Pulse(written_ns=1, hosts=9, online=6, stale=2, offline=1)) == FleetReport(9, 6, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "fleet", "said"),
+    [
+        ([4.4], (3, 0), "0 of 3 hosts online, as gateway began 4 s ago: agents connect again within 60 s"),
+        ([900.0, 4.4], (3, 2), "2 of 3 hosts online, as gateway:1 began 4 s ago: agents connect again within 60 s"),
+        ([60.0], (3, 0), "none of 3 hosts is online"),
+        ([60.0], (3, 1), ""),
+        ([4.4], (3, 3), ""),
+        ([4.4], (0, 0), ""),
+        ([4.4], (None, None), ""),
+        ([], (3, 0), "none of 3 hosts is online"),
+        ([None], (3, 0), "none of 3 hosts is online"),
+    ],
+)
+def test_a_well_installation_says_which_hosts_it_lacks(
+    ages_s: list[float | None], fleet: tuple[int | None, int | None], said: str
+) -> None:
+    """The bug it would catch: `ok`, and nothing else, while all hosts are away after a gateway's death."""
+    gateways = [
+        msgspec.structs.replace(row("gateway" if number == 0 else f"gateway:{number}"), uptime_s=age_s)
+        for number, age_s in enumerate(ages_s)
+    ]
+    report = Report(
+        verdict=Overall.OK, epoch=1, processes=[row("hub"), *gateways], canary=GREEN,
+        fleet=FleetReport(hosts=fleet[0], online=fleet[1]), commands=CommandsReport(), incidents=IncidentsReport(),
+    )  # fmt: skip
+    assert of_hosts(report) == said
+    for verdict in set(Overall) - {Overall.OK}:
+        assert of_hosts(msgspec.structs.replace(report, verdict=verdict)) == "", "it says why it is unwell"
+
+
+def test_the_time_that_agents_have_to_come_back_is_their_longest_pause() -> None:
+    assert AGENTS_BACK_S == BACKOFF_S_MAX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ COUNT = st.integers(0, 2**64 - 1)
 SMALL = st.integers(0, 2**32 - 1)
 
 
-@given(st.builds(
+PULSES = st.builds(
     Pulse, pid=SMALL, start_ticks=COUNT, epoch=COUNT, turn=COUNT, written_ns=COUNT, received=COUNT, stepped=COUNT,
     committed=COUNT, published=COUNT, delivered=COUNT, backlog=SMALL, connections=SMALL, oldest_ns=COUNT,
     in_hand_ns=COUNT,
@@ -22,12 +23,26 @@ SMALL = st.integers(0, 2**32 - 1)
     dropped=COUNT, errors=COUNT, storage_ns=COUNT, dead_letters=SMALL, suspended=SMALL, refused_epoch=COUNT,
     refused_sequence=COUNT, accepted=COUNT, waiting=SMALL, waiting_max=SMALL, waiting_ns=COUNT, unaccepted_ns=COUNT,
     unaccepted_turns=SMALL, turned_away=COUNT, refused=COUNT,
-), COUNT)  # fmt: skip
+)  # fmt: skip
+
+
+@given(PULSES, COUNT)
 def test_every_field_comes_back_as_it_was_written(pulse: Pulse, sequence: int) -> None:
     """Catches a field left out or swapped in pack or unpack."""
     packed = record.pack(pulse, sequence)
     assert len(packed) == record.SLOT_SIZE
     assert record.unpack(packed) == pulse
+
+
+@given(PULSES, PULSES, COUNT)
+def test_what_is_in_hand_is_written_into_the_slot_before_and_nothing_else_changes(
+    before: Pulse, pulse: Pulse, sequence: int
+) -> None:
+    """Catches a place that is not where `pack` puts it, and a checksum of the slot before."""
+    slot = record.repack(record.pack(before, 7), pulse, sequence)
+    same = msgspec.structs.replace(before, in_hand=pulse.in_hand, in_hand_ns=pulse.in_hand_ns)
+    assert slot == record.pack(same, sequence)
+    assert record.unpack(slot) == same
 
 
 @pytest.mark.parametrize("place", [0, 1])

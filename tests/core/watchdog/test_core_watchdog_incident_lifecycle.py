@@ -100,6 +100,30 @@ def test_what_a_death_means(before: str, killed: bool, expected: bool, says: str
         assert incident.found_wall_s == pytest.approx(scene.now_s - 0.1 + 1e9)
 
 
+def test_the_incident_of_a_killed_process_names_the_signal() -> None:
+    scene = Scene()
+    scene.died()
+    scene.incidents.ended_by("hub", 7, "terminated by SIGKILL", scene.now_s)
+    (incident,) = scene.incidents.open.values()
+    assert incident.reason == "died unexpectedly: terminated by SIGKILL"
+    assert scene.told == ["hub: process 7: terminated by SIGKILL"]
+    scene.died(pid=8)
+    scene.incidents.ended_by("hub", 8, "exit status 70", scene.now_s)
+    assert incident.reason == "died unexpectedly: terminated by SIGKILL", "of the one that it was found for"
+    assert scene.told[-1] == "hub: process 8: exit status 70"
+    changes = scene.changes
+    scene.incidents.ended_by("hub", 8, "", scene.now_s)
+    scene.incidents.ended_by("fanout", 9, "terminated by SIGKILL", scene.now_s)
+    assert scene.changes == changes, "nobody knows how it ended, or it has no incident"
+
+
+def test_a_verdict_is_not_replaced_by_how_the_process_ended() -> None:
+    scene = Scene()
+    frozen = scene.found()
+    scene.incidents.ended_by("hub", 7, "terminated by SIGSEGV", scene.now_s)
+    assert frozen.reason == "no turn"
+
+
 def test_an_alarming_line_is_told_once_and_names_the_verdict_of_now() -> None:
     scene = Scene()
     incident = scene.found()

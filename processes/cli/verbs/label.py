@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.options import as_json, asking, asks_hub
@@ -73,9 +72,6 @@ def labels_of(words: Iterable[str]) -> dict[str, str]:
 def queries(context: click.Context, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """List the saved queries: @NAME stands for one wherever a query is asked for."""
     if context.invoked_subcommand is not None:
-        for name in ("as_json", "hub", "token_file"):  # another hub's queries are meant: never change ours instead
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"Give options behind `queries {context.invoked_subcommand}`.")
         return
     with asking(hub, token_file) as api:
         told = api.read("/queries", SavedQueries)
