@@ -270,9 +270,9 @@ Conditions of hosts
     second takes what has changed (fanout/judging.py). rules.py says what is worth a word, signs.py whether a host is so
     now, dwelling.py has what is so and does not stand yet, beginnings.py makes it stand, alone or as one condition of
     many with one cause (causes.py), standing.py has what stands. A change goes to the hub as ConditionsJudged, whole,
-    again and again until the mirror shows it; core/hub/kept_conditions.py keeps it, and what is over stays over. The hub
-    judges nothing and reads no query. Acknowledgements and silences are requests; the judge applies silences. Nothing
-    begins or ends while the watchdog's report says that the house is not well (House in judge.py).
+    again and again until the mirror shows it; core/hub/kept_conditions.py keeps it, and what is over stays over. The
+    hub judges nothing and reads no query. Acknowledgements and silences are requests; the judge applies silences.
+    Nothing begins or ends while the watchdog's report says that the house is not well (House in judge.py).
     The watchdog reads the conditions that stand from the database (watchdog/alarm_facts.py), core/alarms/hosts.py says
     which are told, core/alarms/outbox.py to whom (Wish); its report names the installation's own conditions, so that a
     fanout lists all of them (fanout/condition_api.py). watchdog/heartbeat.py calls the dead man's switch.
@@ -320,8 +320,8 @@ How to add
                       cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
     a client's limit  core/budgets.py for what it may send over WebSockets; the others where "One client and all the
                       others" says.
-    a condition       travels/judged.py (ConditionKind), core/conditions/rules.py (its limit, a default), signs.py (when,
-                      and its words).
+    a condition       travels/judged.py (ConditionKind), core/conditions/rules.py (its limit, a default), signs.py
+                      (when, and its words).
     a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.

@@ -161,7 +161,7 @@ class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     severity: Annotated[Severity, _said("The least that is told: `info`, `warning` or `critical`.")] = Severity.WARNING
     targets: Annotated[
         list[AlarmTarget],
-        _said("Further targets, a table `[[alarms.targets]]` each, with a severity and a query of its own (alarms.md)."),
+        _said("Further targets, each a table `[[alarms.targets]]` with a severity and a query of its own (alarms.md)."),
     ] = []
     heartbeat_url: Annotated[
         str, _said("A URL that is called each minute while all goes round: a dead man's switch of somebody outside.")

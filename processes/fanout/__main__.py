@@ -26,7 +26,6 @@ from processes.fanout.change_api import ChangeApi
 from processes.fanout.condition_api import ConditionApi
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.dead_letter_api import DeadLetterApi
-from processes.fanout.host_finder import HostFinder
 from processes.fanout.judging import Judging
 from processes.fanout.loop import Loop, Parts
 from processes.fanout.metrics import Metrics
@@ -68,8 +67,7 @@ async def main(process: Process) -> None:
     trusted = settings.file.operators.proxies()
     change_api = ChangeApi(settings, auth, requests, mirror, read_api, audit_notes)
     dead_letter_api = DeadLetterApi(auth, database_reader, requests)
-    finder = HostFinder(mirror, database_reader)
-    condition_api = ConditionApi(mirror, database_reader, requests, finder, lambda: folder_watch.seen.report)
+    condition_api = ConditionApi(mirror, database_reader, requests, read_api.finder, lambda: folder_watch.seen.report)
     app = application(
         change_api, read_api, auth, audit_notes, dead_letter_api, condition_api, trusted=trusted, budget=RequestBudget()
     )

@@ -34,7 +34,7 @@ async def main(process: Process) -> None:
     )
     incident_log = IncidentLog(store, clock.boot_id(), process.log)
     switch = DeadMansSwitch(settings, process.log)
-    alarms, systemd = Alarms(settings, incident_log, process.log), Systemd(process.log)
+    alarms, systemd = Alarms(settings, incident_log, process.log, switch), Systemd(process.log)
     canary = Canary(settings)
     canary.write_tokens()
     beside = {
@@ -51,10 +51,7 @@ async def main(process: Process) -> None:
     }
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(for_ever(name, work)) for name, work in beside.items()]
-        loop = Loop(
-            process, supervisor, inquiries, incident_log, canary, alarms=alarms, systemd=systemd, switch=switch
-        )
-        await loop.run()
+        await Loop(process, supervisor, inquiries, incident_log, canary, alarms=alarms, systemd=systemd).run()
         systemd.close()
         await alarms.leave()
         for task in tasks:

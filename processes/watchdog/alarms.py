@@ -35,6 +35,7 @@ from processes.core.shown.status import Overall, Report
 from processes.core.watchdog import incident
 from processes.watchdog import alarm_facts
 from processes.watchdog.evidence import on_thread, within
+from processes.watchdog.heartbeat import DeadMansSwitch
 from processes.watchdog.incident_log import IncidentLog
 
 LOOK_S: Final = 5.0  # between two looks at the disk, the certificate and the database
@@ -54,8 +55,15 @@ class Alarms:
     """
 
     def __init__(
-        self, settings: Settings, incident_log: IncidentLog, log: Log, *, leave_s_max: float = LEAVE_S_MAX
+        self,
+        settings: Settings,
+        incident_log: IncidentLog,
+        log: Log,
+        switch: DeadMansSwitch | None = None,
+        *,
+        leave_s_max: float = LEAVE_S_MAX,
     ) -> None:
+        self._switch = switch
         self._settings, self._incident_log, self._log = settings, incident_log, log
         self._leave_s_max = leave_s_max
         wished = settings.file.alarms
@@ -82,21 +90,26 @@ class Alarms:
         self._refused = False
         self._note_hole_before()
 
-    def look(self, report: Report, budgets: frozenset[str], ledger: Ledger | None) -> None:
-        """Called when the judging loop has made a report."""
+    def look(self, report: Report, budgets: frozenset[str], ledger: Ledger | None) -> Report:
+        """Called when the judging loop has made a report. Return it with what only the alarms know."""
         self._report, self._budgets, self._ledger = report, budgets, ledger
         self._news.set()
+        return self._shown(report)
 
-    def shown(self, report: Report) -> Report:
+    def _shown(self, report: Report) -> Report:
         """Return the report with the conditions that stand, of whom was told what, and with what they mean for the
         whole.
         """
         told = {key.removeprefix(HOSTS): names for key, names in told_of(self._state).items() if key.startswith(HOSTS)}
         lost = mass_losses(self._facts.hosts or [])
         verdict = Overall.DEGRADED if lost and report.verdict is Overall.OK else report.verdict
-        return msgspec.structs.replace(
-            report, verdict=verdict, reasons=[*report.reasons, *lost], conditions=of_the_house(self._state), told=told
-        )
+        shown = msgspec.structs.replace(
+            report, verdict=verdict, reasons=[*report.reasons, *lost], conditions=of_the_house(self._state), told=told,
+            heartbeats=self._switch.reports if self._switch is not None else [],
+        )  # fmt: skip
+        if self._switch is not None:
+            self._switch.look(shown)
+        return shown
 
     def away(self, away_s: float) -> None:
         """Called at each turn of the judging loop with the time since the turn before. Units: away_s in seconds."""

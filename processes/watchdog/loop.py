@@ -20,8 +20,6 @@ import time
 from collections.abc import Coroutine
 from typing import Final, TypedDict
 
-import msgspec
-
 from processes.adapters import failpoint
 from processes.adapters.bootstrap import Process
 from processes.adapters.state import asked_to_end, deaths, desired_state, drill_mark, pulse_file, status_file
@@ -39,7 +37,6 @@ from processes.core.watchdog.verdict import Judgement, ProcessFacts, Track
 from processes.watchdog import evidence, kill_note, restart, status_writer
 from processes.watchdog.alarms import Alarms
 from processes.watchdog.canary import Canary
-from processes.watchdog.heartbeat import DeadMansSwitch
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.inquiries import Inquiries
 from processes.watchdog.process_reader import ProcessReader, Subject
@@ -73,12 +70,11 @@ class Loop:
         *,
         alarms: Alarms,
         systemd: Systemd,
-        switch: DeadMansSwitch,
     ) -> None:
         self._process, self._settings, self._log = process, process.settings, process.log
         self._supervisor, self._inquiries, self._canary = supervisor, inquiries, canary
         self._incident_log, self._incidents = incident_log, incident_log.incidents
-        self._alarms, self._systemd, self._switch = alarms, systemd, switch
+        self._alarms, self._systemd = alarms, systemd
         self._hub_remedies = 0  # kills and starts of the hub from here
         self._stall_s = process.settings.file.watchdog.stall_s
         limits = {
@@ -351,11 +347,9 @@ class Loop:
             for name, subject in subjects.items()
         ]
         report = status_writer.make_report(rows, canary, self._inquiries, self._incident_log.totals, subjects)
-        report = msgspec.structs.replace(self._alarms.shown(report), heartbeats=self._switch.reports)
-        self._switch.look(report)
-        self._writer.write(report, now_s)
         budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
-        self._alarms.look(report, budgets, self._inquiries.ledger)
+        report = self._alarms.look(report, budgets, self._inquiries.ledger)
+        self._writer.write(report, now_s)
         self._systemd.look(report, self._hub_remedies + subjects["hub"].starts, now_s)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

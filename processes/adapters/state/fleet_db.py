@@ -383,7 +383,8 @@ def conditions(
         if not (open_only and state != "open"):
             # only constants of this module are joined here
             found = f"conditions WHERE {where} AND {state} ORDER BY {order} DESC LIMIT ?"
-            rows += connection.execute(f"SELECT record FROM {found}", (*values, limit - len(rows))).fetchall()  # noqa: S608
+            select = f"SELECT record FROM {found}"  # noqa: S608  # as said
+            rows += connection.execute(select, (*values, limit - len(rows))).fetchall()
     return [_condition.decode(row[0]) for row in rows]
 
 

@@ -7,8 +7,9 @@ A rule is a table `[[rules]]` of rules.toml in the state folder:
     for = "14d"                # for how long it must have been so
     severity = "warning"       # info, warning, critical; or "none": such hosts are never told of for this
 
-Of the rules of one kind, those of the first query that a host meets count for it. So two rules with the same query make
-two grades of one kind, and a rule further up takes its hosts from those below. The rules of the file stand before ours
+Of the rules of one kind, those of the first query that a host meets count for it; of those with the same severity, the
+first. So two rules with the same query make two grades of one kind, and a rule further up takes its hosts from those
+below. The rules of the file stand before ours
 (DEFAULTS), unless the file says `defaults = false`.
 """
 
@@ -218,7 +219,8 @@ class Rulebook:
                 self._by_kind.setdefault(rule.kind, []).append(
                     (_parsed(rule, number), of_kind.setdefault(rule.query, []))
                 )
-            of_kind[rule.query].append(rule)
+            if rule.severity not in [other.severity for other in of_kind[rule.query]]:  # else one further up holds
+                of_kind[rule.query].append(rule)
 
     def of(self, kind: ConditionKind, row: Callable[[], Host], now_wall_s: float) -> list[Rule]:
         """Return the rules of this kind that count for the host with this row; none, if nobody is told of it."""

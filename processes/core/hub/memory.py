@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -454,13 +454,8 @@ class Draft(Overlay):
                 changes.append(Change("command", command_id, encode(changed)))
             if command.host == CANARY_HOST and not command.open:
                 changes.append(Change("command_removed", command_id))
-        for condition_id, condition in self.changed(memory.conditions).items():
-            if condition is not None:
-                changes.append(Change("condition", condition_id, encode(condition_view(condition))))
-        for silence_id, silence in self.changed(memory.silences).items():
-            shown = None if silence is None else encode(silence_view(silence))
-            kind = "silence_removed" if shown is None else "silence"
-            changes.append(Change(kind, silence_id, shown or Json(b"{}")))
+        conditions, silences = self.changed(memory.conditions), self.changed(memory.silences)
+        changes += _told(conditions, silences)
         if self.ledger is not memory.ledger:
             changes.append(Change("ledger", "ledger", encode(self.ledger)))
 
@@ -482,6 +477,17 @@ class Draft(Overlay):
                 effects.at_once.append(Change("host", name, encode(volatile)))
         if changed:
             effects.changes.append(Change("host", name, encode(changed)))
+
+
+def _told(
+    conditions: Mapping[str, ConditionRecord | None], silences: Mapping[str, SilenceRecord | None]
+) -> Iterator[Change]:
+    """Yield what operators see of conditions and silences."""
+    for id, condition in conditions.items():
+        if condition is not None:
+            yield Change("condition", id, encode(condition_view(condition)))
+    for id, silence in silences.items():
+        yield Change("silence_removed", id) if silence is None else Change("silence", id, encode(silence_view(silence)))
 
 
 def _overdue(heap: list[tuple[float, str]], boot_s: float) -> list[tuple[float, str]]:

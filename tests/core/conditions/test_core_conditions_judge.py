@@ -6,7 +6,7 @@ import pytest
 from doubles.judged_fleet import JudgedFleet
 
 from processes.core.conditions.judge import House
-from processes.core.conditions.rules import Rule
+from processes.core.conditions.rules import DEFAULTS, Rule
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
 
@@ -288,6 +288,13 @@ def test_a_disk_that_is_full_at_once_is_one_alarm_of_the_graver_grade() -> None:
     play = fleet()
     play.go(900, lambda: play.beat("web1", disk=99.0))
     assert [each.severity for each in play.told] == [Severity.CRITICAL]
+
+
+def test_a_rule_further_up_takes_the_place_of_one_with_the_same_query_and_severity() -> None:
+    own = Rule(ConditionKind.DISK, limit=80.0, for_s=10.0)
+    play = fleet(rules=(own, *DEFAULTS))
+    play.go(60, lambda: play.beat("web1", disk=95.0))
+    assert play.titles == ["web1 has a disk that is almost full"]
 
 
 def test_a_peak_is_not_told() -> None:

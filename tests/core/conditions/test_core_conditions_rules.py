@@ -77,7 +77,8 @@ def test_a_query_that_cannot_be_read_is_named_with_its_rule() -> None:
 def test_of_one_kind_the_rules_of_the_first_query_that_holds_count() -> None:
     K = ConditionKind.DISK
     rules = (
-        Rule(K, "a=1", 50.0), Rule(K, "b=1", 60.0, severity=None), Rule(K, "", 90.0), Rule(K, "a=1", 70.0), Rule(K, "", 97.0),
+        Rule(K, "a=1", 50.0), Rule(K, "b=1", 60.0, severity=None), Rule(K, "", 90.0),
+        Rule(K, "a=1", 70.0, severity=Severity.CRITICAL), Rule(K, "", 97.0, severity=Severity.CRITICAL),
     )  # fmt: skip
     book = Rulebook(rules)
 
