@@ -41,6 +41,7 @@ class ScriptedHosts:
         self.disk: dict[str, float] = {}
         self.boots: dict[str, int] = dict.fromkeys(names, 0)
         self.rebooting: set[str] = set()
+        self._commands: dict[str, str] = {}  # of hosts that reboot, as their journals have them
 
     async def __aenter__(self) -> ScriptedHosts:
         for name in self.names:
@@ -80,7 +81,14 @@ class ScriptedHosts:
             compression=None, proxy=None, open_timeout=60, close_timeout=1, ping_interval=None,
         )  # fmt: skip
         self._sockets[name] = socket
-        told = {"hostname": name, "protocol": 1, "journal_id": name, "boot_id": f"{name}-{self.boots[name]}", "known": []}
+        told: dict[str, Any] = {
+            "hostname": name,
+            "protocol": 1,
+            "journal_id": name,
+            "boot_id": f"{name}-{self.boots[name]}",
+        }
+        known = [{"command_id": id, "state": "running"} for id in [self._commands.get(name)] if id]
+        told["known"] = known
         told |= {"commands": ["reboot"], "command_options": {"reboot": {"back_s": 300.0}}, "agent_version": "0.1.0"}
         await self._say(socket, "register", {**told, "heartbeat_interval": BEAT_S})
         beats = asyncio.create_task(self._beat(name, socket))
@@ -93,6 +101,9 @@ class ScriptedHosts:
                     accepted = {"command_id": frame["payload"]["command_id"], "state": "accepted"}
                     await self._say(socket, "command_ack", accepted)
                     self.rebooting.add(name)
+                    self._commands[name] = accepted["command_id"]
+                elif frame["type"] == "ack":
+                    self._commands.pop(name, None)
         finally:
             beats.cancel()
 
@@ -133,9 +144,10 @@ class BadNight:
     async def rounds(self, count: int) -> None:
         """Play so many rounds."""
         with self.house:
-            async with Operator(self.house) as operator, ScriptedHosts(
-                self.house, operator, [*self.rack, *self.others]
-            ) as hosts:
+            async with (
+                Operator(self.house) as operator,
+                ScriptedHosts(self.house, operator, [*self.rack, *self.others]) as hosts,
+            ):
                 await operator.until(lambda: len(hosts.online) == RACK + OTHERS, 120)
                 for names, rack in ((self.rack, "b4"), (self.others, "a1")):
                     body = {"hosts": names, "set": {"rack": rack}}
