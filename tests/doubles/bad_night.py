@@ -87,7 +87,7 @@ class ScriptedHosts:
             "journal_id": name,
             "boot_id": f"{name}-{self.boots[name]}",
         }
-        known = [{"command_id": id, "state": "running"} for id in [self._commands.get(name)] if id]
+        known = [{"command_id": id, "state": "started"} for id in [self._commands.get(name)] if id]
         told["known"] = known
         told |= {"commands": ["reboot"], "command_options": {"reboot": {"back_s": 300.0}}, "agent_version": "0.1.0"}
         await self._say(socket, "register", {**told, "heartbeat_interval": BEAT_S})
