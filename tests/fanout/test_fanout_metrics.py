@@ -39,9 +39,9 @@ promtool = shutil.which(
     "promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 )  # bin/test fetches it where it may
 UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
-PLAIN = {  "fleethub_conditions", # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
+PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
     "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_hosts_agent_old",
-    "fleethub_commands",
+    "fleethub_commands", "fleethub_conditions",
     "fleethub_process_verdict",
     "fleethub_process_wanted", "fleethub_process_connections",
     "fleethub_process_connections_waiting", "fleethub_process_blocked",

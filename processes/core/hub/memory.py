@@ -454,8 +454,7 @@ class Draft(Overlay):
                 changes.append(Change("command", command_id, encode(changed)))
             if command.host == CANARY_HOST and not command.open:
                 changes.append(Change("command_removed", command_id))
-        conditions, silences = self.changed(memory.conditions), self.changed(memory.silences)
-        changes += _told(conditions, silences)
+        changes += _told(self, memory)
         if self.ledger is not memory.ledger:
             changes.append(Change("ledger", "ledger", encode(self.ledger)))
 
@@ -479,14 +478,12 @@ class Draft(Overlay):
             effects.changes.append(Change("host", name, encode(changed)))
 
 
-def _told(
-    conditions: Mapping[str, ConditionRecord | None], silences: Mapping[str, SilenceRecord | None]
-) -> Iterator[Change]:
+def _told(draft: Draft, memory: Memory) -> Iterator[Change]:
     """Yield what operators see of conditions and silences."""
-    for id, condition in conditions.items():
+    for id, condition in draft.changed(memory.conditions).items():
         if condition is not None:
             yield Change("condition", id, encode(condition_view(condition)))
-    for id, silence in silences.items():
+    for id, silence in draft.changed(memory.silences).items():
         yield Change("silence_removed", id) if silence is None else Change("silence", id, encode(silence_view(silence)))
 
 
