@@ -52,6 +52,7 @@ The rooms
               paused or slowed), outbox (what waits for the hub), token_table, census, delivery_log.
     fanout    The operators' WebSockets, HTTP API, page and metrics, from a replica of the truth. Works while the hub is
               away. fanout/page is plain ES modules, one for each view, without a build step; it never puts in markup.
+              One of them judges the hosts (judging.py): core/conditions.
               core/fanout: mirror (follows the hub), feed (what one subscriber is sent), history, signin, health,
               http_head (what is refused before it is parsed).
     watchdog  Judges the others by their pulses and by a canary command that goes all the way round; collects evidence,
@@ -94,6 +95,7 @@ The state folder, the second bus
     gateway ─────── run/contested, run/impersonated ───────────▶ watchdog
     fanout ──────── run/guessed ───────────────────────────────▶ watchdog
     fanout ──────── run/sessions, signed_out, cookie.key ──────▶ every fanout
+    the operator ── rules.toml ────────────────────────────────▶ the fanout that judges, command line
     fanout ──────── history ───────────────────────────────────▶ its own successor
     agent ───────── agent.token.pending (its next token) ──────▶ its own successor
     agent --code ── agent.token.code (which code it had) ──────▶ agent --code, typed again
@@ -263,6 +265,18 @@ One client and all the others
     them. How often agents send heartbeats the hub tells them (core/hub/pace.py). What shape a message may have is
     decided in travels/shape.py, before anything else looks at it, on both ports.
 
+Conditions of hosts
+    The fanout that holds the lock history/judging feeds core/conditions/judge.py with what its mirror takes, and once a
+    second takes what has changed (fanout/judging.py). rules.py says what is worth a word, signs.py whether a host is so
+    now, dwelling.py has what is so and does not stand yet, beginnings.py makes it stand, alone or as one condition of
+    many with one cause (causes.py), standing.py has what stands. A change goes to the hub as ConditionsJudged, whole,
+    again and again until the mirror shows it; core/hub/kept_conditions.py keeps it, and what is over stays over. The
+    hub judges nothing and reads no query. Acknowledgements and silences are requests; the judge applies silences.
+    Nothing begins or ends while the watchdog's report says that the house is not well (House in judge.py).
+    The watchdog reads the conditions that stand from the database (watchdog/alarm_facts.py), core/alarms/hosts.py says
+    which are told, core/alarms/outbox.py to whom (Wish); its report names the installation's own conditions, so that a
+    fanout lists all of them (fanout/condition_api.py). watchdog/heartbeat.py calls the dead man's switch.
+
 The audit trail
     core/travels/audit.py has its lines. The hub writes each in the transaction of what it tells of (hub/store.py,
     adapters/state/audit_trail.py), behind a hash of the line before: the lines are a chain without gaps. They go only
@@ -306,6 +320,8 @@ How to add
                       cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
     a client's limit  core/budgets.py for what it may send over WebSockets; the others where "One client and all the
                       others" says.
+    a condition       travels/judged.py (ConditionKind), core/conditions/rules.py (its limit, a default), signs.py
+                      (when, and its words).
     a drill           core/cli/drills.py (what it breaks, its bounds), cli/drills/faults.py or conditions.py (how).
     a file            a module in adapters/state/ and a row in the map of its __init__.py, written by durable.py.
     a hostile fault   tests/doubles/hostile.py, a context with `@fault(name)`; of the network, bad_network.py beside it.

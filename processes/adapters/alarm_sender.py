@@ -14,15 +14,18 @@ import math
 import os
 import signal
 import sys
+import time
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from processes.adapters.bootstrap import die_with_parent
-from processes.core.alarms.alarm import Severity
+from processes.core.alarms import webhook
 from processes.core.alarms.outbox import ERROR_CHARS_MAX, AlarmMessage
-from processes.core.alarms.target import masked, scrubbed
+from processes.core.alarms.target import EXEC, WEBHOOK, masked, scrubbed
 from processes.core.alarms.target import names as names_of
+from processes.core.values import Severity
 
 ORDER_BYTES_MAX: Final = 1 << 20
 TAIL_BYTES: Final = 4096  # of the end of a sender's stderr
@@ -40,6 +43,27 @@ class Order(msgspec.Struct, frozen=True):
     deadline_s: float
     url: str = ""
     argv: list[str] = []
+    webhook: str = ""
+    secret: str = ""
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """A call of the dead man's switch: a URL, or a program that gets the verdict as JSON on its stdin. A URL in which
+    {verdict} stands is asked by GET with the verdict in its place; any other is sent the verdict by POST.
+    """
+
+    url: str = ""
+    argv: list[str] = []
+    body: str = ""  # JSON
+    verdict: str = ""
+    deadline_s: float = 20.0
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """One of them."""
+
+    order: Order | None = None
+    heartbeat: Heartbeat | None = None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -48,18 +72,23 @@ class Target(msgspec.Struct, frozen=True):
     name: str
     url: str = ""
     argv: list[str] = []
+    webhook: str = ""
+    secret: str = ""  # of the webhook
+    severity: Severity | None = None  # None: as alarms.severity says
+    query: str = ""  # of the hosts that it is told of; empty: of everything
 
     @property
     def shown(self) -> str:
         """Return the target without its secrets. A program's arguments may be secrets."""
-        return masked(self.url) if self.url else self.argv[0]
+        return masked(self.url or self.webhook) if self.url or self.webhook else self.argv[0]
 
 
-def targets(urls: list[str], argv: list[str]) -> list[Target]:
-    """Return the targets of the settings `alarms.urls` and `alarms.exec`."""
-    names = names_of(urls, bool(argv))
-    found = [Target(name, url=url) for name, url in zip(names, urls, strict=False)]
-    return [*found, Target(names[-1], argv=argv)] if argv else found
+def targets(urls: list[str], argv: list[str], further: Sequence[Target] = ()) -> list[Target]:
+    """Return the targets of the settings `alarms.urls`, `alarms.exec` and `alarms.targets` (`further`, named here)."""
+    words = [each.url or (WEBHOOK if each.webhook else EXEC) for each in further]
+    names = names_of(urls, bool(argv), words)
+    found = [Target("", url=url) for url in urls] + ([Target("", argv=argv)] if argv else []) + list(further)
+    return [msgspec.structs.replace(each, name=name) for name, each in zip(names, found, strict=True)]
 
 
 async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> str:
@@ -67,8 +96,21 @@ async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> s
 
     Never raises, and never takes much longer than `deadline_s`.
     """
-    order = msgspec.json.encode(Order(message, deadline_s, target.url, target.argv))
-    words = _Words()
+    order = Order(message, deadline_s, target.url, target.argv, target.webhook, target.secret)
+    secrets = [*target.argv[1:], *filter(None, [target.secret])]
+    return await _carried_out(Orders(order), target.url or target.webhook, secrets, deadline_s)
+
+
+async def call(heartbeat: Heartbeat, installation: str, verdict: str, epoch: int, deadline_s: float) -> str:
+    """Call the dead man's switch, and return why that failed; empty: it answered. Never raises."""
+    body = msgspec.json.encode({"installation": installation, "verdict": verdict, "epoch": epoch}).decode()
+    asked = msgspec.structs.replace(heartbeat, body=body, verdict=verdict, deadline_s=deadline_s)
+    return await _carried_out(Orders(heartbeat=asked), heartbeat.url, heartbeat.argv[1:], deadline_s)
+
+
+async def _carried_out(orders: Orders, url: str, secrets: list[str], deadline_s: float) -> str:
+    """Have a process of its own do it."""
+    order, words = msgspec.json.encode(orders), _Words()
     try:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "processes.adapters.alarm_sender", start_new_session=True,
@@ -91,7 +133,7 @@ async def deliver(target: Target, message: AlarmMessage, deadline_s: float) -> s
         await child.wait()
     if code == 0:
         return ""
-    said = scrubbed(said, target.url, target.argv[1:])
+    said = scrubbed(said, url, secrets)
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return f"{how}: {said}"[:ERROR_CHARS_MAX] if said else how
 
@@ -138,24 +180,55 @@ def main() -> int:
     """Run the sender and return its exit code. The order comes on stdin. 0: sent; otherwise stderr says why not."""
     die_with_parent()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())  # the watchdog blocks some signals; its children must not
-    order = msgspec.json.decode(sys.stdin.buffer.read(ORDER_BYTES_MAX), type=Order)
+    orders = msgspec.json.decode(sys.stdin.buffer.read(ORDER_BYTES_MAX), type=Orders)
+    asked = orders.order or orders.heartbeat
+    assert asked is not None
     # an alarm survives exec: this process ends in time, even if the watchdog dies
-    signal.alarm(math.ceil(order.deadline_s) + 1)
-    if order.argv:
-        return _become(order)
-    return _send(order)
+    signal.alarm(math.ceil(asked.deadline_s) + 1)
+    if isinstance(asked, Heartbeat):
+        return _become(asked.argv, asked.body.encode()) if asked.argv else _beat(asked)
+    if asked.argv:
+        return _become(asked.argv, msgspec.json.encode(asked.message))
+    return _post(asked) if asked.webhook else _send(asked)
 
 
-def _become(order: Order) -> int:
+def _beat(asked: Heartbeat) -> int:
+    if "{verdict}" in asked.url:
+        return _ask("GET", asked.url.replace("{verdict}", asked.verdict), {}, b"", asked.deadline_s)
+    return _ask("POST", asked.url, {"content-type": "application/json"}, asked.body.encode(), asked.deadline_s)
+
+
+def _post(order: Order) -> int:
+    """Send the message as JSON, signed."""
+    body = msgspec.json.encode(order.message)
+    headers = webhook.headers(order.secret, order.message.id, time.time(), body)
+    return _ask("POST", order.webhook, headers, body, order.deadline_s)
+
+
+def _ask(method: str, url: str, headers: dict[str, str], body: bytes, deadline_s: float) -> int:
+    import httpx  # noqa: PLC0415  # slow to import, and only some targets need it
+
+    try:
+        answer = httpx.request(method, url, headers=headers, content=body or None, timeout=deadline_s)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    if not answer.is_success:
+        print(f"HTTP {answer.status_code} {answer.reason_phrase}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _become(argv: list[str], message: bytes) -> int:
     """Turn this process into the target's program. Return 1 if that fails."""
     content = os.memfd_create("alarm")
-    os.write(content, msgspec.json.encode(order.message))
+    os.write(content, message)
     os.lseek(content, 0, os.SEEK_SET)
     os.dup2(content, 0)
     try:
-        os.execvp(order.argv[0], order.argv)  # noqa: S606  # the words of the operator's setting, and no shell
+        os.execvp(argv[0], argv)  # noqa: S606  # the words of the operator's setting, and no shell
     except OSError as error:
-        print(f"{order.argv[0]} cannot be run: {error.strerror}", file=sys.stderr)
+        print(f"{argv[0]} cannot be run: {error.strerror}", file=sys.stderr)
         return 1
 
 

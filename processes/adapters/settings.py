@@ -19,12 +19,12 @@ import msgspec
 from msgspec import Meta
 
 from processes.adapters import ownership
-from processes.core.alarms import target
-from processes.core.alarms.alarm import Severity
+from processes.core.alarms import target, webhook
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
+from processes.core.shown import query
 from processes.core.travels.operator_requests import OpName, TimeToLive
-from processes.core.values import OP_NAME, PROCESSES_MAX, is_this_machine, process_name
+from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_machine, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
@@ -32,7 +32,7 @@ RESERVED: Final = {  # variables that fleethub sets for its own processes; they 
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
 LISTS: Final = {
-    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR",
+    "FLEETHUB_ALARMS_URLS", "FLEETHUB_ALARMS_EXEC", "FLEETHUB_ALARMS_HEARTBEAT_EXEC", "FLEETHUB_OPERATORS_FRESH_FOR",
     "FLEETHUB_OPERATORS_TRUSTED_PROXIES",
 }  # fmt: skip
 SOCKET_PATH_MAX: Final = 100  # bytes; unix(7): sun_path holds 108, and temporary names need a few
@@ -140,6 +140,17 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     evidence_mb: Annotated[Positive, _said("MiB: their evidence, the newest first.")] = 256.0
 
 
+class AlarmTarget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One further target: one of url, webhook and exec."""
+
+    url: Annotated[str, _said("A URL of apprise.")] = ""
+    webhook: Annotated[str, _said("A URL that gets JSON by POST.")] = ""
+    secret: Annotated[str, _said("Signs what the webhook gets (Standard Webhooks).")] = ""
+    exec: Annotated[list[str], _said("A program with its arguments.")] = []
+    severity: Annotated[Severity | None, _said("The least that it is told; by default `alarms.severity`.")] = None
+    query: Annotated[str, _said("It is told only of the hosts that this finds, by names and labels.")] = ""
+
+
 class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Who is told when something is wrong. The file must be this user's alone (chmod 600): the URLs hold passwords."""
 
@@ -148,6 +159,14 @@ class Alarms(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ] = []
     exec: Annotated[list[str], _said("A program with its arguments. It gets the alarm as JSON on its stdin.")] = []
     severity: Annotated[Severity, _said("The least that is told: `info`, `warning` or `critical`.")] = Severity.WARNING
+    targets: Annotated[
+        list[AlarmTarget],
+        _said("Further targets, each a table `[[alarms.targets]]` with a severity and a query of its own (alarms.md)."),
+    ] = []
+    heartbeat_url: Annotated[
+        str, _said("A URL that is called each minute while all goes round: a dead man's switch of somebody outside.")
+    ] = ""
+    heartbeat_exec: Annotated[list[str], _said("A program that is run instead of that, or too.")] = []
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -233,6 +252,11 @@ class Settings(msgspec.Struct, frozen=True):
     def incidents_database(self) -> Path:
         """The database of incidents. Only the watchdog writes it."""
         return self.state / "incidents.db"
+
+    @property
+    def rules(self) -> Path:
+        """Which conditions of hosts somebody is to be told of (core/conditions/rules.py). The operator writes it."""
+        return self.state / "rules.toml"
 
     @property
     def alarms(self) -> Path:
@@ -587,13 +611,52 @@ def _beside_the_host(url: SplitResult) -> str:
     return ""
 
 
+def _target_fault(each: AlarmTarget) -> str:
+    """Return what is wrong with a target, without its secrets; empty: nothing."""
+    if sum(map(bool, (each.url, each.webhook, each.exec))) != 1:
+        return "give one of url, webhook and exec"
+    if each.url and not target.is_url(each.url):
+        return "its url is not that of a target, such as mailto://USER:PASSWORD@HOST"
+    if each.webhook and not _is_http(each.webhook):
+        return "its webhook is not a URL that begins with http:// or https://"
+    if each.secret and not each.webhook:
+        return "a secret belongs to a webhook"
+    if each.exec and not each.exec[0]:
+        return "the first word of exec is the program to run"
+    try:
+        if each.secret:
+            webhook.key_of(each.secret)
+        query.parse(each.query)
+    except ValueError as error:
+        return str(error)
+    except query.QueryError as error:
+        return f"its query: {error.message}"
+    return ""
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
+    except ValueError:
+        return False
+
+
 def _check_alarms(alarms: Alarms) -> None:
     for number, url in enumerate(alarms.urls):
         if not target.is_url(url):  # the URL is never shown: it may hold a password
             raise SettingsError(
                 f"alarms.urls: number {number + 1} is not the URL of a target, such as mailto://USER:PASSWORD@HOST"
             )
-    if len(alarms.urls) > target.TARGETS_MAX:
-        raise SettingsError(f"alarms.urls: {len(alarms.urls)} targets are more than {target.TARGETS_MAX}")
+    for number, each in enumerate(alarms.targets, 1):
+        if wrong := _target_fault(each):
+            raise SettingsError(f"alarms.targets: number {number}: {wrong}")
+    if len(alarms.urls) + len(alarms.targets) > target.TARGETS_MAX:
+        count = len(alarms.urls) + len(alarms.targets)
+        raise SettingsError(f"alarms: {count} targets are more than {target.TARGETS_MAX}")
+    if alarms.heartbeat_url and not _is_http(alarms.heartbeat_url):
+        raise SettingsError("alarms.heartbeat_url is not a URL that begins with http:// or https://")
+    if alarms.heartbeat_exec and not alarms.heartbeat_exec[0]:
+        raise SettingsError("alarms.heartbeat_exec: the first word is the program to run")
     if alarms.exec and not alarms.exec[0]:
         raise SettingsError("alarms.exec: the first word is the program to run")

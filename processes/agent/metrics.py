@@ -57,6 +57,7 @@ def take() -> Metrics:
         disk=_number(lambda: psutil.disk_usage("/").percent),
         uptime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
         temperatures=_temperatures(),
+        clock_s=_number(lambda: round(time.time(), 1)),
     )
 
 

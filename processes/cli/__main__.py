@@ -60,6 +60,9 @@ cli.sections = {  # the name of each verb, and the module that has it
     },
     "What went wrong": {
         "incidents": f"{VERBS}.incidents", "incident": f"{VERBS}.incidents",
+        "conditions": f"{VERBS}.host_conditions", "acknowledge": f"{VERBS}.host_conditions",
+        "silence": f"{VERBS}.host_conditions",
+        "silences": f"{VERBS}.host_conditions", "unsilence": f"{VERBS}.host_conditions", "rules": f"{VERBS}.host_rules",
         "deadletters": f"{VERBS}.dead_letters", "deadletter": f"{VERBS}.dead_letters", "alarms": f"{VERBS}.alarms",
         "drill": f"{VERBS}.drill",
     },

@@ -70,6 +70,17 @@ class Presence(StrEnum):
     OFFLINE = "offline"
 
 
+class Severity(StrEnum):
+    """How bad it is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+GRAVITY: Final = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
+
+
 class Role(StrEnum):
     """What an operator may do: look, also give commands, or also change hosts and tokens."""
 

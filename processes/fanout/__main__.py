@@ -8,6 +8,7 @@ import asyncio
 import functools
 import sys
 import time
+from importlib.metadata import version
 from typing import Final
 
 from processes.adapters import bootstrap, tls
@@ -22,8 +23,10 @@ from processes.fanout.application import application
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.change_api import ChangeApi
+from processes.fanout.condition_api import ConditionApi
 from processes.fanout.database_reader import DatabaseReader
 from processes.fanout.dead_letter_api import DeadLetterApi
+from processes.fanout.judging import Judging
 from processes.fanout.loop import Loop, Parts
 from processes.fanout.metrics import Metrics
 from processes.fanout.outputs import Outputs
@@ -58,12 +61,16 @@ async def main(process: Process) -> None:
     parts = Parts(
         link, mirror, audience, Outputs(database_reader), requests, folder_watch, auth, audit_notes, database_reader,
         histories, settings.histories / process.name, accepts,
+        Judging(settings, process.name, link, mirror, database_reader, process.log, version("fleethub")),
     )  # fmt: skip
     read_api = ReadApi(settings, mirror, database_reader, Metrics(settings), histories)
     trusted = settings.file.operators.proxies()
     change_api = ChangeApi(settings, auth, requests, mirror, read_api, audit_notes)
     dead_letter_api = DeadLetterApi(auth, database_reader, requests)
-    app = application(change_api, read_api, auth, audit_notes, dead_letter_api, trusted=trusted, budget=RequestBudget())
+    condition_api = ConditionApi(mirror, database_reader, requests, read_api.finder, lambda: folder_watch.seen.report)
+    app = application(
+        change_api, read_api, auth, audit_notes, dead_letter_api, condition_api, trusted=trusted, budget=RequestBudget()
+    )
 
     def turned_away() -> None:
         process.pulse.pulse.turned_away += 1

@@ -17,6 +17,7 @@ from processes.fanout import page_files
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.change_api import ChangeApi
+from processes.fanout.condition_api import ConditionApi
 from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.openapi import Listed, document
 from processes.fanout.operations import NAMED, Operation, operations
@@ -35,12 +36,12 @@ from processes.fanout.web import (
 )
 
 
-def application(
+def application(  # noqa: PLR0917  # its parts
     change_api: ChangeApi, read_api: ReadApi, auth: Auth, audit_notes: AuditNotes, dead_letter_api: DeadLetterApi,
-    *, trusted: Sequence[Network], budget: RequestBudget,
+    condition_api: ConditionApi, *, trusted: Sequence[Network], budget: RequestBudget,
 ) -> ASGIApp:  # fmt: skip
     """Return the whole HTTP side. `trusted`: the proxies whose X-Forwarded-For is believed."""
-    table = operations(change_api, read_api, Sessions(auth, audit_notes), dead_letter_api)
+    table = operations(change_api, read_api, Sessions(auth, audit_notes), dead_letter_api, condition_api)
     listed = [Listed(o.method, o.path, o.role, o.described) for o in table]
     version = importlib.metadata.version("fleethub")
     spec = json(document(listed, version, auth.cookie_name, NAMED, auth.public.prefix)).body

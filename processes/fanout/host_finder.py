@@ -75,9 +75,13 @@ class HostFinder:
             (each for each in self._mirror.shown.changes("host") if each.id != CANARY_HOST), key=lambda each: each.id
         )
         doing = self._doing() if query.asks_running else {}
+        standing = self._mirror.shown.standing_kinds() if "conditions" in query.keys else {}
         decode, now_wall_s, found = _decoder(query.keys).decode, time.time(), []
         for place, row in enumerate(rows, start=1):
-            if query.matches(decode(row.fields), now_wall_s, *doing.get(row.id, _IDLE)):
+            fields = decode(row.fields)
+            if standing:
+                fields["conditions"] = standing.get(row.id, [])
+            if query.matches(fields, now_wall_s, *doing.get(row.id, _IDLE)):
                 found.append(row)
             if place % AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -28,11 +28,13 @@ from processes.adapters.wake import Wake
 from processes.core.errors import LocalError
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
+from processes.core.records.condition import condition_view, silence_view
 from processes.core.records.host import Link
 from processes.core.shown.replica import FINAL_COMMANDS_MAX
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels import messages
 from processes.core.travels.audit import Kind
+from processes.core.travels.judged import STANDING_MAX
 from processes.core.travels.messages import Change, HostsHeard, Json, SnapshotWanted
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence, process_name, rfc3339, token_id
@@ -40,6 +42,7 @@ from processes.fanout import state_folder
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.judging import Judging
 from processes.fanout.outputs import Outputs
 from processes.fanout.poison_guard import PoisonGuard
 from processes.fanout.requests import Requests
@@ -72,6 +75,7 @@ class Parts:
     histories: Histories
     kept: Path  # the file of the histories, for the next fanout
     accepts: Accepts
+    judging: Judging
 
 
 class Loop:
@@ -85,7 +89,7 @@ class Loop:
         self._folder_watch, self._auth, self._database_reader = parts.folder_watch, parts.auth, parts.database_reader
         self._audit_notes = parts.audit_notes
         self._histories, self._kept, self._poison_guard = parts.histories, parts.kept, poison_guard
-        self._accepts = parts.accepts
+        self._accepts, self._judging = parts.accepts, parts.judging
         self._audience.on_subscribe = self._outputs.subscribe
         self._audience.on_unsubscribe = self._outputs.unsubscribe
         self._audience.on_room = self._outputs.has_room
@@ -135,6 +139,7 @@ class Loop:
         for task in (self._asking, self._loading):
             if task is not None:
                 task.cancel()
+        await self._judging.leave()
         if self._keeping is not None:
             await self._keeping  # else two tasks would write one file
         await self._keep()
@@ -159,6 +164,7 @@ class Loop:
             self._forget_s = now_s + FORGET_S
             if self._poison_guard.forget_old():
                 self._take_anew()
+        self._judging.turn(now_s, self._folder_watch.seen.report)
         self._load_if_alone(now_s)
         self._ask_for_snapshot(now_s)
         if now_s >= self._keep_s and (self._keeping is None or self._keeping.done()):
@@ -204,6 +210,7 @@ class Loop:
         if isinstance(message, HostsHeard):
             message = self._poison_guard.singly(name, message)
         seen = self._mirror.take(message, now_s, self._poison_guard.admit)
+        self._judging.take(seen)
         if seen.heard:
             self._audience.hear(seen.heard)
             self._histories.hear(seen.heard, time.time())
@@ -349,4 +356,7 @@ def _rows(connection: sqlite3.Connection) -> tuple[int, list[Change]]:
     for command in sorted(both.values(), key=lambda command: command.number):
         found.append(Change("command", command.id, encode(command_view(command))))
     found.append(Change("ledger", "ledger", encode(fleet_db.ledger(connection))))
+    kept = fleet_db.conditions(connection, limit=STANDING_MAX)
+    found += [Change("condition", each.id, encode(condition_view(each))) for each in reversed(kept)]
+    found += [Change("silence", each.id, encode(silence_view(each))) for each in fleet_db.silences(connection)]
     return fleet_db.epoch(connection), found

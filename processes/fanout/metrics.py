@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +20,7 @@ from prometheus_client.registry import Collector
 from processes.adapters.settings import Settings
 from processes.adapters.state import status_file
 from processes.core.records.command import State
+from processes.core.records.condition import ConditionState
 from processes.core.shown import certificate
 from processes.core.shown.status import Overall, ProcessReport, Report, Verdict
 from processes.core.shown.versions import is_old_agent
@@ -110,9 +113,9 @@ class Metrics:
         self._fleet = _Fleet(settings)
         self._registry.register(self._fleet)
 
-    def export(self, hosts: list[Json], *, each: bool) -> bytes:
+    def export(self, hosts: list[Json], *, each: bool, conditions: Sequence[Json] = ()) -> bytes:
         """Return the text. `each`: with series of each of these hosts. One call at a time. Blocks: it reads files."""
-        self._fleet.hosts, self._fleet.each = hosts, each
+        self._fleet.hosts, self._fleet.each, self._fleet.conditions = hosts, each, conditions
         return generate_latest(self._registry)
 
 
@@ -121,6 +124,7 @@ class _Fleet(Collector):
         self._settings = settings
         self.hosts: list[Json] = []
         self.each = False
+        self.conditions: Sequence[Json] = ()
 
     def collect(self) -> Iterator[Metric]:
         report = status_file.current_report(self._settings)
@@ -133,6 +137,7 @@ class _Fleet(Collector):
         own = importlib.metadata.version("fleethub")
         old = sum(is_old_agent(host.agent_version, host.protocol, own) for host in hosts)
         yield GaugeMetricFamily("fleethub_hosts_agent_old", "Hosts whose agent is older than this process", value=old)
+        yield from _conditions(report, self.conditions)
         if self.each and hosts:
             yield from _hosts(hosts)
 
@@ -195,6 +200,36 @@ def _files(settings: Settings) -> Iterator[Metric]:
         ):
             expiry.add_metric([], certificate.expires_wall_s(file.read(CERTIFICATE_BYTES_MAX)))
     yield expiry
+
+
+def _conditions(report: Report, rows: Sequence[Json]) -> Iterator[Metric]:
+    """Yield how many conditions of hosts stand, and when the dead man's switch answered last."""
+    family = GaugeMetricFamily(
+        "fleethub_conditions", "Conditions that stand, of hosts, of many hosts at once and of runs",
+        labels=["kind", "severity", "state"],
+    )  # fmt: skip
+    views = [_condition_row.decode(row) for row in rows]
+    counts = Counter((view.kind, view.severity, view.state) for view in views if view.state != ConditionState.OVER)
+    for labels, count in sorted(counts.items()):
+        family.add_metric(list(labels), count)
+    yield family
+    answered = GaugeMetricFamily(
+        "fleethub_heartbeat_answered_timestamp_seconds", "When the dead man's switch answered last, since 1970",
+        labels=["target"],
+    )  # fmt: skip
+    for each in report.heartbeats:
+        if each.answered_at is not None:
+            answered.add_metric([each.target], datetime.datetime.fromisoformat(each.answered_at).timestamp())
+    yield answered
+
+
+class _ConditionRow(msgspec.Struct):
+    kind: str = ""
+    severity: str = ""
+    state: str = ""
+
+
+_condition_row = msgspec.json.Decoder(_ConditionRow)
 
 
 def _size(path: Path) -> int:

@@ -46,10 +46,10 @@ cookie counts only with the installation's own `Origin`. Without an upgrade the 
 
 From the server:
 - `{"type": "full_state", "epoch", "version", "state": {"hosts": [HostView], "commands": [CommandView], "processes": \
-[ProcessReport], "incidents": [IncidentView], "ledger": Ledger, "overall", "source"}}`: on connect, when asked for, \
+[ProcessReport], "incidents": [IncidentView], "conditions": [ConditionView], "silences": [SilenceView], "ledger": Ledger, "overall", "source"}}`: on connect, when asked for, \
 after a gap, when the epoch changes. It replaces everything known before.
 - `{"type": "delta", "epoch", "version", "changes": [{"kind", "id", "fields"}]}`: `kind` is host, command, process, \
-incident, ledger, overall or source, and `fields` holds what has changed of that row; `{"kind": "host_removed", \
+incident, condition, silence, ledger, overall or source, and `fields` holds what has changed of that row; `{"kind": "host_removed", \
 "id"}` (also of commands, processes and incidents) has none.
 - `{"type": "sync", "epoch", "version"}`: every 5 s. If the version is not your own, you missed something: ask with \
 `get_state`.
@@ -71,6 +71,7 @@ TAGS: Final = {
     "commands": "One operation on one host, durable before it is accepted, run at most once.",
     "runs": "Steps over many hosts, so many at a time, carried on by the hub, whatever becomes of the client.",
     "incidents": "Which process froze or died, where it stood, and what was done.",
+    "conditions": "What is wrong with hosts, and of what nobody is to be told.",
     "dead letters": "Messages that were put aside instead of ending a process for ever.",
     "health": "How the installation itself is.",
     "access": "Signing in and out, sessions, operator tokens.",

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from processes.core.budgets import SIGN_IN_COST
 from processes.core.fanout.history import HistoryView
+from processes.core.records.condition import ConditionView, SilenceView
 from processes.core.records.dead_letter import DeadLetterView
 from processes.core.records.run import RunView
 from processes.core.shown.dead_letters import DeadLetterGone, DeadLettersPage
@@ -18,6 +19,7 @@ from processes.core.shown.pages import (
     AuditPage,
     CommandsPage,
     CommandWithHistory,
+    ConditionsPage,
     HealthView,
     HostCode,
     HostEnrolled,
@@ -37,6 +39,7 @@ from processes.core.shown.pages import (
     SessionsPage,
     SignedIn,
     SignedOut,
+    SilencesPage,
     TokenGone,
     TokenMade,
     TokensPage,
@@ -45,6 +48,7 @@ from processes.core.shown.short_ids import CHARS_MIN
 from processes.core.shown.status import Report
 from processes.core.shown.views import CommandView, HostView, OutputPage
 from processes.core.travels.operator_requests import (
+    AcknowledgeBody,
     CodeBody,
     DrillBody,
     EnrollBody,
@@ -54,16 +58,19 @@ from processes.core.travels.operator_requests import (
     RotateBody,
     RunBody,
     SavedQueryBody,
+    SilenceBody,
     TokenBody,
 )  # fmt: skip
 from processes.core.values import Role
 from processes.fanout import openapi_prose
 from processes.fanout.change_api import ChangeApi
+from processes.fanout.condition_api import ConditionApi
 from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.openapi import Described, either
 from processes.fanout.queries import (
     AUDIT_QUERY,
     COMMANDS_QUERY,
+    CONDITIONS_QUERY,
     DEAD_LETTERS_QUERY,
     HISTORY_QUERY,
     HOSTS_QUERY,
@@ -121,7 +128,11 @@ class Operation(NamedTuple):
 
 
 def operations(
-    change_api: ChangeApi, read_api: ReadApi, sessions: Sessions, dead_letter_api: DeadLetterApi
+    change_api: ChangeApi,
+    read_api: ReadApi,
+    sessions: Sessions,
+    dead_letter_api: DeadLetterApi,
+    condition_api: ConditionApi,
 ) -> list[Operation]:
     """Return all operations."""
     return [
@@ -132,6 +143,7 @@ def operations(
         *_commands(change_api, read_api),
         *_runs(change_api, read_api),
         *_dead_letters(dead_letter_api),
+        *_conditions(condition_api),
         *_access(change_api, read_api, sessions),
         *_ruling(change_api, read_api),
     ]
@@ -347,6 +359,35 @@ def _dead_letters(dead_letter_api: DeadLetterApi) -> list[Operation]:
             "/{id}/discard",
             dead_letter_api.discard,
             of("discard_dead_letter", "", "Discards it", {200: DeadLetterGone}),
+        ),
+    ]
+
+
+def _conditions(condition_api: ConditionApi) -> list[Operation]:
+    of, tag = Described, "conditions"
+    listed = of(
+        "list_conditions", tag, "What is wrong now, the gravest first", {200: ConditionsPage}, query=CONDITIONS_QUERY,
+        text="Also of the installation itself, with host null. What is part of a condition of many hosts names it as "
+        "`group`.",
+    )  # fmt: skip
+    acknowledge = of(
+        "acknowledge_condition", tag, "Somebody has seen it", {200: ConditionView}, AcknowledgeBody, errors=(409,),
+        text="Only its end is told any more; what happened once is over by this. 409: it is over.",
+    )  # fmt: skip
+    silence = of(
+        "make_silence", tag, "Nobody is told of some hosts for a time", {201: SilenceView}, SilenceBody, errors=(429,),
+        text="Of the hosts that the query finds at each moment. Their conditions are listed as silenced.",
+    )  # fmt: skip
+    end = of("end_silence", tag, "Ends a silence before its time", {200: SilenceView}, errors=(409,))
+    return [
+        _look("/api/v1/conditions", condition_api.listed, listed)._replace(cost=5),
+        _give("/api/v1/conditions/{id}/acknowledge", condition_api.acknowledge, acknowledge),
+        _look(
+            "/api/v1/silences", condition_api.silences, of("list_silences", tag, "The silences", {200: SilencesPage})
+        ),
+        _give("/api/v1/silences", condition_api.silence, silence),
+        Operation(
+            "DELETE", "/api/v1/silences/{id}", Role.OPERATOR, condition_api.unsilence, end._replace(asks_hub=True)
         ),
     ]
 

@@ -63,6 +63,12 @@ OUTPUT_QUERY: Final = (Query("from", Annotated[int, Meta(ge=0, le=OFFSET_MAX)], 
 INCIDENTS_QUERY: Final = (_LIMIT, _BEFORE, Query("process", Text, "Of this process"))
 RUNS_QUERY: Final = (_LIMIT, _BEFORE, Query("state", RunState, "In this state"))
 RUN_QUERY: Final = (Query("hosts", Flag, "0: without its hosts, only counted"),)
+CONDITIONS_QUERY: Final = (
+    _LIMIT,
+    Query("query", Annotated[str, Meta(max_length=QUERY_CHARS_MAX)], "Of the hosts that this query finds"),
+    Query("host", Text, "Of this host"),
+    Query("over", Flag, "1: also those that are over"),
+)
 AUDIT_QUERY: Final = (
     _LIMIT,
     Query("before", Annotated[int, Meta(ge=1, le=OFFSET_MAX)], "Older than this line: `next` of the page before"),

@@ -103,7 +103,8 @@ class ReadApi:
         """Return the metrics as Prometheus text."""
         if self._exporting is None or self._exporting.done():  # one at a time, shared: a viewer may ask for hundreds
             rows, each = self._own_rows(), self._settings.file.metrics.hosts
-            exporting = asyncio.to_thread(self._metrics.export, rows, each=each)
+            told = self._standing_rows()
+            exporting = asyncio.to_thread(self._metrics.export, rows, each=each, conditions=told)
             self._exporting = asyncio.get_running_loop().create_task(exporting)
         return Response(await asyncio.shield(self._exporting), media_type=metrics.CONTENT_TYPE)
 
@@ -152,6 +153,9 @@ class ReadApi:
 
     def _own_rows(self) -> list[Json]:
         return [change.fields for change in self._mirror.shown.changes("host") if change.id != CANARY_HOST]
+
+    def _standing_rows(self) -> list[Json]:
+        return self._mirror.shown.rows("condition")
 
     def _host(self, name: str) -> Json:
         row = None if name == CANARY_HOST else self._mirror.shown.row("host", name)

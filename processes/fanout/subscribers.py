@@ -281,6 +281,8 @@ class Audience:
                 operator_frames.raw_rows(commands),
                 operator_frames.raw_rows(list(rows.get("process", {}).values())),
                 operator_frames.raw_rows(list(rows.get("incident", {}).values())),
+                operator_frames.raw_rows([] if canary else shown.rows("condition")),
+                operator_frames.raw_rows([] if canary else shown.rows("silence")),
                 **single,
             )
             cached = self._states[canary] = (at, operator_frames.encode_state(state))

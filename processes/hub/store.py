@@ -32,6 +32,7 @@ from processes.core.hub.step import StoredState
 from processes.core.hub.turn import CommitBatch
 from processes.core.records import beginning, lasting_time
 from processes.core.records.command import Command, State
+from processes.core.records.condition import OVER_KEPT_MAX, OVER_PER_HOST_MAX, ConditionRecord, SilenceRecord
 from processes.core.records.dead_letter import DEAD_LETTERS_MAX, DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.lasting_time import LastingTime
@@ -204,6 +205,25 @@ ROWS: Final[dict[str, Rows]] = {
         changing=("record",),
         restored=("SELECT record FROM queries",),
         load=_record_of(SavedQuery, "name"),
+    ),
+    "conditions": Rows(
+        key="id",
+        columns=("id", "host", "open", "begun_wall_s", "ended_wall_s", "record"),
+        values=lambda id, it: (id, it.host, it.open, it.begun_wall_s, it.ended_wall_s, _json(it)),
+        changing=("open", "begun_wall_s", "ended_wall_s", "record"),
+        restored=(
+            _newest("conditions", by="ended_wall_s, id", where="NOT open", limit=OVER_KEPT_MAX),
+            _newest("conditions", by="begun_wall_s, id", where="open"),
+        ),
+        load=_record_of(ConditionRecord, "id"),
+    ),
+    "silences": Rows(
+        key="id",
+        columns=("id", "until_wall_s", "record"),
+        values=lambda id, it: (id, it.until_wall_s, _json(it)),
+        changing=("until_wall_s", "record"),
+        restored=(_newest("silences", by="until_wall_s, id"),),
+        load=_record_of(SilenceRecord, "id"),
     ),
     "tokens": Rows(  # the fanouts read them from the disk
         key="token_hash",
@@ -572,6 +592,7 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
         ids = [(row[0],) for row in sqlite.execute(old, (commands_before_wall_s, PRUNED_MAX))]
         gone += _prune_runs(sqlite, commands_before_wall_s)
         gone += sqlite.execute("DELETE FROM deadletters WHERE at_wall_s < ?", (commands_before_wall_s,)).rowcount
+        gone += _prune_conditions(sqlite, commands_before_wall_s)
         for statement in ("output WHERE command_id", "commands WHERE id"):
             sqlite.executemany(f"DELETE FROM {statement} = ?", ids)  # noqa: S608  # constants
         gone += len(ids) + audit_trail.prune(sqlite, lasting.believed_wall_s, kept_s, AUDIT_PRUNED_MAX)
@@ -580,6 +601,21 @@ def _prune(sqlite: sqlite3.Connection, now: Now, boot_id: str, kept_s: float, ou
         return gone
 
     return _in_transaction(sqlite, work)
+
+
+def _prune_conditions(sqlite: sqlite3.Connection, before_wall_s: float) -> int:
+    """Delete conditions that have been over for long, and the oldest of hosts that have too many."""
+    old = sqlite.execute(
+        "DELETE FROM conditions WHERE id IN (SELECT id FROM conditions WHERE NOT open AND ended_wall_s < ? LIMIT ?)",
+        (before_wall_s, PRUNED_MAX),
+    ).rowcount
+    too_many = sqlite.execute(
+        "DELETE FROM conditions WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+        "(PARTITION BY host ORDER BY ended_wall_s DESC) AS place FROM conditions WHERE NOT open AND host IS NOT NULL) "
+        "WHERE place > ? LIMIT ?)",
+        (OVER_PER_HOST_MAX, PRUNED_MAX),
+    ).rowcount
+    return old + too_many
 
 
 def _prune_runs(sqlite: sqlite3.Connection, before_wall_s: float) -> int:

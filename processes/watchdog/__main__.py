@@ -10,6 +10,7 @@ from processes.adapters.queue_link import QueueLink
 from processes.adapters.supervisor import Supervisor
 from processes.watchdog.alarms import Alarms
 from processes.watchdog.canary import Canary
+from processes.watchdog.heartbeat import DeadMansSwitch
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store
 from processes.watchdog.inquiries import Inquiries
@@ -32,7 +33,8 @@ async def main(process: Process) -> None:
         settings.incidents_database, settings.evidence, retention.incidents, int(retention.evidence_mb * 2**20)
     )
     incident_log = IncidentLog(store, clock.boot_id(), process.log)
-    alarms, systemd = Alarms(settings, incident_log, process.log), Systemd(process.log)
+    switch = DeadMansSwitch(settings, process.log)
+    alarms, systemd = Alarms(settings, incident_log, process.log, switch), Systemd(process.log)
     canary = Canary(settings)
     canary.write_tokens()
     beside = {
@@ -41,6 +43,7 @@ async def main(process: Process) -> None:
         "inquiry of the queues": inquiries.run_queues(),
         "incident log": incident_log.run(),
         "alarms": alarms.run(),
+        "heartbeat": switch.run(),
         "canary agent": canary.run_agent(),
         "canary subscriber": canary.run_subscriber(),
         "canary rounds": canary.run_rounds(),

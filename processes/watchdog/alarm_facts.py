@@ -6,14 +6,15 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
 from processes.adapters.settings import Settings
 from processes.adapters.state import audit_trail, contested, fleet_db, sightings
-from processes.core.alarms import conditions
+from processes.core.alarms import conditions, hosts
 from processes.core.alarms.conditions import AlarmFacts
+from processes.core.records.condition import ConditionRecord
 from processes.core.records.request import OperatorToken
 from processes.core.shown import certificate
 from processes.core.travels.audit import Kind
@@ -21,6 +22,9 @@ from processes.core.travels.audit import Kind
 ROWS_MAX: Final = 50  # dead letters, and suspended hosts, that have an alarm each
 ENDED_MAX: Final = 200  # dead letters of which it is known how they ended; an alarm is over within seconds
 CERTIFICATE_BYTES_MAX: Final = 1 << 20
+CONDITIONS_MAX: Final = 200  # of hosts, that have an alarm each; alarm.STANDING_MAX is more
+
+_condition = msgspec.json.Decoder(ConditionRecord)
 
 
 def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
@@ -60,17 +64,46 @@ def _rows(connection: sqlite3.Connection, before: AlarmFacts) -> AlarmFacts:
         (str(key), f"{kind} {f'of {host} ' if host else ''}({why}): fleethub deadletter {key}")
         for key, kind, host, why in dead_letters
     ]
-    hosts = connection.execute(
+    suspended = connection.execute(
         "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?",
         (ROWS_MAX,),
     )
     return AlarmFacts(
         put_aside=put_aside,
         ended=_ended(connection, before, dict(put_aside)),
-        suspended=[(str(name), str(why)) for name, why in hosts],
+        suspended=[(str(name), str(why)) for name, why in suspended],
         audit_head=audit_trail.told_head(connection) or before.audit_head,
         ending=_ending(connection),
+        **_hosts(connection, before),
     )
+
+
+class _OfHosts(TypedDict):
+    hosts: list[ConditionRecord]
+    hosts_over: dict[str, str]
+
+
+# those of many hosts first, then the gravest: a flood of one kind takes no alarm from the others
+_CONDITIONS: Final = """
+    SELECT record FROM conditions WHERE open AND json_extract(record, '$.group') IS NULL
+    ORDER BY host IS NOT NULL, json_extract(record, '$.severity') = 'info', begun_wall_s LIMIT ?"""
+
+
+def _hosts(connection: sqlite3.Connection, before: AlarmFacts) -> _OfHosts:
+    """Return the conditions of hosts that are told, and how those that were told came to their ends."""
+    found = [_condition.decode(row[0]) for row in connection.execute(_CONDITIONS, (CONDITIONS_MAX,))]
+    stands = {hosts.key_of(each.id) for each in found}
+    over = {key: text for key, text in before.hosts_over.items() if key not in stands}
+    for each in before.hosts or []:
+        if hosts.key_of(each.id) not in stands:
+            row = _record(connection, each.id)
+            over[hosts.key_of(each.id)] = hosts.end_of(row, _record(connection, row.group) if row is not None else None)
+    return {"hosts": found, "hosts_over": dict(list(over.items())[-ENDED_MAX:])}
+
+
+def _record(connection: sqlite3.Connection, condition_id: str) -> ConditionRecord | None:
+    row = connection.execute("SELECT record FROM conditions WHERE id = ?", (condition_id,)).fetchone()
+    return None if row is None else _condition.decode(row[0])
 
 
 def _ending(connection: sqlite3.Connection) -> list[OperatorToken]:

@@ -18,21 +18,27 @@ import msgspec
 
 from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
+from processes.adapters.alarm_targets import targets_of
 from processes.adapters.logs import Log
 from processes.adapters.settings import Settings
 from processes.adapters.state import durable, incidents_db, status_file
 from processes.core.alarms import alarm, conditions, outbox
 from processes.core.alarms.alarm import AlarmEvent, AlarmState, AlarmWatch, Condition, ConditionsSeen
 from processes.core.alarms.conditions import AlarmFacts
-from processes.core.alarms.outbox import Pace
+from processes.core.alarms.hosts import HOSTS, mass_losses, of_the_house
+from processes.core.alarms.hosts import conditions as conditions_of_hosts
+from processes.core.alarms.hosts import told as told_of
+from processes.core.alarms.outbox import Pace, Wish
 from processes.core.records.ledger import Ledger
-from processes.core.shown.status import Report
+from processes.core.shown.query import parse
+from processes.core.shown.status import Overall, Report
 from processes.core.watchdog import incident
 from processes.watchdog import alarm_facts
 from processes.watchdog.evidence import on_thread, within
+from processes.watchdog.heartbeat import DeadMansSwitch
 from processes.watchdog.incident_log import IncidentLog
 
-LOOK_S: Final = 15.0  # between two looks at the disk, the certificate and the database
+LOOK_S: Final = 5.0  # between two looks at the disk, the certificate and the database
 LOOK_S_MAX: Final = 5.0
 PAUSE_S: Final = 1.0  # between two turns without news
 KEEP_S_MAX: Final = 2.0  # then the disk counts as hanging, and events are sent unwritten
@@ -49,13 +55,24 @@ class Alarms:
     """
 
     def __init__(
-        self, settings: Settings, incident_log: IncidentLog, log: Log, *, leave_s_max: float = LEAVE_S_MAX
+        self,
+        settings: Settings,
+        incident_log: IncidentLog,
+        log: Log,
+        switch: DeadMansSwitch | None = None,
+        *,
+        leave_s_max: float = LEAVE_S_MAX,
     ) -> None:
+        self._switch = switch
         self._settings, self._incident_log, self._log = settings, incident_log, log
         self._leave_s_max = leave_s_max
         wished = settings.file.alarms
-        self._targets = {target.name: target for target in alarm_sender.targets(wished.urls, wished.exec)}
+        self._targets = {target.name: target for target in targets_of(wished)}
         self._least = wished.severity
+        self._wishes = {
+            name: Wish(target.severity or wished.severity, parse(target.query) if target.query else None)
+            for name, target in self._targets.items()
+        }
         self._name = socket.gethostname()
         self._state, self._kept, self._watch = AlarmState(), AlarmState(), AlarmWatch()
         self._caught_up = self._first = False
@@ -73,10 +90,26 @@ class Alarms:
         self._refused = False
         self._note_hole_before()
 
-    def look(self, report: Report, budgets: frozenset[str], ledger: Ledger | None) -> None:
-        """Called when the judging loop has made a report."""
+    def look(self, report: Report, budgets: frozenset[str], ledger: Ledger | None) -> Report:
+        """Called when the judging loop has made a report. Return it with what only the alarms know."""
         self._report, self._budgets, self._ledger = report, budgets, ledger
         self._news.set()
+        return self._shown(report)
+
+    def _shown(self, report: Report) -> Report:
+        """Return the report with the conditions that stand, of whom was told what, and with what they mean for the
+        whole.
+        """
+        told = {key.removeprefix(HOSTS): names for key, names in told_of(self._state).items() if key.startswith(HOSTS)}
+        lost = mass_losses(self._facts.hosts or [])
+        verdict = Overall.DEGRADED if lost and report.verdict is Overall.OK else report.verdict
+        shown = msgspec.structs.replace(
+            report, verdict=verdict, reasons=[*report.reasons, *lost], conditions=of_the_house(self._state), told=told,
+            heartbeats=self._switch.reports if self._switch is not None else [],
+        )  # fmt: skip
+        if self._switch is not None:
+            self._switch.look(shown)
+        return shown
 
     def away(self, away_s: float) -> None:
         """Called at each turn of the judging loop with the time since the turn before. Units: away_s in seconds."""
@@ -114,6 +147,7 @@ class Alarms:
         self._missed = []
         facts = msgspec.structs.replace(self._facts, budgets=self._budgets)
         standing = conditions.conditions(report, facts, wall_s)
+        standing += conditions_of_hosts(facts.hosts or [], self._state.standing)
         for shown in open_incidents:
             standing += [conditions.incident(shown), conditions.lasting(shown)]
         once, self._once = self._once, []
@@ -134,7 +168,7 @@ class Alarms:
 
     def _settle(self) -> None:
         """Let new targets begin at this moment, and forget the events that every target was told."""
-        self._state = outbox.settled(self._state, list(self._targets), self._least)
+        self._state = outbox.settled(self._state, list(self._targets), self._least, self._wishes)
 
     def _send_due(self) -> None:
         now_s = time.monotonic()
@@ -147,7 +181,7 @@ class Alarms:
                 or outbox.wait_s(self._paces[name], now_s) > 0
             ):
                 continue
-            if events := outbox.due(self._state, told, self._least):
+            if events := outbox.due(self._state, told, self._wishes[name]):
                 self._sending[name] = asyncio.create_task(self._send(target, events))
 
     async def _send(self, target: Target, events: list[AlarmEvent]) -> None:

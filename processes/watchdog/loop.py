@@ -347,9 +347,9 @@ class Loop:
             for name, subject in subjects.items()
         ]
         report = status_writer.make_report(rows, canary, self._inquiries, self._incident_log.totals, subjects)
-        self._writer.write(report, now_s)
         budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
-        self._alarms.look(report, budgets, self._inquiries.ledger)
+        report = self._alarms.look(report, budgets, self._inquiries.ledger)
+        self._writer.write(report, now_s)
         self._systemd.look(report, self._hub_remedies + subjects["hub"].starts, now_s)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

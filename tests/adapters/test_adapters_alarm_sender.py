@@ -18,10 +18,12 @@ from doubles.alarm_ends import mail_server, silent_port, webhook
 from doubles.deadline import WAIT_S
 
 from processes.adapters import alarm_sender
-from processes.adapters.alarm_sender import Target
+from processes.adapters.alarm_sender import Heartbeat, Target
 from processes.core.alarms import outbox
-from processes.core.alarms.alarm import AlarmEvent, Phase, Severity
+from processes.core.alarms import webhook as alarm_webhook
+from processes.core.alarms.alarm import AlarmEvent, Phase
 from processes.core.alarms.outbox import AlarmMessage
+from processes.core.values import Severity
 
 EVENT = AlarmEvent(
     1, "incident:1", Phase.BEGUN, Severity.CRITICAL, "hub frozen", "stuck at <b>loop.py:7</b> & more", 0.0
@@ -172,3 +174,36 @@ def test_targets_show_no_secret() -> None:
         ("slack", "slack://…"), ("json", "json://host/…"), ("exec", "/usr/bin/page"),
     ]  # fmt: skip
     assert alarm_sender.targets([], []) == []
+
+
+def test_a_webhook_of_our_own_gets_the_events_signed() -> None:
+    with webhook() as hook:
+        url = f"http://127.0.0.1:{hook.port}/x"
+        assert deliver(Target("webhook", webhook=url, secret="0123456789abcdef")) == ""
+    (raw, headers), (body,) = hook.raw[-1], hook.got
+    assert body["events"][0]["title"] == "hub frozen"
+    at_wall_s = float(headers["webhook-timestamp"])
+    assert abs(time.time() - at_wall_s) < WAIT_S
+    signed = alarm_webhook.headers("0123456789abcdef", headers["webhook-id"], at_wall_s, raw)
+    assert headers["webhook-signature"] == signed["webhook-signature"]
+
+
+def test_a_webhook_that_refuses_is_said_without_its_path_and_secret() -> None:
+    with webhook() as hook:
+        hook.answer = 503
+        url = f"http://127.0.0.1:{hook.port}/hidden-path"
+        told = deliver(Target("webhook", webhook=url, secret="0123456789abcdef"))
+    assert "HTTP 503" in told
+    assert "hidden-path" not in told
+
+
+def test_the_dead_mans_switch_says_the_verdict_by_post_and_to_a_program(tmp_path: Path) -> None:
+    with webhook() as hook:
+        beat = Heartbeat(url=f"http://127.0.0.1:{hook.port}/ping")
+        assert asyncio.run(alarm_sender.call(beat, "box", "degraded", 3, LONG_S)) == ""
+    assert hook.got == [{"installation": "box", "verdict": "degraded", "epoch": 3}]
+    out = tmp_path / "beat"
+    beat = Heartbeat(argv=["/bin/sh", "-c", f"cat > {out}"])
+    assert asyncio.run(alarm_sender.call(beat, "box", "ok", 3, LONG_S)) == ""
+    assert json.loads(out.read_text())["verdict"] == "ok"
+    assert "exit code 7" in asyncio.run(alarm_sender.call(Heartbeat(argv=["/bin/sh", "-c", "exit 7"]), "b", "ok", 1, LONG_S))

@@ -17,6 +17,7 @@ class Webhook:
 
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
+        self.raw: list[tuple[bytes, dict[str, str]]] = []  # bodies as they came, with their headers
         self.answer: int | str = 200
         self.released = threading.Event()
         self.asked = threading.Event()
@@ -40,7 +41,9 @@ def webhook() -> Iterator[Webhook]:
 
     class Post(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            hook.raw.append((raw, {name.lower(): value for name, value in self.headers.items()}))
+            body = json.loads(raw)
             hook.asked.set()
             if hook.answer == "hang":
                 hook.released.wait(60)

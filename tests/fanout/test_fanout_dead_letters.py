@@ -24,7 +24,7 @@ from processes.core.travels.messages import (
 from processes.core.values import Role
 from processes.fanout.operations import operations
 
-VALUES: dict[Any, Any] = {str: "x", int: 1, bool: False, list[str]: ["x"]}
+VALUES: dict[Any, Any] = {str: "x", int: 1, float: 60.0, bool: False, list[str]: ["x"]}
 
 
 def letter(id: str, event: messages.Event) -> DeadLetter:
@@ -38,7 +38,7 @@ def asked(request: Any) -> RequestReceived:
 def test_a_request_is_retried_by_the_role_that_the_request_itself_needs() -> None:
     """The API's table says which role that is; the request's docstring says which endpoint makes it."""
     unused: Any = type("Api", (), {"__getattr__": lambda self, _: self})()
-    roles = {(each.method, each.path): each.role for each in operations(unused, unused, unused, unused)}
+    roles = {(each.method, each.path): each.role for each in operations(unused, unused, unused, unused, unused)}
     seen = set()
     for kind in get_args(Request):
         fields = {field.name: VALUES[field.type] for field in msgspec.structs.fields(kind) if field.required}

@@ -41,7 +41,7 @@ promtool = shutil.which(
 UNITS = ("_seconds", "_bytes", "_ratio", "_items", "_total")
 PLAIN = {  # numbers without a unit: a state, a count of things that are now, an average of runnable tasks
     "fleethub_verdict", "fleethub_hub_epoch", "fleethub_canary_ok", "fleethub_hosts", "fleethub_hosts_agent_old",
-    "fleethub_commands",
+    "fleethub_commands", "fleethub_conditions",
     "fleethub_process_verdict",
     "fleethub_process_wanted", "fleethub_process_connections",
     "fleethub_process_connections_waiting", "fleethub_process_blocked",
@@ -295,6 +295,7 @@ def test_one_export_serves_all_who_ask_meanwhile_and_the_next_one_who_asks_later
         unused: Any = None
         api = ReadApi(settings, unused, unused, cast(Any, Metrics()), unused)
         api._own_rows = list  # type: ignore[method-assign]
+        api._standing_rows = list  # type: ignore[method-assign]
         asking = [asyncio.create_task(api.metrics(unused)) for _ in range(20)]
         asking[3].cancel()  # a client that goes away takes nobody's answer with it
         async with asyncio.timeout(WAIT_S):

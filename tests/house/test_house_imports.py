@@ -28,6 +28,7 @@ MAY: dict[str, set[str]] = {
     "core.shown": {"core", "core.travels", "core.records"},
     "core.queues": {"core", "core.travels"},
     "core.alarms": SHARED,
+    "core.conditions": SHARED,
     "core.hub": SHARED,
     "core.gateway": SHARED,
     "core.fanout": SHARED,
@@ -35,6 +36,7 @@ MAY: dict[str, set[str]] = {
     "core.watchdog": SHARED,
     "core.cli": SHARED,
     "adapters": SHARED | {"core.alarms"},
+    "adapters.alarm_targets": SHARED | {"adapters", "adapters.alarm_sender"},  # a room of one file: settings → targets
     "adapters.state": SHARED | {"adapters"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
     "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
@@ -49,11 +51,11 @@ MAY: dict[str, set[str]] = {
     "queues": SHARED | {"core.queues", *HANDS},
     "hub": SHARED | {"core.hub", *HANDS},
     "gateway": SHARED | {"core.gateway", *HANDS},
-    "fanout": SHARED | {"core.fanout", *HANDS},
+    "fanout": SHARED | {"core.fanout", "core.conditions", *HANDS},
     "agent": SHARED | {"core.agent", *HANDS},
-    "watchdog": SHARED | {"core.watchdog", "core.alarms", *HANDS, "adapters.alarm_sender"},
+    "watchdog": SHARED | {"core.watchdog", "core.alarms", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets"},
     "client": SHARED | {"adapters"},
-    "cli": SHARED | {"core.cli", "core.alarms", *HANDS, "adapters.alarm_sender", "client"},
+    "cli": SHARED | {"core.cli", "core.alarms", "core.conditions", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets", "client"},
 }
 # what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
 PURE = {

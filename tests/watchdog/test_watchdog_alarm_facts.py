@@ -11,8 +11,11 @@ import msgspec
 from processes.adapters import settings
 from processes.adapters.state import audit_trail, fleet_db, sightings
 from processes.core.alarms.conditions import AlarmFacts
+from processes.core.records.condition import ConditionRecord
 from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.travels.audit import Kind
+from processes.core.travels.judged import ConditionKind
+from processes.core.values import Severity
 from processes.watchdog import alarm_facts
 from processes.watchdog.alarm_facts import ROWS_MAX
 
@@ -70,3 +73,29 @@ def test_a_flood_of_one_host_takes_no_alarm_from_others_and_each_end_is_told_as_
         (pushed_out,) = set(third.ended) - set(second.ended)
         assert pushed_out.startswith("s")
         assert "still kept" in third.ended[pushed_out]
+
+
+def test_conditions_of_hosts_are_read_without_parts_and_their_ends_are_told_as_they_were(tmp_path: Path) -> None:
+    found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
+    found.run.mkdir(exist_ok=True)
+    one = ConditionRecord("c1", "web1", ConditionKind.OFFLINE, Severity.WARNING, "web1 is offline", 1.0, 2.0)
+    many = ConditionRecord("g1", None, ConditionKind.MANY, Severity.CRITICAL, "6 hosts went", 1.0, 2.0, mass=True)
+    part = msgspec.structs.replace(one, id="c2", host="web2", group="g1")
+    with contextlib.closing(fleet_db.open_for_writing(found.database)) as connection:
+
+        def put(*records: ConditionRecord) -> None:
+            with connection:
+                for each in records:
+                    row = (each.id, each.host, each.open, 2.0, each.ended_wall_s, msgspec.json.encode(each).decode())
+                    connection.execute("INSERT OR REPLACE INTO conditions VALUES (?,?,?,?,?,?)", row)
+
+        put(one, many, part)
+        first = alarm_facts.now(found, AlarmFacts())
+        assert [each.id for each in first.hosts or []] == ["g1", "c1"]
+        put(msgspec.structs.replace(one, group="g1"), msgspec.structs.replace(many, ended_wall_s=9.0, over="all back"))
+        second = alarm_facts.now(found, first)
+        assert (second.hosts, second.hosts_over) == (
+            [], {"host:g1": "all back", "host:c1": "it is part of: 6 hosts went"},
+        )  # fmt: skip
+        put(one)
+        assert alarm_facts.now(found, second).hosts_over == {"host:g1": "all back"}

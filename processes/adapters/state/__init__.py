@@ -24,6 +24,7 @@ an older fleet.db lets nobody in who was sent away since.
     ---------------------------|------|---------------------|-----------------------|---------|-------------------------
     fleethub.toml              | any  | the operator        | everybody at start    | -       | the operator's
     operator.token             | 0600 | up                  | command line, fanout  | yes     | the installation's
+    rules.toml                 | any  | the operator        | fanout, rules check  | -       | the operator's
     agent.toml                 | 0600 | up; the operator    | agent                 | yes     | the operator's
     agent.token                | 0600 | up                  | agent                 | yes     | until enrolled again
     agent.token.pending        | 0600 | agent; agent --code | agent                 | yes     | until its first use
@@ -44,6 +45,7 @@ an older fleet.db lets nobody in who was sent away since.
     incidents/ID/EVIDENCE      | 0600 | watchdog            | fanout, command line  | no      | its incident's
     alarms.json                | 0600 | watchdog            | watchdog, alarms      | yes     | the installation's
     history/                   | 0700 | fanout              | -                     | no      | the installation's
+    history/judging            | 0600 | the fanout that judges | other fanouts     | no      | held by the kernel
     history/NAME               | 0600 | that fanout         | its successor         | no      | rewritten once a minute
     replaced/                  | 0700 | restore, up --new   | -                     | yes     | the operator's to remove
     replaced/fleet-ID          | 0600 | restore, up, hub    | restore, the operator | yes     | the operator's to remove

@@ -20,6 +20,7 @@ from processes.adapters.state import audit_trail, durable, epoch_file, fleet_sch
 from processes.core.records import beginning
 from processes.core.records.beginning import Found
 from processes.core.records.command import Command, State, Transition
+from processes.core.records.condition import ConditionRecord, SilenceRecord
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, read_record
 from processes.core.records.ledger import Ledger
@@ -210,6 +211,8 @@ def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
 
 _command = msgspec.json.Decoder(Command)
 _run = msgspec.json.Decoder(Run)
+_condition = msgspec.json.Decoder(ConditionRecord)
+_silence = msgspec.json.Decoder(SilenceRecord)
 _names = msgspec.json.Decoder(list[str])
 _part = msgspec.json.Decoder(HostPart)
 _parts = msgspec.json.Decoder(list[HostPart])
@@ -368,6 +371,27 @@ def output(
             break
         found.append(OutputRecord(offset, Stream(stream), text))
     return found
+
+
+def conditions(
+    connection: sqlite3.Connection, *, limit: int, host: str | None = None, open_only: bool = False
+) -> list[ConditionRecord]:
+    """Return conditions: those that stand and then those that are over, the newest first."""
+    where, values = ("true", ()) if host is None else ("host = ?", (host,))
+    rows: list[tuple[str]] = []
+    for state, order in (("open", "begun_wall_s"), ("NOT open", "ended_wall_s")):
+        if not (open_only and state != "open"):
+            # only constants of this module are joined here
+            found = f"conditions WHERE {where} AND {state} ORDER BY {order} DESC LIMIT ?"
+            select = f"SELECT record FROM {found}"  # noqa: S608  # as said
+            rows += connection.execute(select, (*values, limit - len(rows))).fetchall()
+    return [_condition.decode(row[0]) for row in rows]
+
+
+def silences(connection: sqlite3.Connection) -> list[SilenceRecord]:
+    """Return all silences, the one that ends last first."""
+    rows = connection.execute("SELECT record FROM silences ORDER BY until_wall_s DESC")
+    return [_silence.decode(row[0]) for row in rows]
 
 
 def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLetter]:

@@ -88,6 +88,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX commands_lost ON commands (number) WHERE state = 'lost'",
     ),
     ("CREATE TABLE queries (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",),  # those that are saved
+    (  # conditions of hosts, and silences
+        """CREATE TABLE conditions (
+             id TEXT PRIMARY KEY, host TEXT, open INTEGER NOT NULL, begun_wall_s REAL NOT NULL, ended_wall_s REAL,
+             record TEXT NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX conditions_open ON conditions (begun_wall_s) WHERE open",
+        "CREATE INDEX conditions_host ON conditions (host, ended_wall_s)",
+        "CREATE INDEX conditions_ended ON conditions (ended_wall_s) WHERE NOT open",
+        "CREATE TABLE silences (id TEXT PRIMARY KEY, until_wall_s REAL NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
 EXPIRING_TOKENS: Final = 4  # from this version on tokens have an end

@@ -17,6 +17,8 @@ LISTED_BY: Final = {  # the API's code for an unknown or ambiguous id → how to
     "unknown_host": "fleethub hosts lists them.",
     "unknown_command": "fleethub commands lists them.",
     "unknown_run": "fleethub runs lists them.",
+    "unknown_condition": "fleethub conditions lists them.",
+    "unknown_silence": "fleethub silences lists them.",
     "unknown_letter": "fleethub deadletters lists them.",
     "unknown_session": "fleethub sessions lists them.",
     "unknown_token": "fleethub token list lists them.",

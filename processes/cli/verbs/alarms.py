@@ -19,14 +19,15 @@ import msgspec
 
 from processes.adapters import alarm_sender
 from processes.adapters.alarm_sender import Target
+from processes.adapters.alarm_targets import targets_of
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import audit_trail, fleet_db
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, Failure
 from processes.cli.terminal.options import as_json
 from processes.core.alarms import outbox
-from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Severity, Told
-from processes.core.values import rfc3339
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Told
+from processes.core.values import Severity, rfc3339
 
 TEST_S_MAX: Final = 20.0  # for each target; all are tried at the same time
 STATE_BYTES_MAX: Final = 4 << 20
@@ -129,7 +130,7 @@ async def _send(targets: list[Target], message: outbox.AlarmMessage) -> list[str
 
 
 def _targets(settings: Settings) -> list[Target]:
-    return alarm_sender.targets(settings.file.alarms.urls, settings.file.alarms.exec)
+    return targets_of(settings.file.alarms)
 
 
 def _target(target: Target, state: AlarmState) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
 from processes.client.errors import ClientError, HubAway
-from processes.core.shown.status import Overall, ProcessReport, Report, of_hosts
+from processes.core.shown.status import HeartbeatReport, Overall, ProcessReport, Report, of_hosts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -170,7 +170,14 @@ def _lines(report: Report) -> list[str]:
         f"hosts: {NOT_KNOWN if fleet.hosts is None else f'{fleet.hosts}, {presence}'}",
         f"commands: {NOT_KNOWN if commands.accepted is None else ', '.join(counts) or 'none'}",
         f"incidents: {NOT_KNOWN if report.incidents.total is None else report.incidents.total}{last}",
+        *(_heartbeat(each) for each in report.heartbeats),
     ]
+
+
+def _heartbeat(each: HeartbeatReport) -> str:
+    """Return how the dead man's switch is."""
+    answered = f"answered last at {each.answered_at}" if each.answered_at else "has not answered yet"
+    return f"heartbeat to {each.target}: {answered}" + (f"; {each.error}" if each.error else "")
 
 
 def _row(process: ProcessReport) -> list[str]:

@@ -20,21 +20,12 @@ from typing import Final
 
 import msgspec
 
+from processes.core.values import Severity, Time
+
 CLEAR_S: Final = 5.0  # not seen for so long: over
 STANDING_MAX: Final = 300  # conditions at once; further ones begin when others are over
 EVENTS_MAX: Final = 500  # not yet told to every target; beyond it the oldest are dropped and counted
 NOTED_MAX: Final = 1000  # incidents that were begun; more than a starting watchdog reads (CAUGHT_UP_MAX)
-
-
-class Severity(enum.StrEnum):
-    """How bad it is."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-
-GRAVITY: Final = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
 class Phase(enum.StrEnum):
@@ -46,6 +37,20 @@ class Phase(enum.StrEnum):
     TEST = "test"
 
 
+class AlarmSubject(msgspec.Struct, frozen=True):
+    """What a condition of hosts is about, for programs. host None: of many hosts (`cause` is what they share), or of a
+    run. id: of the condition, in the API.
+    """
+
+    id: str
+    host: str | None
+    kind: str
+    labels: dict[str, str] = {}
+    cause: str = ""
+    hosts: int = 0
+    since: Time | None = None
+
+
 class Condition(msgspec.Struct, frozen=True):
     """Something that a person should know while it lasts. `over`: the text when it is over."""
 
@@ -55,6 +60,7 @@ class Condition(msgspec.Struct, frozen=True):
     text: str = ""
     after_s: float = 0.0  # how long it must have stood before it begins
     over: str = "over"
+    subject: AlarmSubject | None = None  # None: the installation itself
 
 
 class AlarmEvent(msgspec.Struct, frozen=True):
@@ -67,6 +73,7 @@ class AlarmEvent(msgspec.Struct, frozen=True):
     title: str
     text: str
     at_wall_s: float
+    subject: AlarmSubject | None = None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -74,6 +81,7 @@ class Standing(msgspec.Struct, frozen=True):
 
     condition: Condition
     since_wall_s: float
+    number: int = 0  # of the event of its beginning; 0: a version before did not keep it
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -166,20 +174,23 @@ class _Log:
         self.noted = dict.fromkeys(state.noted)
 
     def begin(self, condition: Condition) -> None:
-        self.standing[condition.key] = Standing(condition, self._wall_s)
+        number = self.add(condition, Phase.BEGUN, condition.text)
+        self.standing[condition.key] = Standing(condition, self._wall_s, number)
         if condition.key.startswith("incident:"):
             self.noted[condition.key] = None
-        self.add(condition, Phase.BEGUN, condition.text)
 
     def end(self, condition: Condition) -> None:
         del self.standing[condition.key]
         self.add(condition, Phase.OVER, condition.over)
 
-    def add(self, condition: Condition, phase: Phase, text: str) -> None:
+    def add(self, condition: Condition, phase: Phase, text: str) -> int:
         number = self._before.number + len(self._fresh) + 1
         self._fresh.append(
-            AlarmEvent(number, condition.key, phase, condition.severity, condition.title, text, self._wall_s)
+            AlarmEvent(
+                number, condition.key, phase, condition.severity, condition.title, text, self._wall_s, condition.subject
+            )
         )
+        return number
 
     def state(self) -> AlarmState:
         before = self._before

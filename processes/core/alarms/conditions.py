@@ -11,11 +11,13 @@ from typing import Final
 
 import msgspec
 
-from processes.core.alarms.alarm import Condition, Severity
+from processes.core.alarms.alarm import Condition
+from processes.core.alarms.hosts import HOSTS
+from processes.core.records.condition import ConditionRecord
 from processes.core.records.request import OperatorToken
 from processes.core.shown.status import WELL, IncidentView, ProcessReport, Report, Verdict
 from processes.core.travels.pulse import Blocked
-from processes.core.values import rfc3339, token_id
+from processes.core.values import Severity, rfc3339, token_id
 
 SETTLE_S: Final = 2.0  # an incident waits so long for its remedy before it is told: evidence takes 1 s at most
 # an incident that is not over by then is told once more, as critical. Promised: over within 5 s
@@ -58,6 +60,8 @@ class AlarmFacts(msgspec.Struct, frozen=True):
     impersonated: list[tuple[str, str]] = []  # hosts whose agents claimed to be others, and how
     guessed: list[tuple[str, str]] = []  # fanouts at which credentials are guessed, and by whom
     audit_head: str = ""  # NUMBER:HASH of the newest line of the audit trail; empty: not known
+    hosts: list[ConditionRecord] | None = None  # conditions of hosts that stand and are parts of no other
+    hosts_over: Mapping[str, str] = {}  # those that had an alarm, by their keys, and how they came to their ends
     ending: list[OperatorToken] | None = None  # operators' tokens with an end that no other token has replaced
 
 
@@ -112,6 +116,8 @@ def unknown(report: Report, facts: AlarmFacts, incidents_known: bool) -> tuple[s
         found += [DEAD_LETTERS, "suspended:"]
     if facts.ending is None:
         found.append(TOKENS)
+    if facts.hosts is None:
+        found.append(HOSTS)
     return tuple(found)
 
 
@@ -127,7 +133,7 @@ def end_of_dead_letter(kept: bool, last_audited: str | None) -> str:
 
 def over(facts: AlarmFacts) -> dict[str, str]:
     """Return how conditions came to their ends, by their keys, where that is known."""
-    return {DEAD_LETTERS + key: text for key, text in facts.ended.items()}
+    return {DEAD_LETTERS + key: text for key, text in facts.ended.items()} | dict(facts.hosts_over)
 
 
 def incident(view: IncidentView) -> Condition:

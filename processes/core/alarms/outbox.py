@@ -11,12 +11,14 @@ Units: *_s of CLOCK_MONOTONIC unless a length of time, *_wall_s since 1970.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
-from processes.core.alarms.alarm import GRAVITY, AlarmEvent, AlarmState, Phase, Severity, Told
-from processes.core.values import rfc3339
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Told
+from processes.core.shown.query import Query
+from processes.core.values import GRAVITY, Severity, rfc3339
 
 BURST: Final = 4  # messages within GATHER_S: two conditions that begin and are over again; guess
 GATHER_S: Final = 60.0
@@ -40,6 +42,7 @@ class AlarmMessage(msgspec.Struct, frozen=True):
     body: str
     events: list[AlarmEvent]
     more: int = 0
+    id: str = ""  # the same in each attempt to send these events
     audit_head: str = ""
 
 
@@ -50,9 +53,31 @@ class Pace(msgspec.Struct, frozen=True):
     retry_s: float = 0.0
 
 
-def due(state: AlarmState, told: Told, at_least: Severity) -> list[AlarmEvent]:
-    """Return the events that the target has not been told and is to be told."""
-    return [e for e in state.events if e.number > told.number and GRAVITY[e.severity] >= GRAVITY[at_least]]
+class Wish(NamedTuple):
+    """Which events a target is to be told: of this severity or a graver one, and of the hosts that the query finds by
+    their name and labels. query None: of everything.
+    """
+
+    at_least: Severity
+    query: Query | None = None
+
+    def wants(self, event: AlarmEvent) -> bool:
+        """Return whether the target is to be told."""
+        if GRAVITY[event.severity] < GRAVITY[self.at_least]:
+            return False
+        if self.query is None:
+            return True
+        about = event.subject
+        if about is None:
+            return False
+        row = {"name": about.host or "", "labels": about.labels, "conditions": [about.kind]}
+        return self.query.matches(row, event.at_wall_s)
+
+
+def due(state: AlarmState, told: Told, wish: Severity | Wish) -> list[AlarmEvent]:
+    """Return the events that the target has not been told and is to be told. A severity alone wishes for everything."""
+    wish = wish if isinstance(wish, Wish) else Wish(wish)
+    return [e for e in state.events if e.number > told.number and wish.wants(e)]
 
 
 def wait_s(pace: Pace, now_s: float) -> float:
@@ -85,6 +110,7 @@ def message(installation: str, events: list[AlarmEvent], audit_head: str = "") -
         body="\n".join(lines),
         events=shown,
         more=more,
+        id=f"{installation}-{events[0].number}-{events[-1].number}",
         audit_head=audit_head,
     )
 
@@ -120,18 +146,22 @@ def paced(pace: Pace, attempts: int, now_s: float) -> Pace:
     return Pace(tuple(at_s for at_s in (*pace.sends_s, now_s) if now_s - at_s < GATHER_S))
 
 
-def settled(state: AlarmState, names: list[str], at_least: Severity) -> AlarmState:
+def settled(
+    state: AlarmState, names: list[str], at_least: Severity, wishes: Mapping[str, Wish] | None = None
+) -> AlarmState:
     """Return the state with exactly these targets, and without the events that all of them were told.
 
-    A new target is not told of the past. Events that the bounded backlog dropped are counted.
+    `wishes`: of each target; `at_least` of one without. A new target is not told of the past. Events that the bounded
+    backlog dropped are counted.
     """
     oldest = state.events[0].number if state.events else state.number + 1
     targets: dict[str, Told] = {}
     for name in names:
+        wish = (wishes or {}).get(name, Wish(at_least))
         told = state.targets.get(name, Told(number=state.number))
         if told.number < oldest - 1:
             told = msgspec.structs.replace(told, number=oldest - 1, dropped=told.dropped + oldest - 1 - told.number)
-        if told.number < state.number and not due(state, told, at_least):
+        if told.number < state.number and not due(state, told, wish):
             told = msgspec.structs.replace(told, number=state.number)
         targets[name] = told
     through = min((told.number for told in targets.values()), default=state.number)

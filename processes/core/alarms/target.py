@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 HOSTED: Final = frozenset({"http", "https", "json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"})
 EXEC: Final = "exec"
+WEBHOOK: Final = "webhook"
 TARGETS_MAX: Final = 20  # each may have a process of its own for the time of one sending
 SECRET_CHARS_MIN: Final = 3  # a shorter piece of a URL is no secret, and would tear words apart
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.")
@@ -22,9 +23,12 @@ def is_url(text: str) -> bool:
     return _SCHEME.match(text) is not None and text.isprintable()
 
 
-def names(urls: list[str], has_exec: bool) -> list[str]:
-    """Return a name for each target, in order, the program last: mailto, slack, slack:2, exec."""
+def names(urls: list[str], has_exec: bool, further: list[str] | None = None) -> list[str]:
+    """Return a name for each target, in order, the program behind the URLs: mailto, slack, slack:2, exec. `further`:
+    URLs or words of those behind it.
+    """
     schemes = [_scheme_of(url) for url in urls] + [EXEC] * has_exec
+    schemes += [_scheme_of(each) if is_url(each) else each for each in further or []]
     return [
         scheme if (n := schemes[: i + 1].count(scheme)) == 1 else f"{scheme}:{n}" for i, scheme in enumerate(schemes)
     ]

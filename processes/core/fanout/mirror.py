@@ -90,6 +90,11 @@ class Mirror:
         self._forget_asking()
         self._stale = True
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the rows are all of them, and of the newest hub."""
+        return self.live and not self._stale and self.shown_epoch == self.epoch
+
     def wants(self, now_s: float) -> bool:
         """Return whether a snapshot should be asked for now."""
         return self._stale and (self._asked is None or now_s - self._asked_s > ASK_S_MAX)

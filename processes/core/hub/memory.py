@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,6 +19,13 @@ from processes.core.hub.rules import Census, Rules
 from processes.core.hub.tables import Overlay, Table
 from processes.core.records import dead_letter
 from processes.core.records.command import Command, State, Transition, moved
+from processes.core.records.condition import (
+    OVER_KEPT_MAX,
+    ConditionRecord,
+    SilenceRecord,
+    condition_view,
+    silence_view,
+)
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
@@ -39,8 +46,8 @@ REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are aske
 OFFLINE: Final = Link(Presence.OFFLINE)
 # of a host's row, these are as volatile as the connection; all others are on disk before they are shown
 VOLATILE_FIELDS: Final = frozenset({
-    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since", "facts",
-    "heartbeat_facts",
+    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since",
+    "facts", "gateway", "heartbeat_facts",
     "heartbeat_interval_s", "host_type", "kernel", "last_seen", "machine", "metrics", "os_version", "pending_command",
     "presence", "progress", "protocol",
 })  # fmt: skip
@@ -74,6 +81,10 @@ def _class_of_run(_: str, run: Run) -> str:
 
 def _class_of_part(_: str, part: HostPart) -> str:
     return "open" if part.part is Part.ACTIVE else "ended"
+
+
+def _class_of_condition(_: str, condition: ConditionRecord) -> str:
+    return "open" if condition.open else "over"
 
 
 class HeartbeatPace(msgspec.Struct, frozen=True):
@@ -113,6 +124,10 @@ class Memory:
         self.dead_letters = Table[DeadLetter]("deadletters", durable=True)
         self.tokens = Table[OperatorToken]("tokens", durable=True)  # by their hashes
         self.queries = Table[SavedQuery]("queries", durable=True)
+        self.conditions = Table[ConditionRecord](
+            "conditions", durable=True, class_of=_class_of_condition, kept={"over": OVER_KEPT_MAX}
+        )
+        self.silences = Table[SilenceRecord]("silences", durable=True)
 
         # Volatile tables.
         self.links = Table[Link]("links", class_of=_class_of_link)  # host → how it is connected
@@ -439,6 +454,7 @@ class Draft(Overlay):
                 changes.append(Change("command", command_id, encode(changed)))
             if command.host == CANARY_HOST and not command.open:
                 changes.append(Change("command_removed", command_id))
+        changes += _told(self, memory)
         if self.ledger is not memory.ledger:
             changes.append(Change("ledger", "ledger", encode(self.ledger)))
 
@@ -460,6 +476,15 @@ class Draft(Overlay):
                 effects.at_once.append(Change("host", name, encode(volatile)))
         if changed:
             effects.changes.append(Change("host", name, encode(changed)))
+
+
+def _told(draft: Draft, memory: Memory) -> Iterator[Change]:
+    """Yield what operators see of conditions and silences."""
+    for id, condition in draft.changed(memory.conditions).items():
+        if condition is not None:
+            yield Change("condition", id, encode(condition_view(condition)))
+    for id, silence in draft.changed(memory.silences).items():
+        yield Change("silence_removed", id) if silence is None else Change("silence", id, encode(silence_view(silence)))
 
 
 def _overdue(heap: list[tuple[float, str]], boot_s: float) -> list[tuple[float, str]]:

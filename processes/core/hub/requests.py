@@ -12,7 +12,17 @@ from typing import Final
 import msgspec
 
 from processes.core.errors import LocalError
-from processes.core.hub import enrolment_codes, flood, host_tokens, labels, noted, operator_tokens, runs, saved_queries
+from processes.core.hub import (
+    enrolment_codes,
+    flood,
+    host_tokens,
+    kept_conditions,
+    labels,
+    noted,
+    operator_tokens,
+    runs,
+    saved_queries,
+)  # fmt: skip
 from processes.core.hub.commands import cancel_command, make_command
 from processes.core.hub.memory import Draft, derived_id
 from processes.core.hub.refused import Refused
@@ -25,16 +35,19 @@ from processes.core.records.run import Run, run_view
 from processes.core.shown.views import command_view, encode, host_view
 from processes.core.travels.audit import Kind
 from processes.core.travels.messages import (
+    AcknowledgeCondition,
     CancelCommand,
     CancelRun,
     CreateToken,
     DiscardDeadLetter,
+    EndSilence,
     EnrollHost,
     GiveCommand,
     Json,
     LabelHosts,
     LiftHost,
     MakeCode,
+    MakeSilence,
     RehearseFault,
     RemoveHost,
     RemoveQuery,
@@ -117,6 +130,12 @@ def _answer(draft: Draft, event: RequestReceived) -> tuple[int, Json]:
             return _retry(draft, event, event.request)
         case DiscardDeadLetter():
             return _discard(draft, event, event.request)
+        case AcknowledgeCondition():
+            return kept_conditions.acknowledge(draft, event.request, event.actor)
+        case MakeSilence():
+            return kept_conditions.silence(draft, event.request, event.request_id, event.actor)
+        case EndSilence():
+            return kept_conditions.unsilence(draft, event.request, event.actor)
         case RevokeToken():
             return operator_tokens.revoke(draft, event.request, event.actor)
         case RotateToken():

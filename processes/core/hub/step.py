@@ -24,6 +24,7 @@ from processes.core.hub import (
     enrolment_codes,
     flood,
     host_tokens,
+    kept_conditions,
     noted,
     operator_tokens,
     pace,
@@ -36,6 +37,7 @@ from processes.core.hub.memory import OFFLINE, Draft, Memory, derived_id, load
 from processes.core.hub.refused import Refused
 from processes.core.hub.rules import Rules
 from processes.core.records.command import Command, State
+from processes.core.records.condition import condition_view, silence_view
 from processes.core.records.dead_letter import DeadLetter, Why
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
@@ -50,6 +52,7 @@ from processes.core.travels.messages import (
     CensusTaken,
     Change,
     CodeOffered,
+    ConditionsJudged,
     Event,
     HeartbeatReceived,
     HeartbeatsReceived,
@@ -225,6 +228,8 @@ def step(memory: Memory, event: Event | OwnEvent, now: Now) -> Draft:
             draft.effects.snapshots.append(event)
         case PutAside():
             _left_out(draft, event)
+        case ConditionsJudged():
+            kept_conditions.judged(draft, event)
         case AuditNoted():
             draft.effects.writes += [AddAudit(line) for line in event.lines]
         case _:
@@ -323,6 +328,8 @@ def all_changes(memory: Memory, failed: Callable[[str, Exception], None]) -> lis
             change = Change("host", name, encode(host_view(host.without_words(), link)))
         changes.append(change)
     changes += [Change("command", command.id, encode(command_view(command))) for command in memory.commands.values()]
+    changes += [Change("condition", each.id, encode(condition_view(each))) for each in memory.conditions.values()]
+    changes += [Change("silence", each.id, encode(silence_view(each))) for each in memory.silences.values()]
     return [*changes, Change("ledger", "ledger", encode(memory.ledger))]
 
 

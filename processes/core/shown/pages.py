@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from processes.core.records.condition import ConditionView, SilenceView
 from processes.core.records.run import RunView
 from processes.core.shown.status import IncidentView, Overall
 from processes.core.shown.views import CommandView, HostView, TransitionView
@@ -85,6 +86,19 @@ class IncidentWithEvidence(IncidentView, frozen=True):
     """GET /api/v1/incidents/ID. evidence_text: name → text of each file of its evidence; long ones are cut."""
 
     evidence_text: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class ConditionsPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/conditions: those that stand, the gravest first; then those that are over, if they were asked for."""
+
+    conditions: list[ConditionView]
+    source: str = "hub"
+
+
+class SilencesPage(msgspec.Struct, frozen=True):
+    """GET /api/v1/silences: those that count or will, and the newest that have ended."""
+
+    silences: list[SilenceView]
 
 
 class AuditPage(msgspec.Struct, frozen=True):

@@ -9,6 +9,8 @@ row or changes it otherwise: most heartbeats are followed by another one before 
 
     host, command, ledger          `fields` are merged into the row; if there is no such row, they are the new row
     host_removed, command_removed  the row is deleted, if it is there
+    condition, silence             the same; of conditions that are over only the newest are kept
+    silence_removed                the row is deleted, if it is there
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processes.core.records.command import FINAL
+from processes.core.records.condition import OVER_KEPT_MAX, ConditionState
 from processes.core.travels.messages import Change, Json
 from processes.core.values import CANARY_HOST
 
@@ -31,6 +34,12 @@ class _CommandKeys(msgspec.Struct):
     host: str = ""
 
 
+class _ConditionKeys(msgspec.Struct):
+    state: str = ""
+    host: str | None = None
+    kind: str = ""
+
+
 class _CommandRow(NamedTuple):
     fields: Json
     host: str
@@ -39,6 +48,7 @@ class _CommandRow(NamedTuple):
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _keys = msgspec.json.Decoder(_CommandKeys)
+_condition_keys = msgspec.json.Decoder(_ConditionKeys)
 _encoder = msgspec.json.Encoder()
 
 
@@ -54,7 +64,7 @@ def merged(row: Json, fields: Json) -> Json:
 
 def check(change: Change) -> None:
     """Check that the change can be applied. Raises: msgspec.DecodeError, if `fields` is not a JSON object."""
-    if change.kind in ("host", "command", "ledger"):
+    if change.kind in ("host", "command", "ledger", "condition", "silence"):
         _object.decode(change.fields)
 
 
@@ -75,10 +85,14 @@ class Replica:
         self._open: dict[str, _CommandRow] = {}
         self._final: dict[str, _CommandRow] = {}  # in the order in which they ended
         self._final_canary: dict[str, _CommandRow] = {}
+        self._conditions: dict[str, Json] = {}
+        self._over: dict[str, Json] = {}  # conditions, in the order in which they ended
+        self._silences: dict[str, Json] = {}
 
     def __len__(self) -> int:
         """Return the number of all rows."""
-        return len(self._hosts) + len(self._ledger) + self.commands
+        told = len(self._conditions) + len(self._over) + len(self._silences)
+        return len(self._hosts) + len(self._ledger) + self.commands + told
 
     @property
     def hosts(self) -> int:
@@ -103,6 +117,12 @@ class Replica:
                 self._ledger[change.id] = merged(self._ledger.get(change.id, Json(b"{}")), change.fields)
             case "command":
                 self._apply_command(change)
+            case "condition":
+                self._apply_condition(change)
+            case "silence":
+                self._silences[change.id] = merged(self._silences.get(change.id, Json(b"{}")), change.fields)
+            case "silence_removed":
+                self._silences.pop(change.id, None)
             case "host_removed":
                 self._hosts.pop(change.id, None)
                 self._heard.pop(change.id, None)
@@ -129,12 +149,16 @@ class Replica:
         self._heard.clear()
 
     def row(self, kind: str, id: str) -> Json | None:
-        """Return one row of kind host, command or ledger; None if it is not there."""
+        """Return one row of kind host, command, ledger, condition or silence; None if it is not there."""
         match kind:
             case "host":
                 return self._host(id)
             case "ledger":
                 return self._ledger.get(id)
+            case "condition":
+                return self._conditions.get(id) or self._over.get(id)
+            case "silence":
+                return self._silences.get(id)
             case "command":
                 found = self._command(id)
                 return None if found is None else found.fields
@@ -151,10 +175,12 @@ class Replica:
             case "command" | "command_removed":
                 found = self._command(change.id)
                 return found.host if found is not None else _keys.decode(change.fields).host
+            case "condition":
+                return _condition_keys.decode(self.row("condition", change.id) or change.fields).host or ""
         return ""
 
     def rows(self, kind: str) -> list[Json]:
-        """Return all rows of a kind (host, command, ledger), including the canary's.
+        """Return all rows of a kind (host, command, ledger, condition, silence), including the canary's.
 
         Shape: hosts in the order in which they came; final commands before open ones.
         """
@@ -171,7 +197,20 @@ class Replica:
             case "command":
                 ended = (*self._final.items(), *self._final_canary.items(), *self._open.items())
                 return [Change("command", id, row.fields) for id, row in ended]
+            case "condition":
+                return [Change(kind, id, row) for id, row in (*self._over.items(), *self._conditions.items())]
+            case "silence":
+                return [Change(kind, id, row) for id, row in self._silences.items()]
         return []
+
+    def standing_kinds(self) -> dict[str, list[str]]:
+        """Return the kinds of the conditions that stand, by host."""
+        found: dict[str, list[str]] = {}
+        for row in self._conditions.values():
+            keys = _condition_keys.decode(row)
+            if keys.host is not None:
+                found.setdefault(keys.host, []).append(keys.kind)
+        return found
 
     def pieces(self, items_per_piece: int) -> Iterator[list[Change]]:
         """Yield all rows in pieces, at least one piece. Each row is as it is when its piece is taken.
@@ -183,6 +222,8 @@ class Replica:
             *(("host", id) for id in self._hosts),
             *(("command", id) for rows in (self._final, self._final_canary, self._open) for id in rows),
             *(("ledger", id) for id in self._ledger),
+            *(("condition", id) for id in (*self._over, *self._conditions)),
+            *(("silence", id) for id in self._silences),
         ]
         for first in range(0, max(len(names), 1), items_per_piece):
             piece = names[first : first + items_per_piece]
@@ -197,6 +238,14 @@ class Replica:
 
     def _command(self, id: str) -> _CommandRow | None:
         return self._open.get(id) or self._final.get(id) or self._final_canary.get(id)
+
+    def _apply_condition(self, change: Change) -> None:
+        row = merged(self.row("condition", change.id) or Json(b"{}"), change.fields)
+        is_over = _condition_keys.decode(row).state == ConditionState.OVER
+        (self._conditions if is_over else self._over).pop(change.id, None)
+        (self._over if is_over else self._conditions)[change.id] = row
+        if len(self._over) > OVER_KEPT_MAX:
+            del self._over[next(iter(self._over))]
 
     def _apply_command(self, change: Change) -> None:
         before = self._command(change.id)

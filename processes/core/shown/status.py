@@ -13,7 +13,7 @@ import msgspec
 
 from processes.core.records.ledger import Ledger
 from processes.core.travels.pulse import Pulse
-from processes.core.values import Time
+from processes.core.values import Severity, Time
 
 # if the status is older than this, the watchdog is silent; it writes one a second. Guess: two were missed
 SILENT_AFTER_S: Final = 3.0
@@ -188,6 +188,26 @@ class IncidentsReport(msgspec.Struct, frozen=True):
     last: str | None = None
 
 
+class HouseCondition(msgspec.Struct, frozen=True):
+    """A condition of the installation itself, of which somebody is told. told: the targets that heard of it."""
+
+    id: str
+    severity: Severity
+    title: str
+    text: str = ""
+    since: Time | None = None
+    told: list[str] = []
+
+
+class HeartbeatReport(msgspec.Struct, frozen=True):
+    """The dead man's switch: who outside is called while all goes round. answered_at: when it answered last."""
+
+    target: str
+    ok: bool = False
+    answered_at: Time | None = None
+    error: str = ""
+
+
 class Report(msgspec.Struct, frozen=True):
     """`status --json`, and a few fields more."""
 
@@ -204,6 +224,9 @@ class Report(msgspec.Struct, frozen=True):
     at_mono_s: float = 0.0
     watchdog_silent_s: float | None = None
     supervisord_silent_s: float | None = None  # None: it answers
+    conditions: list[HouseCondition] = []
+    told: dict[str, list[str]] = {}  # conditions of hosts that an alarm was sent of, and the targets that it reached
+    heartbeats: list[HeartbeatReport] = []
     writer_pid: int = 0  # of the watchdog that wrote it; pid and start ticks identify it for ever
     writer_start_ticks: int = 0
 

@@ -90,6 +90,7 @@ class HostView(msgspec.Struct, frozen=True):
     code_until: Time | None = None  # until when a one-time code for it is good that nobody has used yet
     labels: dict[str, str] = {}  # the hub's, which operators set
     agent_labels: dict[str, str] = {}  # what its agent claims
+    gateway: str = ""  # of its connection; empty: it has none
     put_aside: str = ""  # why a fanout does not show the last change of this host: it ended the fanout each time
 
 
@@ -187,6 +188,7 @@ def host_view(host: HostRecord, link: Link) -> HostView:
         progress=link.progress,
         labels=host.labels,
         agent_labels=(register.labels or {}) if register else {},
+        gateway=link.gateway,
         suspended=host.suspended,
         suspended_at=rfc3339(host.suspended_wall_s),
         rotation_asked_at=rfc3339(host.rotation_wall_s),

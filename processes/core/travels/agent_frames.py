@@ -75,7 +75,8 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True):
 class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
     """Measurements of a server.
 
-    Units: cpu, ram, swap and disk in percent; load is the 1-minute load average; temperatures in °C.
+    Units: cpu, ram, swap and disk in percent; load is the 1-minute load average; temperatures in °C;
+    clock_s: the server's time when these were measured, in seconds since 1970.
     """
 
     cpu: Percent | None = None
@@ -85,6 +86,7 @@ class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
     disk: Percent | None = None
     uptime_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
     temperatures: Annotated[dict[Id, float], Meta(max_length=64)] | None = None
+    clock_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
 
 
 class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -37,6 +37,8 @@ class Kind(enum.StrEnum):
     SESSION = "session"  # subject: the operator's address; after: signed_in, signed_out, revoked, connected
     DEAD_LETTER = "letter"  # subject: a dead letter's id; after: tried_again, discarded
     QUERY = "query"  # subject: a saved query's name; after: saved, removed; reason: its text
+    CONDITION = "condition"  # subject: its id; after: acknowledged
+    SILENCE = "silence"  # subject: its id; after: made, ended
     DATABASE = "database"  # subject: the backup's time; after: restored
     REQUEST = "request"  # subject: method and path of the first; after: refused; reason: why, and how often
 

@@ -7,6 +7,7 @@ the hub sends: each carries the hub's epoch, and a receiver drops a message of a
 
     Event      events       gateway, fanout → hub   AgentRegistered HeartbeatsReceived … CensusTaken RequestReceived
                                                     SnapshotWanted AuditNoted PutAside TokenUsed CodeOffered
+                                                    ConditionsJudged
     Broadcast  broadcasts   hub → each fanout       HubStarted Changed HostsHeard SnapshotPiece OutputGrew Replied
                                                     TryAgain
     Delivery   deliveries   hub → each gateway      HubStarted TokensPiece TokenChanged DeliverCommand DeliverAck …
@@ -21,6 +22,7 @@ import msgspec
 from processes.core.errors import LocalError
 from processes.core.travels.agent_frames import Heartbeat, Metrics, Register, UsualHeartbeat
 from processes.core.travels.audit import AuditLine
+from processes.core.travels.judged import JudgedCondition
 from processes.core.values import ENROLMENT_CODE_S, CloseCode, OutputRecord
 
 FORMAT: Final = 1
@@ -360,6 +362,28 @@ class LiftHost(msgspec.Struct, frozen=True, tag_field="r", tag=True):
     name: str
 
 
+class AcknowledgeCondition(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/conditions/ID/acknowledge: somebody has seen it."""
+
+    condition_id: str
+    why: str = ""
+
+
+class MakeSilence(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
+    """POST /api/v1/silences: nobody is told of hosts that meet the query, for `for_s`, from `in_s` from now on."""
+
+    query: str
+    why: str
+    for_s: float
+    in_s: float = 0.0
+
+
+class EndSilence(msgspec.Struct, frozen=True, tag_field="r", tag=True):
+    """DELETE /api/v1/silences/ID."""
+
+    silence_id: str
+
+
 class RetryDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="RetryLetter"):
     """POST /api/v1/deadletters/ID/retry."""
 
@@ -374,8 +398,9 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 Request = (
     GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RotateHost | RevokeHost | RemoveHost
-    | LabelHosts | SaveQuery | RemoveQuery | LiftHost | CreateToken | RotateToken | RevokeToken
-    | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    | LabelHosts | SaveQuery | RemoveQuery
+    | LiftHost | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    | AcknowledgeCondition | MakeSilence | EndSilence
 )  # fmt: skip
 
 
@@ -455,12 +480,21 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
     deaths: list[Death]
 
 
+class ConditionsJudged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
+    """What has changed of the conditions of hosts, at most JUDGED_MAX of them, each whole. The one fanout that judges
+    says it again until it sees it shown.
+    """
+
+    fanout: str
+    conditions: list[JudgedCondition]
+
+
 FromGateway = (
     AgentRegistered | AgentDisconnected | HeartbeatReceived | HeartbeatsReceived | AckReceived | RejectReceived
     | OutputReceived | StatusReceived | ProgressReceived | Undelivered | HostFlooded | HostImpersonated | CensusTaken
     | CodeOffered | TokenOffered
 )  # fmt: skip
-FromFanout = RequestReceived | SnapshotWanted | AuditNoted | PutAside | TokenUsed
+FromFanout = RequestReceived | SnapshotWanted | AuditNoted | PutAside | TokenUsed | ConditionsJudged
 Event = FromGateway | FromFanout
 
 
@@ -468,7 +502,8 @@ Event = FromGateway | FromFanout
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change of one row. kind: host, host_removed, command, command_removed, ledger.
+    """A change of one row. kind: host, host_removed, command, command_removed, ledger, condition, silence,
+    silence_removed.
 
     `fields`: a JSON object, merged into the row by its top-level keys.
     """

@@ -34,6 +34,9 @@ CODE_S_MAX: Final = 30 * 86400.0  # of an enrolment code; guess: machines that a
 OVERLAP_S: Final = 600.0  # for which a token is still good that another one replaces; guess: to write it to its places
 OVERLAP_S_MAX: Final = 7 * 86400.0
 
+SILENCE_S_MAX: Final = 366 * 86400.0
+WHY_CHARS_MAX: Final = 500
+
 HostName = Annotated[str, Meta(min_length=1, max_length=HOST_NAME_MAX)]
 HostNames = Annotated[list[HostName], Meta(min_length=1, max_length=REQUEST_HOSTS_MAX)]
 OpName = Annotated[str, Meta(min_length=1, max_length=OP_CHARS_MAX)]
@@ -116,6 +119,21 @@ class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """POST /api/v1/tokens/ID/rotate. overlap_s 0: the old token is void at once."""
 
     overlap_s: Annotated[float, Meta(ge=0, le=OVERLAP_S_MAX)] = OVERLAP_S
+
+
+class AcknowledgeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/conditions/ID/acknowledge."""
+
+    why: Annotated[str, Meta(max_length=WHY_CHARS_MAX)] = ""
+
+
+class SilenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /api/v1/silences. It begins in `in_s` seconds, and ends `for_s` later."""
+
+    query: Annotated[str, Meta(min_length=1, max_length=1000)]
+    why: Annotated[str, Meta(min_length=1, max_length=WHY_CHARS_MAX)]
+    for_s: Annotated[float, Meta(ge=60, le=SILENCE_S_MAX)]
+    in_s: Annotated[float, Meta(ge=0, le=SILENCE_S_MAX)] = 0.0
 
 
 class DrillBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

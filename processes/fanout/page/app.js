@@ -2,6 +2,7 @@
 import { view as account } from "./account.js";
 import { clock } from "./clock.js";
 import { view as commands } from "./commands.js";
+import { view as conditions } from "./conditions.js";
 import { view as deadletters } from "./deadletters.js";
 import { $, h, icon, one, setText } from "./dom.js";
 import { view as fleetView } from "./fleet.js";
@@ -13,9 +14,10 @@ import { fleet } from "./store.js";
 import { view as watchdog } from "./watchdog.js";
 import { age, growAll, hour, phrase, sign, tone } from "./words.js";
 
-const VIEWS = { fleet: fleetView, host, commands, runs, watchdog, incident, deadletters, account };
+const VIEWS = { fleet: fleetView, host, conditions, commands, runs, watchdog, incident, deadletters, account };
 const TABS = [
   ["fleet", "Fleet", "fleet", ["host"], "viewer"],
+  ["conditions", "Conditions", "bell", [], "viewer"],
   ["commands", "Commands", "terminal", [], "viewer"],
   ["runs", "Runs", "layers", [], "viewer"],
   ["watchdog", "Watchdog", "pulse", ["incident"], "viewer"],

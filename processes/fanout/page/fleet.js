@@ -7,7 +7,7 @@ import { Grid } from "./grid.js";
 import { label, labelText, queries } from "./labels.js";
 import { link, may, trusted } from "./link.js";
 import { FIELDS, field, parse } from "./query.js";
-import { compareText, fleet, hostsByName, openByHost, sparks } from "./store.js";
+import { compareText, conditionsOf, fleet, hostsByName, openByHost, sparks } from "./store.js";
 import { agentText, facts, many, pill, presenceOf, progressOf, since, whole } from "./words.js";
 
 const PRESENCES = ["online", "quiet", "stale", "offline"];
@@ -107,7 +107,12 @@ function cells(host, selected) {
     ],
     [
       pill(presence.word, presence.text),
-      h("span", { className: "under" }, host.last_seen ? since(host.last_seen) : host.put_aside ? "" : "never"),
+      h(
+        "span",
+        { className: "under" },
+        host.last_seen ? since(host.last_seen) : host.put_aside ? "" : "never",
+        conditionsText(host.name),
+      ),
     ],
     [meter(metrics.cpu, "CPU", old), sparkline(sparks.get(host.name) ?? [])],
     meter(metrics.ram, "memory", old),
@@ -125,6 +130,11 @@ function cells(host, selected) {
       : h("span", { className: "dim" }, host.pending_command ?? "–"),
     h("span", { className: "under" }, agentText(host, link.me?.version) || "–"),
   ];
+}
+// What is wrong with the host besides its presence.
+function conditionsText(name) {
+  const kinds = conditionsOf(name).map((row) => row.kind.replaceAll("_", " "));
+  return kinds.length ? ` · ${[...new Set(kinds)].join(", ")}` : "";
 }
 // For how long a command has run or waited. If it runs, also its steps if the agent tells them, else its lines.
 function howFar(host, running) {

@@ -3,7 +3,13 @@
 const COMMANDS_MAX = 500; // final ones; the page asks for older ones
 const SPARK_MAX = 30,
   BEATS_MAX = 240; // values of one host; readings of one process, for two minutes
-const KINDS = { host: "hosts", command: "commands", process: "processes", incident: "incidents" };
+const KINDS = {
+  host: "hosts",
+  command: "commands",
+  process: "processes",
+  incident: "incidents",
+  condition: "conditions",
+};
 const byText = new Intl.Collator(undefined, { numeric: true });
 
 export const fleet = {
@@ -11,6 +17,7 @@ export const fleet = {
   commands: new Map(),
   processes: new Map(),
   incidents: new Map(),
+  conditions: new Map(), // those that stand
   overall: {},
   ledger: {},
   source: {},
@@ -19,13 +26,16 @@ export const fleet = {
 };
 export const sparks = new Map(); // host → the last loads of its CPU
 export const beats = new Map(); // process → [{ at, upS, turn, pid }]
-let names = null;
+let names = null,
+  standing = null; // host → the conditions that stand there
 
 export function whole(frame) {
   for (const [kind, part] of Object.entries(KINDS))
     fleet[part] = new Map(
-      frame.state[part].map((row) => [kind === "host" || kind === "process" ? row.name : row.id, row]),
+      (frame.state[part] ?? []).map((row) => [kind === "host" || kind === "process" ? row.name : row.id, row]),
     );
+  for (const [id, row] of fleet.conditions) if (row.state === "over") fleet.conditions.delete(id);
+  standing = null;
   for (const part of ["overall", "ledger", "source"]) fleet[part] = frame.state[part] ?? {};
   Object.assign(fleet, { epoch: frame.epoch, version: frame.version });
   names = null;
@@ -57,6 +67,10 @@ function apply({ kind, id, fields }) {
   }
   const row = { ...rows.get(id), ...fields };
   rows.set(id, row);
+  if (kind === "condition") {
+    standing = null;
+    if (row.state === "over") rows.delete(id);
+  }
   if (kind === "host" && (fields.metrics || fields.last_seen)) remember(row);
   if (kind === "process") beat(row);
   if (kind === "command" && rows.size > COMMANDS_MAX * 2) forget(rows);
@@ -101,6 +115,17 @@ export function turnsPerSecond(name) {
     points.push([performance.timeOrigin + now.at, same ? (now.turn - before.turn) / seconds : null]);
   }
   return points;
+}
+
+export function conditionsOf(host) {
+  if (!standing) {
+    standing = new Map();
+    for (const row of fleet.conditions.values()) {
+      if (!standing.has(row.host)) standing.set(row.host, []);
+      standing.get(row.host).push(row);
+    }
+  }
+  return standing.get(host) ?? [];
 }
 
 export function hostsByName() {

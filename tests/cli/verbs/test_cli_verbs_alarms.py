@@ -15,8 +15,9 @@ from processes.adapters import settings
 from processes.adapters.settings import SettingsError
 from processes.adapters.state import audit_trail, fleet_db
 from processes.cli.__main__ import execute
-from processes.core.alarms.alarm import AlarmEvent, AlarmState, Condition, Phase, Severity, Standing, Told
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Condition, Phase, Standing, Told
 from processes.core.travels.audit import Kind
+from processes.core.values import Severity
 
 SECRETS = ("s3cret", "T0KEN")
 

@@ -17,8 +17,8 @@ from processes.core.alarms.alarm import (
     Condition,
     ConditionsSeen,
     Phase,
-    Severity,
 )
+from processes.core.values import Severity
 
 
 def condition(key: str, after_s: float = 0.0) -> Condition:

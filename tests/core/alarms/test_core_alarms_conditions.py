@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from processes.core.alarms import conditions
-from processes.core.alarms.alarm import Condition, Severity
+from processes.core.alarms.alarm import Condition
 from processes.core.alarms.conditions import DAY_S, DISK_FREE_MIN_BYTES, AlarmFacts
 from processes.core.records.request import OperatorToken
 from processes.core.shown.status import (
@@ -24,6 +24,7 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
+from processes.core.values import Severity
 
 NOW_S = 1_800_000_000.0
 
@@ -254,7 +255,7 @@ def test_hole_before_a_start_is_not_made_up_by_a_moved_clock(
 
 
 def test_watchdog_that_starts_anew_does_not_call_over_what_it_cannot_know() -> None:
-    known = conditions.unknown(report(), AlarmFacts(put_aside=[], suspended=[], ending=[]), incidents_known=True)
+    known = conditions.unknown(report(), AlarmFacts(put_aside=[], suspended=[], ending=[], hosts=[]), incidents_known=True)
     assert known == ()
     unwell = conditions.unknown(report(process("hub", Verdict.DEAD)), AlarmFacts(), incidents_known=False)
     assert set(unwell) == {
@@ -265,4 +266,5 @@ def test_watchdog_that_starts_anew_does_not_call_over_what_it_cannot_know() -> N
         "deadletter:",
         "suspended:",
         "token:",
+        "host:",
     }

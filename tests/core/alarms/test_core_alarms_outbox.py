@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from processes.core.alarms import outbox
-from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Severity, Told
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Told
 from processes.core.alarms.outbox import ATTEMPTS_MAX, BURST, GATHER_S, LINES_MAX, RETRY_S, Pace
+from processes.core.values import Severity
 
 
 def event(
