@@ -23,7 +23,8 @@ RIGHT: Final = 16
 TOP: Final = 40
 BOTTOM: Final = 34
 ACROSS: Final = 3  # panels beside each other
-TICKS: Final = 3  # of the axis that begins at 0
+TICKS: Final = 2  # of the axis that begins at 0
+NAMED: Final = 26  # between the names of two points, at least; the last one always has its own
 STYLE: Final = """
   text { font: 11px system-ui, sans-serif; fill: #59636e; }
   .title { font-weight: 600; fill: #1f2328; }
@@ -82,10 +83,10 @@ def _found(measured: Measured, path: Sequence[str]) -> object:
 
 SLOPES: Final = (  # what grows, the figure, its title, and the axis
     ("agents", ("heartbeats", "cpu_ms_each"), "CPU of a heartbeat, ms", "connected agents, 100 heartbeats/s"),
-    ("agents", ("commands", "cpu_ms_each"), "CPU of a command, ms", "connected agents, 20 commands/s"),
+    ("agents", ("commands", "cpu_ms", "all"), "CPU of a command, ms", "connected agents, 20 commands/s"),
     ("agents", ("connections", "memory_mb", "all"), "memory of all processes, MB", "connected agents"),
     ("rate", ("heartbeats", "cpu_ms_each"), "CPU of a heartbeat, ms", "heartbeats/s of 1,000 agents"),
-    ("commands", ("commands", "cpu_ms_each"), "CPU of a command, ms", "commands/s to 100 agents"),
+    ("commands", ("commands", "cpu_ms", "all"), "CPU of a command, ms", "commands/s to 100 agents"),
     ("subscribers", ("heartbeats", "cpu_ms_each"), "CPU of a heartbeat, ms", "subscribers, 100 heartbeats/s"),
 )
 BESIDE: Final = (
@@ -190,8 +191,9 @@ def _line(panel: Panel) -> list[str]:
         parts.append(
             f'<circle class="point" cx="{x:.1f}" cy="{_y(point.value, top):.1f}" r="3"><title>{told}</title></circle>'
         )
-        name = _short(float(point.at))
-        parts.append(f'<text text-anchor="middle" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}">{name}</text>')
+        if x == at[-1] or at[-1] - x >= NAMED:
+            name = _short(float(point.at))
+            parts.append(f'<text text-anchor="middle" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}">{name}</text>')
     return parts
 
 

@@ -16,10 +16,12 @@ async def measured(
     hub: Hub, agents: int, rate: float, seconds: float, *, beat_s: float = USUAL_S, settle_s: float = SETTLE_S
 ) -> dict[str, Any]:
     """Give commands of the operation `noop`, which each agent ends at once, and see their ends as an operator does.
-    Each agent sends a heartbeat in `beat_s`. `rate` 0: one at a time, the next when the last was accepted.
+    Each agent sends a heartbeat in `beat_s`.
 
-    Shape: asked, accepted (202), refused (any other answer), ended (seen as succeeded); cpu_ms_each: of all processes,
-    for each that ended, with what they cost when nobody commands anything; and what Meter tells.
+    `rate` 0: one at a time, the next when the last was accepted.
+    Shape: asked, accepted (202), refused (any other answer), ended (seen as succeeded). cpu_ms: of each command, by
+    process, and `all`, with what they cost when nobody commands anything; generator_cpu_ms: that of the load itself;
+    and what Meter tells.
     """
     async with (
         Load("agents", hub.agents_port, hub.tokens, agents, hub.dialect) as answering,
@@ -29,12 +31,13 @@ async def measured(
         await asyncio.sleep(settle_s)
         async with Meter(hub, answering, asking) as meter:
             found = await asking.ask(f"ask {rate} {seconds} {agents}", seconds)
-        told = meter.told()
-        return {
-            "agents": agents,
-            "rate": rate,
-            **{name: value for name, value in found.items() if name != "cpu_s"},
-            **told,
-            "cpu_ms_each": 1e3 * told["cores"]["all"] * meter.lasted_s / max(1, found["ended"]),
-            "verdict": hub.verdict(),
-        }
+    told, each = meter.told(), max(1, found["accepted"])
+    return {
+        "agents": agents,
+        "rate": rate,
+        **{name: value for name, value in found.items() if name != "cpu_s"},
+        **told,
+        "cpu_ms": {name: 1e3 * cores * meter.lasted_s / each for name, cores in told["cores"].items()},
+        "generator_cpu_ms": 1e3 * found["cpu_s"] / each,
+        "verdict": hub.verdict(),
+    }

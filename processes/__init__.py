@@ -254,8 +254,8 @@ One client and all the others
     adapters/websocket.py reads connections by turns, a share of each, for 10 ms of all turns in one pass of a loop
     (Pacer), and at once while nobody waits for a turn and that time is not over; whoever has said less has the next
     turn (core/turns.py), and in core/gateway/fair_lane.py the next place on the way to the hub. All keepalives have one
-    timer (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read to
-    its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
+    timer (adapters/wheel.py). fanout/server.py parses HTTP by turns too. core/gateway/intake.py charges what was read
+    to its host's allowance, fanout/subscribers.py to the operator's credential. Beyond it the connection rests; valid
     heartbeats that the hub has not taken when the next one of their host comes are conflated (core/gateway/outbox.py);
     for anything else it is closed in the end (1008), refused for 30 s (429), and after three closes in ten minutes the
     hub suspends the host (HostFlooded, core/hub/flood.py). Reports and heartbeats wait in their gateway while the hub

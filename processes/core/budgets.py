@@ -7,8 +7,8 @@ have, and an address or all clients of it, in core/connections.py. HTTP requests
 
 A client is an agent's host, an operator's token, or a connection that is nobody's yet. In one pass of an event loop
 every connection gets a share of what was read from it, by turns, until PASS_S is over; the rest waits its turn, and
-nothing more is read meanwhile. Who has said less has the next turn (core/turns.py), so an honest agent is not held up by
-a thousand that flood. Over the seconds each client has an allowance of frames and of bytes:
+nothing more is read meanwhile. Who has said less has the next turn (core/turns.py), so an honest agent is not held up
+by a thousand that flood. Over the seconds each client has an allowance of frames and of bytes:
 
     within its allowance ──▶ read at once; a burst is free
     beyond it ─────────────▶ slowed: nothing is read of it until the allowance has grown again

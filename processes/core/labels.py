@@ -1,7 +1,7 @@
 """Labels of hosts: what a key and a value may be. Pure.
 
-The rules are Kubernetes' (its documentation, "Labels and Selectors: Syntax and character set"), but a key has lower
-case letters alone and begins with one, for upper and lower case are the same in queries.
+The rules are Kubernetes' (its documentation, "Labels and Selectors: Syntax and character set"), but a key has only
+lower-case letters and begins with one, for upper and lower case are the same in queries.
 """
 
 from __future__ import annotations

@@ -685,7 +685,7 @@ def test_who_says_little_waits_for_no_round_of_those_who_talk_and_keeps_none_of_
                 s.pacer.has_time = lambda: True  # type: ignore[method-assign]
                 for _ in range(1000):
                     quiet.data_received(text)
-                del s.pacer.has_time  # type: ignore[method-assign]
+                del s.pacer.has_time
                 quiet.messages.clear()
             for ours, _ in talkers:
                 ours.data_received(text * 2000)

@@ -34,6 +34,7 @@ def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
     assert min(beats["pulse_gap_ms"].values()) > 0
     for asked in found["commands"].values():
         assert 0 < asked["accepted"] == asked["asked"] == asked["ended"]
+        assert set(asked["cpu_ms"]) == set(beats["cores"])
     assert found["highest"]["tried"]
     assert found["highest"]["highest_per_s"] == 0  # none is as soon as --quick demands
     assert {name: [point["size"] for point in points] for name, points in found["slopes"].items()} == {

@@ -199,7 +199,9 @@ def _flood(work: list[Flooder], seconds: float, told: Connection) -> None:
     async def all_of_them() -> tuple[int, Counter[str]]:
         ends: Counter[str] = Counter()
         course = Course()
-        *sent, _ = await asyncio.gather(*(_pour(each, course, ends) for each in work), course.begin(len(work), seconds))
+        beginning = asyncio.ensure_future(course.begin(len(work), seconds))
+        sent = await asyncio.gather(*(_pour(each, course, ends) for each in work))
+        await beginning
         return sum(sent), ends
 
     told.send(asyncio.run(all_of_them()))

@@ -34,10 +34,13 @@ rm -rf {room}/root/etc/systemd/system {room}/root/usr/sbin/policy-rc.d {room}/ro
 mkdir {room}/root/etc/systemd/system
 """
 HOLD = "mount -t tmpfs tmpfs {room}/root/tmp; ip link set lo up; exec chroot {room}/root sleep infinity"
+# a reboot clears that folder away, and nspawn refuses that on what is no tmpfs. 133: it is to be booted again
 BOOT = (
-    "exec systemd-nspawn --quiet --directory={room}/root --private-network --register=no --keep-unit --settings=no"
+    "mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn; code=133;"
+    " while [ $code = 133 ]; do code=0; systemd-nspawn --quiet --directory={room}/root --private-network --register=no --keep-unit --settings=no"
     " --console=pipe --machine={name} --resolv-conf=off --timezone=off --link-journal=no --boot"
     " systemd.mask=systemd-timesyncd.service systemd.mask=systemd-networkd-wait-online.service"
+    " || code=$?; done"
 )
 
 
@@ -107,7 +110,8 @@ class System:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)  # its process 1: the kernel ends all others with it
         if self._started.poll() is None and not self.pid:
-            self._started.kill()
+            for each in (*psutil.Process(self._started.pid).children(recursive=True), self._started):
+                each.kill()
         self._started.wait(WAIT_S)
         shutil.rmtree(self._room)
         self._log.unlink()

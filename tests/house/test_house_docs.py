@@ -68,7 +68,9 @@ def test_every_file_and_page_that_a_page_names_exists(page: Path) -> None:
 def test_every_piece_of_a_settings_file_on_a_page_is_one(page: Path) -> None:
     for block in blocks(page, "toml"):
         values = tomllib.loads(block)
-        agents = set(values) <= {"commands"} and all(isinstance(value, dict) for value in values["commands"].values())
+        agents = set(values) <= {"labels"} or all(
+            isinstance(value, dict) for value in values.get("commands", {"": 0}).values()
+        )
         msgspec.convert({"hub": "ws://h/ws", **values} if agents else values, config.File if agents else settings.File)
 
 

@@ -34,7 +34,8 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "alarms", "audit", "backup", "cancel", "command", "commands", "completion", "deadletter", "deadletters", "doctor",
     "down", "drill",
     "enroll", "env", "host", "hosts", "incident", "incidents", "inventory", "label", "lift", "logs", "man", "queries",
-    "remove", "restart", "restore", "revoke", "run",
+    "remove",
+    "restart", "restore", "revoke", "run",
     "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up", "wait",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")

@@ -129,7 +129,7 @@ def run(
     """Run operations on hosts, one after the other on each; a host where one fails takes no further part.
 
     Exit code 0 only if all operations succeeded on every host. Who says --all or --query is shown the hosts and asked;
-    where nobody can be asked, --yes is needed (else exit code 2). Of a query it runs on the hosts that were found.
+    where nobody can be asked, --yes is needed (else exit code 2). A query runs on exactly the hosts that it found.
     """
     if no_wait and wait_s is not None:
         raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")

@@ -39,8 +39,8 @@ REPLIES_KEPT_MAX: Final = 5_000  # answers in memory, for requests that are aske
 OFFLINE: Final = Link(Presence.OFFLINE)
 # of a host's row, these are as volatile as the connection; all others are on disk before they are shown
 VOLATILE_FIELDS: Final = frozenset({
-    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since",
-    "facts", "heartbeat_facts",
+    "address", "agent_labels", "agent_version", "beat", "command_options", "commands", "connected_since", "facts",
+    "heartbeat_facts",
     "heartbeat_interval_s", "host_type", "kernel", "last_seen", "machine", "metrics", "os_version", "pending_command",
     "presence", "progress", "protocol",
 })  # fmt: skip

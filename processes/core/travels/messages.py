@@ -374,8 +374,8 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, tag_field="r", tag="Discard
 
 Request = (
     GiveCommand | CancelCommand | StartRun | CancelRun | EnrollHost | MakeCode | RotateHost | RevokeHost | RemoveHost
-    | LabelHosts | SaveQuery | RemoveQuery
-    | LiftHost | CreateToken | RotateToken | RevokeToken | RetryDeadLetter | DiscardDeadLetter | RehearseFault
+    | LabelHosts | SaveQuery | RemoveQuery | LiftHost | CreateToken | RotateToken | RevokeToken
+    | RetryDeadLetter | DiscardDeadLetter | RehearseFault
 )  # fmt: skip
 
 
