@@ -206,4 +206,6 @@ def test_the_dead_mans_switch_says_the_verdict_by_post_and_to_a_program(tmp_path
     beat = Heartbeat(argv=["/bin/sh", "-c", f"cat > {out}"])
     assert asyncio.run(alarm_sender.call(beat, "box", "ok", 3, LONG_S)) == ""
     assert json.loads(out.read_text())["verdict"] == "ok"
-    assert "exit code 7" in asyncio.run(alarm_sender.call(Heartbeat(argv=["/bin/sh", "-c", "exit 7"]), "b", "ok", 1, LONG_S))
+    assert "exit code 7" in asyncio.run(
+        alarm_sender.call(Heartbeat(argv=["/bin/sh", "-c", "exit 7"]), "b", "ok", 1, LONG_S)
+    )

@@ -55,7 +55,16 @@ MAY: dict[str, set[str]] = {
     "agent": SHARED | {"core.agent", *HANDS},
     "watchdog": SHARED | {"core.watchdog", "core.alarms", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets"},
     "client": SHARED | {"adapters"},
-    "cli": SHARED | {"core.cli", "core.alarms", "core.conditions", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets", "client"},
+    "cli": SHARED
+    | {
+        "core.cli",
+        "core.alarms",
+        "core.conditions",
+        *HANDS,
+        "adapters.alarm_sender",
+        "adapters.alarm_targets",
+        "client",
+    },
 }
 # what the core may use of the standard library: nothing that knows a clock, a file, a socket, a thread, chance or a log
 PURE = {

@@ -44,6 +44,7 @@ class Dying:
             log.write(f"2026 INFO spawned: 'hub' with pid {self.pid}\n")
         file = PulseFile(self.settings.pulses, self.name)
         file.pulse.pid, file.pulse.start_ticks = self.pid, self.pid * 10
+        file.refuse(0, 0)  # no turn: who it is becomes visible
         file.take(in_hand)
         self.pulse = msgspec.structs.replace(file.pulse)
         file.close()

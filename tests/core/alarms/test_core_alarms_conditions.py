@@ -255,7 +255,9 @@ def test_hole_before_a_start_is_not_made_up_by_a_moved_clock(
 
 
 def test_watchdog_that_starts_anew_does_not_call_over_what_it_cannot_know() -> None:
-    known = conditions.unknown(report(), AlarmFacts(put_aside=[], suspended=[], ending=[], hosts=[]), incidents_known=True)
+    known = conditions.unknown(
+        report(), AlarmFacts(put_aside=[], suspended=[], ending=[], hosts=[]), incidents_known=True
+    )
     assert known == ()
     unwell = conditions.unknown(report(process("hub", Verdict.DEAD)), AlarmFacts(), incidents_known=False)
     assert set(unwell) == {
