@@ -145,12 +145,6 @@ class Booted(System):
             pytest.skip(f"no copy of this machine can be booted here: {error}")
         return self
 
-    def rebooted(self) -> None:
-        """Wait until the copy, which was told to reboot, has booted anew."""
-        before = self.pid
-        until(lambda: self.find("systemd") not in (0, before) or self.ended(), lambda: self.log)
-        self._boots()
-
     def _boots(self) -> None:
         until(lambda: self.find("systemd") or self.ended())
         self.pid = self.find("systemd")

@@ -166,19 +166,6 @@ def test_a_version_is_installed_where_an_administrator_has_removed_the_settings(
     settings.write_text(kept)
 
 
-def test_a_machine_is_rebooted_by_a_command_and_says_so_itself(system: Booted, host: str) -> None:
-    """Hub and agent go down with it; both come back with what their disks hold."""
-    with (system.root / "var/lib/fleethub-agent/agent.toml").open("a") as file:
-        file.write("\n[commands.reboot]\nbuiltin = true\n")
-    system.said("systemctl", "restart", "fleethub-agent")
-    until(lambda: "reboot" in fleethub(system, "host", host, "--json"))
-    boot_id = system.said("cat", "/proc/sys/kernel/random/boot_id")
-    run_id = fleethub(system, "run", "reboot", host, "--no-wait").strip()
-    system.rebooted()
-    assert system.said("cat", "/proc/sys/kernel/random/boot_id") != boot_id
-    until(lambda: system.run("fleethub", "wait", run_id, "--wait", "1", user="fleethub").returncode == 0)
-
-
 def test_removed_it_leaves_settings_and_state_and_purged_nothing(system: Booted) -> None:
     assert "operators" in (system.root / "etc/fleethub/fleethub.toml").read_text()
     system.said("dpkg", "--no-triggers", "--force-unsafe-io", "--remove", "fleethub")
