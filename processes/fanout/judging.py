@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -43,6 +44,7 @@ from processes.fanout.database_reader import DatabaseReader
 
 TURN_S: Final = 1.0  # between two turns of the judge
 TRY_S: Final = 1.0  # between two tries to have the lock
+REST_S: Final = 60.0  # after a mistake of ours; guess
 RULES_S: Final = 5.0  # between two looks at the file of rules
 RUNS_S: Final = 15.0  # between two looks at runs that have ended
 RUNS_MAX: Final = 30  # the newest that are looked at
@@ -85,6 +87,7 @@ class Judging:
         self._known: set[str] = set()  # hosts that the judge knows
         self._backlog: deque[Change] = deque()
         self._house = House(0)
+        self._rest_s = 0.0  # until then nothing is judged
         self._wanted: dict[str, JudgedCondition] = {}
         self._said_s: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -98,6 +101,12 @@ class Judging:
 
     def take(self, seen: MirrorUpdate) -> None:
         """Called with each result of the mirror, in order."""
+        try:
+            self._take(seen)
+        except Exception:
+            self._rest()
+
+    def _take(self, seen: MirrorUpdate) -> None:
         judge = self._judge
         if judge is None:
             return
@@ -106,7 +115,7 @@ class Judging:
             return
         now = self._clock.now()
         for host, fields in seen.heard:
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(msgspec.MsgspecError, ValueError):
                 judge.hear(host, fields, now)
         for change, _ in seen.changes:
             if self._backlog:
@@ -116,6 +125,21 @@ class Judging:
 
     def turn(self, now_s: float, report: Report) -> None:
         """Called in each turn of the loop. Never waits."""
+        try:
+            self._turn(now_s, report)
+        except Exception:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Begin anew after REST_S: what operators are shown does not end with what is judged of it."""
+        self._log.error("judging failed, and begins anew", rest_s=REST_S, exc_info=True)
+        self._judge = None
+        self._backlog.clear()
+        self._rest_s = time.monotonic() + REST_S
+
+    def _turn(self, now_s: float, report: Report) -> None:
+        if now_s < self._rest_s:
+            return
         if self._lock is None:
             self._start("lock", now_s, TRY_S, self._take_lock)
             return
@@ -187,7 +211,7 @@ class Judging:
         self._tell_silences(judge, now)
 
     def _give(self, judge: Judge, change: Change, now: Now) -> None:
-        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
             match change.kind:
                 case "host":
                     row = self._mirror.shown.row("host", change.id)

@@ -72,6 +72,7 @@ TAGS: Final = {
     "runs": "Steps over many hosts, so many at a time, carried on by the hub, whatever becomes of the client.",
     "incidents": "Which process froze or died, where it stood, and what was done.",
     "conditions": "What is wrong with hosts, and of what nobody is to be told.",
+    "queries": "Queries that are kept under names.",
     "dead letters": "Messages that were put aside instead of ending a process for ever.",
     "health": "How the installation itself is.",
     "access": "Signing in and out, sessions, operator tokens.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import structlog
 from doubles.deadline import WAIT_S
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
@@ -141,3 +142,32 @@ def test_the_house_is_well_only_while_hub_and_queues_turn_and_rows_are_whole() -
     assert not house(msgspec.structs.replace(report(), watchdog_silent_s=9.0), mirror).is_well
     mirror.gap()
     assert house(report(), mirror).is_anew
+
+
+def test_a_mistake_in_judging_ends_no_fanout_and_judging_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug it would catch: a row that the judge does not suffer ends each fanout that shows it."""
+    mistakes: list[str] = []
+
+    def broken(*_: object) -> None:
+        mistakes.append("a mistake of ours")
+        raise KeyError("web1")
+
+    async def scene() -> None:
+        stage = Stage(settings.load({"FLEETHUB_STATE": str(tmp_path)}), MemoryQueues())
+        stage.show(row("web1"), whole=True)
+        await stage.turns(lambda: stage.judging.is_judging)
+        with monkeypatch.context() as patch:
+            patch.setattr(judging_core.Judge, "turn", broken)
+            await stage.turns(lambda: mistakes)
+        assert not stage.judging.is_judging, "it rests"
+        monkeypatch.setattr(stage.judging, "_rest_s", 0.0)
+        await stage.turns(lambda: stage.judging.is_judging)
+        with monkeypatch.context() as patch:
+            patch.setattr(judging_core.Judge, "host", broken)
+            stage.show(row("web1", "offline"))
+        assert not stage.judging.is_judging
+        await stage.judging.leave()
+
+    asyncio.run(scene())

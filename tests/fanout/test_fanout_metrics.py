@@ -285,7 +285,7 @@ def test_one_export_serves_all_who_ask_meanwhile_and_the_next_one_who_asks_later
     may_end, exports = threading.Event(), []
 
     class Metrics:
-        def export(self, hosts: list[Json], *, each: bool) -> bytes:
+        def export(self, hosts: list[Json], *, each: bool, conditions: list[Json]) -> bytes:
             exports.append(each)
             assert may_end.wait(WAIT_S)
             return b"%d" % len(exports)

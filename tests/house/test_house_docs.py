@@ -13,6 +13,7 @@ import pytest
 from processes.adapters import settings
 from processes.agent import config
 from processes.cli.__main__ import cli
+from processes.core.conditions import rules
 from processes.core.hub.delivery import ENDS
 from processes.core.records.command import State
 from processes.core.shown.status import Verdict
@@ -68,6 +69,9 @@ def test_every_file_and_page_that_a_page_names_exists(page: Path) -> None:
 def test_every_piece_of_a_settings_file_on_a_page_is_one(page: Path) -> None:
     for block in blocks(page, "toml"):
         values = tomllib.loads(block)
+        if "rules" in values:
+            assert rules.read(values)
+            continue
         agents = set(values) <= {"labels"} or all(
             isinstance(value, dict) for value in values.get("commands", {"": 0}).values()
         )

@@ -30,6 +30,7 @@ WORDS = {
 # rows that the scene does not bring about, and why
 RARE = {
     "fleethub.toml": "an operator's",
+    "rules.toml": "an operator's",
     "agent.token.pending": "a moment, while a token is made anew",
     "agent.token.code": "a host that was enrolled by a code",
     "fleet.db.restoring": "restore",
@@ -116,7 +117,7 @@ def wrong(found: dict[str, int]) -> list[str]:
     """What is in the folder and not as the map has it."""
     problems = []
     for path, mode in sorted(found.items()):
-        fitting = [row for row in MAP if row.fits(path)]
+        fitting = [row for row in MAP if row.path == path] or [row for row in MAP if row.fits(path)]
         if len(fitting) != 1:
             problems.append(f"{path} is in {len(fitting)} rows of the map: {[row.path for row in fitting]}")
         elif fitting[0].mode not in (None, mode):

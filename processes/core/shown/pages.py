@@ -275,3 +275,8 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     candidates: list[str] | msgspec.UnsetType = msgspec.UNSET  # ids that begin as the one that was given
     command: CommandView | msgspec.UnsetType = msgspec.UNSET  # the command that has ended already
     run: RunView | msgspec.UnsetType = msgspec.UNSET
+    query: str | msgspec.UnsetType = msgspec.UNSET
+    start: int | msgspec.UnsetType = msgspec.UNSET  # of what is wrong in a query: its first character, from 0 …
+    end: int | msgspec.UnsetType = msgspec.UNSET  # … and the one behind it
+    condition: str | msgspec.UnsetType = msgspec.UNSET
+    silence: str | msgspec.UnsetType = msgspec.UNSET

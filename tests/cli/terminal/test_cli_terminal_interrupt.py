@@ -145,7 +145,7 @@ def test_cancel_ends_the_run_and_follows_it_to_its_end(server: ApiServer, termin
     assert terminal.ends() == 1
     terminal.sees("web1 | bye")
     terminal.sees("db: not attempted")
-    assert terminal.shown.count("hello") == 1
+    assert terminal.shown.count("web1 | hello") == 1
 
 
 @pytest.mark.parametrize(

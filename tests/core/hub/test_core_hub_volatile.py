@@ -93,5 +93,5 @@ def test_what_is_volatile_is_only_what_the_record_has_behind_time(field: str) ->
 
 def test_all_that_a_connection_tells_is_volatile() -> None:
     link = Link(Presence.ONLINE, "c1", "gateway", 4.0, 4.0, True, {"pull": Progress(1, 2, "in_progress")})
-    assert shown(HOST, link).keys() == {"presence", "connected_since", "progress"}
+    assert shown(HOST, link).keys() == {"presence", "connected_since", "progress", "gateway"}
     assert shown(HOST, link).keys() <= VOLATILE_FIELDS

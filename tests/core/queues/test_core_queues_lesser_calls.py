@@ -49,7 +49,8 @@ def test_gateway_appends_what_gateways_say_and_no_other_event(kind: type[msgspec
     says = item(("t", kind.__struct_config__.tag), ("host", "web1"), ("more", {"deep": [1]}))
     assert refused(append(says)) == ("" if kind in get_args(messages.FromGateway) else "not_yours")
     assert (kind in get_args(messages.FromGateway)) is (
-        kind.__name__ not in ("RequestReceived", "SnapshotWanted", "AuditNoted", "PutAside", "TokenUsed")
+        kind.__name__
+        not in ("RequestReceived", "SnapshotWanted", "AuditNoted", "PutAside", "TokenUsed", "ConditionsJudged")
     )
 
 

@@ -55,6 +55,7 @@ def test_the_recording_has_the_renamed_request_and_many_others() -> None:
     assert len(RECORDED) == 40
     events = {kind.__name__ for kind in get_args(Event)} - {
         "CodeOffered",
+        "ConditionsJudged",
         "HeartbeatsReceived",
         "HostFlooded",
         "HostImpersonated",

@@ -33,7 +33,10 @@ CHANGES = [Change("host", "web1", Json(b'{"x":"\\"<"}')), Change("host_removed",
 def test_frames_are_the_contracts_json() -> None:
     """The bug it would catch: an empty list is left out, or a removed row has fields."""
     rows = [{"name": "a"}, {"name": "b"}]
-    state = {"hosts": rows, "commands": [], "processes": [], "incidents": [], "ledger": {"accepted": 1}}
+    state = {
+        "hosts": rows, "commands": [], "processes": [], "incidents": [], "conditions": [], "silences": [],
+        "ledger": {"accepted": 1},
+    }  # fmt: skip
     changes = [{"kind": "host", "id": "web1", "fields": {"x": '"<'}}, {"kind": "host_removed", "id": "web2"}]
     written: list[tuple[ToOperator, dict[str, object]]] = [
         (
