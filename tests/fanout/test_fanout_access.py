@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -23,6 +24,7 @@ from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from processes.adapters.state import fleet_db
 from processes.core.travels.messages import GiveCommand, Json, Replied
 from processes.fanout import agent_download
 
@@ -457,9 +459,8 @@ def test_a_token_made_a_moment_ago_opens_a_websocket_and_what_is_no_upgrade_is_t
             assert (answer.status_code, answer.json()["error"]) == (400, "malformed")
             assert answer.headers["content-type"] == "application/json"
 
-    with FanoutHouse() as house:
-        with house.database():
-            pass
+    # open throughout, as the hub has it: the last one who closes it folds the log in, and on a slow disk keeps others out
+    with FanoutHouse() as house, contextlib.closing(fleet_db.open_for_writing(house.settings.database)):
         asyncio.run(run(house))
 
 

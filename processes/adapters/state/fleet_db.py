@@ -33,6 +33,7 @@ from processes.core.travels.pulse import Pulse
 from processes.core.values import OutputRecord, Position, Role, Stream, rfc3339, token_id
 
 BUSY_TIMEOUT_MS: Final = 1000  # the writer retries by itself; a reader says so
+READ_MAX: Final = 3  # tries of one who reads while a hub begins or ends
 DIFFERENCES_MAX: Final = 3  # that one message tells
 
 T = TypeVar("T")
@@ -183,7 +184,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         connection = sqlite_file.open_for_reading(path, BUSY_TIMEOUT_MS / 1000)
     except FileNotFoundError:
         raise DatabaseUnreadable(f"there is no database at {path} yet") from None
-    except (OSError, sqlite3.Error) as error:
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from None
+    except OSError as error:
         raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
     except sqlite_file.NoFile as error:
         raise DatabaseUnreadable(str(error)) from None
@@ -191,20 +194,38 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM meta LIMIT 1")
     except sqlite3.Error as error:
         connection.close()
-        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+        raise _unreadable(path, error) from None
     return connection
 
 
+class _LogCameOrWent(DatabaseUnreadable):
+    """A hub began or ended just then, and with it the log beside the database: another try finds one or the other."""
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseUnreadable:
+    is_gone = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CANTOPEN
+    return (_LogCameOrWent if is_gone else DatabaseUnreadable)(f"{path} cannot be read: {error}")
+
+
 def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
-    """Return the result of one reading function, called with a connection of its own. Raises: DatabaseUnreadable."""
+    """Return the result of one reading function, called with a connection of its own. It is called again, READ_MAX times
+    in all, if the log came or went meanwhile. Raises: DatabaseUnreadable.
+    """
+    for _ in range(READ_MAX - 1):
+        with contextlib.suppress(_LogCameOrWent):
+            return _reading(path, read)
+    return _reading(path, read)
+
+
+def _reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
     connection = open_for_reading(path)
     try:
         found = read(connection)
         if not sqlite_file.is_settled(path, connection):
-            raise DatabaseUnreadable(f"a hub has just begun to write {path}")
+            raise _LogCameOrWent(f"a hub has just begun to write {path}")
         return found
     except sqlite3.Error as error:
-        raise DatabaseUnreadable(f"{path} cannot be read: {error}") from None
+        raise _unreadable(path, error) from None
     finally:
         connection.close()
 
