@@ -38,6 +38,7 @@ export const OWN = [
   "metrics",
   "pending_command",
   "facts",
+  "gateway",
   "heartbeat_facts",
   "kernel",
   "machine",
