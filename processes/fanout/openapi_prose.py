@@ -46,10 +46,12 @@ cookie counts only with the installation's own `Origin`. Without an upgrade the 
 
 From the server:
 - `{"type": "full_state", "epoch", "version", "state": {"hosts": [HostView], "commands": [CommandView], "processes": \
-[ProcessReport], "incidents": [IncidentView], "conditions": [ConditionView], "silences": [SilenceView], "ledger": Ledger, "overall", "source"}}`: on connect, when asked for, \
+[ProcessReport], "incidents": [IncidentView], "conditions": [ConditionView], \
+"silences": [SilenceView], "ledger": Ledger, "overall", "source"}}`: on connect, when asked for, \
 after a gap, when the epoch changes. It replaces everything known before.
 - `{"type": "delta", "epoch", "version", "changes": [{"kind", "id", "fields"}]}`: `kind` is host, command, process, \
-incident, condition, silence, ledger, overall or source, and `fields` holds what has changed of that row; `{"kind": "host_removed", \
+incident, condition, silence, ledger, overall or source, and `fields` holds what has changed of that row; \
+`{"kind": "host_removed", \
 "id"}` (also of commands, processes and incidents) has none.
 - `{"type": "sync", "epoch", "version"}`: every 5 s. If the version is not your own, you missed something: ask with \
 `get_state`.

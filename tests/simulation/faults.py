@@ -228,7 +228,9 @@ class Faults:
         wires = [wire for wire in self._world.wires if machine.life is not None and wire.belongs(machine.life)]
         ended = [
             e for e in machine.executions if e.ended is not None and e.exit_code is not None and e.exit_code != 143
-        ]
+            # an agent that has not booted anew has not said of its reboot that it ended well
+            and (e.op != "reboot" or e.exit_code != 0)
+        ]  # fmt: skip
         if not ended or not wires or not isinstance(machine, Machine):
             return False
         execution = ended[draws.number("execution", 0, len(ended) - 1) % len(ended)]

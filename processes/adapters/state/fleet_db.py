@@ -208,8 +208,8 @@ def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseUnreadable:
 
 
 def reading(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
-    """Return the result of one reading function, called with a connection of its own. It is called again, READ_MAX times
-    in all, if the log came or went meanwhile. Raises: DatabaseUnreadable.
+    """Return the result of one reading function, called with a connection of its own. It is called again, READ_MAX
+    times in all, if the log came or went meanwhile. Raises: DatabaseUnreadable.
     """
     for _ in range(READ_MAX - 1):
         with contextlib.suppress(_LogCameOrWent):
