@@ -38,6 +38,7 @@ MAY: dict[str, set[str]] = {
     "adapters": SHARED | {"core.alarms"},
     "adapters.alarm_targets": SHARED | {"adapters", "adapters.alarm_sender"},  # a room of one file: settings → targets
     "adapters.state": SHARED | {"adapters"},
+    "adapters.postgres": SHARED | {"adapters", "adapters.state"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
     "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
     "adapters.bootstrap": SHARED
@@ -49,7 +50,7 @@ MAY: dict[str, set[str]] = {
     "adapters.machine": SHARED | {"adapters", "adapters.state"},  # what is done on a server for its agent
     "adapters.alarm_sender": SHARED | {"core.alarms", "adapters", "adapters.bootstrap"},  # a program of its own
     "queues": SHARED | {"core.queues", *HANDS},
-    "hub": SHARED | {"core.hub", *HANDS},
+    "hub": SHARED | {"core.hub", *HANDS, "adapters.postgres"},
     "gateway": SHARED | {"core.gateway", *HANDS},
     "fanout": SHARED | {"core.fanout", "core.conditions", *HANDS},
     "agent": SHARED | {"core.agent", *HANDS},

@@ -1,0 +1,203 @@
+"""A connection to PostgreSQL on a thread of its own, opened when it is first needed and anew after a failure.
+
+The deadline of a call is ours: past it the socket is shut, which ends the call at once wherever it waits. A query is
+never cancelled: a COMMIT that waits for a synchronous standby would answer that it succeeded. TCP's own timers do not
+help with a server that is frozen, for its kernel goes on to acknowledge.
+
+Text: PostgreSQL takes no NUL. So each text stands there with NUL as SUB 0 and SUB as SUB 1; who reads by this
+connection gets it back as it was. JSON has neither, and looks there as everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.string import StrDumperUnknown, TextLoader
+
+from processes.core.errors import ResourceError
+
+DSN: Final[Mapping[str, str | int]] = {  # what the URL does not say otherwise
+    "target_session_attrs": "read-write",
+    "connect_timeout": 2,  # seconds, of each host that is named
+    "tcp_user_timeout": 3000,  # ms
+    "keepalives_idle": 1,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
+SESSION: Final[Mapping[str, str]] = {  # never a statement_timeout: it would cancel a COMMIT
+    "synchronous_commit": "on",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "2s",
+    "standard_conforming_strings": "on",
+}
+
+T = TypeVar("T")
+Psycopg = psycopg.Connection[tuple[Any, ...]]
+
+
+class PostgresAway(ResourceError):
+    """PostgreSQL cannot be reached, or did not answer in time. What was asked may have been done or not."""
+
+
+class _Call:
+    """One call, and whether its caller has given it up."""
+
+    def __init__(self) -> None:
+        self.is_given_up = self.has_begun = False
+
+
+class Connection:
+    """One connection and its thread. Calls are made one after another, in the order in which they were asked for.
+
+    `opened`: called on the thread with each new connection, before anything else is: it may refuse it by raising.
+    `prepare`: let psycopg prepare statements that come again.
+    """
+
+    def __init__(
+        self, url: str, name: str, *, session: Mapping[str, str] = SESSION, prepare: bool = True,
+        opened: Callable[[Psycopg], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._conninfo = _conninfo(url, name)
+        self._session, self._prepare, self._opened = session, prepare, opened
+        self._connection: Psycopg | None = None  # the thread's own
+        self._socket: socket.socket | None = None  # of the same connection: to shut it from another thread
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"postgres {name}")
+        self._is_closed = False
+
+    async def call(self, work: Callable[[Psycopg], T], timeout_s: float) -> T:
+        """Return the result of `work`, called on the thread. After PostgresAway it will not be called any more, and
+        what it was about to do may have been done or not.
+
+        Raises: PostgresAway; psycopg.Error, for what the server refused; what `work` and `opened` raise.
+        """
+        call = _Call()
+        future = asyncio.get_running_loop().run_in_executor(self._thread, self._carry_out, call, work)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            self._give_up(call)
+            raise PostgresAway(f"PostgreSQL did not answer within {timeout_s:g} s") from None
+        except asyncio.CancelledError:
+            self._give_up(call)
+            raise
+        finally:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # it was told, or given up
+
+    def close(self) -> None:
+        """End the connection, without waiting for the call that it may be making."""
+        self._is_closed = True
+        with self._lock:
+            self._shut()
+        self._thread.submit(self._drop)
+        self._thread.shutdown(wait=False)
+
+    def _give_up(self, call: _Call) -> None:
+        with self._lock:
+            call.is_given_up = True
+            if call.has_begun:
+                self._shut()
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    # on the thread
+
+    def _carry_out(self, call: _Call, work: Callable[[Psycopg], T]) -> T:
+        try:
+            connection = self._open(call)
+            with self._lock:
+                if call.is_given_up or self._is_closed:
+                    raise PostgresAway("the call was given up")
+                call.has_begun = True
+            return work(connection)
+        except psycopg.OperationalError as error:
+            if self._connection is None or self._connection.closed:
+                raise PostgresAway(f"PostgreSQL cannot be reached: {_line(error)}") from error
+            raise
+        finally:
+            with self._lock:
+                call.has_begun = False
+            if self._connection is not None and self._connection.closed:
+                self._drop()
+
+    def _open(self, call: _Call) -> Psycopg:
+        if self._connection is not None:
+            return self._connection
+        if call.is_given_up or self._is_closed:
+            raise PostgresAway("the call was given up")
+        connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=5 if self._prepare else None)
+        try:
+            with self._lock:
+                self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+                call.has_begun = True  # a server that hangs now is shut as well
+                if call.is_given_up:
+                    self._shut()
+            connection.adapters.register_dumper(str, _TextDumper)
+            connection.adapters.register_loader("text", _TextLoader)
+            connection.execute(
+                f"SELECT {', '.join(['set_config(%s, %s, false)'] * len(self._session))}",
+                [part for pair in self._session.items() for part in pair],
+            )
+            self._opened(connection)
+        except BaseException as error:
+            self._connection = connection
+            self._drop()
+            if isinstance(error, psycopg.OperationalError):
+                raise PostgresAway(f"PostgreSQL cannot be reached: {_line(error)}") from error
+            raise
+        self._connection = connection
+        return connection
+
+    def _drop(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+            duplicate, self._socket = self._socket, None
+        if duplicate is not None:
+            duplicate.close()
+        if connection is not None:
+            connection.close()
+
+
+def escaped(text: str) -> str:
+    """Return the text as PostgreSQL takes it."""
+    return text.replace("\x1a", "\x1a1").replace("\0", "\x1a0") if "\0" in text or "\x1a" in text else text
+
+
+def unescaped(text: str) -> str:
+    """Return the text as it was before `escaped`."""
+    return text.replace("\x1a0", "\0").replace("\x1a1", "\x1a") if "\x1a" in text else text
+
+
+class _TextDumper(StrDumperUnknown):
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(escaped(obj))
+
+
+class _TextLoader(TextLoader):
+    def load(self, data: Buffer) -> bytes | str:
+        text = super().load(data)
+        return unescaped(text) if isinstance(text, str) else text
+
+
+def _conninfo(url: str, name: str) -> str:
+    """Return the URL with what it does not say itself. Raises: psycopg.ProgrammingError, if it is none."""
+    more = {**DSN, "application_name": f"fleethub {name}", "client_encoding": "utf8"}
+    return make_conninfo(url, **{key: value for key, value in more.items() if key not in conninfo_to_dict(url)})
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
