@@ -35,7 +35,7 @@ def measured(hosts: int) -> dict[str, Any]:
                 writes, play.effects.writes = play.effects.writes, []
                 memory = play.memory
                 batch = CommitBatch(writes, memory.ledger, memory.next_number, Position(1, 0), play.now)
-                store._write(sqlite, batch, 0)
+                store.write(sqlite, batch, 0)
 
             def log_bytes() -> int:
                 return path.with_name("fleet.db-wal").stat().st_size

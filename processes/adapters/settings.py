@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import ipaddress
 import os
 import pwd
@@ -185,6 +186,34 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return found << 20
 
 
+class Machine(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """This machine among those of an installation that is more than one."""
+
+    name: Annotated[
+        str, Meta(max_length=64), _said("Its name; each machine has another. By default the host's own name.")
+    ] = ""
+
+
+class StoreAt(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where the truth is. Without it: SQLite in the state folder."""
+
+    url: Annotated[
+        str,
+        _said(
+            "A PostgreSQL as libpq names it, `postgresql://fleethub@db1,db2/fleethub?sslmode=verify-full`, with the "
+            "extra `postgres`. Passwords stand in ~/.pgpass, never here."
+        ),
+    ] = ""
+
+
+class HubLease(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The process that holds the state. With `store.url` one hub of several leads."""
+
+    lease_s: Annotated[
+        float, Meta(ge=2, le=30), _said("A hub that stands by takes over so many seconds after the other's last sign.")
+    ] = 3.0
+
+
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What `/metrics` has."""
 
@@ -212,6 +241,9 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     alarms: Alarms = Alarms()
     memory: Memory = Memory()
     metrics: Metrics = Metrics()
+    machine: Machine = Machine()
+    store: StoreAt = StoreAt()
+    hub: HubLease = HubLease()
     drills: Drills = Drills()
 
 
@@ -242,6 +274,11 @@ class Settings(msgspec.Struct, frozen=True):
     def database(self) -> Path:
         """The database of hosts, commands and output. Only the hub writes it."""
         return self.state / "fleet.db"
+
+    @property
+    def machine(self) -> str:
+        """The name of this machine among those of the installation."""
+        return self.file.machine.name or socket.gethostname()
 
     @property
     def epoch_file(self) -> Path:
@@ -597,7 +634,27 @@ def _check(file: File) -> None:
     for name in filter(None, (file.tls.certificate, file.tls.key)):
         if not os.access(name, os.R_OK):
             raise SettingsError(f"tls: {name} cannot be read")
+    if file.machine.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", file.machine.name):
+        raise SettingsError(f"machine.name = {file.machine.name!r} is not a name of letters, digits and ._-")
+    if fault := _store_fault(file.store.url):
+        raise SettingsError(f"store.url: {fault}")
     _check_alarms(file.alarms)
+
+
+def _store_fault(url: str) -> str:
+    """Return what is wrong with where the store is, without a secret; empty: nothing."""
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        return "it is not the URL of a PostgreSQL; it looks like postgresql://fleethub@db1,db2/fleethub"
+    if "@" in parts.netloc and ":" in parts.netloc.rpartition("@")[0]:
+        return "a password has no place in it: write it into ~/.pgpass of the user that runs fleethub"
+    if "password=" in parts.query:
+        return "a password has no place in it: write it into ~/.pgpass of the user that runs fleethub"
+    if importlib.util.find_spec("psycopg") is None:
+        return "psycopg is not installed, which reaches PostgreSQL: pip install 'fleethub[postgres]'"
+    return ""
 
 
 def _beside_the_host(url: SplitResult) -> str:

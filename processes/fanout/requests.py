@@ -74,6 +74,7 @@ class Requests:
     ) -> None:  # fmt: skip
         self._link, self._fanout, self._log, self._clock, self._new_id = link, fanout, log, clock, new_id
         self._open: dict[str, _Open] = {}
+        self._rounds = 0  # how often all was sent again
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -110,6 +111,7 @@ class Requests:
 
     def again(self) -> None:
         """Send every waiting request again. To be called when requests or answers may have been lost."""
+        self._rounds += 1
         open_ = [waiting for waiting in self._open.values() if waiting.appended and not waiting.future.done()]
         if open_:
             task = asyncio.get_running_loop().create_task(self._append_again(open_))
@@ -121,6 +123,7 @@ class Requests:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         while not waiting.future.done() and loop.time() < deadline_s:
+            rounds = self._rounds
             try:
                 appended = await self._link.append(messages.EVENTS, [waiting.item])
             except QueuesAway as away:
@@ -132,6 +135,8 @@ class Requests:
                 continue
             if appended.accepted:
                 waiting.appended = True
+                if rounds != self._rounds:
+                    continue  # another hub began meanwhile, and may leave what it found
             return waiting.appended
         return waiting.appended
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, TypeVar
 
 from processes.adapters import bootstrap, clock, failpoint
 from processes.adapters.bootstrap import Process
 from processes.adapters.queue_link import QueueLink
+from processes.adapters.queues import Queues, QueuesAway
 from processes.core.hub import step
 from processes.core.hub.memory import Memory
 from processes.core.hub.rules import Rules
+from processes.core.hub.turn import NOWHERE
+from processes.core.travels.messages import EVENTS
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Position
 from processes.hub.loop import Loop
+from processes.hub.sqlite_store import SqliteStore
 from processes.hub.store import StorageBlocked, Store
 
 RETRY_S: Final = 0.2  # between tries to open a database that is locked or full
@@ -34,20 +38,52 @@ async def main(process: Process) -> None:
     store, memory, position = opened
     link = QueueLink(process.settings.queues_socket, process.name)
     link.epoch = process.pulse.pulse.epoch = memory.epoch
+    taken_at = await _taken_at(process, link) if store.is_of_another else NOWHERE
     process.pulse.pulse.committed = store.written
     process.log.info("the hub begins", epoch=memory.epoch, hosts=memory.hosts_known, ledger=str(memory.ledger))
     try:
-        await Loop(process, store, memory, link, position).run()
+        await Loop(process, store, memory, link, position, taken_at=taken_at).run()
     finally:
         await asyncio.wait_for(store.close(), 1.0)
         await asyncio.wait_for(link.close(), 1.0)
 
 
-async def _restored(process: Process, rules: Rules) -> tuple[Store, Memory, Position]:
-    settings, pulse = process.settings, process.pulse.pulse
+Opening = Callable[[], Coroutine[None, None, Store | None]]  # None: another hub leads
+
+
+def _opening(process: Process) -> tuple[Opening, Callable[[], None]]:
+    """Return how the store is opened, and what is to be done if it never was. Raises: StorageBroken."""
+    settings = process.settings
+    url = settings.file.store.url
+    if not url:
+        # the pulse still says what the last hub wrote
+        return lambda: SqliteStore.open(settings.database, settings.epoch_file, process.pulse.pulse), lambda: None
+    from processes.hub.postgres_store import Door  # noqa: PLC0415  # psycopg is imported only where it is used
+
+    home = f"{settings.machine} {clock.boot_id()} {settings.state}"  # after a boot it waits as others do
+    door = Door(url, settings.machine, home, settings.file.hub.lease_s, settings.epoch_file)
+    return door.leads, door.close
+
+
+async def _taken_at(process: Process, link: Queues) -> Position:
+    """Return where `events` stands now. Waits, with a pulse, while the queues are away."""
+    while not process.stop.is_set():
+        try:
+            found = [each for each in await link.stats() if each.name == EVENTS]
+            return Position(found[0].epoch, found[0].appended + found[0].dropped) if found else NOWHERE
+        except QueuesAway:
+            process.pulse.pulse.blocked_on = str(Blocked.QUEUES)
+            process.pulse.beat()
+            await asyncio.sleep(RETRY_S)
+    return NOWHERE
+
+
+async def _restored(process: Process, rules: Rules, opening: Opening) -> tuple[Store, Memory, Position] | None:
     gc.disable()  # what is loaded stays: the collector would look at all of it several times meanwhile
     try:
-        store = await Store.open(settings.database, settings.epoch_file, pulse)  # it still says what the last hub wrote
+        store = await opening()
+        if store is None:
+            return None
         now = clock.now()
         memory = step.restore(rules, store.epoch, clock.boot_id(), now, await store.restored())
         return store, memory, await store.position()
@@ -62,7 +98,8 @@ async def _patiently(process: Process, opening: Coroutine[None, None, T]) -> T:
     """
     task = asyncio.ensure_future(opening)
     while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
-        process.pulse.pulse.blocked_on = str(Blocked.STORAGE)
+        if process.pulse.pulse.blocked_on != Blocked.STANDBY:
+            process.pulse.pulse.blocked_on = str(Blocked.STORAGE)
         process.pulse.beat()
     return task.result()
 
@@ -78,14 +115,20 @@ async def _open(process: Process) -> tuple[Store, Memory, Position] | None:
         ttl_s=settings.file.commands.ttl_s,
         lost_after_s=settings.file.commands.lost_after_s,
     )
+    opening, never = _opening(process)
     while not process.stop.is_set():
         try:
-            return await _patiently(process, _restored(process, rules))
+            opened = await _patiently(process, _restored(process, rules, opening))
+            if opened is not None:
+                return opened
+            blocked = Blocked.STANDBY
         except StorageBlocked as error:
             process.log.warning("the database cannot be opened now", error=str(error))
-            process.pulse.pulse.blocked_on = str(Blocked.STORAGE)
-            process.pulse.beat()
-            await asyncio.sleep(RETRY_S)
+            blocked = Blocked.STORAGE
+        process.pulse.pulse.blocked_on = str(blocked)
+        process.pulse.beat()
+        await asyncio.sleep(RETRY_S)
+    never()
     return None
 
 

@@ -24,7 +24,7 @@ from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.wake import Wake
 from processes.core.hub.effects import Effects
 from processes.core.hub.memory import Memory
-from processes.core.hub.turn import TICK_S, CommitBatch, Outcome, Storage, Turn
+from processes.core.hub.turn import NOWHERE, TICK_S, CommitBatch, Outcome, Storage, Turn
 from processes.core.records.dead_letter import DeadLetter
 from processes.core.travels.messages import EVENTS
 from processes.core.travels.pulse import Blocked
@@ -35,6 +35,7 @@ from processes.hub.store import StorageBlocked, Store
 
 STORAGE_BLOCKED_S: Final = 1.0  # a commit takes 3 ms; after so long the storage counts as blocked
 FLUSH_S_MAX: Final = 3.0  # for the last commits, when asked to stop
+RENEW_S: Final = 1.0  # between two signs of life of a hub that leads others; half of the shortest lease
 PRUNE_S: Final = 60.0  # between two looks at what is past its time
 PRUNE_AGAIN_S: Final = 0.5  # between two bites while there is more: commands never wait long behind housekeeping
 FOLD_S: Final = 5.0  # between a commit and the folding in of its log; guess: often enough for who copies one file
@@ -47,13 +48,13 @@ class Loop:
 
     def __init__(
         self, process: Process, store: Store, memory: Memory, link: Queues, position: Position,
-        *, clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
+        *, taken_at: Position = NOWHERE, clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
     ) -> None:  # fmt: skip
         self._process, self._store, self._memory, self._link, self._clock = process, store, memory, link, clock
         self._log, self._pulse = process.log, process.pulse.pulse
         self._retention = process.settings.file.retention
         refused_before = Position(self._pulse.refused_epoch, self._pulse.refused_sequence)
-        self._turns = Turn(memory, Barrier(process, memory), position, refused_before, tick_s=tick_s)
+        self._turns = Turn(memory, Barrier(process, memory), position, refused_before, taken_at=taken_at, tick_s=tick_s)
         self._publisher = Publisher(link, memory, process.log, self._turns.unsaid)
         self._read_position, self._tick_s = position, tick_s
         self._wake, self._room = Wake(), asyncio.Event()
@@ -61,7 +62,7 @@ class Loop:
         self._commit: asyncio.Task[None] | None = None
         self._commit_since_s = 0.0
         self._commit_says = ""
-        self._pruned_s = self._folded_s = clock.mono_s()
+        self._pruned_s = self._folded_s = self._renewed_s = clock.mono_s()
         self._prune_s = prune_s
         # to be tried again, which may end this hub: whoever asked for it is told before
         self._retries: deque[tuple[list[DeadLetter], Mark]] = deque()
@@ -110,8 +111,26 @@ class Loop:
         if outcome.batch is not None:
             self._begin(self._write(outcome.batch, outcome.then, outcome.acknowledge))
         elif outcome.acknowledge is not None:
+            if self._store.is_shared:
+                self._renew_or_keep_house(outcome.acknowledge)
+                return
             self._publisher.acknowledge(outcome.acknowledge)
             self._keep_house(self._clock.mono_s())
+
+    def _renew_or_keep_house(self, position: Position) -> None:
+        """Acknowledge nothing that is not committed: a hub that froze would else let go of what its successor on
+        another machine has not read.
+        """
+        now_s = self._clock.mono_s()
+        if now_s - self._renewed_s >= RENEW_S:
+            self._renewed_s = now_s
+            self._begin(self._renew(position))
+        else:
+            self._keep_house(now_s)
+
+    async def _renew(self, position: Position) -> None:
+        await self._store.renew(position, self._blocked)
+        self._publisher.acknowledge(position)
 
     def _tell(self, effects: Effects) -> None:
         self._publisher.tell(effects)
@@ -119,6 +138,7 @@ class Loop:
             self._retries.append((effects.retries, self._publisher.mark()))
 
     async def _write(self, batch: CommitBatch, then: Effects, acknowledge: Position | None) -> None:
+        self._renewed_s = self._clock.mono_s()
         failpoint.reach("hub.before_begin")
         # plant: commit-first
         for name, error in await self._store.commit(batch, self._blocked):

@@ -44,7 +44,7 @@ from processes.core.travels.pulse import Pulse
 from processes.core.values import Presence
 from processes.hub import store
 from processes.hub.loop import Loop
-from processes.hub.store import Store
+from processes.hub.sqlite_store import SqliteStore
 
 
 class House:
@@ -93,7 +93,7 @@ def lives(path: Path, *scripts: Callable[[House], Awaitable[None]]) -> None:
 
 
 async def _lives(path: Path, script: Callable[[House], Awaitable[None]], queues: MemoryQueues) -> None:
-    opened = await Store.open(path, path.with_name("epoch"))
+    opened = await SqliteStore.open(path, path.with_name("epoch"))
     file = SimpleNamespace(
         drills=SimpleNamespace(enabled=False), retention=SimpleNamespace(commands_days=90, output_mb=1024)
     )

@@ -24,7 +24,7 @@ from processes.core.travels.messages import Json
 from processes.core.values import Now, Position, Role
 from processes.hub import store
 from processes.hub.loop import unless_blocked
-from processes.hub.store import Store
+from processes.hub.sqlite_store import SqliteStore
 
 DAY_S = 86400.0
 WALL_S = 1.7e9
@@ -32,8 +32,8 @@ STEP_S = 4 * 3600.0
 
 
 @contextlib.asynccontextmanager
-async def opened_store(path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(path, path.with_name("epoch"))
+async def opened_store(path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await SqliteStore.open(path, path.with_name("epoch"))
     try:
         yield opened
     finally:
@@ -49,10 +49,10 @@ def test_answers_are_kept_by_their_number_whatever_the_clock_says(jump_s: float)
     names = [f"r{number}" for number in range(REPLIES_KEPT_MAX + 3)]
     for part, wall_s in ((names[:10], WALL_S + jump_s), (names[10:], WALL_S)):
         writes = [Put("replies", name, KeptReply(name, 202, Json(b"{}"), wall_s)) for name in part]
-        store._write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, wall_s)), 0)
-    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 3
-    assert store._prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 0
-    assert [name for name, _ in store._restored(sqlite).rows["replies"]] == names[3:], "oldest first"
+        store.write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, wall_s)), 0)
+    assert store.prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 3
+    assert store.prune(sqlite, Now(0.0, WALL_S + jump_s), "boot", 90 * DAY_S, 1 << 30) == 0
+    assert [name for name, _ in store.restored(sqlite).rows["replies"]] == names[3:], "oldest first"
     sqlite.close()
 
 
@@ -81,7 +81,7 @@ def test_what_is_old_by_a_clock_that_is_wrong_for_a_while_is_kept_and_goes_once_
         gone = 0
         for _ in range(int(seconds / STEP_S)):
             now_s += STEP_S
-            gone += store._prune(sqlite, Now(now_s, WALL_S + now_s + wrong_s), boot, 90 * DAY_S, 1 << 30)
+            gone += store.prune(sqlite, Now(now_s, WALL_S + now_s + wrong_s), boot, 90 * DAY_S, 1 << 30)
         return gone
 
     assert passed(2 * DAY_S) == 0
@@ -107,7 +107,7 @@ def test_a_token_that_the_list_names_is_void_in_a_database_that_still_has_it(tmp
             Put("hosts", name, HostRecord(name, f"{name}-1", f"hash-{name}", WALL_S)) for name in "ab"
         ]
         writes += [Put("tokens", name, OperatorToken(name, Role.ADMIN, "", WALL_S)) for name in ("good", "void")]
-        store._write(sqlite, CommitBatch(writes, Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
+        store.write(sqlite, CommitBatch(writes, Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
     revocations.add(revocations.beside(path), ["hash-a", "void"])
 
     async def work() -> None:
@@ -139,13 +139,13 @@ def test_a_run_goes_with_its_hosts_once_it_is_old_in_bites_and_another_stays_who
         return [Put("runs", run_id, run), Put("run_hosts", run_id, hosts), *rows]
 
     writes = put("old", 1, WALL_S - 91 * DAY_S) + put("new", 2, WALL_S - DAY_S) + put("open", 3, None)
-    store._write(sqlite, CommitBatch(writes, Ledger(), 4, Position(1, 0), Now(0.0, WALL_S)), 0)
-    found = store._restored(sqlite).rows
+    store.write(sqlite, CommitBatch(writes, Ledger(), 4, Position(1, 0), Now(0.0, WALL_S)), 0)
+    found = store.restored(sqlite).rows
     assert dict(found["run_hosts"]) == {"open": hosts}, "of runs that have ended, only the disk keeps the hosts"
     assert [key for key, _ in found["run_parts"]] == [part_key("open", "h3")]
-    assert store._prune(sqlite, Now(0.0, WALL_S - 2 * DAY_S), "boot", 90 * DAY_S, 1 << 30) == 0
+    assert store.prune(sqlite, Now(0.0, WALL_S - 2 * DAY_S), "boot", 90 * DAY_S, 1 << 30) == 0
     bites = []
-    while gone := store._prune(sqlite, Now(2 * DAY_S, WALL_S), "boot", 90 * DAY_S, 1 << 30):
+    while gone := store.prune(sqlite, Now(2 * DAY_S, WALL_S), "boot", 90 * DAY_S, 1 << 30):
         bites.append(gone)
     assert bites == [store.PRUNED_MAX, 7 + 2]
     assert fleet_db.whole_run(sqlite, "old") is None
@@ -164,7 +164,7 @@ def test_a_row_of_a_run_is_dropped_by_its_run_and_host(tmp_path: Path) -> None:
     sqlite = fleet_db.open_for_writing(tmp_path / "fleet.db")
     writes: list[Write] = [Put("run_parts", part_key("r", name), HostPart(name, Part.ACTIVE)) for name in "ab"]
     writes.append(Drop("run_parts", part_key("r", "a")))
-    store._write(sqlite, CommitBatch(writes, Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
+    store.write(sqlite, CommitBatch(writes, Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
     assert [part.host for _, part in fleet_db.open_parts(sqlite)] == ["b"]
     sqlite.close()
 
@@ -185,7 +185,7 @@ def test_an_error_of_the_disk_in_a_commit_is_raised_and_never_taken_for_done(
                 error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
                 raise error
 
-            monkeypatch.setattr(store, "_commit", failing)
+            monkeypatch.setattr(store, "commit", failing)
             batch = CommitBatch([], Ledger(), 1, Position(1, 0), Now(0.0, WALL_S))
             with pytest.raises(store.StorageBroken, match=name):
                 await opened.commit(batch, lambda _: None)
@@ -200,13 +200,13 @@ HOSTILE = ["' OR 1=1 --", "x'); DROP TABLE hosts; --", '"; DELETE FROM audit; --
 def test_words_from_outside_are_values_of_statements_and_never_statements(tmp_path: Path) -> None:
     sqlite = fleet_db.open_for_writing(tmp_path / "fleet.db")
     writes = [Put("hosts", word, HostRecord(word, word, word, WALL_S)) for word in ("web1", *HOSTILE)]
-    store._write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
+    store.write(sqlite, CommitBatch(list(writes), Ledger(), 1, Position(1, 0), Now(0.0, WALL_S)), 0)
     assert {host.name for host in fleet_db.hosts(sqlite)} == {"web1", *HOSTILE}
     for word in HOSTILE:
         assert fleet_db.audit(sqlite, kind=word, subject=word, actor=word) == []
         assert fleet_db.commands(sqlite, host=word) == []
         assert fleet_db.output(sqlite, word, 0) == []
-    store._write(
+    store.write(
         sqlite, CommitBatch([Drop("hosts", word) for word in HOSTILE], Ledger(), 2, Position(1, 0), Now(0.0, WALL_S)), 0
     )
     assert [host.name for host in fleet_db.hosts(sqlite)] == ["web1"]

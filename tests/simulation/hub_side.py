@@ -44,7 +44,7 @@ class HubDisk:
     def begin_epoch(self) -> int:
         """As the journal's: one more than ever before, durably."""
         epoch = fleet_db.epoch(self.sqlite) + 1
-        hub_journal._put_meta(self.sqlite, epoch=str(epoch))
+        hub_journal.put_meta(self.sqlite, epoch=str(epoch))
         return epoch
 
 
@@ -78,7 +78,7 @@ class VirtualJournal(Store):
 
     async def restored(self) -> StoredState:
         """As the journal's."""
-        return hub_journal._restored(self._disk.sqlite)
+        return hub_journal.restored(self._disk.sqlite)
 
     async def position(self) -> Position:
         """As the journal's."""
@@ -93,7 +93,7 @@ class VirtualJournal(Store):
             blocked("database is locked")
             await asyncio.sleep(0.2)
         self._life.spend("commit")
-        unsaid = hub_journal._write(self._disk.sqlite, batch, self.epoch, self.written + len(batch.writes))
+        unsaid = hub_journal.write(self._disk.sqlite, batch, self.epoch, self.written + len(batch.writes))
         self.written += len(batch.writes)
         world.witness.committed(batch, self.epoch)
         await self._disk_takes(world.io_s())
@@ -105,11 +105,17 @@ class VirtualJournal(Store):
         self._life.later(seconds, done.set)
         await done.wait()
 
+    is_of_another = False
+    is_shared = False
+
+    async def renew(self, position: Position, blocked: Callable[[str], None]) -> None:
+        """Nothing, as the journal's."""
+
     async def prune(self, now: Now, kept_s: float, output_bytes_max: int) -> int:
         """As the journal's; a locked disk refuses it."""
         if self._disk.locked_until_s > self._disk.world.loop.now_s:
             raise StorageBlocked("database is locked")
-        return hub_journal._prune(self._disk.sqlite, now, "boot", kept_s, output_bytes_max)
+        return hub_journal.prune(self._disk.sqlite, now, "boot", kept_s, output_bytes_max)
 
     async def fold_log(self) -> None:
         """Nothing: a disk in memory has no log."""

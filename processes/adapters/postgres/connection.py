@@ -15,7 +15,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -24,7 +24,7 @@ from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
-from processes.core.errors import ResourceError
+from processes.core.errors import LocalError, ResourceError
 
 DSN: Final[Mapping[str, str | int]] = {  # what the URL does not say otherwise
     "target_session_attrs": "read-write",
@@ -40,6 +40,7 @@ SESSION: Final[Mapping[str, str]] = {  # never a statement_timeout: it would can
     "idle_in_transaction_session_timeout": "2s",
     "standard_conforming_strings": "on",
 }
+VERSION_MIN: Final = 140000  # server_version_num
 
 T = TypeVar("T")
 Psycopg = psycopg.Connection[tuple[Any, ...]]
@@ -47,6 +48,10 @@ Psycopg = psycopg.Connection[tuple[Any, ...]]
 
 class PostgresAway(ResourceError):
     """PostgreSQL cannot be reached, or did not answer in time. What was asked may have been done or not."""
+
+
+class PostgresUnfit(LocalError):
+    """This server cannot hold the truth; the text says why, and what to do."""
 
 
 class _Call:
@@ -81,6 +86,8 @@ class Connection:
 
         Raises: PostgresAway; psycopg.Error, for what the server refused; what `work` and `opened` raise.
         """
+        if self._is_closed:
+            raise PostgresAway("the connection is closed")
         call = _Call()
         future = asyncio.get_running_loop().run_in_executor(self._thread, self._carry_out, call, work)
         try:
@@ -170,6 +177,44 @@ class Connection:
             duplicate.close()
         if connection is not None:
             connection.close()
+
+
+@contextlib.contextmanager
+def transaction(connection: Psycopg) -> Iterator[None]:
+    """Do what is inside in one transaction; an exception rolls it back. Raises: psycopg.Error."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        if (said := connection.execute("COMMIT").statusmessage) != "COMMIT":
+            raise psycopg.InternalError(f"COMMIT was answered with {said}")
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def fit(connection: Psycopg) -> None:
+    """Check that the server keeps what it acknowledges, and that this session is one of its own. For `opened`.
+
+    Raises: PostgresUnfit, with what to do.
+    """
+    row = connection.execute(
+        "SELECT current_setting('server_version_num')::int, current_setting('fsync'), "
+        "current_setting('full_page_writes'), pg_backend_pid()"
+    ).fetchone()
+    assert row is not None
+    version, fsync, full_page_writes, backend = row
+    if version < VERSION_MIN:
+        raise PostgresUnfit(f"PostgreSQL {VERSION_MIN // 10000} or newer is needed, and this is {version // 10000}")
+    for name, value in (("fsync", fsync), ("full_page_writes", full_page_writes)):
+        if value != "on":
+            raise PostgresUnfit(
+                f"PostgreSQL runs with {name} = {value} and may lose what it acknowledges: ALTER SYSTEM SET {name} = on"
+            )
+    if backend != connection.info.backend_pid:
+        raise PostgresUnfit(
+            "there is a pooler (PgBouncer?) between fleethub and PostgreSQL: name the server itself in store.url"
+        )
 
 
 def escaped(text: str) -> str:

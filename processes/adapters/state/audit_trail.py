@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from processes.adapters.state.reading import Reading
 from processes.core.travels import audit
 from processes.core.travels.audit import Ageing, AuditView, Head, Kind
 
@@ -23,7 +24,7 @@ _HASH: Final = "lower(hex(hash))"  # whatever somebody has put there; empty: not
 _head = msgspec.json.Decoder(Head)
 
 
-def checkpoint(connection: sqlite3.Connection) -> Head:
+def checkpoint(connection: Reading) -> Head:
     """Return the line behind which the chain begins. What cannot be read is the beginning: nothing follows from it, and
     who verifies the trail finds that. Raises: sqlite3.Error.
     """
@@ -34,13 +35,13 @@ def checkpoint(connection: sqlite3.Connection) -> Head:
     return Head(0, "")
 
 
-def head(connection: sqlite3.Connection) -> Head:
+def head(connection: Reading) -> Head:
     """Return the newest line; one without a hash breaks the chain, and must not stop it. Raises: sqlite3.Error."""
     row = connection.execute(f"SELECT number, {_HASH} FROM audit ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608
     return checkpoint(connection) if row is None else Head(*row)
 
 
-def told_head(connection: sqlite3.Connection) -> str:
+def told_head(connection: Reading) -> str:
     """Return number and hash of the newest line, as alarms tell them; empty if there is none with a hash."""
     try:
         found = head(connection)
@@ -50,7 +51,7 @@ def told_head(connection: sqlite3.Connection) -> str:
 
 
 def add(
-    connection: sqlite3.Connection, at_wall_s: float, kind: Kind, subject: str, after: str, *, actor: str,
+    connection: Reading, at_wall_s: float, kind: Kind, subject: str, after: str, *, actor: str,
     before: str | None = None, reason: str = "",
 ) -> None:  # fmt: skip
     """Add a line behind the newest one. Cost: one hash and one look at the newest line. Raises: sqlite3.Error."""
@@ -61,7 +62,7 @@ def add(
     connection.execute(f"INSERT INTO audit ({_COLUMNS}, hash) VALUES ({places})", (*row, digest))  # noqa: S608
 
 
-def page(connection: sqlite3.Connection, where: str, values: list[Any], limit: int) -> list[AuditView]:
+def page(connection: Reading, where: str, values: list[Any], limit: int) -> list[AuditView]:
     """Return the newest lines that meet the condition, newest first. Raises: sqlite3.Error, ValueError."""
     rows = connection.execute(
         f"SELECT {_COLUMNS}, {_HASH} FROM audit WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608  # constants
@@ -70,7 +71,7 @@ def page(connection: sqlite3.Connection, where: str, values: list[Any], limit: i
     return [audit.view(row) for row in rows]
 
 
-def prune(connection: sqlite3.Connection, now_wall_s: float, kept_s: float, most: int) -> int:
+def prune(connection: Reading, now_wall_s: float, kept_s: float, most: int) -> int:
     """Let the oldest lines go that are past their time, at most `most`; return how many. Raises: sqlite3.Error."""
     rows = connection.execute(
         "SELECT number, at_wall_s, kind = 'command' AND EXISTS (SELECT 1 FROM commands WHERE id = subject) FROM audit "

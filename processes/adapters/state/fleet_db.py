@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from processes.adapters.state import audit_trail, durable, epoch_file, fleet_schema, sqlite_file
+from processes.adapters.state.reading import Reading
 from processes.core.records import beginning
 from processes.core.records.beginning import Found
 from processes.core.records.command import Command, State, Transition
@@ -243,56 +244,56 @@ _dead_letter = msgspec.json.Decoder(DeadLetter)
 def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
     """Return the SQL of the conditions whose values are not None, and these values."""
     given = {condition: value for condition, value in conditions.items() if value is not None}
-    return " AND ".join(["1", *given]), list(given.values())
+    return " AND ".join(["true", *given]), list(given.values())
 
 
-def meta(connection: sqlite3.Connection, key: str) -> str | None:
+def meta(connection: Reading, key: str) -> str | None:
     """A value of the meta table: epoch, written, position, ledger, number, lasting_time, audit_checkpoint."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
-def epoch(connection: sqlite3.Connection) -> int:
+def epoch(connection: Reading) -> int:
     """Return the newest hub epoch that committed anything."""
     return int(meta(connection, "epoch") or 0)
 
 
-def written(connection: sqlite3.Connection) -> int:
+def written(connection: Reading) -> int:
     """How much the hub of the newest epoch has written."""
     return int(meta(connection, "written") or 0)
 
 
-def ledger(connection: sqlite3.Connection) -> Ledger:
+def ledger(connection: Reading) -> Ledger:
     """Return the counts of commands by state, including pruned ones."""
     text = meta(connection, "ledger")
     return msgspec.json.decode(text, type=Ledger) if text else Ledger()
 
 
-def position(connection: sqlite3.Connection) -> Position:
+def position(connection: Reading) -> Position:
     """Return the position up to which the events queue is dealt with."""
     text = meta(connection, "position")
     return msgspec.json.decode(text, type=Position) if text else Position(0, 0)
 
 
-def hosts(connection: sqlite3.Connection) -> list[HostRecord]:
+def hosts(connection: Reading) -> list[HostRecord]:
     """Return all enrolled hosts, ordered by name."""
     return [read_record(text) for (text,) in connection.execute("SELECT record FROM hosts ORDER BY name")]
 
 
-def host(connection: sqlite3.Connection, name: str) -> HostRecord | None:
+def host(connection: Reading, name: str) -> HostRecord | None:
     """Return one host; None if there is none."""
     row = connection.execute("SELECT record FROM hosts WHERE name = ?", (name,)).fetchone()
     return None if row is None else read_record(row[0])
 
 
-def command(connection: sqlite3.Connection, command_id: str) -> Command | None:
+def command(connection: Reading, command_id: str) -> Command | None:
     """Return one command; None if there is none."""
     row = connection.execute("SELECT record FROM commands WHERE id = ?", (command_id,)).fetchone()
     return None if row is None else _command.decode(row[0])
 
 
 def commands(
-    connection: sqlite3.Connection,
+    connection: Reading,
     *,
     limit: int = 100,
     before: int | None = None,
@@ -312,13 +313,13 @@ def commands(
     return [_command.decode(text) for (text,) in rows]
 
 
-def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
+def run(connection: Reading, run_id: str) -> Run | None:
     """Return one fleet run, without its hosts; None if there is none."""
     row = connection.execute("SELECT record FROM runs WHERE id = ?", (run_id,)).fetchone()
     return None if row is None else _run.decode(row[0])
 
 
-def whole_run(connection: sqlite3.Connection, run_id: str) -> RunView | None:
+def whole_run(connection: Reading, run_id: str) -> RunView | None:
     """Return one fleet run, host by host; None if there is none. It is read by one statement, so at one moment."""
     row = connection.execute(
         "SELECT runs.record, coalesce(names, '[]'), "
@@ -331,14 +332,14 @@ def whole_run(connection: sqlite3.Connection, run_id: str) -> RunView | None:
     return run_view(_run.decode(row[0]), _names.decode(row[1]), {part.host: part for part in _parts.decode(row[2])})
 
 
-def open_parts(connection: sqlite3.Connection) -> list[tuple[str, HostPart]]:
+def open_parts(connection: Reading) -> list[tuple[str, HostPart]]:
     """Return the hosts that are under way in runs. Shape: (id of the run, part) each."""
     rows = connection.execute("SELECT run, record FROM run_parts WHERE open")
     return [(run_id, _part.decode(text)) for run_id, text in rows]
 
 
 def runs(
-    connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None, state: RunState | None = None
+    connection: Reading, *, limit: int = 100, before: int | None = None, state: RunState | None = None
 ) -> list[Run]:
     """Return fleet runs without their hosts, newest first; `before`: the `number` of the last of the page before."""
     # `running` is the default state, and defaults are not written
@@ -348,7 +349,7 @@ def runs(
     return [_run.decode(text) for (text,) in rows]
 
 
-def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transition]:
+def transitions(connection: Reading, command_id: str) -> list[Transition]:
     """Return a command's history, oldest first."""
     rows = connection.execute(
         "SELECT at_wall_s, before, after, reason, actor FROM audit "
@@ -362,7 +363,7 @@ def transitions(connection: sqlite3.Connection, command_id: str) -> list[Transit
 
 
 def audit(
-    connection: sqlite3.Connection,
+    connection: Reading,
     *,
     limit: int = 100,
     before: int | None = None,
@@ -376,7 +377,7 @@ def audit(
 
 
 def output(
-    connection: sqlite3.Connection, command_id: str, first: int, limit: int = 1000, bytes_max: int = 1 << 20
+    connection: Reading, command_id: str, first: int, limit: int = 1000, bytes_max: int = 1 << 20
 ) -> list[OutputRecord]:
     """Return consecutive output records from offset `first`: at least one, if there is one; at most `limit` records
     and about `bytes_max` bytes.
@@ -384,7 +385,7 @@ def output(
     found: list[OutputRecord] = []
     size = 0
     for offset, stream, text in connection.execute(
-        "SELECT offset, stream, data FROM output WHERE command_id = ? AND offset >= ? ORDER BY offset LIMIT ?",
+        'SELECT "offset", stream, data FROM output WHERE command_id = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?',
         (command_id, first, limit),
     ):
         size += len(text)
@@ -395,7 +396,7 @@ def output(
 
 
 def conditions(
-    connection: sqlite3.Connection, *, limit: int, host: str | None = None, open_only: bool = False
+    connection: Reading, *, limit: int, host: str | None = None, open_only: bool = False
 ) -> list[ConditionRecord]:
     """Return conditions: those that stand and then those that are over, the newest first."""
     where, values = ("true", ()) if host is None else ("host = ?", (host,))
@@ -409,13 +410,13 @@ def conditions(
     return [_condition.decode(row[0]) for row in rows]
 
 
-def silences(connection: sqlite3.Connection) -> list[SilenceRecord]:
+def silences(connection: Reading) -> list[SilenceRecord]:
     """Return all silences, the one that ends last first."""
     rows = connection.execute("SELECT record FROM silences ORDER BY until_wall_s DESC")
     return [_silence.decode(row[0]) for row in rows]
 
 
-def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLetter]:
+def dead_letters(connection: Reading, *, limit: int) -> list[DeadLetter]:
     """Return the newest dead letters, newest first, with their events."""
     rows = connection.execute(
         "SELECT record, event FROM deadletters ORDER BY at_wall_s DESC, id DESC LIMIT ?", (limit,)
@@ -423,13 +424,13 @@ def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLett
     return [msgspec.structs.replace(_dead_letter.decode(record), event=event) for record, event in rows]
 
 
-def dead_letter(connection: sqlite3.Connection, dead_letter_id: str) -> DeadLetter | None:
+def dead_letter(connection: Reading, dead_letter_id: str) -> DeadLetter | None:
     """Return one dead letter; None if there is none."""
     row = connection.execute("SELECT record, event FROM deadletters WHERE id = ?", (dead_letter_id,)).fetchone()
     return None if row is None else msgspec.structs.replace(_dead_letter.decode(row[0]), event=row[1])
 
 
-def token_views(connection: sqlite3.Connection, now_wall_s: float) -> list[tuple[str, TokenView]]:
+def token_views(connection: Reading, now_wall_s: float) -> list[tuple[str, TokenView]]:
     """Return the operator tokens as they are shown, oldest first. Shape: (SHA-256 in hex, view) each."""
     return [
         (
@@ -443,7 +444,7 @@ def token_views(connection: sqlite3.Connection, now_wall_s: float) -> list[tuple
     ]  # fmt: skip
 
 
-def saved_queries(connection: sqlite3.Connection) -> list[SavedQuery]:
+def saved_queries(connection: Reading) -> list[SavedQuery]:
     """Return the saved queries, by name."""
     if fleet_schema.version_of(connection) < fleet_schema.SAVED_QUERIES:  # no hub of this version has begun yet
         return []
@@ -451,7 +452,7 @@ def saved_queries(connection: sqlite3.Connection) -> list[SavedQuery]:
     return [msgspec.json.decode(row[0], type=SavedQuery) for row in rows]
 
 
-def tokens(connection: sqlite3.Connection) -> list[OperatorToken]:
+def tokens(connection: Reading) -> list[OperatorToken]:
     """Return the operator tokens besides the installation's own, oldest first, with those whose time is over."""
     columns = "token_hash, role, label, created_wall_s"
     if fleet_schema.version_of(connection) >= fleet_schema.EXPIRING_TOKENS:  # no hub of this version has begun yet

@@ -13,6 +13,8 @@ import re
 import sqlite3
 from typing import Final
 
+from processes.adapters.state.reading import Reading
+
 # by version, from 1 on: what makes a file of the version before one of this version
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -105,7 +107,7 @@ ORDERED_EPOCHS: Final = 2  # from this version on the database knows every epoch
 OWN_OF_SQLITE: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})  # tables of ANALYZE, which anybody may run
 
 
-def version_of(connection: sqlite3.Connection) -> int:
+def version_of(connection: Reading) -> int:
     """Return the version that the file says it is of; 0: it is new, or not of fleethub."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     return int(found)

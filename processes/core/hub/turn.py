@@ -17,7 +17,8 @@ of them would be stepped twice.
 
 A refused request still stands in `events` behind the position that is on disk. Three marks keep it refused. The loop's
 pulse has the last refused position: a successor that reads the request again refuses it. This turn remembers the
-request's id until its deadline: a copy is refused. And the refusal is written with the commit that moves the position
+request's id until its deadline: a copy is refused. (A hub that follows one of another machine has no such pulse: it
+leaves the requests that stood in `events` when it took over.) And the refusal is written with the commit that moves the position
 past the request: a copy that comes even later gets that reply.
 """
 
@@ -54,6 +55,7 @@ from processes.core.travels.messages import (
 )
 from processes.core.values import Now, Position
 
+NOWHERE: Final = Position(0, 0)
 COST_MAX: Final = 200  # of the events of a turn; at about 50 µs each a turn stays near 10 ms
 BEATS_PER_COST: Final = 10  # heartbeats of a batch that cost about as much as one other event
 TICK_S: Final = 0.1
@@ -146,8 +148,9 @@ class Turn:
     """
 
     def __init__(
-        self, memory: Memory, barrier: Barrier, position: Position, refused_before: Position, *, tick_s: float = TICK_S
-    ) -> None:
+        self, memory: Memory, barrier: Barrier, position: Position, refused_before: Position,
+        *, taken_at: Position = NOWHERE, tick_s: float = TICK_S,
+    ) -> None:  # fmt: skip
         self.stepped = 0
         self._tick_s = tick_s
         self._memory, self._barrier = memory, barrier
@@ -157,6 +160,7 @@ class Turn:
         self._retries = [each for each in memory.dead_letters.values() if each.retrying]
         self._taken_position = position  # up to here events were taken out of the inbox
         self._refused_before = self._noted = refused_before  # by the hub before this one; by this one, in the pulse
+        self._taken_at = taken_at  # up to here a hub of another machine, whose pulse is not here, may have refused some
         self._refused: dict[str, float] = {}  # request id → its deadline on CLOCK_BOOTTIME: until then copies may come
         self._unwritten: dict[str, Put] = {}  # refusals that are written before the position goes past them
         self._held = Effects()  # gathered for the next batch
@@ -257,6 +261,8 @@ class Turn:
 
     def _step(self, taken: Taken) -> None:
         """Step the event, or park it if it needs the disk, or most likely does, and the disk is busy."""
+        if self._was_asked_elsewhere(taken):
+            return
         if self._was_refused(taken):
             self._refuse(taken)
             return
@@ -372,6 +378,16 @@ class Turn:
         request_id, place, before = taken.event.request_id, taken.position, self._refused_before
         passed = place.epoch != before.epoch or place.sequence > before.sequence
         return request_id in self._refused or (not passed and request_id not in self._memory.replies)
+
+    def _was_asked_elsewhere(self, taken: Taken) -> bool:
+        """Return whether it is a request to the hub of another machine, which may have refused it. Nothing is lost by
+        leaving it: whoever still waits asks again, of each new hub.
+        """
+        if not isinstance(taken.event, RequestReceived) or taken.retried is not None:
+            return False
+        place, before = taken.position, self._taken_at
+        passed = place.epoch != before.epoch or place.sequence > before.sequence
+        return not passed and taken.event.request_id not in self._memory.replies
 
     def _forget_refused(self) -> None:
         """Forget refused requests past their deadlines: a copy is refused for its deadline. The oldest go first."""

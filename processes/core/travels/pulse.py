@@ -32,6 +32,7 @@ class Blocked(StrEnum):
     NOTHING = ""
     STORAGE = "storage"
     QUEUES = "queues"
+    STANDBY = "standby"  # a hub, for the lease: another one leads
 
 
 class Pulse(msgspec.Struct, omit_defaults=True):

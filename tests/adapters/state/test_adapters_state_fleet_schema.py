@@ -129,7 +129,7 @@ def test_the_hosts_of_runs_of_a_version_before_become_rows_and_none_is_lost(old:
             counts = Counter(each.state for each in view.hosts)
             assert [getattr(view, state) for state in Part] == [counts[state] for state in Part]
             assert view.total == len(view.hosts)
-        stored = store._restored(now)
+        stored = store.restored(now)
         assert dict(stored.rows["run_hosts"]) == {"going": ("a", "b", "c", "e", "d"), "begun": ("a",)}
         assert [(key, part.command_id) for key, part in stored.rows["run_parts"]] == [("going/c", "c3")]
         memory = step.restore(Rules(), 1, "boot", Now(0.0, 2e9), stored)

@@ -27,7 +27,7 @@ from processes.core.hub.effects import Effects
 from processes.core.hub.turn import CommitBatch
 from processes.core.records.command import State
 from processes.core.values import Now, Position
-from processes.hub import store
+from processes.hub import sqlite_store, store
 
 # For each number N that it is told: a child that restores, and kills itself at the N-th call that makes, renames, links or
 # removes a file, or that opens a database. Says how it ended. Children, because to begin anew costs more than to restore.
@@ -64,9 +64,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(path: Path, play: Play, effects: Effects) -> None:
     """The database holds what the hub would have written."""
     with contextlib.closing(fleet_db.open_for_writing(path)) as sqlite:
-        store._begin_epoch(sqlite, path.with_name("epoch"))
+        sqlite_store.begin_epoch(sqlite, path.with_name("epoch"))
         batch = CommitBatch(effects.writes, play.memory.ledger, play.memory.next_number, Position(1, 1), Now(1.0, 1.0))
-        store._write(sqlite, batch, fleet_db.epoch(sqlite))
+        store.write(sqlite, batch, fleet_db.epoch(sqlite))
 
 
 def fill(path: Path, *hosts: str) -> Play:
@@ -148,7 +148,7 @@ def test_restore_brings_the_hosts_back_loses_what_was_open_and_leaves_revoked_on
     assert (trail[0].kind, trail[0].after) == ("database", "restored")
     epoch = fleet_db.reading(state / "fleet.db", fleet_db.epoch)
     with contextlib.closing(fleet_db.open_for_writing(state / "fleet.db")) as sqlite:
-        assert store._begin_epoch(sqlite, state / "epoch") == int((state / "epoch").read_text()) > epoch
+        assert sqlite_store.begin_epoch(sqlite, state / "epoch") == int((state / "epoch").read_text()) > epoch
 
 
 def test_the_trail_of_a_restored_backup_goes_on_and_tells_which_trail_it_replaced(
