@@ -202,7 +202,7 @@ When the database is not what it was
     A hub begins only with a database that knows every hub that ran here (core/records/beginning.py): not with one that
     was removed, emptied, lost its log or is an older copy, and not with a schema that is not ours (adapters/state/
     fleet_schema.py, which also brings an older version up to date). It says why and ends (adapters/state/gave_up.py).
-    While it runs it looks at the inodes of the database and its log before and after each commit (hub/store.py).
+    While it runs it looks at the inodes of the database and its log before and after each commit (hub/sqlite_store.py).
     cli/machine/replacement.py puts another database in the place of the one that is there: `restore`, `up --new`.
     What is forgotten by age, here and in an agent's journal, goes by a time that has lasted, never by one reading of
     the wall clock (core/records/lasting_time.py).
@@ -286,6 +286,14 @@ The audit trail
     number of lines; agents that claim another host's name come through core/gateway/impersonation.py. Both are alarms,
     by way of run/guessed and run/impersonated (adapters/state/sightings.py).
 
+More than one machine
+    With `store.url` the truth is in PostgreSQL (adapters/postgres, imported only then). Each machine has a process hub.
+    One leads: adapters/postgres/lease.py has its lease, a row of the database, which each of its transactions renews
+    by its last statement, the fence. The others turn and stand by (verdict `standby`), and take over `hub.lease_s`
+    after its last sign of life. A hub that thaws after that cannot commit, and ends itself. hub/postgres_store.py
+    settles what a lost connection left open. It acknowledges only positions that are committed, and leaves the requests
+    that stood in `events` when it took over from another machine, for those who asked ask it again.
+
 How to add
     an engine of the  adapters/queues.py is what it promises, tests/adapters/test_adapters_queues.py the contract that
     queues            it passes: give tests/doubles/queue_engines.py a house for it.
@@ -295,6 +303,7 @@ How to add
     a durable state   its record in core/records/ (a new field has a default: older rows lack it), a Table in
                       core/hub/memory.py, its Rows in hub/store.py, its table in a new entry of MIGRATIONS in
                       adapters/state/fleet_schema.py (released entries never change), its reader in fleet_db.py,
+                      its table for PostgreSQL under the same version in adapters/postgres/schema.py,
                       `_prune` in hub/store.py if its rows are to go some day; then put and get it in the step that
                       needs it. A backup has the whole file; core/cli/rollback.py and cli/verbs/restore.py say what a
                       restore makes of it.

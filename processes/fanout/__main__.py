@@ -24,7 +24,7 @@ from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
 from processes.fanout.change_api import ChangeApi
 from processes.fanout.condition_api import ConditionApi
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import DatabaseReader, Reader
 from processes.fanout.dead_letter_api import DeadLetterApi
 from processes.fanout.judging import Judging
 from processes.fanout.loop import Loop, Parts
@@ -50,7 +50,7 @@ async def main(process: Process) -> None:
     link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
     token_uses = TokenUses(link, process.name)
     auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run), on_token_use=token_uses.tell)
-    database_reader = DatabaseReader(settings.database)
+    database_reader = _database_reader(process)
     mirror = Mirror()
     audience = Audience(mirror, process.log)
     requests = Requests(link, process.name, process.log)
@@ -101,6 +101,15 @@ async def main(process: Process) -> None:
         await audit_notes.leave()
         database_reader.close()
         await link.close()
+
+
+def _database_reader(process: Process) -> Reader:
+    settings = process.settings
+    if not settings.file.store.url:
+        return DatabaseReader(settings.database)
+    from processes.fanout.postgres_reader import PostgresReader  # noqa: PLC0415  # psycopg only where it is wanted
+
+    return PostgresReader(settings.file.store.url, process.name)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from processes.core.travels.messages import AcknowledgeCondition, EndSilence, Ma
 from processes.core.travels.messages import Request as HubRequest
 from processes.core.travels.operator_requests import AcknowledgeBody, SilenceBody
 from processes.core.values import GRAVITY
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 from processes.fanout.host_finder import HostFinder, check
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.requests import Requests
@@ -37,7 +37,7 @@ class ConditionApi:
     def __init__(
         self,
         mirror: Mirror,
-        reader: DatabaseReader,
+        reader: Reader,
         requests: Requests,
         finder: HostFinder,
         report: Callable[[], Report],

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import aiosqlite
 
@@ -18,6 +18,18 @@ READ_S_MAX: Final = 3.0  # a page of anything takes milliseconds; after so long 
 WAITING_MAX: Final = 200  # reads at a time; guess: as many as one second serves
 
 T = TypeVar("T")
+
+
+class Reader(Protocol):
+    """What reads the truth."""
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of one short reading function. Raises: DatabaseUnreadable; its text is fit for a person."""
+        ...
+
+    def close(self) -> None:
+        """End it, without waiting for the read that it may be making."""
+        ...
 
 
 class _Replaced(Exception):

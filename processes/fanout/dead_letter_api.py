@@ -11,7 +11,7 @@ from processes.core.records.dead_letter import DeadLetter
 from processes.core.shown.dead_letters import DeadLettersPage
 from processes.core.travels.messages import DiscardDeadLetter, RetryDeadLetter
 from processes.fanout.auth import Auth
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.requests import Requests
 from processes.fanout.web import Problem, answered, check_fresh, check_there, integer, json, principal_of
@@ -20,7 +20,7 @@ from processes.fanout.web import Problem, answered, check_fresh, check_there, in
 class DeadLetterApi:
     """Each method is an endpoint."""
 
-    def __init__(self, auth: Auth, database_reader: DatabaseReader, requests: Requests) -> None:
+    def __init__(self, auth: Auth, database_reader: Reader, requests: Requests) -> None:
         self._auth, self._database_reader, self._requests = auth, database_reader, requests
 
     async def listed(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ from processes.core.records.saved_query import SavedQuery
 from processes.core.shown.query import Query, QueryError, parse
 from processes.core.travels.messages import Change
 from processes.core.values import CANARY_HOST
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 from processes.fanout.web import Problem
 
 AT_ONCE: Final = 500  # hosts that are looked at without a pause: a few ms
@@ -50,7 +50,7 @@ def _decoder(keys: frozenset[str]) -> msgspec.json.Decoder[dict[str, Any]]:
 class HostFinder:
     """Finds the hosts of the mirror that match a query."""
 
-    def __init__(self, mirror: Mirror, database_reader: DatabaseReader) -> None:
+    def __init__(self, mirror: Mirror, database_reader: Reader) -> None:
         self._mirror, self._database_reader = mirror, database_reader
 
     async def saved(self) -> list[SavedQuery]:

@@ -40,7 +40,7 @@ from processes.core.travels import messages
 from processes.core.travels.judged import JUDGED_MAX, JudgedCondition
 from processes.core.travels.messages import Change, ConditionsJudged
 from processes.core.values import Now
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 
 TURN_S: Final = 1.0  # between two turns of the judge
 TRY_S: Final = 1.0  # between two tries to have the lock
@@ -75,7 +75,7 @@ class Judging:
         name: str,
         link: Queues,
         mirror: Mirror,
-        reader: DatabaseReader,
+        reader: Reader,
         log: Log,
         version: str,
     ) -> None:

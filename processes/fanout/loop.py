@@ -41,7 +41,7 @@ from processes.core.values import Presence, process_name, rfc3339, token_id
 from processes.fanout import state_folder
 from processes.fanout.audit_notes import AuditNotes
 from processes.fanout.auth import Auth
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 from processes.fanout.judging import Judging
 from processes.fanout.outputs import Outputs
 from processes.fanout.poison_guard import PoisonGuard
@@ -71,7 +71,7 @@ class Parts:
     folder_watch: FolderWatch
     auth: Auth
     audit_notes: AuditNotes
-    database_reader: DatabaseReader
+    database_reader: Reader
     histories: Histories
     kept: Path  # the file of the histories, for the next fanout
     accepts: Accepts

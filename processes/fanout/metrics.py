@@ -101,7 +101,11 @@ COUNTERS: Final = (
     ),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
-BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}
+BLOCKED: Final = {
+    Blocked.STORAGE: frozenset({"hub"}),
+    Blocked.STANDBY: frozenset({"hub"}),
+    Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"}),
+}
 CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 

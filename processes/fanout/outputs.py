@@ -18,7 +18,7 @@ from processes.core.shown.views import OutputPage, output_page
 from processes.core.travels import operator_frames
 from processes.core.travels.operator_frames import OUTPUTS_MAX, OutputEnd, OutputFrame
 from processes.core.values import CANARY_HOST, Stream
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 from processes.fanout.subscribers import Subscriber
 
 PAGE_RECORDS: Final = 1000
@@ -28,7 +28,7 @@ PAGE_BYTES_MAX: Final = 256 * 1024  # of one page; a quarter of BUFFER_BYTES_HIG
 class Outputs:
     """Which connection watches which command. All calls belong to the loop's thread."""
 
-    def __init__(self, database_reader: DatabaseReader) -> None:
+    def __init__(self, database_reader: Reader) -> None:
         self._database_reader = database_reader
         self._watchers: dict[str, set[Subscriber]] = {}
         self._ended: dict[tuple[Subscriber, str], int] = {}  # the next_offset of an `output_end` that was sent

@@ -41,7 +41,7 @@ from processes.core.travels.operator_requests import QUERY_CHARS_MAX, REQUEST_HO
 from processes.core.travels.pulse import Pulse, Unreadable
 from processes.core.values import CANARY_HOST, Presence
 from processes.fanout import metrics
-from processes.fanout.database_reader import DatabaseReader
+from processes.fanout.database_reader import Reader
 from processes.fanout.host_finder import HostFinder
 from processes.fanout.queries import LISTED_MAX, TargetBy
 from processes.fanout.requests import Answer
@@ -73,7 +73,7 @@ class ReadApi:
         self,
         settings: Settings,
         mirror: Mirror,
-        database_reader: DatabaseReader,
+        database_reader: Reader,
         metric: metrics.Metrics,
         histories: Histories,
     ) -> None:

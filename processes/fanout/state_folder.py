@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters import ownership
+from processes.adapters import ownership, truth_reader
 from processes.adapters.ownership import NotPrivate
 from processes.adapters.settings import Settings
 from processes.adapters.state import canary_file, fleet_db, incidents_db, revocations, session_files, status_file
@@ -70,7 +70,7 @@ def credentials(
     """
     found: dict[str, Principal] = {}
     try:
-        rows = fleet_db.reading(settings.database, fleet_db.tokens)
+        rows = truth_reader.reading(settings, fleet_db.tokens)
         found = {token.token_hash: _principal(token) for token in rows}
     except (fleet_db.DatabaseUnreadable, ValueError):
         known = before.credentials if before else {}

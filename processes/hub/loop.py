@@ -48,7 +48,8 @@ class Loop:
 
     def __init__(
         self, process: Process, store: Store, memory: Memory, link: Queues, position: Position,
-        *, taken_at: Position = NOWHERE, clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
+        *, taken_at: Position = NOWHERE,
+        clock: Clock = Clock(), tick_s: float = TICK_S, prune_s: float = PRUNE_S,  # noqa: B008  # no state
     ) -> None:  # fmt: skip
         self._process, self._store, self._memory, self._link, self._clock = process, store, memory, link, clock
         self._log, self._pulse = process.log, process.pulse.pulse

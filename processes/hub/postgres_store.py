@@ -141,7 +141,7 @@ class PostgresStore:
         self._commits, self._is_settled = number, True
 
     async def _settled(self) -> int:
-        """Return how many transactions are there, once that is certain. Raises: StorageBlocked, StorageBroken, Fenced."""
+        """Return how many transactions are there, for certain. Raises: StorageBlocked, StorageBroken, Fenced."""
         if not self._is_settled:
             known = self._commits
             self._commits = await self._called(

@@ -190,6 +190,7 @@ def _of_sqlite(error: sqlite3.Error) -> StorageBlocked | StorageBroken:
 
 
 def begin_epoch(sqlite: sqlite3.Connection, beside: Path) -> int:
+    """Return a new epoch, durable in the database and in the file beside it. Raises: StorageBlocked, StorageBroken."""
     damage = [row[0] for row in sqlite.execute("PRAGMA quick_check(5)")]
     if damage != ["ok"]:
         raise StorageBroken(

@@ -238,7 +238,7 @@ def _upsert(table: str, with_extracted: bool) -> str:
     columns = rows.columns + extracted
     changes = ", ".join(f"{name} = excluded.{name}" for name in rows.changing + extracted)
     return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608  # our names
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608
         f"ON CONFLICT ({rows.unique or rows.key}) DO UPDATE SET {changes}"
     )
 
@@ -291,7 +291,7 @@ class Store(Protocol):
         ...
 
     async def fold_log(self) -> None:
-        """Bring what was committed out of a log into the database, if it has one. Raises: StorageBlocked, StorageBroken."""
+        """Bring what was committed out of a log into the database. Raises: StorageBlocked, StorageBroken."""
         ...
 
     async def close(self) -> None:
@@ -300,12 +300,14 @@ class Store(Protocol):
 
 
 def of_disk(error: OSError, path: Path) -> StorageBlocked | StorageBroken:
+    """Return what an error of the disk is for the hub."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageBlocked(f"{path}: {error.strerror}")
     return StorageBroken(f"{path} cannot be read or written: {error.strerror}")
 
 
 def in_transaction(sqlite: sqlite3.Connection, work: Callable[[], T]) -> T:
+    """Return the result of `work`, done in one transaction. Raises: sqlite3.Error."""
     sqlite.execute("BEGIN IMMEDIATE")
     try:
         result = work()
@@ -354,7 +356,7 @@ def restored(sqlite: sqlite3.Connection, revoked: Path | None = None) -> StoredS
 
 def restored_rows(db: Reading, revoked: Path | None = None) -> StoredState:
     """Return the state from which a hub starts. What the list `revoked` names is void in it, and in the database."""
-    newest = [db.execute(f"SELECT coalesce(max(number), 0) FROM {table}").fetchone() for table in ("commands", "runs")]  # noqa: S608
+    newest = [db.execute(f"SELECT max(number) FROM {name}").fetchone() for name in ("commands", "runs")]  # noqa: S608
     found = {
         name: [rows.load(row) for select in rows.restored for row in db.execute(select)] for name, rows in ROWS.items()
     }
@@ -362,7 +364,7 @@ def restored_rows(db: Reading, revoked: Path | None = None) -> StoredState:
     if void:
         _void_revoked(db, found, void)
     found["void"] = [(token_hash, True) for token_hash in void]
-    number = max(int(fleet_db.meta(db, "number") or 0), *(int(row[0]) for row in newest))
+    number = max(int(fleet_db.meta(db, "number") or 0), *(int(row[0] or 0) for row in newest))
     return StoredState(found, fleet_db.ledger(db), number + 1)
 
 

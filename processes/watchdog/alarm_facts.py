@@ -10,6 +10,7 @@ from typing import Final, TypedDict
 
 import msgspec
 
+from processes.adapters import truth_reader
 from processes.adapters.settings import Settings
 from processes.adapters.state import audit_trail, contested, fleet_db, sightings
 from processes.core.alarms import conditions, hosts
@@ -38,7 +39,7 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
             problem = str(error)
     rows = before
     with contextlib.suppress(fleet_db.DatabaseUnreadable):
-        rows = fleet_db.reading(settings.database, lambda connection: _rows(connection, before))
+        rows = truth_reader.reading(settings, lambda connection: _rows(connection, before))
     return msgspec.structs.replace(
         rows, disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s,
         certificate_problem=problem, contested=contested.lately(settings.run),
@@ -53,7 +54,7 @@ _DEAD_LETTERS: Final = """
         SELECT id, at_wall_s, kind, host, why,
                row_number() OVER (PARTITION BY host, why ORDER BY at_wall_s DESC, id DESC) AS place
         FROM (SELECT id, at_wall_s, json_extract(record, '$.kind') AS kind, json_extract(record, '$.host') AS host,
-                     json_extract(record, '$.why') AS why FROM deadletters))
+                     json_extract(record, '$.why') AS why FROM deadletters) AS kept) AS placed
     ORDER BY place, at_wall_s DESC, id DESC LIMIT ?"""
 
 
@@ -65,7 +66,8 @@ def _rows(connection: sqlite3.Connection, before: AlarmFacts) -> AlarmFacts:
         for key, kind, host, why in dead_letters
     ]
     suspended = connection.execute(
-        "SELECT name, json_extract(record, '$.suspended') AS why FROM hosts WHERE why != '' ORDER BY name LIMIT ?",
+        "SELECT name, why FROM (SELECT name, json_extract(record, '$.suspended') AS why FROM hosts) AS found "
+        "WHERE why != '' ORDER BY name LIMIT ?",
         (ROWS_MAX,),
     )
     return AlarmFacts(

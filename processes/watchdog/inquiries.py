@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from processes.adapters import truth_reader
 from processes.adapters.logs import Log
 from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.settings import Settings
 from processes.adapters.state import fleet_db, sqlite_file
+from processes.adapters.state.reading import Reading
 from processes.adapters.state.sqlite_file import Files
 from processes.adapters.supervisor import Supervised, Supervisor, SupervisorAway, SupervisorFault
 from processes.core.errors import Fenced
@@ -90,7 +91,7 @@ class Inquiries:
     async def look_at_ledger(self) -> None:
         """Read the ledger once; the last answer stays if it cannot be read."""
         # the file belongs to one call at a time
-        database_file, self._database = self._database or DatabaseFile(self._settings.database), None
+        database_file, self._database = self._database or DatabaseFile(self._settings), None
         with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError):
             self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(database_file.tally))
             self._database = database_file  # a connection that failed or hangs is left behind
@@ -122,8 +123,8 @@ class DatabaseFile:
     by one thread at a time.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._path = settings, settings.database
         self._connection: sqlite3.Connection | None = None
         self._files: Files = {}
 
@@ -132,6 +133,8 @@ class DatabaseFile:
 
         Raises: DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError.
         """
+        if self._settings.file.store.url:
+            return truth_reader.reading(self._settings, _tally)
         if self._connection is not None and sqlite_file.files_at(self._path) != self._files:
             self._connection.close()  # a backup was restored meanwhile, or its log was taken away
             self._connection = None
@@ -141,8 +144,12 @@ class DatabaseFile:
         connection = self._connection
         connection.execute("BEGIN")
         try:
-            found = fleet_db.ledger(connection)
-            (rows,) = connection.execute("SELECT count(*) FROM commands WHERE open").fetchone()
+            return _tally(connection)
         finally:
             connection.execute("COMMIT")  # a reader that stays would keep the log from being folded in
-        return found, max(0, found.queued + found.sent + found.running - int(rows))
+
+
+def _tally(connection: Reading) -> tuple[Ledger, int]:
+    found = fleet_db.ledger(connection)
+    (rows,) = connection.execute("SELECT count(*) FROM commands WHERE open").fetchone()
+    return found, max(0, found.queued + found.sent + found.running - int(rows))

@@ -38,6 +38,7 @@ MAY: dict[str, set[str]] = {
     "adapters": SHARED | {"core.alarms"},
     "adapters.alarm_targets": SHARED | {"adapters", "adapters.alarm_sender"},  # a room of one file: settings → targets
     "adapters.state": SHARED | {"adapters"},
+    "adapters.truth_reader": SHARED | {"adapters", "adapters.state", "adapters.postgres"},  # a room of one file
     "adapters.postgres": SHARED | {"adapters", "adapters.state"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
     "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
@@ -52,9 +53,17 @@ MAY: dict[str, set[str]] = {
     "queues": SHARED | {"core.queues", *HANDS},
     "hub": SHARED | {"core.hub", *HANDS, "adapters.postgres"},
     "gateway": SHARED | {"core.gateway", *HANDS},
-    "fanout": SHARED | {"core.fanout", "core.conditions", *HANDS},
+    "fanout": SHARED | {"core.fanout", "core.conditions", *HANDS, "adapters.postgres", "adapters.truth_reader"},
     "agent": SHARED | {"core.agent", *HANDS},
-    "watchdog": SHARED | {"core.watchdog", "core.alarms", *HANDS, "adapters.alarm_sender", "adapters.alarm_targets"},
+    "watchdog": SHARED
+    | {
+        "core.watchdog",
+        "core.alarms",
+        *HANDS,
+        "adapters.alarm_sender",
+        "adapters.alarm_targets",
+        "adapters.truth_reader",
+    },
     "client": SHARED | {"adapters"},
     "cli": SHARED
     | {
@@ -62,6 +71,7 @@ MAY: dict[str, set[str]] = {
         "core.alarms",
         "core.conditions",
         *HANDS,
+        "adapters.truth_reader",
         "adapters.alarm_sender",
         "adapters.alarm_targets",
         "client",

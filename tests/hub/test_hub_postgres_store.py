@@ -20,6 +20,7 @@ from doubles.small_house import Peer, SmallHouse
 from processes.adapters.postgres import connection as postgres
 from processes.adapters.postgres import lease, schema
 from processes.adapters.postgres.connection import Connection, transaction
+from processes.adapters.state import fleet_schema
 from processes.core.errors import Fenced
 from processes.core.hub.effects import AddAudit
 from processes.core.hub.turn import CommitBatch
@@ -231,3 +232,8 @@ def test_a_hub_that_stands_by_leads_when_the_other_is_gone_and_a_thawed_one_ends
                             assert second.pulse().blocked_on == ""
 
     asyncio.run(work())
+
+
+def test_both_databases_are_of_one_version() -> None:
+    """Whoever adds a table to one adds it to the other."""
+    assert schema.VERSION == fleet_schema.VERSION

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import psycopg
 import pytest
@@ -14,8 +14,9 @@ from doubles.postgres_server import PostgresServer, binary
 
 from processes.adapters.postgres import connection
 from processes.adapters.postgres.sql import Sql
-from processes.adapters.state import fleet_db, revocations
+from processes.adapters.state import fleet_db, revocations, sqlite_file
 from processes.adapters.state.reading import Reading
+from processes.core.alarms.conditions import AlarmFacts
 from processes.core.errors import Fenced
 from processes.core.hub.effects import AddAudit, AddOutput, AddTransition, Drop, Put, Revoke, Write
 from processes.core.hub.turn import CommitBatch
@@ -35,6 +36,7 @@ from processes.hub import store
 from processes.hub.postgres_store import Door
 from processes.hub.sqlite_store import SqliteStore
 from processes.hub.store import Store
+from processes.watchdog import alarm_facts
 
 WALL_S = 1.7e9
 LEASE_S = 3.0
@@ -261,6 +263,10 @@ def test_every_reading_finds_the_same_in_each_store(place: Place) -> None:
             assert (
                 fleet_db.dead_letters(it, limit=9) == [fleet_db.dead_letter(it, "1-1")] == [rows["deadletters", "1-1"]]
             )
+            facts = alarm_facts._rows(cast(Any, it), AlarmFacts())
+            assert facts.put_aside == [("1-1", "kind (raised): fleethub deadletter 1-1")]
+            assert (facts.suspended, facts.hosts, facts.audit_head) == ([], [], "")
+            assert sqlite_file.meant(cast(Any, it), "commands", "c1", "command") == "c1"
             assert fleet_db.silences(it) == [rows["silences", "s"]]
             assert fleet_db.conditions(it, limit=9, host="a") == []
             assert fleet_db.saved_queries(it) == [rows["queries", "q"]]
@@ -277,7 +283,7 @@ def test_what_is_past_its_time_goes_and_too_much_output_too(place: Place, monkey
 
     async def work() -> None:
         opened = await place.opened()
-        names = [f"q{number}" for number in range(store.REPLIES_KEPT_MAX + kept)]
+        names = [f"q{number}" for number in range(20 + kept)]
         writes: list[Write] = [Put("replies", name, KeptReply(name, 202, Json(b"{}"), WALL_S)) for name in names]
         over = command("c1", 1, State.SUCCEEDED, finished_wall_s=WALL_S, output_bytes=3)
         piece = AddOutput("c1", (OutputRecord(0, Stream.STDOUT, "abc"),))

@@ -180,6 +180,16 @@ class Connection:
 
 
 @contextlib.contextmanager
+def opened_for_reading(url: str, name: str) -> Iterator[Psycopg]:
+    """Open a connection that only reads, as of one moment. Raises: psycopg.Error."""
+    with psycopg.connect(_conninfo(url, name), autocommit=True, prepare_threshold=None) as connection:
+        connection.adapters.register_dumper(str, _TextDumper)
+        connection.adapters.register_loader("text", _TextLoader)
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield connection
+
+
+@contextlib.contextmanager
 def transaction(connection: Psycopg) -> Iterator[None]:
     """Do what is inside in one transaction; an exception rolls it back. Raises: psycopg.Error."""
     connection.execute("BEGIN")

@@ -72,6 +72,12 @@ INSERT INTO hub VALUES (1, 0, '', '', NULL, clock_timestamp(), clock_timestamp()
 
 -- what SQLite has by itself
 CREATE FUNCTION hex(BYTEA) RETURNS TEXT LANGUAGE SQL IMMUTABLE AS $$ SELECT upper(coalesce(encode($1, 'hex'), '')) $$;
+CREATE FUNCTION json_extract(record TEXT, path TEXT) RETURNS TEXT LANGUAGE plpgsql IMMUTABLE AS $$
+  BEGIN
+    RETURN replace(record, '\\u0000', '')::json ->> substr(path, 3);  -- $.name; no text of PostgreSQL has NUL
+  EXCEPTION WHEN OTHERS THEN  -- a text in the record that is none to PostgreSQL
+    RETURN NULL;
+  END $$;
 CREATE FUNCTION json_each(TEXT) RETURNS TABLE (value TEXT) LANGUAGE SQL IMMUTABLE
   AS $$ SELECT json_array_elements_text($1::json) $$;
 """

@@ -2,8 +2,8 @@
 PostgreSQL's words. tests/hub/test_hub_store_contract.py reads and writes everything on both.
 
 They are in the subset that both know (ON CONFLICT, booleans, window functions). What is left is here: the places of
-parameters, group_concat, and json_extract, in whose place PostgreSQL has a column (schema.py): it would have to take
-apart whole records, and refuses some that we keep. hex, json_each and rowid are made by the schema.
+parameters, group_concat, and what is looked for often by json_extract, in whose place PostgreSQL has columns. hex,
+json_each, the rest of json_extract and rowid are made by the schema (schema.py).
 """
 
 from __future__ import annotations

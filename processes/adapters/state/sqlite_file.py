@@ -57,8 +57,8 @@ def meant(connection: sqlite3.Connection, table: str, given: str, what: str, onl
     Raises: AmbiguousId, sqlite3.Error.
     """
     rows = connection.execute(
-        f"SELECT id FROM {table} WHERE id >= ?1 AND id < ?1 || ?2 AND {only} ORDER BY id LIMIT ?3",  # noqa: S608 - ours
-        (given, "\U0010ffff", short_ids.CANDIDATES_MAX + 1),
+        f"SELECT id FROM {table} WHERE id >= ? AND id < ? AND {only} ORDER BY id LIMIT ?",  # noqa: S608 - ours
+        (given, given + "\U0010ffff", short_ids.CANDIDATES_MAX + 1),
     )
     return short_ids.meant(given, [found for (found,) in rows], what)
 

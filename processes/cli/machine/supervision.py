@@ -243,14 +243,14 @@ def _is_told(settings: Settings, row: ProcessReport | None, wanted: bool) -> boo
         pulse = pulse_file.read(settings.pulses, row.name)
     except (Unreadable, OSError):
         return False
-    return row.verdict is Verdict.ADVANCING and pulse is not None and row.pid == pulse.pid
+    return row.verdict in (Verdict.ADVANCING, Verdict.STANDBY) and pulse is not None and row.pid == pulse.pid
 
 
 def unwell(settings: Settings) -> list[str]:
     """A line for each process that is not well, and the last lines of its log."""
     lines = []
     for process in status_file.current_report(settings).processes:
-        if process.wanted and process.verdict not in (Verdict.ADVANCING, Verdict.EXCUSED):
+        if process.wanted and process.verdict not in (Verdict.ADVANCING, Verdict.STANDBY, Verdict.EXCUSED):
             lines.append(f"{process.name} {process.verdict.phrase} ({process.state}) {process.reason}".rstrip())
             for file in _logs(settings, process.name):
                 lines += [f"  {file.name}: {line}" for line in _tail(file)]

@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from processes.adapters import alarm_sender
+from processes.adapters import alarm_sender, truth_reader
 from processes.adapters.alarm_sender import Target
 from processes.adapters.alarm_targets import targets_of
 from processes.adapters.settings import Settings, load
@@ -121,7 +121,7 @@ def readable_by_others(settings: Settings) -> str:
 def _audit_head(settings: Settings) -> str:
     """Return number and hash of the newest line of the audit trail; empty, while nobody can read them."""
     with contextlib.suppress(fleet_db.DatabaseUnreadable):
-        return fleet_db.reading(settings.database, audit_trail.told_head)
+        return truth_reader.reading(settings, audit_trail.told_head)
     return ""
 
 

@@ -80,7 +80,8 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
         if new:
             _begin_anew(settings)
         last = pulse_file.last(settings.pulses, "hub")
-        if refusal := fleet_db.refusal(settings.database, settings.epoch_file, last):
+        here = not settings.file.store.url  # else PostgreSQL has it, and the hub looks at it
+        if here and (refusal := fleet_db.refusal(settings.database, settings.epoch_file, last)):
             raise Failure("database_refused", f"no hub begins here: {refusal}", beginning.ADVICE)
         running = own_processes.supervisord_of(settings)
         if running is not None:

@@ -24,6 +24,7 @@ class Verdict(enum.StrEnum):
 
     STARTING = "starting"
     ADVANCING = "advancing"
+    STANDBY = "standby"  # a hub: another one leads, and this one turns and waits
     LAGGING = "lagging"
     STALLED = "stalled"
     DEAF = "deaf"  # accepts no connection of those that wait at its port
@@ -41,8 +42,12 @@ class Verdict(enum.StrEnum):
         return PHRASES[self]
 
 
-PHRASES: Final = {each: f"is {each}" for each in Verdict} | {Verdict.MEMORY: "uses too much memory"}
-WELL: Final = frozenset({Verdict.ADVANCING, Verdict.LAGGING})  # it works, perhaps slowly
+PHRASES: Final = {each: f"is {each}" for each in Verdict} | {
+    Verdict.MEMORY: "uses too much memory",
+    Verdict.STANDBY: "stands by",
+}
+TURNING: Final = frozenset({Verdict.ADVANCING, Verdict.STANDBY})  # nothing is wrong with it
+WELL: Final = frozenset({Verdict.ADVANCING, Verdict.LAGGING, Verdict.STANDBY})  # it works, perhaps slowly
 STUCK: Final = frozenset(
     {Verdict.FROZEN, Verdict.STALLED, Verdict.DEAF, Verdict.UNKILLABLE}
 )  # it lives and does not work
@@ -317,13 +322,13 @@ def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) 
         ]
         reasons += [f"{name} is stopped, as asked" for name in stopped]
     others = [
-        p for p in processes if p.wanted and p.verdict is not Verdict.ADVANCING and not (p.name == "hub" and reasons)
+        p for p in processes if p.wanted and p.verdict not in TURNING and not (p.name == "hub" and reasons)
     ]
     for process in others:
         if not (silent and process.verdict is Verdict.SILENT):  # the reason is added below
             reasons.append(f"{process.name} {process.verdict.phrase}: {process.reason}".rstrip(": "))
     for process in processes:
-        if process.pulse and process.pulse.blocked_on:
+        if process.pulse and process.pulse.blocked_on and process.verdict is not Verdict.STANDBY:
             reasons.append(f"{process.name} is blocked on {process.pulse.blocked_on}")
     if silent:
         asked = any(p.name == "watchdog" and p.verdict is Verdict.STOPPED and not p.wanted for p in processes)

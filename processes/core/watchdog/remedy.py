@@ -37,7 +37,7 @@ KILL_WAIT_S: Final = 3.0  # from the decision to kill a process (evidence takes 
 
 # the order of blame; storage is before them all: the hub's pulse says whether it waits for it
 RANK: Final = {"queues": 1, "hub": 2, "gateway": 3, "fanout": 3, "agent": 4}
-UNWELL: Final = frozenset(set(Verdict) - {Verdict.ADVANCING, Verdict.STOPPED, Verdict.SILENT})
+UNWELL: Final = frozenset(set(Verdict) - {Verdict.ADVANCING, Verdict.STANDBY, Verdict.STOPPED, Verdict.SILENT})
 GIVEN_UP: Final = frozenset({"FATAL", "STOPPED", "EXITED"})  # supervisord's states in which it starts nothing by itself
 
 

@@ -38,7 +38,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processes.core.shown.status import Verdict
-from processes.core.travels.pulse import Pulse
+from processes.core.travels.pulse import Blocked, Pulse
 
 STARTING_S_MAX: Final = 10.0  # imports take 0.7 s on two idle cores; the rest is for a machine that boots
 LAG_S: Final = 5.0  # oldest waiting item; guess: above every conflation and retry interval in the house
@@ -244,6 +244,8 @@ def _present(kind: str, track: Track, facts: ProcessFacts, now_s: float, stall_s
     crowded_s = now_s - max(pulse.waiting_ns / 1e9, track.heard_s)
     if pulse.waiting_ns and not pulse.unaccepted_ns and crowded_s > LAG_S:
         return Judgement(Verdict.LAGGING, f"its port is crowded: {_waiting(pulse)} for {crowded_s:.1f} s", good_s)
+    if pulse.blocked_on == Blocked.STANDBY:
+        return Judgement(Verdict.STANDBY, "another hub leads", good_s)
     return Judgement(Verdict.ADVANCING, "", good_s)
 
 
