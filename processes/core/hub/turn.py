@@ -18,8 +18,8 @@ of them would be stepped twice.
 A refused request still stands in `events` behind the position that is on disk. Three marks keep it refused. The loop's
 pulse has the last refused position: a successor that reads the request again refuses it. This turn remembers the
 request's id until its deadline: a copy is refused. (A hub that follows one of another machine has no such pulse: it
-leaves the requests that stood in `events` when it took over.) And the refusal is written with the commit that moves the position
-past the request: a copy that comes even later gets that reply.
+leaves the requests that stood in `events` when it took over.) And the refusal is written with the commit that moves the
+position past the request: a copy that comes even later gets that reply.
 """
 
 from __future__ import annotations
