@@ -283,6 +283,30 @@ def test_what_was_answered_meanwhile_is_not_asked_again() -> None:
     asyncio.run(run())
 
 
+def test_a_request_that_is_appended_while_a_new_hub_begins_is_asked_again() -> None:
+    """The bug it would catch: a hub that took over from another machine leaves it, and nobody asks again."""
+
+    async def run() -> None:
+        link = Link()
+        requests = Requests(link, "fanout", structlog.stdlib.get_logger("fleethub.test"))  # type: ignore[arg-type]
+        append = link.append
+
+        async def slow(queue: str, items: list[bytes]) -> Appended:
+            if not link.tries:
+                requests.again()
+            return await append(queue, items)
+
+        link.append = slow  # type: ignore[method-assign]
+        asking = asyncio.create_task(requests.ask("ann", EnrollHost("ghost", "hash")))
+        async with asyncio.timeout(WAIT_S):
+            while link.items < 2:
+                await asyncio.sleep(0.01)
+            requests.replied(messages.Replied(1, next(iter(requests._open)), 503, messages.Json(b"{}")))
+            await asking
+
+    asyncio.run(run())
+
+
 def test_the_document_describes_what_there_is() -> None:
     async def run(house: FanoutHouse) -> None:
         async with house.client() as client:

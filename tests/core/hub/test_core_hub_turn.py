@@ -92,11 +92,12 @@ class Scene:
 
     play: Play = field(default_factory=Play)
     refused_before: Position = NOWHERE
+    taken_at: Position = NOWHERE
     sequence: int = 0
 
     def __post_init__(self) -> None:
         self.barrier = PlainBarrier(self.play.memory)
-        self.turns = Turn(self.play.memory, self.barrier, NOWHERE, self.refused_before)
+        self.turns = Turn(self.play.memory, self.barrier, NOWHERE, self.refused_before, taken_at=self.taken_at)
         self.turn()  # what is written behind, and the first tick
 
     def say(self, *events: Event) -> None:
@@ -599,3 +600,16 @@ def test_of_many_hosts_those_that_wait_longest_are_written_behind_first(scene: S
         assert outcome.batch is not None
         written += [write.key for write in outcome.batch.writes if isinstance(write, Put) and write.table == "hosts"]
     assert written == [*names, names[0]]
+
+
+def test_a_request_to_the_hub_of_another_machine_is_left_and_a_copy_behind_the_takeover_is_carried_out() -> None:
+    """The bug it would catch: what the other hub answered with 503 is done all the same, or its copy is not."""
+    play = Play()
+    play.enroll("a")
+    scene = Scene(play, taken_at=Position(1, 1))
+    scene.say(scene.request("r1"))
+    left = scene.turn()
+    assert (left.batch, left.now.replies, left.acknowledge) == (None, [], Position(1, 1))
+    scene.say(scene.request("r1"))
+    done = scene.turn()
+    assert [reply.status for _, reply in done.then.replies] == [202]

@@ -155,8 +155,8 @@ def report(
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_on_the_hub_is_well_or_not(verdict: Verdict) -> None:
     seen = sd_notify.seen(report(verdict), 3)
-    assert seen.hub_well is (verdict in (Verdict.ADVANCING, Verdict.LAGGING, Verdict.EXCUSED))
-    assert seen.well is (verdict in (Verdict.ADVANCING, Verdict.LAGGING))
+    assert seen.hub_well is (verdict in (Verdict.ADVANCING, Verdict.STANDBY, Verdict.LAGGING, Verdict.EXCUSED))
+    assert seen.well is (verdict in (Verdict.ADVANCING, Verdict.STANDBY, Verdict.LAGGING))
     assert seen.remedies == 3
 
 

@@ -106,6 +106,12 @@ def test_turns_are_advancing() -> None:
         assert judgement.verdict is Verdict.ADVANCING
 
 
+def test_a_hub_that_turns_and_waits_for_the_lease_stands_by_and_one_that_does_not_turn_is_frozen() -> None:
+    waits = seen(2, START + 0.2, pulse_fields={"blocked_on": "standby"})
+    assert look(turning(), waits, START + 0.3)[1].verdict is Verdict.STANDBY
+    assert look(turning(), waits, START + 5.0)[1].verdict is Verdict.FROZEN
+
+
 def test_an_old_item_is_lagging() -> None:
     now_s = START + 20
     facts = seen(3, now_s, pulse_fields={"stepped": 5, "backlog": 2, "oldest_ns": int((now_s - LAG_S - 0.1) * 1e9)})
@@ -478,5 +484,5 @@ def test_every_verdict_of_the_watchdog_is_reached_here() -> None:
     text = msgspec.json.encode([str(verdict) for verdict in Verdict]).decode()
     assert set(msgspec.json.decode(text)) - {"silent"} == {
         "starting", "advancing", "lagging", "stalled", "deaf", "memory", "frozen", "dead", "excused",
-        "unkillable", "stopped",
+        "unkillable", "stopped", "standby",
     }  # fmt: skip
