@@ -296,7 +296,7 @@ def test_a_request_that_is_appended_while_a_new_hub_begins_is_asked_again() -> N
                 requests.again()
             return await append(queue, items)
 
-        link.append = slow  # type: ignore[method-assign]
+        link.append = slow  # type: ignore[method-assign, assignment]
         asking = asyncio.create_task(requests.ask("ann", EnrollHost("ghost", "hash")))
         async with asyncio.timeout(WAIT_S):
             while link.items < 2:

@@ -77,13 +77,14 @@ def expiries(url: str, rounds: int, lease_s: float = 0.05) -> list[tuple[int, st
                         lease.fence(psql, epoch, commits + 1, lease_s)
                         psql.execute("INSERT INTO held (epoch, holder) VALUES (%s, %s)", (epoch, name))
                     commits, wrote = commits + 1, wrote + 1
-                    if wrote == 2:  # it freezes: its lease runs out, and it goes on as if nothing had been
+                    if wrote >= 2:  # it freezes: its lease runs out, and it goes on as if nothing had been
                         time.sleep(lease_s * 1.5)
                 except Fenced:
                     epoch = 0
-                except psycopg.OperationalError:  # the next one ended its session
+                except psycopg.OperationalError:  # the next one ended its session; it believes that it leads
                     psql.close()
-                    psql, epoch = psycopg.connect(url, autocommit=True), 0
+                    psql = psycopg.connect(url, autocommit=True)
+                    commits = psql.execute("SELECT commits FROM hub").fetchone()[0]  # type: ignore[index]
             psql.close()
         except BaseException as error:
             failed.append(error)

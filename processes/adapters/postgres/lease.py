@@ -106,7 +106,8 @@ def fence(connection: Psycopg, epoch: int, number: int, lease_s: float) -> None:
         (number, lease_s, epoch, number - 1),
     ).rowcount
     if not passed:
-        _stands(connection, epoch, number)
+        there = _stands(connection, epoch, number)
+        raise LocalError(f"transaction {number} of hub {epoch} is there already, of {there}")  # it was not settled
 
 
 def settle(connection: Psycopg, epoch: int, known: int, lease_s: float) -> int:
