@@ -196,10 +196,14 @@ def limit_memory(bytes_max: int, kind: str) -> None:
     commands are among them.
     """
     if bytes_max and kind not in ("agent", "watchdog"):
-        wanted = RUNAWAY_FACTOR * bytes_max + RUNAWAY_BYTES
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        limit_data(RUNAWAY_FACTOR * bytes_max + RUNAWAY_BYTES)
+
+
+def limit_data(bytes_max: int) -> None:
+    """Let this process, and those that it will start, have so much private writable memory each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = bytes_max if hard == resource.RLIM_INFINITY else min(bytes_max, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def listening_socket(descriptor: int = 0) -> socket.socket:

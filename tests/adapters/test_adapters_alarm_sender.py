@@ -10,6 +10,7 @@ import email
 import email.header
 import json
 import time
+import zlib
 from pathlib import Path
 
 import psutil
@@ -195,6 +196,16 @@ def test_a_webhook_that_refuses_is_said_without_its_path_and_secret() -> None:
         told = deliver(Target("webhook", webhook=url, secret="0123456789abcdef"))
     assert "HTTP 503" in told
     assert "hidden-path" not in told
+
+
+def test_an_answer_that_unpacks_to_more_than_a_sender_may_have_costs_no_memory() -> None:
+    packer = zlib.compressobj(1, wbits=-15)
+    megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # each is unpacked alone
+    with webhook() as hook:
+        hook.deflated = megabyte * (2 * alarm_sender.DATA_BYTES_MAX >> 20) + packer.flush()
+        url = f"http://127.0.0.1:{hook.port}/x"
+        assert deliver(Target("webhook", webhook=url)) == ""  # it was taken: only the head of the answer is read
+        assert deliver(Target("json", hook.url)) != ""  # apprise reads all of it, as far as it may
 
 
 def test_the_dead_mans_switch_says_the_verdict_by_post_and_to_a_program(tmp_path: Path) -> None:

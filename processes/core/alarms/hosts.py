@@ -43,6 +43,8 @@ def end_of(row: ConditionRecord | None, group: ConditionRecord | None) -> str:
         return "it is not known any more"
     if row.open and group is not None:
         return f"it is part of: {group.title}"
+    if row.open:
+        return "it stands still, and there are too many to tell of each: fleethub conditions"
     return row.over or "over"
 
 
