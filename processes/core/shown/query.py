@@ -15,8 +15,8 @@ labels, and what its agent reports: the first place that has it counts. `labels.
 `agent_labels.role` what the agent claims. `since` is for how long the host has had its presence. Upper and lower case
 are the same. What is unknown matches no term, and the opposite of each.
 
-Cost: a query has at most TERMS_MAX terms, each looks at a host once, and at most VALUE_CHARS_MAX characters of a value;
-there are no regular expressions in it.
+Cost: a query has at most TERMS_MAX terms, each looks at a host once, and at most VALUE_CHARS_MAX characters of a value,
+or LIST_ITEMS_MAX items of a list; there are no regular expressions in it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from processes.core.values import Presence
 
 TERMS_MAX: Final = 16  # guess
 VALUE_CHARS_MAX: Final = 1024  # of a host's value; as travels/agent_frames.py bounds its texts
+LIST_ITEMS_MAX: Final = 1000  # of a value that is a list; as travels/agent_frames.py bounds what an agent offers
 
 ALIASES: Final = {
     "os": "os_version",
@@ -307,7 +308,7 @@ def _any_text(value: Any, like: Callable[[str], bool]) -> bool:
     if isinstance(value, str):
         return like(value[:VALUE_CHARS_MAX].lower())
     if isinstance(value, list):
-        return any(not isinstance(each, list) and _any_text(each, like) for each in value)
+        return any(not isinstance(each, list) and _any_text(each, like) for each in value[:LIST_ITEMS_MAX])
     if value is None or isinstance(value, Mapping):
         return False
     return like(number_text(value))
@@ -317,6 +318,8 @@ def number_text(value: float | bool) -> str:
     """Return the number or truth value as JavaScript writes it: 2.0 is 2. Source: ECMA-262, Number::toString."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and -(2**53) <= value <= 2**53:
+        return str(value)
     number = _as_float(value)
     if not math.isfinite(number):
         return "infinity" if number > 0 else "-infinity" if number < 0 else "nan"

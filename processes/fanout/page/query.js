@@ -6,6 +6,7 @@ import { plain } from "./dom.js";
 const QUERY_CHARS_MAX = 1000;
 const TERMS_MAX = 16;
 const VALUE_CHARS_MAX = 1024;
+const LIST_ITEMS_MAX = 1000;
 const ALIASES = {
   os: "os_version",
   type: "host_type",
@@ -204,7 +205,8 @@ function compared(name, compare, wanted, said) {
   const like = pattern(pieces(wanted), compare === ":");
   return (host, running, nowMs) => {
     const value = read(host, running, nowMs);
-    return isList(value) ? value.some((each) => !isList(each) && isText(each, like)) : isText(value, like);
+    if (!isList(value)) return isText(value, like);
+    return value.slice(0, LIST_ITEMS_MAX).some((each) => !isList(each) && isText(each, like));
   };
 }
 const isText = (value, like) =>
