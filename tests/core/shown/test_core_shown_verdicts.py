@@ -9,7 +9,7 @@ import pytest
 
 import processes
 from processes.cli.terminal.output import STYLES
-from processes.core.shown.status import KILLED, STUCK, WELL, CanaryReport, ProcessReport, Verdict, overall
+from processes.core.shown.status import KILLED, STUCK, WELL, CanaryReport, ProcessReport, Verdict, judged
 
 PAGE = Path(processes.__file__).parent / "fanout" / "page"
 SENTENCES = {
@@ -81,4 +81,5 @@ def test_a_process_that_uses_too_much_memory_is_named_in_whole_words(name: str) 
         ProcessReport(each, "RUNNING", 1, 1.0, 0, 1, Verdict.MEMORY if each == name else Verdict.ADVANCING, "900 MiB")
         for each in ("hub", "gateway")
     ]
-    assert overall(rows, CanaryReport(ok=True), silent=False)[1] == [f"{name} uses too much memory: 900 MiB"]
+    (found,) = judged(rows, CanaryReport(ok=True))[1]
+    assert found.text == f"{name} uses too much memory: 900 MiB"
