@@ -119,7 +119,8 @@ def test_a_turning_house_without_a_report_is_degraded(settings: Settings, turns:
         (settings.pulses / "watchdog").write_bytes(pulse.pack(late, 2) + pulse.pack(late, 3))
     report = status_file.current_report(settings)
     assert report.verdict is Overall.DEGRADED
-    assert [each.code for each in report.troubles] == ["report_unwritten" if turns else "silent"]
+    (found,) = report.troubles
+    assert found.code in (("report_unwritten", "watchdog_new") if turns else ("silent",))  # this process may be young
     assert (report.watchdog_silent_s is None) == turns
     assert report.epoch == 4
     assert (report.fleet.hosts, report.fleet.online) == (3, 2)

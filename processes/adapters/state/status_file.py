@@ -112,7 +112,7 @@ def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report
     facts = _facts(settings)
     hub = pulses.get("hub")
     watchdog = pulses.get("watchdog")
-    witness = _witness(processes)
+    witness = reports.witness_of(processes)
     turns = witness is not Witness.SILENT
     is_blocked = turns or any(p.pulse is not None and p.pulse.blocked_on == Blocked.STORAGE for p in processes)
     hindrance = storage.now(settings.database, hub.pid if hub else 0) if is_blocked else ""
@@ -137,16 +137,6 @@ def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report
         at_mono_s=now_s,
         watchdog_silent_s=None if turns else round(now_s - heard_s, 3) if 0 < heard_s <= now_s else 0.0,
     )
-
-
-def _witness(processes: list[ProcessReport]) -> Witness:
-    """Return how far a watchdog is to be believed that has written no report. Its pulse has its room on the disk
-    beforehand: one that turns all the same began a moment ago, or cannot write.
-    """
-    watchdog = next((process for process in processes if process.name == "watchdog"), None)
-    if watchdog is None or watchdog.verdict is not Verdict.ADVANCING:
-        return Witness.SILENT
-    return Witness.NEW if (watchdog.uptime_s or 0.0) < SILENT_AFTER_S else Witness.UNWRITTEN
 
 
 def _process(

@@ -304,6 +304,17 @@ class Witness(enum.StrEnum):
     UNWRITTEN = "unwritten"  # nobody: the watchdog works, and cannot write its report
 
 
+def witness_of(processes: list[ProcessReport]) -> Witness:
+    """Return how far a watchdog is to be believed that has written no report lately, by its pulse.
+
+    The pulse has its room on the disk beforehand. One that turns all the same began a moment ago, or cannot write.
+    """
+    watchdog = next((process for process in processes if process.name == "watchdog"), None)
+    if watchdog is None or watchdog.verdict is not Verdict.ADVANCING:
+        return Witness.SILENT
+    return Witness.NEW if (watchdog.uptime_s or 0.0) < SILENT_AFTER_S else Witness.UNWRITTEN
+
+
 def judged(
     processes: list[ProcessReport], canary: CanaryReport, witness: Witness = Witness.PRESENT, hindrance: str = ""
 ) -> tuple[Overall, list[Trouble]]:

@@ -29,6 +29,7 @@ from processes.core.shown.status import (
     quiet,
     standing,
     unheard,
+    witness_of,
 )
 from processes.core.shown.troubles import (
     FOUND_AT_ONCE,
@@ -126,6 +127,23 @@ def test_a_watchdog_that_does_not_run_is_not_called_silent_and_one_that_is_silen
     assert [t.text for t in judged(house("watchdog", Verdict.SILENT), RED, Witness.SILENT)[1]] == [
         "the watchdog is silent"
     ]
+
+
+@pytest.mark.parametrize(
+    ("watchdog", "witness"),
+    [
+        (row("watchdog", Verdict.ADVANCING, uptime_s=60.0), Witness.UNWRITTEN),
+        (row("watchdog", Verdict.ADVANCING, uptime_s=1.0), Witness.NEW),
+        (row("watchdog", Verdict.SILENT), Witness.SILENT),
+        (row("watchdog", Verdict.STARTING), Witness.SILENT),
+        (row("watchdog", Verdict.DEAD), Witness.SILENT),
+        (row("hub", Verdict.ADVANCING), Witness.SILENT),
+    ],
+)
+def test_a_watchdog_that_turns_and_writes_no_report_is_new_or_cannot_write(
+    watchdog: ProcessReport, witness: Witness
+) -> None:
+    assert witness_of([watchdog]) is witness
 
 
 def test_a_hub_that_has_not_turned_for_a_moment_is_told_of_before_it_is_judged() -> None:
