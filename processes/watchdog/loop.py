@@ -26,6 +26,7 @@ from processes.adapters.state import asked_to_end, deaths, desired_state, drill_
 from processes.adapters.supervisor import Supervisor
 from processes.core.errors import LocalError
 from processes.core.records.ledger import Ledger
+from processes.core.shown import status as reports
 from processes.core.shown.status import CanaryReport, Verdict, is_wanted
 from processes.core.travels.pulse import Blocked, Unreadable
 from processes.core.watchdog import remedy, second_witness, verdict
@@ -134,7 +135,8 @@ class Loop:
         self._close_incidents(now_s)
         canary = self._canary.report(self._hub_epoch, now_s)
         known = self._inquiries.ledger is not None, self._incident_log.totals.total is not None
-        telling = canary.ok, canary.epoch, *known
+        quiet = reports.quiet_s(self._reader.subjects["hub"].pulse, now_s) > reports.QUIET_S
+        telling = canary.ok, canary.epoch, quiet, self._inquiries.hindrance, *known
         if self._writer.due(changed or self._told != telling, now_s):
             self._told = telling
             self._report(canary, now_s)

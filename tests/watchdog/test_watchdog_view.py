@@ -104,7 +104,7 @@ def test_without_anything_all_is_down_and_only_the_agent_may_be(settings: Settin
 
 
 @pytest.mark.parametrize("turns", [True, False], ids=["cannot write", "silent"])
-def test_a_turning_house_without_a_report_is_degraded(settings: Settings, turns: bool) -> None:
+def test_a_turning_house_under_a_silent_watchdog_is_degraded(settings: Settings, turns: bool) -> None:
     """Every pulse here is this very process's. The bug it would catch: a full disk is called a silent watchdog."""
     written(settings, SILENT_AFTER_S + 1, processes=[ProcessReport("hub", "RUNNING", 1, 1.0, 3, 1, Verdict.ADVANCING)])
     for name in ("queues", "hub", "gateway", "fanout", "watchdog"):

@@ -357,6 +357,11 @@ def judged(
     return grade, found
 
 
+def quiet_s(pulse: Pulse | None, now_s: float) -> float:
+    """Return for how long a process has not turned, by its pulse; 0 if it never did."""
+    return now_s - pulse.written_ns / 1e9 if pulse is not None and pulse.written_ns else 0.0
+
+
 def quiet(processes: list[ProcessReport]) -> list[Trouble]:
     """Return a trouble for a hub that has not turned for a moment and is not judged yet. It changes no verdict."""
     return [

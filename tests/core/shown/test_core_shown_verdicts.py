@@ -62,9 +62,9 @@ def test_the_picture_knows_which_verdict_of_several_is_the_worst() -> None:
 
 
 def test_the_page_says_in_its_sentences_what_the_reasons_say() -> None:
-    unlike = {verdict.value: verdict.phrase for verdict in Verdict if verdict.phrase != f"is {verdict}"}
-    assert phrases("PHRASES") == unlike
-    assert phrases("PAST").keys() == unlike.keys()
+    unlike = {verdict.value for verdict in Verdict if verdict.phrase != f"is {verdict}"}
+    assert phrases("PAST").keys() == unlike
+    assert phrases("MEANS") == {verdict.value: verdict.means for verdict in Verdict}
 
 
 def test_what_is_killed_or_stuck_is_shown_as_bad_everywhere_and_what_is_well_nowhere() -> None:
