@@ -135,15 +135,15 @@ class Loop:
         self._close_incidents(now_s)
         canary = self._canary.report(self._hub_epoch, now_s)
         known = self._inquiries.ledger is not None, self._incident_log.totals.total is not None
-        quiet = reports.quiet_s(self._reader.subjects["hub"].pulse, now_s) > reports.QUIET_S
-        telling = canary.ok, canary.epoch, quiet, self._inquiries.hindrance, *known
+        is_quiet = reports.is_quiet(self._reader.subjects["hub"].pulse, now_s)
+        telling = canary.ok, canary.epoch, is_quiet, self._inquiries.hindrance, *known
         if self._writer.due(changed or self._told != telling, now_s):
             self._told = telling
             self._report(canary, now_s)
         calm = not self._incidents.open and not self._reader.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
-        has_notes = any(decision.note for decision in self._decisions.values())
-        self._inquiries.calm = calm and not has_notes and _settled(self._reader.subjects.values())
+        calm = calm and not any(decision.note for decision in self._decisions.values())
+        self._inquiries.calm = calm and _settled(self._reader.subjects.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 
@@ -244,8 +244,8 @@ class Loop:
         folder = self._settings.evidence / incident.id
         found = await evidence.collect(folder, subject, self._settings, self._inquiries.queues)
         failpoint.reach("watchdog.collected")
-        now_s = time.monotonic()
-        incidents.collected(incident, found.files, found.stuck_at, found.waits_at, now_s, stopped=found.stopped)
+        at_s, stopped = time.monotonic(), found.stopped
+        incidents.collected(incident, found.files, found.stuck_at, found.waits_at, at_s, stopped=stopped)
         if subject.pid != pid:
             incidents.spared(incident, died=True, now_s=time.monotonic())
             return
@@ -347,10 +347,10 @@ class Loop:
             )
             for name, subject in subjects.items()
         ]
-        totals = self._incident_log.totals
-        report = status_writer.make_report(rows, canary, self._inquiries, totals, subjects, began_s=self._began_s)
-        budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
-        report = self._alarms.look(report, budgets, self._inquiries.ledger)
+        log = self._incident_log.totals
+        report = status_writer.make_report(rows, canary, self._inquiries, log, subjects, began_s=self._began_s)
+        alarming = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
+        report = self._alarms.look(report, alarming, self._inquiries.ledger)
         self._writer.write(report, now_s)
         self._systemd.look(report, self._hub_remedies + subjects["hub"].starts, now_s)
 

@@ -357,9 +357,9 @@ def judged(
     return grade, found
 
 
-def quiet_s(pulse: Pulse | None, now_s: float) -> float:
-    """Return for how long a process has not turned, by its pulse; 0 if it never did."""
-    return now_s - pulse.written_ns / 1e9 if pulse is not None and pulse.written_ns else 0.0
+def is_quiet(pulse: Pulse | None, now_s: float) -> bool:
+    """Return whether a process has not turned for a moment, by its pulse."""
+    return pulse is not None and pulse.written_ns > 0 and now_s - pulse.written_ns / 1e9 > QUIET_S
 
 
 def quiet(processes: list[ProcessReport]) -> list[Trouble]:

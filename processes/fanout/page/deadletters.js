@@ -163,9 +163,7 @@ export const view = {
       );
     else
       one($("dead-letters"), "none", () =>
-        empty(
-          "Nothing. A message that ends the hub twice, or makes a step fail, is put aside here as a dead letter, with the stacks.",
-        ),
+        empty("Nothing. A message that ends the hub twice, or makes a step fail, is put aside here, with the stacks."),
       );
   },
 };

@@ -70,7 +70,8 @@ export function list(parent, found) {
 export function draw(title, lost) {
   const found = troubles(),
     counted = found.filter((each) => each.severity !== "info"),
-    onTop = document.body.dataset.view === "watchdog" ? [] : found.slice(0, innerHeight < LOW_PX ? 1 : 2); // that view shows all
+    onTop = document.body.dataset.view === "watchdog" ? [] : found.slice(0, innerHeight < LOW_PX ? 1 : 2);
+  // the watchdog's view shows all of them itself
   $("wrong").hidden = !onTop.length;
   // a screen reader is told when their number changes, and not each second
   setText($("wrong-count"), counted.length ? `${many(counted.length, "thing")} wrong` : "");
