@@ -142,8 +142,7 @@ class Loop:
             self._report(canary, now_s)
         calm = not self._incidents.open and not self._reader.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
-        calm = calm and not any(decision.note for decision in self._decisions.values())
-        self._inquiries.calm = calm and _settled(self._reader.subjects.values())
+        self._inquiries.calm = calm and _settled(self._reader.subjects.values(), self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 
@@ -361,8 +360,10 @@ class Loop:
         return task
 
 
-def _settled(subjects: Iterable[Subject]) -> bool:
-    """Return whether supervisord holds every process that lives to be running."""
+def _settled(subjects: Iterable[Subject], decisions: Iterable[Decision]) -> bool:
+    """Return whether supervisord holds every process that lives to be running, and nothing is to be noted of any."""
+    if any(decision.note for decision in decisions):
+        return False
     return all(not s.alive or s.supervised is None or s.supervised.state == "RUNNING" for s in subjects)
 
 

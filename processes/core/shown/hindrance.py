@@ -50,7 +50,7 @@ def write_locks(text: str) -> list[FileLock]:
     found = []
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) < 8 or fields[1] == "->" or fields[3] != "WRITE":
+        if len(fields) < 8 or fields[3] != "WRITE":  # of one that waits (->) the word stands further on
             continue
         major, _, rest = fields[5].partition(":")
         minor, _, inode = rest.partition(":")
