@@ -311,13 +311,18 @@ How to add
                       fanout/audit_notes.py, if only a fanout knows.
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
-    a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),
+    a verdict         core/shown/status.py (Verdict, and `judged`: what it means for the whole),
                       core/watchdog/verdict.py (when; while no watchdog runs, adapters/state/status_file.py judges),
+                      core/shown/troubles.py (its sentence, and what to do), page/words.js (STATES, MEANS),
                       remedy.py (what is done), incident_lifecycle.py and sd_notify.py (whether that is well);
                       core/fanout/health.py; core/alarms/conditions.py and
-                      monitoring/prometheus-alerts.yml if somebody is to be told; page/words.js (STATES),
-                      page/picture.js (WORST), page/app.js and page/link.js (whether such a hub is believed);
+                      monitoring/prometheus-alerts.yml if somebody is to be told; page/picture.js (WORST),
+                      page/link.js (whether such a hub is believed);
                       cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
+    a trouble         core/shown/troubles.py (its code, what it means, what to do: status, page, API, alarms and
+                      docs/troubleshooting.md show it, the last made by bin/reference); core/shown/status.py
+                      (`judged`), if it makes the verdict bad; a condition of the installation of that code
+                      (core/alarms/conditions.py) is one by its key.
     a client's limit  core/budgets.py for what it may send over WebSockets; the others where "One client and all the
                       others" says.
     a condition       travels/judged.py (ConditionKind), core/conditions/rules.py (its limit, a default), signs.py

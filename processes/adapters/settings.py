@@ -314,9 +314,19 @@ class Settings(msgspec.Struct, frozen=True):
         return f"{'wss' if self.file.tls.certificate else 'ws'}://{joined(host, port)}/ws"
 
     @property
+    def judging(self) -> Path:
+        """The lock of the fanout that judges the hosts' conditions."""
+        return self.histories / "judging"
+
+    @property
     def report(self) -> Path:
         """The watchdog's status as JSON (core/shown/status.py), replaced by rename in each of its turns."""
         return self.run / "watchdog.json"
+
+    @property
+    def report_reserve(self) -> Path:
+        """The same while the disk is full: it has its room beforehand (adapters/state/reserved_file.py)."""
+        return self.run / "watchdog.reserve"
 
     @property
     def wanted(self) -> Path:

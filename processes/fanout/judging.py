@@ -51,7 +51,6 @@ RUNS_MAX: Final = 30  # the newest that are looked at
 AGAIN_S: Final = 3.0  # what is not shown by then is said again
 FED_MAX: Final = 500  # rows that the judge is given in one turn of the loop, when it begins
 YOUNG_S: Final = 10.0  # a gateway that runs for less counts as not well
-LOCK: Final = "judging"
 UNREAD: Final = (-1, 0, 0)  # the mark of rules that nobody has looked at yet
 
 
@@ -185,7 +184,7 @@ class Judging:
         self._tasks[name] = asyncio.get_running_loop().create_task(work())
 
     async def _take_lock(self) -> None:
-        path = self._settings.histories / LOCK
+        path = self._settings.judging
         with contextlib.suppress(ResourceError, OSError):
             self._lock = await asyncio.to_thread(lock.hold, path)
             self._log.info("this fanout judges the hosts' conditions")

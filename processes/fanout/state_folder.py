@@ -166,6 +166,7 @@ def rows(seen: FolderSeen) -> dict[str, dict[str, Json]]:
     overall = {
         "verdict": report.verdict,
         "reasons": report.reasons,
+        "troubles": report.troubles,
         "epoch": report.epoch,
         "canary": report.canary,
         "fleet": report.fleet,

@@ -40,6 +40,7 @@ async def main(process: Process) -> None:
     beside = {
         "inquiry of supervisord": inquiries.run_supervisor(),
         "inquiry of the ledger": inquiries.run_ledger(),
+        "inquiry of the storage": inquiries.run_storage(),
         "inquiry of the queues": inquiries.run_queues(),
         "incident log": incident_log.run(),
         "alarms": alarms.run(),

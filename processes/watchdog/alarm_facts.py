@@ -11,7 +11,7 @@ from typing import Final, TypedDict
 import msgspec
 
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, contested, fleet_db, sightings
+from processes.adapters.state import audit_trail, contested, fleet_db, lock, sightings
 from processes.core.alarms import conditions, hosts
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.records.condition import ConditionRecord
@@ -43,6 +43,7 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
         rows, disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s,
         certificate_problem=problem, contested=contested.lately(settings.run),
         impersonated=sightings.lately(settings.run, sightings.IMPERSONATED),
+        judging=lock.is_held(settings.judging),
         guessed=sightings.lately(settings.run, sightings.GUESSED),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import msgspec
 from processes.adapters.logs import Log
 from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, sqlite_file
+from processes.adapters.state import fleet_db, hindrance, sqlite_file
 from processes.adapters.state.sqlite_file import Files
 from processes.adapters.supervisor import Supervised, Supervisor, SupervisorAway, SupervisorFault
 from processes.core.errors import Fenced
@@ -26,6 +26,7 @@ from processes.core.watchdog import second_witness
 from processes.core.watchdog.second_witness import QueueReading
 from processes.watchdog.evidence import on_thread, within
 
+LOOK_S: Final = 0.5  # between two looks at what blocks the hub
 ASK_S: Final = 1.0  # between two questions to the database, or to `queues`
 ASK_SUPERVISOR_S: Final = 1.0  # between two questions to supervisord while anything is not well
 # while all is well: a question costs 2 ms of CPU here and 3 ms there; every death and every remedy asks at once
@@ -47,6 +48,8 @@ class Inquiries:
         self.queues_unanswered_s: float | None = None  # since when `queues` does not answer; None: it does
         self.queues: list[QueueReport] = []
         self.events_full = False
+        self.blocked = 0  # set by the loop: the hub's pid while the hub can write nothing to disk
+        self.hindrance = ""  # what keeps the database from being written then, if that is known
         self._settings, self._supervisor, self._link, self._log = settings, supervisor, link, log
         self._ask_now = asyncio.Event()
         self._database: DatabaseFile | None = None  # None: opened anew at the next look
@@ -94,6 +97,16 @@ class Inquiries:
         with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError):
             self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(database_file.tally))
             self._database = database_file  # a connection that failed or hangs is left behind
+
+    async def run_storage(self) -> None:
+        """Keep `hindrance` current, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                self.hindrance = await within(ANSWER_S_MAX, self._hindrance(self.blocked))
+            await asyncio.sleep(LOOK_S)
+
+    async def _hindrance(self, hub: int) -> str:
+        return await on_thread(lambda: hindrance.now(self._settings.database, hub)) if hub else ""
 
     async def run_queues(self) -> None:
         """Keep `queues` current, for ever; it is empty while `queues` is away."""

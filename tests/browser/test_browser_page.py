@@ -530,7 +530,7 @@ def test_the_page_says_when_it_is_cut_off_and_heals_by_itself(browser: Browser, 
     ) as watched:
         page = watched.page
         expect(rows(page)).to_have_count(1)
-        for place in ("fleet", "host/web1", "commands", "runs", "watchdog", "deadletters", "account"):
+        for place in ("fleet", "host/web1", "commands", "runs", "incidents", "watchdog", "deadletters", "account"):
             watched.go(place)
             expect(page.locator(f"body[data-view={place.partition('/')[0]}]")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{place} is wider than a phone"

@@ -23,6 +23,7 @@ from processes.cli.terminal.options import as_json, asking, asks_hub, settings_a
 from processes.cli.terminal.text import age
 from processes.client.errors import ClientError, HubAway
 from processes.core.shown.status import HeartbeatReport, Overall, ProcessReport, Report, of_hosts
+from processes.core.shown.troubles import TroubleCode, trouble
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,7 +79,9 @@ def _current(settings: Settings) -> Report:
         raise Failure(
             "unknown", f"nothing was ever started at {settings.state}", f"Start it: {program()} up", EXIT_UNKNOWN
         )
-    return msgspec.structs.replace(report, reasons=[f"nothing runs here: {program()} up"])
+    text = "nothing runs here"
+    wrong = trouble(TroubleCode.DEAD, text, "hub", "fleethub up")
+    return msgspec.structs.replace(report, reasons=[f"{text}: {program()} up"], troubles=[wrong])
 
 
 def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> int:
@@ -140,7 +143,9 @@ def _picture(picture: Picture, said: str) -> RenderableType | None:
 
 def _drawn(report: Report, said: str) -> RenderableType | None:
     first = f"{_first(report)}{f'  ({said})' if said else ''}"
-    return output.screen(first, HEADER, [_row(process) for process in report.processes], _lines(report))
+    return output.screen(
+        first, HEADER, [_row(process) for process in report.processes], _lines(report) + _wrong(report)
+    )
 
 
 def _first(report: Report) -> str:
@@ -152,8 +157,17 @@ def _show(report: Report) -> None:
     output.say(_first(report))
     if any(process.pid for process in report.processes):
         output.table(HEADER, [_row(process) for process in report.processes])
-    for line in _lines(report):
+    for line in [*_lines(report), *_wrong(report)]:
         output.say(line)
+
+
+def _wrong(report: Report) -> list[str]:
+    """Return what is wrong and what to do, two lines for each."""
+    lines = []
+    for each in report.troubles:
+        lasts = f", for {age(each.seconds)}" if each.seconds is not None and each.seconds >= 1 else ""
+        lines += [f"{each.severity}: {each.text}{lasts}", f"    what to do: {output.as_typed(each.remedy)}"]
+    return ["what is wrong:", *lines] if lines else []
 
 
 def _lines(report: Report) -> list[str]:

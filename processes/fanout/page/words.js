@@ -47,9 +47,28 @@ export const sign = (word) => icon(STATES[word]?.[1] ?? "dash");
 export const pill = (word, text = word) =>
   h("span", { className: `pill ${tone(word)}` }, sign(word), h("span", null, text));
 
-// What a sentence says of a process with this verdict, if it is not "is" and the verdict's word.
-const PHRASES = { memory: "uses too much memory" };
-export const phrase = (verdict) => PHRASES[verdict] ?? `is ${verdict}`;
+// What the verdict on a process means, as core/shown/status.py says it.
+const MEANS = {
+  starting: "It was started and has not done anything yet.",
+  advancing: "It works.",
+  lagging: "It works, and work waits too long for its turn.",
+  stalled: "Its loop runs, and the work that waits is not done.",
+  deaf: "It accepts no connection of those that wait at its port.",
+  memory: "It uses more memory than it may.",
+  frozen: "It makes no progress, though it lives.",
+  dead: "It does not run, though it should.",
+  excused: "It makes no progress, and it is not its fault: it had no CPU, or the machine slept.",
+  unkillable: "It was killed and is still there: it hangs in the kernel, mostly in a disk.",
+  stopped: "An operator stopped it.",
+  silent: "The watchdog tells nothing: now nobody would replace a frozen process.",
+};
+export function verdictPill(verdict) {
+  const element = pill(verdict);
+  element.title = MEANS[verdict] ?? "";
+  return element;
+}
+
+// What a sentence says of a process that had this verdict, if it is not "was" and the verdict's word.
 const PAST = { memory: "used too much memory" };
 export const pastPhrase = (verdict) => PAST[verdict] ?? `was ${verdict}`;
 

@@ -16,12 +16,14 @@ from doubles.api_server import STAMP, ApiServer, active, command, fleet_run, hos
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings, load
+from processes.adapters.state import pulse_file
 from processes.cli.__main__ import cli, execute
 from processes.cli.terminal import output
 from processes.cli.verbs.status import _lines
 from processes.client.patience import Patience
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import CanaryReport, CommandsReport, FleetReport, IncidentsReport, Overall, Report
+from processes.core.shown.troubles import TroubleCode, trouble
 
 
 class Done(NamedTuple):
@@ -259,6 +261,37 @@ def test_status_says_of_each_figure_that_nobody_has_read_that_it_is_not_known_ye
     known = lines(epoch=3, fleet=FleetReport(0, 0, 0, 0), commands=CommandsReport.of(Ledger()), incidents={"total": 0})
     assert known[0].endswith(", hub epoch 3")
     assert known[1:] == ["hosts: 0, 0 online, 0 stale, 0 offline", "commands: none", "incidents: 0"]
+
+
+def test_status_says_under_its_table_what_is_wrong_and_what_to_do(run: Run, settings: Settings) -> None:
+    wrong = [
+        trouble(TroubleCode.STORAGE, "hub is blocked on storage: the disk of /x is full", "hub"),
+        trouble(TroubleCode.SUSPENDED, "the token of web1 is suspended", "web1"),
+    ]
+    report = Report(
+        Overall.DEGRADED, 1, [], CanaryReport(ok=True), FleetReport(), CommandsReport(), IncidentsReport(),
+        [wrong[0].text], [msgspec.structs.replace(wrong[0], seconds=131.0), wrong[1]],
+        writer_pid=os.getpid(), writer_start_ticks=pulse_file.start_ticks(os.getpid()) or 0,
+    )  # fmt: skip
+
+    def told(*arguments: str) -> Done:
+        fresh = msgspec.structs.replace(report, at_mono_s=time.monotonic())
+        settings.run.mkdir(parents=True, exist_ok=True)
+        settings.report.write_bytes(msgspec.json.encode(fresh))
+        return run("status", *arguments)
+
+    done = told()
+    assert (done.code, done.err) == (1, "")
+    said = done.out.splitlines()
+    assert said[0] == "degraded: hub is blocked on storage: the disk of /x is full"
+    assert said[-5:-3] == ["what is wrong:", "critical: hub is blocked on storage: the disk of /x is full, for 2 min"]
+    assert said[-3].startswith("    what to do: Make room on the disk (df)")
+    assert said[-2] == "critical: the token of web1 is suspended"
+    assert re.fullmatch(r"    what to do: Mend the agent on web1, then: (bin/)?fleethub lift web1", said[-1])
+    shown = json.loads(told("--json").out)["troubles"]
+    assert [(each["code"], each["of"], each["view"]) for each in shown] == [
+        ("storage", "hub", "watchdog"), ("suspended", "web1", "host/web1"),
+    ]  # fmt: skip
 
 
 def test_down_without_anything_running_says_so_and_succeeds(run: Run) -> None:

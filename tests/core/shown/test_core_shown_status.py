@@ -19,9 +19,10 @@ from processes.core.shown.status import (
     PulseReport,
     Report,
     Verdict,
+    Witness,
     is_wanted,
+    judged,
     of_hosts,
-    overall,
     state_of,
 )
 from processes.core.travels.pulse import Pulse
@@ -36,6 +37,12 @@ def row(
 ) -> ProcessReport:
     pulse = PulseReport(blocked_on=blocked_on)
     return ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict, pulse=pulse, wanted=wanted)
+
+
+def overall(processes: list[ProcessReport], canary: CanaryReport, *, silent: bool) -> tuple[Overall, list[str]]:
+    """Return the verdict, and the texts of what makes it so."""
+    grade, found = judged(processes, canary, Witness.SILENT if silent else Witness.PRESENT)
+    return grade, [each.text for each in found]
 
 
 def house(hub: Verdict = Verdict.ADVANCING, other: Verdict = Verdict.ADVANCING) -> list[ProcessReport]:
