@@ -77,10 +77,10 @@ def test_output_streams_with_the_hosts_name_and_keeps_its_streams_apart(capsys: 
     with running() as http:
         http.on("GET", COMMAND, view("running"), view("running"), view("succeeded", exit_code=0))
         http.on("GET", OUTPUT, page(0), page(0), page(2, complete=True))
-        _, over, each = with_feed(http, [frame(0, "hello"), frame(1, "oh \x1b[31m", "stderr"), ended("succeeded")])
+        _, over, each = with_feed(http, [frame(0, "hello"), frame(1, "oh \x1b[31mred\x1b[0m\x1b[2J", "stderr"), ended("succeeded")])
     out, err = capsys.readouterr()
     assert (over, each.state, out) == (True, State.SUCCEEDED, "web1 | hello\n")
-    assert err == "web1 | oh \\x1b[31m\n"
+    assert err == "web1 | oh red\\x1b[2J\n"
 
 
 def test_a_gap_in_the_feed_is_filled_by_the_api_before_going_on(capsys: pytest.CaptureFixture[str]) -> None:
