@@ -326,6 +326,8 @@ def _line(part: PartView, command: Watched | None) -> str:
     if command is not None and command.state.final and part.state is not Part.SUCCEEDED:
         return failed_line(command)
     state = "cancelled" if part.cancelled else WORDS.get(part.state, part.state)
+    if command is not None and command.state is State.QUEUED:
+        state = "waiting for its host"
     why = reasons.why(part.reason, state, None, "")
     shown = f"  (fleethub command {part.command_id[:ID_CHARS]})" if part.command_id else ""
     return f"{part.host}: {state} at {part.op}" + (f": {why}" if why else "") + shown
