@@ -89,12 +89,11 @@ def in_order(rows: Sequence[Row], place: int, *, descending: bool) -> list[Row]:
     """Return the rows by their exact values in one column: numbers by size, empty cells last in both orders."""
     filled = [row for row in rows if exact(row[place]).strip("-")]
     numbers = [_NUMBER.match(exact(row[place])) for row in filled]
-    are_times = any(re.match(r"\d{4}-", exact(row[place])) for row in filled)
 
     def key(row: Row) -> tuple[float, str]:
         text = exact(row[place])
         number = _NUMBER.match(text)
-        return (float(number[0]) if number and all(numbers) and not are_times else 0.0), text.casefold()
+        return (float(number[0]) if number and all(numbers) else 0.0), text.casefold()
 
     empty = [row for row in rows if not exact(row[place]).strip("-")]
     return [*sorted(filled, key=key, reverse=descending), *empty]

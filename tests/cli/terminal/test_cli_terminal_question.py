@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from doubles.api_server import ApiServer, command, fleet_run, host, part, running
@@ -23,7 +23,7 @@ TOKENS = {
         }
     ]
 }  # fmt: skip
-LETTER = {
+LETTER: dict[str, Any] = {
     "id": "d1", "at": None, "process": "hub", "why": "poison", "kind": "K", "name": "", "host": "web1", "error": "",
     "deaths": [], "size_bytes": 1, "event": {}, "retries": 0, "retrying": False,
 }  # fmt: skip

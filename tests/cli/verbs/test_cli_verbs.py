@@ -395,7 +395,13 @@ def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, 
         (202, fleet_run(active("a", "c1"), part("b", "pending"), part("c", "pending"), part("d", "pending"))),
     )
     server.on("GET", RUN, (200, ended))
-    views = [command("c5", "c"), command("c4", "b", op="switch"), command("c3", "b"), command("c2", "a"), command("c1", "a")]
+    views = [
+        command("c5", "c"),
+        command("c4", "b", op="switch"),
+        command("c3", "b"),
+        command("c2", "a"),
+        command("c1", "a"),
+    ]
     server.on("GET", COMMANDS, (200, {"commands": [{**each, "run": "r1"} for each in views], "next": None}))
     for each in ("c1", "c2", "c3", "c5"):
         server.on("GET", f"{COMMANDS}/{each}", (200, command(each, "x", "succeeded")))

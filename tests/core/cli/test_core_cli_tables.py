@@ -18,7 +18,7 @@ from processes.core.cli.tables import (
     short_ids,
 )
 
-words = st.text("abcdef", min_size=1, max_size=12)
+words = st.text("abcdef", min_size=1, max_size=12) | st.text("abcdef", min_size=20, max_size=30)
 tables = st.integers(1, 7).flatmap(
     lambda count: st.tuples(
         st.lists(st.builds(Column, words, st.integers(0, 9), st.booleans()), min_size=count, max_size=count),
