@@ -17,6 +17,7 @@ from processes.client.patience import PATIENCE, Patience
 from processes.client.watched import Watched, WatchedRun
 from processes.core.records.command import State
 from processes.core.records.run import RunState, RunView
+from processes.core.shown.views import CommandView
 from processes.core.values import rfc3339
 
 PACE = Pace(poll_s=0.01)
@@ -77,7 +78,9 @@ def test_output_streams_with_the_hosts_name_and_keeps_its_streams_apart(capsys: 
     with running() as http:
         http.on("GET", COMMAND, view("running"), view("running"), view("succeeded", exit_code=0))
         http.on("GET", OUTPUT, page(0), page(0), page(2, complete=True))
-        _, over, each = with_feed(http, [frame(0, "hello"), frame(1, "oh \x1b[31mred\x1b[0m\x1b[2J", "stderr"), ended("succeeded")])
+        _, over, each = with_feed(
+            http, [frame(0, "hello"), frame(1, "oh \x1b[31mred\x1b[0m\x1b[2J", "stderr"), ended("succeeded")]
+        )
     out, err = capsys.readouterr()
     assert (over, each.state, out) == (True, State.SUCCEEDED, "web1 | hello\n")
     assert err == "web1 | oh red\\x1b[2J\n"
