@@ -65,7 +65,7 @@ The rooms
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
               core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
-              output, once).
+              output, once), tables (what a terminal has room for), waiting (why a command waits).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;

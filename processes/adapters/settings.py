@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import ipaddress
 import os
 import pwd
@@ -12,7 +13,7 @@ import socket
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args, get_type_hints
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
@@ -558,7 +559,20 @@ def _words(name: str, value: str) -> list[str]:
 
 
 def _readable(error: msgspec.ValidationError) -> str:
-    return re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
+    text = re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
+    choices = _choices(text.rpartition(" for ")[2]) if text.startswith("Invalid enum value") else ()
+    return f"{text}; it is one of {', '.join(choices)}" if choices else text
+
+
+def _choices(setting: str) -> list[str]:
+    """Return the values that a setting of a few words may have, by its path; none for any other."""
+    kind: Any = File
+    for name in re.sub(r"\[[^\]]*\]", "", setting).split("."):
+        hints = get_type_hints(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else {}
+        kind = hints.get(name)
+        while get_args(kind):  # list[X], X | None
+            kind = get_args(kind)[0]
+    return [str(each) for each in kind] if isinstance(kind, type) and issubclass(kind, enum.Enum) else []
 
 
 def _check(file: File) -> None:

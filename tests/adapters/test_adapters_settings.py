@@ -211,3 +211,12 @@ def test_where_ipv6_listens_and_how_it_is_reached(
     assert address(listen) == (host, 7701)
     assert reachable(listen) == (reached, 7701)
     assert found.agents_url == (url or f"ws://{socket.gethostname()}:7701/ws")
+
+
+@pytest.mark.parametrize(
+    "text", ['[alarms]\nseverity = "loud"\n', '[[alarms.targets]]\nurl = "mailto://a:b@c"\nseverity = "loud"\n']
+)
+def test_a_wrong_word_names_the_right_ones(tmp_path: Path, text: str) -> None:
+    (tmp_path / "fleethub.toml").write_text(text)
+    with pytest.raises(SettingsError, match="severity; it is one of info, warning, critical"):
+        load({"FLEETHUB_STATE": str(tmp_path)})

@@ -22,6 +22,7 @@ from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
 from processes.client.errors import ClientError, HubAway
+from processes.core.cli.tables import Column
 from processes.core.shown.status import HeartbeatReport, Overall, ProcessReport, Report, of_hosts
 from processes.core.shown.troubles import TroubleCode, trouble
 
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
     from processes.client.feed import Picture
 
-HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
+HEADER = [
+    Column("PROCESS", 0), Column("VERDICT", 1), Column("STATE", 7), Column("PID", 8), Column("UP", 3),
+    Column("RESTARTS", 4), Column("CPU", 5), Column("MEMORY", 6), Column("TURN", 11), Column("PULSE", 9),
+    Column("BACKLOG", 10), Column("REASON", 2, prose=True),
+]  # fmt: skip
 NOT_KNOWN = "not known yet"  # nobody has read it, or nobody can
 EVERY_S = 1.0  # between two screens of --watch
 

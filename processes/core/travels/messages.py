@@ -239,7 +239,7 @@ class CancelCommand(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
-    """POST /api/v1/runs. parallel None: all hosts at once.
+    """POST /api/v1/runs. parallel None: PARALLEL hosts at a time.
 
     The hosts are given by name, or by `where`: fields of a host and their values; {} selects every host. `query`: by
     which a fanout found those that are named; a key that is used again compares it instead of the names.

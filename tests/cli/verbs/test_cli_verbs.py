@@ -393,7 +393,7 @@ def test_every_run_has_a_key_of_its_own_and_no_wait_returns_once_accepted(run: R
     assert (done.code, document["run"]["id"], [each["state"] for each in document["commands"]]) == (0, "r1", ["sent"])
     first, second = (each.body for each in server.asked_for("POST", RUNS))
     assert first.pop("key") != second.pop("key")
-    assert first == {"steps": ["pull", "switch"], "hosts": ["a", "b"]}
+    assert first == {"steps": ["pull", "switch"], "hosts": ["a", "b"], "parallel": 10}
     assert second == {"steps": ["pull"], "where": {"x": "1", "y": "a=b"}, "ttl_s": 0, "parallel": 1, "max_failures": 0}
 
 
@@ -428,23 +428,31 @@ def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, 
         (202, fleet_run(active("a", "c1"), part("b", "pending"), part("c", "pending"), part("d", "pending"))),
     )
     server.on("GET", RUN, (200, ended))
-    views = [command("c5", "c"), command("c4", "b"), command("c3", "b"), command("c2", "a"), command("c1", "a")]
+    views = [
+        command("c5", "c"),
+        command("c4", "b", op="switch"),
+        command("c3", "b"),
+        command("c2", "a"),
+        command("c1", "a"),
+    ]
     server.on("GET", COMMANDS, (200, {"commands": [{**each, "run": "r1"} for each in views], "next": None}))
     for each in ("c1", "c2", "c3", "c5"):
         server.on("GET", f"{COMMANDS}/{each}", (200, command(each, "x", "succeeded")))
     server.on(
         "GET",
         f"{COMMANDS}/c4",
-        (200, command("c4", "b", "failed", exit_code=3, reason="exit", message="exec /no: No such file")),
+        (200, command("c4", "b", "failed", op="switch", exit_code=3, reason="exit", message="exec /no: No such file")),
     )
     for each in ("c1", "c2", "c3", "c4", "c5"):
         page = {"command_id": each, "records": [], "next_offset": 0, "complete": True, "truncated": False}
         server.on("GET", f"{COMMANDS}/{each}/output", (200, page))
     done = run("run", "pull,switch", "a", "b", "c", "d")
     assert done.code == 1
+    failed = "b: failed at switch: exit code 3, exec /no: No such file  (fleethub command c4)"
     assert done.err.splitlines() == [
-        "b: failed at switch: exit, exit code 3, exec /no: No such file  (fleethub command c4)",
-        "c: failed at switch: host_removed",
+        f"fleethub: {failed}",
+        failed,
+        "c: failed at switch: its host was removed",
         "d: not attempted",
         "run r1 failed: 1 succeeded, 2 failed, 1 not attempted",
     ]
@@ -546,13 +554,13 @@ def test_runs_lists_them_and_shows_one_host_by_host(run: Run, server: ApiServer)
     lines = [line.split() for line in run("runs", "r1").out.splitlines()]
     assert ["key", "k1"] in lines
     assert ["a", "under", "way", "pull", "c1"] in lines
-    assert ["b", "waiting"] in lines
+    assert ["b:", "waiting"] in lines
 
 
 def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) -> None:
     server.on("POST", "/api/v1/hosts", (201, {"name": "web1", "token": "t0k", "host_id": "1"}))
     done = run("enroll", "web1")
-    assert (done.out, done.err) == ("t0k\n", "web1: enrolled. Its token, shown this once:\n")
+    assert (done.out, done.err) == ("t0k\n", "web1: enrolled. Its token is on stdout, and nowhere else.\n")
     document = json.loads(run("enroll", "web1", "--again", "--json").out)
     assert (document["name"], document["token"]) == ("web1", "t0k")
     assert [each.body["again"] for each in server.asked] == [False, True]
