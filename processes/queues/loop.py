@@ -1,9 +1,9 @@
 """The loop: prove that the server works, count, write the pulse.
 
 Connections that are open may be served while no new client gets in, or while no call is answered. So one of
-TURNS_A_PING turns goes the way that every caller goes: over a fresh connection, through the accepting, a thread for the
-handshake, and the event loop that has the queues; after a ping without an answer every turn does. A turn is written as a pulse
-only while the last ping was answered; the watchdog judges by the pulse and kills.
+TURNS_A_PING turns goes the way that every caller goes: over a fresh connection, through the accepting, a thread for
+the handshake, and the event loop that has the queues; after a ping without an answer every turn does. A turn is
+written as a pulse only while the last ping was answered; the watchdog judges by the pulse and kills.
 """
 
 from __future__ import annotations
