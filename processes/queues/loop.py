@@ -40,7 +40,6 @@ async def run(
                 await link.ping()
         except QueuesAway as error:
             log.warning("the server does not answer its own ping", error=str(error))
-            ping_in = 0
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.EMFILE, errno.ENFILE}:
                 # no connection comes in then, so that the server's accepting alone would never notice
                 starving_since_s = starving_since_s or time.monotonic()
