@@ -20,10 +20,9 @@ import msgspec
 from msgspec import Meta
 
 from processes.adapters import ownership
-from processes.core.alarms import target, webhook
+from processes.core.alarms import target
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
-from processes.core.shown import query
 from processes.core.travels.operator_requests import OpName, TimeToLive
 from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_machine, process_name
 
@@ -637,6 +636,10 @@ def _beside_the_host(url: SplitResult) -> str:
 
 def _target_fault(each: AlarmTarget) -> str:
     """Return what is wrong with a target, without its secrets; empty: nothing."""
+    # a third of the start of `status`, and few have targets of their own
+    from processes.core.alarms import webhook  # noqa: PLC0415
+    from processes.core.shown import query  # noqa: PLC0415
+
     if sum(map(bool, (each.url, each.webhook, each.exec))) != 1:
         return "give one of url, webhook and exec"
     if each.url and not target.is_url(each.url):

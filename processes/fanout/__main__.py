@@ -92,7 +92,7 @@ async def main(process: Process) -> None:
     try:
         await loop.run(process.stop)
         accepts.end()
-        web.should_exit = True  # the server tells every connection, including WebSockets
+        web.end()  # the server tells every connection, including WebSockets
         await loop.finish(serving)
         serving.result()
     finally:

@@ -14,8 +14,8 @@ import msgspec
 from processes.adapters.logs import Log
 from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, hindrance, sqlite_file
-from processes.adapters.state.sqlite_file import Files
+from processes.adapters.state import fleet_db, hindrance
+from processes.adapters.state.sqlite_file import KeptReading
 from processes.adapters.supervisor import Supervised, Supervisor, SupervisorAway, SupervisorFault
 from processes.core.errors import Fenced
 from processes.core.records.ledger import Ledger
@@ -52,7 +52,7 @@ class Inquiries:
         self.hindrance = ""  # what keeps the database from being written then, if that is known
         self._settings, self._supervisor, self._link, self._log = settings, supervisor, link, log
         self._ask_now = asyncio.Event()
-        self._database: DatabaseFile | None = None  # None: opened anew at the next look
+        self._tally: KeptReading[tuple[Ledger, int]] | None = None  # None: made anew at the next look
 
     def ask_supervisor(self) -> None:
         """Ask supervisord the next question at once, because something happened."""
@@ -93,10 +93,10 @@ class Inquiries:
     async def look_at_ledger(self) -> None:
         """Read the ledger once; the last answer stays if it cannot be read."""
         # the file belongs to one call at a time
-        database_file, self._database = self._database or DatabaseFile(self._settings.database), None
+        known, self._tally = self._tally or kept_tally(self._settings.database), None
         with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError):
-            self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(database_file.tally))
-            self._database = database_file  # a connection that failed or hangs is left behind
+            self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(known.newest))
+            self._tally = known  # a connection that failed or hangs is left behind
 
     async def run_storage(self) -> None:
         """Keep `hindrance` current, for ever."""
@@ -130,32 +130,20 @@ class Inquiries:
             await asyncio.sleep(ASK_S)
 
 
-class DatabaseFile:
-    """A read-only connection that is kept, since opening one costs five times as much as a read. Used
-    by one thread at a time.
+def kept_tally(path: Path) -> KeptReading[tuple[Ledger, int]]:
+    """Return what reads the tally of this database again and again."""
+    return KeptReading(path, fleet_db.open_for_reading, tally)
+
+
+def tally(connection: sqlite3.Connection) -> tuple[Ledger, int]:
+    """Return the committed ledger, and how many commands it calls open that have no row at the same moment.
+
+    Raises: sqlite3.Error, msgspec.DecodeError.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._files: Files = {}
-
-    def tally(self) -> tuple[Ledger, int]:
-        """Return the committed ledger, and how many commands it calls open that have no row at the same moment.
-
-        Raises: DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError.
-        """
-        if self._connection is not None and sqlite_file.files_at(self._path) != self._files:
-            self._connection.close()  # a backup was restored meanwhile, or its log was taken away
-            self._connection = None
-        if self._connection is None:
-            self._connection = fleet_db.open_for_reading(self._path)
-            self._files = sqlite_file.files_at(self._path)
-        connection = self._connection
-        connection.execute("BEGIN")
-        try:
-            found = fleet_db.ledger(connection)
-            (rows,) = connection.execute("SELECT count(*) FROM commands WHERE open").fetchone()
-        finally:
-            connection.execute("COMMIT")  # a reader that stays would keep the log from being folded in
-        return found, max(0, found.queued + found.sent + found.running - int(rows))
+    connection.execute("BEGIN")
+    try:
+        found = fleet_db.ledger(connection)
+        (rows,) = connection.execute("SELECT count(*) FROM commands WHERE open").fetchone()
+    finally:
+        connection.execute("COMMIT")  # a reader that stays would keep the log from being folded in
+    return found, max(0, found.queued + found.sent + found.running - int(rows))
