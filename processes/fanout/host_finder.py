@@ -76,15 +76,16 @@ class HostFinder:
         )
         doing = self._doing() if query.asks_running else {}
         standing = self._mirror.shown.standing_kinds() if "conditions" in query.keys else {}
-        decode, now_wall_s, found = _decoder(query.keys).decode, time.time(), []
-        for place, row in enumerate(rows, start=1):
-            fields = decode(row.fields)
+        decode, now_wall_s, found = _decoder(query.keys).decode, time.time(), list[Change]()
+        for first in range(0, len(rows), AT_ONCE):
+            some = rows[first : first + AT_ONCE]
+            hosts = [decode(row.fields) for row in some]
             if standing:
-                fields["conditions"] = standing.get(row.id, [])
-            if query.matches(fields, now_wall_s, *doing.get(row.id, _IDLE)):
-                found.append(row)
-            if place % AT_ONCE == 0:
-                await asyncio.sleep(0)
+                for row, fields in zip(some, hosts, strict=True):
+                    fields["conditions"] = standing.get(row.id, [])
+            places = query.found(hosts, now_wall_s, [doing.get(row.id, _IDLE) for row in some])
+            found += [some[place] for place in places]
+            await asyncio.sleep(0)
         return found
 
     async def chosen(self, hosts: list[str] | None, text: str | None) -> list[str] | None:
