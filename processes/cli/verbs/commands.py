@@ -32,13 +32,21 @@ from processes.core.values import seconds_between
 @click.option(
     "--state", "state", type=click.Choice([state.value for state in State]), help="Only commands in this state."
 )
+@click.option("--query", "query", metavar="QUERY", help="Only of hosts that this query finds now, as hosts QUERY does.")
 @as_json
 @asks_hub
 def commands(
-    *, limit: int, host: str | None, state: str | None, as_json: bool, hub: str | None, token_file: Path | None
+    *,
+    limit: int,
+    host: str | None,
+    state: str | None,
+    query: str | None,
+    as_json: bool,
+    hub: str | None,
+    token_file: Path | None,
 ) -> None:
     """List commands, newest first."""
-    filters = {"host": host, "state": state}
+    filters = {"host": host, "state": state, "query": query}
     with asking(hub, token_file) as api:
         found, following = api.commands({key: value for key, value in filters.items() if value is not None}, limit)
     if as_json:
