@@ -19,6 +19,7 @@ class Webhook:
         self.got: list[dict[str, Any]] = []
         self.raw: list[tuple[bytes, dict[str, str]]] = []  # bodies as they came, with their headers
         self.answer: int | str = 200
+        self.elsewhere = ""  # where it sends whoever asks
         self.released = threading.Event()
         self.asked = threading.Event()
         self.port = 0
@@ -49,6 +50,8 @@ def webhook() -> Iterator[Webhook]:
                 hook.released.wait(60)
                 return
             self.send_response(int(hook.answer))
+            if hook.elsewhere:
+                self.send_header("Location", hook.elsewhere)
             self.end_headers()
             if hook.answer == 200:
                 hook.got.append(body)
