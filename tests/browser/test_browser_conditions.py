@@ -46,7 +46,9 @@ def bad_night(stage: Stage) -> None:
     for row in conditions:
         stage.do(stage.hub.change("condition", row["id"], **row))
     times = [rfc3339(time.time() + seconds) for seconds in (-60, -60, 7200)]
-    silence = msgspec.to_builtins(SilenceView("s1", "name:web2", "new <i>disks</i>", "ann", *times))
+    silence = msgspec.to_builtins(
+        SilenceView("s1", "name:web2", "new <i>disks</i>", "ann", times[0], times[1], times[2])
+    )
     stage.do(stage.hub.change("silence", "s1", **silence))
 
 
