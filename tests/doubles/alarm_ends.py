@@ -20,6 +20,7 @@ class Webhook:
         self.raw: list[tuple[bytes, dict[str, str]]] = []  # bodies as they came, with their headers
         self.answer: int | str = 200
         self.deflated = b""
+        self.elsewhere = ""  # where it sends whoever asks
         self.released = threading.Event()
         self.asked = threading.Event()
         self.port = 0
@@ -53,6 +54,8 @@ def webhook() -> Iterator[Webhook]:
             if hook.deflated:
                 self.send_header("Content-Encoding", "deflate")
                 self.send_header("Content-Length", str(len(hook.deflated)))
+            if hook.elsewhere:
+                self.send_header("Location", hook.elsewhere)
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # it does not want the body
                 self.wfile.write(hook.deflated)

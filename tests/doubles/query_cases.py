@@ -44,6 +44,7 @@ FOUND = [
     ("since>9m", True), ("since>10m", False), ("since<1h", True), ("seen<10s", True), ("seen>4s", True), ("seen>5", False),
     ("enrolled>9d", True), ("enrolled<2w", True), ("enrolled>=10d", True), ("connected<600", True), ("suspended=web", False),
     ("condition:disk", True), ("condition=flapping", True), ("conditions:mem", False), ("!condition:offline", True),
+    ("name:*" + "*" * 14 + "w*", True), ("name:*" + "*" * 14 + 'x* "*"', False),
     ("seen:2025-11-30", True), ("protocol=1", True), ("10.0.0", False), ("address:10.0.0", True), ("role=WEB", True),
     ("ROLE=web", True), ("metrics:cpu", False), ("metrics.cpu>81", True), ("facts:x", False), ("--web", True), ("!!x", True),
     ("web-1", False), ("-5", True), ("cpu>-5", True), ("a.:x", False), ("label.:x", False), ("pull", True),
@@ -69,6 +70,7 @@ WRONG = [
     ("a\x07b", "a query has no control characters", "a\x07b"),
     ('"a\nb"', "a query has no control characters", '"a\nb"'),
     (" ".join("abcdefghijklmnopqr"), "a query has at most 16 terms", "q"),
+    ("name:" + "*a" * 8 + " web " + "*b" * 9, "a query has at most 16 stars", "*b" * 9),
     ("x" * 1001, "a query has at most 1000 characters", "x"),
 ]
 

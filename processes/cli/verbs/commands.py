@@ -42,6 +42,7 @@ HISTORY: Final = [Column("AT", 1), Column("FROM", 3), Column("TO", 0), Column("R
 @click.option(
     "--state", "state", type=click.Choice([state.value for state in State]), help="Only commands in this state."
 )
+@click.option("--query", "query", metavar="QUERY", help="Only of hosts that this query finds now, as hosts QUERY does.")
 @listed
 @asks_hub
 def commands(
@@ -49,13 +50,14 @@ def commands(
     limit: int,
     host: str | None,
     state: str | None,
+    query: str | None,
     as_json: bool,
     form: output.Form,
     hub: str | None,
     token_file: Path | None,
 ) -> None:
     """List commands, newest first."""
-    filters = {"host": host, "state": state}
+    filters = {"host": host, "state": state, "query": query}
     with asking(hub, token_file) as api:
         found, following = api.commands({key: value for key, value in filters.items() if value is not None}, limit)
         now_wall_s = api.now_wall_s()

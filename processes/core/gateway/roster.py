@@ -54,7 +54,7 @@ class Roster(Generic[Socket]):
         return (member.connection for member in self.registered())
 
     def register(self, member: Member[Socket]) -> Member[Socket] | None:
-        """Make this the host's connection, unless a later one is. Return the other of the two, which the caller ends."""
+        """Make this the host's connection, unless a later one is. Return the other one, which the caller ends."""
         host, old = member.connection.host, self._by_host.get(member.connection.host)
         self._by_id[member.connection.id] = member
         if old is not None and old.connection.since_boot_s > member.connection.since_boot_s:

@@ -61,7 +61,7 @@ function item(row) {
     { className: "item" },
     h(
       "span",
-      { className: "line" },
+      { className: "line wrapped" },
       pill(TONES[row.severity] ?? "info", row.severity),
       " ",
       row.host
@@ -87,7 +87,7 @@ function silence(row) {
   return h(
     "div",
     { className: "item" },
-    h("span", { className: "line" }, h("code", null, row.query), ` · ${row.why}`),
+    h("span", { className: "line wrapped" }, h("code", null, row.query), ` · ${row.why}`),
     h("span", { className: "under right" }, over ? "over" : `until ${day(row.until)}`),
     h("span", { className: "under" }, `by ${row.actor}, from ${day(row.starts_at)}`),
     h(
@@ -116,7 +116,7 @@ export const view = {
           { className: "tools" },
           h(
             "label",
-            null,
+            { className: "inline" },
             h("input", {
               type: "checkbox",
               checked: every,

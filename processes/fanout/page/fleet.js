@@ -47,7 +47,7 @@ const shown = () => {
   open = openByHost();
   const now = clock.now(),
     query = parse(wanted.text),
-    found = hostsByName().filter((host) => query.matches(host, open.get(host.name), now));
+    found = hostsByName().filter((host) => query.matches(withConditions(host), open.get(host.name), now));
   const counts = Object.fromEntries(PRESENCES.map((presence) => [presence, 0]));
   const presence = (host) => presenceOf(host, now, true).word;
   for (const host of found) counts[presence(host)]++;
@@ -132,6 +132,12 @@ function cells(host, selected) {
   ];
 }
 // What is wrong with the host besides its presence.
+// The host as queries look at it: with the kinds of what stands there.
+function withConditions(host) {
+  const standing = conditionsOf(host.name);
+  return standing.length ? { ...host, conditions: standing.map((row) => row.kind) } : host;
+}
+
 function conditionsText(name) {
   const kinds = conditionsOf(name).map((row) => row.kind.replaceAll("_", " "));
   return kinds.length ? ` · ${[...new Set(kinds)].join(", ")}` : "";
