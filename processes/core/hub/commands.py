@@ -45,10 +45,13 @@ def make_command(
 
 
 def cancel_command(draft: Draft, command: Command, actor: str) -> Command:
-    """End the command if it is still queued; else ask its agent to. Return the command as it is now."""
-    asked = msgspec.structs.replace(
-        command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=actor
-    )
+    """End the command if it is still queued; else ask its agent to. Return the command as it is now.
+
+    Whoever asked first is named, also if somebody asks again.
+    """
+    asked = command
+    if command.cancel_wall_s is None:
+        asked = msgspec.structs.replace(command, cancel_wall_s=draft.now.wall_s, cancel_actor=actor)
     draft.put_command(asked)
     if asked.state is State.QUEUED:
         return draft.move(asked, State.CANCELLED, actor, "cancelled")

@@ -346,8 +346,9 @@ def _cancel_run(draft: Draft, event: RequestReceived, request: CancelRun) -> tup
         raise Refused(404, "unknown_run", f"no run {request.run_id!r} that is under way or ended lately")
     if not run.open:
         raise Refused(409, "final", f"run {run.id} has ended already: {run.state}", run=run_view(run))
-    cancel_wall_s = run.cancel_wall_s or draft.now.wall_s
-    draft.put_run(msgspec.structs.replace(run, cancel_wall_s=cancel_wall_s, cancel_actor=event.actor, asked=0))
+    if run.cancel_wall_s is None:  # whoever asked first is named
+        run = msgspec.structs.replace(run, cancel_wall_s=draft.now.wall_s, cancel_actor=event.actor)
+    draft.put_run(msgspec.structs.replace(run, asked=0))
     runs.advance(draft, run.id)
     after = draft.run(run.id)
     assert after is not None

@@ -179,6 +179,7 @@ class RunView(msgspec.Struct, frozen=True):
     not_attempted: int
     hosts: list[PartView]
     query: str = ""
+    cancel_requested_by: str = ""  # who asked first
 
 
 def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] | None = None) -> RunView:
@@ -210,4 +211,5 @@ def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] 
             for host in hosts
         ],
         query=run.query,
+        cancel_requested_by=run.cancel_actor,
     )

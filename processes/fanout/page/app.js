@@ -4,11 +4,12 @@ import { clock } from "./clock.js";
 import { view as commands } from "./commands.js";
 import { view as conditions } from "./conditions.js";
 import { view as deadletters } from "./deadletters.js";
-import { $, h, icon, one, setText } from "./dom.js";
+import { $, h, icon, one, setText, visible } from "./dom.js";
 import { view as fleetView } from "./fleet.js";
 import { view as host } from "./host.js";
 import { view as incident } from "./incident.js";
 import { ask, at, checkSilence, connect, disconnect, link, may } from "./link.js";
+import { enter } from "./place.js";
 import { view as runs } from "./runs.js";
 import { fleet } from "./store.js";
 import { view as watchdog } from "./watchdog.js";
@@ -145,7 +146,7 @@ link.failed = (error) => {
 
 function route(event) {
   if (!link.me) return;
-  const [name, id] = location.hash.slice(1).split("/"),
+  const [name, id] = enter(),
     known = Object.hasOwn(VIEWS, name) ? name : "fleet";
   let wanted = "";
   try {
@@ -164,9 +165,15 @@ function route(event) {
   current.build(main, wanted, redraw);
   main.scrollTop = 0;
   setText($("title"), current.title());
-  document.title = `${$("title").textContent} · fleethub`;
+  entitle();
   if (event) $("title").focus({ preventScroll: true });
   redraw();
+}
+
+// What the tab says: what is looked at, which is more than the name of the view.
+function entitle() {
+  const name = `${visible(current.looksAt?.() || current.title())} · fleethub`;
+  if (document.title !== name) document.title = name;
 }
 
 // ── what is always shown ──
@@ -259,6 +266,7 @@ function draw() {
     drawnMs = Date.now();
     try {
       current.draw();
+      entitle();
       undrawn = "";
     } catch (error) {
       link.failed(error);

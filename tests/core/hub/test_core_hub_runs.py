@@ -152,6 +152,17 @@ def test_cancel_ends_what_is_under_way_and_begins_nothing_more(fleet: Fleet) -> 
     assert fleet.play.ask(CancelRun(fleet.run_id)).status == 409
 
 
+def test_whoever_cancels_a_run_first_is_named_by_it_and_by_its_commands(fleet: Fleet) -> None:
+    fleet.start("pull", "switch", parallel=2)
+    for actor in ("bob", "admin"):
+        fleet.play.do(
+            messages.RequestReceived(f"by {actor}", "fanout", actor, fleet.play.at_s + 5, CancelRun(fleet.run_id))
+        )
+    assert run_view(fleet.run).cancel_requested_by == "bob"
+    asked = {one.cancel_actor for one in fleet.play.memory.commands.values() if one.cancel_wall_s is not None}
+    assert asked == {"bob"}
+
+
 def test_a_run_goes_on_under_the_next_hub(fleet: Fleet) -> None:
     fleet.start("pull", "switch")
     infos = list(fleet.play.memory.connections.values())
