@@ -65,7 +65,8 @@ export function command(hosts, done, query = "", before = {}) {
     lackNote.hidden = !without.length;
     const what = steps.length > 1 ? `not all of ${steps.join(", ")}` : `no ${steps[0]}`;
     if (without.length) {
-      setText(lack, `${without.length} of ${many(hosts.length, "host")} offer ${what}: ${namesOf(without)}.`);
+      const few = `${without.length} of ${many(hosts.length, "host")} offer ${what}: ${namesOf(without)}.`;
+      setText(lack, hosts.length === 1 ? `${hosts[0].name} offers ${what}.` : few);
       setText(leaveText, `Leave ${without.length === 1 ? "it" : `these ${without.length}`} out`);
     } else input.leave.checked = false;
     input.leave.parentElement.hidden = without.length === hosts.length;
@@ -154,7 +155,7 @@ function choices(hosts, ops, known, add) {
       "p",
       { className: "note warn" },
       icon("dash"),
-      `${hosts.length === 1 ? "This host offers" : "These hosts offer"} no operation: [commands] in an agent.toml has them.`,
+      `${hosts.length === 1 ? "It offers" : "They offer"} no operation: [commands] in agent.toml has them.`,
     );
   return h(
     "div",

@@ -225,7 +225,7 @@ function about(command) {
       command.state === "queued"
         ? "It is cancelled at once."
         : isAway
-          ? `${command.host} is ${presence?.text ?? "unknown"}: its agent is asked to end it once it is back. Until then it may run on.`
+          ? `${command.host} is ${presence?.text ?? "unknown"}: its agent is asked once it is back; it may run on.`
           : "Its agent is asked to end it. If it succeeds before that, it counts as succeeded.",
       "Cancel the command",
       () => askSurely("POST", `/api/v1/commands/${command.id}/cancel`),

@@ -208,7 +208,7 @@ export function enroll() {
               { className: "note warn" },
               icon("bang"),
               `${given.agents_url} leads to the machine on which it is typed. For another server, agents need an ` +
-                "address of this hub that can be reached: the settings agents.listen or agents.url with TLS, or a tunnel.",
+                "address of this hub that can be reached: settings agents.listen or agents.url, with TLS; or a tunnel.",
             ),
         ];
         showToken(`${given.code ? "Code" : "Token"} of ${given.name}`, how, given.code ?? given.token);

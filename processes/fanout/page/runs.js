@@ -192,7 +192,7 @@ function agains(run) {
   return [
     button(`Again on the ${whole(failed.length)} failed …`, failed, `the ${many(failed.length, "host")} that failed`),
     button(
-      `Again on the ${whole(rest.length)} not attempted …`,
+      `Again on the ${whole(rest.length)} not attempted${at("cancelled").length ? " or cancelled" : ""} …`,
       rest,
       `the ${many(rest.length, "host")} that were not attempted or cancelled`,
     ),
@@ -207,7 +207,7 @@ const limit = (run) =>
     "p",
     { className: "note warn" },
     icon("bang"),
-    `Stopped by its limit: ${many(run.failed, "host")} failed, ${run.max_failures} allowed. ` +
+    `Stopped by its limit: ${many(run.failed, "host")} failed or cancelled, ${run.max_failures} allowed. ` +
       `${many(run.pending + run.not_attempted, "host")} not begun; those already under way went on.`,
   );
 
