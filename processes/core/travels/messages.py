@@ -47,7 +47,7 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     register: Register
     facts: Json = Json(b"{}")
     address: str = ""
-    since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`; of two connections of one host the later counts
+    since_boot_s: float = 0.0  # CLOCK_BOOTTIME when it was accepted; of two of one host the later counts
     written: list[str] = []
     idle: bool = False
     progress: Json = Json(b"{}")  # of the agent's operations, as it was last reported
