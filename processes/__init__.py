@@ -124,12 +124,14 @@ A heartbeat's way
      7. fanout/loop.py follows `broadcasts` with core/fanout/mirror.py, which keeps it beside the rows undecoded
         (shown/replica.py). fanout/subscribers.py sends it on, as core/fanout/feed.py says.
      8. In the browser page/link.js receives it, page/store.js enters it in the row of its host, and page/fleet.js and
-        page/host.js show that. A rule about metrics finds them in the host's record (memory.hosts), decoded.
+        page/host.js show that; page/place.js keeps in the address what is looked at. A rule about metrics finds them
+        in the host's record (memory.hosts), decoded.
 
 A command's way
      1. `fleethub run` (cli/verbs/run.py, client/api.py) POSTs a run to /api/v1/runs, even for one operation on one
-        host. The page POSTs that one to /api/v1/commands, and all else as a run. fanout/operations.py has the routes,
-        fanout/change_api.py the endpoints, and travels/operator_requests.py the bodies with their limits.
+        host. The page (page/commanding.js) POSTs that one to /api/v1/commands, and all else as a run.
+        fanout/operations.py has the routes, fanout/change_api.py the endpoints, and travels/operator_requests.py the
+        bodies with their limits.
      2. fanout/requests.py appends a RequestReceived to `events`, with a deadline, and waits for the answer.
      3. core/hub/requests.py accepts or refuses it. A run is carried on by core/hub/runs.py (`advance`): it begins
         hosts, and is called again when one of the run's commands has ended. For a run as for a single command

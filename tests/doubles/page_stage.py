@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
 from processes.adapters.state import durable
 from processes.adapters.state.pulse_file import PulseFile, start_ticks
 from processes.core.records.command import Command, State
+from processes.core.records.run import HostPart, Part, Run
 from processes.core.shown.replica import Replica
 from processes.core.shown.status import (
     CanaryReport,
@@ -169,6 +170,19 @@ class Stage:
             connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", values)
             rows = [(id, offset, "stdout", line) for offset, line in enumerate(lines)]
             connection.executemany("INSERT OR REPLACE INTO output VALUES (?,?,?,?)", rows)
+
+    def run(self, run: Run, parts: list[HostPart]) -> None:
+        """The run, with these parts of its hosts, is in the database."""
+        with self.house.database() as connection:
+            values = (run.number, run.id, int(run.open), run.finished_wall_s, msgspec.json.encode(run).decode())
+            connection.execute("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?)", values)
+            names = msgspec.json.encode([part.host for part in parts]).decode()
+            connection.execute("INSERT OR REPLACE INTO run_hosts VALUES (?,?)", (run.id, names))
+            begun = [part for part in parts if part.part not in (Part.PENDING, Part.NOT_ATTEMPTED)]
+            rows = [
+                (run.id, part.host, int(part.part is Part.ACTIVE), msgspec.json.encode(part).decode()) for part in begun
+            ]
+            connection.executemany("INSERT OR REPLACE INTO run_parts VALUES (?,?,?,?)", rows)
 
     def sign_in(self, browser: Browser, role: str = "admin", **context: Any) -> Watched:
         """A page of somebody of this role, live."""

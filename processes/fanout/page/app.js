@@ -4,12 +4,13 @@ import { clock } from "./clock.js";
 import { view as commands } from "./commands.js";
 import { view as conditions } from "./conditions.js";
 import { view as deadletters } from "./deadletters.js";
-import { $, h, icon, one, setText } from "./dom.js";
+import { $, h, icon, one, setText, visible } from "./dom.js";
 import { view as fleetView } from "./fleet.js";
 import { view as host } from "./host.js";
 import { view as incident } from "./incident.js";
 import { view as incidents } from "./incidents.js";
 import { ask, at, checkSilence, connect, disconnect, link, may } from "./link.js";
+import { enter } from "./place.js";
 import { view as runs } from "./runs.js";
 import { fleet } from "./store.js";
 import { view as watchdog } from "./watchdog.js";
@@ -164,7 +165,7 @@ link.failed = (error) => {
 
 function route(event) {
   if (!link.me) return;
-  const [name, id] = location.hash.slice(1).split("/"),
+  const [name, id] = enter(),
     known = Object.hasOwn(VIEWS, name) ? name : "fleet";
   let wanted = "";
   try {
@@ -185,6 +186,11 @@ function route(event) {
   setText($("title"), current.title());
   if (event) $("title").focus({ preventScroll: true });
   redraw();
+}
+
+// What is looked at, which is more than the name of the view.
+function looksAt() {
+  return visible(current.looksAt?.() || current.title());
 }
 
 // ── what is always shown ──
@@ -245,7 +251,6 @@ function draw() {
   checkSilence();
   truth();
   asideTab();
-  drawWrong($("title").textContent, !link.fresh && fleet.version >= 0);
   if (current && dirty && Date.now() - drawnMs >= DRAW_MS) {
     dirty = false;
     drawnMs = Date.now();
@@ -256,6 +261,8 @@ function draw() {
       link.failed(error);
     }
   }
+  // after the view, which may know by now what it looks at
+  if (current) drawWrong(looksAt(), !link.fresh && fleet.version >= 0);
   growAll();
 }
 
