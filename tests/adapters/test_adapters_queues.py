@@ -1,4 +1,6 @@
-"""The contract of every engine of the queues (adapters/queues.py): today's process, and the double of the tests."""
+"""The contract of every engine of the queues (adapters/queues.py): the process `queues`, PostgreSQL, and the double of
+the tests.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from doubles.deadline import WAIT_S
-from doubles.queue_engines import START, House, MemoryHouse, RealHouse, until_back
+from doubles.queue_engines import START, House, MemoryHouse, PostgresHouse, RealHouse, until_back
 
 from processes.adapters.queues import QueuesAway
 from processes.core.errors import Fenced
@@ -18,12 +20,13 @@ from processes.core.values import Position
 Claim = Callable[[House], Awaitable[None]]
 
 
-@pytest.fixture(params=["real", "memory"])
+@pytest.fixture(params=["real", "postgres", "memory"])
 def prove(request: pytest.FixtureRequest, folder: Path) -> Callable[[Claim], None]:
     """Proves a claim of an engine, in an event loop."""
+    server = request.getfixturevalue("volatile_postgres") if request.param == "postgres" else None
 
     async def run(claim: Claim) -> None:
-        house: House = RealHouse(folder) if request.param == "real" else MemoryHouse()
+        house: House = PostgresHouse(server) if server else RealHouse(folder) if request.param == "real" else MemoryHouse()
         try:
             await asyncio.wait_for(claim(house), 2 * WAIT_S)
         finally:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import psycopg
+import pytest
 import structlog
-from doubles.deadline import WAIT_S
+from doubles.deadline import WAIT_S, until
+from doubles.postgres_server import PostgresServer
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
+from processes.adapters.postgres.queues import PostgresQueues
 from processes.adapters.queue_link import QueueLink
 from processes.adapters.queues import Queues, QueuesAway
 from processes.core.values import Position
 from processes.queues.server import Server
 
 START = Position(0, 0)
+_databases = itertools.count(1)
 
 
 class House(Protocol):
@@ -54,6 +62,42 @@ class RealHouse:
         for link in self._links:
             await link.close()
         self.server.close()
+
+
+class PostgresHouse:
+    """A database of its own on a server that the tests share."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self.url = server.url(f"q{next(_databases)}")
+        self._ask(f"CREATE DATABASE {self.url.rpartition('/')[2]}")
+        self._links: list[PostgresQueues] = []
+
+    def restart(self) -> None:
+        """One of its processes is killed: the server ends all others, and empties the queues."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            with pytest.raises(psycopg.OperationalError):
+                while True:
+                    connection.execute("SELECT 1")
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url):
+            return True
+        return False
+
+    def link(self, role: str, timeout_s: float = WAIT_S) -> PostgresQueues:
+        self._links.append(PostgresQueues(self.url, role, timeout_s=timeout_s))
+        return self._links[-1]
+
+    async def close(self) -> None:
+        for link in self._links:
+            await link.close()
+
+    def _ask(self, statement: str) -> None:
+        with psycopg.connect(self._server.url(), autocommit=True) as connection:
+            connection.execute(statement.encode())
 
 
 class MemoryHouse:
