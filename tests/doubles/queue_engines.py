@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,7 @@ import structlog
 from doubles.deadline import WAIT_S, until
 from doubles.postgres_server import PostgresServer
 from doubles.queue_link import MemoryQueueLink, MemoryQueues
+from psycopg import errors
 
 from processes.adapters.postgres.queues import PostgresQueues
 from processes.adapters.queue_link import QueueLink
@@ -25,7 +25,6 @@ from processes.core.values import Position
 from processes.queues.server import Server
 
 START = Position(0, 0)
-_databases = itertools.count(1)
 
 
 class House(Protocol):
@@ -65,21 +64,24 @@ class RealHouse:
 
 
 class PostgresHouse:
-    """A database of its own on a server that the tests share."""
+    """A server that the tests share, one after another; nothing is left of the test before."""
 
     def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-        self.url = server.url(f"q{next(_databases)}")
-        self._ask(f"CREATE DATABASE {self.url.rpartition('/')[2]}")
+        self.url = server.url()
         self._links: list[PostgresQueues] = []
+        with psycopg.connect(self.url, autocommit=True) as connection, contextlib.suppress(errors.InvalidSchemaName):
+            connection.execute(
+                "TRUNCATE fleethub_queues.queue, fleethub_queues.client, fleethub_queues.fence,"
+                " fleethub_queues.pack_0, fleethub_queues.pack_1, fleethub_queues.pack_2, fleethub_queues.pack_3"
+            )
 
     def restart(self) -> None:
         """One of its processes is killed: the server ends all others, and empties the queues."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            os.kill(connection.info.backend_pid, signal.SIGKILL)
+        with psycopg.connect(self.url, autocommit=True) as victim, psycopg.connect(self.url, autocommit=True) as witness:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
             with pytest.raises(psycopg.OperationalError):
-                while True:
-                    connection.execute("SELECT 1")
+                while True:  # until the server has noticed
+                    witness.execute("SELECT 1")
         until(self._answers)
 
     def _answers(self) -> bool:
@@ -94,10 +96,6 @@ class PostgresHouse:
     async def close(self) -> None:
         for link in self._links:
             await link.close()
-
-    def _ask(self, statement: str) -> None:
-        with psycopg.connect(self._server.url(), autocommit=True) as connection:
-            connection.execute(statement.encode())
 
 
 class MemoryHouse:
