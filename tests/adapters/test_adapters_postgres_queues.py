@@ -215,7 +215,9 @@ def test_what_is_acknowledged_gives_its_room_back(house: PostgresHouse, owner: p
 
     def in_table(number: int) -> None:
         # what was appended at another time of the turn
-        owner.execute(f"WITH p AS (DELETE FROM {_current(owner)} RETURNING *) INSERT INTO fleethub_queues.pack_{number} SELECT * FROM p".encode())
+        owner.execute(
+            f"WITH p AS (DELETE FROM {_current(owner)} RETURNING *) INSERT INTO fleethub_queues.pack_{number} SELECT * FROM p".encode()
+        )
 
     async def run() -> None:
         link = house.link("hub")
@@ -229,7 +231,12 @@ def test_what_is_acknowledged_gives_its_room_back(house: PostgresHouse, owner: p
         assert owner.execute(size.encode()).fetchone()[0] > 3_000_000  # type: ignore[index]
         assert (await link.read("events", Position(end.epoch, 2999))).items == [b"x" * 1000]
         await link.acknowledge("events", end)
-        until(lambda: owner.execute("SELECT fleethub_queues.fh_sweep()") and owner.execute(size.encode()).fetchone()[0] < 100_000)  # type: ignore[index]
+        until(
+            lambda: (
+                owner.execute("SELECT fleethub_queues.fh_sweep()")
+                and owner.execute(size.encode()).fetchone()[0] < 100_000
+            )
+        )  # type: ignore[index]
 
     asyncio.run(run())
 

@@ -26,7 +26,9 @@ def prove(request: pytest.FixtureRequest, folder: Path) -> Callable[[Claim], Non
     server = request.getfixturevalue("volatile_postgres") if request.param == "postgres" else None
 
     async def run(claim: Claim) -> None:
-        house: House = PostgresHouse(server) if server else RealHouse(folder) if request.param == "real" else MemoryHouse()
+        house: House = (
+            PostgresHouse(server) if server else RealHouse(folder) if request.param == "real" else MemoryHouse()
+        )
         try:
             await asyncio.wait_for(claim(house), 2 * WAIT_S)
         finally:

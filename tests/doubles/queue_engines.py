@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import psycopg
-import pytest
 import structlog
 from doubles.deadline import WAIT_S, until
 from doubles.postgres_server import PostgresServer
@@ -77,14 +76,15 @@ class PostgresHouse:
 
     def restart(self) -> None:
         """One of its processes is killed: the server ends all others, and empties the queues."""
-        with psycopg.connect(self.url, autocommit=True) as victim, psycopg.connect(self.url, autocommit=True) as witness:
+        with (
+            psycopg.connect(self.url, autocommit=True) as victim,
+            psycopg.connect(self.url, autocommit=True) as witness,
+        ):
             os.kill(victim.info.backend_pid, signal.SIGKILL)
-            with pytest.raises(psycopg.OperationalError):
-                while True:  # until the server has noticed
-                    witness.execute("SELECT 1")
-        until(self._answers)
+            until(lambda: not answers(witness))  # the server has noticed
+        until(self._is_up)
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url):
             return True
         return False
@@ -96,6 +96,15 @@ class PostgresHouse:
     async def close(self) -> None:
         for link in self._links:
             await link.close()
+
+
+def answers(connection: psycopg.Connection) -> bool:
+    """Whether the server answers on it."""
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 class MemoryHouse:

@@ -1,9 +1,9 @@
 """One connection to PostgreSQL on a thread of its own, opened anew when it is lost: calls, one after another.
 
-A call may find nothing yet: then it is tried again when its channel is notified, every POLL_S besides, and for the last
-time when its wait is over. Each call has a deadline: past it, the socket is shut, which ends a query at once wherever it
-waits. No query is ever cancelled, and TCP's timers do not help with a server that is frozen, since its kernel goes on to
-acknowledge.
+A call may find nothing yet: then it is tried again when its channel is notified, every POLL_S besides, and for the
+last time when its wait is over. Each call has a deadline: past it, the socket is shut, which ends a query at once
+wherever it waits. No query is ever cancelled, and TCP's timers do not help with a server that is frozen, since its
+kernel goes on to acknowledge.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CONNINFO: Final[Mapping[str, str | int]] = {  # what the URL does not say otherw
     "keepalives_count": 3,
     "client_encoding": "utf8",
 }
-# No statement_timeout: the deadline is ours. The statistics of these tables are never fresh, so the plans are told; a scan
-# that is told not to be looks dear enough for a compiler, which takes half a second
+# No statement_timeout: the deadline is ours. The statistics of these tables are never fresh, so the plans are told; a
+# scan that is told not to be looks dear enough for the compiler, which takes half a second
 SESSION: Final = (
     "SET jit = off; SET synchronous_commit = off; SET lock_timeout = '1s'; SET client_connection_check_interval = '1s';"
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;"
@@ -62,13 +62,23 @@ class Call(Generic[T]):
 
     def succeed(self, result: T) -> None:
         """Give the caller the result; from the thread."""
-        self._say(lambda: self.future.done() or self.future.set_result(result))
+
+        def say() -> None:
+            if not self.future.done():
+                self.future.set_result(result)
+
+        self._say(say)
 
     def fail(self, error: Exception) -> None:
         """Give the caller the error; from the thread."""
-        self._say(lambda: self.future.done() or self.future.set_exception(error))
 
-    def _say(self, word: Callable[[], object]) -> None:
+        def say() -> None:
+            if not self.future.done():
+                self.future.set_exception(error)
+
+        self._say(say)
+
+    def _say(self, word: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(word)
 

@@ -3,8 +3,8 @@
 Everything is unlogged: what a crash of the server takes is repaired end to end, as when the process `queues` dies. A
 queue whose row is missing is made with a random epoch, so that every reader meets a gap.
 
-The row of a queue is locked by its appends and acknowledgements. So items commit in the order of their numbers, and none
-below a position that somebody has read already.
+The row of a queue is locked by its appends and acknowledgements. So items commit in the order of their numbers, and
+none below a position that somebody has read already.
 
 Items stand in packs (core/queues/packs.py), in one of four tables, by the clock: one that is not in use and has become
 empty is truncated, because what is deleted leaves dead rows behind for as long as somebody's long transaction is open.
@@ -46,8 +46,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS fleethub_queues.fence (id INT PRIMARY KEY CH
 """
 _PACK = """
 CREATE UNLOGGED TABLE IF NOT EXISTS fleethub_queues.pack_{k} (
-  queue TEXT NOT NULL, last BIGINT NOT NULL, first BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL, sent_boot_s FLOAT8 NOT NULL,
-  ends BYTEA NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (queue, last));
+  queue TEXT NOT NULL, last BIGINT NOT NULL, first BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL,
+  sent_boot_s FLOAT8 NOT NULL, ends BYTEA NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (queue, last));
 ALTER TABLE fleethub_queues.pack_{k} ALTER ends SET STORAGE EXTERNAL, ALTER data SET STORAGE EXTERNAL;
 """
 # A function's own statements see what has committed before each of them; its locks are taken before.
@@ -263,7 +263,7 @@ def statements() -> str:
                 client_hours=CLIENT_HOURS, packs_max=500, limits=_limits(),
                 inserts="\n  ".join(f"WHEN {k} THEN {_INSERT.format(k=k)}" for k in ks),
                 deletes="\n  ".join(
-                    f"DELETE FROM pack_{k} WHERE queue = p_queue AND last > v_queue.acknowledged AND last <= p_after;"
+                    _DELETE.format(k=k)
                     for k in ks
                 ),
             ),
@@ -276,6 +276,8 @@ _INSERT = """INSERT INTO pack_{k}
         p_sent_boot_s, e, d
       FROM (SELECT e, d, sum(octet_length(e) / 4) OVER (ORDER BY i) AS n
         FROM unnest(p_ends, p_datas) WITH ORDINALITY AS t(e, d, i)) s;"""
+
+_DELETE = "DELETE FROM pack_{k} WHERE queue = p_queue AND last > v_queue.acknowledged AND last <= p_after;"
 
 
 def _limits() -> str:

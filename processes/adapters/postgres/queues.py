@@ -1,4 +1,5 @@
-"""The queues in PostgreSQL: an engine of adapters/queues.py. The functions in the database (queue_schema.py) do the work.
+"""The queues in PostgreSQL: an engine of adapters/queues.py. The functions in the database (queue_schema.py) do the
+work.
 
 There is one connection for appends, acknowledgements and stats, so they happen in the order of the calls; one for all
 reads; and a fresh one for each ping.
@@ -13,7 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-import psycopg
 from psycopg import errors
 
 from processes.adapters.postgres import queue_schema
@@ -22,7 +22,7 @@ from processes.adapters.queues import QueuesAway
 from processes.core.errors import Fenced, LocalError
 from processes.core.queues import packs
 from processes.core.queues.bounded_queue import HUB
-from processes.core.queues.packs import Head, Pack
+from processes.core.queues.packs import Pack, QueueHead
 from processes.core.travels import queue_calls
 from processes.core.travels.queue_calls import (
     EPOCH_MAX,
@@ -40,8 +40,13 @@ PINGS_MAX: Final = 8
 SWEEP_S: Final = queue_schema.TURN_S / 2  # between two looks of a hub for tables to truncate
 VERSION_MIN: Final = 140000  # client_connection_check_interval
 
-_APPEND: Final = "SELECT * FROM fleethub_queues.fh_append(%s::text, %s::int8, %s::int8, %b::bytea[], %b::bytea[], %s::bool, %s::bool, %s::float8, %s::text, %s::int8)"
-_READ: Final = "SELECT * FROM fleethub_queues.fh_read(%s::text, %s::int8, %s::int8, %s::int4, %s::int4, %s::text, %s::int8)"
+_APPEND: Final = (
+    "SELECT * FROM fleethub_queues.fh_append(%s::text, %s::int8, %s::int8, %b::bytea[], %b::bytea[], %s::bool, %s::bool,"
+    " %s::float8, %s::text, %s::int8)"
+)
+_READ: Final = (
+    "SELECT * FROM fleethub_queues.fh_read(%s::text, %s::int8, %s::int8, %s::int4, %s::int4, %s::text, %s::int8)"
+)
 _ACKNOWLEDGE: Final = "SELECT * FROM fleethub_queues.fh_ack(%s::text, %s::int8, %s::int8, %s::text, %s::int8)"
 _STATS: Final = "SELECT * FROM fleethub_queues.fh_stats(%s::text, %s::int8)"
 _REFUSALS: Final = {
@@ -115,7 +120,7 @@ class PostgresQueues:
             if code:
                 self._refuse(code, queue, call.hub_epoch, newest)
             found = packs.batch(
-                Head(queue, epoch, newest, acknowledged), [Pack(*row[4:]) for row in rows if row[4] is not None],
+                QueueHead(queue, epoch, newest, acknowledged), [Pack(*row[4:]) for row in rows if row[4] is not None],
                 at, call.items_max, call.bytes_max,
             )  # fmt: skip
             if found.items or found.gap or is_last:
@@ -219,9 +224,12 @@ def _open(connection: Connection) -> None:
         ).fetchone()
     except (errors.UndefinedTable, errors.InvalidSchemaName):
         row = None
-    is_ours = row is None or _row(
-        connection, "SELECT pg_has_role(nspowner, 'MEMBER') FROM pg_namespace WHERE nspname = 'fleethub_queues'", ()
-    )[0]
+    is_ours = (
+        row is None
+        or _row(
+            connection, "SELECT pg_has_role(nspowner, 'MEMBER') FROM pg_namespace WHERE nspname = 'fleethub_queues'", ()
+        )[0]
+    )
     if is_ours and (row is None or row[0] < queue_schema.VERSION or row[1]):
         _make(connection)
 

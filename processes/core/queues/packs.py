@@ -33,7 +33,7 @@ class Pack(NamedTuple):
         return self.first + len(self.ends) // END_BYTES - 1
 
 
-class Head(NamedTuple):
+class QueueHead(NamedTuple):
     """A queue as it stood when its packs were read. Invariant: 0 <= acknowledged <= newest."""
 
     name: str
@@ -63,7 +63,7 @@ def items_of(pack: Pack) -> list[bytes]:
     return [pack.data[start:end] for start, end in itertools.pairwise((0, *ends))]
 
 
-def batch(head: Head, packs: Sequence[Pack], after: Position, items_max: int, bytes_max: int) -> Batch:
+def batch(head: QueueHead, packs: Sequence[Pack], after: Position, items_max: int, bytes_max: int) -> Batch:
     """Return what a read after this position finds, as BoundedQueue.read does.
 
     `packs`: those that are kept behind it and behind what is acknowledged, in order, or the first of them.
@@ -87,7 +87,7 @@ def batch(head: Head, packs: Sequence[Pack], after: Position, items_max: int, by
     return Batch(found, Position(head.epoch, at), gap)
 
 
-def _start(head: Head, packs: Sequence[Pack], after: Position) -> tuple[int, bool]:
+def _start(head: QueueHead, packs: Sequence[Pack], after: Position) -> tuple[int, bool]:
     if after.epoch != head.epoch:
         oldest = max(packs[0].first - 1, head.acknowledged) if packs else head.newest
         return oldest, after.epoch != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from processes.core.errors import RemoteError
 from processes.core.queues import packs
 from processes.core.queues.bounded_queue import BoundedQueue
-from processes.core.queues.packs import END_BYTES, PACK_BYTES_MAX, PACK_ITEMS_MAX, Head, Pack
+from processes.core.queues.packs import END_BYTES, PACK_BYTES_MAX, PACK_ITEMS_MAX, Pack, QueueHead
 from processes.core.travels.queue_calls import QueueLimits, QueueRefused
 from processes.core.values import Position
 
@@ -23,7 +24,7 @@ class Kept(NamedTuple):
     queue: BoundedQueue
 
     def read(self, after: Position, items_max: int, bytes_max: int) -> object:
-        head = Head("events", self.queue.epoch, self.queue.newest.sequence, self.queue._acknowledged_sequence)
+        head = QueueHead("events", self.queue.epoch, self.queue.newest.sequence, self.queue._acknowledged_sequence)
         lower = max(head.acknowledged, after.sequence if after.epoch == head.epoch else 0)
         try:
             return packs.batch(head, [p for p in self.packs if p.last > lower], after, items_max, bytes_max)
@@ -72,7 +73,7 @@ def test_packs_keep_both_limits_and_all_items_in_order(sizes: list[int], small: 
     for pack in found:
         count = len(pack.ends) // END_BYTES
         assert count == 1 or (count <= PACK_ITEMS_MAX and len(pack.data) <= PACK_BYTES_MAX)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         together = len(one.data) + len(packs.items_of(other)[0])
         assert len(one.ends) // END_BYTES == PACK_ITEMS_MAX or together > PACK_BYTES_MAX, "it would have fitted"
 
