@@ -116,6 +116,9 @@ def on_thread(name: str, work: Callable[[], _T], discard: Callable[[_T], object]
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(fail, error)
             return
+        if future.cancelled():  # the loop may end before it would call anybody
+            discard(result)
+            return
         try:
             loop.call_soon_threadsafe(succeed, result)
         except RuntimeError:

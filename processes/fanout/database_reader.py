@@ -65,7 +65,7 @@ class DatabaseReader:
                 db = aiosqlite.Connection(self._open, 64)
                 db._thread.daemon = True  # a disk that hangs must not keep a process from its end
                 self._db = await db
-        db = self._db
+        db, open_one = self._db, self._db._conn
 
         def call(connection: sqlite3.Connection) -> T:
             if sqlite_file.files_at(self._path) != self._files:
@@ -76,9 +76,9 @@ class DatabaseReader:
             return found
 
         try:
-            result: T = await db._execute(call, db._conn)  # type: ignore[no-untyped-call]
+            result: T = await db._execute(call, open_one)  # type: ignore[no-untyped-call]
         finally:
-            if isinstance(db._conn, sqlite_file.StillConnection) and self._db is db:
+            if isinstance(open_one, sqlite_file.StillConnection) and self._db is db:
                 self._drop()  # it would go on showing what it has read once
         return result
 

@@ -39,8 +39,7 @@ from processes.fanout.subscribers import SUBSCRIBERS_MAX, Audience, Subscriber
 UNSENT_BYTES_S: Final = 32 * 1024  # a client that reads is expected to take so many a second: a slow telephone
 # at a time, WebSockets included, where descriptors allow. Half of them is for operators who are signed in
 CONNECTIONS_MAX: Final = 4096
-# a token made a moment ago is known here after so long: the state folder is looked at every 0.5 s
-LOOK_AGAIN_S: Final = 0.7
+LOOK_AGAIN_S: Final = 0.02  # between two questions whether the look for an unknown token has ended
 GRACE_S: Final = 2  # for answers that are being written when the server stops
 
 HEADERS: Final = {
@@ -348,9 +347,9 @@ def subscriber_class(
         if origins and not (len(origins) == 1 and auth.origin_ok(origins[0], host)):
             return refuse(403, "foreign_origin", "this page is not ours")
         authorization = headers.get_all("Authorization")
-        principal = auth.known(authorization[0] if len(authorization) == 1 else "", headers.get_all("Cookie"))
-        if principal is None and authorization and not subscriber.looked_again:
-            subscriber.looked_again = True
+        sent = (authorization[0] if len(authorization) == 1 else "", headers.get_all("Cookie"))
+        principal = auth.known(*sent)
+        if principal is None and any(sent) and not subscriber.has_looked_again(lambda: auth.find(*sent, address)):
             return LOOK_AGAIN_S
         if principal is None:
             if authorization:

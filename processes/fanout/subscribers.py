@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import http
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, assert_never
 
 import msgspec
@@ -69,7 +69,7 @@ class Subscriber(WebSocket):
         super().__init__(LIMITS, audience.pacer)
         self.arrival = arrival
         self._audience, self._admit = audience, admit
-        self.looked_again = False  # for a token that was not known at first
+        self._look: asyncio.Task[Principal | None] | None = None  # for a token that was not known at first
         self.principal: Principal | None = None
         self.feed = Feed(0)
         self.full_s = 0.0  # when it was last sent a full state
@@ -80,6 +80,12 @@ class Subscriber(WebSocket):
     def is_canary(self) -> bool:
         """Return whether this is the canary's connection."""
         return self.principal is not None and self.principal.canary
+
+    def has_looked_again(self, look: Callable[[], Coroutine[None, None, Principal | None]]) -> bool:
+        """Return whether the one look for its token has ended. The first call begins it."""
+        if self._look is None:
+            self._look = asyncio.get_running_loop().create_task(look())
+        return self._look.done()
 
     def on_request(self, request: Request) -> Response | float | None:
         """Called with the upgrade request. Return the answer, or after how many seconds to ask again."""

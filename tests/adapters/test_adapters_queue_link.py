@@ -20,6 +20,7 @@ from doubles.served import Served, serving
 from processes.adapters import queue_line
 from processes.adapters.queue_line import Line
 from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_socket import on_thread
 from processes.adapters.queues import QueuesAway
 
 
@@ -286,3 +287,27 @@ def test_a_link_has_no_thread_once_its_connections_are_open(folder: Path) -> Non
 
     before = threading.enumerate()  # a test before this one may have left one that is still in its deadline
     asyncio.run(claim())
+
+
+def test_what_a_thread_has_opened_for_nobody_is_closed_though_the_loop_has_ended() -> None:
+    may_end = threading.Event()
+    closed: list[str] = []
+
+    def work() -> str:
+        may_end.wait(WAIT_S)
+        return "a connection"
+
+    async def give_up() -> None:
+        opening = on_thread("opening", work, closed.append)
+        opening.cancel()
+        may_end.set()  # the loop does not run from here until it is closed
+        for thread in [each for each in threading.enumerate() if each.name == "opening"]:
+            thread.join(WAIT_S)
+        asyncio.get_running_loop().stop()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(give_up())
+    loop.run_forever()
+    assert task.done()
+    loop.close()
+    assert closed == ["a connection"]
