@@ -104,7 +104,8 @@ def blame(name: str, judgements: Mapping[str, Judgement], facts: Mapping[str, Pr
     if rank > 0 and hub is not None and hub.pulse is not None and hub.pulse.blocked_on == Blocked.STORAGE:
         return "storage"
     pulse = facts[name].pulse
-    if rank > RANK["queues"] and "queues" not in judgements and pulse is not None and pulse.blocked_on == Blocked.QUEUES:
+    is_blocked = pulse is not None and pulse.blocked_on == Blocked.QUEUES
+    if rank > RANK["queues"] and is_blocked and "queues" not in judgements:
         return "queues"  # which PostgreSQL has: no process of ours
     for other, judgement in judgements.items():
         before = 0 < RANK.get(other.partition(":")[0], 0) < rank
