@@ -28,7 +28,8 @@ from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_mach
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
-    "FLEETHUB_QUEUES_START", "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
+    "FLEETHUB_QUEUES_START", "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB",
+    "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
 LISTS: Final = {

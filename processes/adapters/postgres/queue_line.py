@@ -84,7 +84,7 @@ class Call(Generic[T]):
 
 
 class Line:
-    """A connection, or none yet, and its thread. `opened`: called on the thread with each new connection; may refuse it.
+    """A connection, or none yet, and its thread. `opened`: called there with each new connection; may refuse it.
 
     Invariant: what belongs to the thread is touched by no other, but for `_fresh`, `_socket`, `_in_hand` and `_closed`,
     which the lock guards.

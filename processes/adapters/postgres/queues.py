@@ -41,8 +41,8 @@ SWEEP_S: Final = queue_schema.TURN_S / 2  # between two looks of a hub for table
 VERSION_MIN: Final = 140000  # client_connection_check_interval
 
 _APPEND: Final = (
-    "SELECT * FROM fleethub_queues.fh_append(%s::text, %s::int8, %s::int8, %b::bytea[], %b::bytea[], %s::bool, %s::bool,"
-    " %s::float8, %s::text, %s::int8)"
+    "SELECT * FROM fleethub_queues.fh_append(%s::text, %s::int8, %s::int8, %b::bytea[], %b::bytea[], %s::bool,"
+    " %s::bool, %s::float8, %s::text, %s::int8)"
 )
 _READ: Final = (
     "SELECT * FROM fleethub_queues.fh_read(%s::text, %s::int8, %s::int8, %s::int4, %s::int4, %s::text, %s::int8)"
