@@ -290,7 +290,10 @@ The audit trail
 
 How to add
     an engine of the  adapters/queues.py is what it promises, tests/adapters/test_adapters_queues.py the contract that
-    queues            it passes: give tests/doubles/queue_engines.py a house for it.
+    queues            it passes: give tests/doubles/queue_engines.py a house for it, and
+                      adapters/queue_engine.py its place in the settings. PostgreSQL's is in adapters/postgres/:
+                      queue_schema.py has the tables and functions of the database, queue_line.py a connection and its
+                      thread; core/queues/packs.py says what a read makes of the rows.
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
                       route, who may), client/api.py, a verb in cli/verbs/.

@@ -68,6 +68,9 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         print(f"fleethub {kind}: {error}", file=sys.stderr, flush=True)
         os._exit(EXIT_SETTINGS)
     code = EXIT_BROKEN
+    if number >= len(found.names(kind)):
+        print(f"fleethub {kind}: the settings have no such process", file=sys.stderr, flush=True)
+        os._exit(EXIT_SETTINGS)
     name = found.names(kind)[number]
     os.umask(0o077)
     user, why_root = None, list[str]()

@@ -28,7 +28,8 @@ from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_mach
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
-    "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
+    "FLEETHUB_QUEUES_START", "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB",
+    "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
 LISTS: Final = {
@@ -96,6 +97,18 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     certificate: Annotated[str, _said("The path of a PEM file with the whole chain. Both paths, or none.")] = ""
     key: Annotated[str, _said("The path of its key, a PEM file.")] = ""
+
+
+class Queues(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where the queues between the processes are. By default a process of fleethub's has them in its memory."""
+
+    url: Annotated[
+        str,
+        _said(
+            "A PostgreSQL (14 or newer) that has them instead: `postgresql://fleethub@db.example.org/fleethub`. No "
+            "password: libpq finds it in `~/.pgpass`, or uses a certificate. Needs `fleethub[postgres]`."
+        ),
+    ] = ""
 
 
 class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -204,6 +217,7 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     operators: Operators = Operators()
     agents: Agents = Agents()
     tls: Tls = Tls()
+    queues: Queues = Queues()
     gateway: Gateway = Gateway()
     fanout: Fanout = Fanout()
     watchdog: Watchdog = Watchdog()
@@ -359,7 +373,9 @@ class Settings(msgspec.Struct, frozen=True):
         return self.run / "deaf"
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of the processes of a kind, in order."""
+        """Return the names of the processes of a kind, in order; none of `queues`, if PostgreSQL has the queues."""
+        if kind == "queues" and self.file.queues.url:
+            return []
         count = {"gateway": self.file.gateway.processes, "fanout": self.file.fanout.processes}.get(kind, 1)
         return [process_name(kind, number, count) for number in range(count)]
 
@@ -615,6 +631,8 @@ def _check(file: File) -> None:
             f"agents.url = {file.agents.url!r} is not the URL of an agents' port: "
             "it looks like wss://fleet.example.org/ws"
         )
+    if wrong := _database_fault(file.queues.url):
+        raise SettingsError(f"queues.url: {wrong}")
     if bool(file.tls.certificate) != bool(file.tls.key):
         raise SettingsError("tls.certificate and tls.key belong together: set both or none")
     for name in filter(None, (file.tls.certificate, file.tls.key)):
@@ -631,6 +649,17 @@ def _beside_the_host(url: SplitResult) -> str:
         return "it ends with the path"
     if not re.fullmatch(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?", url.path):
         return "its path is not made of plain letters, digits and -._~"
+    return ""
+
+
+def _database_fault(url: str) -> str:
+    """Return what is wrong with the URL of a PostgreSQL, without its secrets; empty: nothing, or there is none."""
+    shape = "it looks like postgresql://fleethub@db.example.org/fleethub"
+    scheme, colon, rest = url.partition("://")
+    if url and (scheme not in ("postgresql", "postgres") or not colon or not url.isprintable() or " " in url):
+        return f"this is not the URL of a PostgreSQL: {shape}"
+    if ":" in rest.partition("/")[0].rpartition("@")[0] or re.search(r"[?&]password=", rest):
+        return f"a password has no place in it: put it into ~/.pgpass, or use a certificate; {shape}"
     return ""
 
 

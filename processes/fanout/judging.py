@@ -297,7 +297,9 @@ class Judging:
 def house(report: Report, mirror: Mirror) -> House:
     """Return how the house is, by the watchdog's report and by how whole the rows are."""
     states = {process.name: process for process in report.processes}
-    verdicts = {states[name].verdict if name in states else Verdict.DEAD for name in ("hub", "queues")}
+    # there is no process `queues` where PostgreSQL has the queues
+    ways = ("hub", "queues") if "queues" in states else ("hub",)
+    verdicts = {states[name].verdict if name in states else Verdict.DEAD for name in ways}
     # one that is excused, such as on a machine that is too busy, has lost nothing: what it says is only late
     is_anew = not verdicts <= WELL | {Verdict.EXCUSED} or not mirror.is_whole
     gateways = frozenset(

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from processes.adapters import bootstrap, clock, failpoint
 from processes.adapters.bootstrap import Process
-from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_engine import open_queues
 from processes.core.hub import step
 from processes.core.hub.memory import Memory
 from processes.core.hub.rules import Rules
@@ -32,7 +32,7 @@ async def main(process: Process) -> None:
     if opened is None:
         return
     store, memory, position = opened
-    link = QueueLink(process.settings.queues_socket, process.name)
+    link = open_queues(process.settings, process.name)
     link.epoch = process.pulse.pulse.epoch = memory.epoch
     process.pulse.pulse.committed = store.written
     process.log.info("the hub begins", epoch=memory.epoch, hosts=memory.hosts_known, ledger=str(memory.ledger))

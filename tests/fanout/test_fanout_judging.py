@@ -138,6 +138,9 @@ def test_the_house_is_well_only_while_hub_and_queues_turn_and_rows_are_whole() -
         assert not house(report(**{sick: Verdict.FROZEN}), mirror).is_well
     assert house(report(gateway=Verdict.FROZEN), mirror).gateways == {"gateway"}
     assert house(report(gateway=Verdict.FROZEN), mirror).is_well
+    elsewhere = report()  # PostgreSQL has the queues
+    elsewhere = msgspec.structs.replace(elsewhere, processes=[p for p in elsewhere.processes if p.name != "queues"])
+    assert house(elsewhere, mirror).is_well
     starved = house(report(queues=Verdict.EXCUSED), mirror)
     assert (starved.is_well, starved.is_anew) == (False, False)
     red = msgspec.structs.replace(report(), canary=CanaryReport())

@@ -20,6 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 SHARED = {"core", "core.travels", "core.records", "core.shown"}
 HANDS = (
     "adapters", "adapters.state", "adapters.failpoint", "adapters.own_process", "adapters.bootstrap", "adapters.machine",
+    "adapters.queue_engine",
 )  # fmt: skip
 MAY: dict[str, set[str]] = {
     "core": set(),
@@ -37,6 +38,9 @@ MAY: dict[str, set[str]] = {
     "core.cli": SHARED,
     "adapters": SHARED | {"core.alarms"},
     "adapters.alarm_targets": SHARED | {"adapters", "adapters.alarm_sender"},  # a room of one file: settings → targets
+    "adapters.postgres": SHARED | {"core.queues", "adapters"},
+    # a room of one file: settings → engine
+    "adapters.queue_engine": SHARED | {"adapters", "adapters.postgres"},
     "adapters.state": SHARED | {"adapters"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
     "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
