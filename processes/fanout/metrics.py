@@ -28,7 +28,6 @@ from processes.core.travels import agent_frames
 from processes.core.travels.messages import Json
 from processes.core.travels.pulse import Blocked
 from processes.core.values import Presence
-from processes.fanout.judging import LOCK as JUDGING_LOCK
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -193,7 +192,7 @@ def _files(settings: Settings) -> Iterator[Metric]:
     yield free
     judged = GaugeMetricFamily("fleethub_judged_timestamp_seconds", "When hosts were judged last, since 1970")
     with contextlib.suppress(OSError):
-        judged.add_metric([], (settings.histories / JUDGING_LOCK).stat().st_mtime)
+        judged.add_metric([], settings.judging.stat().st_mtime)
     yield judged
     expiry = GaugeMetricFamily(
         "fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970"

@@ -55,10 +55,7 @@ REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
 
 class Gate:
-    """One gateway's sockets, tokens and outbox.
-
-    Units: `now_s` are seconds of the loop's clock.
-    """
+    """One gateway's sockets, tokens and outbox. Units: `now_s` in seconds of the loop's clock."""
 
     def __init__(
         self, name: str, boot: str, tokens: Tokens, log: Log, *,

@@ -54,8 +54,10 @@ async def _blocked(scene: Scene, hindrance: str) -> None:
         lambda: scene.stream.refusals["storage_blocked"] > before, "a request is refused: storage_blocked", FOUND_S_MAX
     )
     await stage.until(
-        lambda: hindrance in (told := status_file.current_report(stage.settings)).hindrance
-        and told.watchdog_silent_s is None,
+        lambda: (
+            hindrance in (told := status_file.current_report(stage.settings)).hindrance
+            and told.watchdog_silent_s is None
+        ),
         f"status says what blocks it:{hindrance}",
         FOUND_S_MAX,
     )
