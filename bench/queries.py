@@ -11,7 +11,7 @@ import msgspec
 
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.host import HostRecord, Link
-from processes.core.shown.query import TERMS_MAX
+from processes.core.shown.query import STARS_MAX, TERMS_MAX
 from processes.core.shown.replica import Replica
 from processes.core.shown.views import host_view
 from processes.core.travels.agent_frames import Heartbeat, Metrics, Register
@@ -27,9 +27,10 @@ QUERIES: Final = {
     "words": "web debian rack b4",
     "facts": "generation:917 location:b4",
     "worst words": " ".join(f"!none{number}" for number in range(TERMS_MAX)),
-    "worst names": " ".join("!*w*e*b*x*" for _ in range(TERMS_MAX)),
+    "worst names": " ".join(f"!*w*{number}x*" for number in range(STARS_MAX // 3)),
     "worst fields": " ".join(f"!none{number}.of.them:x" for number in range(TERMS_MAX)),
-    "worst patterns": " ".join("!serial:*a*a*a*a*a*b" for _ in range(TERMS_MAX)),
+    "worst times": " ".join(f"!{name}<1 !{name}<2" for name in ("since", "seen", "enrolled", "connected")),
+    "worst patterns": " ".join(f"!serial:*a*{number}b" for number in range(STARS_MAX // 2)),
 }
 
 

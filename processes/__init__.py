@@ -65,7 +65,7 @@ The rooms
     cli       What a person types. verbs/ (one file a group of verbs), machine/ (starts and ends processes of this
               machine), checks/ (of `doctor`), terminal/ (what is shown and asked), drills/ (failures rehearsed).
               core/cli: drills (what each must show), rollback (what a restored backup means), folding (identical
-              output, once).
+              output, once), tables (what a terminal has room for), waiting (why a command waits).
     client    What a Python program uses to talk to a hub: `from fleethub import open_remote`. The command line uses it.
     adapters  The hands that several processes share: settings, links to the queues, logs, clocks, WebSockets;
               adapters/state is the state folder; adapters/bootstrap.py starts and ends every process;
@@ -124,12 +124,14 @@ A heartbeat's way
      7. fanout/loop.py follows `broadcasts` with core/fanout/mirror.py, which keeps it beside the rows undecoded
         (shown/replica.py). fanout/subscribers.py sends it on, as core/fanout/feed.py says.
      8. In the browser page/link.js receives it, page/store.js enters it in the row of its host, and page/fleet.js and
-        page/host.js show that. A rule about metrics finds them in the host's record (memory.hosts), decoded.
+        page/host.js show that; page/place.js keeps in the address what is looked at. A rule about metrics finds them
+        in the host's record (memory.hosts), decoded.
 
 A command's way
      1. `fleethub run` (cli/verbs/run.py, client/api.py) POSTs a run to /api/v1/runs, even for one operation on one
-        host. The page POSTs that one to /api/v1/commands, and all else as a run. fanout/operations.py has the routes,
-        fanout/change_api.py the endpoints, and travels/operator_requests.py the bodies with their limits.
+        host. The page (page/commanding.js) POSTs that one to /api/v1/commands, and all else as a run.
+        fanout/operations.py has the routes, fanout/change_api.py the endpoints, and travels/operator_requests.py the
+        bodies with their limits.
      2. fanout/requests.py appends a RequestReceived to `events`, with a deadline, and waits for the answer.
      3. core/hub/requests.py accepts or refuses it. A run is carried on by core/hub/runs.py (`advance`): it begins
         hosts, and is called again when one of the run's commands has ended. For a run as for a single command
@@ -296,7 +298,10 @@ More than one machine
 
 How to add
     an engine of the  adapters/queues.py is what it promises, tests/adapters/test_adapters_queues.py the contract that
-    queues            it passes: give tests/doubles/queue_engines.py a house for it.
+    queues            it passes: give tests/doubles/queue_engines.py a house for it, and
+                      adapters/queue_engine.py its place in the settings. PostgreSQL's is in adapters/postgres/:
+                      queue_schema.py has the tables and functions of the database, queue_line.py a connection and its
+                      thread; core/queues/packs.py says what a read makes of the rows.
     a request         travels/operator_requests.py (body, limits), travels/messages.py (the type in `Request`),
                       core/hub/requests.py (a case and its function), fanout/change_api.py and operations.py (endpoint,
                       route, who may), client/api.py, a verb in cli/verbs/.
@@ -320,13 +325,18 @@ How to add
                       fanout/audit_notes.py, if only a fanout knows.
     a setting         adapters/settings.py, in the section's Struct; if the core decides by it, core/hub/rules.py too.
     a metric          fanout/metrics.py; of a process's own numbers also a field of travels/pulse.py, set by that loop.
-    a verdict         core/shown/status.py (Verdict, and `overall`: what it means for the whole),
+    a verdict         core/shown/status.py (Verdict, and `judged`: what it means for the whole),
                       core/watchdog/verdict.py (when; while no watchdog runs, adapters/state/status_file.py judges),
+                      core/shown/troubles.py (its sentence, and what to do), page/words.js (STATES, MEANS),
                       remedy.py (what is done), incident_lifecycle.py and sd_notify.py (whether that is well);
                       core/fanout/health.py; core/alarms/conditions.py and
-                      monitoring/prometheus-alerts.yml if somebody is to be told; page/words.js (STATES),
-                      page/picture.js (WORST), page/app.js and page/link.js (whether such a hub is believed);
+                      monitoring/prometheus-alerts.yml if somebody is to be told; page/picture.js (WORST),
+                      page/link.js (whether such a hub is believed);
                       cli/terminal/output.py (STYLES), cli/verbs/fleet.py, cli/machine/supervision.py.
+    a trouble         core/shown/troubles.py (its code, what it means, what to do: status, page, API, alarms and
+                      docs/troubleshooting.md show it, the last made by bin/reference); core/shown/status.py
+                      (`judged`), if it makes the verdict bad; a condition of the installation of that code
+                      (core/alarms/conditions.py) is one by its key.
     a client's limit  core/budgets.py for what it may send over WebSockets; the others where "One client and all the
                       others" says.
     a condition       travels/judged.py (ConditionKind), core/conditions/rules.py (its limit, a default), signs.py

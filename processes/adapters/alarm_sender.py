@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from processes.adapters.bootstrap import die_with_parent
+from processes.adapters.bootstrap import die_with_parent, limit_data
 from processes.core.alarms import webhook
 from processes.core.alarms.outbox import ERROR_CHARS_MAX, AlarmMessage
 from processes.core.alarms.target import EXEC, WEBHOOK, masked, scrubbed
@@ -30,6 +30,7 @@ from processes.core.values import Severity
 ORDER_BYTES_MAX: Final = 1 << 20
 TAIL_BYTES: Final = 4096  # of the end of a sender's stderr
 PIPE_BYTES: Final = 1 << 16  # pipe(7)
+DATA_BYTES_MAX: Final = 256 << 20  # of a sender of ours; apprise needs 35 MB (measured), and reads all of an answer
 KEPT: Final = {  # variables that a sender gets; none of systemd's, supervisord's or our own settings
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
@@ -185,11 +186,17 @@ def main() -> int:
     assert asked is not None
     # an alarm survives exec: this process ends in time, even if the watchdog dies
     signal.alarm(math.ceil(asked.deadline_s) + 1)
-    if isinstance(asked, Heartbeat):
-        return _become(asked.argv, asked.body.encode()) if asked.argv else _beat(asked)
     if asked.argv:
-        return _become(asked.argv, msgspec.json.encode(asked.message))
-    return _post(asked) if asked.webhook else _send(asked)
+        message = asked.body.encode() if isinstance(asked, Heartbeat) else msgspec.json.encode(asked.message)
+        return _become(asked.argv, message)
+    limit_data(DATA_BYTES_MAX)
+    try:
+        if isinstance(asked, Heartbeat):
+            return _beat(asked)
+        return _post(asked) if asked.webhook else _send(asked)
+    except MemoryError:
+        print("the answer is too large", file=sys.stderr)
+        return 1
 
 
 def _beat(asked: Heartbeat) -> int:
@@ -209,7 +216,9 @@ def _ask(method: str, url: str, headers: dict[str, str], body: bytes, deadline_s
     import httpx  # noqa: PLC0415  # slow to import, and only some targets need it
 
     try:
-        answer = httpx.request(method, url, headers=headers, content=body or None, timeout=deadline_s)
+        # its head is all that we want to know: three megabytes of a body may unpack to gigabytes
+        with httpx.stream(method, url, headers=headers, content=body or None, timeout=deadline_s) as answer:
+            pass
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

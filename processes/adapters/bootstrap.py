@@ -68,6 +68,9 @@ def run(kind: str, main: Callable[[Process], Coroutine[None, None, None]], numbe
         print(f"fleethub {kind}: {error}", file=sys.stderr, flush=True)
         os._exit(EXIT_SETTINGS)
     code = EXIT_BROKEN
+    if number >= len(found.names(kind)):
+        print(f"fleethub {kind}: the settings have no such process", file=sys.stderr, flush=True)
+        os._exit(EXIT_SETTINGS)
     name = found.names(kind)[number]
     os.umask(0o077)
     user, why_root = None, list[str]()
@@ -196,10 +199,14 @@ def limit_memory(bytes_max: int, kind: str) -> None:
     commands are among them.
     """
     if bytes_max and kind not in ("agent", "watchdog"):
-        wanted = RUNAWAY_FACTOR * bytes_max + RUNAWAY_BYTES
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        limit_data(RUNAWAY_FACTOR * bytes_max + RUNAWAY_BYTES)
+
+
+def limit_data(bytes_max: int) -> None:
+    """Let this process, and those that it will start, have so much private writable memory each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = bytes_max if hard == resource.RLIM_INFINITY else min(bytes_max, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def listening_socket(descriptor: int = 0) -> socket.socket:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from processes.adapters.queue_socket import on_thread, open_socket
+from processes.adapters.timer import not_before
 from processes.core.errors import RemoteError
 from processes.core.travels.queue_framing import IncomingStream, framed
 
@@ -211,7 +212,7 @@ class Line:
             if self._timer_s <= deadline_s:
                 return
             self._timer.cancel()
-        self._timer, self._timer_s = loop.call_at(deadline_s, self._expire, loop), deadline_s
+        self._timer, self._timer_s = not_before(loop, deadline_s, self._expire, loop), deadline_s
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None

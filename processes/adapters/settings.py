@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import importlib.util
 import ipaddress
 import os
@@ -13,23 +14,23 @@ import socket
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args, get_type_hints
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
 
 from processes.adapters import ownership
-from processes.core.alarms import target, webhook
+from processes.core.alarms import target
 from processes.core.connections import Network
 from processes.core.errors import FleethubError
-from processes.core.shown import query
 from processes.core.travels.operator_requests import OpName, TimeToLive
 from processes.core.values import OP_NAME, PROCESSES_MAX, Severity, is_this_machine, process_name
 
 RESERVED: Final = {  # variables that fleethub sets for its own processes; they are not settings
     "FLEETHUB_STATE", "FLEETHUB_CONFIG", "FLEETHUB_PYTHON", "FLEETHUB_GATEWAY_MEMBERS", "FLEETHUB_FANOUT_MEMBERS",
-    "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB", "FLEETHUB_TOKEN_FILE",
+    "FLEETHUB_QUEUES_START", "FLEETHUB_COMMAND_ID", "FLEETHUB_OP", "FLEETHUB_HOST", "FLEETHUB_HUB",
+    "FLEETHUB_TOKEN_FILE",
 }  # fmt: skip
 # in the environment: words, quoted as in a shell
 LISTS: Final = {
@@ -97,6 +98,18 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     certificate: Annotated[str, _said("The path of a PEM file with the whole chain. Both paths, or none.")] = ""
     key: Annotated[str, _said("The path of its key, a PEM file.")] = ""
+
+
+class Queues(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where the queues between the processes are. By default a process of fleethub's has them in its memory."""
+
+    url: Annotated[
+        str,
+        _said(
+            "A PostgreSQL (14 or newer) that has them instead: `postgresql://fleethub@db.example.org/fleethub`. No "
+            "password: libpq finds it in `~/.pgpass`, or uses a certificate. Needs `fleethub[postgres]`."
+        ),
+    ] = ""
 
 
 class Gateway(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -233,6 +246,7 @@ class File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     operators: Operators = Operators()
     agents: Agents = Agents()
     tls: Tls = Tls()
+    queues: Queues = Queues()
     gateway: Gateway = Gateway()
     fanout: Fanout = Fanout()
     watchdog: Watchdog = Watchdog()
@@ -351,9 +365,19 @@ class Settings(msgspec.Struct, frozen=True):
         return f"{'wss' if self.file.tls.certificate else 'ws'}://{joined(host, port)}/ws"
 
     @property
+    def judging(self) -> Path:
+        """The lock of the fanout that judges the hosts' conditions."""
+        return self.histories / "judging"
+
+    @property
     def report(self) -> Path:
         """The watchdog's status as JSON (core/shown/status.py), replaced by rename in each of its turns."""
         return self.run / "watchdog.json"
+
+    @property
+    def report_reserve(self) -> Path:
+        """The same while the disk is full: it has its room beforehand (adapters/state/reserved_file.py)."""
+        return self.run / "watchdog.reserve"
 
     @property
     def wanted(self) -> Path:
@@ -386,7 +410,9 @@ class Settings(msgspec.Struct, frozen=True):
         return self.run / "deaf"
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of the processes of a kind, in order."""
+        """Return the names of the processes of a kind, in order; none of `queues`, if PostgreSQL has the queues."""
+        if kind == "queues" and self.file.queues.url:
+            return []
         count = {"gateway": self.file.gateway.processes, "fanout": self.file.fanout.processes}.get(kind, 1)
         return [process_name(kind, number, count) for number in range(count)]
 
@@ -585,7 +611,20 @@ def _words(name: str, value: str) -> list[str]:
 
 
 def _readable(error: msgspec.ValidationError) -> str:
-    return re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
+    text = re.sub(r" - at `\$\.?([^`]*)`", r" for \1", str(error))
+    choices = _choices(text.rpartition(" for ")[2]) if text.startswith("Invalid enum value") else ()
+    return f"{text}; it is one of {', '.join(choices)}" if choices else text
+
+
+def _choices(setting: str) -> list[str]:
+    """Return the values that a setting of a few words may have, by its path; none for any other."""
+    kind: Any = File
+    for name in re.sub(r"\[[^\]]*\]", "", setting).split("."):
+        hints = get_type_hints(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else {}
+        kind = hints.get(name)
+        while get_args(kind):  # list[X], X | None
+            kind = get_args(kind)[0]
+    return [str(each) for each in kind] if isinstance(kind, type) and issubclass(kind, enum.Enum) else []
 
 
 def _check(file: File) -> None:
@@ -629,6 +668,8 @@ def _check(file: File) -> None:
             f"agents.url = {file.agents.url!r} is not the URL of an agents' port: "
             "it looks like wss://fleet.example.org/ws"
         )
+    if wrong := _database_fault(file.queues.url):
+        raise SettingsError(f"queues.url: {wrong}")
     if bool(file.tls.certificate) != bool(file.tls.key):
         raise SettingsError("tls.certificate and tls.key belong together: set both or none")
     for name in filter(None, (file.tls.certificate, file.tls.key)):
@@ -668,8 +709,23 @@ def _beside_the_host(url: SplitResult) -> str:
     return ""
 
 
+def _database_fault(url: str) -> str:
+    """Return what is wrong with the URL of a PostgreSQL, without its secrets; empty: nothing, or there is none."""
+    shape = "it looks like postgresql://fleethub@db.example.org/fleethub"
+    scheme, colon, rest = url.partition("://")
+    if url and (scheme not in ("postgresql", "postgres") or not colon or not url.isprintable() or " " in url):
+        return f"this is not the URL of a PostgreSQL: {shape}"
+    if ":" in rest.partition("/")[0].rpartition("@")[0] or re.search(r"[?&]password=", rest):
+        return f"a password has no place in it: put it into ~/.pgpass, or use a certificate; {shape}"
+    return ""
+
+
 def _target_fault(each: AlarmTarget) -> str:
     """Return what is wrong with a target, without its secrets; empty: nothing."""
+    # a third of the start of `status`, and few have targets of their own
+    from processes.core.alarms import webhook  # noqa: PLC0415
+    from processes.core.shown import query  # noqa: PLC0415
+
     if sum(map(bool, (each.url, each.webhook, each.exec))) != 1:
         return "give one of url, webhook and exec"
     if each.url and not target.is_url(each.url):

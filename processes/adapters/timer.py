@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from typing import Any, Final
+
+STEPS_PER_S: Final = 1000  # of uvloop's clock. Source: libuv, uv_now
+
+
+def not_before(
+    loop: asyncio.AbstractEventLoop, due_s: float, call: Callable[..., object], *args: Any
+) -> asyncio.TimerHandle:
+    """Have it called at the first step of the loop's clock after `due_s`, a millisecond later at most.
+
+    uvloop rounds a wait to whole steps, so that a timer may be over before its time. Who then finds that nothing is due
+    yet and waits for the rest, which is no step, is called again at once, some hundred times until the clock moves.
+    """
+    return loop.call_at(math.floor(due_s * STEPS_PER_S + 1) / STEPS_PER_S, call, *args)
 
 
 class Timer:
@@ -39,7 +54,7 @@ class Timer:
             self._handle.cancel()
 
     def _start(self, due_s: float) -> None:
-        self._handle, self._handle_s = self._loop.call_at(due_s, self._look), due_s
+        self._handle, self._handle_s = not_before(self._loop, due_s, self._look), due_s
 
     def _look(self) -> None:
         self._handle = None

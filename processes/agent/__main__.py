@@ -28,7 +28,7 @@ from processes.agent.journal import Journal
 from processes.agent.link import Link
 from processes.agent.loop import JournalGone, Loop
 from processes.agent.metrics import Gauge
-from processes.agent.runner import Runner
+from processes.agent.runner import Runner, absent
 from processes.core.agent.step import Identity
 from processes.core.errors import EXIT_BROKEN, EXIT_OK, EXIT_SETTINGS, FleethubError, ResourceError
 from processes.core.travels.agent_frames import CommandOptions
@@ -76,6 +76,8 @@ async def _serve(config: Config, log: logs.Log, pulse: PulseFile, stop: asyncio.
         failpoint.allow(agent_state.failpoint(config.state))
     if is_plain_elsewhere(config.hub):
         log.warning("the hub is reached without TLS: the token can be read on the way", hub=config.hub)
+    for op, program in absent(config):
+        log.warning("no such program to run: commands of this operation will fail", op=op, program=program)
     identity = _identity(config)
     loop = Loop(
         identity,

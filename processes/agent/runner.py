@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -212,6 +213,17 @@ def _told(ended: Ended, killed: int, survived: int) -> Ended:
     text = f"; what was left of it was killed: {killed} processes" if killed else ""
     text += f", {survived} of which cannot be killed" if survived else ""
     return msgspec.structs.replace(ended, message=ended.message + text)
+
+
+def absent(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the operations whose program is not there now, or may not be run, each with that program.
+
+    That is a warning and no mistake: what installs the program may itself be an operation.
+    """
+    path = clean_environment("", "", "").get("PATH")
+    for op, offer in config.commands.items():
+        if shutil.which(offer.argv[0], path=path) is None:
+            yield op, offer.argv[0]
 
 
 def clean_environment(command_id: str, op: str, host: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

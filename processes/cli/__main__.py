@@ -14,7 +14,7 @@ from processes.adapters.settings import SettingsError, load
 from processes.cli.terminal import output, streams
 from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Failure
-from processes.cli.terminal.options import Invocation
+from processes.cli.terminal.options import Invocation, wants_json
 from processes.cli.terminal.verb_group import Verbs
 from processes.client.errors import ClientError
 from processes.client.patience import PATIENCE, Patience
@@ -91,7 +91,7 @@ def execute(
 
     An error is shown as one or two lines on stderr; with --json also as a document on stdout.
     """
-    as_json = "--json" in arguments
+    as_json = wants_json(arguments)
     try:
         code = cli.main(
             args=list(arguments),

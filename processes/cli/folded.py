@@ -12,7 +12,7 @@ from processes.cli.terminal.text import count, drawn
 from processes.client.watched import Watched
 from processes.core.cli.folding import Folding, Said, folded, title
 from processes.core.records.run import RunView
-from processes.core.shown.views import OutputView
+from processes.core.shown.views import CommandView, OutputView
 
 
 class Spoken(NamedTuple):
@@ -32,8 +32,12 @@ class ShownFolded(Shown):
         quiet: bool = False,
         on_run: Callable[[RunView], None] = lambda _: None,
         between: Callable[[], None] = lambda: None,
+        why_waits: Callable[[CommandView], str] = lambda _: "",
+        tells_failures: bool = False,
     ) -> None:
-        super().__init__(None, quiet=quiet, on_run=on_run, between=between)
+        super().__init__(
+            None, quiet=quiet, on_run=on_run, between=between, why_waits=why_waits, tells_failures=tells_failures
+        )
         self._folder = Folding()
         self._said: dict[str, Said] = {}
 
@@ -41,6 +45,10 @@ class ShownFolded(Shown):
         """Called when a command has said something: keeps the line."""
         self._remember(command.id, record)
         self.keep(Spoken(command.id, command.host, command.op), record)
+
+    def _lines_of(self, command: Watched) -> Iterable[str]:
+        """What it said last: nothing of it was shown yet."""
+        return self.last_lines.get(command.id, ())
 
     def keep(self, command: Spoken, record: OutputView) -> None:
         """Take in one line of a command."""

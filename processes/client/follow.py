@@ -40,6 +40,7 @@ from processes.core.travels.operator_frames import (
 from processes.core.values import rfc3339, seconds_between
 
 MANY: Final = 50  # more open commands than this are asked for together; guess
+LOOKS: Final = 2  # at which a command must be waiting, so that nobody is told of what passes
 SILENT_S_MAX: Final = 600.0  # the hub has not answered for so long: give up
 
 
@@ -61,6 +62,12 @@ class Listener:
 
     def on_output(self, command: Watched, record: OutputView) -> None:
         """Called with each record of a command's output: once, and in order."""
+
+    def on_end(self, command: Watched) -> None:
+        """Called once for each command that has ended, when all of its output was passed on."""
+
+    def on_waiting(self, command: CommandView) -> None:
+        """Called once for each command that waits for its host at two looks in succession."""
 
     def on_truncated(self, command: Watched) -> None:
         """Called at the end of a command that has said more than the hub keeps."""
@@ -109,6 +116,8 @@ class Following:
         self._news = True  # something happened that may have moved the run
         self._away = False
         self._gone: set[str] = set()  # hosts that the listener was told are gone
+        self._ended: set[str] = set()  # commands whose end the listener was told
+        self._queued: Counter[str] = Counter()  # at how many looks each command was waiting for its host
 
     def run(self, wait_s: float | None = None) -> bool:
         """Follow. Returns True when all have ended, False after `wait_s`.
@@ -183,6 +192,7 @@ class Following:
             news = [_fields(row) for row in operator_frames.decode_state(frame).commands]
         if ended := [each for fields in news if (each := self._learned(str(fields.get("id")), fields))]:
             self._look(ended)
+            self._tell_ended()
 
     def _learned(self, command_id: str, fields: dict[str, Any]) -> Watched | None:
         """Take in fields of a command. Returns it if it has ended with this."""
@@ -208,11 +218,27 @@ class Following:
             self._look_at_run(whole=True)
         opened = self._open()
         self._look(opened if self._run is None or len(opened) <= MANY else self._behind(self._run.id, opened))
+        self._tell_ended()
         self._tell_gone()
+        self._tell_waiting()
         now_mono_s = time.monotonic()
         self._look_due_mono_s = now_mono_s + max(
             self._pace.look_s, self._pace.rest_factor * (now_mono_s - started_mono_s)
         )
+
+    def _tell_ended(self) -> None:
+        """Tell the listener of the commands that have ended since it was told last."""
+        for each in [each for each in self.commands.values() if each.over and each.id not in self._ended]:
+            self._ended.add(each.id)
+            self._listener.on_end(each)
+
+    def _tell_waiting(self) -> None:
+        """Tell the listener of the commands that go on waiting for their hosts."""
+        for each in self._open():
+            if each.view is not None and each.state is State.QUEUED:
+                self._queued[each.id] += 1
+                if self._queued[each.id] == LOOKS:
+                    self._listener.on_waiting(each.view)
 
     def _tell_gone(self) -> None:
         """Tell the listener which hosts of open commands are gone, and which are back."""

@@ -14,7 +14,7 @@ from typing import Final
 from processes.adapters import bootstrap, tls
 from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
-from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_engine import open_queues
 from processes.adapters.state import deaf_file, session_files, sightings
 from processes.core.fanout.history import Histories
 from processes.core.fanout.mirror import Mirror
@@ -47,7 +47,7 @@ async def main(process: Process) -> None:
     sock = bootstrap.listening_socket()
     accepts = Accepts(sock)
     folder_watch = FolderWatch(settings, await asyncio.to_thread(state_folder.look, settings, None))
-    link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
+    link = open_queues(settings, process.name, timeout_s=QUEUES_S_MAX)
     token_uses = TokenUses(link, process.name)
     auth = Auth(settings, folder_watch, session_files.cookie_key(settings.run), on_token_use=token_uses.tell)
     database_reader = _database_reader(process)
@@ -92,7 +92,7 @@ async def main(process: Process) -> None:
     try:
         await loop.run(process.stop)
         accepts.end()
-        web.should_exit = True  # the server tells every connection, including WebSockets
+        web.end()  # the server tells every connection, including WebSockets
         await loop.finish(serving)
         serving.result()
     finally:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from processes.adapters.queues import Queues, QueuesAway
+from processes.adapters.timer import not_before
 from processes.core.connections import site_of
 from processes.core.fanout.signin import Principal
 from processes.core.fanout.tally import Noted, Tally
@@ -91,7 +92,7 @@ class AuditNotes:
 
     def _await_minute(self) -> None:
         if self._minute is None:
-            self._minute = self._loop.call_at(max(self._tally.due_s(), self._loop.time()), self._end_minute)
+            self._minute = not_before(self._loop, self._tally.due_s(), self._end_minute)
 
     def _end_minute(self) -> None:
         self._minute = None

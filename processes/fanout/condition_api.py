@@ -16,7 +16,7 @@ from processes.core.shown.pages import ConditionsPage, SilencesPage
 from processes.core.shown.status import Report
 from processes.core.travels.messages import AcknowledgeCondition, EndSilence, MakeSilence
 from processes.core.travels.messages import Request as HubRequest
-from processes.core.travels.operator_requests import AcknowledgeBody, SilenceBody
+from processes.core.travels.operator_requests import QUERY_CHARS_MAX, AcknowledgeBody, SilenceBody
 from processes.core.values import GRAVITY
 from processes.fanout.database_reader import Reader
 from processes.fanout.host_finder import HostFinder, check
@@ -48,7 +48,7 @@ class ConditionApi:
     async def listed(self, request: Request) -> Response:
         """Return what stands, the gravest first, the installation's own too; ?query, ?host, ?over=1, ?limit."""
         limit, host = integer(request, "limit", LISTED_MAX, 1, LISTED_MAX), text(request, "host")
-        asked = request.query_params.get("query")
+        asked = text(request, "query", QUERY_CHARS_MAX)
         hosts = None if asked is None else {change.id for change in await self._finder.find(asked)}
         report, shown = self._report(), self._mirror.shown
         views = [_condition.decode(row) for row in shown.rows("condition")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
@@ -18,7 +19,8 @@ from processes.core.values import CANARY_HOST
 from processes.fanout.database_reader import Reader
 from processes.fanout.web import Problem
 
-AT_ONCE: Final = 500  # hosts that are looked at without a pause: a few ms
+AT_ONCE_S: Final = 0.005  # for which hosts are looked at without a pause: whoever said much of itself takes longer
+PART_BYTES: Final = 64 * 1024  # of rows that are looked at together
 DECODERS_MAX: Final = 64
 RANK: Final = {"queued": 1, "sent": 2, "running": 3}  # which of a host's open commands counts: as the page shows them
 
@@ -52,6 +54,7 @@ class HostFinder:
 
     def __init__(self, mirror: Mirror, database_reader: Reader) -> None:
         self._mirror, self._database_reader = mirror, database_reader
+        self._turn = asyncio.Lock()  # one query looks at a time: a pass of the loop has a part of one, however many ask
 
     async def saved(self) -> list[SavedQuery]:
         """Return the saved queries, by name. Raises: DatabaseUnreadable."""
@@ -71,20 +74,27 @@ class HostFinder:
     async def find(self, text: str) -> list[Change]:
         """Return the rows of the hosts that the query finds, by name. Raises: Problem 400 or 404."""
         query = await self.parsed(text)
+        async with self._turn:
+            return await self._found(query)
+
+    async def _found(self, query: Query) -> list[Change]:
         rows = sorted(
             (each for each in self._mirror.shown.changes("host") if each.id != CANARY_HOST), key=lambda each: each.id
         )
         doing = self._doing() if query.asks_running else {}
         standing = self._mirror.shown.standing_kinds() if "conditions" in query.keys else {}
-        decode, now_wall_s, found = _decoder(query.keys).decode, time.time(), []
-        for place, row in enumerate(rows, start=1):
-            fields = decode(row.fields)
+        decode, now_wall_s, found = _decoder(query.keys).decode, time.time(), list[Change]()
+        rest_at_s = time.monotonic() + AT_ONCE_S
+        for some in _parts(rows):
+            hosts = [decode(row.fields) for row in some]
             if standing:
-                fields["conditions"] = standing.get(row.id, [])
-            if query.matches(fields, now_wall_s, *doing.get(row.id, _IDLE)):
-                found.append(row)
-            if place % AT_ONCE == 0:
+                for row, fields in zip(some, hosts, strict=True):
+                    fields["conditions"] = standing.get(row.id, [])
+            places = query.found(hosts, now_wall_s, [doing.get(row.id, _IDLE) for row in some])
+            found += [some[place] for place in places]
+            if time.monotonic() >= rest_at_s:
                 await asyncio.sleep(0)
+                rest_at_s = time.monotonic() + AT_ONCE_S
         return found
 
     async def chosen(self, hosts: list[str] | None, text: str | None) -> list[str] | None:
@@ -113,6 +123,17 @@ class HostFinder:
             if rank > RANK.get(found.get(keys.host, _IDLE).state, 0):
                 found[keys.host] = Doing(keys.op, keys.state)
         return found
+
+
+def _parts(rows: list[Change]) -> Iterator[list[Change]]:
+    """Yield the rows, PART_BYTES or so at a time, for hosts that have said much of themselves cost more to look at."""
+    first, size = 0, 0
+    for place, row in enumerate(rows):
+        size += len(row.fields)
+        if size >= PART_BYTES:
+            yield rows[first : place + 1]
+            first, size = place + 1, 0
+    yield rows[first:]
 
 
 def check(text: str, told: str = "") -> Query:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections import deque
@@ -48,10 +49,10 @@ REST_S: Final = 60.0  # after a mistake of ours; guess
 RULES_S: Final = 5.0  # between two looks at the file of rules
 RUNS_S: Final = 15.0  # between two looks at runs that have ended
 RUNS_MAX: Final = 30  # the newest that are looked at
+MARK_S: Final = 5.0  # between two marks on the lock that this judge turns
 AGAIN_S: Final = 3.0  # what is not shown by then is said again
 FED_MAX: Final = 500  # rows that the judge is given in one turn of the loop, when it begins
 YOUNG_S: Final = 10.0  # a gateway that runs for less counts as not well
-LOCK: Final = "judging"
 UNREAD: Final = (-1, 0, 0)  # the mark of rules that nobody has looked at yet
 
 
@@ -167,6 +168,7 @@ class Judging:
             self._wanted[changed.id] = changed
             self._said_s.pop(changed.id, None)
         self._say(now_s)
+        self._start("mark", now_s, MARK_S, self._mark)
 
     async def leave(self) -> None:
         """End what is under way."""
@@ -185,10 +187,16 @@ class Judging:
         self._tasks[name] = asyncio.get_running_loop().create_task(work())
 
     async def _take_lock(self) -> None:
-        path = self._settings.histories / LOCK
+        path = self._settings.judging
         with contextlib.suppress(ResourceError, OSError):
             self._lock = await asyncio.to_thread(lock.hold, path)
             self._log.info("this fanout judges the hosts' conditions")
+
+    async def _mark(self) -> None:
+        """Note on the lock that a turn was made: any fanout can tell for how long nobody has judged (metrics.py)."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(os.utime, self._lock)
 
     # what the judge is told
 
@@ -289,7 +297,9 @@ class Judging:
 def house(report: Report, mirror: Mirror) -> House:
     """Return how the house is, by the watchdog's report and by how whole the rows are."""
     states = {process.name: process for process in report.processes}
-    verdicts = {states[name].verdict if name in states else Verdict.DEAD for name in ("hub", "queues")}
+    # there is no process `queues` where PostgreSQL has the queues
+    ways = ("hub", "queues") if "queues" in states else ("hub",)
+    verdicts = {states[name].verdict if name in states else Verdict.DEAD for name in ways}
     # one that is excused, such as on a machine that is too busy, has lost nothing: what it says is only late
     is_anew = not verdicts <= WELL | {Verdict.EXCUSED} or not mirror.is_whole
     gateways = frozenset(

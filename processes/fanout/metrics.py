@@ -101,11 +101,7 @@ COUNTERS: Final = (
     ),
     OfPulse("errors", "errors", "Steps that raised, malformed frames", ALL - {"queues", "watchdog"}),
 )
-BLOCKED: Final = {
-    Blocked.STORAGE: frozenset({"hub"}),
-    Blocked.STANDBY: frozenset({"hub"}),
-    Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"}),
-}
+BLOCKED: Final = {Blocked.STORAGE: frozenset({"hub"}), Blocked.QUEUES: frozenset({"hub", "gateway", "fanout"})}
 CERTIFICATE_BYTES_MAX: Final = 1 << 20
 
 
@@ -194,6 +190,10 @@ def _files(settings: Settings) -> Iterator[Metric]:
         disk = os.statvfs(settings.state)
         free.add_metric([], disk.f_bavail * disk.f_frsize)
     yield free
+    judged = GaugeMetricFamily("fleethub_judged_timestamp_seconds", "When hosts were judged last, since 1970")
+    with contextlib.suppress(OSError):
+        judged.add_metric([], settings.judging.stat().st_mtime)
+    yield judged
     expiry = GaugeMetricFamily(
         "fleethub_certificate_expiry_timestamp_seconds", "When the TLS certificate expires, since 1970"
     )

@@ -46,6 +46,7 @@ TARGETS_QUERY: Final = (
     Query("port", Annotated[int, Meta(ge=1, le=65535)], f"Of each target; {PORT} if it is not given"),
     Query("by", TargetBy, "What each target is: its address as the hub sees it, or its name"),
     Query("presence", Presence, "Only those"),
+    Query("query", QueryText, "Only those that this query finds, or the saved one (@NAME)"),
 )
 HISTORY_QUERY: Final = (
     Query("span", Span, "How far it looks back: each heartbeat of an hour, or means of five minutes of a day"),
@@ -58,6 +59,7 @@ COMMANDS_QUERY: Final = (
     Query("run", Text, "Of this fleet run"),
     Query("state", State, "In this state"),
     Query("open", Flag, "1: only those that have not ended"),
+    Query("query", QueryText, "Of the hosts that this query finds now, or the saved one (@NAME)"),
 )
 OUTPUT_QUERY: Final = (Query("from", Annotated[int, Meta(ge=0, le=OFFSET_MAX)], "The offset of the first record"),)
 INCIDENTS_QUERY: Final = (_LIMIT, _BEFORE, Query("process", Text, "Of this process"))
@@ -65,7 +67,7 @@ RUNS_QUERY: Final = (_LIMIT, _BEFORE, Query("state", RunState, "In this state"))
 RUN_QUERY: Final = (Query("hosts", Flag, "0: without its hosts, only counted"),)
 CONDITIONS_QUERY: Final = (
     _LIMIT,
-    Query("query", Annotated[str, Meta(max_length=QUERY_CHARS_MAX)], "Of the hosts that this query finds"),
+    Query("query", QueryText, "Of the hosts that this query finds now, or the saved one (@NAME)"),
     Query("host", Text, "Of this host"),
     Query("over", Flag, "1: also those that are over"),
 )

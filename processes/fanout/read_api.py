@@ -134,10 +134,12 @@ class ReadApi:
         return json(body)
 
     async def targets(self, request: Request) -> Response:
-        """Return the hosts as targets for Prometheus; ?port, ?by=name, ?presence=online."""
+        """Return the hosts as targets for Prometheus; ?port, ?by=name, ?presence=online, ?query=…."""
         port, by = integer(request, "port", inventory.PORT, 1, 65535), choice(request, "by", TargetBy)
         presence = choice(request, "presence", Presence)
-        hosts = [_inventory_host.decode(row) for row in self._own_rows()]
+        query = text(request, "query", QUERY_CHARS_MAX)
+        rows = self._own_rows() if query is None else [change.fields for change in await self.finder.find(query)]
+        hosts = [_inventory_host.decode(row) for row in rows]
         found = [host for host in hosts if presence in (None, host.presence)]
         return json(msgspec.json.encode(inventory.targets(found, port, by_name=by is TargetBy.NAME)))
 
@@ -164,10 +166,12 @@ class ReadApi:
         return row
 
     async def commands(self, request: Request) -> Response:
-        """Return commands, newest first; ?limit, ?before=ID, ?host, ?run, ?state, ?open=1."""
+        """Return commands, newest first; ?limit, ?before=ID, ?host, ?run, ?state, ?open=1, ?query=…."""
         limit = integer(request, "limit", 100, 1, LISTED_MAX)
         state, before = choice(request, "state", State), text(request, "before")
         host, run, open_only = text(request, "host"), text(request, "run"), flag(request, "open", False)
+        query = text(request, "query", QUERY_CHARS_MAX)
+        hosts = None if query is None else [change.id for change in await self.finder.find(query)]
 
         def read(connection: sqlite3.Connection) -> list[Command] | None:
             last = None if before is None else fleet_db.command(connection, before)
@@ -175,7 +179,14 @@ class ReadApi:
                 return None
             number = last.number if last else None
             return fleet_db.commands(
-                connection, limit=limit, before=number, host=host, run=run, state=state, open_only=open_only
+                connection,
+                limit=limit,
+                before=number,
+                host=host,
+                run=run,
+                state=state,
+                open_only=open_only,
+                hosts=hosts,
             )
 
         found = await self._database_reader.read(read)

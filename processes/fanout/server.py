@@ -40,6 +40,7 @@ UNSENT_BYTES_S: Final = 32 * 1024  # a client that reads is expected to take so 
 # at a time, WebSockets included, where descriptors allow. Half of them is for operators who are signed in
 CONNECTIONS_MAX: Final = 4096
 LOOK_AGAIN_S: Final = 0.02  # between two questions whether the look for an unknown token has ended
+DATE_S: Final = 1.0  # between two dates of answers
 GRACE_S: Final = 2  # for answers that are being written when the server stops
 
 HEADERS: Final = {
@@ -247,6 +248,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._log, self._deadlines = log, deadlines
         self._on_accepted, self._on_turned_away = on_accepted, on_turned_away
+        self._ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn: begins to accept on the one socket."""
@@ -265,10 +267,24 @@ class Server(uvicorn.Server):
             on_accepted=self._on_accepted,
             on_turned_away=self._on_turned_away,
         )
-        listener.failed.add_done_callback(lambda _: setattr(self, "should_exit", True))
+        listener.failed.add_done_callback(lambda _: self.end())
         listener.start()
         self.servers = [cast(asyncio.Server, listener)]
         self.started = True
+
+    def end(self) -> None:
+        """Tell every connection, WebSockets too, and end."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Called by uvicorn: wait for the end, and give answers the new date each second. (Its own loop looks ten times
+        a second.)
+        """
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DATE_S):
+                    await self._ending.wait()
 
     def _protocol(self, arrival: Arrival) -> HttpProtocol:
         return HttpProtocol(self.config, self.server_state, arrival, self._deadlines, self._pacer)
@@ -387,7 +403,7 @@ def make_server(
     app: ASGIApp, tls: Tls, subscriber: type[Subscriber], log: Log, *, on_accepted: Callable[[], None],
     on_turned_away: Callable[[], None], deadlines: Deadlines = Deadlines(),  # noqa: B008  it has no state
 ) -> Server:  # fmt: skip
-    """Return the server: `serve(sockets=[…])` runs it, `should_exit` stops it, `config.ssl` is its TLS context."""
+    """Return the server: `serve(sockets=[…])` runs it, `end` stops it, `config.ssl` is its TLS context."""
     config = uvicorn.Config(
         cast(Any, app),
         http=HttpProtocol,

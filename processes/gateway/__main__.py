@@ -12,7 +12,7 @@ from processes.adapters import bootstrap, listener, tls
 from processes.adapters.accepts import Accepts
 from processes.adapters.bootstrap import Process
 from processes.adapters.listener import Listener
-from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_engine import open_queues
 from processes.adapters.state import contested, deaf_file, sightings
 from processes.core.budgets import HOST_CONNECTIONS_MAX
 from processes.core.connections import agents_limits
@@ -29,7 +29,7 @@ async def main(process: Process) -> None:
     sock = bootstrap.listening_socket()
     accepts = Accepts(sock)
     context = tls.context_of(settings.file.tls)
-    link = QueueLink(settings.queues_socket, process.name, timeout_s=QUEUES_S_MAX)
+    link = open_queues(settings, process.name, timeout_s=QUEUES_S_MAX)
     threads = asyncio.get_running_loop()  # a disk that hangs holds up a thread, and not the loop
     gate = Gate(
         process.name, process.boot, Tokens(settings.canary), process.log,

@@ -33,12 +33,16 @@ class AgentSocket(WebSocket):
     `offer`: the name of the one-time code that it offers.
     """
 
-    __slots__ = ("_arrival", "_heartbeats", "_owner", "_register", "_register_s_max", "connection", "doubted", "offer")
+    __slots__ = (
+        "_arrival", "_heartbeats", "_owner", "_register", "_register_s_max",
+        "connection", "doubted", "made_boot_s", "offer",
+    )  # fmt: skip
 
     def __init__(self, owner: Owner, limits: Limits, register_s_max: float, pacer: Pacer, arrival: Arrival) -> None:
         super().__init__(limits, pacer)
         self._arrival = arrival
         self.connection: AgentConnection | None = None
+        self.made_boot_s = 0.0  # CLOCK_BOOTTIME when it was accepted
         self.doubted = False
         self.offer = ""
         self._owner = owner

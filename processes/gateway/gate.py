@@ -55,10 +55,7 @@ REGISTER_S_MAX: Final = 10.0  # from the upgrade to `register`
 
 
 class Gate:
-    """One gateway's sockets, tokens and outbox.
-
-    Units: `now_s` are seconds of the loop's clock.
-    """
+    """One gateway's sockets, tokens and outbox. Units: `now_s` in seconds of the loop's clock."""
 
     def __init__(
         self, name: str, boot: str, tokens: Tokens, log: Log, *,
@@ -113,6 +110,7 @@ class Gate:
 
     def made(self, socket: AgentSocket) -> None:
         """Called when a socket has its transport."""
+        socket.made_boot_s = self._clock.now().boot_s
         self.roster.sockets.add(socket)
 
     def admit(self, socket: AgentSocket, request: Request) -> Response | float | None:
@@ -139,7 +137,9 @@ class Gate:
             return DOUBT_S
         assert token is not None
         self._numbers += 1
-        socket.connection = AgentConnection(f"{self.boot}.{self._numbers}", self.name, token, socket.peer)
+        socket.connection = AgentConnection(
+            f"{self.boot}.{self._numbers}", self.name, token, socket.peer, socket.made_boot_s
+        )
         return None
 
     def _refused(self, said: Refusal) -> Response:

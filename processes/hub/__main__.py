@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from processes.adapters import bootstrap, clock, failpoint
 from processes.adapters.bootstrap import Process
-from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_engine import open_queues
 from processes.adapters.queues import Queues, QueuesAway
 from processes.core.hub import step
 from processes.core.hub.memory import Memory
@@ -36,7 +36,7 @@ async def main(process: Process) -> None:
     if opened is None:
         return
     store, memory, position = opened
-    link = QueueLink(process.settings.queues_socket, process.name)
+    link = open_queues(process.settings, process.name)
     link.epoch = process.pulse.pulse.epoch = memory.epoch
     taken_at = await _taken_at(process, link) if store.is_of_another else NOWHERE
     process.pulse.pulse.committed = store.written

@@ -6,7 +6,7 @@ import asyncio
 
 from processes.adapters import bootstrap, clock, failpoint
 from processes.adapters.bootstrap import Process
-from processes.adapters.queue_link import QueueLink
+from processes.adapters.queue_engine import open_queues
 from processes.adapters.supervisor import Supervisor
 from processes.watchdog.alarms import Alarms
 from processes.watchdog.canary import Canary
@@ -26,7 +26,7 @@ async def main(process: Process) -> None:
     if settings.file.drills.enabled:
         failpoint.allow(settings.run / "failpoint-watchdog")
     supervisor = Supervisor(settings.supervisor_socket)
-    link = QueueLink(settings.queues_socket, process.name)
+    link = open_queues(settings, process.name)
     inquiries = Inquiries(settings, supervisor, link, process.log)
     retention = settings.file.retention
     store = Store(
@@ -40,6 +40,7 @@ async def main(process: Process) -> None:
     beside = {
         "inquiry of supervisord": inquiries.run_supervisor(),
         "inquiry of the ledger": inquiries.run_ledger(),
+        "inquiry of the storage": inquiries.run_storage(),
         "inquiry of the queues": inquiries.run_queues(),
         "incident log": incident_log.run(),
         "alarms": alarms.run(),

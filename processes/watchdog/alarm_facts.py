@@ -12,7 +12,7 @@ import msgspec
 
 from processes.adapters import truth_reader
 from processes.adapters.settings import Settings
-from processes.adapters.state import audit_trail, contested, fleet_db, sightings
+from processes.adapters.state import audit_trail, contested, fleet_db, lock, sightings
 from processes.core.alarms import conditions, hosts
 from processes.core.alarms.conditions import AlarmFacts
 from processes.core.records.condition import ConditionRecord
@@ -44,6 +44,7 @@ def now(settings: Settings, before: AlarmFacts) -> AlarmFacts:
         rows, disk_free_bytes=disk.f_bavail * disk.f_frsize, certificate_wall_s=expires_wall_s,
         certificate_problem=problem, contested=contested.lately(settings.run),
         impersonated=sightings.lately(settings.run, sightings.IMPERSONATED),
+        judging=lock.is_held(settings.judging),
         guessed=sightings.lately(settings.run, sightings.GUESSED),
     )  # fmt: skip
 
@@ -85,10 +86,19 @@ class _OfHosts(TypedDict):
     hosts_over: dict[str, str]
 
 
-# those of many hosts first, then the gravest: a flood of one kind takes no alarm from the others
+# The loss of many hosts makes the installation degraded. Behind it come those that nobody has silenced or acknowledged:
+# neither a rack's maintenance nor what people know of already takes an alarm from others. The gravest of them come
+# first, and the oldest of each host and kind: nor does what fails again and again.
 _CONDITIONS: Final = """
-    SELECT record FROM conditions WHERE open AND json_extract(record, '$.group') IS NULL
-    ORDER BY host IS NOT NULL, json_extract(record, '$.severity') = 'info', begun_wall_s LIMIT ?"""
+    SELECT record FROM (
+        SELECT record, begun_wall_s, mass, kind != 'many' AS of_few, silence IS NOT NULL OR by IS NOT NULL AS muted,
+               CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1 ELSE 2 END AS rank,
+               row_number() OVER (PARTITION BY host, kind ORDER BY begun_wall_s, id) AS place
+        FROM (SELECT id, host, begun_wall_s, record, json_extract(record, '$.mass') AS mass,
+                     json_extract(record, '$.kind') AS kind, json_extract(record, '$.severity') AS severity,
+                     json_extract(record, '$.silence') AS silence, json_extract(record, '$.acknowledged_by') AS by
+              FROM conditions WHERE open AND json_extract(record, '$.group') IS NULL) AS kept) AS placed
+    ORDER BY mass IS NULL, muted, rank, of_few, place, begun_wall_s LIMIT ?"""
 
 
 def _hosts(connection: sqlite3.Connection, before: AlarmFacts) -> _OfHosts:

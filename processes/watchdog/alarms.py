@@ -25,13 +25,14 @@ from processes.adapters.state import durable, incidents_db, status_file
 from processes.core.alarms import alarm, conditions, outbox
 from processes.core.alarms.alarm import AlarmEvent, AlarmState, AlarmWatch, Condition, ConditionsSeen
 from processes.core.alarms.conditions import AlarmFacts
-from processes.core.alarms.hosts import HOSTS, mass_losses, of_the_house
+from processes.core.alarms.hosts import HOSTS, mass_losses, of_the_house, untold
 from processes.core.alarms.hosts import conditions as conditions_of_hosts
 from processes.core.alarms.hosts import told as told_of
 from processes.core.alarms.outbox import Pace, Wish
 from processes.core.records.ledger import Ledger
 from processes.core.shown.query import parse
-from processes.core.shown.status import Overall, Report
+from processes.core.shown.status import Overall, Report, standing, unheard
+from processes.core.shown.troubles import TroubleCode, TroubleWatch, aged, joined, trouble
 from processes.core.watchdog import incident
 from processes.watchdog import alarm_facts
 from processes.watchdog.evidence import on_thread, within
@@ -81,6 +82,7 @@ class Alarms:
         self._report: Report | None = None
         self._budgets: frozenset[str] = frozenset()
         self._ledger: Ledger | None = None
+        self._since = TroubleWatch()
         self._once: list[Condition] = []
         self._facts = AlarmFacts()
         self._looking: asyncio.Future[AlarmFacts] | None = None
@@ -101,11 +103,16 @@ class Alarms:
         whole.
         """
         told = {key.removeprefix(HOSTS): names for key, names in told_of(self._state).items() if key.startswith(HOSTS)}
-        lost = mass_losses(self._facts.hosts or [])
+        stands = of_the_house(self._state)
+        heartbeats = self._switch.reports if self._switch is not None else []
+        lost = [trouble(TroubleCode.MASS_LOSS, each) for each in mass_losses(self._facts.hosts or [])]
         verdict = Overall.DEGRADED if lost and report.verdict is Overall.OK else report.verdict
+        found = joined([*report.troubles, *lost, *unheard(heartbeats), *untold(self._state.targets)], standing(stands))
+        known = {key: each.since_wall_s for key, each in self._state.standing.items()}
+        self._since, found = aged(self._since, found, known, time.time())
         shown = msgspec.structs.replace(
-            report, verdict=verdict, reasons=[*report.reasons, *lost], conditions=of_the_house(self._state), told=told,
-            heartbeats=self._switch.reports if self._switch is not None else [],
+            report, verdict=verdict, reasons=[*report.reasons, *(each.text for each in lost)], conditions=stands,
+            told=told, heartbeats=heartbeats, troubles=found,
         )  # fmt: skip
         if self._switch is not None:
             self._switch.look(shown)
@@ -146,15 +153,15 @@ class Alarms:
         ]
         self._missed = []
         facts = msgspec.structs.replace(self._facts, budgets=self._budgets)
-        standing = conditions.conditions(report, facts, wall_s)
-        standing += conditions_of_hosts(facts.hosts or [], self._state.standing)
+        stands = conditions.conditions(report, facts, wall_s)
+        stands += conditions_of_hosts(facts.hosts or [], self._state.standing)
         for shown in open_incidents:
-            standing += [conditions.incident(shown), conditions.lasting(shown)]
+            stands += [conditions.incident(shown), conditions.lasting(shown)]
         once, self._once = self._once, []
         if self._ledger is not None:
             once += conditions.lost(self._state.lost, self._ledger.lost)
         unknown = conditions.unknown(report, facts, self._caught_up)
-        seen = ConditionsSeen(standing, ended, once, unknown, conditions.over(facts))
+        seen = ConditionsSeen(stands, ended, once, unknown, conditions.over(facts))
         before = self._state.number
         self._state, self._watch = alarm.turn(self._state, self._watch, seen, now_s, wall_s)
         if self._ledger is not None and self._state.lost != self._ledger.lost:

@@ -59,6 +59,7 @@ class Evidence:
     files: list[str]
     stuck_at: str | None
     waits_at: str | None = None  # where the main task waits, if the main thread is in the event loop itself
+    stopped: bool = False  # by a signal or a debugger: then it does not matter where it stands
 
 
 async def collect(
@@ -103,7 +104,7 @@ async def collect(
     written: list[str] = []
     with contextlib.suppress(TimeoutError, OSError):  # a full or hanging disk must not keep a frozen process alive
         written = await within(evidence_s_max, on_thread(lambda: _write(folder, texts)))
-    return Evidence(written, where, where_waiting(texts["tasks.txt"]))
+    return Evidence(written, where, where_waiting(texts["tasks.txt"]), stopped)
 
 
 async def stacks_of(subject: Subject, path: Path, stopped: bool) -> str:

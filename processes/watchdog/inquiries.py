@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -14,9 +15,9 @@ from processes.adapters import truth_reader
 from processes.adapters.logs import Log
 from processes.adapters.queues import Queues, QueuesAway
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, sqlite_file
+from processes.adapters.state import fleet_db, hindrance
 from processes.adapters.state.reading import Reading
-from processes.adapters.state.sqlite_file import Files
+from processes.adapters.state.sqlite_file import KeptReading
 from processes.adapters.supervisor import Supervised, Supervisor, SupervisorAway, SupervisorFault
 from processes.core.errors import Fenced
 from processes.core.records.ledger import Ledger
@@ -27,6 +28,7 @@ from processes.core.watchdog import second_witness
 from processes.core.watchdog.second_witness import QueueReading
 from processes.watchdog.evidence import on_thread, within
 
+LOOK_S: Final = 0.5  # between two looks at what blocks the hub
 ASK_S: Final = 1.0  # between two questions to the database, or to `queues`
 ASK_SUPERVISOR_S: Final = 1.0  # between two questions to supervisord while anything is not well
 # while all is well: a question costs 2 ms of CPU here and 3 ms there; every death and every remedy asks at once
@@ -48,9 +50,11 @@ class Inquiries:
         self.queues_unanswered_s: float | None = None  # since when `queues` does not answer; None: it does
         self.queues: list[QueueReport] = []
         self.events_full = False
+        self.blocked = 0  # set by the loop: the hub's pid while the hub can write nothing to disk
+        self.hindrance = ""  # what keeps the database from being written then, if that is known
         self._settings, self._supervisor, self._link, self._log = settings, supervisor, link, log
         self._ask_now = asyncio.Event()
-        self._database: DatabaseFile | None = None  # None: opened anew at the next look
+        self._tally: KeptReading[tuple[Ledger, int]] | None = None  # None: made anew at the next look
 
     def ask_supervisor(self) -> None:
         """Ask supervisord the next question at once, because something happened."""
@@ -91,10 +95,26 @@ class Inquiries:
     async def look_at_ledger(self) -> None:
         """Read the ledger once; the last answer stays if it cannot be read."""
         # the file belongs to one call at a time
-        database_file, self._database = self._database or DatabaseFile(self._settings), None
+        if self._settings.file.store.url:
+            with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, msgspec.DecodeError):
+                self.ledger, self.missing = await within(
+                    ANSWER_S_MAX, on_thread(lambda: truth_reader.reading(self._settings, tally_at_once))
+                )
+            return
+        known, self._tally = self._tally or kept_tally(self._settings.database), None
         with contextlib.suppress(TimeoutError, fleet_db.DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError):
-            self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(database_file.tally))
-            self._database = database_file  # a connection that failed or hangs is left behind
+            self.ledger, self.missing = await within(ANSWER_S_MAX, on_thread(known.newest))
+            self._tally = known  # a connection that failed or hangs is left behind
+
+    async def run_storage(self) -> None:
+        """Keep `hindrance` current, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                self.hindrance = await within(ANSWER_S_MAX, self._hindrance(self.blocked))
+            await asyncio.sleep(LOOK_S)
+
+    async def _hindrance(self, hub: int) -> str:
+        return await on_thread(lambda: hindrance.now(self._settings.database, hub)) if hub else ""
 
     async def run_queues(self) -> None:
         """Keep `queues` current, for ever; it is empty while `queues` is away."""
@@ -118,38 +138,25 @@ class Inquiries:
             await asyncio.sleep(ASK_S)
 
 
-class DatabaseFile:
-    """A read-only connection that is kept, since opening one costs five times as much as a read. Used
-    by one thread at a time.
+def kept_tally(path: Path) -> KeptReading[tuple[Ledger, int]]:
+    """Return what reads the tally of this database again and again."""
+    return KeptReading(path, fleet_db.open_for_reading, tally)
+
+
+def tally(connection: sqlite3.Connection) -> tuple[Ledger, int]:
+    """Return the committed ledger, and how many commands it calls open that have no row at the same moment.
+
+    Raises: sqlite3.Error, msgspec.DecodeError.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._path = settings, settings.database
-        self._connection: sqlite3.Connection | None = None
-        self._files: Files = {}
-
-    def tally(self) -> tuple[Ledger, int]:
-        """Return the committed ledger, and how many commands it calls open that have no row at the same moment.
-
-        Raises: DatabaseUnreadable, sqlite3.Error, msgspec.DecodeError.
-        """
-        if self._settings.file.store.url:
-            return truth_reader.reading(self._settings, _tally)
-        if self._connection is not None and sqlite_file.files_at(self._path) != self._files:
-            self._connection.close()  # a backup was restored meanwhile, or its log was taken away
-            self._connection = None
-        if self._connection is None:
-            self._connection = fleet_db.open_for_reading(self._path)
-            self._files = sqlite_file.files_at(self._path)
-        connection = self._connection
-        connection.execute("BEGIN")
-        try:
-            return _tally(connection)
-        finally:
-            connection.execute("COMMIT")  # a reader that stays would keep the log from being folded in
+    connection.execute("BEGIN")
+    try:
+        return tally_at_once(connection)
+    finally:
+        connection.execute("COMMIT")  # a reader that stays would keep the log from being folded in
 
 
-def _tally(connection: Reading) -> tuple[Ledger, int]:
+def tally_at_once(connection: Reading) -> tuple[Ledger, int]:
+    """Return the same, in the caller's transaction."""
     found = fleet_db.ledger(connection)
     (rows,) = connection.execute("SELECT count(*) FROM commands WHERE open").fetchone()
     return found, max(0, found.queued + found.sent + found.running - int(rows))

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Final, TypedDict
 
 from processes.adapters import failpoint
@@ -26,8 +26,9 @@ from processes.adapters.state import asked_to_end, deaths, desired_state, drill_
 from processes.adapters.supervisor import Supervisor
 from processes.core.errors import LocalError
 from processes.core.records.ledger import Ledger
+from processes.core.shown import status as reports
 from processes.core.shown.status import CanaryReport, Verdict, is_wanted
-from processes.core.travels.pulse import Unreadable
+from processes.core.travels.pulse import Blocked, Unreadable
 from processes.core.watchdog import remedy, second_witness, verdict
 from processes.core.watchdog.incident import Incident
 from processes.core.watchdog.incident_lifecycle import Ending, ProcessCondition
@@ -81,7 +82,7 @@ class Loop:
             name: self._settings.file.memory.bytes_max(name.partition(":")[0]) for name in self._settings.all_names()
         }
         self._reader = ProcessReader(self._settings.pulses, limits, self._on_death)
-        self._writer = status_writer.Writer(self._settings.report, self._log)
+        self._writer = status_writer.Writer(self._settings.report, self._settings.report_reserve, self._log)
         self._tracks: dict[str, Track] = {}
         self._pasts: dict[str, Past] = {}
         self._judgements: dict[str, Judgement] = {}
@@ -93,7 +94,7 @@ class Loop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._rescues: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
-        self._turned_s = time.monotonic()
+        self._began_s = self._turned_s = time.monotonic()
         self._pace_s = TURN_S
         self._hub_epoch = 0
         self._told: tuple[object, ...] = ()  # of the last report: what a reader must not wait a second for
@@ -134,17 +135,14 @@ class Loop:
         self._close_incidents(now_s)
         canary = self._canary.report(self._hub_epoch, now_s)
         known = self._inquiries.ledger is not None, self._incident_log.totals.total is not None
-        telling = canary.ok, canary.epoch, *known
+        is_quiet = reports.is_quiet(self._reader.subjects["hub"].pulse, now_s)
+        telling = canary.ok, canary.epoch, is_quiet, self._inquiries.hindrance, *known
         if self._writer.due(changed or self._told != telling, now_s):
             self._told = telling
             self._report(canary, now_s)
         calm = not self._incidents.open and not self._reader.quiet(now_s) and self._stall_s >= 4 * CALM_S
         self._pace_s = CALM_S if calm else TURN_S
-        settled = all(
-            not s.alive or s.supervised is None or s.supervised.state == "RUNNING"
-            for s in self._reader.subjects.values()
-        )
-        self._inquiries.calm = calm and settled and not any(d.note for d in self._decisions.values())
+        self._inquiries.calm = calm and _settled(self._reader.subjects.values(), self._decisions.values())
         self._process.pulse.pulse.epoch = self._hub_epoch
         self._process.pulse.beat()
 
@@ -193,6 +191,7 @@ class Loop:
                     "verdict", of=name, was=was, verdict=str(judgement.verdict), reason=judgement.reason, pid=seen.pid
                 )
         hub = self._reader.subjects["hub"].pulse
+        self._inquiries.blocked = hub.pid if hub is not None and hub.blocked_on == Blocked.STORAGE else 0
         if hub is not None and hub.epoch > self._hub_epoch:
             self._hub_epoch = hub.epoch
             self._canary.kick()
@@ -244,7 +243,8 @@ class Loop:
         folder = self._settings.evidence / incident.id
         found = await evidence.collect(folder, subject, self._settings, self._inquiries.queues)
         failpoint.reach("watchdog.collected")
-        incidents.collected(incident, found.files, found.stuck_at, found.waits_at, time.monotonic())
+        at_s, stopped = time.monotonic(), found.stopped
+        incidents.collected(incident, found.files, found.stuck_at, found.waits_at, at_s, stopped=stopped)
         if subject.pid != pid:
             incidents.spared(incident, died=True, now_s=time.monotonic())
             return
@@ -346,9 +346,10 @@ class Loop:
             )
             for name, subject in subjects.items()
         ]
-        report = status_writer.make_report(rows, canary, self._inquiries, self._incident_log.totals, subjects)
-        budgets = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
-        report = self._alarms.look(report, budgets, self._inquiries.ledger)
+        log = self._incident_log.totals
+        report = status_writer.make_report(rows, canary, self._inquiries, log, subjects, began_s=self._began_s)
+        alarming = frozenset(name for name, decision in self._decisions.items() if decision.alarm)
+        report = self._alarms.look(report, alarming, self._inquiries.ledger)
         self._writer.write(report, now_s)
         self._systemd.look(report, self._hub_remedies + subjects["hub"].starts, now_s)
 
@@ -357,6 +358,13 @@ class Loop:
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._wake.set() if not task.cancelled() and task.exception() else None)
         return task
+
+
+def _settled(subjects: Iterable[Subject], decisions: Iterable[Decision]) -> bool:
+    """Return whether supervisord holds every process that lives to be running, and nothing is to be noted of any."""
+    if any(decision.note for decision in decisions):
+        return False
+    return all(not s.alive or s.supervised is None or s.supervised.state == "RUNNING" for s in subjects)
 
 
 async def for_ever(name: str, work: Coroutine[None, None, None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 
 from processes.adapters import ownership, proc
 from processes.adapters.logs import Log
-from processes.adapters.state import durable, pulse_file, status_file
+from processes.adapters.state import durable, pulse_file, reserved_file, status_file
 from processes.core.shown import status as reports
 from processes.core.shown.status import (
     CanaryReport,
@@ -21,7 +22,9 @@ from processes.core.shown.status import (
     IncidentsReport,
     ProcessReport,
     Report,
+    Witness,
 )
+from processes.core.shown.troubles import TroubleCode, trouble
 from processes.core.values import rfc3339
 from processes.core.watchdog.verdict import Judgement
 from processes.watchdog.evidence import on_thread
@@ -29,6 +32,8 @@ from processes.watchdog.inquiries import Inquiries
 from processes.watchdog.process_reader import Subject
 
 WRITE_S: Final = 1.0  # at least so often, and at every change of a verdict or of the canary
+ASKED_S: Final = 3.0  # of a watchdog's life: by then supervisord has answered (ANSWER_S_MAX), or does not answer
+NEW_S: Final = 6.0  # of a watchdog's life: its canary has connected and gone round by then, or it is red
 HANG_S: Final = 5.0  # a write that takes longer is left behind
 OWN_PID: Final = os.getpid()
 
@@ -60,14 +65,18 @@ def make_report(
     inquiries: Inquiries,
     incidents: IncidentsReport,
     subjects: dict[str, Subject],
+    *,
+    began_s: float,
 ) -> Report:
-    """Return the whole report of this moment."""
+    """Return the whole report of this moment. `began_s`: when this watchdog began."""
     hub, now_s = subjects["hub"].pulse, time.monotonic()
-    verdict, reasons = reports.overall(processes, canary, silent=False)
     heard_s = inquiries.supervisord_heard_s
     silent_s = None if heard_s is None else round(now_s - heard_s, 3)
-    if inquiries.processes is None:
-        reasons = [*reasons, "supervisord does not answer"]
+    is_new = canary.round_mono_s is None and now_s - began_s < NEW_S
+    witness = Witness.NEW if is_new else Witness.PRESENT
+    verdict, found = reports.judged(processes, canary, witness, inquiries.hindrance)
+    if inquiries.processes is None and now_s - began_s >= ASKED_S:  # before that it was hardly asked
+        found = [*found, trouble(TroubleCode.SUPERVISORD, "supervisord does not answer")]
         verdict = reports.Overall.DEGRADED if verdict is reports.Overall.OK else verdict
     return Report(
         verdict=verdict,
@@ -77,7 +86,9 @@ def make_report(
         fleet=FleetReport.of(hub),
         commands=CommandsReport.of(inquiries.ledger),
         incidents=incidents,
-        reasons=reasons,
+        reasons=[each.text for each in found],
+        troubles=found + reports.quiet(processes),
+        hindrance=inquiries.hindrance,
         queues=inquiries.queues,
         at=rfc3339(time.time()),
         at_mono_s=now_s,
@@ -90,8 +101,10 @@ def make_report(
 class Writer:
     """Writes the report on a thread, one at a time: a disk that hangs makes the report old, not the judgement."""
 
-    def __init__(self, path: Path, log: Log) -> None:
-        self._path, self._log = path, log
+    def __init__(self, path: Path, reserve_path: Path, log: Log) -> None:
+        """`reserve_path`: of a file with its room beforehand, which is written while the disk refuses."""
+        self._path, self._reserve_path, self._log = path, reserve_path, log
+        self._reserve: int | None = None  # its descriptor, which lives as long as this process
         self._writing: asyncio.Future[None] | None = None
         self._began_s = 0.0
         self._failed = False
@@ -112,7 +125,15 @@ class Writer:
     def _replace(self, content: bytes) -> None:
         # beside run/ are those that it is lent to: a fanout's own user, and no gateway's
         group = ownership.group_let_into(self._path.parent.parent)
-        durable.replace(self._path, content, durable=False, group=group)
+        if self._reserve is None:  # while there is room: later there may be none
+            with contextlib.suppress(OSError):
+                self._reserve = reserved_file.reserve(self._reserve_path, group)
+        try:
+            durable.replace(self._path, content, durable=False, group=group)
+        except OSError:
+            if self._reserve is None:
+                raise
+            reserved_file.write(self._reserve, content)
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         error = None if writing.cancelled() else writing.exception()

@@ -10,6 +10,7 @@ import email
 import email.header
 import json
 import time
+import zlib
 from pathlib import Path
 
 import psutil
@@ -89,6 +90,21 @@ def test_refusal_is_told_without_a_secret(status: int) -> None:
         error = deliver(Target("json", hook.url))
     assert str(status) in error
     assert not any(secret in error for secret in ("s3cret", "T0KEN", "user1"))
+
+
+@pytest.mark.parametrize("kind", ["webhook", "heartbeat"])
+def test_whoever_is_called_cannot_send_the_call_elsewhere(kind: str) -> None:
+    """The bug it would catch: an outside service has this machine call what only this machine can reach."""
+    with webhook() as hook, webhook() as inside:
+        hook.answer, hook.elsewhere = 307, f"http://127.0.0.1:{inside.port}/admin"
+        url = f"http://127.0.0.1:{hook.port}/T0KEN"
+        if kind == "heartbeat":
+            error = asyncio.run(alarm_sender.call(Heartbeat(url=url), "box", "ok", 3, LONG_S))
+        else:
+            error = deliver(Target("webhook", webhook=url, secret="whsec_" + "QUJD" * 8))
+    assert "307" in error
+    assert len(hook.raw) == 1
+    assert inside.raw == []
 
 
 def test_nobody_there_and_no_such_target_are_told() -> None:
@@ -195,6 +211,16 @@ def test_a_webhook_that_refuses_is_said_without_its_path_and_secret() -> None:
         told = deliver(Target("webhook", webhook=url, secret="0123456789abcdef"))
     assert "HTTP 503" in told
     assert "hidden-path" not in told
+
+
+def test_an_answer_that_unpacks_to_more_than_a_sender_may_have_costs_no_memory() -> None:
+    packer = zlib.compressobj(1, wbits=-15)
+    megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # each is unpacked alone
+    with webhook() as hook:
+        hook.deflated = megabyte * (2 * alarm_sender.DATA_BYTES_MAX >> 20) + packer.flush()
+        url = f"http://127.0.0.1:{hook.port}/x"
+        assert deliver(Target("webhook", webhook=url)) == ""  # it was taken: only the head of the answer is read
+        assert deliver(Target("json", hook.url)) != ""  # apprise reads all of it, as far as it may
 
 
 def test_the_dead_mans_switch_says_the_verdict_by_post_and_to_a_program(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The contract of every engine of the queues (adapters/queues.py): today's process, and the double of the tests."""
+"""The contract of every engine of the queues (adapters/queues.py): the process `queues`, PostgreSQL, and the double of
+the tests.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +10,25 @@ from pathlib import Path
 
 import pytest
 from doubles.deadline import WAIT_S
-from doubles.queue_engines import START, House, MemoryHouse, RealHouse, until_back
+from doubles.queue_engines import START, House, MemoryHouse, PostgresHouse, RealHouse, until_back
 
 from processes.adapters.queues import QueuesAway
 from processes.core.errors import Fenced
-from processes.core.travels.queue_calls import APPEND_ITEMS_MAX, Batch, QueueRefused
+from processes.core.travels.queue_calls import APPEND_BYTES_MAX, APPEND_ITEMS_MAX, Batch, QueueRefused
 from processes.core.values import Position
 
 Claim = Callable[[House], Awaitable[None]]
 
 
-@pytest.fixture(params=["real", "memory"])
+@pytest.fixture(params=["real", "postgres", "memory"])
 def prove(request: pytest.FixtureRequest, folder: Path) -> Callable[[Claim], None]:
     """Proves a claim of an engine, in an event loop."""
+    server = request.getfixturevalue("volatile_postgres") if request.param == "postgres" else None
 
     async def run(claim: Claim) -> None:
-        house: House = RealHouse(folder) if request.param == "real" else MemoryHouse()
+        house: House = (
+            PostgresHouse(server) if server else RealHouse(folder) if request.param == "real" else MemoryHouse()
+        )
         try:
             await asyncio.wait_for(claim(house), 2 * WAIT_S)
         finally:
@@ -251,5 +256,129 @@ def test_a_cancelled_read_holds_nothing_up_and_takes_nothing_with_it(prove: Call
             await reading
         await link.append("events", [b"a"])
         assert (await link.read("events", START)).items == [b"a"]
+
+    prove(claim)
+
+
+def test_the_bounds_hold_to_the_item(prove: Callable[[Claim], None]) -> None:
+    """What fits exactly is taken; one more is refused, and with it all that came together; nine tenths for bulk."""
+
+    async def claim(house: House) -> None:
+        link = house.link("hub")
+        for queue, items_max, bulk_max in (
+            ("broadcasts/fanout", 20_000, 18_000), ("deliveries/gateway", 20_000, 18_000), ("events", 100_000, 95_000),
+        ):  # fmt: skip
+            bulk = queue != "events"  # of which no bulk is taken long before
+            for start in range(0, bulk_max, 9000):
+                assert (await link.append(queue, [b""] * min(9000, bulk_max - start), bulk=bulk)).accepted
+            assert not (await link.append(queue, [b""], bulk=True)).accepted
+            assert not (await link.append(queue, [b""] * (items_max - bulk_max + 1))).accepted, "all or nothing"
+            assert (await link.append(queue, [b""] * (items_max - bulk_max))).accepted
+            assert (await link.append(queue, [])).accepted
+            full = await link.append(queue, [b""])
+            assert full == (False, Position(full.position.epoch, items_max))
+            await link.acknowledge(queue, Position(full.position.epoch, 1))
+            assert (await link.append(queue, [b""])).position.sequence == items_max + 1
+        assert [(q.items, q.appended, q.acknowledged, q.refused) for q in await link.stats()] == [
+            (20_000, 20_001, 1, 2003), (20_000, 20_001, 1, 2003), (100_000, 100_001, 1, 5003),
+        ]  # fmt: skip
+
+    prove(claim)
+
+
+def test_the_bounds_hold_to_the_byte(prove: Callable[[Claim], None]) -> None:
+    """Also while a part of what was appended together is acknowledged."""
+
+    async def claim(house: House) -> None:
+        link, queue, bytes_max = house.link("hub"), "broadcasts/fanout", 32 << 20
+        sizes = [1 << 20] * 22 + [(1 << 20) - 7, 7]
+        here = (await link.append(queue, [b"x" * size for size in sizes], bulk=True)).position
+        bulk_left = bytes_max * 9 // 10 - (23 << 20)
+        assert not (await link.append(queue, [b"x" * (bulk_left + 1)], bulk=True)).accepted
+        assert (await link.append(queue, [b"x" * bulk_left], bulk=True)).accepted
+        left = bytes_max - (23 << 20) - bulk_left
+        assert not (await link.append(queue, [b"x" * left, b"x"])).accepted
+        assert (await link.append(queue, [b"x" * left])).accepted
+        assert not (await link.append(queue, [b"x"])).accepted
+        assert (await link.stats())[0].bytes == bytes_max
+        await link.acknowledge(queue, Position(here.epoch, 23))
+        assert (await link.stats())[0].bytes == bytes_max - (23 << 20) + 7
+        await link.acknowledge(queue, here)
+        assert (await link.stats())[0].bytes == bytes_max - (23 << 20)
+
+    prove(claim)
+
+
+def test_a_part_of_what_was_appended_together_is_read_and_acknowledged(prove: Callable[[Claim], None]) -> None:
+    async def claim(house: House) -> None:
+        link = house.link("hub")
+        items = [b"%d" % number * (number % 7) for number in range(1, 1301)]
+        here = (await link.append("events", items)).position
+        sizes, at, found = list(map(len, items)), START, list[bytes]()
+        while len(found) < len(items):
+            batch = await link.read("events", at, items_max=137, wait_s=0)
+            assert not batch.gap
+            at, found = batch.position, found + batch.items
+            await link.acknowledge("events", at)
+            stats = (await link.stats())[0]
+            assert (stats.items, stats.bytes) == (1300 - at.sequence, sum(sizes[at.sequence :]))
+            assert await link.read("events", START, items_max=1, wait_s=0) == await link.read(
+                "events", at, items_max=1, wait_s=0
+            )
+        assert (found, at) == (items, here)
+
+    prove(claim)
+
+
+def test_as_much_as_one_append_may_have_is_read_again(prove: Callable[[Claim], None]) -> None:
+    async def claim(house: House) -> None:
+        link = house.link("gateway")
+        tail = APPEND_BYTES_MAX // APPEND_ITEMS_MAX
+        for items in ([bytes([n % 256]) * tail for n in range(APPEND_ITEMS_MAX)], [b"y" * APPEND_BYTES_MAX]):
+            end = (await link.append("events", items)).position
+            at, found = START, list[bytes]()
+            while at != end:
+                batch = await link.read("events", at, items_max=APPEND_ITEMS_MAX, bytes_max=8 << 20)
+                at, found = batch.position, found + batch.items
+            assert found == items
+            await link.acknowledge("events", end)
+        assert (await link.stats())[0].items == 0
+
+    prove(claim)
+
+
+def test_a_lossy_append_is_one_gap_wherever_the_reader_stands(prove: Callable[[Claim], None]) -> None:
+    """The items before it come without a gap, those behind it with it, once."""
+
+    async def claim(house: House) -> None:
+        link, queue = house.link("hub"), "deliveries/gateway"
+        for _ in range(2):
+            await link.append(queue, [b"a"] * 10_000)
+        epoch = (await link.append(queue, [b"lost"] * 3, lossy=True)).position.epoch
+        await link.acknowledge(queue, Position(epoch, 19_990))
+        await link.append(queue, [b"b"])
+        before = await link.read(queue, Position(epoch, 19_990))
+        assert before == Batch([b"a"] * 10, Position(epoch, 20_000), False)
+        behind = await link.read(queue, before.position)
+        assert behind == Batch([b"b"], Position(epoch, 20_004), True)
+        assert await link.read(queue, Position(epoch, 20_003)) == Batch([b"b"], Position(epoch, 20_004), False)
+        nothing = await link.read(queue, behind.position, wait_s=0)
+        assert nothing == Batch([], behind.position, False)
+
+    prove(claim)
+
+
+def test_two_readers_both_see_every_item(prove: Callable[[Claim], None]) -> None:
+    async def claim(house: House) -> None:
+        one, other, writer = house.link("hub"), house.link("hub"), house.link("gateway")
+        both = [asyncio.create_task(each.read("events", START, wait_s=10)) for each in (one, other)]
+        end = (await writer.append("events", [b"a", b"b"])).position
+        batches = await asyncio.gather(*both)
+        assert batches == [Batch([b"a", b"b"], end, False)] * 2
+        await one.acknowledge("events", end)
+        await writer.append("events", [b"c"])
+        assert (await other.read("events", end)).items == [b"c"]
+        assert await other.read("events", Position(end.epoch, 1)) == await one.read("events", end)
+        assert (await writer.stats())[0].readers in (0, 2), "the double does not count them"
 
     prove(claim)

@@ -211,3 +211,35 @@ def test_where_ipv6_listens_and_how_it_is_reached(
     assert address(listen) == (host, 7701)
     assert reachable(listen) == (reached, 7701)
     assert found.agents_url == (url or f"ws://{socket.gethostname()}:7701/ws")
+
+
+@pytest.mark.parametrize(
+    "text", ['[alarms]\nseverity = "loud"\n', '[[alarms.targets]]\nurl = "mailto://a:b@c"\nseverity = "loud"\n']
+)
+def test_a_wrong_word_names_the_right_ones(tmp_path: Path, text: str) -> None:
+    (tmp_path / "fleethub.toml").write_text(text)
+    with pytest.raises(SettingsError, match="severity; it is one of info, warning, critical"):
+        load({"FLEETHUB_STATE": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("nats://db1", "looks like postgresql://"), ("postgresql:/db1", "looks like postgresql://"),
+        ("db1", "looks like postgresql://"), ("postgresql://db 1/x", "looks like postgresql://"),
+        ("postgresql://me:secret@db1/x", "a password has no place"),
+        ("postgresql://me@db1/x?sslmode=require&password=secret", "a password has no place"),
+    ],
+)  # fmt: skip
+def test_a_url_of_a_database_that_cannot_be_is_refused_without_its_secret(tmp_path: Path, url: str, wrong: str) -> None:
+    with pytest.raises(SettingsError, match=r"queues\.url") as refused:
+        settings(tmp_path, FLEETHUB_QUEUES_URL=url)
+    assert wrong in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me@db1,db2:5433/x?sslmode=verify-full", "postgres:///x", ""])
+def test_there_is_no_process_queues_where_postgresql_has_them(tmp_path: Path, url: str) -> None:
+    found = settings(tmp_path, FLEETHUB_QUEUES_URL=url)
+    assert found.names("queues") == ([] if url else ["queues"])
+    assert ("queues" in found.all_names()) is not bool(url)

@@ -12,11 +12,12 @@ from doubles.api_server import ApiServer, FeedServer, active, command, feeding, 
 
 from processes.cli.following import Shown
 from processes.client.api import Api
-from processes.client.follow import Following, Pace
+from processes.client.follow import Following, Listener, Pace
 from processes.client.patience import PATIENCE, Patience
 from processes.client.watched import Watched, WatchedRun
 from processes.core.records.command import State
 from processes.core.records.run import RunState, RunView
+from processes.core.shown.views import CommandView
 from processes.core.values import rfc3339
 
 PACE = Pace(poll_s=0.01)
@@ -77,10 +78,12 @@ def test_output_streams_with_the_hosts_name_and_keeps_its_streams_apart(capsys: 
     with running() as http:
         http.on("GET", COMMAND, view("running"), view("running"), view("succeeded", exit_code=0))
         http.on("GET", OUTPUT, page(0), page(0), page(2, complete=True))
-        _, over, each = with_feed(http, [frame(0, "hello"), frame(1, "oh \x1b[31m", "stderr"), ended("succeeded")])
+        _, over, each = with_feed(
+            http, [frame(0, "hello"), frame(1, "oh \x1b[31mred\x1b[0m\x1b[2J", "stderr"), ended("succeeded")]
+        )
     out, err = capsys.readouterr()
     assert (over, each.state, out) == (True, State.SUCCEEDED, "web1 | hello\n")
-    assert err == "web1 | oh \\x1b[31m\n"
+    assert err == "web1 | oh red\\x1b[2J\n"
 
 
 def test_a_gap_in_the_feed_is_filled_by_the_api_before_going_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -358,3 +361,33 @@ def test_no_more_outputs_are_subscribed_than_a_connection_may_have_and_ended_one
         ("unsubscribe", "c1"),
         ("subscribe", "c2"),
     ]
+
+
+class Heard(Listener):
+    """Writes down what it is told of ends and waits."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def on_end(self, command: Watched) -> None:
+        self.told.append(f"{command.id} {command.state}")
+
+    def on_waiting(self, command: CommandView) -> None:
+        self.told.append(f"{command.id} waits")
+
+
+def test_an_end_is_told_once_and_a_wait_only_if_it_lasts() -> None:
+    """The bugs it would catch: a failure is only seen at the end of the run; whoever waits for a moment is explained."""
+    with running() as http:
+        http.on("GET", COMMAND, view("queued"), view("queued"), view("queued"), view("failed", exit_code=3))
+        http.on("GET", OUTPUT, page(0), page(0), page(0), page(0, complete=True))
+        heard = Heard()
+        with Split(http, "http://127.0.0.1:9") as api:
+            Following(api, [Watched("c1", "web1", "pull", State.SENT)], listener=heard, pace=PACE).run(10.0)
+        assert heard.told == ["c1 waits", "c1 failed"]
+        http.on("GET", COMMAND, view("queued"), view("failed", exit_code=3))
+        http.on("GET", OUTPUT, page(0), page(0, complete=True))
+        heard = Heard()
+        with Split(http, "http://127.0.0.1:9") as api:
+            Following(api, [Watched("c1", "web1", "pull", State.SENT)], listener=heard, pace=PACE).run(10.0)
+        assert heard.told == ["c1 failed"]

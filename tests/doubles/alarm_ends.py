@@ -13,12 +13,14 @@ from typing import Any
 
 
 class Webhook:
-    """What it got, and how it answers: a status, or "hang": not until the end."""
+    """What it got, and how it answers: a status, or "hang": not until the end. `deflated`: the body of its answer."""
 
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
         self.raw: list[tuple[bytes, dict[str, str]]] = []  # bodies as they came, with their headers
         self.answer: int | str = 200
+        self.deflated = b""
+        self.elsewhere = ""  # where it sends whoever asks
         self.released = threading.Event()
         self.asked = threading.Event()
         self.port = 0
@@ -49,7 +51,14 @@ def webhook() -> Iterator[Webhook]:
                 hook.released.wait(60)
                 return
             self.send_response(int(hook.answer))
+            if hook.deflated:
+                self.send_header("Content-Encoding", "deflate")
+                self.send_header("Content-Length", str(len(hook.deflated)))
+            if hook.elsewhere:
+                self.send_header("Location", hook.elsewhere)
             self.end_headers()
+            with contextlib.suppress(ConnectionError):  # it does not want the body
+                self.wfile.write(hook.deflated)
             if hook.answer == 200:
                 hook.got.append(body)
 

@@ -97,6 +97,8 @@ class ScriptedHosts:
                 frame = json.loads(text)
                 if frame["type"] == "registered":
                     self.online.add(name)
+                    if name in self._commands:  # its journal says that the machine has booted since
+                        await self._say(socket, "status", {"status": "ok", "command_id": self._commands[name]})
                 elif frame["type"] == "command":
                     accepted = {"command_id": frame["payload"]["command_id"], "state": "accepted"}
                     await self._say(socket, "command_ack", accepted)

@@ -5,6 +5,7 @@ the page.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Coroutine
@@ -17,9 +18,23 @@ from doubles.deadline import WAIT_S, until
 from doubles.operator_wire import FanoutHouse, HubPlay
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
 
-from processes.adapters.state.pulse_file import PulseFile
+from processes.adapters.state import durable
+from processes.adapters.state.pulse_file import PulseFile, start_ticks
 from processes.core.records.command import Command, State
+from processes.core.records.run import HostPart, Part, Run
 from processes.core.shown.replica import Replica
+from processes.core.shown.status import (
+    CanaryReport,
+    CommandsReport,
+    FleetReport,
+    IncidentsReport,
+    Overall,
+    ProcessReport,
+    PulseReport,
+    Report,
+    Verdict,
+)
+from processes.core.shown.troubles import Trouble
 from processes.core.travels.messages import Change, HubStarted, Json
 
 METRICS = {"cpu": 37.0, "ram": 82.5, "disk": 97.0, "load": 1.25}
@@ -39,6 +54,7 @@ class Stage:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._codes = 0
+        self._report: Report | None = None
 
     def __enter__(self) -> Stage:
         self.house.__enter__()
@@ -63,6 +79,8 @@ class Stage:
     async def _beat(self) -> None:
         while True:
             self._pulse.beat()
+            if self._report is not None:
+                self._write_report(self._report)
             await asyncio.sleep(0.2)
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
@@ -70,8 +88,29 @@ class Stage:
         future: Future[T] = asyncio.run_coroutine_threadsafe(what, self._loop)
         return future.result(WAIT_S)
 
+    def _write_report(self, report: Report) -> None:
+        fresh = msgspec.structs.replace(report, at_mono_s=time.monotonic())
+        durable.replace(self.house.settings.report, msgspec.json.encode(fresh), durable=False)
+
+    def watchdog(self, troubles: list[Trouble], verdict: Overall = Overall.OK, *, hub: Verdict | None = None) -> None:
+        """A watchdog reports this, until the scene changes. hub: the verdict on it."""
+        pid = os.getpid()
+        rows = [
+            ProcessReport(name, "RUNNING", pid, 60.0, 0, 1 << 25, hub or Verdict.ADVANCING, pulse=PulseReport(turn=7))
+            for name in ("queues", "hub", "gateway", "fanout", "watchdog")
+        ]
+        report = Report(
+            verdict, 1, rows, CanaryReport(ok=True, age_s=0.5, epoch=1), FleetReport(), CommandsReport(),
+            IncidentsReport(0), [each.text for each in troubles], troubles, writer_pid=pid,
+            writer_start_ticks=start_ticks(pid) or 0,
+        )  # fmt: skip
+        self._report = report
+        self._write_report(report)
+
     def clear(self) -> None:
-        """Another scene: no hosts, no commands."""
+        """Another scene: no hosts, no commands, no watchdog."""
+        self._report = None
+        self.house.settings.report.unlink(missing_ok=True)
         self.hub.rows = Replica()
         self.hub.answer = lambda _: (202, {"commands": []})
         self.renew()
@@ -131,6 +170,19 @@ class Stage:
             connection.execute("INSERT OR REPLACE INTO commands VALUES (?,?,?,?,?,?,?,?)", values)
             rows = [(id, offset, "stdout", line) for offset, line in enumerate(lines)]
             connection.executemany("INSERT OR REPLACE INTO output VALUES (?,?,?,?)", rows)
+
+    def run(self, run: Run, parts: list[HostPart]) -> None:
+        """The run, with these parts of its hosts, is in the database."""
+        with self.house.database() as connection:
+            values = (run.number, run.id, int(run.open), run.finished_wall_s, msgspec.json.encode(run).decode())
+            connection.execute("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?)", values)
+            names = msgspec.json.encode([part.host for part in parts]).decode()
+            connection.execute("INSERT OR REPLACE INTO run_hosts VALUES (?,?)", (run.id, names))
+            begun = [part for part in parts if part.part not in (Part.PENDING, Part.NOT_ATTEMPTED)]
+            rows = [
+                (run.id, part.host, int(part.part is Part.ACTIVE), msgspec.json.encode(part).decode()) for part in begun
+            ]
+            connection.executemany("INSERT OR REPLACE INTO run_parts VALUES (?,?,?,?)", rows)
 
     def sign_in(self, browser: Browser, role: str = "admin", **context: Any) -> Watched:
         """A page of somebody of this role, live."""

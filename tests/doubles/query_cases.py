@@ -14,7 +14,8 @@ HOST: dict[str, Any] = {
     "commands": ["pull", "switch"], "labels": {"role": "web", "env": "prod", "rack": "b4", "empty": "", "tier": "1",
     "example.com/team": "infra"}, "agent_labels": {"role": "db", "site": "vienna"}, "protocol": 1,
     "facts": {"generation": "917d168", "deep": {"er": "x"}, "site": "graz", "uptime": 90061, "odd": None, "big": 1e21,
-    "small": 0.0000015, "list": [1, "two", True, None, [3], {"a": 4}], "text": "a*b", "n": "12.50"},
+    "small": 0.0000015, "list": [1, "two", True, None, [3], {"a": 4}], "text": "a*b", "n": "12.50",
+    "long": [0] * 1000 + ["end"]},
     "heartbeat_facts": {"location": "rack b4", "odd": "even"}, "revoked": False,
     "conditions": ["disk", "flapping"],
 }  # fmt: skip
@@ -38,11 +39,12 @@ FOUND = [
     ("tier>0", True), ("tier=1", True), ("tier>=1 tier<=1", True), ("tier>1", False), ("load=2", True), ("load=2.0", False),
     ("load>1.9", True), ("swap<1", True), ("cpu>80%", True), ("cpu:81.", True), ("uptime>1d", True), ("uptime>25.1h", False),
     ("big=1e+21", True), ("small=0.0000015", True), ("list=two", True), ("list=1", True), ("list=true", True),
-    ("list=3", False), ("list>0", False), ("list:null", False), ("odd=even", True), ('text="a*b"', True),
+    ("list=3", False), ("list>0", False), ("list:null", False), ("long=0", True), ("long=end", False), ("odd=even", True), ('text="a*b"', True),
     ('text:"a*"', True), ("text:a*", True), ('text="a*"', False), ("n=12.50", True), ("n>12.4", True), ("n<12.51", True),
     ("since>9m", True), ("since>10m", False), ("since<1h", True), ("seen<10s", True), ("seen>4s", True), ("seen>5", False),
     ("enrolled>9d", True), ("enrolled<2w", True), ("enrolled>=10d", True), ("connected<600", True), ("suspended=web", False),
     ("condition:disk", True), ("condition=flapping", True), ("conditions:mem", False), ("!condition:offline", True),
+    ("name:*" + "*" * 14 + "w*", True), ("name:*" + "*" * 14 + 'x* "*"', False),
     ("seen:2025-11-30", True), ("protocol=1", True), ("10.0.0", False), ("address:10.0.0", True), ("role=WEB", True),
     ("ROLE=web", True), ("metrics:cpu", False), ("metrics.cpu>81", True), ("facts:x", False), ("--web", True), ("!!x", True),
     ("web-1", False), ("-5", True), ("cpu>-5", True), ("a.:x", False), ("label.:x", False), ("pull", True),
@@ -68,6 +70,7 @@ WRONG = [
     ("a\x07b", "a query has no control characters", "a\x07b"),
     ('"a\nb"', "a query has no control characters", '"a\nb"'),
     (" ".join("abcdefghijklmnopqr"), "a query has at most 16 terms", "q"),
+    ("name:" + "*a" * 8 + " web " + "*b" * 9, "a query has at most 16 stars", "*b" * 9),
     ("x" * 1001, "a query has at most 1000 characters", "x"),
 ]
 

@@ -1,4 +1,6 @@
-"""docs/settings.md, made of the settings and of the agent's file as the code has them."""
+"""docs/settings.md, made of the settings and of the agent's file as the code has them, and the part of
+docs/troubleshooting.md that is made of what can be wrong.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,12 @@ import msgspec
 
 from processes.adapters import settings
 from processes.agent import config
+from processes.core.shown.troubles import TROUBLES
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+TROUBLESHOOTING: Final = PAGE.with_name("troubleshooting.md")
+BEGIN: Final = "<!-- made by bin/reference: what can be wrong -->\n"
+END: Final = "<!-- end of what can be wrong -->\n"
 HEAD: Final = """\
 # Settings
 
@@ -35,6 +41,18 @@ AGENT: Final = """
 The file of an agent, on its server. Paths count from the file's folder. Restart the agent to make a change count
 (`systemctl restart fleethub-agent`); running commands go on. An agent whose file is wrong says what is wrong, and ends.
 """
+
+
+def troubleshooting(text: str) -> str:
+    """The text of docs/troubleshooting.md with every code, what it means and what to do, as the code has them."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    rows = [
+        f"| `{code}` | {entry.severity} | {entry.means} | {entry.remedy.replace('{of}', 'NAME')} |\n"
+        for code, entry in TROUBLES.items()
+    ]
+    table = ["\n", "| code | how bad | what it means | what to do |\n", "|---|---|---|---|\n", *rows, "\n"]
+    return "".join([before, BEGIN, *table, END, after])
 
 
 def page() -> str:

@@ -17,7 +17,7 @@ from processes.core.fanout.signin import ATTEMPTS_ALL_MAX, ATTEMPTS_MAX, IDLE_S_
 from processes.core.values import Role, digest
 from processes.fanout import state_folder
 from processes.fanout.auth import Auth, TooManyAttempts
-from processes.fanout.state_folder import FolderSeen, FolderWatch
+from processes.fanout.state_folder import FolderSeen, FolderWatch, KeptReadings
 
 KEY = b"k" * 32
 START_S = 4e9  # far ahead of the files' times, which are the real clock's: only what the process knows itself counts
@@ -239,7 +239,7 @@ def test_a_look_that_began_before_a_token_was_made_takes_it_away_from_nobody(
     """The bug it would catch: a token made a moment ago is good in one request and unknown in the next."""
     seen, go_on, real = threading.Event(), threading.Event(), state_folder.look
 
-    def slow_look(settings: Settings, before: FolderSeen | None) -> FolderSeen:
+    def slow_look(settings: Settings, before: FolderSeen | None, kept: KeptReadings) -> FolderSeen:
         found = real(settings, before)
         seen.set()
         assert go_on.wait(WAIT_S)

@@ -93,6 +93,7 @@ def test_one_of_two_fanouts_judges_and_says_it_until_it_is_shown_and_the_other_t
 ) -> None:
     monkeypatch.setattr(judging_core, "FRESH_S", 0.0)
     monkeypatch.setattr(judging, "AGAIN_S", 0.05)
+    monkeypatch.setattr(judging, "MARK_S", 0.05)
     found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
     found.run.mkdir(exist_ok=True)
     found.rules.write_text("defaults = false\n[[rules]]\ncondition = 'stale'\nfor = 0\n")
@@ -103,6 +104,8 @@ def test_one_of_two_fanouts_judges_and_says_it_until_it_is_shown_and_the_other_t
         for stage in (first, second):
             stage.show(row("web1", "stale"), row("web2"), whole=True)
         await first.turns(lambda: first.judging.is_judging)
+        os.utime(found.judging, (1, 1))
+        await first.turns(lambda: found.judging.stat().st_mtime > 1)  # it tells that it turns
         second.judging.turn(asyncio.get_running_loop().time(), report())
         await first.turns(lambda: first.messages >= 3)  # again and again, until it is shown
         assert not second.judging.is_judging
@@ -135,6 +138,9 @@ def test_the_house_is_well_only_while_hub_and_queues_turn_and_rows_are_whole() -
         assert not house(report(**{sick: Verdict.FROZEN}), mirror).is_well
     assert house(report(gateway=Verdict.FROZEN), mirror).gateways == {"gateway"}
     assert house(report(gateway=Verdict.FROZEN), mirror).is_well
+    elsewhere = report()  # PostgreSQL has the queues
+    elsewhere = msgspec.structs.replace(elsewhere, processes=[p for p in elsewhere.processes if p.name != "queues"])
+    assert house(elsewhere, mirror).is_well
     starved = house(report(queues=Verdict.EXCUSED), mirror)
     assert (starved.is_well, starved.is_anew) == (False, False)
     red = msgspec.structs.replace(report(), canary=CanaryReport())

@@ -274,6 +274,19 @@ def test_a_query_finds_hosts_to_list_to_label_and_to_run_on(house: FanoutHouse, 
     assert [each["name"] for each in boss.get("/api/v1/queries").json()["queries"]] == ["web"]
     assert names(boss.get("/api/v1/hosts?query=@web")) == ["a1", "a2"]
 
+    for host in ("a1", "b1"):
+        assert post("commands", op="pull", hosts=[host]).status_code == 202
+    until(lambda: len(boss.get("/api/v1/commands?query=name:*").json()["commands"]) == 2)
+    of_web = boss.get("/api/v1/commands?query=@web").json()["commands"]
+    assert [each["host"] for each in of_web] == ["a1"]
+    assert boss.get("/api/v1/commands?query=role=none").json()["commands"] == []
+    assert [each["targets"] for each in boss.get("/api/v1/sd/prometheus?query=@web&by=name").json()] == [
+        ["a1:9100"],
+        ["a2:9100"],
+    ]
+    for path in ("commands", "sd/prometheus", "conditions"):
+        assert boss.get(f"/api/v1/{path}?query=role%3D").json()["error"] == "bad_query", path
+
     started = post("runs", steps=["pull"], query="@web", key="k1", ttl_s=0).json()
     assert (started["query"], [part["host"] for part in started["hosts"]]) == ("@web", ["a1", "a2"])
     assert post("hosts/labels", hosts=["b1"], set={"role": "web"}).status_code == 200

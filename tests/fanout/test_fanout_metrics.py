@@ -257,7 +257,7 @@ def test_the_labels_that_they_choose_by_are_there(scraped: tuple[str, str]) -> N
     labels = {key for family in families(scraped[0]).values() for sample in family.samples for key in sample.labels}
     chosen = {label for label in re.findall(r"(\w+)!?=~?\\?\"", text) if label not in ("job", "instance")}
     assert chosen
-    assert chosen <= labels | {"on"}
+    assert chosen <= labels | {"on", "severity"}  # of what is blocked, and of conditions: here is none
     offline = {sample.labels["presence"] for sample in families(scraped[0])["fleethub_hosts"].samples}
     assert offline == {"online", "stale", "offline"}
 

@@ -89,7 +89,7 @@ class Port:
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        self.web.should_exit = True
+        self.web.end()
         await asyncio.wait_for(self._serving, WAIT_S)
 
 

@@ -20,6 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 SHARED = {"core", "core.travels", "core.records", "core.shown"}
 HANDS = (
     "adapters", "adapters.state", "adapters.failpoint", "adapters.own_process", "adapters.bootstrap", "adapters.machine",
+    "adapters.queue_engine",
 )  # fmt: skip
 MAY: dict[str, set[str]] = {
     "core": set(),
@@ -37,9 +38,11 @@ MAY: dict[str, set[str]] = {
     "core.cli": SHARED,
     "adapters": SHARED | {"core.alarms"},
     "adapters.alarm_targets": SHARED | {"adapters", "adapters.alarm_sender"},  # a room of one file: settings → targets
+    # a room of one file: settings → engine
+    "adapters.queue_engine": SHARED | {"adapters", "adapters.postgres"},
     "adapters.state": SHARED | {"adapters"},
     "adapters.truth_reader": SHARED | {"adapters", "adapters.state", "adapters.postgres"},  # a room of one file
-    "adapters.postgres": SHARED | {"adapters", "adapters.state"},
+    "adapters.postgres": SHARED | {"core.queues", "adapters", "adapters.state"},
     "adapters.failpoint": {"adapters.state"},  # a room of one file too: it writes the file that arms it
     "adapters.own_process": SHARED | {"adapters", "adapters.state"},  # a room of one file: it opens a file of stacks
     "adapters.bootstrap": SHARED

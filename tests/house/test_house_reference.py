@@ -7,10 +7,23 @@ import re
 from doubles import reference
 
 from processes.adapters import settings
+from processes.core.shown.status import Verdict
+from processes.core.shown.troubles import TroubleCode
 
 
 def test_the_page_of_the_settings_is_what_the_code_has() -> None:
     assert reference.PAGE.read_text() == reference.page(), "run bin/reference"
+
+
+def test_whatever_can_be_wrong_stands_in_the_page_on_troubles() -> None:
+    text = reference.TROUBLESHOOTING.read_text()
+    assert text == reference.troubleshooting(text), "run bin/reference"
+    assert [code for code in TroubleCode if f"| `{code}` |" not in text] == []
+
+
+def test_every_verdict_stands_in_the_page_of_words() -> None:
+    text = reference.TROUBLESHOOTING.with_name("words.md").read_text()
+    assert [verdict for verdict in Verdict if f"| `{verdict}` |" not in text] == []
 
 
 def test_every_setting_has_a_word_that_says_what_it_does() -> None:

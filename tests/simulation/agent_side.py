@@ -63,7 +63,7 @@ class Execution:
     op: str
     begun_s: float
     exit_code: int | None = None  # None: it never came to its end
-    ended: Ended | None = None  # as the shim wrote it
+    ended: Ended | None = None  # as the shim wrote it, and nobody removed it
 
 
 @dataclass
@@ -176,6 +176,9 @@ class Machine:
     def _empty_folders(self) -> None:
         for folder in self.folders.values():
             folder.gone = True
+        for execution in self.executions:
+            if execution.command_id in self.folders:
+                execution.ended = None
         self.folders.clear()
 
     def cut_spools(self) -> bool:

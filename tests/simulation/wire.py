@@ -172,6 +172,7 @@ class Socket:
     def __init__(self, wire: Wire, life: Life, gate: Any, address: str, number: int) -> None:
         self.wire, self._life, self._gate = wire, life, gate
         self.connection: AgentConnection | None = None
+        self.made_boot_s = 0.0
         self.doubted = False
         self.peer = address
         self._number = number

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
 from processes.adapters import settings
 from processes.adapters.state import audit_trail, fleet_db, sightings
@@ -17,7 +21,7 @@ from processes.core.travels.audit import Kind
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
 from processes.watchdog import alarm_facts
-from processes.watchdog.alarm_facts import ROWS_MAX
+from processes.watchdog.alarm_facts import CONDITIONS_MAX, ROWS_MAX
 
 
 def test_a_flood_of_one_host_takes_no_alarm_from_others_and_each_end_is_told_as_it_was(tmp_path: Path) -> None:
@@ -75,6 +79,49 @@ def test_a_flood_of_one_host_takes_no_alarm_from_others_and_each_end_is_told_as_
         assert "still kept" in third.ended[pushed_out]
 
 
+def keep(connection: sqlite3.Connection, *records: ConditionRecord) -> None:
+    """Keep these conditions, as the hub does."""
+    with connection:
+        for each in records:
+            record = msgspec.json.encode(each).decode()
+            row = (each.id, each.host, each.open, each.begun_wall_s, each.ended_wall_s, record)
+            connection.execute("INSERT OR REPLACE INTO conditions VALUES (?,?,?,?,?,?)", row)
+
+
+@pytest.mark.parametrize(
+    "crowd",
+    [
+        {"host": "w{}", "silence": "s1"},  # a rack in maintenance
+        {"host": "w{}", "acknowledged_by": "ann"},
+        {"host": "w{}", "severity": Severity.WARNING},
+        {"host": None, "kind": ConditionKind.RUN_STOPPED, "severity": Severity.CRITICAL},  # a script that goes on
+        {"host": "evil", "kind": ConditionKind.COMMAND_FAILED, "severity": Severity.CRITICAL},
+    ],
+)
+def test_no_crowd_of_conditions_takes_an_alarm_from_a_graver_one_or_another_hosts(
+    tmp_path: Path, crowd: dict[str, Any]
+) -> None:
+    found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
+    found.run.mkdir(exist_ok=True)
+    late = ConditionRecord("late", "db1", ConditionKind.DISK, Severity.CRITICAL, "the disk is almost full", 8.0, 9.0)
+    mass = msgspec.structs.replace(
+        late, id="mass", host=None, kind=ConditionKind.MANY, mass=True, acknowledged_by="ann"
+    )
+    with contextlib.closing(fleet_db.open_for_writing(found.database)) as connection:
+        for number in range(CONDITIONS_MAX + 1):
+            host = crowd["host"] and crowd["host"].format(number)
+            more = {"kind": ConditionKind.OFFLINE, **crowd, "host": host, "id": f"c{number:03d}"}
+            keep(connection, msgspec.structs.replace(late, **more, begun_wall_s=1.0 + number / 1000))
+        first = alarm_facts.now(found, AlarmFacts())
+        keep(connection, late, mass)
+        second = alarm_facts.now(found, first)
+    told = [each.id for each in second.hosts or []]
+    assert len(told) == CONDITIONS_MAX
+    assert told[0] == "mass", "it makes the installation degraded, whoever knows of it"
+    assert "late" in told
+    assert {text.partition(",")[0] for text in second.hosts_over.values()} == {"it stands still"}
+
+
 def test_conditions_of_hosts_are_read_without_parts_and_their_ends_are_told_as_they_were(tmp_path: Path) -> None:
     found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
     found.run.mkdir(exist_ok=True)
@@ -82,13 +129,7 @@ def test_conditions_of_hosts_are_read_without_parts_and_their_ends_are_told_as_t
     many = ConditionRecord("g1", None, ConditionKind.MANY, Severity.CRITICAL, "6 hosts went", 1.0, 2.0, mass=True)
     part = msgspec.structs.replace(one, id="c2", host="web2", group="g1")
     with contextlib.closing(fleet_db.open_for_writing(found.database)) as connection:
-
-        def put(*records: ConditionRecord) -> None:
-            with connection:
-                for each in records:
-                    row = (each.id, each.host, each.open, 2.0, each.ended_wall_s, msgspec.json.encode(each).decode())
-                    connection.execute("INSERT OR REPLACE INTO conditions VALUES (?,?,?,?,?,?)", row)
-
+        put = functools.partial(keep, connection)
         put(one, many, part)
         first = alarm_facts.now(found, AlarmFacts())
         assert [each.id for each in first.hosts or []] == ["g1", "c1"]

@@ -16,7 +16,7 @@ import pytest
 from processes.adapters.logs import Log
 from processes.adapters.queues import Queues
 from processes.adapters.settings import File, Settings
-from processes.adapters.state import desired_state, fleet_db, pulse_file, status_file
+from processes.adapters.state import desired_state, fleet_db, pulse_file, reserved_file, status_file
 from processes.adapters.state.pulse_file import PulseFile
 from processes.adapters.supervisor import Supervisor
 from processes.core.records.ledger import Ledger
@@ -31,7 +31,9 @@ from processes.core.shown.status import (
     Report,
     Verdict,
 )
+from processes.core.travels import pulse
 from processes.core.travels.pulse import Pulse
+from processes.watchdog import status_writer
 from processes.watchdog.incident_log import IncidentLog
 from processes.watchdog.incident_store import Store
 from processes.watchdog.inquiries import Inquiries
@@ -91,7 +93,7 @@ def test_an_old_report_or_one_of_another_boot_is_not(settings: Settings, age_s: 
     assert report.verdict is Overall.DOWN
     assert report.watchdog_silent_s is not None
     assert not report.canary.ok
-    assert "the watchdog is silent" in report.reasons
+    assert "the watchdog does not run" in report.reasons
 
 
 def test_without_anything_all_is_down_and_only_the_agent_may_be(settings: Settings) -> None:
@@ -101,20 +103,29 @@ def test_without_anything_all_is_down_and_only_the_agent_may_be(settings: Settin
     assert rows(report)["agent"] is Verdict.STOPPED
 
 
-def test_a_turning_house_under_a_silent_watchdog_is_degraded(settings: Settings) -> None:
-    """Every pulse here is this very process's."""
+@pytest.mark.parametrize("turns", [True, False], ids=["cannot write", "silent"])
+def test_a_turning_house_under_a_silent_watchdog_is_degraded(settings: Settings, turns: bool) -> None:
+    """Every pulse here is this very process's. The bug it would catch: a full disk is called a silent watchdog."""
     written(settings, SILENT_AFTER_S + 1, processes=[ProcessReport("hub", "RUNNING", 1, 1.0, 3, 1, Verdict.ADVANCING)])
     for name in ("queues", "hub", "gateway", "fanout", "watchdog"):
         file = PulseFile(settings.pulses, name)
         file.pulse.epoch, file.pulse.hosts, file.pulse.online = 4, 3, 2
         file.beat()
         file.close()
+    if not turns:
+        late = pulse_file.last(settings.pulses, "watchdog")
+        assert late is not None
+        late.written_ns -= int((SILENT_AFTER_S + 1) * 1e9)
+        (settings.pulses / "watchdog").write_bytes(pulse.pack(late, 2) + pulse.pack(late, 3))
     report = status_file.current_report(settings)
     assert report.verdict is Overall.DEGRADED
+    (found,) = report.troubles
+    assert found.code in (("report_unwritten", "watchdog_new") if turns else ("silent",))  # this process may be young
+    assert (report.watchdog_silent_s is None) == turns
     assert report.epoch == 4
     assert (report.fleet.hosts, report.fleet.online) == (3, 2)
     assert rows(report)["hub"] is Verdict.ADVANCING
-    assert rows(report)["watchdog"] is Verdict.SILENT
+    assert rows(report)["watchdog"] is (Verdict.ADVANCING if turns else Verdict.SILENT)
     hub = next(p for p in report.processes if p.name == "hub")
     assert (hub.pid, hub.restarts) == (os.getpid(), 3)  # as the watchdog counted them last
     assert hub.pulse is not None
@@ -182,12 +193,46 @@ def test_a_new_watchdogs_first_report_tells_nothing_that_it_has_not_read(setting
     subjects = {"hub": Subject("hub", 1 << 30)}
     away = (cast("Supervisor", None), cast("Queues", None), cast("Log", None))  # nobody is asked anything here
     inquiries, log = Inquiries(settings, *away), IncidentLog(cast("Store", None), "boot", away[2])
-    first = make_report([], CanaryReport(), inquiries, log.totals, subjects)
+    first = make_report([], CanaryReport(), inquiries, log.totals, subjects, began_s=0.0)
     assert (first.commands.accepted, first.incidents.total, first.fleet.hosts) == (None, None, None)
     inquiries.ledger = Ledger(3, succeeded=3)
     subjects["hub"].pulse = Pulse(written_ns=1, hosts=2)
-    later = make_report([], CanaryReport(), inquiries, IncidentsReport(5, "a"), subjects)
+    later = make_report([], CanaryReport(), inquiries, IncidentsReport(5, "a"), subjects, began_s=0.0)
     assert (later.commands.accepted, later.incidents.total, later.fleet.hosts) == (3, 5, 2)
+
+
+def test_a_watchdog_that_began_a_moment_ago_accuses_nobody_of_what_it_has_not_seen(settings: Settings) -> None:
+    """The bug it would catch: for 1.5 s after a kill of the watchdog `status` says "stalled: supervisord does not
+    answer".
+    """
+    subjects = {"hub": Subject("hub", 1 << 30)}
+    inquiries = Inquiries(settings, cast("Supervisor", None), cast("Queues", None), cast("Log", None))
+    hub = ProcessReport("hub", "UNKNOWN", 7, 60.0, 0, 1, Verdict.ADVANCING)
+
+    def said(age_s: float) -> tuple[Overall, list[str]]:
+        began_s = time.monotonic() - age_s
+        report = make_report([hub], CanaryReport(), inquiries, IncidentsReport(), subjects, began_s=began_s)
+        return report.verdict, [each.code for each in report.troubles]
+
+    assert said(0.5) == (Overall.DEGRADED, ["watchdog_new"])
+    assert said(status_writer.ASKED_S + 0.5) == (Overall.DEGRADED, ["watchdog_new", "supervisord"])
+    assert said(status_writer.NEW_S + 0.5) == (Overall.STALLED, ["canary", "supervisord"])
+
+
+def test_a_report_on_a_full_disk_is_written_where_it_has_its_room_and_read_there(settings: Settings) -> None:
+    before = written(settings, SILENT_AFTER_S + 1)
+    fresh = msgspec.structs.replace(before, at_mono_s=time.monotonic(), reasons=["the disk is full"])
+    fd = reserved_file.reserve(settings.report_reserve)
+    reserved_file.write(fd, msgspec.json.encode(before))
+    reserved_file.write(fd, msgspec.json.encode(fresh))
+    assert status_file.current_report(settings) == fresh
+    newest = written(settings, 0.0)
+    assert status_file.current_report(settings) == newest, "the one that is written while there is room comes first"
+    os.pwrite(fd, b"torn", 20)
+    assert reserved_file.read(settings.report_reserve) is None
+    with pytest.raises(OSError, match="do not fit"):
+        reserved_file.write(fd, b"x" * reserved_file.BYTES)
+    os.close(fd)
 
 
 def test_the_desired_state_is_read_and_is_empty_without_a_file(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +32,8 @@ class SystemdUnits(NamedTuple):
 
     def install(self, name: str, text: str) -> None:
         """Write the unit, enable it and start it anew. Raises: Failure."""
+        import subprocess  # noqa: PLC0415  # each verb loads this module, and this is a tenth of the start of `status`
+
         try:
             durable.replace(self.folder / name, text.encode(), mode=0o644)
         except OSError as error:

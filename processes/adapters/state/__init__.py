@@ -12,8 +12,8 @@ long as the machine runs, or made anew. All files can be read by this user alone
 Gateways and fanouts that root starts become other users (adapters/own_user.py). Then run/ has mode 0710 and the
 gateways' group, which fanouts have too: by it they read queues.key and canary.json (0640) and use queues.sock (0660).
 The state folder, pulse/, gave_up/ and incidents/ have mode 0710 and the fanouts' own group, and so has what a fanout
-reads (0640): the databases with their logs, operator.token, revoked, cookie.key, watchdog.json, wanted.json, pulses,
-reasons and evidence. contested/ and impersonated/ are the gateways' own; history/, codes/, guessed/, sessions/ and
+reads (0640): the databases with their logs, operator.token, revoked, cookie.key, watchdog.json, watchdog.reserve,
+wanted.json, pulses, reasons and evidence. contested/ and impersonated/ are the gateways' own; history/, codes/, guessed/, sessions/ and
 signed_out/ the fanouts'. What these processes write elsewhere they opened before, so they rewrite these files in place,
 and rotate their logs by copying.
 
@@ -84,6 +84,7 @@ an older fleet.db lets nobody in who was sent away since.
     run/guessed/               | 0700 | fanout              | -                     | no      | the installation's
     run/guessed/NAME           | 0600 | fanout              | watchdog              | no      | five minutes
     run/watchdog.json          | 0600 | watchdog            | fanout, command line  | no      | rewritten every second
+    run/watchdog.reserve       | 0600 | watchdog            | fanout, command line  | no      | rewritten on a full disk
     run/wanted.json            | 0600 | command line        | watchdog, status      | no      | until the next up
     run/canary.json            | 0600 | watchdog            | gateway, fanout       | no      | new at each start
     run/cookie.key             | 0600 | fanout              | fanout                | yes     | the installation's

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -301,11 +301,15 @@ def commands(
     state: State | None = None,
     open_only: bool = False,
     run: str | None = None,
+    hosts: Sequence[str] | None = None,
 ) -> list[Command]:
-    """Return commands, newest first; `before` is the `number` of the last one of the page before."""
-    where, values = _where(
-        {"number < ?": before, "host = ?": host, "state = ?": state, "json_extract(record, '$.run') = ?": run}
-    )
+    """Return commands, newest first; `before` is the `number` of the last one of the page before. `hosts`: only of
+    these.
+    """
+    where, values = _where({
+        "number < ?": before, "host = ?": host, "state = ?": state, "json_extract(record, '$.run') = ?": run,
+        "host IN (SELECT value FROM json_each(?))": None if hosts is None else msgspec.json.encode(hosts).decode(),
+    })  # fmt: skip
     if open_only:
         where += " AND open"
     statement = f"SELECT record FROM commands WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608  # constants

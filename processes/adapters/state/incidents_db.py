@@ -32,16 +32,19 @@ def incidents(
     path: Path, limit: int = 200, before: str | None = None, process: str | None = None
 ) -> list[IncidentView]:
     """Return incidents, newest first; none if the file is missing or unreadable. `before`: only older ones."""
+    return _reading(path, lambda connection: listed(connection, limit, before, process), [])
 
-    def read(connection: sqlite3.Connection) -> list[IncidentView]:
-        rows = connection.execute(
-            "SELECT record FROM incidents WHERE (?1 IS NULL OR number < (SELECT number FROM incidents WHERE id = ?1)) "
-            "AND (?2 IS NULL OR json_extract(record, '$.process') = ?2) ORDER BY number DESC LIMIT ?3",
-            (before, process, min(limit, LIST_MAX)),
-        )
-        return [_view.decode(record) for (record,) in rows]
 
-    return _reading(path, read, [])
+def listed(
+    connection: sqlite3.Connection, limit: int, before: str | None = None, process: str | None = None
+) -> list[IncidentView]:
+    """Return incidents, newest first. Raises: sqlite3.Error, msgspec.DecodeError."""
+    rows = connection.execute(
+        "SELECT record FROM incidents WHERE (?1 IS NULL OR number < (SELECT number FROM incidents WHERE id = ?1)) "
+        "AND (?2 IS NULL OR json_extract(record, '$.process') = ?2) ORDER BY number DESC LIMIT ?3",
+        (before, process, min(limit, LIST_MAX)),
+    )
+    return [_view.decode(record) for (record,) in rows]
 
 
 def incident(path: Path, incident_id: str) -> IncidentView | None:
@@ -90,9 +93,14 @@ def totals(path: Path) -> IncidentsReport:
     return _reading(path, read, IncidentsReport())
 
 
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Return a connection that cannot write. Raises: OSError, NoFile, sqlite3.Error."""
+    return sqlite_file.open_for_reading(path, BUSY_TIMEOUT_S)
+
+
 def _reading(path: Path, read: Callable[[sqlite3.Connection], T], nothing: T) -> T:
     try:
-        with contextlib.closing(sqlite_file.open_for_reading(path, BUSY_TIMEOUT_S)) as connection:
+        with contextlib.closing(open_for_reading(path)) as connection:
             found = read(connection)
             return found if sqlite_file.is_settled(path, connection) else nothing
     except (OSError, sqlite_file.NoFile, sqlite3.Error, msgspec.DecodeError):

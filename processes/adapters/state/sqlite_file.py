@@ -6,13 +6,15 @@ import contextlib
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from processes.adapters import ownership
 from processes.core.shown import short_ids
 
 SUFFIXES: Final = ("", "-wal", "-shm")  # a database, its log, its shared memory
+T = TypeVar("T")
 Files = dict[str, tuple[int, int] | None]  # by the suffix of the name: device and inode of what is there
 
 
@@ -49,6 +51,56 @@ def show(path: Path) -> None:
 
 class StillConnection(sqlite3.Connection):
     """One that reads a database without a log, and without a lock."""
+
+
+class KeptReading(Generic[T]):
+    """What one function reads of a database, read again only when somebody has committed meanwhile, over a connection
+    that is kept: to open one costs ten times as much as to read. Used by one thread at a time.
+    """
+
+    def __init__(
+        self, path: Path, open_it: Callable[[Path], sqlite3.Connection], read: Callable[[sqlite3.Connection], T]
+    ) -> None:
+        self._path, self._open, self._read = path, open_it, read
+        self._connection: sqlite3.Connection | None = None
+        self._files: Files = {}
+        self._known: tuple[int, T] | None = None  # the database's version for this connection, and what was read of it
+
+    def newest(self) -> T:
+        """Return what there is to read now. After a failure the next call opens the database anew.
+
+        Raises: sqlite3.Error, and what `open_it` and `read` raise.
+        """
+        try:
+            found = self._found()
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(self._connection, StillConnection):
+            self.close()  # it would go on showing what it has read once
+        return found
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another one."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._known = None
+
+    def _found(self) -> T:
+        if self._connection is not None and files_at(self._path) != self._files:
+            self.close()  # a backup was restored meanwhile, or its log was taken away
+        if self._connection is None:
+            self._files = files_at(self._path)  # before it is opened: what is replaced meanwhile is noticed next time
+            self._connection = self._open(self._path)
+        (version,) = self._connection.execute(
+            "PRAGMA data_version"
+        ).fetchone()  # before it is read, for the same reason
+        if self._known is None or self._known[0] != version:
+            found = self._read(self._connection)
+            if not is_settled(self._path, self._connection):
+                raise sqlite3.OperationalError(f"somebody has just begun to write {self._path}")
+            self._known = version, found
+        return self._known[1]
 
 
 def meant(connection: sqlite3.Connection, table: str, given: str, what: str, only: str = "TRUE") -> str:

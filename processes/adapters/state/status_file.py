@@ -14,7 +14,8 @@ import msgspec
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings
-from processes.adapters.state import desired_state, gave_up, pulse_file
+from processes.adapters.state import desired_state, gave_up, pulse_file, reserved_file
+from processes.adapters.state import hindrance as storage
 from processes.core.records.ledger import Ledger
 from processes.core.shown import status as reports
 from processes.core.shown.status import (
@@ -26,8 +27,9 @@ from processes.core.shown.status import (
     PulseReport,
     Report,
     Verdict,
+    Witness,
 )
-from processes.core.travels.pulse import Pulse
+from processes.core.travels.pulse import Blocked, Pulse
 
 DATABASE_S_MAX: Final = 0.5  # of the promised second; a database that is locked longer is left out
 FROZEN_S_MIN: Final = 2.0  # starvation is not known here, so a process is not called frozen sooner than this
@@ -43,8 +45,9 @@ def current_report(settings: Settings) -> Report:
     """
     now_s = time.monotonic()
     last = last_report(settings.report)
-    fresh = last is not None and 0 <= now_s - last.at_mono_s <= SILENT_AFTER_S
-    if last is not None and fresh and proc.alive(last.writer_pid, last.writer_start_ticks):
+    if not _is_fresh(last, now_s):  # a full disk: then it is where it has its room beforehand
+        last = _decoded(reserved_file.read(settings.report_reserve)) or last
+    if last is not None and _is_fresh(last, now_s) and proc.alive(last.writer_pid, last.writer_start_ticks):
         return last
     return _own_report(settings, last, now_s)
 
@@ -53,9 +56,20 @@ def last_report(path: Path) -> Report | None:
     """Return the report as it was last written, however old; None if there is none that can be read."""
     try:
         with path.open("rb") as file:
-            return _report.decode(file.read(FILE_BYTES_MAX))
-    except (OSError, msgspec.DecodeError):
+            return _decoded(file.read(FILE_BYTES_MAX))
+    except OSError:
         return None
+
+
+def _decoded(content: bytes | None) -> Report | None:
+    try:
+        return None if content is None else _report.decode(content)
+    except msgspec.DecodeError:
+        return None
+
+
+def _is_fresh(report: Report | None, now_s: float) -> bool:
+    return report is not None and 0 <= now_s - report.at_mono_s <= SILENT_AFTER_S
 
 
 def pulse_report(pulse: Pulse, now_s: float) -> PulseReport:
@@ -98,9 +112,13 @@ def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report
     facts = _facts(settings)
     hub = pulses.get("hub")
     watchdog = pulses.get("watchdog")
+    witness = reports.witness_of(processes)
+    turns = witness is not Witness.SILENT
+    is_blocked = turns or any(p.pulse is not None and p.pulse.blocked_on == Blocked.STORAGE for p in processes)
+    hindrance = storage.now(settings.database, hub.pid if hub else 0) if is_blocked else ""
     heard_s = max(last.at_mono_s if last else 0.0, watchdog.written_ns / 1e9 if watchdog else 0.0)
     canary = _aged(last.canary, now_s) if last else CanaryReport()
-    verdict, reasons = reports.overall(processes, canary, silent=True)
+    verdict, found = reports.judged(processes, canary, witness, hindrance)
     alive = any(p.name == "hub" and p.verdict is Verdict.ADVANCING for p in processes)
     fleet = FleetReport.of(hub)
     if fleet.hosts is not None and not alive:
@@ -113,9 +131,11 @@ def _own_report(settings: Settings, last: Report | None, now_s: float) -> Report
         fleet=fleet,
         commands=CommandsReport.of(facts.ledger),
         incidents=incidents_db.totals(settings.incidents_database),
-        reasons=reasons,
+        reasons=[each.text for each in found],
+        troubles=found + reports.quiet(processes),
+        hindrance=hindrance,
         at_mono_s=now_s,
-        watchdog_silent_s=round(now_s - heard_s, 3) if 0 < heard_s <= now_s else 0.0,
+        watchdog_silent_s=None if turns else round(now_s - heard_s, 3) if 0 < heard_s <= now_s else 0.0,
     )
 
 
@@ -135,9 +155,9 @@ def _process(
     age_s = max(0.0, now_s - pulse.written_ns / 1e9)  # it may have been written after the time was taken
     if pulse.written_ns == 0:
         verdict, reason = Verdict.STARTING, f"the one before it gave up: {why}" if why else ""
-    elif name == "watchdog":
+    elif name == "watchdog" and age_s > SILENT_AFTER_S:
         verdict, reason = Verdict.SILENT, f"no report for {age_s:.0f} s"
-    elif age_s < max(settings.file.watchdog.stall_s, FROZEN_S_MIN):
+    elif name == "watchdog" or age_s < max(settings.file.watchdog.stall_s, FROZEN_S_MIN):
         verdict, reason = Verdict.ADVANCING, ""
     else:
         verdict, reason = Verdict.FROZEN, f"no turn for {age_s:.1f} s"

@@ -12,7 +12,7 @@ from typing import Final
 
 from processes.adapters import ownership
 from processes.adapters.settings import Settings
-from processes.adapters.state import fleet_db, private_files, pulse_file, sqlite_file, status_file
+from processes.adapters.state import fleet_db, hindrance, private_files, pulse_file, sqlite_file, status_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.checks.finding import Finding, Level
 from processes.cli.machine import own_processes, supervision
@@ -101,6 +101,9 @@ def databases(settings: Settings, deep: bool) -> Iterator[Finding]:
         yield Finding("fleet.db", Level.BAD, f"no hub begins with it: {why}", beginning.ADVICE)
     elif settings.database.exists():
         yield _checked("fleet.db", settings.database, deep)
+    if settings.database.exists() and (why := hindrance.now(settings.database, last.pid if last else 0)):
+        advice = "Make room, or let that program end: until then new requests are refused."
+        yield Finding("storage", Level.WARNING, why, advice)
     if settings.database.exists() and settings.database.stat().st_nlink > 1:
         yield Finding(
             "fleet.db",

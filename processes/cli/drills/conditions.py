@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Final
 import msgspec
 import websockets
 
-from processes.adapters.state import pulse_file
+from processes.adapters.state import pulse_file, status_file
 from processes.cli.drills.scene import FOUND_S_MAX, Scene, held
 from processes.cli.drills.stage import FLOOD, FLOOD_LINES, WELL_S_MAX, Late, Stage
 from processes.cli.machine import own_processes
@@ -35,13 +36,15 @@ async def database_locked(scene: Scene) -> None:
     scene.stack.callback(connection.close)  # which also ends the transaction
     connection.execute("BEGIN EXCLUSIVE")
     scene.begins()
-    await _blocked(scene)
+    await _blocked(scene, f"process {os.getpid()} ")
     connection.execute("ROLLBACK")
     scene.mends()
 
 
-async def _blocked(scene: Scene) -> None:
-    """Check that the hub tells that storage is blocked, refuses requests, and goes on turning. Raises: Late."""
+async def _blocked(scene: Scene, hindrance: str) -> None:
+    """Check that the hub tells that storage is blocked, refuses requests, and goes on turning, and that the status,
+    which calls no watchdog silent, says what blocks it. Raises: Late.
+    """
     stage, before = scene.stage, scene.stream.refusals["storage_blocked"]
     await stage.until(
         lambda: stage.pulse("hub").blocked_on == Blocked.STORAGE, "the hub says that storage is blocked", FOUND_S_MAX
@@ -49,6 +52,14 @@ async def _blocked(scene: Scene) -> None:
     scene.found()
     await stage.until(
         lambda: scene.stream.refusals["storage_blocked"] > before, "a request is refused: storage_blocked", FOUND_S_MAX
+    )
+    await stage.until(
+        lambda: (
+            hindrance in (told := status_file.current_report(stage.settings)).hindrance
+            and told.watchdog_silent_s is None
+        ),
+        f"status says what blocks it:{hindrance}",
+        FOUND_S_MAX,
     )
     await scene.lasts()
     pulse = stage.pulse("hub")
@@ -62,7 +73,7 @@ async def _blocked(scene: Scene) -> None:
 async def disk_full(scene: Scene) -> None:
     """Fill the state folder's disk: the hub cannot commit, and the watchdog cannot write its status."""
     with _full(scene):
-        await _blocked(scene)
+        await _blocked(scene, " is full ")
     scene.mends()
 
 

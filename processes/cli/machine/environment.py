@@ -31,6 +31,7 @@ def variables(settings: Settings, environ: Mapping[str, str] = os.environ) -> di
         "FLEETHUB_PYTHON": str(python),
         "FLEETHUB_OPERATORS_LISTEN": settings.file.operators.listen,
         "FLEETHUB_AGENTS_LISTEN": settings.file.agents.listen,
+        "FLEETHUB_QUEUES_START": str(bool(settings.names("queues"))).lower(),
         # one more than processes: member 0 of each group only holds the socket
         "FLEETHUB_GATEWAY_MEMBERS": str(settings.file.gateway.processes + 1),
         "FLEETHUB_FANOUT_MEMBERS": str(settings.file.fanout.processes + 1),

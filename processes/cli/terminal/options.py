@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -24,6 +26,8 @@ from processes.client.patience import Patience
 if TYPE_CHECKING:
     from processes.client.api import Api
 
+JSON_ASKED: Final = f"{__name__}.json"
+FORMS: Final = ("json", "wide", "name")
 UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
@@ -45,20 +49,26 @@ def invocation() -> Invocation:
     return (context.find_object(Invocation) if context else None) or Invocation()
 
 
-class Seconds(click.FloatRange):
-    """A finite number of seconds from 0 to `most_s`; `words` state that limit in the error message."""
+class Seconds(click.ParamType[float]):
+    """A finite time from 0 to `most_s`, typed as a number of seconds or with a unit: 90, 90s, 10m. `words` state that
+    limit in the error message.
+    """
 
-    name = "number of seconds"
+    name = "time"
 
     def __init__(self, most_s: float | None = None, words: str = "") -> None:
-        super().__init__(0)
         self.most_s, self.words = most_s, words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number that was typed. Raises: click.BadParameter."""
-        found = float(super().convert(value, param, ctx))
-        if not math.isfinite(found) or (self.most_s is not None and found > self.most_s):
-            self.fail(f"{value} is not a number of seconds{f', {self.words}' if self.words else ''}", param, ctx)
+        """The seconds that were meant. Raises: click.BadParameter."""
+        typed, unit_s = str(value), UNITS_S.get(str(value)[-1:], 1.0)
+        try:
+            found = float(typed[:-1] if typed[-1:] in UNITS_S else typed) * unit_s
+        except ValueError:
+            found = math.nan
+        if not (math.isfinite(found) and found >= 0) or (self.most_s is not None and found > self.most_s):
+            limit = f", {self.words}" if self.words else ""
+            self.fail(f"{value!r} is not a time: type seconds, or a unit too, as in 90s, 10m, 12h{limit}", param, ctx)
         return found
 
 
@@ -85,8 +95,58 @@ class Duration(click.ParamType[float]):
 
 
 def as_json(verb: Verb) -> Verb:
-    """Give the verb --json: one JSON document on stdout, and nothing else there."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(verb)
+    """Give the verb --json: one JSON document on stdout, and nothing else there. -o json is the same."""
+
+    def also(context: click.Context, _: click.Parameter, typed: Any) -> Any:
+        # what was typed comes first, and the option that was left out behind it
+        context.meta[JSON_ASKED] = context.meta.get(JSON_ASKED) or bool(typed)
+        return context.meta[JSON_ASKED]
+
+    other = click.option(
+        "-o", "--output", type=click.Choice(["json"]), hidden=True, expose_value=False, callback=also, is_eager=True
+    )
+    return click.option(
+        "--json", "as_json", is_flag=True, callback=also, help="One JSON document on stdout; -o json is the same."
+    )(other(verb))
+
+
+def listed(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the verb what a listing has: --json, -o, --wide and --sort. It gets `as_json` and `form`."""
+
+    @functools.wraps(verb)
+    def asked(*, as_json: bool, output_form: str | None, wide: bool, sort: str, **others: Any) -> Any:
+        form = output.Form(wide or output_form == "wide", output_form == "name", sort)
+        return verb(as_json=as_json or output_form == "json", form=form, **others)
+
+    options = (
+        click.option(
+            "-o",
+            "--output",
+            "output_form",
+            type=click.Choice(FORMS),
+            help="json: as --json; wide: as --wide; name: only what names each, one a line.",
+        ),
+        click.option("--wide", is_flag=True, help="All columns, with whole ids and exact times, however wide."),
+        click.option("--sort", default="", metavar="COLUMN", help="Sort by a column; -COLUMN: the largest first."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+    )
+    for option in reversed(options):
+        asked = option(asked)
+    return asked
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Return whether one JSON document is wanted of what was typed, be it understood or not."""
+    pairs = itertools.pairwise(words)
+    joined = ("--json", "-ojson", "--output=json")
+    return any(word in joined for word in words) or any(
+        pair in (("-o", "json"), ("--output", "json")) for pair in pairs
+    )
+
+
+def sure(verb: Verb) -> Verb:
+    """Give the verb --yes: the person is not asked."""
+    return click.option("--yes", is_flag=True, help="Do not ask whether it is meant.")(verb)
 
 
 def asks_hub(verb: Verb) -> Verb:

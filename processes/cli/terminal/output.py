@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import msgspec
 
 from processes.cli.machine.environment import program
-from processes.cli.terminal.failure import Failure
+from processes.cli.terminal.failure import EXIT_USAGE, Failure
 from processes.cli.terminal.streams import ReaderGone, Unwritable
-from processes.cli.terminal.text import ascii_json, columns, harmless_json, plain
+from processes.cli.terminal.text import ascii_json, coloured, colourless, columns, harmless_json, plain
+from processes.core.cli.tables import (
+    Column,
+    Row,
+    as_columns,
+    cut_between_words,
+    exact,
+    fitted,
+    in_order,
+    shown,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 STYLES: Final = {
-    "ok": "green", "online": "green", "advancing": "green", "succeeded": "green",
+    "ok": "green", "online": "green", "advancing": "green", "standby": "green", "succeeded": "green",
     "degraded": "yellow", "stale": "yellow", "lagging": "yellow", "starting": "yellow", "excused": "yellow",
     "silent": "yellow", "stopped": "dim",
     "stalled": "red", "deaf": "red", "memory": "red", "down": "red", "frozen": "red", "dead": "red",
@@ -39,8 +50,6 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up", "wait",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
-COLUMN_CHARS_LEGIBLE: Final = 12  # a column whose cells wrap at less would be read letter by letter; guess
-COLUMN_CHARS_MIN: Final = 6  # a column that is cut shorter than this would tell nothing
 
 
 def say(line: str = "") -> None:
@@ -69,8 +78,14 @@ def progress(text: str) -> None:
 
 
 def stream(line: str, to_stderr: bool) -> None:
-    """Print one line of a command's output; tabs stay as they are."""
-    print(plain(line, keep="\t"), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+    """Print one line of a command's output: its tabs stay as they are, and on a terminal its colours."""
+    to = sys.stderr if to_stderr else sys.stdout
+    print(coloured(line) if _has_colours(to) else colourless(line), file=to, flush=True)
+
+
+def _has_colours(stream: TextIO) -> bool:
+    """True for a terminal whose owner has not forbidden colours. Source: no-color.org."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def document(value: bytes | msgspec.Struct | Mapping[str, object]) -> None:
@@ -92,26 +107,56 @@ def _speaks_utf8(stream: TextIO) -> bool:
         return False
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
-    """Print rows under a header: coloured and within its width on a terminal, else as plain columns, nothing cut.
-
-    Columns that a narrow terminal could only show in pieces are left out, from the right, and named.
+class Form(NamedTuple):
+    """How a listing is to be shown. `wide`: all columns with exact values; `names`: what names each row, alone on a
+    line; `sort`: a column's name, with - before it for the largest first; empty: as the hub lists them.
     """
-    clean = [[plain(cell) for cell in row] for row in rows]
-    if not clean:
+
+    wide: bool = False
+    names: bool = False
+    sort: str = ""
+
+
+AS_IT_IS: Final = Form()
+
+
+def table(header: Sequence[Column | str], rows: Sequence[Row], empty: str = "", form: Form = AS_IT_IS) -> None:
+    """Print rows under a header: coloured and within its width on a terminal, else as plain columns, exact and whole.
+
+    What a narrow terminal has no room for is left out by columns, the least important first, and named. No word is
+    broken. Raises: Failure, if there is no column to sort by.
+    """
+    titles = as_columns(header)
+    rows = _sorted(titles, rows, form.sort)
+    if form.names:
+        for row in rows:
+            say(exact(row[0]))
+    elif not rows:
         say(empty)
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and not form.wide:
         from rich.console import Console  # noqa: PLC0415  # rich is for a terminal, and its import takes long
 
         console = Console()
-        count = _legible([header, *clean], console.width)
-        console.print(rich_table(header[:count], [row[:count] for row in clean]))
-        if count < len(header):
-            note(f"no room for {', '.join(header[count:])}: widen the terminal, or add | cat")
+        clean = [[plain(shown(cell)) for cell in row] for row in rows]
+        widths = fitted(titles, clean, console.width, _cells)
+        console.print(_rich_table(titles, clean, widths))
+        if missing := [each.name for each, width in zip(titles, widths, strict=True) if not width]:
+            note(f"no room for {', '.join(missing)}: widen the terminal, or add --wide or | cat")
     else:
-        for line in columns(header, clean):
+        for line in columns([each.name for each in titles], [[plain(exact(cell)) for cell in row] for row in rows]):
             print(line)
         sys.stdout.flush()
+
+
+def _sorted(titles: Sequence[Column], rows: Sequence[Row], sort: str) -> Sequence[Row]:
+    """Return the rows in the order that `sort` names. Raises: Failure, if there is no such column."""
+    if not sort:
+        return rows
+    names = [each.name.casefold().replace(" ", "-") for each in titles]
+    wanted = sort.removeprefix("-").casefold().replace(" ", "-")
+    if wanted not in names:
+        raise Failure("usage", f"there is no column {sort!r} to sort by: {', '.join(names)}", exit_code=EXIT_USAGE)
+    return in_order(rows, names.index(wanted), descending=sort.startswith("-"))
 
 
 def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> str:
@@ -121,42 +166,36 @@ def none_found(thing: str, filters: Mapping[str, str | None], how: str = "") -> 
     return f"no {thing}s yet: {as_typed(how)}" if how else f"no {thing}s yet"
 
 
-def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> Table:
-    """A table for a terminal. Cells are Text, so that nothing in them is taken for markup.
-
-    `width`: each row is one line of at most so many characters; the last column is cut to fit. 0: rows wrap.
-    """
+def _rich_table(titles: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
+    """A table for a terminal, of the columns that have a width. Cells are Text: nothing in them is taken for markup."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     made = Table(box=None, pad_edge=False, header_style="bold")
-    left, cut = width, width > 0
-    for number, name in enumerate(header):
-        natural = _width([name, *(row[number] for row in rows)])
-        column_width = min(natural, max(1, left)) if cut else None
-        least = None if cut else min(natural, COLUMN_CHARS_LEGIBLE)
-        made.add_column(
-            Text(name, no_wrap=cut), overflow="ellipsis" if cut else "fold", width=column_width, min_width=least
-        )
-        left -= natural + 2
+    kept = [place for place, width in enumerate(widths) if width]
+    for place in kept:
+        made.add_column(Text(titles[place].name), overflow="fold", width=widths[place])
     for row in rows:
-        made.add_row(*(Text(plain(cell), style=STYLES.get(cell, ""), no_wrap=cut) for cell in row))
+        made.add_row(*(Text(row[place], style=STYLES.get(row[place], "")) for place in kept))
     return made
 
 
 def screen(
-    first: str, header: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str] = ()
+    first: str,
+    header: Sequence[Column | str],
+    rows: Sequence[Row],
+    last: Sequence[str] = (),
+    form: Form = AS_IT_IS,
 ) -> RenderableType | None:
-    """A table between lines, as much of it as the terminal holds.
+    """A table between lines, as much of it as the terminal holds, each row on one line.
 
-    Without a terminal, prints all of it and returns None.
+    Without a terminal, prints all of it and returns None. Raises: Failure, if there is no column to sort by.
     """
+    titles = as_columns(header)
+    rows = _sorted(titles, rows, form.sort)
+    clean = [[plain(shown(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for line in (
-            plain(first),
-            *columns(header, [[plain(cell) for cell in row] for row in rows]),
-            *map(plain, last),
-        ):
+        for line in (plain(first), *columns([each.name for each in titles], clean), *map(plain, last)):
             print(line)
         print(flush=True)
         return None
@@ -164,40 +203,24 @@ def screen(
 
     size = Console().size
     room = max(1, size.height - 2 - len(last))  # the first line and the header
-    shown = rows if len(rows) <= room else rows[: max(1, room - 1)]
-    more = [f"… {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
-    lines = [_cut(line) for line in (*more, *last)]
-    count = _fitting([header, *shown], size.width)
-    return Group(_cut(first, "bold"), rich_table(header[:count], [row[:count] for row in shown], size.width), *lines)
+    seen = clean if len(clean) <= room else clean[: max(1, room - 1)]
+    more = [f"… {len(clean) - len(seen)} more"] if len(clean) > len(seen) else []
+    widths = fitted(titles, seen, size.width, _cells)
+    for row in seen:
+        for place, width in enumerate(widths):
+            if titles[place].prose and width:
+                row[place] = cut_between_words(row[place], width, _cells)
+            elif width > size.width:  # of the first column alone: whatever wrapped would push the lines below off
+                row[place] = f"{row[place][: size.width - 1]}…" if len(row[place]) > size.width else row[place]
+    widths = [min(width, size.width) for width in widths]
+    return Group(_cut(first, "bold"), _rich_table(titles, seen, widths), *(_cut(line) for line in (*more, *last)))
 
 
-def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
-    """How many columns, from the left, fit into the width; only the last of them may have to be cut."""
-    count = 0
-    for column in zip(*rows, strict=True):
-        if count and width < COLUMN_CHARS_MIN:
-            break
-        count += 1
-        width -= _width(column) + 2
-    return count
-
-
-def _legible(rows: Sequence[Sequence[str]], width: int) -> int:
-    """How many columns, from the left, can be read though long cells wrap; one at least."""
-    count = 0
-    for column in zip(*rows, strict=True):
-        width -= min(_width(column), COLUMN_CHARS_LEGIBLE)
-        if count and width < 0:
-            break
-        count += 1
-        width -= 2
-    return count
-
-
-def _width(column: Sequence[str]) -> int:
+def _cells(text: str) -> int:
+    """How many characters of a terminal the text takes."""
     from rich.cells import cell_len  # noqa: PLC0415
 
-    return max(cell_len(plain(cell)) for cell in column)
+    return cell_len(text)
 
 
 def _cut(line: str, style: str = "") -> Text:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from processes.core.cli.tables import Cell
+
 # Unicode's general categories of characters that are invisible, or move what stands beside them
 _REFUSED: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS: Final = "\u200c\u200d"  # format characters that some scripts and emoji need; they move nothing
+
+
+_SGR: Final = re.compile(r"\x1b\[((?:\d{0,3};){0,15}\d{0,3})m")  # select graphic rendition. Source: ECMA-48, 8.3.117
+_CONCEAL: Final = 8
 
 
 def plain(text: str, keep: str = "") -> str:
@@ -72,6 +79,47 @@ def took(seconds: float) -> str:
 def ago(at: str | None, now_wall_s: float) -> str:
     """How long ago a time of the API was. `now_wall_s`: the time now by the clock of the hub that told it."""
     return "never" if at is None else f"{age(now_wall_s - datetime.fromisoformat(at).timestamp())} ago"
+
+
+def since(at: str | None, now_wall_s: float, never: str = "") -> Cell:
+    """How long ago a time of the API was, with the time itself behind it; `never`, if there was none."""
+    return Cell(never, never) if at is None else Cell(ago(at, now_wall_s), at)
+
+
+def until(at: str | None, now_wall_s: float, never: str = "") -> Cell:
+    """How far a time of the API lies ahead, or how long ago it was, with the time itself behind it."""
+    if at is None:
+        return Cell(never, never)
+    left_s = datetime.fromisoformat(at).timestamp() - now_wall_s
+    return Cell(f"in {age(left_s)}" if left_s > 0 else f"{age(-left_s)} ago", at)
+
+
+def coloured(text: str) -> str:
+    """Return a line of a command's output as `plain` does, but with the colours and styles that it has, and none left
+    at its end. No other sequence comes through, nor one that hides text.
+    """
+    if "\x1b[" not in text:
+        return plain(text, keep="\t")
+    parts = _SGR.split(text)  # text, the numbers of a sequence, text …
+    shown = [plain(part, keep="\t") if number % 2 == 0 else _style(part) for number, part in enumerate(parts)]
+    return "".join((*shown, "\x1b[0m"))
+
+
+def colourless(text: str) -> str:
+    """Return a line of a command's output as `plain` does, without the colours and styles that it has."""
+    return plain(_SGR.sub("", text), keep="\t")
+
+
+def _style(numbers: str) -> str:
+    """Return a sequence that sets colours and styles; nothing for one that hides text, or says something else."""
+    left = [int(number or 0) for number in numbers.split(";")]
+    while left:
+        number = left.pop(0)
+        if number == _CONCEAL:
+            return ""
+        if number in (38, 48):  # a colour by its number in a table (5;N) or by its parts (2;R;G;B)
+            del left[: 2 if left[:1] == [5] else 4]
+    return f"\x1b[{numbers}m"
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 SHORT_HELP_CHARS = 160  # a verb's first sentence; the help's columns wrap it
+NEAR: Final = 0.7  # how alike two verbs are, of 1, if one is taken for a slip of the other; guess: bogus is no logs
 ANYWHERE: Final = {"--hub": True, "--token-file": True, "--json": False}  # options of verbs; True: with a value
 
 
@@ -38,10 +39,13 @@ class Verbs(click.Group):
         return None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse what was typed. What of ANYWHERE stands before a verb is taken as if it stood behind it.
+        """Parse what was typed: `help VERB` as VERB --help, and what of ANYWHERE stands before a verb as if it stood
+        behind it.
 
         Raises: click.UsageError, if only such options were typed.
         """
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
         first, rest = leading(args)
         if first and not rest:
             ctx.fail(f"there is no verb behind {' '.join(first)}")
@@ -79,7 +83,7 @@ class Verbs(click.Group):
         if self.get_command(ctx, name) is None:
             import difflib  # noqa: PLC0415  # for words that are no verbs
 
-            close = difflib.get_close_matches(name, self.list_commands(ctx), 1)
+            close = difflib.get_close_matches(name, self.list_commands(ctx), 1, NEAR)
             ctx.fail(f"there is no verb {name!r}{f'; did you mean {close[0]}?' if close else ''}")
         return super().resolve_command(ctx, args)
 

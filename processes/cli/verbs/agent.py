@@ -6,6 +6,7 @@ import getpass
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -100,9 +101,9 @@ def agent(
         hub = hub.strip()
         _check_way(hub, insecure)
         units = invocation().units
-        if install:
-            units.check()
         place = place or _default_place()
+        if install:
+            _check_systemd(units, lambda: _made(hub, STDIN, name, place) if token_file == STDIN else None)
         if code is not None:
             config = _made_by_code(hub, code, name, place)
         else:
@@ -118,6 +119,19 @@ def agent(
         raise click.UsageError("--init, --install and --code make the agent's file: they need --hub")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "processes.agent", "--config", str(config)])  # noqa: S606
+
+
+def _check_systemd(units: SystemdUnits, keep: Callable[[], Path | None]) -> None:
+    """Check that --install can be done here, before a code is used up. A token that comes through a pipe is shown
+    nowhere else: `keep` makes the agent's file with it, and nothing has to be enrolled again. Raises: Failure.
+    """
+    try:
+        units.check()
+    except Failure as failure:
+        if (path := keep()) is None:
+            raise
+        advice = f"Its file and token are made: let whatever starts things here run fleethub agent --config {path}"
+        raise Failure(failure.code, failure.message, advice) from None
 
 
 def _default_place() -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
@@ -15,9 +16,10 @@ from processes.adapters.state import audit_trail, fleet_db, fleet_schema
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
-from processes.cli.terminal.options import as_json, asking, asks_hub
-from processes.cli.terminal.text import count
+from processes.cli.terminal.options import as_json, asking, asks_hub, listed
+from processes.cli.terminal.text import count, since
 from processes.client.api import Api
+from processes.core.cli.tables import ID_CHARS, Cell, Column, Row
 from processes.core.shown.pages import AuditPage
 from processes.core.travels import audit_chain
 from processes.core.travels.audit import AuditView, Head, Kind
@@ -25,6 +27,10 @@ from processes.core.travels.audit_chain import Verified, Verifier
 
 PAGE_MAX = 1000  # lines in one answer of the API
 TOLD_EVERY = 20  # pages
+HEADER: Final = [
+    Column("AT", 2), Column("BY", 1), Column("KIND", 5), Column("WHAT", 0), Column("BECAME", 3),
+    Column("REASON", 4, prose=True),
+]  # fmt: skip
 
 
 class HeadOption(click.ParamType[Head]):
@@ -47,7 +53,7 @@ class HeadOption(click.ParamType[Head]):
 @click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only lines of this kind.")
 @click.option("--subject", help="Only lines about this host, command, token or address.")
 @click.option("--actor", help="Only what this actor did.")
-@as_json
+@listed
 @asks_hub
 @click.pass_context
 def audit(
@@ -58,6 +64,7 @@ def audit(
     subject: str | None,
     actor: str | None,
     as_json: bool,
+    form: output.Form,
     hub: str | None,
     token_file: Path | None,
 ) -> None:
@@ -76,11 +83,20 @@ def audit(
         found, following = api.paged(
             "/audit", AuditPage, asked, limit, page_max=PAGE_MAX, rows=lambda page: (page.audit, page.next)
         )
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document({"audit": found, "next": following})
         return
-    rows = [[line.at or "", line.actor, line.kind, line.subject, _change(line), line.reason] for line in found]
-    output.table(["AT", "BY", "KIND", "WHAT", "", "REASON"], rows, output.none_found("line", filters))
+    rows: list[Row] = [
+        [since(line.at, now_wall_s), line.actor, line.kind, _short(line), _change(line), line.reason] for line in found
+    ]
+    output.table(HEADER, rows, output.none_found("line", filters), form)
+
+
+def _short(line: AuditView) -> Cell:
+    """Return what the line is about: an id as it is shown elsewhere."""
+    is_id = line.kind in (Kind.COMMAND, Kind.CANCEL, Kind.DEAD_LETTER)
+    return Cell(line.subject[:ID_CHARS] if is_id else line.subject, line.subject)
 
 
 @audit.command("verify")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
 
-from processes.cli.terminal import interrupt, output
+from processes.cli.terminal import interrupt, output, question
 from processes.cli.terminal.failure import EXIT_FAILED, Failure
 from processes.cli.terminal.text import count
 from processes.client.api import Api
@@ -56,27 +55,36 @@ def check_sure(choice: Choice, *, yes: bool) -> None:
         raise click.UsageError("--all and --query need --yes where nobody can be asked; --dry-run shows the hosts")
 
 
-def settled(
-    api: Api, choice: Choice, steps: list[str], *, offering: bool, yes: bool, dry_run: bool, as_json: bool
-) -> dict[str, object] | None:
+class Plan(NamedTuple):
+    """What is to be done with the chosen hosts. `parallel`: on so many at a time."""
+
+    steps: list[str]
+    parallel: int
+    offering: bool = False
+    yes: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+def settled(api: Api, choice: Choice, plan: Plan) -> dict[str, object] | None:
     """Return the chosen hosts as fields of a request, once they are shown and asked about as far as that is needed.
     None: nothing is to be sent. Raises: Failure, if there is none; Refused, HubAway.
     """
-    looks = dry_run or offering or choice.query is not None or (choice.is_wide and not yes)
+    looks = plan.dry_run or plan.offering or choice.query is not None or (choice.is_wide and not plan.yes)
     found = choice.found(api) if looks else None
     if choice.query is not None and not found:
         raise Failure("unknown_host", "no host matches the query", "See: fleethub hosts QUERY")
     body = choice.body(found)
-    if offering and found is not None:
+    if plan.offering and found is not None:
         asked = choice.hosts or sorted(host.name for host in found if not host.revoked)
-        left = _offering(found, asked, steps)
+        left = _offering(found, asked, plan.steps)
         found = [host for host in found if host.name in left]
         body = {"hosts": left, **({} if choice.query is None else {"query": choice.query})}
-    if dry_run:
-        show(choice, found or [], steps, as_json=as_json)
+    if plan.dry_run:
+        show(choice, found or [], plan.steps, as_json=plan.as_json)
         return None
-    if found is not None and not is_sure(choice, found, ",".join(steps), yes=yes):
-        output.note("fleethub: nothing was sent")
+    named = [host.name for host in found] if found is not None else choice.hosts or []
+    if not is_sure(named, plan):
         return None
     return body
 
@@ -104,15 +112,14 @@ def _offering(found: list[HostView], asked: list[str], steps: list[str]) -> list
     return left
 
 
-def is_sure(choice: Choice, found: list[HostView], ops: str, *, yes: bool) -> bool:
-    """Return whether the run is meant: of several hosts that were not named, the person is asked."""
-    if not choice.is_wide or yes or len(found) <= 1:
+def is_sure(names: list[str], plan: Plan) -> bool:
+    """Return whether the run is meant: of several hosts, a person at a terminal is asked."""
+    if len(names) <= 1:
         return True
-    names = [host.name for host in found]
     more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
-    shown = f"{ops} on {count(len(names), 'host')}: {', '.join(names[:NAMES_MAX])}{more}. Run it? [y/N] "
-    print(shown, end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    pace = "all at once" if len(names) <= plan.parallel else f"{plan.parallel} at a time"
+    what = f"{','.join(plan.steps)} on {count(len(names), 'host')}, {pace}: {', '.join(names[:NAMES_MAX])}{more}."
+    return question.is_sure(what, "Run it?", yes=plan.yes)
 
 
 def show(choice: Choice, found: list[HostView], steps: list[str], *, as_json: bool) -> None:

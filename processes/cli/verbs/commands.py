@@ -5,25 +5,35 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
 
+from processes.cli import waits
 from processes.cli.folded import ShownFolded, Spoken
 from processes.cli.following import Shown
 from processes.cli.terminal import completion, output
 from processes.cli.terminal.failure import Failure
-from processes.cli.terminal.options import as_json, asking, asks_hub
-from processes.cli.terminal.text import count, drawn, took
+from processes.cli.terminal.options import as_json, asking, asks_hub, listed
+from processes.cli.terminal.text import ago, count, drawn, since, took, until
 from processes.client.api import Api, segment
 from processes.client.errors import Refused
 from processes.client.follow import Following
 from processes.client.watched import commands_made, watched
+from processes.core.cli.tables import Column, Row, short_ids
 from processes.core.records.command import State
 from processes.core.records.run import RunState
+from processes.core.shown import reasons
 from processes.core.shown.pages import CommandWithHistory
 from processes.core.shown.views import CommandView, OutputPage, OutputView
 from processes.core.values import seconds_between
+
+HEADER: Final = [
+    Column("ID", 0), Column("GIVEN", 3), Column("HOST", 1), Column("OPERATION", 2), Column("STATE", 1),
+    Column("WHY", 4, prose=True),
+]  # fmt: skip
+HISTORY: Final = [Column("AT", 1), Column("FROM", 3), Column("TO", 0), Column("REASON", 2), Column("BY", 4)]
 
 
 @click.command()
@@ -32,61 +42,84 @@ from processes.core.values import seconds_between
 @click.option(
     "--state", "state", type=click.Choice([state.value for state in State]), help="Only commands in this state."
 )
-@as_json
+@click.option("--query", "query", metavar="QUERY", help="Only of hosts that this query finds now, as hosts QUERY does.")
+@listed
 @asks_hub
 def commands(
-    *, limit: int, host: str | None, state: str | None, as_json: bool, hub: str | None, token_file: Path | None
+    *,
+    limit: int,
+    host: str | None,
+    state: str | None,
+    query: str | None,
+    as_json: bool,
+    form: output.Form,
+    hub: str | None,
+    token_file: Path | None,
 ) -> None:
     """List commands, newest first."""
-    filters = {"host": host, "state": state}
+    filters = {"host": host, "state": state, "query": query}
     with asking(hub, token_file) as api:
         found, following = api.commands({key: value for key, value in filters.items() if value is not None}, limit)
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document({"commands": found, "next": following})
         return
-    rows = [[view.id, view.created_at or "", view.host, view.op, view.state, end_of(view)] for view in found]
-    output.table(
-        ["ID", "GIVEN", "HOST", "OPERATION", "STATE", ""],
-        rows,
-        output.none_found("command", filters, "fleethub run OP HOST"),
-    )
+    rows: list[Row] = [
+        [its_id, since(view.created_at, now_wall_s), view.host, view.op, view.state, end_of(view)]
+        for its_id, view in zip(short_ids([view.id for view in found]), found, strict=True)
+    ]
+    output.table(HEADER, rows, output.none_found("command", filters, "fleethub run OP HOST"), form)
 
 
 @click.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=completion.commands)
 @as_json
 @asks_hub
 def command(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
     """Show one command with its history."""
     with asking(hub, token_file) as api, _or_a_run(api, command_id):
         told = api.read(f"/commands/{segment(command_id)}", CommandWithHistory)
-    if as_json:
-        output.document(told.body)
-        return
-    view = told.view
+        if as_json:
+            output.document(told.body)
+            return
+        view = told.view
+        waits_for, now_wall_s = waits.why(api, view), api.now_wall_s()
     lasted_s = seconds_between(view.started_at or view.sent_at, view.finished_at)
     output.fields([
         ("id", view.id),
         ("host", view.host),
         ("operation", view.op),
         ("run", view.run or ""),
-        ("state", view.state if view.reason == view.state else f"{view.state} {view.reason}".rstrip()),
+        ("state", ": ".join(filter(None, (view.state, reasons.why(view.reason, view.state, None, ""))))),
+        ("waits", waits_for),
         ("exit code", "" if view.exit_code is None else str(view.exit_code)),
         ("took", "" if lasted_s is None else took(lasted_s)),
         ("message", view.message),
-        ("given", f"{view.created_at} by {view.actor}"),
-        ("expires", view.expires_at or "" if view.state == State.QUEUED else ""),
-        ("cancel asked", view.cancel_requested_at or ""),
+        ("given", f"{_when(view.created_at, now_wall_s)}, by {view.actor}"),
+        ("expires", until(view.expires_at, now_wall_s).shown if view.state == State.QUEUED else ""),
+        ("cancel asked", asked_by(view.cancel_requested_at, view.cancel_requested_by, now_wall_s)),
         ("attempts", str(view.attempt)),
         ("output", count(view.output_next, "record") + (", truncated" if view.output_truncated else "")),
     ])  # fmt: skip
     output.say()
-    steps = [[step.at or "", step.before or "", step.after, step.reason, step.actor] for step in view.history]
-    output.table(["AT", "FROM", "TO", "REASON", "BY"], steps, "the history is not kept any more")
+    steps: list[Row] = [
+        [since(step.at, now_wall_s), step.before or "", step.after, step.reason, step.actor] for step in view.history
+    ]
+    output.table(HISTORY, steps, "the history is not kept any more")
+
+
+def _when(at: str | None, now_wall_s: float) -> str:
+    """Return a time as a person wants it, and as it is."""
+    return "" if at is None else f"{ago(at, now_wall_s)}, at {at}"
+
+
+def asked_by(at: str | None, actor: str, now_wall_s: float) -> str:
+    """Return when somebody asked for a cancel, and who was the first; empty, if nobody did."""
+    return "" if at is None else f"{_when(at, now_wall_s)}, by {actor or 'somebody'}"
 
 
 @click.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=completion.work)
 @as_json
 @asks_hub
 def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
@@ -108,11 +141,12 @@ def cancel(command_id: str, as_json: bool, hub: str | None, token_file: Path | N
     if as_json:
         output.document(view)
         return
-    output.say(
-        f"{view.id}: cancelled"
-        if view.state == State.CANCELLED
-        else f"{view.id}: {view.state}, its agent is asked to end it"
-    )
+    if view.state is State.CANCELLED:
+        output.say(f"{view.id}: cancelled")
+    elif view.unheard_since is not None:
+        output.say(f"{view.id}: {view.state}, {view.host} is not connected: it is asked to end it when it is back")
+    else:
+        output.say(f"{view.id}: {view.state}, its agent is asked to end it")
 
 
 def unknown_id(its_id: str) -> Failure:
@@ -166,7 +200,7 @@ def _cancel_run(api: Api, run_id: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=completion.work)
 @click.option("--follow", is_flag=True, help="Go on printing until the command, or the run, has ended.")
 @click.option("-b", "--fold", is_flag=True, help="Of a run: print what several hosts said once.")
 @as_json
@@ -257,6 +291,4 @@ def _all_output(api: Api, command_id: str) -> tuple[list[OutputView], OutputPage
 
 def end_of(view: CommandView) -> str:
     """Return why and with which code the command ended, in words; empty if nothing is to be said of that."""
-    code = f"exit code {view.exit_code}" if view.exit_code else ""
-    reason = "" if view.reason == view.state else view.reason
-    return ", ".join(filter(None, (reason, code)))
+    return reasons.why(view.reason, view.state, view.exit_code, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ import click
 import msgspec
 
 from processes.cli import live
-from processes.cli.terminal import completion, output
-from processes.cli.terminal.failure import EXIT_USAGE, Failure
-from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
-from processes.cli.terminal.text import age, ago, count
+from processes.cli.terminal import completion, interrupt, output, question
+from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Failure
+from processes.cli.terminal.options import Duration, as_json, asking, asks_hub, listed, sure
+from processes.cli.terminal.text import age, ago, count, since
 from processes.cli.verbs.label import labels_of
 from processes.client.api import Api, segment
 from processes.client.errors import HubAway, Refused
+from processes.core.cli.tables import Cell, Column, short_ids
 from processes.core.shown.pages import HostCode, HostEnrolled, HostRemoved, HostsPage, Me, SavedQueries
 from processes.core.shown.query import Query, QueryError, parse
 from processes.core.shown.status import WELL, Verdict
@@ -32,20 +34,23 @@ if TYPE_CHECKING:
 
     from processes.client.feed import Picture
 
-HEADER = ["NAME", "PRESENCE", "LAST SEEN", "CPU", "MEMORY", "DISK", "LOAD", "RUNNING", "AGENT", "OPERATIONS"]
+HEADER = [
+    Column("NAME", 0), Column("PRESENCE", 1), Column("LAST SEEN", 2), Column("CPU", 4), Column("MEMORY", 5),
+    Column("DISK", 6), Column("LOAD", 8), Column("RUNNING", 3), Column("AGENT", 7), Column("OPERATIONS", 9, prose=True),
+]  # fmt: skip
 COMMANDS_SHOWN = 5  # the newest of one host
 
 _facts = msgspec.json.Decoder(dict[str, Any])
 
 
 @click.command()
-@click.argument("query", nargs=-1)
+@click.argument("query", nargs=-1, shell_complete=completion.query)
 @click.option("--watch", is_flag=True, help="Show a live screen until Ctrl-C.")
 @click.option(
     "--presence", type=click.Choice([presence.value for presence in Presence]), help="Only hosts of this presence."
 )
 @click.option("--search", metavar="TEXT", help="Only hosts whose name contains this text.")
-@as_json
+@listed
 @asks_hub
 def hosts(
     *,
@@ -54,6 +59,7 @@ def hosts(
     presence: str | None,
     search: str | None,
     as_json: bool,
+    form: output.Form,
     hub: str | None,
     token_file: Path | None,
 ) -> None:
@@ -74,7 +80,9 @@ def hosts(
             from processes.client.feed import Feed  # noqa: PLC0415  # with it comes a WebSocket
 
             wanted = query_of(_whole(api, words))
-            live.watch(Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters, wanted))
+            live.watch(
+                Feed(api), lambda picture, said: _picture(picture, said, api.now_wall_s(), filters, wanted, form=form)
+            )
         told = api.read("/hosts", HostsPage, filters)
         now_wall_s = api.now_wall_s()
         if not as_json:
@@ -86,6 +94,7 @@ def hosts(
         HEADER,
         [_row(host, now_wall_s) for host in told.view.hosts],
         output.none_found("host", filters, "fleethub enroll NAME"),
+        form,
     )
 
 
@@ -117,7 +126,7 @@ def _say_how_old(api: Api) -> None:
             )
 
 
-def _row(host: HostView, now_wall_s: float) -> list[str]:
+def _row(host: HostView, now_wall_s: float) -> list[Cell | str]:
     numbers = host.metrics or Metrics()
     percents = [_percent(number) for number in (numbers.cpu, numbers.ram, numbers.disk)]
     load = "" if numbers.load is None else f"{numbers.load:.2f}"
@@ -130,7 +139,7 @@ def _row(host: HostView, now_wall_s: float) -> list[str]:
         if host.suspended
         else host.pending_command or ""
     )
-    seen = ago(host.last_seen, now_wall_s)
+    seen = since(host.last_seen, now_wall_s, "never")
     return [host.name, host.presence, seen, *percents, load, doing, _agent(host), " ".join(host.commands or [])]
 
 
@@ -143,7 +152,13 @@ def _agent(host: HostView) -> str:
 
 
 def _picture(
-    picture: Picture, said: str, now_wall_s: float, filters: Mapping[str, str], query: Query
+    picture: Picture,
+    said: str,
+    now_wall_s: float,
+    filters: Mapping[str, str],
+    query: Query,
+    *,
+    form: output.Form = output.AS_IT_IS,
 ) -> RenderableType | None:
     """The fleet now: offline hosts first, and as many as the screen holds."""
     found = {
@@ -161,7 +176,7 @@ def _picture(
         for host in sorted(shown, key=lambda host: (order.index(Presence(host.presence)), host.name))
     ]
     counts = ", ".join(f"{sum(host.presence == presence for host in known)} {presence}" for presence in Presence)
-    return output.screen(f"{count(len(known), 'host')}: {counts} ({said})", HEADER, rows)
+    return output.screen(f"{count(len(known), 'host')}: {counts} ({said})", HEADER, rows, form=form)
 
 
 @click.command()
@@ -182,7 +197,11 @@ def host(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> 
     if newest:
         output.say()
         output.table(
-            ["COMMAND", "GIVEN", "OPERATION", "STATE"], [[c.id, c.created_at or "", c.op, c.state] for c in newest]
+            ["COMMAND", "GIVEN", "OPERATION", "STATE"],
+            [
+                [its_id, since(c.created_at, now_wall_s), c.op, c.state]
+                for its_id, c in zip(short_ids([c.id for c in newest]), newest, strict=True)
+            ],
         )
 
 
@@ -262,13 +281,36 @@ def _percent(number: float | None) -> str:
 
 @click.command()
 @click.argument("name", shell_complete=completion.hosts)
+@sure
 @as_json
 @asks_hub
-def remove(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Remove a host: its queued commands are cancelled, its sent and running ones are lost."""
+def remove(*, name: str, yes: bool, as_json: bool, hub: str | None, token_file: Path | None) -> int:
+    """Remove a host: its queued commands are cancelled, its sent and running ones are lost.
+
+    On a terminal you are asked first, if it is online or has open commands.
+    """
     with asking(hub, token_file) as api:
+        costs = "" if yes or not interrupt.asks() else _costs_of_removal(api.host(name))
+        if costs and not question.is_sure(costs, f"Remove {name}?", yes=yes):
+            return EXIT_FAILED
         told = api.once("DELETE", f"/hosts/{segment(name)}", HostRemoved)
-    _done(told.body, as_json, f"{name}: removed")
+    ended = told.view.commands_ended
+    _done(told.body, as_json, f"{name}: removed" + (f", with {count(ended, 'open command')}" if ended else ""))
+    return EXIT_OK
+
+
+def _costs_of_removal(view: HostView | None) -> str:
+    """Return what is lost with the host; empty, if that is nothing."""
+    if view is None or (view.presence == Presence.OFFLINE and not view.ledger.open):
+        return ""
+    costs = [f"{view.name} is {view.presence}"]
+    if view.ledger.open:
+        waiting = view.ledger.queued
+        begun = view.ledger.open - waiting
+        costs += [f"{count(waiting, 'queued command')} would be cancelled"] if waiting else []
+        costs += [f"{count(begun, 'command')} under way would be lost, and may go on there unseen"] if begun else []
+    costs.append("its agent needs a new token to come back")
+    return "; ".join(costs) + "."
 
 
 @click.command()
@@ -347,6 +389,10 @@ def _tell_token(enrolled: HostEnrolled, *, again: bool, known: bool) -> None:
     )
     if enrolled.lifted:
         output.note(f"{enrolled.name} was suspended, and is not any more: {enrolled.lifted}")
+    if not sys.stdout.isatty():  # it goes to a file or a program, such as ssh: nobody is to type anything
+        output.note(f"{enrolled.name}: {how}. Its token is on stdout, and nowhere else.")
+        output.say(enrolled.token)
+        return
     output.note(f"{enrolled.name}: {how}. Its token, shown this once:")
     output.say(enrolled.token)
     there = _line_there(enrolled.agents_url, f"--name {enrolled.name} --token-file -")
@@ -402,13 +448,22 @@ def _line_without_fleethub(operators_url: str, made: HostCode) -> str:
 
 @click.command()
 @click.argument("name", shell_complete=completion.hosts)
+@sure
 @as_json
 @asks_hub
-def revoke(name: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Make a host's token void; its connection ends within 2 s."""
+def revoke(*, name: str, yes: bool, as_json: bool, hub: str | None, token_file: Path | None) -> int:
+    """Make a host's token void; its connection ends within 2 s. On a terminal you are asked first."""
     with asking(hub, token_file) as api:
+        if not yes and interrupt.asks() and (view := api.host(name)) is not None:
+            opened = f", and {count(view.ledger.open, 'open command')} of it cannot be reported" * bool(
+                view.ledger.open
+            )
+            happens = f"{name} is {view.presence}: it is kept out until it gets a new token{opened}."
+            if not question.is_sure(happens, f"Make the token of {name} void?", yes=yes):
+                return EXIT_FAILED
         told = api.once("POST", f"/hosts/{segment(name)}/revoke", HostView)
     _done(told.body, as_json, f"{name}: its token is void")
+    return EXIT_OK
 
 
 @click.command()

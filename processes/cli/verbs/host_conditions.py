@@ -7,25 +7,44 @@ from typing import Final
 
 import click
 
-from processes.cli.terminal import output
-from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
+from processes.cli.terminal import completion, output
+from processes.cli.terminal.options import Duration, as_json, asking, asks_hub, listed
+from processes.cli.terminal.text import since, until
 from processes.client.api import segment
+from processes.core.cli.tables import Cell, Column, Row
 from processes.core.records.condition import ConditionView, SilenceView
 from processes.core.shown.pages import ConditionsPage, SilencesPage
 from processes.core.travels.operator_requests import SILENCE_S_MAX
 
 ID_CHARS: Final = 12  # of an id that are shown; any beginning of it that is unique will do
 
+HEADER: Final = [
+    Column("ID", 0), Column("SEVERITY", 3), Column("STATE", 5), Column("SINCE", 4), Column("HOST", 1),
+    Column("WHAT", 2, prose=True),
+]  # fmt: skip
+SILENCES: Final = [
+    Column("ID", 0), Column("QUERY", 1, prose=True), Column("FROM", 5), Column("UNTIL", 2), Column("BY", 4),
+    Column("WHY", 3, prose=True),
+]  # fmt: skip
+
 
 @click.command()
 @click.argument("query", default="")
-@click.option("--host", help="Of this host alone.")
+@click.option("--host", shell_complete=completion.hosts, help="Of this host alone.")
 @click.option("--over", is_flag=True, help="Also those that are over, the newest first.")
 @click.option("--all", "every", is_flag=True, help="Also each host of what is told as one condition of many.")
-@as_json
+@listed
 @asks_hub
 def conditions(
-    *, query: str, host: str | None, over: bool, every: bool, as_json: bool, hub: str | None, token_file: Path | None
+    *,
+    query: str,
+    host: str | None,
+    over: bool,
+    every: bool,
+    as_json: bool,
+    form: output.Form,
+    hub: str | None,
+    token_file: Path | None,
 ) -> None:
     """List what is wrong now: with hosts (of those that QUERY finds), and with the installation itself."""
     asked: dict[str, str | int] = {"over": int(over)}
@@ -35,16 +54,24 @@ def conditions(
         asked["host"] = host
     with asking(hub, token_file) as api:
         told = api.read("/conditions", ConditionsPage, asked)
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document(told.body)
         return
     views = told.view.conditions
     shown = [view for view in views if every or query or host or not view.group]
-    rows = [
-        [view.id[:ID_CHARS], view.severity, view.state, view.since or "", view.host or "-", _line(view)]
+    rows: list[Row] = [
+        [
+            Cell(view.id[:ID_CHARS], view.id),
+            view.severity,
+            view.state,
+            since(view.since, now_wall_s),
+            view.host or "-",
+            _line(view),
+        ]
         for view in shown
     ]
-    output.table(["ID", "SEVERITY", "STATE", "SINCE", "HOST", "WHAT"], rows, "nothing is wrong")
+    output.table(HEADER, rows, "nothing is wrong", form)
     if hidden := len(views) - len(shown):
         output.note(f"{hidden} conditions are parts of these: fleethub conditions --all")
 
@@ -94,20 +121,28 @@ def silence(
 
 
 @click.command()
-@as_json
+@listed
 @asks_hub
-def silences(as_json: bool, hub: str | None, token_file: Path | None) -> None:
+def silences(*, as_json: bool, form: output.Form, hub: str | None, token_file: Path | None) -> None:
     """List the silences: those that count or will, and the newest that have ended."""
     with asking(hub, token_file) as api:
         told = api.read("/silences", SilencesPage)
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document(told.body)
         return
-    rows = [
-        [v.id, v.query, v.starts_at or "", v.until or "", v.actor, f"ended by {v.ended_by}" if v.ended_at else v.why]
+    rows: list[Row] = [
+        [
+            v.id,
+            v.query,
+            until(v.starts_at, now_wall_s),
+            until(v.until, now_wall_s),
+            v.actor,
+            f"ended by {v.ended_by}" if v.ended_at else v.why,
+        ]
         for v in told.view.silences
     ]
-    output.table(["ID", "QUERY", "FROM", "UNTIL", "BY", "WHY"], rows, "no silences")
+    output.table(SILENCES, rows, "no silences", form)
 
 
 @click.command()

@@ -15,7 +15,7 @@ from typing import Final
 import click
 import msgspec
 
-from processes.adapters import own_user, ownership
+from processes.adapters import own_user, ownership, queue_engine
 from processes.adapters.settings import Settings, load
 from processes.adapters.state import desired_state, fleet_db, lock, pulse_file
 from processes.adapters.supervisor import SupervisorAway
@@ -93,6 +93,7 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
             return EXIT_OK
         supervision.kill_leftovers(settings)
         ports.check(settings.file)
+        queue_engine.check(settings)
         descriptors.check()
         sign_in.make_operator_token(settings)
         desired_state.replace(settings, {})  # `up` starts everything, also what was stopped before
@@ -201,7 +202,8 @@ def _refuse_what_cannot_get_well(settings: Settings) -> None:
     """Refuse to wait for an installation of which the operator has stopped a part that it needs. Raises: Failure."""
     asked = desired_state.read(settings)
     kinds = [kind for kind in RESTART_ORDER if kind != "agent"] + ["gateway"]
-    stopped = [kind for kind in kinds if not any(is_wanted(name, asked) for name in settings.names(kind))]
+    names = {kind: settings.names(kind) for kind in kinds}
+    stopped = [kind for kind in kinds if names[kind] and not any(is_wanted(name, asked) for name in names[kind])]
     if stopped:
         verb, what = ("is", stopped[0]) if len(stopped) == 1 else ("are", ", ".join(stopped))
         advice = "; ".join(f"fleethub start {kind}" for kind in stopped)
@@ -245,9 +247,10 @@ def _wait_healthy(settings: Settings, api: Api) -> None:
         fatal: list[str] = []
         try:
             rows = supervisor.processes()  # this also wakes supervisord, so that it starts its children now
+            own = [name for name in settings.all_names() if name in rows]
             fatal = [name for name, row in rows.items() if row.state == "FATAL"]
             waiting = ", ".join(
-                name for name in rows if name != "agent" and not supervision.turns(settings, supervisor, name)
+                name for name in own if name != "agent" and not supervision.turns(settings, supervisor, name)
             )
         except SupervisorAway:
             waiting = "supervisord"

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from processes.cli.terminal import completion, output
-from processes.cli.terminal.options import as_json, asking, asks_hub
-from processes.cli.terminal.text import count
+from processes.cli.terminal.options import as_json, asking, asks_hub, listed
+from processes.cli.terminal.text import count, since
 from processes.client.api import segment
 from processes.core import labels
+from processes.core.cli.tables import Column, Row
 from processes.core.shown.pages import HostsLabelled, SavedQueries, SavedQueryGone, SavedQueryView
 
 
@@ -19,7 +20,12 @@ from processes.core.shown.pages import HostsLabelled, SavedQueries, SavedQueryGo
 @click.argument(
     "words", metavar="[HOST...] KEY=VALUE... [KEY-...]", nargs=-1, required=True, shell_complete=completion.hosts
 )
-@click.option("--query", metavar="QUERY", help="The hosts that this query finds, instead of naming them.")
+@click.option(
+    "--query",
+    metavar="QUERY",
+    shell_complete=completion.query,
+    help="The hosts that this query finds, instead of naming them.",
+)
 @as_json
 @asks_hub
 def label(
@@ -66,20 +72,26 @@ def labels_of(words: Iterable[str]) -> dict[str, str]:
 
 
 @click.group("queries", invoke_without_command=True)
-@as_json
+@listed
 @asks_hub
 @click.pass_context
-def queries(context: click.Context, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+def queries(
+    context: click.Context, *, as_json: bool, form: output.Form, hub: str | None, token_file: Path | None
+) -> None:
     """List the saved queries: @NAME stands for one wherever a query is asked for."""
     if context.invoked_subcommand is not None:
         return
     with asking(hub, token_file) as api:
         told = api.read("/queries", SavedQueries)
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document(told.body)
         return
-    rows = [[view.name, view.query, view.actor, view.saved_at or ""] for view in told.view.queries]
-    output.table(["NAME", "QUERY", "BY", "SAVED"], rows, "none is saved: fleethub queries save NAME QUERY")
+    rows: list[Row] = [
+        [view.name, view.query, view.actor, since(view.saved_at, now_wall_s)] for view in told.view.queries
+    ]
+    header = [Column("NAME", 0), Column("QUERY", 1, prose=True), Column("BY", 2), Column("SAVED", 3)]
+    output.table(header, rows, "none is saved: fleethub queries save NAME QUERY", form)
 
 
 @queries.command("save")

@@ -7,6 +7,7 @@ import shlex
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from processes.cli import waits
 from processes.cli.folded import ShownFolded, Spoken
-from processes.cli.following import Shown
+from processes.cli.following import Shown, failed_line
 from processes.cli.terminal import completion, interrupt, output
 from processes.cli.terminal.client_failure import failure_of
 from processes.cli.terminal.failure import (
@@ -30,16 +32,25 @@ from processes.cli.terminal.failure import (
 from processes.cli.terminal.options import Seconds, as_json, asking, asks_hub, invocation
 from processes.cli.terminal.streams import ReaderGone, Unwritable
 from processes.cli.terminal.text import age, count
-from processes.cli.verbs.choice import check_sure, choice_of, settled
+from processes.cli.verbs.choice import Plan, check_sure, choice_of, settled
 from processes.client.api import Api
 from processes.client.errors import HubAway, Refused
 from processes.client.follow import SILENT_S_MAX, Following
 from processes.client.http_link import Deadline
 from processes.client.watched import Brief, Watched, WatchedRun
+from processes.core.cli.tables import ID_CHARS
 from processes.core.records.command import State
 from processes.core.records.run import Part, PartView, RunView
+from processes.core.shown import reasons
 from processes.core.shown.views import CommandView
-from processes.core.travels.operator_requests import KEY_CHARS_MAX, REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX, TTL_WORDS
+from processes.core.travels.operator_requests import (
+    KEY_CHARS_MAX,
+    PARALLEL,
+    REQUEST_HOSTS_MAX,
+    STEPS_MAX,
+    TTL_S_MAX,
+    TTL_WORDS,
+)
 from processes.core.values import OP_NAME, Presence
 
 NAMES_MAX: Final = 5  # hosts named in one line
@@ -56,7 +67,7 @@ class RunDocument(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.argument("ops", metavar="OP[,OP...]")
+@click.argument("ops", metavar="OP[,OP...]", shell_complete=completion.ops)
 @click.argument("hosts", metavar="HOST...", nargs=-1, shell_complete=completion.hosts)
 @click.option("--all", "everywhere", is_flag=True, help="On every host.")
 @click.option(
@@ -65,14 +76,21 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="KEY=VALUE",
     help="With --all: only on hosts whose KEY is VALUE. May be repeated.",
 )
-@click.option("--query", metavar="QUERY", help="On the hosts that this query finds, as `hosts QUERY` shows them.")
+@click.option(
+    "--query",
+    metavar="QUERY",
+    shell_complete=completion.query,
+    help="On the hosts that this query finds, as `hosts QUERY` shows them.",
+)
 @click.option("--dry-run", is_flag=True, help="Show on which hosts it would run, and send nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before it runs on hosts that are not named.")
+@click.option("--yes", is_flag=True, help="Do not ask before it runs on more than one host.")
 @click.option(
     "--parallel",
     type=click.IntRange(1, REQUEST_HOSTS_MAX),
     metavar="N",
-    help="On at most N hosts at a time. [default: all]",
+    default=PARALLEL,
+    show_default=True,
+    help="On at most N hosts at a time.",
 )
 @click.option(
     "--max-failures",
@@ -84,8 +102,8 @@ class RunDocument(msgspec.Struct, frozen=True):
     "--ttl",
     "ttl_s",
     type=Seconds(TTL_S_MAX, TTL_WORDS),
-    metavar="S",
-    help="How long each command may wait for its host, in seconds. "
+    metavar="TIME",
+    help="How long each command may wait for its host: seconds, or 10m, 2h. "
     "[default: the hub's setting commands.ttl_s, which is 3600 if not set]",
 )  # fmt: skip
 @click.option(
@@ -93,13 +111,18 @@ class RunDocument(msgspec.Struct, frozen=True):
     metavar="TEXT",
     help="A name for this very run: typed again with the same key, it is not begun again. [default: a new key]",
 )
-@click.option("--failed-of", metavar="RUN", help="On the hosts that failed in this run, or were not attempted.")
+@click.option(
+    "--failed-of",
+    metavar="RUN",
+    shell_complete=completion.runs,
+    help="On the hosts that failed in this run, or were not attempted.",
+)
 @click.option("--offering", is_flag=True, help="Leave out hosts that do not offer all these operations, and name them.")
 @click.option("-b", "--fold", is_flag=True, help="Print the output at the end, and what several hosts said once.")
 @click.option("--no-wait", is_flag=True, help="Return once the run is accepted.")
 @click.option(
-    "--wait", "wait_s", type=Seconds(), metavar="S",
-    help="How long to wait for the end, in seconds. "
+    "--wait", "wait_s", type=Seconds(), metavar="TIME",
+    help="How long to wait for the end: seconds, or 10m. "
     "[default: until all have ended, or the hub has not answered for 10 minutes]",
 )  # fmt: skip
 @as_json
@@ -113,7 +136,7 @@ def run(
     query: str | None,
     dry_run: bool,
     yes: bool,
-    parallel: int | None,
+    parallel: int,
     max_failures: int | None,
     ttl_s: float | None,
     key: str | None,
@@ -128,8 +151,9 @@ def run(
 ) -> int:
     """Run operations on hosts, one after the other on each; a host where one fails takes no further part.
 
-    Exit code 0 only if all operations succeeded on every host. Who says --all or --query is shown the hosts and asked;
-    where nobody can be asked, --yes is needed (else exit code 2). A query runs on exactly the hosts that it found.
+    Exit code 0 only if all operations succeeded on every host. On a terminal you are shown the hosts and asked, if
+    there is more than one. Where nobody can be asked, --all and --query need --yes (else exit code 2). A query runs on
+    exactly the hosts that it found.
     """
     if no_wait and wait_s is not None:
         raise click.UsageError("--no-wait does not wait, --wait says for how long to wait: choose one of them")
@@ -146,7 +170,8 @@ def run(
     with asking(hub, token_file) as api:
         if failed_of is not None:
             choice = choice._replace(hosts=failed_hosts(api.run(failed_of)))
-        chosen = settled(api, choice, steps, offering=offering, yes=yes, dry_run=dry_run, as_json=as_json)
+        plan = Plan(steps, parallel, offering=offering, yes=yes, dry_run=dry_run, as_json=as_json)
+        chosen = settled(api, choice, plan)
         if chosen is None:
             return EXIT_OK if dry_run else EXIT_FAILED
         body.update(chosen)
@@ -180,10 +205,11 @@ def followed(api: Api, view: RunView, wait_s: float | None, as_json: bool, *, fo
                         _leave_or_cancel(api, fleet_run, interrupts)
 
         names = [part.host for part in view.hosts]
+        why, several = partial(waits.why, api), view.total > 1
         shown = (
-            ShownFolded(quiet=as_json, on_run=show, between=between)
+            ShownFolded(quiet=as_json, on_run=show, between=between, why_waits=why, tells_failures=several)
             if fold
-            else Shown(names, quiet=as_json, on_run=show, between=between)
+            else Shown(names, quiet=as_json, on_run=show, between=between, why_waits=why, tells_failures=several)
         )
         following = Following(api, fleet_run=fleet_run, listener=shown, output=not as_json)
         left = False
@@ -234,31 +260,76 @@ def exit_code(view: RunView, states: Iterable[State]) -> int:
 
 def summarize(view: RunView, commands: dict[str, Watched], last_lines: Mapping[str, Iterable[str]]) -> None:
     """Print on stderr a line for each host that did not succeed, and how many hosts ended how. Those that failed come
-    first, each with what its command said last, if there were several hosts to read.
+    first, each with what its command said last, if there were several hosts to read; those that were not begun are
+    named in one line.
     """
-    left = [part for part in view.hosts if part.state is not Part.SUCCEEDED]
-    for number, part in enumerate(sorted(left, key=lambda part: part.state is not Part.FAILED)):
+    left = [part for part in view.hosts if part.state in (Part.FAILED, Part.ACTIVE)]
+    for number, part in enumerate(sorted(left, key=importance)):
         output.note(_line(part, commands.get(part.command_id or "")))
-        if part.state is Part.FAILED and view.total > 1 and number < TOLD_MAX:
+        if part.state is Part.FAILED and not part.cancelled and view.total > 1 and number < TOLD_MAX:
             for line in last_lines.get(part.command_id or "", ()):
                 output.note(f"  | {line}")
+    for line in unbegun(view):
+        output.note(line)
     output.note(f"run {view.id} {view.state}: {counts(view)}")
+    if stopped := why_stopped(view):
+        output.note(stopped)
+
+
+def importance(part: PartView) -> int:
+    """Return where a host stands among those of its run: the failed ones first, those that wait last."""
+    if part.state is Part.FAILED:
+        return 1 if part.cancelled else 0
+    order = (Part.ACTIVE, Part.SUCCEEDED, Part.PENDING, Part.NOT_ATTEMPTED)
+    return 2 + order.index(part.state)
+
+
+def unbegun(view: RunView) -> list[str]:
+    """Return one line for the hosts that wait, and one for those that were not attempted."""
+    lines = []
+    for state in (Part.PENDING, Part.NOT_ATTEMPTED):
+        names = [part.host for part in view.hosts if part.state is state]
+        if names:
+            how_many = f"{len(names)} hosts " if len(names) > 1 else ""
+            lines.append(f"{how_many}{WORDS[state]}: {few(names)}" if how_many else f"{names[0]}: {WORDS[state]}")
+    return lines
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first of the names, and how many more there are."""
+    more = len(names) - NAMES_MAX
+    return ", ".join(names[:NAMES_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def counts(view: RunView) -> str:
-    """How many of the run's hosts are in which state, in words."""
-    return ", ".join(f"{count} {WORDS.get(part, part)}" for part in Part if (count := getattr(view, part)))
+    """How many of the run's hosts are in which state, in words: cancelled ones apart from those that failed."""
+    numbers = {part: getattr(view, part) for part in Part}
+    numbers[Part.FAILED] -= view.cancelled
+    said = [f"{count} {WORDS.get(part, part)}" for part, count in numbers.items() if count]
+    if view.cancelled:
+        said.insert(
+            sum(1 for part in (Part.PENDING, Part.ACTIVE, Part.SUCCEEDED, Part.FAILED) if numbers[part]),
+            f"{view.cancelled} cancelled",
+        )
+    return ", ".join(said)
+
+
+def why_stopped(view: RunView) -> str:
+    """Return what the limit of failures has done; empty, if it has done nothing."""
+    if view.max_failures is None or view.failed <= view.max_failures or not (view.not_attempted or view.pending):
+        return ""
+    kept = f"{count(view.not_attempted or view.pending, 'host')} not attempted (--max-failures {view.max_failures})"
+    return f"stopped after {count(view.failed, 'failure')}: {kept}; again on them and the failed: --failed-of {view.id}"
 
 
 def _line(part: PartView, command: Watched | None) -> str:
-    if part.state in (Part.PENDING, Part.NOT_ATTEMPTED):
-        return f"{part.host}: {WORDS[part.state]}"
-    state = str(command.state) if command else WORDS.get(part.state, part.state)
-    reason = command.reason if command and command.reason else part.reason
-    code = f"exit code {command.exit_code}" if command and command.exit_code else ""
-    message = command.message if command else ""
-    why = ", ".join(filter(None, ("" if reason == state else reason, code, message)))
-    shown = f"  (fleethub command {part.command_id})" if part.command_id else ""
+    if command is not None and command.state.final and part.state is not Part.SUCCEEDED:
+        return failed_line(command)
+    state = "cancelled" if part.cancelled else WORDS.get(part.state, part.state)
+    if command is not None and command.state is State.QUEUED:
+        state = "waiting for its host"
+    why = reasons.why(part.reason, state, None, "")
+    shown = f"  (fleethub command {part.command_id[:ID_CHARS]})" if part.command_id else ""
     return f"{part.host}: {state} at {part.op}" + (f": {why}" if why else "") + shown
 
 
@@ -294,7 +365,7 @@ def _tell_offline(api: Api, view: RunView) -> None:
     open_parts = {part.host for part in view.hosts if part.state in (Part.PENDING, Part.ACTIVE)}
     names = [host.name for host in offline if host.name in open_parts]
     if names and view.ttl_s > 0:
-        shown = ", ".join(names[:NAMES_MAX]) + (f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else "")
+        shown = few(names)
         verb = "is offline: its command waits" if len(names) == 1 else "are offline: their commands wait"
         output.note(f"fleethub: {shown} {verb} for at most {age(view.ttl_s)}")
 
@@ -334,12 +405,19 @@ def _bar(
     if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
         yield lambda _: None, contextlib.nullcontext
         return
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    shown = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[failed]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("hosts", total=view.total)
+        task = progress.add_task("hosts", total=view.total, failed="")
 
         def show(now: RunView) -> None:
-            progress.update(task, completed=now.total - now.pending - now.active)
+            failed = f"{now.failed - now.cancelled} failed" if now.failed > now.cancelled else ""
+            progress.update(task, completed=now.total - now.pending - now.active, failed=failed)
 
         @contextlib.contextmanager
         def paused() -> Iterator[None]:

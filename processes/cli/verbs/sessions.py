@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
 from processes.cli.terminal import output
-from processes.cli.terminal.options import as_json, asking, asks_hub
+from processes.cli.terminal.options import as_json, asking, asks_hub, listed
+from processes.cli.terminal.text import since
 from processes.client.api import Api, segment
 from processes.client.errors import Refused
+from processes.core.cli.tables import Column, Row
 from processes.core.shown.pages import SessionEnded, SessionsPage
+
+HEADER: Final = [
+    Column("ID", 0), Column("WHO", 1), Column("ROLE", 3), Column("SIGNED IN", 2), Column("FROM", 4),
+    Column("BROWSER", 5, prose=True),
+]  # fmt: skip
 
 
 @click.group("sessions", invoke_without_command=True)
-@as_json
+@listed
 @asks_hub
 @click.pass_context
-def sessions(context: click.Context, as_json: bool, hub: str | None, token_file: Path | None) -> None:
+def sessions(
+    context: click.Context, *, as_json: bool, form: output.Form, hub: str | None, token_file: Path | None
+) -> None:
     """List the browsers that are signed in, newest first. `sessions end` signs one or all of them out."""
     if context.invoked_subcommand is not None:
         return
     with asking(hub, token_file) as api:
         told = api.read("/sessions", SessionsPage)
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document(told.body)
         return
-    rows = [
-        [view.id, view.actor, view.role, view.signed_in_at or "", view.address, view.browser]
+    rows: list[Row] = [
+        [view.id, view.actor, view.role, since(view.signed_in_at, now_wall_s), view.address, view.browser]
         for view in told.view.sessions
     ]
-    output.table(["ID", "WHO", "ROLE", "SIGNED IN", "FROM", "BROWSER"], rows, "no browser is signed in")
+    output.table(HEADER, rows, "no browser is signed in", form)
 
 
 @sessions.command("end")

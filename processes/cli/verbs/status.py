@@ -22,14 +22,20 @@ from processes.cli.terminal.failure import EXIT_UNKNOWN, Failure
 from processes.cli.terminal.options import as_json, asking, asks_hub, settings_anyway
 from processes.cli.terminal.text import age
 from processes.client.errors import ClientError, HubAway
+from processes.core.cli.tables import Column
 from processes.core.shown.status import HeartbeatReport, Overall, ProcessReport, Report, of_hosts
+from processes.core.shown.troubles import TroubleCode, trouble
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from processes.client.feed import Picture
 
-HEADER = ["PROCESS", "VERDICT", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY", "TURN", "PULSE", "BACKLOG", "REASON"]
+HEADER = [
+    Column("PROCESS", 0), Column("VERDICT", 1), Column("STATE", 7), Column("PID", 8), Column("UP", 3),
+    Column("RESTARTS", 4), Column("CPU", 5), Column("MEMORY", 6), Column("TURN", 11), Column("PULSE", 9),
+    Column("BACKLOG", 10), Column("REASON", 2, prose=True),
+]  # fmt: skip
 NOT_KNOWN = "not known yet"  # nobody has read it, or nobody can
 EVERY_S = 1.0  # between two screens of --watch
 
@@ -78,7 +84,9 @@ def _current(settings: Settings) -> Report:
         raise Failure(
             "unknown", f"nothing was ever started at {settings.state}", f"Start it: {program()} up", EXIT_UNKNOWN
         )
-    return msgspec.structs.replace(report, reasons=[f"nothing runs here: {program()} up"])
+    text = "nothing runs here"
+    wrong = trouble(TroubleCode.DEAD, text, "hub", "fleethub up")
+    return msgspec.structs.replace(report, reasons=[f"{text}: {program()} up"], troubles=[wrong])
 
 
 def _remote(hub: str, token_file: Path | None, watch: bool, as_json: bool) -> int:
@@ -140,7 +148,9 @@ def _picture(picture: Picture, said: str) -> RenderableType | None:
 
 def _drawn(report: Report, said: str) -> RenderableType | None:
     first = f"{_first(report)}{f'  ({said})' if said else ''}"
-    return output.screen(first, HEADER, [_row(process) for process in report.processes], _lines(report))
+    return output.screen(
+        first, HEADER, [_row(process) for process in report.processes], _lines(report) + _wrong(report)
+    )
 
 
 def _first(report: Report) -> str:
@@ -152,8 +162,17 @@ def _show(report: Report) -> None:
     output.say(_first(report))
     if any(process.pid for process in report.processes):
         output.table(HEADER, [_row(process) for process in report.processes])
-    for line in _lines(report):
+    for line in [*_lines(report), *_wrong(report)]:
         output.say(line)
+
+
+def _wrong(report: Report) -> list[str]:
+    """Return what is wrong and what to do, two lines for each."""
+    lines = []
+    for each in report.troubles:
+        lasts = f", for {age(each.seconds)}" if each.seconds is not None and each.seconds >= 1 else ""
+        lines += [f"{each.severity}: {each.text}{lasts}", f"    what to do: {output.as_typed(each.remedy)}"]
+    return ["what is wrong:", *lines] if lines else []
 
 
 def _lines(report: Report) -> list[str]:

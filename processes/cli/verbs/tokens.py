@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Final
 
 import click
 
 from processes.adapters.settings import load
 from processes.cli.machine import sign_in
-from processes.cli.terminal import output
-from processes.cli.terminal.failure import EXIT_USAGE, Failure
-from processes.cli.terminal.options import Duration, as_json, asking, asks_hub
+from processes.cli.terminal import interrupt, output, question
+from processes.cli.terminal.failure import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Failure
+from processes.cli.terminal.options import Duration, as_json, asking, asks_hub, listed, sure
+from processes.cli.terminal.text import ago, since, until
 from processes.client.api import segment
+from processes.core.cli.tables import Cell, Column, Row
 from processes.core.shown.pages import TokenGone, TokenMade, TokensPage, TokenView
 from processes.core.travels.operator_requests import LIFE_S_MAX, LIFE_S_MIN, OVERLAP_S, OVERLAP_S_MAX
 from processes.core.values import Role
 
 OWN = "operator.token"
+HEADER: Final = [
+    Column("ID", 0), Column("ROLE", 2), Column("CREATED", 5), Column("EXPIRES", 3), Column("LAST USED", 4),
+    Column("LABEL", 1),
+]  # fmt: skip
 
 
 @click.group()
@@ -57,27 +64,36 @@ def create(
 
 
 @token.command("list")
-@as_json
+@listed
 @asks_hub
-def listing(as_json: bool, hub: str | None, token_file: Path | None) -> None:
+def listing(*, as_json: bool, form: output.Form, hub: str | None, token_file: Path | None) -> None:
     """List operator tokens: made when, good until when, last used when. A use is told within five minutes."""
     with asking(hub, token_file) as api:
         told = api.read("/tokens", TokensPage)
+        now_wall_s = api.now_wall_s()
     if as_json:
         output.document(told.body)
         return
-    rows = [
-        [view.id, view.role, view.created_at or "", _end(view), view.last_used_at or "never", view.label]
+    rows: list[Row] = [
+        [
+            view.id,
+            view.role,
+            since(view.created_at, now_wall_s),
+            _end(view, now_wall_s),
+            since(view.last_used_at, now_wall_s, "never"),
+            view.label,
+        ]
         for view in told.view.tokens
     ]
     none = "none were created; there is only operator.token in the hub's state folder"
-    output.table(["ID", "ROLE", "CREATED", "EXPIRES", "LAST USED", "LABEL"], rows, none)
+    output.table(HEADER, rows, none, form)
 
 
-def _end(view: TokenView) -> str:
+def _end(view: TokenView, now_wall_s: float) -> Cell:
     if view.replaced_by:
-        return f"replaced by {view.replaced_by}"
-    return f"expired {view.expires_at}" if view.expired else view.expires_at or "never"
+        return Cell("replaced", f"replaced by {view.replaced_by}")
+    end = until(view.expires_at, now_wall_s, "never")
+    return Cell(f"expired {end.shown}", f"expired {end.exact}") if view.expired else end
 
 
 @token.command("rotate")
@@ -147,13 +163,28 @@ def _rotate_own(hub: str | None, *, as_json: bool) -> None:
 
 @token.command("revoke")
 @click.argument("token_id", metavar="ID")
+@sure
 @as_json
 @asks_hub
-def revoke(token_id: str, as_json: bool, hub: str | None, token_file: Path | None) -> None:
-    """Make an operator token void. Its connections end within 2 s, and no restored backup brings it back."""
+def revoke(*, token_id: str, yes: bool, as_json: bool, hub: str | None, token_file: Path | None) -> int:
+    """Make an operator token void. Its connections end within 2 s, and no restored backup brings it back.
+
+    On a terminal you are shown whose it is, and asked.
+    """
     with asking(hub, token_file) as api:
+        if not yes and interrupt.asks():
+            named = [view for view in api.read("/tokens", TokensPage).view.tokens if view.id == token_id]
+            if named and not question.is_sure(_whose(named[0], api.now_wall_s()), f"Make {token_id} void?", yes=yes):
+                return EXIT_FAILED
         told = api.once("DELETE", f"/tokens/{segment(token_id)}", TokenGone)
     if as_json:
         output.document(told.body)
     else:
         output.say(f"{token_id}: void")
+    return EXIT_OK
+
+
+def _whose(view: TokenView, now_wall_s: float) -> str:
+    used = f"used last {ago(view.last_used_at, now_wall_s)}" if view.last_used_at else "never used"
+    label = f" of {view.label}" if view.label else ""
+    return f"{view.id} is a token{label} with the role {view.role}, {used}: its sessions and connections end."

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from processes.core.shown.troubles import remedy_of
 from processes.core.values import Severity, Time
 
 CLEAR_S: Final = 5.0  # not seen for so long: over
@@ -74,6 +75,7 @@ class AlarmEvent(msgspec.Struct, frozen=True):
     text: str
     at_wall_s: float
     subject: AlarmSubject | None = None
+    remedy: str = ""  # what to do; empty: it is over, or nothing is known
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -185,11 +187,13 @@ class _Log:
 
     def add(self, condition: Condition, phase: Phase, text: str) -> int:
         number = self._before.number + len(self._fresh) + 1
+        remedy = remedy_of(condition.key) if phase is not Phase.OVER else ""
         self._fresh.append(
             AlarmEvent(
-                number, condition.key, phase, condition.severity, condition.title, text, self._wall_s, condition.subject
+                number, condition.key, phase, condition.severity, condition.title, text, self._wall_s,
+                condition.subject, remedy,
             )
-        )
+        )  # fmt: skip
         return number
 
     def state(self) -> AlarmState:

@@ -26,6 +26,7 @@ LAGGING_S: Final = 60.0
 STORAGE_S: Final = 5.0  # a backup or a checkpoint locks the database for less
 CANARY_S: Final = 15.0  # red for so long, after the 6 s until it counts as red
 SUPERVISORD_S: Final = 10.0
+JUDGE_S: Final = 60.0  # another fanout takes over within a second or two
 HOLE_S: Final = 10.0  # for so long no watchdog ran; one that dies is replaced within about 2 s
 DISK_FREE_MIN_BYTES: Final = 256 << 20  # guess: an hour of a noisy fleet's output
 CERTIFICATE_DAYS: Final = (  # each is told once; all are over when the certificate is replaced
@@ -59,6 +60,7 @@ class AlarmFacts(msgspec.Struct, frozen=True):
     contested: list[str] = []  # hosts whose identity two agents claim
     impersonated: list[tuple[str, str]] = []  # hosts whose agents claimed to be others, and how
     guessed: list[tuple[str, str]] = []  # fanouts at which credentials are guessed, and by whom
+    judging: bool = True  # some fanout judges the hosts' conditions
     audit_head: str = ""  # NUMBER:HASH of the newest line of the audit trail; empty: not known
     hosts: list[ConditionRecord] | None = None  # conditions of hosts that stand and are parts of no other
     hosts_over: Mapping[str, str] = {}  # those that had an alarm, by their keys, and how they came to their ends
@@ -67,7 +69,7 @@ class AlarmFacts(msgspec.Struct, frozen=True):
 
 def conditions(report: Report, facts: AlarmFacts, wall_s: float) -> list[Condition]:
     """Return all conditions of this moment but the incidents."""
-    found = [*_of_processes(report.processes, facts.budgets), *_of_the_whole(report, facts)]
+    found = [*_of_processes(report.processes, facts.budgets, report.hindrance), *_of_the_whole(report, facts)]
     found += [
         Condition(f"{DEAD_LETTERS}{key}", Severity.WARNING, "a message was put aside", what, over=UNKNOWN_END)
         for key, what in facts.put_aside or []
@@ -190,7 +192,7 @@ def hole(away_s: float) -> list[Condition]:
     ]
 
 
-def _of_processes(processes: list[ProcessReport], budgets: frozenset[str]) -> list[Condition]:
+def _of_processes(processes: list[ProcessReport], budgets: frozenset[str], hindrance: str) -> list[Condition]:
     found = []
     for process in processes:
         name, reason = process.name, process.reason
@@ -219,6 +221,7 @@ def _of_processes(processes: list[ProcessReport], budgets: frozenset[str]) -> li
             )
         if process.pulse is not None and process.pulse.blocked_on == Blocked.STORAGE:
             text = "new requests are refused, reports stay at the agents: look at the disk"
+            text = f"{hindrance}; {text}" if hindrance else text
             found.append(
                 Condition("storage", Severity.CRITICAL, "storage is blocked", text, STORAGE_S, "it takes writes again")
             )
@@ -236,6 +239,12 @@ def _of_the_whole(report: Report, facts: AlarmFacts) -> list[Condition]:
         text = "nothing can be restarted until it answers"
         found.append(
             Condition("supervisord", Severity.CRITICAL, "supervisord is silent", text, over="it answers again")
+        )
+    fanouts = [p for p in report.processes if p.name.partition(":")[0] == "fanout" and p.wanted and p.verdict in WELL]
+    if fanouts and not facts.judging:
+        text = "conditions of hosts neither begin nor end"
+        found.append(
+            Condition("judge", Severity.WARNING, "no process judges the hosts", text, JUDGE_S, "one does again")
         )
     free = facts.disk_free_bytes
     if free is not None and free < DISK_FREE_MIN_BYTES:

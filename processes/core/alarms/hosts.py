@@ -7,12 +7,13 @@ was told.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from processes.core.alarms.alarm import AlarmState, AlarmSubject, Condition
+from processes.core.alarms.alarm import AlarmState, AlarmSubject, Condition, Told
 from processes.core.records.condition import ConditionRecord, ConditionState
 from processes.core.shown.status import HouseCondition
+from processes.core.shown.troubles import Trouble, TroubleCode, trouble
 from processes.core.values import rfc3339
 
 HOSTS: Final = "host:"
@@ -43,6 +44,8 @@ def end_of(row: ConditionRecord | None, group: ConditionRecord | None) -> str:
         return "it is not known any more"
     if row.open and group is not None:
         return f"it is part of: {group.title}"
+    if row.open:
+        return "it stands still, and there are too many to tell of each: fleethub conditions"
     return row.over or "over"
 
 
@@ -62,6 +65,15 @@ def told(state: AlarmState) -> dict[str, list[str]]:
         for key, standing in state.standing.items()
         if standing.number
     }
+
+
+def untold(targets: Mapping[str, Told]) -> list[Trouble]:
+    """Return a trouble for each target that alarms do not reach: the last attempts failed."""
+    return [
+        trouble(TroubleCode.UNTOLD, f"alarms do not reach {name}: {told.error}", name)
+        for name, told in targets.items()
+        if told.error and told.attempts != 1  # one attempt alone may fail
+    ]
 
 
 def of_the_house(state: AlarmState) -> list[HouseCondition]:

@@ -186,7 +186,8 @@ def _merged(events: list[AlarmEvent]) -> list[AlarmEvent]:
 
 def _line(event: AlarmEvent) -> str:
     at = (rfc3339(event.at_wall_s) or "")[11:19]
-    return f"{at} UTC {event.phase.upper()} {event.title}" + (f": {event.text}" if event.text else "")
+    said = f"{at} UTC {event.phase.upper()} {event.title}" + (f": {event.text}" if event.text else "")
+    return f"{said} What to do: {event.remedy}" if event.remedy else said
 
 
 def _with(state: AlarmState, name: str, told: Told) -> AlarmState:

@@ -285,7 +285,7 @@ def _incidents(drill: Drill, left: Sequence[Left]) -> list[str]:
     first = own[0]
     if first.verdict != drill.verdict:
         found.append(f"the verdict was {first.verdict}, not {drill.verdict}")
-    if drill.verdict == "frozen" and not first.stuck_at:
+    if drill.verdict == "frozen" and drill.inside and not first.stuck_at:  # one that is stopped may stand anywhere
         found.append("the evidence does not say where it stood")
     if drill.guilty not in (first.stuck_at or ""):
         found.append(f"the evidence says {first.stuck_at}, not {drill.guilty}")

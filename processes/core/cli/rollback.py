@@ -58,8 +58,9 @@ def restored(
     ended = {run.id: run for run in runs}
     left = []
     for run_id, part in parts:
-        left.append((run_id, msgspec.structs.replace(part, part=Part.FAILED, reason=REASON)))
-        ended[run_id] = counted(ended[run_id], part.part, Part.FAILED)
+        failed = msgspec.structs.replace(part, part=Part.FAILED, reason=REASON)
+        left.append((run_id, failed))
+        ended[run_id] = counted(ended[run_id], part.part, failed)
     over = [_ended(run, now_wall_s) for run in ended.values()]
     return Rollback(list(by_name.values()), commands, transitions, over, left, ledger, len(void))
 

@@ -84,14 +84,18 @@ class AgentConnection:
 
     __slots__ = (
         "_claimed", "_idle", "_malformed_s", "_progress", "_unended", "_written",
-        "address", "gateway", "id", "info", "stage", "token",
+        "address", "gateway", "id", "info", "since_boot_s", "stage", "token",
     )  # fmt: skip
 
-    def __init__(self, id: str, gateway: str, token: Token, address: str) -> None:
+    def __init__(self, id: str, gateway: str, token: Token, address: str, since_boot_s: float) -> None:
+        """`since_boot_s`: CLOCK_BOOTTIME when it was accepted. Its `register` may come later than that of a connection
+        that the agent has made since.
+        """
         self.id = id
         self.gateway = gateway
         self.token = token
         self.address = address
+        self.since_boot_s = since_boot_s
         self.stage = ConnectionStage.AWAITING
         self.info: Connection | None = None
         self._malformed_s: tuple[float, ...] = ()  # the last MALFORMED_MAX
@@ -153,7 +157,7 @@ class AgentConnection:
             if self.stage is ConnectionStage.ENDED or close is not None:
                 break
             try:
-                event, close = self._step(data, is_text, boot_s)
+                event, close = self._step(data, is_text)
                 if event is not None:
                     gathered.add(event)
                     heartbeats += isinstance(event, HeartbeatReceived)
@@ -204,20 +208,20 @@ class AgentConnection:
         self.stage = ConnectionStage.ENDED
         return AgentDisconnected(self.id, self.gateway, self.host, code, reason[:200]) if was_live else None
 
-    def _step(self, data: bytes, is_text: bool, boot_s: float) -> tuple[AgentSaid | None, tuple[CloseCode, str] | None]:
+    def _step(self, data: bytes, is_text: bool) -> tuple[AgentSaid | None, tuple[CloseCode, str] | None]:
         if not is_text:
             raise BadFrame("a binary frame")
         frame, facts = agent_frames.decode(data)
         if frame is None:
             return None, None
         if isinstance(frame, agent_frames.Register):
-            return self._register(frame, facts, boot_s)
+            return self._register(frame, facts)
         if self.stage is ConnectionStage.AWAITING:
             raise BadFrame(f"{agent_frames.FRAME_NAMES[type(frame)]} before register")
         return self._event(frame, facts), None
 
     def _register(
-        self, frame: agent_frames.Register, facts: bytes, boot_s: float
+        self, frame: agent_frames.Register, facts: bytes
     ) -> tuple[AgentSaid | None, tuple[CloseCode, str] | None]:
         if self.stage is not ConnectionStage.AWAITING:
             raise BadFrame("register twice on one connection")
@@ -226,7 +230,7 @@ class AgentConnection:
             return None, (CloseCode.RENAMED, "the token is another host's")
         self.info = Connection(
             self.id, self.gateway, self.host, self.token.enrolment, frame, Json(facts), self.address,
-            since_boot_s=boot_s,
+            since_boot_s=self.since_boot_s,
         )  # fmt: skip
         self.stage = ConnectionStage.REGISTERED
         return AgentRegistered(self.id, self.gateway, self.host, self.info), None

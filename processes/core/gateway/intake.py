@@ -212,6 +212,9 @@ class Intake(Generic[Socket]):
 
     def _register(self, member: Member[Socket], now_s: float, acts: list[Act[Socket]]) -> None:
         host, old = member.connection.host, self.roster.register(member)
+        if old is member:  # what it says was said before the other was made, and came later
+            self._close(member, CloseCode.REPLACED, "replaced by a newer connection", now_s, acts)
+            return
         is_contested = self.roster.returns(host, member.connection.life)
         if old is not None:
             self._close(old, CloseCode.REPLACED, "replaced by a newer connection", now_s, acts)

@@ -54,9 +54,12 @@ class Roster(Generic[Socket]):
         return (member.connection for member in self.registered())
 
     def register(self, member: Member[Socket]) -> Member[Socket] | None:
-        """Make this the host's connection. Return the one that it replaces, which the caller ends."""
+        """Make this the host's connection, unless a later one is. Return the other one, which the caller ends."""
         host, old = member.connection.host, self._by_host.get(member.connection.host)
-        self._by_host[host] = self._by_id[member.connection.id] = member
+        self._by_id[member.connection.id] = member
+        if old is not None and old.connection.since_boot_s > member.connection.since_boot_s:
+            return member
+        self._by_host[host] = member
         return old
 
     def contested(self, host: str, now_s: float) -> bool:

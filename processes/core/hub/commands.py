@@ -45,11 +45,14 @@ def make_command(
 
 
 def cancel_command(draft: Draft, command: Command, actor: str) -> Command:
-    """End the command if it is still queued; else ask its agent to. Return the command as it is now."""
-    asked = msgspec.structs.replace(
-        command, cancel_wall_s=command.cancel_wall_s or draft.now.wall_s, cancel_actor=actor
-    )
-    draft.put_command(asked)
+    """End the command if it is still queued; else ask its agent to. Return the command as it is now.
+
+    Who asked first is kept, as is when: whoever asks again has not ended it.
+    """
+    asked = command
+    if command.cancel_wall_s is None:
+        asked = msgspec.structs.replace(command, cancel_wall_s=draft.now.wall_s, cancel_actor=actor)
+        draft.put_command(asked)
     if asked.state is State.QUEUED:
         return draft.move(asked, State.CANCELLED, actor, "cancelled")
     _kill(draft, asked)

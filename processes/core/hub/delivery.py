@@ -227,7 +227,10 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
         if command.state is State.SENT:
             draft.move(command, State.RUNNING, "agent")
     elif command.state is State.RUNNING and _is_booted_anew(info, command):
-        draft.move(command, State.SUCCEEDED, "hub", "booted_anew", message="the host booted anew, with a new journal")
+        told = (
+            "another boot with a new journal came back under this name: the host has rebooted, or it is another machine"
+        )
+        draft.move(command, State.LOST, "hub", "booted_anew", message=told)
     elif command.state is State.RUNNING:
         draft.move(
             command, State.LOST, "hub", "forgotten", message="the agent came back and does not know this command"
@@ -247,7 +250,8 @@ def _reconcile_one(draft: Draft, host: HostRecord, info: Connection, command: Co
 
 def _is_booted_anew(info: Connection, command: Command) -> bool:
     """Return True for a reboot that the agent had journalled, if another boot with another journal came back: a machine
-    whose disk is a memory loses its journal with each boot.
+    whose disk is a memory loses its journal with each boot. A copy of the machine, with its token, looks the same, so
+    this is no proof that the host has rebooted.
     """
     is_new_journal = info.register.journal_id != command.journal
     return is_new_journal and bool(command.boot_before) and info.register.boot_id not in ("", command.boot_before)

@@ -65,7 +65,7 @@ def connect(draft: Draft, info: Connection) -> None:
             current.gateway, CloseConnection(draft.memory.epoch, current.connection, CloseCode.REPLACED, "replaced")
         )
     if current is None or current.connection != info.connection:
-        # the time of its `register`, also for a hub that started later
+        # when it was accepted, also for a hub that started later
         since_wall_s = draft.now.wall_s - max(0.0, draft.now.boot_s - info.since_boot_s)
         link = Link(
             Presence.ONLINE, info.connection, info.gateway, since_wall_s, heard_boot_s=draft.now.boot_s, idle=info.idle

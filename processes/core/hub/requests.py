@@ -62,7 +62,7 @@ from processes.core.travels.messages import (
     Token,
     TokenChanged,
 )  # fmt: skip
-from processes.core.travels.operator_requests import REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX
+from processes.core.travels.operator_requests import PARALLEL, REQUEST_HOSTS_MAX, STEPS_MAX, TTL_S_MAX
 from processes.core.values import CANARY_HOST, CANARY_OP, OP_NAME, Presence
 
 OPS_TOLD_MAX: Final = 20  # in one message
@@ -286,6 +286,7 @@ def _cancel(draft: Draft, event: RequestReceived, request: CancelCommand) -> tup
         raise Refused(
             409, "final", f"command {command.id} has ended already: {command.state}", command=command_view(command)
         )
+    noted.note(draft, (Kind.CANCEL, command.id), "asked", event.actor, f"{command.op} on {command.host}")
     return 202, encode(command_view(cancel_command(draft, command, event.actor)))
 
 
@@ -311,7 +312,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         return 200, encode(run_view(run)) if run else encode({"id": known[0]})
     hosts = _named_hosts(draft, request.hosts) if request.hosts is not None else runs.chosen(draft, request.where or {})
     if not hosts:
-        raise Refused(404, "unknown_host", "no host is chosen by where: see `fleethub hosts --json`")
+        raise Refused(404, "unknown_host", runs.why_none(draft, request.where or {}))
     if CANARY_HOST in (host.name for host in hosts):
         raise _unknown_host(draft, CANARY_HOST)
     _check_offers(draft, hosts, request.steps)
@@ -322,7 +323,7 @@ def _start_run(draft: Draft, event: RequestReceived, request: StartRun) -> tuple
         number=draft.next_number,
         steps=request.steps,
         total=len(hosts),
-        parallel=min(request.parallel or len(hosts), len(hosts)),
+        parallel=min(request.parallel or PARALLEL, len(hosts)),
         max_failures=request.max_failures,
         ttl_s=draft.rules.ttl_s if request.ttl_s is None else request.ttl_s,
         actor=event.actor,
@@ -346,8 +347,10 @@ def _cancel_run(draft: Draft, event: RequestReceived, request: CancelRun) -> tup
         raise Refused(404, "unknown_run", f"no run {request.run_id!r} that is under way or ended lately")
     if not run.open:
         raise Refused(409, "final", f"run {run.id} has ended already: {run.state}", run=run_view(run))
-    cancel_wall_s = run.cancel_wall_s or draft.now.wall_s
-    draft.put_run(msgspec.structs.replace(run, cancel_wall_s=cancel_wall_s, cancel_actor=event.actor, asked=0))
+    noted.note(draft, (Kind.CANCEL, run.id), "asked", event.actor, f"run of {','.join(run.steps)}")
+    if run.cancel_wall_s is None:
+        run = msgspec.structs.replace(run, cancel_wall_s=draft.now.wall_s, cancel_actor=event.actor)
+    draft.put_run(msgspec.structs.replace(run, asked=0))
     runs.advance(draft, run.id)
     after = draft.run(run.id)
     assert after is not None

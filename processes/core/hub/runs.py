@@ -70,11 +70,11 @@ def _go_on(draft: Draft, run: Run, part: HostPart) -> Run:
 
 def _put(draft: Draft, run: Run, was: HostPart, now: HostPart) -> Run:
     draft.put(draft.memory.run_parts, part_key(run.id, now.host), now)
-    return run_rules.counted(run, was.part, now.part)
+    return run_rules.counted(run, was.part, now)
 
 
 def _failed(part: HostPart, reason: str) -> HostPart:
-    return msgspec.structs.replace(part, part=Part.FAILED, reason=reason)
+    return msgspec.structs.replace(part, part=Part.FAILED, reason=reason, cancelled=reason == "cancelled")
 
 
 def _begin_step(draft: Draft, run: Run, part: HostPart) -> HostPart:
@@ -97,6 +97,21 @@ def chosen(draft: Draft, where: dict[str, str]) -> list[HostRecord]:
     names = sorted(name for name in draft.memory.hosts if name != CANARY_HOST)
     hosts = [host for name in names if (host := draft.host(name)) is not None]
     return [host for host in hosts if _has(draft, host, where)]
+
+
+def why_none(draft: Draft, where: dict[str, str]) -> str:
+    """Return why `chosen` finds no host, and what to do."""
+    hosts = [host for name, host in draft.memory.hosts.items() if name != CANARY_HOST]
+    if not hosts:
+        return "no host is enrolled yet: `fleethub enroll NAME` is the first step"
+    known = set[str]()
+    for host in hosts:
+        known |= _object.decode(msgspec.json.encode(host_view(host, draft.link(host.name)))).keys()
+        known |= facts_of(host.facts).keys() | facts_of(host.heartbeat_facts).keys()
+    unknown = [key for key in where if key not in known]
+    if unknown:
+        return f"no host has a field {', '.join(map(repr, unknown))}: see `fleethub hosts --json`"
+    return "no host is chosen by where: see `fleethub hosts --json`"
 
 
 def _has(draft: Draft, host: HostRecord, where: dict[str, str]) -> bool:

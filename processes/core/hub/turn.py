@@ -58,7 +58,7 @@ from processes.core.values import Now, Position
 NOWHERE: Final = Position(0, 0)
 COST_MAX: Final = 200  # of the events of a turn; at about 50 µs each a turn stays near 10 ms
 BEATS_PER_COST: Final = 10  # heartbeats of a batch that cost about as much as one other event
-TICK_S: Final = 0.1
+TICK_S: Final = 0.2  # a timer is over so much later at most; twice within the age that the watchdog calls quiet
 INBOX_MAX: Final = 4_000  # events read ahead; the others wait in the queue
 UNSAID_MAX: Final = 100  # failures outside of steps, until they are dead letters; beyond it the oldest go unnamed
 PARKED_MAX: Final = 10_000  # events that wait for a commit; beyond it they are treated as when storage is blocked

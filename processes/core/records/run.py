@@ -51,6 +51,7 @@ class HostPart(msgspec.Struct, frozen=True, omit_defaults=True):
     step: int = 0
     command_id: str = ""
     reason: str = ""
+    cancelled: bool = False  # it has failed because an operator ended it
 
 
 def part_key(run_id: str, host: str) -> str:
@@ -81,6 +82,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     begun: int = 0  # so many hosts, the first ones
     succeeded: int = 0
     failed: int = 0
+    cancelled: int = 0  # of those that failed: because an operator ended them
     asked: int = 0  # of the first so many hosts, the commands under way were asked to end
     query: str = ""  # by which its hosts were found; empty: they were named
 
@@ -113,7 +115,9 @@ def judged(part: HostPart, command: Command | None, steps: int) -> HostPart:
     if command is None:
         return msgspec.structs.replace(part, part=Part.FAILED, reason="forgotten")
     if command.state is not State.SUCCEEDED:
-        return msgspec.structs.replace(part, part=Part.FAILED, reason=command.reason or str(command.state))
+        cancelled = command.state is State.CANCELLED
+        reason = command.reason or str(command.state)
+        return msgspec.structs.replace(part, part=Part.FAILED, reason=reason, cancelled=cancelled)
     if part.step + 1 == steps:
         return msgspec.structs.replace(part, part=Part.SUCCEEDED)
     return msgspec.structs.replace(part, step=part.step + 1, command_id="")
@@ -127,13 +131,14 @@ def room(run: Run) -> int:
     return max(0, min(run.parallel - run.active, run.total - run.begun))
 
 
-def counted(run: Run, was: Part, now: Part) -> Run:
+def counted(run: Run, was: Part, now: HostPart) -> Run:
     """Return the run with one host's part counted in its new state."""
     return msgspec.structs.replace(
         run,
         begun=run.begun + (was is Part.PENDING),
-        succeeded=run.succeeded + (now is Part.SUCCEEDED),
-        failed=run.failed + (now is Part.FAILED),
+        succeeded=run.succeeded + (now.part is Part.SUCCEEDED),
+        failed=run.failed + (now.part is Part.FAILED),
+        cancelled=run.cancelled + (now.part is Part.FAILED and now.cancelled),
     )
 
 
@@ -155,6 +160,7 @@ class PartView(msgspec.Struct, frozen=True):
     op: str
     command_id: str | None
     reason: str
+    cancelled: bool = False  # it has failed because an operator ended it
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -179,6 +185,8 @@ class RunView(msgspec.Struct, frozen=True):
     not_attempted: int
     hosts: list[PartView]
     query: str = ""
+    cancelled: int = 0  # of those that failed: because an operator ended them
+    cancel_requested_by: str = ""
 
 
 def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] | None = None) -> RunView:
@@ -206,8 +214,18 @@ def run_view(run: Run, names: Iterable[str] = (), parts: Mapping[str, HostPart] 
         failed=run.failed,
         not_attempted=0 if run.open else waiting,
         hosts=[
-            PartView(host.host, host.part, host.step, run.steps[host.step], host.command_id or None, host.reason)
+            PartView(
+                host.host,
+                host.part,
+                host.step,
+                run.steps[host.step],
+                host.command_id or None,
+                host.reason,
+                host.cancelled,
+            )
             for host in hosts
         ],
         query=run.query,
+        cancelled=run.cancelled,
+        cancel_requested_by=run.cancel_actor,
     )

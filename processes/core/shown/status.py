@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from processes.core.records.ledger import Ledger
-from processes.core.travels.pulse import Pulse
+from processes.core.shown.troubles import TROUBLES, StandingTrouble, Trouble, TroubleCode, trouble
+from processes.core.travels.pulse import Blocked, Pulse
 from processes.core.values import Severity, Time
 
 # if the status is older than this, the watchdog is silent; it writes one a second. Guess: two were missed
@@ -41,11 +42,15 @@ class Verdict(enum.StrEnum):
         """Return what a sentence says of a process with this verdict: `hub` "is frozen"."""
         return PHRASES[self]
 
+    @property
+    def means(self) -> str:
+        """Return the sentence that says what it means."""
+        if self is Verdict.STANDBY:
+            return "It is ready, and another hub leads."
+        return "It works." if self is Verdict.ADVANCING else TROUBLES[TroubleCode(self)].means
 
-PHRASES: Final = {each: f"is {each}" for each in Verdict} | {
-    Verdict.MEMORY: "uses too much memory",
-    Verdict.STANDBY: "stands by",
-}
+
+PHRASES: Final = {each: f"is {each}" for each in Verdict} | {Verdict.MEMORY: "uses too much memory"}
 TURNING: Final = frozenset({Verdict.ADVANCING, Verdict.STANDBY})  # nothing is wrong with it
 WELL: Final = frozenset({Verdict.ADVANCING, Verdict.LAGGING, Verdict.STANDBY})  # it works, perhaps slowly
 STUCK: Final = frozenset(
@@ -53,6 +58,9 @@ STUCK: Final = frozenset(
 )  # it lives and does not work
 # what the watchdog replaces by a kill
 KILLED: Final = frozenset({Verdict.STALLED, Verdict.DEAF, Verdict.FROZEN, Verdict.MEMORY})
+UNHEARD: Final = frozenset({Verdict.SILENT, Verdict.DEAD})  # of a watchdog that tells nothing
+HALTED: Final = "stopped by a signal (SIGSTOP) or by a debugger"  # in the reason of a process that is frozen
+QUIET_S: Final = 1.2  # a hub that has not turned for so long is told of; it turns each second at least, idle too
 
 
 class Overall(enum.StrEnum):
@@ -224,9 +232,11 @@ class Report(msgspec.Struct, frozen=True):
     commands: CommandsReport
     incidents: IncidentsReport
     reasons: list[str] = []  # why the verdict is not ok, the gravest first
+    troubles: list[Trouble] = []  # these, and what else is wrong, with what to do
     queues: list[QueueReport] = []
     at: Time | None = None
     at_mono_s: float = 0.0
+    hindrance: str = ""  # what keeps the database from being written, if that is known
     watchdog_silent_s: float | None = None
     supervisord_silent_s: float | None = None  # None: it answers
     conditions: list[HouseCondition] = []
@@ -289,53 +299,163 @@ BEHIND: Final = {"agents": "gateway", "operators": "fanout"}  # who accepts at a
 HEALTH_ROUND_S_MAX: Final = 10.0  # contract: /healthz is green only if a canary command went round within it
 
 
-def overall(processes: list[ProcessReport], canary: CanaryReport, silent: bool) -> tuple[Overall, list[str]]:
-    """Return the verdict on the whole, with the reasons.
+class Witness(enum.StrEnum):
+    """Who tells how the installation is, and so how far the canary's state is to be believed."""
+
+    PRESENT = "present"
+    NEW = "new"  # a watchdog that was started a moment ago: its canary has not gone round yet
+    SILENT = "silent"  # nobody: it is read from pulses, and the canary is a silent watchdog's
+    UNWRITTEN = "unwritten"  # nobody: the watchdog works, and cannot write its report
+
+
+def witness_of(processes: list[ProcessReport]) -> Witness:
+    """Return how far a watchdog is to be believed that has written no report lately, by its pulse.
+
+    The pulse has its room on the disk beforehand. One that turns all the same began a moment ago, or cannot write.
+    """
+    watchdog = next((process for process in processes if process.name == "watchdog"), None)
+    if watchdog is None or watchdog.verdict is not Verdict.ADVANCING:
+        return Witness.SILENT
+    return Witness.NEW if (watchdog.uptime_s or 0.0) < SILENT_AFTER_S else Witness.UNWRITTEN
+
+
+def judged(
+    processes: list[ProcessReport], canary: CanaryReport, witness: Witness = Witness.PRESENT, hindrance: str = ""
+) -> tuple[Overall, list[Trouble]]:
+    """Return the verdict on the whole, with what makes it so, the gravest first.
 
     down: the hub is dead, stopped or starting. stalled: the hub is frozen, stalled or unkillable, or the canary is red
     (which it is too while one port answers no fresh connections). degraded: another process that is wanted is not well,
     one is blocked, or the watchdog is silent. Processes that an operator stopped are not counted, except the hub.
+    `hindrance`: what keeps the database from being written, if that is known.
     """
-    reasons: list[str] = []
+    found: list[Trouble] = []
     grade = Overall.OK
     hub = next((process for process in processes if process.name == "hub"), None)
     if hub is None or hub.verdict in (Verdict.DEAD, Verdict.STOPPED, Verdict.STARTING):
         grade = Overall.DOWN
-        if hub is None:
-            reasons.append("the hub is not running")
-        else:
-            asked = hub.verdict is Verdict.STOPPED and not hub.wanted
-            said = f": {hub.reason}" if hub.reason and hub.verdict is not Verdict.STOPPED else ", as asked" * asked
-            reasons.append(f"the hub {hub.verdict.phrase}{said}")
+        found.append(_down(hub))
     elif hub.verdict in STUCK:
         grade = Overall.STALLED
-        reasons.append(f"the hub {hub.verdict.phrase}: {hub.reason}".rstrip(": "))
-    elif not canary.ok and not silent:  # the canary of a silent watchdog says nothing about the hub
+        found.append(_of_process(hub, witness, "the hub"))
+    elif not canary.ok and witness is Witness.PRESENT:  # that of a silent watchdog says nothing about the hub
         grade = Overall.STALLED
-        reasons += _closed(canary, processes) or [
-            f"no canary command went round {'lately' if canary.age_s is not None else 'yet'}"
-        ]
-        stopped = [
-            p.name
-            for p in processes
-            if p.verdict is Verdict.STOPPED and not p.wanted and p.name.partition(":")[0] in ROUND
-        ]
-        reasons += [f"{name} is stopped, as asked" for name in stopped]
+        found += _red(canary, processes)
     others = [
-        p for p in processes if p.wanted and p.verdict not in TURNING and not (p.name == "hub" and reasons)
+        p for p in processes if p.wanted and p.verdict not in TURNING and not (p.name == "hub" and found)
     ]
     for process in others:
-        if not (silent and process.verdict is Verdict.SILENT):  # the reason is added below
-            reasons.append(f"{process.name} {process.verdict.phrase}: {process.reason}".rstrip(": "))
-    for process in processes:
-        if process.pulse and process.pulse.blocked_on and process.verdict is not Verdict.STANDBY:
-            reasons.append(f"{process.name} is blocked on {process.pulse.blocked_on}")
-    if silent:
-        asked = any(p.name == "watchdog" and p.verdict is Verdict.STOPPED and not p.wanted for p in processes)
-        reasons.append("the watchdog is stopped, as asked" if asked else "the watchdog is silent")
-    if reasons and grade is Overall.OK:
+        if not (witness is Witness.SILENT and process.name == "watchdog" and process.verdict in UNHEARD):  # see below
+            found.append(_of_process(process, witness))
+    found += _blocked(processes, hindrance)
+    if witness is Witness.SILENT:
+        found.append(_silent(processes))
+    elif witness is Witness.UNWRITTEN:
+        found.append(trouble(TroubleCode.REPORT_UNWRITTEN, f"the watchdog's report cannot be written{_by(hindrance)}"))
+    elif witness is Witness.NEW and not canary.ok and not found:
+        found.append(
+            trouble(TroubleCode.WATCHDOG_NEW, "the watchdog began a moment ago: no test command has come back yet")
+        )
+    if found and grade is Overall.OK:
         grade = Overall.DEGRADED
-    return grade, reasons
+    return grade, found
+
+
+def is_quiet(pulse: Pulse | None, now_s: float) -> bool:
+    """Return whether a process has not turned for a moment, by its pulse."""
+    return pulse is not None and pulse.written_ns > 0 and now_s - pulse.written_ns / 1e9 > QUIET_S
+
+
+def quiet(processes: list[ProcessReport]) -> list[Trouble]:
+    """Return a trouble for a hub that has not turned for a moment and is not judged yet. It changes no verdict."""
+    return [
+        trouble(TroubleCode.QUIET, f"the hub has not turned for {process.pulse.age_s:.1f} s", "hub")
+        for process in processes
+        if process.name == "hub"
+        and process.verdict in WELL
+        and process.pulse is not None
+        and process.pulse.age_s > QUIET_S
+    ]
+
+
+def standing(conditions: list[HouseCondition]) -> list[StandingTrouble]:
+    """Return the conditions that stand as troubles have them."""
+    return [
+        StandingTrouble(each.id, each.severity, f"{each.title}: {each.text}".rstrip(": "), each.since)
+        for each in conditions
+    ]
+
+
+def unheard(heartbeats: list[HeartbeatReport]) -> list[Trouble]:
+    """Return a trouble for each dead man's switch that cannot be told that all is well."""
+    return [
+        trouble(
+            TroubleCode.HEARTBEAT, f"the dead man's switch {each.target} does not answer: {each.error}", each.target
+        )
+        for each in heartbeats
+        if each.error and not each.ok
+    ]
+
+
+def _down(hub: ProcessReport | None) -> Trouble:
+    if hub is None:
+        return trouble(TroubleCode.DEAD, "the hub is not running", "hub", "fleethub up")
+    asked = hub.verdict is Verdict.STOPPED and not hub.wanted
+    said = f": {hub.reason}" if hub.reason and hub.verdict is not Verdict.STOPPED else ", as asked" * asked
+    return trouble(_code(hub), f"the hub {hub.verdict.phrase}{said}", "hub", severity=Severity.CRITICAL)
+
+
+def _of_process(process: ProcessReport, witness: Witness, name: str = "") -> Trouble:
+    text = f"{name or process.name} {process.verdict.phrase}: {process.reason}".rstrip(": ")
+    alone = witness is Witness.SILENT and process.verdict in KILLED  # nobody replaces it
+    remedy = f"fleethub restart watchdog, which replaces it; or: fleethub restart {process.name}" if alone else ""
+    return trouble(_code(process), text, process.name, remedy)
+
+
+def _code(process: ProcessReport) -> TroubleCode:
+    """Return the code of a process that is not well: its verdict, or more exactly if that is known."""
+    if process.verdict is Verdict.FROZEN and HALTED in process.reason:
+        return TroubleCode.HALTED
+    if process.verdict in (Verdict.DEAD, Verdict.STARTING) and process.state in ("BACKOFF", "FATAL"):
+        return TroubleCode.CRASHING
+    return TroubleCode(process.verdict)
+
+
+def _red(canary: CanaryReport, processes: list[ProcessReport]) -> list[Trouble]:
+    """Return why the canary is red, as far as that is known."""
+    lately = "lately" if canary.age_s is not None else "yet"
+    found = _closed(canary, processes) or [trouble(TroubleCode.CANARY, f"no canary command went round {lately}")]
+    return found + [
+        trouble(TroubleCode.STOPPED, f"{p.name} is stopped, as asked", p.name)
+        for p in processes
+        if p.verdict is Verdict.STOPPED and not p.wanted and p.name.partition(":")[0] in ROUND
+    ]
+
+
+def _blocked(processes: list[ProcessReport], hindrance: str) -> list[Trouble]:
+    found = []
+    for process in processes:
+        blocked_on = process.pulse.blocked_on if process.pulse else None
+        if blocked_on == Blocked.STORAGE:
+            text = f"{process.name} is blocked on storage{_by(hindrance)}"
+            found.append(trouble(TroubleCode.STORAGE, text, process.name))
+        elif blocked_on and blocked_on != Blocked.STANDBY:
+            found.append(trouble(TroubleCode.QUEUES, f"{process.name} is blocked on {blocked_on}", process.name))
+    return found
+
+
+def _by(hindrance: str) -> str:
+    return f": {hindrance}" if hindrance else ""
+
+
+def _silent(processes: list[ProcessReport]) -> Trouble:
+    watchdog = next((process for process in processes if process.name == "watchdog"), None)
+    if watchdog is not None and watchdog.verdict is Verdict.STOPPED and not watchdog.wanted:
+        return trouble(TroubleCode.STOPPED, "the watchdog is stopped, as asked", "watchdog")
+    if watchdog is not None and watchdog.verdict is Verdict.DEAD:
+        why = f": {watchdog.reason}" if watchdog.reason not in ("", "not running") else ""
+        return trouble(TroubleCode.SILENT, f"the watchdog does not run{why}", "watchdog")
+    return trouble(TroubleCode.SILENT, "the watchdog is silent", "watchdog")
 
 
 def of_hosts(report: Report) -> str:
@@ -361,13 +481,17 @@ def of_hosts(report: Report) -> str:
     return "" if fleet.online else f"none of {fleet.hosts} hosts is online"
 
 
-def _closed(canary: CanaryReport, processes: list[ProcessReport]) -> list[str]:
-    """Return a sentence for each port at which fresh connections are not answered, though nobody stopped who accepts
+def _closed(canary: CanaryReport, processes: list[ProcessReport]) -> list[Trouble]:
+    """Return a trouble for each port at which fresh connections are not answered, though nobody stopped who accepts
     there.
     """
     wanted = {process.name.partition(":")[0] for process in processes if process.wanted}
     return [
-        f"the {port.name}' port {port.listen} answers no new connection: {port.problem}"
+        trouble(
+            TroubleCode.PORT,
+            f"the {port.name}' port {port.listen} answers no new connection: {port.problem}",
+            port.name,
+        )
         for port in canary.ports
         if not port.ok and (port.problem or port.age_s is not None) and BEHIND[port.name] in wanted
     ]

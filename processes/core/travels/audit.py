@@ -30,6 +30,7 @@ class Kind(enum.StrEnum):
     """What a line is about."""
 
     COMMAND = "command"  # subject: its id; before, after: states
+    CANCEL = "cancel"  # subject: a command's or run's id; after: asked, each time that somebody does
     # subject: its name; after: enrolled, enrolled_again, code_made, code_refused, rotation_asked, rotated, revoked,
     # removed, lifted, labelled, impersonated
     HOST = "host"

@@ -47,7 +47,7 @@ class Connection(msgspec.Struct, frozen=True, omit_defaults=True):
     register: Register
     facts: Json = Json(b"{}")
     address: str = ""
-    since_boot_s: float = 0.0  # CLOCK_BOOTTIME of its `register`; of two connections of one host the later counts
+    since_boot_s: float = 0.0  # CLOCK_BOOTTIME when it was accepted; of two of one host the later counts
     written: list[str] = []
     idle: bool = False
     progress: Json = Json(b"{}")  # of the agent's operations, as it was last reported
@@ -239,7 +239,7 @@ class CancelCommand(msgspec.Struct, frozen=True, tag_field="r", tag=True):
 
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="r", tag=True):
-    """POST /api/v1/runs. parallel None: all hosts at once.
+    """POST /api/v1/runs. parallel None: PARALLEL hosts at a time.
 
     The hosts are given by name, or by `where`: fields of a host and their values; {} selects every host. `query`: by
     which a fanout found those that are named; a key that is used again compares it instead of the names.

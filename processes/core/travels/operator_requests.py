@@ -22,6 +22,7 @@ TTL_WORDS: Final = "at most 7 days, which are 604800"
 KEY_CHARS_MAX: Final = 128  # contract
 OP_CHARS_MAX: Final = 64
 STEPS_MAX: Final = 20  # of a run; guess
+PARALLEL: Final = 10  # hosts of a run at a time, if nothing is said; guess: what goes wrong is seen before all have it
 CONDITIONS_MAX: Final = 20  # of `where`; guess
 LABEL_CHARS_MAX: Final = 100  # of a token
 QUERY_CHARS_MAX: Final = 1000  # guess: some lines; a list of names is no query
@@ -63,6 +64,7 @@ class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """POST /api/v1/runs. Either hosts, where or query; an empty where is every host.
 
     With both hosts and query it runs on these hosts: they are those that the query found when they were shown.
+    Without parallel it runs on PARALLEL hosts at a time.
     """
 
     steps: Annotated[list[OpName], Meta(min_length=1, max_length=STEPS_MAX)]

@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from processes.core.records.ledger import Ledger
-from processes.core.shown.status import WELL, Verdict
+from processes.core.shown.status import HALTED, WELL, Verdict
 from processes.core.watchdog.incident import Incident, end_of, is_over, lost_between
 from processes.core.watchdog.verdict import Judgement
 
@@ -119,10 +119,16 @@ class Incidents:
             self.tell(incident, line, now_s)
 
     def collected(
-        self, incident: Incident, files: Collection[str], stuck_at: str | None, waits_at: str | None, now_s: float
-    ) -> None:
-        """Called when the evidence is collected."""
-        incident.evidence, incident.stuck_at = list(files), stuck_at or incident.stuck_at
+        self, incident: Incident, files: Collection[str], stuck_at: str | None, waits_at: str | None, now_s: float,
+        *, stopped: bool = False,
+    ) -> None:  # fmt: skip
+        """Called when the evidence is collected. `stopped`: the process was stopped by a signal or a debugger."""
+        incident.evidence = list(files)
+        if stopped:  # where it stood is not why it does not go on
+            stood = f" (it stood at {stuck_at})" if stuck_at else ""
+            self.tell(incident, f"evidence collected: it was {HALTED}, and is not stuck in its own code{stood}", now_s)
+            return
+        incident.stuck_at = stuck_at or incident.stuck_at
         waits = f"; its main task waits at {waits_at}" if waits_at else ""
         self.tell(incident, f"evidence collected: stuck at {incident.stuck_at or 'an unknown place'}{waits}", now_s)
 

@@ -103,6 +103,10 @@ def blame(name: str, judgements: Mapping[str, Judgement], facts: Mapping[str, Pr
     hub = facts.get("hub")
     if rank > 0 and hub is not None and hub.pulse is not None and hub.pulse.blocked_on == Blocked.STORAGE:
         return "storage"
+    pulse = facts[name].pulse
+    is_blocked = pulse is not None and pulse.blocked_on == Blocked.QUEUES
+    if rank > RANK["queues"] and is_blocked and "queues" not in judgements:
+        return "queues"  # which PostgreSQL has: no process of ours
     for other, judgement in judgements.items():
         before = 0 < RANK.get(other.partition(":")[0], 0) < rank
         if before and facts[other].wanted and (judgement.verdict in UNWELL or facts[other].age_s < YOUNG_S):

@@ -37,7 +37,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processes.core.shown.status import Verdict
+from processes.core.shown.status import HALTED, Verdict
 from processes.core.travels.pulse import Blocked, Pulse
 
 STARTING_S_MAX: Final = 10.0  # imports take 0.7 s on two idle cores; the rest is for a machine that boots
@@ -275,9 +275,7 @@ def _silent(track: Track, facts: ProcessFacts, now_s: float, stall_s: float) -> 
         why = "the watchdog was away itself" if track.away else f"the watchdog itself lagged by {track.lag_s:.1f} s"
         return Judgement(Verdict.EXCUSED, why, track.advanced_s)
     if facts.state in ("T", "t"):
-        return Judgement(
-            Verdict.FROZEN, f"no turn for {silent_s:.1f} s: stopped by a signal or a debugger", track.advanced_s
-        )
+        return Judgement(Verdict.FROZEN, f"no turn for {silent_s:.1f} s: {HALTED}", track.advanced_s)
     starved = _starved(track.spent, facts, counted_s, stall_s)
     if starved and counted_s < STARVED_S_MAX:
         return Judgement(Verdict.EXCUSED, starved, track.advanced_s)

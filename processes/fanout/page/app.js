@@ -4,29 +4,43 @@ import { clock } from "./clock.js";
 import { view as commands } from "./commands.js";
 import { view as conditions } from "./conditions.js";
 import { view as deadletters } from "./deadletters.js";
-import { $, h, icon, one, setText } from "./dom.js";
+import { $, h, icon, one, setText, visible } from "./dom.js";
 import { view as fleetView } from "./fleet.js";
 import { view as host } from "./host.js";
 import { view as incident } from "./incident.js";
+import { view as incidents } from "./incidents.js";
 import { ask, at, checkSilence, connect, disconnect, link, may } from "./link.js";
+import { enter } from "./place.js";
 import { view as runs } from "./runs.js";
 import { fleet } from "./store.js";
 import { view as watchdog } from "./watchdog.js";
-import { age, growAll, hour, phrase, sign, tone } from "./words.js";
+import { age, growAll, hour, sign, tone } from "./words.js";
+import { draw as drawWrong, isQuiet } from "./wrong.js";
 
-const VIEWS = { fleet: fleetView, host, conditions, commands, runs, watchdog, incident, deadletters, account };
+const VIEWS = {
+  fleet: fleetView,
+  host,
+  conditions,
+  commands,
+  runs,
+  watchdog,
+  incidents,
+  incident,
+  deadletters,
+  account,
+};
 const TABS = [
   ["fleet", "Fleet", "fleet", ["host"], "viewer"],
   ["conditions", "Conditions", "bell", [], "viewer"],
   ["commands", "Commands", "terminal", [], "viewer"],
   ["runs", "Runs", "layers", [], "viewer"],
-  ["watchdog", "Watchdog", "pulse", ["incident"], "viewer"],
-  ["deadletters", "Dead letters", "letter", [], "operator"],
+  ["incidents", "Incidents", "flag", ["incident"], "viewer"],
+  ["watchdog", "Watchdog", "pulse", [], "viewer"],
+  ["deadletters", "Put aside", "letter", [], "operator"],
   ["account", "Account", "person", [], "viewer"],
 ];
 const DRAW_MS = 250,
   REPLACED_MS = 8000,
-  TURNLESS_S = 1.2,
   QUIET_S = 7; // the server sends a sync every 5 s
 const main = $("main");
 let undrawn = ""; // why the view could not be drawn: then its rows are old, however green all else is
@@ -69,8 +83,14 @@ function signedIn() {
   problem = "";
   connect();
   for (const [tab, , , , role] of TABS) $(`tab-${tab}`).hidden = !may(role);
+  asideTab();
   route();
   $("title").focus({ preventScroll: true });
+}
+// What was put aside has a tab while there is something; else it is under Watchdog.
+function asideTab() {
+  const any = (fleet.processes.get("hub")?.pulse?.letters ?? 0) > 0;
+  $("tab-deadletters").hidden = !may("operator") || !(any || document.body.dataset.view === "deadletters");
 }
 link.signedOut = () => {
   if (document.body.classList.contains("outside")) return;
@@ -80,7 +100,7 @@ link.signedOut = () => {
   current?.leave?.();
   current = null;
   $("dialog").close();
-  for (const id of ["rail", "bar", "banner"]) $(id).hidden = true;
+  for (const id of ["rail", "bar", "banner", "wrong"]) $(id).hidden = true;
   document.title = "Sign in · fleethub";
   const field = h("input", {
     type: "password",
@@ -145,7 +165,7 @@ link.failed = (error) => {
 
 function route(event) {
   if (!link.me) return;
-  const [name, id] = location.hash.slice(1).split("/"),
+  const [name, id] = enter(),
     known = Object.hasOwn(VIEWS, name) ? name : "fleet";
   let wanted = "";
   try {
@@ -164,9 +184,13 @@ function route(event) {
   current.build(main, wanted, redraw);
   main.scrollTop = 0;
   setText($("title"), current.title());
-  document.title = `${$("title").textContent} · fleethub`;
   if (event) $("title").focus({ preventScroll: true });
   redraw();
+}
+
+// What is looked at, which is more than the name of the view.
+function looksAt() {
+  return visible(current.looksAt?.() || current.title());
 }
 
 // ── what is always shown ──
@@ -184,13 +208,13 @@ function truth() {
     if (epoch) replacedMs = Date.now();
     epoch = fleet.epoch;
   }
-  const { verdict, watchdog_silent_s: silent } = fleet.overall,
-    hub = fleet.processes.get("hub"),
+  const { verdict } = fleet.overall,
+    shown = verdict === "ok" && isQuiet() ? "quiet" : verdict,
     heard = (Date.now() - link.heardMs) / 1000,
     serving = `${fleet.source.fanout ?? "fanout"} at ${location.host}`;
   $("verdict").hidden = !verdict || !link.fresh;
-  $("verdict").className = `pill ${tone(verdict)}`;
-  one($("verdict"), verdict ?? "", () => h("span", null, sign(verdict), verdict));
+  $("verdict").className = `pill ${tone(shown)}`;
+  one($("verdict"), shown ?? "", () => h("span", null, sign(shown), shown === "quiet" ? "hub quiet" : shown));
   $("verdict").title = (fleet.overall.reasons ?? []).join("; ");
   $("link").className = `pill ${link.fresh ? "good" : "bad"}`;
   one($("link"), link.fresh, () =>
@@ -203,20 +227,12 @@ function truth() {
       : `not connected, last heard ${age(heard)} ago`,
   );
   $("link").title = $("whence").textContent; // on a small screen there is no rail
-  const away = silent !== null && silent !== undefined,
-    quiet = heard > QUIET_S ? `Nothing has come for ${age(heard)}.` : "";
+  const quiet = heard > QUIET_S ? `Nothing has come for ${age(heard)}.` : "";
   if (undrawn)
     banner("The page cannot draw what has come: what you see may be old. Another view may work.", "degraded", undrawn);
   else if (!link.fresh && fleet.version < 0) banner("Connecting …", "degraded");
   else if (!link.fresh) banner("Connection lost, trying again.", "degraded", `This is the state of ${age(heard)} ago.`);
   else if (quiet) banner("The connection may be lost.", "degraded", quiet);
-  else if (hub && !["advancing", "lagging"].includes(hub.verdict)) banner(trouble(hub, away), hub.verdict);
-  else if (hub?.pulse?.age_s > TURNLESS_S && !silent)
-    banner(
-      "The hub makes no progress; the watchdog is looking at it. What you see may be old.",
-      "degraded",
-      `Its last turn ended ${age(hub.pulse.age_s)} ago.`,
-    );
   else if (fleet.source.from === "database")
     banner(
       "No hub is connected yet: this is read from the database.",
@@ -225,35 +241,16 @@ function truth() {
         ? `It was last written ${age((clock.now() - Date.parse(fleet.source.as_of)) / 1000)} ago.`
         : "",
     );
-  else if (away)
-    banner(
-      "The watchdog is silent: now nothing would replace a frozen process.",
-      "degraded",
-      silent > 0 ? `For ${age(silent)}.` : "",
-    );
   else if (Date.now() - replacedMs < REPLACED_MS)
     banner(`The hub was replaced a moment ago. It is now at epoch ${fleet.epoch}; accepted commands go on.`, "busy");
   else banner("", "ok");
 }
-function trouble(hub, away) {
-  if (hub.verdict === "stopped")
-    return "An operator stopped the hub. What you see is old; new commands are refused until it is started again.";
-  const outlook =
-      hub.verdict === "excused"
-        ? "It is given more time."
-        : away
-          ? "The watchdog is silent too."
-          : "It is being replaced.",
-    why = hub.reason && hub.verdict !== "dead" ? ` (${hub.reason})` : "";
-  const meanwhile = "What you see may be old; accepted commands are kept, and new ones wait.";
-  return `The hub ${phrase(hub.verdict)}${why}. ${outlook} ${meanwhile}`;
-}
-
 function draw() {
   frame = 0;
   if (!link.me) return;
   checkSilence();
   truth();
+  asideTab();
   if (current && dirty && Date.now() - drawnMs >= DRAW_MS) {
     dirty = false;
     drawnMs = Date.now();
@@ -264,6 +261,8 @@ function draw() {
       link.failed(error);
     }
   }
+  // after the view, which may know by now what it looks at
+  if (current) drawWrong(looksAt(), !link.fresh && fleet.version >= 0);
   growAll();
 }
 

@@ -1,17 +1,35 @@
 // Commands: the list, and one command with its history and its output.
 
 import { clock } from "./clock.js";
-import { confirm, tell, toast } from "./dialogs.js";
+import { command as giveAgain } from "./commanding.js";
+import { confirm, idShown, tell, toast } from "./dialogs.js";
 import { $, h, icon, keyed, one } from "./dom.js";
-import { ask, askSurely, may, randomKey } from "./link.js";
+import { ask, askSurely, may } from "./link.js";
 import { Output } from "./output.js";
+import { keep, said } from "./place.js";
 import { fleet, isOpen, newestCommands } from "./store.js";
-import { between, day, empty, facts, hour, pill, presenceOf, progressOf, sign, since, tone, whole } from "./words.js";
+import {
+  between,
+  day,
+  empty,
+  facts,
+  hour,
+  many,
+  pill,
+  presenceOf,
+  progressOf,
+  reasonText,
+  sign,
+  since,
+  tone,
+  whole,
+} from "./words.js";
 
 const STATES = ["queued", "sent", "running", "succeeded", "failed", "rejected", "expired", "cancelled", "lost"];
 const LISTED_MAX = 300,
   HISTORY_MS = 800;
 const wanted = { text: "", state: "" };
+const opened = new Set(); // runs whose commands are listed one by one
 let scrolled = 0, // how far the list was scrolled when another command was chosen
   output = null,
   id = "",
@@ -19,14 +37,15 @@ let scrolled = 0, // how far the list was scrolled when another command was chos
   asked = "",
   redraw = () => {},
   older = [],
+  sought = "", // what the address looks for in the output
   next = null;
 
-export function commandLink(command, current) {
+export function commandLink(command, current, isMember = false) {
   return h(
     "a",
     {
       href: `#commands/${command.id}`,
-      className: `item ${command.state === "lost" ? "alarming" : ""}`,
+      className: `item ${command.state === "lost" ? "alarming" : ""} ${isMember ? "member" : ""}`,
       "aria-current": current ? "true" : null,
     },
     h(
@@ -37,8 +56,60 @@ export function commandLink(command, current) {
       h("span", null, command.host),
     ),
     pill(command.state),
-    h("span", { className: "under" }, command.reason || command.message || command.actor || ""),
+    h("span", { className: "under" }, told(command) || command.actor || ""),
     h("span", { className: "under right" }, since(command.created_at)),
+  );
+}
+
+// Commands of one run that stand in the list together are one row of it, which can be opened.
+function grouped(commands) {
+  const counts = new Map(),
+    begun = new Set(),
+    rows = [];
+  for (const each of commands) if (each.run) counts.set(each.run, (counts.get(each.run) ?? 0) + 1);
+  for (const each of commands) {
+    if (!each.run || counts.get(each.run) === 1) rows.push({ command: each });
+    else if (!begun.has(each.run)) {
+      begun.add(each.run);
+      const members = commands.filter((other) => other.run === each.run);
+      rows.push({ run: each.run, members });
+      if (opened.has(each.run)) rows.push(...members.map((command) => ({ command, member: true })));
+    }
+  }
+  return rows;
+}
+const byState = (members) =>
+  STATES.map((state) => [state, members.filter((each) => each.state === state).length]).filter(([, count]) => count);
+
+function runItem({ run, members }) {
+  const ops = [...new Set(members.map((each) => each.op))].reverse(),
+    isShown = opened.has(run),
+    worst = ["lost", "failed", "rejected", "expired", "cancelled", "running", "sent", "queued"].find((state) =>
+      members.some((each) => each.state === state),
+    );
+  const turn = () => {
+    if (!opened.delete(run)) opened.add(run);
+    redraw();
+  };
+  return h(
+    "div",
+    { className: "item run" },
+    h(
+      "a",
+      { className: "line", href: `#runs/${run}` },
+      h("strong", null, ops.join(", ")),
+      h("span", { className: "dim" }, ` on ${many(new Set(members.map((each) => each.host)).size, "host")}`),
+    ),
+    pill(worst ?? "succeeded"),
+    h(
+      "button",
+      { type: "button", className: "quiet under", ariaExpanded: String(isShown), onclick: turn },
+      `${isShown ? "▾" : "▸"} `,
+      byState(members)
+        .map(([state, count]) => `${whole(count)} ${state}`)
+        .join(", "),
+    ),
+    h("span", { className: "under right" }, since(members.at(-1).created_at)),
   );
 }
 
@@ -53,16 +124,7 @@ const STORY = {
   cancelled: "by an operator",
   lost: "nobody knows how it ended",
 };
-const REASONS = {
-  host_removed: "its host was removed",
-  journal_replaced: "the agent came back with another journal",
-  forgotten: "the agent came back and does not know the command",
-  quarantined: "its report is a dead letter",
-  restored: "the database was restored from a backup",
-  host_offline: "its host was offline",
-  exit: "its exit code was not 0",
-};
-const told = (command) => command.message || (REASONS[command.reason] ?? command.reason);
+const told = (command) => command.message || reasonText(command.reason);
 
 function steps(command) {
   const list = history?.id === command.id ? history.history : [];
@@ -79,7 +141,7 @@ function steps(command) {
           null,
           h("strong", null, step.after),
           ` ${STORY[step.after] ?? ""}`,
-          step.reason && h("span", { className: "dim" }, ` · ${REASONS[step.reason] ?? step.reason}`),
+          step.reason && h("span", { className: "dim" }, ` · ${reasonText(step.reason)}`),
           step.actor && h("span", { className: "dim" }, ` · by ${step.actor}`),
         ),
         h(
@@ -102,35 +164,73 @@ const progressBar = (step) =>
     h("span", { className: "dim" }, `step ${whole(step.current)} of ${whole(step.total)}`),
   );
 
+// Shows what it would be and asks: what ran once may do harm the second time.
+function runAgain(command, host) {
+  const lost = command.state === "lost";
+  giveAgain([host], null, "", {
+    steps: [command.op],
+    ttl_s: command.ttl_s,
+    title: `Run ${command.op} again on ${command.host}?`,
+    note: lost
+      ? `It may have run already: ${told(command) || "nobody knows how it ended"}.`
+      : command.state === "succeeded" && `It succeeded ${day(command.finished_at)}.`,
+    look: lost && `I have looked at ${command.host}, and it may run once more`,
+  });
+}
+
+// Why a queued command waits, and until when.
+function waiting(command, host, presence) {
+  const others = [...fleet.commands.values()].filter(
+      (other) => other.host === command.host && isOpen(other) && other.id !== command.id,
+    ),
+    under = others.filter((other) => other.state !== "queued"),
+    before = others.filter(
+      (other) => other.state === "queued" && (other.created_at ?? "") < (command.created_at ?? ""),
+    );
+  const isOnline = presence?.word === "online";
+  return h(
+    "div",
+    { className: "note", id: "waiting" },
+    icon("clock"),
+    h(
+      "div",
+      null,
+      !isOnline && [
+        `${command.host} is ${presence?.text ?? "unknown"}`,
+        host?.last_seen ? [", last heard ", day(host.last_seen)] : ", and was never heard",
+        ". It is delivered when the host is back. ",
+      ],
+      under.map((other) => [
+        `${command.host} runs `,
+        h("a", { href: `#commands/${other.id}` }, other.op),
+        `, given by ${other.actor}, `,
+        since(other.started_at ?? other.created_at, "for ", ""),
+        ". ",
+      ]),
+      before.length > 0 && `${many(before.length, "command")} before it wait${before.length === 1 ? "s" : ""} there. `,
+      isOnline && !others.length && "Its host is online and free: it is about to be sent. ",
+      command.expires_at && ["It waits until ", h("strong", null, day(command.expires_at)), "."],
+    ),
+  );
+}
+
 function about(command) {
   const host = fleet.hosts.get(command.host),
-    opened = isOpen(command);
+    isUnderWay = isOpen(command);
+  const presence = host && presenceOf(host, clock.now(), true),
+    isAway = presence?.word !== "online";
   const cancel = () =>
     confirm(
       `Cancel ${command.op} on ${command.host}?`,
       command.state === "queued"
         ? "It is cancelled at once."
-        : "Its agent is asked to end it. If it succeeds before that, it counts as succeeded.",
+        : isAway
+          ? `${command.host} is ${presence?.text ?? "unknown"}: its agent is asked once it is back; it may run on.`
+          : "Its agent is asked to end it. If it succeeds before that, it counts as succeeded.",
       "Cancel the command",
       () => askSurely("POST", `/api/v1/commands/${command.id}/cancel`),
       "Asked for the cancel.",
     );
-  const again = async () => {
-    const given = await tell(
-      askSurely("POST", "/api/v1/commands", {
-        op: command.op,
-        hosts: [command.host],
-        ttl_s: command.ttl_s,
-        key: randomKey(),
-      }),
-      `${command.op}: accepted`,
-    );
-    if (given) location.hash = `#commands/${given.commands[0].id}`;
-  };
-  const waits =
-    command.state === "queued" &&
-    [...fleet.commands.values()].filter((other) => other.host === command.host && other.state === "queued").length;
-  const presence = host && presenceOf(host, clock.now(), true);
   return h(
     "div",
     { className: "about" },
@@ -146,14 +246,14 @@ function about(command) {
       ),
       pill(command.state),
       h("span", { className: "spring" }),
-      opened &&
+      isUnderWay &&
         may("operator") &&
         h(
           "button",
           { className: "stop", onclick: cancel, disabled: Boolean(command.cancel_requested_at) },
           command.cancel_requested_at ? "Cancel asked for" : "Cancel",
         ),
-      !opened && may("operator") && h("button", { onclick: again }, "Run again"),
+      !isUnderWay && may("operator") && host && h("button", { onclick: () => runAgain(command, host) }, "Run again …"),
     ),
     command.state === "lost" &&
       h(
@@ -167,23 +267,10 @@ function about(command) {
           `It may or may not have run: ${told(command) || "nobody knows"}. Look at the host before running it again.`,
         ),
       ),
-    waits > 0 &&
-      presence?.word !== "online" &&
-      h(
-        "p",
-        { className: "note" },
-        icon("clock"),
-        h(
-          "span",
-          null,
-          `${command.host} is ${presence?.text ?? "unknown"}, with ${whole(waits)} queued. Delivered when it is back`,
-          command.expires_at && [", until ", h("strong", null, day(command.expires_at))],
-          ".",
-        ),
-      ),
+    command.state === "queued" && waiting(command, host, presence),
     command.state === "running" && progressBar(progressOf(host)),
     command.unheard_since &&
-      opened &&
+      isUnderWay &&
       h(
         "p",
         { className: "note warn" },
@@ -208,13 +295,20 @@ function about(command) {
         [
           "Cancel asked for",
           command.cancel_requested_at &&
-            `${hour(command.cancel_requested_at)} by ${command.cancel_requested_by || "somebody"}`,
+            `${day(command.cancel_requested_at)} by ${command.cancel_requested_by || "somebody"}`,
         ],
         ["Took", between(command.started_at, command.finished_at)],
         ["Attempts", command.attempt > 1 ? command.attempt : null],
         ["Waits until", command.state === "queued" && day(command.expires_at)],
-        ["Run", command.run && h("a", { href: `#runs/${command.run}` }, command.run.slice(0, 8))],
-        ["Id", h("span", { className: "mono small" }, command.id)],
+        [
+          "Run",
+          command.run && [
+            h("a", { href: `#runs/${command.run}` }, "the run that it is a part of"),
+            " ",
+            idShown(command.run, "run's id"),
+          ],
+        ],
+        ["Id", idShown(command.id, "command's id")],
       ]),
       steps(command),
     ),
@@ -277,12 +371,21 @@ const matches = (command) =>
         .includes(word),
     );
 
+const shownCommand = () => fleet.commands.get(id) ?? older.find((each) => each.id === id);
 export const view = {
   title: () => "Commands",
+  looksAt() {
+    const command = id && shownCommand();
+    if (command) return `${command.op} on ${command.host}: ${command.state}`;
+    return [wanted.state, wanted.text.trim(), "Commands"].filter(Boolean).join(" · ");
+  },
   build(main, wantedId, changed) {
     redraw = changed;
     id = wantedId;
     output ??= new Output();
+    const place = said();
+    if (place) Object.assign(wanted, { text: place.q ?? "", state: place.state ?? "" });
+    sought = place?.find ?? "";
     const states = h(
       "select",
       {
@@ -334,19 +437,23 @@ export const view = {
     output.element.hidden = true;
   },
   draw() {
-    const commands = all().filter(matches).slice(0, LISTED_MAX);
-    if (commands.length)
+    keep({ q: wanted.text, state: wanted.state, find: output.id ? output.find.value : sought });
+    const rows = grouped(all().filter(matches)).slice(0, LISTED_MAX);
+    if (rows.length)
       keyed(
         $("list"),
-        commands,
-        (command) => command.id,
-        (command) => [command.state, command.reason, command.message, command.id === id],
-        (command) => commandLink(command, command.id === id),
+        rows,
+        ({ run, command }) => (run ? `run ${run}` : command.id),
+        ({ run, members, member, command }) =>
+          run
+            ? [byState(members), opened.has(run)]
+            : [command.state, command.reason, command.message, command.id === id, member],
+        (row) => (row.run ? runItem(row) : commandLink(row.command, row.command.id === id, row.member)),
       );
     else $("list").replaceChildren(empty(fleet.commands.size ? "No command matches." : "No commands yet."));
     if (scrolled) $("list").scrollTop = scrolled;
     scrolled = 0;
-    const command = fleet.commands.get(id) ?? older.find((one) => one.id === id);
+    const command = shownCommand();
     if (!id) {
       $("about").replaceChildren(empty("Choose a command to see its history and its output."));
       return;
@@ -357,11 +464,19 @@ export const view = {
     }
     learn(command);
     const host = fleet.hosts.get(command.host);
-    one($("about"), [command, history?.id === id ? history.history.length : 0, host?.presence, host?.progress], () =>
-      about(command),
+    const beside =
+      command.state === "queued" &&
+      [...fleet.commands.values()]
+        .filter((each) => each.host === command.host && isOpen(each))
+        .map((each) => [each.id, each.state]);
+    one(
+      $("about"),
+      [command, history?.id === id ? history.history.length : 0, host?.presence, host?.progress, beside, Boolean(host)],
+      () => about(command),
     );
     output.element.hidden = false;
-    output.show(id);
+    output.show(id, sought);
+    sought = "";
   },
   leave() {
     scrolled = $("list")?.scrollTop ?? 0;

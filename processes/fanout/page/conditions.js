@@ -2,7 +2,8 @@
 import { confirm } from "./dialogs.js";
 import { $, h, keyed, one } from "./dom.js";
 import { ask, askSurely, may } from "./link.js";
-import { day, empty, pill, since } from "./words.js";
+import { keep, said } from "./place.js";
+import { day, empty, many, pill, since } from "./words.js";
 
 const AGAIN_MS = 3000;
 const TONES = { critical: "failed", warning: "degraded", info: "stale" };
@@ -61,7 +62,7 @@ function item(row) {
     { className: "item" },
     h(
       "span",
-      { className: "line" },
+      { className: "line wrapped" },
       pill(TONES[row.severity] ?? "info", row.severity),
       " ",
       row.host
@@ -87,7 +88,7 @@ function silence(row) {
   return h(
     "div",
     { className: "item" },
-    h("span", { className: "line" }, h("code", null, row.query), ` · ${row.why}`),
+    h("span", { className: "line wrapped" }, h("code", null, row.query), ` · ${row.why}`),
     h("span", { className: "under right" }, over ? "over" : `until ${day(row.until)}`),
     h("span", { className: "under" }, `by ${row.actor}, from ${day(row.starts_at)}`),
     h(
@@ -102,11 +103,14 @@ function silence(row) {
 
 export const view = {
   title: () => "Conditions",
+  looksAt: () => (page ? `${many(page.conditions.length, "condition")} of hosts` : "Conditions"),
   build(main, _, changed) {
     redraw = changed;
     page = null;
     failed = "";
     askedMs = 0;
+    const place = said();
+    if (place) every = place.each === "1";
     main.replaceChildren(
       h(
         "div",
@@ -116,7 +120,7 @@ export const view = {
           { className: "tools" },
           h(
             "label",
-            null,
+            { className: "inline" },
             h("input", {
               type: "checkbox",
               checked: every,
@@ -135,6 +139,7 @@ export const view = {
     );
   },
   draw() {
+    keep({ each: every });
     if (Date.now() - askedMs > AGAIN_MS) refresh();
     if (!page) {
       if (failed) one($("conditions"), failed, () => empty(failed));

@@ -132,7 +132,7 @@ function about(deadLetter) {
 }
 
 export const view = {
-  title: () => "Dead letters",
+  title: () => "Put aside",
   build(main, wanted, changed) {
     redraw = changed;
     id = wanted;
@@ -163,7 +163,7 @@ export const view = {
       );
     else
       one($("dead-letters"), "none", () =>
-        empty("None. A message that ends the hub twice, or makes a step fail, is put here with the stacks."),
+        empty("Nothing. A message that ends the hub twice, or makes a step fail, is put aside here, with the stacks."),
       );
   },
 };

@@ -1,15 +1,46 @@
 // Toasts, the dialog, and the dialogs that change something.
 import { $, h, icon, setText } from "./dom.js";
-import { ask, askSurely, link, randomKey } from "./link.js";
+import { ask, askSurely, link } from "./link.js";
+import { fleet, isOpen } from "./store.js";
 import { day, many, tone } from "./words.js";
 
-const TYPED_MIN = 20; // to remove more hosts than this, their number must be typed
+export const TYPED_MIN = 20, // for what cannot be undone on more hosts than this, their number must be typed
+  SHORT_CHARS = 8; // of an id: the command line and the API take as many
 
 export function toast(text, word = "ok") {
   const shown = h("div", { className: `toast ${tone(word)}` }, text);
   $("toasts").append(shown);
   setTimeout(() => shown.remove(), word === "ok" ? 5000 : 12000);
 }
+// Puts it into the clipboard. Without TLS a browser has only the old way.
+export async function copy(text) {
+  try {
+    if (navigator.clipboard) await navigator.clipboard.writeText(text);
+    else {
+      const field = h("textarea", { value: text, className: "heard" });
+      ($("dialog").open ? $("dialog") : document.body).append(field);
+      field.select();
+      const done = document.execCommand("copy");
+      field.remove();
+      if (!done) throw new Error("refused");
+    }
+    toast("Copied.");
+  } catch {
+    toast(`Copying is not allowed here: ${text}`, "degraded");
+  }
+}
+// An id as it is shown and typed: its beginning. The button copies all of it.
+export const idShown = (id, what = "id") =>
+  h(
+    "span",
+    { className: "id", title: id },
+    h("span", { className: "mono small" }, id.slice(0, SHORT_CHARS)),
+    h(
+      "button",
+      { type: "button", className: "quiet small", ariaLabel: `copy the ${what}`, onclick: () => copy(id) },
+      "Copy",
+    ),
+  );
 export async function tell(promise, text) {
   try {
     const content = await promise;
@@ -22,12 +53,14 @@ export async function tell(promise, text) {
 }
 // Says it in the dialog if one is open, since nothing outside of it can be reached then; otherwise as a toast.
 export function say(text, word) {
-  if ($("dialog").open) setText($("dialog-problem"), text);
-  else toast(text, word);
+  if ($("dialog").open) {
+    $("dialog-problem").className = tone(word) === "busy" ? "dim" : "wrong";
+    setText($("dialog-problem"), text);
+  } else toast(text, word);
 }
 
 // `go` returns false to keep the dialog open. `word`: "go", or "stop" for what cannot be undone.
-// `precious`: Escape does not close it.
+// `precious`: Escape does not close it. Returns the button that does it.
 export function dialog(title, body, go, text, word = "go", precious = false) {
   const box = $("dialog"),
     opener = box.open ? null : document.activeElement;
@@ -64,6 +97,7 @@ export function dialog(title, body, go, text, word = "go", precious = false) {
   );
   if (!box.open) box.showModal();
   else box.querySelector("button, input, select")?.focus();
+  return box.querySelector(".end button:last-child");
 }
 
 // A sign-in over whatever is open, which stays as it is: what was asked for is then repeated.
@@ -123,153 +157,11 @@ function signInForm(why, done) {
 }
 
 const path = (name) => `/api/v1/hosts/${encodeURIComponent(name)}`;
-const namesOf = (hosts) =>
+export const namesOf = (hosts) =>
   hosts
     .slice(0, 12)
     .map((host) => host.name)
     .join(", ") + (hosts.length > 12 ? ` and ${hosts.length - 12} more` : "");
-
-// The ops that all of these hosts offer. Hosts that were never seen do not count.
-export function common(hosts) {
-  const lists = hosts.map((host) => host.commands).filter(Array.isArray);
-  return lists.length ? [...new Set(lists[0])].filter((op) => lists.every((list) => list.includes(op))) : [];
-}
-
-// Asks which steps to run on these hosts. One step on one host is a command; everything else is a run.
-// `query`: by which they were found, if they are all that it finds; it stands in the run.
-export function command(hosts, done, query = "") {
-  const steps = [],
-    ops = common(hosts),
-    away = hosts.filter((host) => host.presence !== "online").length,
-    key = randomKey();
-  const number = (label, value) => h("input", { type: "number", min: 1, value, required: true, ariaLabel: label });
-  const parallel = number("hosts at a time", String(Math.min(hosts.length, 10))),
-    minutes = number("minutes to wait", "60"),
-    failures = h("input", {
-      type: "number",
-      min: "0",
-      placeholder: "any",
-      ariaLabel: "failures allowed",
-    });
-  const chosen = h("ol", { className: "steps", ariaLabel: "steps" }),
-    hint = h("p", { className: "dim small" });
-  const free = h("input", {
-    placeholder: "operation",
-    ariaLabel: "operation",
-    onkeydown: (event) => {
-      if (event.key !== "Enter") return;
-      event.preventDefault();
-      add(free.value.trim());
-    },
-  });
-  const known = hosts.every((host) => Array.isArray(host.commands)),
-    none = known && !ops.length;
-  const show = () => {
-    chosen.replaceChildren(
-      ...steps.map((step, place) =>
-        h(
-          "li",
-          null,
-          step,
-          h(
-            "button",
-            {
-              type: "button",
-              className: "quiet",
-              ariaLabel: `leave out step ${place + 1}, ${step}`,
-              onclick: () => {
-                steps.splice(place, 1);
-                show();
-              },
-            },
-            icon("cross"),
-          ),
-        ),
-      ),
-    );
-    hint.textContent =
-      steps.length || none ? "" : "Choose what to do. Several operations are steps, one after the other.";
-  };
-  const add = (op) => {
-    if (op) steps.push(op);
-    show();
-  };
-  show();
-  const body = h(
-    "div",
-    { className: "stack" },
-    h("p", null, "On ", h("strong", null, many(hosts.length, "host")), `: ${namesOf(hosts)}`),
-    h(
-      "div",
-      { className: "tools", role: "group", ariaLabel: "operations" },
-      ops.map((op) => h("button", { type: "button", onclick: () => add(op) }, `+ ${op}`)),
-      !ops.length && !none && free,
-      !ops.length && !none && h("button", { type: "button", onclick: () => add(free.value.trim()) }, "Add"),
-    ),
-    none && h("p", { className: "note warn" }, icon("dash"), "There is no operation that all of these hosts offer."),
-    chosen,
-    hint,
-    hosts.length > 1 &&
-      h(
-        "div",
-        { className: "fields" },
-        h("label", null, "Hosts at a time", parallel),
-        h("label", null, "Stop after failures", failures),
-        h("label", null, "Give up if not delivered within (min)", minutes),
-      ),
-    hosts.length === 1 &&
-      h("div", { className: "fields" }, h("label", null, "Give up if not delivered within (min)", minutes)),
-    away > 0 &&
-      h(
-        "p",
-        { className: "note warn" },
-        icon("half"),
-        `${away} of them not online: their command waits until its time is over.`,
-      ),
-  );
-  dialog(
-    hosts.length === 1 ? `Command ${hosts[0].name}` : `Command ${many(hosts.length, "host")}`,
-    body,
-    async () => {
-      if (!steps.length) {
-        say("Choose at least one operation.", "degraded");
-        return false;
-      }
-      const names = hosts.map((host) => host.name),
-        ttl_s = Number(minutes.value) * 60,
-        single = names.length === 1 && steps.length === 1;
-      const run = {
-        steps,
-        hosts: names,
-        parallel: names.length === 1 ? 1 : Number(parallel.value),
-        max_failures: failures.value === "" ? null : Number(failures.value),
-        ttl_s,
-        key,
-        ...(query ? { query } : {}),
-      };
-      const again = () => say("The hub does not answer yet, asking again …", "degraded");
-      try {
-        const given = single
-          ? await askSurely("POST", "/api/v1/commands", { op: steps[0], hosts: names, ttl_s, key }, again)
-          : await askSurely("POST", "/api/v1/runs", run, again);
-        toast(`${steps.join(", ")}: accepted for ${many(names.length, "host")}`);
-        done?.();
-        location.hash = single ? `#commands/${given.commands[0].id}` : `#runs/${given.id}`;
-        return true;
-      } catch (error) {
-        const unsure = [undefined, 503, 504].includes(error.status);
-        say(
-          unsure
-            ? "No answer: it may or may not have been accepted. Press again here: it will not run twice."
-            : error.message,
-          "failed",
-        );
-        return false;
-      }
-    },
-    hosts.length === 1 ? "Give the command" : `Run on ${many(hosts.length, "host")}`,
-  );
-}
 
 export function enroll() {
   const name = h("input", { required: true, placeholder: "web1", ariaLabel: "host name" }),
@@ -304,11 +196,20 @@ export function enroll() {
         const lifts = given.lifted
           ? `It was suspended, and is not any more: ${given.lifted}.`
           : given.suspended && `It is suspended until the code is used, which lifts that: ${given.suspended}.`;
+        const loopback = /^wss?:\/\/(127\.|localhost[:/]|\[::1\])/.test(given.agents_url);
         const how = [
           lifts && h("p", { className: "note warn" }, icon("dash"), lifts),
           given.code && h("p", null, "Good for one use, until ", day(given.expires_at), "."),
           h("p", null, `Type on that server, as root, and then the ${given.code ? "code" : "token"}:`),
           h("p", { className: "secret mono small" }, there),
+          loopback &&
+            h(
+              "p",
+              { className: "note warn" },
+              icon("bang"),
+              `${given.agents_url} leads to the machine on which it is typed. For another server, agents need an ` +
+                "address of this hub that can be reached: settings agents.listen or agents.url, with TLS; or a tunnel.",
+            ),
         ];
         showToken(`${given.code ? "Code" : "Token"} of ${given.name}`, how, given.code ?? given.token);
       }
@@ -319,14 +220,6 @@ export function enroll() {
 }
 // `how`: elements that say what to do with the token.
 export function showToken(title, how, token) {
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(token);
-      toast("Copied.");
-    } catch {
-      toast("Copying is not allowed here: select the text.", "degraded");
-    }
-  };
   dialog(
     title,
     h(
@@ -334,7 +227,7 @@ export function showToken(title, how, token) {
       { className: "stack" },
       h("p", null, "Shown this once:"),
       h("p", { className: "secret mono" }, token),
-      h("button", { type: "button", onclick: copy }, "Copy it"),
+      h("button", { type: "button", onclick: () => copy(token) }, "Copy it"),
       how,
     ),
     () => true,
@@ -344,11 +237,30 @@ export function showToken(title, how, token) {
   );
 }
 
+// What runs or waits on these hosts, for whoever is about to part with them.
+function openText(hosts) {
+  const names = new Set(hosts.map((host) => host.name)),
+    open = [...fleet.commands.values()].filter((one) => names.has(one.host) && isOpen(one)),
+    running = open.filter((one) => one.state !== "queued"),
+    online = hosts.filter((host) => host.presence === "online").length;
+  const told = running
+    .slice(0, 3)
+    .map((one) => `${one.op} on ${one.host}, given by ${one.actor}`)
+    .join("; ");
+  return [
+    online > 0 && (hosts.length === 1 ? "It is online." : `${online} of them are online.`),
+    running.length > 0 && `${many(running.length, "command")} under way: ${told}${running.length > 3 ? " …" : ""}.`,
+    open.length > running.length && `${many(open.length - running.length, "command")} queued.`,
+  ]
+    .filter(Boolean)
+    .join(" ");
+}
+
 export const revoke = (host) =>
   confirm(
     `Revoke the token of ${host.name}?`,
     "Its connection ends within two seconds, and it cannot connect until it is enrolled again. " +
-      "Its history and its queued commands stay.",
+      `Its history and its queued commands stay. ${openText([host])}`,
     "Revoke",
     () => askSurely("POST", `${path(host.name)}/revoke`),
     `${host.name}: token revoked`,
@@ -365,8 +277,10 @@ export function remove(hosts, done) {
     h(
       "p",
       null,
-      `${namesOf(hosts)}: queued commands are cancelled, sent and running ones are lost. This cannot be undone.`,
+      `${namesOf(hosts)}: queued commands are cancelled, sent and running ones are lost: they may run on, and nobody ` +
+        "hears of it. To come back, a host has to be enrolled again. This cannot be undone.",
     ),
+    openText(hosts) && h("p", { className: "note warn" }, icon("bang"), openText(hosts)),
     count && h("label", null, `Type ${hosts.length} to confirm`, count),
   );
   const act = async () => {

@@ -104,11 +104,12 @@ const ICONS = {
   terminal: "M2.5 3.5h11v9h-11zM5 6.5l2 1.7-2 1.7M8.5 10h2.5",
   layers: "M8 2.8l5.5 2.8L8 8.4 2.5 5.6zM2.5 8.3L8 11.1l5.5-2.8M2.5 11L8 13.6 13.5 11",
   pulse: "M1.5 8.5h3l1.5-4.5 2.6 8 1.9-5 .9 1.5h3.1",
+  flag: "M4 14V2.5M4 3h8l-2 3 2 3H4",
   bell: "M8 2.2v1M4 11V7.2a4 4 0 0 1 8 0V11l1.2 1.5H2.8zM6.7 14h2.6",
   letter: "M2.5 4h11v8.5h-11zM2.5 4.5L8 9l5.5-4.5",
   person: "M8 3a2.4 2.4 0 1 0 0 4.8A2.4 2.4 0 1 0 8 3zM3.5 13c.5-2.3 2.2-3.4 4.5-3.4s4 1.1 4.5 3.4",
 };
-const BARE = new Set(["fleet", "terminal", "layers", "pulse", "letter", "person", "bell"]);
+const BARE = new Set(["fleet", "terminal", "layers", "pulse", "letter", "person", "bell", "flag"]);
 
 export function icon(name) {
   return svg(

@@ -1,11 +1,13 @@
 // The fleet: all hosts, to be found, filtered, sorted, grouped, selected and commanded.
 import { known, meter, sparkline } from "./charts.js";
 import { clock } from "./clock.js";
-import { command, dialog, enroll, remove } from "./dialogs.js";
+import { command } from "./commanding.js";
+import { dialog, enroll, remove } from "./dialogs.js";
 import { $, h, icon, one, setText } from "./dom.js";
 import { Grid } from "./grid.js";
 import { label, labelText, queries } from "./labels.js";
 import { link, may, trusted } from "./link.js";
+import { keep, said } from "./place.js";
 import { FIELDS, field, parse } from "./query.js";
 import { compareText, conditionsOf, fleet, hostsByName, openByHost, sparks } from "./store.js";
 import { agentText, facts, many, pill, presenceOf, progressOf, since, whole } from "./words.js";
@@ -35,19 +37,38 @@ const GROUPS = {
 const GROUP_CHARS_MAX = 80;
 const wide = matchMedia("(min-width: 760px)");
 // outlives the view, so that whoever comes back finds the same choice
-const wanted = { text: "", presence: "", sort: "name", down: false, group: "" };
+const FIRST = { text: "", presence: "", sort: "name", down: false, group: "" };
+const wanted = { ...FIRST };
 let grid = null,
   open = new Map(),
   changed = () => {};
 const picked = new Set();
 let place = null; // where the grid was when the view was left
 
+// Takes over what the address says. If it says nothing, what was chosen last stays.
+function takePlace() {
+  const told = said();
+  if (!told) return;
+  Object.assign(wanted, FIRST, {
+    text: told.q ?? "",
+    presence: PRESENCES.includes(told.presence) ? told.presence : "",
+    sort: Object.hasOwn(SORTS, told.sort ?? "") ? told.sort : "name",
+    down: told.down === "1",
+    group: Object.hasOwn(GROUPS, told.group ?? "") ? told.group : "",
+  });
+}
+const keepPlace = () =>
+  keep(
+    { q: wanted.text, presence: wanted.presence, sort: wanted.sort, down: wanted.down, group: wanted.group },
+    { sort: "name" },
+  );
+
 const shown = () => {
   // the hosts that match, in order, and how many there are of each presence
   open = openByHost();
   const now = clock.now(),
     query = parse(wanted.text),
-    found = hostsByName().filter((host) => query.matches(host, open.get(host.name), now));
+    found = hostsByName().filter((host) => query.matches(withConditions(host), open.get(host.name), now));
   const counts = Object.fromEntries(PRESENCES.map((presence) => [presence, 0]));
   const presence = (host) => presenceOf(host, now, true).word;
   for (const host of found) counts[presence(host)]++;
@@ -132,6 +153,12 @@ function cells(host, selected) {
   ];
 }
 // What is wrong with the host besides its presence.
+// The host as queries look at it: with the kinds of what stands there.
+function withConditions(host) {
+  const standing = conditionsOf(host.name);
+  return standing.length ? { ...host, conditions: standing.map((row) => row.kind) } : host;
+}
+
 function conditionsText(name) {
   const kinds = conditionsOf(name).map((row) => row.kind.replaceAll("_", " "));
   return kinds.length ? ` · ${[...new Set(kinds)].join(", ")}` : "";
@@ -200,8 +227,10 @@ const choice = (label, options, value, onchange) =>
 
 export const view = {
   title: () => "Fleet",
+  looksAt: () => [wanted.presence, wanted.text.trim(), "Fleet"].filter(Boolean).join(" · "),
   build(main, _id, redraw) {
     changed = redraw;
+    takePlace();
     grid = new Grid({
       label: "hosts",
       keyOf: (host) => host.name,
@@ -282,8 +311,8 @@ export const view = {
         h("p", { id: "query-error", className: "wrong", role: "status" }),
         h("h2", { className: "heard" }, "Hosts"),
         h("div", { id: "counts", className: "chips", role: "group", ariaLabel: "presence" }),
-        grid.element,
         h("p", { id: "none", className: "empty", hidden: true }),
+        grid.element,
         h(
           "div",
           { id: "chosen", className: "chosen", hidden: true },
@@ -328,6 +357,9 @@ export const view = {
     for (const name of picked) if (!fleet.hosts.has(name)) picked.delete(name);
     const { counts, all, error, hosts } = shown();
     tellError(error);
+    keepPlace();
+    grid.element.hidden = !hosts.length; // what is to be read then stands where one looks, and not below an empty table
+    $("none").hidden = hosts.length > 0;
     grid.show(grouped(hosts));
     if (place && hosts.length) {
       grid.restore(place);
@@ -339,7 +371,6 @@ export const view = {
     const shownPicked = hosts.filter((host) => picked.has(host.name)).length;
     $("all").checked = hosts.length > 0 && shownPicked === hosts.length;
     $("all").indeterminate = shownPicked > 0 && shownPicked < hosts.length;
-    $("none").hidden = hosts.length > 0;
     $("none").textContent = fleet.hosts.size
       ? "No host matches."
       : "No hosts yet. Enrol one and give its agent the token: then it appears here.";

@@ -1,11 +1,13 @@
 // One host: its state now and in the last hours, its commands, and what its agent reports.
 import { known, lineChart } from "./charts.js";
 import { clock } from "./clock.js";
+import { command } from "./commanding.js";
 import { commandLink } from "./commands.js";
-import { command, remove, revoke, tell } from "./dialogs.js";
+import { remove, revoke, tell } from "./dialogs.js";
 import { $, h, icon, keyed, one, plain } from "./dom.js";
 import { label, labelText } from "./labels.js";
 import { ask, askSurely, link, may, trusted } from "./link.js";
+import { keep, said as placed } from "./place.js";
 import { fleet, newestCommands } from "./store.js";
 import { age, agentText, day, empty, facts, hour, pill, presenceOf, since, tile, whole } from "./words.js";
 
@@ -246,9 +248,15 @@ function said(host) {
 
 export const view = {
   title: () => name,
+  looksAt() {
+    const host = fleet.hosts.get(name);
+    return host ? `${name}: ${presenceOf(host, clock.now(), trusted()).text}` : name;
+  },
   build(main, wanted, changed) {
     redraw = changed;
     name = wanted;
+    const place = placed();
+    if (place && Object.hasOwn(SPANS, place.span ?? "")) span = place.span;
     history = null;
     older = [];
     askedMs = 0;
@@ -279,6 +287,7 @@ export const view = {
     );
   },
   draw() {
+    keep({ span }, { span: "hour" });
     const host = fleet.hosts.get(name);
     if (!host) {
       const gone = h(

@@ -92,18 +92,22 @@ function shown(name, text, stuckAt) {
     }
   return h("pre", { className: "code", tabIndex: 0 }, pretty);
 }
+// Whether a part of the evidence says anything: a part that could not be collected has only a line that says why.
+const hasContent = (text) => text.split("\n").some((line) => line.trim() && !line.startsWith("#"));
 const rank = (name) => (ORDER.indexOf(name) + ORDER.length + 1) % (ORDER.length + 1);
 
 function about(incident) {
   const over = incident.over_at !== null,
-    texts = Object.entries(incident.evidence_text ?? {}).sort((a, b) => rank(a[0]) - rank(b[0]));
+    texts = Object.entries(incident.evidence_text ?? {}).sort((a, b) => rank(a[0]) - rank(b[0])),
+    first = texts.findIndex(([, text]) => hasContent(text)),
+    halted = /stopped by a signal/.test(incident.reason);
   return h(
     "div",
     { className: "stack" },
     h(
       "div",
       { className: "tools" },
-      h("a", { className: "back", href: "#watchdog" }, "‹ Watchdog"),
+      h("a", { className: "back", href: "#incidents" }, "‹ Incidents"),
       pill(over ? "over" : "open", over ? "over" : "not over yet"),
       incident.drill && h("span", { className: "tag" }, "drill"),
       h("span", { className: "spring" }),
@@ -122,9 +126,22 @@ function about(incident) {
       tile(age(incident.found_after_s), "until it was found"),
       tile(over ? age(incident.recovered_after_s) : "–", "until all was well"),
       tile(String(incident.lost), "commands lost", incident.lost ? "lost" : "ok"),
-      tile(incident.epoch, "hub epoch"),
+      tile(incident.epoch, "number of the hub (epoch)"),
     ),
-    incident.stuck_at &&
+    halted &&
+      h(
+        "p",
+        { className: "note stuck" },
+        icon("pause"),
+        h(
+          "span",
+          null,
+          "It was stopped by a signal (SIGSTOP) or by a debugger: somebody or some program did that. ",
+          "It is not stuck in its own code.",
+        ),
+      ),
+    !halted &&
+      incident.stuck_at &&
       h(
         "p",
         { className: "note stuck" },
@@ -159,7 +176,7 @@ function about(incident) {
         ? texts.map(([name, text], place) =>
             h(
               "details",
-              { className: "panel", open: place === 0 },
+              { className: "panel", open: place === first },
               h(
                 "summary",
                 null,

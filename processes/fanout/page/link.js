@@ -51,7 +51,7 @@ export async function ask(method, path, body) {
 }
 
 // Repeats a request, which has a key, while its outcome is unknown: perhaps the hub is just being replaced.
-// `onAgain` is called before each repetition.
+// `onAgain` is called before each repetition, with what went wrong.
 export async function askSurely(method, path, body, onAgain = () => {}) {
   const until = Date.now() + ASK_MS;
   for (;;) {
@@ -60,7 +60,7 @@ export async function askSurely(method, path, body, onAgain = () => {}) {
     } catch (error) {
       const tooSoon = error.code === "too_many_requests"; // nothing was done: it may be asked again in a while
       if (!(tooSoon || [undefined, 503, 504].includes(error.status)) || Date.now() > until) throw error;
-      onAgain();
+      onAgain(error);
       await sleep((tooSoon ? Math.min(error.againMs, ASK_MS) : 0) + 500 + Math.random() * 500);
     }
   }
@@ -162,6 +162,6 @@ export function trusted() {
   return (
     link.fresh &&
     store.fleet.source.from === "hub" &&
-    (!hub || ["advancing", "lagging", "excused"].includes(hub.verdict))
+    (!hub || ["advancing", "standby", "lagging", "excused"].includes(hub.verdict))
   );
 }

@@ -64,7 +64,8 @@ export class Output {
     );
   }
 
-  show(id) {
+  // `sought`: what is looked for in it from the start.
+  show(id, sought = "") {
     if (this.id === id) return;
     this.leave();
     this.id = id;
@@ -73,7 +74,8 @@ export class Output {
     this.left = 0;
     this.hits = [];
     this.hit = -1;
-    this.wanted = this.find.value = "";
+    this.find.value = sought;
+    this.wanted = visible(sought).toLowerCase();
     this.follow.checked = true;
     this.lines.replaceChildren();
     this.note?.remove();

@@ -15,6 +15,7 @@ const WORST = [
   "lagging",
   "excused",
   "stopped",
+  "standby",
   "advancing",
 ];
 

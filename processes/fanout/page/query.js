@@ -5,7 +5,9 @@ import { plain } from "./dom.js";
 
 const QUERY_CHARS_MAX = 1000;
 const TERMS_MAX = 16;
+const STARS_MAX = 16;
 const VALUE_CHARS_MAX = 1024;
+const LIST_ITEMS_MAX = 1000;
 const ALIASES = {
   os: "os_version",
   type: "host_type",
@@ -204,7 +206,8 @@ function compared(name, compare, wanted, said) {
   const like = pattern(pieces(wanted), compare === ":");
   return (host, running, nowMs) => {
     const value = read(host, running, nowMs);
-    return isList(value) ? value.some((each) => !isList(each) && isText(each, like)) : isText(value, like);
+    if (!isList(value)) return isText(value, like);
+    return value.slice(0, LIST_ITEMS_MAX).some((each) => !isList(each) && isText(each, like));
   };
 }
 const isText = (value, like) =>
@@ -267,7 +270,8 @@ function ageS(time, nowMs) {
 // `error`, the first that could not: its message, and from where to where it stands.
 export function parse(text) {
   const tests = [];
-  let error = null;
+  let error = null,
+    stars = 0;
   const chars = [...text].length;
   if (chars > QUERY_CHARS_MAX)
     error = new QueryError({ start: QUERY_CHARS_MAX, end: chars }, `a query has at most ${QUERY_CHARS_MAX} characters`);
@@ -275,6 +279,8 @@ export function parse(text) {
     for (const word of words(text)) {
       try {
         if (tests.length === TERMS_MAX) throw new QueryError(word, `a query has at most ${TERMS_MAX} terms`);
+        stars += word.mask.split("*").length - 1;
+        if (stars > STARS_MAX) throw new QueryError(word, `a query has at most ${STARS_MAX} stars`);
         tests.push(term(word));
       } catch (wrong) {
         if (!(wrong instanceof QueryError)) throw wrong;

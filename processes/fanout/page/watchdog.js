@@ -1,41 +1,55 @@
-// The processes as they are now (verdicts, pulses, backlogs), the queues, the canary, the ledger, and the incidents.
+// What is wrong now, what was lately, and the processes as they are: verdicts, queues, test commands, the ledger.
 import { lineChart, meter } from "./charts.js";
-import { clock } from "./clock.js";
-import { $, h, icon, keyed, one, svg } from "./dom.js";
-import { link } from "./link.js";
+import { $, h, icon, keyed, one } from "./dom.js";
+import { list as listIncidents, newest } from "./incidents.js";
+import { link, may } from "./link.js";
 import { picture } from "./picture.js";
 import { beats, fleet, turnsPerSecond } from "./store.js";
-import { age, bytes, empty, hour, many, pastPhrase, pill, sign, since, table, tile, tone, whole } from "./words.js";
+import { age, bytes, empty, table, tile, tone, verdictPill, whole } from "./words.js";
+import { list as listTroubles, troubles } from "./wrong.js";
 
 const PULSE_MS = 120000;
+const OVERALL = {
+  ok: "All is well: commands go round.",
+  degraded: "Something is not well; commands go round.",
+  stalled: "No command goes round now.",
+  down: "There is no hub.",
+};
 const silentS = () => (link.fresh ? (fleet.overall.watchdog_silent_s ?? null) : null);
 
+const LATELY_MAX = 5; // incidents; the others have a view of their own
+
+// What each kind of process is for.
+const KINDS = {
+  queues: "carries messages between the others",
+  hub: "decides and keeps all records",
+  gateway: "holds the servers' connections",
+  fanout: "serves this page, the API and the command line",
+  watchdog: "replaces what makes no progress",
+  agent: "runs commands on this machine",
+};
+
+// A number with its name, and with a sentence that explains it.
+function explained(text, why) {
+  return h("span", { title: why }, text);
+}
 function health() {
-  const { canary = {}, verdict, reasons = [] } = fleet.overall,
+  const { canary = {}, verdict } = fleet.overall,
     silent = silentS();
-  const round = canary.age_s === null || canary.age_s === undefined ? "not yet" : age(canary.age_s);
+  const ago = (value) => (value === null || value === undefined ? "not yet" : age(value));
+  const canaryMeans = "The watchdog sends a test command (the canary) all the way round every 2 s.";
   return h(
     "div",
-    { className: "stack" },
-    h(
-      "div",
-      { className: "tiles" },
-      tile(verdict ?? "unknown", "overall verdict", verdict ?? "unknown"),
-      tile(round, "since a canary round", canary.ok ? "ok" : "down"),
-      tile(canary.latency_ms ? `${canary.latency_ms.toFixed(0)} ms` : "–", "canary round trip"),
-      tile(
-        canary.heartbeat_age_s === null || canary.heartbeat_age_s === undefined ? "–" : age(canary.heartbeat_age_s),
-        "since a canary heartbeat",
-      ),
-      tile(fleet.epoch, "hub epoch"),
-      silent !== null && tile(silent > 0 ? age(silent) : "never heard", "watchdog silent", "silent"),
+    { className: "tiles" },
+    tile(verdict ?? "unknown", explained("overall verdict", OVERALL[verdict] ?? ""), verdict ?? "unknown"),
+    tile(ago(canary.age_s), explained("since a test command came back", canaryMeans), canary.ok ? "ok" : "down"),
+    tile(
+      canary.latency_ms ? `${canary.latency_ms.toFixed(0)} ms` : "–",
+      explained("a test command's way round", canaryMeans),
     ),
-    reasons.length > 0 &&
-      h(
-        "ul",
-        { className: "note warn reasons" },
-        reasons.map((reason) => h("li", null, reason)),
-      ),
+    tile(ago(canary.heartbeat_age_s), explained("since a test heartbeat", "From the watchdog's own test agent.")),
+    tile(fleet.epoch, explained("number of the hub (epoch)", "Each new hub has the next number.")),
+    silent !== null && tile(silent > 0 ? age(silent) : "never heard", "watchdog silent", "silent"),
   );
 }
 
@@ -55,14 +69,15 @@ function card(process) {
       "div",
       { className: "tools" },
       h("h3", null, process.name),
-      pill(process.verdict),
+      verdictPill(process.verdict),
       !process.wanted && h("span", { className: "dim small" }, "stopped by an operator"),
       h("span", { className: "spring" }),
       h("span", { className: "dim small" }, process.pid && `pid ${process.pid}`),
     ),
+    h("p", { className: "dim small" }, KINDS[process.name.split(":")[0]]),
     process.reason && h("p", { className: "why" }, process.reason),
     lineChart({
-      title: "Turns a second",
+      title: "Turns a second: how often its loop goes round",
       series: [{ name: "Turns a second", points: turnsPerSecond(process.name) }],
       from: now - PULSE_MS,
       to: now,
@@ -72,8 +87,11 @@ function card(process) {
     h(
       "dl",
       { className: "numbers" },
-      number("Pulse", pulse ? `${age(pulse.age_s)} ago` : "none"),
-      number("Backlog", pulse ? whole(pulse.backlog) : "–", pulse?.backlog > 1000 ? "warn" : ""),
+      number(
+        explained("Last turn", "When its loop last went round, by its pulse: the file in which it counts its turns."),
+        pulse ? age(pulse.age_s) : "none",
+      ),
+      number("Waiting", pulse ? whole(pulse.backlog) : "–", pulse?.backlog > 1000 ? "warn" : ""),
       number("Oldest waits", pulse ? age(pulse.oldest_s) : "–"),
       number("Blocked on", pulse?.blocked_on ?? "nothing", pulse?.blocked_on ? "warn" : ""),
       number("CPU", Number.isFinite(process.cpu_percent) ? `${process.cpu_percent.toFixed(0)}%` : "–"),
@@ -99,66 +117,6 @@ function queue(row) {
     h("td", { className: "right" }, age(row.oldest_s)),
     h("td", { className: "right" }, whole(row.refused)),
     h("td", { className: "right" }, whole(row.dropped)),
-  );
-}
-
-// The incidents of the last day on a timeline.
-function timeline(incidents) {
-  const to = clock.now(),
-    found = incidents.map((one) => Date.parse(one.begun_at ?? one.found_at)).filter(Boolean),
-    from = Math.min(to - 3600000, ...found.filter((at) => at > to - 86400000));
-  const width = 1000,
-    place = (ms) => ((ms - from) / (to - from || 1)) * width;
-  return h(
-    "div",
-    { className: "timeline" },
-    svg(
-      "svg",
-      {
-        viewBox: `0 0 ${width} 26`,
-        preserveAspectRatio: "none",
-        role: "img",
-        "aria-label": `${many(found.filter((at) => at >= from).length, "incident")} since ${hour(from)}`,
-      },
-      svg("line", { class: "rule", x1: 0, x2: width, y1: 13, y2: 13 }),
-      incidents
-        .filter((one) => Date.parse(one.begun_at ?? one.found_at) >= from)
-        .map((one) => {
-          const begun = place(Date.parse(one.begun_at ?? one.found_at));
-          return svg("rect", {
-            class: one.over_at ? "over" : "open",
-            x: Math.min(begun, width - 4),
-            y: 4,
-            width: Math.max(4, (one.over_at ? place(Date.parse(one.over_at)) : width) - begun),
-            height: 18,
-          });
-        }),
-    ),
-    h("div", { className: "times" }, h("span", null, hour(from)), h("span", null, "now")),
-  );
-}
-function incident(row) {
-  const over = row.over_at !== null;
-  return h(
-    "a",
-    { href: `#incident/${row.id}`, className: `item incident ${over ? "" : "alarming"}` },
-    h(
-      "span",
-      { className: "line" },
-      sign(over ? "over" : "open"),
-      h("strong", null, row.process),
-      h("span", null, ` ${pastPhrase(row.verdict)} `),
-      row.drill && h("span", { className: "tag" }, "drill"),
-    ),
-    h(
-      "span",
-      { className: "under right" },
-      over ? `well again after ${age(row.recovered_after_s)}` : "not over yet",
-      " · ",
-      since(row.found_at),
-    ),
-    h("span", { className: "under mono" }, row.stuck_at ?? row.reason),
-    h("span", { className: `under right ${row.lost ? "bad" : ""}` }, `commands lost: ${row.lost}`),
   );
 }
 
@@ -194,17 +152,29 @@ export const view = {
       h(
         "div",
         { className: "page" },
-        h("div", { id: "health" }),
-        h("div", { id: "picture" }),
-        h("h2", { className: "heard" }, "Processes"),
-        h("div", { id: "processes", className: "processes" }),
         h(
           "section",
           null,
-          h("h2", null, "Incidents"),
-          h("div", { id: "timeline" }),
-          h("div", { id: "incidents", className: "panel items" }),
+          h("h2", null, "What is wrong now"),
+          h("ol", { id: "troubles", className: "panel troubles" }),
         ),
+        h(
+          "section",
+          null,
+          h("h2", null, "What was wrong lately"),
+          h("div", { id: "lately", className: "panel items" }),
+          h("p", { className: "small" }, h("a", { href: "#incidents" }, "All incidents"), h("span", { id: "aside" })),
+        ),
+        h("div", { id: "health" }),
+        h("div", { id: "picture" }),
+        h(
+          "p",
+          { className: "dim small" },
+          "Each process goes round in a loop; one pass is a turn. As long as turns are made, it makes progress. ",
+          "The watchdog replaces whoever makes none for some seconds.",
+        ),
+        h("h2", { className: "heard" }, "Processes"),
+        h("div", { id: "processes", className: "processes" }),
         h(
           "section",
           null,
@@ -215,11 +185,21 @@ export const view = {
             h("tbody", { id: "queues" }),
           ),
         ),
-        h("section", null, h("h2", null, "Ledger of commands"), h("div", { id: "ledger" })),
+        h("section", null, h("h2", null, "All commands, counted (the ledger)"), h("div", { id: "ledger" })),
       ),
     );
   },
   draw() {
+    const found = troubles();
+    if (found.length) listTroubles($("troubles"), found);
+    else one($("troubles"), link.fresh, (fresh) => h("li", null, empty(fresh ? "Nothing." : "Not known: see above.")));
+    listIncidents($("lately"), newest().slice(0, LATELY_MAX), "Nothing was wrong lately.");
+    const aside = fleet.processes.get("hub")?.pulse?.letters ?? 0;
+    one($("aside"), [aside, may("operator")], () =>
+      may("operator")
+        ? h("span", null, " · ", h("a", { href: "#deadletters" }, `Messages put aside (dead letters): ${whole(aside)}`))
+        : h("span"),
+    );
     one($("health"), [fleet.overall, fleet.epoch, silentS() !== null], health);
     one($("picture"), [fleet.overall, fleet.epoch, [...fleet.processes.values()]], picture);
     keyed(
@@ -229,22 +209,6 @@ export const view = {
       (row) => [row, beats.get(row.name)?.length, beats.get(row.name)?.at(-1)?.at],
       card,
     );
-    const incidents = [...fleet.incidents.values()].sort((a, b) => (b.found_at ?? "").localeCompare(a.found_at ?? ""));
-    one($("timeline"), [incidents, Math.floor(clock.now() / 10000)], () =>
-      incidents.length ? timeline(incidents) : h("span"),
-    );
-    if (incidents.length)
-      keyed(
-        $("incidents"),
-        incidents,
-        (row) => row.id,
-        (row) => row,
-        incident,
-      );
-    else {
-      const said = fleet.version < 0 ? "Loading …" : "No incidents.";
-      one($("incidents"), said, () => empty(said));
-    }
     keyed(
       $("queues"),
       fleet.overall.queues ?? [],

@@ -24,6 +24,7 @@ const STATES = {
   stalled: ["bad", "pause"],
   down: ["bad", "cross"],
   advancing: ["good", "check"],
+  standby: ["calm", "clock"],
   starting: ["busy", "play"],
   lagging: ["warn", "clock"],
   deaf: ["bad", "pause"],
@@ -47,9 +48,29 @@ export const sign = (word) => icon(STATES[word]?.[1] ?? "dash");
 export const pill = (word, text = word) =>
   h("span", { className: `pill ${tone(word)}` }, sign(word), h("span", null, text));
 
-// What a sentence says of a process with this verdict, if it is not "is" and the verdict's word.
-const PHRASES = { memory: "uses too much memory" };
-export const phrase = (verdict) => PHRASES[verdict] ?? `is ${verdict}`;
+// What the verdict on a process means, as core/shown/status.py says it.
+const MEANS = {
+  starting: "It was started and has not done anything yet.",
+  advancing: "It works.",
+  standby: "It is ready, and another hub leads.",
+  lagging: "It works, and work waits too long for its turn.",
+  stalled: "Its loop runs, and the work that waits is not done.",
+  deaf: "It accepts no connection of those that wait at its port.",
+  memory: "It uses more memory than it may.",
+  frozen: "It makes no progress, though it lives.",
+  dead: "It does not run, though it should.",
+  excused: "It makes no progress, and it is not its fault: it had no CPU, or the machine slept.",
+  unkillable: "It was killed and is still there: it hangs in the kernel, mostly in a disk.",
+  stopped: "An operator stopped it.",
+  silent: "The watchdog tells nothing: now nobody would replace a frozen process.",
+};
+export function verdictPill(verdict) {
+  const element = pill(verdict);
+  element.title = MEANS[verdict] ?? "";
+  return element;
+}
+
+// What a sentence says of a process that had this verdict, if it is not "was" and the verdict's word.
 const PAST = { memory: "used too much memory" };
 export const pastPhrase = (verdict) => PAST[verdict] ?? `was ${verdict}`;
 
@@ -96,8 +117,10 @@ export const many = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" 
 export const bytes = (n) =>
   !Number.isFinite(n) ? "–" : n < 1048576 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / 1048576).toFixed(0)} MiB`;
 // Made once, since to make a formatter costs more than everything else in a row of the fleet.
-const HOUR = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
-  DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+// A time without its zone is read as the reader's, or as the server's: both stand beside each other at night.
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" },
+  HOUR = new Intl.DateTimeFormat("en-GB", CLOCK),
+  DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", ...CLOCK });
 const said = (format, at) => {
   const moment = new Date(plain(at) || NaN);
   return Number.isNaN(moment.getTime()) ? "–" : format.format(moment);
@@ -105,6 +128,37 @@ const said = (format, at) => {
 export const hour = (at) => said(HOUR, at);
 export const day = (at) => said(DAY, at);
 export const between = (from, to) => (from && to ? age((Date.parse(to) - Date.parse(from)) / 1000) : "");
+
+// Why a command or a host's part of a run ended as it did. docs/words.md has the same reasons.
+const REASONS = {
+  exit: "its exit code was not 0",
+  failed: "it ended badly",
+  host_offline: "its host was not connected in time",
+  waited_too_long: "its host was busy for the whole time",
+  not_offered: "the agent's file does not have this operation",
+  unknown_op: "the agent's file does not have this operation",
+  busy: "another command ran there that allows none beside it",
+  expired: "its time to wait was over",
+  timed_out: "it ran for too long and was ended",
+  not_started: "its program could not be started",
+  stopped: "the agent says that somebody stopped it",
+  warning: "with a warning",
+  silence: "its host was not heard of for too long",
+  forgotten: "the agent came back and does not know the command",
+  journal_replaced: "the agent came back with another journal",
+  contradicted: "the agent said two things that cannot both be true",
+  unreported: "the agent says that it runs nothing, and had not reported",
+  connection_lost: "the agent's connection ended while it ran",
+  quarantined: "its report is a dead letter",
+  rebooted: "its machine rebooted while it ran",
+  not_back: "its machine was not back from the reboot in time",
+  shim_died: "the process that watched it there was killed",
+  record_unreadable: "the record of its end there is damaged",
+  cancelled: "an operator asked for it",
+  host_removed: "its host was removed",
+  restored: "the database was restored from a backup",
+};
+export const reasonText = (reason) => (Object.hasOwn(REASONS, reason) ? REASONS[reason] : reason);
 
 // An element that says how long ago something was, and counts on by itself.
 export function since(at, before = "", after = " ago") {

@@ -84,3 +84,9 @@ def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 def test_the_configuration_is_the_checkouts() -> None:
     assert environment.configuration().name == "supervisord.conf"
     assert environment.configuration().exists()
+
+
+@pytest.mark.parametrize(("url", "start"), [("", "true"), ("postgresql://db1/x", "false")])
+def test_supervisord_starts_the_process_queues_unless_postgresql_has_them(tmp_path: Path, url: str, start: str) -> None:
+    settings = load({"FLEETHUB_STATE": str(tmp_path), "FLEETHUB_QUEUES_URL": url})
+    assert environment.variables(settings)["FLEETHUB_QUEUES_START"] == start

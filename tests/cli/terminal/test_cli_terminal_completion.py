@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
-from doubles.api_server import host, running
+from doubles.api_server import command, fleet_run, host, part, running
 
 from processes.adapters.settings import load
 from processes.cli.__main__ import cli
@@ -62,3 +62,21 @@ def test_a_hub_that_is_away_offers_nothing_and_is_asked_once(
         assert completed("host", "we") == []
         assert len(server.asked_for("GET", "/api/v1/hosts")) == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_operations_ids_and_queries_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as server:
+        load().operator_token.write_text("secret\n")
+        monkeypatch.setenv("FLEETHUB_OPERATORS_LISTEN", server.url.removeprefix("http://"))
+        hosts = [host("web1", commands=["pull", "push"], labels={"role": "web"}), host("db", commands=["dump"])]
+        server.on("GET", "/api/v1/hosts", (200, {"hosts": hosts}))
+        server.on("GET", "/api/v1/commands", (200, {"commands": [command("c1", "web1"), command("d2", "db")]}))
+        server.on("GET", "/api/v1/runs", (200, {"runs": [fleet_run(part("web1", "failed"))]}))
+        assert completed("run", "pu") == ["pull", "push"]
+        assert completed("run", "dump,pu") == ["dump,pull", "dump,push"]
+        assert completed("command", "") == ["c1", "d2"]
+        assert completed("runs", "r") == ["r1"]
+        assert completed("cancel", "") == completed("logs", "") == completed("wait", "") == ["r1", "c1", "d2"]
+        assert completed("run", "pull", "--failed-of", "") == ["r1"]
+        assert completed("hosts", "!os") == ["!os:", "!os_version:"]
+        assert "online role=web" in completed("run", "pull", "--query", "online ro")

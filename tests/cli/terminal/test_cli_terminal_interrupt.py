@@ -72,7 +72,7 @@ def environment(server: ApiServer, folder: Path) -> dict[str, str]:
     return {**os.environ, **ours, "TERM": "xterm"}
 
 
-COMMAND_LINE = [sys.executable, "-m", "processes.cli", "run", "pull,switch", "web1", "db"]
+COMMAND_LINE = [sys.executable, "-m", "processes.cli", "run", "--yes", "pull,switch", "web1", "db"]
 
 
 def until(condition: Callable[[], bool]) -> None:

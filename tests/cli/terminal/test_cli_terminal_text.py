@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import unicodedata
@@ -12,7 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.cli.terminal import output
-from processes.cli.terminal.text import age, ago, ascii_json, columns, count, drawn, harmless_json, plain, took
+from processes.cli.terminal.text import (
+    age,
+    ago,
+    ascii_json,
+    coloured,
+    colourless,
+    columns,
+    count,
+    drawn,
+    harmless_json,
+    plain,
+    since,
+    took,
+    until,
+)
+from processes.core.cli.tables import Cell
 from processes.core.values import seconds_between
 
 HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -134,3 +150,77 @@ def test_one_is_not_several_and_a_short_time_has_its_tenths() -> None:
     assert [took(seconds) for seconds in (0.0, 1.26, 11.4, 600.0)] == ["0.0 s", "1.3 s", "11 s", "10 min"]
     assert seconds_between("2026-01-02T03:04:05.000Z", "2026-01-02T03:04:06.250Z") == 1.25
     assert seconds_between(None, "2026-01-02T03:04:06.250Z") is None
+
+
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+pieces = st.lists(
+    st.sampled_from(["\x1b[31m", "\x1b[0;1m", "\x1b[38;5;8m", "\x1b[8m", "\x1b[1;8;31m", "\x1b[38;5;1;8m", "\x1b[2J",
+                     "\x1b]0;x\x07", "\x1b[m", "\x9b31m", "\u202e", "\r", "a", " ", "\t", "\x1b", "[31m", "\x1b[31"])
+    | st.text(max_size=3),
+    max_size=12,
+).map("".join)  # fmt: skip
+
+
+@given(pieces)
+def test_of_all_sequences_only_colours_come_through_and_they_end_with_the_line(text: str) -> None:
+    """The bugs it would catch: a title or a clearing of the screen comes through beside colours; what follows the line
+    is red too; text is hidden.
+    """
+    line = coloured(text)
+    rest = SGR.sub("", line)
+    assert not [c for c in rest if unicodedata.category(c) in HARMFUL and c not in "\u200c\u200d\t"]
+    assert not SGR.search(line) or line.endswith("\x1b[0m")
+    kept = [found[2:-1].split(";") for found in SGR.findall(line)]
+    for numbers in kept:
+        while numbers:
+            number = numbers.pop(0)
+            assert number not in {"8", "08", "008"}
+            if number in {"38", "48"}:
+                del numbers[: 2 if numbers[:1] == ["5"] else 4]
+    assert "\x1b" not in colourless(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "on_terminal", "elsewhere"),
+    [
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m", "red"),
+        ("\x1b[8mhidden", "hidden\x1b[0m", "hidden"),
+        ("\x1b[38;5;8mgrey", "\x1b[38;5;8mgrey\x1b[0m", "grey"),
+        ("a\tb", "a\tb", "a\tb"),
+        ("\x1b[2J", "\\x1b[2J\x1b[0m", "\\x1b[2J"),
+    ],
+)
+def test_colours_are_kept_on_a_terminal_and_left_out_elsewhere(text: str, on_terminal: str, elsewhere: str) -> None:
+    assert coloured(text) == on_terminal
+    assert colourless(text) == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "environ", "kept"),
+    [(True, {}, True), (False, {}, False), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False)],
+)
+def test_a_commands_colours_are_for_terminals_whose_owner_wants_them(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_terminal: bool,
+    environ: dict[str, str],
+    kept: bool,
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    output.stream("\x1b[31mred", to_stderr=False)
+    assert ("\x1b[31m" in capsys.readouterr().out) == kept
+
+
+def test_a_time_is_shown_as_an_age_and_known_as_it_is() -> None:
+    at = "1970-01-01T00:01:00.000Z"
+    assert since(at, 100.0) == Cell("40 s ago", at)
+    assert since(None, 100.0, "never") == Cell("never", "never")
+    assert (until(at, 10.0), until(at, 100.0), until(None, 1.0)) == (
+        Cell("in 50 s", at),
+        Cell("40 s ago", at),
+        Cell("", ""),
+    )

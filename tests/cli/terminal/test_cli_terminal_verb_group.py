@@ -7,7 +7,8 @@ import itertools
 import click
 import pytest
 
-from processes.cli.__main__ import cli
+from processes.cli.__main__ import cli, execute
+from processes.cli.terminal.options import wants_json
 from processes.cli.terminal.verb_group import leading
 
 OPTIONS = [("--hub", "http://a:1"), ("--hub=http://a:1",), ("--token-file", "t"), ("--json",)]
@@ -47,3 +48,30 @@ def test_only_what_begins_the_words_is_leading() -> None:
     assert leading(["--json=1", "x"]) == ([], ["--json=1", "x"])
     assert leading(["--hub"]) == (["--hub"], [])
     assert leading(["--hubb", "x"]) == ([], ["--hubb", "x"])
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = execute(words)
+    shown = capsys.readouterr()
+    return code, shown.out + shown.err
+
+
+@pytest.mark.parametrize("verb", [(), ("run",), ("token",), ("token", "revoke")])
+def test_help_of_a_verb_is_its_help(capsys: pytest.CaptureFixture[str], verb: tuple[str, ...]) -> None:
+    assert said(capsys, "help", *verb) == said(capsys, *verb, "--help")
+    assert said(capsys, "help", "nonsense")[0] == 2
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("bogus", ""), ("statsu", "status"), ("log", "logs"), ("hsots", "hosts")])
+def test_a_verb_is_suggested_only_if_it_is_near(capsys: pytest.CaptureFixture[str], typed: str, meant: str) -> None:
+    """The bug it would catch: "did you mean logs?" for bogus."""
+    code, shown = said(capsys, typed)
+    assert code == 2
+    assert ("did you mean" in shown) == bool(meant)
+    assert f"did you mean {meant}?" in shown or not meant
+
+
+def test_json_is_asked_for_in_three_ways() -> None:
+    for words in (["hosts", "--json"], ["hosts", "-o", "json"], ["hosts", "-ojson"], ["x", "--output=json"]):
+        assert wants_json(words)
+    assert not wants_json(["hosts", "-o", "wide", "json"])

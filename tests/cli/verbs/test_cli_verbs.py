@@ -16,12 +16,14 @@ from doubles.api_server import STAMP, ApiServer, active, command, fleet_run, hos
 
 from processes.adapters import proc
 from processes.adapters.settings import Settings, load
+from processes.adapters.state import pulse_file
 from processes.cli.__main__ import cli, execute
 from processes.cli.terminal import output
 from processes.cli.verbs.status import _lines
 from processes.client.patience import Patience
 from processes.core.records.ledger import Ledger
 from processes.core.shown.status import CanaryReport, CommandsReport, FleetReport, IncidentsReport, Overall, Report
+from processes.core.shown.troubles import TroubleCode, trouble
 
 
 class Done(NamedTuple):
@@ -261,6 +263,37 @@ def test_status_says_of_each_figure_that_nobody_has_read_that_it_is_not_known_ye
     assert known[1:] == ["hosts: 0, 0 online, 0 stale, 0 offline", "commands: none", "incidents: 0"]
 
 
+def test_status_says_under_its_table_what_is_wrong_and_what_to_do(run: Run, settings: Settings) -> None:
+    wrong = [
+        trouble(TroubleCode.STORAGE, "hub is blocked on storage: the disk of /x is full", "hub"),
+        trouble(TroubleCode.SUSPENDED, "the token of web1 is suspended", "web1"),
+    ]
+    report = Report(
+        Overall.DEGRADED, 1, [], CanaryReport(ok=True), FleetReport(), CommandsReport(), IncidentsReport(),
+        [wrong[0].text], [msgspec.structs.replace(wrong[0], seconds=131.0), wrong[1]],
+        writer_pid=os.getpid(), writer_start_ticks=pulse_file.start_ticks(os.getpid()) or 0,
+    )  # fmt: skip
+
+    def told(*arguments: str) -> Done:
+        fresh = msgspec.structs.replace(report, at_mono_s=time.monotonic())
+        settings.run.mkdir(parents=True, exist_ok=True)
+        settings.report.write_bytes(msgspec.json.encode(fresh))
+        return run("status", *arguments)
+
+    done = told()
+    assert (done.code, done.err) == (1, "")
+    said = done.out.splitlines()
+    assert said[0] == "degraded: hub is blocked on storage: the disk of /x is full"
+    assert said[-5:-3] == ["what is wrong:", "critical: hub is blocked on storage: the disk of /x is full, for 2 min"]
+    assert said[-3].startswith("    what to do: Make room on the disk (df)")
+    assert said[-2] == "critical: the token of web1 is suspended"
+    assert re.fullmatch(r"    what to do: Mend the agent on web1, then: (bin/)?fleethub lift web1", said[-1])
+    shown = json.loads(told("--json").out)["troubles"]
+    assert [(each["code"], each["of"], each["view"]) for each in shown] == [
+        ("storage", "hub", "watchdog"), ("suspended", "web1", "host/web1"),
+    ]  # fmt: skip
+
+
 def test_down_without_anything_running_says_so_and_succeeds(run: Run) -> None:
     assert run("down") == (0, "nothing was running\n", "")
 
@@ -360,7 +393,7 @@ def test_every_run_has_a_key_of_its_own_and_no_wait_returns_once_accepted(run: R
     assert (done.code, document["run"]["id"], [each["state"] for each in document["commands"]]) == (0, "r1", ["sent"])
     first, second = (each.body for each in server.asked_for("POST", RUNS))
     assert first.pop("key") != second.pop("key")
-    assert first == {"steps": ["pull", "switch"], "hosts": ["a", "b"]}
+    assert first == {"steps": ["pull", "switch"], "hosts": ["a", "b"], "parallel": 10}
     assert second == {"steps": ["pull"], "where": {"x": "1", "y": "a=b"}, "ttl_s": 0, "parallel": 1, "max_failures": 0}
 
 
@@ -395,23 +428,31 @@ def test_run_names_each_host_that_did_not_succeed_and_counts_the_rest(run: Run, 
         (202, fleet_run(active("a", "c1"), part("b", "pending"), part("c", "pending"), part("d", "pending"))),
     )
     server.on("GET", RUN, (200, ended))
-    views = [command("c5", "c"), command("c4", "b"), command("c3", "b"), command("c2", "a"), command("c1", "a")]
+    views = [
+        command("c5", "c"),
+        command("c4", "b", op="switch"),
+        command("c3", "b"),
+        command("c2", "a"),
+        command("c1", "a"),
+    ]
     server.on("GET", COMMANDS, (200, {"commands": [{**each, "run": "r1"} for each in views], "next": None}))
     for each in ("c1", "c2", "c3", "c5"):
         server.on("GET", f"{COMMANDS}/{each}", (200, command(each, "x", "succeeded")))
     server.on(
         "GET",
         f"{COMMANDS}/c4",
-        (200, command("c4", "b", "failed", exit_code=3, reason="exit", message="exec /no: No such file")),
+        (200, command("c4", "b", "failed", op="switch", exit_code=3, reason="exit", message="exec /no: No such file")),
     )
     for each in ("c1", "c2", "c3", "c4", "c5"):
         page = {"command_id": each, "records": [], "next_offset": 0, "complete": True, "truncated": False}
         server.on("GET", f"{COMMANDS}/{each}/output", (200, page))
     done = run("run", "pull,switch", "a", "b", "c", "d")
     assert done.code == 1
+    failed = "b: failed at switch: exit code 3, exec /no: No such file  (fleethub command c4)"
     assert done.err.splitlines() == [
-        "b: failed at switch: exit, exit code 3, exec /no: No such file  (fleethub command c4)",
-        "c: failed at switch: host_removed",
+        f"fleethub: {failed}",
+        failed,
+        "c: failed at switch: its host was removed",
         "d: not attempted",
         "run r1 failed: 1 succeeded, 2 failed, 1 not attempted",
     ]
@@ -513,13 +554,13 @@ def test_runs_lists_them_and_shows_one_host_by_host(run: Run, server: ApiServer)
     lines = [line.split() for line in run("runs", "r1").out.splitlines()]
     assert ["key", "k1"] in lines
     assert ["a", "under", "way", "pull", "c1"] in lines
-    assert ["b", "waiting"] in lines
+    assert ["b:", "waiting"] in lines
 
 
 def test_enroll_prints_the_token_alone_on_stdout(run: Run, server: ApiServer) -> None:
     server.on("POST", "/api/v1/hosts", (201, {"name": "web1", "token": "t0k", "host_id": "1"}))
     done = run("enroll", "web1")
-    assert (done.out, done.err) == ("t0k\n", "web1: enrolled. Its token, shown this once:\n")
+    assert (done.out, done.err) == ("t0k\n", "web1: enrolled. Its token is on stdout, and nowhere else.\n")
     document = json.loads(run("enroll", "web1", "--again", "--json").out)
     assert (document["name"], document["token"]) == ("web1", "t0k")
     assert [each.body["again"] for each in server.asked] == [False, True]

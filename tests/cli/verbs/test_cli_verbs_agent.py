@@ -14,6 +14,7 @@ import pytest
 
 from processes.adapters.machine.systemd_units import SystemdUnits
 from processes.agent import config
+from processes.agent.runner import absent
 from processes.cli.__main__ import execute
 
 
@@ -188,7 +189,7 @@ def test_install_says_why_it_cannot(
     elsewhere, none = ("--install", "--place", str(tmp_path / "other")), SystemdUnits(booted=tmp_path / "none")
     assert piped(tmp_path, monkeypatch, f"{A}\n", *elsewhere, units=none) == 1
     assert "not run by systemd" in capsys.readouterr().err
-    assert not (tmp_path / "other").exists()
+    assert (tmp_path / "other" / "agent.toml").exists(), "the token came through a pipe, and is kept"
     assert execute(["agent", "--config", str(tmp_path / "place" / "agent.toml"), "--install"]) == 2
 
 
@@ -242,3 +243,32 @@ def test_a_user_without_a_home_folder_has_every_verb_and_is_asked_for_a_place(tm
     assert "user 12345 has no home folder" in ran.stderr
     assert "Give --place." in ran.stderr
     assert (tmp_path / "place" / "agent.toml").exists()
+
+
+def test_a_token_from_a_pipe_is_kept_where_there_is_no_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bug it would catch: the one-liner fails, the token is gone with the pipe, and the host is enrolled again."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("t" * 43 + "\n"))
+    place = tmp_path / "place"
+    words = ["agent", "--hub", "ws://127.0.0.1:7701", "--name", "web1", "--token-file", "-", "--place", str(place)]
+    assert execute([*words, "--install"], units=SystemdUnits(booted=tmp_path / "none")) == 1
+    err = capsys.readouterr().err
+    assert "not run by systemd" in err
+    assert f"run fleethub agent --config {place / 'agent.toml'}" in err
+    found = config.load(place / "agent.toml")
+    assert found.token_file.read_text().strip() == "t" * 43
+    assert [op for op, _ in absent(found)] == []
+
+
+def test_programs_that_are_not_there_are_named(tmp_path: Path, token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, token, "ws://127.0.0.1:7701", "--name", "web1")
+    (tmp_path / "place" / "own").write_text("#!/bin/sh\n")
+    with (tmp_path / "place" / "agent.toml").open("a") as file:
+        for op, program in (("a", "/no/such"), ("b", "sh"), ("c", "no-such-program"), ("d", "./own")):
+            file.write(f'[commands.{op}]\nargv = ["{program}"]\n')
+    found = config.load(tmp_path / "place" / "agent.toml")
+    own = str(tmp_path / "place" / "own")
+    assert list(absent(found)) == [("a", "/no/such"), ("c", "no-such-program"), ("d", own)]
+    Path(own).chmod(0o700)
+    assert list(absent(found)) == [("a", "/no/such"), ("c", "no-such-program")]

@@ -47,7 +47,7 @@ def elsewhere(tmp_path: Path) -> tuple[str, ...]:
 def test_the_story_and_the_evidence_are_shown_without_control_characters(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert execute(["incident", "i2"]) == 0
+    assert execute(["incident", "i2", "--evidence"]) == 0
     out = capsys.readouterr().out
     for wanted in (
         "killed and replaced",
@@ -86,7 +86,7 @@ def test_another_machine_is_asked_and_the_answer_looks_the_same(
         assert capsys.readouterr().out == listed
         assert execute(["incident", "i2", "--json", "--hub", server.url, *elsewhere]) == 0
         assert json.loads(capsys.readouterr().out) == document
-        assert execute(["incident", "i2", "--hub", server.url, *elsewhere]) == 0
+        assert execute(["incident", "i2", "--evidence", "--hub", server.url, *elsewhere]) == 0
         assert "── stacks.txt" in capsys.readouterr().out
         assert execute(["incident", "i9", "--hub", server.url, *elsewhere]) == 1
         assert "there is no incident 'i9'" in capsys.readouterr().err
@@ -121,6 +121,8 @@ def test_an_incident_may_be_named_by_its_beginning(settings: Settings, capsys: p
 def test_a_long_file_is_shown_in_part_and_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     (settings.evidence / "i2" / "stacks.txt").write_text("x" * 80 * 1024)
     assert execute(["incident", "i2"]) == 0
+    assert len(capsys.readouterr().out) < 2000, "a summary is on one screen"
+    assert execute(["incident", "i2", "--evidence"]) == 0
     out = capsys.readouterr().out
     assert 64 * 1024 <= out.count("x") < 65 * 1024
     assert "… and more, in" in out

@@ -105,6 +105,7 @@ def test_a_failed_host_leaves_and_is_named_with_its_step_and_command(fleet: Flee
     done = fleet.house.cli("run", "h2only,a", "h1", "h2")
     assert done.returncode == 1
     assert sorted(fleet.done()) == ["a h2", "h2only h1", "h2only h1", "h2only h2"]
+    assert sum(line.startswith("fleethub: h1: failed at h2only: exit code 1") for line in done.stderr.splitlines()) == 1
     line, last, counts = done.stderr.splitlines()[-3:]
     assert last == "  | h2only on h1"
     assert line.startswith("h1: failed at h2only: ")
@@ -117,7 +118,9 @@ def test_after_too_many_failures_the_rest_is_not_attempted(fleet: Fleet) -> None
     assert done.returncode == 1
     assert fleet.done() == ["h2only h1"]
     assert "h2: not attempted" in done.stderr.splitlines()
-    assert done.stderr.splitlines()[-1].endswith("failed: 1 failed, 1 not attempted")
+    counts, stopped = done.stderr.splitlines()[-2:]
+    assert counts.endswith("failed: 1 failed, 1 not attempted")
+    assert stopped.startswith("stopped after 1 failure: 1 host not attempted (--max-failures 0)")
 
 
 def test_a_host_that_has_not_answered_at_wait_makes_4_and_its_run_can_be_cancelled(fleet: Fleet) -> None:

@@ -86,8 +86,10 @@ def test_an_incident_that_is_not_the_drills_is_told(incidents: list[Left], said:
 
 
 def test_a_frozen_process_without_a_place_is_told() -> None:
-    anywhere = msgspec.structs.replace(FREEZE, guilty="")
+    anywhere = msgspec.structs.replace(FREEZE, guilty="", inside=True)
     assert trouble(anywhere, GOOD, [left(stuck_at=None)], ["x"]) == ["the evidence does not say where it stood"]
+    stopped = msgspec.structs.replace(anywhere, inside=False)
+    assert trouble(stopped, GOOD, [left(stuck_at=None)], ["x"]) == [], "a signal stops a process anywhere"
 
 
 def test_a_condition_may_kill_nobody_and_keep_nobody_waiting() -> None:

@@ -55,7 +55,7 @@ def say(connection: AgentConnection, *frames: tuple[bytes, bool], boot_s: float 
 
 
 def awaiting() -> AgentConnection:
-    return AgentConnection("boot.1", "gateway", TOKEN, "127.0.0.1:9")
+    return AgentConnection("boot.1", "gateway", TOKEN, "127.0.0.1:9", 7.0)
 
 
 def registered(protocol: int = 1) -> AgentConnection:
@@ -121,12 +121,12 @@ def test_register_makes_the_connection_live_and_a_second_one_is_malformed() -> N
     assert not connection.is_live
     assert connection.census() is None
     reading = say(
-        connection, frame("register", hostname="Web1", extra=1), frame("register", hostname="web1"), boot_s=7.0
+        connection, frame("register", hostname="Web1", extra=1), frame("register", hostname="web1"), boot_s=9.0
     )
     ((event, _),) = reading.events
     assert isinstance(event, AgentRegistered)
     assert (event.info.enrolment, event.info.facts, event.info.address) == ("id-1", b'{"extra":1}', "127.0.0.1:9")
-    assert event.info.since_boot_s == 7.0, "of two connections of one host the hub takes the later for current"
+    assert event.info.since_boot_s == 7.0, "of two of one host the hub takes that for current which was accepted later"
     assert len(reading.malformed) == 1
     assert connection.is_live
     assert connection.census() == event.info

@@ -37,7 +37,9 @@ class Scene:
 
     def connect(self, host: str) -> int:
         self.numbers += 1
-        connection = AgentConnection(f"boot.{self.numbers}", "gateway", Token(f"hash-{host}", host, "1"), "peer")
+        connection = AgentConnection(
+            f"boot.{self.numbers}", "gateway", Token(f"hash-{host}", host, "1"), "peer", self.now_s
+        )
         self.members[self.numbers] = Member(self.numbers, connection)
         self.intake.roster.sockets.add(self.numbers)
         return self.numbers
@@ -174,6 +176,25 @@ def test_a_newer_connection_replaces_the_older_and_three_in_a_minute_are_contest
     assert kinds[:3] == [("AgentRegistered", "boot.1"), ("AgentRegistered", "boot.2"), ("AgentDisconnected", "boot.1")]
     assert scene.intake.roster.of_host("a") == scene.members[4]
     assert scene.intake.roster.find("boot.1") is None
+
+
+def test_the_connection_that_was_made_first_is_the_older_though_its_register_comes_last() -> None:
+    """The bug it would catch: what a life of an agent said that has ended since, on its way for long, replaces the
+    connection of the next life, and ends a command of that one.
+    """
+    scene = Scene()
+    first = scene.connect("a")
+    scene.now_s += 1.0
+    second = scene.connect("a")
+    assert scene.register(second, "boot-1", "journal-2") == []
+    acts = scene.register(first, "boot-1", "journal-1")
+    assert acts == [Close(first, CloseCode.REPLACED, "replaced by a newer connection")]
+    assert scene.intake.roster.of_host("a") == scene.members[second]
+    assert scene.intake.roster.find("boot.1") is None
+    assert not scene.leave(first), "it has left"
+    scene.now_s += 1.0
+    again = scene.register(scene.connect("a"), "boot-1", "journal-2")
+    assert not [act for act in again if isinstance(act, Contested)], "no other machine was here"
 
 
 @pytest.mark.parametrize("field", ["boot_id", "journal_id"])

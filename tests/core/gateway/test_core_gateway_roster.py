@@ -14,7 +14,7 @@ from processes.core.travels.messages import Token
 
 
 def member(socket: int, host: str = "a") -> Member[int]:
-    return Member(socket, AgentConnection(f"boot.{socket}", "gateway", Token(f"hash-{host}", host, "1"), "peer"))
+    return Member(socket, AgentConnection(f"boot.{socket}", "gateway", Token(f"hash-{host}", host, "1"), "peer", 0.0))
 
 
 @pytest.mark.parametrize(

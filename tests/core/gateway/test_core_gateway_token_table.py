@@ -64,7 +64,7 @@ def test_after_a_loss_nothing_but_a_whole_new_table_is_current() -> None:
 
 
 def connection_of(number: int, known: int = 0) -> AgentConnection:
-    connection = AgentConnection(f"boot.{number}", "gateway", Token("h", f"h{number}", "1"), "")
+    connection = AgentConnection(f"boot.{number}", "gateway", Token("h", f"h{number}", "1"), "", 0.0)
     frame = agent_frames.Register(f"h{number}", known=[agent_frames.Known(f"{number:0100}", "accepted")] * known)
     connection.read([(agent_frames.encode(frame), True)], 0.0)
     return connection

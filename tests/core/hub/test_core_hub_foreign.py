@@ -28,7 +28,7 @@ from processes.core.travels.messages import (
 
 
 def _connection() -> AgentConnection:
-    connection = AgentConnection("boot.1", "gateway", Token("hash", "nix", "e1"), "address")
+    connection = AgentConnection("boot.1", "gateway", Token("hash", "nix", "e1"), "address", 0.0)
     connection.read([(agent_frames.encode(agent_frames.Register("nix")), True)], 1.0)
     return connection
 

@@ -104,13 +104,13 @@ def test_a_hub_that_gives_up_sooner_does_so_for_a_reboot_too() -> None:
 @pytest.mark.parametrize(
     ("boot_id", "journal_id", "state", "reason"),
     [
-        ("boot-2", "another", State.SUCCEEDED, "booted_anew"),
+        ("boot-2", "another", State.LOST, "booted_anew"),  # a copy of the machine looks the same
         ("boot-1", "another", State.LOST, "forgotten"),  # nobody booted: somebody removed the journal
         ("", "another", State.LOST, "forgotten"),
         ("boot-2", "journal", State.LOST, "forgotten"),  # that journal knew it: this hub has an older database
     ],
 )
-def test_a_machine_whose_journal_goes_with_each_boot_is_known_by_its_boot(
+def test_a_reboot_without_the_word_of_its_journal_is_never_taken_for_done(
     play: Play, boot_id: str, journal_id: str, state: State, reason: str
 ) -> None:
     command_id = begun(play)

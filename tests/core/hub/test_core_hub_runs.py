@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes.core.hub import step
-from processes.core.hub.effects import Effects, Put
+from processes.core.hub.effects import AddAudit, Effects, Put
 from processes.core.hub.rules import Rules
 from processes.core.hub.runs import facts_of
 from processes.core.records.command import State
 from processes.core.records.run import Part, PartView, Run, RunState, run_view
 from processes.core.travels import messages
+from processes.core.travels.audit import Kind
 from processes.core.travels.messages import CancelRun, Json, StartRun
+from processes.core.travels.operator_requests import PARALLEL
 
 
 class Fleet:
@@ -149,7 +151,57 @@ def test_cancel_ends_what_is_under_way_and_begins_nothing_more(fleet: Fleet) -> 
         "h3": "not_attempted",
         "h4": "not_attempted",
     }
+    assert (fleet.run.failed, fleet.run.cancelled) == (2, 2), "who was between two steps was ended too"
     assert fleet.play.ask(CancelRun(fleet.run_id)).status == 409
+
+
+def test_a_host_that_failed_by_itself_is_not_counted_as_cancelled(fleet: Fleet) -> None:
+    fleet.start("pull", hosts=["h0", "h1"])
+    fleet.end("h0", "error")
+    fleet.play.ask(CancelRun(fleet.run_id))
+    fleet.end("h1", "cancelled")
+    view = run_view(fleet.run)
+    assert (view.failed, view.cancelled, view.cancel_requested_by) == (2, 1, "ann")
+    assert [part.cancelled for part in fleet.hosts] == [False, True]
+
+
+def test_ten_hosts_at_a_time_if_nothing_is_said() -> None:
+    """The bug it would catch: whoever names no limit reboots the whole fleet at once."""
+    fleet = Fleet(12)
+    fleet.start("pull")
+    assert (fleet.run.parallel, fleet.run.active) == (PARALLEL, 10)
+
+
+@pytest.mark.parametrize("what", ["command", "run"])
+def test_who_asked_first_is_kept_and_each_who_asked_is_in_the_audit(fleet: Fleet, what: str) -> None:
+    """The bug it would catch: whoever asks last is said to have cancelled it, and the audit names nobody."""
+    fleet.start("pull", hosts=["h0"])
+    command_id = fleet.command("h0")
+    request: messages.Request = CancelRun(fleet.run_id) if what == "run" else messages.CancelCommand(command_id)
+    asked_at = []
+    for actor in ("bob", "admin", "bob"):
+        fleet.play.at_s += 1
+        done = fleet.play.do(messages.RequestReceived(f"r-{fleet.play.at_s}", "fanout", actor, 1e12, request))
+        asked_at.append(fleet.play.now.wall_s)
+        (line,) = [write.line for write in done.writes if isinstance(write, AddAudit)]
+        assert (line.kind, line.subject, line.after, line.actor) == (
+            Kind.CANCEL, fleet.run_id if what == "run" else command_id, "asked", actor,
+        )  # fmt: skip
+        command = fleet.play.command(command_id)
+        assert (command.cancel_actor, command.cancel_wall_s) == ("bob", asked_at[0])
+        if what == "run":
+            assert (fleet.run.cancel_actor, fleet.run.cancel_wall_s) == ("bob", asked_at[0])
+
+
+def test_a_choice_that_finds_no_host_says_why(fleet: Fleet) -> None:
+    def said(where: dict[str, str]) -> str:
+        return str(msgspec.json.decode(fleet.play.ask(StartRun(["pull"], where=where)).body)["message"])
+
+    assert said({"nonsense": "1"}).startswith("no host has a field 'nonsense'")
+    assert said({"host_type": "beos"}).startswith("no host is chosen by where")
+    fleet = Fleet(0)
+    assert said({}).startswith("no host is enrolled yet: `fleethub enroll NAME`")
+    assert said({"nonsense": "1"}).startswith("no host is enrolled yet")
 
 
 def test_a_run_goes_on_under_the_next_hub(fleet: Fleet) -> None:
@@ -275,7 +327,7 @@ def test_the_end_of_a_command_writes_and_answers_no_more_in_a_run_over_many_host
 
 def test_a_step_begins_and_cancels_so_many_hosts_at_most_and_all_in_the_end() -> None:
     fleet = Fleet(19, Rules(run_parts_max=7))
-    event = messages.RequestReceived("r", "fanout", "ann", 1e12, StartRun(["pull", "switch"], fleet.names))
+    event = messages.RequestReceived("r", "fanout", "ann", 1e12, StartRun(["pull", "switch"], fleet.names, parallel=19))
     made: list[int] = []
 
     def turns(effects: Effects) -> None:
@@ -351,6 +403,7 @@ def test_whatever_befalls_a_run_it_counts_its_hosts_rightly_and_ends_when_they_h
             fleet.end(name, move)
         states = Counter(each.state for each in fleet.hosts)
         assert states[Part.ACTIVE] <= parallel
+        assert fleet.run.cancelled == sum(each.cancelled for each in fleet.hosts) <= states[Part.FAILED]
         waits = states[Part.PENDING] and not fleet.run.stopped
         assert fleet.run.open == bool(states[Part.ACTIVE] or waits), states
         if fleet.run.open and waits:

@@ -408,6 +408,15 @@ def test_a_queued_command_is_cancelled_at_once_and_a_sent_one_by_the_agents_word
     assert play.ask(CancelCommand(sent_id)).status == 409
 
 
+def test_whoever_cancels_first_is_named_also_if_somebody_asks_again(play: Play) -> None:
+    (command_id,) = play.give("pull", "a")
+    for actor, later_s in (("bob", 1.0), ("admin", 4.0)):
+        play.do(
+            messages.RequestReceived(f"by {actor}", "fanout", actor, play.at_s + later_s, CancelCommand(command_id))
+        )
+    assert play.command(command_id).cancel_actor == "bob"
+
+
 def test_a_completed_exit_wins_over_a_cancel(play: Play) -> None:
     (command_id,) = play.give("pull", "a")
     play.ask(CancelCommand(command_id))

@@ -19,9 +19,10 @@ from processes.core.shown.status import (
     PulseReport,
     Report,
     Verdict,
+    Witness,
     is_wanted,
+    judged,
     of_hosts,
-    overall,
     state_of,
 )
 from processes.core.travels.pulse import Pulse
@@ -36,6 +37,12 @@ def row(
 ) -> ProcessReport:
     pulse = PulseReport(blocked_on=blocked_on)
     return ProcessReport(name, "RUNNING", 1, 1.0, 0, 1, verdict, pulse=pulse, wanted=wanted)
+
+
+def overall(processes: list[ProcessReport], canary: CanaryReport, *, silent: bool) -> tuple[Overall, list[str]]:
+    """Return the verdict, and the texts of what makes it so."""
+    grade, found = judged(processes, canary, Witness.SILENT if silent else Witness.PRESENT)
+    return grade, [each.text for each in found]
 
 
 def house(hub: Verdict = Verdict.ADVANCING, other: Verdict = Verdict.ADVANCING) -> list[ProcessReport]:
@@ -109,7 +116,7 @@ def test_a_silent_watchdog_is_degraded_and_its_canary_says_nothing() -> None:
     assert overall(house(Verdict.FROZEN), RED, silent=True)[0] is Overall.STALLED
 
 
-@pytest.mark.parametrize("other", sorted(set(Verdict) - {Verdict.ADVANCING}))
+@pytest.mark.parametrize("other", sorted(set(Verdict) - {Verdict.ADVANCING, Verdict.STANDBY}))
 def test_any_other_process_that_is_not_well_degrades(other: Verdict) -> None:
     assert overall(house(other=other), GREEN, silent=False)[0] is Overall.DEGRADED
 

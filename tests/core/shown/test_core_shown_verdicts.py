@@ -9,12 +9,13 @@ import pytest
 
 import processes
 from processes.cli.terminal.output import STYLES
-from processes.core.shown.status import KILLED, STUCK, WELL, CanaryReport, ProcessReport, Verdict, overall
+from processes.core.shown.status import KILLED, STUCK, WELL, CanaryReport, ProcessReport, Verdict, judged
 
 PAGE = Path(processes.__file__).parent / "fanout" / "page"
 SENTENCES = {
     Verdict.STARTING: "web is starting",
     Verdict.ADVANCING: "web is advancing",
+    Verdict.STANDBY: "web is standby",
     Verdict.LAGGING: "web is lagging",
     Verdict.STALLED: "web is stalled",
     Verdict.DEAF: "web is deaf",
@@ -62,9 +63,9 @@ def test_the_picture_knows_which_verdict_of_several_is_the_worst() -> None:
 
 
 def test_the_page_says_in_its_sentences_what_the_reasons_say() -> None:
-    unlike = {verdict.value: verdict.phrase for verdict in Verdict if verdict.phrase != f"is {verdict}"}
-    assert phrases("PHRASES") == unlike
-    assert phrases("PAST").keys() == unlike.keys()
+    unlike = {verdict.value for verdict in Verdict if verdict.phrase != f"is {verdict}"}
+    assert phrases("PAST").keys() == unlike
+    assert phrases("MEANS") == {verdict.value: verdict.means for verdict in Verdict}
 
 
 def test_what_is_killed_or_stuck_is_shown_as_bad_everywhere_and_what_is_well_nowhere() -> None:
@@ -81,4 +82,5 @@ def test_a_process_that_uses_too_much_memory_is_named_in_whole_words(name: str) 
         ProcessReport(each, "RUNNING", 1, 1.0, 0, 1, Verdict.MEMORY if each == name else Verdict.ADVANCING, "900 MiB")
         for each in ("hub", "gateway")
     ]
-    assert overall(rows, CanaryReport(ok=True), silent=False)[1] == [f"{name} uses too much memory: 900 MiB"]
+    (found,) = judged(rows, CanaryReport(ok=True))[1]
+    assert found.text == f"{name} uses too much memory: 900 MiB"

@@ -189,6 +189,16 @@ def test_evidence_a_spared_process_and_a_revived_one_are_told() -> None:
     assert scene.told[0] == "hub: evidence collected: stuck at loop.py:7 take; its main task waits at loop.py:9 wait"
 
 
+def test_a_process_that_a_signal_stopped_is_not_called_stuck_where_it_stood() -> None:
+    """The bug it would catch: "it was stuck at asyncio/runners.py" of a process that somebody sent SIGSTOP."""
+    scene = Scene()
+    incident = scene.found()
+    scene.incidents.collected(incident, ["pyspy.txt"], "runners.py:118 run", "x", scene.now_s, stopped=True)
+    assert (incident.stuck_at, incident.evidence) == (None, ["pyspy.txt"])
+    assert "stopped by a signal (SIGSTOP)" in scene.told[0]
+    assert scene.told[0].endswith("is not stuck in its own code (it stood at runners.py:118 run)")
+
+
 def test_the_next_watchdog_goes_on_with_this_boots_incidents_and_ends_those_of_an_earlier_one() -> None:
     scene = Scene()
     mine, newer = scene.found(), scene.found("queues")

@@ -291,3 +291,13 @@ def test_where_no_drill_is_asked_for_one_would_change_nothing(
     found = decide(*given)
     if not differs_in_a_drill({}, found[1]):
         assert decide(*given, drill=True) == found
+
+
+def test_queues_that_are_no_process_are_blamed_by_whoever_is_blocked_on_them() -> None:
+    """Where PostgreSQL has the queues; where a process has them, only its own verdict counts."""
+    alone = {name: judgement for name, judgement in house(gateway=STALLED).items() if name != "queues"}
+    blocked = facts(gateway=OLD._replace(pulse=Pulse(blocked_on="queues")))
+    assert blame("gateway", alone, blocked) == "queues"
+    assert decide(alone, blocked, {}, 1000.0)[1]["gateway"].act is Act.NOTHING
+    assert blame("gateway", alone, facts()) == ""
+    assert blame("gateway", house(), blocked) == ""
