@@ -21,6 +21,7 @@ WORDS: Final[Mapping[str, str]] = {
     "warning": "with a warning",
     "silence": "its host was not heard of for too long",
     "forgotten": "its agent does not know it any more",
+    "booted_anew": "its machine came back with another boot and another journal",
     "journal_replaced": "its agent came back with another journal",
     "contradicted": "its agent said two things that cannot both be true",
     "unreported": "its agent runs nothing, and has not reported",
@@ -50,5 +51,5 @@ def why(reason: str, state: str, exit_code: int | None, message: str) -> str:
     An exit code says more than the reason that there was one.
     """
     code = f"exit code {exit_code}" if exit_code else ""
-    known = "" if reason == state or (code and reason in ("exit", "failed")) else in_words(reason)
+    known = "" if reason == state or (code and reason in ("exit", "exit_code", "failed")) else in_words(reason)
     return ", ".join(filter(None, (known, code, message)))

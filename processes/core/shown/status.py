@@ -341,9 +341,7 @@ def judged(
     elif not canary.ok and witness is Witness.PRESENT:  # that of a silent watchdog says nothing about the hub
         grade = Overall.STALLED
         found += _red(canary, processes)
-    others = [
-        p for p in processes if p.wanted and p.verdict not in TURNING and not (p.name == "hub" and found)
-    ]
+    others = [p for p in processes if p.wanted and p.verdict not in TURNING and not (p.name == "hub" and found)]
     for process in others:
         if not (witness is Witness.SILENT and process.name == "watchdog" and process.verdict in UNHEARD):  # see below
             found.append(_of_process(process, witness))

@@ -55,7 +55,7 @@ def test_a_run_on_what_a_query_finds_names_exactly_what_was_found(server: ApiSer
     """The hub gets the names that were looked up, and the text; a dry run sends nothing."""
     assert execute(["run", "pull", "--query", "role=web", "--yes", "--no-wait", "--key", "k"]) == 0
     assert [each.body for each in server.asked_for("POST", f"{API}/runs")] == [
-        {"steps": ["pull"], "hosts": ["a", "b"], "query": "role=web", "key": "k"}
+        {"steps": ["pull"], "hosts": ["a", "b"], "query": "role=web", "key": "k", "parallel": 10}
     ]
 
 
@@ -87,7 +87,7 @@ def test_on_a_terminal_the_hosts_are_shown_and_asked_about(  # noqa: PLR0917  # 
     monkeypatch.setattr(interrupt, "asks", lambda: True)
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     assert execute(["run", "pull", chosen, "--no-wait"]) == (0 if runs else 1)
-    assert "pull on 2 hosts: a, b. Run it? [y/N]" in capsys.readouterr().err
+    assert "pull on 2 hosts, all at once: a, b.\nRun it? [y/N]" in capsys.readouterr().err
     assert len(server.asked_for("POST", f"{API}/runs")) == runs
 
 
