@@ -258,3 +258,19 @@ def test_the_ledger_balances_when_the_server_is_killed_under_four_publishers() -
         pytest.skip("there is no PostgreSQL on this machine: bin/test installs it")
     with PostgresServer(fsync="off") as server:
         assert asyncio.run(Ledger(server).run(1)).startswith("2 kills: ")
+
+
+def test_a_second_gateway_of_one_name_reads_nothing_until_the_first_has_ended(house: PostgresHouse) -> None:
+    """The bug it would catch: two installations with one queues.url take each other's deliveries."""
+
+    async def run() -> None:
+        first, second = house.link("gateway"), house.link("gateway")
+        await first.append("events", [b"a"])
+        assert (await first.read("events", START)).items == [b"a"]
+        with pytest.raises(QueuesAway, match=r"another gateway reads there: queues\.url is for one installation"):
+            await second.read("events", START)
+        assert (await house.link("hub").read("events", START)).items == [b"a"], "hubs are told apart by their epochs"
+        await first.close()
+        assert (await until_back(lambda: second.read("events", START))).items == [b"a"]
+
+    asyncio.run(run())

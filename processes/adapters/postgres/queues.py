@@ -48,6 +48,7 @@ _READ: Final = (
     "SELECT * FROM fleethub_queues.fh_read(%s::text, %s::int8, %s::int8, %s::int4, %s::int4, %s::text, %s::int8)"
 )
 _ACKNOWLEDGE: Final = "SELECT * FROM fleethub_queues.fh_ack(%s::text, %s::int8, %s::int8, %s::text, %s::int8)"
+_CLAIM: Final = "SELECT pg_try_advisory_lock(%s::int4, hashtext(%s))"  # of the one gateway, or fanout, of this name
 _STATS: Final = "SELECT * FROM fleethub_queues.fh_stats(%s::text, %s::int8)"
 _REFUSALS: Final = {
     "unknown_queue": "there is no such queue",
@@ -181,6 +182,11 @@ class PostgresQueues:
             self._listened = (connection, set())
         if queue not in self._listened[1]:
             connection.execute(f'LISTEN "{_channel(queue)}"')
+            if self._role != HUB and not _row(connection, _CLAIM, (queue_schema.LOCK + 1, self._role))[0]:
+                raise QueuesAway(
+                    f"another {self._role} reads there: queues.url is for one installation on one machine, and the "
+                    "next one needs a database of its own"
+                )
             connection.execute("SELECT pg_advisory_lock_shared(%s::int4, hashtext(%s))", (queue_schema.LOCK, queue))
             self._listened[1].add(queue)
 

@@ -116,3 +116,13 @@ def _unusable(folder: Path, why: str) -> Failure:
         f"the state folder cannot be used: {folder}: {why}",
         "Set FLEETHUB_STATE to a folder of your own.",
     )
+
+
+def refuse_elsewhere(settings: Settings, what: str) -> None:
+    """Raises: Failure, if the truth is not in the state folder, where `what` would look for it."""
+    if settings.file.store.url:
+        raise Failure(
+            "elsewhere",
+            f"{what} is for a database in the state folder, and store.url says that PostgreSQL has it",
+            "Use PostgreSQL's own means, such as pg_dump or a base backup.",
+        )

@@ -14,6 +14,7 @@ import msgspec
 from processes.adapters.settings import load
 from processes.adapters.state import durable, fleet_db
 from processes.adapters.state.fleet_db import DatabaseUnreadable
+from processes.cli.machine import environment
 from processes.cli.terminal import output
 from processes.cli.terminal.failure import Failure
 from processes.cli.terminal.options import as_json
@@ -41,7 +42,9 @@ def backup(file: Path, as_json: bool) -> None:
     The copy is whole, checked, and readable by you alone. It does not hold the settings, operator.token and this
     machine's incidents. This machine only.
     """
-    source = load().database
+    settings = load()
+    environment.refuse_elsewhere(settings, "backup")
+    source = settings.database
     if file.exists():
         raise Failure("exists", f"{file} exists already, and a backup never replaces a file", "Choose another name.")
     fresh = file.absolute().with_name(f".{file.name}.{os.getpid()}")

@@ -78,6 +78,7 @@ def up(foreground: bool, no_agent: bool, new: bool) -> int:
     held = lock.hold(lock.place(settings.run, "up"), wait_s=OTHER_UP_S_MAX)
     try:
         if new:
+            environment.refuse_elsewhere(settings, "up --new")
             _begin_anew(settings)
         last = pulse_file.last(settings.pulses, "hub")
         here = not settings.file.store.url  # else PostgreSQL has it, and the hub looks at it

@@ -49,6 +49,7 @@ def restore(file: Path, as_json: bool) -> None:
     and are never delivered. Hosts and tokens that were revoked since the backup stay revoked. This machine only.
     """
     settings = load()
+    environment.refuse_elsewhere(settings, "restore")
     environment.make_folders(settings)
     try:
         with replacement.standing_still(settings):

@@ -329,3 +329,16 @@ def test_a_token_that_was_rotated_since_the_backup_is_not_good_again(
     verb("restore", str(file), capsys=capsys)
     assert [token.token_hash for token in fleet_db.reading(state / "fleet.db", fleet_db.tokens)] == ["other"]
     assert "old" in revocations.read(revocations.beside(state / "fleet.db"))
+
+
+@pytest.mark.parametrize("words", [["backup", "there.db"], ["restore", __file__], ["up", "--new"]])
+def test_what_looks_into_the_state_folder_says_so_where_postgresql_has_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """The bug it would catch: a backup of an empty file that is left from before, and nobody notices."""
+    monkeypatch.setenv("FLEETHUB_STATE", str(tmp_path))
+    monkeypatch.setenv("FLEETHUB_STORE_URL", "postgresql://fleethub@db1/fleethub")
+    monkeypatch.chdir(tmp_path)
+    assert execute(words) == 1
+    assert "store.url says that PostgreSQL has it" in capsys.readouterr().err
+    assert not (tmp_path / "there.db").exists()
