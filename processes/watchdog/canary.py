@@ -317,8 +317,8 @@ class Canary:
                     unheard.pop(frame.command_id, None)
         finally:
             beats.cancel()
-            with contextlib.suppress(asyncio.CancelledError, *FAILURES):
-                await beats
+            # not `await beats`: what cancels this task meanwhile would be taken for the end of the beats
+            await asyncio.gather(beats, return_exceptions=True)
 
     async def _send_beats(self, socket: ClientConnection, unheard: dict[str, agent_frames.StatusFrame]) -> None:
         """Send a numbered heartbeat every BEAT_S, with the number in the field of a command's pid, and repeat the

@@ -254,3 +254,26 @@ def test_under_tls_exactly_the_configured_certificate_is_trusted(tmp_path: Path)
         assert not green(canary, house)
 
     fly(tmp_path, refused, context=context, tls=Tls(str(other), str(other_key)))
+
+
+def test_a_canary_that_is_ended_while_its_connection_ends_is_ended(tmp_path: Path) -> None:
+    """The bug it would catch: its end is taken for that of its heartbeats, and it goes on for ever."""
+    ending = asyncio.Event()
+    send_beats = Canary._send_beats
+
+    async def slow_to_end(self: Canary, *arguments: Any) -> None:
+        try:
+            await send_beats(self, *arguments)
+        finally:
+            ending.set()
+            await asyncio.Event().wait()
+
+    async def test(canary: Canary, house: CanaryHouse) -> None:
+        await until(lambda: green(canary, house))
+        for agent in list(house.agents):
+            agent.abort()
+        await ending.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Canary, "_send_beats", slow_to_end)
+        fly(tmp_path, test)
