@@ -156,7 +156,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., bool], str]] = {
         lambda _, change: change.id == "bad" and b'"metrics":{' in change.fields, "host",
     ),
     "its record on its way to the disk": (
-        store, "_statement", lambda write: isinstance(write, Put) and is_bad_row(write.key, write.row), "HostRecord"
+        store, "_statement", lambda write, *_: isinstance(write, Put) and is_bad_row(write.key, write.row), "HostRecord"
     ),
     "the name of its event": (
         poison, "name_of",
