@@ -21,26 +21,17 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.abc import Buffer
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
+from processes.adapters.postgres.dsn import VERSION_MIN, conninfo, one_line
 from processes.core.errors import LocalError, ResourceError
 
-DSN: Final[Mapping[str, str | int]] = {  # what the URL does not say otherwise
-    "target_session_attrs": "read-write",
-    "connect_timeout": 2,  # seconds, of each host that is named
-    "tcp_user_timeout": 3000,  # ms
-    "keepalives_idle": 1,
-    "keepalives_interval": 1,
-    "keepalives_count": 3,
-}
 SESSION: Final[Mapping[str, str]] = {  # never a statement_timeout: it would cancel a COMMIT
     "synchronous_commit": "on",
     "lock_timeout": "1s",
     "idle_in_transaction_session_timeout": "2s",
     "standard_conforming_strings": "on",
 }
-VERSION_MIN: Final = 140000  # server_version_num
 
 T = TypeVar("T")
 Psycopg = psycopg.Connection[tuple[Any, ...]]
@@ -72,7 +63,7 @@ class Connection:
         self, url: str, name: str, *, session: Mapping[str, str] = SESSION, prepare: bool = True,
         opened: Callable[[Psycopg], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._conninfo = _conninfo(url, name)
+        self._conninfo = conninfo(url, name)
         self._session, self._prepare, self._opened = session, prepare, opened
         self._connection: Psycopg | None = None  # the thread's own
         self._socket: socket.socket | None = None  # of the same connection: to shut it from another thread
@@ -133,7 +124,7 @@ class Connection:
             return work(connection)
         except psycopg.OperationalError as error:
             if self._connection is None or self._connection.closed:
-                raise PostgresAway(f"PostgreSQL cannot be reached: {_line(error)}") from error
+                raise PostgresAway(f"PostgreSQL cannot be reached: {one_line(error)}") from error
             raise
         finally:
             with self._lock:
@@ -164,7 +155,7 @@ class Connection:
             self._connection = connection
             self._drop()
             if isinstance(error, psycopg.OperationalError):
-                raise PostgresAway(f"PostgreSQL cannot be reached: {_line(error)}") from error
+                raise PostgresAway(f"PostgreSQL cannot be reached: {one_line(error)}") from error
             raise
         self._connection = connection
         return connection
@@ -182,7 +173,7 @@ class Connection:
 @contextlib.contextmanager
 def opened_for_reading(url: str, name: str) -> Iterator[Psycopg]:
     """Open a connection that only reads, as of one moment. Raises: psycopg.Error."""
-    with psycopg.connect(_conninfo(url, name), autocommit=True, prepare_threshold=None) as connection:
+    with psycopg.connect(conninfo(url, name), autocommit=True, prepare_threshold=None) as connection:
         connection.adapters.register_dumper(str, _TextDumper)
         connection.adapters.register_loader("text", _TextLoader)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -246,13 +237,3 @@ class _TextLoader(TextLoader):
     def load(self, data: Buffer) -> bytes | str:
         text = super().load(data)
         return unescaped(text) if isinstance(text, str) else text
-
-
-def _conninfo(url: str, name: str) -> str:
-    """Return the URL with what it does not say itself. Raises: psycopg.ProgrammingError, if it is none."""
-    more = {**DSN, "application_name": f"fleethub {name}", "client_encoding": "utf8"}
-    return make_conninfo(url, **{key: value for key, value in more.items() if key not in conninfo_to_dict(url)})
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,26 +16,17 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from processes.adapters.postgres.dsn import conninfo, one_line
 from processes.adapters.queues import QueuesAway
 from processes.core.errors import FleethubError
 
 POLL_S: Final = 0.2  # between two looks of a call that waits, if no notification comes
 WAITING_MAX: Final = 1000  # calls that wait on one line; as with the process `queues`
-CONNINFO: Final[Mapping[str, str | int]] = {  # what the URL does not say otherwise
-    "target_session_attrs": "read-write",
-    "connect_timeout": 2,  # seconds, of each host that is named
-    "tcp_user_timeout": 3000,  # ms
-    "keepalives_idle": 1,
-    "keepalives_interval": 1,
-    "keepalives_count": 3,
-    "client_encoding": "utf8",
-}
 # No statement_timeout: the deadline is ours. The statistics of these tables are never fresh, so the plans are told; a
 # scan that is told not to be looks dear enough for the compiler, which takes half a second
 SESSION: Final = (
@@ -190,7 +181,7 @@ class Line:
         try:
             result = call.work(self._open())
         except (psycopg.Error, OSError) as error:
-            away = QueuesAway(f"PostgreSQL does not answer: {_line(error)}")
+            away = QueuesAway(f"PostgreSQL does not answer: {one_line(error)}")
             away.__cause__ = error
             call.fail(away)
             self._drop(away)
@@ -250,7 +241,7 @@ class Line:
         try:
             connection.pgconn.consume_input()
         except psycopg.Error as error:
-            self._drop(QueuesAway(f"PostgreSQL does not answer: {_line(error)}"))
+            self._drop(QueuesAway(f"PostgreSQL does not answer: {one_line(error)}"))
             return
         while (note := connection.pgconn.notifies()) is not None:
             self._notified(note.relname.decode())
@@ -272,14 +263,3 @@ class Line:
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call.fail(error)
-
-
-def conninfo(url: str, name: str) -> str:
-    """Return the URL with what it does not say itself. Raises: psycopg.ProgrammingError, if it is none."""
-    more = {**CONNINFO, "application_name": name[:63]}
-    said = conninfo_to_dict(url)
-    return make_conninfo(url, **{key: value for key, value in more.items() if key not in said})
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from psycopg import errors
 
 from processes.adapters.postgres import queue_schema
+from processes.adapters.postgres.dsn import VERSION_MIN
 from processes.adapters.postgres.queue_line import Connection, Line
 from processes.adapters.queues import QueuesAway
 from processes.core.errors import Fenced, LocalError
@@ -38,7 +39,6 @@ from processes.core.values import Position
 READING_MAX: Final = 64  # queues read over one link; every process reads one
 PINGS_MAX: Final = 8
 SWEEP_S: Final = queue_schema.TURN_S / 2  # between two looks of a hub for tables to truncate
-VERSION_MIN: Final = 140000  # client_connection_check_interval
 
 _APPEND: Final = (
     "SELECT * FROM fleethub_queues.fh_append(%s::text, %s::int8, %s::int8, %b::bytea[], %b::bytea[], %s::bool,"
@@ -174,7 +174,7 @@ class PostgresQueues:
             line.close()
 
     def _line(self, name: str) -> Line:
-        return Line(self._url, f"fleethub {self._role} {name}", self._timeout_s, _open)
+        return Line(self._url, f"{self._role} {name}", self._timeout_s, _open)
 
     def _listen(self, connection: Connection, queue: str) -> None:
         """Have the queue's appends notified, and count this connection as one of its readers. On the reading thread."""
