@@ -68,6 +68,7 @@ def test_labels_are_shown_and_edited_in_bulk_and_a_run_says_by_which_query(brows
         asked = stage.hub.requests[-1]
         assert isinstance(asked, StartRun)
         assert (asked.hosts, asked.query) == (["web0", "web1"], "rack=b4 !offline")
+        expect(dialog).to_be_hidden()  # as the answer comes the page goes to the run
 
         watched.go("host/web2")
         expect(page.locator("#said")).to_contain_text("rack=c1 role=web")

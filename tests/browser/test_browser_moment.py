@@ -173,6 +173,7 @@ def test_failures_of_a_run_come_first_with_their_last_lines_and_are_run_again(br
         asked = stage.hub.requests[-1]
         assert isinstance(asked, StartRun)
         assert (asked.hosts, asked.steps, asked.max_failures) == (["web4", "web5"], ["pull"], 1)
+        expect(dialog).to_be_hidden()  # as the answer comes the page goes to the run
 
         watched.go("commands")
         items = page.locator("#list .item")

@@ -108,7 +108,8 @@ def test_a_switch_whose_status_was_lost_is_judged_by_evidence_only(
             await agent.until(lambda: agent.executed == ["switch"])
             await agent.die()  # in the middle of it: no status will ever come
             await operator.until(lambda: operator.hosts[name]["presence"] == "offline")
-            assert (await operator.command(switch))["unheard_since"], "not known is not guessed"
+            await operator.until(lambda: operator.commands[switch]["unheard_since"])  # not known is not guessed
+            assert (await operator.command(switch))["state"] == "running"
             agent.generation = generation
             agent.start()
             assert await ended(operator, switch) == end

@@ -45,6 +45,7 @@ FRESH_S: Final = 60.0  # source: agents come back within 60 s (core/agent/reconn
 CLEAR_S: Final = 10.0  # not met for so long: over; guess
 MASS_PATIENCE_S: Final = 600.0  # hosts with more patience than this may go home together
 JUDGED_HOSTS_MAX: Final = 500  # hosts that are looked at in one turn, so that it stays short
+TOLD_LATE_S: Final = 15.0  # hosts are seen to go so long before the watchdog's report says that a process is not well
 OWN_GAP_S: Final = 20.0  # so long without a turn: we were away ourselves; a busy machine makes gaps of some seconds
 
 
@@ -91,6 +92,7 @@ class Judge:
         self._silences: list[ActiveSilence] = []
         self._silences_boot_s = now.boot_s  # when they are to be looked at anew
         self._epoch = 0
+        self._is_well = True
         self._well_boot_s = now.boot_s + FRESH_S  # before this nothing is believed of any host
         self._gateways: dict[str, float] = {}
 
@@ -167,8 +169,14 @@ class Judge:
         away_s, self._now = now.boot_s - self._now.boot_s, now
         if house.is_anew or house.epoch != self._epoch or away_s > OWN_GAP_S:
             self._epoch, self._well_boot_s = house.epoch, now.boot_s + FRESH_S
+            self._uncount(now, None)
+        elif self._is_well and not house.is_well:
+            self._uncount(now, None)
+        if begun := {each for each in house.gateways if self._gateways.get(each, 0.0) <= now.boot_s}:
+            self._uncount(now, begun)
         for gateway in house.gateways:
             self._gateways[gateway] = now.boot_s + FRESH_S
+        self._is_well = house.is_well
         if house.is_well and now.boot_s >= self._well_boot_s:
             self._judge(now)
         elif not house.is_well:
@@ -194,6 +202,15 @@ class Judge:
         self._beginnings.regroup(self._unsilenced, now)
         self._unsilenced.clear()
 
+    def _uncount(self, now: Now, gateways: set[str] | None) -> None:
+        """Take back the losses of hosts that were just noted: they were the house's (None), or these gateways'. Hosts
+        are seen to go before the watchdog's report says why.
+        """
+        for name, track in self._tracks.items():
+            if gateways is None or self._hosts[name].gateway in gateways:
+                while track.losses_boot_s and track.losses_boot_s[-1] >= now.boot_s - TOLD_LATE_S:
+                    track.losses_boot_s.pop()
+
     def _pause(self, away_s: float) -> None:
         """Let no time pass for what is met, and for what is gone: nobody can see hosts now."""
         self._dwelling.pause(away_s)
@@ -213,7 +230,8 @@ class Judge:
             was_online = before is not None and before.presence is Presence.ONLINE
             ago_s = 0.0 if was_online or seen_wall_s is None else max(0.0, now.wall_s - seen_wall_s)
             track.lost_boot_s = now.boot_s - ago_s
-            if was_online and name not in self._rebooting and now.boot_s >= self._fresh_boot_s(name):
+            is_own = self._is_well and now.boot_s >= self._fresh_boot_s(name)
+            if was_online and is_own and name not in self._rebooting:
                 track.losses_boot_s.append(now.boot_s)
         self._hosts[name] = sight
         self._rows.pop(name, None)

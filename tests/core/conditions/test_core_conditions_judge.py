@@ -214,6 +214,38 @@ def test_the_end_of_a_gateway_counts_for_no_flapping() -> None:
     assert play.shown == {}
 
 
+@pytest.mark.parametrize(
+    "trouble", [House(1, gateways=frozenset({"gateway"})), House(1, is_well=False), House(2), House(1, is_anew=True)]
+)
+def test_hosts_that_are_seen_to_go_before_the_report_says_why_count_for_no_flapping(trouble: House) -> None:
+    play = fleet()
+    epoch = 1
+    for _ in range(6):
+        play.lose(*RACK)
+        play.go(2)
+        epoch += trouble.epoch - 1
+        play.house = trouble._replace(epoch=epoch)
+        play.go(2)
+        play.back(*RACK)
+        play.house = House(epoch)
+        play.go(75, lambda: play.beat(RACK[0], disk=10.0))
+    assert [each for each in play.shown.values() if each.kind is ConditionKind.FLAPPING] == []
+
+
+def test_hosts_that_go_while_the_house_is_unwell_count_for_no_flapping() -> None:
+    play = fleet()
+    for _ in range(6):
+        play.house = House(1, is_well=False)
+        play.go(20)
+        play.lose(*RACK)
+        play.go(1)
+        play.back(*RACK)
+        play.house = House(1)
+        play.go(1)
+    play.go(100)
+    assert [each for each in play.shown.values() if each.kind is ConditionKind.FLAPPING] == []
+
+
 def test_a_host_under_its_own_reboot_is_not_told_unless_it_stays_away() -> None:
     play = fleet()
     play.command("web1", "reboot", "running")
