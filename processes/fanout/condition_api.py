@@ -49,7 +49,7 @@ class ConditionApi:
         """Return what stands, the gravest first, the installation's own too; ?query, ?host, ?over=1, ?limit."""
         limit, host = integer(request, "limit", LISTED_MAX, 1, LISTED_MAX), text(request, "host")
         asked = text(request, "query", QUERY_CHARS_MAX)
-        hosts = None if asked is None else {change.id for change in await self._finder.find(asked)}
+        hosts = None if asked is None else set(await self._finder.find(asked))
         report, shown = self._report(), self._mirror.shown
         views = [_condition.decode(row) for row in shown.rows("condition")]
         found = [view for view in views if view.state is not ConditionState.OVER]

@@ -122,7 +122,7 @@ def test_a_term_and_its_opposite_find_every_host_once() -> None:
             continue
         if len(plain.tests) == 2 and text[:1] not in ("!", "-") and len(opposite.tests) == 2:
             both = [
-                Query("", query.tests[1:], query.keys, True).matches(host, NOW_S, **now) for query in (plain, opposite)
+                Query("", query.tests[1:], query.looks, True).matches(host, NOW_S, **now) for query in (plain, opposite)
             ]
             assert both in ([True, False], [False, True]), text
 
