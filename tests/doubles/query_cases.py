@@ -22,6 +22,7 @@ HOST: dict[str, Any] = {
 RUNNING = {"op": "pull", "state": "running"}
 
 FOUND = [
+    ("name:*b*w*", False), ("name:*eb*b*", False), ("name:w*b1*1", False),
     ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("!nixos", True),
     ("-web", False), ("os:debian", True), ("os=debian", False), ('os:"debian 12"', True), ('os:"debian 13"', False),
     ('"debian 12" web', True), ("cpu>80", True), ("cpu<80", False), ("disk<50", False), ("!disk<50", True),
@@ -30,7 +31,7 @@ FOUND = [
     ("state=running", True), ("constructor:function", False), ("__proto__:object", False), ("no.such.field:x", False),
     ("online", True), ("offline", False), ("!offline", True), ("ONLINE", True), ('"offline"', False), ("onl", True),
     ("name:w*1", True), ("name:w*2", False), ("name=web*", True), ("name:*", True), ("name:eb*", False), ("w*1", True),
-    ("eb*", False), ("*eb*", True), ("name:*b*w*", False), ("name:*eb*b*", False), ("name:w*b1*1", False), ("name:**", True), ("name:web1*", True), ("name:web1*1", False), ("deb*12", False),
+    ("eb*", False), ("*eb*", True), ("name:**", True), ("name:web1*", True), ("name:web1*1", False), ("deb*12", False),
     ("role=web", True), ("role=db", False), ("role!=db", True), ("!role!=db", False), ("role=we", False), ("role:we", True),
     ("label.role=web", True), ("labels.role=db", False), ("agent_labels.role=db", True), ("agent_label.role:*", True),
     ("example.com/team=infra", True), ("label.example.com/team:infra", True), ("site=vienna", True), ("site=graz", False),

@@ -132,6 +132,17 @@ def test_a_label_of_which_a_third_of_the_hosts_are_well_is_no_cause() -> None:
     assert sorted(play.titles) == [f"x{n} is offline" for n in range(6)]
 
 
+def test_hosts_that_were_removed_count_no_more_for_what_the_lost_share() -> None:
+    play = JudgedFleet()
+    play.add(*[f"x{n}" for n in range(10)], rack="b4")
+    play.add(*[f"y{n}" for n in range(60)], rack="c1")
+    for number in range(5):
+        play.judge.host(f"x{number}", None, play.now)
+    play.lose(*[f"x{n}" for n in range(5, 10)])
+    play.go(100)
+    assert play.titles == ["5 hosts of rack=b4 went offline at once"]
+
+
 def test_a_fifth_of_the_fleet_at_once_is_one_alarm_whatever_they_share() -> None:
     play = JudgedFleet()
     play.add(*[f"x{n}" for n in range(30)])
@@ -257,7 +268,9 @@ def test_the_end_of_a_gateway_counts_for_no_flapping() -> None:
         play.back(*RACK)
         play.house = House(1)
         play.go(5)
-    play.go(100)
+    play.go(80)
+    play.beat(*RACK)  # each heartbeat has a host looked at
+    play.go(20)
     assert play.shown == {}
 
 
