@@ -223,10 +223,10 @@ def test_a_host_that_is_labelled_later_is_silenced_at_once() -> None:
     play.go(100)
     play.silence(("tier=1", 0.0, 7200.0))
     play.go(5)
-    assert not play.open[0].silence
+    before = [each.silence for each in play.open]
     play.change("web1", labels={"tier": "1"})
     play.go(2)
-    assert play.open[0].silence == "s0"
+    assert (before, [each.silence for each in play.open]) == ([""], ["s0"])
 
 
 def test_nothing_is_over_while_the_house_is_not_well() -> None:
