@@ -42,7 +42,7 @@ class _Rows:
         for number in range(count):
             facts = {"generation": "917d168", "location": f"rack b{number % 40}", "model": "R640", "serial": "a" * 40}
             host = HostRecord(
-                f"web{number}", "e" * 32, "h" * 64, 1.7e9, seen_wall_s=1.76e9, address="10.0.0.1",
+                f"web{number}", "e" * 32, "h" * 64, 1.7e9 + 77.7 * number, seen_wall_s=1.76e9 + number % 6e4 / 1000, address="10.0.0.1",
                 register=Register(
                     f"web{number}", "linux", "0.1.0", "Debian 12", "6.1.0", "x86_64", protocol=1,
                     commands=["pull", "switch", "reboot"], labels={"site": "graz"},
@@ -50,8 +50,11 @@ class _Rows:
                 facts=Json(msgspec.json.encode(facts)), heartbeat=Heartbeat(Metrics(81.5, 40.0, 0.0, 1.2, 30.0)),
                 labels={"role": "web" if number % 3 else "db", "env": "prod", "rack": f"b{number % 40}"},
             )  # fmt: skip
-            link = Link(Presence.ONLINE if number % 10 else Presence.OFFLINE, "c", "g", 1.75e9)
-            self.shown.apply(Change("host", host.name, Json(msgspec.json.encode(host_view(host, link)))))
+            link = Link(Presence.ONLINE if number % 10 else Presence.OFFLINE, "c", "g", 1.75e9 + 7.7 * number)
+            row = msgspec.json.decode(msgspec.json.encode(host_view(host, link)))
+            self.shown.apply(Change("host", host.name, Json(msgspec.json.encode(row))))
+            beat = {key: row[key] for key in ("last_seen", "metrics", "heartbeat_facts", "progress")}
+            self.shown.hear(host.name, Json(msgspec.json.encode(beat)))  # as in a fleet that lives
 
 
 async def _measured(hosts: int) -> dict[str, Any]:

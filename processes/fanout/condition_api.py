@@ -19,7 +19,7 @@ from processes.core.travels.messages import Request as HubRequest
 from processes.core.travels.operator_requests import QUERY_CHARS_MAX, AcknowledgeBody, SilenceBody
 from processes.core.values import GRAVITY
 from processes.fanout.database_reader import Reader
-from processes.fanout.host_finder import HostFinder, check
+from processes.fanout.host_finder import HostFinder
 from processes.fanout.queries import LISTED_MAX
 from processes.fanout.requests import Requests
 from processes.fanout.web import answered, body_of, check_there, flag, integer, json, principal_of, text
@@ -49,7 +49,7 @@ class ConditionApi:
         """Return what stands, the gravest first, the installation's own too; ?query, ?host, ?over=1, ?limit."""
         limit, host = integer(request, "limit", LISTED_MAX, 1, LISTED_MAX), text(request, "host")
         asked = text(request, "query", QUERY_CHARS_MAX)
-        hosts = None if asked is None else {change.id for change in await self._finder.find(asked)}
+        hosts = None if asked is None else set(await self._finder.find(asked))
         report, shown = self._report(), self._mirror.shown
         views = [_condition.decode(row) for row in shown.rows("condition")]
         found = [view for view in views if view.state is not ConditionState.OVER]
@@ -79,8 +79,8 @@ class ConditionApi:
     async def silence(self, request: Request) -> Response:
         """Have nobody told of the hosts that the query finds, for a time."""
         body = await body_of(request, SilenceBody)
-        check(body.query)
-        return await self._ask(request, MakeSilence(body.query, body.why, body.for_s, body.in_s))
+        query = await self._finder.parsed(body.query)  # of a saved one its text is kept: it may be forgotten or changed
+        return await self._ask(request, MakeSilence(query.text, body.why, body.for_s, body.in_s))
 
     async def unsilence(self, request: Request) -> Response:
         """End a silence before its time."""

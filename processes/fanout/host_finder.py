@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
@@ -13,8 +14,9 @@ import msgspec
 from processes.adapters.state import fleet_db
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.saved_query import SavedQuery
-from processes.core.shown.query import Query, QueryError, parse
-from processes.core.travels.messages import Change
+from processes.core.shown.query import ELSEWHERE, Look, Query, QueryError, parse
+from processes.core.shown.replica import HostApart
+from processes.core.travels.messages import Change, Json
 from processes.core.values import CANARY_HOST
 from processes.fanout.database_reader import Reader
 from processes.fanout.web import Problem
@@ -38,15 +40,43 @@ class Doing(NamedTuple):
     state: str = ""
 
 
+_Decoder = msgspec.json.Decoder[dict[str, Any]]
 _IDLE: Final = Doing()
 _command_keys = msgspec.json.Decoder(_CommandKeys)
 
 
 @functools.lru_cache(maxsize=DECODERS_MAX)
-def _decoder(keys: frozenset[str]) -> msgspec.json.Decoder[dict[str, Any]]:
-    """Return what decodes these keys of a host's row and skips the others, which takes a third of the time."""
-    row = TypedDict("row", dict.fromkeys(sorted(keys), Any), total=False)  # type: ignore[misc]
-    return msgspec.json.Decoder(row)
+def _decoders(looks: frozenset[Look]) -> tuple[_Decoder, _Decoder]:
+    """Return what decodes what a query looks at in a host's row and skips all else, which is most of the time; and what
+    does so for a row in which something else stands where objects are usual.
+    """
+    usual: dict[str, Any] = {}
+    for key in sorted({key for key, _ in looks}):
+        within = sorted({inner for place, inner in looks if place == key})
+        is_whole = "" in within or key not in ELSEWHERE
+        usual[key] = Any if is_whole else _object_type(dict.fromkeys(within, Any)) | None
+    any_row = dict.fromkeys(usual, Any)
+    return msgspec.json.Decoder(_object_type(usual)), msgspec.json.Decoder(_object_type(any_row))
+
+
+def _object_type(fields: dict[str, Any]) -> Any:
+    return TypedDict("found", fields, total=False)  # type: ignore[operator]
+
+
+def _decoded(looks: frozenset[Look], rows: list[Json]) -> list[dict[str, Any]]:
+    usual, any_row = _decoders(looks)
+    try:
+        return [usual.decode(row) for row in rows]
+    except msgspec.ValidationError:
+        return [any_row.decode(row) for row in rows]
+
+
+def _hear(looks: frozenset[Look], hosts: list[dict[str, Any]], heard: list[Json | None]) -> None:
+    """Put what was heard of hosts since their rows were made in its place."""
+    places = [place for place, fields in enumerate(heard) if fields is not None]
+    fresh = _decoded(looks, [fields for fields in heard if fields is not None])
+    for place, fields in zip(places, fresh, strict=True):
+        hosts[place].update(fields)
 
 
 class HostFinder:
@@ -71,27 +101,32 @@ class HostFinder:
             told, saved = f"the saved query {name}: ", found[name]
         return check(saved, told)
 
-    async def find(self, text: str) -> list[Change]:
-        """Return the rows of the hosts that the query finds, by name. Raises: Problem 400 or 404."""
+    async def find(self, text: str) -> list[str]:
+        """Return the names of the hosts that the query finds, in order. Raises: Problem 400 or 404."""
         query = await self.parsed(text)
         async with self._turn:
             return await self._found(query)
 
-    async def _found(self, query: Query) -> list[Change]:
-        rows = sorted(
-            (each for each in self._mirror.shown.changes("host") if each.id != CANARY_HOST), key=lambda each: each.id
-        )
+    async def rows(self, text: str) -> list[Change]:
+        """Return the rows of the hosts that the query finds, by name. Raises: Problem 400 or 404."""
+        row = self._mirror.shown.row
+        return [Change("host", name, found) for name in await self.find(text) if (found := row("host", name))]
+
+    async def _found(self, query: Query) -> list[str]:
+        shown, looks = self._mirror.shown, query.looks
+        rows = sorted((each for each in shown.hosts_apart() if each[0] != CANARY_HOST), key=itemgetter(0))
         doing = self._doing() if query.asks_running else {}
-        standing = self._mirror.shown.standing_kinds() if "conditions" in query.keys else {}
-        decode, now_wall_s, found = _decoder(query.keys).decode, time.time(), list[Change]()
+        standing = shown.standing_kinds() if "conditions" in query.keys else {}
+        now_wall_s, found = time.time(), list[str]()
         rest_at_s = time.monotonic() + AT_ONCE_S
         for some in _parts(rows):
-            hosts = [decode(row.fields) for row in some]
+            hosts = _decoded(looks, [row for _, row, _ in some])
+            _hear(looks, hosts, [heard for _, _, heard in some])
             if standing:
-                for row, fields in zip(some, hosts, strict=True):
-                    fields["conditions"] = standing.get(row.id, [])
-            places = query.found(hosts, now_wall_s, [doing.get(row.id, _IDLE) for row in some])
-            found += [some[place] for place in places]
+                for host, (name, _, _) in zip(hosts, some, strict=True):
+                    host["conditions"] = standing.get(name, [])
+            places = query.found(hosts, now_wall_s, [doing.get(name, _IDLE) for name, _, _ in some])
+            found += [some[place][0] for place in places]
             if time.monotonic() >= rest_at_s:
                 await asyncio.sleep(0)
                 rest_at_s = time.monotonic() + AT_ONCE_S
@@ -109,7 +144,7 @@ class HostFinder:
             return hosts
         if not (await self.parsed(text)).tests:
             raise Problem(400, "bad_query", "a query without terms finds every host: say so by where = {} or by names")
-        found = [row.id for row in await self.find(text)]
+        found = await self.find(text)
         if not found:
             raise Problem(404, "unknown_host", "no host matches the query: see `fleethub hosts`", None, query=text)
         return found
@@ -125,11 +160,11 @@ class HostFinder:
         return found
 
 
-def _parts(rows: list[Change]) -> Iterator[list[Change]]:
+def _parts(rows: list[HostApart]) -> Iterator[list[HostApart]]:
     """Yield the rows, PART_BYTES or so at a time, for hosts that have said much of themselves cost more to look at."""
     first, size = 0, 0
-    for place, row in enumerate(rows):
-        size += len(row.fields)
+    for place, (_, row, _) in enumerate(rows):
+        size += len(row)
         if size >= PART_BYTES:
             yield rows[first : place + 1]
             first, size = place + 1, 0

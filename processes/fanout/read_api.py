@@ -122,7 +122,7 @@ class ReadApi:
         limit = integer(request, "limit", REQUEST_HOSTS_MAX, 1, REQUEST_HOSTS_MAX)
         presence, search, after = choice(request, "presence", Presence), text(request, "search"), text(request, "after")
         query = text(request, "query", QUERY_CHARS_MAX)
-        rows = self._mirror.shown.changes("host") if query is None else await self.finder.find(query)
+        rows = self._mirror.shown.changes("host") if query is None else await self.finder.rows(query)
         changes = sorted((c for c in rows if _asked_for(c.id, after, search)), key=lambda c: c.id)
         found = [c for c in changes if presence is None or _host_keys.decode(c.fields).presence == presence]
         page = found[:limit] if "limit" in request.query_params else found
@@ -138,7 +138,7 @@ class ReadApi:
         port, by = integer(request, "port", inventory.PORT, 1, 65535), choice(request, "by", TargetBy)
         presence = choice(request, "presence", Presence)
         query = text(request, "query", QUERY_CHARS_MAX)
-        rows = self._own_rows() if query is None else [change.fields for change in await self.finder.find(query)]
+        rows = self._own_rows() if query is None else [change.fields for change in await self.finder.rows(query)]
         hosts = [_inventory_host.decode(row) for row in rows]
         found = [host for host in hosts if presence in (None, host.presence)]
         return json(msgspec.json.encode(inventory.targets(found, port, by_name=by is TargetBy.NAME)))
@@ -171,7 +171,7 @@ class ReadApi:
         state, before = choice(request, "state", State), text(request, "before")
         host, run, open_only = text(request, "host"), text(request, "run"), flag(request, "open", False)
         query = text(request, "query", QUERY_CHARS_MAX)
-        hosts = None if query is None else [change.id for change in await self.finder.find(query)]
+        hosts = None if query is None else await self.finder.find(query)
 
         def read(connection: sqlite3.Connection) -> list[Command] | None:
             last = None if before is None else fleet_db.command(connection, before)

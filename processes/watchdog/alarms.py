@@ -102,8 +102,9 @@ class Alarms:
         """Return the report with the conditions that stand, of whom was told what, and with what they mean for the
         whole.
         """
-        told = {key.removeprefix(HOSTS): names for key, names in told_of(self._state).items() if key.startswith(HOSTS)}
-        stands = of_the_house(self._state)
+        heard = told_of(self._state, self._wishes)
+        told = {key.removeprefix(HOSTS): names for key, names in heard.items() if key.startswith(HOSTS)}
+        stands = of_the_house(self._state, self._wishes)
         heartbeats = self._switch.reports if self._switch is not None else []
         lost = [trouble(TroubleCode.MASS_LOSS, each) for each in mass_losses(self._facts.hosts or [])]
         verdict = Overall.DEGRADED if lost and report.verdict is Overall.OK else report.verdict

@@ -14,7 +14,7 @@ from doubles.page_stage import Stage, Watched
 from playwright.sync_api import Browser, Page, expect
 
 from processes.core.records.condition import ConditionState, ConditionView, SilenceView
-from processes.core.travels.messages import AcknowledgeCondition, EndSilence, RequestReceived
+from processes.core.travels.messages import AcknowledgeCondition, EndSilence, MakeSilence, RequestReceived
 from processes.core.values import Severity, rfc3339
 
 pytestmark = pytest.mark.browser
@@ -98,6 +98,39 @@ def test_what_is_wrong_is_shown_gravest_first_and_acknowledged_and_silences_are_
         pictured(page, watched, "labels-light-wide")
 
 
+def test_hosts_are_silenced_by_a_query_that_says_first_whom_it_finds(browser: Browser, stage: Stage) -> None:
+    bad_night(stage)
+    stage.hub.answer = lambda event: (
+        (409, {"error": "too_many", "message": "<b>too</b> many silences"})
+        if isinstance(event.request, MakeSilence) and event.request.why == "refused"
+        else (201, {"id": "s2"})
+    )
+    with stage.sign_in(browser, color_scheme="dark") as watched:
+        page, dialog = watched.go("conditions"), watched.page.locator("dialog")
+        page.get_by_role("button", name="Silence …").click()
+        query, status = dialog.get_by_label("which hosts"), dialog.get_by_role("status")
+        query.fill("rack=")
+        expect(status).to_contain_text("rack= has nothing after it")
+        query.fill("condition:offline rack=b4")
+        expect(status).to_have_text("It finds 2 hosts now.")
+        query.fill("rack=b4")
+        expect(status).to_have_text("It finds 3 hosts now.")
+        dialog.get_by_label("why", exact=True).fill("refused")
+        dialog.get_by_label("for how long").fill("2 hours")
+        dialog.get_by_role("button", name="Silence them").click()
+        expect(dialog).to_contain_text("Type a time with its unit")
+        assert not any(isinstance(request, MakeSilence) for request in stage.hub.requests)
+        dialog.get_by_label("for how long").fill("1.5h")
+        dialog.get_by_label("begins in").fill("30m")
+        dialog.get_by_role("button", name="Silence them").click()
+        expect(dialog).to_contain_text("<b>too</b> many silences")
+        pictured(page, watched, "silence-dark")
+        dialog.get_by_label("why", exact=True).fill(" new switch ")
+        dialog.get_by_role("button", name="Silence them").click()
+        expect(dialog).to_be_hidden()
+        assert stage.hub.requests[-1] == MakeSilence("rack=b4", "new switch", 5400.0, 1800.0)
+
+
 def test_who_only_looks_is_offered_nothing_and_a_phone_shows_all_of_it(browser: Browser, stage: Stage) -> None:
     bad_night(stage)
     with stage.sign_in(browser, role="viewer", **PHONE) as watched:
@@ -105,6 +138,7 @@ def test_who_only_looks_is_offered_nothing_and_a_phone_shows_all_of_it(browser: 
         expect(page.locator("#conditions .item").filter(has_text="rack=b4")).to_be_visible()
         expect(page.locator("#silences .item")).to_be_visible()
         expect(page.locator("#conditions button, #silences button")).to_have_count(0)
+        expect(page.get_by_role("button", name="Silence …")).to_have_count(0)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             pictured(page, watched, f"{scheme}-phone")

@@ -22,6 +22,7 @@ HOST: dict[str, Any] = {
 RUNNING = {"op": "pull", "state": "running"}
 
 FOUND = [
+    ("name:*b*w*", False), ("name:*eb*b*", False), ("name:w*b1*1", False),
     ("", True), ("WEB", True), ("web debian", True), ("web nixos", False), ("-nixos", True), ("!nixos", True),
     ("-web", False), ("os:debian", True), ("os=debian", False), ('os:"debian 12"', True), ('os:"debian 13"', False),
     ('"debian 12" web', True), ("cpu>80", True), ("cpu<80", False), ("disk<50", False), ("!disk<50", True),

@@ -300,6 +300,12 @@ def test_a_query_finds_hosts_to_list_to_label_and_to_run_on(house: FanoutHouse, 
     assert ([part["host"] for part in shown["hosts"]], shown["query"]) == (["a1"], "role=web")
     assert post("runs", steps=["pull"], query="role=web", where={}).status_code == 400
     assert post("runs", steps=["pull"], query="cpu>x", hosts=["a1"]).json()["error"] == "bad_query"
+    silenced = post("silences", query="@web", why="new switch", for_s=3600)
+    assert (silenced.status_code, silenced.json()["query"]) == (201, "role=web"), (
+        "the name may stand for another one soon"
+    )
+    assert post("silences", query="@none", why="new switch", for_s=3600).status_code == 404
+    assert post("silences", query="a -", why="new switch", for_s=3600).json()["error"] == "bad_query"
     assert boss.delete("/api/v1/queries/web").json() == {"name": "web", "removed": True}
     assert boss.delete("/api/v1/queries/web").status_code == 404
     assert post("hosts", name="c1", labels={"rack": "b4"}).status_code == 201

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from processes.core.alarms.alarm import AlarmState, AlarmSubject, Condition, Told
+from processes.core.alarms.outbox import Wish
 from processes.core.records.condition import ConditionRecord, ConditionState
 from processes.core.shown.status import HouseCondition
 from processes.core.shown.troubles import Trouble, TroubleCode, trouble
@@ -58,10 +59,18 @@ def mass_losses(rows: Collection[ConditionRecord]) -> list[str]:
     ]
 
 
-def told(state: AlarmState) -> dict[str, list[str]]:
-    """Return the targets that heard of each condition that stands and was told, by its alarm's key."""
+def told(state: AlarmState, wishes: Mapping[str, Wish]) -> dict[str, list[str]]:
+    """Return the targets that heard of each condition that stands and was told, by its alarm's key.
+
+    `wishes`: of each target; whom a condition is not for is past it without having heard of it.
+    """
     return {
-        key: [name for name, each in state.targets.items() if standing.number <= each.number]
+        key: [
+            name
+            for name, each in state.targets.items()
+            if standing.number <= each.number
+            and (name not in wishes or wishes[name].wants(standing.condition, standing.since_wall_s))
+        ]
         for key, standing in state.standing.items()
         if standing.number
     }
@@ -76,9 +85,9 @@ def untold(targets: Mapping[str, Told]) -> list[Trouble]:
     ]
 
 
-def of_the_house(state: AlarmState) -> list[HouseCondition]:
-    """Return the conditions of the installation itself that stand."""
-    heard = told(state)
+def of_the_house(state: AlarmState, wishes: Mapping[str, Wish]) -> list[HouseCondition]:
+    """Return the conditions of the installation itself that stand. `wishes`: of each target."""
+    heard = told(state, wishes)
     return [
         HouseCondition(
             key, each.condition.severity, each.condition.title, each.condition.text, rfc3339(each.since_wall_s),

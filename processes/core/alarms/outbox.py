@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processes.core.alarms.alarm import AlarmEvent, AlarmState, Phase, Told
+from processes.core.alarms.alarm import AlarmEvent, AlarmState, Condition, Phase, Told
 from processes.core.shown.query import Query
 from processes.core.values import GRAVITY, Severity, rfc3339
 
@@ -61,23 +61,23 @@ class Wish(NamedTuple):
     at_least: Severity
     query: Query | None = None
 
-    def wants(self, event: AlarmEvent) -> bool:
+    def wants(self, what: AlarmEvent | Condition, wall_s: float) -> bool:
         """Return whether the target is to be told."""
-        if GRAVITY[event.severity] < GRAVITY[self.at_least]:
+        if GRAVITY[what.severity] < GRAVITY[self.at_least]:
             return False
         if self.query is None:
             return True
-        about = event.subject
+        about = what.subject
         if about is None:
             return False
         row = {"name": about.host or "", "labels": about.labels, "conditions": [about.kind]}
-        return self.query.matches(row, event.at_wall_s)
+        return self.query.matches(row, wall_s)
 
 
 def due(state: AlarmState, told: Told, wish: Severity | Wish) -> list[AlarmEvent]:
     """Return the events that the target has not been told and is to be told. A severity alone wishes for everything."""
     wish = wish if isinstance(wish, Wish) else Wish(wish)
-    return [e for e in state.events if e.number > told.number and wish.wants(e)]
+    return [e for e in state.events if e.number > told.number and wish.wants(e, e.at_wall_s)]
 
 
 def wait_s(pace: Pace, now_s: float) -> float:

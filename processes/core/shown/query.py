@@ -23,6 +23,7 @@ at term by term (Query.found), each field read once. Measured by bin/bench queri
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import operator
 import re
@@ -35,6 +36,7 @@ from processes.core.travels.operator_requests import QUERY_CHARS_MAX
 from processes.core.values import Presence
 
 TERMS_MAX: Final = 16  # guess
+MINUTES_MAX: Final = 16_384  # whose times are remembered: a host has few, and most of them change seldom
 STARS_MAX: Final = 16  # in the whole query: each is a search in every value; guess
 VALUE_CHARS_MAX: Final = 1024  # of a host's value; as travels/agent_frames.py bounds its texts
 LIST_ITEMS_MAX: Final = 1000  # of a value that is a list; as travels/agent_frames.py bounds what an agent offers
@@ -62,14 +64,17 @@ UNITS: Final = {"": 1, "%": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 6048
 
 COMPARES: Final = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
-Host = Mapping[str, Any]  # a host's row, decoded: at least the keys that the query names (Query.keys)
+Host = Mapping[str, Any]  # a host's row, decoded: at least what the query looks at (Query.looks)
+Look = tuple[str, str]  # a key of a host's row, and a key within what it has there; empty: all of it
 
 _WORD = re.compile(r'(?:[^ \t\r\n"]|"[^"]*"?)+')
 _TERM = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]*)(!=|>=|<=|:|=|>|<)")
 _NUMBER = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(%|[smhdw])?")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_MINUTE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:", re.ASCII)
+_SECONDS: Final = {f"{number:02}.": 1000 * number for number in range(60)}  # the rest of a time, in ms
+_THOUSANDTHS: Final = {f"{number:03}Z": number for number in range(1000)}
 
 
 class QueryError(RemoteError):
@@ -118,6 +123,9 @@ class _Looked:
             for place, value in enumerate(read(self)):
                 if value is None:
                     continue
+                if isinstance(value, str):
+                    found.append((place, value[:VALUE_CHARS_MAX].lower()))
+                    continue
                 for each in value[:LIST_ITEMS_MAX] if isinstance(value, list) else (value,):
                     if isinstance(each, str):
                         found.append((place, each[:VALUE_CHARS_MAX].lower()))
@@ -129,8 +137,8 @@ class _Looked:
         """Return the numbers that the field has, of a time its age in seconds, each with its host's place."""
         found = self._numbers.get(name)
         if found is None:
-            now_ms, is_time = self.now_ms, name in TIMES
-            values = [_age_s(value, now_ms) if is_time else _number(value) for value in read(self)]
+            now_ms = self.now_ms
+            values = [_age_s(value, now_ms) for value in read(self)] if name in TIMES else map(_number, read(self))
             found = self._numbers[name] = [(place, value) for place, value in enumerate(values) if value is not None]
         return found
 
@@ -138,22 +146,24 @@ class _Looked:
 def _elsewhere(host: Host) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for place in reversed(ELSEWHERE):
-        if isinstance(there := host.get(place), dict):
+        if (there := host.get(place)) and isinstance(there, dict):
             found.update(there)
     return found
 
 
 def _own_words(host: Host, op: str) -> str:
-    found = [
-        text[:VALUE_CHARS_MAX]
-        for text in (host.get("name"), host.get("presence"), host.get("os_version"), host.get("host_type"), op)
-        if isinstance(text, str) and text
-    ]
-    for place in ("labels", "agent_labels"):
-        labels = host.get(place)
+    own = (host.get("name"), host.get("presence"), host.get("os_version"), host.get("host_type"), op)
+    try:
+        found = "\n".join(filter(None, own))
+    except TypeError:
+        found = "\n".join([text for text in own if isinstance(text, str) and text])
+    if len(found) > VALUE_CHARS_MAX:
+        found = "\n".join([text[:VALUE_CHARS_MAX] for text in own if isinstance(text, str) and text])
+    for labels in (host.get("labels"), host.get("agent_labels")):
         if labels and isinstance(labels, dict):
-            found.extend([f"{key}={value}" for key, value in labels.items()])
-    return "\n".join(found).lower()
+            for key, value in labels.items():
+                found += f"\n{key}={value}"
+    return found.lower()
 
 
 Test = Callable[[_Looked], Set[int]]  # the places of the hosts that it finds
@@ -161,12 +171,17 @@ Read = Callable[[_Looked], Iterable[Any]]  # what each host has, in order
 
 
 class Query(NamedTuple):
-    """A query that was read. `keys`: what it looks at in a host's row. `asks_running`: whether also at its command."""
+    """A query that was read. `looks`: what it looks at in a host's row. `asks_running`: whether also at its command."""
 
     text: str
     tests: tuple[Test, ...]
-    keys: frozenset[str]
+    looks: frozenset[Look]
     asks_running: bool
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return the keys of a host's row that it looks at."""
+        return frozenset(key for key, _ in self.looks)
 
     def matches(self, host: Host, now_wall_s: float, op: str = "", state: str = "") -> bool:
         """Return whether the host is found. `op`, `state`: of its running command; empty: there is none.
@@ -206,7 +221,7 @@ class _Word(NamedTuple):
 
 class _Term(NamedTuple):
     test: Test
-    keys: tuple[str, ...]
+    looks: tuple[Look, ...]
 
 
 def parse(text: str) -> Query:
@@ -222,8 +237,12 @@ def parse(text: str) -> Query:
         if stars > STARS_MAX:
             raise QueryError(f"a query has at most {STARS_MAX} stars", word.start, word.end)
         terms.append(_term(word))
-    keys = frozenset(key for term in terms for key in term.keys)
-    return Query(text, tuple(term.test for term in terms), keys, bool(keys & set(RUNNING)))
+    looks = frozenset(look for term in terms for look in term.looks)
+    return Query(text, tuple(term.test for term in terms), looks, any(key in RUNNING for key, _ in looks))
+
+
+def _all_of(*keys: str) -> tuple[Look, ...]:
+    return tuple((key, "") for key in keys)
 
 
 def _words(text: str) -> Iterator[_Word]:
@@ -252,12 +271,12 @@ def _term(word: _Word) -> _Term:
     rest = word.from_(1) if is_negated else word
     found = _TERM.match(rest.mask)
     if found is None:
-        test, keys = _bare(rest)
+        test, looks = _bare(rest)
     else:
         name, compare, wanted = found[1].lower(), found[2], rest.from_(found.end())
-        test, keys = _compared(ALIASES.get(name, name), compare, wanted, rest.text)
+        test, looks = _compared(ALIASES.get(name, name), compare, wanted, rest.text)
         is_negated ^= compare == "!="
-    return _Term(_opposite(test) if is_negated else test, keys)
+    return _Term(_opposite(test) if is_negated else test, looks)
 
 
 def _opposite(test: Test) -> Test:
@@ -271,26 +290,26 @@ def _bare(word: _Word) -> _Term:
         presence = word.mask.lower()
         return _Term(
             lambda looked: {place for place, host in enumerate(looked.hosts) if host.get("presence") == presence},
-            ("presence",),
+            _all_of("presence"),
         )
-    keys = ("name", "presence", "os_version", "host_type", "labels", "agent_labels", "op")
+    looks = _all_of("name", "presence", "os_version", "host_type", "labels", "agent_labels", "op")
     pieces = _pieces(word)
     if len(pieces) == 1:  # its signs are no control characters, so what it is found in is within one line
         piece = pieces[0]
-        return _Term(lambda looked: {place for place, text in enumerate(looked.words) if piece in text}, keys)
-    return _Term(_by_text("name", _reader("name")[0], ":", pieces), ("name",))
+        return _Term(lambda looked: {place for place, text in enumerate(looked.words) if piece in text}, looks)
+    return _Term(_by_text("name", _reader("name")[0], ":", pieces), _all_of("name"))
 
 
 def _compared(name: str, compare: str, wanted: _Word, term: str) -> _Term:
     if not wanted.text and not (wanted.is_quoted and compare in ("=", "!=")):
         advice = f"write {term}* for every host that has one" if compare in (":", "=") else "say what to compare with"
         raise _wrong(wanted, f"{term} has nothing after it: {advice}")
-    read, keys = _reader(name)
+    read, looks = _reader(name)
     if compare[0] in "<>":
-        return _Term(_by_number(name, read, compare, wanted, term), keys)
+        return _Term(_by_number(name, read, compare, wanted, term), looks)
     if name == SINCE:
         raise _wrong(wanted, "since is a length of time: compare it, as since>10m")
-    return _Term(_by_text(name, read, compare, _pieces(wanted)), keys)
+    return _Term(_by_text(name, read, compare, _pieces(wanted)), looks)
 
 
 def _by_text(name: str, read: Read, compare: str, pieces: tuple[str, ...]) -> Test:
@@ -302,29 +321,29 @@ def _by_text(name: str, read: Read, compare: str, pieces: tuple[str, ...]) -> Te
     return lambda looked: {place for place, text in looked.texts(name, read) if text == first}
 
 
-def _reader(name: str) -> tuple[Read, tuple[str, ...]]:
-    """Return what reads the field, and which keys of a host's row it needs."""
+def _reader(name: str) -> tuple[Read, tuple[Look, ...]]:
+    """Return what reads the field, and what of a host's row it needs."""
     first, _, rest = name.partition(".")
     if name in RUNNING:
         at = RUNNING.index(name)
-        return lambda looked: [each[at] or None for each in looked.doing], (name,)
+        return lambda looked: [each[at] or None for each in looked.doing], _all_of(name)
     if name == SINCE:
-        keys = ("presence", "last_seen", "enrolled_at", "connected_since")
-        return lambda looked: [_since(host, looked.now_ms) for host in looked.hosts], keys
+        looks = _all_of("presence", "last_seen", "enrolled_at", "connected_since")
+        return lambda looked: [_since(host, looked.now_ms) for host in looked.hosts], looks
     if name in OWN:
-        return lambda looked: [host.get(name) for host in looked.hosts], (name,)
+        return lambda looked: [host.get(name) for host in looked.hosts], _all_of(name)
     if rest and first in LABELS:
         place = LABELS[first]
-        return lambda looked: [_within(host.get(place), (rest,)) for host in looked.hosts], (place,)
+        return lambda looked: [_within(host.get(place), (rest,)) for host in looked.hosts], ((place, rest),)
     path = tuple(rest.split("."))
     if first in OWN:
-        return lambda looked: [_within(host.get(first), path) for host in looked.hosts], (first,)
+        return lambda looked: [_within(host.get(first), path) for host in looked.hosts], ((first, path[0]),)
     if not rest:
-        return lambda looked: [each.get(name) for each in looked.elsewhere], ELSEWHERE
+        return lambda looked: [each.get(name) for each in looked.elsewhere], tuple((place, name) for place in ELSEWHERE)
     return lambda looked: [
         each[name] if name in each else _within(each[first], path) if first in each else None
         for each in looked.elsewhere
-    ], ELSEWHERE
+    ], tuple((place, key) for place in ELSEWHERE for key in (name, first))
 
 
 def _within(value: Any, path: tuple[str, ...]) -> Any:
@@ -355,14 +374,22 @@ def _pieces(word: _Word) -> tuple[str, ...]:
 def _like(texts: list[tuple[int, str]], first: str, inner: tuple[str, ...], last: str) -> set[int]:
     """Return the places of texts that begin and end so, and have the pieces between in this order."""
     begun, ended, least = len(first), len(last), len(first) + len(last)
-    found = [
-        (place, text, begun)
-        for place, text in texts
-        if text.startswith(first) and text.endswith(last) and len(text) >= least
-    ]
-    for piece in inner:
+    if least:
+        texts = [
+            (place, text)
+            for place, text in texts
+            if text.startswith(first) and text.endswith(last) and len(text) >= least
+        ]
+    pieces = [piece for piece in inner if piece]
+    for piece in sorted(set(pieces), key=len, reverse=True):  # most texts end here: the longest is the rarest
+        texts = [each for each in texts if piece in each[1]]
+    if not pieces or (len(pieces) == 1 and not least):
+        return {place for place, _ in texts}
+    found = [(place, text, begun) for place, text in texts]
+    for piece in pieces:
+        size = len(piece)
         found = [
-            (place, text, begins + len(piece))
+            (place, text, begins + size)
             for place, text, at in found
             if (begins := text.find(piece, at, len(text) - ended)) >= 0
         ]
@@ -403,14 +430,24 @@ def _as_float(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _age_s(time: Any, now_ms: float) -> float | None:
-    if not isinstance(time, str) or not _TIME.fullmatch(time):
+@functools.lru_cache(maxsize=MINUTES_MAX)
+def _minute_ms(text: str) -> int | None:
+    """Return the minute `2025-11-30T10:53:`, in ms since 1970; None: it is none."""
+    if not _MINUTE.fullmatch(text):
         return None
     try:
-        at = datetime.datetime.fromisoformat(time)
+        return round(datetime.datetime.fromisoformat(f"{text}00.000Z").timestamp()) * 1000
     except ValueError:  # the 31st of February
         return None
-    return (now_ms - round(at.timestamp() * 1000)) / 1000
+
+
+def _age_s(time: Any, now_ms: float) -> float | None:
+    if not isinstance(time, str):
+        return None
+    minute, seconds, thousandths = _minute_ms(time[:17]), _SECONDS.get(time[17:20]), _THOUSANDTHS.get(time[20:])
+    if minute is None or seconds is None or thousandths is None:
+        return None
+    return (now_ms - (minute + seconds + thousandths)) / 1000
 
 
 def _by_number(name: str, read: Read, compare: str, wanted: _Word, term: str) -> Test:

@@ -46,6 +46,8 @@ class _CommandRow(NamedTuple):
     final: bool
 
 
+HostApart = tuple[str, Json, Json | None]  # a host's name, its row, and what was heard of it since
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _keys = msgspec.json.Decoder(_CommandKeys)
 _condition_keys = msgspec.json.Decoder(_ConditionKeys)
@@ -202,6 +204,10 @@ class Replica:
             case "silence":
                 return [Change(kind, id, row) for id, row in self._silences.items()]
         return []
+
+    def hosts_apart(self) -> list[HostApart]:
+        """Return the hosts, each with what is not merged into its row yet: to merge all costs more than to look."""
+        return [(name, row, self._heard.get(name)) for name, row in self._hosts.items()]
 
     def standing_kinds(self) -> dict[str, list[str]]:
         """Return the kinds of the conditions that stand, by host."""

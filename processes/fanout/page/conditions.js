@@ -1,11 +1,15 @@
 // What is wrong now: with hosts, and with the installation itself; who was told of it; what nobody is told of.
-import { confirm } from "./dialogs.js";
-import { $, h, keyed, one } from "./dom.js";
+import { clock } from "./clock.js";
+import { confirm, dialog, say, tell } from "./dialogs.js";
+import { $, h, keyed, one, setText } from "./dom.js";
 import { ask, askSurely, may } from "./link.js";
 import { keep, said } from "./place.js";
+import { parse } from "./query.js";
+import { conditionsOf, hostsByName, openByHost } from "./store.js";
 import { day, empty, many, pill, since } from "./words.js";
 
 const AGAIN_MS = 3000;
+const UNITS = { s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
 const TONES = { critical: "failed", warning: "degraded", info: "stale" };
 let page = null,
   silences = [],
@@ -47,6 +51,55 @@ const unsilence = (row) =>
     },
     "The silence has ended.",
   );
+
+// How long a text such as 90m or 2h is, in seconds; null: it is none.
+function lengthS(text) {
+  const found = /^(\d+(?:\.\d+)?)\s*([smhdw])$/.exec(text.trim());
+  return found && Number(found[1]) * UNITS[found[2]];
+}
+// Asks of which hosts nobody is to be told, from when, for how long and why. Says whom the query finds now.
+function makeSilence() {
+  const field = (ariaLabel, value, more) =>
+      h("input", { ariaLabel, value, required: true, autocomplete: "off", spellcheck: false, ...more }),
+    query = field("which hosts", "", { placeholder: "rack=b4", oninput: () => look() }),
+    length = field("for how long", "2h"),
+    start = field("begins in", "0m"),
+    why = field("why", "", { placeholder: "new switch", maxLength: 200 }),
+    found = h("p", { className: "dim small", role: "status" });
+  const look = () => {
+    const asked = parse(query.value.startsWith("@") ? "" : query.value),
+      open = openByHost();
+    const finds = (host) => {
+      const conditions = conditionsOf(host.name).map((row) => row.kind);
+      return asked.matches({ ...host, conditions }, open.get(host.name), clock.now());
+    };
+    const names = query.value.trim() && !query.value.startsWith("@") ? hostsByName().filter(finds) : null;
+    setText(found, asked.error?.message ?? (names ? `It finds ${many(names.length, "host")} now.` : ""));
+  };
+  const body = h(
+    "div",
+    { className: "stack" },
+    h("label", null, "Hosts, by a query or a saved one (@NAME)", query),
+    found,
+    h("label", null, "For how long (30m, 2h, 1d)", length),
+    h("label", null, "Begins in (0m: now)", start),
+    h("label", null, "Why", why),
+    h("p", { className: "dim small" }, "What is wrong with these hosts is listed all the same."),
+  );
+  const act = async () => {
+    const for_s = lengthS(length.value),
+      in_s = lengthS(start.value);
+    if (for_s === null || in_s === null) {
+      say("Type a time with its unit, as 30m, 2h or 1d.", "degraded");
+      return false;
+    }
+    const asked = { query: query.value.trim(), why: why.value.trim(), for_s, in_s };
+    const made = await tell(askSurely("POST", "/api/v1/silences", asked), "They are silenced.");
+    askedMs = 0;
+    return made !== null;
+  };
+  dialog("Silence hosts", body, act, "Silence them");
+}
 
 // Who was told, or why nobody was.
 function toldText(row) {
@@ -133,7 +186,13 @@ export const view = {
           ),
         ),
         h("div", { id: "conditions", className: "items panel" }),
-        h("h2", null, "Silences"),
+        h(
+          "div",
+          { className: "tools" },
+          h("h2", null, "Silences"),
+          h("span", { className: "spring" }),
+          may("operator") && h("button", { type: "button", onclick: makeSilence }, "Silence …"),
+        ),
         h("div", { id: "silences", className: "items panel" }),
       ),
     );

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 from doubles.api_server import ApiServer, active, fleet_run, host, part, running
@@ -49,6 +50,13 @@ def test_hosts_are_listed_by_a_query_and_its_mistakes_are_told(
     server.on("GET", f"{API}/hosts", (400, {"error": "bad_query", "message": "os: has nothing after it", "start": 0}))
     assert execute(["hosts", "os:"]) == 1
     assert "os: has nothing after it" in capsys.readouterr().err
+
+
+def test_commands_are_listed_of_the_hosts_that_a_query_finds(server: ApiServer) -> None:
+    server.on("GET", f"{API}/commands", (200, {"commands": [], "next": None}))
+    assert execute(["commands", "--query", "role=web !os:debian", "--json"]) == 0
+    (asked,) = server.asked_for("GET", f"{API}/commands")
+    assert parse_qs(asked.query)["query"] == ["role=web !os:debian"]
 
 
 def test_a_run_on_what_a_query_finds_names_exactly_what_was_found(server: ApiServer) -> None:

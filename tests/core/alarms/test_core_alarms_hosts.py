@@ -118,8 +118,26 @@ def test_it_is_known_which_targets_heard_of_what_stands() -> None:
     told.look(ONE)
     told.look(ONE, MANY)
     state = msgspec.structs.replace(told.state, targets={"a": alarm.Told(number=2), "b": alarm.Told(number=1)})
-    assert hosts.told(state) == {"host:c1": ["a", "b"], "host:g1": ["a"]}
-    assert hosts.of_the_house(state) == []
+    assert hosts.told(state, {}) == {"host:c1": ["a", "b"], "host:g1": ["a"]}
+    assert hosts.of_the_house(state, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("wish", "heard"),
+    [
+        (Wish(Severity.INFO, parse("env=prod")), {"host:c1"}),
+        (Wish(Severity.INFO, parse("rack=b4")), {"host:g1"}),
+        (Wish(Severity.CRITICAL), {"host:g1"}),
+        (Wish(Severity.INFO), {"host:c1", "host:g1"}),
+        (Wish(Severity.INFO, parse("env=test")), set()),
+    ],
+)
+def test_a_target_that_is_past_what_it_did_not_want_has_not_heard_of_it(wish: Wish, heard: set[str]) -> None:
+    told = Told()
+    told.look(ONE)
+    told.look(ONE, MANY)
+    state = msgspec.structs.replace(told.state, targets={"a": alarm.Told(number=2)})
+    assert {key for key, names in hosts.told(state, {"a": wish}).items() if names} == heard
 
 
 def test_the_subject_of_an_alarm_is_in_the_message_for_programs() -> None:

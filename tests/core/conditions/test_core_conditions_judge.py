@@ -123,6 +123,26 @@ def test_a_label_that_many_more_hosts_have_is_no_cause() -> None:
     assert sorted(play.titles) == [f"x{n} is offline" for n in (1, 20, 33, 5, 9)]
 
 
+def test_a_label_of_which_a_third_of_the_hosts_are_well_is_no_cause() -> None:
+    play = JudgedFleet()
+    play.add(*[f"x{n}" for n in range(9)], rack="b4")
+    play.add(*[f"y{n}" for n in range(60)], rack="c1")
+    play.lose(*[f"x{n}" for n in range(6)])
+    play.go(100)
+    assert sorted(play.titles) == [f"x{n} is offline" for n in range(6)]
+
+
+def test_hosts_that_were_removed_count_no_more_for_what_the_lost_share() -> None:
+    play = JudgedFleet()
+    play.add(*[f"x{n}" for n in range(10)], rack="b4")
+    play.add(*[f"y{n}" for n in range(60)], rack="c1")
+    for number in range(5):
+        play.judge.host(f"x{number}", None, play.now)
+    play.lose(*[f"x{n}" for n in range(5, 10)])
+    play.go(100)
+    assert play.titles == ["5 hosts of rack=b4 went offline at once"]
+
+
 def test_a_fifth_of_the_fleet_at_once_is_one_alarm_whatever_they_share() -> None:
     play = JudgedFleet()
     play.add(*[f"x{n}" for n in range(30)])
@@ -171,6 +191,44 @@ def test_nothing_is_said_while_the_house_is_not_well_and_what_is_really_away_is_
     assert play.titles == ["web1 is offline"]
 
 
+def test_time_in_which_nobody_could_see_hosts_counts_against_none() -> None:
+    play = fleet(rules=(Rule(ConditionKind.OFFLINE, for_s=600.0),))
+    play.lose("web1")
+    play.go(30)
+    play.house = House(1, is_well=False)
+    play.go(560)
+    play.house = House(1)
+    play.go(500)
+    assert play.shown == {}
+    play.go(100)
+    assert play.titles == ["web1 is offline"]
+
+
+def test_reboots_by_command_count_for_no_flapping() -> None:
+    play = fleet()
+    for number in range(6):
+        play.command("web1", "reboot", "running", f"c{number}")
+        play.lose("web1")
+        play.go(10)
+        play.back("web1")
+        play.command("web1", "reboot", "succeeded", f"c{number}")
+        play.go(5)
+    play.go(100)
+    assert play.shown == {}
+
+
+def test_a_host_that_is_labelled_later_is_silenced_at_once() -> None:
+    play = fleet()
+    play.lose("web1")
+    play.go(100)
+    play.silence(("tier=1", 0.0, 7200.0))
+    play.go(5)
+    before = [each.silence for each in play.open]
+    play.change("web1", labels={"tier": "1"})
+    play.go(2)
+    assert (before, [each.silence for each in play.open]) == ([""], ["s0"])
+
+
 def test_nothing_is_over_while_the_house_is_not_well() -> None:
     play = fleet()
     play.lose("web1")
@@ -210,7 +268,9 @@ def test_the_end_of_a_gateway_counts_for_no_flapping() -> None:
         play.back(*RACK)
         play.house = House(1)
         play.go(5)
-    play.go(100)
+    play.go(80)
+    play.beat(*RACK)  # each heartbeat has a host looked at
+    play.go(20)
     assert play.shown == {}
 
 

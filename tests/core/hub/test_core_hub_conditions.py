@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from doubles.fleet_play import Play
 
+from processes.core.hub import kept_conditions
 from processes.core.hub.effects import AddAudit
 from processes.core.records.condition import OVER_KEPT_MAX, SILENCES_MAX, ConditionView, is_shown_as, judged_of
 from processes.core.shown.replica import Replica
@@ -115,6 +116,15 @@ def test_one_event_brings_a_bounded_number_and_a_replica_keeps_a_bounded_number_
     rows.apply(Change("condition", "stands", messages.Json(b'{"state": "over"}')))
     assert (rows.standing_kinds(), len(rows.rows("condition"))) == ({}, OVER_KEPT_MAX)
     assert rows.host_of(Change("condition", "stands", messages.Json(b"{}"))) == "web1"
+
+
+def test_so_many_stand_at_most_and_another_begins_when_one_is_over(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_conditions, "STANDING_MAX", 3)
+    some = [msgspec.structs.replace(ONE, id=f"c{n}", host=f"h{n}") for n in range(5)]
+    assert [change.id for change in judged(play, *some)] == ["c0", "c1", "c2"]
+    assert judged(play, some[4]) == []
+    judged(play, msgspec.structs.replace(some[0], ended_wall_s=900.0, over="over"))
+    assert [change.id for change in judged(play, some[4])] == ["c4"]
 
 
 def test_the_judge_knows_when_the_hub_has_what_it_said(play: Play) -> None:

@@ -48,6 +48,26 @@ def test_a_host_that_was_never_seen_has_been_offline_since_it_was_enrolled() -> 
     assert not finds("since>0", {"name": "a", "presence": "online"})
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2025-11-30 10:53:15.000Z", "2025-02-31T10:53:15.000Z", "2025-11-30T10:53:60.000Z", "2025-11-30T10:53:15.00xZ",
+        "2025-11-30T10:53:15.000+", "2025-11-30T10:53:15Z", "2025-W48-7T10:53:15.000Z", "2025-11-30T1\N{ARABIC-INDIC DIGIT ONE}:53:15.000Z",
+        "2025-11-30T10:53:15.000Z ", "", 1764500000, None,
+    ],
+)  # fmt: skip
+def test_what_is_no_time_has_no_age(time: object) -> None:
+    assert not finds("seen>0", {**HOST, "last_seen": time})
+    assert not finds("seen<1", {**HOST, "last_seen": time})
+
+
+@pytest.mark.parametrize("key", ["name", "os_version", "host_type", "presence"])
+def test_words_are_found_beside_what_is_no_text(key: str) -> None:
+    for odd in (7, ["web"], None, {"web": 1}):
+        assert finds("rack=b4 prod pull", {**HOST, key: odd})
+        assert not finds('"7"', {**HOST, key: odd, "labels": {}, "agent_labels": {}})
+
+
 def test_an_idle_host_has_no_running_command() -> None:
     for query in ("running:*", "state:*", "pull"):
         assert not parse(query).matches({**HOST, "commands": []}, NOW_S)
@@ -122,7 +142,7 @@ def test_a_term_and_its_opposite_find_every_host_once() -> None:
             continue
         if len(plain.tests) == 2 and text[:1] not in ("!", "-") and len(opposite.tests) == 2:
             both = [
-                Query("", query.tests[1:], query.keys, True).matches(host, NOW_S, **now) for query in (plain, opposite)
+                Query("", query.tests[1:], query.looks, True).matches(host, NOW_S, **now) for query in (plain, opposite)
             ]
             assert both in ([True, False], [False, True]), text
 
