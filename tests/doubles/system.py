@@ -33,7 +33,7 @@ mount -t overlay overlay -o lowerdir=/,upperdir={room}/upper,workdir={room}/work
 rm -rf {room}/root/etc/systemd/system {room}/root/usr/sbin/policy-rc.d {room}/root/var/lib/fleethub*
 mkdir {room}/root/etc/systemd/system
 """
-HOLD = "mount -t tmpfs tmpfs {room}/root/tmp; ip link set lo up; exec chroot {room}/root sleep infinity"
+HOLD = "mount --rbind /dev {room}/root/dev; mount -t tmpfs tmpfs {room}/root/tmp; ip link set lo up; exec chroot {room}/root sleep infinity"
 # a reboot clears that folder away, and nspawn refuses that on what is no tmpfs. 133: it is to be booted again
 BOOT = (
     "mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn; code=133;"

@@ -84,7 +84,9 @@ sys.exit(supervision.wait_end(subprocess.Popen(["sh", "-c", {orphan!r}])))
 
 
 def test_no_command_of_the_page_is_without_a_test() -> None:
-    """What test_packages_debian.py takes from the page, it runs; those of the container were typed by hand."""
+    """What test_packages_debian.py takes from the page, it runs. Of the container's, test_packages_container.py does what
+    podman would do for these options.
+    """
     text = (PACKAGES.parent / "docs/packages.md").read_text()
     assert text.count("```sh\n") == 2
     assert [words[:2] for words in commands("packages.md", "Debian")] == [

@@ -58,9 +58,11 @@ def launch(settings: Settings, supervisord: Sequence[str] = SUPERVISORD) -> None
         ) from None
     if done.returncode != 0:
         words = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        words = words or [f"exit code {done.returncode}"]
+        told = words[-1] if words[0].startswith("Traceback") else words[0]  # its own advice follows its own errors
         raise Failure(
             "not_started",
-            f"supervisord did not start: {words[0] if words else f'exit code {done.returncode}'}",
+            f"supervisord did not start: {told}",
             _see_log(settings),
         )
 

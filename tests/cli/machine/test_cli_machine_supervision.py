@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,20 @@ def test_what_a_living_supervisord_listens_on_is_not_removed_though_nobody_sees_
             with contextlib.suppress(BlockingIOError):
                 waiting.connect(str(living))
         assert supervision.somebody_answers(settings)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("sys.exit('Error: the port is taken\\nFor help, use -h')", "Error: the port is taken"),
+        ("raise FileNotFoundError(2, 'No usable temporary directory')", r"FileNotFoundError: .* No usable temporary"),
+        ("sys.exit(3)", "exit code 3"),
+    ],
+)
+def test_why_supervisord_did_not_start_is_told_by_its_own_words(settings: Settings, code: str, told: str) -> None:
+    """The bug it would catch: on a read-only root without /tmp all that was said was "Traceback"."""
+    with pytest.raises(Failure, match=f"supervisord did not start: {told}"):
+        supervision.launch(settings, [sys.executable, "-c", f"import sys; {code}"])
 
 
 def test_what_a_killed_supervisord_left_is_removed(settings: Settings) -> None:
