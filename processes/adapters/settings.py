@@ -677,12 +677,12 @@ def _check(file: File) -> None:
             raise SettingsError(f"tls: {name} cannot be read")
     if file.machine.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", file.machine.name):
         raise SettingsError(f"machine.name = {file.machine.name!r} is not a name of letters, digits and ._-")
-    if fault := _store_fault(file.store.url):
+    if fault := store_fault(file.store.url):
         raise SettingsError(f"store.url: {fault}")
     _check_alarms(file.alarms)
 
 
-def _store_fault(url: str) -> str:
+def store_fault(url: str) -> str:
     """Return what is wrong with where the store is, without a secret; empty: nothing."""
     if not url:
         return ""

@@ -21,7 +21,8 @@ from processes.client.patience import PATIENCE, Patience
 from processes.core.errors import EXIT_SETTINGS, FleethubError
 
 LOCAL = {  # verbs that only ever concern this machine's installation
-    "up", "down", "restart", "stop", "start", "doctor", "backup", "restore", "env", "systemd-unit", "alarms", "drill",
+    "up", "down", "restart", "stop", "start", "doctor", "backup", "restore", "store", "env", "systemd-unit", "alarms",
+    "drill",
 }  # fmt: skip
 
 
@@ -46,7 +47,8 @@ cli.sections = {  # the name of each verb, and the module that has it
     "This installation": {
         "up": INSTALLATION, "down": INSTALLATION, "status": f"{VERBS}.status", "restart": INSTALLATION,
         "stop": INSTALLATION, "start": INSTALLATION, "doctor": f"{VERBS}.doctor", "backup": f"{VERBS}.backup",
-        "restore": f"{VERBS}.restore", "env": INSTALLATION, "systemd-unit": f"{VERBS}.systemd_unit",
+        "restore": f"{VERBS}.restore", "store": f"{VERBS}.store", "env": INSTALLATION,
+        "systemd-unit": f"{VERBS}.systemd_unit",
     },
     "Hosts": {
         "hosts": f"{VERBS}.fleet", "host": f"{VERBS}.fleet", "enroll": f"{VERBS}.fleet", "revoke": f"{VERBS}.fleet",

@@ -74,6 +74,7 @@ MAY: dict[str, set[str]] = {
         "core.alarms",
         "core.conditions",
         *HANDS,
+        "adapters.postgres",
         "adapters.truth_reader",
         "adapters.alarm_sender",
         "adapters.alarm_targets",

@@ -181,6 +181,21 @@ def opened_for_reading(url: str, name: str) -> Iterator[Psycopg]:
 
 
 @contextlib.contextmanager
+def opened_for_writing(url: str, name: str) -> Iterator[Psycopg]:
+    """Open a connection for who changes the truth while no hub does, checked as a hub's is.
+
+    Raises: PostgresUnfit; psycopg.Error.
+    """
+    with psycopg.connect(conninfo(url, name), autocommit=True, prepare_threshold=None) as connection:
+        connection.adapters.register_dumper(str, _TextDumper)
+        connection.adapters.register_loader("text", _TextLoader)
+        for key, value in SESSION.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (key, value))
+        fit(connection)
+        yield connection
+
+
+@contextlib.contextmanager
 def transaction(connection: Psycopg) -> Iterator[None]:
     """Do what is inside in one transaction; an exception rolls it back. Raises: psycopg.Error."""
     connection.execute("BEGIN")

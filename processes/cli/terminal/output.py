@@ -47,7 +47,7 @@ VERBS: Final = (  # of our advice; `agent` is not among them: it is typed on oth
     "down", "drill",
     "enroll", "env", "host", "hosts", "incident", "incidents", "inventory", "label", "lift", "logs", "man", "queries",
     "remove", "restart", "restore", "revoke", "rules", "run", "silence", "silences", "unsilence",
-    "runs", "sessions", "start", "status", "stop", "systemd-unit", "token", "up", "wait",
+    "runs", "sessions", "start", "status", "stop", "store", "systemd-unit", "token", "up", "wait",
 )  # fmt: skip
 ADVICE: Final = re.compile(rf"(?<![\w/])fleethub (?=(?:{'|'.join(VERBS)})\b)")
 

@@ -18,6 +18,7 @@ from processes.core.travels.audit import AuditView, Head, Kind, chained
 
 RESTORED: Final = "restored"  # `after` of the line of a restore …
 BEGUN_ANEW: Final = "begun anew"  # … and of a database that was begun anew
+MOVED: Final = "moved"  # … and of one that went on in another database, with the same trail
 BREAKS_MAX: Final = 10  # that are told one by one
 NOTES_MAX: Final = 10
 
