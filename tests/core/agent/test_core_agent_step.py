@@ -613,6 +613,21 @@ def test_shim_that_cannot_be_started_is_tried_a_few_times_then_reported() -> Non
     )
 
 
+def test_an_end_without_a_run_that_a_removed_journal_never_takes_keeps_no_agent_from_beginning_anew() -> None:
+    play = Play()
+    play.command()
+    assert not play.session.may_forget
+    play.journal_works = False
+    for _ in range(40):
+        play.step(Observed("c1", FolderVerdict.UNSTARTED))
+        play.tick(0.5)
+    assert (play.frames(agent_frames.StatusFrame), play.session.may_forget) == ([], True)
+    play.journal_works = True
+    play.tick(120.0)
+    assert [frame.status for frame in play.frames(agent_frames.StatusFrame)] == ["error"]
+    assert not play.session.may_forget, "its end is durable, and to be told"
+
+
 def test_heartbeats_come_at_once_and_then_each_interval_and_name_what_runs() -> None:
     play = Play()
     play.tick()
