@@ -13,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -27,19 +28,21 @@ from processes.adapters.settings import Settings
 from processes.adapters.state import fleet_db, lock, rules_file
 from processes.adapters.state.fleet_db import DatabaseUnreadable
 from processes.adapters.state.rules_file import RulesUnreadable
+from processes.core.conditions.freshness import House
 from processes.core.conditions.happened import CommandSight, RunSight
-from processes.core.conditions.judge import ActiveSilence, House, Judge
+from processes.core.conditions.judge import ActiveSilence, Judge
 from processes.core.conditions.rules import DEFAULTS, Rulebook, RulesError, read
 from processes.core.conditions.sight import wall_s
 from processes.core.errors import ResourceError
 from processes.core.fanout.mirror import Mirror, MirrorUpdate
+from processes.core.records import poison
 from processes.core.records.condition import ConditionView, SilenceView, is_shown_as, judged_of
 from processes.core.records.run import Run, RunState
 from processes.core.shown.query import QueryError, parse
 from processes.core.shown.status import WELL, Report, Verdict
 from processes.core.travels import messages
 from processes.core.travels.judged import JUDGED_MAX, JudgedCondition
-from processes.core.travels.messages import Change, ConditionsJudged
+from processes.core.travels.messages import Change, ConditionsJudged, PutAside
 from processes.core.values import Now
 from processes.fanout.database_reader import Reader
 
@@ -91,6 +94,7 @@ class Judging:
         self._rest_s = 0.0  # until then nothing is judged
         self._wanted: dict[str, JudgedCondition] = {}
         self._said_s: dict[str, float] = {}
+        self._letters: dict[str, bytes] = {}  # of hosts that cannot be judged, until they are in the queue
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._next_s: dict[str, float] = {}
         self._rules = _RulesLook(UNREAD, Rulebook(DEFAULTS))
@@ -116,8 +120,12 @@ class Judging:
             return
         now = self._clock.now()
         for host, fields in seen.heard:
-            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            try:
                 judge.hear(host, fields, now)
+            except (msgspec.MsgspecError, ValueError):  # of a newer hub
+                continue
+            except Exception as mistake:
+                judge.put_aside(host, mistake, now)
         for change, _ in seen.changes:
             if self._backlog:
                 self._backlog.append(change)  # behind the rows that the judge must know first
@@ -167,6 +175,8 @@ class Judging:
         for changed in judge.turn(now, seen):
             self._wanted[changed.id] = changed
             self._said_s.pop(changed.id, None)
+        for host, mistake in judge.aside.take().items():
+            self._put_aside(host, mistake)
         self._say(now_s)
         self._start("mark", now_s, MARK_S, self._mark)
 
@@ -219,7 +229,9 @@ class Judging:
         self._tell_silences(judge, now)
 
     def _give(self, judge: Judge, change: Change, now: Now) -> None:
-        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        """Tell the judge of a change. A mistake that a host's values bring out puts that host aside, and no other."""
+        host = change.id if change.kind in ("host", "host_removed") else ""
+        try:
             match change.kind:
                 case "host":
                     row = self._mirror.shown.row("host", change.id)
@@ -230,13 +242,21 @@ class Judging:
                     judge.host(change.id, None, now)
                     self._known.discard(change.id)
                 case "command":
-                    judge.command(_command.decode(self._mirror.shown.row("command", change.id) or change.fields), now)
+                    command = _command.decode(self._mirror.shown.row("command", change.id) or change.fields)
+                    host = command.host
+                    judge.command(command, now)
                 case "condition":
                     view = _view(change, self._mirror)
                     if view is not None and view.acknowledged_by:
                         judge.happenings.acknowledged(judged_of(view), now)
                 case "silence" | "silence_removed":
                     self._tell_silences(judge, now)
+        except (msgspec.MsgspecError, ValueError):  # of a newer hub
+            return
+        except Exception as mistake:
+            if not host:
+                raise
+            judge.put_aside(host, mistake, now)
 
     def _tell_silences(self, judge: Judge, now: Now) -> None:
         found = []
@@ -272,8 +292,24 @@ class Judging:
 
     # what the judge says
 
+    def _put_aside(self, host: str, mistake: Exception) -> None:
+        """Have the hub keep a dead letter of a host that cannot be judged."""
+        self._log.error("a host cannot be judged, and is left out", host=host, exc_info=mistake)
+        error = f"{self._name} cannot judge the host, and tries again each minute: no condition of it begins or ends\n"
+        error += "".join(traceback.format_exception(mistake))
+        name = poison.name_of_own("judged", host)
+        self._letters[host] = messages.encode(PutAside(self._name, name, "host", host, [], error))
+
+    async def _send_letters(self) -> None:
+        for host, letter in list(self._letters.items()):
+            with contextlib.suppress(QueuesAway):
+                if (await self._link.append(messages.EVENTS, [letter])).accepted and self._letters[host] is letter:
+                    del self._letters[host]
+
     def _say(self, now_s: float) -> None:
-        """Tell the hub what it does not show yet."""
+        """Tell the hub what it does not show yet, and which hosts cannot be judged."""
+        if self._letters:
+            self._start("letters", now_s, TURN_S, self._send_letters)
         shown = self._mirror.shown
         for id, wanted in list(self._wanted.items()):
             row = shown.row("condition", id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -32,6 +33,7 @@ from processes.fanout.requests import problem as problem_body
 
 BODY_BYTES_MAX: Final = 1 << 20  # contract: 413 beyond it
 BODY_S_MAX: Final = 10.0  # for the whole body of a request
+SIGN_IN: Final = "sign in first: a Bearer token or the session cookie"
 RETRY_AFTER_S: Final = 2  # a hub is replaced within 5 s, `queues` within 1 s
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -146,14 +148,19 @@ def principal_of(request: Request) -> Principal:
 
 
 async def check_there(request: Request) -> None:
-    """Check that the client still waits for the answer. A request that was given up in the listening socket's backlog,
-    while no fanout ran, must not be carried out by the next fanout. Raises: Problem, which nobody reads.
+    """Check that the client still waits for the answer, and may still ask. To be called last, before the hub is asked.
+
+    A request that was given up in the listening socket's backlog, while no fanout ran, must not be carried out by the
+    next fanout. And its body may have come seconds after its head: whoever was revoked in between has nothing done.
+    Raises: Problem 401; or one that nobody reads.
     """
     for _ in range(2):
         await asyncio.sleep(0)  # a turn of the event loop in between reads the end of file that follows such a request
     arrival: Arrival | None = getattr(request.state, "arrival", None)
     if arrival is not None and arrival.is_gone:
         raise Problem(400, "malformed", "the client is gone")
+    if not request.state.still_good():
+        raise Problem(401, "not_signed_in", SIGN_IN, {"www-authenticate": "Bearer"})
 
 
 def guarded(
@@ -262,10 +269,9 @@ async def _admit(auth: Auth, request: Request, role: Role, canary: bool) -> Prin
     token = authorization[0] if len(authorization) == 1 else ""
     found = await auth.find(token, request.headers.getlist("cookie"), address_of(request))
     if found is None:
-        raise Problem(
-            401, "not_signed_in", "sign in first: a Bearer token or the session cookie", {"www-authenticate": "Bearer"}
-        )
+        raise Problem(401, "not_signed_in", SIGN_IN, {"www-authenticate": "Bearer"})
     request.state.principal = found  # the audit trail names it if the request is refused
+    request.state.still_good = functools.partial(auth.still_good, found)
     arrival: Arrival | None = getattr(request.state, "arrival", None)
     if arrival is not None and not arrival.claim(found.owner, is_kept_for=auth.is_kept_for(found)):
         told = f"too many connections are open, of this token ({TOKEN_CONNECTIONS_MAX} at most) or in all: close some"

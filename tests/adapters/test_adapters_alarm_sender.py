@@ -92,13 +92,15 @@ def test_refusal_is_told_without_a_secret(status: int) -> None:
     assert not any(secret in error for secret in ("s3cret", "T0KEN", "user1"))
 
 
-@pytest.mark.parametrize("kind", ["webhook", "heartbeat"])
+@pytest.mark.parametrize("kind", ["webhook", "heartbeat", "apprise"])
 def test_whoever_is_called_cannot_send_the_call_elsewhere(kind: str) -> None:
     """The bug it would catch: an outside service has this machine call what only this machine can reach."""
     with webhook() as hook, webhook() as inside:
         hook.answer, hook.elsewhere = 307, f"http://127.0.0.1:{inside.port}/admin"
         url = f"http://127.0.0.1:{hook.port}/T0KEN"
-        if kind == "heartbeat":
+        if kind == "apprise":
+            error = deliver(Target("json", hook.url))
+        elif kind == "heartbeat":
             error = asyncio.run(alarm_sender.call(Heartbeat(url=url), "box", "ok", 3, LONG_S))
         else:
             error = deliver(Target("webhook", webhook=url, secret="whsec_" + "QUJD" * 8))

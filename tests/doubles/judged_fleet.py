@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from processes.core.conditions.freshness import FRESH_S, House
 from processes.core.conditions.happened import CommandSight, RunSight
-from processes.core.conditions.judge import FRESH_S, ActiveSilence, House, Judge
+from processes.core.conditions.judge import ActiveSilence, Judge
 from processes.core.conditions.rules import DEFAULTS, Rule, Rulebook
 from processes.core.shown.query import parse
 from processes.core.travels.judged import JudgedCondition

@@ -81,7 +81,8 @@ def test_page_api_websockets_command_line_and_agents_work_through_it(proxy: str,
     found = shutil.which(WHOLE[proxy][1][0], path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         pytest.skip(f"{proxy} is not installed here")
-    with Behind(proxy, path, tmp_path) as house:
+    house = Behind(proxy, path, tmp_path)
+    with house:
         environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
         with subprocess.Popen([found, *house.words[1:]], stdin=subprocess.DEVNULL, env=environ) as running:
             try:

@@ -15,6 +15,7 @@ from doubles.queue_link import MemoryQueueLink, MemoryQueues
 
 from processes.adapters import settings
 from processes.adapters.settings import Settings
+from processes.core.conditions import freshness
 from processes.core.conditions import judge as judging_core
 from processes.core.fanout.mirror import Mirror
 from processes.core.records.condition import condition_view, record_of
@@ -31,7 +32,16 @@ from processes.core.shown.status import (
 from processes.core.shown.views import encode
 from processes.core.travels import messages
 from processes.core.travels.judged import ConditionKind, JudgedCondition
-from processes.core.travels.messages import Change, Changed, ConditionsJudged, HubStarted, Json, SnapshotPiece
+from processes.core.travels.messages import (
+    Change,
+    Changed,
+    ConditionsJudged,
+    HostsHeard,
+    HubStarted,
+    Json,
+    PutAside,
+    SnapshotPiece,
+)
 from processes.core.values import Position
 from processes.fanout import judging
 from processes.fanout.database_reader import DatabaseReader
@@ -62,6 +72,7 @@ class Stage:
         self.judging = Judging(found, name, link, self.mirror, DatabaseReader(found.database), LOG, "0.1.0")
         self.said: dict[str, JudgedCondition] = {}
         self.messages = 0
+        self.aside: list[PutAside] = []
         self._at = Position(0, 0)
 
     def show(self, *changes: Change, whole: bool = False) -> None:
@@ -83,6 +94,9 @@ class Stage:
                 self._at = batch.position
                 for item in batch.items:
                     event = messages.decode_event(item)
+                    if isinstance(event, PutAside):
+                        self.aside.append(event)
+                        continue
                     assert isinstance(event, ConditionsJudged)
                     self.messages += 1
                     self.said.update({each.id: each for each in event.conditions})
@@ -92,6 +106,7 @@ def test_one_of_two_fanouts_judges_and_says_it_until_it_is_shown_and_the_other_t
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(judging_core, "FRESH_S", 0.0)
+    monkeypatch.setattr(freshness, "FRESH_S", 0.0)
     monkeypatch.setattr(judging, "AGAIN_S", 0.05)
     monkeypatch.setattr(judging, "MARK_S", 0.05)
     found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
@@ -170,10 +185,46 @@ def test_a_mistake_in_judging_ends_no_fanout_and_judging_begins_anew(
         assert not stage.judging.is_judging, "it rests"
         monkeypatch.setattr(stage.judging, "_rest_s", 0.0)
         await stage.turns(lambda: stage.judging.is_judging)
+        await stage.judging.leave()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("told", ["host", "heard", "command"])
+def test_a_mistake_that_one_hosts_values_bring_out_blinds_nobody_and_becomes_a_dead_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """The bug it would catch: whatever one host says ends the judging of all hosts for a minute, again and again."""
+    monkeypatch.setattr(judging_core, "FRESH_S", 0.0)
+    monkeypatch.setattr(freshness, "FRESH_S", 0.0)
+    found = settings.load({"FLEETHUB_STATE": str(tmp_path)})
+    found.run.mkdir(exist_ok=True)
+    found.rules.write_text("defaults = false\n[[rules]]\ncondition = 'stale'\nfor = 0\n")
+
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    async def scene() -> None:
+        stage = Stage(found, MemoryQueues())
+        stage.show(row("web1"), row("web2"), whole=True)
+        await stage.turns(lambda: stage.judging.is_judging)
         with monkeypatch.context() as patch:
-            patch.setattr(judging_core.Judge, "host", broken)
-            stage.show(row("web1", "offline"))
-        assert not stage.judging.is_judging
+            patch.setattr(judging_core.Judge, {"heard": "hear"}.get(told, told), broken)
+            if told == "host":
+                stage.show(row("web1", "stale"))
+            elif told == "command":
+                fields = {"id": "c1", "host": "web1", "op": "pull", "state": "failed"}
+                stage.show(Change("command", "c1", Json(msgspec.json.encode(fields))))
+            else:
+                heard = HostsHeard(1, [("web1", Json(b'{"last_seen":"2026-01-01T00:00:01.000Z"}'))])
+                stage.judging.take(stage.mirror.take(heard, 0.0))
+        stage.show(row("web2", "stale"))
+        await stage.turns(lambda: stage.aside and stage.said)
+        assert stage.judging.is_judging
+        assert {each.host for each in stage.said.values()} == {"web2"}
+        ((letter),) = stage.aside
+        assert (letter.kind, letter.id, letter.deaths) == ("host", "web1", [])
+        assert "KeyError: 'a mistake of ours'" in letter.error
         await stage.judging.leave()
 
     asyncio.run(scene())

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from doubles.deadline import WAIT_S
 from doubles.hub_side import hash_of
 from doubles.operator_wire import TOKEN, FanoutHouse, HubPlay, operator
 
@@ -132,6 +133,34 @@ def test_a_session_ends_with_its_token_everywhere_and_others_go_on() -> None:
             assert (await ann.post("/api/v1/tokens", json={"role": "admin"})).status_code == 401
             assert [one["actor"] for one in await sessions(boss)] == ["bobs"]
             assert (await bob.get("/api/v1/me")).status_code == 200
+
+    with FanoutHouse() as house:
+        asyncio.run(run(house))
+
+
+def test_a_request_whose_body_ends_after_its_token_was_revoked_is_not_carried_out() -> None:
+    """The bug it would catch: heads sent in good time are worth commands for as long as a body may take."""
+
+    async def run(house: FanoutHouse) -> None:
+        with house.database() as connection:
+            connection.execute(
+                "INSERT INTO tokens (token_hash, role, label, created_wall_s) VALUES (?, 'admin', 'ann', 0)",
+                (hash_of("anns"),),
+            )
+        body = b'{"op": "pull", "hosts": ["web1"]}'
+        head = f"POST /api/v1/commands HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nAuthorization: Bearer anns\r\n"
+        async with operator(house, "anns") as op, asyncio.timeout(WAIT_S):
+            await op.until(lambda o: o.full_states)
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"  # it was let in, and is waited for
+            revocations.add(revocations.beside(house.settings.database), [hash_of("anns")])
+            assert (await op.ended())[0] == 4501
+            writer.write(body)
+            said = await reader.readuntil(b"}")
+            writer.close()
+        assert b"HTTP/1.1 401 " in said
+        assert b"not_signed_in" in said
 
     with FanoutHouse() as house:
         asyncio.run(run(house))

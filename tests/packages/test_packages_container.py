@@ -85,7 +85,7 @@ class Container:
         for each in psutil.Process(self.started.pid).children(recursive=True):
             status = Path(f"/proc/{each.pid}/status").read_text()
             if re.search(r"^NSpid:.*\t1$", status, re.MULTILINE):
-                return each.pid
+                return int(each.pid)
         return 0
 
     def exec(self, *words: str) -> subprocess.CompletedProcess[str]:

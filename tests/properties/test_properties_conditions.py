@@ -7,7 +7,7 @@ import random
 import pytest
 from doubles.judged_fleet import JudgedFleet
 
-from processes.core.conditions.judge import FRESH_S, House
+from processes.core.conditions.freshness import FRESH_S, House
 from processes.core.conditions.rules import Rule
 from processes.core.travels.judged import ConditionKind
 

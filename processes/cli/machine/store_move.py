@@ -41,7 +41,7 @@ EMPTY: Final = "Make an empty database for it, with CREATE DATABASE, and name th
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """What was moved: the rows of each table, and the epoch that both now know. `was_there`: it had been done before."""
+    """What was moved: the rows of each table, and the epoch both know now. `was_there`: it had been done before."""
 
     to: str
     tables: dict[str, int]
@@ -181,8 +181,8 @@ def _row(psql: Psycopg) -> _Row:
 
 
 def _whose(target: Reading, psql: Psycopg, own: str, epoch: int, url: str) -> str:
-    """Return how the database stands that is to become the truth: MOVING, our own unfinished copy of the same; MOVED, it
-    is done; empty: there is nothing in it that counts. Raises: Failure.
+    """Return how the database stands that is to become the truth: MOVING, our own unfinished copy of the same; MOVED,
+    it is done; empty: there is nothing in it that counts. Raises: Failure.
     """
     row = _row(psql)
     moving, moved = copying.mark(target, MOVING), copying.mark(target, MOVED)

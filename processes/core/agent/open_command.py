@@ -59,7 +59,9 @@ class OpenCommand:
 
     @property
     def waits(self) -> bool:
-        """True while the journal's next word of it, its launch or its end without a run, is still to be written."""
+        """True while the journal's next word of it, its launch or its end without a run, is still to be written. (A
+        journal that is gone never takes it.)
+        """
         is_unwritten = self.row.state is JournalState.ADMITTED or self.unrun is not None
         return self.stage is CommandStage.ACCEPTED and is_unwritten
 

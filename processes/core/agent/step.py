@@ -143,11 +143,8 @@ class Agent:
 
     @property
     def may_forget(self) -> bool:
-        """True unless a command was launched whose end is not acknowledged: another agent does no harm then. Of one that
-        is proved not to have run the journal must take that first, and a journal that is gone never does.
-        """
-        launched = (each for each in self._open.values() if each.row.state is JournalState.LAUNCHED)
-        return all(each.waits for each in launched)
+        """True unless a command was launched whose end is not acknowledged: another agent does no harm then."""
+        return all(each.row.state is not JournalState.LAUNCHED or each.waits for each in self._open.values())
 
     def looks(self) -> list[Look]:
         """The run folders to look into now. Output is read only as far as it may be sent."""

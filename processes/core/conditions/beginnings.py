@@ -18,11 +18,15 @@ WINDOW_S: Final = 60.0  # contract: "within a minute"
 MASS_S: Final = 15.0  # after the fifth loss within WINDOW_S; guess: a switch that starts anew takes longer …
 QUIET_S: Final = 8.0  # … and so long without a further one,
 MASS_S_MAX: Final = 40.0  # … but this is enough in any case
+TRAITS_SPARE: Final = 1_000  # traits of conditions that have ended, kept until there are more; guess
 
 
 class Beginnings:
     """Makes what is met stand. `silence_of` is the silence of a host, `fresh_boot_s` until when nothing is believed of
-    it, `own_traits` what conditions have in common besides their hosts (a run), by their ids.
+    it.
+
+    Invariant: `own_traits`, what conditions have in common besides their hosts (a run) by their ids, has at most
+    TRAITS_SPARE more than twice as many as dwell or stand.
     """
 
     def __init__(
@@ -36,6 +40,14 @@ class Beginnings:
         self._dwelling, self._standing, self._traits = dwelling, standing, traits
         self._silence_of, self._fresh_boot_s = silence_of, fresh_boot_s
         self.own_traits: dict[str, str] = {}
+
+    def note_trait(self, id: str, trait: str) -> None:
+        """Note what the condition of this id has in common with others. What has ended is forgotten now and then."""
+        self.own_traits[id] = trait
+        if len(self.own_traits) > 2 * (len(self._dwelling.met) + len(self._standing.alone)) + TRAITS_SPARE:
+            alive = {met.condition.id for met in self._dwelling.met.values()}
+            alive.update(each.id for each in self._standing.alone.values())
+            self.own_traits = {each: found for each, found in self.own_traits.items() if each in alive}
 
     def turn(self, now: Now) -> None:
         """Begin what is to begin now."""

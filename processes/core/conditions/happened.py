@@ -155,8 +155,8 @@ class Happenings:
             id=id, host=key[0] or None, kind=key[1], severity=key[3], title=title, text=text[:500],
             since_wall_s=at_wall_s, begun_wall_s=now.wall_s, subject=subject, rule=rule.shown, labels=labels or {},
         )  # fmt: skip
-        if command is not None and command.run:
-            self._beginnings.own_traits[id] = f"run {command.run[:8]}"
         if key not in self._dwelling.met:
             self._dwelling.put(key, Met(rule, now.boot_s, condition))
             self._dwelling.ready[key] = now.boot_s
+            if command is not None and command.run:
+                self._beginnings.note_trait(id, f"run {command.run[:8]}")

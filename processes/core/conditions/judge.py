@@ -12,6 +12,9 @@ with many hosts that are lost within a minute, and for those MASS_S are enough.
 Cost: of a change of a host, its rules; of a turn, what is due in it. All hosts are looked at only after a change of the
 rules, and then JUDGED_HOSTS_MAX of them in a turn.
 
+A host that cannot be judged, by a mistake of ours that its values bring out, is put aside alone: what stands of it goes
+on to stand, nothing of it begins, and it is tried again after ASIDE_S. All others are judged as ever.
+
 Units: *_boot_s of CLOCK_BOOTTIME, *_wall_s since 1970; *_s a length of time.
 """
 
@@ -27,9 +30,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from processes.core.conditions import signs
+from processes.core.conditions.aside import Aside
 from processes.core.conditions.beginnings import Beginnings
 from processes.core.conditions.causes import NETWORK, Traits
 from processes.core.conditions.dwelling import Dwelling, Met
+from processes.core.conditions.freshness import FRESH_S, TOLD_LATE_S, Freshness, House
 from processes.core.conditions.happened import OUTCOMES, CommandSight, Happenings, RunSight
 from processes.core.conditions.rules import FLAPS_S, Rule, Rulebook
 from processes.core.conditions.sight import HostSight, heard, row_of, sight_of, wall_s
@@ -41,23 +46,9 @@ from processes.core.travels.judged import ConditionKind, JudgedCondition
 from processes.core.travels.messages import Json
 from processes.core.values import CANARY_HOST, Now, Presence
 
-FRESH_S: Final = 60.0  # source: agents come back within 60 s (core/agent/reconnect.py, BACKOFF_S_MAX)
 CLEAR_S: Final = 10.0  # not met for so long: over; guess
 MASS_PATIENCE_S: Final = 600.0  # hosts with more patience than this may go home together
 JUDGED_HOSTS_MAX: Final = 500  # hosts that are looked at in one turn, so that it stays short
-TOLD_LATE_S: Final = 15.0  # hosts are seen to go so long before the watchdog's report says that a process is not well
-OWN_GAP_S: Final = 20.0  # so long without a turn: we were away ourselves; a busy machine makes gaps of some seconds
-
-
-class House(NamedTuple):
-    """How the house is. `anew`: the hub began or its rows are not whole, so presence must be learnt again. `gateways`:
-    those that are not well or young. `epoch`: the hub's.
-    """
-
-    epoch: int
-    is_well: bool = True
-    is_anew: bool = False
-    gateways: frozenset[str] = frozenset()
 
 
 class ActiveSilence(NamedTuple):
@@ -91,10 +82,8 @@ class Judge:
         self._armed: dict[str, float] = {}  # host → the one timer of it that counts
         self._silences: list[ActiveSilence] = []
         self._silences_boot_s = now.boot_s  # when they are to be looked at anew
-        self._epoch = 0
-        self._is_well = True
-        self._well_boot_s = now.boot_s + FRESH_S  # before this nothing is believed of any host
-        self._gateways: dict[str, float] = {}
+        self._freshness = Freshness(now)
+        self.aside = Aside()
 
     # what the judge is told
 
@@ -167,21 +156,24 @@ class Judge:
     def turn(self, now: Now, house: House) -> list[JudgedCondition]:
         """Return what has changed of the conditions since the last turn."""
         away_s, self._now = now.boot_s - self._now.boot_s, now
-        if house.is_anew or house.epoch != self._epoch or away_s > OWN_GAP_S:
-            self._epoch, self._well_boot_s = house.epoch, now.boot_s + FRESH_S
-            self._uncount(now, None)
-        elif self._is_well and not house.is_well:
-            self._uncount(now, None)
-        if begun := {each for each in house.gateways if self._gateways.get(each, 0.0) <= now.boot_s}:
-            self._uncount(now, begun)
-        for gateway in house.gateways:
-            self._gateways[gateway] = now.boot_s + FRESH_S
-        self._is_well = house.is_well
-        if house.is_well and now.boot_s >= self._well_boot_s:
+        if whose := self._freshness.learn(house, away_s, now):
+            for name, track in self._tracks.items():
+                if whose(self._hosts[name].gateway):
+                    track.uncount(now.boot_s - TOLD_LATE_S)
+        if house.is_well and now.boot_s >= self._freshness.well_boot_s:
             self._judge(now)
         elif not house.is_well:
             self._pause(away_s)
         return self._standing.take_changed()
+
+    def put_aside(self, name: str, mistake: Exception, now: Now) -> None:
+        """Judge this host no more until ASIDE_S from now: what it is or says brought out a mistake of ours."""
+        if name not in self._hosts:
+            return
+        self._armed.pop(name, None)
+        self._wake(name, self.aside.put(name, mistake, now))
+        for key in self._dwelling.keys_of(name):
+            self._dwelling.drop(key)
 
     def dwelling(self) -> list[JudgedCondition]:
         """Return what is met and does not stand yet, as it would be said."""
@@ -195,21 +187,19 @@ class Judge:
                 self._dirty[name] = None
         for name in list(itertools.islice(self._dirty, JUDGED_HOSTS_MAX)):
             del self._dirty[name]
-            self._look(name, now)
+            if self.aside.has(name, now):
+                continue
+            try:
+                self._look(name, now)
+            except Exception as mistake:
+                self.put_aside(name, mistake, now)
+            else:
+                self.aside.drop(name)
         if now.boot_s >= self._silences_boot_s:
             self._look_at_silences(now)
         self._beginnings.turn(now)
         self._beginnings.regroup(self._unsilenced, now)
         self._unsilenced.clear()
-
-    def _uncount(self, now: Now, gateways: set[str] | None) -> None:
-        """Take back the losses of hosts that were just noted: they were the house's (None), or these gateways'. Hosts
-        are seen to go before the watchdog's report says why.
-        """
-        for name, track in self._tracks.items():
-            if gateways is None or self._hosts[name].gateway in gateways:
-                while track.losses_boot_s and track.losses_boot_s[-1] >= now.boot_s - TOLD_LATE_S:
-                    track.losses_boot_s.pop()
 
     def _pause(self, away_s: float) -> None:
         """Let no time pass for what is met, and for what is gone: nobody can see hosts now."""
@@ -230,7 +220,7 @@ class Judge:
             was_online = before is not None and before.presence is Presence.ONLINE
             ago_s = 0.0 if was_online or seen_wall_s is None else max(0.0, now.wall_s - seen_wall_s)
             track.lost_boot_s = now.boot_s - ago_s
-            is_own = self._is_well and now.boot_s >= self._fresh_boot_s(name)
+            is_own = self._freshness.is_well and now.boot_s >= self._fresh_boot_s(name)
             if was_online and is_own and name not in self._rebooting:
                 track.losses_boot_s.append(now.boot_s)
         self._hosts[name] = sight
@@ -250,6 +240,7 @@ class Judge:
             self._gone.pop(key, None)
         for rows in (self._hosts, self._rows, self._tracks, self._rebooting, self._dirty):
             rows.pop(name, None)
+        self.aside.drop(name)
         self._traits.drop(name)
 
     def _learn_anew(self, name: str, now: Now) -> None:
@@ -267,9 +258,9 @@ class Judge:
         if sight is None or track is None:
             return
         judged: set[Key] = set()
-        is_away = name in self._rebooting or now.boot_s < self._gateways.get(sight.gateway, 0.0)
+        is_away = name in self._rebooting or now.boot_s < self._freshness.of_gateway(sight.gateway)
         if is_away and name not in self._rebooting and sight.presence is not Presence.ONLINE:
-            self._wake(name, self._gateways[sight.gateway])
+            self._wake(name, self._freshness.of_gateway(sight.gateway))
         row = functools.partial(self.row, name)
         for kind in HOST_KINDS:
             for rule in self._book.of(kind, row, now.wall_s):
@@ -334,7 +325,8 @@ class Judge:
     def _fresh_boot_s(self, name: str) -> float:
         """Return until when what is seen of the host may be the house's own trouble."""
         sight = self._hosts.get(name)
-        return max(self._well_boot_s, self._gateways.get(sight.gateway, 0.0) if sight is not None else 0.0)
+        well_boot_s = self._freshness.well_boot_s
+        return max(well_boot_s, self._freshness.of_gateway(sight.gateway)) if sight is not None else well_boot_s
 
     def _wake(self, name: str, at_boot_s: float) -> None:
         """Have the host looked at by this time."""
@@ -349,14 +341,12 @@ class Judge:
         wall_s = self._now.wall_s
         if not self._silences or name not in self._hosts:
             return ""
-        return next(
-            (
-                each.id
-                for each in self._silences
-                if each.from_wall_s <= wall_s < each.until_wall_s and each.query.matches(self.row(name), wall_s)
-            ),
-            "",
-        )
+        now_on = [each for each in self._silences if each.from_wall_s <= wall_s < each.until_wall_s]
+        try:
+            return next((each.id for each in now_on if each.query.matches(self.row(name), wall_s)), "")
+        except Exception as mistake:
+            self.put_aside(name, mistake, self._now)
+            return ""
 
     def _look_at_silences(self, now: Now) -> None:
         """Silence what stands, or no longer; look again when one begins or ends, and once a minute."""

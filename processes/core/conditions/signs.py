@@ -33,6 +33,11 @@ class HostTrack:
     lost_boot_s: float | None = None  # since when it is not online
     losses_boot_s: deque[float] = field(default_factory=lambda: deque(maxlen=FLAPS_MAX))
 
+    def uncount(self, from_boot_s: float) -> None:
+        """Take back the losses since then: they were not the host's."""
+        while self.losses_boot_s and self.losses_boot_s[-1] >= from_boot_s:
+            self.losses_boot_s.pop()
+
 
 def sign(rule: Rule, host: HostSight, track: HostTrack, now_boot_s: float, version: str) -> bool | None:
     """Return whether the host is as the rule says. `version`: of this fleethub."""

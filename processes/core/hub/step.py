@@ -38,7 +38,7 @@ from processes.core.hub.refused import Refused
 from processes.core.hub.rules import Rules
 from processes.core.records.command import Command, State
 from processes.core.records.condition import condition_view, silence_view
-from processes.core.records.dead_letter import DeadLetter, Why
+from processes.core.records.dead_letter import ERROR_CHARS_MAX, DeadLetter, Why
 from processes.core.records.host import HostRecord, Link
 from processes.core.records.ledger import Ledger
 from processes.core.shown import replica
@@ -349,11 +349,14 @@ def elapsed(memory: Memory, now: Now) -> Elapsed | None:
 def _left_out(draft: Draft, event: PutAside) -> None:
     """Keep a fanout's dead letter. A fanout that leaves the same row out again makes the same dead letter again."""
     dead_letter_id = derived_id(event.fanout, event.name)
-    error = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time"
+    error, why = f"{event.fanout} leaves {event.kind} {event.id!r} out of what it shows: it ended each time", Why.POISON
+    if event.error:
+        error, why = event.error[-ERROR_CHARS_MAX:], Why.RAISED
     draft.put_dead_letter(
         DeadLetter(
-            dead_letter_id, draft.now.wall_s, event.kind, Why.POISON, event.fanout, event.name,
-            error=error, deaths=event.deaths, event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
+            dead_letter_id, draft.now.wall_s, event.kind, why, event.fanout, event.name,
+            host=event.id if event.error else "", error=error, deaths=event.deaths,
+            event=msgspec.json.encode({"kind": event.kind, "id": event.id}),
         )
     )  # fmt: skip
 

@@ -470,7 +470,8 @@ class Death(msgspec.Struct, frozen=True, omit_defaults=True):
 class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):
     """A fanout leaves a row out, because entering it ended the fanout each time. `kind`, `id`: the row.
 
-    The hub keeps a dead letter of it.
+    Or, with an `error`, which is a traceback: the fanout shows the row, and its judge leaves the host out. The hub
+    keeps a dead letter of either.
     """
 
     fanout: str
@@ -478,6 +479,7 @@ class PutAside(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", t
     kind: str
     id: str
     deaths: list[Death]
+    error: str = ""
 
 
 class ConditionsJudged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=True):

@@ -290,7 +290,7 @@ def test_what_holds_another_installation_or_is_led_is_refused(
             psql.execute("UPDATE hub SET expires = clock_timestamp() + interval '60 s' WHERE holder = 'm9'")
 
     with psycopg.connect(url, autocommit=True) as psql:
-        psql.execute("UPDATE hub SET expires = clock_timestamp() + interval '0.2 s'")
+        psql.execute("UPDATE hub SET expires = clock_timestamp() + interval '20 s'")
     monkeypatch.setattr("processes.cli.machine.store_move.time.sleep", lambda _: lead())  # it renews its lease
     refused = verb("store", "migrate", "--to", "sqlite", capsys=capsys, code=1)
     assert (refused["error"], "another machine (m9)" in refused["message"]) == ("running", True)

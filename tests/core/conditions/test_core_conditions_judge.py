@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from doubles.judged_fleet import JudgedFleet
 
-from processes.core.conditions.judge import House
+from processes.core.conditions import beginnings, signs
+from processes.core.conditions.aside import ASIDE_S
+from processes.core.conditions.freshness import House
 from processes.core.conditions.rules import DEFAULTS, Rule
 from processes.core.travels.judged import ConditionKind
 from processes.core.values import Severity
@@ -564,3 +566,46 @@ def test_a_judge_that_was_away_itself_learns_anew() -> None:
     play.back(*RACK)
     play.go(100)
     assert play.shown == {}
+
+
+def test_a_host_that_cannot_be_judged_is_put_aside_alone_and_is_judged_again_once_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bug it would catch: values of one host end the judging of all, for as long as they come again."""
+    right = signs.sign
+    play = fleet()
+    with monkeypatch.context() as patch:
+        patch.setattr(signs, "sign", lambda rule, host, *more: 1 / (host.name != RACK[0]) and right(rule, host, *more))
+        play.beat(RACK[0], disk=99)
+        play.beat(OTHERS[0], disk=99)
+        play.go(400)
+        assert {each.host for each in play.open} == {OTHERS[0]}
+        ((name, mistake),) = play.judge.aside.take().items()
+        assert (name, type(mistake)) == (RACK[0], ZeroDivisionError)
+    play.go(ASIDE_S + 400)
+    assert {each.host for each in play.open} == {RACK[0], OTHERS[0]}
+    assert not play.judge.aside.take()
+
+
+def test_a_silence_that_cannot_be_asked_of_one_host_silences_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = fleet()
+    play.silence(("rack=b4", 0.0, 7200.0))
+    right = play.judge.row
+    monkeypatch.setattr(play.judge, "row", lambda name: {"labels": 1 // (name != RACK[0])} and right(name))
+    for name in RACK[:2]:
+        play.beat(name, disk=99)
+    play.go(400)
+    assert [(each.host, bool(each.silence)) for each in play.open] == [(RACK[1], True)]
+    assert list(play.judge.aside.take()) == [RACK[0]]
+
+
+def test_what_ended_runs_have_in_common_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug it would catch: a judge that keeps an entry of each command that ever failed in a run."""
+    monkeypatch.setattr(beginnings, "TRAITS_SPARE", 5)
+    play = fleet()
+    for number in range(40):
+        play.command(RACK[0], "pull", "failed", f"c{number}", run=f"{number:08}")
+        play.go(10)
+        play.command(RACK[0], "pull", "succeeded", f"d{number}")
+        play.go(1)
+        assert len(play.judge._beginnings.own_traits) <= 5 + 2 * 2

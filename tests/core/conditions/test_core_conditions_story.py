@@ -7,7 +7,7 @@ import random
 import pytest
 from doubles.judged_fleet import JudgedFleet
 
-from processes.core.conditions.judge import House
+from processes.core.conditions.freshness import House
 
 
 @pytest.mark.parametrize("seed", range(20))
