@@ -31,6 +31,8 @@ export class Output {
       this.lines,
     );
     this.top = 0; // where the screen was scrolled to last
+    this.settling = null;
+    this.looks = 0; // frames for which the end is still watched
     this.follow = h("input", { type: "checkbox", checked: true, onchange: () => this.toEnd() });
     // Lines get their true height only when they come into view, so the end moves without a new line.
     new ResizeObserver(() => this.toEnd()).observe(this.lines);
@@ -140,6 +142,18 @@ export class Output {
     this.screen.classList.toggle("follows", this.follow.checked);
     if (this.follow.checked) this.screen.scrollTop = this.screen.scrollHeight;
     this.top = this.screen.scrollTop;
+    this.looks = 3;
+    if (this.follow.checked) this.settle();
+  }
+  // Lines that come into view at the end change its place once more, and no observer tells of it for certain.
+  settle() {
+    this.settling ??= requestAnimationFrame(() => {
+      this.settling = null;
+      if (!this.follow.checked || !this.id) return;
+      const { scrollTop, clientHeight, scrollHeight } = this.screen;
+      if (scrollTop + clientHeight < scrollHeight - 2) this.toEnd();
+      else if (--this.looks > 0) this.settle();
+    });
   }
   // Only a move upwards is a person's: the output also grows, which leaves the screen where it is, above the end.
   scrolled() {
