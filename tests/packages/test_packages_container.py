@@ -83,7 +83,10 @@ class Container:
         """Process 1, as it is called outside; 0: it has not begun."""
         assert self.started.poll() is None, "the container has ended"
         for each in psutil.Process(self.started.pid).children(recursive=True):
-            status = Path(f"/proc/{each.pid}/status").read_text()
+            try:
+                status = Path(f"/proc/{each.pid}/status").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
             if re.search(r"^NSpid:.*\t1$", status, re.MULTILINE):
                 return int(each.pid)
         return 0
