@@ -103,6 +103,8 @@ def test_hosts_are_silenced_by_a_query_that_says_first_whom_it_finds(browser: Br
     stage.hub.answer = lambda event: (
         (409, {"error": "too_many", "message": "<b>too</b> many silences"})
         if isinstance(event.request, MakeSilence) and event.request.why == "refused"
+        else (503, {"error": "storage_unavailable", "message": "it may have been made"})
+        if isinstance(event.request, MakeSilence) and event.request.why == "unsure"
         else (201, {"id": "s2"})
     )
     with stage.sign_in(browser, color_scheme="dark") as watched:
@@ -125,6 +127,11 @@ def test_hosts_are_silenced_by_a_query_that_says_first_whom_it_finds(browser: Br
         dialog.get_by_role("button", name="Silence them").click()
         expect(dialog).to_contain_text("<b>too</b> many silences")
         pictured(page, watched, "silence-dark")
+        dialog.get_by_label("why", exact=True).fill("unsure")
+        dialog.get_by_role("button", name="Silence them").click()
+        expect(dialog).to_contain_text("it may have been made")
+        made = [each.why for each in stage.hub.requests if isinstance(each, MakeSilence)]
+        assert made == ["refused", "unsure"], "it is not made twice by itself"
         dialog.get_by_label("why", exact=True).fill(" new switch ")
         dialog.get_by_role("button", name="Silence them").click()
         expect(dialog).to_be_hidden()

@@ -94,7 +94,8 @@ function makeSilence() {
       return false;
     }
     const asked = { query: query.value.trim(), why: why.value.trim(), for_s, in_s };
-    const made = await tell(askSurely("POST", "/api/v1/silences", asked), "They are silenced.");
+    // not asked again by itself: whose answer was lost may have been made, and would be made twice
+    const made = await tell(ask("POST", "/api/v1/silences", asked), "They are silenced.");
     askedMs = 0;
     return made !== null;
   };
