@@ -144,8 +144,7 @@ class Connection:
                 call.has_begun = True  # a server that hangs now is shut as well
                 if call.is_given_up:
                     self._shut()
-            connection.adapters.register_dumper(str, _TextDumper)
-            connection.adapters.register_loader("text", _TextLoader)
+            _adapt(connection)
             connection.execute(
                 f"SELECT {', '.join(['set_config(%s, %s, false)'] * len(self._session))}",
                 [part for pair in self._session.items() for part in pair],
@@ -170,12 +169,16 @@ class Connection:
             connection.close()
 
 
+def _adapt(connection: Psycopg) -> None:
+    connection.adapters.register_dumper(str, _TextDumper)
+    connection.adapters.register_loader("text", _TextLoader)
+
+
 @contextlib.contextmanager
 def opened_for_reading(url: str, name: str) -> Iterator[Psycopg]:
     """Open a connection that only reads, as of one moment. Raises: psycopg.Error."""
     with psycopg.connect(conninfo(url, name), autocommit=True, prepare_threshold=None) as connection:
-        connection.adapters.register_dumper(str, _TextDumper)
-        connection.adapters.register_loader("text", _TextLoader)
+        _adapt(connection)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield connection
 
@@ -187,8 +190,7 @@ def opened_for_writing(url: str, name: str) -> Iterator[Psycopg]:
     Raises: PostgresUnfit; psycopg.Error.
     """
     with psycopg.connect(conninfo(url, name), autocommit=True, prepare_threshold=None) as connection:
-        connection.adapters.register_dumper(str, _TextDumper)
-        connection.adapters.register_loader("text", _TextLoader)
+        _adapt(connection)
         for key, value in SESSION.items():
             connection.execute("SELECT set_config(%s, %s, false)", (key, value))
         fit(connection)

@@ -59,8 +59,9 @@ class OpenCommand:
 
     @property
     def waits(self) -> bool:
-        """True while the journal's next word of it, its launch or its end without a run, is still to be written. (A
-        journal that is gone never takes it.)
+        """True while the journal's next word of it, its launch or its end without a run, is still to be written.
+
+        Nothing of it has run then. If the journal is gone, that word is never written, and nobody is told.
         """
         is_unwritten = self.row.state is JournalState.ADMITTED or self.unrun is not None
         return self.stage is CommandStage.ACCEPTED and is_unwritten
