@@ -157,9 +157,9 @@ class Judge:
         """Return what has changed of the conditions since the last turn."""
         away_s, self._now = now.boot_s - self._now.boot_s, now
         if whose := self._freshness.learn(house, away_s, now):
-            for name, track in self._tracks.items():
-                if whose(self._hosts[name].gateway):
-                    track.uncount(now.boot_s - TOLD_LATE_S)
+            for name, sight in self._hosts.items():
+                if whose(sight.gateway):
+                    self._tracks[name].uncount(now.boot_s - TOLD_LATE_S)
         if house.is_well and now.boot_s >= self._freshness.well_boot_s:
             self._judge(now)
         elif not house.is_well:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from doubles.judged_fleet import JudgedFleet
 
-from processes.core.conditions import beginnings, signs
+from processes.core.conditions import beginnings, judge, signs
 from processes.core.conditions.aside import ASIDE_S
 from processes.core.conditions.freshness import House
 from processes.core.conditions.rules import DEFAULTS, Rule
@@ -585,6 +585,19 @@ def test_a_host_that_cannot_be_judged_is_put_aside_alone_and_is_judged_again_onc
     play.go(ASIDE_S + 400)
     assert {each.host for each in play.open} == {RACK[0], OTHERS[0]}
     assert not play.judge.aside.take()
+
+
+def test_a_host_whose_first_row_cannot_be_taken_in_spoils_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = fleet()
+    play.rows["new1"] = {**play.rows["web1"], "name": "new1"}
+    with monkeypatch.context() as patch:
+        patch.setattr(judge, "wall_s", lambda _: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            play.change("new1", presence="offline")
+    play.house = House(2)  # a trouble of the house: all hosts' tracks are looked at
+    play.lose("web1")
+    play.go(200)
+    assert play.titles == ["web1 is offline"]
 
 
 def test_a_silence_that_cannot_be_asked_of_one_host_silences_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
